@@ -1,0 +1,53 @@
+"""Examples, scores, loaders, splits and readers: what a program is trained and measured on.
+
+Each name loads on first use, so that importing the room costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "DataLoader",
+    "Example",
+    "Score",
+    "collate",
+    "from_dicts",
+    "gsm8k",
+    "pocket",
+    "read_csv",
+    "read_jsonl",
+    "split",
+]
+
+if TYPE_CHECKING:
+    from promptgrad.data import pocket
+    from promptgrad.data._example import Example
+    from promptgrad.data._gsm8k import gsm8k
+    from promptgrad.data._loader import DataLoader, collate
+    from promptgrad.data._readers import from_dicts, read_csv, read_jsonl
+    from promptgrad.data._score import Score
+    from promptgrad.data._split import split
+else:
+    _HOME = {
+        "DataLoader": "_loader",
+        "Example": "_example",
+        "Score": "_score",
+        "collate": "_loader",
+        "from_dicts": "_readers",
+        "gsm8k": "_gsm8k",
+        "read_csv": "_readers",
+        "read_jsonl": "_readers",
+        "split": "_split",
+    }
+
+    def __getattr__(name):
+        if name == "pocket":
+            return import_module("promptgrad.data.pocket")
+        if name not in _HOME:
+            raise AttributeError(f"module 'promptgrad.data' has no attribute {name!r}")
+        value = getattr(import_module(f"promptgrad.data.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

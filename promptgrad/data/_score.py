@@ -1,0 +1,125 @@
+"""What a metric says about one output: a number, and in words why it is not higher."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad.errors import MetricError
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A metric's verdict. It compares and counts as its value does.
+
+    Attributes:
+        value: The score; a metric's scores lie in [0, best], best being 1 unless the metric says otherwise.
+        feedback: What would have made it higher; `backward` hands it to the critic. Empty when there is nothing to say.
+        parts: Scores of named aspects, for reports; they do not change the value.
+
+    Raises:
+        MetricError: The value is not a finite number.
+
+    >>> Score(0.5, feedback="the unit is missing") > 0.25
+    True
+    """
+
+    value: float
+    feedback: str = ""
+    parts: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            value = float(self.value)
+        except (TypeError, ValueError):
+            raise MetricError(f"a score must be a number, got {_show(self.value)}") from None
+        if math.isnan(value):
+            raise MetricError("the score is NaN; raise an error for an output that cannot be scored")
+        if math.isinf(value):
+            raise MetricError("the score is infinite; scores lie between 0 and the metric's best")
+        if not isinstance(self.feedback, str):
+            raise MetricError(f"feedback must be text, got {_show(self.feedback)}")
+        object.__setattr__(self, "value", value)
+        if self.parts is not None:
+            object.__setattr__(self, "parts", {str(name): float(part) for name, part in self.parts.items()})
+
+    @classmethod
+    def of(cls, result: Any) -> "Score":
+        """What a metric returned, as a `Score`.
+
+        Taken are a `Score`, a bool, a number (numpy's and torch's scalars too), and a mapping or record with
+        a `score` and perhaps a `feedback`, as DSPy's feedback metrics return.
+
+        Raises:
+            MetricError: It is none of these, or it is not finite.
+        """
+        if isinstance(result, Score):
+            return result
+        if isinstance(result, (bool, int, float)):
+            return cls(float(result))
+        if result is None:
+            raise MetricError("the metric returned None; does every branch end in a return?")
+        if isinstance(result, str):
+            raise MetricError(f"the metric returned text ({_show(result)}); return a number or Score(value, feedback=...)")
+        if isinstance(result, Mapping):
+            value, feedback = result.get("score"), result.get("feedback")
+        else:
+            value, feedback = getattr(result, "score", None), getattr(result, "feedback", None)
+        if value is not None and not callable(value):
+            return cls(value, feedback="" if feedback is None else str(feedback))
+        if hasattr(result, "__float__") or hasattr(result, "__index__"):
+            return cls(result)
+        raise MetricError(f"the metric returned {_show(result)}; return a bool, a number or Score(value, feedback=...)")
+
+    def checked(self, best: float = 1.0) -> "Score":
+        """This score, if it lies in [0, best].
+
+        Raises:
+            MetricError: It does not.
+        """
+        if 0.0 <= self.value <= best:
+            return self
+        raise MetricError(
+            f"the score {self.value:g} lies outside [0, {best:g}]; scale it, or give the metric function "
+            "an attribute `best` with its highest score"
+        )
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __bool__(self) -> bool:
+        return self.value > 0
+
+    def __eq__(self, other: object) -> bool:
+        other_value = _number(other)
+        return NotImplemented if other_value is None else self.value == other_value
+
+    def __lt__(self, other: object) -> bool:
+        other_value = _number(other)
+        return NotImplemented if other_value is None else self.value < other_value
+
+    def __le__(self, other: object) -> bool:
+        other_value = _number(other)
+        return NotImplemented if other_value is None else self.value <= other_value
+
+    def __gt__(self, other: object) -> bool:
+        other_value = _number(other)
+        return NotImplemented if other_value is None else self.value > other_value
+
+    def __ge__(self, other: object) -> bool:
+        other_value = _number(other)
+        return NotImplemented if other_value is None else self.value >= other_value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+
+def _number(other: object) -> float | None:
+    if isinstance(other, Score):
+        return other.value
+    return float(other) if isinstance(other, (bool, int, float)) else None
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"
