@@ -1,0 +1,215 @@
+"""PyTorch for programs made of language-model calls.
+
+Write a program of LM calls as an `nn.Module` with ordinary Python control flow. Its instructions,
+demos and local weights are parameters: a metric gives the loss, `loss.backward()` a gradient for
+each kind of parameter, `optimizer.step()` improves them.
+
+    import promptgrad as pg
+    from promptgrad import nn, optim
+
+    model = nn.ChainOfThought("question -> answer").to("openai/gpt-4o-mini")
+    report = pg.evaluate(model, devset, metric=pg.metrics.exact_match)
+
+This page is the front door: every name is imported from its room when it is first used, so
+`import promptgrad` itself loads nothing and does no I/O. The rooms (`nn`, `optim`, `data`, `lm`,
+`metrics`, ...) are attributes as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from promptgrad import (
+        adapters,
+        aio,
+        autograd,
+        data,
+        errors,
+        evaluation,
+        finetune,
+        lm,
+        metrics,
+        nn,
+        optim,
+        run,
+        signature,
+        testing,
+        train,
+    )
+    from promptgrad._seed import manual_seed
+    from promptgrad.autograd import (
+        Parameter,
+        Text,
+        enable_grad,
+        inference_mode,
+        is_grad_enabled,
+        no_grad,
+    )
+    from promptgrad.data import Example, Score
+    from promptgrad.evaluation import aevaluate, evaluate
+    from promptgrad.lm import LM, Usage, configure, context, track_usage
+    from promptgrad.nn import inspect_history
+    from promptgrad.run import Budget
+    from promptgrad.signature import Input, Output, Signature
+    from promptgrad.train import Trainer, load, save
+
+__all__ = [
+    "LM",
+    "Budget",
+    "Example",
+    "Input",
+    "Output",
+    "Parameter",
+    "Score",
+    "Signature",
+    "Text",
+    "Trainer",
+    "Usage",
+    "__version__",
+    "adapters",
+    "aevaluate",
+    "aio",
+    "autograd",
+    "configure",
+    "context",
+    "data",
+    "enable_grad",
+    "errors",
+    "evaluate",
+    "evaluation",
+    "finetune",
+    "inference_mode",
+    "inspect_history",
+    "is_grad_enabled",
+    "lm",
+    "load",
+    "manual_seed",
+    "metrics",
+    "nn",
+    "no_grad",
+    "optim",
+    "run",
+    "save",
+    "signature",
+    "testing",
+    "track_usage",
+    "train",
+]
+
+# Where each public name lives; a room is its own home.
+_HOME = {
+    "LM": "lm",
+    "Budget": "run",
+    "Example": "data",
+    "Input": "signature",
+    "Output": "signature",
+    "Parameter": "autograd",
+    "Score": "data",
+    "Signature": "signature",
+    "Text": "autograd",
+    "Trainer": "train",
+    "Usage": "lm",
+    "aevaluate": "evaluation",
+    "configure": "lm",
+    "context": "lm",
+    "enable_grad": "autograd",
+    "evaluate": "evaluation",
+    "inference_mode": "autograd",
+    "inspect_history": "nn",
+    "is_grad_enabled": "autograd",
+    "load": "train",
+    "manual_seed": "_seed",
+    "no_grad": "autograd",
+    "save": "train",
+    "track_usage": "lm",
+}
+
+_ROOMS = (
+    "adapters",
+    "aio",
+    "autograd",
+    "data",
+    "errors",
+    "evaluation",
+    "finetune",
+    "lm",
+    "metrics",
+    "nn",
+    "optim",
+    "run",
+    "signature",
+    "testing",
+    "train",
+)
+
+# What a user of PyTorch or DSPy may type out of habit, and what to write here.
+_ELSEWHERE = {
+    "Adapter": "promptgrad.adapters.Adapter",
+    "BootstrapFewShot": "promptgrad.optim.BootstrapFewShot",
+    "BootstrapFinetune": "promptgrad.optim.BootstrapFinetune",
+    "Cache": "promptgrad.lm.Cache",
+    "ChainOfThought": "promptgrad.nn.ChainOfThought",
+    "ChatAdapter": "promptgrad.adapters.ChatAdapter",
+    "DataLoader": "promptgrad.data.DataLoader",
+    "Evaluate": "promptgrad.evaluate(program, data, metric)",
+    "InputField": "promptgrad.Input",
+    "JSONAdapter": "promptgrad.adapters.JSONAdapter",
+    "LabeledFewShot": "promptgrad.optim.LabeledFewShot",
+    "MIPRO": "promptgrad.optim.MIPRO",
+    "MIPROv2": "promptgrad.optim.MIPRO",
+    "Module": "promptgrad.nn.Module",
+    "OutputField": "promptgrad.Output",
+    "Predict": "promptgrad.nn.Predict",
+    "Prediction": "promptgrad.nn.Prediction",
+    "TGD": "promptgrad.optim.TGD",
+    "Tensor": "promptgrad.Text",
+    "TextGrad": "promptgrad.optim.TGD",
+    "Variable": "promptgrad.Parameter, or promptgrad.Text",
+    "cuda": "program.to(lm): the device of a program is its language model",
+    "dataset": "promptgrad.data",
+    "datasets": "promptgrad.data",
+    "device": "program.to(lm): the device of a program is its language model",
+    "exact_match": "promptgrad.metrics.exact_match",
+    "functional": "promptgrad.nn",
+    "seed": "promptgrad.manual_seed",
+    "set_grad_enabled": "promptgrad.no_grad() or promptgrad.enable_grad()",
+    "settings": "promptgrad.configure(lm=...) for the process, promptgrad.context(lm=...) for a block",
+    "teleprompt": "promptgrad.optim",
+    "tensor": "promptgrad.Text",
+    "track": "promptgrad.track_usage",
+    "utils": "promptgrad.data for loaders, promptgrad.evaluation for reports",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name in _HOME:
+            value = getattr(import_module(f"promptgrad.{_HOME[name]}"), name)
+            globals()[name] = value
+            return value
+        if name in _ROOMS:
+            return import_module(f"promptgrad.{name}")
+        raise AttributeError(_no_such_name(name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__doc__", "__name__", "__file__", "__path__"})
+
+
+def _no_such_name(name: str) -> str:
+    message = f"module 'promptgrad' has no attribute {name!r}"
+    if name.startswith("__"):
+        return message
+    if name in _ELSEWHERE:
+        return f"{message}: write {_ELSEWHERE[name]}"
+    from difflib import get_close_matches
+
+    known = {**{ported.lower(): text for ported, text in _ELSEWHERE.items()}}
+    known.update({public.lower(): f"promptgrad.{public}" for public in __all__})
+    close = get_close_matches(name.lower(), known, n=1, cutoff=0.7)
+    return f"{message}: did you mean {known[close[0]]}?" if close else message

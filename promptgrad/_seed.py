@@ -1,0 +1,33 @@
+"""The one seed a process falls back on where none was passed."""
+
+from __future__ import annotations
+
+_default = 0
+
+
+def manual_seed(seed: int) -> None:
+    """Set the seed that is used wherever no `seed=` is passed, for the whole process.
+
+    It is 0 until this is called, so programs are repeatable without it. A `seed=` passed to a
+    loader, split, evaluation or trainer always wins. The language model's own sampling is not
+    touched: pass `seed=` in its options, or use temperature 0.
+
+    Cost: no LM call.
+
+    Raises:
+        TypeError: `seed` is not an int.
+    """
+    global _default
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"manual_seed takes an int, not {seed!r}")
+    _default = seed
+
+
+def default_seed() -> int:
+    """Return the seed set by `manual_seed`, 0 if it was never called."""
+    return _default
+
+
+def seed_or_default(seed: int | None) -> int:
+    """Return `seed`, or the process default where it is None."""
+    return _default if seed is None else seed
