@@ -1,0 +1,70 @@
+"""The language-model protocol: one coroutine method, and what every language model has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.lm._completion import Completion
+from promptgrad.lm._request import Prompt, Request
+
+
+class LM:
+    """A language model: anything that completes a request.
+
+    A transport (`HTTP`, `Local`, ...) reaches a model; a layer (`Cache`, `Retry`, ...) wraps another LM. Both
+    have this one interface. Subclass `Transport` or `Layer` rather than this class.
+
+    Attributes:
+        name: What the LM is called in reports and states; never holds a secret.
+        adapter: Name of the adapter that writes prompts for it and reads its replies.
+    """
+
+    name: str = "lm"
+    adapter: str = "chat"
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request.
+
+        Cost: one LM call, unless a cache below answers.
+
+        Raises:
+            LMError: The LM could not be reached, refused, or answered what is not a completion.
+            BudgetExceeded: The budget of the active run does not allow the call.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define complete()")
+
+    def __call__(self, prompt: Prompt, **options: Any) -> Completion:
+        """Answer a prompt or messages; the thread waits. Options are those of `Request`.
+
+        Raises:
+            AsyncUsageError: Called where waiting would block a running loop of ours; use `await lm.acall(...)`.
+            LMError: As `complete`.
+        """
+        return aio.drive(self.complete(Request.of(prompt, **options)))
+
+    async def acall(self, prompt: Prompt, **options: Any) -> Completion:
+        """Answer a prompt or messages, from a coroutine. Options are those of `Request`."""
+        return await self.complete(Request.of(prompt, **options))
+
+    def identity(self) -> str:
+        """Return what tells this LM from others in cache and journal keys: model, endpoint, settings, weight version.
+
+        Never holds a secret.
+        """
+        return self.name
+
+    @property
+    def transport(self) -> LM:
+        """The LM below all layers."""
+        return self
+
+    def traces(self) -> bool:
+        """Whether a completion made here and now would carry a weight trace, which no cache can serve."""
+        return False
+
+    def close(self) -> None:
+        """Release connections, files and threads; the LM can be used again and then opens them anew."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
