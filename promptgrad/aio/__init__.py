@@ -1,0 +1,24 @@
+"""The event loops, and the bridge between threads, loops and plain calls.
+
+Two loops run in daemon threads of their own, started on first use: the *transport loop*, for our own I/O and nothing
+else, and the *program loop*, for users' coroutines and for our orchestration. A `Signal` is the one primitive:
+awaiting it works in a coroutine that `drive` runs in place, and in a task of any asyncio loop.
+"""
+
+from promptgrad.aio._gather import Semaphore, gather, sleep
+from promptgrad.aio._loops import is_program_loop, on_program, on_transport, run
+from promptgrad.aio._signal import Signal, drive
+from promptgrad.aio._threads import in_thread
+
+__all__ = [
+    "Semaphore",
+    "Signal",
+    "drive",
+    "gather",
+    "in_thread",
+    "is_program_loop",
+    "on_program",
+    "on_transport",
+    "run",
+    "sleep",
+]

@@ -1,0 +1,175 @@
+"""Ordered concurrency: `gather`, `Semaphore`, `sleep`."""
+
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from promptgrad.aio._loops import on_program, transport
+from promptgrad.aio._signal import Signal, is_driven
+
+T = TypeVar("T")
+
+
+async def gather(
+    thunks: Sequence[Callable[[], Awaitable[T]]],
+    *,
+    limit: int | None = None,
+    on_done: Callable[[int], object] | None = None,
+) -> list[T]:
+    """Run all thunks concurrently, each in a copy of the context, and return their results in order.
+
+    They start in order. The first failure cancels the rest, waits for them, and is raised; a caller that wants
+    failures as data catches them inside. In a driven coroutine the work moves to the program loop, unless there
+    is nothing to run side by side.
+
+    Args:
+        thunks: What to run: functions without arguments that return an awaitable.
+        limit: How many may be in flight; None for all.
+        on_done: Called with the index of each thunk that finished.
+
+    Raises:
+        ValueError: `limit` is below one.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    count = len(thunks)
+    if count == 0:
+        return []
+    if is_driven():
+        if count > 1 and limit != 1:
+            return await on_program(_gather, thunks, limit or count, on_done)
+        results = []
+        for index, thunk in enumerate(thunks):
+            results.append(await thunk())
+            if on_done is not None:
+                on_done(index)
+        return results
+    return await _gather(thunks, limit or count, on_done)
+
+
+async def _gather(
+    thunks: Sequence[Callable[[], Awaitable[T]]], limit: int, on_done: Callable[[int], object] | None
+) -> list[T]:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    count = len(thunks)
+    results: list[Any] = [None] * count
+    running: dict[int, asyncio.Task[None]] = {}
+    failures: list[BaseException] = []  # the first in time comes first
+    finished: asyncio.Future[None] = loop.create_future()
+    upcoming = 0
+    stopped = False
+
+    async def one(index: int) -> None:
+        try:
+            results[index] = await thunks[index]()
+        except (KeyboardInterrupt, SystemExit) as error:  # in a task of its own it would end the loop
+            failures.append(error)
+        else:
+            if on_done is not None:
+                on_done(index)
+
+    def start() -> None:
+        nonlocal upcoming
+        index, upcoming = upcoming, upcoming + 1
+        task = running[index] = loop.create_task(one(index))
+        task.add_done_callback(lambda task: end(index, task))
+
+    def end(index: int, task: "asyncio.Task[None]") -> None:
+        nonlocal stopped
+        del running[index]
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            failures.append(error)
+        if failures and not stopped:
+            stopped = True
+            for other in running.values():
+                other.cancel()
+        if upcoming < count and not stopped:
+            start()
+        elif not running and not finished.done():
+            finished.set_result(None)
+
+    for _ in range(min(limit, count)):
+        start()
+    try:
+        await finished
+    except asyncio.CancelledError:
+        stopped = True
+        for task in running.values():
+            task.cancel()
+        if running:
+            finished = loop.create_future()
+            await finished
+        raise
+    if failures:
+        raise failures[0]
+    return cast("list[T]", results)
+
+
+class Semaphore:
+    """At most `value` holders at a time, first come first served, from any thread, loop or driven coroutine."""
+
+    def __init__(self, value: int) -> None:
+        if value < 1:
+            raise ValueError(f"a semaphore needs room for at least 1 holder, not {value}")
+        self._free = value
+        self._lock = threading.Lock()
+        self._waiting: deque[Signal[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Wait for a place."""
+        with self._lock:
+            if self._free and not self._waiting:
+                self._free -= 1
+                return
+            turn: Signal[None] = Signal()
+            self._waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            with self._lock:
+                granted = turn not in self._waiting
+                if not granted:
+                    self._waiting.remove(turn)
+            if granted:
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the place to the first in line."""
+        with self._lock:
+            turn = self._waiting.popleft() if self._waiting else None
+            if turn is None:
+                self._free += 1
+        if turn is not None:
+            turn.set(None)
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+async def sleep(seconds: float) -> None:
+    """Wait, in any mode, without holding up anything else."""
+    if not is_driven():
+        import asyncio
+
+        await asyncio.sleep(seconds)
+    elif seconds > 0:
+        over: Signal[None] = Signal()
+
+        def begin() -> None:
+            import asyncio
+
+            asyncio.get_running_loop().call_later(seconds, over.set, None)
+
+        transport.post(begin)
+        await over

@@ -1,0 +1,254 @@
+"""The transport loop and the program loop, and the ways to run something on them."""
+
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from promptgrad.aio._signal import Signal, block, is_driven, posts, running_loop, state
+from promptgrad.errors import AsyncUsageError
+
+if TYPE_CHECKING:
+    import asyncio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CLEANUP_SECONDS = 5.0
+"""How long `run` waits, after Ctrl-C, for the cancelled task to clean up."""
+
+
+class Loop:
+    """An asyncio loop in a daemon thread, started on first use and again in a forked child."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the thread: in a forked child it does not exist."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._awake = False
+
+    def here(self) -> bool:
+        """Whether the calling code runs on this loop."""
+        return self._loop is not None and running_loop() is self._loop
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called on the loop. Posts that come together wake the loop once."""
+        loop = self._loop or self._start()
+        self._inbox.append(callback)
+        if not self._awake:
+            self._awake = True
+            loop.call_soon_threadsafe(self._drain, context=Context())
+
+    def _drain(self) -> None:
+        self._awake = False  # before the first pop: whoever appends from here on wakes the loop again
+        inbox = self._inbox
+        for _ in range(len(inbox)):
+            inbox.popleft()()
+
+    def _start(self) -> "asyncio.AbstractEventLoop":
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                ready = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._serve, args=(loop, ready), name=f"promptgrad-{self.name}", daemon=True
+                )
+                self._thread.start()
+                ready.wait()
+                posts[loop] = self.post
+                self._loop = loop
+                atexit.register(self.close)
+            return self._loop
+
+    def _serve(self, loop: "asyncio.AbstractEventLoop", ready: threading.Event) -> None:
+        import asyncio
+
+        state.serving = self.name
+        asyncio.set_event_loop(loop)
+        ready.set()
+        loop.run_forever()
+
+    def close(self) -> None:
+        """Cancel what runs, and stop the loop: at interpreter exit."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None or loop.is_closed():
+            return
+        loop.call_soon_threadsafe(self._stop)
+        thread.join(1.0)
+        if not thread.is_alive():
+            posts.pop(loop, None)
+            loop.close()
+
+    def _stop(self) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+
+        async def finish() -> None:
+            me = asyncio.current_task()
+            await asyncio.gather(*(task for task in tasks if task is not me), return_exceptions=True)
+            await loop.shutdown_asyncgens()
+            loop.stop()
+
+        self._last = loop.create_task(finish())
+
+    def submit(self, make: Callable[[], Coroutine[Any, Any, T]]) -> "Remote[T]":
+        """Start a coroutine on the loop, in a copy of the caller's context. Does not wait."""
+        remote = Remote(self, make)
+        context = copy_context()
+        self.post(lambda: context.run(remote.start))
+        return remote
+
+
+class Remote(Signal[T]):
+    """A task on one of our loops, seen from outside: a signal that can cancel its source."""
+
+    __slots__ = ("_make", "_task", "_where")
+
+    def __init__(self, where: Loop, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        super().__init__()
+        self._where = where
+        self._make: Callable[[], Coroutine[Any, Any, T]] | None = make
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Make the task; on the loop."""
+        import asyncio
+
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._finish)
+
+    async def _run(self) -> None:
+        make, self._make = self._make, None
+        if make is not None:
+            try:
+                value = await make()
+            except (KeyboardInterrupt, SystemExit) as error:  # raised in the waiter; in a task it would end the loop
+                self.fail(error)
+            else:
+                self.set(value)
+
+    def _finish(self, task: "asyncio.Task[None]") -> None:
+        import asyncio
+
+        if self._make is not None:  # cancelled before its first step
+            self._make().close()
+            self._make = None
+        if task.cancelled():
+            self.fail(asyncio.CancelledError())
+        else:
+            error = task.exception()
+            if error is not None:
+                self.fail(error)
+
+    def cancel(self) -> None:
+        """Ask the task to stop. Does not wait."""
+        self._where.post(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+transport = Loop("transport")
+program = Loop("program")
+
+
+async def _on(where: Loop, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    if where.here() and not is_driven():
+        return await fn(*args, **kwargs)
+    remote = where.submit(lambda: fn(*args, **kwargs))
+    try:
+        return await remote
+    except GeneratorExit:
+        remote.cancel()
+        raise
+    except BaseException:
+        if not remote.done:
+            remote.cancel()
+            await _end(remote)
+        raise
+
+
+async def _end(remote: Remote[Any]) -> None:
+    """Wait for a cancelled task's cleanup; a bounded time where that blocks a thread."""
+    if is_driven():
+        ended = threading.Event()
+        if remote.subscribe(ended.set):
+            ended.wait(CLEANUP_SECONDS)
+    else:
+        with suppress(BaseException):
+            await remote
+
+
+async def on_transport(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run an async function of ours on the transport loop, in a copy of the context; directly if already there.
+
+    Cancelling the waiter cancels the function.
+    """
+    return await _on(transport, fn, *args, **kwargs)
+
+
+async def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run an async function, the user's or ours, on the program loop, in a copy of the context.
+
+    This is how driven code awaits a user's coroutine. Cancelling the waiter cancels the function.
+    """
+    return await _on(program, fn, *args, **kwargs)
+
+
+def run(coro: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the program loop, in a copy of the caller's context, and block until it ends.
+
+    In a thread in which another loop runs, such as a notebook cell, that loop stands still meanwhile.
+    Ctrl-C cancels the coroutine, waits up to `CLEANUP_SECONDS` for its cleanup, and is raised again.
+
+    Raises:
+        AsyncUsageError: Called on one of promptgrad's own loops, where blocking would be a deadlock.
+    """
+    if state.serving:
+        coro.close()
+        raise AsyncUsageError(
+            f"a blocking call on promptgrad's {state.serving} loop would wait for itself: "
+            "inside async code write `await module.acall(...)` instead of `module(...)`"
+        )
+
+    remote = program.submit(lambda: coro)
+    try:
+        block(remote)
+    except BaseException:
+        remote.cancel()
+        ended = threading.Event()
+        if remote.subscribe(ended.set):
+            ended.wait(CLEANUP_SECONDS)
+        raise
+    return remote.result()
+
+
+def is_program_loop() -> bool:
+    """Whether the calling code runs on the program loop, where a blocking call would be a deadlock."""
+    return program.here()
+
+
+def _after_fork() -> None:
+    transport.reset()
+    program.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

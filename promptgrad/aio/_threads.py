@@ -1,0 +1,153 @@
+"""`in_thread`: blocking functions in threads that are reused, never queued behind one another."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from typing import Any, ParamSpec, TypeVar
+
+from promptgrad.aio._signal import Signal, is_driven, running_loop, state
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+IDLE_SECONDS = 10.0
+"""How long a thread without work is kept."""
+
+
+class Job:
+    """One function call in a thread, which can be cancelled at the next point where it waits for one of our signals."""
+
+    def __init__(self, call: Callable[[], Any], context: Context) -> None:
+        self.signal: Signal[Any] = Signal()
+        self._call = call
+        self._context = context
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._wake: Callable[[], object] | None = None
+
+    def work(self) -> Callable[[], None]:
+        """Make the call, in this thread; what it returns gives the result to the waiter."""
+        state.job = self
+        try:
+            value = self._context.run(self._call)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the waiter
+            failure = error
+            return lambda: self.signal.fail(failure)
+        else:
+            return lambda: self.signal.set(value)
+        finally:
+            state.job = None
+
+    def cancel(self) -> None:
+        """Raise `CancelledError` in the thread where it waits, or as soon as it does."""
+        with self._lock:
+            self._cancelled = True
+            wake = self._wake
+        if wake is not None:
+            wake()
+
+    @contextmanager
+    def interruptible(self, wake: Callable[[], object]) -> Iterator[None]:
+        """While inside, `cancel` calls `wake`."""
+        self.raise_if_cancelled()
+        with self._lock:
+            self._wake = wake
+        try:
+            if self._cancelled:
+                wake()
+            yield
+        finally:
+            self._wake = None
+
+    def raise_if_cancelled(self) -> None:
+        """Deliver a cancellation, once, so that cleanup code may wait again."""
+        if self._cancelled:
+            import asyncio
+
+            self._cancelled = False
+            raise asyncio.CancelledError
+
+
+class _Worker:
+    """A daemon thread that takes one job at a time and waits a while for the next."""
+
+    def __init__(self, pool: "_Pool", job: Job) -> None:
+        self._pool = pool
+        self._job: Job | None = job
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        threading.Thread(target=self._serve, name="promptgrad-worker", daemon=True).start()
+
+    def give(self, job: Job) -> None:
+        self._job = job
+        self._gate.release()
+
+    def _serve(self) -> None:
+        while True:
+            job, self._job = self._job, None
+            if job is not None:
+                settle = job.work()
+                self._pool.idle(self)  # first, so that whoever waits for the result may reuse this thread at once
+                settle()
+                del job, settle
+            if not self._gate.acquire(timeout=IDLE_SECONDS):
+                if self._pool.retire(self):
+                    return
+                self._gate.acquire()  # a job is given at the very moment of the timeout
+
+
+class _Pool:
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+
+    def submit(self, job: Job) -> None:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is None:
+            _Worker(self, job)
+        else:
+            worker.give(job)
+
+    def idle(self, worker: _Worker) -> None:
+        with self._lock:
+            self._idle.append(worker)
+
+    def retire(self, worker: _Worker) -> bool:
+        with self._lock:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                return True
+            return False
+
+
+_pool = _Pool()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.reset)
+
+
+async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a blocking function in a thread of its own, in a copy of the caller's context.
+
+    Threads are reused and never bounded in number: a bounded pool would hang as soon as one waiting function needs
+    another. Cancelling the waiter raises `asyncio.CancelledError` in the function, at its next wait for one of our
+    signals; code that never waits runs on to its end. From a driven coroutine, with no loop running in the thread,
+    the function is called in place, since the thread could only wait.
+    """
+    context = copy_context()
+    if is_driven() and running_loop() is None:
+        return context.run(fn, *args, **kwargs)
+    job = Job(lambda: fn(*args, **kwargs), context)
+    _pool.submit(job)
+    try:
+        result: T = await job.signal
+    except BaseException:
+        job.cancel()
+        raise
+    return result
