@@ -1,0 +1,31 @@
+"""Things to test programs with: a language-model server on loopback that does what a script says.
+
+Nothing in the package imports this room; tests, examples and benchmarks do.
+"""
+
+from promptgrad.testing._loopback import LoopbackLM, LoopbackProcess
+from promptgrad.testing._protocol import (
+    Answer,
+    Cut,
+    Delay,
+    Drop,
+    Garbage,
+    Hang,
+    ReceivedRequest,
+    Reply,
+    Status,
+)
+
+__all__ = [
+    "Answer",
+    "Cut",
+    "Delay",
+    "Drop",
+    "Garbage",
+    "Hang",
+    "LoopbackLM",
+    "LoopbackProcess",
+    "ReceivedRequest",
+    "Reply",
+    "Status",
+]

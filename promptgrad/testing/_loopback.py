@@ -1,0 +1,221 @@
+"""The loopback server, in a thread of this process or in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.request import urlopen
+
+from promptgrad.testing._protocol import Answer, ChatProtocol, Messages, ReceivedRequest, Script
+
+
+class LoopbackLM:
+    """A real OpenAI-compatible server on 127.0.0.1 that answers what a script says.
+
+    It serves `POST .../chat/completions` with keep-alive from a thread of its own, records every
+    request, and counts words as tokens. Answers come from `script(...)` in order, then from
+    `respond`; with neither left the client gets a 400 that says so.
+
+        with LoopbackLM() as server:
+            server.script(Status(429, retry_after=7), "Paris")
+            lm = pg.lm.HTTP("m", base_url=server.url)
+            ...
+            assert len(server.requests) == 2
+
+    Cost: no LM call; about 0.1 ms of CPU a request.
+
+    Args:
+        respond: A text for every request, or a function of the messages that returns an answer; it
+            runs on the server's thread, so it must not block.
+        latency: Seconds that every answer takes.
+        record: Whether to keep the requests in `requests`; counts are always kept.
+        port: The port to listen on, 0 for any free one.
+    """
+
+    def __init__(
+        self,
+        respond: str | Callable[[Messages], Answer] | None = None,
+        *,
+        latency: float = 0.0,
+        record: bool = True,
+        port: int = 0,
+    ) -> None:
+        self._arrived = threading.Condition()
+        self._script = Script(respond, latency=latency, record=record, on_request=self._notify)
+        self._transports: list[ChatProtocol] = []
+        self._loop = asyncio.new_event_loop()
+        started: threading.Event = threading.Event()
+        failure: list[OSError] = []
+
+        def serve() -> None:
+            asyncio.set_event_loop(self._loop)
+            try:
+                server = self._loop.run_until_complete(
+                    self._loop.create_server(self._connect, "127.0.0.1", port, backlog=1024)
+                )
+            except OSError as error:
+                failure.append(error)
+                started.set()
+                self._loop.close()
+                return
+            self._port = int(server.sockets[0].getsockname()[1])
+            started.set()
+            self._loop.run_forever()
+            server.close()
+            for connection in self._transports:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            self._loop.run_until_complete(asyncio.sleep(0))  # lets the aborted connections close
+            self._loop.close()
+
+        self._thread = threading.Thread(target=serve, name="loopback-lm", daemon=True)
+        self._thread.start()
+        started.wait()
+        if failure:
+            raise failure[0]
+
+    def _connect(self) -> ChatProtocol:
+        connection = ChatProtocol(self._script, self._loop)
+        self._transports = [known for known in self._transports if known.transport is not None]
+        self._transports.append(connection)
+        return connection
+
+    def _notify(self) -> None:
+        with self._arrived:
+            self._arrived.notify_all()
+
+    @property
+    def url(self) -> str:
+        """The `base_url` to give to a client, ending in /v1."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """Every request so far, in the order of arrival."""
+        return self._script.requests
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for their answer now."""
+        return self._script.in_flight
+
+    @property
+    def in_flight_high_water(self) -> int:
+        """The most requests that waited at once."""
+        return self._script.high_water
+
+    @property
+    def connections(self) -> int:
+        """How many connections were ever opened."""
+        return self._script.connections
+
+    def script(self, *answers: Answer) -> LoopbackLM:
+        """Queue answers; they are given in order, one a request, before `respond` is asked."""
+        self._script.queue.extend(answers)
+        return self
+
+    def reset(self) -> None:
+        """Forget queued answers, requests and counts."""
+        self._script.reset()
+
+    def hold(self) -> None:
+        """Keep every answer back until `release`; requests are still received and recorded."""
+        self._script.held = []
+
+    def release(self) -> None:
+        """Answer what was held, in the order of arrival, and stop holding."""
+        self._loop.call_soon_threadsafe(self._release)
+
+    def _release(self) -> None:
+        held, self._script.held = self._script.held or [], None
+        for answer in held:
+            answer()
+
+    def wait_for(self, requests: int, timeout: float = 10.0) -> None:
+        """Block until that many requests have arrived.
+
+        Raises:
+            TimeoutError: They did not arrive in `timeout` seconds.
+        """
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: self._script.received >= requests, timeout):
+                raise TimeoutError(f"{self._script.received} of {requests} requests arrived in {timeout} s")
+
+    def close(self) -> None:
+        """Stop the server and close its connections; closing twice is fine."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=10)
+
+    def __enter__(self) -> LoopbackLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<LoopbackLM {self.url} requests={self._script.received}>"
+
+
+class LoopbackProcess:
+    """The same server in a process of its own, so that its work is not measured as the client's.
+
+    Args:
+        reply: The text of every reply.
+        latency: Seconds that every answer takes.
+        cpu: The CPU to keep the server on, where the system allows it.
+    """
+
+    def __init__(self, reply: str = "ok", *, latency: float = 0.0, cpu: int | None = None) -> None:
+        command = [sys.executable, "-m", "promptgrad.testing.server", "--reply", reply, "--latency", str(latency)]
+        if cpu is not None:
+            command += ["--cpu", str(cpu)]
+        root = str(Path(__file__).resolve().parents[2])
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, cwd=root)
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            raise RuntimeError("the loopback server did not start")
+        self.url: str = json.loads(line)["url"]
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        return self._process.pid
+
+    def stats(self) -> dict[str, Any]:
+        """Return the server's counts: requests, connections, in_flight, in_flight_high_water."""
+        return self._get("stats")
+
+    def reset(self) -> None:
+        """Set the counts back."""
+        self._get("reset")
+
+    def _get(self, what: str) -> dict[str, Any]:
+        with urlopen(f"{self.url}/{what}", timeout=10) as reply:
+            value: dict[str, Any] = json.load(reply)
+            return value
+
+    def close(self) -> None:
+        """End the server."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()  # the server ends with its owner, however that ends
+        self._process.wait(timeout=10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def __enter__(self) -> LoopbackProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,370 @@
+"""A small HTTP/1.1 server for OpenAI-style chat completions: `asyncio.Protocol`, keep-alive, no framework."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+Messages: TypeAlias = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A completion with more said about it than its text.
+
+    Args:
+        text: What the assistant says.
+        finish_reason: "stop", or "length" for a reply that ran out of tokens.
+        usage: `(input, output)` tokens to report; words are counted where this is None.
+        model: The model name to report; the requested one where this is None.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    usage: tuple[int, int] | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """An HTTP error, as providers send them.
+
+    Args:
+        code: The status, such as 429 or 500.
+        retry_after: Seconds for the Retry-After header; no header where this is None.
+        message: `error.message` of the JSON body.
+        kind: `error.code` of the JSON body, such as "context_length_exceeded".
+    """
+
+    code: int
+    retry_after: float | None = None
+    message: str = "scripted"
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A reply whose connection closes after a share of the promised body was sent."""
+
+    share: float = 0.5
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The connection closes with nothing sent."""
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A complete HTTP reply whose body is no completion."""
+
+    body: bytes = b"<html>502 Bad Gateway</html>"
+    code: int = 200
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Silence: the connection stays open and nothing is sent until the client gives up."""
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Wait, then answer.
+
+    Args:
+        seconds: How long to wait, on top of the server's latency.
+        answer: What to answer then; the next of the script where this is None.
+    """
+
+    seconds: float
+    answer: Answer | None = None
+
+
+Answer: TypeAlias = "str | Reply | Status | Cut | Drop | Garbage | Hang | Delay"
+
+
+@dataclass(frozen=True)
+class ReceivedRequest:
+    """One request as it arrived.
+
+    Args:
+        method: "POST" or "GET".
+        path: The path, such as "/v1/chat/completions".
+        headers: Header values under lower-case names.
+        body: The bytes of the body.
+        index: How many requests the server had received before this one.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = field(repr=False)
+    index: int = 0
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        """The body, parsed. Raises ValueError where it is not a JSON object."""
+        value = json.loads(self.body)
+        if not isinstance(value, dict):
+            raise ValueError(f"the body is not a JSON object: {self.body[:80]!r}")
+        return value
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The chat messages of the body."""
+        messages: list[dict[str, Any]] = self.json["messages"]
+        return messages
+
+    @property
+    def prompt(self) -> str:
+        """The content of the last message."""
+        return str(self.messages[-1]["content"])
+
+
+class Script:
+    """What the server answers, and what it has seen. Shared between the server's thread and its owner's."""
+
+    def __init__(
+        self,
+        respond: str | Callable[[Messages], Answer] | None,
+        *,
+        latency: float = 0.0,
+        record: bool = True,
+        on_request: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.respond = respond
+        self.latency = latency
+        self.record = record
+        self.on_request = on_request
+        self.queue: deque[Answer] = deque()
+        self.requests: list[ReceivedRequest] = []
+        self.received = 0
+        self.connections = 0
+        self.in_flight = 0
+        self.high_water = 0
+        self.held: list[Callable[[], None]] | None = None
+
+    def answer(self, request: ReceivedRequest) -> Answer:
+        """Choose the answer to a request: the script first, then `respond`."""
+        try:
+            return self.queue.popleft()
+        except IndexError:
+            pass
+        if isinstance(self.respond, str):
+            return self.respond
+        if self.respond is None:
+            return Status(400, message="LoopbackLM: the script has ended and no respond= was given")
+        try:
+            return self.respond(request.messages)
+        except Exception as error:  # noqa: BLE001 - told to the client, and so to the test
+            return Status(500, message=f"LoopbackLM: respond() raised {type(error).__name__}: {error}")
+
+    def reset(self) -> None:
+        """Forget requests and counts; connections stay open."""
+        self.queue.clear()
+        self.requests.clear()
+        self.received = 0
+        self.high_water = self.in_flight
+
+    def stats(self) -> dict[str, int]:
+        """Return the counts."""
+        return {
+            "requests": self.received,
+            "connections": self.connections,
+            "in_flight": self.in_flight,
+            "in_flight_high_water": self.high_water,
+        }
+
+
+class ChatProtocol(asyncio.Protocol):
+    """One connection: requests are read and answered one after the other."""
+
+    def __init__(self, script: Script, loop: asyncio.AbstractEventLoop) -> None:
+        self.script = script
+        self.loop = loop
+        self.buffer = bytearray()
+        self.transport: asyncio.Transport | None = None
+        self.busy = False
+        self.close_after = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport and count the connection."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(f"a stream transport is needed, not {transport!r}")
+        self.transport = transport
+        self.script.connections += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the transport; an answer still due is dropped."""
+        self.transport = None
+        if self.busy:
+            self._done()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes; answer each complete request."""
+        self.buffer += data
+        if not self.busy:
+            self._next()
+
+    def _next(self) -> None:
+        """Read one request from the buffer, if it is complete, and start answering it."""
+        head_end = self.buffer.find(b"\r\n\r\n")
+        if head_end < 0:
+            return
+        first, *lines = self.buffer[:head_end].decode("latin-1").split("\r\n")
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        start = head_end + 4
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            chunked = _dechunk(self.buffer, start)
+            if chunked is None:
+                return
+            body, end = chunked
+        else:
+            end = start + int(headers.get("content-length", "0"))
+            if len(self.buffer) < end:
+                return
+            body = bytes(self.buffer[start:end])
+        del self.buffer[:end]
+        method, path, _ = first.split(" ", 2)
+        self.close_after = headers.get("connection", "").lower() == "close"
+        script = self.script
+        if method == "GET":
+            self._put(*self._housekeeping(path))
+            self._go_on()
+            return
+        self.busy = True
+        request = ReceivedRequest(method, path, headers, body, script.received)
+        script.received += 1
+        script.in_flight += 1
+        script.high_water = max(script.high_water, script.in_flight)
+        if script.record:
+            script.requests.append(request)
+        script.on_request()
+        if script.held is not None:
+            script.held.append(lambda: self._answer(request, script.answer(request), script.latency))
+        else:
+            self._answer(request, script.answer(request), script.latency)
+
+    def _housekeeping(self, path: str) -> tuple[int, bytes]:
+        if path.endswith("/reset"):
+            self.script.reset()
+            return 200, b"{}"
+        if path.endswith("/stats"):
+            return 200, json.dumps(self.script.stats()).encode()
+        if path.endswith("/models"):
+            return 200, b'{"object":"list","data":[{"id":"loopback","object":"model"}]}'
+        return 404, b'{"error":{"message":"no such path"}}'
+
+    def _answer(self, request: ReceivedRequest, answer: Answer, wait: float) -> None:
+        while isinstance(answer, Delay):
+            wait += answer.seconds
+            answer = self.script.answer(request) if answer.answer is None else answer.answer
+        if wait > 0:
+            self.loop.call_later(wait, self._write, request, answer)
+        else:
+            self._write(request, answer)
+
+    def _write(self, request: ReceivedRequest, answer: Answer) -> None:
+        if self.transport is None or isinstance(answer, Hang):
+            return
+        if isinstance(answer, Drop):
+            self.transport.abort()
+            return
+        if isinstance(answer, Garbage):
+            self._send(answer.code, answer.body)
+            return
+        if isinstance(answer, Status):
+            error = {"error": {"message": answer.message, "type": "scripted", "code": answer.kind}}
+            extra = b"" if answer.retry_after is None else b"Retry-After: %s\r\n" % f"{answer.retry_after:g}".encode()
+            self._send(answer.code, json.dumps(error).encode(), extra)
+            return
+        try:
+            whole = _completion(request, Reply("a reply that will be cut") if isinstance(answer, Cut) else answer)
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"not a chat completion request: {type(error).__name__}: {error}"
+            self._send(400, json.dumps({"error": {"message": message}}).encode())
+            return
+        if isinstance(answer, Cut):
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(whole)
+            self.transport.write(head + whole[: int(len(whole) * answer.share)])
+            self.transport.close()
+            return
+        self._send(200, whole)
+
+    def _send(self, code: int, body: bytes, extra: bytes = b"") -> None:
+        self._put(code, body, extra)
+        self._done()
+
+    def _put(self, code: int, body: bytes, extra: bytes = b"") -> None:
+        if self.transport is not None:
+            self.transport.write(
+                b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s"
+                % (code, b"OK" if code < 400 else b"Error", len(body), extra, body)
+            )
+
+    def _done(self) -> None:
+        self.busy = False
+        self.script.in_flight -= 1
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.transport is None:
+            return
+        if self.close_after:
+            self.transport.close()
+        elif self.buffer:
+            self._next()
+
+
+def _completion(request: ReceivedRequest, answer: object) -> bytes:
+    reply = answer if isinstance(answer, Reply) else Reply(_text(answer))
+    payload = request.json
+    if payload.get("stream"):
+        raise ValueError("streaming is not served")
+    if reply.usage is None:
+        used = sum(len(str(message.get("content")).split()) for message in request.messages)
+        made = len(reply.text.split())
+    else:
+        used, made = reply.usage
+    return b"".join(
+        (
+            b'{"id":"loopback-%d","object":"chat.completion","created":1700000000,"model":' % request.index,
+            json.dumps(reply.model or payload.get("model", "loopback")).encode(),
+            b',"choices":[{"index":0,"message":{"role":"assistant","content":',
+            json.dumps(reply.text, ensure_ascii=False).encode(),
+            b'},"finish_reason":',
+            json.dumps(reply.finish_reason).encode(),
+            b'}],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}' % (used, made, used + made),
+        )
+    )
+
+
+def _text(answer: object) -> str:
+    if not isinstance(answer, str):
+        raise TypeError(f"an answer is a str, Reply, Status, Cut, Drop, Garbage, Hang or Delay, not {answer!r}")
+    return answer
+
+
+def _dechunk(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
+    """Return the chunked body that starts there and where it ends, None while it is incomplete."""
+    parts: list[bytes] = []
+    while True:
+        line_end = buffer.find(b"\r\n", start)
+        if line_end < 0:
+            return None
+        size = int(bytes(buffer[start:line_end]).split(b";")[0], 16)
+        start = line_end + 2
+        if len(buffer) < start + size + 2:
+            return None
+        parts.append(bytes(buffer[start : start + size]))
+        start += size + 2
+        if size == 0:
+            return b"".join(parts), start
