@@ -6,7 +6,7 @@ where a user turn ends with the first output marker and an assistant turn is eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -390,12 +390,13 @@ def draw_op(r: Random, *, meta: bool) -> Op:
 
 def meta_episode(r: Random) -> Episode:
     """One critique, improvement or induction."""
-    kind = r.choices((critique_episode, chain_critique_episode, improve_episode, induct_episode), (10, 4, 7, 9))[0]
-    if kind is chain_critique_episode:
+    kind = r.choices(("critique", "chain", "improve", "induct"), (10, 4, 7, 9))[0]
+    if kind == "chain":
         return chain_critique_episode(r)
     op = make_map(r) if r.random() < 0.1 else draw_op(r, meta=True)
-    with_op: Callable[[Random, Op], Episode] = kind
-    return with_op(r, op)
+    if kind == "critique":
+        return critique_episode(r, op)
+    return improve_episode(r, op) if kind == "improve" else induct_episode(r, op)
 
 
 def mixture_episode(r: Random, progress: float = 1.0) -> Episode:

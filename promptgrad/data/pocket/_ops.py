@@ -95,6 +95,7 @@ ATTRIBUTE_WORDS = {
     "size": ("size",),
     "place": ("place", "location"),
 }
+_ODD_WORDS = ("the odd one out", "the word that does not fit", "the item that is different from the others")
 _WHERE = ("of the text", "in the text", "of the input", "in the list", "of the list")
 
 OPS: dict[str, Op] = {}
@@ -240,41 +241,84 @@ def _add(
             answer.split() if isinstance(answer, str) else list(answer),
         )
 
-    if isinstance(phrase, tuple):
-        wordings = phrase
+    def say(r: Random) -> str:
+        return r.choice(phrase) if isinstance(phrase, tuple) else phrase(r)
 
-        def say(r: Random) -> str:
-            return r.choice(wordings)
-    else:
-        say = phrase
     OPS[name] = Op(name, family, texts, group, hops, sample, solution, say, neutral)
     FAMILIES.setdefault(family, []).append(name)
 
 
+def _add_pick(p: str) -> None:
+    _add(
+        p,
+        "pick",
+        "list",
+        "pick",
+        _list_text,
+        lambda f: (f"the {p} word is needed", f["text"][INDEX[p]]),
+        lambda r: f"the {r.choice(ORDINALS[p])} {r.choice(('word', 'item'))} {r.choice(_WHERE)}",
+    )
+
+
+def _add_attribute_of_pick(a: str, p: str) -> None:
+    _add(
+        f"{a}-of-{p}",
+        "attr-of-pick",
+        "list",
+        "two",
+        _list_text,
+        lambda f: (f"the {p} word is {f['text'][INDEX[p]]}", ATTR[f["text"][INDEX[p]]][a]),
+        lambda r: f"the {r.choice(ATTRIBUTE_WORDS[a])} of the {r.choice(ORDINALS[p])} {r.choice(('word', 'item'))}",
+        hops=2,
+    )
+
+
+def _add_find(k: str) -> None:
+    _add(
+        f"find-{k}",
+        "find-kind",
+        "list",
+        "pick",
+        _one_of_kind_text(k),
+        lambda f: (f"look for the {k}", _of_kind(f, k)),
+        lambda r: f"the {k} {r.choice(_WHERE)}",
+        neutral=False,
+    )
+
+
+def _add_attribute_of_kind(a: str, k: str) -> None:
+    _add(
+        f"{a}-of-{k}",
+        "attr-of-kind",
+        "list",
+        "two",
+        _one_of_kind_text(k),
+        lambda f: (f"the {k} is {_of_kind(f, k)}", ATTR[_of_kind(f, k)][a]),
+        lambda r: f"the {r.choice(ATTRIBUTE_WORDS[a])} of the {k}",
+        hops=2,
+        neutral=False,
+    )
+
+
+def _add_attribute_of_odd(a: str) -> None:
+    _add(
+        f"{a}-of-odd",
+        "attr-of-odd",
+        "list",
+        "two",
+        _odd_text,
+        lambda f: ([*_odd(f)[0], "so", "it", "is", *_odd(f)[1]], ATTR[_odd(f)[1][0]][a]),
+        lambda r: f"the {r.choice(ATTRIBUTE_WORDS[a])} of {r.choice(_ODD_WORDS)}",
+        hops=2,
+        neutral=False,
+    )
+
+
 def _add_list_ops() -> None:
     for p in INDEX:
-        _add(
-            p,
-            "pick",
-            "list",
-            "pick",
-            _list_text,
-            lambda f, p=p: (f"the {p} word is needed", f["text"][INDEX[p]]),
-            lambda r, p=p: f"the {r.choice(ORDINALS[p])} {r.choice(('word', 'item'))} {r.choice(_WHERE)}",
-        )
+        _add_pick(p)
         for a in ATTRIBUTES:
-            _add(
-                f"{a}-of-{p}",
-                "attr-of-pick",
-                "list",
-                "two",
-                _list_text,
-                lambda f, p=p, a=a: (f"the {p} word is {f['text'][INDEX[p]]}", ATTR[f["text"][INDEX[p]]][a]),
-                lambda r, p=p, a=a: (
-                    f"the {r.choice(ATTRIBUTE_WORDS[a])} of the {r.choice(ORDINALS[p])} {r.choice(('word', 'item'))}"
-                ),
-                hops=2,
-            )
+            _add_attribute_of_pick(a, p)
     _add(
         "reverse",
         "list",
@@ -303,28 +347,9 @@ def _add_list_ops() -> None:
         ("the number of words", "how many words there are", "the number of items", "the length of the list"),
     )
     for k in KINDS:
-        _add(
-            f"find-{k}",
-            "find-kind",
-            "list",
-            "pick",
-            _one_of_kind_text(k),
-            lambda f, k=k: (f"look for the {k}", _of_kind(f, k)),
-            lambda r, k=k: f"the {k} {r.choice(_WHERE)}",
-            neutral=False,
-        )
+        _add_find(k)
         for a in ATTRIBUTES[1:]:
-            _add(
-                f"{a}-of-{k}",
-                "attr-of-kind",
-                "list",
-                "two",
-                _one_of_kind_text(k),
-                lambda f, k=k, a=a: (f"the {k} is {_of_kind(f, k)}", ATTR[_of_kind(f, k)][a]),
-                lambda r, k=k, a=a: f"the {r.choice(ATTRIBUTE_WORDS[a])} of the {k}",
-                hops=2,
-                neutral=False,
-            )
+            _add_attribute_of_kind(a, k)
         _add_count(
             "count-kind",
             "kind",
@@ -340,20 +365,9 @@ def _add_list_ops() -> None:
             f"the {c} things",
             (f"how many {c} things there are", f"the number of {c} things"),
         )
-    odd_phrases = ("the odd one out", "the word that does not fit", "the item that is different from the others")
-    _add("odd", "odd", "list", "pick", _odd_text, _odd, odd_phrases, hops=2, neutral=False)
+    _add("odd", "odd", "list", "pick", _odd_text, _odd, _ODD_WORDS, hops=2, neutral=False)
     for a in ATTRIBUTES[1:]:
-        _add(
-            f"{a}-of-odd",
-            "attr-of-odd",
-            "list",
-            "two",
-            _odd_text,
-            lambda f, a=a: ([*_odd(f)[0], "so", "it", "is", *_odd(f)[1]], ATTR[_odd(f)[1][0]][a]),
-            lambda r, a=a: f"the {r.choice(ATTRIBUTE_WORDS[a])} of {r.choice(odd_phrases)}",
-            hops=2,
-            neutral=False,
-        )
+        _add_attribute_of_odd(a)
 
 
 def _add_count(family: str, attribute: str, value: str, plural: str, phrases: tuple[str, ...]) -> None:
@@ -461,27 +475,43 @@ def _add_number_ops() -> None:
     add("count-even", "num", even, ("how many even numbers there are", "the number of even numbers"), hops=2)
 
 
+def _add_attribute(a: str) -> None:
+    _add(
+        a,
+        "attr",
+        "obj",
+        "attr",
+        _object_text,
+        lambda f: (f"think of the {a}", ATTR[f["text"][-1]][a]),
+        lambda r: f"the {r.choice(ATTRIBUTE_WORDS[a])} of the {r.choice(('thing', 'object', 'text', 'word'))}",
+    )
+    _add(
+        f"{a}-lookup",
+        "attr-lookup",
+        "pair",
+        "look",
+        _pair_text,
+        lambda f: (f"{f['question'][0]} has {_owned(f)}", ATTR[_owned(f)][a]),
+        lambda r: f"the {r.choice(ATTRIBUTE_WORDS[a])} of what the {r.choice(('person', 'owner'))} has",
+        hops=2,
+    )
+
+
+def _add_name(p: str) -> None:
+    _add(
+        f"{p}-name",
+        "pick-name",
+        "pair",
+        "look",
+        _pair_text,
+        lambda f: (f"the {p} name is needed", f["text"][0 if p == "first" else -2]),
+        lambda r: f"the {r.choice(ORDINALS[p])} {r.choice(('name', 'person'))} {r.choice(_WHERE)}",
+    )
+
+
 def _add_other_ops() -> None:
     for a in ATTRIBUTES:
-        _add(
-            a,
-            "attr",
-            "obj",
-            "attr",
-            _object_text,
-            lambda f, a=a: (f"think of the {a}", ATTR[f["text"][-1]][a]),
-            lambda r, a=a: f"the {r.choice(ATTRIBUTE_WORDS[a])} of the {r.choice(('thing', 'object', 'text', 'word'))}",
-        )
-        _add(
-            f"{a}-lookup",
-            "attr-lookup",
-            "pair",
-            "look",
-            _pair_text,
-            lambda f, a=a: (f"{f['question'][0]} has {_owned(f)}", ATTR[_owned(f)][a]),
-            lambda r, a=a: f"the {r.choice(ATTRIBUTE_WORDS[a])} of what the {r.choice(('person', 'owner'))} has",
-            hops=2,
-        )
+        _add_attribute(a)
     _add(
         "lookup",
         "lookup",
@@ -492,15 +522,7 @@ def _add_other_ops() -> None:
         ("what the person has", "the thing that the person has", "the thing of the owner"),
     )
     for p in ("first", "last"):
-        _add(
-            f"{p}-name",
-            "pick-name",
-            "pair",
-            "look",
-            _pair_text,
-            lambda f, p=p: (f"the {p} name is needed", f["text"][0 if p == "first" else -2]),
-            lambda r, p=p: f"the {r.choice(ORDINALS[p])} {r.choice(('name', 'person'))} {r.choice(_WHERE)}",
-        )
+        _add_name(p)
     _add(
         "count-names",
         "count",

@@ -117,7 +117,9 @@ class Task:
         return drawn[0], drawn[1], drawn[2]
 
     def _draw(self, stream: str, part: str, n: int, taken: set[str]) -> list[Example]:
-        r, found, idle = Random(f"{self.name} {self.seed} {stream}"), [], 0
+        r = Random(f"{self.name} {self.seed} {stream}")
+        found: list[Example] = []
+        idle = 0
         while len(found) < n:
             fields = self.op.draw(r, part)
             values = {name: " ".join(words) for name, words in fields.items()}
