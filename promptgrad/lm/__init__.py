@@ -2,6 +2,29 @@
 
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._function import Function
+from promptgrad.lm._http import HTTP
+from promptgrad.lm._layer import Layer
+from promptgrad.lm._limit import Limit
 from promptgrad.lm._request import EMPTY_PREFIX, Message, Prefix, Request
+from promptgrad.lm._retry import Retry
+from promptgrad.lm._transport import Transport
+from promptgrad.lm._usage import UsageTracker, track_usage
 
-__all__ = ["EMPTY_PREFIX", "LM", "Completion", "Message", "Prefix", "Request", "Usage"]
+__all__ = [
+    "EMPTY_PREFIX",
+    "HTTP",
+    "LM",
+    "Completion",
+    "Function",
+    "Layer",
+    "Limit",
+    "Message",
+    "Prefix",
+    "Request",
+    "Retry",
+    "Transport",
+    "Usage",
+    "UsageTracker",
+    "track_usage",
+]

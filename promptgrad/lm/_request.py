@@ -23,6 +23,13 @@ class Message:
     role: str
     content: str
 
+    def __getitem__(self, key: str) -> str:
+        if key == "role":
+            return self.role
+        if key == "content":
+            return self.content
+        raise KeyError(key)
+
 
 MessageLike = Message | Mapping[str, Any]
 """A `Message`, or a mapping with the keys `role` and `content`."""

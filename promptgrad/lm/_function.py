@@ -1,0 +1,77 @@
+"""`Function`: a Python function as a language model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._request import Message, Request
+from promptgrad.lm._transport import Transport
+
+Reply = str | Completion
+"""What the function of a `Function` returns."""
+
+
+class Function(Transport):
+    """A Python function as a language model: for tests, rules, and models served in some way of your own.
+
+    A plain function runs in place, on whatever thread or loop asks, so it must answer at once; one that waits should
+    be `async`. Tokens are counted as a quarter of the characters, money as nothing.
+
+    Args:
+        fn: Takes the messages (a tuple of `Message`, which also answer to `m["role"]` and `m["content"]`), or the whole
+            `Request` if its parameter is named `request` or annotated so; returns a `str` or a `Completion`.
+        name: What the LM is called. Part of cache and journal keys: give another name to another function.
+        adapter: Name of the adapter that writes prompts for it.
+        options: Sampling options for requests that leave them open.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[tuple[Message, ...]], Reply | Awaitable[Reply]] | Callable[[Request], Reply | Awaitable[Reply]],
+        name: str = "",
+        *,
+        adapter: str = "chat",
+        **options: Any,
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"Function takes a function of the messages, not {type(fn).__name__}")
+        super().__init__(name or getattr(fn, "__name__", type(fn).__name__), adapter=adapter, options=options)
+        self.fn: Callable[[Any], Any] = fn
+        self._whole = _takes_request(fn)
+
+    async def _send(self, request: Request, key: str) -> Completion:
+        started = perf_counter()
+        reply = self.fn(request if self._whole else request.prefix.messages + request.tail)
+        if reply.__class__ is not str and inspect.isawaitable(reply):
+            reply = await (aio.on_program(_wait, reply) if aio.is_driven() else reply)
+        if isinstance(reply, Completion):
+            return reply
+        if not isinstance(reply, str):
+            raise TypeError(
+                f"the function of LM {self.name!r} must return a str or a Completion, not {type(reply).__name__}"
+            )
+        size = len(request.prefix.encoded)
+        for message in request.tail:
+            size += len(message.content)
+        usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
+        return Completion(str(reply), usage, self.name)
+
+
+async def _wait(reply: Awaitable[Reply]) -> Reply:
+    return await reply
+
+
+def _takes_request(fn: Callable[..., Any]) -> bool:
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
+    return bool(parameters) and (
+        parameters[0].name == "request"
+        or parameters[0].annotation in (Request, "Request", "lm.Request", "pg.lm.Request")
+    )

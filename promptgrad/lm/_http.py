@@ -1,0 +1,372 @@
+"""`HTTP`: any server that speaks OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from promptgrad import aio
+from promptgrad.errors import (
+    AuthenticationError,
+    ContextWindowError,
+    LMConnectionError,
+    LMReplyError,
+    LMStatusError,
+    LMTimeoutError,
+    RateLimitError,
+)
+from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._prices import Prices, cost, find_prices
+from promptgrad.lm._request import Request, canonical_json, encode_messages
+from promptgrad.lm._secret import Secret
+from promptgrad.lm._transport import Transport
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from promptgrad.lm._sessions import Sessions
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+SHOWN = 500
+"""How many characters of a server's answer an error message shows; all of it is in the error's `body`."""
+
+_OURS = frozenset({"model", "messages", "stream", "n"})
+_NOT_FIELDS = frozenset({"replicate"})
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class HTTP(Transport):
+    """A model behind an OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp, and many others.
+
+    One keep-alive session for each event loop, no limit on connections but `concurrency`. Called from a coroutine, it
+    works on the running loop; called from a plain function, on promptgrad's transport loop.
+
+    With a `seed`, replicate `r` sends `seed + r`. `max_tokens` goes to api.openai.com as `max_completion_tokens`.
+
+    Cost: one request for each call.
+
+    Args:
+        model: The model's name, as the server knows it.
+        base_url: The address up to and without `/chat/completions`. User and password in it are sent as basic
+            authentication and shown nowhere.
+        api_key: Sent as bearer token. If None, it is read at each call from the variable `api_key_env` of the
+            environment, and sent only over https or to this machine.
+        timeout: Seconds for a whole reply.
+        concurrency: The most requests in flight; None for no limit.
+        prices: US dollars for a million input and a million output tokens. If None, what litellm's table says of
+            `name`; a model that is not in it has no known price.
+        name: What the LM is called; `model` if empty.
+        api_key_env: The variable of the environment that holds the key; None for no key.
+        headers: Further headers, sent with each request and shown nowhere.
+        adapter: Name of the adapter that writes prompts for it.
+        options: Sampling options for requests that leave them open.
+
+    Raises:
+        ValueError: `base_url` is not an http address, or an option cannot be sent.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str = OPENAI_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        concurrency: int | None = None,
+        prices: Prices | None = None,
+        name: str = "",
+        api_key_env: str | None = "OPENAI_API_KEY",
+        headers: Mapping[str, str] | None = None,
+        adapter: str = "chat",
+        **options: Any,
+    ) -> None:
+        super().__init__(name or model, adapter=adapter, options=options)
+        endpoint = _Endpoint.of(base_url)
+        self.model = model
+        self.base_url = endpoint.url
+        self.timeout = timeout
+        self._endpoint = endpoint
+        self._api_key = None if api_key is None else Secret(api_key)
+        self._api_key_env = api_key_env
+        self._prices = prices
+        self._headers = {key: Secret(value) for key, value in (headers or {}).items()}
+        self._places = None if concurrency is None else aio.Semaphore(concurrency)
+        self._sessions: Sessions | None = None
+        self._limit_name = "max_completion_tokens" if endpoint.host == "api.openai.com" else "max_tokens"
+        self._identity = f"{model} {endpoint.url} {canonical_json(self.options)}"
+        _encode_fields(model, self._limit_name, self.with_defaults(Request()))
+
+    @property
+    def prices(self) -> Prices | None:
+        """US dollars for a million input and a million output tokens; None where they are not known."""
+        return self._prices or find_prices(self.name)
+
+    async def _send(self, request: Request, key: str) -> Completion:
+        if self._places is not None:
+            async with self._places:
+                return await self._hand_over(request, key)
+        return await self._hand_over(request, key)
+
+    async def _hand_over(self, request: Request, key: str) -> Completion:
+        messages = (request.prefix.encoded + encode_messages(request.tail))[:-1]
+        body = b'{"messages":[' + messages + _encode_fields(self.model, self._limit_name, request)
+        if aio.is_driven():
+            return await aio.on_transport(self._post, body, key)
+        return await self._post(body, key)
+
+    async def _post(self, body: bytes, key: str) -> Completion:
+        import asyncio
+
+        import aiohttp
+
+        started = perf_counter()
+        if self._sessions is None:
+            self._sessions = self._pool()
+        session = await self._sessions.get()
+        headers = {}
+        authorization = self._authorization()
+        if authorization:
+            headers["Authorization"] = authorization
+        if key:
+            headers["Idempotency-Key"] = key
+        url = self._endpoint.target
+        try:
+            async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                raw = await response.read()
+        except asyncio.TimeoutError:
+            raise LMTimeoutError(f"no answer from {self.base_url} within {self.timeout:g} s") from None
+        except aiohttp.ClientPayloadError as error:
+            raise LMReplyError(f"the answer of {self.base_url} was cut: {self._scrub(str(error))}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            reason = self._scrub(str(error)) or type(error).__name__
+            raise LMConnectionError(f"cannot reach {self.base_url}: {reason}; does the server run there?") from None
+        if response.status != 200:
+            raise self._status_error(response.status, raw, response.headers)
+        return self._read(raw, len(body), perf_counter() - started)
+
+    def _pool(self) -> Sessions:
+        from promptgrad.lm._sessions import Sessions
+
+        return Sessions(self._open)
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        from promptgrad import __version__
+
+        fixed = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": f"promptgrad/{__version__}",
+        }
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=self.timeout),
+            headers={**fixed, **{name: secret.reveal() for name, secret in self._headers.items()}},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=_proxy(self._endpoint),
+        )
+
+    def _authorization(self) -> str:
+        if self._api_key is not None:
+            return f"Bearer {self._api_key.reveal()}" if self._api_key else ""
+        if self._endpoint.login:
+            return f"Basic {self._endpoint.login.reveal()}"
+        if self._api_key_env and self._endpoint.private:
+            key = os.environ.get(self._api_key_env, "").strip()
+            return f"Bearer {key}" if key else ""
+        return ""
+
+    def _scrub(self, text: str) -> str:
+        secrets = [self._api_key, self._endpoint.login, *self._headers.values()]
+        if self._api_key_env:
+            secrets.append(Secret(os.environ.get(self._api_key_env, "").strip()))
+        for secret in secrets:
+            if secret is not None:
+                text = secret.scrub(text)
+        return text
+
+    def _read(self, raw: bytes, sent: int, seconds: float) -> Completion:
+        try:
+            reply = json.loads(raw)
+        except ValueError:
+            raise self._spoilt(raw, "is not JSON") from None
+        if not isinstance(reply, dict):
+            raise self._spoilt(raw, "is not a JSON object")
+        try:
+            choice = reply["choices"][0]
+            text = _text(choice["message"])
+        except (KeyError, IndexError, TypeError):
+            raise self._spoilt(raw, "has no choices[0].message") from None
+        used = reply.get("usage")
+        if not isinstance(used, dict):
+            used = {}
+        paid, got = used.get("prompt_tokens"), used.get("completion_tokens")
+        paid = paid if isinstance(paid, int) else sent // 4 + 1
+        got = got if isinstance(got, int) else len(text) // 4 + 1
+        model, reason = reply.get("model"), choice.get("finish_reason")
+        return Completion(
+            text,
+            Usage(1, paid, got, cost(self.prices, paid, got), 0, seconds),
+            model if isinstance(model, str) else self.model,
+            reason if isinstance(reason, str) else "stop",
+        )
+
+    def _spoilt(self, raw: bytes, fault: str) -> LMReplyError:
+        body = self._scrub(raw.decode("utf-8", "replace"))
+        return LMReplyError(f"the answer of {self.base_url} {fault}: {_cut(body)!r}", body=body)
+
+    def _status_error(self, status: int, raw: bytes, headers: Mapping[str, str]) -> LMStatusError:
+        body = self._scrub(raw.decode("utf-8", "replace"))
+        kind: type[LMStatusError] = LMStatusError
+        advice = ""
+        if status == 429:
+            kind = RateLimitError
+        elif status in {401, 403}:
+            kind = AuthenticationError
+            variable = self._api_key_env or "an environment variable"
+            advice = f"; set {variable}, or pass api_key="
+            if self._api_key is None and self._api_key_env and not self._endpoint.private:
+                advice = "; a key from the environment is not sent over plain http: use https, or pass api_key="
+        elif status in {400, 413, 422} and _is_too_long(body):
+            kind = ContextWindowError
+        elif status == 404:
+            advice = f"; is {self.model!r} served there, and does base_url end where /chat/completions begins?"
+        elif 300 <= status < 400:
+            advice = "; redirects are not followed: give base_url as the server wants it"
+        return kind(
+            f"{self.base_url} answered {status} for model {self.model!r}: {_cut(body)}{advice}",
+            status=status,
+            body=body,
+            retry_after=_retry_after(headers),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._sessions is not None:
+            self._sessions.close()
+
+    def __repr__(self) -> str:
+        return f"HTTP({self.model!r}, base_url={self.base_url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """Where requests go: what may be shown, what is sent, and whether a key from the environment may be sent there."""
+
+    url: str
+    target: str
+    host: str
+    login: Secret | None
+    private: bool
+
+    @classmethod
+    def of(cls, base_url: str) -> _Endpoint:
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        if parts.scheme not in {"http", "https"} or not host:
+            shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+            raise ValueError(f"base_url must look like http://host:port/v1, not {shown!r}")
+        if parts.query or parts.fragment:
+            raise ValueError("base_url must end where /chat/completions begins; give keys as api_key= or headers=")
+        netloc = parts.netloc.rpartition("@")[2]
+        url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+        login = None
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            login = Secret(base64.b64encode(pair.encode()).decode("ascii"))
+        return cls(url, f"{url}/chat/completions", host, login, parts.scheme == "https" or host in _LOOPBACK)
+
+
+@lru_cache(maxsize=1024)
+def _encode_fields_of(model: str, limit_name: str, options: tuple[tuple[str, Any], ...], typed: str) -> bytes:
+    fields: dict[str, Any] = {"model": model}
+    raw: dict[str, str] = {}
+    for name, value in options:
+        if name == "max_tokens":
+            fields[limit_name] = value
+        elif name == "response_format":
+            raw[name] = value
+        elif name == "extra":
+            raw.update(value)
+        elif name not in _NOT_FIELDS:
+            fields[name] = value
+    taken = sorted(set(raw) & (_OURS | set(fields)))
+    if taken:
+        raise ValueError(f"{', '.join(taken)} cannot be given as an option of a request to an OpenAI-compatible server")
+    encoded = json.dumps(fields, separators=(",", ":"))[1:-1]
+    more = "".join(f",{json.dumps(name)}:{text}" for name, text in raw.items())
+    return f"],{encoded}{more}}}".encode("ascii")
+
+
+def _encode_fields(model: str, limit_name: str, request: Request) -> bytes:
+    """Encode what follows the messages in the body."""
+    options = request.options()
+    if options.get("seed") is not None:
+        options["seed"] += request.replicate
+    options.pop("replicate", None)
+    settled = tuple(options.items())
+    return _encode_fields_of(model, limit_name, settled, repr(settled))
+
+
+def _text(message: Any) -> str:
+    content = message["content"] if "content" in message else message["text"]
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):  # parts
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    if content is None:
+        return str(message.get("refusal") or "")
+    raise TypeError(content)
+
+
+def _is_too_long(body: str) -> bool:
+    low = body.lower()
+    return any(hint in low for hint in ("context_length", "context length", "context window", "maximum context"))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read a Retry-After header: milliseconds, seconds or an HTTP date."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("Retry-After")
+        return None if value is None else max(0.0, float(value))
+    except ValueError:
+        return _seconds_until(headers.get("Retry-After", ""))
+
+
+def _seconds_until(date: str) -> float | None:
+    from datetime import datetime, timezone
+    from email.utils import parsedate_to_datetime
+
+    try:
+        when = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+
+
+def _proxy(endpoint: _Endpoint) -> str | None:
+    """Find the proxy that the environment asks for; once for a session, since all requests go to one host."""
+    from urllib.request import getproxies_environment, proxy_bypass_environment
+
+    proxies = getproxies_environment()
+    if not proxies or proxy_bypass_environment(endpoint.host, proxies):
+        return None
+    return proxies.get(urlsplit(endpoint.url).scheme)

@@ -1,0 +1,56 @@
+"""`Layer`: an LM around another one."""
+
+from __future__ import annotations
+
+from promptgrad.lm._base import LM
+from promptgrad.lm._completion import Completion
+from promptgrad.lm._request import Request
+
+
+class Layer(LM):
+    """An LM that wraps another one and changes how it is called, not what it answers.
+
+    Everything but `complete` is that of the wrapped LM, which is found as `.lm`.
+
+    Args:
+        lm: The LM to wrap.
+    """
+
+    def __init__(self, lm: LM) -> None:
+        if not isinstance(lm, LM):
+            raise TypeError(f"{type(self).__name__} wraps an LM, not {type(lm).__name__}; see promptgrad.lm.resolve")
+        self.lm = lm
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name of the wrapped LM."""
+        return self.lm.name
+
+    @property
+    def adapter(self) -> str:  # type: ignore[override]
+        """The adapter of the wrapped LM."""
+        return self.lm.adapter
+
+    @property
+    def transport(self) -> LM:
+        """The LM below all layers."""
+        return self.lm.transport
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request, by the wrapped LM."""
+        return await self.lm.complete(request)
+
+    def identity(self) -> str:
+        """Return the identity of the wrapped LM."""
+        return self.lm.identity()
+
+    def traces(self) -> bool:
+        """Whether the wrapped LM would attach a weight trace."""
+        return self.lm.traces()
+
+    def close(self) -> None:
+        """Close the wrapped LM."""
+        self.lm.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.lm!r})"

@@ -1,0 +1,47 @@
+"""What models cost: the price table that comes with litellm, read without importing litellm."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+Prices = tuple[float, float]
+"""US dollars for a million input tokens, and for a million output tokens."""
+
+_TABLE = "model_prices_and_context_window_backup.json"
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Prices]:
+    spec = find_spec("litellm")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    path = Path(spec.submodule_search_locations[0]) / _TABLE
+    if not path.is_file():
+        return {}
+    prices = {}
+    for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
+        paid, got = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
+        if isinstance(paid, (int, float)) and isinstance(got, (int, float)) and (paid or got):
+            prices[name] = (paid * 1e6, got * 1e6)
+    return prices
+
+
+def find_prices(model: str) -> Prices | None:
+    """Return the prices of a model by its litellm name, such as `openai/gpt-4o-mini`; None where they are not known.
+
+    The table is the one of the installed litellm; nothing is fetched. Reading it costs some 30 ms, once.
+    """
+    table = _table()
+    provider, _, bare = model.partition("/")
+    found = table.get(model)
+    if found is None and provider == "openai":
+        found = table.get(bare)
+    return found
+
+
+def cost(prices: Prices | None, input_tokens: int, output_tokens: int) -> float | None:
+    """Return what the tokens cost in US dollars; None where prices are not known."""
+    return None if prices is None else (prices[0] * input_tokens + prices[1] * output_tokens) / 1e6

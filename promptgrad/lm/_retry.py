@@ -1,0 +1,101 @@
+"""`Retry`: try again what failed for a passing reason."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from promptgrad import aio
+from promptgrad.errors import (
+    AuthenticationError,
+    ContextWindowError,
+    LMConnectionError,
+    LMError,
+    LMReplyError,
+    LMStatusError,
+    LMTimeoutError,
+)
+from promptgrad.lm._base import LM
+from promptgrad.lm._completion import Completion
+from promptgrad.lm._layer import Layer
+from promptgrad.lm._request import Request
+
+RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Statuses that may pass by themselves."""
+
+
+def is_transient(error: LMError) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, (AuthenticationError, ContextWindowError)):
+        return False
+    if isinstance(error, LMStatusError):
+        return error.status in RETRIED_STATUS
+    return isinstance(error, (LMConnectionError, LMTimeoutError, LMReplyError))
+
+
+class Retry(Layer):
+    """Send a request again after 429, 5xx, a lost connection, a timeout or a spoilt body.
+
+    The wait doubles from `base` up to `ceiling` seconds, less a share of at most a half that is drawn from the
+    request's digest, so that many callers spread out and a run repeats exactly. A server's `Retry-After` is obeyed
+    instead, unless it asks for more than `patience` seconds: then its error is raised at once.
+
+    Cost: up to `attempts` requests for one call. What cannot pass (other 4xx) is never repeated.
+
+    Args:
+        lm: The LM to wrap.
+        attempts: How often a request is sent at most.
+        base: Seconds before the second attempt.
+        ceiling: Longest wait of our own choice, in seconds.
+        patience: Longest `Retry-After` that is waited for, in seconds.
+        sleep: What waits; a test gives its own.
+
+    Raises:
+        ValueError: `attempts` is below one.
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        attempts: int = 5,
+        *,
+        base: float = 0.5,
+        ceiling: float = 30.0,
+        patience: float = 120.0,
+        sleep: Callable[[float], Awaitable[object]] = aio.sleep,
+    ) -> None:
+        super().__init__(lm)
+        if attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {attempts}")
+        self.attempts = attempts
+        self.base = base
+        self.ceiling = ceiling
+        self.patience = patience
+        self._sleep = sleep
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request, in up to `attempts` attempts; the last error is raised, with the number of attempts."""
+        attempt = 1
+        while True:
+            try:
+                return await self.lm.complete(request)
+            except LMError as error:
+                if not is_transient(error):
+                    raise
+                wait = self._wait(request, attempt, error)
+                if attempt >= self.attempts or wait is None:
+                    if attempt > 1:
+                        message = error.args[0] if error.args else ""
+                        error.args = (f"{message} (attempt {attempt} of {self.attempts})",)
+                    raise
+            await self._sleep(wait)
+            attempt += 1
+
+    def _wait(self, request: Request, attempt: int, error: LMError) -> float | None:
+        asked = error.retry_after if isinstance(error, LMStatusError) else None
+        if asked is not None:
+            return asked if asked <= self.patience else None
+        drawn = int(request.digest(f"retry {attempt}")[:8], 16) / 0xFFFFFFFF
+        return float(min(self.ceiling, self.base * 2.0 ** (attempt - 1)) * (1 - drawn / 2))
+
+    def __repr__(self) -> str:
+        return f"Retry({self.lm!r}, attempts={self.attempts})"

@@ -1,0 +1,34 @@
+"""`Secret`: an API key that cannot be shown, saved or copied into a message by accident."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+class Secret:
+    """Holds a secret text; `repr`, `str` and formatting show stars, pickling is refused."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text, for the one place that sends it."""
+        return self._text
+
+    def scrub(self, text: str) -> str:
+        """Return `text` with every occurrence of the secret replaced by stars."""
+        return text.replace(self._text, "***") if len(self._text) >= 4 else text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an API key is never pickled; give it through the environment in the other process")

@@ -1,0 +1,62 @@
+"""`Sessions`: one aiohttp session for each event loop, closed with its loop and never shared with a forked child."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_inherited: list[object] = []  # sessions of a parent process; collecting them would touch its sockets
+
+
+class Sessions:
+    """Keep-alive connections for the event loops that use one LM.
+
+    A session belongs to the loop it was made on. It is closed when that loop shuts down (`asyncio.run` and every
+    other runner calls `shutdown_asyncgens`), so a program may start as many loops as it likes.
+
+    Args:
+        make: Makes a session; called on a running loop.
+    """
+
+    def __init__(self, make: Callable[[], aiohttp.ClientSession]) -> None:
+        self._make = make
+        self._pid = os.getpid()
+        self._open: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}
+
+    async def get(self) -> aiohttp.ClientSession:
+        """Return the session of the running loop."""
+        if self._pid != os.getpid():
+            _inherited.append(self._open)
+            self._open, self._pid = {}, os.getpid()
+        loop = asyncio.get_running_loop()
+        found = self._open.get(loop)
+        if found is not None and not found[0].closed:
+            return found[0]
+        for other in [known for known in self._open if known.is_closed()]:
+            self._open.pop(other, None)
+        session = self._make()
+        keeper = self._close_with_loop(session)
+        self._open[loop] = (session, keeper)
+        await keeper.__anext__()
+        return session
+
+    def close(self) -> None:
+        """Close every session whose loop still runs. Does not wait for foreign loops."""
+        if self._pid != os.getpid():
+            return
+        while self._open:
+            loop, (_, keeper) = self._open.popitem()
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(keeper.aclose(), loop)
+
+    async def _close_with_loop(self, session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            self._open.pop(asyncio.get_running_loop(), None)
+            await session.close()

@@ -1,0 +1,98 @@
+"""`track_usage`: what the calls made inside a block cost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from promptgrad.lm._completion import NO_USAGE, Usage
+
+
+class UsageTracker:
+    """A running total of usage, filled by every LM call below the block that opened it, in any thread or task."""
+
+    __slots__ = ("_lock", "_total")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = NO_USAGE
+
+    def add(self, usage: Usage) -> None:
+        """Add the usage of one call."""
+        with self._lock:
+            self._total = self._total + usage
+
+    @property
+    def total(self) -> Usage:
+        """The sum so far."""
+        return self._total
+
+    @property
+    def calls(self) -> int:
+        """Requests that were really answered by an LM."""
+        return self._total.calls
+
+    @property
+    def cached(self) -> int:
+        """Requests that a cache answered."""
+        return self._total.cached
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens sent."""
+        return self._total.input_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens received."""
+        return self._total.output_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Tokens sent and received."""
+        return self._total.tokens
+
+    @property
+    def usd(self) -> float | None:
+        """Money in US dollars; None where some price is unknown."""
+        return self._total.usd
+
+    @property
+    def seconds(self) -> float:
+        """Time spent waiting for LMs, summed over calls."""
+        return self._total.seconds
+
+    def __repr__(self) -> str:
+        return f"UsageTracker({self._total!r})"
+
+
+_trackers: ContextVar[tuple[UsageTracker, ...]] = ContextVar("promptgrad_usage", default=())
+
+
+@contextmanager
+def track_usage() -> Iterator[UsageTracker]:
+    """Add up the usage of every LM call made inside the block, in any thread or task that carries its context.
+
+    Blocks nest: an inner call counts in all of them. A reply from a cache counts as `cached`, at no cost.
+
+    Example:
+        ```python
+        with track_usage() as usage:
+            model(question="...")
+        print(usage.calls, usage.tokens, usage.usd)
+        ```
+    """
+    tracker = UsageTracker()
+    token = _trackers.set((*_trackers.get(), tracker))
+    try:
+        yield tracker
+    finally:
+        _trackers.reset(token)
+
+
+def charge(usage: Usage) -> None:
+    """Add the usage of one call to every open block."""
+    for tracker in _trackers.get():
+        tracker.add(usage)
