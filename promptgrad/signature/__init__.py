@@ -1,0 +1,8 @@
+"""What one call of a language model takes and gives: typed fields and an instruction."""
+
+from promptgrad.signature._field import Field, Input, Output
+from promptgrad.signature._parser import parse_type
+from promptgrad.signature._signature import Signature, make_signature
+from promptgrad.signature._types import type_name
+
+__all__ = ["Field", "Input", "Output", "Signature", "make_signature", "parse_type", "type_name"]

@@ -1,0 +1,327 @@
+"""One typed input or output of a signature."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
+
+from promptgrad.errors import InputError, ParseError, SignatureError
+from promptgrad.signature._types import is_known_good, type_name
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+Role = Literal["input", "output"]
+
+_ON_NUMBER = ("ge", "gt", "le", "lt", "multiple_of")
+_ON_TEXT = ("min_length", "max_length", "pattern")
+CONSTRAINTS = (*_ON_NUMBER, *_ON_TEXT)
+_RESERVED = frozenset({"False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
+                       "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in",
+                       "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with",
+                       "yield"})  # fmt: skip
+
+
+def check_name(name: str) -> str | None:
+    """Why a field cannot be called this; None when it can."""
+    if not name.isidentifier():
+        return f"{name!r} is not a Python identifier, and a field is passed as a keyword argument"
+    if name in _RESERVED:
+        return f"{name!r} is a Python keyword, and a field is passed as a keyword argument; try {name + '_text'!r}"
+    if name.startswith("_"):
+        return f"{name!r} starts with an underscore, which is kept for private names"
+    return None
+
+
+class Field:
+    """One input or output: a name, a type, a description, constraints. Frozen.
+
+    Attributes:
+        name: The keyword argument (an input) or attribute (an output).
+        annotation: Its type.
+        description: What the language model is told about it; "" for nothing.
+        role: "input" or "output".
+        constraints: Of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`;
+            told to the model and checked.
+        is_text: Whether the type is `str`, so that the value is written as it is rather than as JSON.
+
+    Raises:
+        SignatureError: The name cannot be one, a constraint is unknown or does not fit the type,
+            or the type is one that pydantic cannot check.
+    """
+
+    __slots__ = ("_adapter", "annotation", "constraints", "description", "is_text", "name", "role")
+
+    name: str
+    annotation: Any
+    description: str
+    role: Role
+    constraints: Mapping[str, Any]
+    is_text: bool
+    _adapter: TypeAdapter[Any] | None
+
+    def __init__(
+        self,
+        name: str,
+        annotation: Any = str,
+        description: str = "",
+        role: Role = "input",
+        constraints: Mapping[str, Any] | None = None,
+    ) -> None:
+        problem = check_name(name)
+        if problem:
+            raise SignatureError(f"a field cannot have this name: {problem}")
+        if role not in ("input", "output"):
+            raise SignatureError(f"field {name!r}: the role is 'input' or 'output', not {role!r}")
+        annotation = type(None) if annotation is None else annotation
+        put = object.__setattr__
+        put(self, "name", name)
+        put(self, "annotation", annotation)
+        put(self, "description", description)
+        put(self, "role", role)
+        put(self, "constraints", dict(sorted((constraints or {}).items())))
+        base = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        put(self, "is_text", base is str)
+        put(self, "_adapter", None)
+        for key in self.constraints:
+            if key not in CONSTRAINTS:
+                raise SignatureError(f"field {name!r}: unknown constraint {key!r}{suggest(key, CONSTRAINTS)}")
+            if key not in (_ON_TEXT if base is str else _ON_NUMBER if base in (int, float) else CONSTRAINTS):
+                raise SignatureError(f"field {name!r}: the constraint {key!r} has no meaning for {type_name(base)}")
+        if self.constraints or not is_known_good(annotation):
+            _ = self.adapter  # a type or constraint that cannot be checked is told now, not at the first call
+
+    @property
+    def adapter(self) -> TypeAdapter[Any]:
+        """The pydantic validator of this field, built when it is first needed."""
+        if self._adapter is None:
+            object.__setattr__(self, "_adapter", self._build())
+        return self._adapter  # type: ignore[return-value]
+
+    def _build(self) -> TypeAdapter[Any]:
+        import pydantic
+
+        annotation = self.annotation
+        if self.constraints:
+            annotation = Annotated[annotation, pydantic.Field(**self.constraints)]
+        config = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
+        try:
+            try:
+                return pydantic.TypeAdapter(annotation, config=config)
+            except pydantic.PydanticUserError as error:
+                if error.code != "type-adapter-config-unused":
+                    raise
+                return pydantic.TypeAdapter(annotation)  # models, dataclasses and TypedDicts bring their own settings
+        except Exception as error:
+            what = f"type {type_name(self.annotation)}"
+            if self.constraints:
+                what += f" with {', '.join(self.constraints)}"
+            raise SignatureError(f"field {self.name!r}: pydantic cannot check {what}: {error}") from error
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is a `str` without constraints: nothing to check but the type, no pydantic."""
+        return self.annotation is str and not self.constraints
+
+    @property
+    def type_name(self) -> str:
+        """The type as one would write it, such as `list[str]`."""
+        return type_name(self.annotation)
+
+    def validate(self, value: Any) -> Any:
+        """The value as the field's type.
+
+        A `str` stays the object it is (so a `Text` keeps its graph); other types go through pydantic, which converts
+        where nothing is lost (`"3"` to `3`, a dict to a model).
+
+        Raises:
+            InputError: The value does not fit, and the field is an input.
+            ParseError: The value does not fit, and the field is an output.
+        """
+        if self.annotation is str and not self.constraints:
+            if isinstance(value, str):
+                return value
+            self._refuse(f"must be str, not {type(value).__name__}", value)
+        import pydantic
+
+        try:
+            checked = self.adapter.validate_python(value)
+        except pydantic.ValidationError as error:
+            self._refuse(_reasons(error), value, error)
+        return value if self.is_text and checked == value else checked
+
+    def validate_json(self, text: str) -> Any:
+        """The value that a JSON text stands for.
+
+        Raises:
+            InputError: It does not fit, and the field is an input.
+            ParseError: It does not fit, and the field is an output.
+        """
+        import pydantic
+
+        try:
+            return self.adapter.validate_json(text)
+        except pydantic.ValidationError as error:
+            self._refuse(_reasons(error), text, error)
+
+    def dump_json(self, value: Any) -> str:
+        """A value as one line of JSON that `validate_json` reads back.
+
+        Raises:
+            InputError: The value cannot be written as JSON.
+        """
+        try:
+            return self.adapter.dump_json(value, warnings=False).decode()
+        except ValueError as error:
+            raise InputError(f"field {self.name!r}: the value cannot be written as JSON: {error}") from error
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of the type and its constraints, with the description where there is one."""
+        schema: dict[str, Any] = {"type": "string"} if self.is_plain else self.adapter.json_schema()
+        if self.description:
+            schema["description"] = self.description
+        return schema
+
+    def _refuse(self, reason: str, value: Any, cause: BaseException | None = None) -> NoReturn:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        message = f"{self.role} {self.name!r} ({self.type_name}): {reason}; got {shown}"
+        if self.role == "input":
+            raise InputError(message) from cause
+        reply = value if isinstance(value, str) else ""
+        raise ParseError(message, reply=reply, reason=f"`{self.name}` {reason}") from cause
+
+    def replace(self, **changes: Any) -> Field:
+        """A copy with some attributes changed."""
+        parts = {key: getattr(self, key) for key in ("name", "annotation", "description", "role", "constraints")}
+        return Field(**{**parts, **changes})
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Field is frozen; use field.replace({name}=...)")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a Field is frozen")
+
+    def _key(self) -> tuple[Any, ...]:
+        return (self.name, self.annotation, self.description, self.role, self.constraints)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Field):
+            return NotImplemented
+        mine, theirs = self._key(), other._key()
+        return mine == theirs or (
+            mine[0] == theirs[0] and mine[2:] == theirs[2:] and _same_annotated(mine[1], theirs[1])
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.role, self.description))
+
+    def __reduce__(self) -> tuple[type[Field], tuple[Any, ...]]:
+        return (Field, (*self._key()[:4], dict(self.constraints)))
+
+    def __copy__(self) -> Field:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Field:
+        return self
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name), self.type_name, f"role={self.role!r}"]
+        if self.description:
+            parts.append(f"description={self.description!r}")
+        parts += [f"{key}={value!r}" for key, value in self.constraints.items()]
+        return f"Field({', '.join(parts)})"
+
+
+def _same_annotated(a: Any, b: Any) -> bool:
+    """Whether two types with `Annotated` inside are the same; pydantic's FieldInfo compares by identity."""
+    return "Annotated[" in repr(a) and repr(a) == repr(b)
+
+
+class FieldSpec:
+    """What `Input(...)` and `Output(...)` leave in a class body until the class is made."""
+
+    __slots__ = ("constraints", "description", "role")
+
+    def __init__(self, role: Role, description: str, constraints: Mapping[str, Any]) -> None:
+        self.role = role
+        self.description = description
+        self.constraints = constraints
+
+    def field(self, name: str, annotation: Any) -> Field:
+        """The field, now that its name and type are known."""
+        return Field(name, annotation, self.description, self.role, self.constraints)
+
+    def __repr__(self) -> str:
+        parts = [f"desc={self.description!r}"] if self.description else []
+        parts += [f"{key}={value!r}" for key, value in self.constraints.items()]
+        return f"{self.role.capitalize()}({', '.join(parts)})"
+
+
+def Input(desc: str = "", **constraints: Any) -> Any:
+    """Declare an input in a class signature.
+
+    `question: str = Input(desc="...")`.
+
+    Args:
+        desc: What the language model is told about the field.
+        constraints: Of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`.
+
+    Raises:
+        SignatureError: An unknown constraint; a default, which a signature cannot have.
+    """
+    return _spec("input", desc, constraints)
+
+
+def Output(desc: str = "", **constraints: Any) -> Any:
+    """Declare an output in a class signature.
+
+    `answer: float = Output(desc="...", ge=0)`.
+
+    Args:
+        desc: What the language model is told about the field.
+        constraints: Of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`;
+            the model is told, and a reply that breaks one does not parse.
+
+    Raises:
+        SignatureError: An unknown constraint; a default, which a signature cannot have.
+    """
+    return _spec("output", desc, constraints)
+
+
+def _spec(role: Role, desc: str, constraints: dict[str, Any]) -> FieldSpec:
+    called = role.capitalize()
+    if not isinstance(desc, str):
+        raise SignatureError(f"{called}(desc) is a str, not {desc!r}")
+    given = {key: value for key, value in constraints.items() if value is not None}
+    for key in given:
+        if key in ("default", "default_factory"):
+            raise SignatureError(
+                f"{called}({key}=...): a field has no default; give an optional field the type `... | None` "
+                "and pass None"
+            )
+        if key not in CONSTRAINTS:
+            raise SignatureError(
+                f"{called}() knows no {key!r}{suggest(key, ('desc', *CONSTRAINTS))}; it takes desc and the constraints "
+                f"{', '.join(CONSTRAINTS)}"
+            )
+    return FieldSpec(role, desc, given)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` when a known name is close, else ""."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _reasons(error: ValidationError) -> str:
+    """What pydantic found, in one line, the first three of it."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = []
+    for item in found[:3]:
+        where = ".".join(str(part) for part in item["loc"])
+        lines.append(f"at {where}: {item['msg']}" if where else item["msg"])
+    if len(found) > 3:
+        lines.append(f"and {len(found) - 3} more")
+    return "does not fit: " + "; ".join(lines)
