@@ -60,7 +60,7 @@ class Score:
         if result is None:
             raise MetricError("the metric returned None; does every branch end in a return?")
         if isinstance(result, str):
-            raise MetricError(f"the metric returned text ({_show(result)}); return a number or Score(value, feedback=...)")
+            raise MetricError(f"the metric returned {_show(result)}; return a number or Score(value, feedback=...)")
         if isinstance(result, Mapping):
             value, feedback = result.get("score"), result.get("feedback")
         else:

@@ -1,0 +1,34 @@
+"""What a run remembers: seeds, the journal of paid calls and decisions, the budget, the store of cells.
+
+A run is a deterministic program of its seed and of the language model's replies. Every paid reply is journalled
+before it is used, so a run is resumed by executing it again with the journalled replies: same decisions, same result,
+and nothing journalled is bought twice.
+"""
+
+from promptgrad.run._budget import Budget, Ledger, Reservation, Spent, phase
+from promptgrad.run._cells import Cell, CellStore
+from promptgrad.run._digest import value_digest
+from promptgrad.run._journal import Journal
+from promptgrad.run._progress import Progress, progress
+from promptgrad.run._seeds import rng, spawn
+from promptgrad.run._session import Session, active, current, scope
+
+__all__ = [
+    "Budget",
+    "Cell",
+    "CellStore",
+    "Journal",
+    "Ledger",
+    "Progress",
+    "Reservation",
+    "Session",
+    "Spent",
+    "active",
+    "current",
+    "phase",
+    "progress",
+    "rng",
+    "scope",
+    "spawn",
+    "value_digest",
+]

@@ -1,0 +1,332 @@
+"""Budgets: what a run may spend, and the ledger that refuses the call which would spend more."""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.errors import BudgetExceeded, UnknownPriceError
+from promptgrad.run._journal import Journal, amounts
+
+KINDS = ("calls", "tokens", "usd")
+_USD = 10**12  # money is counted in whole 1e-12 dollars, so that a sum does not depend on its order
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a run may spend; None means no limit.
+
+    Attributes:
+        calls: Paid calls. Exact: the call that would be one too many is not sent.
+        tokens: Tokens read and written. A call is sent only if its estimate still fits beside all calls in flight;
+            since a reply's length is known only afterwards, the total can pass the limit by what the calls in
+            flight at the end used beyond their estimates, which is nothing for requests with `max_tokens`.
+        usd: Money, with estimates as for tokens. A model whose price is unknown is refused.
+        seconds: Time of the run, all its processes together. No call is sent afterwards; those in flight end.
+
+    Raises:
+        BudgetExceeded: A limit is zero, so that nothing at all could be done.
+        ValueError: A limit is negative or not a finite number.
+    """
+
+    calls: int | None = None
+    tokens: int | None = None
+    usd: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for kind in (*KINDS, "seconds"):
+            limit = getattr(self, kind)
+            if limit is None:
+                continue
+            if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not math.isfinite(limit) or limit < 0:
+                raise ValueError(f"a budget of {kind} is a number above zero or None for no limit, not {limit!r}")
+            if limit == 0:
+                raise BudgetExceeded(
+                    f"a budget of 0 {kind} allows nothing at all: give a number above zero, or None for no limit",
+                    kind=kind,
+                )
+
+    def __str__(self) -> str:
+        limits = [f"{getattr(self, kind):g} {kind}" for kind in (*KINDS, "seconds") if getattr(self, kind) is not None]
+        return ", ".join(limits) or "no limit"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was spent.
+
+    Attributes:
+        calls: Paid calls, those answered from the journal included.
+        tokens: Their tokens, read and written.
+        usd: Their price; None if it is unknown for any of them.
+        sent: How many of the calls this process sent.
+        replayed: How many were answered from the journal.
+        failed: Calls sent besides, which brought no reply and are not counted among `calls`.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    usd: float | None = 0.0
+    sent: int = 0
+    replayed: int = 0
+    failed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a dict."""
+        return dict(vars(self))
+
+
+class _Account:
+    """Running totals of one phase, or of all."""
+
+    __slots__ = ("amounts", "failed", "replayed", "sent", "unpriced")
+
+    def __init__(self) -> None:
+        self.amounts = [0, 0, 0]
+        self.unpriced = self.sent = self.replayed = self.failed = 0
+
+    def add(self, calls: int, tokens: int, money: int, unpriced: int) -> None:
+        for place, amount in enumerate((calls, tokens, money)):
+            self.amounts[place] += amount
+        self.unpriced += unpriced
+
+    def spent(self) -> Spent:
+        calls, tokens, money = self.amounts
+        usd = None if self.unpriced else money / _USD
+        return Spent(calls, tokens, usd, self.sent, self.replayed, self.failed)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    name: str = ""
+    keep: Budget | None = None
+
+
+_NO_PHASE = _Phase()
+_phase: ContextVar[_Phase] = ContextVar("promptgrad_phase", default=_NO_PHASE)
+_holding: ContextVar[bool] = ContextVar("promptgrad_reservation", default=False)
+
+
+@contextmanager
+def phase(name: str, keep: Budget | None = None) -> Iterator[None]:
+    """Name the phase to which calls are booked from here on, and keep part of the budget for later phases.
+
+    Args:
+        name: For example "propose", "search", "confirm".
+        keep: What this phase must leave: with a budget of 1,000 calls and `keep=Budget(calls=200)`, the ledger
+            refuses the 801st call inside this phase.
+    """
+    token = _phase.set(_Phase(name, keep if keep is not None else _phase.get().keep))
+    try:
+        yield
+    finally:
+        _phase.reset(token)
+
+
+class Ledger:
+    """Keeps a budget: every call is reserved before it is sent, and committed with what it really used.
+
+    A call that brought no reply (an error, a timeout, a cancellation) is released again and counted apart. A
+    reply that comes from the journal counts as if it had been sent just now, so that a resumed run decides as the
+    first one did; but what earlier processes paid counts against the limit of new calls from the start, so that
+    all processes together stay within it.
+
+    Near a limit of tokens or money a call whose estimate does not fit beside those in flight waits until they
+    have been committed, and is refused only if it does not fit then.
+
+    Args:
+        budget: The limits; None for none.
+        journal: Its paid calls count as spent.
+        clock: Seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        journal: Journal | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget = budget or Budget()
+        self._lock = threading.Lock()
+        self._all = _Account()
+        self._phases: dict[str, _Account] = {}
+        self._reserved = [0, 0, 0]
+        calls, tokens, money, _ = journal.totals if journal is not None else (0, 0, 0, 0)
+        self._paid = [calls, tokens, money]
+        self._waiting: deque[aio.Signal[None]] = deque()
+        self._clock = clock
+        self._started = clock() - (journal.elapsed if journal is not None else 0.0)
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has spent so far; replayed calls count from the moment the run comes to them."""
+        with self._lock:
+            return self._all.spent()
+
+    @property
+    def phases(self) -> dict[str, Spent]:
+        """What each phase has spent."""
+        with self._lock:
+            return {name: account.spent() for name, account in self._phases.items()}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run so far, earlier processes included."""
+        return self._clock() - self._started
+
+    def remaining(self, kind: str = "calls") -> float:
+        """How much is left for the current phase; infinity where there is no limit.
+
+        Between blocks of concurrent work this depends only on what the run did, not on timing (except for "seconds").
+        """
+        limit = self._limit(kind)
+        if kind == "seconds":
+            return max(0.0, limit - self.seconds)
+        place = KINDS.index(kind)
+        with self._lock:
+            used = self._all.amounts[place]
+        return max(0, limit - used) / (_USD if kind == "usd" else 1)
+
+    def affords(self, *, calls: int = 0, tokens: int = 0, usd: float = 0.0) -> bool:
+        """Whether so much is left for the current phase, and the time is not up."""
+        wanted = {"calls": calls, "tokens": tokens, "usd": usd}
+        return self.remaining("seconds") > 0 and all(self.remaining(kind) >= wanted[kind] for kind in KINDS)
+
+    async def reserve(self, *, calls: int = 1, tokens: int = 0, usd: float | None = 0.0) -> "Reservation":
+        """Set aside what a call may cost; wait for calls in flight where only they stand in the way.
+
+        Args:
+            calls: Number of calls.
+            tokens: Estimate of the tokens read and written.
+            usd: Estimate of the price; None if the model's price is unknown.
+
+        Raises:
+            BudgetExceeded: It does not fit; nothing may be sent.
+            UnknownPriceError: The budget limits money and the price is unknown.
+        """
+        if usd is None and self.budget.usd is not None:
+            raise UnknownPriceError(
+                f"the budget is limited to {self.budget.usd:g} usd and the price of this model is not known, so it "
+                "cannot be kept: give the price to the LM (prices=...), or limit calls or tokens instead"
+            )
+        wanted = [calls, tokens, 0 if usd is None else math.ceil(usd * _USD)]
+        while True:
+            with self._lock:
+                turn = self._try(wanted)
+            if turn is None:
+                return Reservation(self, wanted)
+            try:
+                await turn
+            finally:
+                with self._lock:
+                    if turn in self._waiting:
+                        self._waiting.remove(turn)
+
+    def replay(self, usage: Mapping[str, Any]) -> None:
+        """Book a call whose reply came from the journal, as if it had been sent."""
+        with self._lock:
+            for account in self._accounts():
+                account.add(*amounts(usage))
+                account.replayed += 1
+
+    def _try(self, wanted: list[int]) -> "aio.Signal[None] | None":
+        """Reserve and return None; or return the signal to wait for; or raise."""
+        limit = self._limit("seconds")
+        if self.seconds >= limit:
+            raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.seconds, 1))
+        wait = False
+        for place, kind in enumerate(KINDS):
+            limit = self._limit(kind)
+            used = max(self._paid[place], self._all.amounts[place])
+            if used + wanted[place] > limit:
+                raise self._refusal(kind, limit, used)
+            if used + self._reserved[place] + wanted[place] > limit:
+                if _holding.get():  # the call in flight is our own caller: to wait for it would be forever
+                    raise self._refusal(kind, limit, used + self._reserved[place])
+                wait = True
+        if wait:
+            turn: aio.Signal[None] = aio.Signal()
+            self._waiting.append(turn)
+            return turn
+        for place, amount in enumerate(wanted):
+            self._reserved[place] += amount
+        return None
+
+    def _refusal(self, kind: str, limit: float, used: float) -> BudgetExceeded:
+        if kind == "usd":
+            limit, used = limit / _USD, used / _USD
+        where = _phase.get()
+        kept = getattr(where.keep, kind, None)
+        text = f"the budget of {limit:g} {kind} is used up: {used:g} spent or in flight, and the next call does not fit"
+        if kept is not None:
+            text += f" ({kept:g} {kind} are kept for what comes after phase {where.name!r})"
+        return BudgetExceeded(text, kind=kind, limit=limit, used=used)
+
+    def _limit(self, kind: str) -> float:
+        """The limit of the current phase; money in 1e-12 dollars."""
+        limit: float | None = getattr(self.budget, kind)
+        if limit is None:
+            return math.inf
+        kept: float | None = getattr(_phase.get().keep, kind, None)
+        limit = max(0, limit - (kept or 0))
+        return round(limit * _USD) if kind == "usd" else limit
+
+    def _accounts(self) -> tuple[_Account, _Account]:
+        name = _phase.get().name
+        account = self._phases.get(name)
+        if account is None:
+            account = self._phases[name] = _Account()
+        return self._all, account
+
+    def _settle(self, wanted: list[int], usage: Mapping[str, Any] | None) -> None:
+        with self._lock:
+            for place, amount in enumerate(wanted):
+                self._reserved[place] -= amount
+            if usage is None:
+                for account in self._accounts():
+                    account.failed += 1
+            else:
+                used = amounts(usage)
+                for place in range(3):
+                    self._paid[place] += used[place]
+                for account in self._accounts():
+                    account.add(*used)
+                    account.sent += 1
+            waiting, self._waiting = self._waiting, deque()
+        for turn in waiting:
+            turn.set(None)
+
+    def __repr__(self) -> str:
+        spent = self.spent
+        return f"<Ledger {spent.calls} calls, {spent.tokens} tokens spent of {self.budget}>"
+
+
+class Reservation:
+    """Part of a budget that is set aside for one call. Exactly one of `commit` and `release` counts."""
+
+    __slots__ = ("_ledger", "_open", "_wanted")
+
+    def __init__(self, ledger: Ledger, wanted: list[int]) -> None:
+        self._ledger = ledger
+        self._wanted = wanted
+        self._open = True
+
+    def commit(self, usage: Mapping[str, Any]) -> None:
+        """Book what the call really used: `input_tokens`, `output_tokens`, and `usd` (None if unknown)."""
+        if self._open:
+            self._open = False
+            self._ledger._settle(self._wanted, usage)
+
+    def release(self) -> None:
+        """Give it back: the call brought no reply."""
+        if self._open:
+            self._open = False
+            self._ledger._settle(self._wanted, None)

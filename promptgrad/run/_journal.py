@@ -1,0 +1,553 @@
+"""The journal of a run: an append-only file of JSON lines from which the run can be replayed."""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from promptgrad.errors import JournalError
+
+SCHEMA = 1
+
+_OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
+_OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t"})
+_TIMES = frozenset({"t", "seconds", "date"})
+_SECRETS = frozenset({"api_key", "apikey", "authorization", "password", "secret", "access_token", "auth_token"})
+_HIDDEN = "(not recorded)"
+
+
+class Journal:
+    """What happened in a run, one JSON line an event, each written to the file before `append` returns.
+
+    There are four sorts of event:
+
+    - *ordered* events (`append`): decisions, candidates, proposals - whatever a run does one after the other. In a
+      resumed run, each `append` is compared with what the earlier process wrote at the same place; it is written
+      only once the run has passed the place where that one ended.
+    - *keyed* events (`record`), of which only the first with a key is kept: cells, and anything else that
+      concurrent tasks write in no particular order.
+    - *paid calls*, with scope and reply, written by the active session.
+    - *notes* (`note`): whatever happened to this process and is no part of the run: starts, calls sent, calls failed.
+
+    The file survives `kill -9` at any byte: a torn last line is cut when it is opened next. (After a power failure
+    the last lines may be missing; the file is handed to the operating system, not forced to the disk.) It has one
+    writer at a time; a second one is refused. Fields whose name says that they hold a secret (`api_key`,
+    `authorization`, ...) are written without their value.
+
+    Args:
+        path: File to open or create, with its folder; None keeps the journal in memory.
+        readonly: Only read; works while another process writes, and does not cut a torn line but ignores it.
+
+    Attributes:
+        path: The file, or None.
+        resumed: Whether the file held events of an earlier process.
+        lost: Calls that were in flight when an earlier process died: they may have been paid and are sent again.
+        paid: Number of paid calls on record.
+
+    Raises:
+        JournalError: The file is no journal, is damaged before its last line, is of a newer schema, or has a writer.
+    """
+
+    def __init__(self, path: "str | os.PathLike[str] | None" = None, *, readonly: bool = False) -> None:
+        self.path = None if path is None else Path(path)
+        self.readonly = readonly
+        self.resumed = False
+        self.lost = 0
+        self._lock = threading.RLock()
+        self._fd: int | None = None
+        self._pid = os.getpid()
+        self._size = 0
+        self._dirty = False
+        self._lines: list[bytes] = []
+        self._calls: dict[str, tuple[int, int]] = {}
+        self._uses: set[tuple[str, str]] = set()
+        self._keys: set[tuple[str, str]] = set()
+        self._ordered: list[dict[str, Any]] = []
+        self._next = 0  # place of the next ordered event of this process
+        self._scopes: dict[str, list[int]] = {}  # how often opened, how often closed
+        self._flying: dict[str, int] = {}
+        self._totals = [0, 0, 0, 0]  # calls, tokens, 1e-12 usd, calls without a price
+        self._before = 0.0
+        self._started = time.monotonic()
+        if readonly and self.path is None:
+            raise JournalError("a journal in memory cannot be opened for reading only: give a path")
+        if self.path is not None:
+            self._open(self.path)
+        if not readonly and self._size == 0:
+            self._write({"kind": "header", "schema": SCHEMA, "promptgrad": _version(), "date": _now()})
+        elif not readonly:
+            self.resumed = True
+            self.lost = self._land()
+            self._write({"kind": "process", "date": _now(), "lost": self.lost})
+        _open_journals.add(self)
+
+    # ---------------------------------------------------------------------------------------------- writing
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Write the next ordered event, or, in the part that is replayed, check that it is the recorded one.
+
+        Only code that runs alone may append: between blocks of concurrent work, never inside.
+
+        Raises:
+            JournalError: The replayed run does something else than the recorded one did here: its code, data or seed
+                changed. Also where nothing can be written.
+        """
+        _check(kind, fields)
+        event = _jsonable({"kind": kind, **fields})
+        with self._lock:
+            self._repair()
+            place = self._next
+            if place >= len(self._ordered):
+                self._write({"kind": kind, "seq": place, "t": self.elapsed, **event})
+                self._next = place + 1
+                return
+            self._next = place + 1
+            recorded = self._ordered[place]
+        now, then = _timeless(event), _timeless({k: v for k, v in recorded.items() if k != "seq"})
+        if now != then:
+            raise JournalError(
+                f"the resumed run takes another way at event {place}: recorded was {_show(then)}, "
+                f"now it is {_show(now)}. The program, the data, the metric, the seed or the budget changed: "
+                "resume with what it was started with, or start a new run in another folder"
+            )
+
+    def record(self, kind: str, key: str, *, scope: str = "", **fields: Any) -> bool:
+        """Write a keyed event unless one of this kind and key is on record. Says whether it was written."""
+        _check(kind, fields)
+        with self._lock:
+            if (kind, key) in self._keys:
+                return False
+            self._write({"kind": kind, "key": key, "scope": scope, "t": self.elapsed, **_jsonable(fields)})
+            return True
+
+    def note(self, kind: str, **fields: Any) -> None:
+        """Write an event about this process, which is no part of the canonical journal."""
+        _check(kind, fields)
+        self._write({"kind": kind, "t": self.elapsed, **_jsonable(fields)})
+
+    def close(self) -> None:
+        """Give the file free for another writer. Further events are errors; what is recorded can still be read."""
+        with self._lock:
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                os.close(fd)
+
+    # ------------------------------------------------------------------------------------ for the session
+
+    def call(self, key: str, scope: str, reply: Mapping[str, Any]) -> None:
+        """Write a paid call. The session calls this, before anybody sees the reply."""
+        with self._lock:
+            if key not in self._calls:
+                self._write({"kind": "call", "key": key, "scope": scope, "t": self.elapsed, "reply": _jsonable(reply)})
+
+    def use(self, key: str, scope: str) -> None:
+        """Write that a scope used a paid call of another scope."""
+        with self._lock:
+            if (scope, key) not in self._uses:
+                self._write({"kind": "use", "key": key, "scope": scope})
+
+    def sending(self, key: str) -> None:
+        """Write that a call is about to be sent, so that calls lost in a crash can be counted."""
+        self._write({"kind": "send", "key": key, "t": self.elapsed})
+
+    def failed(self, key: str, error: str) -> None:
+        """Write that a call that was sent brought no reply."""
+        self._write({"kind": "fail", "key": key, "t": self.elapsed, "error": error})
+
+    def mark(self, scope: str, event: str, times: int) -> None:
+        """Write that a scope was opened or closed for the given time, unless an earlier process wrote so."""
+        with self._lock:
+            if times > self._scopes.get(scope, [0, 0])[event == "close"]:
+                self._write({"kind": "scope", "scope": scope, "event": event, "t": self.elapsed})
+
+    # ---------------------------------------------------------------------------------------------- reading
+
+    def reply(self, key: str) -> dict[str, Any] | None:
+        """The reply of a paid call, or None where there is none on record."""
+        where = self._calls.get(key)
+        if where is None:
+            return None
+        reply: dict[str, Any] = self._event(where)["reply"]
+        return reply
+
+    def has(self, key: str) -> bool:
+        """Whether a paid call is on record."""
+        return key in self._calls
+
+    @property
+    def paid(self) -> int:
+        """Number of paid calls on record."""
+        return self._totals[0]
+
+    @property
+    def totals(self) -> tuple[int, int, int, int]:
+        """Of all paid calls on record: calls, tokens, money in 1e-12 dollars, and calls whose price is unknown."""
+        calls, tokens, money, unpriced = self._totals
+        return calls, tokens, money, unpriced
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the run: of this process, plus those of earlier ones up to their last event."""
+        return round(self._before + time.monotonic() - self._started, 3)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether earlier processes wrote ordered events that this one has not come to yet."""
+        return self._next < len(self._ordered)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events, oldest first, as they are written."""
+        if self.path is None:
+            lines = list(self._lines)
+            yield from (json.loads(line) for line in lines)
+            return
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                yield json.loads(line)
+
+    def canonical(self) -> list[dict[str, Any]]:
+        """What the run did, without when: the same for the same seed and replies, at any concurrency, killed or not.
+
+        First the ordered events in their order; then the keyed events and the paid calls, sorted, one entry for each
+        scope that used a call. Those of a scope that did not end are left out (`unfinished`), since how far it
+        came depends on timing; so are those of scopes inside it. Without times and notes.
+        """
+        return self._fold()[0]
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """The keyed events and paid calls that `canonical` leaves out because their scope did not end."""
+        return self._fold()[1]
+
+    def digest(self) -> str:
+        """Digest of the canonical journal."""
+        state = hashlib.blake2b(digest_size=16)
+        for event in self.canonical():
+            state.update(json.dumps(event, sort_keys=True, separators=(",", ":")).encode())
+        return state.hexdigest()
+
+    def _fold(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        ordered: list[dict[str, Any]] = []
+        keyed: dict[tuple[str, str, str], dict[str, Any]] = {}
+        replies: dict[str, Any] = {}
+        opened: dict[str, int] = {}
+        for event in self.events():
+            kind = event["kind"]
+            if "seq" in event:
+                ordered.append(_timeless(event))
+            elif kind == "scope":
+                step = 1 if event["event"] == "open" else -1
+                opened[event["scope"]] = opened.get(event["scope"], 0) + step
+            elif kind in ("call", "use"):
+                if kind == "call":
+                    replies[event["key"]] = _timeless(event["reply"])
+                keyed["call", event["scope"], event["key"]] = {}
+            elif "key" in event and kind not in _OWN_KINDS:
+                keyed[kind, event["scope"], event["key"]] = _timeless(event)
+        kept = ordered
+        left: list[dict[str, Any]] = []
+        for (kind, scope, key), found in sorted(keyed.items()):
+            entry = found or {"kind": kind, "scope": scope, "key": key, "reply": replies.get(key)}
+            (kept if _ended(scope, opened) else left).append(entry)
+        return kept, left
+
+    # ---------------------------------------------------------------------------------------------- the file
+
+    def _open(self, path: Path) -> None:
+        try:
+            if not self.readonly:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDONLY if self.readonly else os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o644)
+        except OSError as error:
+            raise JournalError(f"the journal {path} cannot be opened: {error.strerror or error}") from error
+        try:
+            if not self.readonly and not _lock_file(self._fd):
+                raise JournalError(
+                    f"the journal {path} has a writer already: another process (or another Journal in this one) runs "
+                    "with it. Wait for it, stop it, or use another folder"
+                )
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self) -> None:
+        """Read what comes after the part that is known, and cut a torn last line."""
+        path = self.path
+        if path is None or self._fd is None:
+            return
+        with path.open("rb") as file:
+            file.seek(self._size)
+            while line := file.readline():
+                event = _parse(line)
+                if event is None:
+                    if file.readline():
+                        raise JournalError(
+                            f"{path} is damaged at byte {self._size}: {line[:80]!r} is no event of a journal"
+                        )
+                    if line.endswith(b"\n") and self._size == 0:
+                        raise JournalError(f"{path} is no journal: it begins with {line[:80]!r}")
+                    if not self.readonly:
+                        os.ftruncate(self._fd, self._size)
+                    break
+                if self._size == 0:
+                    self._check_header(event)
+                self._index(event, self._size, len(line))
+                self._before = max(self._before, float(event.get("t", 0.0)))
+                self._size += len(line)
+
+    def _check_header(self, event: dict[str, Any]) -> None:
+        if event.get("kind") != "header" or not isinstance(event.get("schema"), int):
+            raise JournalError(f"{self.path} is no journal: its first line is {_show(event)}")
+        if event["schema"] > SCHEMA:
+            raise JournalError(
+                f"{self.path} has schema {event['schema']} and this version reads up to {SCHEMA}: upgrade promptgrad"
+            )
+
+    def _index(self, event: dict[str, Any], offset: int, length: int) -> None:
+        kind = event["kind"]
+        if "seq" in event:
+            if event["seq"] != len(self._ordered):
+                raise JournalError(
+                    f"{self.path} is damaged: event {len(self._ordered)} is missing before {_show(event)}"
+                )
+            self._ordered.append(event)
+        elif kind == "call":
+            key = event["key"]
+            self._calls[key] = offset, length
+            self._uses.add((event["scope"], key))
+            self._flying.pop(key, None)
+            usage = event["reply"].get("usage") or {}
+            for place, amount in enumerate(amounts(usage)):
+                self._totals[place] += amount
+        elif kind == "use":
+            self._uses.add((event["scope"], event["key"]))
+        elif kind == "send":
+            self._flying[event["key"]] = self._flying.get(event["key"], 0) + 1
+        elif kind == "fail":
+            self._flying.pop(event["key"], None)
+        elif kind == "scope":
+            self._scopes.setdefault(event["scope"], [0, 0])[event["event"] == "close"] += 1
+        elif kind == "process":
+            self.lost = self._land()
+        elif "key" in event:
+            self._keys.add((kind, event["key"]))
+
+    def _land(self) -> int:
+        self.lost += sum(self._flying.values())
+        self._flying.clear()
+        return self.lost
+
+    def _write(self, event: dict[str, Any]) -> None:
+        line = _encode(event)
+        with self._lock:
+            if self.readonly:
+                raise JournalError(f"the journal {self.path} is open for reading only")
+            if self.path is None:
+                offset = len(self._lines)
+                self._lines.append(line)
+                self._size += len(line)
+                self._index(event, offset, len(line))
+                return
+            if self._pid != os.getpid():
+                raise JournalError(
+                    f"the journal {self.path} belongs to process {self._pid}; a forked child may not write to it"
+                )
+            if self._fd is None:
+                raise JournalError(f"the journal {self.path} is closed")
+            self._repair()
+            self._dirty = True
+            try:
+                view = memoryview(line)
+                while view:
+                    view = view[os.write(self._fd, view) :]
+            except OSError as error:
+                os.ftruncate(self._fd, self._size)
+                self._dirty = False
+                raise JournalError(f"cannot write to the journal {self.path}: {error.strerror or error}") from error
+            self._index(event, self._size, len(line))
+            self._size += len(line)
+            self._dirty = False
+
+    def _repair(self) -> None:
+        """After a write that was interrupted (Ctrl-C): keep the line if it is whole, cut it if it is not."""
+        if self._dirty:
+            known = len(self._ordered)
+            self._load()
+            self._next += len(self._ordered) - known
+            self._dirty = False
+
+    def _event(self, where: tuple[int, int]) -> dict[str, Any]:
+        offset, length = where
+        if self.path is None:
+            event: dict[str, Any] = json.loads(self._lines[offset])
+            return event
+        with self._lock:
+            if self._fd is not None and hasattr(os, "pread"):
+                line = os.pread(self._fd, length, offset)
+            else:
+                with self.path.open("rb") as file:
+                    file.seek(offset)
+                    line = file.read(length)
+        event = json.loads(line)
+        return event
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.events())
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        fd = getattr(self, "_fd", None)
+        if fd is not None and self._pid == os.getpid():
+            self._fd = None
+            os.close(fd)
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else str(self.path)
+        return f"<Journal {where}: {self.paid} paid calls, {len(self._ordered)} ordered events>"
+
+
+def amounts(usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Of one paid call: 1, its tokens, its price, and 1 if that is unknown.
+
+    The price is in whole 1e-12 dollars, so that a sum does not depend on its order.
+    """
+    tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)
+    usd = usage.get("usd")
+    return 1, tokens, 0 if usd is None else round(usd * 1e12), int(usd is None)
+
+
+def _ended(scope: str, opened: Mapping[str, int]) -> bool:
+    """Whether a scope and all around it, save the run itself, were closed as often as opened."""
+    if not scope:
+        return opened.get("", 0) == 0
+    parts = scope.split("/")
+    return all(opened.get("/".join(parts[:end]), 0) == 0 for end in range(1, len(parts) + 1))
+
+
+def _check(kind: str, fields: Mapping[str, Any]) -> None:
+    if kind in _OWN_KINDS:
+        raise ValueError(f"{kind!r} is a kind that the journal writes itself: use another word")
+    taken = _OWN_FIELDS & fields.keys()
+    if taken:
+        raise ValueError(f"{sorted(taken)[0]!r} is a field that the journal writes itself: use another name")
+
+
+def _encode(event: dict[str, Any]) -> bytes:
+    try:
+        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 has no bytes for
+        return json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
+
+
+def _jsonable(value: Any) -> Any:
+    """The value as JSON will give it back, secrets hidden."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if isinstance(value, float):
+        return float(value) if value == value and abs(value) != float("inf") else repr(float(value))
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return {
+            str(key): _HIDDEN if str(key).lower() in _SECRETS and item is not None else _jsonable(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_jsonable(item) for item in value), key=repr)
+    if isinstance(value, int):
+        return int(value)
+    for name in ("to_dict", "model_dump"):
+        method = getattr(value, name, None)
+        if callable(method):
+            return _jsonable(method())
+    if hasattr(value, "tolist"):
+        return _jsonable(value.tolist())
+    raise TypeError(
+        f"a journal holds text, numbers, lists and mappings; {kind.__name__} is none of these: {value!r:.200}"
+    )
+
+
+def _timeless(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event or reply without its times; in a `usage` the seconds are one too."""
+    return {
+        key: _timeless(item) if key == "usage" and isinstance(item, dict) else item
+        for key, item in event.items()
+        if key not in _TIMES
+    }
+
+
+def _show(event: Mapping[str, Any]) -> str:
+    text = json.dumps(event, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _version() -> str:
+    return str(getattr(sys.modules.get("promptgrad"), "__version__", ""))
+
+
+def _lock_file(fd: int) -> bool:
+    """Take the file for this process alone; the lock goes when the process does, however it ends."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(fd, 0x7FFF0000, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+_open_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Let go of the files in a forked child, or its life would keep a dead parent's journal locked."""
+    for journal in list(_open_journals):
+        fd, journal._fd = journal._fd, None
+        journal._lock = threading.RLock()
+        if fd is not None:
+            os.close(fd)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,219 @@
+"""The active run: what a language-model call asks before it is sent, and tells before its reply is used."""
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from promptgrad.aio import Signal
+from promptgrad.run._budget import Ledger, _holding
+from promptgrad.run._journal import Journal
+
+_EMPTY: Mapping[str, Any] = {}
+
+
+class _Shared:
+    """What all scopes of one active run have in common."""
+
+    def __init__(self, journal: Journal, ledger: Ledger) -> None:
+        self.journal = journal
+        self.ledger = ledger
+        self.lock = threading.Lock()
+        self.flying: dict[str, Signal[None]] = {}
+        self.charged: set[str] = set()
+        self.opened: dict[str, int] = {}
+        self.closed: dict[str, int] = {}
+
+
+class Session:
+    """The active run as seen from one scope. `current()` gives it.
+
+    Attributes:
+        journal: Where paid replies are written, and read from when the run is resumed.
+        ledger: The budget.
+        scope: Path of the logical part of the run, such as "trial/3".
+    """
+
+    __slots__ = ("_shared", "journal", "ledger", "scope")
+
+    def __init__(self, shared: _Shared, scope: str) -> None:
+        self._shared = shared
+        self.journal = shared.journal
+        self.ledger = shared.ledger
+        self.scope = scope
+
+    async def call(
+        self,
+        key: str,
+        send: Callable[[], Awaitable[Mapping[str, Any]]],
+        *,
+        tokens: int = 0,
+        usd: float | None = 0.0,
+    ) -> tuple[Mapping[str, Any], bool]:
+        """Get the reply to a paid call: from the journal if it is there, else by sending it.
+
+        The budget is reserved before `send` runs; the reply is in the journal before this returns. Equal keys that
+        are asked for at the same time are sent once. A failed call is not journalled, its error is raised in all
+        who wait for it, and asking again sends again.
+
+        Args:
+            key: Digest of everything that is sent and of the LM it is sent to.
+            send: Makes the call and returns the reply as a JSON-like mapping; its `usage` has `input_tokens`,
+                `output_tokens` and `usd` (None where the price is unknown).
+            tokens: Estimate of the tokens, for the reservation.
+            usd: Estimate of the price, None where it is unknown.
+
+        Returns:
+            The reply, and whether it came from the journal or from another caller's call rather than from `send`.
+
+        Raises:
+            BudgetExceeded: The call does not fit the budget and was not sent.
+            UnknownPriceError: The budget limits money and `usd` is None.
+            JournalError: The reply could not be written.
+        """
+        shared = self._shared
+        while True:
+            recorded = self.journal.reply(key)
+            if recorded is not None:
+                self._charge(key, recorded)
+                return recorded, True
+            with shared.lock:
+                other = shared.flying.get(key)
+                if other is None and not self.journal.has(key):
+                    mine = shared.flying[key] = Signal()
+                    break
+            if other is not None:
+                await other
+        failure: Exception | None = None
+        try:
+            return await self._send(key, send, tokens, usd), False
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            with shared.lock:
+                del shared.flying[key]
+            if failure is None:
+                mine.set(None)  # whoever waits looks into the journal, or sends if this caller was cancelled
+            else:
+                mine.fail(failure)
+
+    async def _send(
+        self, key: str, send: Callable[[], Awaitable[Mapping[str, Any]]], tokens: int, usd: float | None
+    ) -> Mapping[str, Any]:
+        reservation = await self.ledger.reserve(calls=1, tokens=tokens, usd=usd)
+        held = _holding.set(True)
+        sent = False
+        try:
+            self.journal.sending(key)
+            sent = True
+            reply = await send()
+        except BaseException as error:
+            reservation.release()
+            if sent:
+                self.journal.failed(key, type(error).__name__)
+            raise
+        finally:
+            _holding.reset(held)
+        self._shared.charged.add(key)
+        try:
+            self.journal.call(key, self.scope, reply)
+        finally:
+            reservation.commit(reply.get("usage") or _EMPTY)
+        return reply
+
+    def touch(self, key: str) -> None:
+        """Tell that a cache above the transport answered a call.
+
+        If this run paid for it, in this process or an earlier one, it is booked as the journal would have booked it,
+        so that a warm cache changes nothing in a resumed run. A reply that the run never paid for is free.
+        """
+        if self.journal.has(key):
+            self._charge(key, None)
+
+    def record(self, kind: str, key: str, **fields: Any) -> bool:
+        """Write a keyed event of this scope into the journal, as `Journal.record`."""
+        return self.journal.record(kind, key, scope=self.scope, **fields)
+
+    def _charge(self, key: str, reply: Mapping[str, Any] | None) -> None:
+        self.journal.use(key, self.scope)
+        shared = self._shared
+        with shared.lock:
+            if key in shared.charged:
+                return
+            shared.charged.add(key)
+        if reply is None:
+            reply = self.journal.reply(key) or _EMPTY
+        self.ledger.replay(reply.get("usage") or _EMPTY)
+
+    def _enter(self) -> None:
+        shared = self._shared
+        with shared.lock:
+            times = shared.opened[self.scope] = shared.opened.get(self.scope, 0) + 1
+        self.journal.mark(self.scope, "open", times)
+
+    def _leave(self) -> None:
+        shared = self._shared
+        with shared.lock:
+            times = shared.closed[self.scope] = shared.closed.get(self.scope, 0) + 1
+        self.journal.mark(self.scope, "close", times)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.scope or 'run'} of {self.journal!r}>"
+
+
+_session: ContextVar[Session | None] = ContextVar("promptgrad_session", default=None)
+
+
+def current() -> Session | None:
+    """The active run as seen from here, or None outside of one."""
+    return _session.get()
+
+
+@contextmanager
+def active(*, journal: Journal | None = None, ledger: Ledger | None = None, scope: str = "") -> Iterator[Session]:
+    """Make a run active: every language-model call inside goes through its journal and its budget.
+
+    It holds for this context, and for the tasks and worker threads started from it. Inside another run, the inner
+    one alone counts.
+
+    Args:
+        journal: Where replies are kept; by default a journal in memory, which lives as long as the block.
+        ledger: The budget; by default none.
+        scope: Name of the outermost scope.
+    """
+    journal = journal if journal is not None else Journal()
+    ledger = ledger if ledger is not None else Ledger(journal=journal)
+    session = Session(_Shared(journal, ledger), scope)
+    with _within(session):
+        yield session
+
+
+@contextmanager
+def scope(name: str | int) -> Iterator[Session | None]:
+    """Name a logical part of the active run, such as `scope("trial/3")`; scopes nest. Does nothing outside of a run.
+
+    The calls of a scope count in the canonical journal only once it ended without an error, because how far a part
+    came that was interrupted depends on timing. A part that is refused by the budget is such a part.
+    """
+    outer = _session.get()
+    if outer is None:
+        yield None
+        return
+    path = f"{outer.scope}/{name}" if outer.scope else str(name)
+    if not path or path.startswith("/") or path.endswith("/") or "//" in path:
+        raise ValueError(f"a scope needs a name that does not begin or end with '/', not {name!r}")
+    with _within(Session(outer._shared, path)) as session:
+        yield session
+
+
+@contextmanager
+def _within(session: Session) -> Iterator[Session]:
+    token = _session.set(session)
+    try:
+        session._enter()
+        yield session
+        session._leave()
+    finally:
+        _session.reset(token)
