@@ -102,6 +102,7 @@ class Journal:
         _check(kind, fields)
         event = _jsonable({"kind": kind, **fields})
         with self._lock:
+            self._check_writable()
             self._repair()
             place = self._next
             if place >= len(self._ordered):
@@ -350,33 +351,40 @@ class Journal:
     def _write(self, event: dict[str, Any]) -> None:
         line = _encode(event)
         with self._lock:
-            if self.readonly:
-                raise JournalError(f"the journal {self.path} is open for reading only")
-            if self.path is None:
+            fd = self._check_writable()
+            if fd is None:
                 offset = len(self._lines)
                 self._lines.append(line)
                 self._size += len(line)
                 self._index(event, offset, len(line))
                 return
-            if self._pid != os.getpid():
-                raise JournalError(
-                    f"the journal {self.path} belongs to process {self._pid}; a forked child may not write to it"
-                )
-            if self._fd is None:
-                raise JournalError(f"the journal {self.path} is closed")
             self._repair()
             self._dirty = True
             try:
                 view = memoryview(line)
                 while view:
-                    view = view[os.write(self._fd, view) :]
+                    view = view[os.write(fd, view) :]
             except OSError as error:
-                os.ftruncate(self._fd, self._size)
+                os.ftruncate(fd, self._size)
                 self._dirty = False
                 raise JournalError(f"cannot write to the journal {self.path}: {error.strerror or error}") from error
             self._index(event, self._size, len(line))
             self._size += len(line)
             self._dirty = False
+
+    def _check_writable(self) -> int | None:
+        """The open file, None for a journal in memory."""
+        if self.path is None:
+            return None
+        if self.readonly:
+            raise JournalError(f"the journal {self.path} is open for reading only")
+        if self._pid != os.getpid():
+            raise JournalError(
+                f"the journal {self.path} belongs to process {self._pid}; a forked child may not write to it"
+            )
+        if self._fd is None:
+            raise JournalError(f"the journal {self.path} is closed")
+        return self._fd
 
     def _repair(self) -> None:
         """After a write that was interrupted (Ctrl-C): keep the line if it is whole, cut it if it is not."""

@@ -1,0 +1,333 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptgrad.errors import JournalError
+from promptgrad.run import Journal
+
+
+def reply(text, usd=0.001):
+    return {"text": text, "usage": {"input_tokens": 3, "output_tokens": 2, "usd": usd, "seconds": 0.3}}
+
+
+def fill(journal):
+    journal.append("decision", step=0, score=0.5)
+    journal.call("k1", "", reply("one"))
+    journal.append("decision", step=1, score=0.75)
+    journal.call("k2", "", reply("two"))
+    journal.record("cell", "e1/0", score=1.0)
+
+
+def test_events_come_back_as_written(tmp_path):
+    with Journal(tmp_path / "deep" / "j.jsonl") as journal:
+        fill(journal)
+        journal.note("started", host="here")
+        kinds = [event["kind"] for event in journal.events()]
+    assert kinds == ["header", "decision", "call", "decision", "call", "cell", "started"]
+    again = Journal(tmp_path / "deep" / "j.jsonl", readonly=True)
+    assert again.reply("k2") == reply("two")
+    assert again.reply("k3") is None
+    assert again.paid == 2
+    assert again.totals == (2, 10, 2_000_000_000, 0)
+    assert list(again.events())[1]["score"] == 0.5
+
+
+def test_every_event_is_in_the_file_at_once(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.append("decision", step=0)
+    assert b'"step":0' in (tmp_path / "j").read_bytes()
+
+
+@given(cut=st.integers(min_value=0))
+@settings(max_examples=60, deadline=None)
+def test_a_file_cut_at_any_byte_opens_and_goes_on_to_the_same_canonical_journal(tmp_path_factory, cut):
+    folder = tmp_path_factory.mktemp("cut")
+    with Journal(folder / "whole") as journal:
+        fill(journal)
+        wanted = journal.canonical()
+    data = (folder / "whole").read_bytes()
+    (folder / "cut").write_bytes(data[: cut % (len(data) + 1)])
+    with Journal(folder / "cut") as journal:
+        fill(journal)
+        assert journal.canonical() == wanted
+        assert journal.digest() == Journal(folder / "whole", readonly=True).digest()
+    for line in (folder / "cut").read_bytes().splitlines():
+        json.loads(line)
+
+
+def test_damage_before_the_last_line_is_told_and_nothing_is_cut(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        fill(journal)
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    lines[2] = b"garbage\n"
+    (tmp_path / "j").write_bytes(b"".join(lines))
+    with pytest.raises(JournalError, match="damaged at byte"):
+        Journal(tmp_path / "j")
+    assert (tmp_path / "j").read_bytes() == b"".join(lines)
+
+
+def test_a_missing_ordered_event_is_damage(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        fill(journal)
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join(line for line in lines if b'"seq":0' not in line))
+    with pytest.raises(JournalError, match="event 0 is missing"):
+        Journal(tmp_path / "j")
+
+
+@pytest.mark.parametrize("text", ["hello\n", '{"a": 1}\n', '{"kind": "decision"}\n', "hello\nworld\n"])
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path, text):
+    (tmp_path / "notes.txt").write_text(text)
+    with pytest.raises(JournalError, match=r"is no journal|damaged"):
+        Journal(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == text
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    (tmp_path / "j").write_text('{"kind": "header", "schema": 99}\n')
+    with pytest.raises(JournalError, match="upgrade"):
+        Journal(tmp_path / "j")
+
+
+def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path):
+    first = Journal(tmp_path / "j")
+    first.append("decision", step=0)
+    with pytest.raises(JournalError, match="has a writer already"):
+        Journal(tmp_path / "j")
+    assert len(Journal(tmp_path / "j", readonly=True)) == 2
+    code = f"from promptgrad.run import Journal; Journal({str(tmp_path / 'j')!r})"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "has a writer already" in other.stderr
+    first.close()
+    Journal(tmp_path / "j").close()
+
+
+def test_a_reader_sees_no_torn_line_and_cuts_nothing(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append("decision", step=0)
+    with (tmp_path / "j").open("ab") as file:
+        file.write(b'{"kind":"decis')
+    size = (tmp_path / "j").stat().st_size
+    reader = Journal(tmp_path / "j", readonly=True)
+    assert [event["kind"] for event in reader.events()] == ["header", "decision"]
+    assert (tmp_path / "j").stat().st_size == size
+    with pytest.raises(JournalError, match="reading only"):
+        reader.append("decision", step=1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_neither_writes_nor_keeps_the_lock(tmp_path):
+    journal = Journal(tmp_path / "j")
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            journal.append("decision", step=0)
+        except JournalError:
+            os.write(ready[1], b"refused")
+        os.read(go[0], 1)
+        os._exit(0)
+    try:
+        assert os.read(ready[0], 7) == b"refused"
+        journal.close()
+        Journal(tmp_path / "j").close()
+    finally:
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
+
+
+def test_a_resumed_run_repeats_its_events_and_then_goes_on(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append("decision", step=0, score=0.5, seconds=1.0)
+        assert not journal.replaying
+    with Journal(tmp_path / "j") as journal:
+        assert journal.resumed
+        assert journal.replaying
+        journal.append("decision", step=0, score=0.5, seconds=7.0)
+        assert not journal.replaying
+        journal.append("decision", step=1, score=0.75, seconds=1.0)
+        assert [event["step"] for event in journal.canonical()] == [0, 1]
+
+
+def test_a_resumed_run_that_takes_another_way_is_told(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append("decision", chosen="a", score=0.5)
+    with (
+        Journal(tmp_path / "j") as journal,
+        pytest.raises(JournalError, match="takes another way at event 0") as caught,
+    ):
+        journal.append("decision", chosen="b", score=0.5)
+    assert '"chosen": "a"' in str(caught.value)
+    assert '"chosen": "b"' in str(caught.value)
+
+
+def test_keyed_events_are_kept_once_and_sorted(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        assert journal.record("cell", "b", score=1)
+        assert journal.record("cell", "a", score=0)
+        assert not journal.record("cell", "b", score=1)
+    with Journal(tmp_path / "j") as journal:
+        assert not journal.record("cell", "a", score=0)
+        assert [event["key"] for event in journal.canonical()] == ["a", "b"]
+
+
+def test_canonical_has_no_times_and_leaves_unfinished_scopes_apart():
+    journal = Journal()
+    journal.mark("trial/1", "open", 1)
+    journal.call("k1", "trial/1", reply("one"))
+    journal.mark("trial/1/inner", "open", 1)
+    journal.call("k2", "trial/1/inner", reply("two"))
+    journal.mark("trial/1/inner", "close", 1)
+    assert journal.canonical() == []
+    assert [event["key"] for event in journal.unfinished()] == ["k1", "k2"]
+    journal.mark("trial/1", "close", 1)
+    calls = journal.canonical()
+    assert [event["key"] for event in calls] == ["k1", "k2"]
+    assert calls[0]["reply"]["usage"] == {"input_tokens": 3, "output_tokens": 2, "usd": 0.001}
+    assert "t" not in calls[0]
+
+
+def test_secrets_are_not_written(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append(
+            "run", lm={"name": "m", "api_key": "sk-123", "Authorization": "Bearer sk-123"}, password="sk-123"
+        )
+    text = (tmp_path / "j").read_text()
+    assert "sk-123" not in text
+    assert '"name":"m"' in text
+
+
+def test_any_text_round_trips(tmp_path):
+    texts = ["ünï", "\ud800 lone", "line\nbreak\r\u2028", "\x00", "😀"]
+    with Journal(tmp_path / "j") as journal:
+        for number, text in enumerate(texts):
+            journal.call(str(number), "", reply(text))
+    again = Journal(tmp_path / "j", readonly=True)
+    assert [again.reply(str(number))["text"] for number in range(len(texts))] == texts
+
+
+def test_numbers_that_json_cannot_write_are_words():
+    journal = Journal()
+    journal.append("decision", low=float("-inf"), score=float("nan"), options=(1, {2}), n=None)
+    event = journal.canonical()[0]
+    assert event["low"] == "-inf"
+    assert event["score"] == "nan"
+    assert event["options"] == [1, [2]]
+
+
+def test_own_words_of_the_journal_are_refused():
+    journal = Journal()
+    with pytest.raises(ValueError, match="'call' is a kind"):
+        journal.append("call")
+    with pytest.raises(ValueError, match="'seq' is a field"):
+        journal.append("decision", seq=1)
+    with pytest.raises(TypeError, match="object is none of these"):
+        journal.append("decision", what=object())
+
+
+def test_a_closed_journal_still_reads(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.call("k", "", reply("one"))
+    journal.close()
+    assert journal.reply("k") == reply("one")
+    with pytest.raises(JournalError, match="closed"):
+        journal.append("decision")
+
+
+def test_elapsed_goes_on_where_the_last_process_stopped(tmp_path):
+    (tmp_path / "j").write_text('{"kind":"header","schema":1}\n{"kind":"decision","seq":0,"t":100.0}\n')
+    assert 100.0 <= Journal(tmp_path / "j").elapsed < 110.0
+
+
+def test_a_full_disk_is_told_and_leaves_no_torn_line(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j")
+    write = os.write
+
+    def half(fd, data):
+        write(fd, bytes(data)[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(JournalError, match="No space left"):
+        journal.append("decision", step=0)
+    monkeypatch.undo()
+    journal.append("decision", step=0)
+    assert [event["kind"] for event in journal.events()] == ["header", "decision"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_write_interrupted_by_ctrl_c_is_kept_whole_or_cut(tmp_path, monkeypatch, whole):
+    journal = Journal(tmp_path / "j")
+    write = os.write
+
+    def interrupted(fd, data):
+        write(fd, bytes(data) if whole else bytes(data)[:10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append("decision", step=0)
+    monkeypatch.undo()
+    journal.append("stopped")
+    journal.close()
+    events = [event["kind"] for event in Journal(tmp_path / "j", readonly=True).events()]
+    assert events == (["header", "decision", "stopped"] if whole else ["header", "stopped"])
+
+
+WRITER = """
+import sys
+from promptgrad.run import Journal
+with Journal(sys.argv[1]) as journal:
+    print("ready", flush=True)
+    for number in range(10**6):
+        if journal.has(str(number)):
+            continue
+        journal.sending(str(number))
+        journal.call(str(number), "", {"text": "x" * (number % 977), "usage": {"input_tokens": 1}})
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_kill_9_loses_at_most_the_call_in_flight(tmp_path):
+    path = tmp_path / "j"
+    for round_ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        grown = path.stat().st_size + 40_000 * (round_ + 1)
+        while path.stat().st_size < grown:
+            assert child.poll() is None
+        child.send_signal(signal.SIGKILL)
+        child.wait(timeout=10)
+        child.stdout.close()
+        reader = Journal(path, readonly=True)
+        sent = {event["key"] for event in reader.events() if event["kind"] == "send"}
+        assert len(sent) - reader.paid <= 1
+    with Journal(path) as journal:
+        assert journal.lost <= 3
+        assert journal.paid > 100
+
+
+def test_memory_stays_flat_in_file_mode(tmp_path):
+    code = textwrap.dedent(
+        """
+        import resource, sys
+        from promptgrad.run import Journal
+        journal = Journal(sys.argv[1])
+        journal.call("first", "", {"text": "x"})
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for number in range(3000):
+            journal.call(str(number), "", {"text": "x" * 10_000})
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        """
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "j")], capture_output=True, text=True, check=True
+    ).stdout
+    assert int(out) < 10_000  # kB; the replies themselves are 30 MB

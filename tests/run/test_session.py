@@ -1,0 +1,279 @@
+import asyncio
+import threading
+
+import pytest
+
+from promptgrad import aio, run
+from promptgrad.errors import BudgetExceeded, JournalError, LMStatusError, UnknownPriceError
+from promptgrad.run import Budget, Journal, Ledger
+
+
+class Server:
+    """Counts what is sent; answers with the key, after others had their turn."""
+
+    def __init__(self, fail=()):
+        self.sent = []
+        self.fail = set(fail)
+        self.in_flight = self.high_water = 0
+
+    def ask(self, key, **estimate):
+        async def send():
+            self.sent.append(key)
+            self.in_flight += 1
+            self.high_water = max(self.high_water, self.in_flight)
+            await aio.sleep(0.001)
+            self.in_flight -= 1
+            if key in self.fail:
+                self.fail.discard(key)
+                raise LMStatusError("no", status=500)
+            return {"text": f"re {key}", "usage": {"input_tokens": 2, "output_tokens": 3, "usd": 0.5}}
+
+        return run.current().call(key, send, **estimate)
+
+
+def test_outside_of_a_run_there_is_no_session():
+    assert run.current() is None
+    with run.scope("anything") as session:
+        assert session is None
+
+
+def test_a_reply_is_in_the_journal_before_it_is_used_and_is_not_bought_twice():
+    server, journal = Server(), Journal()
+    with run.active(journal=journal) as session:
+        reply, replayed = aio.run(server.ask("k"))
+        assert (reply["text"], replayed) == ("re k", False)
+        assert journal.reply("k") == reply
+        assert aio.run(server.ask("k")) == (reply, True)
+        assert session.ledger.spent.calls == 1
+    assert server.sent == ["k"]
+
+
+def test_equal_keys_in_flight_are_sent_once():
+    server = Server()
+    with run.active():
+        replies = aio.run(aio.gather([lambda: server.ask("k")] * 20))
+        assert run.current().ledger.spent.calls == 1
+    assert server.sent == ["k"]
+    assert [replayed for _, replayed in replies].count(False) == 1
+
+
+def test_an_error_reaches_all_who_wait_is_not_journalled_and_may_be_tried_again():
+    server = Server(fail=["k"])
+
+    async def ask():
+        try:
+            return await server.ask("k")
+        except LMStatusError as error:
+            return error.status
+
+    with run.active() as session:
+        assert aio.run(aio.gather([ask] * 3)) == [500, 500, 500]
+        assert not session.journal.has("k")
+        assert session.ledger.spent.failed == 1
+        assert aio.run(ask())[0]["text"] == "re k"
+    assert server.sent == ["k", "k"]
+
+
+def test_a_cancelled_sender_leaves_its_place_to_one_who_waits():
+    server = Server()
+
+    async def main():
+        first = asyncio.ensure_future(server.ask("k"))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(server.ask("k"))
+        await asyncio.sleep(0)
+        first.cancel()
+        reply, _ = await second
+        return reply["text"]
+
+    with run.active() as session:
+        assert asyncio.run(main()) == "re k"
+        assert session.ledger.spent.calls == 1
+    assert server.sent == ["k", "k"]
+
+
+def test_the_budget_refuses_before_anything_is_sent():
+    server = Server()
+
+    async def ask(number):
+        try:
+            await server.ask(f"k{number}")
+        except BudgetExceeded:
+            return False
+        return True
+
+    with run.active(ledger=Ledger(Budget(calls=5))):
+        done = aio.run(aio.gather([lambda n=n: ask(n) for n in range(20)]))
+    assert done.count(True) == len(server.sent) == 5
+    with run.active(ledger=Ledger(Budget(usd=5))), pytest.raises(UnknownPriceError):
+        aio.run(server.ask("x", usd=None))
+    assert len(server.sent) == 5
+
+
+def test_a_call_inside_a_call_does_not_wait_for_itself():
+    server = Server()
+
+    async def outer():
+        async def send():
+            return (await server.ask("inner", tokens=60))[0]
+
+        return await run.current().call("outer", send, tokens=60)
+
+    with run.active(ledger=Ledger(Budget(tokens=100))), pytest.raises(BudgetExceeded):
+        aio.run(outer())
+
+
+def test_threads_and_plain_calls_share_the_run():
+    server = Server()
+    with run.active() as session:
+        aio.drive(server.ask("a"))
+        aio.run(aio.in_thread(lambda: aio.drive(server.ask("b"))))
+        bare = threading.Thread(target=lambda: seen.append(run.current()))
+        seen = []
+        bare.start()
+        bare.join()
+        assert session.ledger.spent.calls == 2
+    assert seen == [None]
+
+
+def program(server, limit, trials=4, width=12):
+    """A run with blocks, decisions at their ends, replies shared between trials, and an interrupted inner part."""
+    session = run.current()
+    best = -1
+    for trial in range(trials):
+        with run.scope(f"trial/{trial}"):
+
+            async def cell(number, trial=trial):
+                with run.scope(f"example/{number}"):
+                    shared = await server.ask(f"shared/{number}")
+                    own = await server.ask(f"{trial}/{number}")
+                return len(shared[0]["text"]) + len(own[0]["text"])
+
+            scores = aio.run(aio.gather([lambda n=n: cell(n) for n in range(width)], limit=limit))
+        best = max(best, sum(scores))
+        session.journal.append("decision", trial=trial, best=best, left=session.ledger.remaining())
+    return best
+
+
+def test_the_canonical_journal_is_the_same_at_any_concurrency():
+    digests, counts = set(), set()
+    for limit in (1, 3, 32):
+        server, journal = Server(), Journal()
+        with run.active(journal=journal, ledger=Ledger(Budget(calls=500))):
+            program(server, limit)
+        digests.add(journal.digest())
+        counts.add(len(server.sent))
+        assert server.high_water == min(limit, 12)
+    assert len(digests) == 1
+    assert counts == {12 + 4 * 12}
+
+
+def test_a_run_that_was_cut_anywhere_ends_the_same(tmp_path):
+    with Journal(tmp_path / "whole") as journal, run.active(journal=journal, ledger=Ledger(Budget(calls=500), journal)):
+        best = program(Server(), 4)
+    wanted = Journal(tmp_path / "whole", readonly=True).canonical()
+    data = (tmp_path / "whole").read_bytes()
+    for cut in range(100, len(data), len(data) // 9):
+        path = tmp_path / f"cut{cut}"
+        path.write_bytes(data[:cut])
+        known = Journal(path, readonly=True).paid
+        server = Server()
+        with Journal(path) as journal:
+            ledger = Ledger(Budget(calls=500), journal)
+            with run.active(journal=journal, ledger=ledger):
+                assert program(server, 32) == best
+            assert len(server.sent) == 60 - known == ledger.spent.sent
+            assert ledger.spent.replayed == known
+            assert journal.lost <= 4
+            assert journal.canonical() == wanted
+
+
+def test_an_exhausted_budget_decides_the_same_after_a_resume_and_sends_no_more(tmp_path):
+    def attempt(path, limit):
+        server = Server()
+        with Journal(path) as journal, run.active(journal=journal, ledger=Ledger(Budget(calls=41), journal)):
+            try:
+                program(server, limit)
+            except BudgetExceeded:
+                journal.append("stopped", reason="budget")
+        return len(server.sent)
+
+    assert attempt(tmp_path / "one", 1) == 41
+    assert attempt(tmp_path / "many", 32) == 41
+    wanted = Journal(tmp_path / "one", readonly=True).canonical()
+    assert Journal(tmp_path / "many", readonly=True).canonical() == wanted
+    data = (tmp_path / "many").read_bytes()
+    for cut in range(200, len(data), len(data) // 6):
+        path = tmp_path / f"cut{cut}"
+        path.write_bytes(data[:cut])
+        known = Journal(path, readonly=True).paid
+        assert attempt(path, 8) + known == 41
+        assert Journal(path, readonly=True).canonical() == wanted
+
+
+def test_a_warm_cache_above_changes_nothing_in_a_resumed_run(tmp_path):
+    with Journal(tmp_path / "j") as journal, run.active(journal=journal):
+        aio.run(Server().ask("k"))
+    with Journal(tmp_path / "j") as journal:
+        ledger = Ledger(Budget(calls=5), journal)
+        with run.active(journal=journal, ledger=ledger) as session:
+            session.touch("k")
+            session.touch("k")
+            session.touch("bought by somebody else")
+        assert ledger.remaining() == 4
+        assert len(journal.canonical()) == 1
+
+
+def broken(key):
+    with run.scope("broken"):
+        run.current().record("cell", key, score=1)
+        raise KeyError
+
+
+def test_scopes_nest_and_an_error_leaves_them_open():
+    with run.active() as session:
+        with run.scope("a") as outer, run.scope("b/c") as inner:
+            assert (outer.scope, inner.scope) == ("a", "a/b/c")
+            assert run.current() is inner
+            inner.record("cell", "x", score=1)
+        with pytest.raises(KeyError):
+            broken("y")
+        assert run.current() is session
+    assert [event["key"] for event in session.journal.canonical()] == ["x"]
+    assert [event["key"] for event in session.journal.unfinished()] == ["y"]
+
+
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b"])
+def test_a_scope_needs_a_name(name):
+    with run.active(), pytest.raises(ValueError, match="needs a name"):
+        run.scope(name).__enter__()
+
+
+def test_a_scope_entered_twice_counts_when_both_ended():
+    with run.active() as session:
+        for key in ("v", "w"):
+            with run.scope("a"):
+                run.current().record("cell", key)
+        with run.scope("broken"):
+            run.current().record("cell", "x")
+        with pytest.raises(KeyError):
+            broken("z")
+    assert [event["key"] for event in session.journal.canonical()] == ["v", "w"]
+    assert [event["key"] for event in session.journal.unfinished()] == ["x", "z"]
+
+
+def test_a_journal_that_cannot_be_written_stops_the_call_but_books_it(tmp_path):
+    journal = Journal(tmp_path / "j")
+    ledger = Ledger()
+
+    async def send():
+        journal.close()
+        return {"text": "paid", "usage": {"input_tokens": 1}}
+
+    def main():
+        with run.active(journal=journal, ledger=ledger) as session:
+            aio.drive(session.call("k", send))
+
+    with pytest.raises(JournalError, match="closed"):
+        main()
+    assert ledger.spent.calls == 1
