@@ -47,8 +47,8 @@ class LoopbackLM:
         record: bool = True,
         port: int = 0,
     ) -> None:
-        self._arrived = threading.Condition()
-        self._script = Script(respond, latency=latency, record=record, on_request=self._notify)
+        self._changed = threading.Condition()
+        self._script = Script(respond, latency=latency, record=record, on_change=self._notify)
         self._transports: list[ChatProtocol] = []
         self._loop = asyncio.new_event_loop()
         started: threading.Event = threading.Event()
@@ -88,8 +88,8 @@ class LoopbackLM:
         return connection
 
     def _notify(self) -> None:
-        with self._arrived:
-            self._arrived.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     @property
     def url(self) -> str:
@@ -144,9 +144,19 @@ class LoopbackLM:
         Raises:
             TimeoutError: They did not arrive in `timeout` seconds.
         """
-        with self._arrived:
-            if not self._arrived.wait_for(lambda: self._script.received >= requests, timeout):
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._script.received >= requests, timeout):
                 raise TimeoutError(f"{self._script.received} of {requests} requests arrived in {timeout} s")
+
+    def wait_idle(self, timeout: float = 10.0) -> None:
+        """Block until no request waits for its answer; one whose client has left does not wait.
+
+        Raises:
+            TimeoutError: Some still wait after `timeout` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._script.in_flight == 0, timeout):
+                raise TimeoutError(f"{self._script.in_flight} requests still wait after {timeout} s")
 
     def close(self) -> None:
         """Stop the server and close its connections; closing twice is fine."""

@@ -135,12 +135,12 @@ class Script:
         *,
         latency: float = 0.0,
         record: bool = True,
-        on_request: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.respond = respond
         self.latency = latency
         self.record = record
-        self.on_request = on_request
+        self.on_change = on_change
         self.queue: deque[Answer] = deque()
         self.requests: list[ReceivedRequest] = []
         self.received = 0
@@ -247,7 +247,7 @@ class ChatProtocol(asyncio.Protocol):
         script.high_water = max(script.high_water, script.in_flight)
         if script.record:
             script.requests.append(request)
-        script.on_request()
+        script.on_change()
         if script.held is not None:
             script.held.append(lambda: self._answer(request, script.answer(request), script.latency))
         else:
@@ -300,8 +300,9 @@ class ChatProtocol(asyncio.Protocol):
         self._send(200, whole)
 
     def _send(self, code: int, body: bytes, extra: bytes = b"") -> None:
+        self._done()  # first, so that a client which has its answer sees the count without it
         self._put(code, body, extra)
-        self._done()
+        self._go_on()
 
     def _put(self, code: int, body: bytes, extra: bytes = b"") -> None:
         if self.transport is not None:
@@ -313,7 +314,8 @@ class ChatProtocol(asyncio.Protocol):
     def _done(self) -> None:
         self.busy = False
         self.script.in_flight -= 1
-        self._go_on()
+        if self.script.in_flight == 0:
+            self.script.on_change()
 
     def _go_on(self) -> None:
         if self.transport is None:
