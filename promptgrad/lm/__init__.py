@@ -1,13 +1,18 @@
 """Language models: the protocol, the transports that reach a model, and the layers around them."""
 
 from promptgrad.lm._base import LM
+from promptgrad.lm._cache import Cache
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._function import Function
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._limit import Limit
+from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._request import EMPTY_PREFIX, Message, Prefix, Request
+from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
+from promptgrad.lm._settings import Settings, current
 from promptgrad.lm._transport import Transport
 from promptgrad.lm._usage import UsageTracker, track_usage
 
@@ -15,16 +20,24 @@ __all__ = [
     "EMPTY_PREFIX",
     "HTTP",
     "LM",
+    "Cache",
     "Completion",
     "Function",
     "Layer",
     "Limit",
+    "LiteLLM",
     "Message",
     "Prefix",
     "Request",
     "Retry",
+    "Settings",
     "Transport",
     "Usage",
     "UsageTracker",
+    "configure",
+    "context",
+    "current",
+    "resolve",
+    "resolve_lm",
     "track_usage",
 ]

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Prompt, Request
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class LM:
+_makers: list[Callable[..., LM]] = []
+
+
+def register_maker(make: Callable[..., LM]) -> None:
+    """Say what `LM(...)` itself makes an LM with."""
+    _makers[:] = [make]
+
+
+class _Meta(type):
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return _makers[0](*args, **kwargs) if cls is LM else super().__call__(*args, **kwargs)
+
+
+class LM(metaclass=_Meta):
     """A language model: anything that completes a request.
+
+    `LM("openai/gpt-4o-mini", temperature=0)` makes one of a name, with cache, retry and a concurrency cap around it, as
+    `promptgrad.lm.resolve` does.
 
     A transport (`HTTP`, `Local`, ...) reaches a model; a layer (`Cache`, `Retry`, ...) wraps another LM. Both
     have this one interface. Subclass `Transport` or `Layer` rather than this class.
@@ -22,6 +41,9 @@ class LM:
 
     name: str = "lm"
     adapter: str = "chat"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request.
@@ -65,6 +87,12 @@ class LM:
 
     def close(self) -> None:
         """Release connections, files and threads; the LM can be used again and then opens them anew."""
+
+    def __copy__(self) -> Self:
+        return self  # connections, caches and weights are shared, as a device is
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

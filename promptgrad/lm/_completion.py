@@ -98,12 +98,11 @@ class Completion:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, cached: bool = False) -> Completion:
-        """Make a completion from what `to_dict` returned.
+    def from_dict(cls, data: Mapping[str, Any]) -> Completion:
+        """Make a completion from what `to_dict` returned."""
+        usage = Usage.from_dict(data.get("usage") or {})
+        return cls(data["text"], usage, data.get("model", ""), data.get("finish_reason", "stop"), usage.cached > 0)
 
-        Args:
-            data: The reply in JSON types.
-            cached: Mark it as answered by a cache; its usage is then one cached call and no cost.
-        """
-        usage = CACHE_HIT if cached else Usage.from_dict(data.get("usage") or {})
-        return cls(data["text"], usage, data.get("model", ""), data.get("finish_reason", "stop"), cached)
+    def as_cached(self) -> Completion:
+        """Return the reply as a cache gives it: one cached call, no cost, no trace."""
+        return Completion(self.text, CACHE_HIT, self.model, self.finish_reason, True)  # noqa: FBT003 - a field

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from promptgrad import aio
 from promptgrad.errors import (
@@ -23,8 +20,10 @@ from promptgrad.errors import (
     RateLimitError,
 )
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request, canonical_json, encode_messages
+from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._transport import Transport
 
@@ -40,7 +39,6 @@ SHOWN = 500
 
 _OURS = frozenset({"model", "messages", "stream", "n"})
 _NOT_FIELDS = frozenset({"replicate"})
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class HTTP(Transport):
@@ -89,7 +87,7 @@ class HTTP(Transport):
         **options: Any,
     ) -> None:
         super().__init__(name or model, adapter=adapter, options=options)
-        endpoint = _Endpoint.of(base_url)
+        endpoint = Endpoint.of(base_url)
         self.model = model
         self.base_url = endpoint.url
         self.timeout = timeout
@@ -173,7 +171,7 @@ class HTTP(Transport):
             timeout=aiohttp.ClientTimeout(total=self.timeout),
             headers={**fixed, **{name: secret.reveal() for name, secret in self._headers.items()}},
             cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=_proxy(self._endpoint),
+            proxy=self._endpoint.proxy(),
         )
 
     def _authorization(self) -> str:
@@ -247,7 +245,7 @@ class HTTP(Transport):
             f"{self.base_url} answered {status} for model {self.model!r}: {_cut(body)}{advice}",
             status=status,
             body=body,
-            retry_after=_retry_after(headers),
+            retry_after=read_retry_after(headers),
         )
 
     def close(self) -> None:
@@ -257,34 +255,6 @@ class HTTP(Transport):
 
     def __repr__(self) -> str:
         return f"HTTP({self.model!r}, base_url={self.base_url!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class _Endpoint:
-    """Where requests go: what may be shown, what is sent, and whether a key from the environment may be sent there."""
-
-    url: str
-    target: str
-    host: str
-    login: Secret | None
-    private: bool
-
-    @classmethod
-    def of(cls, base_url: str) -> _Endpoint:
-        parts = urlsplit(base_url)
-        host = parts.hostname or ""
-        if parts.scheme not in {"http", "https"} or not host:
-            shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
-            raise ValueError(f"base_url must look like http://host:port/v1, not {shown!r}")
-        if parts.query or parts.fragment:
-            raise ValueError("base_url must end where /chat/completions begins; give keys as api_key= or headers=")
-        netloc = parts.netloc.rpartition("@")[2]
-        url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
-        login = None
-        if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            login = Secret(base64.b64encode(pair.encode()).decode("ascii"))
-        return cls(url, f"{url}/chat/completions", host, login, parts.scheme == "https" or host in _LOOPBACK)
 
 
 @lru_cache(maxsize=1024)
@@ -336,37 +306,3 @@ def _is_too_long(body: str) -> bool:
 
 def _cut(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read a Retry-After header: milliseconds, seconds or an HTTP date."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("Retry-After")
-        return None if value is None else max(0.0, float(value))
-    except ValueError:
-        return _seconds_until(headers.get("Retry-After", ""))
-
-
-def _seconds_until(date: str) -> float | None:
-    from datetime import datetime, timezone
-    from email.utils import parsedate_to_datetime
-
-    try:
-        when = parsedate_to_datetime(date)
-    except ValueError:
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
-
-
-def _proxy(endpoint: _Endpoint) -> str | None:
-    """Find the proxy that the environment asks for; once for a session, since all requests go to one host."""
-    from urllib.request import getproxies_environment, proxy_bypass_environment
-
-    proxies = getproxies_environment()
-    if not proxies or proxy_bypass_environment(endpoint.host, proxies):
-        return None
-    return proxies.get(urlsplit(endpoint.url).scheme)

@@ -10,6 +10,8 @@ from pathlib import Path
 Prices = tuple[float, float]
 """US dollars for a million input tokens, and for a million output tokens."""
 
+FREE: Prices = (0.0, 0.0)
+
 _TABLE = "model_prices_and_context_window_backup.json"
 
 
@@ -21,11 +23,12 @@ def _table() -> dict[str, Prices]:
     path = Path(spec.submodule_search_locations[0]) / _TABLE
     if not path.is_file():
         return {}
-    prices = {}
+    prices: dict[str, Prices] = {}
     for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
         paid, got = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
         if isinstance(paid, (int, float)) and isinstance(got, (int, float)) and (paid or got):
             prices[name] = (paid * 1e6, got * 1e6)
+            prices.setdefault(f"{entry.get('litellm_provider')}/{name}", prices[name])
     return prices
 
 
@@ -34,12 +37,7 @@ def find_prices(model: str) -> Prices | None:
 
     The table is the one of the installed litellm; nothing is fetched. Reading it costs some 30 ms, once.
     """
-    table = _table()
-    provider, _, bare = model.partition("/")
-    found = table.get(model)
-    if found is None and provider == "openai":
-        found = table.get(bare)
-    return found
+    return _table().get(model)
 
 
 def cost(prices: Prices | None, input_tokens: int, output_tokens: int) -> float | None:

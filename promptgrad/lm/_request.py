@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from hashlib import blake2b
@@ -248,16 +248,20 @@ class Request:
         """
         if isinstance(prompt, Request):
             return prompt.replace(**options) if options else prompt
+        prefix = EMPTY_PREFIX
+        tail: tuple[Message, ...] = ()
         if isinstance(prompt, Prefix):
-            prefix, tail = prompt, ()
+            prefix = prompt
         elif isinstance(prompt, str):
-            prefix, tail = EMPTY_PREFIX, (Message("user", prompt),)
+            tail = (Message("user", prompt),)
         elif isinstance(prompt, (Message, Mapping)):
-            prefix, tail = EMPTY_PREFIX, (_message(prompt),)
-        elif isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray)):
-            prefix, tail = EMPTY_PREFIX, tuple(_message(m) for m in prompt)
+            tail = (_message(prompt),)
+        elif isinstance(prompt, (list, tuple)):
+            tail = tuple(_message(m) for m in prompt)
         else:
-            raise TypeError(f"a prompt is a str, messages, a Prefix or a Request, not {type(prompt).__name__}")
+            raise TypeError(
+                f"a prompt is a str, a list of messages, a Prefix or a Request, not {type(prompt).__name__}"
+            )
         if not tail and not prefix.messages:
             raise ValueError("a request needs at least one message")
         return cls(prefix, tail, **normalize_options(options))
@@ -335,5 +339,14 @@ _FIELDS = tuple(f.name for f in fields(Request))
 _DEFAULTS = {f.name: f.default for f in fields(Request) if f.name not in {"prefix", "tail"}}
 _OPTIONS = frozenset(_DEFAULTS)
 
-Prompt = str | MessageLike | Sequence[MessageLike] | Prefix | Request
+Prompt = (
+    str
+    | MessageLike
+    | list[MessageLike]
+    | list[Message]
+    | list[dict[str, str]]
+    | tuple[Message, ...]
+    | Prefix
+    | Request
+)
 """What `Request.of` makes a request from."""

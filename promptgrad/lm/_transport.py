@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from promptgrad import run
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
+from promptgrad.lm._prices import FREE, Prices, cost
 from promptgrad.lm._request import Request, canonical_json, normalize_options
 from promptgrad.lm._usage import charge
+
+REPLY_TOKENS = 256
+"""Estimated length of a reply whose request sets no `max_tokens`, for the budget's reservation."""
 
 
 class Transport(LM):
@@ -30,12 +36,41 @@ class Transport(LM):
         return self._identity
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request: look in the run's journal, keep to its budget, send, record."""
-        if self.options:
-            request = self.with_defaults(request)
-        completion = await self._send(request, "")
+        """Answer one request. Inside a run: from its journal, or within its budget and then journalled."""
+        session = run.current()
+        asked = self.with_defaults(request) if self.options else request
+        if session is None:
+            completion = await self._send(asked, "")
+        else:
+            completion = await self._paid(session, request.digest(self.identity()), asked)
         charge(completion.usage)
         return completion
+
+    async def _paid(self, session: run.Session, key: str, request: Request) -> Completion:
+        fresh: list[Completion] = []
+
+        async def send() -> Mapping[str, Any]:
+            fresh.append(await self._send(request, key))
+            return self._record(fresh[0])
+
+        read = sum(len(m.content) for m in request.messages) // 3 + 4 * len(request.messages)
+        written = request.max_tokens or REPLY_TOKENS
+        prices = self.prices
+        reply, _ = await session.call(key, send, tokens=read + written, usd=cost(prices, read, written))
+        return fresh[0] if fresh else self._restore(request, reply)
+
+    @property
+    def prices(self) -> Prices | None:
+        """US dollars for a million input and a million output tokens; None where they are not known."""
+        return FREE
+
+    def _record(self, completion: Completion) -> dict[str, Any]:
+        """Return what the journal keeps of a completion, in JSON types."""
+        return completion.to_dict()
+
+    def _restore(self, request: Request, reply: Mapping[str, Any]) -> Completion:
+        """Return the completion that was journalled."""
+        return Completion.from_dict(reply)
 
     def with_defaults(self, request: Request) -> Request:
         """Return the request with this LM's options where it leaves them open."""

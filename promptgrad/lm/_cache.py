@@ -1,0 +1,145 @@
+"""`Cache`: the same request is paid for once."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptgrad import aio, run
+from promptgrad.lm._base import LM
+from promptgrad.lm._completion import CACHE_HIT, Completion
+from promptgrad.lm._layer import Layer
+from promptgrad.lm._request import Request
+from promptgrad.lm._usage import charge
+
+if TYPE_CHECKING:
+    from promptgrad.lm._store import Store
+
+
+class Cache(Layer):
+    """Answer repeated requests from memory and, with a `path`, from a SQLite file that many processes may share.
+
+    The key is the digest of the whole request, its options and replicate, and of the wrapped LM's identity: model,
+    endpoint, default options, weight version. Ask for another `replicate` to get another reply to the same prompt.
+    Equal requests that are in flight at the same time are sent once. Errors are not cached. Where weights need a
+    gradient, replies are not taken from the cache, because a cached reply has none.
+
+    Cost: no LM call for a hit; inside a run a hit is journalled as a call without tokens and money, so that a resumed
+    run, which may find the cache empty, decides the same.
+
+    Args:
+        lm: The LM to wrap.
+        path: A folder, in which `lm.db` is made, or a file ending in `.db`; None for memory only.
+        max_entries: How many replies are kept in memory; the least recently used goes first.
+
+    Raises:
+        ValueError: The file at `path` is not a cache, or `max_entries` is below one.
+    """
+
+    def __init__(self, lm: LM, path: str | os.PathLike[str] | None = None, *, max_entries: int = 10_000) -> None:
+        super().__init__(lm)
+        if max_entries < 1:
+            raise ValueError(f"max_entries must be at least 1, not {max_entries}")
+        self.max_entries = max_entries
+        self._memory: OrderedDict[str, Completion] = OrderedDict()
+        self._flying: dict[str, aio.Signal[Completion | None]] = {}
+        self._store: Store | None = None
+        if path is not None:
+            from promptgrad.lm._store import Store
+
+            place = Path(path)
+            self._store = Store(place if place.suffix == ".db" else place / "lm.db")
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request, from the cache if it can."""
+        lm = self.lm
+        if lm.traces():
+            return await lm.complete(request)
+        key = request.digest(lm.identity())
+        while True:
+            hit = self._find(key)
+            if hit is not None:
+                session = run.current()
+                if session is not None:
+                    await _book(session, key, hit)
+                charge(CACHE_HIT)
+                return hit
+            mine: aio.Signal[Completion | None] = aio.Signal()
+            other = self._flying.setdefault(key, mine)
+            if other is mine:
+                return await self._fetch(request, key, mine)
+            await other  # it is in the cache now; or its caller was cancelled, and the next one asks
+
+    def _find(self, key: str) -> Completion | None:
+        memory = self._memory
+        hit = memory.get(key)
+        if hit is not None:
+            try:
+                memory.move_to_end(key)
+            except KeyError:  # another thread has just pushed it out
+                return hit
+        elif self._store is not None:
+            hit = self._store.get(key)
+            if hit is not None:
+                self._keep(key, hit)
+        return hit
+
+    def _keep(self, key: str, hit: Completion) -> None:
+        self._memory[key] = hit
+        while len(self._memory) > self.max_entries:
+            self._memory.popitem(last=False)
+
+    async def _fetch(self, request: Request, key: str, mine: aio.Signal[Completion | None]) -> Completion:
+        failure: Exception | None = None
+        try:
+            completion = await self.lm.complete(request)
+            self._keep(key, completion.as_cached())
+            if self._store is not None:
+                self._store.put(key, completion)
+            return completion
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            self._flying.pop(key, None)
+            if failure is None:
+                mine.set(None)
+            else:
+                mine.fail(failure)
+
+    def clear(self) -> None:
+        """Forget what is in memory; a file is left as it is."""
+        self._memory.clear()
+
+    def flush(self) -> None:
+        """Wait until the file, if there is one, holds every reply so far."""
+        if self._store is not None:
+            self._store.flush()
+
+    def __len__(self) -> int:
+        return len(self._memory) if self._store is None else len(self._store)
+
+    def close(self) -> None:
+        """Write what is left to the file and close it; close the wrapped LM."""
+        if self._store is not None:
+            self._store.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        where = "" if self._store is None else f", path={str(self._store.path)!r}"
+        return f"Cache({self.lm!r}{where})"
+
+
+async def _book(session: run.Session, key: str, hit: Completion) -> None:
+    """Tell the active run of a hit, so that it can be repeated without the cache."""
+    if session.journal.has(key):
+        session.touch(key)
+        return
+
+    async def send() -> Mapping[str, Any]:
+        return hit.to_dict()
+
+    await session.call(key, send, usd=0.0)

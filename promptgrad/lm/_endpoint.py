@@ -1,0 +1,56 @@
+"""`Endpoint`: where requests go."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from promptgrad.lm._secret import Secret
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The address of a server, split into what may be shown and what may not.
+
+    Attributes:
+        url: The address without user and password; may be shown.
+        target: Where requests are posted.
+        host: The host's name.
+        login: User and password as basic authentication wants them; None if the address has none.
+        private: Whether nobody on the way can read a key: https, or this machine.
+    """
+
+    url: str
+    target: str
+    host: str
+    login: Secret | None
+    private: bool
+
+    @classmethod
+    def of(cls, base_url: str) -> Endpoint:
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        if parts.scheme not in {"http", "https"} or not host:
+            shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+            raise ValueError(f"base_url must look like http://host:port/v1, not {shown!r}")
+        if parts.query or parts.fragment:
+            raise ValueError("base_url must end where /chat/completions begins; give keys as api_key= or headers=")
+        netloc = parts.netloc.rpartition("@")[2]
+        url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+        login = None
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            login = Secret(base64.b64encode(pair.encode()).decode("ascii"))
+        return cls(url, f"{url}/chat/completions", host, login, parts.scheme == "https" or host in _LOOPBACK)
+
+    def proxy(self) -> str | None:
+        """Find the proxy that the environment asks for; once for a session, since all requests go to one host."""
+        from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+        proxies = getproxies_environment()
+        if not proxies or proxy_bypass_environment(self.host, proxies):
+            return None
+        return proxies.get(urlsplit(self.url).scheme)

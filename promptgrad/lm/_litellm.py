@@ -1,0 +1,201 @@
+"""`LiteLLM`: every provider that litellm speaks to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from time import perf_counter
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.errors import (
+    AuthenticationError,
+    ContextWindowError,
+    LMConnectionError,
+    LMError,
+    LMReplyError,
+    LMStatusError,
+    LMTimeoutError,
+    MissingExtraError,
+    RateLimitError,
+)
+from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._endpoint import Endpoint
+from promptgrad.lm._prices import Prices, cost, find_prices
+from promptgrad.lm._request import Request
+from promptgrad.lm._retry_after import read_retry_after
+from promptgrad.lm._secret import Secret
+from promptgrad.lm._transport import Transport
+
+_SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
+_QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+
+
+@lru_cache(maxsize=1)
+def load_litellm() -> Any:
+    """Import litellm without its side effects: it fetches no price table, and reads no `.env` file.
+
+    It takes some seconds, once.
+
+    Raises:
+        MissingExtraError: litellm is not installed.
+    """
+    kept = {name: os.environ.get(name) for name in _QUIET}
+    os.environ.update(_QUIET)
+    try:
+        import litellm
+    except ImportError as error:
+        raise MissingExtraError(f"LiteLLM needs litellm: pip install litellm ({error})") from error
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    return litellm
+
+
+class LiteLLM(Transport):
+    """A model of any provider that litellm knows: `anthropic/...`, `gemini/...`, `bedrock/...` and a hundred more.
+
+    litellm is imported at the first call, which takes some seconds and 170 MB; each call then costs some 8 ms of CPU,
+    thirty times as much as `HTTP`. Its own retries are switched off: `Retry` is ours. Keys come from the environment
+    variables that litellm names, or as `api_key`.
+
+    With a `seed`, replicate `r` sends `seed + r`.
+
+    Cost: one request for each call.
+
+    Args:
+        model: The name, with its provider, as litellm spells it.
+        api_key: The key; by default the environment's.
+        api_base: Address of the server, where the provider lets one choose.
+        timeout: Seconds for a whole reply.
+        prices: US dollars for a million input and a million output tokens; by default litellm's.
+        name: What the LM is called; `model` if empty.
+        adapter: Name of the adapter that writes prompts for it.
+        settings: Further arguments of `litellm.acompletion`, such as `api_version` or `mock_response`. They are part
+            of the LM's identity as a digest only, and shown nowhere, because they may hold secrets.
+        options: Sampling options for requests that leave them open.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        api_key: str | None = None,
+        *,
+        api_base: str | None = None,
+        timeout: float = 60.0,
+        prices: Prices | None = None,
+        name: str = "",
+        adapter: str = "chat",
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name or model, adapter=adapter, options=options)
+        self.model = model
+        self.timeout = timeout
+        self._api_base = api_base
+        self._api_key = None if api_key is None else Secret(api_key)
+        self._prices = prices
+        self._settings = dict(settings or {})
+        self._identity = self._describe()
+
+    def _describe(self) -> str:
+        address = Endpoint.of(self._api_base).url if self._api_base else ""
+        open_settings = {
+            name: value for name, value in self._settings.items() if not any(word in name.lower() for word in _SECRETS)
+        }
+        told = json.dumps([self.options, open_settings], sort_keys=True, default=repr)
+        return f"litellm {self.model} {address} {blake2b(told.encode(), digest_size=8).hexdigest()}"
+
+    @property
+    def prices(self) -> Prices | None:
+        """US dollars for a million input and a million output tokens; None where they are not known."""
+        return self._prices or find_prices(self.model)
+
+    async def _send(self, request: Request, key: str) -> Completion:
+        arguments: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "num_retries": 0,
+            "max_retries": 0,
+            "timeout": self.timeout,
+            **self._settings,
+        }
+        if self._api_key is not None:
+            arguments["api_key"] = self._api_key.reveal()
+        if self._api_base is not None:
+            arguments["api_base"] = self._api_base
+        options = request.options()
+        replicate = options.pop("replicate", 0)
+        if "seed" in options:
+            options["seed"] += replicate
+        if "response_format" in options:
+            options["response_format"] = json.loads(options["response_format"])
+        for name, text in options.pop("extra", ()):
+            arguments[name] = json.loads(text)
+        arguments.update(options)
+        if key:
+            arguments["extra_headers"] = {**arguments.get("extra_headers", {}), "Idempotency-Key": key}
+        litellm = await aio.in_thread(load_litellm)
+        return await aio.on_transport(self._post, litellm, arguments)
+
+    async def _post(self, litellm: Any, arguments: dict[str, Any]) -> Completion:
+        started = perf_counter()
+        try:
+            response = await litellm.acompletion(**arguments)
+        except Exception as error:
+            failure = self._failure(litellm, error)
+            if failure is None:
+                raise
+            raise failure from None
+        seconds = perf_counter() - started
+        try:
+            choice = response.choices[0]
+            text = choice.message.content or ""
+        except (AttributeError, IndexError):
+            raise LMReplyError(f"the answer of {self.model} has no choices[0].message", body=str(response)) from None
+        used = getattr(response, "usage", None)
+        paid, got = getattr(used, "prompt_tokens", None), getattr(used, "completion_tokens", None)
+        if not isinstance(paid, int) or not isinstance(got, int):
+            paid = sum(len(m["content"]) for m in arguments["messages"]) // 4 + 1
+            got = len(text) // 4 + 1
+        usage = Usage(1, paid, got, self._cost(litellm, response, paid, got), 0, seconds)
+        return Completion(text, usage, response.model or self.model, choice.finish_reason or "stop")
+
+    def _cost(self, litellm: Any, response: Any, paid: int, got: int) -> float | None:
+        if self._prices is None:
+            try:
+                usd = litellm.completion_cost(completion_response=response, model=self.model)
+            except Exception:  # noqa: BLE001 - litellm raises many kinds for a model it has no price for
+                usd = None
+            if usd:
+                return float(usd)
+        return cost(self.prices, paid, got)
+
+    def _failure(self, litellm: Any, error: Exception) -> LMError | None:
+        """Translate what litellm raised; None for what is a fault of a program rather than of a call."""
+        known = litellm.exceptions
+        status = getattr(error, "status_code", None)
+        text = str(error)
+        for secret in (self._api_key, *(Secret(v) for v in self._settings.values() if isinstance(v, str))):
+            if secret is not None:
+                text = secret.scrub(text)
+        message = f"litellm, model {self.model!r}: {text}"
+        if isinstance(error, known.Timeout):
+            return LMTimeoutError(message)
+        if isinstance(error, known.ContextWindowExceededError):
+            return ContextWindowError(message, status=400, body=text)
+        if isinstance(error, known.APIConnectionError):
+            return LMConnectionError(message)
+        if not isinstance(status, int):
+            return None
+        kind = {429: RateLimitError, 401: AuthenticationError, 403: AuthenticationError}.get(status, LMStatusError)
+        headers = getattr(getattr(error, "response", None), "headers", None)
+        return kind(message, status=status, body=text, retry_after=read_retry_after(headers or {}))

@@ -1,0 +1,1 @@
+"""`pocket`: the language model that comes with promptgrad."""

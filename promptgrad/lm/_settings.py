@@ -1,0 +1,61 @@
+"""The settings that calls fall back on: one process default, overlaid by contexts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from promptgrad.lm._base import LM
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a call takes where it says nothing itself; None stands for "not set".
+
+    Attributes:
+        lm: The language model, used where no module has one of its own.
+        critic: The language model that divides blame in `backward()`.
+        adapter: Name of an adapter, or an adapter, in place of the one that the LM speaks.
+        concurrency: How many calls `map` and `evaluate` have in flight.
+        replicate: Replicate number that calls carry.
+        cache: Folder of the disk cache given to LMs made from names.
+        override: A language model that is used even where a module has one of its own.
+    """
+
+    lm: LM | None = None
+    critic: LM | None = None
+    adapter: Any = None
+    concurrency: int | None = None
+    replicate: int | None = None
+    cache: str | os.PathLike[str] | None = None
+    override: LM | None = None
+
+
+_NAMES = tuple(f.name for f in fields(Settings))
+_default = Settings()  # replaced as a whole, and by `change_default` alone
+_lock = threading.Lock()
+overlay: ContextVar[Settings | None] = ContextVar("promptgrad_settings", default=None)
+
+
+def default() -> Settings:
+    """Return the settings of the process, without contexts."""
+    return _default
+
+
+def change_default(changes: dict[str, Any]) -> None:
+    """Replace the settings of the process by a changed copy."""
+    global _default
+    with _lock:
+        _default = replace(_default, **changes)
+
+
+def current() -> Settings:
+    """Return the settings that hold here: the process defaults with all open contexts laid over them."""
+    over = overlay.get()
+    if over is None:
+        return _default
+    laid = {name: value for name in _NAMES if (value := getattr(over, name)) is not None}
+    return replace(_default, **laid)

@@ -1,0 +1,209 @@
+"""`Store`: completions in a SQLite file that many processes share."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sqlite3
+import threading
+import warnings
+import weakref
+from pathlib import Path
+from queue import SimpleQueue
+
+from promptgrad.lm._completion import Completion, Usage
+
+SCHEMA = 1
+BATCH = 256
+"""Most entries that are written in one transaction."""
+
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+class Store:
+    """Completions by digest, in a file. Reading is done by the caller, writing by a thread of its own.
+
+    An entry is readable at once by the process that put it, and by the others as soon as it is written, which is
+    within milliseconds unless the disk is slow. A process that is killed loses at most the entries not yet written;
+    the file stays whole.
+
+    Args:
+        path: The file, made with its folder if it is not there.
+
+    Raises:
+        ValueError: The file is not a cache of ours, or of a newer version.
+        OSError: The folder cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._reset()
+        try:
+            self._here()
+        except sqlite3.Error as error:
+            raise ValueError(f"{path} cannot be used as a cache file: {error}") from None
+        _open_stores.add(self)
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._pending: dict[str, Completion] = {}
+        self._queue: SimpleQueue[tuple[str, Completion] | threading.Event | None] = SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._warned = False
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        try:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA:
+                raise ValueError(f"{self.path} was written by a newer version of promptgrad; use another cache file")
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+            if version < SCHEMA:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS completion (key BLOB PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
+                )
+                database.execute(f"PRAGMA user_version={SCHEMA}")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _here(self) -> sqlite3.Connection:
+        """Return the connection for reading; a forked child gets one of its own."""
+        if self._pid != os.getpid():
+            _inherited.append((self._reader, self._writer))
+            self._reset()
+        if self._reader is None:
+            self._reader = self._connect()
+        return self._reader
+
+    def get(self, key: str) -> Completion | None:
+        """Return the completion stored under a digest, marked as cached; None where there is none."""
+        reader = self._here()
+        found = self._pending.get(key)
+        if found is not None:
+            return found.as_cached()
+        try:
+            with self._lock:
+                row = reader.execute("SELECT reply FROM completion WHERE key=?", (bytes.fromhex(key),)).fetchone()
+            return None if row is None else _decode(row[0])
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            self._warn("read", error)
+            return None
+
+    def put(self, key: str, completion: Completion) -> None:
+        """Store a completion. Does not wait for the disk."""
+        self._here()
+        self._pending[key] = completion
+        self._queue.put((key, completion))
+        if self._writer is None:
+            with self._lock:
+                if self._writer is None:
+                    self._writer = threading.Thread(target=self._write, name="promptgrad-cache", daemon=True)
+                    self._writer.start()
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until everything put so far is in the file."""
+        if self._pid == os.getpid() and self._writer is not None and self._writer.is_alive():
+            written = threading.Event()
+            self._queue.put(written)
+            written.wait(timeout)
+
+    def close(self) -> None:
+        """Write what is left and close the file; using the store again opens it again."""
+        if self._pid != os.getpid():
+            return
+        self.flush()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._queue.put(None)
+            writer.join(10.0)
+        with self._lock:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
+
+    def __len__(self) -> int:
+        self.flush()
+        reader = self._here()
+        with self._lock:
+            return int(reader.execute("SELECT count(*) FROM completion").fetchone()[0])
+
+    def _write(self) -> None:
+        queue = self._queue
+        database: sqlite3.Connection | None = None
+        while True:
+            items = [queue.get()]
+            while len(items) < BATCH and not queue.empty():
+                items.append(queue.get())
+            entries = [item for item in items if isinstance(item, tuple)]
+            try:
+                if entries:
+                    database = database or self._connect()
+                    _insert(database, entries)
+            except (sqlite3.Error, ValueError) as error:
+                self._warn("write", error)
+            for key, completion in entries:
+                if self._pending.get(key) is completion:
+                    del self._pending[key]
+            for item in items:
+                if isinstance(item, threading.Event):
+                    item.set()
+            if None in items:
+                break
+        if database is not None:
+            database.close()
+
+    def _warn(self, what: str, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"cannot {what} the cache {self.path}: {error}; going on without it", RuntimeWarning, 2)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
+
+
+_inherited: list[object] = []  # connections of a parent process, which a forked child must not close
+
+
+def _insert(database: sqlite3.Connection, entries: list[tuple[str, Completion]]) -> None:
+    rows = [(bytes.fromhex(key), _encode(completion)) for key, completion in entries]
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.executemany("INSERT OR REPLACE INTO completion VALUES (?, ?)", rows)
+        database.execute("COMMIT")
+    except sqlite3.Error:
+        database.execute("ROLLBACK")
+        raise
+
+
+def _encode(completion: Completion) -> str:
+    used = completion.usage
+    values = [
+        completion.text,
+        completion.model,
+        completion.finish_reason,
+        used.input_tokens,
+        used.output_tokens,
+        used.usd,
+        round(used.seconds, 6),
+    ]
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _decode(reply: str) -> Completion:
+    text, model, reason, paid, got, usd, seconds = json.loads(reply)
+    return Completion(text, Usage(1, paid, got, usd, 0, seconds), model, reason).as_cached()
+
+
+def _flush_all() -> None:
+    for store in list(_open_stores):
+        store.flush(5.0)
+
+
+atexit.register(_flush_all)
