@@ -1,0 +1,60 @@
+"""What holds for every test: nothing leaves loopback, and no hub or price list is asked."""
+
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    LITELLM_LOCAL_MODEL_COST_MAP="True",
+    LITELLM_MODE="PRODUCTION",
+)
+
+_escapes: list[str] = []
+
+
+def is_loopback(host: object) -> bool:
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host is None or host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.connect":
+        address = arguments[1]
+        if isinstance(address, tuple) and not is_loopback(address[0]):
+            _escapes.append(f"connect to {address}")
+            raise ConnectionRefusedError(f"tests stay on loopback, not {address}")
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname") and not is_loopback(arguments[0]):
+        _escapes.append(f"look-up of {arguments[0]!r}")
+        raise ConnectionRefusedError(f"tests stay on loopback, not {arguments[0]!r}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(autouse=True)
+def stays_on_loopback() -> Iterator[None]:
+    """Fail the test that tried to leave loopback, even where its own code swallowed the error."""
+    _escapes.clear()
+    yield
+    escapes, _escapes[:] = _escapes[:], []
+    if escapes:
+        pytest.fail("left loopback: " + "; ".join(escapes))
+
+
+@pytest.fixture
+def escapes() -> list[str]:
+    """The attempts to leave loopback so far, for the test of this guard itself."""
+    return _escapes

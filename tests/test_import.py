@@ -1,0 +1,89 @@
+"""Importing is free and does nothing: checked in fresh interpreters in an empty folder."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+REPORT = """
+import json, sys
+before = set(sys.modules)
+{code}
+new = set(sys.modules) - before
+json.dump(sorted(new), sys.stderr)
+"""
+
+
+def modules_after(code, folder):
+    """Run the code in a fresh interpreter; return what it loaded. It must be silent and leave the folder empty."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", REPORT.format(code=code)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert list(folder.iterdir()) == []
+    return json.loads(done.stderr)
+
+
+def third_party(modules):
+    tops = {name.partition(".")[0] for name in modules}
+    return sorted(top for top in tops if top not in sys.stdlib_module_names and top != "promptgrad")
+
+
+def test_import_promptgrad_loads_next_to_nothing(tmp_path):
+    loaded = modules_after("import promptgrad", tmp_path)
+    assert third_party(loaded) == []
+    assert "asyncio" not in loaded
+    assert [name for name in loaded if name.startswith("promptgrad")] == ["promptgrad"]
+    assert len(loaded) < 10
+
+
+def test_dir_and_a_misspelt_name_load_no_room(tmp_path):
+    loaded = modules_after(
+        "import promptgrad\nassert 'Trainer' in dir(promptgrad)\nassert not hasattr(promptgrad, 'nonsense')", tmp_path
+    )
+    assert [name for name in loaded if name.startswith("promptgrad")] == ["promptgrad"]
+
+
+@pytest.mark.parametrize(
+    "room",
+    [
+        "errors",
+        "aio",
+        "run",
+        "data",
+        "autograd",
+        "signature",
+        "lm",
+        "adapters",
+        "metrics",
+        "nn",
+        "evaluation",
+        "finetune",
+        "optim",
+        "train",
+        "testing",
+    ],
+)
+def test_importing_a_room_loads_no_third_party_module(room, tmp_path):
+    loaded = modules_after(f"import promptgrad.{room}", tmp_path)
+    assert third_party(loaded) == []
+
+
+def test_a_first_text_call_needs_no_pydantic(tmp_path):
+    code = """
+import promptgrad as pg
+from promptgrad import nn
+lm = pg.lm.Function(lambda messages: "[[ ## answer ## ]]\\nParis\\n\\n[[ ## completed ## ]]", name="one")
+assert nn.Predict("question -> answer", lm=lm)(question="What is the capital of France?").answer == "Paris"
+"""
+    assert third_party(modules_after(code, tmp_path)) == []

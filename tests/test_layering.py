@@ -1,0 +1,119 @@
+"""Imports point one way. RANK is the drawing of docs/architecture.md, as code."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "promptgrad"
+
+# A room imports only from groups before its own; rooms of one group are strangers.
+RANK = [
+    ["errors", "_seed"],
+    ["aio"],
+    ["run", "data", "autograd", "signature", "retrieval", "sandbox"],
+    ["lm"],
+    ["adapters"],
+    ["metrics"],
+    ["nn"],
+    ["evaluation"],
+    ["finetune"],
+    ["optim"],
+    ["train"],
+    ["serve", "viz", "integrations", "testing"],
+]
+GROUP = {room: number for number, group in enumerate(RANK) for room in group}
+
+
+def name_of(path, package=PACKAGE):
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(source, modules):
+    """Every promptgrad module that the source names in an import, at any depth, or by import_module("...")."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "promptgrad")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "promptgrad":
+            for alias in node.names:
+                if (node.module, alias.name) == ("promptgrad", "__version__"):
+                    continue  # the one fact that the front door keeps itself
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in modules else node.module
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and str(node.args[0].value).split(".")[0] == "promptgrad"
+        ):
+            yield node.args[0].value
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def problem(importer, target):
+    """Say why one room may not import another; None where it may."""
+    source, goal = room(importer), room(target)
+    if source == goal:
+        return None
+    if goal == "":
+        return f"{importer} imports the front door; name the room instead"
+    if goal not in GROUP:
+        return f"{importer} imports {target}: no such room in RANK"
+    if GROUP[goal] >= GROUP[source]:
+        return f"{importer} must not know {goal}"
+    return None
+
+
+def inner_modules():
+    return [name for name in MODULES if name != "promptgrad"]
+
+
+def test_every_room_is_in_the_drawing_and_has_content():
+    rooms = {room(name) for name in inner_modules()}
+    assert rooms - GROUP.keys() == set()
+
+
+@pytest.mark.parametrize("name", inner_modules())
+def test_imports_point_one_way(name):
+    source = MODULES[name].read_text()
+    problems = [problem(name, target) for target in imports(source, MODULES)]
+    assert [found for found in problems if found] == []
+
+
+def test_no_ring_of_modules():
+    graph = {name: set(imports(path.read_text(), MODULES)) - {name} for name, path in MODULES.items()}
+    del graph["promptgrad"]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("modules import one another in a ring: " + " <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize(
+    ("importer", "source", "said"),
+    [
+        ("promptgrad.autograd._tape", "from promptgrad.lm import LM", "must not know lm"),
+        ("promptgrad.autograd._tape", "def f():\n    import promptgrad.nn", "must not know nn"),
+        ("promptgrad.data._loader", "from promptgrad.run import rng", "must not know run"),
+        ("promptgrad.nn._module", "from promptgrad import optim", "must not know optim"),
+        ("promptgrad.nn._module", "import promptgrad as pg", "front door"),
+        ("promptgrad.nn._module", "from promptgrad import Example", "front door"),
+        ("promptgrad.nn._module", "x = import_module('promptgrad.train')", "must not know train"),
+        ("promptgrad.nn._module", "from promptgrad.testing import LoopbackLM", "must not know testing"),
+        ("promptgrad.lm._base", "from promptgrad.attic import x", "no such room"),
+    ],
+)
+def test_the_check_sees_each_kind_of_wrong_import(importer, source, said):
+    found = [problem(importer, target) for target in imports(source, {*MODULES, "promptgrad.optim"})]
+    assert len(found) == 1
+    assert said in found[0]

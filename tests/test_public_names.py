@@ -1,0 +1,118 @@
+"""Every public name resolves, says what it is, and stands where the front door says it stands."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import promptgrad as pg
+
+FRONT_DOOR = Path(pg.__file__)
+ROOMS = [f"promptgrad.{room}" for room in pg._ROOMS]
+SUBROOMS = ["promptgrad.data.pocket"]
+
+
+def names_of(module):
+    return importlib.import_module(module).__all__
+
+
+@pytest.mark.parametrize("name", pg.__all__)
+def test_every_name_of_the_front_door_resolves(name):
+    value = getattr(pg, name)
+    if name in pg._ROOMS:
+        assert value is importlib.import_module(f"promptgrad.{name}")
+    elif name in pg._HOME:
+        assert value is getattr(importlib.import_module(f"promptgrad.{pg._HOME[name]}"), name)
+        assert inspect.getdoc(value)
+    else:
+        assert name == "__version__"
+
+
+def test_the_front_door_lists_each_name_once_and_no_name_equals_a_room():
+    assert sorted(pg.__all__) == sorted([*pg._HOME, *pg._ROOMS, "__version__"])
+    assert set(pg._HOME) & set(pg._ROOMS) == set()
+    assert set(pg._ELSEWHERE) & set(pg.__all__) == set()
+    assert set(pg.__all__) <= set(dir(pg))
+
+
+def test_checkers_see_the_same_names_as_programs():
+    seen = {}
+    for node in ast.parse(FRONT_DOOR.read_text()).body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for statement in node.body:
+                for alias in statement.names:
+                    seen[alias.name] = statement.module
+    assert {name: home for name, home in seen.items() if home != "promptgrad"} == {
+        name: f"promptgrad.{home}" for name, home in pg._HOME.items()
+    }
+    assert {name for name, home in seen.items() if home == "promptgrad"} == set(pg._ROOMS)
+
+
+@pytest.mark.parametrize("module", ROOMS + SUBROOMS)
+def test_a_room_lists_what_is_there_and_documents_it(module):
+    room = importlib.import_module(module)
+    assert room.__doc__
+    assert len(room.__all__) == len(set(room.__all__))
+    for name in room.__all__:
+        value = getattr(room, name)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            assert inspect.getdoc(value), f"{module}.{name} has no docstring"
+            assert value.__module__.startswith("promptgrad"), f"{module}.{name} is not ours"
+    forgotten = [
+        name
+        for name, value in vars(room).items()
+        if not name.startswith("_")
+        and name not in room.__all__
+        and (inspect.isclass(value) or inspect.isroutine(value))
+        and value.__module__.startswith(module)
+    ]
+    assert forgotten == []
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_no_public_name_of_a_room_is_the_name_of_a_room(module):
+    allowed = {"promptgrad.aio": {"run"}}  # as asyncio.run, and not at the front door
+    assert set(names_of(module)) & set(pg._ROOMS) <= allowed.get(module, set())
+
+
+@pytest.mark.parametrize(
+    ("slip", "right"),
+    [
+        ("InputField", "promptgrad.Input"),
+        ("OutputField", "promptgrad.Output"),
+        ("Predict", "promptgrad.nn.Predict"),
+        ("settings", "promptgrad.configure"),
+        ("Tensor", "promptgrad.Text"),
+        ("evalute", "promptgrad.evaluate"),
+        ("example", "promptgrad.Example"),
+        ("device", r"program\.to\(lm\)"),
+    ],
+)
+def test_a_slip_is_pointed_to_the_right_name(slip, right):
+    with pytest.raises(AttributeError, match=f"no attribute '{slip}'.*{right}"):
+        getattr(pg, slip)
+
+
+@pytest.mark.parametrize("hint", sorted(set(pg._ELSEWHERE.values())))
+def test_what_the_hints_name_exists(hint):
+    for word in hint.replace(",", " ").replace("(", " ").split():
+        if word.startswith("promptgrad."):
+            value = pg
+            for part in word.split(".")[1:]:
+                value = getattr(value, part)
+
+
+def test_manual_seed_is_the_default_until_a_seed_is_passed():
+    from promptgrad import _seed
+
+    assert _seed.seed_or_default(None) == 0
+    try:
+        pg.manual_seed(7)
+        assert _seed.seed_or_default(None) == _seed.default_seed() == 7
+        assert _seed.seed_or_default(3) == 3
+        with pytest.raises(TypeError, match="takes an int"):
+            pg.manual_seed("7")
+    finally:
+        pg.manual_seed(0)
