@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 from promptgrad.errors import DataError
@@ -41,16 +41,18 @@ class Example:
         if base is not None:
             if isinstance(base, Example):
                 keys = base._input_keys
-                base = base._fields
-            elif not isinstance(base, Mapping):
+                given: Any = base._fields
+            elif isinstance(base, Mapping):
+                given = base
+            else:
                 raise DataError(
                     f"Example(...) takes fields by name or one mapping, got {type(base).__name__}: "
                     "write Example(question=..., answer=...) or Example({'question': ..., 'answer': ...})"
                 )
-            wrong = [key for key in base if not isinstance(key, str)]
+            wrong = [key for key in given if not isinstance(key, str)]
             if wrong:
                 raise DataError(f"field names must be strings, got {wrong[0]!r}")
-            fields = {**base, **fields}
+            fields = {**given, **fields}
         _set(self, fields, keys)
 
     @property
@@ -68,18 +70,19 @@ class Example:
             return digest
         return self._id
 
-    def with_inputs(self, *names: str) -> "Example":
+    def with_inputs(self, *names: str | Iterable[str]) -> "Example":
         """A copy in which these fields are the inputs and all others labels.
 
         Raises:
             DataError: A name is not a field.
         """
-        if len(names) == 1 and not isinstance(names[0], str):
-            names = tuple(names[0])
+        keys: list[str] = []
         for name in names:
-            if name not in self._fields:
-                raise DataError(f"with_inputs: {self._unknown(name)}")
-        return _new(self._fields, tuple(dict.fromkeys(names)))
+            keys += [name] if isinstance(name, str) else name
+        for key in keys:
+            if key not in self._fields:
+                raise DataError(f"with_inputs: {self._unknown(key)}")
+        return _new(self._fields, tuple(dict.fromkeys(keys)))
 
     def inputs(self) -> dict[str, Any]:
         """The input fields.

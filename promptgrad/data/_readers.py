@@ -1,0 +1,102 @@
+"""Readers: examples from JSON lines, CSV files and dicts."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptgrad.data._example import Example
+from promptgrad.errors import DataError
+
+
+def from_dicts(rows: Iterable[Mapping[str, Any]], *, inputs: Sequence[str] | str | None = None) -> list[Example]:
+    """Examples from dicts, such as the rows of a Hugging Face dataset.
+
+    Args:
+        rows: The dicts; for a pandas frame, `frame.to_dict("records")`.
+        inputs: Names of the input fields.
+
+    Raises:
+        DataError: There is no row, a row is no dict, or an input is missing in a row.
+    """
+    return _examples(((f"row {number}", row) for number, row in enumerate(rows)), inputs, "there are no rows")
+
+
+def read_jsonl(path: str | os.PathLike[str], *, inputs: Sequence[str] | str | None = None) -> list[Example]:
+    """Examples from a file with one JSON object a line; blank lines are skipped.
+
+    Args:
+        path: The file, in UTF-8.
+        inputs: Names of the input fields.
+
+    Raises:
+        DataError: A line is no JSON object or lacks an input, or the file has no row; with the line's number.
+        OSError: The file cannot be read.
+    """
+
+    def rows() -> Iterator[tuple[str, Any]]:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield f"{path}:{number}", json.loads(line)
+                    except ValueError as error:
+                        raise DataError(f"{path}:{number}: not JSON ({error}): {line.strip()[:80]!r}") from None
+
+    return _examples(rows(), inputs, f"{path} has no rows")
+
+
+def read_csv(
+    path: str | os.PathLike[str], *, inputs: Sequence[str] | str | None = None, delimiter: str = ","
+) -> list[Example]:
+    """Examples from a CSV file whose first line names the columns; every value is text.
+
+    Args:
+        path: The file, in UTF-8.
+        inputs: Names of the input columns.
+        delimiter: What separates values, for example a tab.
+
+    Raises:
+        DataError: A row has too many or too few values, an input is no column, or there is no row; with the line.
+        OSError: The file cannot be read.
+    """
+
+    def rows() -> Iterator[tuple[str, Any]]:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            columns = next(reader, None)
+            if columns is None:
+                return
+            twice = [column for column in columns if columns.count(column) > 1]
+            if twice:
+                raise DataError(f"{path}: the column {twice[0]!r} is there twice")
+            for values in reader:
+                where = f"{path}:{reader.line_num}"
+                if not values:
+                    continue
+                if len(values) != len(columns):
+                    raise DataError(f"{where}: {len(values)} values for {len(columns)} columns ({', '.join(columns)})")
+                yield where, dict(zip(columns, values, strict=True))
+
+    return _examples(rows(), inputs, f"{path} has no rows")
+
+
+def _examples(rows: Iterable[tuple[str, Any]], inputs: Sequence[str] | str | None, empty: str) -> list[Example]:
+    names = (inputs,) if isinstance(inputs, str) else inputs
+    examples = []
+    for where, row in rows:
+        if not isinstance(row, (Mapping, Example)):
+            raise DataError(
+                f"{where}: a row is a mapping from field to value, not {type(row).__name__}"
+                " (for a pandas frame: frame.to_dict('records'))"
+            )
+        try:
+            example = Example(row)
+            examples.append(example if names is None else example.with_inputs(*names))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+    if not examples:
+        raise DataError(empty)
+    return examples
