@@ -200,7 +200,9 @@ def feedback(answer: Iterable[str]) -> str:
     return f"the answer should be {' '.join(answer)}"
 
 
-_GIVES_OBJECT = frozenset({*FAMILIES["pick"], "odd", *FAMILIES["find-kind"], "lookup"})
+_GIVES_OBJECT = frozenset(
+    {*FAMILIES["pick"], *FAMILIES["find-kind"], *FAMILIES["find-value"], *FAMILIES["thing-of-name"], "odd", "lookup"}
+)
 
 
 def fail(r: Random, op: Op, *, part: str = "train", partly: bool = False) -> Failure:
@@ -239,11 +241,10 @@ def is_precise(current: str, op: Op) -> bool:
     return current not in VAGUE and current not in PARTIAL[op.group]
 
 
-def blame(r: Random, should: str, bad: Op | None) -> str:
+def complain(r: Random, should: str, is_now: str | None) -> str:
     """A critique of an instruction: what the answer should be, and what it was where that is known."""
-    if bad is None:
+    if is_now is None:
         return r.choice((f"the answer is wrong ; it should be {should}", f"the answer must be {should}"))
-    is_now = bad.phrase(r)
     return r.choice(
         (
             f"the answer gives {is_now} but it should be {should}",
@@ -251,6 +252,11 @@ def blame(r: Random, should: str, bad: Op | None) -> str:
             f"the answer is {is_now} ; it must be {should}",
         )
     )
+
+
+def blame(r: Random, should: str, bad: Op | None) -> str:
+    """A critique that knows which other operation the answer came from, if any."""
+    return complain(r, should, bad.phrase(r) if bad else None)
 
 
 def one_rule(r: Random, op: LabelMap, pair: tuple[str, str] | None = None) -> str:
@@ -303,6 +309,48 @@ def chain_critique_episode(r: Random, *, part: str = "train") -> Episode:
     return Episode(r.choice(CRITIQUE_WITH_INPUT)).turn(
         failure.render(), [("critique", own.split()), ("input_critique", other.split())]
     )
+
+
+def made_up(r: Random) -> str:
+    """A wording of no operation at all, e.g. "the shade of the dax"; it can only be copied."""
+    nouns = (*words.OBJECTS, *words.LABELS, *words.NAMES, *(word for group in words.TOPICS.values() for word in group))
+    x, y = r.sample(nouns, 2)
+    adjective = r.choice((*words.COLORS, *words.SIZES, *words.POSITIVE, *words.NEGATIVE, "first", "last", "second"))
+    attribute = r.choice(
+        ("kind", "type", "color", "shade", "size", "place", "location", "number", "sum", "name", "topic")
+    )
+    form = r.choice(
+        (
+            "the {a} of the {x}",
+            "the {x} of the {y}",
+            "the {x} in the {y}",
+            "the {j} {x} of the list",
+            "the {x} of the text",
+            "the {x} in the list",
+            "the {a} of what the {x} has",
+            "the {a} of the {j} {x}",
+            "what the {x} has",
+            "how many {x} things there are",
+            "if the {x} is {j} or {y}",
+        )
+    )
+    return form.format(a=attribute, j=adjective, x=x, y=y)
+
+
+def copy_episode(r: Random) -> Episode:
+    """Improving towards a made-up wording: the words of most critiques, whatever they mean."""
+    n = r.randint(1, 6)
+    wrong = r.randint(0, int(0.4 * n))
+    target, *noise = [made_up(r) for _ in range(1 + wrong)]
+    now = r.choice((made_up(r), None))
+    current = r.choice(VAGUE) if now is None or r.random() < 0.6 else f"{r.choice(VERBS)} {now}"
+    critiques = [complain(r, target, now) for _ in range(n - wrong)] + [complain(r, other, now) for other in noise]
+    r.shuffle(critiques)
+    user = ["[[instruction]]", *current.split()]
+    for text in critiques:
+        user += ["[[critique]]", *text.split()]
+    sentence = f"{r.choice(VERBS)} {target} {r.choice(TAILS)}".strip()
+    return Episode(r.choice(IMPROVE)).turn(user, [("instruction", sentence.split())])
 
 
 def improve_episode(r: Random, op: Op, count: int | None = None) -> Episode:
@@ -364,6 +412,7 @@ WEIGHTS = {
     "pick-name": 0.8,
     "attr-of-pick": 3.5,
     "find-kind": 2.0,
+    "find-value": 2.0,
     "attr-of-kind": 2.0,
     "count-kind": 2.0,
     "count-color": 1.5,
@@ -375,6 +424,8 @@ WEIGHTS = {
     "range": 1.2,
     "count-even": 1.0,
     "attr-lookup": 1.8,
+    "thing-of-name": 0.8,
+    "attr-of-name": 1.5,
 }
 """How often each family is drawn in the mixture."""
 
@@ -390,9 +441,11 @@ def draw_op(r: Random, *, meta: bool) -> Op:
 
 def meta_episode(r: Random) -> Episode:
     """One critique, improvement or induction."""
-    kind = r.choices(("critique", "chain", "improve", "induct"), (10, 4, 7, 9))[0]
+    kind = r.choices(("critique", "chain", "improve", "copy", "induct"), (11, 4, 6, 3, 9))[0]
     if kind == "chain":
         return chain_critique_episode(r)
+    if kind == "copy":
+        return copy_episode(r)
     op = make_map(r) if r.random() < 0.1 else draw_op(r, meta=True)
     if kind == "critique":
         return critique_episode(r, op)
@@ -400,7 +453,7 @@ def meta_episode(r: Random) -> Episode:
 
 
 def mixture_episode(r: Random, progress: float = 1.0) -> Episode:
-    """Word maps 7 %, class maps 12 %, meta-tasks 31 %, tasks 50 %.
+    """Word maps 5 %, class maps 12 %, meta-tasks 34 %, tasks 49 %.
 
     Args:
         r: Source of randomness.
@@ -408,11 +461,11 @@ def mixture_episode(r: Random, progress: float = 1.0) -> Episode:
     """
     early = progress < 0.15
     x = r.random()
-    if x < 0.07:
+    if x < 0.05:
         return word_map_episode(r)
-    if x < 0.19:
+    if x < 0.17:
         return class_map_episode(r)
-    if x < (0.34 if early else 0.50):
+    if x < (0.35 if early else 0.51):
         return meta_episode(r)
     op = draw_op(r, meta=False)
     level = r.choices(("precise", "partial", "vague"), (55, 10, 35) if early else (42, 8, 50))[0]

@@ -119,13 +119,14 @@ def _number_text(r: Random) -> Fields:
     return {"text": [r.choice(DIGITS) for _ in range(r.randint(3, 7))]}
 
 
-def _one_of_kind_text(kind: str) -> Callable[[Random], Fields]:
-    others = [word for word in OBJECTS if ATTR[word]["kind"] != kind]
+def _one_text(attribute: str, value: str) -> Callable[[Random], Fields]:
+    members = [word for word in OBJECTS if ATTR[word][attribute] == value]
+    others = [word for word in OBJECTS if ATTR[word][attribute] != value]
 
     def draw(r: Random) -> Fields:
         n = r.randint(2, 6)
         words = r.sample(others, n)
-        words.insert(r.randint(0, n), r.choice(OF_KIND[kind]))
+        words.insert(r.randint(0, n), r.choice(members))
         return {"text": words}
 
     return draw
@@ -197,8 +198,8 @@ def _owned(f: Fields) -> str:
     return f["text"][f["text"].index(f["question"][0]) + 1]
 
 
-def _of_kind(f: Fields, kind: str) -> str:
-    return next(word for word in f["text"] if ATTR[word]["kind"] == kind)
+def _the_one(f: Fields, attribute: str, value: str) -> str:
+    return next(word for word in f["text"] if ATTR[word][attribute] == value)
 
 
 def _odd(f: Fields) -> Solution:
@@ -273,15 +274,16 @@ def _add_attribute_of_pick(a: str, p: str) -> None:
     )
 
 
-def _add_find(k: str) -> None:
+def _add_find(family: str, attribute: str, v: str) -> None:
+    nouns = (v, f"{v} thing") if attribute == "kind" else (f"{v} thing",)
     _add(
-        f"find-{k}",
-        "find-kind",
+        f"find-{v}",
+        family,
         "list",
         "pick",
-        _one_of_kind_text(k),
-        lambda f: (f"look for the {k}", _of_kind(f, k)),
-        lambda r: f"the {k} {r.choice(_WHERE)}",
+        _one_text(attribute, v),
+        lambda f: (f"look for the {v}", _the_one(f, attribute, v)),
+        lambda r: f"the {r.choice(nouns)} {r.choice(_WHERE)}",
         neutral=False,
     )
 
@@ -292,8 +294,8 @@ def _add_attribute_of_kind(a: str, k: str) -> None:
         "attr-of-kind",
         "list",
         "two",
-        _one_of_kind_text(k),
-        lambda f: (f"the {k} is {_of_kind(f, k)}", ATTR[_of_kind(f, k)][a]),
+        _one_text("kind", k),
+        lambda f: (f"the {k} is {_the_one(f, 'kind', k)}", ATTR[_the_one(f, "kind", k)][a]),
         lambda r: f"the {r.choice(ATTRIBUTE_WORDS[a])} of the {k}",
         hops=2,
         neutral=False,
@@ -347,7 +349,7 @@ def _add_list_ops() -> None:
         ("the number of words", "how many words there are", "the number of items", "the length of the list"),
     )
     for k in KINDS:
-        _add_find(k)
+        _add_find("find-kind", "kind", k)
         for a in ATTRIBUTES[1:]:
             _add_attribute_of_kind(a, k)
         _add_count(
@@ -357,6 +359,9 @@ def _add_list_ops() -> None:
             f"the {PLURAL[k]}",
             (f"how many {PLURAL[k]} there are", f"the number of {PLURAL[k]}"),
         )
+    for attribute in ("color", "size", "place"):
+        for value in sorted({ATTR[word][attribute] for word in OBJECTS}):
+            _add_find("find-value", attribute, value)
     for c in COLORS:
         _add_count(
             "count-color",
@@ -509,6 +514,36 @@ def _add_name(p: str) -> None:
     )
 
 
+def _add_thing_of(p: str) -> None:
+    def thing(f: Fields) -> str:
+        return f["text"][1 if p == "first" else -1]
+
+    _add(
+        f"{p}-thing",
+        "thing-of-name",
+        "pair",
+        "look",
+        _pair_text,
+        lambda f: (f"the {p} person is needed", thing(f)),
+        (f"what the {p} person has", f"the thing that the {p} person has", f"the thing of the {p} owner"),
+    )
+    for a in ATTRIBUTES:
+        _add_attribute_of_thing(a, p, thing)
+
+
+def _add_attribute_of_thing(a: str, p: str, thing: Callable[[Fields], str]) -> None:
+    _add(
+        f"{a}-of-{p}-thing",
+        "attr-of-name",
+        "pair",
+        "look",
+        _pair_text,
+        lambda f: (f"the {p} person has {thing(f)}", ATTR[thing(f)][a]),
+        lambda r: f"the {r.choice(ATTRIBUTE_WORDS[a])} of what the {p} {r.choice(('person', 'owner'))} has",
+        hops=2,
+    )
+
+
 def _add_other_ops() -> None:
     for a in ATTRIBUTES:
         _add_attribute(a)
@@ -523,6 +558,7 @@ def _add_other_ops() -> None:
     )
     for p in ("first", "last"):
         _add_name(p)
+        _add_thing_of(p)
     _add(
         "count-names",
         "count",
