@@ -1,0 +1,336 @@
+"""Which call fed which: worked out from what a tape holds, when somebody asks.
+
+*exact* edges come from the same object, or a `Text` derived from it. *content* edges are found by what a text says
+(`_content`). A call that nothing uses gets one more: *control* if the program's code read its fields, else *order*,
+to the first later call with an input that nothing explains, else to the output. Inputs of the forward and constants
+of its code are explained.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from promptgrad.autograd._content import Explained, Index, spans, words
+from promptgrad.autograd._loss import Loss
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node
+from promptgrad.autograd._tape import Tape
+from promptgrad.autograd._text import Text
+from promptgrad.autograd._values import leaves
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward returned, as the target of edges."""
+
+    tape: Tape | None = None
+
+    def __repr__(self) -> str:
+        return "<Output>"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """From what produced a value to what used it.
+
+    Attributes:
+        source: What produced it.
+        target: The call, join or output that used it.
+        field: The input field of the target; None for outputs and joins.
+        kind: "exact", "content", "control" or "order".
+        ambiguous: Whether another producer would have explained a content edge as well.
+    """
+
+    source: GradFn
+    target: "GradFn | Output"
+    field: str | None
+    kind: str
+    ambiguous: bool = False
+
+    def __repr__(self) -> str:
+        field = f".{self.field}" if self.field else ""
+        return f"<{self.kind} {self.source!r} -> {self.target!r}{field}{' (ambiguous)' if self.ambiguous else ''}>"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The vertices and edges of one or more forwards, for inspection."""
+
+    nodes: tuple[GradFn, ...]
+    edges: tuple[Edge, ...]
+
+
+def edges(tape: Tape) -> tuple[Edge, ...]:
+    """The edges into the calls of a tape and into its output, in the order of their targets.
+
+    Cost: no LM call; linear in the words recorded. Computed once for each finished tape.
+    """
+    if tape._edges is not None:
+        return tape._edges
+    found = tuple(_Search(tape).run()) if not tape.freed else ()
+    if tape.finished:
+        tape._edges = found
+    return found
+
+
+def graph(of: Any) -> Graph:
+    """All vertices and edges from which a `Loss`, a finished `Tape`, an output or a `Text` can be reached.
+
+    What backward has freed has no edges any more.
+    """
+    from promptgrad.autograd._walk import Walk
+
+    walk = Walk()
+    if isinstance(of, Loss):
+        for row in of.rows:
+            walk.add_output(row.tape, row.output)
+    elif isinstance(of, Tape):
+        walk.add_output(of, of.output)
+    else:
+        walk.add_output(None, of)
+    return Graph(tuple(walk.vertices()), tuple(walk.edges()))
+
+
+def origin(value: Any) -> GradFn | None:
+    """What produced a value, if the value knows: a `Text`, or a record with a `_node`."""
+    if isinstance(value, Text):
+        return value.grad_fn
+    node = getattr(value, "_node", None)
+    return node if isinstance(node, GradFn) else None
+
+
+def exact_sources(value: Any) -> Iterator[GradFn]:
+    """What produced the parts of a value, as far as they know, in order and once each."""
+    seen: dict[GradFn, None] = {}
+    for part, _ in leaves(value):
+        fn = origin(part)
+        if fn is not None and fn not in seen:
+            seen[fn] = None
+            yield fn
+
+
+def joined_sources(fn: GradFn) -> Iterator[GradFn]:
+    """The vertex itself or, for a join, all that it joins, however deep."""
+    stack, seen = [fn], {fn: None}
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Join):
+            for source in reversed(top.sources):
+                if source not in seen:
+                    seen[source] = None
+                    stack.append(source)
+        else:
+            yield top
+
+
+_BY_VALUE = (str, int, float, bool, type(None), bytes, complex)
+_PLAIN_NUMBERS = (int, float)
+
+
+class _Search:
+    """One pass over a tape, in time: what has finished is indexed, what starts is explained by it."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.index: Index[GradFn] = Index()
+        self.objects: dict[int, tuple[Any, GradFn]] = {}
+        self.used: dict[GradFn, None] = {}
+        self.unexplained: list[tuple[int, Node, str]] = []
+        self.explained = Explained(_known_texts(tape))
+        self.telling: dict[GradFn, set[tuple[str, ...]]] = {}
+
+    def run(self) -> list[Edge]:
+        nodes = self.tape.nodes
+        events: list[tuple[int, int, GradFn]] = [(node.started, 1, node) for node in nodes]
+        producers: list[GradFn] = [*(node for node in nodes if node.error is None), *self.tape.leaves]
+        events += [(fn.finished, 0, fn) for fn in producers]
+        events.sort(key=lambda event: event[:2])
+        into: dict[GradFn, list[Edge]] = {}
+        for _, starts, fn in events:
+            if not starts:
+                self.produced(fn)
+            elif isinstance(fn, Node):
+                into[fn] = self.consumed(fn)
+        output = Output(self.tape)
+        into_output = list(self.explain(self.tape.output, output, None, 1 << 63))
+        for edge in self.leftovers(producers, output):
+            if isinstance(edge.target, Node):
+                into[edge.target].append(edge)
+            else:
+                into_output.append(edge)
+        return [edge for node in nodes for edge in into[node]] + into_output
+
+    def produced(self, fn: GradFn) -> None:
+        if isinstance(fn, AccumulateGrad):
+            self.index.add(fn, str(fn.value))
+            return
+        if not isinstance(fn, Node):
+            return
+        for field, value in fn.outputs.items():
+            for part, is_leaf in leaves(value):
+                if isinstance(part, str):
+                    self.index.add(fn, part)
+                elif isinstance(part, _BY_VALUE):
+                    if isinstance(part, _PLAIN_NUMBERS) and not isinstance(part, bool) and field in fn.touched:
+                        self.index.add(fn, str(part))
+                elif not (is_leaf and _shared(part)):
+                    self.objects[id(part)] = (part, fn)
+
+    def consumed(self, node: Node) -> list[Edge]:
+        found: list[Edge] = []
+        for field, value in node.inputs.items():
+            raw = node._raw.get(field, value)
+            known = self.objects.get(id(raw))
+            if known is not None and known[0] is raw and not isinstance(raw, _BY_VALUE):
+                self.use(known[1])
+                found.append(Edge(known[1], node, field, "exact"))
+            else:
+                found += self.explain(value, node, field, node.started)
+        return found
+
+    def explain(self, value: Any, target: Node | Output, field: str | None, before: int) -> Iterator[Edge]:
+        """The edges of one input: exact ones first, then those by content."""
+        exact: dict[GradFn, None] = {}
+        content: dict[GradFn, bool] = {}
+        unexplained = False
+        for part, is_leaf in leaves(value):
+            fn = origin(part)
+            if fn is None and not isinstance(part, _BY_VALUE):
+                known = self.objects.get(id(part))
+                fn = known[1] if known is not None and known[0] is part else None
+            if fn is not None and fn.finished < before:
+                exact[fn] = None
+                if isinstance(part, Text):
+                    content.update(self.beside(part, fn))
+            elif isinstance(part, str):
+                matches, clear = self.search(part)
+                for producer, ambiguous in matches.items():
+                    content[producer] = content.get(producer, True) and ambiguous
+                unexplained |= not clear
+            elif isinstance(part, _BY_VALUE):
+                if isinstance(part, _PLAIN_NUMBERS) and not isinstance(part, bool):
+                    found = words(str(part))
+                    match = None if self.explained.covers(found) else self.index.whole(found)
+                    if match is not None:
+                        content[match.producer] = True
+            elif is_leaf:
+                unexplained = True
+        for fn in exact:
+            self.use(fn)
+            yield Edge(fn, target, field, "exact")
+        for fn, ambiguous in content.items():
+            if fn not in exact:
+                self.use(fn)
+                yield Edge(fn, target, field, "content", ambiguous)
+        if unexplained and isinstance(target, Node):
+            self.unexplained.append((target.started, target, field or ""))
+
+    def search(self, text: str) -> tuple[dict[GradFn, bool], bool]:
+        """Who is recognised in a text without provenance, and whether that or the program's inputs explain it."""
+        found = words(text)
+        if self.explained.covers(found):
+            return {}, True
+        rest = self.explained.mask(found)
+        matches = self.index.find(rest)
+        return matches, bool(matches) or self.explained.knows(rest)
+
+    def beside(self, text: Text, fn: GradFn) -> dict[GradFn, bool]:
+        """Who else is recognised in a text whose provenance is known: a plain string may have been added to it."""
+        matches: dict[GradFn, bool] = {}
+        sources: dict[GradFn, None] = {}
+        for span in spans(self.explained.mask(words(text))):
+            match = self.index.span(span)
+            if match is None:
+                continue
+            sources = sources or dict.fromkeys(joined_sources(fn))
+            if match.producer not in sources and not any(span in self.said(source) for source in sources):
+                matches[match.producer] = matches.get(match.producer, True) and match.ambiguous
+        return matches
+
+    def said(self, fn: GradFn) -> set[tuple[str, ...]]:
+        """Every three words in a row of what a producer said."""
+        said = self.telling.get(fn)
+        if said is None:
+            said = self.telling[fn] = {span for text in _texts(fn) for span in spans(words(text))}
+        return said
+
+    def use(self, fn: GradFn) -> None:
+        """Mark a producer, and all that it joins, as used."""
+        stack = [fn]
+        while stack:
+            top = stack.pop()
+            if top not in self.used:
+                self.used[top] = None
+                if isinstance(top, Join):
+                    stack.extend(top.sources)
+
+    def leftovers(self, producers: list[GradFn], output: Output) -> Iterator[Edge]:
+        """One edge for each producer that nothing uses."""
+        used = {id(fn.parameter) for fn in self.used if isinstance(fn, AccumulateGrad)}
+        starts = [started for started, _, _ in self.unexplained]
+        for fn in sorted(producers, key=lambda fn: fn.finished):
+            if fn in self.used or (isinstance(fn, AccumulateGrad) and id(fn.parameter) in used):
+                continue
+            read = isinstance(fn, AccumulateGrad) or (isinstance(fn, Node) and bool(fn.touched))
+            place = bisect_right(starts, fn.finished)
+            kind = "control" if read else "order"
+            if place < len(starts):
+                _, target, field = self.unexplained[place]
+                yield Edge(fn, target, field, kind)
+            else:
+                yield Edge(fn, output, None, kind)
+
+
+def _texts(fn: GradFn) -> Iterator[str]:
+    if isinstance(fn, AccumulateGrad):
+        yield str(fn.value)
+    elif isinstance(fn, Node):
+        for part, _ in leaves(list(fn.outputs.values())):
+            if isinstance(part, str):
+                yield part
+
+
+def _shared(part: Any) -> bool:
+    """Whether an object is one that everybody gets: an enum member, a class, a function, an empty tuple."""
+    return callable(part) or hasattr(type(part), "__members__") or (type(part) is tuple and not part)
+
+
+def _known_texts(tape: Tape) -> Iterator[str]:
+    for part, _ in leaves(list(tape.inputs.values())):
+        if isinstance(part, str) and origin(part) is None:
+            yield part
+        elif isinstance(part, _PLAIN_NUMBERS):
+            yield str(part)
+    if tape.program is not None:
+        yield from _constants(tape.program)
+
+
+_code_texts: dict[type, tuple[str, ...]] = {}
+
+
+def _constants(program: Any) -> Iterator[str]:
+    """Strings and numbers in the code of the program's modules, and in their plain attributes."""
+    for module in program.modules():
+        for value in vars(module).values():
+            if type(value) in (str, int, float):
+                yield str(value)
+        for kind in type(module).__mro__:
+            if kind.__module__.startswith("promptgrad."):
+                continue
+            texts = _code_texts.get(kind)
+            if texts is None:
+                codes = [fn.__code__ for fn in vars(kind).values() if hasattr(fn, "__code__")]
+                texts = _code_texts[kind] = tuple(_strings(codes))
+            yield from texts
+
+
+def _strings(codes: list[CodeType]) -> Iterator[str]:
+    while codes:
+        code = codes.pop()
+        for constant in code.co_consts:
+            for item in constant if isinstance(constant, (tuple, frozenset)) else (constant,):
+                if type(item) in (str, int, float):
+                    yield str(item)
+                elif isinstance(item, CodeType):
+                    codes.append(item)

@@ -1,0 +1,454 @@
+"""The backward pass.
+
+The walk over the graph is plain Python and takes no LM call. It leaves, for each failed sample, the calls that read a
+wanted text parameter, or through which one can be reached. These get one critic call each, as soon as all calls that
+used their outputs have had theirs; samples and branches run side by side. Results are merged in the order of the
+batch, then of the calls, so that the same answers give the same gradient at any speed.
+"""
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
+from promptgrad.autograd._edges import Edge
+from promptgrad.autograd._gradient import Critique, Gradient, Trace
+from promptgrad.autograd._loss import LossRow
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Node
+from promptgrad.autograd._parameter import Parameter
+from promptgrad.autograd._tape import Tape
+from promptgrad.autograd._walk import Walk
+from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError
+
+_TEXTS = ("instruction", "description")
+_FRAMES = 4  # of a traceback, the innermost
+
+Terms = Sequence[tuple[float, Sequence[LossRow], "Critic | None"]]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A call that got no critique although it was due one, and why."""
+
+    example_id: str
+    path: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class BackwardReport:
+    """What a backward pass did.
+
+    Attributes:
+        rows: Samples in the loss.
+        failed: Samples below the best score, error rows among them.
+        calls: Critic calls.
+        skipped: Calls that got no critique although they were due one.
+        reached: Names of the parameters whose gradient grew.
+        unreached: Names of the wanted parameters that were read in a failed sample and got nothing.
+        seconds: Wall time.
+    """
+
+    rows: int
+    failed: int
+    calls: int
+    skipped: tuple[Skipped, ...]
+    reached: tuple[str, ...]
+    unreached: tuple[str, ...]
+    seconds: float
+
+    def __repr__(self) -> str:
+        head = f"{self.failed} of {self.rows} failed"
+        if not self.failed and not self.calls:
+            got = f", traces for {', '.join(self.reached)}" if self.reached else ""
+            return f"BackwardReport({head}, nothing to do{got})"
+        parts = [head, f"{self.calls} critic calls", f"reached: {', '.join(self.reached) or 'nothing'}"]
+        if self.unreached:
+            parts.append(f"unreached: {', '.join(self.unreached)}")
+        if self.skipped:
+            first = self.skipped[0]
+            parts.append(f"{len(self.skipped)} skipped (first: {first.path}[{first.index}]: {first.reason})")
+        return f"BackwardReport({'; '.join(parts)}; {self.seconds:.2f} s)"
+
+
+class Wanted:
+    """Which parameters shall get a gradient."""
+
+    def __init__(self, inputs: Iterable[Parameter] | None) -> None:
+        self._only = None if inputs is None else dict.fromkeys(inputs)
+
+    def __call__(self, parameter: Parameter) -> bool:
+        return parameter.requires_grad and (self._only is None or parameter in self._only)
+
+
+@dataclass(frozen=True)
+class _Blame:
+    """A piece of feedback under way, with the call that it was said about."""
+
+    text: str
+    path: str = ""
+    index: int = 0
+    evidence: Mapping[str, Any] | None = None
+
+
+class _RowPass:
+    """The backward pass of one failed sample."""
+
+    def __init__(self, row: LossRow, critic: Critic | None, wanted: Wanted) -> None:
+        self.row = row
+        self.critic = critic
+        self.wanted = wanted
+        self.example_id = example_id(row.example)
+        self.verdict = "wrong" if row.error is None else "error"
+        self.calls = 0
+        self.skipped: list[Skipped] = []
+        self.found: list[tuple[tuple[int, int], Parameter, Critique]] = []
+        self.feedback: dict[GradFn, list[tuple[int, _Blame]]] = {}
+        self.pending: dict[GradFn, int] = {}
+        self.into: dict[GradFn, list[Edge]] = {}
+        self.ready: dict[GradFn, aio.Signal[None]] = {}
+        self.targets: dict[GradFn, tuple[Target, ...]] = {}
+        self.walk = Walk()
+        self.seeds = self._seed()
+        self._prune()
+
+    def _seed(self) -> list[GradFn]:
+        """Give the loss's feedback to what it is about, and say where to begin."""
+        row = self.row
+        broken = _broken_node(row)
+        if broken is not None and _is_outage(broken.error):
+            self.skipped.append(Skipped(self.example_id, broken.path, broken.index, f"no answer: {broken.error!r}"))
+            return []
+        blame = _Blame(row.feedback or _default_feedback(row))
+        if broken is not None:
+            self.feedback[broken] = [(0, blame)]
+            return [broken]
+        sources = dict.fromkeys(edge.source for edge in self.walk.into_output(row.tape, row.output))
+        for source in sources:
+            self.feedback[source] = [(1 << 63, blame)]
+        return list(sources)
+
+    def _prune(self) -> None:
+        """Keep the vertices from which a wanted text parameter can be reached, and count the users of each."""
+        self.walk.add(self.seeds)
+        needed: dict[GradFn, None] = {}
+        order = self.walk.vertices()
+        for fn in order:
+            edges = [edge for edge in self.walk.into(fn) if edge.source in needed]
+            own = self._own_targets(fn)
+            if edges or own or (isinstance(fn, AccumulateGrad) and self.wanted(fn.parameter)):
+                needed[fn] = None
+                self.into[fn] = edges
+                if isinstance(fn, Node) and fn.kind != "function":
+                    self.targets[fn] = own + _input_targets(fn, edges, own)
+                    self.ready[fn] = aio.Signal()
+        for fn in needed:
+            self.pending.setdefault(fn, 0)
+            for source in dict.fromkeys(edge.source for edge in self.into[fn]):
+                self.pending[source] = self.pending.get(source, 0) + 1
+        self.order = [fn for fn in order if fn in needed]
+
+    def _own_targets(self, fn: GradFn) -> tuple[Target, ...]:
+        if not isinstance(fn, Node):
+            return ()
+        found: dict[str, Target] = {}
+        for read in fn.reads:
+            parameter = read.parameter
+            if parameter.kind in _TEXTS and self.wanted(parameter):
+                name = read.name or parameter.name.rpartition(".")[2] or parameter.kind
+                if name in found and found[name].parameter is not parameter:
+                    name = parameter.name or f"{name}_{len(found)}"
+                found.setdefault(name, Target(name, parameter.kind, read.value, parameter))
+        return tuple(found.values())
+
+    @property
+    def failures(self) -> list[GradFn]:
+        """The calls that may need the critic, the last ones first."""
+        return [fn for fn in reversed(self.order) if fn in self.ready]
+
+    def begin(self) -> None:
+        """Let go of everything that nothing precedes."""
+        self._settle([fn for fn in reversed(self.order) if not self.pending[fn]])
+
+    def _settle(self, free: Iterable[GradFn]) -> None:
+        """Pass blame through vertices that need no critic, as far as it goes, and wake the calls that are due."""
+        queue = deque(free)
+        while queue:
+            fn = queue.popleft()
+            signal = self.ready.get(fn)
+            if signal is not None:
+                signal.set(None)
+                continue
+            blames = self.blames(fn)
+            if isinstance(fn, AccumulateGrad):
+                self._accumulate(fn, blames)
+            queue.extend(self._release(fn, dict.fromkeys(self.into[fn], blames)))
+
+    def _release(self, fn: GradFn, share: Mapping[Edge, Sequence[_Blame]]) -> list[GradFn]:
+        """Hand the blame of a vertex on to its sources; returns those that now have all of theirs."""
+        place = fn.finished
+        free = []
+        for edge in self.into[fn]:
+            for blame in share.get(edge, ()):
+                self.feedback.setdefault(edge.source, []).append((place, blame))
+        for source in dict.fromkeys(edge.source for edge in self.into[fn]):
+            self.pending[source] -= 1
+            if not self.pending[source]:
+                free.append(source)
+        return free
+
+    def blames(self, fn: GradFn) -> list[_Blame]:
+        """What was said of a vertex, in the order of those who said it, each thing once."""
+        said = sorted(self.feedback.get(fn, ()), key=lambda item: item[0])
+        return list({blame.text: blame for _, blame in reversed(said)}.values())[::-1]
+
+    def _accumulate(self, fn: AccumulateGrad, blames: Sequence[_Blame]) -> None:
+        name = fn.parameter.name.rpartition(".")[2] or fn.parameter.kind
+        for number, blame in enumerate(blames):
+            critique = Critique(
+                self.example_id, blame.path, blame.index, name, blame.text, blame.evidence or {}, verdict=self.verdict
+            )
+            self.found.append(((fn.finished, number), fn.parameter, critique))
+
+    async def judge(self, fn: GradFn) -> None:
+        """Wait for a call's turn, have its blame divided, and hand it on."""
+        await self.ready[fn]
+        share: dict[Edge, list[_Blame]] = {}
+        blames = self.blames(fn)
+        if blames and isinstance(fn, Node):
+            try:
+                answer = await self._ask(fn, tuple(blame.text for blame in blames))
+            except Exception as error:  # noqa: BLE001 - kept in the report; the other calls go on
+                self.skipped.append(Skipped(self.example_id, fn.path, fn.index, f"the critic failed: {error!r}"))
+            else:
+                evidence = {
+                    "inputs": fn.inputs,
+                    "outputs": fn.outputs,
+                    "feedback": tuple(blame.text for blame in blames),
+                }
+                share = self._divide(fn, answer, evidence)
+        self._settle(self._release(fn, share))
+
+    async def _ask(self, node: Node, feedback: tuple[str, ...]) -> Mapping[str, str]:
+        if self.critic is None:
+            raise GraphError(NO_CRITIC)
+        self.calls += 1
+        answer = await self.critic.critique(NodeFailure(node, self.row.example, feedback, self.targets[node]))
+        if not isinstance(answer, Mapping):
+            raise TypeError(f"a critic answers with a mapping from target to text, not {answer!r}")
+        return answer
+
+    def _divide(self, node: Node, answer: Mapping[str, str], evidence: Mapping[str, Any]) -> dict[Edge, list[_Blame]]:
+        share: dict[Edge, list[_Blame]] = {}
+        for number, target in enumerate(self.targets[node]):
+            text = _blame_text(answer.get(target.name))
+            if not text:
+                continue
+            if target.parameter is not None:
+                critique = Critique(
+                    self.example_id, node.path, node.index, target.name, text, evidence, verdict=self.verdict
+                )
+                self.found.append(((node.started, number), target.parameter, critique))
+            else:
+                for edge in self.into[node]:
+                    if edge.field == _field_of(target):
+                        share[edge] = [_Blame(text, node.path, node.index, evidence)]
+        return share
+
+
+NO_CRITIC = (
+    "backward() met a failed sample and has nobody to ask who is to blame: "
+    "pass backward(critic=...), or give one to the criterion, as in nn.MetricLoss(metric, critic='openai/gpt-4o')"
+)
+
+
+class Backward:
+    """One backward pass over the rows of a loss: the walk when it is made, the LM calls in `run`."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        critic: Critic | None,
+        inputs: Iterable[Parameter] | None,
+        *,
+        retain_graph: bool,
+        weights: bool | None,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.wanted = Wanted(inputs)
+        self.retain_graph = retain_graph
+        self.weights = weights
+        self.terms = terms
+        self.rows = [row for _, rows, _ in terms for row in rows]
+        self._check()
+        self.passes: dict[int, _RowPass] = {}
+        number = 0
+        for _, rows, own in terms:
+            for row in rows:
+                if row.failed:
+                    self.passes[number] = _RowPass(row, critic or own, self.wanted)
+                number += 1
+        if any(one.critic is None and one.failures for one in self.passes.values()):
+            raise GraphError(NO_CRITIC)
+        self.traced = self._traced_weights()
+
+    def _check(self) -> None:
+        for row in self.rows:
+            if row.tape is not None and row.tape.freed:
+                raise GraphError(
+                    "backward() was called a second time on the same forwards, and the first freed what they recorded: "
+                    "write backward(retain_graph=True) the first time, or run the forwards again"
+                )
+        if self.rows and all(row.tape is None and not Walk().into_output(None, row.output) for row in self.rows):
+            raise GraphError(
+                "nothing was recorded in the forwards of this loss: they ran under no_grad() or inference_mode(), "
+                "or no parameter of the program has requires_grad=True"
+            )
+
+    @property
+    def suspends(self) -> bool:
+        """Whether `run` has anything to wait for."""
+        return bool(self.traced) or any(one.failures for one in self.passes.values())
+
+    async def run(self) -> BackwardReport:
+        """Ask the critics, then add what they say, and the traces, to the parameters' gradients."""
+        judges = []
+        for one in self.passes.values():
+            one.begin()
+            judges += [(one, fn) for fn in one.failures]
+        await aio.gather([lambda one=one, fn=fn: one.judge(fn) for one, fn in judges])  # type: ignore[misc]
+        for trace, advantage in self.traced:
+            await aio.in_thread(trace.backward, advantage)
+        report = self._accumulate()
+        if not self.retain_graph:
+            for row in self.rows:
+                if row.tape is not None:
+                    row.tape.free()
+        return report
+
+    def _accumulate(self) -> BackwardReport:
+        shares: dict[Parameter, list[Critique | Trace]] = {}
+        wanted: dict[Parameter, str] = {}
+        for number, row in enumerate(self.rows):
+            one = self.passes.get(number)
+            if one is not None:
+                for _, parameter, critique in sorted(one.found, key=lambda item: item[0]):
+                    shares.setdefault(parameter, []).append(critique)
+            for node in () if row.tape is None else row.tape.nodes:
+                for read in node.reads:
+                    if self.wanted(read.parameter):
+                        if one is not None:
+                            wanted.setdefault(read.parameter, read.parameter.name or f"{node.path}.{read.name}")
+                        if read.parameter.kind == "demos" and row.error is None and node.error is None:
+                            trace = Trace(
+                                example_id(row.example), node.path, node.index, node.inputs, node.outputs, row.score
+                            )
+                            shares.setdefault(read.parameter, []).append(trace)
+        for parameter, records in shares.items():  # the only place where gradients grow
+            parameter.grad = (parameter.grad or Gradient()) + Gradient(records)
+            wanted.setdefault(parameter, parameter.name or parameter.kind)
+        passes = self.passes.values()
+        return BackwardReport(
+            rows=len(self.rows),
+            failed=len(self.passes),
+            calls=sum(one.calls for one in passes),
+            skipped=tuple(skip for one in passes for skip in sorted(one.skipped, key=lambda s: (s.path, s.index))),
+            reached=tuple(name for parameter, name in wanted.items() if parameter in shares),
+            unreached=tuple(name for parameter, name in wanted.items() if parameter not in shares),
+            seconds=time.perf_counter() - self.began,
+        )
+
+    def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
+        """The local models' samples with their advantages: score minus the mean over the example's rollouts."""
+        if self.weights is False:
+            return []
+        traced = []
+        for scale, rows, _ in self.terms:
+            groups: dict[Any, list[float]] = {}
+            for row in rows:
+                if row.error is None:
+                    groups.setdefault(_group(row), []).append(row.score)
+            for row in rows:
+                if row.error is not None or row.tape is None:
+                    continue
+                scores = groups[_group(row)]
+                advantage = scale * (row.score - sum(scores) / len(scores))
+                if advantage:
+                    traced += [
+                        (trace, advantage)
+                        for node in row.tape.nodes
+                        for trace in node.weight_traces
+                        if self.weights or trace.requires_grad
+                    ]
+        return traced
+
+
+def example_id(example: Any) -> str:
+    """How an example is called in gradients and reports; empty when there is none."""
+    identity = getattr(example, "id", None)
+    return "" if identity is None else str(identity)
+
+
+def _group(row: LossRow) -> Any:
+    return example_id(row.example) or id(row.example)
+
+
+def _blame_text(answer: Any) -> str:
+    text = "" if answer is None else str(answer).strip()
+    return "" if text.casefold().rstrip(".!") == RIGHT else text
+
+
+def _input_targets(node: Node, edges: Sequence[Edge], own: Sequence[Target]) -> tuple[Target, ...]:
+    taken = {target.name for target in own}
+    fields = dict.fromkeys(edge.field or "" for edge in edges)
+    return tuple(
+        Target(f"input.{field}" if field in taken else field, "input", node.inputs.get(field)) for field in fields
+    )
+
+
+def _field_of(target: Target) -> str:
+    return target.name.removeprefix("input.")
+
+
+def _broken_node(row: LossRow) -> Node | None:
+    """The call whose failure ended the forward."""
+    if row.error is None or row.tape is None:
+        return None
+    causes: list[BaseException] = []
+    error: BaseException | None = row.error
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    for node in reversed(row.tape.nodes):
+        if any(node.error is cause for cause in causes):
+            return node
+    return None
+
+
+def _is_outage(error: BaseException | None) -> bool:
+    """Whether no wording of a prompt could have avoided this."""
+    return isinstance(error, (LMError, BudgetExceeded)) and not isinstance(error, ContextWindowError)
+
+
+def _default_feedback(row: LossRow) -> str:
+    if row.error is not None:
+        lines = traceback.format_exception(type(row.error), row.error, row.error.__traceback__, limit=-_FRAMES)
+        return "the call failed:\n" + "".join(lines).strip()
+    labels = _labels(row.example, row.tape)
+    if labels:
+        return "; ".join(f"the {name} should be {value}" for name, value in labels.items())
+    return f"the output scores {row.score:g} of {row.best:g}"
+
+
+def _labels(example: Any, tape: Tape | None) -> dict[str, Any]:
+    if getattr(example, "input_keys", None) is not None:
+        return dict(example.labels())
+    if not hasattr(example, "keys"):
+        return {}
+    inputs = {} if tape is None else tape.inputs
+    return {name: example[name] for name in example.keys() if name not in inputs}  # noqa: SIM118 - not a mapping

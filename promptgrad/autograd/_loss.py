@@ -1,0 +1,175 @@
+"""`Loss`: what a criterion makes of a batch; its `backward` fills the parameters' gradients."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from promptgrad import aio
+from promptgrad.errors import AsyncUsageError
+
+if TYPE_CHECKING:
+    from promptgrad.autograd._critic import Critic
+    from promptgrad.autograd._engine import BackwardReport
+    from promptgrad.autograd._parameter import Parameter
+    from promptgrad.autograd._tape import Tape
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """One sample of a batch, as the criterion judged it.
+
+    Attributes:
+        example: The example.
+        output: What the forward returned.
+        score: The metric's score, in [0, best]; of no meaning in an error row.
+        best: The best score that there is.
+        feedback: What the metric says is wrong; may be empty.
+        tape: The record of the forward; None when it was not recorded.
+        error: Why the forward or the metric failed; None when it did not.
+        replicate: Which rollout of the example it is.
+    """
+
+    example: Any
+    output: Any
+    score: float
+    best: float = 1.0
+    feedback: str = ""
+    tape: "Tape | None" = None
+    error: BaseException | None = None
+    replicate: int = 0
+
+    @property
+    def loss(self) -> float:
+        """`best - score`; nan in an error row."""
+        return math.nan if self.error is not None else self.best - self.score
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is anything to improve: an error, or less than the best score."""
+        return self.error is not None or self.score < self.best - _TOLERANCE
+
+
+class Loss:
+    """The loss of a batch: the mean of `best - score` over its rows without error.
+
+    `+` adds losses, `*` scales one; `backward` works on the rows of all of them.
+
+    Args:
+        rows: The samples.
+        critic: Who divides the blame in `backward`, unless that is told otherwise.
+    """
+
+    def __init__(self, rows: Sequence[LossRow], critic: "Critic | None" = None) -> None:
+        self.critic = critic
+        self._terms: tuple[tuple[float, tuple[LossRow, ...], Critic | None], ...] = ((1.0, tuple(rows), critic),)
+
+    @classmethod
+    def _of(
+        cls, terms: "Iterable[tuple[float, tuple[LossRow, ...], Critic | None]]", critic: "Critic | None"
+    ) -> "Loss":
+        loss = cls((), critic)
+        loss._terms = tuple(terms)
+        return loss
+
+    @property
+    def rows(self) -> tuple[LossRow, ...]:
+        """The samples, in order."""
+        return tuple(row for _, rows, _ in self._terms for row in rows)
+
+    @property
+    def items(self) -> tuple[float, ...]:
+        """The loss of each row; nan in error rows."""
+        return tuple(scale * row.loss for scale, rows, _ in self._terms for row in rows)
+
+    @property
+    def errors(self) -> tuple[LossRow, ...]:
+        """The error rows: they count neither as right nor as wrong."""
+        return tuple(row for row in self.rows if row.error is not None)
+
+    def item(self) -> float:
+        """The loss as a number; nan when no row is without error."""
+        total = 0.0
+        for scale, rows, _ in self._terms:
+            losses = [row.loss for row in rows if row.error is None]
+            total += scale * (math.fsum(losses) / len(losses) if losses else math.nan)
+        return total
+
+    def backward(
+        self,
+        critic: "Critic | None" = None,
+        inputs: "Iterable[Parameter] | None" = None,
+        *,
+        retain_graph: bool = False,
+        weights: bool | None = None,
+    ) -> "BackwardReport":
+        """Add each parameter's share of the blame, and each demo parameter's traces, to its `grad`.
+
+        Cost: one critic call for each call of a failed sample that is to blame in part and reads a text parameter or
+        passes blame on; none for samples with the best score. Calls run side by side except where one needs another's
+        answer. A critic that raises is noted in the report, and the rest goes on; if backward itself is interrupted,
+        no gradient changes.
+
+        Args:
+            critic: Who divides the blame; by default the one that the criterion was given.
+            inputs: Only these parameters get a gradient; by default all that require one.
+            retain_graph: Keep what was recorded, so that backward can be called again.
+            weights: Whether local models' weights get a gradient; by default those that require one.
+
+        Raises:
+            GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
+            AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
+        """
+        from promptgrad.autograd._engine import Backward
+
+        if aio.is_program_loop():
+            raise AsyncUsageError("inside async code write `await loss.abackward()` instead of `loss.backward()`")
+        work = Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights)
+        return aio.run(work.run()) if work.suspends else aio.drive(work.run())
+
+    async def abackward(
+        self,
+        critic: "Critic | None" = None,
+        inputs: "Iterable[Parameter] | None" = None,
+        *,
+        retain_graph: bool = False,
+        weights: bool | None = None,
+    ) -> "BackwardReport":
+        """`backward`, to be awaited."""
+        from promptgrad.autograd._engine import Backward
+
+        return await Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights).run()
+
+    def __float__(self) -> float:
+        return self.item()
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows, _ in self._terms)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __add__(self, other: "Loss | int") -> "Loss":
+        if isinstance(other, Loss):
+            return Loss._of((*self._terms, *other._terms), self.critic or other.critic)
+        return self if other == 0 else NotImplemented  # so that sum(losses) works
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: float) -> "Loss":
+        if not isinstance(factor, (int, float)):
+            return NotImplemented
+        return Loss._of(((scale * factor, rows, critic) for scale, rows, critic in self._terms), self.critic)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> "Loss":
+        return self * (1 / divisor)
+
+    def __repr__(self) -> str:
+        failed = sum(row.failed and row.error is None for row in self.rows)
+        errors = len(self.errors)
+        plural = "" if errors == 1 else "s"
+        return f"Loss({self.item():.4g}, {failed} of {len(self)} failed, {errors} error{plural})"

@@ -1,0 +1,198 @@
+"""What a `Text` can come from: a recorded call, a parameter, or several of them joined.
+
+Recording is cheap on purpose: a node holds references to what was passed and what came back. Which node fed which is
+worked out when somebody asks (`_edges`), that is, at backward, and only for forwards that failed.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from promptgrad.autograd._values import snapshot
+
+if TYPE_CHECKING:
+    from promptgrad.autograd._critic import WeightTrace
+    from promptgrad.autograd._parameter import Parameter
+    from promptgrad.autograd._tape import Tape
+
+_clock = count(1)
+_tick = _clock.__next__
+"""Ticks when a call starts and when it ends. An edge from what ended to what started later can never close a cycle."""
+
+UNFINISHED = 1 << 62
+
+
+class Read(NamedTuple):
+    """One parameter as a call read it.
+
+    `version` is the parameter's version, -1 for a value laid over it by `candidate`; `name` is the reader's word.
+    """
+
+    parameter: "Parameter"
+    version: int
+    value: Any
+    name: str = ""
+
+
+class GradFn:
+    """Where a value came from: a vertex of the graph. Its kinds are `Node`, `Join` and `AccumulateGrad`."""
+
+    __slots__ = ("finished",)
+
+    kind: str = ""
+    finished: int
+
+
+class Join(GradFn):
+    """A text made of several: what is said of the whole is said of each part."""
+
+    __slots__ = ("sources",)
+
+    kind = "join"
+
+    def __init__(self, sources: tuple[GradFn, ...]) -> None:
+        self.finished = _tick()
+        self.sources = sources
+
+    def __repr__(self) -> str:
+        return f"<Join of {len(self.sources)}>"
+
+
+class AccumulateGrad(GradFn):
+    """A parameter's value, as it entered the program's text."""
+
+    __slots__ = ("parameter", "value", "version")
+
+    kind = "parameter"
+
+    def __init__(self, parameter: "Parameter", version: int, value: Any) -> None:
+        self.finished = _tick()
+        self.parameter = parameter
+        self.version = version
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<AccumulateGrad {self.parameter.name or self.parameter.kind}>"
+
+
+class Node(GradFn):
+    """One call of a module, as it was recorded.
+
+    Attributes:
+        path: The module's path in the program.
+        index: How many calls of this path came before it on the same tape.
+        order: Its place on the tape, in the order in which calls started.
+        kind: "lm", "function" (passes what is said of it to all its inputs) or "error".
+        inputs: What was passed, by field; lists and dicts as they were at that moment.
+        reads: The parameters it read.
+        messages: What was sent, as the module's `render` shows it.
+        reply: What came back, as text.
+        outputs: What the call returned, by field.
+        usage: What it cost.
+        error: Why it failed; None when it did not.
+        weight_traces: What a local model needs to compute the gradient of its weights.
+        replicate: The rollout that it belongs to.
+        module_name: The class of the module, for reading.
+        output_fields: Names of the outputs that the call promised.
+        lm: The language model that answered.
+        touched: The outputs that the program's code read.
+    """
+
+    __slots__ = (
+        "_raw",
+        "error",
+        "index",
+        "inputs",
+        "kind",
+        "lm",
+        "messages",
+        "module_name",
+        "order",
+        "output_fields",
+        "outputs",
+        "path",
+        "reads",
+        "replicate",
+        "reply",
+        "started",
+        "tape",
+        "touched",
+        "usage",
+        "weight_traces",
+    )
+
+    def __init__(
+        self,
+        tape: "Tape",
+        path: str,
+        index: int,
+        order: int,
+        *,
+        kind: str = "lm",
+        inputs: Mapping[str, Any] | None = None,
+        module_name: str = "",
+        output_fields: Iterable[str] = (),
+        replicate: int = 0,
+    ) -> None:
+        self.tape = tape
+        self.path = path
+        self.index = index
+        self.order = order
+        self.kind = kind
+        self._raw: Mapping[str, Any] = {} if inputs is None else inputs
+        self.inputs: dict[str, Any] = {name: snapshot(value) for name, value in self._raw.items()}
+        self.reads: list[Read] = []
+        self.messages: Any = ()
+        self.reply: str | None = None
+        self.outputs: dict[str, Any] = {}
+        self.usage: Any = None
+        self.error: BaseException | None = None
+        self.weight_traces: list[WeightTrace] = []
+        self.replicate = replicate
+        self.module_name = module_name
+        self.output_fields = tuple(output_fields)
+        self.lm: Any = None
+        self.touched: list[str] = []
+        self.started = _tick()
+        self.finished = UNFINISHED
+
+    def read(self, parameter: "Parameter", name: str = "") -> Any:
+        """The parameter's value, noted as read by this call. `name` is what the module calls it: "instruction"."""
+        read = parameter.read(name)
+        self.reads.append(read)
+        self.tape.depend(read)
+        return read.value
+
+    def finish(
+        self,
+        outputs: Mapping[str, Any] | None = None,
+        *,
+        error: BaseException | None = None,
+        **facts: Any,
+    ) -> "Node":
+        """Note what the call returned, or why it failed; `facts` are other attributes of the node by name.
+
+        The texts in `outputs` should carry this node as their `grad_fn`: `attach` does that.
+        """
+        if outputs is not None:
+            self.outputs = dict(outputs)
+        for name, value in facts.items():
+            setattr(self, name, value)
+        self.error = error
+        self.finished = _tick()
+        return self
+
+    def touch(self, field: str) -> None:
+        """Note that the program's code read an output field; what is read after the forward does not count."""
+        if not self.tape.finished and field not in self.touched:
+            self.touched.append(field)
+
+    def free(self) -> None:
+        """Let go of everything that was passed, sent and returned."""
+        self._raw = {}
+        self.inputs, self.outputs = {}, {}
+        self.messages, self.reply, self.usage = (), None, None
+        self.weight_traces, self.reads = [], []
+
+    def __repr__(self) -> str:
+        return f"<{self.module_name or self.kind} {self.path}[{self.index}]>"

@@ -1,0 +1,217 @@
+"""`Parameter`: a mutable tensor of text, and `candidate`, which lays other values over parameters for a while."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+from promptgrad.autograd._gradient import Gradient
+from promptgrad.autograd._node import AccumulateGrad, Read
+from promptgrad.autograd._tape import current_log
+from promptgrad.autograd._text import Text
+from promptgrad.errors import ConstraintError
+
+KINDS = ("instruction", "demos", "description", "choice")
+
+Constraint = Callable[[Any], object]
+
+_overlay: "ContextVar[Mapping[Parameter, Any] | None]" = ContextVar("promptgrad.candidate", default=None)
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+class Parameter:
+    """A piece of a program's text that optimizers may change.
+
+    `p.data` is the plain value: a `str`, for demos a tuple of records, for a choice one of `options`. Assigning
+    validates, and leaves the old value if it refuses. `str(p)`, `format(p)` and f-strings that hold nothing but `p`
+    give a `Text` whose `grad_fn` is the parameter.
+
+    Shape: `()` for texts and choices, `(k,)` for k demos.
+
+    Args:
+        data: The first value.
+        kind: "instruction", "demos", "description" or "choice".
+        requires_grad: Whether backward should fill `grad`; by default for instructions and demos.
+        constraints: Functions of a value. One refuses it by returning a reason or False, or by raising.
+        options: What a choice may be.
+
+    Raises:
+        ConstraintError: The value is of the wrong type, not among the options, or refused by a constraint.
+        ValueError: The kind is unknown, or `options` does not fit it.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        kind: str = "instruction",
+        *,
+        requires_grad: bool | None = None,
+        constraints: Iterable[Constraint] = (),
+        options: Iterable[Any] | None = None,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind {kind!r}: a parameter is one of {', '.join(KINDS)}")
+        if (kind == "choice") != (options is not None):
+            wrong = "needs options=..." if kind == "choice" else "has no options"
+            raise ValueError(f"a parameter of kind {kind!r} {wrong}")
+        self.kind = kind
+        self.name = ""
+        self.requires_grad = kind in ("instruction", "demos") if requires_grad is None else requires_grad
+        self.constraints = tuple(constraints)
+        self.options = None if options is None else tuple(options)
+        self.grad: Gradient | None = None
+        self.version = 0
+        self._data = self.validate(data)
+
+    @property
+    def data(self) -> Any:
+        """The value, as laid over by `candidate`; while something is recorded, the read is noted."""
+        overlay = _overlay.get()
+        if overlay is not None and self in overlay:
+            value, version = overlay[self], -1
+        else:
+            value, version = self._data, self.version
+        log = current_log()
+        if log is not None:
+            log.note(Read(self, version, value))
+        return value
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._data = self.validate(value)
+        self.version += 1
+
+    def read(self, name: str = "") -> Read:
+        """The value together with its version, for a call that keeps its own list of reads."""
+        overlay = _overlay.get()
+        if overlay is not None and self in overlay:
+            return Read(self, -1, overlay[self], name)
+        return Read(self, self.version, self._data, name)
+
+    def validate(self, value: Any) -> Any:
+        """The value as it would be stored.
+
+        Raises:
+            ConstraintError: It is of the wrong type, not among the options, or refused by a constraint.
+        """
+        value = self._normal(value)
+        for constraint in self.constraints:
+            try:
+                verdict = constraint(value)
+            except Exception as error:
+                raise self._refusal(value, str(error) or repr(error)) from error
+            if isinstance(verdict, str) and verdict:
+                raise self._refusal(value, verdict)
+            if verdict is False:
+                name = getattr(constraint, "__name__", repr(constraint))
+                raise self._refusal(value, f"the constraint {name} does not hold")
+        return value
+
+    def _normal(self, value: Any) -> Any:
+        if self.options is not None:
+            for option in self.options:
+                if option is value or (type(option) is type(value) and option == value):
+                    return option
+            raise self._refusal(value, f"it is none of {list(self.options)!r}")
+        if self.kind == "demos":
+            if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+                raise self._refusal(value, "demos are a sequence of examples")
+            demos = tuple(value)
+            for demo in demos:
+                if isinstance(demo, str) or not hasattr(demo, "keys") or not hasattr(demo, "__getitem__"):
+                    raise self._refusal(value, f"a demo is an Example or a dict, not {demo!r}")
+            return demos
+        if not isinstance(value, str):
+            raise self._refusal(value, f"it must be a str, not {type(value).__name__}")
+        return str(value)
+
+    def _refusal(self, value: Any, reason: str) -> ConstraintError:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return ConstraintError(f"{self.name or self.kind} cannot be {shown}: {reason}", value=value, reason=reason)
+
+    @property
+    def index(self) -> int:
+        """Which of `options` is chosen."""
+        if self.options is None:
+            raise AttributeError(f"a parameter of kind {self.kind!r} has no index: only a choice has options")
+        return self.options.index(self.data)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(k,)` for k demos, else `()`."""
+        return (len(self._data),) if self.kind == "demos" else ()
+
+    def numel(self) -> int:
+        """Words and punctuation marks of a text (roughly its tokens), the number of demos, 1 for a choice."""
+        if self.kind == "demos":
+            return len(self._data)
+        return 1 if self.kind == "choice" else len(_TOKEN.findall(self._data))
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Parameter":  # noqa: FBT001, FBT002 - PyTorch's signature
+        """Set `requires_grad`, and return the parameter."""
+        self.requires_grad = requires_grad
+        return self
+
+    def __str__(self) -> str:
+        read = self.read()
+        log = current_log()
+        if log is not None:
+            log.depend(read)
+        return Text(str(read.value), AccumulateGrad(self, read.version, read.value))
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __repr__(self) -> str:
+        value = self._data
+        if self.kind == "demos":
+            shown = f"{len(value)} demos"
+        else:
+            shown = repr(value) if len(repr(value)) <= 200 else repr(value)[:197] + "..."
+        grad = "" if self.grad is None else f", grad={self.grad!r}"
+        label = f"{self.name}: {self.kind}" if self.name else self.kind
+        return f"Parameter({label}, {shown}, requires_grad={self.requires_grad}{grad})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Parameter":
+        twin = self.__class__.__new__(self.__class__)
+        memo[id(self)] = twin
+        twin.__dict__.update(self.__getstate__())
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "grad": None}  # values are immutable and may be shared; a gradient is not copied
+
+
+class candidate:
+    """Within the block, in this context, these parameters read as if they held these values.
+
+    Nothing is copied or changed, and other threads and tasks see nothing of it, so any number of candidates can be
+    tried at once. Blocks nest; the inner one wins.
+
+    Raises:
+        ConstraintError: A parameter may not take its value.
+
+    >>> p = Parameter("Answer.")
+    >>> with candidate({p: "Answer in one word."}):
+    ...     p.data
+    'Answer in one word.'
+    >>> p.data
+    'Answer.'
+    """
+
+    def __init__(self, values: "Mapping[Parameter, Any]") -> None:
+        self._values = {parameter: parameter.validate(value) for parameter, value in values.items()}
+        self._outer: list[Mapping[Parameter, Any] | None] = []
+
+    def __enter__(self) -> None:
+        outer = _overlay.get()
+        self._outer.append(outer)
+        _overlay.set(self._values if outer is None else {**outer, **self._values})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _overlay.set(self._outer.pop())

@@ -1,0 +1,209 @@
+"""`Tape`: the record of one top-level forward; and the log of parameters that somebody read."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from itertools import count
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.autograd._mode import GRAD, mode
+from promptgrad.autograd._node import AccumulateGrad, Node, Read
+from promptgrad.autograd._values import snapshot
+
+if TYPE_CHECKING:
+    from promptgrad.autograd._edges import Edge
+    from promptgrad.autograd._parameter import Parameter
+
+
+class ReadLog:
+    """The parameters that were read, in order of the first read, with what they read as."""
+
+    __slots__ = ("_reads",)
+
+    def __init__(self) -> None:
+        self._reads: dict[Parameter, Read] = {}
+
+    def note(self, read: Read) -> None:
+        """Note that the program's code read a parameter."""
+        self._reads.setdefault(read.parameter, read)
+
+    def depend(self, read: Read) -> None:
+        """Note that something read a parameter in a way that the graph sees by itself."""
+        self._reads.setdefault(read.parameter, read)
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        """All reads, one for each parameter."""
+        return tuple(self._reads.values())
+
+
+_log: ContextVar[ReadLog | None] = ContextVar("promptgrad.reads", default=None)
+_tape: "ContextVar[Tape | None]" = ContextVar("promptgrad.tape", default=None)
+
+current_log = _log.get
+
+
+@contextmanager
+def record_reads() -> Iterator[ReadLog]:
+    """Log every parameter read in this context, whether anything is recorded or not: what a result depends on."""
+    outer = _log.get()
+    log = ReadLog()
+    _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.set(outer)
+        if outer is not None:
+            for read in log.reads:
+                outer.note(read)
+
+
+def current_tape() -> "Tape | None":
+    """The tape that records in this context; None where nothing does, or the grad mode forbids it."""
+    return _tape.get() if mode.get() == GRAD else None
+
+
+class Tape(ReadLog):
+    """The record of one top-level forward.
+
+    ```
+    tape = Tape(inputs)
+    with tape.active():
+        output = program.forward(**inputs)
+        tape.finish(output)
+    ```
+
+    Attributes:
+        nodes: The calls, in the order in which they started.
+        inputs: What the forward was given, by name.
+        output: What it returned.
+        error: Why it failed; None when it did not.
+        finished: Whether the forward is over.
+        freed: Whether a backward has let go of what was recorded.
+
+    Args:
+        inputs: What the forward is given, by name.
+        program: The module; constants in its code count as explained when edges are looked for.
+    """
+
+    __slots__ = (
+        "_counters",
+        "_edges",
+        "_leaves",
+        "_outer",
+        "error",
+        "finished",
+        "freed",
+        "inputs",
+        "nodes",
+        "output",
+        "program",
+    )
+
+    def __init__(self, inputs: Mapping[str, Any] | None = None, program: Any = None) -> None:
+        super().__init__()
+        self.inputs = {} if inputs is None else {name: snapshot(value) for name, value in inputs.items()}
+        self.program = program
+        self.nodes: list[Node] = []
+        self._leaves: dict[Parameter, AccumulateGrad] = {}
+        self.output: Any = None
+        self.error: BaseException | None = None
+        self.finished = False
+        self.freed = False
+        self._counters: dict[str, count[int]] = {}
+        self._outer: ReadLog | None = None
+        self._edges: tuple[Edge, ...] | None = None
+
+    def active(self) -> "_Active":
+        """A context manager in which calls are recorded here. An exception that leaves it finishes the tape."""
+        return _Active(self)
+
+    def node(
+        self,
+        path: str,
+        *,
+        kind: str = "lm",
+        inputs: Mapping[str, Any] | None = None,
+        module_name: str = "",
+        output_fields: Iterable[str] = (),
+        replicate: int = 0,
+    ) -> Node:
+        """Begin a node for a call that starts now. Its `read` and `finish` note the rest."""
+        counter = self._counters.get(path)
+        if counter is None:
+            counter = self._counters.setdefault(path, count())
+        nodes = self.nodes
+        node = Node(
+            self,
+            path,
+            next(counter),
+            len(nodes),
+            kind=kind,
+            inputs=inputs,
+            module_name=module_name,
+            output_fields=output_fields,
+            replicate=replicate,
+        )
+        nodes.append(node)
+        return node
+
+    def finish(self, output: Any = None, *, error: BaseException | None = None) -> None:
+        """End the forward with what it returned or why it failed. Later reads of predictions no longer count."""
+        if not self.finished:
+            self.output = snapshot(output)
+            self.error = error
+            self.finished = True
+
+    @property
+    def leaves(self) -> tuple[AccumulateGrad, ...]:
+        """The parameters that the program's code read outside of calls."""
+        return tuple(self._leaves.values())
+
+    def note(self, read: Read) -> None:
+        """Note that the program's code read a parameter: its text may turn up in the inputs of later calls."""
+        self.depend(read)
+        parameter = read.parameter
+        if parameter not in self._leaves and parameter.kind != "demos" and mode.get() == GRAD and not self.finished:
+            self._leaves[parameter] = AccumulateGrad(parameter, read.version, read.value)
+
+    def depend(self, read: Read) -> None:
+        """Note that a call read a parameter."""
+        self._reads.setdefault(read.parameter, read)
+        if self._outer is not None:
+            self._outer.depend(read)
+
+    def free(self) -> None:
+        """Let go of everything that was recorded; nodes keep their names."""
+        self.freed = True
+        for node in self.nodes:
+            node.free()
+        self._leaves = {}
+        self.inputs, self.output, self.program = {}, None, None
+        self._edges = None
+        self._reads = {}
+
+    def __repr__(self) -> str:
+        state = "freed" if self.freed else "finished" if self.finished else "recording"
+        return f"<Tape of {len(self.nodes)} nodes, {state}>"
+
+
+class _Active:
+    __slots__ = ("_log_token", "_tape", "_tape_token")
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+
+    def __enter__(self) -> Tape:
+        self._tape._outer = _log.get()
+        self._log_token: Token[ReadLog | None] = _log.set(self._tape)
+        self._tape_token: Token[Tape | None] = _tape.set(self._tape)
+        return self._tape
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _tape.reset(self._tape_token)
+        _log.reset(self._log_token)
+        if error is not None:
+            self._tape.finish(error=error)

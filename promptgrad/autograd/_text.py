@@ -1,0 +1,215 @@
+"""`Text`: a `str` that remembers what produced it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, SupportsIndex, TypeVar
+
+from promptgrad.autograd._mode import GRAD, mode
+from promptgrad.autograd._node import GradFn, Join
+
+V = TypeVar("V")
+
+_new = str.__new__
+
+
+class Text(str):
+    """A `str` with `grad_fn`, which goes anywhere a `str` goes.
+
+    Slices and the results of `str` methods keep `grad_fn`; a text made of several keeps all of them. f-strings,
+    `str(text)`, `"".join`, `json`, `re` and validation give plain strings: there the graph finds the edge by content.
+    Under `no_grad` results have no `grad_fn`. Copies and pickles carry the text, not the graph.
+
+    Args:
+        value: The text; of a `Text` the `grad_fn` is kept.
+        grad_fn: What produced it.
+    """
+
+    __slots__ = ("grad_fn",)
+
+    grad_fn: GradFn | None
+
+    def __new__(cls, value: object = "", grad_fn: GradFn | None = None) -> "Text":
+        text = _new(cls, value)
+        text.grad_fn = value.grad_fn if grad_fn is None and isinstance(value, Text) else grad_fn
+        return text
+
+    def detach(self) -> "Text":
+        """The same text without a graph."""
+        return Text(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Text, (str(self),))
+
+    def __copy__(self) -> "Text":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Text":
+        return self.detach()
+
+    def __add__(self, other: str) -> "Text":
+        if not isinstance(other, str):
+            return NotImplemented
+        return _derive(str.__add__(self, other), _joined((self, other)))
+
+    def __radd__(self, other: str) -> "Text":
+        if not isinstance(other, str):
+            return NotImplemented
+        return _derive(str.__add__(other, self), _joined((other, self)))
+
+    def __mul__(self, times: SupportsIndex) -> "Text":
+        return _derive(str.__mul__(self, times), self.grad_fn)
+
+    __rmul__ = __mul__
+
+    def __mod__(self, values: Any) -> "Text":
+        return _derive(str.__mod__(self, values), _joined((self, *_parts(values))))
+
+    def __rmod__(self, template: Any) -> "Text":
+        if not isinstance(template, str):
+            return NotImplemented
+        return _derive(str.__mod__(template, self), _joined((template, self)))
+
+    def __getitem__(self, key: SupportsIndex | slice) -> "Text":
+        return _derive(str.__getitem__(self, key), self.grad_fn)
+
+    def __format__(self, spec: str) -> "Text":
+        return _derive(str.__format__(self, spec), self.grad_fn)
+
+    def capitalize(self) -> "Text":
+        return _derive(str.capitalize(self), self.grad_fn)
+
+    def casefold(self) -> "Text":
+        return _derive(str.casefold(self), self.grad_fn)
+
+    def center(self, width: SupportsIndex, fill: str = " ", /) -> "Text":
+        return _derive(str.center(self, width, fill), self.grad_fn)
+
+    def expandtabs(self, tabsize: SupportsIndex = 8) -> "Text":
+        return _derive(str.expandtabs(self, tabsize), self.grad_fn)
+
+    def format(self, *args: Any, **kwargs: Any) -> "Text":
+        return _derive(str.format(self, *args, **kwargs), _joined((self, *_parts(args), *_parts(kwargs))))
+
+    def format_map(self, mapping: Any, /) -> "Text":
+        return _derive(str.format_map(self, mapping), _joined((self, *_parts(mapping))))
+
+    def join(self, parts: Iterable[str], /) -> "Text":
+        parts = list(parts)
+        return _derive(str.join(self, parts), _joined((self, *parts)))
+
+    def ljust(self, width: SupportsIndex, fill: str = " ", /) -> "Text":
+        return _derive(str.ljust(self, width, fill), self.grad_fn)
+
+    def lower(self) -> "Text":
+        return _derive(str.lower(self), self.grad_fn)
+
+    def lstrip(self, chars: str | None = None, /) -> "Text":
+        return _derive(str.lstrip(self, chars), self.grad_fn)
+
+    def partition(self, sep: str, /) -> "tuple[Text, Text, Text]":
+        head, mark, tail = str.partition(self, sep)
+        fn = self.grad_fn
+        return _derive(head, fn), _derive(mark, fn), _derive(tail, fn)
+
+    def removeprefix(self, prefix: str, /) -> "Text":
+        return _derive(str.removeprefix(self, prefix), self.grad_fn)
+
+    def removesuffix(self, suffix: str, /) -> "Text":
+        return _derive(str.removesuffix(self, suffix), self.grad_fn)
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> "Text":
+        return _derive(str.replace(self, old, new, count), _joined((self, new)))
+
+    def rjust(self, width: SupportsIndex, fill: str = " ", /) -> "Text":
+        return _derive(str.rjust(self, width, fill), self.grad_fn)
+
+    def rpartition(self, sep: str, /) -> "tuple[Text, Text, Text]":
+        head, mark, tail = str.rpartition(self, sep)
+        fn = self.grad_fn
+        return _derive(head, fn), _derive(mark, fn), _derive(tail, fn)
+
+    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> "list[Text]":  # type: ignore[override]
+        fn = self.grad_fn
+        return [_derive(part, fn) for part in str.rsplit(self, sep, maxsplit)]
+
+    def rstrip(self, chars: str | None = None, /) -> "Text":
+        return _derive(str.rstrip(self, chars), self.grad_fn)
+
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> "list[Text]":  # type: ignore[override]
+        fn = self.grad_fn
+        return [_derive(part, fn) for part in str.split(self, sep, maxsplit)]
+
+    def splitlines(self, keepends: bool = False) -> "list[Text]":  # type: ignore[override]  # noqa: FBT001, FBT002
+        fn = self.grad_fn
+        return [_derive(part, fn) for part in str.splitlines(self, keepends)]
+
+    def strip(self, chars: str | None = None, /) -> "Text":
+        return _derive(str.strip(self, chars), self.grad_fn)
+
+    def swapcase(self) -> "Text":
+        return _derive(str.swapcase(self), self.grad_fn)
+
+    def title(self) -> "Text":
+        return _derive(str.title(self), self.grad_fn)
+
+    def translate(self, table: Any, /) -> "Text":
+        return _derive(str.translate(self, table), self.grad_fn)
+
+    def upper(self) -> "Text":
+        return _derive(str.upper(self), self.grad_fn)
+
+    def zfill(self, width: SupportsIndex, /) -> "Text":
+        return _derive(str.zfill(self, width), self.grad_fn)
+
+
+def _derive(value: str, grad_fn: GradFn | None) -> Text:
+    text = _new(Text, value)
+    text.grad_fn = grad_fn if grad_fn is None or mode.get() == GRAD else None
+    return text
+
+
+def _joined(parts: Iterable[Any]) -> GradFn | None:
+    """What produced a text made of these parts: one origin, or a `Join` of several in the order of the parts."""
+    sources: dict[GradFn, None] = {}
+    for part in parts:
+        if isinstance(part, Text) and part.grad_fn is not None:
+            sources[part.grad_fn] = None
+    if len(sources) > 1:
+        return Join(tuple(sources)) if mode.get() == GRAD else None
+    return next(iter(sources), None)
+
+
+def _parts(values: Any) -> Iterable[Any]:
+    if isinstance(values, tuple):
+        return values
+    return values.values() if isinstance(values, Mapping) else (values,)
+
+
+def attach(value: V, grad_fn: GradFn | None) -> V:
+    """The value with every string in it made a `Text` that came from `grad_fn`.
+
+    Lists, tuples and dicts are rebuilt; the fields of pydantic objects are written in place, past their validation,
+    so hand in objects that nobody else holds. Everything else is returned as it is.
+    """
+    result: Any = _attach(value, grad_fn, 0)
+    return result  # type: ignore[no-any-return]
+
+
+def _attach(value: Any, grad_fn: GradFn | None, depth: int) -> Any:
+    kind = type(value)
+    if kind is str or kind is Text:
+        text = _new(Text, value)
+        text.grad_fn = grad_fn
+        return text
+    if depth > 32:
+        return value
+    if kind is list:
+        return [_attach(item, grad_fn, depth + 1) for item in value]
+    if kind is dict:
+        return {key: _attach(item, grad_fn, depth + 1) for key, item in value.items()}
+    if kind is tuple:
+        return tuple([_attach(item, grad_fn, depth + 1) for item in value])
+    if hasattr(kind, "model_fields") and hasattr(value, "__dict__"):
+        fields: dict[str, Any] = value.__dict__
+        for name, item in fields.items():
+            fields[name] = _attach(item, grad_fn, depth + 1)
+    return value

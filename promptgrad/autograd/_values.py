@@ -1,0 +1,64 @@
+"""Looking into values: copies of containers, the leaves of a value, texts put back into it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_ATOMS = (str, int, float, bool, type(None), bytes)
+_DEEPEST = 32  # containers nested deeper are kept by reference
+_MOST = 20_000  # leaves of one value that are looked at
+
+
+def snapshot(value: Any, depth: int = 0) -> Any:
+    """The value with its lists, tuples and dicts copied, so that later appends do not change the record."""
+    if isinstance(value, _ATOMS) or depth > _DEEPEST:
+        return value
+    kind = type(value)
+    if kind is list:
+        return [snapshot(item, depth + 1) for item in value]
+    if kind is dict:
+        return {key: snapshot(item, depth + 1) for key, item in value.items()}
+    if kind is tuple:
+        return tuple([snapshot(item, depth + 1) for item in value])
+    return value
+
+
+def leaves(value: Any) -> Iterator[tuple[Any, bool]]:
+    """Every part of a value, in order, with whether it is a leaf: containers come before what they hold.
+
+    Looks into lists, tuples, sets, mappings, records with `keys` and `[]`, and the fields of pydantic objects and
+    dataclasses. Iterative, each container once, and at most `_MOST` parts.
+    """
+    stack: list[Any] = [value]
+    seen: dict[int, Any] = {}
+    budget = _MOST
+    while stack and budget:
+        budget -= 1
+        part = stack.pop()
+        if isinstance(part, _ATOMS):
+            yield part, True
+            continue
+        inside = _inside(part)
+        if inside is None:
+            yield part, True
+        elif id(part) not in seen:
+            seen[id(part)] = part
+            yield part, False
+            stack.extend(reversed(inside))
+
+
+def _inside(part: Any) -> list[Any] | None:
+    if isinstance(part, (list, tuple)):
+        return list(part)
+    if isinstance(part, (set, frozenset)):
+        return sorted(part, key=repr)
+    if isinstance(part, Mapping):
+        inside = list(part.values())
+        inside += [key for key in part if isinstance(key, str) and type(key) is not str]  # a plain key is a name
+        return inside
+    kind = type(part)
+    if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__"):
+        names = kind.model_fields if hasattr(kind, "model_fields") else kind.__dataclass_fields__
+        return [getattr(part, name) for name in names if hasattr(part, name)]
+    if callable(getattr(kind, "keys", None)) and hasattr(kind, "__getitem__"):
+        return [part[name] for name in part.keys()]  # noqa: SIM118 - a record is not a mapping: it may not be iterable
+    return None

@@ -1,0 +1,65 @@
+"""The part of the graph from which an output can be reached, across tapes."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from promptgrad.autograd._edges import Edge, Output, edges, exact_sources
+from promptgrad.autograd._node import GradFn, Join, Node
+from promptgrad.autograd._tape import Tape
+
+
+class Walk:
+    """Follows edges backwards from what it was given. Iterative, each vertex once."""
+
+    def __init__(self) -> None:
+        self._tapes: dict[Tape, dict[GradFn | Output, list[Edge]]] = {}
+        self._into: dict[GradFn, list[Edge]] = {}
+        self._outputs: list[Edge] = []
+
+    def into_output(self, tape: Tape | None, value: Any) -> list[Edge]:
+        """The edges into what a forward returned; without a tape, those that the value itself knows of."""
+        if tape is None or tape.freed:
+            target = Output()
+            return [Edge(source, target, None, "exact") for source in exact_sources(value)]
+        return self._of(tape).get(Output(tape), [])
+
+    def into(self, fn: GradFn) -> list[Edge]:
+        """The edges into a vertex."""
+        if isinstance(fn, Node):
+            return self._of(fn.tape).get(fn, [])
+        if isinstance(fn, Join):
+            return [Edge(source, fn, None, "exact") for source in fn.sources]
+        return []
+
+    def _of(self, tape: Tape) -> dict[GradFn | Output, list[Edge]]:
+        by_target = self._tapes.get(tape)
+        if by_target is None:
+            by_target = self._tapes[tape] = {}
+            for edge in edges(tape):
+                by_target.setdefault(edge.target, []).append(edge)
+        return by_target
+
+    def add_output(self, tape: Tape | None, value: Any) -> None:
+        """Follow everything that went into an output."""
+        found = self.into_output(tape, value)
+        self._outputs += found
+        self.add(edge.source for edge in found)
+
+    def add(self, starts: Iterable[GradFn]) -> None:
+        """Follow everything that went into these vertices, and they themselves."""
+        stack = list(starts)
+        while stack:
+            fn = stack.pop()
+            if fn not in self._into:
+                self._into[fn] = self.into(fn)
+                stack.extend(edge.source for edge in self._into[fn])
+
+    def vertices(self) -> list[GradFn]:
+        """All vertices; every source comes before its targets."""
+        return sorted(self._into, key=lambda fn: fn.finished)
+
+    def edges(self) -> Iterator[Edge]:
+        """All edges, in the order of their targets."""
+        for fn in self.vertices():
+            yield from self._into[fn]
+        yield from self._outputs
