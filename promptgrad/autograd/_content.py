@@ -29,8 +29,8 @@ _FUNCTION_WORDS = frozenset(
     for line in (
         "a about after all also an and any are as at be because been before but by can could did do does for from had",
         "has have he her him his how i if in into is it its just may me more most my no not of on one only or other",
-        "our out over she should so some such than that the their them then there these they this those to two up us was",
-        "we were what when where which who will with would you your",
+        "our out over she should so some such than that the their them then there these they this those to two up us",
+        "was we were what when where which who will with would you your",
     )
     for words in line.split()
 )
