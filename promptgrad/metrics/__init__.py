@@ -1,0 +1,19 @@
+"""Ready-made metrics, and what makes a metric of any function."""
+
+from promptgrad.metrics._contains import contains
+from promptgrad.metrics._exact_match import exact_match
+from promptgrad.metrics._f1 import f1
+from promptgrad.metrics._metric import FieldMetric, FunctionMetric, Metric, as_metric, call_metric
+from promptgrad.metrics._numeric_match import numeric_match
+
+__all__ = [
+    "FieldMetric",
+    "FunctionMetric",
+    "Metric",
+    "as_metric",
+    "call_metric",
+    "contains",
+    "exact_match",
+    "f1",
+    "numeric_match",
+]

@@ -1,0 +1,256 @@
+"""The metric protocol: `metric(example, output)` gives a score, whatever the function behind it looks like."""
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, TypeVar
+
+from promptgrad import aio
+from promptgrad.data import Example, Score
+from promptgrad.errors import BudgetExceeded, MetricError, NoLMError
+
+F = TypeVar("F", bound="FieldMetric")
+
+
+class Metric:
+    """What scores an output against an example. Higher is better.
+
+    Attributes:
+        name: What reports call it.
+        best: The highest score; scores lie in [0, best].
+    """
+
+    name: str = "metric"
+    best: float = 1.0
+
+    def __call__(self, example: Any, output: Any) -> Any:
+        """Score one output: a bool, a number or a `Score`, or an awaitable of one."""
+        raise NotImplementedError
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class FunctionMetric(Metric):
+    """A user's function as a metric; `as_metric` makes it.
+
+    Attributes:
+        fn: The function.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        self.name = getattr(fn, "__name__", None) or type(fn).__name__
+        best = getattr(fn, "best", 1.0)
+        if isinstance(best, bool) or not isinstance(best, (int, float)) or not 0 < best < float("inf"):
+            raise MetricError(f"the best score of {self.name} must be a number above zero, not {best!r}")
+        self.best = float(best)
+        self._nones = _missing_arguments(fn, self.name)
+
+    def __call__(self, example: Any, output: Any) -> Any:
+        """Call the function with the example and the output, and None for whatever DSPy would pass besides."""
+        return self.fn(example, output, *self._nones)
+
+
+def _missing_arguments(fn: Callable[..., Any], name: str) -> tuple[None, ...]:
+    """What has to be passed after example and output: one None for each further argument without a default."""
+    import inspect
+
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # written in C, without a signature
+        return ()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    wanted = [p.name for p in positional if p.default is p.empty]
+    more = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if keywords or (len(positional) < 2 and not more):
+        raise MetricError(
+            f"a metric is called as metric(example, output); {name} takes ({', '.join(p.name for p in parameters)})"
+        )
+    return (None,) * max(0, len(wanted) - 2)
+
+
+class FieldMetric(Metric):
+    """Compares one field of the output with the same field of the example.
+
+    An instance is a metric; calling it with options only gives another one: `exact_match(field="answer")`.
+
+    The default field is the example's only label, or the only one of several that the output has too. It is read
+    from the output's attribute or key of that name, or is the output itself where that is a plain value. Where the
+    example holds a list and the output a single value, any of the list will do.
+
+    Feedback of a score below the best: `the {field} should be {gold}`.
+
+    Attributes:
+        field: Name of the field; None for the default.
+    """
+
+    def __init__(self, *, field: str | None = None) -> None:
+        self.field = field
+
+    def score(self, gold: Any, answer: Any) -> float:
+        """Score one answer against one right answer."""
+        raise NotImplementedError
+
+    def __call__(self: F, *args: Any, **options: Any) -> Any:
+        """`metric(example, output)` scores; `metric(**options)` gives the metric with other options.
+
+        Raises:
+            MetricError: It is not clear which field to compare, or example or output lack it.
+        """
+        if not args:
+            return self.replace(**options)
+        if len(args) < 2 or options:
+            raise MetricError(
+                f"write {self.name}(example, output) to score, or {self.name}(field=...) to choose the field"
+            )
+        example, output = args[0], args[1]  # a third is DSPy's trace
+        field = self.field or _default_field(example, output, self.name)
+        if isinstance(example, (Example, Mapping)) and field not in example:
+            raise MetricError(
+                f"{self.name}: the example has no field {field!r}, only {', '.join(example.keys()) or 'none'}"
+            )
+        answer = _read(output, field, self.name)
+        golds = _right_answers(example[field], answer)
+        if not golds:
+            raise MetricError(f"{self.name}: the example has no right answer, its {field!r} is empty")
+        value = max(self.score(gold, answer) for gold in golds)
+        if value >= self.best:
+            return Score(value)
+        return Score(value, feedback=f"the {field} should be {' or '.join(map(str, golds))}")
+
+    def replace(self: F, **options: Any) -> F:
+        """The metric with other options.
+
+        Raises:
+            TypeError: There is no such option.
+        """
+        known = vars(self)
+        for option in options:
+            if option not in known:
+                raise TypeError(f"{self.name} has the options {', '.join(known)}, not {option!r}")
+        new = copy(self)
+        vars(new).update(options)
+        return new
+
+    def __repr__(self) -> str:
+        defaults = vars(type(self)())
+        shown = [f"{key}={value!r}" for key, value in vars(self).items() if value != defaults[key]]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+def _right_answers(gold: Any, answer: Any) -> list[Any]:
+    many = (list, tuple, set, frozenset)
+    return list(gold) if isinstance(gold, many) and not isinstance(answer, many) else [gold]
+
+
+def _keys(output: Any) -> list[str] | None:
+    """Names of the fields of a record, None for a plain value."""
+    keys = getattr(output, "keys", None)
+    if callable(keys) and hasattr(output, "__getitem__"):
+        return list(keys())
+    fields = getattr(type(output), "model_fields", None) or getattr(output, "__dataclass_fields__", None)
+    return None if fields is None else list(fields)
+
+
+def _default_field(example: Any, output: Any, name: str) -> str:
+    if not isinstance(example, (Example, Mapping)):
+        raise MetricError(f"{name} needs an Example to compare with, not {type(example).__name__}")
+    marked = isinstance(example, Example) and example.input_keys is not None
+    labels = list(example.labels() if isinstance(example, Example) and marked else example.keys())
+    if marked and len(labels) == 1:
+        return str(labels[0])
+    has = _keys(output)
+    shared = labels if has is None else [label for label in labels if label in has]
+    if len(shared) == 1:
+        return str(shared[0])
+    what = "labels" if marked else "fields"
+    marking = "" if marked else ", or mark the inputs with example.with_inputs(...)"
+    raise MetricError(
+        f"{name} cannot tell which field to compare: the example has the {what} {', '.join(labels) or 'none'}"
+        f"{'' if has is None else f', the output has {chr(44).join(has)}'}. "
+        f"Write {name}(field={(shared or labels or ['answer'])[-1]!r}){marking}"
+    )
+
+
+def _read(output: Any, field: str, name: str) -> Any:
+    keys = _keys(output)
+    if keys is None:
+        value = getattr(output, field, None) if hasattr(output, "__dict__") else None
+        return output if value is None or callable(value) else value
+    if field not in keys:
+        raise MetricError(f"{name}: the output has no field {field!r}, only {', '.join(keys) or 'none'}")
+    return output[field] if hasattr(output, "keys") else getattr(output, field)
+
+
+def as_metric(fn: Callable[..., Any]) -> Metric:
+    """Make a metric of a function.
+
+    Args:
+        fn: `(example, output)` or DSPy's `(gold, pred, trace)`, plain or async, or a module that is called so. It
+            returns a bool, a number or a `Score`; an attribute `best` of it says what the highest is, if not 1.
+
+    Raises:
+        MetricError: It is not callable with an example and an output.
+    """
+    if isinstance(fn, Metric):
+        return fn
+    if not callable(fn):
+        raise MetricError(f"a metric is a function (example, output) -> score, not {type(fn).__name__}")
+    if isinstance(fn, type):
+        raise MetricError(f"{fn.__name__} is a class: pass an instance, {fn.__name__}(...)")
+    return FunctionMetric(fn)
+
+
+async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> Score:
+    """Score one output.
+
+    A plain function of a user's runs in a thread of its own where it could hold up the program loop; it may call
+    modules and wait.
+
+    Raises:
+        MetricError: The metric raised (the cause is attached), or its result is no score in [0, best].
+        BudgetExceeded: A language-model call of the metric did not fit the budget.
+        NoLMError: The metric calls a language model and none is configured.
+    """
+    known = as_metric(metric)
+    try:
+        result = await _call(known, example, output)
+    except (MetricError, BudgetExceeded, NoLMError):
+        raise
+    except Exception as error:
+        text = f": {error}" if str(error) else ""
+        raise MetricError(f"the metric {known.name} raised {type(error).__name__}{text}") from error
+    return Score.of(result).checked(known.best)
+
+
+async def _call(metric: Metric, example: Any, output: Any) -> Any:
+    if not isinstance(metric, FunctionMetric):
+        result = metric(example, output)
+    elif hasattr(metric.fn, "acall"):
+        return await metric.fn.acall(example, output)
+    elif _waits(metric.fn):
+        result = metric(example, output)
+    elif aio.is_program_loop():
+        result = await aio.in_thread(metric, example, output)
+    else:
+        result = metric(example, output)
+    return await _finish(result) if hasattr(result, "__await__") else result
+
+
+async def _finish(result: Any) -> Any:
+    async def wait() -> Any:
+        return await result
+
+    return await (aio.on_program(wait) if aio.is_driven() else wait())
+
+
+def _waits(fn: Any) -> bool:
+    """Whether the function is an `async def`, or an object whose call is one."""
+    import inspect
+
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

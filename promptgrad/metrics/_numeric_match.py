@@ -1,0 +1,63 @@
+"""`numeric_match`."""
+
+import math
+import re
+from typing import Any
+
+from promptgrad.errors import MetricError
+from promptgrad.metrics._metric import FieldMetric
+
+_NUMBER = re.compile(
+    r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"  # 7, -1,234.5, 1e3
+    r"|(?<![\w.])[-+]?\.\d+"  # .5
+)
+    r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<![\w.])[-+]?\.\d+"
+)
+
+
+class NumericMatch(FieldMetric):
+    """1 if the answer is the right number, else 0. Of a text, the last number in it counts ("so she pays $1,234.50.").
+
+    Args:
+        field: Name of the field; None for the example's only label.
+        tolerance: Largest difference, as a share of the right number (of 1 where that is smaller).
+    """
+
+    name = "numeric_match"
+
+    def __init__(self, *, field: str | None = None, tolerance: float = 1e-6) -> None:
+        super().__init__(field=field)
+        self.tolerance = tolerance
+
+    def score(self, gold: Any, answer: Any) -> float:
+        """1.0 or 0.0.
+
+        Raises:
+            MetricError: The right answer is no number.
+        """
+        wanted, found = number(gold), number(answer)
+        if wanted is None:
+            raise MetricError(f"numeric_match: the right answer {gold!r} holds no number")
+        return float(found is not None and abs(found - wanted) <= self.tolerance * max(1.0, abs(wanted)))
+
+
+def number(value: Any) -> float | None:
+    """The number that a value is, or the last one in a text; None if there is none that is finite."""
+    if isinstance(value, bool):
+        return None
+    if not isinstance(value, str):
+        try:
+            found = float(value)
+        except (TypeError, ValueError, OverflowError):
+            value = str(value)
+        else:
+            return found if math.isfinite(found) else None
+    matches = _NUMBER.findall(value.replace("\N{MINUS SIGN}", "-"))
+    if not matches:
+        return None
+    found = float(matches[-1].replace(",", ""))
+    return found if math.isfinite(found) else None
+
+
+numeric_match = NumericMatch()
+"""1 if the answer is the right number; see `NumericMatch`. `numeric_match(tolerance=0.01)` allows 1 percent."""

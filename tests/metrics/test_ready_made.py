@@ -1,0 +1,175 @@
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+from pydantic import BaseModel
+
+from promptgrad.data import Example, Score
+from promptgrad.errors import MetricError
+from promptgrad.metrics import contains, exact_match, f1, numeric_match
+
+
+def qa(answer, **more):
+    return Example(question="q", answer=answer, **more).with_inputs("question")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "score"),
+    [
+        ("Paris", "paris.", 1),
+        ("the Eiffel Tower", " Eiffel  tower!", 1),
+        ("Paris", "Paris, France", 0),
+        (["Paris", "Lutetia"], "lutetia", 1),
+        (["Paris", "Lutetia"], "London", 0),
+        ("A", "B", 0),
+        ("A", "a.", 1),
+        ("A", "the", 0),
+        ("3.5", "35", 0),
+        ("-5", "5", 0),
+        ("1,234", "1234", 1),
+        ("$5", "5", 1),
+        (4, "4", 1),
+        (4, 4, 1),
+        (4, 4.0, 1),
+        (4, 5, 0),
+        (True, False, 0),
+        (["a", "b"], ["a", "b"], 1),
+        (["a", "b"], ["b", "a"], 0),
+        ("", "", 1),
+        ("x", "", 0),
+        ("straße", "STRASSE", 1),
+        ("\N{MINUS SIGN}3", "-3", 1),
+        (None, None, 1),
+    ],
+)
+def test_exact_match(gold, answer, score):
+    assert exact_match(qa(gold), answer) == score
+
+
+def test_exact_match_as_it_is_or_by_a_function():
+    assert exact_match(normalize=False)(qa("Paris"), "paris") == 0
+    assert exact_match(normalize=str.lower)(qa("Paris"), "paris") == 1
+    assert exact_match(normalize=str.lower)(qa("Paris"), "paris.") == 0
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "score"),
+    [
+        ("red big apple", "a big red apple", 1),
+        ("red apple", "green apple", 0.5),
+        ("red", "blue", 0),
+        ("a b c d".upper(), "b", pytest.approx(2 / 4)),
+        ("", "", 1),
+        ("x", "", 0),
+        (["red", "big apple"], "apple", pytest.approx(2 / 3)),
+    ],
+)
+def test_f1(gold, answer, score):
+    assert f1(qa(gold), answer).value == score
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "score"),
+    [
+        ("42", "The answer is 42.", 1),
+        ("1234.5", "so she pays $1,234.50.", 1),
+        (42, 42.0000001, 1),
+        ("42", "42 of 100", 0),
+        ("42", "no idea", 0),
+        ("-3", "minus: -3", 1),
+        ("3", "10-3", 1),
+        ("3", "\N{MINUS SIGN}3", 0),
+        ("0.5", ".5", 1),
+        ("50", "50%", 1),
+        ("2", "x2", 0),
+        ("1e3", "1000", 1),
+        (1, True, 0),
+        ("7", float("nan"), 0),
+        ("7", None, 0),
+        ("2", "1,2", 0),
+        ("3", "on 1.2.3", 0),
+    ],
+)
+def test_numeric_match(gold, answer, score):
+    assert numeric_match(qa(gold), answer) == score
+
+
+def test_numeric_match_within_a_tolerance():
+    assert numeric_match(tolerance=0.01)(qa(200), 201) == 1
+    assert numeric_match(tolerance=0.01)(qa(200), 203) == 0
+    with pytest.raises(MetricError, match="the right answer 'many' holds no number"):
+        numeric_match(qa("many"), "3")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "score"),
+    [("Paris", "It is Paris, of course", 1), ("4", "it is 14", 0), ("New York", "york new", 0), (["a1", "b"], "b!", 1)],
+)
+def test_contains(gold, answer, score):
+    assert contains(qa(gold), answer) == score
+
+
+@pytest.mark.parametrize("metric", [exact_match, f1, numeric_match, contains])
+def test_feedback_says_what_would_have_been_right(metric):
+    wrong = metric(qa("4"), "5")
+    assert isinstance(wrong, Score)
+    assert wrong.feedback == "the answer should be 4"
+    assert metric(qa("4"), "4").feedback == ""
+    assert metric(qa(["4", "6"]), "5").feedback == "the answer should be 4 or 6"
+
+
+@dataclass
+class Record:
+    answer: str
+
+
+class Model(BaseModel):
+    answer: str
+
+
+@pytest.mark.parametrize(
+    "output",
+    [{"answer": "4"}, Example(answer="4"), Record("4"), Model(answer="4"), SimpleNamespace(answer="4"), "4", 4],
+)
+def test_the_field_is_read_from_any_record_or_is_the_plain_value(output):
+    assert exact_match(qa("4"), output) == 1
+    assert exact_match(field="answer")(qa("4"), output) == 1
+    assert exact_match(qa("5"), output) == 0
+
+
+def test_the_default_field_is_the_only_label_or_the_only_one_that_the_output_has():
+    two = qa("4", note="n")
+    assert exact_match(two, {"answer": "4", "reasoning": "r"}) == 1
+    with pytest.raises(MetricError, match=r"labels answer, note.*Write exact_match\(field='note'\)"):
+        exact_match(two, "4")
+    with pytest.raises(MetricError, match="cannot tell which field"):
+        exact_match(two, {"answer": "4", "note": "n"})
+    assert exact_match(Example(question="q", answer="4"), {"answer": "4"}) == 1
+    with pytest.raises(MetricError, match=r"mark the inputs with example\.with_inputs"):
+        exact_match(Example(question="q", answer="4"), "4")
+    assert exact_match({"question": "q", "answer": "4"}, {"answer": "4"}) == 1
+
+
+def test_a_field_that_is_missing_is_told():
+    with pytest.raises(MetricError, match="the output has no field 'answer', only label"):
+        exact_match(qa("4"), {"label": "4"})
+    with pytest.raises(MetricError, match="the example has no field 'label', only question, answer"):
+        exact_match(field="label")(qa("4"), "4")
+    with pytest.raises(MetricError, match="'answer' is empty"):
+        exact_match(qa([]), "4")
+    with pytest.raises(MetricError, match="needs an Example"):
+        exact_match("4", "4")
+
+
+def test_options_that_are_not_there_are_told():
+    with pytest.raises(TypeError, match="has the options field, normalize, not 'filed'"):
+        exact_match(filed="answer")
+    with pytest.raises(MetricError, match=r"write exact_match\(example, output\)"):
+        exact_match("answer")
+    assert exact_match() is not exact_match
+
+
+def test_names():
+    assert exact_match.__name__ == "exact_match"
+    assert repr(exact_match) == "exact_match"
+    assert repr(numeric_match(field="a", tolerance=0.5)) == "numeric_match(field='a', tolerance=0.5)"
