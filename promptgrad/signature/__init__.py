@@ -3,6 +3,6 @@
 from promptgrad.signature._field import Field, Input, Output
 from promptgrad.signature._parser import parse_type
 from promptgrad.signature._signature import Signature, make_signature
-from promptgrad.signature._types import type_name
+from promptgrad.signature._types import is_union, type_name
 
-__all__ = ["Field", "Input", "Output", "Signature", "make_signature", "parse_type", "type_name"]
+__all__ = ["Field", "Input", "Output", "Signature", "is_union", "make_signature", "parse_type", "type_name"]

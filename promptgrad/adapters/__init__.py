@@ -1,0 +1,16 @@
+"""How a signature and its values become chat messages, and a reply becomes values."""
+
+from promptgrad.adapters._base import Adapter, Compiled, Format
+from promptgrad.adapters._chat import ChatAdapter
+from promptgrad.adapters._json import JSONAdapter
+from promptgrad.adapters._registry import get_adapter
+
+__all__ = ["Adapter", "ChatAdapter", "Compiled", "Format", "JSONAdapter", "PocketAdapter", "get_adapter"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "PocketAdapter":  # knows the pocket world, which others need not load
+        from promptgrad.adapters._pocket import PocketAdapter
+
+        return PocketAdapter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

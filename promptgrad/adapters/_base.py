@@ -1,0 +1,278 @@
+"""What every adapter does: compile a signature and demos once, render each call, read each reply."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from promptgrad.errors import InputError, ParseError
+from promptgrad.lm import Message, Prefix
+from promptgrad.signature import Field, Signature
+
+_MOST_COMPILED = 512
+_MOST_FORMATS = 256
+
+
+class Format:
+    """One signature in the words of one adapter. Made once per signature; a subclass is what an adapter consists of."""
+
+    signature: Signature
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+
+    def system(self, instruction: str) -> str:
+        """The system message; "" for none."""
+        raise NotImplementedError
+
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
+        """The user message of one call.
+
+        Args:
+            inputs: A value for every input.
+            remind: Whether to say the format once more, because no demo shows it.
+
+        Raises:
+            InputError: An input is missing, or cannot be written.
+        """
+        raise NotImplementedError
+
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+        """The user message of a demo, which may lack some inputs.
+
+        Args:
+            inputs: Values by name.
+            missing: Outputs that its reply leaves out.
+        """
+        raise NotImplementedError
+
+    def assistant(self, outputs: Mapping[str, Any]) -> str:
+        """The reply that holds these outputs; a demo may lack some."""
+        raise NotImplementedError
+
+    def parse(self, reply: str) -> dict[str, Any]:
+        """The outputs that a reply holds.
+
+        Raises:
+            ParseError: An output is missing, or its value does not fit.
+        """
+        raise NotImplementedError
+
+
+class Compiled:
+    """A signature with an instruction and demos, rendered once; a call adds one user message.
+
+    Attributes:
+        prefix: The system message and the demos, encoded and digested.
+        signature: What is asked.
+        response_format: JSON text for `Request.response_format`, or None.
+        skipped: Demos left out because they have no input or no output of the signature.
+    """
+
+    __slots__ = ("_format", "_remind", "prefix", "response_format", "signature", "skipped")
+
+    def __init__(
+        self, form: Format, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
+    ) -> None:
+        self._format = form
+        self._remind = remind
+        self.prefix = prefix
+        self.signature = form.signature
+        self.response_format = response_format
+        self.skipped = skipped
+
+    def request_tail(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
+        """What follows the prefix in this call.
+
+        Raises:
+            InputError: An input is missing, or cannot be written.
+        """
+        return (Message("user", self._format.user(inputs, remind=self._remind)),)
+
+    def messages(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
+        """Every message of this call, exactly as it is sent."""
+        return self.prefix.messages + self.request_tail(inputs)
+
+    def parse(self, reply: str) -> dict[str, Any]:
+        """The outputs that a reply holds, in the signature's order.
+
+        Raises:
+            ParseError: An output is missing, or its value does not fit.
+        """
+        return self._format.parse(reply)
+
+    def __repr__(self) -> str:
+        return f"Compiled({self.signature!r}, {len(self.prefix)} messages)"
+
+
+class Adapter:
+    """How a signature and its values become chat messages, and a reply becomes values.
+
+    An adapter holds no settings of a call; it can be shared by threads and is not copied with a module. A subclass
+    says how one signature is written (`make_format`); compiling, demos and caching are done here.
+
+    Attributes:
+        name: What `get_adapter` knows it by.
+    """
+
+    name: str = "adapter"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._formats: dict[Signature, Format] = {}
+        self._compiled: dict[tuple[Signature, str, int], tuple[Sequence[Any], Compiled]] = {}
+
+    def make_format(self, signature: Signature) -> Format:
+        """How this adapter writes one signature; called once for each.
+
+        Raises:
+            SignatureError: The adapter cannot write it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define make_format()")
+
+    def response_format(self, signature: Signature) -> str | None:
+        """JSON text of the `response_format` to ask of the endpoint; None for free text."""
+        return None
+
+    def repair_messages(self, reply: str, error: ParseError) -> tuple[Message, ...]:
+        """What to add to a conversation whose last reply could not be read, to ask again.
+
+        Empty where asking again in words is of no use; the caller then gives up.
+        """
+        return (
+            Message("assistant", reply),
+            Message(
+                "user",
+                f"That reply could not be read: {error.reason}.\n"
+                "Reply again, in full, with every field and in the format described at the start.",
+            ),
+        )
+
+    def format(self, signature: Signature) -> Format:
+        """The signature as this adapter writes it, made when first asked for."""
+        found = self._formats.get(signature)
+        if found is None:
+            found = self.make_format(signature)
+            with self._lock:
+                _trim(self._formats, _MOST_FORMATS)
+                self._formats[signature] = found
+        return found
+
+    def parse(self, signature: Signature, text: str) -> dict[str, Any]:
+        """The outputs that a reply holds, in the signature's order.
+
+        Raises:
+            ParseError: An output is missing, or its value does not fit.
+        """
+        return self.format(signature).parse(text)
+
+    def compile(self, signature: Signature, instruction: str | None = None, demos: Iterable[Any] = ()) -> Compiled:
+        """Render the system message and the demos.
+
+        The result is kept: for the same signature, an equal instruction and the same tuple of demos it is the same
+        object. A demo (an `Example` or a mapping) without one of the inputs or outputs comes before the complete ones,
+        shows what it has, and says in words what its reply leaves out; a demo without any input or any output is
+        skipped.
+
+        Args:
+            signature: What is asked.
+            instruction: Replaces the signature's own.
+            demos: Examples of inputs with their outputs.
+
+        Raises:
+            SignatureError: The adapter cannot write the signature.
+            InputError: A value of a demo does not fit its field.
+        """
+        text: str = signature.instruction if instruction is None else instruction
+        if not isinstance(demos, tuple):
+            demos = tuple(demos)
+        key = (signature, text, id(demos))
+        entry = self._compiled.get(key)
+        if entry is not None and entry[0] is demos:
+            return entry[1]
+        text = "".join(("", text))  # a plain str: a Text would keep its graph alive in here
+        compiled = self._compile(signature, text, demos)
+        with self._lock:
+            _trim(self._compiled, _MOST_COMPILED)
+            self._compiled[(signature, text, id(demos))] = (demos, compiled)
+        return compiled
+
+    def _compile(self, signature: Signature, instruction: str, demos: Sequence[Any]) -> Compiled:
+        form = self.format(signature)
+        system = form.system(instruction)
+        complete: list[Message] = []
+        partial: list[Message] = []
+        skipped = 0
+        for number, demo in enumerate(demos, 1):
+            inputs = _demo_values(demo, signature.inputs, number)
+            outputs = _demo_values(demo, signature.outputs, number)
+            if not outputs or (signature.inputs and not inputs):
+                skipped += 1
+                continue
+            missing = [name for name in signature.outputs if name not in outputs]
+            whole = not missing and len(inputs) == len(signature.inputs)
+            (complete if whole else partial).extend(
+                (
+                    Message("user", form.demo_user(inputs, missing)),
+                    Message("assistant", form.assistant(outputs)),
+                )
+            )
+        messages = [*partial, *complete]
+        if system:
+            messages.insert(0, Message("system", system))
+        return Compiled(form, Prefix(messages), self.response_format(signature), skipped, remind=not complete)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_formats", "_compiled")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Adapter.__init__(self)
+        self.__dict__.update(state)
+
+    def __copy__(self) -> Adapter:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Adapter:
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def _trim(kept: dict[Any, Any], most: int) -> None:
+    while len(kept) >= most:
+        del kept[next(iter(kept))]
+
+
+def _demo_values(demo: Any, fields: Mapping[str, Field], number: int) -> dict[str, Any]:
+    """What a demo holds for some fields, checked; a text may be given as any plain value."""
+    values = {}
+    for name, field in fields.items():
+        if name not in demo:
+            continue
+        value = demo[name]
+        if field.is_text:
+            if value is None:
+                continue
+            value = "".join(("", value)) if isinstance(value, str) else str(value)  # a plain str, without a graph
+        try:
+            values[name] = field.validate(value)
+        except (InputError, ParseError) as error:
+            raise InputError(f"demo {number} does not fit the signature: {error}") from error
+    return values
+
+
+def missing_input(name: str, signature: Signature) -> InputError:
+    """The error of a call that lacks an input."""
+    return InputError(f"the input {name!r} is missing; the signature is {signature!r}")
+
+
+def unreadable(reply: str, reason: str, signature: Signature) -> ParseError:
+    """The error of a reply that does not hold the outputs."""
+    shown = reply if len(reply) <= 400 else f"{reply[:300]} ... {reply[-80:]}"
+    return ParseError(
+        f"the reply does not hold {', '.join(signature.outputs)}: {reason}; it was {shown!r}",
+        reply=reply,
+        reason=reason,
+    )

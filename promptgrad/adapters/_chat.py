@@ -1,0 +1,298 @@
+"""The chat adapter: every field in a section of its own, under a marker line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
+from promptgrad.adapters._values import describe, listed, mend_json, reader, writer
+from promptgrad.errors import ParseError
+from promptgrad.signature import Field, Signature
+
+END = "completed"
+"""The marker after the last field of a reply."""
+
+_MARKER = re.compile(r"^[ \t]*\[\[[ \t]*##[ \t]*([^\]\n#]*?)[ \t]*##[ \t]*\]\]", re.MULTILINE)
+# A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
+_TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
+_ESCAPED = re.compile(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
+# A reply is stripped when it is read; a value with blanks at an edge shows them behind this sign.
+_EDGE = "␣"
+_TO_GUARD_START = re.compile(rf"{_EDGE}*\s")
+_TO_GUARD_END = re.compile(rf"\s{_EDGE}*\Z")
+_GUARDED_START = re.compile(rf"{_EDGE}+\s")
+_GUARDED_END = re.compile(rf"\s{_EDGE}+\Z")
+
+
+def marker(name: str) -> str:
+    """The line above a field's value."""
+    return f"[[ ## {name} ## ]]"
+
+
+def escape(value: str) -> str:
+    """A value in which no line is a marker; `unescape` gives it back."""
+    return _TO_ESCAPE.sub(r"\1\\\2", value) if "[[" in value else value
+
+
+def unescape(value: str) -> str:
+    """The value that `escape` was given."""
+    return _ESCAPED.sub(r"\1\2", value) if "[[" in value else value
+
+
+def guard(value: str) -> str:
+    """A value that survives being stripped; `unguard` gives it back."""
+    if not value or (value[0] not in _EDGE and value[-1] not in _EDGE and value == value.strip()):
+        return value
+    if _TO_GUARD_START.match(value):
+        value = _EDGE + value
+    return value + _EDGE if _TO_GUARD_END.search(value) else value
+
+
+def unguard(value: str) -> str:
+    """The value that `guard` was given."""
+    if _EDGE not in value:
+        return value
+    if _GUARDED_END.search(value):
+        value = value[:-1]
+    return value[1:] if _GUARDED_START.match(value) else value
+
+
+class Sections:
+    """Input fields in sections, as the chat and the JSON adapter write them."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self.parts = [
+            (name, f"{marker(name)}\n" if i == 0 else f"\n\n{marker(name)}\n", writer(field))
+            for i, (name, field) in enumerate(signature.inputs.items())
+        ]
+
+    def describe(self) -> str:
+        """What the fields are, for the system message."""
+        lines = [f"- `{name}`: {describe(field)}" for name, field in self.signature.inputs.items()]
+        return "\n".join(["You are given these fields:", *lines])
+
+    def write(self, inputs: Mapping[str, Any]) -> str:
+        """The sections of a message that has every input."""
+        parts: list[str] = []
+        for name, head, write in self.parts:
+            try:
+                value = inputs[name]
+            except KeyError:
+                raise missing_input(name, self.signature) from None
+            parts += (head, escape(value if write is None else write(value)))
+        return "".join(parts)
+
+    def write_some(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+        """The sections of a demo, and a note on what its reply leaves out."""
+        parts: list[str] = []
+        for name, head, write in self.parts:
+            if name in inputs:
+                value = inputs[name]
+                parts += (head, escape(value if write is None else write(value)))
+        if missing:
+            parts.append(f"\n\n(In this example, leave out {listed(missing)}.)")
+        return "".join(parts).lstrip("\n")
+
+
+class ChatFormat(Format):
+    """One signature in sections."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature)
+        self.inputs = Sections(signature)
+        self.end = END
+        while self.end in signature.fields:
+            self.end += "_"
+        self.first = next(iter(signature.outputs))
+        self.reminder = (
+            f"{chr(10) * 2 if signature.inputs else ''}Reply in the format above, from {marker(self.first)} on."
+        )
+        self.outputs = [
+            (name, f"{marker(name)}\n", writer(field), reader(field)) for name, field in signature.outputs.items()
+        ]
+        self.names = {name: name for name in signature.outputs}
+        lowered = [name.lower() for name in signature.outputs]
+        self.names.update(
+            {low: n for low, n in zip(lowered, signature.outputs, strict=True) if lowered.count(low) == 1}
+        )
+        self._loose: list[re.Pattern[str]] | None = None
+
+    def system(self, instruction: str) -> str:
+        parts = [instruction] if instruction else []
+        if self.signature.inputs:
+            parts.append(self.inputs.describe())
+        parts.append("Reply with these fields, each below its marker line, in this order and with nothing else:")
+        parts += [f"{head}{{{describe(self.signature.outputs[name])}}}" for name, head, _, _ in self.outputs]
+        parts.append(marker(self.end))
+        return "\n\n".join(parts)
+
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
+        text = self.inputs.write(inputs)
+        return f"{text}{self.reminder}" if remind else text
+
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+        return self.inputs.write_some(inputs, missing)
+
+    def assistant(self, outputs: Mapping[str, Any]) -> str:
+        sections = [
+            "".join((head, escape(guard(outputs[name] if write is None else write(outputs[name])))))
+            for name, head, write, _ in self.outputs
+            if name in outputs
+        ]
+        return "\n\n".join([*sections, marker(self.end)])
+
+    def parse(self, reply: str) -> dict[str, Any]:
+        found = self._sections(reply)
+        for attempt in _LOOSER:
+            if len(found) == len(self.outputs):
+                break
+            looser = attempt(self, reply)
+            found = looser if len(looser) > len(found) else found
+        values: dict[str, Any] = {}
+        faults = []
+        for name, _, _, read in self.outputs:
+            if name not in found:
+                faults.append(f"the field `{name}` is missing")
+                continue
+            try:
+                values[name] = found[name] if read is None else read(found[name])
+            except ParseError as error:
+                faults.append(error.reason)
+        if faults:
+            raise unreadable(reply, "; ".join(faults), self.signature)
+        return values
+
+    def _sections(self, reply: str) -> dict[str, str]:
+        """Bodies by output name, as `assistant` writes them; the first of a name that holds something counts."""
+        parts = _MARKER.split(reply)
+        found: dict[str, str] = {}
+        names = self.names
+        for i in range(1, len(parts), 2):
+            name = parts[i]
+            known = names.get(name) or names.get(name.lower().replace(" ", "_").replace("-", "_"))
+            if known is None:
+                if name.lower() == self.end and found:
+                    break
+                continue
+            if not found.get(known):
+                body = parts[i + 1].strip()
+                if "`" in parts[0] and i + 2 >= len(parts):
+                    body = _drop_closing_fence(parts[0], body)
+                found[known] = unguard(unescape(body))
+        return found
+
+    # --- what language models write instead, in the order in which it is tried ---
+
+    def _loose_markers(self, reply: str) -> dict[str, str]:
+        """Markers inside a line, in bold, as headings, with some of their signs missing."""
+        best: dict[str, str] = {}
+        for pattern in self._loose_patterns():
+            parts = pattern.split(reply)
+            found: dict[str, str] = {}
+            for name, body in zip(parts[1::2], parts[2::2], strict=True):
+                key = self._key(name)
+                if key in self.names and not found.get(self.names[key]):
+                    body = body.strip()
+                    if body.endswith("**") and body.count("**") % 2:
+                        body = body[:-2].rstrip()
+                    found[self.names[key]] = _drop_closing_fence(parts[0], body)
+                elif key == self.end:
+                    break
+            best = found if len(found) > len(best) else best
+        return best
+
+    def _loose_patterns(self) -> list[re.Pattern[str]]:
+        if self._loose is None:
+            known = sorted({*self.signature.fields, self.end}, key=len, reverse=True)
+            name = "|".join(re.escape(n).replace("_", "[ _-]") for n in known)
+            decoration = r"[ \t>*#_`~-]*"
+            self._loose = [
+                re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+                for pattern in (
+                    rf"{decoration}\[\[[ \t]*#*[ \t]*({name})[ \t]*#*[ \t]*\]\][*_` \t:]*",
+                    rf"^{decoration}({name})[*_` \t]*:[*_` \t]*",
+                    rf"^[ \t]*(?:#+[ \t]*|\*\*)({name})[ \t]*(?:\*\*)?[ \t]*$",
+                )
+            ]
+        return self._loose
+
+    def _tags(self, reply: str) -> dict[str, str]:
+        """XML-like tags: `<answer>...</answer>`."""
+        found = {}
+        for name in self.signature.outputs:
+            match = re.search(rf"<{name}>(.*?)</{name}>", reply, re.DOTALL | re.IGNORECASE)
+            if match:
+                found[name] = match.group(1).strip()
+        return found
+
+    def _object(self, reply: str) -> dict[str, str]:
+        """A JSON object with the outputs as keys."""
+        value = mend_json(reply)
+        if not isinstance(value, dict):
+            return {}
+        by_key = {self._key(str(key)): item for key, item in value.items()}
+        return {
+            name: _as_text(self.signature.outputs[name], by_key[name.lower()])
+            for name in self.signature.outputs
+            if name.lower() in by_key
+        }
+
+    def _unmarked(self, reply: str) -> dict[str, str]:
+        """No marker for the only output, or none for the first one before other markers."""
+        if len(self.outputs) == 1:
+            return {self.first: reply.split(marker(self.end))[0].strip()}
+        parts = _MARKER.split(reply)
+        found = self._sections(reply)
+        if (
+            self.first not in found
+            and len(parts) > 1
+            and parts[0].strip()
+            and self._key(parts[1]) != self.first.lower()
+        ):
+            found[self.first] = parts[0].strip()
+        return found
+
+    def _key(self, name: str) -> str:
+        return re.sub(r"[ -]", "_", name.strip().lower())
+
+
+_LOOSER: tuple[Callable[[ChatFormat, str], dict[str, str]], ...] = (
+    ChatFormat._loose_markers,
+    ChatFormat._object,
+    ChatFormat._tags,
+    ChatFormat._unmarked,
+)
+
+
+def _as_text(field: Field, value: Any) -> str:
+    """A value of a JSON object as the text of a section."""
+    import json
+
+    return value if isinstance(value, str) and field.is_text else json.dumps(value, ensure_ascii=False)
+
+
+def _drop_closing_fence(before: str, body: str) -> str:
+    """A body without the end of a code fence that was opened before the first marker."""
+    opened = any(line.strip().startswith("```") for line in before.splitlines()[-1:])
+    return body[:-3].rstrip() if opened and body.endswith("```") else body
+
+
+class ChatAdapter(Adapter):
+    """Sections under marker lines (`[[ ## answer ## ]]`), for any chat model.
+
+    Texts stand as they are, other values as JSON. A line of a value that looks like a marker is escaped with a
+    backslash, so that no value can end its section or forge another; blanks at the edges of an output are shown behind
+    a `␣`. Every value comes back as it was.
+
+    A reply is read with tolerance: prose and code fences around it, bold or cut-down markers, wrong case, headings, a
+    JSON object, tags, a missing last marker; an only output without any marker is the whole reply.
+    """
+
+    name = "chat"
+
+    def make_format(self, signature: Signature) -> Format:
+        """How a signature is written in sections."""
+        return ChatFormat(signature)

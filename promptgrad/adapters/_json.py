@@ -1,0 +1,188 @@
+"""The JSON adapter: inputs in sections, the reply one JSON object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptgrad.adapters._base import Adapter, Format, unreadable
+from promptgrad.adapters._chat import Sections
+from promptgrad.adapters._values import describe, mend_json, reader, tidy_schema
+from promptgrad.errors import ParseError
+from promptgrad.signature import Field, Signature
+
+_STRICT_LIMITS = frozenset(  # what OpenAI's strict mode refuses
+    {"patternProperties", "propertyNames", "minProperties", "maxProperties", "uniqueItems", "oneOf", "allOf", "not",
+     "prefixItems", "default"}
+)  # fmt: skip
+_ABSENT: Any = object()
+
+
+class JSONFormat(Format):
+    """One signature as a JSON object."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature)
+        self.inputs = Sections(signature)
+        self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply with the JSON object only."
+        self.single = next(iter(signature.outputs)) if len(signature.outputs) == 1 else None
+
+    def system(self, instruction: str) -> str:
+        parts = [instruction] if instruction else []
+        if self.signature.inputs:
+            parts.append(self.inputs.describe())
+        lines = [f"- `{name}`: {describe(field, as_json=True)}" for name, field in self.signature.outputs.items()]
+        parts.append("\n".join(["Reply with one JSON object and nothing else. Its keys, in this order:", *lines]))
+        return "\n\n".join(parts)
+
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
+        text = self.inputs.write(inputs)
+        return f"{text}{self.reminder}" if remind else text
+
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+        return self.inputs.write_some(inputs, missing)
+
+    def assistant(self, outputs: Mapping[str, Any]) -> str:
+        pairs = []
+        for name, field in self.signature.outputs.items():
+            if name in outputs:
+                value = outputs[name]
+                text = json.dumps(value, ensure_ascii=False) if field.is_text else field.dump_json(value)
+                pairs.append(f"{json.dumps(name, ensure_ascii=False)}: {text}")
+        return f"{{{', '.join(pairs)}}}"
+
+    def parse(self, reply: str) -> dict[str, Any]:
+        try:
+            found = json.loads(reply)
+        except ValueError:
+            found = self._mend(reply)
+        outputs = self.signature.outputs
+        if self.single is not None and not (isinstance(found, dict) and _look_up(found, self.single) is not _ABSENT):
+            found = {self.single: reply.strip() if found is None else found}  # the bare value
+        if not isinstance(found, dict):
+            raise unreadable(reply, "it is not a JSON object", self.signature)
+        values: dict[str, Any] = {}
+        faults = []
+        for name, field in outputs.items():
+            value = _look_up(found, name)
+            if value is _ABSENT:
+                faults.append(f"the key `{name}` is missing")
+                continue
+            try:
+                values[name] = _read(field, value)
+            except ParseError as error:
+                faults.append(error.reason)
+        if faults:
+            raise unreadable(reply, "; ".join(faults), self.signature)
+        return values
+
+    def _mend(self, reply: str) -> Any:
+        """The object in a reply that is not JSON as it stands: the first one with a key we know, else the last."""
+        starts = [match.start() for match in re.finditer(r"\{", reply)][:20]
+        for start in starts:
+            value = mend_json(reply[start:])
+            if isinstance(value, dict) and any(_look_up(value, name) is not _ABSENT for name in self.signature.outputs):
+                return value
+        return None if starts else mend_json(reply)
+
+
+def _look_up(found: Mapping[str, Any], name: str) -> Any:
+    if name in found:
+        return found[name]
+    same = [value for key, value in found.items() if key.strip().lower().replace(" ", "_") == name.lower()]
+    return same[0] if len(same) == 1 else _ABSENT
+
+
+def _read(field: Field, value: Any) -> Any:
+    if field.is_text:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return field.validate(text)
+    try:
+        return field.validate_json(json.dumps(value))
+    except ParseError:
+        read = reader(field)
+        if isinstance(value, str) and read is not None:
+            return read(value)
+        raise
+
+
+class JSONAdapter(Adapter):
+    """The reply is one JSON object, asked for with `response_format` where the endpoint knows it.
+
+    Inputs are written as the chat adapter writes them. Every value comes back as it was. A reply is read with
+    tolerance: fences and prose around the object, nearly-JSON, keys in the wrong case, a bare value for an only output.
+
+    Args:
+        schema: "schema" asks the endpoint to enforce the JSON schema of the outputs, "object" to reply with some JSON
+            object, None asks for nothing (for endpoints that refuse `response_format`).
+
+    Raises:
+        ValueError: `schema` is none of these.
+    """
+
+    name = "json"
+
+    def __init__(self, schema: str | None = "schema") -> None:
+        super().__init__()
+        if schema not in ("schema", "object", None):
+            raise ValueError(f"schema is 'schema', 'object' or None, not {schema!r}")
+        self.schema = schema
+
+    def make_format(self, signature: Signature) -> Format:
+        """How a signature is written as an object."""
+        return JSONFormat(signature)
+
+    def response_format(self, signature: Signature) -> str | None:
+        """JSON text of the `response_format` to ask of the endpoint."""
+        if self.schema is None:
+            return None
+        if self.schema == "object":
+            return json.dumps({"type": "json_object"})
+        return json.dumps(response_schema(signature))
+
+    def __repr__(self) -> str:
+        return "JSONAdapter()" if self.schema == "schema" else f"JSONAdapter({self.schema!r})"
+
+
+def response_schema(signature: Signature) -> dict[str, Any]:
+    """The `response_format` of the outputs: strict where strict mode can express their types."""
+    definitions: dict[str, Any] = {}
+    properties = {}
+    for name, field in signature.outputs.items():
+        schema = tidy_schema(field.json_schema())
+        definitions.update(schema.pop("$defs", {}))
+        properties[name] = schema
+    whole: dict[str, Any] = {"type": "object", "properties": properties}
+    if definitions:
+        whole["$defs"] = definitions
+    strict = _close_objects(whole)
+    if not strict:
+        whole = {**whole, "required": list(properties), "additionalProperties": False}
+    name = re.sub(r"\W", "_", signature.name, flags=re.ASCII)[:64]
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": whole, "strict": strict}}
+
+
+def _close_objects(schema: dict[str, Any]) -> bool:
+    """Close every object of a schema, as strict mode asks; False where its types cannot be strict."""
+    stack: list[Any] = [schema]
+    strict = True
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack += node
+            continue
+        if not isinstance(node, dict):
+            continue
+        if not node.keys().isdisjoint(_STRICT_LIMITS) or not node:
+            strict = False
+        if "properties" in node:
+            node["additionalProperties"] = False
+            node["required"] = list(node["properties"])
+            stack += node["properties"].values()
+        elif node.get("type") == "object":
+            strict = False
+        stack += node.get("$defs", {}).values()
+        stack += [node[key] for key in ("items", "anyOf") if key in node]
+    return strict

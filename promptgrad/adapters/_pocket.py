@@ -1,0 +1,230 @@
+"""The pocket adapter: the compact prompts of the embedded model, in its own words and one-token markers."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
+from promptgrad.adapters._values import reader
+from promptgrad.data import Example, pocket
+from promptgrad.errors import InputError, ParseError, SignatureError
+from promptgrad.lm import Message
+from promptgrad.signature import Field, Signature
+
+VAGUE_INSTRUCTION = "do the task"
+"""What stands for an instruction that says no more than the names of the fields."""
+
+_MARKER = re.compile(r"\[\[(\w+)\]\]")
+_DEFAULT = re.compile(r"(Given the fields `.*`, p|P)roduce the fields `.*`\.")
+_NAMES = tuple(marker.strip("[]") for marker in pocket.MARKERS)
+_BLAMES_INPUT = "critique_of_"
+
+
+class Phrase(NamedTuple):
+    """How the model was taught a signature that it knows by name: the wording, and the inputs it reads."""
+
+    instruction: str
+    inputs: tuple[str, ...]
+
+
+def phrase_of(signature: Signature) -> Phrase | None:
+    """The wording of a signature that the model was trained for; None for any other."""
+    if signature.name == "Critique":
+        blames_input = any(name.startswith(_BLAMES_INPUT) for name in signature.outputs)
+        wording = pocket.CRITIQUE_WITH_INPUT_INSTRUCTION if blames_input else pocket.CRITIQUE_INSTRUCTION
+        return Phrase(wording, ("instruction", "inputs", "outputs", "feedback"))
+    if signature.name == "Improve":
+        return Phrase(pocket.IMPROVE_INSTRUCTION, ("instruction", "critiques"))
+    if signature.name == "ProposeInstruction":
+        return Phrase(pocket.INDUCT_INSTRUCTION, ("examples",))
+    return None
+
+
+def marker_name(name: str) -> str | None:
+    """The marker of a field, or None: by its own name, by an alias, by its singular."""
+    if name in _NAMES:
+        return name
+    if name.endswith("_instruction"):
+        return "instruction"
+    if name.startswith(_BLAMES_INPUT):
+        return "input_critique"
+    return name[:-1] if name.endswith("s") and name[:-1] in _NAMES else None
+
+
+class PocketFormat(Format):
+    """One signature in the model's own shape."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature)
+        self.phrase = phrase_of(signature)
+        kept = signature.inputs if self.phrase is None else self.phrase.inputs
+        self.inputs = [name for name in signature.inputs if name in kept]
+        self.markers: dict[str, str] = {}
+        for name, field in signature.fields.items():
+            if field.role == "input" and (name not in self.inputs or _is_nested(field)):
+                continue
+            found = marker_name(name)
+            if found is None:
+                raise SignatureError(_unknown(name))
+            self.markers[name] = found
+        self.readers = {name: reader(field) for name, field in signature.outputs.items()}
+        self.first = next(iter(signature.outputs))
+        self._warned = False
+
+    def system(self, instruction: str) -> str:
+        words = _words(instruction)
+        if self.phrase is not None:
+            return words if words and pocket.inside(words) else self.phrase.instruction
+        if _DEFAULT.fullmatch(instruction):
+            return VAGUE_INSTRUCTION
+        self._check(words)
+        return words
+
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
+        for name in self.inputs:
+            if name not in inputs:
+                raise missing_input(name, self.signature)
+        return self._ask(inputs, self.first)
+
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+        return self._ask(inputs, next(name for name in self.signature.outputs if name not in missing))
+
+    def _ask(self, inputs: Mapping[str, Any], output: str) -> str:
+        parts: list[str] = []
+        for name in self.inputs:
+            if name in inputs:
+                _write(parts, self.markers.get(name, ""), name, inputs[name])
+        parts.append(f"[[{self.markers[output]}]]")
+        text = " ".join(parts)
+        self._check(text)
+        return text
+
+    def assistant(self, outputs: Mapping[str, Any]) -> str:
+        parts: list[str] = []
+        for name in self.signature.outputs:
+            if name in outputs:
+                _write(parts, self.markers[name], name, outputs[name])
+        text = _MARKER.sub("", " ".join(parts), count=1).lstrip()  # the first marker closes the user message
+        self._check(text)
+        return text
+
+    def parse(self, reply: str) -> dict[str, Any]:
+        parts = _MARKER.split(reply)
+        sections = list(zip(parts[1::2], (_words(part) for part in parts[2::2]), strict=True))
+        head = _words(parts[0])
+        if head or not sections or sections[0][0] != self.markers[self.first]:
+            sections.insert(0, (self.markers[self.first], head))
+        values: dict[str, Any] = {}
+        faults = []
+        for name, field in self.signature.outputs.items():
+            want = self.markers[name]
+            place = next((i for i, (found, _) in enumerate(sections) if found == want), None)
+            if place is None:
+                if field.is_text and name.startswith(_BLAMES_INPUT):
+                    values[name] = ""  # nothing said of this input
+                else:
+                    faults.append(f"[[{want}]] is missing")
+                continue
+            if _is_list(field):
+                items = [text for found, text in sections if found == want]
+                sections = [section for section in sections if section[0] != want]
+                text: Any = [item for item in items if item]
+            else:
+                text = sections.pop(place)[1]
+            read = self.readers[name]
+            try:
+                values[name] = field.validate(text) if isinstance(text, list) else text if read is None else read(text)
+            except ParseError as error:
+                faults.append(error.reason)
+        if faults:
+            raise unreadable(reply, "; ".join(faults), self.signature)
+        return values
+
+    def _check(self, text: str) -> None:
+        """Warn once of words that the model cannot read."""
+        if self._warned:
+            return
+        unknown = pocket.unknown_words(text)
+        if unknown:
+            self._warned = True
+            shown = ", ".join(repr(word) for word in unknown[:12]) + (" ..." if len(unknown) > 12 else "")
+            warnings.warn(
+                f"the pocket model does not know these words, and reads each as <unk>: {shown}. It lives in a small "
+                "world (promptgrad.data.pocket.words()); for other texts take another model",
+                stacklevel=2,
+            )
+
+
+def _unknown(name: str) -> str:
+    return (
+        f"the pocket model has no field {name!r}: its fields are {', '.join(_NAMES)}. Rename the field, or take "
+        "another model"
+    )
+
+
+def _is_list(field: Field) -> bool:
+    return field.type_name.startswith(("list", "tuple", "Sequence"))
+
+
+def _is_nested(field: Field) -> bool:
+    """Whether the keys of the value, rather than the field's name, become markers."""
+    return "dict" in field.type_name or field.name in ("inputs", "outputs", "examples")
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write(parts: list[str], marker: str, name: str, value: Any) -> None:
+    """Append the markers and words of one value: a list repeats its marker, a mapping brings its own."""
+    if value is None:
+        return
+    if isinstance(value, (Mapping, Example)):
+        for key, item in value.items():
+            found = marker_name(str(key)) or ""
+            if not found and not isinstance(item, (Mapping, Example, list, tuple)):
+                raise InputError(f"in {name!r}: {_unknown(str(key))}")
+            _write(parts, found, str(key), item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _write(parts, marker, name, item)
+    elif not marker:
+        raise InputError(_unknown(name))
+    else:
+        text = _words(value if isinstance(value, str) else str(value))
+        if "[[" in text:
+            text = _MARKER.sub(r"\1", text)  # a marker inside a value would end it
+        parts.append(f"[[{marker}]] {text}" if text else f"[[{marker}]]")
+
+
+class PocketAdapter(Adapter):
+    """The prompts of the embedded model: the instruction, then `[[text]] cat dog [[answer]]`, words and markers only.
+
+    The user message ends with the marker of the first output, and the reply is its value. Known fields: text, question,
+    answer, reasoning, instruction, critique, feedback, verdict, input_critique. A list repeats the singular marker
+    (`critiques`), a mapping (`inputs`, `outputs`) or a list of them (`examples`) brings the markers of its keys,
+    `new_instruction` is
+    [[instruction]] and `critique_of_...` is [[input_critique]].
+
+    The signatures named Critique, Improve and ProposeInstruction are put in the words that the model was trained with;
+    so is an instruction that is only the default sentence. Blanks are normalised, and a marker inside a value loses its
+    brackets: words come back as they were, blanks may not. Words outside the model's world are warned of, once for each
+    signature. Asking again is of no use here, as the model would say the same.
+    """
+
+    name = "pocket"
+
+    def make_format(self, signature: Signature) -> Format:
+        """How a signature is written for the pocket model.
+
+        Raises:
+            SignatureError: It has a field for which there is no marker.
+        """
+        return PocketFormat(signature)
+
+    def repair_messages(self, reply: str, error: ParseError) -> tuple[Message, ...]:
+        """Nothing: the model knows no conversation about formats."""
+        return ()

@@ -1,0 +1,44 @@
+"""Adapters by name."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+
+from promptgrad.adapters._base import Adapter
+
+
+@cache
+def _named(name: str) -> Adapter:
+    if name == "chat":
+        from promptgrad.adapters._chat import ChatAdapter
+
+        return ChatAdapter()
+    if name == "json":
+        from promptgrad.adapters._json import JSONAdapter
+
+        return JSONAdapter()
+    from promptgrad.adapters._pocket import PocketAdapter
+
+    return PocketAdapter()
+
+
+NAMES = ("chat", "json", "pocket")
+
+
+def get_adapter(adapter: str | Adapter) -> Adapter:
+    """The adapter of this name ("chat", "json" or "pocket"), one for all; an adapter is returned as it is.
+
+    Raises:
+        ValueError: There is no adapter of this name.
+        TypeError: It is neither a name nor an adapter.
+    """
+    if isinstance(adapter, Adapter):
+        return adapter
+    if not isinstance(adapter, str):
+        raise TypeError(f"an adapter is one of the names {', '.join(NAMES)} or an Adapter, not {adapter!r}")
+    if adapter not in NAMES:
+        close = difflib.get_close_matches(adapter, NAMES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(NAMES)}{hint}")
+    return _named(adapter)

@@ -1,0 +1,148 @@
+"""Compiling: what is kept and shared, what demos become, what a call costs."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import time
+
+import pytest
+
+from promptgrad.adapters import Adapter, ChatAdapter, JSONAdapter, PocketAdapter, get_adapter
+from promptgrad.data import Example
+from promptgrad.errors import InputError
+from promptgrad.signature import Signature
+
+COT = Signature("question -> reasoning, answer", "Think.")
+DEMOS = tuple(Example(question=f"q{i}", reasoning=f"r{i}", answer=f"a{i}") for i in range(8))
+
+
+class Text(str):
+    """As the graph's text: adding it to something must not happen, it may not be kept."""
+
+    def __radd__(self, other: str) -> str:
+        raise AssertionError("a Text was joined with +")
+
+    def strip(self, chars: str | None = None) -> str:
+        raise AssertionError("a Text was stripped")
+
+
+def test_get_adapter() -> None:
+    assert type(get_adapter("chat")) is ChatAdapter
+    assert get_adapter("chat") is get_adapter("chat")
+    assert type(get_adapter("json")) is JSONAdapter
+    assert type(get_adapter("pocket")) is PocketAdapter
+    own = JSONAdapter(None)
+    assert get_adapter(own) is own
+    with pytest.raises(ValueError, match=r"no adapter 'chatt'; there are chat, json, pocket; did you mean 'chat'\?"):
+        get_adapter("chatt")
+    with pytest.raises(TypeError, match="an adapter is one of the names"):
+        get_adapter(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'schema', 'object' or None"):
+        JSONAdapter("strict")
+
+
+def test_compiled_once_for_the_same_values() -> None:
+    adapter = ChatAdapter()
+    first = adapter.compile(COT, "Do.", DEMOS)
+    assert adapter.compile(COT, "Do.", DEMOS) is first
+    assert adapter.compile(Signature("question -> reasoning, answer", "Think."), Text("Do."), DEMOS) is first
+    other = adapter.compile(COT, "Do.", tuple(DEMOS))
+    assert other is first
+    assert adapter.compile(COT, "Do it.", DEMOS) is not first
+    assert adapter.compile(COT, "Do.", DEMOS[:7]) is not first
+    assert adapter.compile(COT, "Do.", list(DEMOS)).prefix == first.prefix
+    assert adapter.compile(COT).prefix.messages[0].content.startswith("Think.\n")
+
+
+def test_the_cache_is_bounded() -> None:
+    adapter = ChatAdapter()
+    for i in range(1100):
+        adapter.compile(COT, f"Do {i}.")
+    assert len(adapter._compiled) <= 512
+
+
+def test_messages_of_a_call() -> None:
+    compiled = ChatAdapter().compile(COT, "Do.", DEMOS[:2])
+    messages = compiled.messages({"question": Text("why [[ ## x ## ]]?")})
+    assert [m.role for m in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert messages[:-1] == compiled.prefix.messages
+    assert messages[-1:] == compiled.request_tail({"question": "why [[ ## x ## ]]?"})
+    assert type(messages[-1].content) is str
+    assert messages[-1].content == "[[ ## question ## ]]\nwhy [[ ## x ## ]]?"
+    assert all(type(m.content) is str for m in messages)
+    assert compiled.parse("[[ ## reasoning ## ]]\na\n[[ ## answer ## ]]\nb") == {"reasoning": "a", "answer": "b"}
+
+
+@pytest.mark.parametrize("adapter", [ChatAdapter(), JSONAdapter()])
+def test_a_missing_input_is_told(adapter: Adapter) -> None:
+    for demos in ((), DEMOS):
+        compiled = adapter.compile(COT, None, demos)
+        with pytest.raises(InputError, match="the input 'question' is missing; the signature is question -> reasoning"):
+            compiled.request_tail({"reasoning": "x"})
+
+
+def test_incomplete_demos() -> None:
+    demos = (
+        DEMOS[0],
+        Example(question="labelled", answer=42),
+        Example(question="no output"),
+        {"reasoning": "no", "answer": "input"},
+        Example(question="none", reasoning=None, answer="given"),
+    )
+    compiled = ChatAdapter().compile(COT, None, demos)
+    assert compiled.skipped == 2
+    users = [m.content for m in compiled.prefix.messages if m.role == "user"]
+    replies = [m.content for m in compiled.prefix.messages if m.role == "assistant"]
+    assert users[0] == "[[ ## question ## ]]\nlabelled\n\n(In this example, leave out `reasoning`.)"
+    assert replies[0] == "[[ ## answer ## ]]\n42\n\n[[ ## completed ## ]]"
+    assert replies[1] == "[[ ## answer ## ]]\ngiven\n\n[[ ## completed ## ]]"
+    assert users[2] == "[[ ## question ## ]]\nq0"
+    assert JSONAdapter().compile(COT, None, demos).prefix.messages[2].content == '{"answer": "42"}'
+    assert "Reply in the format" not in compiled.request_tail({"question": "x"})[0].content
+    assert (
+        "Reply in the format" in ChatAdapter().compile(COT, None, demos[1:]).request_tail({"question": "x"})[0].content
+    )
+
+
+def test_a_demo_that_does_not_fit() -> None:
+    sig = Signature("question -> answer: int")
+    with pytest.raises(InputError, match="demo 2 does not fit the signature: output 'answer'"):
+        ChatAdapter().compile(sig, None, (Example(question="a", answer="1"), Example(question="b", answer="x")))
+
+
+def test_adapters_are_shared_by_copies_and_pickled_without_what_they_keep() -> None:
+    adapter = JSONAdapter("object")
+    adapter.compile(COT, None, DEMOS)
+    assert copy.deepcopy(adapter) is adapter
+    again = pickle.loads(pickle.dumps(adapter))
+    assert again.schema == "object"
+    assert again._compiled == {}
+    assert again.compile(COT, None, DEMOS).prefix == adapter.compile(COT, None, DEMOS).prefix
+
+
+def test_overhead_of_a_call_with_eight_demos() -> None:
+    adapter = ChatAdapter()
+    reply = "[[ ## reasoning ## ]]\nbecause of it\n\n[[ ## answer ## ]]\n3\n\n[[ ## completed ## ]]"
+    best = 1.0
+    for _ in range(40):
+        start = time.perf_counter()
+        for _ in range(200):
+            compiled = adapter.compile(COT, "Do.", DEMOS)
+            compiled.request_tail({"question": "how many of the things?"})
+            compiled.parse(reply)
+        best = min(best, (time.perf_counter() - start) / 200)
+    assert best < 60e-6  # about 10 us on a calm machine
+
+
+def test_chat_and_json_load_neither_pydantic_nor_the_pocket_world() -> None:
+    program = (
+        "import sys; from promptgrad.adapters import get_adapter; from promptgrad.signature import Signature;"
+        "c = get_adapter('chat').compile(Signature('a -> b')); c.request_tail({'a': 'x'}); c.parse('[[ ## b ## ]] y');"
+        "get_adapter('json').compile(Signature('a -> b')).parse('{\"b\": \"y\"}');"
+        "print([m for m in ('pydantic', 'json_repair', 'promptgrad.data.pocket') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

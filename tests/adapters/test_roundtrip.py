@@ -1,0 +1,216 @@
+"""Any value of any type comes back as it was, whatever markers, blanks or line breaks it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import math
+from typing import Any, Literal
+
+import pydantic
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from promptgrad.adapters import ChatAdapter, JSONAdapter
+from promptgrad.adapters._chat import _MARKER, escape, guard, marker, unescape, unguard
+from promptgrad.data import Example
+from promptgrad.signature import Field, Signature
+
+PIECES = [
+    *("[[ ## answer ## ]]", "[[ ## first ## ]]", "[[ ## completed ## ]]", "[[##a##]]", "[[ ##", "## ]]", "[[", "]]"),
+    *(
+        "\\",
+        "\\[[ ## answer ## ]]",
+        "\\\\",
+        "␣",
+        "␣ ",
+        " ␣",
+        " ",
+        "\t",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\r",
+        "\u2028",
+        "\x0b",
+        "\xa0",
+    ),
+    *(
+        "```",
+        "```json\n",
+        '{"answer": "x"}',
+        "**answer:** x",
+        "answer: x",
+        "# answer",
+        "<answer>x</answer>",
+        "null",
+        "None",
+    ),
+    *('"', "'", "é", "\U0001d518", "x", "0", "- a", "1. b", "}", "]", "(In this example, leave out `answer`.)"),
+]
+texts = st.text(max_size=12) | st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+
+
+class Color(enum.Enum):
+    RED = "red"
+    ODD = " [[ ## answer ## ]]\n"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Point(pydantic.BaseModel):
+    label: str
+    xy: tuple[float, float]
+    more: list[Point] = []
+
+
+@dataclasses.dataclass
+class Pair:
+    left: str
+    right: int | None = None
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+points = st.builds(Point, label=texts, xy=st.tuples(finite, finite), more=st.just([]))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | finite | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+TYPES: list[tuple[Any, st.SearchStrategy[Any]]] = [
+    (str, texts),
+    (str | None, st.none() | texts),
+    (int, st.integers()),
+    (float, st.floats(allow_nan=False)),
+    (bool, st.booleans()),
+    (bytes, st.binary(max_size=8)),
+    (int | None, st.none() | st.integers()),
+    (int | str, st.integers() | texts),
+    (int | float, st.integers(-(2**53), 2**53) | finite),
+    (bool | int | None, st.none() | st.booleans() | st.integers()),
+    (
+        Literal["yes", "no", "Yes ", "", "[[ ## completed ## ]]"],
+        st.sampled_from(["yes", "no", "Yes ", "", "[[ ## completed ## ]]"]),
+    ),
+    (Literal["a", 1, None], st.sampled_from(["a", 1, None])),
+    (list[str], st.lists(texts, max_size=4)),
+    (list[list[int]], st.lists(st.lists(st.integers(), max_size=2), max_size=2)),
+    (dict[str, int], st.dictionaries(texts, st.integers(), max_size=3)),
+    (dict[int, list[str]], st.dictionaries(st.integers(), st.lists(texts, max_size=2), max_size=2)),
+    (dict[str, Any], st.dictionaries(texts, json_values, max_size=3)),
+    (Any, json_values),
+    (tuple[int, str], st.tuples(st.integers(), texts)),
+    (tuple[str, ...], st.lists(texts, max_size=3).map(tuple)),
+    (set[int], st.sets(st.integers(), max_size=3)),
+    (frozenset[str], st.frozensets(texts, max_size=3)),
+    (Color, st.sampled_from(Color)),
+    (Level, st.sampled_from(Level)),
+    (Point, points),
+    (list[Point] | None, st.none() | st.lists(points, max_size=2)),
+    (Pair, st.builds(Pair, texts, st.none() | st.integers())),
+    (datetime.date, st.dates()),
+    (datetime.timedelta, st.timedeltas(min_value=datetime.timedelta(0), max_value=datetime.timedelta(days=999))),
+]
+CASES = [pytest.param(annotation, strategy, id=Field("x", annotation).type_name) for annotation, strategy in TYPES]
+ADAPTERS = {"chat": ChatAdapter(), "json": JSONAdapter()}
+
+
+def sections(message: str) -> dict[str, str]:
+    """The exact inverse of how inputs are written: nothing is stripped or guessed."""
+    parts = _MARKER.split(message)
+    assert parts[0] == ""
+    bodies = {}
+    for i in range(1, len(parts), 2):
+        body = parts[i + 1].removeprefix("\n")
+        bodies[parts[i]] = unescape(body if i + 2 >= len(parts) else body.removesuffix("\n\n"))
+    return bodies
+
+
+def same(a: Any, b: Any) -> bool:
+    return a == b and type(a) is type(b)
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize(("annotation", "strategy"), CASES)
+@given(data=st.data())
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_values_come_back(adapter: str, annotation: Any, strategy: st.SearchStrategy[Any], data: st.DataObject) -> None:
+    sig = Signature(
+        [
+            Field("given", annotation),
+            Field("note"),
+            Field("first", annotation, role="output"),
+            Field("answer", annotation, role="output"),
+        ]
+    )
+    values = {
+        "given": data.draw(strategy),
+        "note": data.draw(texts),
+        "first": data.draw(strategy),
+        "answer": data.draw(strategy),
+    }
+    form = ADAPTERS[adapter].format(sig)
+    read = form.parse(form.assistant({"first": values["first"], "answer": values["answer"]}))
+    assert list(read) == ["first", "answer"]
+    assert same(read["first"], values["first"])
+    assert same(read["answer"], values["answer"])
+    shown = sections(form.user(values))
+    assert list(shown) == ["given", "note"]
+    assert shown["note"] == values["note"]
+    text = shown["given"]
+    field = sig.inputs["given"]
+    if annotation is str:
+        assert text == values["given"]
+    elif isinstance(values["given"], enum.Enum) and isinstance(values["given"].value, str):
+        assert text == values["given"].value
+    elif field.type_name.startswith("Literal['yes'"):
+        assert text == values["given"]
+    else:
+        assert same(field.validate_json(text), values["given"])
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+@given(answer=texts)
+@settings(max_examples=100, deadline=None)
+def test_a_demo_shows_a_reply_that_parses(adapter: str, answer: str) -> None:
+    sig = Signature("question -> answer")
+    compiled = ADAPTERS[adapter].compile(sig, None, (Example(question=answer, answer=answer),))
+    _, user, assistant = compiled.prefix.messages
+    assert compiled.parse(assistant.content) == {"answer": answer}
+    assert sections(user.content) == {"question": answer}
+
+
+@given(value=texts)
+@settings(max_examples=120, deadline=None)
+def test_escape_and_guard_are_undone(value: str) -> None:
+    assert unescape(escape(value)) == value
+    assert not _MARKER.search(escape(value))
+    assert unguard(guard(value)) == value
+    assert guard(value).strip() == guard(value)
+    assert unguard(unescape(escape(guard(value)).strip())) == value
+
+
+def test_plain_values_are_written_plainly() -> None:
+    assert escape("see [[1]] and\n [[ 2 ]]") == "see [[1]] and\n [[ 2 ]]"
+    assert escape("a\n  [[ ## x ## ]]") == "a\n  \\[[ ## x ## ]]"
+    assert guard("plain  text") == "plain  text"
+    assert guard(" x") == "␣ x"
+    assert guard("") == ""
+
+
+def test_a_field_called_like_the_end_marker() -> None:
+    sig = Signature("text -> completed: bool, answer")
+    form = ADAPTERS["chat"].format(sig)
+    reply = form.assistant({"completed": True, "answer": "x"})
+    assert reply.endswith(marker("completed_"))
+    assert form.parse(reply) == {"completed": True, "answer": "x"}
+
+
+def test_not_a_number_comes_back() -> None:
+    form = ADAPTERS["chat"].format(Signature("a -> x: float"))
+    assert math.isnan(form.parse(form.assistant({"x": math.nan}))["x"])
