@@ -8,14 +8,15 @@ batch, then of the calls, so that the same answers give the same gradient at any
 
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from promptgrad import aio
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
-from promptgrad.autograd._edges import Edge
+from promptgrad.autograd._edges import Edge, exact_sources, joined_sources
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
 from promptgrad.autograd._loss import LossRow
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Node
@@ -283,12 +284,12 @@ class Backward:
         self.wanted = Wanted(inputs)
         self.retain_graph = retain_graph
         self.weights = weights
-        self.terms = terms
-        self.rows = [row for _, rows, _ in terms for row in rows]
+        self.terms = [(scale, [_with_tape(row) for row in rows], own) for scale, rows, own in terms]
+        self.rows = [row for _, rows, _ in self.terms for row in rows]
         self._check()
         self.passes: dict[int, _RowPass] = {}
         number = 0
-        for _, rows, own in terms:
+        for _, rows, own in self.terms:
             for row in rows:
                 if row.failed:
                     self.passes[number] = _RowPass(row, critic or own, self.wanted)
@@ -304,7 +305,7 @@ class Backward:
                     "backward() was called a second time on the same forwards, and the first freed what they recorded: "
                     "write backward(retain_graph=True) the first time, or run the forwards again"
                 )
-        if self.rows and all(row.tape is None and not Walk().into_output(None, row.output) for row in self.rows):
+        if self.rows and all(row.tape is None for row in self.rows):
             raise GraphError(
                 "nothing was recorded in the forwards of this loss: they ran under no_grad() or inference_mode(), "
                 "or no parameter of the program has requires_grad=True"
@@ -325,6 +326,8 @@ class Backward:
         for trace, advantage in self.traced:
             await aio.in_thread(trace.backward, advantage)
         report = self._accumulate()
+        if report.skipped and len(report.skipped) >= report.calls > 0:
+            warnings.warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning, stacklevel=2)
         if not self.retain_graph:
             for row in self.rows:
                 if row.tape is not None:
@@ -388,6 +391,17 @@ class Backward:
         return traced
 
 
+def _with_tape(row: LossRow) -> LossRow:
+    """The row, with the tape that its output comes from where the caller did not say."""
+    if row.tape is not None:
+        return row
+    for fn in exact_sources(row.output):
+        for source in joined_sources(fn):
+            if isinstance(source, Node):
+                return replace(row, tape=source.tape)
+    return row
+
+
 def example_id(example: Any) -> str:
     """How an example is called in gradients and reports; empty when there is none."""
     identity = getattr(example, "id", None)
@@ -448,7 +462,6 @@ def _default_feedback(row: LossRow) -> str:
 def _labels(example: Any, tape: Tape | None) -> dict[str, Any]:
     if getattr(example, "input_keys", None) is not None:
         return dict(example.labels())
-    if not hasattr(example, "keys"):
+    if tape is None or not tape.inputs or not hasattr(example, "keys"):
         return {}
-    inputs = {} if tape is None else tape.inputs
-    return {name: example[name] for name in example.keys() if name not in inputs}  # noqa: SIM118 - not a mapping
+    return {name: example[name] for name in example.keys() if name not in tape.inputs}  # noqa: SIM118 - not a mapping

@@ -17,11 +17,19 @@ class Walk:
         self._outputs: list[Edge] = []
 
     def into_output(self, tape: Tape | None, value: Any) -> list[Edge]:
-        """The edges into what a forward returned; without a tape, those that the value itself knows of."""
+        """The edges into a value that a forward returned, or into a part of what it returned.
+
+        Where the value itself knows what produced it, that counts; the tape adds what only it knows.
+        """
+        target = Output(tape)
+        known = [Edge(source, target, None, "exact") for source in exact_sources(value)]
         if tape is None or tape.freed:
-            target = Output()
-            return [Edge(source, target, None, "exact") for source in exact_sources(value)]
-        return self._of(tape).get(Output(tape), [])
+            return known
+        recorded = self._of(tape).get(target, [])
+        if not known:
+            return recorded
+        sources = {edge.source for edge in known}
+        return known + [edge for edge in recorded if edge.kind != "exact" and edge.source not in sources]
 
     def into(self, fn: GradFn) -> list[Edge]:
         """The edges into a vertex."""
