@@ -1,0 +1,109 @@
+"""`inspect_history`: the last calls, exactly as they were sent and answered."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+from promptgrad.lm import Completion, Request, Usage
+
+KEPT = 50
+"""How many calls are remembered, whatever their number."""
+
+
+class Call:
+    """One call of a `Predict`: what was sent, and what came back, re-asks included.
+
+    Attributes:
+        module: Path of the module in its program.
+        lm: Name of the language model.
+        exchanges: Request and completion of each attempt; the completion is None where the LM failed.
+        error: Why the call failed, in words; empty if it did not.
+    """
+
+    __slots__ = ("error", "exchanges", "lm", "module")
+
+    def __init__(
+        self,
+        module: str,
+        lm: str,
+        exchanges: Sequence[tuple[Request, Completion | None]],
+        error: BaseException | None = None,
+    ) -> None:
+        self.module = module
+        self.lm = lm
+        self.exchanges = exchanges
+        self.error = "" if error is None else f"{type(error).__name__}: {error}"  # an exception would keep its frames
+
+    @property
+    def usage(self) -> Usage:
+        """What the call cost."""
+        return sum((completion.usage for _, completion in self.exchanges if completion is not None), Usage())
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The messages of the last request."""
+        if not self.exchanges:
+            return []
+        return [{"role": m.role, "content": m.content} for m in self.exchanges[-1][0].messages]
+
+    @property
+    def reply(self) -> str:
+        """The last reply; empty where the LM failed."""
+        completion = self.exchanges[-1][1] if self.exchanges else None
+        return "" if completion is None else completion.text
+
+    @property
+    def reasks(self) -> int:
+        """How often the model was asked again because its reply did not parse."""
+        return max(0, len(self.exchanges) - 1)
+
+    def __repr__(self) -> str:
+        again = f", asked {self.reasks + 1} times" if self.reasks else ""
+        lines = [f"=== {self.module or 'top module'} on {self.lm}{again}"]
+        for message in self.messages:
+            lines += [f"--- {message['role']}", message["content"]]
+        if self.reply or not self.error:
+            lines += ["--- reply", self.reply]
+        if self.error:
+            lines.append(f"--- failed: {self.error}")
+        return "\n".join(lines)
+
+
+class History(Sequence[Call]):
+    """Calls in the order in which they ended, the last one at the end. `print` it to read them."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = tuple(calls)
+
+    @overload
+    def __getitem__(self, index: int) -> Call: ...
+    @overload
+    def __getitem__(self, index: slice) -> "History": ...
+    def __getitem__(self, index: int | slice) -> "Call | History":
+        return History(self._calls[index]) if isinstance(index, slice) else self._calls[index]
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self._calls)
+
+    def __repr__(self) -> str:
+        if not self._calls:
+            return "no call was made in this process yet"
+        return "\n\n".join(map(repr, self._calls))
+
+
+_calls: deque[Call] = deque(maxlen=KEPT)
+
+remember = _calls.append
+
+
+def inspect_history(n: int = 1) -> History:
+    """Show the last `n` calls made by any `Predict` of this process: messages, reply, failure.
+
+    The last 50 are kept. In a notebook or a console the result shows itself; elsewhere, `print` it.
+    """
+    if n < 1:
+        raise ValueError(f"n is a number of calls and at least 1, not {n}")
+    return History(list(_calls)[-n:])

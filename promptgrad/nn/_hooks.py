@@ -1,0 +1,82 @@
+"""Hooks of a module, and the handles that take them off again."""
+
+from collections.abc import Callable
+from itertools import count
+from types import TracebackType
+from typing import Any
+
+_KEYS = count()
+
+
+class RemovableHandle:
+    """What registering a hook returns: `remove()` takes the hook off, and so does leaving a `with` block."""
+
+    __slots__ = ("_hooks", "_key", "_on_empty")
+
+    def __init__(self, hooks: dict[int, Any], hook: Any, on_empty: Callable[[], None]) -> None:
+        self._hooks = hooks
+        self._key = next(_KEYS)
+        self._on_empty = on_empty
+        hooks[self._key] = hook
+
+    def remove(self) -> None:
+        """Take the hook off. Calling it again does nothing."""
+        self._hooks.pop(self._key, None)
+        self._on_empty()
+
+    def __enter__(self) -> "RemovableHandle":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+class Hooks:
+    """The hooks of one module, run in the order in which they were registered."""
+
+    __slots__ = ("after", "backward", "before")
+
+    def __init__(self) -> None:
+        self.before: dict[int, tuple[Callable[..., Any], bool]] = {}
+        self.after: dict[int, tuple[Callable[..., Any], bool]] = {}
+        self.backward: dict[int, Callable[..., Any]] = {}
+
+    def copy(self) -> "Hooks":
+        """The same hooks, to which others can be added."""
+        twin = Hooks()
+        twin.before, twin.after, twin.backward = dict(self.before), dict(self.after), dict(self.backward)
+        return twin
+
+    def __bool__(self) -> bool:
+        return bool(self.before or self.after or self.backward)
+
+    def run_before(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Run the forward pre-hooks, each of which may replace the arguments."""
+        for hook, with_kwargs in list(self.before.values()):
+            if with_kwargs:
+                changed = hook(module, args, kwargs)
+                if changed is None:
+                    continue
+                if not (isinstance(changed, tuple) and len(changed) == 2 and isinstance(changed[1], dict)):
+                    raise TypeError(
+                        "a forward pre-hook registered with with_kwargs=True returns None or a pair "
+                        f"(args, kwargs), not {changed!r}"
+                    )
+                args, kwargs = changed
+            else:
+                changed = hook(module, args)
+                if changed is not None:
+                    args = changed if isinstance(changed, tuple) else (changed,)
+        return args, kwargs
+
+    def run_after(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Run the forward hooks, each of which may replace the output."""
+        for hook, with_kwargs in list(self.after.values()):
+            changed = hook(module, args, kwargs, output) if with_kwargs else hook(module, args, output)
+            if changed is not None:
+                output = changed
+        return output

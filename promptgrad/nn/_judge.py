@@ -1,0 +1,98 @@
+"""`Judge`, a metric in which a language model scores by a rubric."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from promptgrad.data import Example, Score
+from promptgrad.lm import LM
+from promptgrad.nn._critic import plain
+from promptgrad.nn._module import Module
+from promptgrad.nn._predict import Predict
+from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.signature import Field, Signature
+
+INSTRUCTION = """\
+Judge what a program wrote in `outputs` for the given `inputs`, by this rubric and by nothing else:
+
+{rubric}
+
+First write in `feedback` what falls short of the rubric and what would meet it, so concretely that the author could \
+correct it; if nothing falls short, say so. Then give the `score`: 1 if the rubric is met in full, 0 if it is not met \
+at all, and a share in between for what is met in part."""
+
+REFERENCE = """
+
+`reference` holds what is known to be right for these inputs. Another wording of it is just as good, unless the rubric \
+says otherwise."""
+
+
+class Judge(Module, in_place=True):
+    """Score outputs with a language model, by a rubric: `judge(example, output)` gives a `Score` with feedback.
+
+    A judge is a metric: `promptgrad.evaluate(program, data, metric=judge)`. It asks an ordinary `Predict` on the
+    signature "Judge", as `.predict`; the rubric stands in its instruction, a visible parameter that takes no gradient
+    unless it is told to.
+
+    Cost: one LM call per output.
+
+    Args:
+        rubric: What makes an output good, in words.
+        lm: The LM that judges; else that of the context or of `configure`.
+        labels: Show the judge the labels of the example, as a reference.
+        **options: Sampling options of the judge.
+
+    Raises:
+        ParseError: When called: the judge gave no score from 0 to 1, after the re-asks.
+        LMError: When called: the judge's LM did not answer.
+    """
+
+    def __init__(self, rubric: str, lm: LM | str | None = None, *, labels: bool = True, **options: Any) -> None:
+        super().__init__()
+        if not isinstance(rubric, str) or not rubric.strip():
+            raise TypeError(f"a rubric says in words what makes an output good, not {rubric!r}")
+        self.labels = labels
+        instruction = INSTRUCTION.format(rubric=rubric.strip()) + (REFERENCE if labels else "")
+        self.predict = Predict(_signature(instruction, labels=labels), **options)
+        self.predict.requires_grad_(False)
+        if lm is not None:
+            self.to(lm)
+
+    async def forward(self, example: Any, output: Any) -> Score:
+        """Ask the LM for feedback and a score."""
+        values = {"inputs": _inputs(example), "outputs": _outputs(output)}
+        if self.labels:
+            values["reference"] = _labels(example)
+        verdict = fields_of(await self.predict.acall(**values))
+        return Score(verdict["score"], feedback=plain(verdict["feedback"]))
+
+
+def _signature(instruction: str, *, labels: bool) -> Signature:
+    fields = [
+        Field("inputs", dict[str, Any], "what the program was given", "input"),
+        Field("outputs", dict[str, Any], "what the program wrote", "input"),
+        Field("feedback", str, "what falls short of the rubric, and what would meet it", "output"),
+        Field("score", float, "how far the rubric is met", "output", {"ge": 0, "le": 1}),
+    ]
+    if labels:
+        fields.insert(2, Field("reference", dict[str, Any], "what is known to be right", "input"))
+    return Signature(fields, instruction, name="Judge")
+
+
+def _inputs(example: Any) -> dict[str, Any]:
+    if isinstance(example, Example):
+        fields = example.to_dict() if example.input_keys is None else example.inputs()
+        return {name: plain(value) for name, value in fields.items()}
+    if isinstance(example, Mapping):
+        return {str(name): plain(value) for name, value in example.items()}
+    return {"input": plain(example)}
+
+
+def _labels(example: Any) -> dict[str, Any]:
+    if isinstance(example, Example) and example.input_keys is not None:
+        return {name: plain(value) for name, value in example.labels().items()}
+    return {}
+
+
+def _outputs(output: Any) -> dict[str, Any]:
+    shown = plain(output)
+    return shown if isinstance(output, (Prediction, Mapping)) else {"output": shown}

@@ -1,0 +1,47 @@
+"""`JudgeLoss`, the criterion in which a language model judges by a rubric."""
+
+from typing import Any
+
+from promptgrad.autograd import Critic as Critiques
+from promptgrad.lm import LM
+from promptgrad.nn._critic import Critic
+from promptgrad.nn._judge import Judge
+from promptgrad.nn._metric_loss import MetricLoss
+
+
+class JudgeLoss(MetricLoss):
+    """Let a language model score outputs by a rubric; its feedback is the gradient of the loss.
+
+    `criterion = nn.JudgeLoss("The answer is polite and names a source.", lm="openai/gpt-4o")`. The judge is
+    `criterion.judge`, a metric that `promptgrad.evaluate` takes as well.
+
+    Cost: one LM call per row.
+
+    Args:
+        rubric: What makes an output good, in words.
+        lm: The LM that judges; else that of the context or of `configure`.
+        critic: Who divides blame in `backward()`, as in `MetricLoss`.
+        labels: Show the judge the labels of the example, as a reference.
+        **options: Sampling options of the judge.
+
+    Raises:
+        MetricError: The judge failed on every row.
+        NoLMError: There is no LM to judge.
+    """
+
+    judge: Judge
+
+    def __init__(
+        self,
+        rubric: str,
+        lm: LM | str | None = None,
+        critic: "Critic | Critiques | LM | str | None" = None,
+        *,
+        labels: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(Judge(rubric, lm, labels=labels, **options), critic)
+
+    def extra_repr(self) -> str:
+        """Nothing: the judge is shown below."""
+        return ""

@@ -1,0 +1,155 @@
+"""Running a program on many items at once."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from time import perf_counter
+from typing import Any, Protocol
+
+from promptgrad import aio
+from promptgrad.autograd import Tape, current_tape
+from promptgrad.data import Example
+from promptgrad.errors import InputError, NoLMError
+from promptgrad.lm import context, current, track_usage
+from promptgrad.nn._batch import Batch, Row
+from promptgrad.nn._prediction import Prediction
+
+CONCURRENCY = 32
+"""Items in flight where nobody says how many."""
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Program(Protocol):
+    """What can be mapped over a batch: a `Module`."""
+
+    def input_names(self) -> tuple[str, ...] | None: ...
+
+    def _open_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None: ...
+
+    async def _arun_on(self, tape: Tape | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+
+def bind(program: Program, item: Any) -> Arguments:
+    """The arguments with which a program is called for one item of a batch.
+
+    Raises:
+        InputError: The inputs of an example cannot be told from its labels, or do not fit the program.
+    """
+    if isinstance(item, Example):
+        return (), _example_inputs(program, item)
+    if isinstance(item, (Mapping, Prediction)):
+        return (), dict(item)
+    return (item,), {}
+
+
+def _example_inputs(program: Program, example: Example) -> dict[str, Any]:
+    names = program.input_names()
+    keys = example.input_keys
+    who = type(program).__name__
+    if keys is None:
+        if names is None:
+            raise InputError(
+                f"{who}.forward takes any keyword, so the inputs of the example cannot be told from its labels "
+                f"({', '.join(example.keys())}): say which they are with example.with_inputs(...)"
+            )
+        keys = tuple(name for name in names if name in example)
+        if not keys and names:
+            raise InputError(
+                f"{who} takes {', '.join(names)}, and the example has none of them, only {', '.join(example.keys())}"
+            )
+    elif names is not None and (unknown := [key for key in keys if key not in names]):
+        raise InputError(
+            f"{who} takes {', '.join(names) or 'no inputs'}, and the inputs of the example are {', '.join(keys)}: "
+            f"{', '.join(map(repr, unknown))} cannot be passed"
+        )
+    return {key: example[key] for key in keys}
+
+
+def check_items(batch: object) -> list[Any]:
+    """The items of a batch as a list.
+
+    Raises:
+        InputError: It is one item, or a mapping of columns, rather than a sequence of items.
+    """
+    if isinstance(batch, Mapping):
+        raise InputError(
+            "map takes a list of items, not a mapping of columns: write [dict(zip(columns, row)) for row in "
+            "zip(*columns.values())], or give promptgrad.data.collate to your DataLoader as collate_fn"
+        )
+    if isinstance(batch, (str, Example, Prediction)) or not isinstance(batch, Iterable):
+        raise InputError(f"map takes a list of items, not one {type(batch).__name__}: write model.map([item])")
+    return list(batch)
+
+
+def map_rows(program: Program, batch: object, n: int, *, concurrency: int | None, progress: bool) -> Batch:
+    """Run a program on a batch and wait. See `Module.map`."""
+    finished: dict[int, Row] = {}
+    try:
+        return aio.run(amap_rows(program, batch, n, concurrency=concurrency, progress=progress, finished=finished))
+    except KeyboardInterrupt as stop:
+        stop.batch = Batch(finished[index] for index in sorted(finished))  # type: ignore[attr-defined]
+        raise
+
+
+async def amap_rows(
+    program: Program,
+    batch: object,
+    n: int,
+    *,
+    concurrency: int | None,
+    progress: bool,
+    finished: dict[int, Row] | None = None,
+) -> Batch:
+    """Run a program on a batch. See `Module.map`; rows are put into `finished` as they end."""
+    items = check_items(batch)
+    if n < 1:
+        raise ValueError(f"n is a number of rollouts and at least 1, not {n}")
+    rows: dict[int, Row] = {} if finished is None else finished
+    settings = current()
+    limit = concurrency or settings.concurrency or CONCURRENCY
+    calls: list[Arguments | InputError] = []
+    for item in items:
+        try:
+            calls.append(bind(program, item))
+        except InputError as error:
+            calls.append(error)
+    if calls and all(isinstance(call, InputError) for call in calls):
+        raise next(call for call in calls if isinstance(call, InputError))
+    inside = current_tape() is not None
+
+    async def one(index: int) -> None:
+        item, call = items[index // n], calls[index // n]
+        replicate = index % n if n > 1 else settings.replicate or 0
+        row = Row(item, replicate=replicate)
+        if isinstance(call, InputError):
+            row.error = call
+            rows[index] = row
+            return
+        start = perf_counter()
+        with ExitStack() as stack:
+            if n > 1:
+                stack.enter_context(context(replicate=replicate))
+            usage = stack.enter_context(track_usage())
+            if not inside:
+                row.tape = program._open_tape(*call)
+            try:
+                row.output = await program._arun_on(row.tape, *call)
+            except NoLMError:
+                raise  # it would be the same for every row
+            except Exception as error:  # noqa: BLE001 - it is the row's result
+                row.error = error
+        row.usage = usage.total
+        row.seconds = perf_counter() - start
+        rows[index] = row
+
+    total = len(items) * n
+    with ExitStack() as stack:
+        advance = None
+        if progress:
+            from promptgrad.run import progress as progress_bar
+
+            bar = stack.enter_context(progress_bar(total, type(program).__name__))
+            advance = lambda _: bar.advance()  # noqa: E731
+        await aio.gather([partial(one, index) for index in range(total)], limit=limit, on_done=advance)
+    return Batch(rows[index] for index in range(total))

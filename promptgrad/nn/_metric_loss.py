@@ -1,0 +1,132 @@
+"""`MetricLoss`, the criterion that makes a loss of a metric."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.autograd import Critic as Critiques
+from promptgrad.autograd import Loss, LossRow
+from promptgrad.data import Example
+from promptgrad.errors import InputError, MetricError
+from promptgrad.lm import LM, current
+from promptgrad.metrics import FieldMetric, as_metric, call_metric
+from promptgrad.nn._batch import Batch, ErrorRow, Row
+from promptgrad.nn._critic import Critic
+from promptgrad.nn._map import CONCURRENCY
+from promptgrad.nn._module import Module
+from promptgrad.nn._prediction import Prediction
+from promptgrad.nn._recent import tapes_of
+
+
+class MetricLoss(Module, in_place=True):
+    """Score outputs with a metric; the loss of a sample is what it lacks to the best score.
+
+    `loss = criterion(model.map(batch), batch)`, then `loss.backward()`. The feedback of the metric is the gradient of
+    the loss; a critic is asked only where blame has to be divided.
+
+    A row that failed is kept apart from the mean, and so is one on which the metric raises or returns NaN.
+
+    Cost: none here, unless the metric itself calls LMs. `backward()` makes one critic call per (failed sample, step).
+
+    Args:
+        metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's
+            `(gold, pred, trace)` is accepted. Scores lie in [0, best]; `best` is 1 unless the metric has an attribute
+            of that name.
+        critic: Who divides blame in `backward()`: an LM or its name, a `Critic`, or anything with its `critique`
+            method. Else that of `promptgrad.context(critic=...)`, else the LM of the step to blame.
+
+    Raises:
+        MetricError: The metric failed on every row: it raised, or gave no score in its range.
+        InputError: There are not as many outputs as examples.
+    """
+
+    def __init__(self, metric: Callable[..., Any], critic: "Critic | Critiques | LM | str | None" = None) -> None:
+        super().__init__()
+        self.metric = as_metric(metric)
+        if isinstance(metric, Module):
+            self.judge = metric
+        self.critic = as_critic(critic)
+
+    async def forward(self, outputs: Any, examples: Any = None) -> Loss:
+        """The loss of outputs.
+
+        Args:
+            outputs: A `Batch`, a list of outputs, or one output.
+            examples: The examples in the same order, or the one example. A `Batch` knows its own.
+        """
+        rows = _pair(outputs, examples)
+        if isinstance(self.metric, FieldMetric):
+            scored = [await self._score(row) for row in rows]
+        else:
+            limit = current().concurrency or CONCURRENCY
+            scored = await aio.gather([partial(self._score, row) for row in rows], limit=limit)
+        broken = [row.error for row in scored if isinstance(row.error, MetricError)]
+        if scored and len(broken) == len(scored):
+            raise broken[0]
+        return Loss(scored, critic=self.critic)
+
+    async def _score(self, row: Row) -> LossRow:
+        value, feedback, error = math.nan, "", row.error
+        if error is None:
+            try:
+                score = await call_metric(self.metric, row.example, row.output)
+            except MetricError as failure:
+                error = failure
+            else:
+                value, feedback = float(score), score.feedback
+        return LossRow(row.example, row.output, value, self.metric.best, feedback, row.tape, error, row.replicate)
+
+    def extra_repr(self) -> str:
+        """The metric."""
+        return repr(self.metric)
+
+
+def as_critic(critic: Any) -> Any:
+    """Make a critic of what a criterion was given."""
+    if critic is None or isinstance(critic, (str, LM)):
+        return Critic(critic)
+    if isinstance(critic, Critiques):
+        return critic
+    raise TypeError(f"critic is an LM, the name of one, or a Critic, not {type(critic).__name__}")
+
+
+def _pair(outputs: Any, examples: Any) -> list[Row]:
+    """One row per output, with its example and its tape."""
+    if isinstance(outputs, Batch):
+        rows = outputs.rows
+        if examples is None:
+            return list(rows)
+        wanted = [examples] if _is_one(examples) else list(examples)
+        if not wanted or len(rows) % len(wanted):
+            raise InputError(f"there are {len(rows)} outputs and {len(wanted)} examples")
+        each = len(rows) // len(wanted)
+        return [
+            Row(wanted[i // each], row.output, row.error, row.tape, row.replicate, row.usage, row.seconds)
+            for i, row in enumerate(rows)
+        ]
+    if examples is None:
+        raise InputError("write criterion(outputs, examples): only a Batch from model.map(...) knows its examples")
+    if _is_one(examples):
+        listed, wanted = [outputs], [examples]
+    elif isinstance(outputs, Iterable) and not isinstance(outputs, (str, Prediction)):
+        listed, wanted = list(outputs), list(examples)
+    else:
+        raise InputError(f"there is one output ({type(outputs).__name__}) and a list of examples: pass lists of both")
+    if len(listed) != len(wanted):
+        raise InputError(f"there are {len(listed)} outputs and {len(wanted)} examples")
+    rows = [
+        Row(example, error=output.error, replicate=output.replicate)
+        if isinstance(output, ErrorRow)
+        else Row(example, output)
+        for output, example in zip(listed, wanted, strict=True)
+    ]
+    finished = [row for row in rows if row.error is None]
+    for row, tape in zip(finished, tapes_of([row.output for row in finished]), strict=True):
+        row.tape = tape
+    return rows
+
+
+def _is_one(examples: Any) -> bool:
+    return isinstance(examples, (Example, str, Prediction)) or not isinstance(examples, Iterable)

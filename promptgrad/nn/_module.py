@@ -1,0 +1,784 @@
+"""`Module`, the base of every program: registration, calling, and what a program can be asked."""
+
+import copy
+import difflib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from itertools import count
+from types import CoroutineType, FunctionType, MethodType
+from typing import Any, ClassVar, TypeVar
+
+from promptgrad import aio
+from promptgrad.aio._signal import state
+from promptgrad.autograd import Parameter, Tape, candidate, current_tape, is_grad_enabled
+from promptgrad.errors import AsyncUsageError, StateDictError
+from promptgrad.lm import LM, current, resolve
+from promptgrad.nn import _state
+from promptgrad.nn._batch import Batch
+from promptgrad.nn._hooks import Hooks, RemovableHandle
+from promptgrad.nn._map import amap_rows, map_rows
+from promptgrad.nn._recent import remember_output
+
+M = TypeVar("M", bound="Module")
+
+_CO_COROUTINE = 0x80
+_CO_VARKEYWORDS = 0x08
+_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu", "meta"})
+
+_changes = count(1)
+
+
+class _Structure:
+    """Counts changes of any program's structure, so that what was derived from one can be kept until then."""
+
+    version = 0
+
+
+def _changed() -> None:
+    _Structure.version = next(_changes)
+
+
+class _Plan:
+    """What is derived from the structure of a program: the paths of its modules, and all its parameters."""
+
+    __slots__ = ("parameters", "paths", "version")
+
+    def __init__(self, root: "Module") -> None:
+        self.version = _Structure.version
+        self.paths: dict[Module, str] = {module: path for path, module in root.named_modules()}
+        self.parameters: tuple[Parameter, ...] = tuple(parameter for _, parameter in root.named_parameters())
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling `function` gives a coroutine: an `async def`, a bound one, or an object whose call is one."""
+    while isinstance(function, MethodType):
+        function = function.__func__
+    if isinstance(function, FunctionType):
+        return bool(function.__code__.co_flags & _CO_COROUTINE)
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - its flags are wanted, not whether it is there
+    return isinstance(call, FunctionType) and bool(call.__code__.co_flags & _CO_COROUTINE)
+
+
+def _argument_names(function: object) -> tuple[str, ...] | None:
+    """Names of the arguments that can be given by keyword; None where any name is accepted."""
+    import inspect
+
+    names = []
+    for parameter in inspect.signature(function).parameters.values():  # type: ignore[arg-type]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            return None
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            names.append(parameter.name)
+    return tuple(names)
+
+
+def _modules_inside(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(item, (Module, Parameter)) for item in value)
+    if isinstance(value, dict):
+        return any(isinstance(item, (Module, Parameter)) for item in value.values())
+    return False
+
+
+class Module:
+    """Base of every program made of language-model calls; as `torch.nn.Module`.
+
+    Assign modules and parameters as attributes in `__init__` and write `forward` in plain Python, as `def` or as
+    `async def`. Call the module like a function: `model(question=...)` gives the value, `await
+    model.acall(question=...)` does so in async code, and `model.map(batch)` runs a batch concurrently. A forward
+    should keep no state in the module: several run at once.
+
+    Cost: what `forward` spends. A top-level call is recorded for `backward()` if grad mode is on and some parameter
+    of the module requires a gradient.
+    """
+
+    _coroutine: ClassVar[bool] = False  # forward is an `async def`
+    _in_place: ClassVar[bool] = False  # forward awaits nothing but our own signals, so that `drive` can run it
+    _arguments: ClassVar[tuple[str, ...] | None] = None
+
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _modules: "dict[str, Module | None]"
+    _buffers: dict[str, Any]
+    _transient: dict[str, None]
+    _lm: LM | None
+    _pinned: bool
+    _hooks: Hooks | None
+    _plan: _Plan | None
+
+    def __init_subclass__(cls, *, in_place: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__:
+            cls._coroutine = is_coroutine_function(cls.__dict__["forward"])
+            cls._in_place = in_place
+            cls._arguments = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        self = object.__new__(cls)
+        self.__dict__.update(
+            training=True,
+            _parameters={},
+            _modules={},
+            _buffers={},
+            _transient={},
+            _lm=None,
+            _pinned=False,
+            _hooks=None,
+            _plan=None,
+        )
+        return self
+
+    def __init__(self) -> None:
+        pass
+
+    # ------------------------------------------------------------------ registration
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter):
+            self._check_name(name, "parameter")
+            self._forget(name, but=self._parameters)
+            self._parameters[name] = value
+            _changed()
+        elif isinstance(value, Module):
+            self._check_name(name, "module")
+            self._forget(name, but=self._modules)
+            self._modules[name] = value
+            _changed()
+        elif name in self._parameters:
+            if value is not None:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is a Parameter and cannot become a {type(value).__name__}: "
+                    f"write `.{name}.data = ...` to change its value"
+                )
+            self._parameters[name] = None
+            _changed()
+        elif name in self._modules:
+            if value is not None:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is a module and cannot become a {type(value).__name__}: "
+                    f"`del` it first, or assign another module or None"
+                )
+            self._modules[name] = None
+            _changed()
+        elif name in self._buffers:
+            self._buffers[name] = value
+        elif isinstance(value, (list, tuple, dict)) and _modules_inside(value):
+            instead = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
+            warnings.warn(
+                f"{type(self).__name__}.{name} is a plain {type(value).__name__} that holds modules or parameters: "
+                f"they are not registered, so no optimizer, state_dict() or .to(lm) finds them. "
+                f"Wrap it in {instead} (nn.ParameterList for parameters)",
+                stacklevel=2,
+            )
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._forget(name)
+        object.__delattr__(self, name)
+
+    def _forget(self, name: str, but: dict[str, Any] | None = None) -> None:
+        for registry in (self._parameters, self._modules, self._buffers, self._transient):
+            if name in registry and registry is not but:
+                del registry[name]
+                _changed()
+
+    def _check_name(self, name: str, what: str) -> None:
+        if not isinstance(name, str) or not name or "." in name:
+            raise KeyError(f"the name of a {what} is a non-empty str without dots, not {name!r}")
+        if hasattr(Module, name) or name in ("training", "__dict__"):
+            raise KeyError(
+                f"a {what} cannot be called {name!r}, because every Module has an attribute of that name: choose another"
+            )
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Add a parameter by name; None reserves the name."""
+        if parameter is not None and not isinstance(parameter, Parameter):
+            raise TypeError(f"register_parameter takes a Parameter or None, not {type(parameter).__name__}")
+        self._check_new(name, "parameter", self._parameters)
+        if parameter is None:
+            self._parameters[name] = None
+            object.__setattr__(self, name, None)
+        else:
+            setattr(self, name, parameter)
+
+    def add_module(self, name: str, module: "Module | None") -> None:
+        """Add a child by name; None reserves the name."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"add_module takes a Module or None, not {type(module).__name__}")
+        self._check_new(name, "module", self._modules)
+        if module is None:
+            self._modules[name] = None
+            object.__setattr__(self, name, None)
+        else:
+            setattr(self, name, module)
+
+    register_module = add_module
+
+    def register_buffer(self, name: str, value: Any, *, persistent: bool = True) -> None:
+        """Add a value that belongs to the state but is no parameter, and is read as an attribute.
+
+        Args:
+            name: Its name.
+            value: Anything with a JSON form, if it is persistent.
+            persistent: Whether `state_dict()` holds it.
+        """
+        if isinstance(value, (Module, Parameter)):
+            raise TypeError(f"a buffer is a plain value; assign a {type(value).__name__} as an attribute instead")
+        self._check_new(name, "buffer", self._buffers)
+        self._buffers[name] = value
+        if not persistent:
+            self._transient[name] = None
+        object.__setattr__(self, name, value)
+
+    def _check_new(self, name: str, what: str, registry: Mapping[str, Any]) -> None:
+        self._check_name(name, what)
+        if name in self.__dict__ and name not in registry:
+            raise KeyError(f"{type(self).__name__} already has an attribute {name!r}")
+
+    # ------------------------------------------------------------------ what is in a module
+
+    def named_modules(
+        self, memo: "set[Module] | None" = None, prefix: str = "", *, remove_duplicate: bool = True
+    ) -> "Iterator[tuple[str, Module]]":
+        """All modules of the program with their paths, itself first, under the path `prefix`.
+
+        A module that is found under several paths is given once, under the first, unless `remove_duplicate` is off.
+        """
+        seen = set() if memo is None else memo
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            path, module = stack.pop()
+            if remove_duplicate:
+                if module in seen:
+                    continue
+                seen.add(module)
+            yield path, module
+            below = path + "." if path else ""
+            stack.extend(
+                (below + name, child) for name, child in reversed(module._modules.items()) if child is not None
+            )
+
+    def modules(self) -> "Iterator[Module]":
+        """All modules of the program, itself first, each once."""
+        for _, module in self.named_modules():
+            yield module
+
+    def named_children(self) -> "Iterator[tuple[str, Module]]":
+        """The modules right below this one, with their names, each once."""
+        seen = set()
+        for name, child in self._modules.items():
+            if child is not None and child not in seen:
+                seen.add(child)
+                yield name, child
+
+    def children(self) -> "Iterator[Module]":
+        """The modules right below this one, each once."""
+        for _, child in self.named_children():
+            yield child
+
+    def named_parameters(
+        self, prefix: str = "", *, recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All text, demo and choice parameters with their paths; weights of local models are in `weights()`.
+
+        A shared parameter is given once, under its first path. A parameter is called by its path from here on, in
+        the largest program that has named it.
+        """
+        seen: set[int] = set()
+        modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        for path, module in modules:
+            for name, parameter in module._parameters.items():
+                if parameter is None:
+                    continue
+                full = f"{path}.{name}" if path else name
+                if remove_duplicate:
+                    if id(parameter) in seen:
+                        continue
+                    seen.add(id(parameter))
+                known = parameter.name
+                if not known or (full != known and full.endswith("." + known)):
+                    parameter.name = full
+                yield full, parameter
+
+    def parameters(self, *, recurse: bool = True) -> Iterator[Parameter]:
+        """All text, demo and choice parameters, each once, in the order of their paths."""
+        for _, parameter in self.named_parameters(recurse=recurse):
+            yield parameter
+
+    def named_buffers(self, prefix: str = "", *, recurse: bool = True) -> Iterator[tuple[str, Any]]:
+        """All buffers with their paths."""
+        for path, module in self.named_modules(prefix=prefix) if recurse else [(prefix, self)]:
+            for name, value in module._buffers.items():
+                yield (f"{path}.{name}" if path else name), value
+
+    def buffers(self, *, recurse: bool = True) -> Iterator[Any]:
+        """All buffers."""
+        for _, value in self.named_buffers(recurse=recurse):
+            yield value
+
+    def get_submodule(self, target: str) -> "Module":
+        """The module at a path; the empty path is the module itself.
+
+        Raises:
+            AttributeError: There is none; the message names the nearest.
+        """
+        module: Module | None = self
+        for name in target.split(".") if target else ():
+            module = module._modules.get(name) if module is not None else None
+        if module is None:
+            raise AttributeError(_no_such("module", target, (path for path, _ in self.named_modules()), self))
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a path.
+
+        Raises:
+            AttributeError: There is none; the message names the nearest.
+        """
+        owner, _, name = target.rpartition(".")
+        try:
+            parameter = self.get_submodule(owner)._parameters.get(name)
+        except AttributeError:
+            parameter = None
+        if parameter is None:
+            known = (path for path, _ in self.named_parameters(remove_duplicate=False))
+            raise AttributeError(_no_such("parameter", target, known, self))
+        return parameter
+
+    def apply(self: M, fn: "Callable[[Module], object]") -> M:
+        """Call `fn` with every module of the program, children first, and return the module."""
+        for module in [*self.modules()][::-1]:
+            fn(module)
+        return self
+
+    def train(self: M, mode: bool = True) -> M:  # noqa: FBT001, FBT002 - as torch spells it
+        """Set the `training` flag of all modules. No built-in module behaves differently; it is there for yours."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self: M) -> M:
+        """Clear the `training` flag of all modules."""
+        return self.train(False)
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:  # noqa: FBT001, FBT002 - as torch spells it
+        """Say for all parameters whether they take a gradient."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def weights(self) -> list[Any]:
+        """Torch tensors of the local models that the program runs on, each once, for `torch.optim`.
+
+        They are apart from `parameters()`. Empty where no module was moved to an `lm.Local`.
+        """
+        found: list[Any] = []
+        seen: set[int] = set()
+        for module in self.modules():
+            transport = None if module._lm is None else module._lm.transport
+            if transport is not None and hasattr(transport, "weights") and id(transport) not in seen:
+                seen.add(id(transport))
+                found.extend(transport.weights())
+        return found
+
+    # ------------------------------------------------------------------ language models and candidates
+
+    def to(self: M, lm: "LM | str | None", *, pin: bool = False) -> M:
+        """Run the module and all modules below on a language model, as a torch module moves to a device.
+
+        Args:
+            lm: An LM, a name such as "openai/gpt-4o-mini" or "pocket", or None to take the setting back.
+            pin: Keep this LM when a larger program around the module is moved later.
+
+        Returns:
+            The module itself.
+        """
+        if type(lm).__module__.partition(".")[0] == "torch" or (
+            isinstance(lm, str) and lm.partition(":")[0] in _DEVICES
+        ):
+            raise TypeError(
+                f".to({lm!r}): the device of a program is its language model: write .to('openai/gpt-4o-mini'), "
+                "or promptgrad.lm.Local(model, device=...) to say where a local model computes"
+            )
+        target = None if lm is None else resolve(lm, cache=current().cache or True)
+        stack: list[Module] = [self]
+        seen: set[Module] = set()
+        while stack:
+            module = stack.pop()
+            if module in seen or (module is not self and module._pinned):
+                continue
+            seen.add(module)
+            module._lm = target
+            module._pinned = False
+            stack.extend(child for child in module._modules.values() if child is not None)
+        self._pinned = pin
+        return self
+
+    @property
+    def lm(self) -> LM | None:
+        """The LM that `.to()` gave this module; None where the context or the process default decides."""
+        return self._lm
+
+    def candidate(self, values: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """While inside, parameters read as `values` (path -> value); the module itself does not change.
+
+        Concurrent contexts may hold different candidates of one program.
+
+        Raises:
+            StateDictError: A path is not a parameter of this program.
+            ConstraintError: A value does not fit its parameter.
+        """
+        known = dict(self.named_parameters(remove_duplicate=False))
+        unexpected = [path for path in values if path not in known]
+        if unexpected:
+            raise StateDictError(
+                _state.misfit_message(type(self).__name__, "a candidate", [], unexpected, {}, known),
+                unexpected=unexpected,
+            )
+        return candidate({known[path]: value for path, value in values.items()})
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """All parameters and persistent buffers as `{path: value}` in JSON types, with what they are in "_meta".
+
+        It holds no weights of local models (see `promptgrad.save`), no LMs but their names, and no secrets.
+        """
+        entries: dict[str, Any] = {}
+        for path, parameter in self.named_parameters(remove_duplicate=False):
+            entries[path] = _state.encode(path, parameter)
+        for path, value in self._persistent_buffers():
+            entries[path] = _state.to_json(path, value)
+        entries["_meta"] = self._meta()
+        return entries
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> _state.Misfits:
+        """Take over parameters and buffers from what `state_dict()` returned.
+
+        Everything is checked before anything changes.
+
+        Args:
+            state: The state; it may come from JSON.
+            strict: Refuse a state that does not fit in every path; otherwise take what fits.
+
+        Returns:
+            What did not fit: `missing`, `unexpected` and `invalid` paths; all empty under `strict`.
+
+        Raises:
+            StateDictError: The state does not fit; the message lists all misfits at once, with the nearest names.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict takes the mapping that state_dict() returned, not {type(state).__name__}")
+        meta = _state.read_meta(state)
+        parameters = dict(self.named_parameters(remove_duplicate=False))
+        buffers = dict(self._persistent_buffers())
+        expected = [*parameters, *buffers]
+        given = [path for path in state if path != "_meta"]
+        missing = [path for path in expected if path not in state]
+        unexpected = [path for path in given if path not in parameters and path not in buffers]
+        invalid = _state.different_fields(meta, self._meta())
+        values: dict[str, Any] = {}
+        for path in given:
+            if path in parameters:
+                value, reason = _state.decode(parameters[path], state[path], _state.kind_of(meta, path))
+                if reason:
+                    invalid[path] = reason
+                else:
+                    values[path] = value
+        if strict and (missing or unexpected or invalid):
+            message = _state.misfit_message(type(self).__name__, "state_dict", missing, unexpected, invalid, expected)
+            raise StateDictError(
+                f"{message}\nRename the keys, or pass strict=False to load only those that match.",
+                missing=missing,
+                unexpected=unexpected,
+                invalid=invalid,
+            )
+        for path, value in values.items():
+            parameters[path].data = value
+        for path in buffers:
+            if path in state:
+                owner, _, name = path.rpartition(".")
+                setattr(self.get_submodule(owner), name, copy.deepcopy(state[path]))
+        return _state.Misfits(tuple(missing), tuple(unexpected), invalid)
+
+    def _persistent_buffers(self) -> Iterator[tuple[str, Any]]:
+        for path, module in self.named_modules():
+            for name, value in module._buffers.items():
+                if name not in module._transient:
+                    yield (f"{path}.{name}" if path else name), value
+
+    def _meta(self) -> dict[str, Any]:
+        modules = dict(self.named_modules())
+        return {
+            "schema": _state.SCHEMA,
+            "program": type(self).__name__,
+            "kinds": {path: parameter.kind for path, parameter in self.named_parameters(remove_duplicate=False)},
+            "fields": {path: fields for path, module in modules.items() if (fields := module._field_types())},
+            "lms": {path: module._lm.name for path, module in modules.items() if module._lm is not None},
+        }
+
+    def export(self) -> dict[str, Any]:
+        """The prompts of the program in JSON types, by module path, for use without promptgrad.
+
+        Each has its messages, with `{name}` where an input goes, the names and types of its fields, and its options.
+        """
+        return {path: prompt for path, module in self.named_modules() if (prompt := module._export()) is not None}
+
+    def _export(self) -> dict[str, Any] | None:
+        return None
+
+    def _field_types(self) -> dict[str, dict[str, str]]:
+        """Names and types of the inputs and outputs, where the module has a signature."""
+        return {}
+
+    # ------------------------------------------------------------------ hooks
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, args)` before each forward; what it returns, if not None, replaces the arguments.
+
+        With `with_kwargs` it is `hook(module, args, kwargs)` and returns None or a pair of both.
+        """
+        hooks = self._get_hooks()
+        return RemovableHandle(hooks.before, (hook, with_kwargs), self._drop_empty_hooks)
+
+    def register_forward_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> RemovableHandle:
+        """Call `hook(module, args, output)` after each forward; what it returns, if not None, replaces the output.
+
+        With `with_kwargs` it is `hook(module, args, kwargs, output)`.
+        """
+        hooks = self._get_hooks()
+        return RemovableHandle(hooks.after, (hook, with_kwargs), self._drop_empty_hooks)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(module, grad_input, grad_output)` in `backward()`, for each call of the module it reaches.
+
+        `grad_output` holds the feedback that arrived at the outputs of the call, `grad_input` maps the names of
+        inputs to what is handed on to whoever produced them. What the hook returns, if not None, replaces
+        `grad_input`.
+        """
+        hooks = self._get_hooks()
+        return RemovableHandle(hooks.backward, hook, self._drop_empty_hooks)
+
+    def _get_hooks(self) -> Hooks:
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks
+
+    def _drop_empty_hooks(self) -> None:
+        if self._hooks is not None and not self._hooks:
+            self._hooks = None
+
+    # ------------------------------------------------------------------ calling
+
+    def _no_forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
+
+    forward: Callable[..., Any] = _no_forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward` and wait for its value.
+
+        This works in plain code, in threads, in a notebook and in async handlers (whose loop then waits as well).
+
+        Raises:
+            AsyncUsageError: Called from a coroutine on promptgrad's own program loop: use `await module.acall(...)`.
+        """
+        if state.serving:
+            raise AsyncUsageError(
+                f"{type(self).__name__} was called inside a coroutine that promptgrad runs: a blocking call there "
+                "would wait for itself. Write `await module.acall(...)` instead of `module(...)`"
+            )
+        if self._coroutine:
+            call = self.acall(*args, **kwargs)
+            return aio.drive(call) if self._in_place else aio.run(call)
+        if current_tape() is None:
+            tape = self._open_tape(args, kwargs)
+            if tape is not None:
+                with tape.active():
+                    output = self._run_forward(args, kwargs)
+                    tape.finish(output)
+                remember_output(output, tape)
+                return output
+        return self._run_forward(args, kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward` and return its value, from a coroutine.
+
+        An `async def forward` runs on the loop of the caller, a plain one in a thread.
+        """
+        if current_tape() is None:
+            tape = self._open_tape(args, kwargs)
+            if tape is not None:
+                output = await self._arun_on(tape, args, kwargs)
+                remember_output(output, tape)
+                return output
+        return await self._arun_forward(args, kwargs)
+
+    async def _arun_on(self, tape: Tape | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if tape is None:
+            return await self._arun_forward(args, kwargs)
+        with tape.active():
+            output = await self._arun_forward(args, kwargs)
+            tape.finish(output)
+        return output
+
+    def _run_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hooks = self._hooks
+        if hooks is None:
+            output = self.forward(*args, **kwargs)
+        else:
+            args, kwargs = hooks.run_before(self, args, kwargs)
+            output = self.forward(*args, **kwargs)
+        if type(output) is CoroutineType:  # a decorator hid that forward is an `async def`
+            output = aio.run(output)
+        return output if hooks is None else hooks.run_after(self, args, kwargs, output)
+
+    async def _arun_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self._coroutine:
+            return await aio.in_thread(self._run_forward, args, kwargs)
+        hooks = self._hooks
+        if hooks is not None:
+            args, kwargs = hooks.run_before(self, args, kwargs)
+        if self._in_place or not aio.is_driven():
+            output = await self.forward(*args, **kwargs)
+        else:
+            output = await aio.on_program(self.forward, *args, **kwargs)
+        return output if hooks is None else hooks.run_after(self, args, kwargs, output)
+
+    def _get_plan(self) -> _Plan:
+        plan = self._plan
+        if plan is None or plan.version != _Structure.version:
+            plan = _Plan(self)
+            self.__dict__["_plan"] = plan
+        return plan
+
+    def _open_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None:
+        """A tape for a top-level call, or None where nothing is to be recorded."""
+        if is_grad_enabled():
+            for parameter in self._get_plan().parameters:
+                if parameter.requires_grad:
+                    inputs = {**{str(number): value for number, value in enumerate(args)}, **kwargs} if args else kwargs
+                    return Tape(inputs, self)
+        return None
+
+    def input_names(self) -> tuple[str, ...] | None:
+        """Names of the inputs that `forward` takes; None where it takes any name."""
+        cls = type(self)
+        if "_arguments" not in cls.__dict__ or cls._arguments is None:
+            names = _argument_names(self.forward)
+            if names is None:
+                return None
+            cls._arguments = names
+        return cls._arguments
+
+    # ------------------------------------------------------------------ batches
+
+    def map(
+        self,
+        batch: Iterable[Any],
+        n: int = 1,
+        *,
+        concurrency: int | None = None,
+        progress: bool = False,
+    ) -> Batch:
+        """Call the module with every item of a batch, concurrently, and return the outputs in order.
+
+        An item is an `Example` (its inputs are passed by name: those of `with_inputs`, else those that `forward`
+        has arguments for), a mapping of inputs by name, or the value of the only input. An item that fails gives
+        an `ErrorRow` and does not stop the others.
+
+        A plain forward takes one thread per item in flight, an `async def forward` one task. Ctrl-C cancels what is
+        in flight; the exception carries the finished rows as `.batch`.
+
+        Args:
+            batch: The items.
+            n: Rollouts of each item, which LMs and caches tell apart by their replicate number.
+            concurrency: Items in flight; else that of the context or of `configure`, else 32.
+            progress: Show a progress bar (in a terminal or a notebook only).
+
+        Raises:
+            NoLMError: No language model is configured.
+            InputError: The batch is not a sequence of items.
+            AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await module.amap(...)`.
+        """
+        if state.serving:
+            raise AsyncUsageError(
+                f"{type(self).__name__}.map was called inside a coroutine that promptgrad runs: a blocking call there "
+                "would wait for itself. Write `await module.amap(...)` instead of `module.map(...)`"
+            )
+        return map_rows(self, batch, n, concurrency=concurrency, progress=progress)
+
+    async def amap(
+        self,
+        batch: Iterable[Any],
+        n: int = 1,
+        *,
+        concurrency: int | None = None,
+        progress: bool = False,
+    ) -> Batch:
+        """As `map`, from a coroutine."""
+        return await amap_rows(self, batch, n, concurrency=concurrency, progress=progress)
+
+    # ------------------------------------------------------------------ copies and looks
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plan": None}
+
+    def __deepcopy__(self: M, memo: dict[int, Any]) -> M:
+        """A copy with parameters and buffers of its own; language models and hooks are shared."""
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        for name, value in self.__dict__.items():
+            if name == "_plan":
+                new.__dict__[name] = None
+            elif isinstance(value, LM):
+                new.__dict__[name] = value
+            elif isinstance(value, Hooks):
+                new.__dict__[name] = value.copy()
+            else:
+                new.__dict__[name] = copy.deepcopy(value, memo)
+        return new
+
+    def extra_repr(self) -> str:
+        """What to show of this module itself in `print(model)`; override it for your own."""
+        return ""
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        children = [
+            f"({name}): " + repr(child).replace("\n", "\n  ")
+            for name, child in self._modules.items()
+            if child is not None
+        ]
+        own = [f"({name}): {parameter!r}" for name, parameter in self._shown_parameters()]
+        lines = [*own, *children]
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        head = f"{type(self).__name__}({extra}" if extra else f"{type(self).__name__}("
+        return head + "\n  " + "\n  ".join(lines) + "\n)"
+
+    def _shown_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        for name, parameter in self._parameters.items():
+            if parameter is not None:
+                yield name, parameter
+
+
+def _no_such(what: str, target: str, known: Iterable[str], root: Module) -> str:
+    near = difflib.get_close_matches(target, [path for path in known if path], 1)
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    return f"{type(root).__name__} has no {what} {target!r}{hint}"
+
+
+def path_on(tape: Tape, module: Module) -> str:
+    """The path of a module in the program whose forward a tape records; its class name where it is no part of it."""
+    program = tape.program
+    path = program._get_plan().paths.get(module) if isinstance(program, Module) else None
+    return f"({type(module).__name__})" if path is None else path

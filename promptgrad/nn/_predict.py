@@ -1,0 +1,359 @@
+"""`Predict`, the layer of this library: one typed call of a language model."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from promptgrad.adapters import Adapter, Compiled, get_adapter
+from promptgrad.autograd import Node, Parameter, attach, current_tape
+from promptgrad.data import Example
+from promptgrad.errors import InputError, NoLMError, ParseError
+from promptgrad.lm import LM, Completion, Request, current, resolve_lm
+from promptgrad.nn._history import Call, remember
+from promptgrad.nn._module import Module, path_on
+from promptgrad.nn._prediction import Prediction, make_prediction
+from promptgrad.signature import Signature, make_signature
+
+_NOT_INPUTS = ("lm", "config")
+
+
+class _FitsSignature:
+    """The constraint on demos: each has at least one input and one output of the signature."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.inputs = tuple(signature.inputs)
+        self.outputs = tuple(signature.outputs)
+
+    def __call__(self, demos: Sequence[Any]) -> str | None:
+        for number, demo in enumerate(demos):
+            names = list(demo.keys())
+            for role, wanted in (("input", self.inputs), ("output", self.outputs)):
+                if wanted and not any(name in names for name in wanted):
+                    return (
+                        f"demo {number} has no {role} field of the signature ({', '.join(wanted)}): "
+                        f"its fields are {', '.join(names) or 'none'}"
+                    )
+        return None
+
+
+class Predict(Module, in_place=True):
+    """Call a language model: inputs by name in, a `Prediction` out.
+
+    `nn.Predict("question, context: list[str] -> answer: float")`. The call `predict(question=..., context=...)`, or
+    `predict("...")` where there is one input, renders the signature through an adapter, asks the LM, parses and
+    validates its reply. `str` values in the outputs are `Text` with the graph node as `grad_fn`.
+
+    A reply that does not parse is repaired where its meaning is plain. If it is not, the model is asked again with
+    the reason, at most `retries` times; the count is in `prediction.reasks` and `inspect_history()`.
+
+    Besides the inputs, a call takes `lm=` (an LM for this call) and `config=` (a dict of sampling options, with
+    `replicate` among them), unless the signature has an input of that name.
+
+    Cost: one LM call, and one more per re-ask.
+
+    Args:
+        signature: Inputs and outputs: a text, a `Signature` or a class of it.
+        instruction: What to do, in place of the signature's own. It becomes the parameter `.instruction`.
+        demos: Examples to show, as `Example` or dict. They become the parameter `.demos`.
+        lm: The LM, as with `.to(lm)`.
+        adapter: Name of an adapter, or an adapter; else that of the context, else the one that the LM speaks.
+        types: Types by name, for a signature given as text.
+        retries: How often to ask again.
+        **lm_options: Sampling options such as `temperature` and `max_tokens`, laid over those of the LM.
+
+    Raises:
+        SignatureError: The signature is none.
+        ConstraintError: A demo does not fit the signature.
+        InputError: When called: an input is missing, unknown or of the wrong type.
+        ParseError: When called: the last reply does not parse either.
+        NoLMError: When called: there is no LM. The message names all ways to set one.
+        LMError: When called: the LM did not answer.
+    """
+
+    instruction: Parameter
+    demos: Parameter
+
+    def __init__(
+        self,
+        signature: str | Signature | type[Signature],
+        *,
+        instruction: str | None = None,
+        demos: Iterable[Any] = (),
+        lm: LM | str | None = None,
+        adapter: Adapter | str | None = None,
+        types: Mapping[str, Any] | None = None,
+        retries: int = 1,
+        **lm_options: Any,
+    ) -> None:
+        super().__init__()
+        if retries < 0:
+            raise ValueError(f"retries is at least 0, not {retries}")
+        made = self._complete_signature(make_signature(signature, instruction, types))
+        self._signature = made
+        self.instruction = Parameter(made.instruction, kind="instruction")
+        self.demos = Parameter(_examples(demos), kind="demos", constraints=(_FitsSignature(made),))
+        self.adapter = None if adapter is None else get_adapter(adapter)
+        self.retries = retries
+        self.options: dict[str, Any] = _normalized(lm_options)
+        self._names = frozenset(made.inputs)
+        self._plain = tuple(name for name, field in made.inputs.items() if field.is_plain)
+        self._typed = tuple((name, field) for name, field in made.inputs.items() if not field.is_plain)
+        if lm is not None:
+            self.to(lm)
+
+    @staticmethod
+    def _complete_signature(signature: Signature) -> Signature:
+        return signature
+
+    @property
+    def signature(self) -> Signature:
+        """The signature, with the instruction that the parameter holds now."""
+        instruction = self.instruction.data
+        return self._signature if instruction == self._signature.instruction else self._signature.with_instruction(instruction)
+
+    async def forward(self, *args: Any, **inputs: Any) -> Prediction:
+        """Ask the language model."""
+        call_lm: Any = None
+        options = self.options
+        if args or inputs.keys() != self._names:
+            inputs, call_lm, options = self._sort_arguments(args, inputs)
+        values = self._checked(inputs)
+        settings = current()
+        lm = resolve_lm(call_lm, self._lm)
+        adapter = self.adapter or get_adapter(settings.adapter or lm.adapter)
+        if settings.replicate and "replicate" not in options:
+            options = {**options, "replicate": settings.replicate}
+        tape = current_tape()
+        if tape is not None:
+            node: Node | None = tape.node(
+                path_on(tape, self),
+                inputs=inputs,
+                module_name=type(self).__name__,
+                output_fields=self._signature.outputs,
+                replicate=options.get("replicate", 0),
+            )
+            instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
+        else:
+            node = None
+            instruction, demos = self.instruction.data, self.demos.data
+        compiled = adapter.compile(self._signature, instruction, demos)
+        if compiled.response_format is not None and "response_format" not in options:
+            options = {**options, "response_format": compiled.response_format}
+        request = Request(compiled.prefix, compiled.request_tail(values), **options)
+        exchanges: list[tuple[Request, Completion | None]] = []
+        try:
+            outputs = await self._ask(lm, adapter, compiled, request, exchanges)
+        except Exception as error:
+            self._note(node, lm, exchanges, None, error)
+            raise
+        outputs = attach(outputs, node)
+        return make_prediction(outputs, node, self._note(node, lm, exchanges, outputs, None))
+
+    async def _ask(
+        self,
+        lm: LM,
+        adapter: Adapter,
+        compiled: Compiled,
+        request: Request,
+        exchanges: list[tuple[Request, Completion | None]],
+    ) -> dict[str, Any]:
+        asked = request
+        while True:
+            exchanges.append((asked, None))
+            completion = await lm.complete(asked)
+            exchanges[-1] = (asked, completion)
+            try:
+                return compiled.parse(completion.text)
+            except ParseError as error:
+                reason = error.reason
+                if completion.finish_reason == "length":
+                    reason += " (the reply was cut off: raise max_tokens)"
+                again = adapter.repair_messages(completion.text, error) if len(exchanges) <= self.retries else ()
+                if not again:
+                    raise self._unparsable(lm, completion, reason, len(exchanges)) from error
+                asked = request.replace(tail=request.tail + again)
+
+    def _note(
+        self,
+        node: Node | None,
+        lm: LM,
+        exchanges: list[tuple[Request, Completion | None]],
+        outputs: dict[str, Any] | None,
+        error: BaseException | None,
+    ) -> Call:
+        path = self.instruction.name.rpartition(".")[0] if node is None else node.path
+        call = Call(path, lm.name, exchanges, error)
+        remember(call)
+        if node is not None:
+            completions = [completion for _, completion in exchanges if completion is not None]
+            node.finish(
+                outputs,
+                error=error,
+                lm=lm,
+                messages=exchanges[0][0].messages,
+                reply=completions[-1].text if completions else None,
+                usage=completions[0].usage if len(completions) == 1 else call.usage,
+            )
+            for completion in completions:
+                if completion.trace is not None:
+                    node.weight_traces.append(completion.trace)
+        return call
+
+    def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs as their types want them. What the graph keeps is what was passed."""
+        for name in self._plain:
+            if not isinstance(inputs[name], str):
+                self._refuse(name, inputs[name])
+        if not self._typed:
+            return inputs
+        values = dict(inputs)
+        for name, field in self._typed:
+            values[name] = field.validate(inputs[name])
+        return values
+
+    def _refuse(self, name: str, value: Any) -> None:
+        if isinstance(value, Prediction):
+            fields = ", ".join(f".{field}" for field in value)
+            raise InputError(
+                f"input {name!r} of {self._called()} is a str, and a whole Prediction was passed: pass one of its "
+                f"fields ({fields})"
+            )
+        self._signature.inputs[name].validate(value)
+
+    def _sort_arguments(self, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+        """Inputs, LM and options of a call that is more than all inputs by name."""
+        fields = self._signature.inputs
+        inputs = dict(given)
+        aside = {name: inputs.pop(name) for name in _NOT_INPUTS if name in inputs and name not in fields}
+        if args:
+            if len(args) > 1 or len(fields) != 1:
+                names = ", ".join(f"{name}=..." for name in fields)
+                raise InputError(
+                    f"{self._called()} takes its inputs by name, ({names}): only a sole input may be passed without"
+                )
+            (name,) = fields
+            if name in inputs:
+                raise InputError(f"{self._called()} got its input {name!r} twice, by position and by name")
+            inputs[name] = args[0]
+        missing = [name for name in fields if name not in inputs]
+        unknown = [name for name in inputs if name not in fields]
+        if missing or unknown:
+            raise InputError(self._misfit(missing, unknown))
+        options = self.options
+        config = aside.get("config")
+        if config is not None:
+            if not isinstance(config, Mapping):
+                raise InputError(f"config= is a dict of sampling options, not {type(config).__name__}")
+            changes = _normalized(config)
+            if "extra" in changes:
+                changes["extra"] = tuple(sorted({**dict(options.get("extra", ())), **dict(changes["extra"])}.items()))
+            options = {**options, **changes}
+        return inputs, aside.get("lm"), options
+
+    def _misfit(self, missing: list[str], unknown: list[str]) -> str:
+        parts = []
+        if missing:
+            parts.append(f"is missing the input{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}")
+        for name in unknown:
+            near = difflib.get_close_matches(name, missing or list(self._signature.inputs), 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            if name in self._signature.outputs:
+                hint = " (it is an output)"
+            elif name in ("temperature", "max_tokens", "top_p", "stop", "seed", "replicate"):
+                hint = f" (a sampling option is passed as config={{{name!r}: ...}})"
+            parts.append(f"has no input {name!r}{hint}")
+        return f"{self._called()} {', and '.join(parts)}"
+
+    def _unparsable(self, lm: LM, completion: Completion, reason: str, attempts: int) -> ParseError:
+        times = "" if attempts == 1 else f" (asked {attempts} times)"
+        text = completion.text
+        shown = text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
+        return ParseError(
+            f"the reply of {lm.name} to {self._called()} does not parse{times}: {reason}\nThe reply was: {shown}",
+            reply=text,
+            reason=reason,
+        )
+
+    def _called(self) -> str:
+        path = self.instruction.name.rpartition(".")[0]
+        return f"{path} ({self._signature!r})" if path else f"{type(self).__name__}({self._signature!r})"
+
+    def _adapter_here(self) -> Adapter:
+        """The adapter that the next call uses; the chat adapter where no LM is set."""
+        named: Any = self.adapter or current().adapter
+        if named is None:
+            try:
+                named = resolve_lm(None, self._lm).adapter
+            except NoLMError:
+                named = "chat"
+        return get_adapter(named)
+
+    def render(self, *args: Any, **inputs: Any) -> list[dict[str, str]]:
+        """The messages that a call with these inputs sends, exactly. No LM is called.
+
+        Raises:
+            InputError: As the call.
+        """
+        values, _, _ = self._sort_arguments(args, inputs)
+        compiled = self._adapter_here().compile(self._signature, self.instruction.data, self.demos.data)
+        messages = compiled.messages(self._checked(values))
+        return [{"role": m.role, "content": m.content} for m in messages]
+
+    def _export(self) -> dict[str, Any]:
+        adapter = self._adapter_here()
+        instruction, demos = self.instruction.data, self.demos.data
+        compiled = adapter.compile(self._signature, instruction, demos)
+        shadow = Signature(
+            [
+                field.replace(annotation=str, constraints={}) if field.role == "input" else field
+                for field in self._signature.fields.values()
+            ],
+            instruction,
+            name=self._signature.name,
+        )
+        slots = {name: f"{{{name}}}" for name in shadow.inputs}
+        messages = compiled.prefix.messages + adapter.compile(shadow, instruction, demos).request_tail(slots)
+        exported: dict[str, Any] = {
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            **self._field_types(),
+            "adapter": adapter.name,
+            "options": {name: value for name, value in self.options.items() if name != "extra"},
+        }
+        if compiled.response_format is not None:
+            exported["response_format"] = compiled.response_format
+        return exported
+
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(self._signature.inputs)
+
+    def _field_types(self) -> dict[str, dict[str, str]]:
+        return {
+            "inputs": {name: field.type_name for name, field in self._signature.inputs.items()},
+            "outputs": {name: field.type_name for name, field in self._signature.outputs.items()},
+        }
+
+    def extra_repr(self) -> str:
+        """Signature, instruction in short, number of demos, LM."""
+        text = self.instruction.data
+        shown = repr(text if len(text) <= 60 else text[:57] + "...")
+        parts = [repr(self._signature), f"instruction={shown}"]
+        if self.demos.data:
+            parts.append(f"demos={len(self.demos.data)}")
+        if self._lm is not None:
+            parts.append(f"lm={self._lm.name!r}")
+        return ", ".join(parts)
+
+    def _shown_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        return iter(())
+
+
+def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling options, checked, as `Request` takes them."""
+    return Request.of("", **options).options() if options else {}
+
+
+def _examples(demos: Iterable[Any]) -> tuple[Any, ...]:
+    if isinstance(demos, (str, Mapping, Example)):
+        raise TypeError(f"demos is a list of examples, not one {type(demos).__name__}")
+    return tuple(Example(demo) if isinstance(demo, Mapping) else demo for demo in demos)

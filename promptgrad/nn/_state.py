@@ -1,0 +1,155 @@
+"""The state of a program in JSON types: values by path, and "_meta", which says what they are."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from promptgrad.autograd import Parameter
+from promptgrad.data import Example
+from promptgrad.errors import ConstraintError, DataError, StateDictError
+
+SCHEMA = 1
+"""Version of the form that states are written in."""
+
+_INPUTS = "__inputs__"
+
+
+class Misfits(NamedTuple):
+    """Where a state does not fit a module.
+
+    Attributes:
+        missing: Paths that the module has and the state lacks.
+        unexpected: Paths that the state has and the module lacks.
+        invalid: Paths whose value or fields do not fit, each with the reason.
+    """
+
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    invalid: Mapping[str, str] = {}
+
+
+def to_json(path: str, value: Any) -> Any:
+    """A value in JSON types, all its parts copied.
+
+    Raises:
+        StateDictError: It has none.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)  # a Text leaves its graph behind
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Example):
+        fields = {name: to_json(path, item) for name, item in value.items()}
+        return fields if value.input_keys is None else {**fields, _INPUTS: list(value.input_keys)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(path, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(path, item) for item in value]
+    dump = getattr(value, "model_dump", None)  # a pydantic model
+    if dump is not None:
+        return to_json(path, dump(mode="json"))
+    fields_of = getattr(value, "to_dict", None)  # a Prediction
+    if fields_of is not None:
+        return to_json(path, fields_of())
+    raise StateDictError(
+        f"{path} holds a {type(value).__name__}, which has no JSON form: keep str, numbers, lists, dicts and Examples",
+        invalid=[path],
+    )
+
+
+def encode(path: str, parameter: Parameter) -> Any:
+    """The value of a parameter in JSON types."""
+    return to_json(path, parameter.data)
+
+
+def decode(parameter: Parameter, value: Any, kind: str | None) -> tuple[Any, str]:
+    """The value that a parameter takes over from a state, and why it cannot (an empty str if it can)."""
+    if kind is not None and kind != parameter.kind:
+        return None, f"is of kind {kind} in the state and of kind {parameter.kind} here"
+    if parameter.kind == "demos":
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return None, f"must be a list of examples, not {type(value).__name__}"
+        try:
+            value = tuple(_example(item) for item in value)
+        except (DataError, TypeError) as error:
+            return None, str(error)
+    try:
+        return parameter.validate(value), ""
+    except ConstraintError as error:
+        return None, error.reason
+
+
+def _example(item: Any) -> Example:
+    if isinstance(item, Example):
+        return item
+    if not isinstance(item, Mapping):
+        raise TypeError(f"a demo is an object of fields, not {type(item).__name__}")
+    example = Example({name: value for name, value in item.items() if name != _INPUTS})
+    return example.with_inputs(*item[_INPUTS]) if _INPUTS in item else example
+
+
+def read_meta(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the state says of itself.
+
+    Raises:
+        StateDictError: It was written in a later form than this version reads.
+    """
+    meta = state.get("_meta")
+    if meta is None:
+        return {}
+    if not isinstance(meta, Mapping):
+        raise StateDictError(f"_meta of a state is an object, not {type(meta).__name__}", invalid=["_meta"])
+    schema = meta.get("schema", SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise StateDictError(
+            f"the state has schema version {schema!r}, and this version of promptgrad reads up to {SCHEMA}: update it",
+            invalid=["_meta"],
+        )
+    return meta
+
+
+def kind_of(meta: Mapping[str, Any], path: str) -> str | None:
+    """Kind of a parameter as the state tells it; None where it does not."""
+    kinds = meta.get("kinds")
+    kind = kinds.get(path) if isinstance(kinds, Mapping) else None
+    return kind if isinstance(kind, str) else None
+
+
+def different_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, str]:
+    """Modules that both have and whose inputs or outputs differ in names or types."""
+    found: dict[str, str] = {}
+    fields = theirs.get("fields")
+    if isinstance(fields, Mapping):
+        for path, here in ours["fields"].items():
+            there = fields.get(path)
+            if isinstance(there, Mapping) and there != here:
+                found[path] = f"has the fields {_shown(there)} in the state and {_shown(here)} here"
+    return found
+
+
+def _shown(fields: Mapping[str, Any]) -> str:
+    sides = []
+    for role in ("inputs", "outputs"):
+        side = fields.get(role)
+        items = side.items() if isinstance(side, Mapping) else ()
+        sides.append(", ".join(name if kind == "str" else f"{name}: {kind}" for name, kind in items))
+    return f"'{sides[0]} -> {sides[1]}'"
+
+
+def misfit_message(
+    program: str,
+    what: str,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    invalid: Mapping[str, str],
+    known: Iterable[str],
+) -> str:
+    """All misfits in one text, with the nearest name beside each unexpected one."""
+    known = list(known)
+    lines = [f"{what} does not fit {program}:"]
+    lines += [f"  missing     {path}" for path in missing]
+    for path in unexpected:
+        near = difflib.get_close_matches(path, known, 1)
+        lines.append(f"  unexpected  {path}" + (f" (is it {near[0]!r}?)" if near else ""))
+    lines += [f"  invalid     {path or 'the program'}: {reason}" for path, reason in invalid.items()]
+    return "\n".join(lines)

@@ -1,0 +1,37 @@
+"""Language models for these tests: functions from input fields to output fields, in the chat format."""
+
+import re
+
+import pytest
+
+from promptgrad import lm
+
+SECTION = re.compile(r"\[\[ ## (\w+) ## \]\]\n(.*?)(?=\n\n\[\[ ## |\n\nReply in the format|\Z)", re.DOTALL)
+
+
+def read_fields(message):
+    return dict(SECTION.findall(message["content"]))
+
+
+def write_fields(outputs):
+    return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in outputs.items())
+
+
+class Scripted(lm.Function):
+    """Answers with `answer(**inputs)`, a dict of outputs or a raw reply, and remembers what it was sent."""
+
+    def __init__(self, answer, name="scripted", **options):
+        self.asked = []
+
+        def respond(request):
+            self.asked.append(request)
+            outputs = answer(**read_fields(request.messages[-1]))
+            return outputs if isinstance(outputs, str) else write_fields(outputs)
+
+        respond.__annotations__["request"] = lm.Request
+        super().__init__(respond, name, **options)
+
+
+@pytest.fixture
+def scripted():
+    return Scripted
