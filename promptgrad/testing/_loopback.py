@@ -83,7 +83,7 @@ class LoopbackLM:
 
     def _connect(self) -> ChatProtocol:
         connection = ChatProtocol(self._script, self._loop)
-        self._transports = [known for known in self._transports if known.transport is not None]
+        self._transports = [known for known in self._transports if not known.lost]
         self._transports.append(connection)
         return connection
 

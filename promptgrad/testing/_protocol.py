@@ -190,6 +190,7 @@ class ChatProtocol(asyncio.Protocol):
         self.buffer = bytearray()
         self.transport: asyncio.Transport | None = None
         self.busy = False
+        self.lost = False
         self.close_after = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -202,6 +203,7 @@ class ChatProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the transport; an answer still due is dropped."""
         self.transport = None
+        self.lost = True
         if self.busy:
             self._done()
 
