@@ -222,16 +222,16 @@ class _RowPass:
         share: dict[Edge, list[_Blame]] = {}
         blames = self.blames(fn)
         if blames and isinstance(fn, Node):
+            feedback = tuple(blame.text for blame in blames)
             try:
-                answer = await self._ask(fn, tuple(blame.text for blame in blames))
+                answer = await self._ask(fn, feedback)
             except Exception as error:  # noqa: BLE001 - kept in the report; the other calls go on
                 self.skipped.append(Skipped(self.example_id, fn.path, fn.index, f"the critic failed: {error!r}"))
             else:
-                evidence = {
-                    "inputs": fn.inputs,
-                    "outputs": fn.outputs,
-                    "feedback": tuple(blame.text for blame in blames),
-                }
+                for hook in fn.hooks:
+                    changed = hook(fn, feedback, answer)
+                    answer = answer if changed is None else changed
+                evidence = {"inputs": fn.inputs, "outputs": fn.outputs, "feedback": feedback}
                 share = self._divide(fn, answer, evidence)
         self._settle(self._release(fn, share))
 

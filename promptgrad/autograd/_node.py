@@ -4,7 +4,7 @@ Recording is cheap on purpose: a node holds references to what was passed and wh
 worked out when somebody asks (`_edges`), that is, at backward, and only for forwards that failed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,6 +90,8 @@ class Node(GradFn):
         outputs: What the call returned, by field.
         usage: What it cost.
         error: Why it failed; None when it did not.
+        hooks: Called by backward as `hook(node, feedback, blame)`, once the blame of this call is divided; what a hook
+            returns, if not None, replaces the blame by target.
         weight_traces: What a local model needs to compute the gradient of its weights.
         replicate: The rollout that it belongs to.
         module_name: The class of the module, for reading.
@@ -101,6 +103,7 @@ class Node(GradFn):
     __slots__ = (
         "_raw",
         "error",
+        "hooks",
         "index",
         "inputs",
         "kind",
@@ -148,6 +151,7 @@ class Node(GradFn):
         self.usage: Any = None
         self.error: BaseException | None = None
         self.weight_traces: list[WeightTrace] = []
+        self.hooks: tuple[Callable[..., Any], ...] = ()
         self.replicate = replicate
         self.module_name = module_name
         self.output_fields = tuple(output_fields)
