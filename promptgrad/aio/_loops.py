@@ -9,7 +9,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from promptgrad.aio._signal import Signal, block, is_driven, posts, running_loop, state
+from promptgrad.aio._signal import Signal, block, is_driven, posts, refuse_on_our_loops, running_loop, state
 from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
@@ -170,7 +170,9 @@ program = Loop("program")
 
 
 async def _on(where: Loop, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    if where.here() and not is_driven():
+    if is_driven():
+        refuse_on_our_loops()
+    elif where.here():
         return await fn(*args, **kwargs)
     remote = where.submit(lambda: fn(*args, **kwargs))
     try:
@@ -221,13 +223,11 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
     Raises:
         AsyncUsageError: Called on one of promptgrad's own loops, where blocking would be a deadlock.
     """
-    if state.serving:
+    try:
+        refuse_on_our_loops()
+    except AsyncUsageError:
         coro.close()
-        raise AsyncUsageError(
-            f"a blocking call on promptgrad's {state.serving} loop would wait for itself: "
-            "inside async code write `await module.acall(...)` instead of `module(...)`"
-        )
-
+        raise
     remote = program.submit(lambda: coro)
     try:
         block(remote)

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from promptgrad.errors import AsyncUsageError
@@ -145,8 +146,21 @@ class Signal(Generic[T]):
         return f"<Signal failed {self._error!r}>" if self._error is not None else f"<Signal {self._value!r}>"
 
 
-def block(signal: Signal[Any], timeout: float = -1) -> bool:
-    """Block the thread until the signal has its result, and say whether it has.
+def refuse_on_our_loops() -> None:
+    """Raise `AsyncUsageError` in a thread that runs one of our loops, for what would block it."""
+    if state.serving:
+        raise AsyncUsageError(
+            f"a blocking call on promptgrad's {state.serving} loop would stop everything that runs there: "
+            "inside async code write `await module.acall(...)` instead of `module(...)`"
+        )
+
+
+POLL_SECONDS = 0.5
+"""How often a blocked thread looks up, so that a Ctrl-C that came at the very moment of blocking is not lost."""
+
+
+def block(signal: Signal[Any]) -> None:
+    """Block the thread until the signal has its result.
 
     Raises:
         AsyncUsageError: This thread runs one of our loops, which must never be blocked.
@@ -154,12 +168,8 @@ def block(signal: Signal[Any], timeout: float = -1) -> bool:
         asyncio.CancelledError: The `in_thread` call that this thread works on was cancelled.
     """
     if signal.done:
-        return True
-    if state.serving:
-        raise AsyncUsageError(
-            f"a blocking call on promptgrad's {state.serving} loop would stop everything that runs there: "
-            "inside async code write `await module.acall(...)` instead of `module(...)`"
-        )
+        return
+    refuse_on_our_loops()
     gate = threading.Lock()
     gate.acquire()
 
@@ -170,20 +180,17 @@ def block(signal: Signal[Any], timeout: float = -1) -> bool:
             except RuntimeError:  # the other waker was faster
                 return
 
-    job = state.job
     if not signal.subscribe(wake):
-        return True
+        return
+    job = state.job
     try:
-        if job is None:
-            gate.acquire(timeout=timeout)
-        else:
-            with job.interruptible(wake):
-                gate.acquire(timeout=timeout)
+        with nullcontext() if job is None else job.interruptible(wake):
+            while not gate.acquire(timeout=POLL_SECONDS):
+                pass
     finally:
         signal.unsubscribe(wake)
     if not signal.done and job is not None:
         job.raise_if_cancelled()
-    return signal.done
 
 
 def drive(coro: Coroutine[Any, Any, T]) -> T:

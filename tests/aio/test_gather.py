@@ -1,0 +1,245 @@
+import asyncio
+import threading
+import time
+
+import pytest
+
+from promptgrad import aio
+from tests.aio.test_drive import interrupt_when
+
+MODES = [aio.drive, aio.run, asyncio.run]
+
+
+def returning(value):
+    async def thunk():
+        return value
+
+    return thunk
+
+
+class Crowd:
+    """Thunks that can only end when `together` of them are in flight; counts how many are at most."""
+
+    def __init__(self, together):
+        self.together = together
+        self.now = self.most = 0
+        self.lock = threading.Lock()
+        self.full = aio.Signal()
+
+    def thunk(self, value):
+        async def work():
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+                full = self.now >= self.together
+            if full:
+                self.full.set(None)
+            await self.full
+            with self.lock:
+                self.now -= 1
+            return value
+
+        return work
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_results_are_in_order_and_really_concurrent(mode):
+    crowd = Crowd(10)
+    assert mode(aio.gather([crowd.thunk(i) for i in range(10)])) == list(range(10))
+    assert crowd.most == 10
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_more_than_the_limit_are_in_flight(mode):
+    crowd = Crowd(3)
+    assert mode(aio.gather([crowd.thunk(i) for i in range(20)], limit=3)) == list(range(20))
+    assert crowd.most == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_on_done_is_told_of_each(mode, count):
+    done = []
+    mode(aio.gather([returning(i) for i in range(count)], limit=4, on_done=done.append))
+    assert sorted(done) == list(range(count))
+
+
+def test_nothing_to_run_side_by_side_is_driven_in_place():
+    async def where():
+        return threading.get_ident()
+
+    here = threading.get_ident()
+    assert aio.drive(aio.gather([where])) == [here]
+    assert aio.drive(aio.gather([where] * 5, limit=1)) == [here] * 5
+    assert here not in aio.drive(aio.gather([where] * 2))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_first_failure_cancels_the_rest_and_is_raised(mode):
+    events = []
+    begun = aio.Signal()
+
+    async def slow():
+        begun.set(None)
+        try:
+            await aio.Signal()
+        except asyncio.CancelledError:
+            events.append("cancelled")
+            raise
+
+    async def fail():
+        await begun
+        raise LookupError("first")
+
+    async def never():
+        events.append("started too late")
+
+    with pytest.raises(LookupError, match="first"):
+        mode(aio.gather([slow, fail, never], limit=2))
+    assert events == ["cancelled"]
+
+
+def test_cancelling_gather_cancels_all_and_waits_for_them():
+    ended = []
+
+    async def child(i):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(i)
+
+    async def main():
+        task = asyncio.ensure_future(aio.gather([lambda i=i: child(i) for i in range(5)], limit=3))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return sorted(ended)
+
+    assert asyncio.run(main()) == [0, 1, 2]
+
+
+def test_ctrl_c_in_a_driven_gather_cancels_what_runs():
+    waiting, ended = threading.Event(), []
+
+    async def child(i):
+        if i == 4:
+            waiting.set()
+        try:
+            await aio.Signal()
+        finally:
+            ended.append(i)
+
+    thread = interrupt_when(waiting)
+    with pytest.raises(KeyboardInterrupt):
+        aio.drive(aio.gather([lambda i=i: child(i) for i in range(5)]))
+    thread.join()
+    assert sorted(ended) == list(range(5))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gathers_nest_in_threads_and_driven_code(mode):
+    """Sync code in threads that gathers sync code in threads: what a `map` inside a `map` does."""
+
+    def inner(i):
+        return sum(aio.drive(aio.gather([lambda j=j: aio.in_thread(int, j) for j in range(i)], limit=2)))
+
+    async def outer():
+        return await aio.gather([lambda i=i: aio.in_thread(inner, i) for i in range(12)], limit=5)
+
+    assert mode(outer()) == [sum(range(i)) for i in range(12)]
+
+
+def test_a_driven_gather_on_a_foreign_running_loop():
+    async def cell():
+        return aio.drive(aio.gather([returning(i) for i in range(5)]))
+
+    assert asyncio.run(cell()) == list(range(5))
+
+
+def test_each_thunk_has_a_context_of_its_own():
+    from contextvars import ContextVar
+
+    var = ContextVar("var", default=0)
+
+    async def change():
+        var.set(var.get() + 1)
+        return var.get()
+
+    assert aio.run(aio.gather([change] * 10, limit=2)) == [1] * 10
+
+
+def test_a_limit_below_one_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        aio.drive(aio.gather([returning(1)], limit=0))
+
+
+class TestSemaphore:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_it_bounds_and_serves_in_order(self, mode):
+        places = aio.Semaphore(2)
+        order, now, most = [], 0, 0
+
+        async def work(i):
+            nonlocal now, most
+            async with places:
+                order.append(i)
+                now += 1
+                most = max(most, now)
+                await aio.sleep(0)
+                now -= 1
+
+        mode(aio.gather([lambda i=i: work(i) for i in range(20)]))
+        assert order == list(range(20))
+        assert most == 2
+
+    def test_a_cancelled_waiter_gives_its_place_up(self):
+        async def main():
+            places = aio.Semaphore(1)
+            await places.acquire()
+            waiter = asyncio.ensure_future(places.acquire())
+            granted = asyncio.ensure_future(places.acquire())
+            await asyncio.sleep(0)
+            waiter.cancel()
+            places.release()
+            await granted
+            granted_and_cancelled = asyncio.ensure_future(places.acquire())
+            await asyncio.sleep(0)
+            places.release()  # granted, but cancelled before it noticed
+            granted_and_cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await granted_and_cancelled
+            await asyncio.wait_for(places.acquire(), 5)
+            return True
+
+        assert asyncio.run(main())
+
+    def test_it_is_shared_by_threads_and_loops(self):
+        places, results = aio.Semaphore(3), []
+
+        async def work(i):
+            async with places:
+                await aio.on_transport(asyncio.sleep, 0)
+                results.append(i)
+
+        threads = [
+            threading.Thread(target=lambda i=i: (aio.drive, aio.run, asyncio.run)[i % 3](work(i))) for i in range(30)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(results) == list(range(30))
+
+    def test_no_room_is_refused(self):
+        with pytest.raises(ValueError, match="at least 1"):
+            aio.Semaphore(0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sleep_takes_its_time(mode):
+    began = time.monotonic()
+    mode(aio.sleep(0.02))
+    assert time.monotonic() - began >= 0.015
+    mode(aio.sleep(0))
