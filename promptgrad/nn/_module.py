@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from promptgrad import aio
 from promptgrad.aio._signal import state
-from promptgrad.autograd import Parameter, Tape, candidate, current_tape, is_grad_enabled
+from promptgrad.autograd import Node, Parameter, Tape, candidate, current_tape, is_grad_enabled
 from promptgrad.errors import AsyncUsageError, StateDictError
 from promptgrad.lm import LM, current, resolve
 from promptgrad.nn import _state
@@ -33,6 +33,7 @@ class _Structure:
     """Counts changes of any program's structure, so that what was derived from one can be kept until then."""
 
     version = 0
+    backward_hooks = False  # whether any module ever had one: without, no call looks for them
 
 
 def _changed() -> None:
@@ -558,12 +559,16 @@ class Module:
         return RemovableHandle(hooks.after, (hook, with_kwargs), self._drop_empty_hooks)
 
     def register_full_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call `hook(module, grad_input, grad_output)` in `backward()`, for each call of the module it reaches.
+        """Call `hook(module, grad_input, grad_output)` in `backward()`, for each call of the module that is to blame.
 
-        `grad_output` holds the feedback that arrived at the outputs of the call, `grad_input` maps the names of
-        inputs to what is handed on to whoever produced them. What the hook returns, if not None, replaces
-        `grad_input`.
+        `grad_output` is what is wrong with the outputs of the call, a tuple of texts. `grad_input` maps what may be to
+        blame for it ("instruction", and the names of inputs that other calls wrote) to what the critic says is wrong
+        with it; what the hook returns, if not None, replaces it.
+
+        On a module made of others, the hook is called for each call of a module below, and is given that module.
+        The hook has to be there when the forward runs. What it raises is raised by `backward()`.
         """
+        _Structure.backward_hooks = True
         hooks = self._get_hooks()
         return RemovableHandle(hooks.backward, hook, self._drop_empty_hooks)
 
@@ -665,9 +670,12 @@ class Module:
         if is_grad_enabled():
             for parameter in self._get_plan().parameters:
                 if parameter.requires_grad:
-                    inputs = {**{str(number): value for number, value in enumerate(args)}, **kwargs} if args else kwargs
-                    return Tape(inputs, self)
+                    return Tape({**self._named(args), **kwargs} if args else kwargs, self)
         return None
+
+    def _named(self, args: tuple[Any, ...]) -> dict[str, Any]:
+        names = self.input_names() or ()
+        return {names[number] if number < len(names) else str(number): value for number, value in enumerate(args)}
 
     def input_names(self) -> tuple[str, ...] | None:
         """Names of the inputs that `forward` takes; None where it takes any name."""
@@ -777,8 +785,25 @@ def _no_such(what: str, target: str, known: Iterable[str], root: Module) -> str:
     return f"{type(root).__name__} has no {what} {target!r}{hint}"
 
 
-def path_on(tape: Tape, module: Module) -> str:
-    """The path of a module in the program whose forward a tape records; its class name where it is no part of it."""
+def begin_node(module: Module, tape: Tape, **facts: Any) -> Node:
+    """Begin the node of a call of `module`, with its path in the program and the hooks that wait for its gradient.
+
+    The path of a module that is no part of the program is its class name, in parentheses.
+    """
     program = tape.program
     path = program._get_plan().paths.get(module) if isinstance(program, Module) else None
-    return f"({type(module).__name__})" if path is None else path
+    node = tape.node(f"({type(module).__name__})" if path is None else path, module_name=type(module).__name__, **facts)
+    if _Structure.backward_hooks:
+        node.hooks = tuple(_backward_hooks(module, program, path))
+    return node
+
+
+def _backward_hooks(module: Module, program: Any, path: str | None) -> Iterator[Callable[..., Any]]:
+    """The backward hooks of a module, then of the modules around it, inner ones first."""
+    around: list[Module] = [module]
+    if path:
+        names = path.split(".")
+        around += [program.get_submodule(".".join(names[:end])) for end in range(len(names) - 1, -1, -1)]
+    for owner in around:
+        for hook in owner._hooks.backward.values() if owner._hooks is not None else ():
+            yield lambda node, feedback, blame, hook=hook: hook(module, blame, feedback)

@@ -10,7 +10,7 @@ from promptgrad.data import Example
 from promptgrad.errors import InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Request, current, resolve_lm
 from promptgrad.nn._history import Call, remember
-from promptgrad.nn._module import Module, path_on
+from promptgrad.nn._module import Module, begin_node
 from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.signature import Signature, make_signature
 
@@ -125,10 +125,10 @@ class Predict(Module, in_place=True):
             options = {**options, "replicate": settings.replicate}
         tape = current_tape()
         if tape is not None:
-            node: Node | None = tape.node(
-                path_on(tape, self),
+            node: Node | None = begin_node(
+                self,
+                tape,
                 inputs=inputs,
-                module_name=type(self).__name__,
                 output_fields=self._signature.outputs,
                 replicate=options.get("replicate", 0),
             )

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from promptgrad import lm
+from promptgrad.testing import LoopbackLM
 
 SECTION = re.compile(r"\[\[ ## (\w+) ## \]\]\n(.*?)(?=\n\n\[\[ ## |\n\nReply in the format|\Z)", re.DOTALL)
 
@@ -35,3 +36,20 @@ class Scripted(lm.Function):
 @pytest.fixture
 def scripted():
     return Scripted
+
+
+@pytest.fixture
+def loopback():
+    """Make a server from a function of the messages, and a model that asks it."""
+    made = []
+
+    def make(respond):
+        server = LoopbackLM(respond=respond)
+        model = lm.HTTP("m", server.url, "key")
+        made.append((server, model))
+        return server, model
+
+    yield make
+    for server, model in made:
+        model.close()
+        server.close()
