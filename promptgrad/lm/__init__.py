@@ -9,6 +9,8 @@ from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
+from promptgrad.lm._local import Generation, Local
+from promptgrad.lm._pocket import pocket
 from promptgrad.lm._request import EMPTY_PREFIX, Message, Prefix, Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
@@ -23,9 +25,11 @@ __all__ = [
     "Cache",
     "Completion",
     "Function",
+    "Generation",
     "Layer",
     "Limit",
     "LiteLLM",
+    "Local",
     "Message",
     "Prefix",
     "Request",
@@ -37,6 +41,7 @@ __all__ = [
     "configure",
     "context",
     "current",
+    "pocket",
     "resolve",
     "resolve_lm",
     "track_usage",

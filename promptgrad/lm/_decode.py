@@ -1,0 +1,276 @@
+"""The decode loop: many replies at once from one causal language model."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache
+
+from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, select, stack
+from promptgrad.lm._sampling import Sampling, choose
+
+SHORTEST_PREFIX = 8
+"""Fewest tokens whose keys and values are worth keeping."""
+
+PATIENCE = 8
+"""Most steps that a newcomer waits for others to join with."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One reply to be made.
+
+    Args:
+        prompt: Token ids.
+        prefix: How many of them are a beginning that other requests are likely to have in common.
+        most: Most tokens of the reply.
+        sampling: How tokens are chosen.
+        scored: Whether log-probabilities are wanted.
+        is_over: Looks at the ids so far and says whether a stop text has come; None if there is none.
+        done: Called with the job when the reply is complete.
+        dropped: Nobody waits for it any more, or it is complete.
+        ids: The reply.
+        scores: Log-probabilities of its tokens, after the temperature.
+        reason: Why it ended: `stop` or `length`.
+    """
+
+    prompt: list[int]
+    prefix: int
+    most: int
+    sampling: Sampling
+    scored: bool
+    is_over: Callable[[list[int]], bool] | None
+    done: Callable[[Job], object]
+    dropped: bool = False
+    ids: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    reason: str = "length"
+    source: Random | None = None
+    waited: int = 0
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A job that is about to join: how many of its tokens are known, and their keys and values."""
+
+    job: Job
+    known: int = 0
+    pairs: list[Pair] | None = None
+
+    @property
+    def left(self) -> int:
+        return len(self.job.prompt) - self.known
+
+
+class _Rows:
+    """Replies under way: their jobs, cache, mask, positions and newest tokens, one row each."""
+
+    def __init__(self, jobs: list[Job], cache: Cache, mask: torch.Tensor, positions: torch.Tensor) -> None:
+        self.jobs = jobs
+        self.cache = cache
+        self.mask = mask  # (rows, places), 1 where a token is
+        self.positions = positions  # (rows,), of the newest token
+        self.tokens = positions.new_zeros(len(jobs))  # (rows,), the newest tokens, not in the cache yet
+
+
+class Decoder:
+    """Makes replies with one model, continuously batched: complete rows leave, newcomers take their place.
+
+    Rows are padded on the left. Where all layers keep plain keys and values, beginnings that come more than once
+    are computed once and kept (`PrefixStore`), and newcomers join a batch that is under way; for other models
+    (sliding windows, recurrent states) a batch is finished before the next one begins.
+
+    Args:
+        model: Any causal language model of transformers.
+        ends: Token ids that end a reply.
+        pad: Token id for padding.
+        most_rows: Most replies under way.
+        prefix_bytes: Most memory for kept beginnings; 0 keeps none.
+    """
+
+    def __init__(self, model: Any, ends: frozenset[int], pad: int, most_rows: int, prefix_bytes: int) -> None:
+        self.model = model
+        self.ends = ends
+        self.pad = pad
+        self.most_rows = most_rows
+        self.prefixes = PrefixStore(prefix_bytes)
+        self.keeps_prefixes = prefix_bytes > 0
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        accepted = inspect.signature(base.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._plain = self._takes_positions and growing_cache(model.config) is not None
+
+    def run(self, waiting: deque[Job], stop: Callable[[], bool] = lambda: False) -> None:
+        """Make the replies to all waiting jobs; more may be added, by other threads, while it runs.
+
+        Args:
+            waiting: Jobs, taken from the left.
+            stop: Asked before each step whether to give up.
+        """
+        with torch.inference_mode():
+            rows: _Rows | None = None
+            while (rows is not None or waiting) and not stop():
+                if waiting and self._admits(rows, waiting):
+                    rows = self._admit(rows, waiting)
+                if rows is not None:
+                    self._step(rows)
+                    rows = self._thin(rows)
+
+    def _admits(self, rows: _Rows | None, waiting: deque[Job]) -> bool:
+        if rows is None:
+            return True
+        first = waiting[0]
+        first.waited += 1
+        if not self._plain or len(rows.jobs) >= self.most_rows:
+            return False
+        return 4 * len(waiting) >= len(rows.jobs) or first.waited > PATIENCE
+
+    def _admit(self, rows: _Rows | None, waiting: deque[Job]) -> _Rows | None:
+        free = self.most_rows - (0 if rows is None else len(rows.jobs))
+        new: list[Job] = []
+        while waiting and len(new) < free:
+            job = waiting.popleft()
+            if not job.dropped:
+                job.source = job.sampling.source()
+                new.append(job)
+        for begun in self._sorted(new):
+            more = self._thin(self._begin(begun))
+            if more is not None:
+                rows = more if rows is None else _joined(rows, more)
+        return rows
+
+    def _sorted(self, jobs: list[Job]) -> list[list[_Begun]]:
+        """Find what each job can reuse, and put together those with about as many tokens left to read."""
+        begun = self._reuse(jobs)
+        if not self._plain:  # rows cannot be joined later: one batch of all
+            return [begun] if begun else []
+        parts: list[list[_Begun]] = []
+        shortest = 0
+        for one in sorted(begun, key=lambda one: one.left):
+            if not parts or one.left > 1.5 * shortest + 16:
+                parts.append([])
+                shortest = one.left
+            parts[-1].append(one)
+        return parts
+
+    def _reuse(self, jobs: list[Job]) -> list[_Begun]:
+        begun = [_Begun(job) for job in jobs]
+        if not (self._plain and self.keeps_prefixes):
+            return begun
+        groups: dict[tuple[int, ...], list[_Begun]] = {}
+        for one in begun:
+            length = min(one.job.prefix, len(one.job.prompt) - 1)
+            if length >= SHORTEST_PREFIX:
+                groups.setdefault(tuple(one.job.prompt[:length]), []).append(one)
+        for ids, members in groups.items():
+            pairs = self.prefixes.get(ids)
+            if pairs is None:
+                if not self.prefixes.pays(ids, len(members)):
+                    continue
+                cache = growing_cache(self.model.config)
+                self._forward(torch.tensor([ids], device=self.model.device), None, None, cache)
+                pairs = self.prefixes.put(ids, cache)
+            for one in members:
+                one.known, one.pairs = len(ids), pairs
+        return begun
+
+    def _begin(self, begun: list[_Begun]) -> _Rows:
+        """Read the prompts, and choose the first tokens."""
+        device = self.model.device
+        deepest = max(one.known for one in begun)
+        longest = max(one.left for one in begun)
+        ids, mask, first = [], [], []
+        for one in begun:
+            known, left = one.known, one.left
+            ids.append([self.pad] * (longest - left) + one.job.prompt[known:])
+            mask.append([0] * (deepest - known) + [1] * known + [0] * (longest - left) + [1] * left)
+            first.append(known + left - longest)
+        places = torch.tensor(mask, device=device)
+        positions = torch.tensor(first, device=device)[:, None] + torch.arange(longest, device=device)[None]
+        if deepest:
+            cache = stack([one.pairs for one in begun], [one.known for one in begun])
+        else:
+            cache = (growing_cache(self.model.config) if self._plain else None) or DynamicCache(
+                config=self.model.config
+            )
+        logits = self._forward(torch.tensor(ids, device=device), places, positions.clamp_(min=0), cache)
+        rows = _Rows([one.job for one in begun], cache, places, positions[:, -1])
+        self._take(rows, logits)
+        return rows
+
+    def _step(self, rows: _Rows) -> None:
+        rows.mask = torch.nn.functional.pad(rows.mask, (0, 1), value=1)
+        rows.positions = rows.positions + 1
+        self._take(rows, self._forward(rows.tokens[:, None], rows.mask, rows.positions[:, None], rows.cache))
+
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Cache | None
+    ) -> torch.Tensor:
+        more = {"position_ids": positions} if positions is not None and self._takes_positions else {}
+        out = self.model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **more, **self._last_only
+        )
+        logits: torch.Tensor = out.logits[:, -1].float()
+        return logits
+
+    def _take(self, rows: _Rows, logits: torch.Tensor) -> None:
+        """Choose the next token of each row, and see which rows are complete."""
+        jobs = rows.jobs
+        rows.tokens, scaled = choose(logits, [job.sampling for job in jobs], [job.source for job in jobs])
+        scores: Sequence[float] | None = None
+        if any(job.scored for job in jobs):
+            picked = scaled.gather(-1, rows.tokens[:, None])[:, 0]
+            scores = (picked - scaled.logsumexp(-1)).tolist()
+        for index, token in enumerate(rows.tokens.tolist()):
+            job = jobs[index]
+            if job.dropped:
+                continue
+            job.ids.append(token)
+            if scores is not None:
+                job.scores.append(scores[index])
+            if token in self.ends or (job.is_over is not None and job.is_over(job.ids)):
+                job.reason = "stop"
+            elif len(job.ids) < job.most:
+                continue
+            job.source = None
+            job.dropped = True
+            job.done(job)
+
+    def _thin(self, rows: _Rows) -> _Rows | None:
+        """Take out complete rows, once they are many enough to be worth the copy."""
+        alive = [index for index, job in enumerate(rows.jobs) if not job.dropped]
+        if not alive:
+            return None
+        if 4 * len(alive) > 3 * len(rows.jobs):
+            return rows
+        chosen = torch.tensor(alive, device=rows.mask.device)
+        mask = rows.mask[chosen]
+        first = 0
+        if self._plain:
+            first = int(mask.any(0).int().argmax())
+            select(rows.cache, chosen, first)
+        else:
+            rows.cache.batch_select_indices(chosen)
+        thinned = _Rows([rows.jobs[i] for i in alive], rows.cache, mask[:, first:], rows.positions[chosen])
+        thinned.tokens = rows.tokens[chosen]
+        return thinned
+
+
+def _joined(one: _Rows, other: _Rows) -> _Rows:
+    places = max(one.mask.shape[1], other.mask.shape[1])
+    masks = [torch.nn.functional.pad(rows.mask, (places - rows.mask.shape[1], 0)) for rows in (one, other)]
+    joined = _Rows(
+        one.jobs + other.jobs,
+        join(one.cache, other.cache),
+        torch.cat(masks),
+        torch.cat([one.positions, other.positions]),
+    )
+    joined.tokens = torch.cat([one.tokens, other.tokens])
+    return joined

@@ -1,0 +1,70 @@
+"""Choosing tokens: greedy or drawn, each row by its own random numbers, so that its neighbours do not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the tokens of one reply are chosen.
+
+    Args:
+        temperature: 0 takes the likeliest token.
+        top_p: Draw from the likeliest tokens that together have this much probability.
+        top_k: Draw from this many likeliest tokens.
+        seed: Of the reply's random numbers.
+    """
+
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int = 0
+
+    def source(self) -> Random | None:
+        """Return the random numbers of one reply; None if it needs none."""
+        return Random(self.seed) if self.temperature > 0 else None
+
+
+def choose(
+    logits: torch.Tensor, rows: Sequence[Sampling], sources: Sequence[Random | None]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose a token for each row of logits.
+
+    Shape: logits are (rows, vocabulary).
+
+    Returns:
+        The tokens, and the logits as they were scaled by the temperature (unscaled where it is 0).
+    """
+    tokens = logits.argmax(-1)
+    drawn = [index for index, source in enumerate(sources) if source is not None]
+    if not drawn:
+        return tokens, logits
+    temperatures = [row.temperature or 1.0 for row in rows]
+    scaled = logits / torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)[:, None]
+    chosen = scaled if len(drawn) == len(rows) else scaled[drawn]
+    mass = torch.softmax(chosen.double(), -1)
+    if any(rows[index].top_p is not None or rows[index].top_k is not None for index in drawn):
+        mass = _truncate(mass, [rows[index] for index in drawn])
+    reached = mass.cumsum(-1)
+    numbers = [source.random() for source in sources if source is not None]
+    marks = torch.tensor(numbers, dtype=reached.dtype, device=reached.device)[:, None] * reached[:, -1:]
+    picked = torch.searchsorted(reached, marks, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+    tokens[drawn] = picked
+    return tokens, scaled
+
+
+def _truncate(mass: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
+    """Set to zero what is outside of top_k and top_p; what remains need not sum to one."""
+    ordered, order = mass.sort(-1, descending=True, stable=True)
+    size = mass.shape[-1]
+    kept = torch.tensor([row.top_k or size for row in rows], device=mass.device)[:, None]
+    share = torch.tensor([1.0 if row.top_p is None else row.top_p for row in rows], device=mass.device)[:, None]
+    before = ordered.cumsum(-1) - ordered
+    outside = (torch.arange(size, device=mass.device)[None] >= kept) | (before >= share)
+    outside[:, 0] = False
+    return mass.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0.0)

@@ -1,0 +1,96 @@
+"""`WeightTrace`: how `loss.backward()` reaches the weights of a local model."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.errors import GraphError
+
+if TYPE_CHECKING:
+    import torch
+
+    from promptgrad.lm._local import Local
+
+
+class WeightTrace:
+    """One sampled reply: enough to compute the gradient of its log-likelihood again.
+
+    Attributes:
+        lm: The local LM that sampled it.
+        prompt_ids: Tokens of the prompt.
+        ids: Sampled tokens.
+        logprobs: Their log-probabilities when they were sampled, after the temperature.
+        temperature: At which they were sampled; 1 where the likeliest were taken.
+        version: Of the weights they were sampled with.
+    """
+
+    __slots__ = ("ids", "lm", "logprobs", "prompt_ids", "temperature", "version")
+
+    def __init__(
+        self,
+        lm: Local,
+        prompt_ids: Sequence[int],
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        temperature: float,
+        version: int,
+    ) -> None:
+        self.lm = lm
+        self.prompt_ids = array("i", prompt_ids)
+        self.ids = array("i", ids)
+        self.logprobs = array("f", logprobs)
+        self.temperature = temperature
+        self.version = version
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether any weight of the model does."""
+        return bool(self.lm.weights())
+
+    def log_likelihood(self) -> torch.Tensor:
+        """Compute the log-probabilities of the sampled tokens again, with a graph for torch.
+
+        Shape: (number of sampled tokens,).
+        """
+        import torch
+
+        model = self.lm.model
+        ids = torch.tensor([[*self.prompt_ids, *self.ids]], device=model.device)
+        count = len(self.ids)
+        with torch.enable_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0, -count - 1 : -1].float() / self.temperature
+            return torch.log_softmax(logits, -1).gather(-1, ids[0, -count:, None])[:, 0]
+
+    def backward(self, advantage: float) -> None:
+        """Add the gradient of `-advantage` times the reply's log-likelihood to the weights' `.grad`.
+
+        Cost: one forward and one backward pass of the model.
+
+        Raises:
+            GraphError: A weight was changed since the reply was sampled; call `backward` before the optimizer's step.
+        """
+        if self.lm.version() != self.version:
+            raise GraphError(
+                f"the weights of {self.lm.name!r} were changed after this reply was sampled, so its gradient would be "
+                "that of another policy: call loss.backward() before the optimizer's step"
+            )
+        (-advantage * self.log_likelihood().sum()).backward()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the trace in JSON types, as a run's journal keeps it."""
+        return {
+            "prompt_ids": self.prompt_ids.tolist(),
+            "ids": self.ids.tolist(),
+            "logprobs": [round(score, 6) for score in self.logprobs],
+            "temperature": self.temperature,
+        }
+
+    @classmethod
+    def from_dict(cls, lm: Local, data: Mapping[str, Any]) -> WeightTrace:
+        """Make a trace of what `to_dict` returned; the LM's weights must be those it was sampled with."""
+        return cls(lm, data["prompt_ids"], data["ids"], data["logprobs"], data["temperature"], lm.version())
+
+    def __repr__(self) -> str:
+        return f"WeightTrace({self.lm.name!r}, {len(self.prompt_ids)} + {len(self.ids)} tokens)"

@@ -1,0 +1,89 @@
+"""`Worker`: the one thread in which a local model computes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+J = TypeVar("J")
+
+IDLE_SECONDS = 10.0
+"""How long the thread is kept without work."""
+
+_workers: weakref.WeakSet[Worker[object]] = weakref.WeakSet()
+
+
+class Worker(Generic[J]):
+    """Hands jobs to a function that takes as many of them as wait, in a thread that starts and ends as needed.
+
+    Args:
+        work: Takes jobs from the left of the queue until it is empty; more may come while it does. It must not raise.
+        name: Of the thread.
+    """
+
+    def __init__(self, work: Callable[[deque[J]], None], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._reset()
+        _workers.add(self)  # type: ignore[arg-type] # a set of any workers
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._wake = threading.Condition()
+        self._jobs: deque[J] = deque()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def submit(self, job: J) -> None:
+        """Queue a job."""
+        if self._pid != os.getpid():
+            self._reset()  # a forked child has no thread yet
+        with self._wake:
+            self._jobs.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+                self._thread.start()
+            else:
+                self._wake.notify()
+
+    def _serve(self) -> None:
+        while True:
+            with self._wake:
+                if not self._jobs and (self._closing or not self._wake.wait_for(self._has_work, IDLE_SECONDS)):
+                    self._thread = None
+                    return
+                if self._closing:
+                    self._thread = None
+                    return
+            self._work(self._jobs)
+
+    def _has_work(self) -> bool:
+        return bool(self._jobs) or self._closing
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Let the thread end, after the jobs under way; a new job starts it again."""
+        with self._wake:
+            thread = self._thread
+            self._closing = True
+            self._wake.notify()
+        if thread is not None and self._pid == os.getpid():
+            thread.join(timeout)
+        self._closing = False
+
+    @property
+    def closing(self) -> bool:
+        """Whether work under way should be given up."""
+        return self._closing
+
+
+def _close_all() -> None:
+    for worker in list(_workers):
+        worker.close()
+
+
+atexit.register(_close_all)
