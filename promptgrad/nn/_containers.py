@@ -81,7 +81,7 @@ class _Numbered(Module):
 
     def pop(self, index: SupportsIndex = -1) -> Module:
         """Take a module out and return it."""
-        module = cast(Module, self[index])
+        module = self[index]
         del self[index]
         return module
 

@@ -46,7 +46,7 @@ class Critic(Module, in_place=True):
     def __init__(self, lm: LM | str | None = None, *, instruction: str = INSTRUCTION) -> None:
         super().__init__()
         self.predict = Predict(_signature((), with_demos=False).with_instruction(instruction))
-        self.predict.requires_grad_(False)
+        self.predict.requires_grad_(requires_grad=False)
         self.__dict__["_variants"] = {}
         if lm is not None:
             self.to(lm)

@@ -53,7 +53,7 @@ class Judge(Module, in_place=True):
         self.labels = labels
         instruction = INSTRUCTION.format(rubric=rubric.strip()) + (REFERENCE if labels else "")
         self.predict = Predict(_signature(instruction, labels=labels), **options)
-        self.predict.requires_grad_(False)
+        self.predict.requires_grad_(requires_grad=False)
         if lm is not None:
             self.to(lm)
 

@@ -1,7 +1,7 @@
 """`MetricLoss`, the criterion that makes a loss of a metric."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 

@@ -115,7 +115,7 @@ class Module:
             cls._in_place = in_place
             cls._arguments = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
         self = object.__new__(cls)
         self.__dict__.update(
             training=True,
@@ -189,7 +189,7 @@ class Module:
             raise KeyError(f"the name of a {what} is a non-empty str without dots, not {name!r}")
         if hasattr(Module, name) or name in ("training", "__dict__"):
             raise KeyError(
-                f"a {what} cannot be called {name!r}, because every Module has an attribute of that name: choose another"
+                f"a {what} cannot be called {name!r}, which every Module has as an attribute: choose another name"
             )
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
@@ -361,7 +361,7 @@ class Module:
 
     def eval(self: M) -> M:
         """Clear the `training` flag of all modules."""
-        return self.train(False)
+        return self.train(mode=False)
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:  # noqa: FBT001, FBT002 - as torch spells it
         """Say for all parameters whether they take a gradient."""
@@ -540,9 +540,7 @@ class Module:
 
     # ------------------------------------------------------------------ hooks
 
-    def register_forward_pre_hook(
-        self, hook: Callable[..., Any], *, with_kwargs: bool = False
-    ) -> RemovableHandle:
+    def register_forward_pre_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> RemovableHandle:
         """Call `hook(module, args)` before each forward; what it returns, if not None, replaces the arguments.
 
         With `with_kwargs` it is `hook(module, args, kwargs)` and returns None or a pair of both.

@@ -109,7 +109,11 @@ class Predict(Module, in_place=True):
     def signature(self) -> Signature:
         """The signature, with the instruction that the parameter holds now."""
         instruction = self.instruction.data
-        return self._signature if instruction == self._signature.instruction else self._signature.with_instruction(instruction)
+        return (
+            self._signature
+            if instruction == self._signature.instruction
+            else self._signature.with_instruction(instruction)
+        )
 
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
         """Ask the language model."""
@@ -124,8 +128,9 @@ class Predict(Module, in_place=True):
         if settings.replicate and "replicate" not in options:
             options = {**options, "replicate": settings.replicate}
         tape = current_tape()
+        node: Node | None = None
         if tape is not None:
-            node: Node | None = begin_node(
+            node = begin_node(
                 self,
                 tape,
                 inputs=inputs,
@@ -134,7 +139,6 @@ class Predict(Module, in_place=True):
             )
             instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
         else:
-            node = None
             instruction, demos = self.instruction.data, self.demos.data
         compiled = adapter.compile(self._signature, instruction, demos)
         if compiled.response_format is not None and "response_format" not in options:
@@ -220,7 +224,9 @@ class Predict(Module, in_place=True):
             )
         self._signature.inputs[name].validate(value)
 
-    def _sort_arguments(self, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    def _sort_arguments(
+        self, args: tuple[Any, ...], given: dict[str, Any]
+    ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         """Inputs, LM and options of a call that is more than all inputs by name."""
         fields = self._signature.inputs
         inputs = dict(given)

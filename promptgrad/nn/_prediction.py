@@ -107,7 +107,9 @@ class Prediction:
         return f"this prediction has no field {name!r}{hint}: its fields are {', '.join(self._fields) or 'none'}"
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a Prediction does not change: make another, nn.Prediction({{**prediction, {name!r}: ...}})")
+        raise AttributeError(
+            f"a Prediction does not change: make another, nn.Prediction({{**prediction, {name!r}: ...}})"
+        )
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError("a Prediction does not change")

@@ -103,7 +103,9 @@ class Upper(nn.Module):
 
 
 def test_sequential_passes_fields_by_name_and_keeps_the_earlier_ones(scripted):
-    model = scripted(lambda text, summary=None: {"summary": f"sum {text}"} if summary is None else {"title": summary + text})
+    model = scripted(
+        lambda text, summary=None: {"summary": f"sum {text}"} if summary is None else {"title": summary + text}
+    )
     chain = nn.Sequential(nn.Predict("text -> summary"), nn.Predict("text, summary -> title")).to(model)
     assert chain(text="t").title == "sum tt"
     assert chain("t").title == "sum tt"
@@ -118,7 +120,9 @@ def test_sequential_hands_a_sole_field_to_a_sole_input_of_another_name(scripted)
 
 
 def test_sequential_passes_plain_values_on(scripted):
-    chain = nn.Sequential({"up": Upper(), "ask": nn.Predict("text -> n: int")}).to(scripted(lambda text: {"n": len(text)}))
+    chain = nn.Sequential({"up": Upper(), "ask": nn.Predict("text -> n: int")}).to(
+        scripted(lambda text: {"n": len(text)})
+    )
     assert chain("abc").n == 3
     assert names(chain) == ["up", "ask"]
     assert chain.map(["a", "bb"])[1].n == 2

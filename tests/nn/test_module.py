@@ -198,8 +198,8 @@ def test_buffers_belong_to_the_state_unless_transient():
     other.register_buffer("seen", 0)
     other.load_state_dict(state)
     assert other.seen == 4
+    model.names = 1
     with pytest.raises(KeyError, match="already has"):
-        model.names = 1
         model.register_buffer("names", 2)
 
 

@@ -43,7 +43,10 @@ def test_several_inputs_are_passed_by_name(scripted):
     ("inputs", "said"),
     [
         ({}, "is missing the inputs 'question', 'context'"),
-        ({"question": "a", "contxt": "b"}, r"missing the input 'context', and has no input 'contxt' \(did you mean 'cont"),
+        (
+            {"question": "a", "contxt": "b"},
+            r"missing the input 'context', and has no input 'contxt' \(did you",
+        ),
         ({"question": "a", "context": "b", "answer": "c"}, r"has no input 'answer' \(it is an output\)"),
         ({"question": "a", "context": "b", "temperature": 1}, r"config=\{'temperature': \.\.\.\}"),
         ({"question": 3, "context": "b"}, r"input 'question' \(str\): must be str, not int"),
@@ -346,7 +349,7 @@ def test_wrong_arguments_are_refused():
         nn.Predict("question -> answer", demos={"question": "a", "answer": "b"})
     with pytest.raises(ValueError, match="adapter"):
         nn.Predict("question -> answer", adapter="chta")
-    with pytest.raises(ValueError, match="secret|not an option"):
+    with pytest.raises(ValueError, match="not an option of a request"):
         nn.Predict("question -> answer", api_key="sk-1")
 
 

@@ -1,0 +1,297 @@
+import math
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import nn
+from promptgrad.data import Example
+from promptgrad.errors import GraphError, InputError, LMTimeoutError, MetricError, NoLMError
+from promptgrad.metrics import exact_match, numeric_match
+
+
+class Echo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.step = nn.Predict("question -> answer")
+
+    def forward(self, question):
+        return self.step(question=question)
+
+
+class Count(nn.Module):
+    """Returns a number, which cannot remember where it came from."""
+
+    def __init__(self):
+        super().__init__()
+        self.step = nn.Predict("question -> n: int")
+
+    def forward(self, question):
+        return self.step(question=question).n
+
+
+class Blames:
+    def __init__(self):
+        self.failures = []
+        self.asked = []
+
+    async def critique(self, failure):
+        self.failures.append(failure)
+        self.asked.append(failure.node.inputs["question"])
+        return {target.name: f"{target.name} of {failure.example.question}" for target in failure.targets}
+
+
+def examples(*pairs):
+    return [Example(question=q, answer=a).with_inputs("question") for q, a in pairs]
+
+
+@pytest.fixture
+def program(scripted):
+    def answer(question):
+        if question == "down":
+            raise LMTimeoutError("no answer")
+        return {"answer": question.upper()}
+
+    return Echo().to(scripted(answer))
+
+
+def test_the_loss_is_what_lacks_to_the_best_score(program):
+    batch = examples(("a", "A"), ("b", "X"), ("c", "C"), ("d", "D"))
+    loss = nn.MetricLoss(exact_match)(program.map(batch), batch)
+    assert loss.item() == 0.25
+    assert loss.items == (0.0, 1.0, 0.0, 0.0)
+    assert float(loss) == 0.25
+    assert len(loss) == 4
+    assert repr(loss) == "Loss(0.25, 1 of 4 failed, 0 errors)"
+
+
+def test_a_batch_knows_its_examples(program):
+    batch = examples(("a", "A"), ("b", "X"))
+    assert nn.MetricLoss(exact_match)(program.map(batch)).item() == 0.5
+
+
+def test_one_output_and_one_example(program):
+    (example,) = examples(("a", "X"))
+    loss = nn.MetricLoss(exact_match, critic=Blames())(program(question="a"), example)
+    assert loss.item() == 1.0
+    assert loss.backward().calls == 1
+    assert program.step.instruction.grad.critiques[0].text == "instruction of a"
+
+
+def test_a_list_of_outputs_of_any_loop(program):
+    batch = examples(("a", "A"), ("b", "X"))
+    loss = nn.MetricLoss(exact_match, critic=Blames())([program(**example.inputs()) for example in batch], batch)
+    assert loss.items == (0.0, 1.0)
+    loss.backward()
+    grad = program.step.instruction.grad
+    assert [c.text for c in grad.critiques] == ["instruction of b"]
+    assert [t.score for t in program.step.demos.grad.traces] == [1.0, 0.0]
+
+
+def test_numbers_find_their_way_back(scripted):
+    program = Count().to(scripted(lambda question: {"n": "3"}))
+    batch = [Example(question=q, n=n).with_inputs("question") for q, n in (("a", 3), ("b", 4), ("c", 3))]
+    critic = Blames()
+    loss = nn.MetricLoss(numeric_match, critic)([program(**example.inputs()) for example in batch], batch)
+    loss.backward()
+    assert critic.asked == ["b"]
+    loss = nn.MetricLoss(numeric_match, critic)(program("z"), batch[1])
+    loss.backward()
+    assert critic.asked == ["b", "z"]
+
+
+def test_numbers_from_nowhere_cannot_be_blamed(scripted):
+    batch = [Example(question="a", n=4).with_inputs("question")]
+    loss = nn.MetricLoss(numeric_match, Blames())([int("1234567")], batch)
+    assert loss.item() == 1.0
+    with pytest.raises(GraphError, match="nothing was recorded"):
+        loss.backward()
+
+
+def test_rollouts_are_matched_with_their_example(program):
+    batch = examples(("a", "A"), ("b", "X"))
+    loss = nn.MetricLoss(exact_match)(program.map(batch, n=2), batch)
+    assert [(row.example.question, row.replicate, row.score) for row in loss.rows] == [
+        ("a", 0, 1.0),
+        ("a", 1, 1.0),
+        ("b", 0, 0.0),
+        ("b", 1, 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "wanted"),
+    [(["x"], examples(("a", "A"), ("b", "B"))), ("x", examples(("a", "A")) * 2), (["x", "y"], None)],
+)
+def test_outputs_and_examples_have_to_match(outputs, wanted):
+    with pytest.raises(InputError):
+        nn.MetricLoss(exact_match)(outputs, wanted)
+
+
+def test_a_batch_and_a_wrong_number_of_examples(program):
+    with pytest.raises(InputError, match="2 outputs and 3 examples"):
+        nn.MetricLoss(exact_match)(program.map(["a", "b"]), examples(("a", "A")) * 3)
+
+
+def test_failed_rows_are_apart_from_the_mean(program):
+    batch = examples(("a", "A"), ("down", "X"), ("b", "X"))
+    loss = nn.MetricLoss(exact_match)(program.map(batch), batch)
+    assert loss.item() == 0.5
+    assert [row.example.question for row in loss.errors] == ["down"]
+    assert math.isnan(loss.items[1])
+    outputs = list(program.map(batch))
+    assert nn.MetricLoss(exact_match)(outputs, batch).item() == 0.5
+
+
+def test_a_metric_that_raises_or_gives_nan_makes_an_error_row(program):
+    def metric(example, output):
+        if example.question == "a":
+            raise ValueError("cannot compare")
+        return math.nan if example.question == "b" else 1.0
+
+    batch = examples(("a", "A"), ("b", "B"), ("c", "C"))
+    loss = nn.MetricLoss(metric)(program.map(batch), batch)
+    assert loss.item() == 0.0
+    assert [str(row.error) for row in loss.errors] == [
+        "the metric metric raised ValueError: cannot compare",
+        str(loss.errors[1].error),
+    ]
+    assert all(isinstance(row.error, MetricError) for row in loss.errors)
+    with pytest.raises(MetricError, match="cannot compare"):
+        nn.MetricLoss(metric)(program.map(batch[:1]), batch[:1])
+
+
+@pytest.mark.parametrize("value", [2.0, -0.5, "good", None])
+def test_what_is_no_score_in_range_is_an_error(program, value):
+    batch = examples(("a", "A"))
+    with pytest.raises(MetricError):
+        nn.MetricLoss(lambda example, output: value)(program.map(batch), batch)
+
+
+def test_metrics_of_any_shape(program):
+    batch = examples(("a", "A"), ("b", "X"))
+    outputs = program.map(batch)
+
+    async def waits(example, output):
+        return output.answer == example.answer
+
+    def dspy(gold, pred, trace=None):
+        return gold.answer == pred.answer
+
+    def dspy_strict(gold, pred, trace):
+        return gold.answer == pred.answer
+
+    def score(example, output):
+        return pg.Score(0.25, feedback="try harder")
+
+    for metric in (waits, dspy, dspy_strict):
+        assert nn.MetricLoss(metric)(outputs, batch).items == (0.0, 1.0)
+    loss = nn.MetricLoss(score)(outputs, batch)
+    assert loss.item() == 0.75
+    assert loss.rows[0].feedback == "try harder"
+
+
+def test_a_metric_with_another_best_score(program):
+    def stars(example, output):
+        return 3.0
+
+    stars.best = 5.0
+    batch = examples(("a", "A"))
+    assert nn.MetricLoss(stars)(program.map(batch), batch).item() == 2.0
+
+
+def test_nothing_to_do_when_all_are_right(program):
+    batch = examples(("a", "A"), ("b", "B"))
+    critic = Blames()
+    report = nn.MetricLoss(exact_match, critic)(program.map(batch), batch).backward()
+    assert report.calls == 0
+    assert "0 of 2 failed, nothing to do" in repr(report)
+    assert critic.failures == []
+    assert len(program.step.demos.grad.traces) == 2
+    assert program.step.instruction.grad is None
+
+
+def test_the_same_from_async_code(program):
+    batch = examples(("a", "A"), ("b", "X"))
+
+    async def whole():
+        criterion = nn.MetricLoss(exact_match, Blames())
+        loss = await criterion.acall(await program.amap(batch), batch)
+        return loss, await loss.abackward()
+
+    from promptgrad import aio
+
+    loss, report = aio.run(whole())
+    assert loss.item() == 0.5
+    assert report.calls == 1
+
+
+def test_without_grad_there_is_a_loss_and_no_backward(program):
+    batch = examples(("a", "X"))
+    with pg.no_grad():
+        loss = nn.MetricLoss(exact_match)(program.map(batch), batch)
+    assert loss.item() == 1.0
+    with pytest.raises(GraphError, match="nothing was recorded"):
+        loss.backward()
+
+
+def test_a_critic_is_a_name_a_model_or_a_critic():
+    assert nn.MetricLoss(exact_match, critic="openai/gpt-4o").critic.lm.name == "openai/gpt-4o"
+    critic = Blames()
+    assert nn.MetricLoss(exact_match, critic=critic).critic is critic
+    with pytest.raises(TypeError, match="critic is an LM"):
+        nn.MetricLoss(exact_match, critic=3)
+    with pytest.raises(MetricError, match="a metric is a function"):
+        nn.MetricLoss("exact_match")
+
+
+def test_a_criterion_is_a_module_whose_critic_is_visible_and_frozen():
+    criterion = nn.MetricLoss(exact_match)
+    parameters = dict(criterion.named_parameters())
+    assert list(parameters) == ["critic.predict.instruction", "critic.predict.demos"]
+    assert not any(p.requires_grad for p in parameters.values())
+    assert "exact_match" in repr(criterion)
+
+
+# --------------------------------------------------------------------- JudgeLoss
+
+
+def judge_lm(scripted, **extra):
+    def answer(inputs, outputs, reference=None):
+        polite = "please" in outputs
+        return {"feedback": "say please" if not polite else "nothing", "score": "1" if polite else "0.25"}
+
+    return scripted(answer, name="judge", **extra)
+
+
+def test_a_judge_scores_by_its_rubric(program, scripted):
+    judge = judge_lm(scripted)
+    criterion = nn.JudgeLoss("The answer is polite.", lm=judge, critic=Blames())
+    batch = examples(("please", "X"), ("b", "Y"))
+    program.to(scripted(lambda question: {"answer": question}))
+    loss = criterion(program.map(batch), batch)
+    assert loss.items == (0.0, 0.75)
+    assert loss.rows[1].feedback == "say please"
+    assert len(judge.asked) == 2
+    prompt = judge.asked[0].messages
+    assert "The answer is polite." in prompt[0].content
+    assert '{"answer":"X"}' in prompt[-1].content
+    loss.backward()
+    assert program.step.instruction.grad.critiques[0].evidence["feedback"] == ("say please",)
+
+
+def test_a_judge_is_a_metric_of_its_own(scripted):
+    judge = nn.Judge("Be polite.", lm=judge_lm(scripted), labels=False)
+    score = judge({"question": "a"}, "please sit")
+    assert (score.value, score.feedback) == (1.0, "nothing")
+    assert nn.MetricLoss(judge)(["please"], [{"question": "a"}]).item() == 0.0
+    with pytest.raises(TypeError, match="rubric"):
+        nn.Judge("  ")
+
+
+def test_a_judge_that_fails_on_every_row_is_told(program, scripted):
+    batch = examples(("a", "A"))
+    criterion = nn.JudgeLoss("Be polite.", lm=scripted(lambda **_: {"feedback": "x", "score": "7"}))
+    with pytest.raises(MetricError, match="does not parse"):
+        criterion(program.map(batch), batch)
+    with pytest.raises(NoLMError):
+        nn.JudgeLoss("Be polite.")(program.map(batch), batch)
