@@ -73,10 +73,7 @@ class Loop:
             return self._loop
 
     def _serve(self, loop: "asyncio.AbstractEventLoop", ready: threading.Event) -> None:
-        import asyncio
-
         state.serving = self.name
-        asyncio.set_event_loop(loop)
         ready.set()
         loop.run_forever()
 
@@ -105,14 +102,12 @@ class Loop:
             await loop.shutdown_asyncgens()
             loop.stop()
 
-        self._last = loop.create_task(finish())
+        self._closing = loop.create_task(finish())  # kept: a loop holds its tasks only weakly
 
-    def submit(self, make: Callable[[], Coroutine[Any, Any, T]]) -> "Remote[T]":
-        """Start a coroutine on the loop, in a copy of the caller's context. Does not wait."""
-        remote = Remote(self, make)
+    def submit(self, remote: "Remote[Any]") -> None:
+        """Start a task on the loop, in a copy of the caller's context. Does not wait."""
         context = copy_context()
         self.post(lambda: context.run(remote.start))
-        return remote
 
 
 class Remote(Signal[T]):
@@ -174,8 +169,9 @@ async def _on(where: Loop, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.arg
         refuse_on_our_loops()
     elif where.here():
         return await fn(*args, **kwargs)
-    remote = where.submit(lambda: fn(*args, **kwargs))
+    remote: Remote[T] = Remote(where, lambda: fn(*args, **kwargs))
     try:
+        where.submit(remote)
         return await remote
     except GeneratorExit:
         remote.cancel()
@@ -228,8 +224,9 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
     except AsyncUsageError:
         coro.close()
         raise
-    remote = program.submit(lambda: coro)
+    remote: Remote[T] = Remote(program, lambda: coro)
     try:
+        program.submit(remote)
         block(remote)
     except BaseException:
         remote.cancel()

@@ -2,6 +2,7 @@ import asyncio
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
@@ -14,11 +15,14 @@ async def identity(value):
 
 
 def interrupt_when(event):
-    """Send Ctrl-C to the main thread once the event is set and the main thread had a moment to block."""
+    """Send Ctrl-C to the main thread once the event is set and the main thread is blocked."""
+    main = threading.main_thread().ident
 
     def press():
         event.wait(5)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        while sys._current_frames()[main].f_code.co_name != "block":
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=press)
     thread.start()
