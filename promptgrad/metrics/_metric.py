@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from promptgrad import aio
 from promptgrad.data import Example, Score
-from promptgrad.errors import BudgetExceeded, MetricError, NoLMError
+from promptgrad.errors import AuthenticationError, BudgetExceeded, MetricError, NoLMError, UnknownPriceError
 
 F = TypeVar("F", bound="FieldMetric")
 
@@ -39,6 +39,7 @@ class FunctionMetric(Metric):
 
     Attributes:
         fn: The function.
+        waits: Whether its result is awaited.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
@@ -48,11 +49,13 @@ class FunctionMetric(Metric):
         if isinstance(best, bool) or not isinstance(best, (int, float)) or not 0 < best < float("inf"):
             raise MetricError(f"the best score of {self.name} must be a number above zero, not {best!r}")
         self.best = float(best)
+        self.waits = hasattr(fn, "acall") or _is_async(fn)
         self._nones = _missing_arguments(fn, self.name)
 
     def __call__(self, example: Any, output: Any) -> Any:
         """Call the function with the example and the output, and None for whatever DSPy would pass besides."""
-        return self.fn(example, output, *self._nones)
+        call = getattr(self.fn, "acall", self.fn)
+        return call(example, output, *self._nones)
 
 
 def _missing_arguments(fn: Callable[..., Any], name: str) -> tuple[None, ...]:
@@ -209,18 +212,18 @@ def as_metric(fn: Callable[..., Any]) -> Metric:
 async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> Score:
     """Score one output.
 
-    A plain function of a user's runs in a thread of its own where it could hold up the program loop; it may call
-    modules and wait.
+    On an event loop, a user's plain function runs in a thread: it may call modules, and wait.
 
     Raises:
         MetricError: The metric raised (the cause is attached), or its result is no score in [0, best].
         BudgetExceeded: A language-model call of the metric did not fit the budget.
-        NoLMError: The metric calls a language model and none is configured.
+        LMError: The metric calls a language model, and none would answer any call: none is configured, the key is
+            wrong, or its price is unknown.
     """
     known = as_metric(metric)
     try:
         result = await _call(known, example, output)
-    except (MetricError, BudgetExceeded, NoLMError):
+    except (MetricError, BudgetExceeded, NoLMError, AuthenticationError, UnknownPriceError):
         raise
     except Exception as error:
         text = f": {error}" if str(error) else ""
@@ -229,13 +232,7 @@ async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> 
 
 
 async def _call(metric: Metric, example: Any, output: Any) -> Any:
-    if not isinstance(metric, FunctionMetric):
-        result = metric(example, output)
-    elif hasattr(metric.fn, "acall"):
-        return await metric.fn.acall(example, output)
-    elif _waits(metric.fn):
-        result = metric(example, output)
-    elif aio.is_program_loop():
+    if isinstance(metric, FunctionMetric) and not metric.waits and not aio.is_driven():
         result = await aio.in_thread(metric, example, output)
     else:
         result = metric(example, output)
@@ -249,7 +246,7 @@ async def _finish(result: Any) -> Any:
     return await (aio.on_program(wait) if aio.is_driven() else wait())
 
 
-def _waits(fn: Any) -> bool:
+def _is_async(fn: Any) -> bool:
     """Whether the function is an `async def`, or an object whose call is one."""
     import inspect
 

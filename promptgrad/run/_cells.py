@@ -16,7 +16,8 @@ class Cell:
         score: What the metric gave.
         feedback: The metric's feedback.
         reads: Digest of every parameter value that was read on the way, by path.
-        value: Whatever else belongs to the result, such as the output.
+        output: What the program returned.
+        error: Why there is no score, or None. Such a cell is not kept in a store.
     """
 
     example: str
@@ -24,7 +25,8 @@ class Cell:
     score: float = 0.0
     feedback: str = ""
     reads: Mapping[str, str] = field(default_factory=dict)
-    value: Any = None
+    output: Any = None
+    error: BaseException | None = None
 
 
 class CellStore:

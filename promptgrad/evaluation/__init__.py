@@ -1,0 +1,19 @@
+"""Measuring programs: concurrent evaluation, reports, paired statistics, and the evaluator of optimizers."""
+
+from promptgrad.evaluation._evaluate import aevaluate, evaluate
+from promptgrad.evaluation._evaluator import Evaluator
+from promptgrad.evaluation._report import Comparison, Report
+from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._statistics import mean_interval, paired_interval, paired_test
+
+__all__ = [
+    "Comparison",
+    "Evaluator",
+    "Report",
+    "Row",
+    "aevaluate",
+    "evaluate",
+    "mean_interval",
+    "paired_interval",
+    "paired_test",
+]

@@ -1,0 +1,187 @@
+"""`evaluate`: a program, examples and a metric in, a report out."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from promptgrad import aio
+from promptgrad._seed import seed_or_default
+from promptgrad.autograd import inference_mode
+from promptgrad.data import Example
+from promptgrad.errors import AsyncUsageError, DataError, InputError, MetricError
+from promptgrad.evaluation._report import Report
+from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._runner import Job, Program, prepare, run_job
+from promptgrad.lm import LM, context, current
+from promptgrad.metrics import Metric, as_metric
+from promptgrad.run import progress as progress_bar
+
+CONCURRENCY = 32
+"""Rows in flight where nobody says how many; as in `Module.map`."""
+
+
+def evaluate(
+    program: Any,
+    data: Iterable[Any],
+    metric: Callable[..., Any],
+    *,
+    concurrency: int | None = None,
+    lm: LM | str | None = None,
+    progress: bool | None = None,
+    replicates: int = 1,
+    seed: int | None = None,
+) -> Report:
+    """Run a program on every example, score what it returns, and report.
+
+    Nothing is recorded for `backward()`. Examples run concurrently. Where the program or the metric fails, the row
+    is an error and has no score; a wrong answer is no error. The inputs of an example are those of `with_inputs`,
+    else the names of the program's arguments.
+
+    Cost: what the program and the metric spend, `len(data) * replicates` times.
+
+    Args:
+        program: A module, or any function of the inputs, plain or async.
+        data: Examples, or dicts, which become examples; a `DataLoader` will do.
+        metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's
+            `(gold, pred, trace)` is accepted.
+        concurrency: Rows in flight; else that of the context or of `configure`, else 32.
+        lm: Use this language model for the whole program, whatever its modules have.
+        progress: Show a progress bar; by default in a terminal or notebook.
+        replicates: Independent runs of each example, which LMs and caches tell apart.
+        seed: Seed of the bootstrap intervals; by default that of `promptgrad.manual_seed`.
+
+    Raises:
+        DataError: There is no example.
+        InputError: No example fits the arguments of the program.
+        MetricError: The metric is none, or failed on every row that the program did not fail on.
+        LMError: No language model is configured, its key is wrong, or its price is unknown while money is limited.
+        BudgetExceeded: The budget of the active run ended.
+        KeyboardInterrupt: Ctrl-C. This and `BudgetExceeded` carry the finished rows as a `Report` in `.report`.
+        AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await aevaluate(...)`.
+    """
+    if aio.is_program_loop() and not aio.is_driven():
+        raise AsyncUsageError(
+            "evaluate was called inside a coroutine that promptgrad runs, where it would wait for itself: "
+            "write `await promptgrad.aevaluate(...)`"
+        )
+    work = _Evaluation(program, data, metric, replicates, concurrency, lm, seed_or_default(seed))
+    try:
+        return aio.run(work.run(progress=progress))
+    except BaseException as stop:
+        work.attach(stop)
+        raise
+
+
+async def aevaluate(
+    program: Any,
+    data: Iterable[Any],
+    metric: Callable[..., Any],
+    *,
+    concurrency: int | None = None,
+    lm: LM | str | None = None,
+    progress: bool | None = None,
+    replicates: int = 1,
+    seed: int | None = None,
+) -> Report:
+    """As `evaluate`, from a coroutine; a cancellation carries the finished rows as a `Report` in `.report`."""
+    work = _Evaluation(program, data, metric, replicates, concurrency, lm, seed_or_default(seed))
+    try:
+        return await work.run(progress=progress)
+    except BaseException as stop:
+        work.attach(stop)
+        raise
+
+
+class _Evaluation:
+    """One evaluation under way, whose finished rows outlive an interruption."""
+
+    def __init__(
+        self,
+        program: Any,
+        data: Iterable[Any],
+        metric: Callable[..., Any],
+        replicates: int,
+        concurrency: int | None,
+        lm: LM | str | None,
+        seed: int,
+    ) -> None:
+        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
+            raise ValueError(f"replicates is a whole number of at least 1, not {replicates!r}")
+        if concurrency is not None and concurrency < 1:
+            raise ValueError(f"concurrency is at least 1, not {concurrency!r}")
+        self.program = Program(program)
+        self.metric: Metric = as_metric(metric)
+        self.lm = lm
+        self.seed = seed
+        self.limit = concurrency or current().concurrency or CONCURRENCY
+        first = current().replicate or 0
+        self.jobs: list[Job] = [
+            prepare(self.program, item, first + number) for item in items_of(data) for number in range(replicates)
+        ]
+        self.rows: dict[int, Row] = {}
+        self.began = perf_counter()
+        errors = [job.arguments for job in self.jobs if isinstance(job.arguments, InputError)]
+        if len(errors) == len(self.jobs):
+            raise errors[0]
+
+    async def run(self, *, progress: bool | None) -> Report:
+        """Compute all rows."""
+        with ExitStack() as stack:
+            stack.enter_context(inference_mode())
+            if self.lm is not None:
+                stack.enter_context(context(lm=self.lm, override=True))
+            bar = stack.enter_context(progress_bar(len(self.jobs), f"evaluate {self.program.name}", progress))
+            total, scored = 0.0, 0
+
+            def advance(index: int) -> None:
+                nonlocal total, scored
+                row = self.rows[index]
+                if row.error is None:
+                    total, scored = total + row.score, scored + 1
+                bar.advance(note=f"{total / scored:.3f}" if bar.visible and scored else "")
+
+            await aio.gather(
+                [partial(self._one, index) for index in range(len(self.jobs))], limit=self.limit, on_done=advance
+            )
+        report = self.report()
+        failed = [row.error for row in report.rows if row.error is not None]
+        if len(failed) == len(report) and all(isinstance(error, (MetricError, InputError)) for error in failed):
+            raise next((error for error in failed if isinstance(error, MetricError)), failed[0])
+        return report
+
+    async def _one(self, index: int) -> None:
+        self.rows[index] = await run_job(self.program, self.metric, self.jobs[index])
+
+    def report(self, *, complete: bool = True) -> Report:
+        """The report of the rows so far."""
+        return Report(
+            (self.rows[index] for index in sorted(self.rows)),
+            metric=self.metric.name,
+            program=self.program.name,
+            best=self.metric.best,
+            seconds=perf_counter() - self.began,
+            seed=self.seed,
+            complete=complete,
+        )
+
+    def attach(self, stop: BaseException) -> None:
+        """Hang the finished rows on the exception that stopped the evaluation."""
+        stop.report = self.report(complete=False)  # type: ignore[attr-defined]
+
+
+def items_of(data: Iterable[Any]) -> list[Any]:
+    """The examples in some data; dicts become examples, batches of a loader are opened.
+
+    Raises:
+        DataError: There is none, or it is one example instead of several.
+    """
+    if isinstance(data, (str, Mapping, Example)) or not isinstance(data, Iterable):
+        raise DataError(f"the data is a list of examples, not one {type(data).__name__}")
+    items: list[Any] = []
+    for item in data:
+        items += item if isinstance(item, list) else [item]
+    if not items:
+        raise DataError("there is nothing to evaluate: the data is empty")
+    return [Example(item) if isinstance(item, Mapping) else item for item in items]

@@ -1,0 +1,178 @@
+"""`Evaluator`: what an optimizer asks for the scores of a candidate, and nothing is run twice."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from promptgrad import aio, run
+from promptgrad.autograd import Parameter, Read, inference_mode
+from promptgrad.data import Example
+from promptgrad.errors import InputError
+from promptgrad.evaluation._evaluate import CONCURRENCY, items_of
+from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._runner import Job, Program, prepare, run_job
+from promptgrad.evaluation._sources import lm_digest, source_digest
+from promptgrad.lm import context, current
+from promptgrad.metrics import Metric, as_metric
+from promptgrad.nn import Module
+from promptgrad.run import Cell, CellStore, value_digest
+
+
+class Evaluator:
+    """Scores candidates (values by parameter path, laid over a program) on examples.
+
+    A result is a cell: one example, one replicate. Cells are kept with the parameters that the program read on the
+    way, and are reused for every candidate for which these have the same values: what a candidate changes in a
+    module that an example never reaches costs nothing. Errors are not kept. Within an active run, each cell is
+    written to the journal.
+
+    A program must not keep state in `forward`, and its result must depend on nothing but its inputs, its parameters
+    and its language models' replies.
+
+    Cost: one run of the program for each cell that is not known.
+
+    Args:
+        program: The module.
+        metric: The metric.
+        cells: Where cells are kept; by default a store of its own. Evaluators may share one.
+        concurrency: Rows in flight, over all candidates that are evaluated at the same time; else that of the context
+            or of `configure`, else 32.
+        seed: Kept for the caller's use; the evaluator itself draws nothing.
+
+    Attributes:
+        cells: The store.
+    """
+
+    def __init__(
+        self,
+        program: Module,
+        metric: Callable[..., Any],
+        *,
+        cells: CellStore | None = None,
+        concurrency: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.program = program
+        self.metric: Metric = as_metric(metric)
+        self.cells = cells if cells is not None else CellStore()
+        self.seed = seed
+        self._program = Program(program)
+        self._slots = aio.Semaphore(concurrency or current().concurrency or CONCURRENCY)
+
+    async def __call__(
+        self, candidate: Mapping[str, Any] | None, examples: Sequence[Any], replicate: int = 0
+    ) -> list[Cell]:
+        """Score one candidate on examples; the cells come in their order.
+
+        Args:
+            candidate: Values by parameter path; None or empty for the program as it is.
+            examples: The examples.
+            replicate: Which of several independent runs; others get other replies to the same prompts.
+
+        Raises:
+            DataError: There is no example.
+            InputError: No example fits the arguments of the program.
+            StateDictError: A path of the candidate is not a parameter.
+            ConstraintError: A value does not fit its parameter.
+            BudgetExceeded: The budget of the active run ended.
+            LMError: One that every row would get: no LM, a wrong key, an unknown price.
+        """
+        values = dict(candidate or {})
+        items = items_of(examples)
+        jobs = [prepare(self._program, item, replicate) for item in items]
+        if all(isinstance(job.arguments, InputError) for job in jobs):
+            raise next(job.arguments for job in jobs if isinstance(job.arguments, InputError))
+        with ExitStack() as stack:
+            stack.enter_context(inference_mode())
+            stack.enter_context(self.program.candidate(values))
+            state = _State(self.program)
+            lm = lm_digest(self.program)
+            source = source_digest(self.program) + source_digest(getattr(self.metric, "fn", self.metric))
+            known = [self._find(job, state, lm, source) for job in jobs]  # all before anything runs
+            missing = [index for index, cell in enumerate(known) if cell is None]
+            fresh = await aio.gather(
+                [partial(self._measure, jobs[index], state, lm, source, limited=True) for index in missing]
+            )
+            for index, cell in zip(missing, fresh, strict=True):
+                known[index] = cell
+        found = [cell for cell in known if cell is not None]
+        self._record(found, value_digest([values, lm, source]))
+        return found
+
+    def _find(self, job: Job, state: "_State", lm: str, source: str) -> Cell | None:
+        name = _name(job.item)
+        return None if name is None else self.cells.get(name, state, replicate=job.replicate, lm=lm, source=source)
+
+    async def _measure(self, job: Job, state: "_State", lm: str, source: str, *, limited: bool) -> Cell:
+        reads: list[tuple[Read, ...]] = []
+        with context(replicate=job.replicate):
+            async with self._slots:
+                row = await run_job(self._program, self.metric, job, tell=reads.append)
+        return self._keep(job, row, state, reads, lm, source)
+
+    def _keep(
+        self, job: Job, row: Row, state: "_State", reads: Sequence[tuple[Read, ...]], lm: str, source: str
+    ) -> Cell:
+        name = _name(job.item)
+        seen = state.digests(reads[0]) if reads else None
+        cell = Cell(
+            name or "",
+            job.replicate,
+            row.score,
+            row.feedback,
+            seen or {},
+            row.output,
+            row.error,
+        )
+        if row.error is None and name is not None and seen is not None:
+            self.cells.put(cell, lm=lm, source=source)
+        return cell
+
+    def _record(self, cells: Sequence[Cell], name: str) -> None:
+        session = run.current()
+        if session is None:
+            return
+        for cell in cells:
+            if cell.error is None and cell.example:
+                key = f"{session.scope}:{name}/{cell.example}/{cell.replicate}"
+                session.record("cell", key, score=cell.score)
+
+    def __repr__(self) -> str:
+        return f"<Evaluator of {self._program.name} by {self.metric.name}: {self.cells!r}>"
+
+
+class _State:
+    """Digests of a program's parameters as they read in this context, by path."""
+
+    def __init__(self, program: Module) -> None:
+        self._parameters = dict(program.named_parameters(remove_duplicate=False))
+        self._paths: dict[Parameter, str] = {}
+        for path, parameter in self._parameters.items():
+            self._paths.setdefault(parameter, path)
+        self._values = {path: parameter.read().value for path, parameter in self._parameters.items()}
+        self._digests: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str | None:
+        if path not in self._values:
+            return None
+        digest = self._digests.get(path)
+        if digest is None:
+            digest = self._digests[path] = value_digest(self._values[path])
+        return digest
+
+    def digests(self, reads: Sequence[Read]) -> dict[str, str] | None:
+        """The read set of a cell; None if something was read that is no parameter of the program."""
+        found: dict[str, str] = {}
+        for read in reads:
+            path = self._paths.get(read.parameter)
+            if path is None:
+                return None
+            digest = self(path)
+            if digest is not None:
+                found[path] = digest
+        return found
+
+
+def _name(item: Any) -> str | None:
+    return item.id if isinstance(item, Example) else None

@@ -1,0 +1,486 @@
+"""The report of an evaluation, and the comparison of two."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, overload
+
+from promptgrad.data import Example
+from promptgrad.errors import DataError, MissingExtraError
+from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._statistics import mean_interval, paired_interval, paired_test
+from promptgrad.lm import Usage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SHOWN = 10
+_WIDTH = 60
+
+
+class Report(Sequence[Row]):
+    """What an evaluation found: the mean score, its interval, and every row.
+
+    Rows where the program or the metric failed are errors: they have no score and count neither as 0 nor otherwise.
+    With replicates, the score of an example is the mean of its rows, and examples, not rows, are resampled.
+
+    `print(report)` shows a summary, `report.show()` a table with the worst rows in the terminal; in a notebook the
+    report shows itself as a table.
+
+    Attributes:
+        rows: All rows, in the order of the data; those of one example together.
+        metric: Name of the metric.
+        program: Name of the program.
+        best: The highest score.
+        seconds: How long the evaluation took.
+        seed: Seed of the intervals.
+        complete: False for the partial report of an evaluation that was stopped.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        *,
+        metric: str = "metric",
+        program: str = "program",
+        best: float = 1.0,
+        seconds: float = 0.0,
+        seed: int = 0,
+        complete: bool = True,
+    ) -> None:
+        self.rows = list(rows)
+        self.metric = metric
+        self.program = program
+        self.best = best
+        self.seconds = seconds
+        self.seed = seed
+        self.complete = complete
+
+    # ------------------------------------------------------------------------------------------------- figures
+
+    @property
+    def score(self) -> float:
+        """Mean score over rows without error; NaN if there is none."""
+        scores = self._means()
+        return fmean(scores) if scores else math.nan
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the score; see `mean_interval`."""
+        return mean_interval(self._means(), seed=self.seed, best=self.best)
+
+    @property
+    def errors(self) -> list[Row]:
+        """The rows where program or metric failed."""
+        return [row for row in self.rows if row.error is not None]
+
+    @property
+    def usage(self) -> Usage:
+        """What all rows cost together."""
+        return sum((row.usage for row in self.rows), Usage())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Mean of each named part of the scores."""
+        values: dict[str, list[float]] = {}
+        for row in self.rows:
+            for name, value in (row.parts or {}).items():
+                values.setdefault(name, []).append(value)
+        return {name: fmean(found) for name, found in values.items()}
+
+    def _means(self) -> list[float]:
+        """The mean score of each example that has one."""
+        return [fmean(scores) for scores in self._by_example().values()]
+
+    def _by_example(self) -> dict[tuple[str, int], list[float]]:
+        """Scores of each example. An example that is in the data twice is two."""
+        groups: dict[tuple[str, int], list[float]] = {}
+        seen: Counter[tuple[str, int]] = Counter()
+        for row in self.rows:
+            name = _identity(row.example)
+            place = seen[name, row.replicate]
+            seen[name, row.replicate] += 1
+            if row.error is None:
+                groups.setdefault((name, place), []).append(row.score)
+        return groups
+
+    # --------------------------------------------------------------------------------------------- comparisons
+
+    def slices(self, by: str | Callable[[Any], object]) -> "Slices":
+        """A report for each value of a field of the examples, or of a function of them.
+
+        Raises:
+            DataError: An example lacks the field.
+        """
+        groups: dict[Any, list[Row]] = {}
+        for row in self.rows:
+            if callable(by):
+                value = by(row.example)
+            else:
+                try:
+                    value = row.example[by]
+                except (KeyError, TypeError):
+                    raise DataError(f"slices by {by!r}: an example has no such field: {row.example!r:.200}") from None
+            groups.setdefault(value if value.__hash__ is not None else repr(value), []).append(row)
+        return Slices((value, self._with(rows)) for value, rows in groups.items())
+
+    def _with(self, rows: list[Row]) -> "Report":
+        return Report(
+            rows, metric=self.metric, program=self.program, best=self.best, seed=self.seed, complete=self.complete
+        )
+
+    def compare(self, other: "Report") -> "Comparison":
+        """How much better this report is than another on the same examples: `after.compare(before)`.
+
+        Examples are paired by content, and those with an error on either side are left out.
+
+        Raises:
+            DataError: The two have no example in common, or come from different metrics.
+        """
+        if self.best != other.best or self.metric != other.metric:
+            raise DataError(
+                f"reports of different metrics cannot be compared: {self.metric} (best {self.best:g}) "
+                f"and {other.metric} (best {other.best:g})"
+            )
+        mine, theirs = self._by_example(), other._by_example()
+        shared = [name for name in mine if name in theirs]
+        if not shared:
+            raise DataError("the two reports have no example in common that both scored, so they cannot be compared")
+        after = [fmean(mine[name]) for name in shared]
+        before = [fmean(theirs[name]) for name in shared]
+        gains = [new - old for old, new in zip(before, after, strict=True)]
+        return Comparison(
+            score=fmean(after),
+            other=fmean(before),
+            interval=paired_interval(before, after, seed=self.seed, best=self.best),
+            p=paired_test(before, after, seed=self.seed),
+            pairs=len(shared),
+            better=sum(gain > 0 for gain in gains),
+            worse=sum(gain < 0 for gain in gains),
+            left_out=len({*self._names(), *other._names()}) - len(shared),
+        )
+
+    def _names(self) -> set[tuple[str, int]]:
+        seen: Counter[tuple[str, int]] = Counter()
+        names = set()
+        for row in self.rows:
+            name = _identity(row.example)
+            names.add((name, seen[name, row.replicate]))
+            seen[name, row.replicate] += 1
+        return names
+
+    # ------------------------------------------------------------------------------------------------- showing
+
+    def __repr__(self) -> str:
+        return "\n".join(self._summary())
+
+    def _summary(self) -> list[str]:
+        low, high = self.interval
+        scored = len(self.rows) - len(self.errors)
+        head = f"{self.metric} of {self.program}: {self.score:.3f} [{low:.3f}, {high:.3f}] on {scored} rows"
+        if not self.complete:
+            head += ", stopped before the end"
+        lines = [head + (f", {len(self.errors)} errors apart" if self.errors else "")]
+        usage = self.usage
+        cost = [f"{usage.calls:,} calls", f"{usage.tokens:,} tokens"]
+        if usage.usd:
+            cost.append(f"${usage.usd:.4f}")
+        elif usage.usd is None:
+            cost.append("price unknown")
+        if usage.cached:
+            cost.append(f"{usage.cached:,} cached")
+        lines.append("  " + ", ".join([*cost, f"{self.seconds:.1f} s"]))
+        if self.parts:
+            lines.append("  " + ", ".join(f"{name} {value:.3f}" for name, value in self.parts.items()))
+        kinds = Counter(_line(row.error) for row in self.errors if row.error is not None)
+        lines += [f"  {count} x {text}" for text, count in kinds.most_common(3)]
+        if len(kinds) > 3:
+            lines.append(f"  and {len(kinds) - 3} other errors")
+        return lines
+
+    def table(self, limit: int = _SHOWN) -> "Table":
+        """A rich table of rows: errors first, then the lowest scores.
+
+        Args:
+            limit: How many rows.
+        """
+        from rich.markup import escape
+        from rich.table import Table
+
+        rows = self._worst(limit)
+        title = "\n".join(escape(line) for line in self._summary())
+        table = Table(title=title, title_justify="left", title_style="")
+        names = _columns(rows)
+        for name in names:
+            table.add_column(escape(name), overflow="fold")
+        for row in rows:
+            cells = _cells(row)
+            table.add_row(*(escape(_short(cells.get(name))) for name in names))
+        if len(rows) < len(self.rows):
+            table.caption = f"{len(rows)} of {len(self.rows)} rows, the worst first"
+        return table
+
+    def show(self, limit: int = _SHOWN) -> None:
+        """Print the table in the terminal."""
+        from rich.console import Console
+
+        Console().print(self.table(limit))
+
+    def __rich__(self) -> "Table":
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = self._worst(2 * _SHOWN)
+        names = _columns(rows)
+        head = "".join(f"<th>{escape(name)}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(_short(_cells(row).get(name), 200))}</td>" for name in names) + "</tr>"
+            for row in rows
+        )
+        summary = escape("\n".join(self._summary()))
+        more = f"<p>{len(rows)} of {len(self.rows)} rows, the worst first</p>" if len(rows) < len(self.rows) else ""
+        return f"<pre>{summary}</pre><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+    def _worst(self, limit: int) -> list[Row]:
+        return sorted(self.rows, key=lambda row: -1.0 if row.error is not None else row.score)[:limit]
+
+    # ----------------------------------------------------------------------------------------------- exporting
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in JSON types: the figures, and a flat record for each row. NaN is None."""
+        low, high = self.interval
+        usage = self.usage.to_dict()
+        return {
+            "program": self.program,
+            "metric": self.metric,
+            "best": self.best,
+            "score": _number(self.score),
+            "interval": [_number(low), _number(high)],
+            "count": len(self.rows),
+            "errors": len(self.errors),
+            "complete": self.complete,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "usage": usage,
+            "parts": self.parts,
+            "rows": [_jsonable(_record(row)) for row in self.rows],
+        }
+
+    def to_json(self, path: "str | os.PathLike[str] | None" = None) -> str:
+        """Everything as JSON text, which is also written to `path` if one is given."""
+        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_csv(self, path: "str | os.PathLike[str] | None" = None) -> str:
+        """The rows as CSV text, which is also written to `path` if one is given. Values that are no text are JSON."""
+        records = [_record(row) for row in self.rows]
+        file = io.StringIO()
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
+        writer.writeheader()
+        for record in records:
+            writer.writerow({name: _flat(value) for name, value in record.items()})
+        if path is not None:
+            Path(path).write_text(file.getvalue(), encoding="utf-8", newline="")
+        return file.getvalue()
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas frame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtraError(
+                "to_pandas needs pandas, which is not installed: pip install pandas (to_csv and to_json need nothing)",
+                package="pandas",
+            ) from None
+        return pandas.DataFrame([_record(row) for row in self.rows])
+
+    # ---------------------------------------------------------------------------------------------- a sequence
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Report": ...
+    def __getitem__(self, index: int | slice) -> "Row | Report":
+        return self._with(self.rows[index]) if isinstance(index, slice) else self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __float__(self) -> float:
+        return self.score
+
+
+class Slices(dict[Any, Report]):
+    """Reports by the value of a field; prints as a table."""
+
+    def __repr__(self) -> str:
+        names = [_short(value, 30) for value in self]
+        width = max(map(len, names), default=0)
+        lines = []
+        for name, report in zip(names, self.values(), strict=True):
+            low, high = report.interval
+            errors = f", {len(report.errors)} errors" if report.errors else ""
+            lines.append(f"{name:<{width}}  {report.score:.3f} [{low:.3f}, {high:.3f}]  {len(report)} rows{errors}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paired comparison of two reports.
+
+    Attributes:
+        score: Mean score of the one.
+        other: Mean score of the other on the same examples.
+        interval: 95 % bootstrap interval of the difference; see `paired_interval`.
+        p: Two-sided p-value of the sign-flip permutation test; see `paired_test`.
+        pairs: Examples that both scored.
+        better: On how many the one scored higher.
+        worse: On how many it scored lower.
+        left_out: Examples that only one of them scored.
+    """
+
+    score: float
+    other: float
+    interval: tuple[float, float]
+    p: float
+    pairs: int
+    better: int
+    worse: int
+    left_out: int = 0
+
+    @property
+    def difference(self) -> float:
+        """Mean difference; above zero if the one is better."""
+        return self.score - self.other
+
+    @property
+    def diff(self) -> float:
+        """Short for `difference`."""
+        return self.difference
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        same = self.pairs - self.better - self.worse
+        apart = f", {self.left_out} left out" if self.left_out else ""
+        return (
+            f"{self.difference:+.3f} [{low:+.3f}, {high:+.3f}], p = {self.p:.2g}: {self.other:.3f} -> {self.score:.3f} "
+            f"on {self.pairs} examples ({self.better} better, {self.worse} worse, {same} the same{apart})"
+        )
+
+
+def _identity(example: Any) -> str:
+    try:
+        return example.id if isinstance(example, Example) else repr(example)
+    except DataError:
+        return repr(example)
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """The fields of a record, None for a plain value."""
+    if isinstance(value, Mapping) or (hasattr(value, "keys") and hasattr(value, "__getitem__")):
+        return {str(name): value[name] for name in value.keys()}  # noqa: SIM118 - not every record iterates over names
+    for method in ("model_dump", "to_dict"):
+        if not isinstance(value, type) and callable(getattr(value, method, None)):
+            return {str(name): item for name, item in getattr(value, method)().items()}
+    return None
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """A row as flat named values: fields of the example, of the output (`output.NAME` in case of a record), figures."""
+    example, output = _fields(row.example), _fields(row.output)
+    record: dict[str, Any] = {"example": row.example} if example is None else dict(example)
+    if output is None:
+        record["output"] = row.output
+    else:
+        record.update({f"output.{name}": value for name, value in output.items()})
+    record["score"] = row.score
+    record["feedback"] = row.feedback
+    record["error"] = "" if row.error is None else _line(row.error)
+    record.update({f"part.{name}": value for name, value in (row.parts or {}).items()})
+    record["replicate"] = row.replicate
+    record["calls"] = row.usage.calls
+    record["tokens"] = row.usage.tokens
+    record["usd"] = row.usage.usd
+    record["seconds"] = row.seconds
+    return record
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    """What a table shows of a row."""
+    record = _record(row)
+    for name in ("replicate", "calls", "tokens", "usd", "seconds"):
+        del record[name]
+    error = record.pop("error")
+    record["score"] = "error" if row.error is not None else f"{row.score:.3g}"
+    record["feedback"] = error or record["feedback"]
+    if row.error is not None:
+        record.pop("output", None)
+    return record
+
+
+def _columns(rows: Iterable[Row]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in _cells(row))
+    last = [name for name in names if name in ("score", "feedback") or name.startswith("part.")]
+    return [*(name for name in names if name not in last), *last]
+
+
+def _short(value: Any, width: int = _WIDTH) -> str:
+    text = "" if value is None else value if isinstance(value, str) else _flat(value)
+    text = " ".join(str(text).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _flat(value: Any) -> Any:
+    """A value for a table cell: text and numbers as they are, anything else as JSON."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return "" if math.isnan(value) else value
+    return json.dumps(_jsonable(value), ensure_ascii=False)
+
+
+def _jsonable(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_jsonable(item) for item in value]
+    fields = _fields(value)
+    return repr(value) if fields is None else {name: _jsonable(item) for name, item in fields.items()}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 200 else text[:197] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,39 @@
+"""One row of a report."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from promptgrad.lm import Usage
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One example, what the program made of it, and what the metric said.
+
+    Attributes:
+        example: The example.
+        output: What the program returned; None where it failed.
+        score: The metric's score; NaN where program or metric failed.
+        feedback: The metric's feedback.
+        error: Why it failed, or None. Such a row counts as no score, not as a low one.
+        usage: What it cost, the metric's calls included.
+        seconds: How long it took.
+        replicate: Which of several runs on the example.
+        parts: The metric's scores of named aspects.
+    """
+
+    example: Any
+    output: Any = None
+    score: float = math.nan
+    feedback: str = ""
+    error: BaseException | None = None
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    replicate: int = 0
+    parts: Mapping[str, float] | None = None
+
+    def __repr__(self) -> str:
+        what = f"error={type(self.error).__name__}" if self.error is not None else f"score={self.score:g}"
+        return f"Row({what}, example={self.example!r:.120}, output={self.output!r:.80})"

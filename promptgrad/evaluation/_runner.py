@@ -1,0 +1,175 @@
+"""Running a program on one example and scoring what comes out."""
+
+import inspect
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.autograd import Read, record_reads
+from promptgrad.data import Example, Score
+from promptgrad.errors import AuthenticationError, BudgetExceeded, InputError, NoLMError, UnknownPriceError
+from promptgrad.evaluation._row import Row
+from promptgrad.lm import context, track_usage
+from promptgrad.metrics import FunctionMetric, Metric, call_metric
+from promptgrad.nn import Module
+from promptgrad.nn._map import Arguments, bind
+
+FATAL = (BudgetExceeded, NoLMError, AuthenticationError, UnknownPriceError)
+"""Errors that would be the same for every row: they end an evaluation."""
+
+
+class Program:
+    """A module, or any function of the inputs, plain or async, as something to evaluate.
+
+    Attributes:
+        target: The module or function.
+        name: What it is called.
+        waits: Whether calling it gives an awaitable.
+    """
+
+    def __init__(self, target: Any) -> None:
+        if isinstance(target, type) or not callable(target):
+            what = f"the class {target.__name__}" if isinstance(target, type) else f"a {type(target).__name__}"
+            raise InputError(f"what is evaluated is a module or a function, not {what}")
+        self.target = target
+        self.name = type(target).__name__ if isinstance(target, Module) else getattr(target, "__name__", "program")
+        self.waits = (
+            target._coroutine
+            if isinstance(target, Module)
+            else inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+        )
+
+    def input_names(self) -> tuple[str, ...] | None:
+        """Names of the inputs, None where any name is accepted."""
+        if isinstance(self.target, Module):
+            return self.target.input_names()
+        names = []
+        for parameter in inspect.signature(self.target).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                return None
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                names.append(parameter.name)
+        return tuple(names)
+
+    def bind(self, item: Any) -> Arguments:
+        """The arguments for one item; raises `InputError` where they cannot be told."""
+        if isinstance(self.target, Module):
+            return bind(self.target, item)
+        named: Any = type(self.name, (_Names,), {})  # the messages call a program by the name of its type
+        return bind(named(self.input_names()), item)
+
+    async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an async program."""
+        if isinstance(self.target, Module):
+            return await self.target.acall(*args, **kwargs)
+        return await self.target(*args, **kwargs)
+
+
+class _Names:
+    """Stands for a plain function where inputs are bound."""
+
+    def __init__(self, names: tuple[str, ...] | None) -> None:
+        self._names = names
+
+    def input_names(self) -> tuple[str, ...] | None:
+        return self._names
+
+
+@dataclass
+class Job:
+    """One row to compute.
+
+    Attributes:
+        item: The example as it was given.
+        example: The example as the metric gets it, inputs marked.
+        arguments: What the program is called with, or why it cannot be.
+        replicate: Which of several runs.
+    """
+
+    item: Any
+    example: Any
+    arguments: Arguments | InputError
+    replicate: int = 0
+
+
+def prepare(program: Program, item: Any, replicate: int) -> Job:
+    """Bind one item."""
+    try:
+        arguments: Arguments | InputError = program.bind(item)
+    except InputError as error:
+        return Job(item, item, error, replicate)
+    example = item
+    if isinstance(item, Example) and item.input_keys is None and not isinstance(arguments, InputError):
+        example = item.with_inputs(*arguments[1])  # what is no input is a label: metrics find their field by that
+    return Job(item, example, arguments, replicate)
+
+
+async def run_job(
+    program: Program, metric: Metric, job: Job, *, tell: Callable[[tuple[Read, ...]], None] | None = None
+) -> Row:
+    """Compute one row. Errors of program and metric are kept in it.
+
+    Args:
+        program: The program.
+        metric: The metric.
+        job: What to run.
+        tell: Called with the parameters that the program read.
+
+    Raises:
+        BudgetExceeded: The budget ended.
+        LMError: One that would be the same for every row: no LM, a wrong key, an unknown price.
+    """
+    row = Row(job.example, replicate=job.replicate)
+    if isinstance(job.arguments, InputError):
+        row.error = job.arguments
+        return row
+    args, kwargs = job.arguments
+    began = perf_counter()
+    with ExitStack() as stack:
+        if job.replicate:
+            stack.enter_context(context(replicate=job.replicate))
+        usage = stack.enter_context(track_usage())
+        try:
+            if program.waits:
+                score = await _run_async(program, metric, row, args, kwargs, tell)
+            else:
+                done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, tell)
+                score = await call_metric(metric, job.example, row.output) if done is None else done
+            row.score, row.feedback, row.parts = score.value, score.feedback, score.parts
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the row's result
+            row.error = error
+    row.usage = usage.total
+    row.seconds = perf_counter() - began
+    return row
+
+
+async def _run_async(
+    program: Program, metric: Metric, row: Row, args: Any, kwargs: Any, tell: Callable[[tuple[Read, ...]], None] | None
+) -> Score:
+    if tell is None:
+        row.output = await program.acall(args, kwargs)
+    else:
+        with record_reads() as log:
+            row.output = await program.acall(args, kwargs)
+        tell(log.reads)
+    return await call_metric(metric, row.example, row.output)
+
+
+def _run_plain(
+    program: Program, metric: Metric, row: Row, args: Any, kwargs: Any, tell: Callable[[tuple[Read, ...]], None] | None
+) -> Score | None:
+    """Run a plain program in this thread, and the metric as well if it is a plain function."""
+    if tell is None:
+        row.output = program.target(*args, **kwargs)
+    else:
+        with record_reads() as log:
+            row.output = program.target(*args, **kwargs)
+        tell(log.reads)
+    if isinstance(metric, FunctionMetric) and metric.waits:
+        return None
+    return aio.drive(call_metric(metric, row.example, row.output))
