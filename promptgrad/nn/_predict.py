@@ -108,12 +108,8 @@ class Predict(Module, in_place=True):
     @property
     def signature(self) -> Signature:
         """The signature, with the instruction that the parameter holds now."""
-        instruction = self.instruction.data
-        return (
-            self._signature
-            if instruction == self._signature.instruction
-            else self._signature.with_instruction(instruction)
-        )
+        own, instruction = self._signature, self.instruction.data
+        return own if instruction == own.instruction else own.with_instruction(instruction)
 
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
         """Ask the language model."""

@@ -3,7 +3,7 @@ import json
 import pytest
 
 import promptgrad as pg
-from promptgrad import nn
+from promptgrad import aio, nn
 from promptgrad.autograd import RIGHT, NodeFailure, Tape, Target
 from promptgrad.data import Example, pocket
 from promptgrad.data.pocket._phrases import IT_IS_RIGHT
@@ -167,15 +167,10 @@ def test_a_failed_call_is_blamed_with_its_traceback_and_reply(scripted):
 
 
 def test_a_critic_without_any_model_says_what_is_missing():
-    critic = nn.Critic()
-
     node = Tape().node("x", inputs={"a": "b"})
+    failure = NodeFailure(node, None, ("f",), (Target("instruction", "instruction", "i"),))
     with pytest.raises(NoLMError):
-        import promptgrad.aio
-
-        promptgrad.aio.run(
-            critic.critique(NodeFailure(node, None, ("f",), (Target("instruction", "instruction", "i"),)))
-        )
+        aio.run(nn.Critic().critique(failure))
 
 
 def test_the_pocket_adapter_renders_the_critic_in_its_own_words(scripted):
