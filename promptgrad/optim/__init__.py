@@ -1,0 +1,102 @@
+"""Optimizers: what improves the parameters of a program, step by step from gradients or by search.
+
+Every optimizer works in a loop of your own (`zero_grad`, `loss.backward()`, `step`) if it learns from gradients, and
+in `promptgrad.Trainer`, which gives it data, a budget and a journal, and ships only what is confirmed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "MIPRO",
+    "TGD",
+    "TPE",
+    "BayesianSignatureOptimizer",
+    "BootstrapFewShot",
+    "BootstrapFinetune",
+    "Candidate",
+    "Change",
+    "Improve",
+    "LabeledFewShot",
+    "Measured",
+    "Optimizer",
+    "Point",
+    "ProposeInstruction",
+    "Session",
+    "StepReport",
+    "Trial",
+    "Verdict",
+    "edit_distance",
+    "edit_ratio",
+]
+
+if TYPE_CHECKING:
+    from promptgrad.optim._bootstrap_few_shot import BootstrapFewShot
+    from promptgrad.optim._bootstrap_finetune import BootstrapFinetune
+    from promptgrad.optim._candidate import Candidate, Measured
+    from promptgrad.optim._edit import edit_distance, edit_ratio
+    from promptgrad.optim._labeled_few_shot import LabeledFewShot
+    from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
+    from promptgrad.optim._optimizer import Optimizer
+    from promptgrad.optim._proposer import Improve, ProposeInstruction
+    from promptgrad.optim._report import Change, StepReport, Verdict
+    from promptgrad.optim._search import TPE, Point
+    from promptgrad.optim._session import Session, Trial
+    from promptgrad.optim._tgd import TGD
+else:
+    _HOME = {
+        "MIPRO": "_mipro",
+        "TGD": "_tgd",
+        "TPE": "_search",
+        "BayesianSignatureOptimizer": "_mipro",
+        "BootstrapFewShot": "_bootstrap_few_shot",
+        "BootstrapFinetune": "_bootstrap_finetune",
+        "Candidate": "_candidate",
+        "Change": "_report",
+        "Improve": "_proposer",
+        "LabeledFewShot": "_labeled_few_shot",
+        "Measured": "_candidate",
+        "Optimizer": "_optimizer",
+        "Point": "_search",
+        "ProposeInstruction": "_proposer",
+        "Session": "_session",
+        "StepReport": "_report",
+        "Trial": "_session",
+        "Verdict": "_report",
+        "edit_distance": "_edit",
+        "edit_ratio": "_edit",
+    }
+
+    # What a user of PyTorch, DSPy or TextGrad may type out of habit, and what to write here.
+    _ELSEWHERE = {
+        **dict.fromkeys(
+            ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "LBFGS", "NAdam", "Adadelta"),
+            "promptgrad.optim.TGD for text, torch.optim.{name}(model.weights()) for the weights of a local model",
+        ),
+        **dict.fromkeys(("TextualGradientDescent", "TextGrad", "TGDOptimizer", "TextualSGD"), "promptgrad.optim.TGD"),
+        **dict.fromkeys(("MIPROv2", "BayesianOptimizer", "Optuna", "COPRO"), "promptgrad.optim.MIPRO"),
+        **dict.fromkeys(
+            ("BootstrapFewShotWithRandomSearch", "BootstrapRS", "BootstrapFewShotWithOptuna"),
+            "promptgrad.optim.MIPRO(params, num_candidates=0), which searches over demo sets alone",
+        ),
+        "lr_scheduler": "opt.param_groups[0]['max_edit'] = ..., the bound on how far a step may go",
+    }
+
+    def __getattr__(name):
+        if name in _HOME:
+            value = getattr(import_module(f"promptgrad.optim.{_HOME[name]}"), name)
+            globals()[name] = value
+            return value
+        message = f"module 'promptgrad.optim' has no attribute {name!r}"
+        if name in _ELSEWHERE:
+            message += f": write {_ELSEWHERE[name].format(name=name)}"
+        elif not name.startswith("__"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(name.lower(), {known.lower(): known for known in __all__}, n=1, cutoff=0.7)
+            if close:
+                message += f": did you mean {next(known for known in __all__ if known.lower() == close[0])}?"
+        raise AttributeError(message)
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,122 @@
+"""BootstrapFewShot: the program's own successes as demos."""
+
+from typing import Any
+
+from promptgrad.autograd import Parameter
+from promptgrad.errors import DataError
+from promptgrad.optim._candidate import Candidate, Measured
+from promptgrad.optim._demos import bootstrap
+from promptgrad.optim._labeled_few_shot import best_demos
+from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._report import Change
+from promptgrad.optim._session import Session
+
+
+class BootstrapFewShot(Optimizer):
+    """Run the program (or a teacher) on training examples and keep the runs that went right as demos of each module.
+
+    In a loop of your own, `step()` installs the best of the scored traces in `.grad`: after `loss.backward()` each
+    demos parameter has one for every call of its module, and collecting them costs no LM call.
+
+    Cost in `Trainer.fit`: at most one run of the program for each training example and round; it stops as soon as
+    every module has its traces.
+    Source: DSPy's optimizer of this name (Khattab et al. 2023, arXiv 2310.03714). Differs: examples run side by side
+    in blocks, a teacher never sees the demo of an example in its block, and labelled demos fill up only modules
+    whose fields the examples have.
+
+    Args:
+        params: Parameters; those of kind "demos" are trained.
+        max_bootstrapped_demos: Most traces for each module.
+        max_labeled_demos: Most demos for each module, labelled examples included; 0 for traces only.
+        max_rounds: Tries for each training example; later ones only help LMs that sample.
+        threshold: Score from which a run counts as right; None for the full score.
+        teacher: LM (or name of one, or a program of the same structure) that makes the traces; None for the program
+            on its own LM.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    kinds = ("demos",)
+    selects = False
+
+    def __init__(
+        self,
+        params: Params,
+        max_bootstrapped_demos: int = 4,
+        max_labeled_demos: int = 16,
+        max_rounds: int = 1,
+        threshold: float | None = None,
+        teacher: Any = None,
+        *,
+        gate: float = 0.9,
+    ) -> None:
+        if max_bootstrapped_demos < 1 or max_labeled_demos < 0 or max_rounds < 1:
+            raise ValueError(
+                "max_bootstrapped_demos and max_rounds are at least 1 and max_labeled_demos at least 0, not "
+                f"{max_bootstrapped_demos}, {max_rounds} and {max_labeled_demos}"
+            )
+        super().__init__(params, gate=gate)
+        self.max_bootstrapped_demos = max_bootstrapped_demos
+        self.max_labeled_demos = max_labeled_demos
+        self.max_rounds = max_rounds
+        self.threshold = threshold
+        self.teacher = teacher
+
+    async def _propose(self) -> list[tuple[Parameter, Change]]:
+        changes = []
+        for parameter, _ in self.trained():
+            path, old = parameter.name or "", parameter.data
+            traces = parameter.grad.traces if parameter.grad is not None else ()
+            if not traces:
+                change = Change(path, parameter.kind, "untouched", "no trace: call loss.backward() first")
+            elif not (demos := best_demos(traces, self.max_bootstrapped_demos, self.threshold)):
+                change = Change(path, parameter.kind, "untouched", f"none of {len(traces)} traces went right")
+            elif tuple(demos) == old:
+                change = Change(path, parameter.kind, "untouched", "the best traces are its demos already")
+            else:
+                reason = f"{len(demos)} of {len(traces)} traces"
+                change = Change(path, parameter.kind, "proposed", reason, old, tuple(demos))
+            changes.append((parameter, change))
+        return changes
+
+    async def fit(self, session: Session) -> None:
+        """Collect traces and offer one set of demos."""
+        paths = [parameter.name or "" for parameter, _ in self.trained()]
+        pool = await bootstrap(
+            session,
+            paths,
+            wanted=self.max_bootstrapped_demos,
+            max_labeled=self.max_labeled_demos,
+            max_rounds=self.max_rounds,
+            threshold=self.threshold,
+            teacher=self.teacher if self.teacher is not None else session.teacher,
+        )
+        total = max(self.max_bootstrapped_demos, self.max_labeled_demos)
+        values: dict[str, Any] = {}
+        for path in paths:
+            demos = pool.draw(path, None, bootstrapped=self.max_bootstrapped_demos, total=self.max_bootstrapped_demos)
+            raw = [demo for key, demo in pool.labeled[path] if key not in pool.traces[path]]
+            session.rng("bootstrap", "labeled", path).shuffle(raw)
+            right = min(len(pool.traces[path]), self.max_bootstrapped_demos)
+            demos = (*demos[:right], *raw[: total - right if self.max_labeled_demos else 0])
+            if demos:
+                values[path] = demos
+        traces = sum(len(pool.traces[path]) for path in paths)
+        session.decide("bootstrapped", tried=pool.tried, traces=traces)
+        if not values:
+            raise DataError(
+                f"none of {pool.tried} training runs went right and no example has the fields of a module with demos: "
+                "there is nothing to put into demos (lower threshold=, or give a stronger teacher=)"
+            )
+        candidate = Candidate(values, f"{traces} traces of {pool.tried} runs, labelled demos besides")
+        if session.val:
+            measured = await session.evaluate(candidate, session.val, scope="bootstrap/val")
+        else:
+            measured = Measured(candidate, (), ())
+        session.trial(measured)
+        session.offer(measured)
+
+    def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
+        """At most one run for each training example and round."""
+        return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]

@@ -1,0 +1,200 @@
+"""Demos: labelled examples cut to a module's fields, and traces of the runs that went right."""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from promptgrad.autograd import LossRow, Parameter
+from promptgrad.data import Example
+from promptgrad.nn import Module
+from promptgrad.optim._candidate import Candidate
+from promptgrad.optim._session import Session
+from promptgrad.signature import Signature
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter lives.
+
+    Attributes:
+        path: Path of the parameter.
+        parameter: The parameter.
+        module_path: Path of the module that holds it.
+        module: That module.
+        signature: The module's signature, if it has one.
+    """
+
+    path: str
+    parameter: Parameter
+    module_path: str
+    module: Module
+    signature: Signature | None
+
+
+def places(model: Module) -> dict[str, Place]:
+    """Every parameter of a program by path, with the module that holds it."""
+    found: dict[str, Place] = {}
+    seen: set[int] = set()
+    for module_path, module in model.named_modules():
+        signature = getattr(module, "signature", None)
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            path = f"{module_path}.{name}" if module_path else name
+            found[path] = Place(
+                path, parameter, module_path, module, signature if isinstance(signature, Signature) else None
+            )
+    return found
+
+
+def labeled_demos(signature: Signature | None, examples: Iterable[Example]) -> list[Example]:
+    """The examples that can serve a module as demos without having been run, cut to its fields.
+
+    An example serves if it has every input of the module and at least one output. In a program of several modules
+    this is usually the last one, or none.
+    """
+    if signature is None:
+        return []
+    demos = []
+    for example in examples:
+        outputs = [name for name in signature.outputs if name in example]
+        if outputs and all(name in example for name in signature.inputs):
+            names = [*signature.inputs, *outputs]
+            demos.append(Example({name: example[name] for name in names}).with_inputs(*signature.inputs))
+    return demos
+
+
+@dataclass
+class DemoPool:
+    """What demos can be drawn from, by path of the demos parameter.
+
+    Attributes:
+        labeled: Examples cut to the module's fields, with the id of the example they are from.
+        traces: For each example that went right, what the module was given and what it answered.
+        tried: Examples that were run.
+    """
+
+    labeled: dict[str, list[tuple[str, Example]]] = field(default_factory=dict)
+    traces: dict[str, dict[str, Example]] = field(default_factory=dict)
+    tried: int = 0
+
+    def draw(self, path: str, rng: random.Random | None, *, bootstrapped: int, total: int) -> tuple[Example, ...]:
+        """Draw a set of demos: traces first, filled up with labelled examples of which there is no trace in it.
+
+        Args:
+            path: Path of the demos parameter.
+            rng: Chooses; None takes the first ones.
+            bootstrapped: Most traces.
+            total: Most demos.
+        """
+        traces = list(self.traces.get(path, {}).items())
+        raw = list(self.labeled.get(path, ()))
+        if rng is not None:
+            rng.shuffle(traces)
+            rng.shuffle(raw)
+        chosen = traces[: min(bootstrapped, total)]
+        used = {key for key, _ in chosen}
+        rest = [demo for key, demo in raw if key not in used]
+        return (*(demo for _, demo in chosen), *rest[: max(0, total - len(chosen))])
+
+
+def demos_of(row: LossRow, rng: random.Random) -> dict[str, Example]:
+    """What one recorded run shows about each demos parameter that it read.
+
+    Where a module was called several times, one of its calls is taken: the last with probability one half, else
+    any earlier one, as DSPy does.
+    """
+    calls: dict[str, list[Example]] = {}
+    for node in row.tape.nodes if row.tape is not None else ():
+        if node.kind != "lm" or node.error is not None or not node.outputs:
+            continue
+        for read in node.reads:
+            if read.parameter.kind == "demos" and read.parameter.name:
+                demo = Example({**_known(node.inputs), **_known(node.outputs)}).with_inputs(*_known(node.inputs))
+                calls.setdefault(read.parameter.name, []).append(demo)
+    chosen = {}
+    for path, demos in calls.items():
+        pick = demos[-1] if len(demos) == 1 or rng.random() < 0.5 else rng.choice(demos[:-1])
+        chosen[path] = pick
+    return chosen
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str.__str__(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+async def bootstrap(
+    session: Session,
+    paths: Sequence[str],
+    *,
+    wanted: int,
+    max_labeled: int,
+    max_rounds: int = 1,
+    threshold: float | None = None,
+    teacher: Any = None,
+    block: int = 16,
+    limit: int | None = None,
+) -> DemoPool:
+    """Run the teacher over training examples, block by block, until enough of them went right.
+
+    The teacher is given labelled demos from outside the block, so that no example sees its own answer.
+
+    Cost: one run of the program for each example, for as many blocks as it takes; further rounds re-run what failed,
+    as another replicate.
+
+    Args:
+        session: The session.
+        paths: Demos parameters to fill.
+        wanted: Traces wanted for each of them.
+        max_labeled: Labelled demos for the teacher.
+        max_rounds: Tries for each example; from the second on, LMs that sample give another sample.
+        threshold: Score from which a run counts as right; None for the full score.
+        teacher: LM or program to run instead of the program itself.
+        block: Examples run side by side.
+        limit: Most examples to run; None for all.
+    """
+    known = places(session.model)
+    pool = DemoPool()
+    for path in paths:
+        signature = known[path].signature
+        pool.labeled[path] = [
+            (example.id, demo) for example in session.train for demo in labeled_demos(signature, [example])
+        ]
+        pool.traces[path] = {}
+    examples = session.train if limit is None else session.train[:limit]
+    for round_number in range(max_rounds):
+        failed: list[Example] = []
+        for start in range(0, len(examples), block):
+            if all(len(pool.traces[path]) >= wanted for path in paths):
+                return pool
+            part = examples[start : start + block]
+            inside = {example.id for example in part}
+            values: dict[str, Any] = {}
+            if max_labeled and not isinstance(teacher, Module):
+                for path in paths:
+                    outside = [demo for key, demo in pool.labeled[path] if key not in inside]
+                    session.rng("bootstrap", "teacher", path, start).shuffle(outside)
+                    if outside and not known[path].parameter.data:
+                        values[path] = tuple(outside[:max_labeled])
+            loss = await session.forward(
+                Candidate(values, "teacher") if values else session.start,
+                part,
+                scope=f"bootstrap/{round_number}/{start // block}",
+                replicate=round_number,
+                teacher=teacher,
+            )
+            pool.tried += len(part)
+            for row in loss.rows:
+                example = row.example
+                right = row.error is None and row.score >= (row.best if threshold is None else threshold)
+                if not right:
+                    failed.append(example)
+                    continue
+                rng = session.rng("bootstrap", "call", example.id)
+                for path, demo in demos_of(row, rng).items():
+                    if path in pool.traces:
+                        pool.traces[path].setdefault(example.id, demo)
+        examples = failed
+    return pool

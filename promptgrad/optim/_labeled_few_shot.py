@@ -1,0 +1,105 @@
+"""LabeledFewShot: labelled examples as demos."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from promptgrad.autograd import Parameter
+from promptgrad.data import Example
+from promptgrad.errors import DataError
+from promptgrad.optim._candidate import Candidate, Measured
+from promptgrad.optim._demos import labeled_demos, places
+from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._report import Change
+from promptgrad.optim._session import Session
+
+
+class LabeledFewShot(Optimizer):
+    """Put `k` labelled examples, drawn at random, into the demos of every module whose fields they have.
+
+    In a loop of your own there are no labels to draw from, so `step()` takes them from `examples`; without, it
+    installs up to `k` of the scored traces in `.grad` that reached the full score.
+
+    Cost: no LM call, save those that confirm the result in `Trainer.fit`.
+    Source: DSPy's optimizer of this name. Differs: only examples that have all inputs of a module become its demos.
+
+    Args:
+        params: Parameters; those of kind "demos" are trained.
+        k: Most demos for each module.
+        examples: For `step()` outside a trainer: labelled examples to draw from.
+
+    Raises:
+        ValueError: `k` is below one.
+    """
+
+    kinds = ("demos",)
+    selects = False
+
+    def __init__(self, params: Params, k: int = 16, *, examples: Sequence[Example] = (), gate: float = 0.9) -> None:
+        if k < 1:
+            raise ValueError(f"k is the number of demos, at least 1, not {k}")
+        super().__init__(params, {"k": k}, gate=gate)
+        self._examples = list(examples)
+
+    async def _propose(self) -> list[tuple[Parameter, Change]]:
+        return [(parameter, self._change(parameter, int(group["k"]))) for parameter, group in self.trained()]
+
+    def _change(self, parameter: Parameter, k: int) -> Change:
+        path, old = parameter.name or "", parameter.data
+        if parameter.grad is None or not parameter.grad.traces:
+            return Change(path, parameter.kind, "untouched", "no trace: call loss.backward() first")
+        traces = parameter.grad.traces
+        if self._examples:
+            names = [*traces[0].inputs, *traces[0].outputs]
+            demos = [
+                Example({name: example[name] for name in names if name in example}).with_inputs(*traces[0].inputs)
+                for example in self._examples
+                if all(name in example for name in traces[0].inputs)
+                and any(name in example for name in traces[0].outputs)
+            ][:k]
+            why = f"{len(demos)} labelled examples"
+        else:
+            demos = best_demos(traces, k, None)
+            why = f"{len(demos)} of {len(traces)} traces at full score"
+        if not demos:
+            return Change(path, parameter.kind, "untouched", "no trace at full score")
+        return Change(path, parameter.kind, "proposed", why, old, tuple(demos))
+
+    async def fit(self, session: Session) -> None:
+        """Draw the demos and offer them."""
+        known = places(session.model)
+        values: dict[str, Any] = {}
+        for parameter, group in self.trained():
+            place = known.get(parameter.name or "")
+            demos = labeled_demos(place.signature, session.train) if place is not None else []
+            if place is not None and demos:
+                session.rng("labeled", place.path).shuffle(demos)
+                values[place.path] = tuple(demos[: int(group["k"])])
+        if not values:
+            raise DataError(
+                "no training example has the fields of a module with demos: "
+                "a labelled demo needs every input of the module and at least one of its outputs"
+            )
+        count = sum(len(demos) for demos in values.values())
+        candidate = Candidate(values, f"{count} labelled demos")
+        if session.val:
+            measured = await session.evaluate(candidate, session.val, scope="labeled")
+        else:
+            measured = Measured(candidate, (), ())
+        session.trial(measured)
+        session.offer(measured)
+
+    def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
+        """Return no phase: the demos are taken as they are."""
+        return []
+
+
+def best_demos(traces: Sequence[Any], k: int, threshold: float | None) -> list[Example]:
+    """Up to `k` demos out of scored traces: one for each example, the highest scores first, then the latest."""
+    floor = 1.0 if threshold is None else threshold
+    latest: dict[str, tuple[float, int, Any]] = {}
+    for order, trace in enumerate(traces):
+        known = latest.get(trace.example_id)
+        if trace.score >= floor and (known is None or trace.score >= known[0]):
+            latest[trace.example_id] = (trace.score, order, trace)
+    chosen = sorted(latest.values(), key=lambda entry: (-entry[0], -entry[1]))[:k]
+    return [Example({**trace.inputs, **trace.outputs}).with_inputs(*trace.inputs) for _, _, trace in chosen]

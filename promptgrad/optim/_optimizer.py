@@ -1,0 +1,388 @@
+"""The base of all optimizers: parameters in groups, `zero_grad`, `step`, `propose`/`accept`/`revert`, `fit`."""
+
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from promptgrad import aio
+from promptgrad.autograd import Loss, Parameter, candidate, no_grad
+from promptgrad.errors import ConstraintError, StateDictError
+from promptgrad.lm import Usage, track_usage
+from promptgrad.optim._checks import broken
+from promptgrad.optim._gate import judge, paired_rows
+from promptgrad.optim._report import Change, StepReport, Verdict
+
+if TYPE_CHECKING:
+    from promptgrad.optim._session import Session
+
+Closure = Callable[[], "Loss | Awaitable[Loss]"]
+"""What `step` takes to measure a proposal: runs the batch anew and returns its loss."""
+
+Params = Iterable[Any]
+"""Parameters, `(name, parameter)` pairs, or groups `{"params": [...], option: value}`, as in PyTorch."""
+
+
+class Optimizer:
+    """Improves the parameters of a program, from their gradients or by search.
+
+    Two ways to use one. In a loop of your own: `zero_grad()`, `loss.backward()`, `step()`. Or managed:
+    `promptgrad.Trainer(model, optimizer, metric=...).fit(trainset)`, where the optimizer may try candidates on data,
+    within a budget.
+
+    `step()` alone installs its proposals on trust and says so in its report. `step(closure)` is gated: the closure
+    runs the batch again and returns its loss, once with the current values and once with the proposals (which lie
+    over the parameters meanwhile, nothing is mutated), and only a proposal whose paired gain is beyond doubt is kept.
+
+    Args:
+        params: Parameters, `(name, parameter)` pairs, or groups of them with options of their own.
+        defaults: Options of the groups that do not set them.
+
+    Attributes:
+        param_groups: The groups, dicts with the key `params` and the options.
+        state: What the optimizer remembers of each parameter.
+        kinds: Kinds of parameters it has a rule for; others keep their values.
+        selects: Whether its `fit` chooses among candidates by their scores; one that makes a single candidate leaves
+            all validation data to the confirmation.
+
+    Raises:
+        ValueError: There is no parameter, one is given twice, or an option is unknown.
+        TypeError: Something else than a parameter was given.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    selects: ClassVar[bool] = True
+
+    def __init__(self, params: Params, defaults: Mapping[str, Any] | None = None, *, gate: float = 0.9) -> None:
+        if not 0.5 <= gate < 1:
+            raise ValueError(f"gate is the confidence that a step is an improvement, in [0.5, 1), not {gate}")
+        self.defaults: dict[str, Any] = dict(defaults or {})
+        self.gate = gate
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Parameter, dict[str, Any]] = defaultdict(dict)
+        self._steps = 0
+        self._pending: list[tuple[Parameter, Change]] = []
+        self._undo: list[tuple[Parameter, Any]] = []
+        self._skips_named = False
+        for group in _groups(params):
+            self.add_param_group(group)
+
+    # -- parameters ---------------------------------------------------------------------------------------------
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters with options of their own, such as `{"params": [...], "max_edit": 0.1}`.
+
+        Raises:
+            ValueError: The group is empty, holds a parameter that is there already, or an unknown option.
+            TypeError: It holds something else than parameters.
+        """
+        if "params" not in group:
+            raise ValueError("a parameter group is a dict with the key 'params'")
+        given = group["params"]
+        params = [_parameter(item) for item in ([given] if isinstance(given, Parameter) else given)]
+        if not params:
+            raise ValueError("optimizer got an empty parameter list")
+        unknown = sorted(set(group) - {"params"} - set(self.defaults))
+        if unknown:
+            known = ", ".join(sorted(self.defaults)) or "none"
+            raise ValueError(f"{type(self).__name__} has no option {unknown[0]!r} for a group; it has: {known}")
+        seen = {id(parameter) for old in self.param_groups for parameter in old["params"]}
+        for parameter in params:
+            if id(parameter) in seen:
+                raise ValueError(f"the parameter {parameter.name or parameter!r} is given twice")
+            seen.add(id(parameter))
+        self.param_groups.append({**self.defaults, **group, "params": params})
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters given, in order."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def trained(self) -> list[tuple[Parameter, dict[str, Any]]]:
+        """The parameters this optimizer has a rule for and that require a gradient, with their group."""
+        return [
+            (parameter, group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.requires_grad and parameter.kind in self.kinds
+        ]
+
+    @property
+    def skips(self) -> tuple[str, ...]:
+        """Kinds among the parameters that require a gradient and that this optimizer has no rule for."""
+        kinds = [p.kind for p in self.parameters() if p.requires_grad and p.kind not in self.kinds]
+        return tuple(dict.fromkeys(kinds))
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # -- one step -----------------------------------------------------------------------------------------------
+
+    def step(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
+        """Propose new values from the gradients and install them, gated if a closure is given.
+
+        Args:
+            closure: Runs the batch again and returns its loss. It may call `zero_grad` and `backward`, as in
+                PyTorch; during the trial of a proposal no gradient is computed.
+            loss: The batch's loss under the current values, if it is known already; saves one run of the closure.
+
+        Raises:
+            TypeError: The closure does not return a loss.
+            ValueError: The closure runs another batch each time.
+        """
+        begun = time.monotonic()
+        with track_usage() as usage:
+            if closure is not None and loss is None:
+                loss = _checked(closure())
+            aio.drive(self._make())
+            verdict = None
+            if closure is not None and loss is not None and self._proposed():
+                with candidate(self._proposed()), no_grad():
+                    after = _checked(closure())
+                verdict = self._judge(loss, after)
+        return self._conclude(verdict, usage.total, begun)
+
+    async def astep(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
+        """Do as `step` does, in a coroutine; the closure may be a coroutine function."""
+        begun = time.monotonic()
+        with track_usage() as usage:
+            if closure is not None and loss is None:
+                loss = await _acall(closure)
+            await self._make()
+            verdict = None
+            if closure is not None and loss is not None and self._proposed():
+                with candidate(self._proposed()), no_grad():
+                    after = await _acall(closure)
+                verdict = self._judge(loss, after)
+        return self._conclude(verdict, usage.total, begun)
+
+    def propose(self) -> tuple[Change, ...]:
+        """Make proposals and keep them pending: nothing is installed before `accept`."""
+        aio.drive(self._make())
+        return tuple(change for _, change in self._pending)
+
+    def accept(self) -> tuple[Change, ...]:
+        """Install what is pending."""
+        self._undo = []
+        done = []
+        for parameter, change in self._pending:
+            if change.status == "proposed":
+                old = parameter.data
+                try:
+                    parameter.data = change.new
+                except ConstraintError as error:
+                    change = change.to("rejected", error.reason)
+                else:
+                    self._undo.append((parameter, old))
+                    change = change.to("accepted")
+            done.append(change)
+            self._remember(parameter, change, None)
+        self._pending = []
+        return tuple(done)
+
+    def revert(self) -> None:
+        """Drop what is pending; or, if nothing is, take the last accepted step back."""
+        if self._pending:
+            for parameter, change in self._pending:
+                if change.status == "proposed":
+                    self._remember(parameter, change.to("rejected", "reverted"), None)
+            self._pending = []
+            return
+        for parameter, old in self._undo:
+            parameter.data = old
+        self._undo = []
+
+    async def _propose(self) -> list[tuple[Parameter, Change]]:
+        """Make one change for every trained parameter: the rule that tells one optimizer from another."""
+        raise NotImplementedError(f"{type(self).__name__} has no rule for a single step; use promptgrad.Trainer")
+
+    def _remember(self, parameter: Parameter, change: Change, verdict: Verdict | None) -> None:
+        """Learn from the fate of a proposal. The base remembers nothing."""
+
+    async def _make(self) -> None:
+        self._pending = []
+        self._pending = [
+            (parameter, self._admissible(parameter, change)) for parameter, change in await self._propose()
+        ]
+
+    def _admissible(self, parameter: Parameter, change: Change) -> Change:
+        if change.status != "proposed":
+            return change
+        reason = broken(parameter.constraints, change.new)
+        return change if reason is None else change.to("rejected", reason)
+
+    def _proposed(self) -> dict[Parameter, Any]:
+        return {parameter: change.new for parameter, change in self._pending if change.status == "proposed"}
+
+    def _judge(self, before: Loss, after: Loss) -> Verdict:
+        first, second = paired_rows(before, after)
+        return judge(
+            first,
+            second,
+            confidence=self.gate,
+            seed=self._steps,
+            best=max((row.best for row in before.rows), default=1.0),
+        )
+
+    def _conclude(self, verdict: Verdict | None, usage: Usage, begun: float) -> StepReport:
+        if verdict is None or verdict.accepted:
+            changes = self.accept()
+        else:
+            done = []
+            for parameter, change in self._pending:
+                if change.status == "proposed":
+                    change = change.to("rejected", verdict.reason)
+                    self._remember(parameter, change, verdict)
+                done.append(change)
+            self._pending = []
+            changes = tuple(done)
+        self._steps += 1
+        skipped = () if self._skips_named else self.skips
+        self._skips_named = True
+        return StepReport(changes, verdict, usage, time.monotonic() - begun, skipped)
+
+    # -- the managed search -------------------------------------------------------------------------------------
+
+    async def fit(self, session: "Session") -> None:
+        """Search for better values within the session; the trainer calls this, see `promptgrad.Trainer`.
+
+        An optimizer only says what to try. It evaluates candidates through the session, which counts, journals and
+        replays every paid call, and offers those worth confirming. It never mutates the program.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no managed search; use its step() in a loop")
+
+    def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
+        """Return the calls that `fit` will make: (what for, how many, whether that is exact) for each phase."""
+        return []
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings in JSON types, by which a resumed run recognises its optimizer."""
+        groups = [
+            {
+                **{name: _plain(value) for name, value in group.items() if name != "params"},
+                "params": [_path(parameter, index) for index, parameter in enumerate(group["params"])],
+            }
+            for group in self.param_groups
+        ]
+        own = {
+            name: _plain(value)
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in {"param_groups", "state", "defaults"}
+        }
+        return {"optimizer": type(self).__name__, **own, "groups": groups}
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the optimizer remembers, in JSON types; parameters are named by their paths."""
+        names = {parameter: _path(parameter, index) for index, parameter in enumerate(self.parameters())}
+        return {
+            "steps": self._steps,
+            "state": {names[parameter]: dict(entry) for parameter, entry in self.state.items() if entry},
+            "param_groups": [
+                {
+                    **{name: _plain(value) for name, value in group.items() if name != "params"},
+                    "params": [names[parameter] for parameter in group["params"]],
+                }
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned. Options that are not plain values (an LM, constraints) stay.
+
+        Raises:
+            StateDictError: The state is of other parameters; all differences are told at once.
+        """
+        names = {_path(parameter, index): parameter for index, parameter in enumerate(self.parameters())}
+        theirs = [name for group in state.get("param_groups", ()) for name in group["params"]]
+        missing = [name for name in names if name not in theirs]
+        unexpected = [name for name in theirs if name not in names]
+        if missing or unexpected or len(state.get("param_groups", ())) != len(self.param_groups):
+            raise StateDictError(
+                f"the state does not fit this {type(self).__name__}:\n"
+                f"  missing     {', '.join(missing) or '-'}\n"
+                f"  unexpected  {', '.join(unexpected) or '-'}\n"
+                f"  groups      {len(state.get('param_groups', ()))} in the state, {len(self.param_groups)} here",
+                missing=missing,
+                unexpected=unexpected,
+            )
+        self._steps = int(state.get("steps", 0))
+        self.state.clear()
+        for name, entry in state.get("state", {}).items():
+            self.state[names[name]] = dict(entry)
+        for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
+            for name, value in saved.items():
+                if name != "params" and isinstance(value, (bool, int, float, str)) and name in group:
+                    group[name] = value
+
+    def __repr__(self) -> str:
+        count = len(self.trained())
+        lines = [f"{type(self).__name__}({count} parameter{'' if count == 1 else 's'} trained"]
+        if self.skips:
+            lines[0] += f", no rule for {', '.join(self.skips)}"
+        for index, group in enumerate(self.param_groups):
+            options = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
+            paths = ", ".join(_path(parameter, number) for number, parameter in enumerate(group["params"]))
+            lines.append(f"  group {index}: {paths}{f' ({options})' if options else ''}")
+        return "\n".join(lines) + "\n)"
+
+
+def _groups(params: Params) -> list[Mapping[str, Any]]:
+    if isinstance(params, (Parameter, str, Mapping)) or not isinstance(params, Iterable):
+        hint = ": pass model.parameters()" if hasattr(params, "parameters") else ""
+        raise TypeError(f"an optimizer takes an iterable of parameters, not {type(params).__name__}{hint}")
+    items = list(params)
+    if not items:
+        raise ValueError("optimizer got an empty parameter list")
+    if all(isinstance(item, Mapping) for item in items):
+        return items
+    return [{"params": items}]
+
+
+def _parameter(item: Any) -> Parameter:
+    name = ""
+    if isinstance(item, tuple) and len(item) == 2:
+        name, item = item
+    if isinstance(item, Parameter):
+        item.name = item.name or name
+        return item
+    hint = ""
+    if type(item).__module__.startswith("torch"):
+        hint = ": the weights of a local model go to torch.optim"
+    elif hasattr(item, "parameters"):
+        hint = ": pass its .parameters()"
+    raise TypeError(f"an optimizer trains parameters, not {type(item).__name__}{hint}")
+
+
+def _path(parameter: Parameter, index: int) -> str:
+    return parameter.name or f"parameter{index}"
+
+
+def _plain(value: Any) -> Any:
+    """A setting in JSON types: values as they are, objects by a name that is the same in the next process."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return getattr(value, "name", None) or getattr(value, "__qualname__", None) or type(value).__name__
+
+
+def _checked(loss: Any) -> Loss:
+    if not isinstance(loss, Loss):
+        raise TypeError(
+            f"the closure must return the loss, `return criterion(model.map(batch), batch)`, not {type(loss).__name__}"
+        )
+    return loss
+
+
+async def _acall(closure: Closure) -> Loss:
+    import inspect
+
+    if inspect.iscoroutinefunction(closure):
+        return _checked(await closure())
+    result = await aio.in_thread(closure)
+    return _checked(await result if inspect.isawaitable(result) else result)

@@ -1,0 +1,406 @@
+"""A session: everything an optimizer may use while the trainer runs it, and the record of what it found."""
+
+import contextlib
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from promptgrad import aio, lm, run
+from promptgrad.autograd import BackwardReport, Critic, Loss, NodeFailure, Parameter
+from promptgrad.data import Example
+from promptgrad.errors import BudgetExceeded, JournalError, LMError
+from promptgrad.evaluation import Evaluator
+from promptgrad.nn import MetricLoss, Module
+from promptgrad.optim._candidate import Candidate, Measured, pairs
+from promptgrad.optim._outage import is_final, is_outage
+
+T = TypeVar("T")
+
+SHRINK = 8
+"""How many examples of no gain a candidate's mean gain is averaged with before candidates are ranked."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What running the program on one example costs, on average."""
+
+    calls: float = 1.0
+    tokens: float = 0.0
+    usd: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One line of a run's history.
+
+    Attributes:
+        number: Counts the trials of the run.
+        candidate: What was tried.
+        score: Its mean score.
+        examples: On how many examples.
+        note: What the optimizer made of it.
+        details: What the optimizer adds: indices of a search point, a gate's interval.
+    """
+
+    number: int
+    candidate: Candidate
+    score: float
+    examples: int
+    note: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        note = f"  {self.note}" if self.note else ""
+        return f"Trial {self.number}: {self.score:.3f} on {self.examples}  {self.candidate.origin}{note}"
+
+
+class _Watched:
+    """A critic that remembers why the run must stop: backward itself keeps a critic's errors in its report."""
+
+    def __init__(self, critic: Critic) -> None:
+        self._critic = critic
+        self.stopped: BaseException | None = None
+
+    async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
+        """Ask the critic."""
+        try:
+            return await self._critic.critique(failure)
+        except (BudgetExceeded, JournalError, LMError) as error:
+            if self.stopped is None and is_outage(error):
+                self.stopped = error
+            raise
+
+
+class Session:
+    """What an optimizer's `fit` works with.
+
+    A run must be a deterministic program of its seed and of the language model's replies. So an optimizer takes all
+    its chance from `rng` and `spawn`, evaluates in blocks (each call of `evaluate` ends before the next decision), and
+    gives each block a logical name: the same seed then makes the same decisions at any concurrency, and a run that
+    was killed is resumed by executing it again.
+
+    Attributes:
+        model: The program, at its start.
+        train: Examples to learn from: bootstrap, reflect.
+        val: Examples to compare candidates on; empty for an optimizer that makes no choice.
+        metric: The metric.
+        seed: Seed of the run.
+        critic: LM of the critic; None for the LM of the module that is blamed.
+        teacher: LM (or program) whose successes become demos; None for the program itself.
+        concurrency: Examples in flight.
+        journal: The run's journal.
+        ledger: The run's budget.
+        baseline: The start, measured on `val`.
+        history: The trials so far.
+        finalists: Candidates worth confirming, each with its measurement on `val`.
+        incumbent: The best so far by the optimizer's own account.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Module,
+        train: Sequence[Example],
+        val: Sequence[Example],
+        metric: Any,
+        seed: int,
+        journal: run.Journal,
+        ledger: run.Ledger,
+        critic: Any = None,
+        teacher: Any = None,
+        concurrency: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.train = list(train)
+        self.val = list(val)
+        self.metric = metric
+        self.best_score = float(getattr(metric, "best", 1.0))
+        self.seed = seed
+        self.journal = journal
+        self.ledger = ledger
+        self.critic = critic
+        self.teacher = teacher
+        self.concurrency = concurrency
+        self.progress = progress
+        self.start = Candidate()
+        self.incumbent = self.start
+        self._incumbent: Measured | None = None
+        self.baseline: Measured | None = None
+        self.history: list[Trial] = []
+        self.finalists: list[Measured] = []
+        self.cost_per_example = Cost()
+        self._criterion = MetricLoss(metric, critic=critic)
+        self._evaluators: dict[int, Evaluator] = {}
+        self._described: set[str] = set()
+        # Where an earlier process of this run went on without an answer. A call that failed is not journalled and
+        # might succeed now, so asking again would make the resumed run take another way.
+        self._unanswered = {event["key"] for event in journal.events() if event["kind"] == "unanswered"}
+
+    # -- chance and names ---------------------------------------------------------------------------------------
+
+    def rng(self, *path: str | int) -> random.Random:
+        """A random generator for one purpose, named by its path."""
+        return run.rng(self.seed, *path)
+
+    def spawn(self, *path: str | int) -> int:
+        """A seed for one purpose, named by its path."""
+        return run.spawn(self.seed, *path)
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Name the paid calls made inside, such as "trial/3/minibatch"."""
+        with run.scope(name):
+            yield
+
+    # -- trying -------------------------------------------------------------------------------------------------
+
+    async def evaluate(
+        self, candidate: Candidate, examples: Sequence[Example], *, scope: str, replicate: int = 0
+    ) -> Measured:
+        """Score one candidate on some examples; what the cell store knows already is not run again.
+
+        Raises:
+            BudgetExceeded: The examples do not fit what the budget leaves for the search.
+        """
+        return (await self.evaluate_all([candidate], examples, scope=scope, replicate=replicate))[0]
+
+    async def evaluate_all(
+        self, candidates: Sequence[Candidate], examples: Sequence[Example], *, scope: str, replicate: int = 0
+    ) -> list[Measured]:
+        """Score several candidates on the same examples, all at once.
+
+        Raises:
+            BudgetExceeded: They do not fit what the budget leaves for the search.
+        """
+        self.admit(len(candidates) * len(examples))
+        for candidate in candidates:
+            self._describe(candidate)
+        names = [scope if len(candidates) == 1 else f"{scope}/{index}" for index in range(len(candidates))]
+        measured = await aio.gather(
+            [
+                partial(self._measure, candidate, examples, name, replicate)
+                for candidate, name in zip(candidates, names, strict=True)
+            ]
+        )
+        for result in measured:
+            self.journal.append(
+                "evaluation",
+                candidate=result.candidate.key,
+                at=result.scope,
+                examples=len(result.ids),
+                mean=result.mean,
+                errors=result.errors,
+            )
+        return measured
+
+    async def _measure(self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int) -> Measured:
+        evaluator = self._evaluator(candidate)
+        name = f"{candidate.key}/{replicate}"
+        asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
+        with self.scope(scope):
+            cells = await evaluator(candidate.values, asked, replicate) if asked else []
+            self._note_unanswered([f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
+        scores: dict[str, float | None] = {}
+        errors = len(examples) - len(asked)
+        for example, cell in zip(asked, cells, strict=True):
+            errors += cell.error is not None
+            known = cell.error is None or not is_outage(cell.error)
+            scores[example.id] = (float(cell.score) if cell.error is None else 0.0) if known else None
+        ids = tuple(example.id for example in examples)
+        return Measured(candidate, ids, tuple(scores.get(key) for key in ids), errors, scope)
+
+    def _note_unanswered(self, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
+        """Go on without a few answers; stop, to be resumed, where the language model is down.
+
+        Raises:
+            LMError: More than half got no answer, or asking again would not help either.
+            BudgetExceeded: The budget refused one.
+        """
+        failed = [(key, error) for key, error in zip(keys, errors, strict=True) if is_outage(error)]
+        for _, error in failed:
+            if error is not None and (is_final(error) or 2 * len(failed) > len(keys)):
+                raise error
+        for key, error in failed:
+            self.journal.record("unanswered", key, error=type(error).__name__)
+
+    async def ask_all(self, keys: Sequence[str], thunks: Sequence[Callable[[], Awaitable[T]]]) -> "list[T | None]":
+        """Run single calls (proposals) side by side; None where the language model gave no answer.
+
+        Args:
+            keys: A name for each, unique in the run.
+            thunks: The calls.
+
+        Raises:
+            LMError: More than half got no answer, or asking again would not help either.
+            BudgetExceeded: The budget refused one.
+        """
+        errors: list[BaseException | None] = [None] * len(thunks)
+
+        async def one(index: int) -> "T | None":
+            if keys[index] in self._unanswered:
+                return None
+            try:
+                return await thunks[index]()
+            except (LMError, BudgetExceeded, JournalError) as error:
+                errors[index] = error
+                return None
+
+        results = await aio.gather([partial(one, index) for index in range(len(thunks))])
+        self._note_unanswered(keys, errors)
+        return results
+
+    def _evaluator(self, candidate: Candidate) -> Evaluator:
+        program = candidate.program or self.model
+        evaluator = self._evaluators.get(id(program))
+        if evaluator is None:
+            evaluator = Evaluator(program, self.metric, concurrency=self.concurrency, seed=self.seed)
+            self._evaluators[id(program)] = evaluator
+        return evaluator
+
+    async def forward(
+        self, candidate: Candidate, examples: Sequence[Example], *, scope: str, replicate: int = 0, teacher: Any = None
+    ) -> Loss:
+        """Run a candidate on examples with its graph recorded, and return the loss: for traces and `backward`.
+
+        Args:
+            candidate: What to run.
+            examples: On what.
+            scope: Name of the block.
+            replicate: Number of the sample, for LMs that sample.
+            teacher: A program of the same structure, or an LM, to run instead.
+
+        Raises:
+            BudgetExceeded: The examples do not fit what the budget leaves for the search.
+        """
+        self.admit(len(examples))
+        self._describe(candidate)
+        program = teacher if isinstance(teacher, Module) else candidate.program or self.model
+        name = f"forward/{scope}"
+        asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.scope(scope))
+            if teacher is not None and not isinstance(teacher, Module):
+                stack.enter_context(lm.context(lm=lm.resolve(teacher), override=True))
+            if replicate:
+                stack.enter_context(lm.context(replicate=replicate))
+            stack.enter_context(program.candidate(dict(candidate.values)))
+            batch = await program.amap(asked, concurrency=self.concurrency)
+            self._note_unanswered([f"{name}/{example.id}" for example in asked], [row.error for row in batch.rows])
+            loss: Loss = await self._criterion.acall(batch, asked)
+        return Loss([row for row in loss.rows if not is_outage(row.error)], critic=loss.critic)
+
+    async def backward(self, loss: Loss, parameters: Sequence[Parameter]) -> BackwardReport:
+        """Fill the gradients of some parameters.
+
+        Raises:
+            BudgetExceeded: The critic's calls do not fit the budget.
+            LMError: The critic's language model is down.
+        """
+        critic = _Watched(self._criterion.critic)
+        report = await loss.abackward(critic=critic, inputs=parameters)
+        if critic.stopped is not None:
+            raise critic.stopped
+        return report
+
+    def admit(self, examples: int = 0, calls: int = 0) -> None:
+        """Check, before a block, that it fits what the budget leaves once the confirmation is set aside.
+
+        This is decided from what is spent and from what an example cost at the start, so it is the same at any
+        concurrency; the budget itself is kept call by call, whatever is decided here.
+
+        Raises:
+            BudgetExceeded: It does not fit: the search ends with the best so far.
+        """
+        cost = self.cost_per_example
+        needed_calls = calls + math.ceil(examples * cost.calls)
+        needed_tokens = math.ceil(examples * cost.tokens)
+        needed_usd = examples * cost.usd
+        if self.ledger.affords(calls=needed_calls, tokens=needed_tokens, usd=needed_usd):
+            return
+        for kind, amount in (("calls", needed_calls), ("tokens", needed_tokens), ("usd", needed_usd)):
+            left = self.ledger.remaining(kind)
+            if left < amount:
+                raise BudgetExceeded(
+                    f"the next block needs about {amount:g} {kind} and the search has {left:g} left",
+                    kind=kind,
+                    limit=getattr(self.ledger.budget, kind) or 0,
+                    used=getattr(self.ledger.spent, kind) or 0,
+                )
+        raise BudgetExceeded(kind="seconds", limit=self.ledger.budget.seconds or 0, used=round(self.ledger.seconds, 1))
+
+    # -- recording ----------------------------------------------------------------------------------------------
+
+    def decide(self, kind: str, **fields: Any) -> None:
+        """Write a decision into the journal; a resumed run must come to the same one."""
+        self.journal.append(kind, **fields)
+
+    def trial(self, measured: Measured, note: str = "", **details: Any) -> Trial:
+        """Add a line to the history."""
+        trial = Trial(len(self.history), measured.candidate, measured.mean, len(measured.known), note, dict(details))
+        self.history.append(trial)
+        return trial
+
+    def offer(self, measured: Measured) -> None:
+        """Offer a candidate for confirmation, with its measurement on `val`; a newer one replaces an older."""
+        if not measured.candidate.values and measured.candidate.program is None:
+            return
+        key = measured.candidate.key
+        self.finalists = [other for other in self.finalists if other.candidate.key != key]
+        self.finalists.append(measured)
+
+    def gain(self, measured: Measured) -> float:
+        """Mean paired gain over the start, shrunk towards zero the fewer examples it was measured on."""
+        if self.baseline is None:
+            return measured.mean
+        before, after = pairs(self.baseline, measured)
+        if not after:
+            return 0.0
+        return (sum(after) - sum(before)) / (len(after) + SHRINK)
+
+    def ranked(self) -> list[Measured]:
+        """The finalists, best first: by shrunken gain, then the shorter, then the older."""
+        order = sorted(
+            range(len(self.finalists)),
+            key=lambda index: (-self.gain(self.finalists[index]), self.finalists[index].candidate.size, index),
+        )
+        return [self.finalists[index] for index in order]
+
+    def promote(self, measured: Measured) -> None:
+        """Make a candidate the incumbent."""
+        self.incumbent = measured.candidate
+        self._incumbent = measured
+        self.decide("incumbent", candidate=measured.candidate.key, mean=measured.mean, examples=len(measured.known))
+
+    def gain_of_incumbent(self) -> float:
+        """Shrunken gain of the incumbent over the start."""
+        return 0.0 if self._incumbent is None else self.gain(self._incumbent)
+
+    def perfect(self) -> bool:
+        """Whether the incumbent has the full score on all of `val`, so that no candidate can be better."""
+        if self._incumbent is None:
+            return False
+        scores = self._incumbent.scores
+        return len(scores) >= len(self.val) and all(score == self.best_score for score in scores)
+
+    def program_lm(self) -> lm.LM | None:
+        """The first language model set in the program; None if it takes that of the context."""
+        for module in self.model.modules():
+            if module._lm is not None:
+                return module._lm
+        return None
+
+    @contextlib.contextmanager
+    def bar(self, total: int, description: str) -> Iterator[run.Progress]:
+        """Show progress, if the trainer does."""
+        with run.progress(total, description, self.progress) as bar:
+            yield bar
+
+    def _describe(self, candidate: Candidate) -> None:
+        key = candidate.key
+        if key not in self._described:
+            self._described.add(key)
+            self.journal.append("candidate", **candidate.to_dict())

@@ -1,0 +1,33 @@
+"""Training runs: the `Trainer`, what it plans and reports, and states on disk."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__all__ = ["Estimate", "FitResult", "Gain", "Phase", "Plan", "Trainer", "load", "save"]
+
+if TYPE_CHECKING:
+    from promptgrad.train._checkpoint import load, save
+    from promptgrad.train._plan import Phase, Plan
+    from promptgrad.train._result import Estimate, FitResult, Gain
+    from promptgrad.train._trainer import Trainer
+else:
+    _HOME = {
+        "Estimate": "_result",
+        "FitResult": "_result",
+        "Gain": "_result",
+        "Phase": "_plan",
+        "Plan": "_plan",
+        "Trainer": "_trainer",
+        "load": "_checkpoint",
+        "save": "_checkpoint",
+    }
+
+    def __getattr__(name):
+        if name not in _HOME:
+            raise AttributeError(f"module 'promptgrad.train' has no attribute {name!r}")
+        value = getattr(import_module(f"promptgrad.train.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,291 @@
+"""`save` and `load`: states as JSON, a program with its local weights as a folder. Nothing executes by loading."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from promptgrad.errors import StateDictError
+from promptgrad.lm._local import Local
+from promptgrad.nn import Module
+
+FORMAT = "promptgrad.state"
+VERSION = 1
+STATE_FILE = "state.json"
+WEIGHTS_FILE = "model.safetensors"
+LORA_FILE = "adapter_model.safetensors"
+
+M = TypeVar("M", bound=Module)
+
+
+def save(obj: Any, path: "str | os.PathLike[str]") -> None:
+    """Write a state, or the state of a program or optimizer, so that `load` reads it back.
+
+    A state, an optimizer, or a path that ends in ".json" makes one JSON file, to be read and compared by eye. A
+    program and any other path make a folder: `state.json` and, for each local language model in the program whose
+    weights were trained, a folder below `weights/` with safetensors (for a LoRA, those of the LoRA alone). Either is
+    written beside its place and then moved there, so a crash leaves the old one or the new one and never a torn one.
+    No secrets, no code.
+
+    Args:
+        obj: What `state_dict()` returned, or something that has `state_dict()`: a module, an optimizer.
+        path: File or folder.
+
+    Raises:
+        TypeError: `obj` has no state, or the state holds what JSON has no form for.
+        ValueError: The program has trained weights and the path is that of a JSON file, which cannot hold them.
+    """
+    target = Path(path)
+    if isinstance(obj, Module) and target.suffix != ".json":
+        _save_folder(obj, target)
+        return
+    if isinstance(obj, Module) and (trained := trained_lms(obj)):
+        names = ", ".join(map(repr, trained))
+        raise ValueError(
+            f"{target.name} cannot hold the trained weights of {names}: save the program into a folder, "
+            f"promptgrad.save(model, {str(target.with_suffix(''))!r})"
+        )
+    write_text(target, _encode(_state_of(obj)))
+
+
+@overload
+def load(path: "str | os.PathLike[str]") -> dict[str, Any]: ...
+@overload
+def load(path: "str | os.PathLike[str]", model: M) -> M: ...
+def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, Any] | M":
+    """Read what `save` wrote: the state, or, if a program is given, the program with the state in it.
+
+    `model.load_state_dict(promptgrad.load("hop.json"))` does the same for a file. A folder with weights needs the
+    program: each trained language model in it is replaced by a copy that has the saved weights.
+
+    Args:
+        path: File or folder.
+        model: A program of the same structure.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        StateDictError: The file is no state of promptgrad, or of a newer version, or does not fit the program; all
+            misfits are told at once, and the program is left as it was.
+    """
+    source = Path(path)
+    folder = source.is_dir()
+    state, weights = _read(source / STATE_FILE if folder else source)
+    if model is None:
+        return state
+    misfits: list[StateDictError] = []
+    installers: list[Callable[[], None]] = []
+    before = model.state_dict()
+    for part in (
+        lambda: model.load_state_dict(state),
+        lambda: installers.extend(_read_weights(source, weights, model)),
+    ):
+        try:
+            part()
+        except StateDictError as error:
+            misfits.append(error)
+    if misfits:
+        model.load_state_dict(before)
+        raise StateDictError(
+            "\n".join(map(str, misfits)),
+            missing=[path for error in misfits for path in error.missing],
+            unexpected=[path for error in misfits for path in error.unexpected],
+            invalid=[path for error in misfits for path in error.invalid],
+        )
+    for install in installers:
+        install()
+    return model
+
+
+def _state_of(obj: Any) -> Mapping[str, Any]:
+    if isinstance(obj, Mapping):
+        return obj
+    state_dict = getattr(obj, "state_dict", None)
+    if not callable(state_dict):
+        raise TypeError(
+            f"save takes a state, a module or an optimizer, not {type(obj).__name__}: "
+            "for example promptgrad.save(model.state_dict(), 'model.json')"
+        )
+    state: Mapping[str, Any] = state_dict()
+    return state
+
+
+def _encode(state: Mapping[str, Any], weights: Sequence[Mapping[str, Any]] = ()) -> str:
+    import promptgrad
+
+    whole = {"format": FORMAT, "version": VERSION, "promptgrad": promptgrad.__version__, "state": state}
+    if weights:
+        whole["weights"] = list(weights)
+    try:
+        return json.dumps(whole, ensure_ascii=False, indent=2, allow_nan=False, default=_refuse) + "\n"
+    except ValueError as error:
+        raise TypeError(f"the state cannot be written as JSON: {error}") from error
+
+
+def _refuse(value: Any) -> Any:
+    hint = ": tensors go into a folder, promptgrad.save(model, 'folder')" if hasattr(value, "detach") else ""
+    raise TypeError(f"the state holds a {type(value).__name__}, which JSON has no form for{hint}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise StateDictError(f"{path} is no state: it is not JSON ({error})") from error
+    if not isinstance(whole, dict) or whole.get("format") != FORMAT or not isinstance(whole.get("state"), dict):
+        raise StateDictError(f"{path} is no state that promptgrad.save wrote")
+    if not isinstance(whole.get("version"), int) or whole["version"] > VERSION:
+        raise StateDictError(
+            f"{path} has version {whole.get('version')!r} and this promptgrad reads up to {VERSION}: upgrade promptgrad"
+        )
+    return whole["state"], whole.get("weights", [])
+
+
+# -- folders with weights -------------------------------------------------------------------------------------------
+
+
+def trained_lms(model: Module) -> dict[str, Local]:
+    """The local language models of a program whose weights are not those of a folder, by the name of each."""
+    found: dict[str, Local] = {}
+    for lm, _ in _local_lms(model):
+        changed = lm._source is None or (lm._engine is not None and lm.version() != lm._engine.loaded_version)
+        if changed:
+            name = lm.name
+            while name in found:
+                name += "_"
+            found[name] = lm
+    return found
+
+
+def _local_lms(model: Module) -> list[tuple[Local, list[str]]]:
+    """The local language models of a program, each with the paths of the modules on it."""
+    found: dict[int, tuple[Local, list[str]]] = {}
+    for path, module in model.named_modules():
+        transport = None if module._lm is None else module._lm.transport
+        if isinstance(transport, Local):
+            found.setdefault(id(transport), (transport, []))[1].append(path)
+    return list(found.values())
+
+
+def _save_folder(model: Module, path: Path) -> None:
+    state = model.state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        os.chmod(fresh, 0o755)
+        on = {id(lm): paths for lm, paths in _local_lms(model)}
+        weights = []
+        for number, (name, lm) in enumerate(trained_lms(model).items()):
+            place = fresh / "weights" / str(number)
+            place.mkdir(parents=True)
+            kind = _save_weights(lm.model, place)
+            weights.append({"name": name, "kind": kind, "folder": f"weights/{number}", "modules": on[id(lm)]})
+        write_text(fresh / STATE_FILE, _encode(state, weights))
+        _replace_folder(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _save_weights(model: Any, place: Path) -> str:
+    """Write a model's weights, or those of its LoRA, as safetensors."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(str(place), safe_serialization=True)
+        (place / "README.md").unlink(missing_ok=True)
+        return "lora"
+    from safetensors.torch import save_model
+
+    save_model(model, str(place / WEIGHTS_FILE))
+    return "full"
+
+
+def _read_weights(folder: Path, weights: Sequence[Mapping[str, Any]], model: Module) -> list[Callable[[], None]]:
+    """Make the language models with the saved weights; what is returned puts them into the program.
+
+    Raises:
+        StateDictError: The program has no local model where the saved one had, or one of another shape.
+    """
+    import copy
+
+    installers: list[Callable[[], None]] = []
+    invalid: list[str] = []
+    for entry in weights:
+        modules = []
+        for path in entry["modules"]:
+            try:
+                modules.append(model.get_submodule(path))
+            except AttributeError:
+                invalid.append(f"{path or 'the program'}: there is no such module, and weights were saved for it")
+        transports = [None if module._lm is None else module._lm.transport for module in modules]
+        base = next((transport for transport in transports if isinstance(transport, Local)), None)
+        if base is None:
+            where = ", ".join(entry["modules"]) or "the program"
+            invalid.append(f"{where}: trained weights were saved for it, and it is not on a local model: .to(lm) first")
+            continue
+        place = (folder / entry["folder"]).resolve()
+        try:
+            if not place.is_relative_to(folder.resolve()):
+                raise ValueError(f"{entry['folder']} lies outside the folder")
+            made = base.with_model(_load_weights(copy.deepcopy(base.model), place, entry["kind"]), entry["name"])
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            invalid.append(f"the weights of {entry['name']!r} do not fit {base.name!r}: {error}")
+            continue
+        installers.append(_installer(modules, made))
+    if invalid:
+        raise StateDictError("the weights do not fit the program:\n  " + "\n  ".join(invalid), invalid=invalid)
+    return installers
+
+
+def _load_weights(model: Any, place: Path, kind: str) -> Any:
+    file = place / (LORA_FILE if kind == "lora" else WEIGHTS_FILE)
+    if not file.is_file():  # nothing else is read: other formats can execute code
+        raise FileNotFoundError(f"there is no {file}")
+    if kind == "lora":
+        import warnings
+
+        from peft import PeftModel
+
+        plain = model.unload() if hasattr(model, "peft_config") else model
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return PeftModel.from_pretrained(plain, str(place))
+    from safetensors.torch import load_model
+
+    load_model(model, str(file))
+    return model
+
+
+def _installer(modules: Sequence[Module], lm: Local) -> Callable[[], None]:
+    def install() -> None:
+        for module in modules:
+            module._lm = lm
+
+    return install
+
+
+def _replace_folder(fresh: Path, path: Path) -> None:
+    """Put a complete new folder in the place of an old one."""
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+        os.replace(path, old / "old")
+        os.replace(fresh, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(fresh, path)

@@ -1,0 +1,81 @@
+"""What a run will cost, before it starts."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a plan.
+
+    Attributes:
+        name: What for.
+        calls: LM calls.
+        exact: Whether the number is exact; else it is the most that is expected.
+    """
+
+    name: str
+    calls: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `Trainer.fit` is expected to cost; print it.
+
+    It counts one LM call for each `Predict` in the program and example, no re-asks, no cell that is known already,
+    and no stop before the end: so it is usually more than what a run takes. A program that calls a module in a loop
+    takes more: give `calls_per_example` then.
+
+    Attributes:
+        phases: Calls by phase.
+        calls_per_example: Calls for one run of the program.
+        tokens_per_call: Tokens of one call, read and written, estimated from rendered prompts.
+        usd_per_call: Price of one call; None if it is unknown.
+        train: Examples to learn from.
+        val: Examples to choose on.
+        confirm: Examples to confirm on.
+        test: Examples of the final report.
+        notes: What else there is to know.
+    """
+
+    phases: tuple[Phase, ...]
+    calls_per_example: float
+    tokens_per_call: float
+    usd_per_call: float | None
+    train: int
+    val: int
+    confirm: int
+    test: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def calls(self) -> int:
+        """LM calls."""
+        return sum(phase.calls for phase in self.phases)
+
+    @property
+    def exact(self) -> bool:
+        """Whether all phases are exact."""
+        return all(phase.exact for phase in self.phases)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, read and written."""
+        return round(self.calls * self.tokens_per_call)
+
+    @property
+    def usd(self) -> float | None:
+        """Money; None if the price is unknown."""
+        return None if self.usd_per_call is None else self.calls * self.usd_per_call
+
+    def __repr__(self) -> str:
+        usd = "price unknown" if self.usd is None else f"${self.usd:.4f}"
+        bound = "" if self.exact else "at most about "
+        lines = [
+            f"Plan: {bound}{self.calls} LM calls, about {self.tokens} tokens, {usd}",
+            f"  examples: {self.train} to learn from, {self.val} to choose on, {self.confirm} to confirm on, "
+            f"{self.test} to test on",
+        ]
+        lines += [f"  {phase.name:<32} {'' if phase.exact else '<= '}{phase.calls}" for phase in self.phases]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""What a training run found, what it cost, and whether it shipped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from promptgrad.optim import Trial
+from promptgrad.optim._report import show_value
+from promptgrad.run import Spent
+
+Outcome = Literal[
+    "shipped", "no significant gain", "nothing to improve", "no candidate", "not confirmed", "interrupted"
+]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean score with its 95 % bootstrap interval.
+
+    Attributes:
+        mean: Mean score.
+        low: Lower end.
+        high: Upper end.
+        examples: On how many examples.
+        errors: On how many the program failed.
+    """
+
+    mean: float
+    low: float
+    high: float
+    examples: int
+    errors: int = 0
+
+    def __float__(self) -> float:
+        return self.mean
+
+    def __str__(self) -> str:
+        failed = f", {self.errors} failed" if self.errors else ""
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] on {self.examples}{failed}"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The paired comparison on which the decision rests.
+
+    Attributes:
+        mean: Mean paired difference, after minus before.
+        low: Lower end of its interval.
+        high: Upper end.
+        confidence: Coverage of the interval; above 95 % where several finalists were compared.
+        pairs: Number of examples.
+        p: One-sided p-value of the permutation test.
+    """
+
+    mean: float
+    low: float
+    high: float
+    confidence: float
+    pairs: int
+    p: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] "
+            f"({self.confidence:.1%} paired interval, {self.pairs} examples, p = {self.p:.3g})"
+        )
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `Trainer.fit` returns; print it.
+
+    Attributes:
+        outcome: "shipped" (the program has new values), "no significant gain", "nothing to improve", "no candidate",
+            "not confirmed" (the budget ended first), or "interrupted". In all but the first, it is as it was.
+        reason: The decision in words.
+        before: The start on validation data that nobody chose on (None if it was not measured).
+        after: The best candidate on the same data.
+        gain: Their paired comparison.
+        test_before: The start on the test set, if one was given.
+        test_after: The result on the test set.
+        values: The values that were installed, by parameter path; none unless shipped.
+        best: The values of the best candidate found, shipped or not.
+        history: What was tried, in order.
+        spent: Calls, tokens and money; those answered from the journal of a resumed run are counted as well.
+        phases: The same for each phase.
+        seconds: Wall time of all processes of the run together.
+        lost: Calls in flight when an earlier process died: possibly paid and sent again.
+        notes: What else there is to know.
+        run_dir: Folder of the journal; empty if it was kept in memory.
+    """
+
+    outcome: Outcome
+    reason: str
+    before: Estimate | None = None
+    after: Estimate | None = None
+    gain: Gain | None = None
+    test_before: Estimate | None = None
+    test_after: Estimate | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    best: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Trial, ...] = ()
+    spent: Spent = Spent()  # noqa: RUF009 - frozen
+    phases: Mapping[str, Spent] = field(default_factory=dict)
+    seconds: float = 0.0
+    lost: int = 0
+    notes: tuple[str, ...] = ()
+    run_dir: str = ""
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the program has new values."""
+        return self.outcome == "shipped"
+
+    @property
+    def calls(self) -> int:
+        """LM calls, those answered from the journal included."""
+        return self.spent.calls
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written."""
+        return self.spent.tokens
+
+    @property
+    def usd(self) -> float | None:
+        """Money; None where some price is unknown."""
+        return self.spent.usd
+
+    def __repr__(self) -> str:
+        lines = [f"FitResult: {self.outcome}. {self.reason}"]
+        for label, estimate in (
+            ("before", self.before),
+            ("after", self.after),
+            ("test before", self.test_before),
+            ("test after", self.test_after),
+        ):
+            if estimate is not None:
+                lines.append(f"  {label:<12} {estimate}")
+        if self.gain is not None:
+            lines.append(f"  {'gain':<12} {self.gain}")
+        usd = "unknown price" if self.usd is None else f"${self.usd:.4f}" if self.usd else "$0"
+        replayed = f" ({self.spent.replayed} from the journal)" if self.spent.replayed else ""
+        lost = f", {self.lost} lost in a crash and perhaps paid twice" if self.lost else ""
+        failed = f", {self.spent.failed} failed" if self.spent.failed else ""
+        spent = f"{self.calls} LM calls{replayed}{failed}{lost}, {self.tokens} tokens, {usd}, {self.seconds:.1f} s"
+        lines.append(f"  {'cost':<12} {spent}")
+        if self.history:
+            lines.append(f"  {'trials':<12} {len(self.history)}")
+        changed, label = (self.values, "changed") if self.values else (self.best, "not shipped")
+        for path, value in changed.items():
+            lines.append(f"  {label:<12} {path}: {show_value(value, 90)}")
+            label = ""
+        lines += [f"  {'note':<12} {note}" for note in self.notes]
+        return "\n".join(lines)

@@ -1,0 +1,187 @@
+import copy
+import json
+import warnings
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import nn, optim
+from promptgrad.errors import StateDictError
+from promptgrad.train import load, save
+
+
+def program():
+    model = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> answer"))
+    return model
+
+
+def trained():
+    model = program()
+    model[0].instruction.data = "Take the last word. Ünïcode 😀 \n[[ ## x ## ]]"
+    model[1].demos.data = [pg.Example(word="ab", answer="ba").with_inputs("word")]
+    return model
+
+
+def plain(model):
+    return {path: value for path, value in model.state_dict().items() if path != "_meta"}
+
+
+def test_a_state_comes_back(tmp_path):
+    model, other = trained(), program()
+    save(model.state_dict(), tmp_path / "deep" / "state.json")
+    state = load(tmp_path / "deep" / "state.json")
+    assert state == json.loads(json.dumps(model.state_dict()))
+    other.load_state_dict(state)
+    assert plain(other) == plain(model)
+    assert other[1].demos.data == model[1].demos.data
+
+
+def test_a_program_comes_back_from_a_folder(tmp_path):
+    model = trained()
+    save(model, tmp_path / "program")
+    save(model, tmp_path / "program")  # once more, over the old one
+    other = load(tmp_path / "program", program())
+    assert plain(other) == plain(model)
+    assert [path.name for path in tmp_path.iterdir()] == ["program"]  # nothing is left beside it
+    assert load(tmp_path / "program") == json.loads(json.dumps(model.state_dict()))
+
+
+def test_an_optimizer_comes_back(tmp_path):
+    model = trained()
+    opt = optim.TGD(model.parameters(), max_edit=0.5)
+    opt.state[model[0].instruction]["rejected"] = ["Take any word."]
+    save(opt, tmp_path / "opt.json")
+    other_model = program()
+    other = optim.TGD(other_model.parameters())
+    other.load_state_dict(load(tmp_path / "opt.json"))
+    assert other.state[other_model[0].instruction] == {"rejected": ["Take any word."]}
+    assert other.param_groups[0]["max_edit"] == 0.5
+
+
+def test_all_misfits_are_told_at_once_and_nothing_changes(tmp_path):
+    save({"0.instruction": "x", "1.instruction": 3, "2.demos": []}, tmp_path / "s.json")
+    model = trained()
+    before = plain(model)
+    with pytest.raises(StateDictError) as caught:
+        load(tmp_path / "s.json", model)
+    assert set(caught.value.missing) == {"0.demos", "1.demos"}
+    assert caught.value.unexpected == ("2.demos",)
+    assert "1.instruction" in str(caught.value)
+    assert plain(model) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "not JSON"),
+        ("[1, 2]", "no state that promptgrad.save wrote"),
+        ('{"format": "promptgrad.state", "version": 99, "state": {}}', "upgrade promptgrad"),
+        ('{"format": "other", "version": 1, "state": {}}', "no state that promptgrad.save wrote"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, text, message):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(StateDictError, match=message):
+        load(tmp_path / "x.json")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "absent.json")
+
+
+def test_what_has_no_state_or_no_json_form(tmp_path):
+    with pytest.raises(TypeError, match="not int"):
+        save(3, tmp_path / "x.json")
+    with pytest.raises(TypeError, match="no form for"):
+        save({"a": object()}, tmp_path / "x.json")
+    with pytest.raises(TypeError, match="cannot be written"):
+        save({"a": float("nan")}, tmp_path / "x.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    save({"a": 1}, tmp_path / "x.json")
+    with pytest.raises(TypeError):
+        save({"a": object()}, tmp_path / "x.json")
+    assert load(tmp_path / "x.json") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+class TestWeights:
+    """Folders with the weights of a local model."""
+
+    @pytest.fixture
+    def trained_lm(self):
+        torch = pytest.importorskip("torch")
+        lm = pg.lm.pocket()
+        model = copy.deepcopy(lm.model)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.01)
+        return lm.with_model(model, "mine")
+
+    def test_trained_weights_come_back(self, tmp_path, trained_lm):
+        torch = pytest.importorskip("torch")
+        model = program().to(trained_lm)
+        save(model, tmp_path / "mine")
+        assert (tmp_path / "mine" / "weights" / "0" / "model.safetensors").is_file()
+        other = load(tmp_path / "mine", program().to("pocket"))
+        made = other[0]._lm
+        assert made is other[1]._lm
+        assert made is not pg.lm.pocket()
+        assert made.name == "mine"
+        assert all(
+            torch.equal(one, two)
+            for one, two in zip(made.model.parameters(), trained_lm.model.parameters(), strict=True)
+        )
+        assert made.identity() == trained_lm.identity()
+
+    def test_a_lora_comes_back(self, tmp_path):
+        torch = pytest.importorskip("torch")
+        peft = pytest.importorskip("peft")
+        lm = pg.lm.pocket()
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft reads a name that transformers deprecates
+            model = peft.get_peft_model(copy.deepcopy(lm.model), config)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.add_(0.3)
+        mine = lm.with_model(model, "mine")
+        save(program().to(mine), tmp_path / "mine")
+        files = {path.name for path in (tmp_path / "mine" / "weights" / "0").iterdir()}
+        assert files == {"adapter_config.json", "adapter_model.safetensors"}
+        other = load(tmp_path / "mine", program().to("pocket"))
+        ids = torch.tensor([[5, 6, 7, 8]])
+        with torch.no_grad():
+            ours, theirs = other[0]._lm.model(ids).logits, model(ids).logits
+        assert torch.equal(ours, theirs)
+
+    def test_untrained_weights_are_not_written(self, tmp_path):
+        save(program().to("pocket"), tmp_path / "plain")
+        assert [path.name for path in (tmp_path / "plain").iterdir()] == ["state.json"]
+
+    def test_a_file_cannot_hold_weights(self, tmp_path, trained_lm):
+        with pytest.raises(ValueError, match="into a folder"):
+            save(program().to(trained_lm), tmp_path / "mine.json")
+
+    def test_misfits_of_weights_and_state_are_told_together(self, tmp_path, trained_lm):
+        save(program().to(trained_lm), tmp_path / "mine")
+        other = nn.Sequential(nn.Predict("text -> word"))
+        with pytest.raises(StateDictError) as caught:
+            load(tmp_path / "mine", other)
+        assert "1.instruction" in str(caught.value)
+        assert "not on a local model" in str(caught.value)
+
+    def test_no_other_format_is_read(self, tmp_path, trained_lm):
+        save(program().to(trained_lm), tmp_path / "mine")
+        file = tmp_path / "mine" / "weights" / "0" / "model.safetensors"
+        file.rename(file.with_suffix(".bin"))
+        with pytest.raises(StateDictError, match="there is no"):
+            load(tmp_path / "mine", program().to("pocket"))
+        state = tmp_path / "mine" / "state.json"
+        state.write_text(state.read_text().replace("weights/0", "../elsewhere"))
+        with pytest.raises(StateDictError, match="outside"):
+            load(tmp_path / "mine", program().to("pocket"))

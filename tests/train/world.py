@@ -1,0 +1,170 @@
+"""A simulated language model with a small world of its own, for tests of optimizers and of the trainer.
+
+The program has two steps, `text -> word` and `word -> answer`; the right answer is the last word, reversed. The
+model takes the first word and copies it, until an instruction (or two consistent demos) tell it better. It also
+plays the critic, the writer that improves an instruction and the one that proposes one, all as a function of the
+messages alone. Run as a script, it serves or trains in a process of its own.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+
+from promptgrad import nn
+from promptgrad.data import Example, Score
+
+_SECTION = re.compile(r"^\[\[ ## (\w+) ## \]\]\n(.*?)(?=^\[\[ ## |\Z)", re.DOTALL | re.MULTILINE)
+PROPOSALS = {
+    "pick": ("Take the last word.", "Take the word in the middle.", "Find the last one."),
+    "spell": ("Reverse the word.", "Copy the word.", "Spell it in reverse."),
+}
+WORDS = ["red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand"]
+
+
+def sections(text):
+    """The fields of one message."""
+    found = {name: body.split("\n\nReply in the format")[0].strip() for name, body in _SECTION.findall(text)}
+    found.pop("completed", None)
+    return found
+
+
+def answer(messages):
+    """The reply of the simulated model to a chat."""
+    system = messages[0]["content"]
+    wanted = [name for name in re.findall(r"^\[\[ ## (\w+) ## \]\]", system, re.MULTILINE) if name != "completed"]
+    asked = sections(messages[-1]["content"])
+    instruction = system.split("\n\nYou are given")[0].lower()
+    shown = [
+        (sections(messages[i]["content"]), sections(messages[i + 1]["content"])) for i in range(1, len(messages) - 1, 2)
+    ]
+    reply = respond(instruction, shown, asked, wanted)
+    return "\n\n".join([*(f"[[ ## {name} ## ]]\n{value}" for name, value in reply.items()), "[[ ## completed ## ]]"])
+
+
+def respond(instruction, shown, asked, wanted):
+    if "critiques" in asked:
+        critiques = json.loads(asked["critiques"]) if asked["critiques"].startswith("[") else [asked["critiques"]]
+        return {"new_instruction": " ".join([asked["instruction"], *critiques[:2]])}
+    if "examples" in asked:
+        digest = hashlib.sha256(json.dumps([asked["examples"], asked["tip"], asked["role"]]).encode()).digest()
+        texts = PROPOSALS[asked["role"].split(":")[0]]
+        return {"new_instruction": texts[digest[0] % len(texts)]}
+    if "feedback" in asked:
+        return criticise(asked, wanted)
+    if "text" in asked:
+        words = asked["text"].split()
+        last = "last" in instruction or learnt(shown, lambda i, o: o.get("word") == i["text"].split()[-1])
+        return {"word": words[-1] if last else words[0]}
+    word = asked["word"]
+    turn = "reverse" in instruction or learnt(shown, lambda i, o: o.get("answer") == i["word"][::-1])
+    return {"answer": word[::-1] if turn else word}
+
+
+def learnt(shown, holds):
+    return len(shown) >= 2 and all(holds(inputs, outputs) for inputs, outputs in shown)
+
+
+def criticise(asked, wanted):
+    inputs, outputs = json.loads(asked["inputs"]), json.loads(asked["outputs"])
+    right = "it is right"
+    gold = re.search(r"should be (\w+)", asked["feedback"])
+    gold = gold.group(1) if gold else ""
+    if "word" in inputs:
+        word = inputs["word"]
+        turned = outputs.get("answer") == word[::-1]
+        reply = {"critique": right if turned else "Reverse the word."}
+        reply["critique_of_word"] = right if word[::-1] == gold else f"the word should be {gold[::-1]}"
+    else:
+        reply = {"critique": right if outputs.get("word") == gold else "Take the last word."}
+    return {name: reply.get(name, right) for name in wanted}
+
+
+class Program(nn.Module):
+    """Two steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.pick = nn.Predict("text -> word")
+        self.spell = nn.Predict("word -> answer")
+
+    def forward(self, text):
+        return self.spell(word=self.pick(text=text).word)
+
+
+def metric(example, output):
+    """Full for the right answer, half for the right letters."""
+    if output.answer == example.answer:
+        return 1.0
+    letters = sorted(output.answer) == sorted(example.answer)
+    return Score(0.5 * letters, feedback=f"the answer should be {example.answer}")
+
+
+def examples(count, seed=0):
+    """Examples with different texts."""
+    import random
+
+    rng = random.Random(seed)
+    texts = {" ".join(rng.sample(WORDS, 3)): None for _ in range(3 * count)}
+    return [Example(text=text, answer=text.split()[-1][::-1]).with_inputs("text") for text in list(texts)[:count]]
+
+
+def single():
+    """The second step alone, with its data."""
+    model = nn.Predict("word -> answer")
+    words = [word + tail for tail in "abcdef" for word in WORDS]
+    return model, [Example(word=word, answer=word[::-1]).with_inputs("word") for word in words]
+
+
+def optimizer(name, model):
+    from promptgrad import optim
+
+    if name == "mipro":
+        return optim.MIPRO(
+            model.parameters(), num_candidates=3, num_demo_sets=2, num_trials=7, minibatch_size=8, full_eval_every=3
+        )
+    return optim.TGD(model.parameters(), steps=4, batch_size=6, proposals=2)
+
+
+def lm_at(url, concurrency=8):
+    from promptgrad import lm
+
+    return lm.Retry(lm.HTTP("simulated", base_url=url, api_key="none", concurrency=concurrency))
+
+
+def serve(latency, port):
+    """Serve, and for each line read print the journal keys of all requests received so far."""
+    from promptgrad.testing import LoopbackLM
+
+    with LoopbackLM(answer, latency=latency, port=port) as server:
+        print(server.url, flush=True)  # noqa: T201
+        for _ in sys.stdin:
+            print(json.dumps([request.headers.get("idempotency-key") for request in server.requests]), flush=True)  # noqa: T201
+
+
+def train(name, url, run_dir, concurrency):
+    """Start the run, or go on with it; print the final values and the digest of the canonical journal."""
+    from promptgrad import Trainer, run
+
+    model = Program()
+    model.to(lm_at(url))
+    options = {"metric": metric, "concurrency": concurrency}
+    if os.path.exists(os.path.join(run_dir, "run.json")):
+        result = Trainer.resume(run_dir, model, optimizer(name, model), **options)
+    else:
+        trainer = Trainer(model, optimizer(name, model), run_dir=run_dir, seed=5, **options)
+        result = trainer.fit(examples(24), examples(60, seed=1))
+    journal = run.Journal(os.path.join(run_dir, "journal.jsonl"), readonly=True)
+    state = model.state_dict()
+    state.pop("_meta")
+    told = {"outcome": result.outcome, "lost": result.lost, "calls": result.calls}
+    print(json.dumps({"state": state, "digest": journal.digest(), **told}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    role, *rest = sys.argv[1:]
+    if role == "serve":
+        serve(float(rest[0]), int(rest[1]))
+    else:
+        train(rest[0], rest[1], rest[2], int(rest[3]))
