@@ -38,13 +38,13 @@ def options(description: str, blocks: int) -> argparse.Namespace:
     """Read the command line that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--blocks", type=int, default=blocks, help="blocks for each contestant")
-    parser.add_argument("--quick", action="store_true", help="two tiny blocks, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="one tiny block of our own rows, to see that it runs")
     parser.add_argument("--only", default="", help="contestants whose name contains this")
     parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--params", default="{}", help=argparse.SUPPRESS)
     found = parser.parse_args()
     if found.quick:
-        found.blocks = 2
+        found.blocks = 1
     return found
 
 
@@ -65,7 +65,7 @@ def serve_blocks(contestants: Mapping[str, Prepare], name: str, params: dict[str
     except ImportError as error:
         reply(skipped=f"not installed: {error}")
         return
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a peer that fails is a row that says so
         traceback.print_exc()
         reply(skipped=f"failed: {type(error).__name__}: {error}")
         return
@@ -88,7 +88,7 @@ class Child:
         self.name = name
         self.blocks: list[dict[str, float]] = []
         self.skipped = ""
-        self.errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads would fill
         command = [sys.executable, script, "--child", name, "--params", json.dumps(params)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
@@ -135,9 +135,7 @@ class Child:
         return [block[what] / block["n"] for block in self.blocks]
 
 
-def contest(
-    script: str, names: list[str], params: dict[str, Any], blocks: int, only: str = ""
-) -> dict[str, Child]:
+def contest(script: str, names: list[str], params: dict[str, Any], blocks: int, only: str = "") -> dict[str, Child]:
     """Run the named contestants block by block in turn; return them with what they measured."""
     children: dict[str, Child] = {}
     try:
@@ -167,7 +165,9 @@ def calibration() -> float:
 
 def commit() -> str:
     """The commit that is measured."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip()
 
 

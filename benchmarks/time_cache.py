@@ -1,7 +1,7 @@
 """What a cache hit costs, from memory and from disk, and how much room an entry takes.
 
-The exchange is about 0.3 kB, as a short question and answer are. The row with 8 demos has some 1.5 kB in front of it, compiled
-once. Misses are answered in place, so that a put is measured without a network.
+The exchange is about 0.3 kB, as a short question and answer are. The row with 8 demos has some 3 kB in front of it,
+compiled once. Misses are answered in place, so that a put is measured without a network.
 """
 
 from __future__ import annotations

@@ -66,13 +66,11 @@ def main() -> None:
 
     chosen = options(__doc__ or "", blocks=7)
     header("import")
-    programs = {
-        name: code
-        for name, code in PROGRAMS.items()
-        if chosen.only in name or name == "python"
-    }
+    programs = {name: code for name, code in PROGRAMS.items() if chosen.only in name or name == "python"}
     if chosen.quick:
-        programs = {name: code for name, code in programs.items() if name not in ("dspy", "litellm")}
+        programs = {
+            name: code for name, code in programs.items() if name in ("python", "promptgrad", "promptgrad first call")
+        }
     times: dict[str, list[float]] = {name: [] for name in programs}
     with LoopbackProcess(REPLY) as server:
         for name in [name for name, code in programs.items() if cpu_of(code, server.url) is None]:  # warms the disk
