@@ -113,9 +113,9 @@ def _state_of(obj: Any) -> Mapping[str, Any]:
 
 
 def _encode(state: Mapping[str, Any], weights: Sequence[Mapping[str, Any]] = ()) -> str:
-    import promptgrad
+    from promptgrad import __version__
 
-    whole = {"format": FORMAT, "version": VERSION, "promptgrad": promptgrad.__version__, "state": state}
+    whole = {"format": FORMAT, "version": VERSION, "promptgrad": __version__, "state": state}
     if weights:
         whole["weights"] = list(weights)
     try:
