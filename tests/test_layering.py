@@ -90,8 +90,19 @@ def test_imports_point_one_way(name):
     assert [found for found in problems if found] == []
 
 
+def without_type_checking(source):
+    """The source less what only a type checker reads: two types may name each other, two modules may not run in a ring."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    return ast.unparse(tree)
+
+
 def test_no_ring_of_modules():
-    graph = {name: set(imports(path.read_text(), MODULES)) - {name} for name, path in MODULES.items()}
+    graph = {
+        name: set(imports(without_type_checking(path.read_text()), MODULES)) - {name} for name, path in MODULES.items()
+    }
     del graph["promptgrad"]
     try:
         TopologicalSorter(graph).prepare()
