@@ -16,23 +16,26 @@ class Call:
     Attributes:
         module: Path of the module in its program.
         lm: Name of the language model.
-        exchanges: Request and completion of each attempt; the completion is None where the LM failed.
+        request: The first request.
+        completion: What came back to it; None where the LM failed.
+        reasked: Request and completion of each further try.
         error: Why the call failed, in words; empty if it did not.
     """
 
-    __slots__ = ("error", "exchanges", "lm", "module")
+    __slots__ = ("completion", "error", "lm", "module", "reasked", "request")
 
-    def __init__(
-        self,
-        module: str,
-        lm: str,
-        exchanges: Sequence[tuple[Request, Completion | None]],
-        error: BaseException | None = None,
-    ) -> None:
-        self.module = module
-        self.lm = lm
-        self.exchanges = exchanges
-        self.error = "" if error is None else f"{type(error).__name__}: {error}"  # an exception would keep its frames
+    def __init__(self, request: Request | None = None) -> None:
+        self.module = ""
+        self.lm = ""
+        self.request = request
+        self.completion: Completion | None = None
+        self.reasked: tuple[tuple[Request, Completion | None], ...] = ()
+        self.error = ""
+
+    @property
+    def exchanges(self) -> tuple[tuple[Request, Completion | None], ...]:
+        """Request and completion of each try; the completion is None where the LM failed."""
+        return () if self.request is None else ((self.request, self.completion), *self.reasked)
 
     @property
     def usage(self) -> Usage:
@@ -42,20 +45,20 @@ class Call:
     @property
     def messages(self) -> list[dict[str, str]]:
         """The messages of the last request."""
-        if not self.exchanges:
-            return []
-        return [{"role": m.role, "content": m.content} for m in self.exchanges[-1][0].messages]
+        exchanges = self.exchanges
+        return [{"role": m.role, "content": m.content} for m in exchanges[-1][0].messages] if exchanges else []
 
     @property
     def reply(self) -> str:
         """The last reply; empty where the LM failed."""
-        completion = self.exchanges[-1][1] if self.exchanges else None
+        exchanges = self.exchanges
+        completion = exchanges[-1][1] if exchanges else None
         return "" if completion is None else completion.text
 
     @property
     def reasks(self) -> int:
         """How often the model was asked again because its reply did not parse."""
-        return max(0, len(self.exchanges) - 1)
+        return len(self.reasked)
 
     def __repr__(self) -> str:
         again = f", asked {self.reasks + 1} times" if self.reasks else ""

@@ -617,13 +617,18 @@ class Module:
 
         An `async def forward` runs on the loop of the caller, a plain one in a thread.
         """
-        if current_tape() is None:
-            tape = self._open_tape(args, kwargs)
-            if tape is not None:
-                output = await self._arun_on(tape, args, kwargs)
-                remember_output(output, tape)
-                return output
-        return await self._arun_forward(args, kwargs)
+        tape = self._open_tape(args, kwargs) if current_tape() is None else None
+        if self._in_place and self._hooks is None:
+            running = self.forward(*args, **kwargs)
+        else:
+            running = self._arun_forward(args, kwargs)
+        if tape is None:
+            return await running
+        with tape.active():
+            output = await running
+            tape.finish(output)
+        remember_output(output, tape)
+        return output
 
     async def _arun_on(self, tape: Tape | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if tape is None:

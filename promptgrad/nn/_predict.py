@@ -139,65 +139,70 @@ class Predict(Module, in_place=True):
         compiled = adapter.compile(self._signature, instruction, demos)
         if compiled.response_format is not None and "response_format" not in options:
             options = {**options, "response_format": compiled.response_format}
-        request = Request(compiled.prefix, compiled.request_tail(values), **options)
-        exchanges: list[tuple[Request, Completion | None]] = []
+        tail = compiled.request_tail(values)
+        request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
+        call = Call(request)
         try:
-            outputs = await self._ask(lm, adapter, compiled, request, exchanges)
+            completion = call.completion = await lm.complete(request)
+            try:
+                outputs = compiled.parse(completion.text)
+            except ParseError as error:
+                outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
         except Exception as error:
-            self._note(node, lm, exchanges, None, error)
+            self._note(node, lm, call, None, error)
             raise
         outputs = attach(outputs, node)
-        return make_prediction(outputs, node, self._note(node, lm, exchanges, outputs, None))
+        self._note(node, lm, call, outputs, None)
+        return make_prediction(outputs, node, call)
 
-    async def _ask(
-        self,
-        lm: LM,
-        adapter: Adapter,
-        compiled: Compiled,
-        request: Request,
-        exchanges: list[tuple[Request, Completion | None]],
+    async def _ask_again(
+        self, lm: LM, adapter: Adapter, compiled: Compiled, call: Call, completion: Completion, error: ParseError
     ) -> dict[str, Any]:
-        asked = request
+        """Ask with the reason why the last reply does not parse, until one does or the tries are used up."""
         while True:
-            exchanges.append((asked, None))
-            completion = await lm.complete(asked)
-            exchanges[-1] = (asked, completion)
+            reason = error.reason
+            if completion.finish_reason == "length":
+                reason += " (the reply was cut off: raise max_tokens)"
+            again = adapter.repair_messages(completion.text, error) if call.reasks < self.retries else ()
+            if not again or call.request is None:
+                raise self._unparsable(lm, completion, reason, call.reasks + 1) from error
+            request = call.request.replace(tail=call.request.tail + again)
+            earlier = call.reasked
+            call.reasked = (*earlier, (request, None))
+            completion = await lm.complete(request)
+            call.reasked = (*earlier, (request, completion))
             try:
                 return compiled.parse(completion.text)
-            except ParseError as error:
-                reason = error.reason
-                if completion.finish_reason == "length":
-                    reason += " (the reply was cut off: raise max_tokens)"
-                again = adapter.repair_messages(completion.text, error) if len(exchanges) <= self.retries else ()
-                if not again:
-                    raise self._unparsable(lm, completion, reason, len(exchanges)) from error
-                asked = request.replace(tail=request.tail + again)
+            except ParseError as next_error:
+                error = next_error
 
     def _note(
         self,
         node: Node | None,
         lm: LM,
-        exchanges: list[tuple[Request, Completion | None]],
+        call: Call,
         outputs: dict[str, Any] | None,
         error: BaseException | None,
-    ) -> Call:
-        path = self.instruction.name.rpartition(".")[0] if node is None else node.path
-        call = Call(path, lm.name, exchanges, error)
+    ) -> None:
+        """Put the call into the history and, where one is kept, on the graph."""
+        call.lm = lm.name
+        if error is not None:
+            call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames
         remember(call)
-        if node is not None:
-            completions = [completion for _, completion in exchanges if completion is not None]
-            node.finish(
-                outputs,
-                error=error,
-                lm=lm,
-                messages=exchanges[0][0].messages,
-                reply=completions[-1].text if completions else None,
-                usage=completions[0].usage if len(completions) == 1 else call.usage,
-            )
-            for completion in completions:
+        if node is None:
+            call.module = self.instruction.name.rpartition(".")[0]
+            return
+        call.module = node.path
+        node.lm = lm
+        for request, completion in ((call.request, call.completion), *call.reasked):
+            if request is not None and request is call.request:
+                node.messages = request.messages
+            if completion is not None:
+                node.reply = completion.text
+                node.usage = completion.usage if node.usage is None else node.usage + completion.usage
                 if completion.trace is not None:
                     node.weight_traces.append(completion.trace)
-        return call
+        node.finish(outputs, error=error)
 
     def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The inputs as their types want them. What the graph keeps is what was passed."""

@@ -8,7 +8,7 @@ from promptgrad.autograd import Node
 from promptgrad.lm import Usage
 from promptgrad.nn._history import Call
 
-_NO_CALL = Call("", "", ())
+_NO_CALL = Call()
 
 
 class Prediction:
