@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -153,26 +154,10 @@ class HTTP(Transport):
     def _pool(self) -> Sessions:
         from promptgrad.lm._sessions import Sessions
 
-        return Sessions(self._open)
-
-    def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        from promptgrad import __version__
-
-        fixed = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"promptgrad/{__version__}",
-        }
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=self.timeout),
-            headers={**fixed, **{name: secret.reveal() for name, secret in self._headers.items()}},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=self._endpoint.proxy(),
-        )
+        headers = {name: secret.reveal() for name, secret in self._headers.items()}
+        sessions = Sessions(partial(_open_session, self._endpoint, self.timeout, headers))
+        weakref.finalize(self, sessions.close).atexit = False  # at exit the loops close them
+        return sessions
 
     def _authorization(self) -> str:
         if self._api_key is not None:
@@ -255,6 +240,26 @@ class HTTP(Transport):
 
     def __repr__(self) -> str:
         return f"HTTP({self.model!r}, base_url={self.base_url!r})"
+
+
+def _open_session(endpoint: Endpoint, timeout: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    import aiohttp
+
+    from promptgrad import __version__
+
+    fixed = {
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": f"promptgrad/{__version__}",
+    }
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=timeout),
+        headers={**fixed, **headers},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=endpoint.proxy(),
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -173,16 +173,14 @@ def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: An option is out of its range, or is a secret (which would end up in keys and journals).
     """
     known: dict[str, Any] = {}
-    extra: dict[str, str] = {}
+    extra: dict[str, str] = dict(options.get("extra", ()))
     for name, value in options.items():
         if name.lower() in _SECRETS:
             raise ValueError(
                 f"{name!r} is not an option of a request, because requests are digested and journalled; "
                 f"give it to the LM instead, for example promptgrad.lm.HTTP(..., api_key=...)"
             )
-        if name == "extra":
-            extra.update((key, text) for key, text in value)
-        elif name in _OPTIONS:
+        if name in _OPTIONS:
             known[name] = value
         else:
             extra[name] = canonical_json(value)
@@ -199,6 +197,9 @@ def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
         known["response_format"] = canonical_json(form)
     _number("temperature", known.get("temperature"), 0)
     _number("top_p", known.get("top_p"), 0, 1)
+    for name in ("temperature", "top_p"):
+        if known.get(name) is not None:
+            known[name] = float(known[name])
     for name, low in (("max_tokens", 1), ("replicate", 0), ("seed", -(2**63))):
         value = known.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):

@@ -60,7 +60,7 @@ def choose(
 
 def _truncate(mass: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
     """Set to zero what is outside of top_k and top_p; what remains need not sum to one."""
-    ordered, order = mass.sort(-1, descending=True, stable=True)
+    ordered, order = mass.sort(dim=-1, descending=True, stable=True)
     size = mass.shape[-1]
     kept = torch.tensor([row.top_k or size for row in rows], device=mass.device)[:, None]
     share = torch.tensor([1.0 if row.top_p is None else row.top_p for row in rows], device=mass.device)[:, None]

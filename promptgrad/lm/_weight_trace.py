@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from promptgrad.errors import GraphError
 
 if TYPE_CHECKING:
     import torch
 
-    from promptgrad.lm._local import Local
+
+class Trainable(Protocol):
+    """What a trace needs of the LM that sampled it."""
+
+    name: str
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        ...
+
+    def weights(self) -> list[torch.nn.Parameter]:
+        """The weights that want gradients."""
+        ...
+
+    def version(self) -> int:
+        """A number that changes with the weights."""
+        ...
 
 
 class WeightTrace:
@@ -30,7 +47,7 @@ class WeightTrace:
 
     def __init__(
         self,
-        lm: Local,
+        lm: Trainable,
         prompt_ids: Sequence[int],
         ids: Sequence[int],
         logprobs: Sequence[float],
@@ -88,7 +105,7 @@ class WeightTrace:
         }
 
     @classmethod
-    def from_dict(cls, lm: Local, data: Mapping[str, Any]) -> WeightTrace:
+    def from_dict(cls, lm: Trainable, data: Mapping[str, Any]) -> WeightTrace:
         """Make a trace of what `to_dict` returned; the LM's weights must be those it was sampled with."""
         return cls(lm, data["prompt_ids"], data["ids"], data["logprobs"], data["temperature"], lm.version())
 

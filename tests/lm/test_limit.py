@@ -1,0 +1,63 @@
+import asyncio
+import threading
+
+import pytest
+
+from promptgrad import aio
+from promptgrad.lm import Function, Limit
+
+
+def test_it_holds_over_loops_and_threads():
+    running, most, lock = 0, 0, threading.Lock()
+
+    async def busy(messages):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        await asyncio.sleep(0.002)
+        with lock:
+            running -= 1
+        return "x"
+
+    lm = Limit(Function(busy), 3)
+
+    async def many():
+        return await asyncio.gather(*[lm.acall("q") for _ in range(8)])
+
+    threads = [threading.Thread(target=lm, args=("q",)) for _ in range(8)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(many())))
+    threads.append(threading.Thread(target=lambda: aio.run(many())))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert most == 3
+    assert running == 0
+
+
+def test_a_failure_gives_the_place_back():
+    def broken(messages):
+        raise ZeroDivisionError
+
+    lm = Limit(Function(broken), 1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            lm("q")
+
+
+def test_at_least_one():
+    with pytest.raises(ValueError, match="at least 1"):
+        Limit(Function(str), 0)
+
+
+def test_a_layer_wraps_an_lm():
+    with pytest.raises(TypeError, match="wraps an LM"):
+        Limit("openai/gpt-4o-mini", 3)
+
+
+def test_a_layer_looks_like_what_it_wraps():
+    inner = Function(str, name="f", adapter="json", temperature=0)
+    lm = Limit(inner, 2)
+    assert (lm.name, lm.adapter, lm.identity(), lm.transport) == ("f", "json", inner.identity(), inner)
+    assert repr(lm) == "Limit(Function('f'), concurrency=2)"
