@@ -1,10 +1,12 @@
 """Text that remembers, parameters, the tape, and the backward pass."""
 
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
-from promptgrad.autograd._edges import Edge, Graph, Output, edges, graph
+from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._engine import BackwardReport, Skipped
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
-from promptgrad.autograd._loss import Loss, LossRow
+from promptgrad.autograd._graph import Graph, graph
+from promptgrad.autograd._loss import Loss
+from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import enable_grad, inference_mode, is_grad_enabled, no_grad
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Read
 from promptgrad.autograd._parameter import Parameter, candidate

@@ -13,7 +13,6 @@ from types import CodeType
 from typing import Any
 
 from promptgrad.autograd._content import Explained, Index, spans, words
-from promptgrad.autograd._loss import Loss
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._text import Text
@@ -53,14 +52,6 @@ class Edge:
         return f"<{self.kind} {self.source!r} -> {self.target!r}{field}{' (ambiguous)' if self.ambiguous else ''}>"
 
 
-@dataclass(frozen=True)
-class Graph:
-    """The vertices and edges of one or more forwards, for inspection."""
-
-    nodes: tuple[GradFn, ...]
-    edges: tuple[Edge, ...]
-
-
 def edges(tape: Tape) -> tuple[Edge, ...]:
     """The edges into the calls of a tape and into its output, in the order of their targets.
 
@@ -72,24 +63,6 @@ def edges(tape: Tape) -> tuple[Edge, ...]:
     if tape.finished:
         tape._edges = found
     return found
-
-
-def graph(of: Any) -> Graph:
-    """All vertices and edges from which a `Loss`, a finished `Tape`, an output or a `Text` can be reached.
-
-    What backward has freed has no edges any more.
-    """
-    from promptgrad.autograd._walk import Walk
-
-    walk = Walk()
-    if isinstance(of, Loss):
-        for row in of.rows:
-            walk.add_output(row.tape, row.output)
-    elif isinstance(of, Tape):
-        walk.add_output(of, of.output)
-    else:
-        walk.add_output(None, of)
-    return Graph(tuple(walk.vertices()), tuple(walk.edges()))
 
 
 def origin(value: Any) -> GradFn | None:

@@ -18,7 +18,7 @@ from promptgrad import aio
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
 from promptgrad.autograd._edges import Edge, exact_sources, joined_sources
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
-from promptgrad.autograd._loss import LossRow
+from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Node
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._tape import Tape

@@ -1,0 +1,34 @@
+"""`graph`: what can be reached from a loss, a tape or an output, to look at."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad.autograd._edges import Edge
+from promptgrad.autograd._loss import Loss
+from promptgrad.autograd._node import GradFn
+from promptgrad.autograd._tape import Tape
+from promptgrad.autograd._walk import Walk
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The vertices and edges of one or more forwards, for inspection."""
+
+    nodes: tuple[GradFn, ...]
+    edges: tuple[Edge, ...]
+
+
+def graph(of: Any) -> Graph:
+    """All vertices and edges from which a `Loss`, a finished `Tape`, an output or a `Text` can be reached.
+
+    What backward has freed has no edges any more.
+    """
+    walk = Walk()
+    if isinstance(of, Loss):
+        for row in of.rows:
+            walk.add_output(row.tape, row.output)
+    elif isinstance(of, Tape):
+        walk.add_output(of, of.output)
+    else:
+        walk.add_output(None, of)
+    return Graph(tuple(walk.vertices()), tuple(walk.edges()))

@@ -1,0 +1,45 @@
+"""`LossRow`: one sample of a batch, as the criterion judged it."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptgrad.autograd._tape import Tape
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """One sample of a batch, as the criterion judged it.
+
+    Attributes:
+        example: The example.
+        output: What the forward returned.
+        score: The metric's score, in [0, best]; of no meaning in an error row.
+        best: The best score that there is.
+        feedback: What the metric says is wrong; may be empty.
+        tape: The record of the forward; None when it was not recorded.
+        error: Why the forward or the metric failed; None when it did not.
+        replicate: Which rollout of the example it is.
+    """
+
+    example: Any
+    output: Any
+    score: float
+    best: float = 1.0
+    feedback: str = ""
+    tape: "Tape | None" = None
+    error: BaseException | None = None
+    replicate: int = 0
+
+    @property
+    def loss(self) -> float:
+        """`best - score`; nan in an error row."""
+        return math.nan if self.error is not None else self.best - self.score
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is anything to improve: an error, or less than the best score."""
+        return self.error is not None or self.score < self.best - _TOLERANCE
