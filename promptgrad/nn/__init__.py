@@ -1,5 +1,8 @@
 """Modules: what programs of language-model calls are made of, and what judges them."""
 
+from typing import TYPE_CHECKING
+
+from promptgrad.autograd import Parameter
 from promptgrad.nn._batch import Batch, ErrorRow, Row
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
@@ -25,6 +28,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "Parameter",
     "ParameterList",
     "Predict",
     "Prediction",
@@ -33,3 +37,29 @@ __all__ = [
     "Sequential",
     "inspect_history",
 ]
+
+# What a user of PyTorch or DSPy may type out of habit, and what to write here.
+_ELSEWHERE = {
+    "BCELoss": "nn.MetricLoss(metric)",
+    "CrossEntropyLoss": "nn.MetricLoss(metric)",
+    "DataParallel": "model.map(batch), which runs a batch concurrently",
+    "InputField": "promptgrad.Input",
+    "Linear": "nn.Predict('question -> answer')",
+    "MSELoss": "nn.MetricLoss(metric)",
+    "OutputField": "promptgrad.Output",
+    "Signature": "promptgrad.Signature",
+    "TextLoss": "nn.JudgeLoss(rubric)",
+    "functional": "promptgrad.metrics",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        from difflib import get_close_matches
+
+        message = f"module 'promptgrad.nn' has no attribute {name!r}"
+        if name in _ELSEWHERE:
+            message += f": write {_ELSEWHERE[name]}"
+        elif not name.startswith("_") and (near := get_close_matches(name, __all__, 1, 0.7)):
+            message += f": did you mean nn.{near[0]}?"
+        raise AttributeError(message)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import count
 from types import CoroutineType, FunctionType, MethodType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from promptgrad import aio
 from promptgrad.aio._signal import state
@@ -25,6 +25,27 @@ M = TypeVar("M", bound="Module")
 _CO_COROUTINE = 0x80
 _CO_VARKEYWORDS = 0x08
 _DEVICES = frozenset({"cpu", "cuda", "mps", "xpu", "meta"})
+
+# What a user of PyTorch or DSPy may type out of habit, and what to write here.
+_ELSEWHERE = {
+    "batch": "module.map(batch)",
+    "cpu": "module.to(lm): the device of a program is its language model",
+    "cuda": "module.to(lm): the device of a program is its language model",
+    "deepcopy": "copy.deepcopy(module)",
+    "demos": "the Predict inside, such as module.solve.demos, or module.named_parameters()",
+    "dump_state": "module.state_dict()",
+    "get_lm": "module.lm",
+    "load": "module.load_state_dict(promptgrad.load(path))",
+    "load_state": "module.load_state_dict(state)",
+    "named_predictors": "[(name, m) for name, m in module.named_modules() if isinstance(m, nn.Predict)]",
+    "named_sub_modules": "module.named_modules()",
+    "predictors": "[m for m in module.modules() if isinstance(m, nn.Predict)]",
+    "render": "the Predict inside, such as module.solve.render(...), or module.export()",
+    "save": "promptgrad.save(module.state_dict(), path)",
+    "set_lm": "module.to(lm)",
+    "signature": "the Predict inside, such as module.solve.signature",
+    "update_config": "nn.Predict(..., temperature=...), or config={...} in a call",
+}
 
 _changes = count(1)
 
@@ -173,6 +194,17 @@ class Module:
                 stacklevel=2,
             )
         object.__setattr__(self, name, value)
+
+    if not TYPE_CHECKING:  # or a checker would take any misspelt attribute for Any
+
+        def __getattr__(self, name):
+            message = f"{type(self).__name__} has no attribute {name!r}"
+            if name.startswith("_"):
+                raise AttributeError(message)
+            if name in _ELSEWHERE:
+                raise AttributeError(f"{message}: write {_ELSEWHERE[name]}")
+            near = difflib.get_close_matches(name, [*self.__dict__, *dir(type(self))], 1)
+            raise AttributeError(f"{message}: did you mean {near[0]!r}?" if near else message)
 
     def __delattr__(self, name: str) -> None:
         self._forget(name)

@@ -346,3 +346,35 @@ def test_what_has_no_json_form_is_named():
     model.register_buffer("thing", object())
     with pytest.raises(StateDictError, match="thing holds a object"):
         model.state_dict()
+
+
+# --------------------------------------------------------------------- slips
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        ("set_lm", r"write module\.to\(lm\)"),
+        ("batch", r"write module\.map\(batch\)"),
+        ("save", r"promptgrad\.save\(module\.state_dict\(\), path\)"),
+        ("cuda", "the device of a program is its language model"),
+        ("firts", "did you mean 'first'"),
+        ("named_paramters", "did you mean 'named_parameters'"),
+    ],
+)
+def test_a_slip_on_a_module_is_pointed_to_the_right_name(slip, said):
+    with pytest.raises(AttributeError, match=f"Pair has no attribute '{slip}': .*{said}"):
+        getattr(Pair(), slip)
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [("Linear", "nn.Predict"), ("CrossEntropyLoss", "nn.MetricLoss"), ("Modul", "did you mean nn.Module")],
+)
+def test_a_slip_on_nn_is_pointed_to_the_right_name(slip, said):
+    with pytest.raises(AttributeError, match=f"has no attribute '{slip}': .*{said}"):
+        getattr(nn, slip)
+
+
+def test_a_parameter_is_found_where_torch_has_it():
+    assert nn.Parameter is Parameter
