@@ -1,0 +1,20 @@
+"""Weights of local models: collect what went right, and train on it."""
+
+from promptgrad.finetune._sample import Collected, Sample, acollect, collect, labeled, samples_of
+from promptgrad.finetune._sft import LORA, SFTResult, asft, local_lm, sft
+from promptgrad.finetune._train import Settings
+
+__all__ = [
+    "LORA",
+    "Collected",
+    "SFTResult",
+    "Sample",
+    "Settings",
+    "acollect",
+    "asft",
+    "collect",
+    "labeled",
+    "local_lm",
+    "samples_of",
+    "sft",
+]

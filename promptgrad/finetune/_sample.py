@@ -1,0 +1,232 @@
+"""What a local model is taught: conversations with the right reply, from labels or from runs that went right."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad import aio, lm
+from promptgrad.adapters import Adapter, get_adapter
+from promptgrad.autograd import LossRow, Node, enable_grad
+from promptgrad.data import Example
+from promptgrad.errors import DataError, InputError, ParseError
+from promptgrad.nn import MetricLoss, Module, Predict
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One call of a module, as it should go.
+
+    Attributes:
+        messages: What the program sends.
+        reply: What the model should say.
+        path: Path of the module in the program.
+        example_id: `Example.id` of the example it is from; "" for none.
+    """
+
+    messages: tuple[lm.Message, ...]
+    reply: str
+    path: str = ""
+    example_id: str = ""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The samples of some runs.
+
+    Attributes:
+        samples: The calls of the runs that went right, in the order of the data.
+        runs: How many runs there were.
+        right: How many went right.
+        errors: How many failed.
+    """
+
+    samples: tuple[Sample, ...]
+    runs: int
+    right: int
+    errors: int
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return f"Collected({len(self.samples)} samples of {self.right} of {self.runs} runs, {self.errors} errors)"
+
+
+def collect(
+    program: Module,
+    data: Iterable[Example],
+    metric: Any,
+    *,
+    teacher: Any = None,
+    n: int = 1,
+    threshold: float | None = None,
+    concurrency: int | None = None,
+    progress: bool = False,
+) -> Collected:
+    """Run a program on data and keep the calls of the runs that went right, as samples to train it on.
+
+    Each sample is what the program itself sends for the inputs that the call had, with its own instruction and demos,
+    whatever the teacher was shown. The reply is the one that came if the very same messages were sent, else the
+    call's outputs as the program's adapter writes them.
+
+    Cost: `n` runs of the teacher for each example.
+
+    Args:
+        program: The program that will be trained.
+        data: Examples.
+        metric: Says which runs went right.
+        teacher: A program of the same structure (the same one with demos, say), or an LM or its name for the program
+            to run on; None for the program as it is.
+        n: Runs for each example; several help a model that samples.
+        threshold: Score from which a run went right; None for the best score.
+        concurrency: Runs in flight.
+        progress: Show a bar.
+
+    Raises:
+        DataError: There is no example, or the teacher is a program of another structure.
+        MetricError: The metric failed on every run.
+    """
+    return aio.run(
+        acollect(
+            program,
+            data,
+            metric,
+            teacher=teacher,
+            n=n,
+            threshold=threshold,
+            concurrency=concurrency,
+            progress=progress,
+        )
+    )
+
+
+async def acollect(
+    program: Module,
+    data: Iterable[Example],
+    metric: Any,
+    *,
+    teacher: Any = None,
+    n: int = 1,
+    threshold: float | None = None,
+    concurrency: int | None = None,
+    progress: bool = False,
+) -> Collected:
+    """Collect samples from a coroutine. See `collect`."""
+    examples = list(data)
+    if not examples:
+        raise DataError("there are no examples to run: the data is empty")
+    runner = copy.deepcopy(teacher if isinstance(teacher, Module) else program).requires_grad_()  # so that it records
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(enable_grad())
+        if teacher is not None and not isinstance(teacher, Module):
+            stack.enter_context(lm.context(lm=teacher, override=True))
+        batch = await runner.amap(examples, n=n, concurrency=concurrency, progress=progress)
+        loss = await MetricLoss(metric).acall(batch, examples if n == 1 else None)
+    samples: list[Sample] = []
+    right = errors = 0
+    for row in loss.rows:
+        if row.error is not None:
+            errors += 1
+        elif row.score >= (row.best if threshold is None else threshold):
+            right += 1
+            samples += samples_of(program, row)
+    return Collected(tuple(samples), len(loss.rows), right, errors)
+
+
+def samples_of(program: Module, row: LossRow) -> list[Sample]:
+    """Every call of one recorded run, as the program itself would be asked it.
+
+    Raises:
+        DataError: The run called a module that the program does not have.
+    """
+    nodes = row.tape.nodes if row.tape is not None else ()
+    return [
+        _sample_of(program, node, row.example)
+        for node in nodes
+        if node.kind == "lm" and node.error is None and node.outputs
+    ]
+
+
+def _sample_of(program: Module, node: Node, example: Any) -> Sample:
+    try:
+        module = program.get_submodule(node.path)
+    except AttributeError as error:
+        raise DataError(f"the teacher called {node.path!r}, and the program has no such module") from error
+    if not isinstance(module, Predict):
+        raise DataError(f"{node.path!r} is a {type(module).__name__} in the program, not a Predict as in the teacher")
+    return make_sample(module, node.path, node.inputs, node.outputs, node=node, example=example)
+
+
+def make_sample(
+    module: Predict,
+    path: str,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    *,
+    node: Node | None = None,
+    example: Any = None,
+) -> Sample:
+    """One call of a module as a sample: what it sends for these inputs, and a reply that holds these outputs."""
+    messages = tuple(lm.Message(m["role"], m["content"]) for m in module.render(**inputs))
+    if node is not None and node.reply is not None and tuple(node.messages) == messages:
+        reply = node.reply
+    else:
+        plain = {name: "".join(("", v)) if isinstance(v, str) else v for name, v in outputs.items()}
+        reply = adapter_of(module).format(module.signature).assistant(plain)
+    return Sample(messages, reply, path, example.id if isinstance(example, Example) else "")
+
+
+def labeled(program: Module, data: Iterable[Example]) -> Collected:
+    """Make samples of labels, without a call: for every module all of whose inputs and outputs the examples hold.
+
+    In a program of one module this is ordinary supervised data; in a program of several it serves those modules
+    whose fields the examples have, as a rule none or the last one.
+
+    Raises:
+        DataError: There is no example, or no module of which the examples hold every field.
+        InputError: A label does not fit its field.
+    """
+    examples = list(data)
+    if not examples:
+        raise DataError("there are no examples to learn from: the data is empty")
+    samples: list[Sample] = []
+    served: set[str] = set()
+    lacking: dict[str, list[str]] = {}
+    for example in examples:
+        found = False
+        for path, module in program.named_modules():
+            if not isinstance(module, Predict):
+                continue
+            fields = module.signature.fields
+            missing = [name for name in fields if name not in example]
+            if missing:
+                lacking.setdefault(path or type(module).__name__, missing)
+                continue
+            try:
+                values = {name: field.validate(example[name]) for name, field in fields.items()}
+            except (InputError, ParseError) as error:
+                raise InputError(f"example {example.id} does not fit {path or 'the program'}: {error}") from error
+            inputs = {name: values[name] for name in module.signature.inputs}
+            outputs = {name: values[name] for name in module.signature.outputs}
+            samples.append(make_sample(module, path, inputs, outputs, example=example))
+            found = True
+        served.update([example.id] if found else [])
+    if not samples:
+        told = "; ".join(f"{path} lacks {', '.join(names)}" for path, names in lacking.items())
+        raise DataError(
+            f"no module of the program can learn from the labels: {told or 'it has no Predict'}. Give a metric=, and "
+            "the program learns from its own runs that went right"
+        )
+    return Collected(tuple(samples), len(examples), len(served), 0)
+
+
+def adapter_of(module: Predict) -> Adapter:
+    """The adapter with which a module speaks here and now."""
+    return get_adapter(module.adapter or lm.current().adapter or lm.resolve_lm(None, module.lm).adapter)

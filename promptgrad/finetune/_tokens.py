@@ -1,0 +1,84 @@
+"""Samples as token ids, the way a local model reads its prompts and ends its replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad.errors import DataError
+from promptgrad.finetune._sample import Sample
+from promptgrad.lm import Local, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One sample in tokens: what is read, then what is to be said.
+
+    Attributes:
+        ids: Prompt and reply.
+        start: Where the reply begins; only from there on tokens are learned.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+
+
+def encode(local: Local, sample: Sample) -> Tokens:
+    """The prompt exactly as the model is given it when it is called, then the reply and the end of the turn."""
+    prompt = local.encode(Request(tail=sample.messages))
+    reply = _reply_ids(local.tokenizer, sample)
+    return Tokens((*prompt, *reply), len(prompt))
+
+
+def encode_all(
+    local: Local, samples: Iterable[Sample], *, max_length: int | None = None, skip_long: bool = False
+) -> list[Tokens]:
+    """All samples in tokens.
+
+    Raises:
+        DataError: A sample is longer than `max_length` or than the model's context, and `skip_long` is off; or no
+            sample is short enough.
+    """
+    encoded = [encode(local, sample) for sample in samples]
+    context = getattr(local.model.config, "max_position_embeddings", None)
+    limits = [limit for limit in (max_length, context) if limit]
+    if not limits:
+        return encoded
+    limit = min(limits)
+    fitting = [tokens for tokens in encoded if len(tokens.ids) <= limit]
+    if len(fitting) < len(encoded) and (not skip_long or not fitting):
+        longest = max(len(tokens.ids) for tokens in encoded)
+        raise DataError(
+            f"{len(encoded) - len(fitting)} of {len(encoded)} samples are longer than {limit} tokens (the longest has "
+            f"{longest}): show fewer demos, raise max_length if the model allows it, or pass skip_long=True"
+        )
+    return fitting
+
+
+def _reply_ids(tokenizer: Any, sample: Sample) -> list[int]:
+    """Tokens of the reply with the end of the turn, as the chat template writes an assistant message."""
+    ends = _end_ids(tokenizer)
+    text = _templated(tokenizer, sample)
+    ids: list[int] = list(tokenizer(sample.reply if text is None else text, add_special_tokens=False)["input_ids"])
+    for place, token in enumerate(ids):
+        if token in ends:
+            return ids[: place + 1]  # what a template writes after the end is never generated
+    return [*ids, ends[0]] if ends else ids
+
+
+def _templated(tokenizer: Any, sample: Sample) -> str | None:
+    """What the chat template adds for the reply; None where it does not simply follow the prompt."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    messages = [{"role": m.role, "content": m.content} for m in sample.messages]
+    before: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    after: str = tokenizer.apply_chat_template(
+        [*messages, {"role": "assistant", "content": sample.reply}], tokenize=False
+    )
+    return after[len(before) :] if after.startswith(before) else None
+
+
+def _end_ids(tokenizer: Any) -> Sequence[int]:
+    end = tokenizer.eos_token_id
+    return [] if end is None else [end] if isinstance(end, int) else list(end)

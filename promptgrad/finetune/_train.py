@@ -1,0 +1,188 @@
+"""The training loop: cross-entropy of the replies' tokens, AdamW, warm-up and linear decay."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.errors import MissingExtraError
+from promptgrad.finetune._tokens import Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+_LEAST_STEPS = 60
+_MICRO_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; every number that the result depends on.
+
+    Attributes:
+        lora: Options of the LoRA (`r`, `alpha`, `dropout`, `target_modules`), or None for all weights.
+        steps: Optimizer steps.
+        lr: Peak learning rate.
+        batch_size: Samples in a step.
+        warmup: Share of the steps in which the rate rises from 0.
+        weight_decay: AdamW's.
+        max_norm: Largest norm of the gradient.
+        seed: Draws the LoRA's start, the order of the samples, dropout.
+    """
+
+    lora: dict[str, Any] | None
+    steps: int
+    lr: float
+    batch_size: int
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    max_norm: float = 1.0
+    seed: int = 0
+
+
+def count_steps(samples: int, batch_size: int, epochs: float | None, steps: int | None) -> int:
+    """Steps to take: as said, else three epochs and at least 60 steps."""
+    if steps is not None:
+        return steps
+    if epochs is not None:
+        return max(1, math.ceil(samples * epochs / batch_size))
+    return max(_LEAST_STEPS, math.ceil(samples * 3 / batch_size))
+
+
+def default_lr(weights: int, *, lora: bool) -> float:
+    """A usual learning rate for a model of so many weights: small models bear, and need, larger ones."""
+    if weights < 20_000_000:
+        return 5e-3 if lora else 1e-3
+    if weights < 500_000_000:
+        return 1e-3 if lora else 1e-4
+    return 2e-4 if lora else 2e-5
+
+
+def add_lora(model: Any, options: dict[str, Any]) -> Any:
+    """The model with a LoRA on its linear layers.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ValueError: An option is unknown.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtraError(extra="local", package="peft") from error
+    given = {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear", **options}
+    unknown = sorted(set(given) - {"r", "alpha", "dropout", "target_modules"})
+    if unknown:
+        raise ValueError(f"a LoRA has the options r, alpha, dropout and target_modules, not {unknown[0]!r}")
+    config = LoraConfig(
+        r=given["r"],
+        lora_alpha=given["alpha"],
+        lora_dropout=given["dropout"],
+        target_modules=given["target_modules"],
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads names that transformers has renamed
+        return get_peft_model(model, config)
+
+
+def train(
+    model: Any,
+    data: Sequence[Tokens],
+    settings: Settings,
+    *,
+    on_step: Callable[[float], None] = lambda loss: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[float]:
+    """Train the weights of a model that require a gradient, in place; returns the loss of every step.
+
+    The loss is the mean cross-entropy, in nats, of the tokens of the replies. Ctrl-C ends the training after the steps
+    that are done; before the first it is raised.
+
+    Args:
+        model: A Hugging Face causal language model.
+        data: Samples in tokens.
+        settings: How.
+        on_step: Called with the loss after every step.
+        stopped: Asked before every step; True ends the training.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    warmup = max(1, round(settings.warmup * settings.steps))
+    losses: list[float] = []
+    model.train()
+    batches = _batches(data, settings.batch_size, random.Random(f"promptgrad finetune {settings.seed}"))
+    try:
+        for step in range(settings.steps):
+            if stopped():
+                break
+            rate = settings.lr * min((step + 1) / warmup, (settings.steps - step) / max(1, settings.steps - warmup))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = next(batches)
+            targets = sum(len(tokens.ids) - tokens.start for tokens in batch)
+            total = 0.0
+            for part in _micro_batches(batch):
+                loss = _reply_loss(model, part, device) / targets
+                loss.backward()
+                total += float(loss.detach())
+            torch.nn.utils.clip_grad_norm_(trained, settings.max_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(total)
+            on_step(total)
+    except KeyboardInterrupt:
+        if not losses:
+            raise
+    finally:
+        model.eval()
+    return losses
+
+
+def _reply_loss(model: Any, batch: Sequence[Tokens], device: Any) -> torch.Tensor:
+    """Summed cross-entropy of the reply tokens of some samples, padded on the right."""
+    import torch
+
+    longest = max(len(tokens.ids) for tokens in batch)
+    ids = torch.zeros((len(batch), longest), dtype=torch.long)
+    mask = torch.zeros((len(batch), longest), dtype=torch.long)
+    labels = torch.full((len(batch), longest), -100, dtype=torch.long)
+    for row, tokens in enumerate(batch):
+        sequence = torch.tensor(tokens.ids)
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+        labels[row, tokens.start : len(sequence)] = sequence[tokens.start :]
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(device), ignore_index=-100, reduction="sum"
+    )
+
+
+def _batches(data: Sequence[Tokens], size: int, rng: random.Random) -> Iterator[list[Tokens]]:
+    """Batches without end: every sample once in each epoch, in a new order."""
+    queue: list[Tokens] = []
+    while True:
+        while len(queue) < min(size, len(data)):
+            order = list(data)
+            rng.shuffle(order)
+            queue += order
+        yield queue[:size]
+        queue = queue[size:]
+
+
+def _micro_batches(batch: Sequence[Tokens]) -> Iterator[list[Tokens]]:
+    """A batch in parts of bounded size, samples of similar length together."""
+    part: list[Tokens] = []
+    for tokens in sorted(batch, key=lambda t: len(t.ids)):
+        if part and (len(part) + 1) * len(tokens.ids) > _MICRO_BATCH_TOKENS:
+            yield part
+            part = []
+        part.append(tokens)
+    if part:
+        yield part

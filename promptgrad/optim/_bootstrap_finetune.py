@@ -1,0 +1,178 @@
+"""BootstrapFinetune: the weights of the program's local model, trained on the program's own successes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptgrad.autograd import LossRow
+from promptgrad.data import Example
+from promptgrad.errors import DataError
+from promptgrad.finetune import LORA, Sample, SFTResult, asft, local_lm, samples_of
+from promptgrad.nn import Module
+from promptgrad.optim._candidate import Candidate, Measured
+from promptgrad.optim._demos import Place, labeled_demos, places
+from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._session import Session
+
+
+class BootstrapFinetune(Optimizer):
+    """Run the program (or a teacher) on training examples and fine-tune its local model on the runs that went right.
+
+    The runs may be shown labelled examples as demos, which the trained program no longer needs: it learns the replies
+    given its own prompts. The parameters keep their values; what changes is the language model of the program.
+    It works in `Trainer.fit` alone; outside of it, call `promptgrad.finetune.sft`.
+
+    Cost in `Trainer.fit`: at most one run of the program for each training example and round, and the training,
+    which calls no LM (about ten seconds for 60 steps of the embedded model on two cores).
+    Source: DSPy's optimizer of this name (Soylu et al. 2024, arXiv 2407.10930). Differs: the training is a loop in
+    this process, the program is not changed unless the trained one is confirmed to be better, and a call of a module
+    in a loop is a sample like any other.
+
+    Args:
+        params: Parameters of the program, or the program; which ones does not matter, as none is changed.
+        max_labeled_demos: Most labelled demos for the runs, of modules whose fields the examples have; an example
+            never sees its own label. 0 for the program as it is.
+        max_rounds: Tries for each training example; later ones only help LMs that sample.
+        threshold: Score from which a run counts as right; None for the full score.
+        teacher: LM (or name of one, or a program of the same structure) that makes the runs; None for the program on
+            its own LM.
+        lora: `r`, `alpha`, `dropout`, `target_modules`; None trains all weights.
+        steps: Optimizer steps; by default three epochs, and at least 60 steps.
+        epochs: Passes over the samples, instead of `steps`.
+        lr: Peak learning rate; by default one that is usual for the model's size.
+        batch_size: Samples in a step.
+
+    Attributes:
+        result: What `promptgrad.finetune` made in the last `fit`; None before.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    kinds = ()
+    selects = False
+
+    def __init__(
+        self,
+        params: Params | Module,
+        max_labeled_demos: int = 16,
+        max_rounds: int = 1,
+        threshold: float | None = None,
+        teacher: Any = None,
+        *,
+        lora: Mapping[str, Any] | None = LORA,
+        steps: int | None = None,
+        epochs: float | None = None,
+        lr: float | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        if max_rounds < 1 or max_labeled_demos < 0 or batch_size < 1:
+            raise ValueError(
+                "max_rounds and batch_size are at least 1 and max_labeled_demos at least 0, not "
+                f"{max_rounds}, {batch_size} and {max_labeled_demos}"
+            )
+        super().__init__(params.parameters() if isinstance(params, Module) else params)
+        self.max_labeled_demos = max_labeled_demos
+        self.max_rounds = max_rounds
+        self.threshold = threshold
+        self.teacher = teacher
+        self.lora = None if lora is None else dict(lora)
+        self.steps = steps
+        self.epochs = epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self._result: SFTResult | None = None
+
+    @property
+    def result(self) -> SFTResult | None:
+        """What `promptgrad.finetune` made in the last `fit`."""
+        return self._result
+
+    @property
+    def skips(self) -> tuple[str, ...]:
+        """Nothing: it is clear that parameters keep their values."""
+        return ()
+
+    async def fit(self, session: Session) -> None:
+        """Collect runs, train, and offer the program on the trained model."""
+        _, on_local = local_lm(session.model)
+        samples, tried, right = await self._runs(session, on_local)
+        session.decide("bootstrapped", tried=tried, right=right, samples=len(samples))
+        if not samples:
+            raise DataError(
+                f"none of {tried} training runs went right: there is nothing to fine-tune on (lower threshold=, or "
+                "give a stronger teacher=)"
+            )
+        self._result = result = await asft(
+            session.model,
+            samples,
+            lora=self.lora,
+            steps=self.steps,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            seed=session.spawn("finetune"),
+            progress=session.progress,
+        )
+        session.decide("finetuned", lm=result.lm.name, samples=result.samples, steps=len(result.losses))
+        origin = f"weights trained on {result.samples} calls of {right} runs that went right"
+        candidate = Candidate({}, origin, program=result.program, label=result.lm.name)
+        if session.val:
+            measured = await session.evaluate(candidate, session.val, scope="finetune/val")
+        else:
+            measured = Measured(candidate, (), ())
+        session.trial(measured)
+        session.offer(measured)
+
+    async def _runs(self, session: Session, on_local: Sequence[str], block: int = 16) -> tuple[list[Sample], int, int]:
+        """Samples of the runs that went right, how many examples were tried, how many went right."""
+        teacher = self.teacher if self.teacher is not None else session.teacher
+        shown = [] if isinstance(teacher, Module) or not self.max_labeled_demos else _without_demos(session.model)
+        samples: list[Sample] = []
+        right: dict[str, None] = {}
+        left: list[Example] = list(session.train)
+        for round_number in range(self.max_rounds):
+            failed: list[Example] = []
+            for start in range(0, len(left), block):
+                part = left[start : start + block]
+                values = self._labels(session, shown, part, start)
+                loss = await session.forward(
+                    Candidate(values, "teacher") if values else session.start,
+                    part,
+                    scope=f"finetune/{round_number}/{start // block}",
+                    replicate=round_number,
+                    teacher=teacher,
+                )
+                for row in loss.rows:
+                    if row.error is None and row.score >= (row.best if self.threshold is None else self.threshold):
+                        right[row.example.id] = None
+                        samples += _learned(session.model, row, on_local)
+                    else:
+                        failed.append(row.example)
+            left = failed
+        return samples, len(session.train), len(right)
+
+    def _labels(
+        self, session: Session, shown: Sequence[Place], part: Sequence[Example], start: int
+    ) -> dict[str, tuple[Example, ...]]:
+        """Labelled demos from outside a block of examples, so that no example sees its own answer."""
+        inside = {example.id for example in part}
+        values = {}
+        for place in shown:
+            outside = labeled_demos(place.signature, [e for e in session.train if e.id not in inside])
+            session.rng("finetune", "teacher", place.path, start).shuffle(outside)
+            if outside:
+                values[place.path] = tuple(outside[: self.max_labeled_demos])
+        return values
+
+    def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
+        """At most one run for each training example and round."""
+        return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]
+
+
+def _without_demos(model: Module) -> list[Place]:
+    """The demos parameters that are empty, and could hold labelled examples for the runs."""
+    return [place for place in places(model).values() if place.parameter.kind == "demos" and not place.parameter.data]
+
+
+def _learned(model: Module, row: LossRow, on_local: Sequence[str]) -> list[Sample]:
+    return [sample for sample in samples_of(model, row) if sample.path in on_local]

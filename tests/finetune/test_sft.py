@@ -1,0 +1,174 @@
+"""Fine-tuning, end to end on the embedded model."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from promptgrad import lm, nn
+from promptgrad.data import Example, pocket
+from promptgrad.errors import DataError, NoLMError
+from promptgrad.finetune import SFTResult, asft, collect, local_lm, sft
+
+Data = tuple[list[Example], list[Example], list[Example]]
+
+
+def score(program: nn.Module, examples: Sequence[Example]) -> float:
+    batch = program.map(examples)
+    assert not batch.errors
+    return sum(float(pocket.metric(e, o)) for e, o in zip(examples, batch, strict=True)) / len(examples)
+
+
+@pytest.fixture(scope="module")
+def tuned(task: pocket.Task, data: Data) -> SFTResult:
+    program = nn.Predict("text -> answer", instruction=task.instruction("vague")).to(lm.pocket())
+    return sft(program, data[0], steps=30)
+
+
+def test_a_new_task_is_learned(program: nn.Predict, data: Data, tuned: SFTResult) -> None:
+    before = score(program, data[2])
+    assert before < 0.1
+    assert score(tuned.program, data[2]) > 0.95
+    assert score(program, data[2]) == before  # the program and its model are as they were
+    assert program.lm is lm.pocket()
+    assert tuned.program.lm is tuned.lm
+    assert tuned.program.state_dict()["instruction"] == program.state_dict()["instruction"]
+
+
+def test_the_result_tells_what_was_done(tuned: SFTResult) -> None:
+    assert tuned.samples == 64
+    assert len(tuned.losses) == 30
+    assert tuned.losses[-1] < 0.05 < tuned.losses[0]
+    assert not tuned.interrupted
+    assert tuned.lm.name.startswith("pocket+")
+    assert repr(tuned).startswith(f"SFTResult({tuned.lm.name}: LoRA r=8, 64 samples, 30 steps, loss ")
+    assert not tuned.lm.weights()
+
+
+def test_saved_and_loaded(task: pocket.Task, data: Data, tuned: SFTResult, tmp_path: Path) -> None:
+    folder = tuned.save(tmp_path / "model")
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+    answers = [str(p.answer) for p in tuned.program.map(data[2][:40])]
+    again = nn.Predict("text -> answer", instruction=task.instruction("vague"))
+    again.to(lm.Local(folder, adapter="pocket"))
+    assert [str(p.answer) for p in again.map(data[2][:40])] == answers
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft reads names that transformers has renamed
+        model = PeftModel.from_pretrained(copy.deepcopy(lm.pocket().model), folder / "lora")
+    again.to(lm.Local(model, tuned.lm.tokenizer, name="lora", adapter="pocket"))
+    assert [str(p.answer) for p in again.map(data[2][:40])] == answers
+
+
+def test_successes_of_a_teacher_with_demos(program: nn.Predict, data: Data) -> None:
+    teacher = copy.deepcopy(program)
+    teacher.demos.data = data[0][:16]
+    made = collect(program, data[0][16:], pocket.metric, teacher=teacher)
+    assert made.right > 24
+    result = sft(program, made.samples, lora=None, steps=20)
+    assert result.samples == len(made)
+    assert score(result.program, data[2]) > 0.9
+    assert result.settings.lora is None
+
+
+def test_same_seed_same_weights(program: nn.Predict, data: Data) -> None:
+    state = torch.get_rng_state()
+    one, two, other = (sft(program, data[0][:8], steps=2, seed=seed) for seed in (1, 1, 2))
+    assert one.lm.identity() == two.lm.identity()
+    assert one.losses == two.losses
+    assert one.lm.name != other.lm.name
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_metric_decides_what_is_learned(program: nn.Predict, data: Data) -> None:
+    with pytest.raises(DataError, match=r"there is nothing to learn: 0 of 6 runs went right.*teacher="):
+        sft(program, data[0][:6], metric=lambda example, output: 0.0)
+    result = sft(program, data[0][:6], metric=lambda example, output: 1.0, steps=1)
+    assert (result.collected.runs, result.samples) == (6, 6)
+
+
+def test_only_modules_on_the_local_model(data: Data) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Predict("text -> reasoning").to(lm.Function(lambda messages: "it is positive"))
+            self.second = nn.Predict("text, reasoning -> answer").to(lm.Cache(lm.pocket()))
+
+        def forward(self, text: str) -> Any:
+            return self.second(text=text, reasoning=self.first(text=text).reasoning)
+
+    program = Two()
+    assert local_lm(program) == (lm.pocket(), ("second",))
+    result = sft(program, data[0][:4], metric=lambda example, output: 1.0, steps=1)
+    assert result.samples == 4
+    assert result.program.first.lm is program.first.lm
+    assert isinstance(result.program.second.lm, lm.Cache)
+    assert result.program.second.lm.transport is result.lm
+    assert program.second.lm.transport is lm.pocket()
+
+
+def test_the_model_of_the_context(task: pocket.Task, data: Data) -> None:
+    program = nn.Predict("text -> answer", instruction=task.instruction("vague"))
+    with lm.context(lm=lm.pocket()):
+        result = sft(program, data[0][:4], steps=1)
+    assert result.program.lm is result.lm
+
+
+def test_no_local_model_or_two(data: Data) -> None:
+    program = nn.Predict("text -> answer").to(lm.Function(lambda messages: "x"))
+    with pytest.raises(NoLMError, match=r"runs on no local model.*\.to\(promptgrad.lm.Local"):
+        sft(program, data[0])
+    with pytest.raises(NoLMError, match="runs on no local model"):
+        sft(nn.Predict("text -> answer"), data[0])
+    both = nn.ModuleList(
+        [
+            nn.Predict("text -> answer").to(lm.pocket()),
+            nn.Predict("text -> answer").to(lm.pocket().with_model(lm.pocket().model, "other")),
+        ]
+    )
+    with pytest.raises(NoLMError, match="2 local models \\('pocket', 'other'\\)"):
+        sft(both, data[0])
+
+
+def test_what_cannot_be(program: nn.Predict, data: Data) -> None:
+    with pytest.raises(ValueError, match="steps or epochs, not both"):
+        sft(program, data[0], steps=1, epochs=1)
+    with pytest.raises(ValueError, match="batch_size must be above 0"):
+        sft(program, data[0], batch_size=0)
+    with pytest.raises(DataError, match="the data is empty"):
+        sft(program, [])
+    with pytest.raises(DataError, match="are longer than 3 tokens"):
+        sft(program, data[0], max_length=3)
+
+
+def test_ctrl_c_returns_what_is_trained(program: nn.Predict, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    import promptgrad.finetune._train as loop
+
+    calls = []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return reply_loss(*arguments)
+
+    reply_loss = loop._reply_loss
+    monkeypatch.setattr(loop, "_reply_loss", interrupted)
+    result = sft(program, data[0][:8], steps=9)
+    assert len(result.losses) == 2
+    assert result.interrupted
+    assert "2 steps of 9, interrupted" in repr(result)
+    assert result.program(text=data[2][0].text).answer
+
+
+@pytest.mark.asyncio
+async def test_from_a_coroutine(program: nn.Predict, data: Data) -> None:
+    result = await asft(program, data[0][:4], metric=lambda example, output: 1.0, steps=2)
+    assert len(result.losses) == 2

@@ -1,0 +1,110 @@
+"""The loop itself: which tokens are learned, batches, rates, what ends it."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+
+from promptgrad import lm
+from promptgrad.finetune._tokens import Tokens
+from promptgrad.finetune._train import (
+    Settings,
+    _batches,
+    _micro_batches,
+    _reply_loss,
+    add_lora,
+    count_steps,
+    default_lr,
+    train,
+)
+
+DATA = [Tokens((2, 3, 20 + i, 30, 40 + i, 4), 4) for i in range(6)]
+
+
+def fresh() -> torch.nn.Module:
+    return copy.deepcopy(lm.pocket().model).requires_grad_(True)
+
+
+def test_only_the_reply_counts() -> None:
+    model = fresh()
+    tokens = DATA[0]
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens.ids])).logits[0].log_softmax(-1)
+        wanted = -sum(float(logits[place - 1, tokens.ids[place]]) for place in (4, 5))
+        alone = float(_reply_loss(model, [tokens], "cpu"))
+        longer = Tokens((2, 3, 9, 9, 9, 9, 9, 9, 9, 30, 41, 4), 10)
+        both = float(_reply_loss(model, [tokens, longer], "cpu"))
+    assert alone == pytest.approx(wanted, rel=1e-4)
+    assert both == pytest.approx(alone + float(_reply_loss(model, [longer], "cpu").detach()), rel=1e-4)
+
+
+def test_every_sample_once_in_an_epoch() -> None:
+    batches = list(islice(_batches(DATA, 4, random.Random(0)), 6))
+    assert [len(batch) for batch in batches] == [4] * 6
+    assert set(Counter(tokens for batch in batches for tokens in batch).values()) == {4}
+    assert len(next(_batches(DATA, 100, random.Random(0)))) == 6
+    assert batches == list(islice(_batches(DATA, 4, random.Random(0)), 6))
+    assert batches != list(islice(_batches(DATA, 4, random.Random(1)), 6))
+
+
+def test_micro_batches_bound_the_memory() -> None:
+    mixed = [Tokens((1,) * n, 1) for n in (5000, 10, 3000, 20, 9000)]
+    parts = list(_micro_batches(mixed))
+    assert sorted(len(t.ids) for part in parts for t in part) == [10, 20, 3000, 5000, 9000]
+    assert all(len(part) == 1 or len(part) * max(len(t.ids) for t in part) <= 8192 for part in parts)
+
+
+def test_it_learns_and_repeats_itself() -> None:
+    settings = Settings(None, 6, 1e-3, 4)
+    first, second, other = fresh(), fresh(), fresh()
+    losses = train(first, DATA, settings)
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    assert train(second, DATA, settings) == losses
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert train(other, DATA, Settings(None, 6, 1e-3, 4, seed=1)) != losses
+    assert not first.training
+
+
+def test_ctrl_c_keeps_the_steps_that_are_done() -> None:
+    done: list[float] = []
+
+    def interrupt(loss: float) -> None:
+        done.append(loss)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    model = fresh()
+    assert train(model, DATA, Settings(None, 50, 1e-3, 4), on_step=interrupt) == done
+    assert len(done) == 2
+    assert not model.training
+
+    def at_once() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, DATA, Settings(None, 50, 1e-3, 4), stopped=at_once)
+    assert train(model, DATA, Settings(None, 50, 1e-3, 4), stopped=lambda: True) == []
+
+
+def test_a_lora_trains_nothing_else() -> None:
+    model = add_lora(copy.deepcopy(lm.pocket().model), {"r": 2})
+    base = {name: w.clone() for name, w in model.named_parameters() if "lora_" not in name}
+    train(model, DATA, Settings({"r": 2}, 2, 1e-2, 4))
+    assert all(torch.equal(base[name], w) for name, w in model.named_parameters() if name in base)
+    assert any(w.abs().sum() > 0 for name, w in model.named_parameters() if "lora_B" in name)
+    with pytest.raises(ValueError, match="not 'rank'"):
+        add_lora(model, {"rank": 2})
+
+
+def test_defaults() -> None:
+    assert count_steps(64, 32, None, None) == 60
+    assert count_steps(10_000, 32, None, None) == 938
+    assert count_steps(64, 32, 2, None) == 4
+    assert count_steps(64, 32, None, 7) == 7
+    assert default_lr(10**6, lora=True) > default_lr(10**9, lora=True) > default_lr(10**9, lora=False)

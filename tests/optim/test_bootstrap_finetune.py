@@ -1,0 +1,75 @@
+"""BootstrapFinetune in the trainer, on the embedded model and a task it has never seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptgrad import Trainer, lm, nn, optim
+from promptgrad.data import pocket
+from promptgrad.errors import DataError, NoLMError
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+TASK = pocket.task("label-map-kind", seed=3)
+TRAIN, VAL, TEST = TASK.split(40, 40, 60)
+
+
+def program() -> nn.Predict:
+    return nn.Predict("text -> answer", instruction=TASK.instruction("vague")).to(lm.pocket())
+
+
+def test_the_trainer_ships_the_trained_model() -> None:
+    model = program()
+    optimizer = optim.BootstrapFinetune(model, steps=25)
+    result = Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL, TEST)
+    assert result.shipped
+    assert optimizer.result is not None
+    assert 20 < optimizer.result.samples <= 40
+    assert model.lm is optimizer.result.lm
+    right = [float(TASK.metric(example, output)) for example, output in zip(TEST, model.map(TEST), strict=True)]
+    assert sum(right) / len(right) > 0.9
+    assert lm.pocket().name == "pocket"
+    assert model.instruction.data == TASK.instruction("vague")
+    assert model.demos.data == ()
+
+
+def test_nothing_went_right() -> None:
+    model = program()
+    optimizer = optim.BootstrapFinetune(model.parameters(), max_labeled_demos=0)
+    trainer = Trainer(model, optimizer, metric=lambda example, output: 0.0, progress=False)
+    with pytest.raises(DataError, match="none of 40 training runs went right"):
+        trainer.fit(TRAIN, VAL)
+    assert model.lm is lm.pocket()
+
+
+def test_a_program_without_a_local_model() -> None:
+    model = nn.Predict("text -> answer").to(lm.Function(lambda messages: "x"))
+    trainer = Trainer(model, optim.BootstrapFinetune(model), metric=TASK.metric, progress=False)
+    with pytest.raises(NoLMError, match="runs on no local model"):
+        trainer.fit(TRAIN, VAL)
+
+
+def test_it_has_no_single_step() -> None:
+    model = program()
+    optimizer = optim.BootstrapFinetune(model)
+    with pytest.raises(NotImplementedError, match=r"promptgrad\.Trainer"):
+        optimizer.step()
+    assert optimizer.skips == ()
+    with pytest.raises(ValueError, match="max_rounds"):
+        optim.BootstrapFinetune(model, max_rounds=0)
+
+
+def test_no_example_sees_its_own_label() -> None:
+    seen: list[bool] = []
+
+    def watch(messages: list[dict[str, str]]) -> str:
+        *before, last = messages
+        seen.append(any(m["content"] == last["content"] for m in before))
+        return "cat"
+
+    model = nn.Predict("text -> answer", instruction="do the task").to(lm.pocket())
+    optimizer = optim.BootstrapFinetune(model, teacher=lm.Function(watch, adapter="pocket"))
+    with pytest.raises(DataError):
+        Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
+    assert len(seen) == 40
+    assert not any(seen)
