@@ -1,0 +1,359 @@
+import asyncio
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from promptgrad import aio, run
+from promptgrad.errors import LMConnectionError
+from promptgrad.lm import HTTP, Cache, Completion, Function, Message, Prefix, Request, Usage, track_usage
+from promptgrad.lm._store import Store
+
+
+class Counted:
+    """A function that counts its calls and names them in its replies."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, messages):
+        self.calls += 1
+        return f"reply {self.calls}"
+
+
+@pytest.fixture
+def counted():
+    return Counted()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "not" / "made" / "yet"
+
+
+@pytest.fixture
+def open_cache(counted, folder):
+    made = []
+
+    def make(path=folder, **options):
+        made.append(Cache(Function(counted, name="f"), path, **options))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        cache.close()
+
+
+def test_a_repeated_request_is_answered_from_memory(counted):
+    lm = Cache(Function(counted))
+    first, second = lm("q", temperature=1), lm("q", temperature=1)
+    assert (first.text, first.cached, first.usage.calls) == ("reply 1", False, 1)
+    assert (second.text, second.cached, second.usage) == ("reply 1", True, Usage(cached=1))
+    assert lm("q", temperature=1, replicate=1).text == "reply 2"
+    assert lm("q", temperature=0).text == "reply 3"
+    assert lm("other").text == "reply 4"
+    assert len(lm) == 4
+
+
+def test_usage_counts_hits_apart(counted):
+    lm = Cache(Function(counted))
+    with track_usage() as usage:
+        for _ in range(3):
+            lm("q")
+    assert (usage.calls, usage.cached) == (1, 2)
+
+
+def test_the_least_recently_used_goes_first(counted):
+    lm = Cache(Function(counted), max_entries=2)
+    lm("a"), lm("b"), lm("a"), lm("c")
+    assert counted.calls == 3
+    lm("a"), lm("c")
+    assert counted.calls == 3
+    lm("b")
+    assert counted.calls == 4
+
+
+def test_clear_forgets(counted):
+    lm = Cache(Function(counted))
+    lm("a")
+    lm.clear()
+    lm("a")
+    assert counted.calls == 2
+
+
+def test_the_endpoint_is_part_of_the_key(server, folder):
+    from promptgrad.testing import LoopbackLM
+
+    with LoopbackLM(respond="other") as other:
+        one, two = Cache(HTTP("m", server.url), folder), Cache(HTTP("m", other.url), folder)
+        assert one("q").text == "echo q"
+        assert two("q").text == "other"
+        one.close(), two.close()
+
+
+def test_errors_are_not_cached(server):
+    from promptgrad.testing import Drop
+
+    lm = Cache(HTTP("m", server.url))
+    server.script(Drop())
+    with pytest.raises(LMConnectionError):
+        lm("q")
+    assert lm("q").text == "echo q"
+    assert len(server.requests) == 2
+
+
+def test_equal_requests_in_flight_are_sent_once(server):
+    lm = Cache(HTTP("m", server.url))
+    server.hold()
+
+    async def many():
+        return await asyncio.gather(*[lm.acall("q") for _ in range(20)])
+
+    done = []
+    threads = [threading.Thread(target=lambda: done.append(lm("q"))) for _ in range(4)]
+    threads.append(threading.Thread(target=lambda: done.extend(aio.run(many()))))
+    for thread in threads:
+        thread.start()
+    server.wait_for(1)
+    server.release()
+    for thread in threads:
+        thread.join(20)
+    assert [c.text for c in done] == ["echo q"] * 24
+    assert len(server.requests) == 1
+    assert sum(c.usage.calls for c in done) == 1
+
+
+def test_a_failure_reaches_all_who_wait(server):
+    from promptgrad.testing import Drop
+
+    lm = Cache(HTTP("m", server.url))
+    server.hold()
+    server.script(Drop())
+
+    async def many():
+        return await asyncio.gather(*[lm.acall("q") for _ in range(5)], return_exceptions=True)
+
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(aio.run(many())))
+    thread.start()
+    server.wait_for(1)
+    server.release()
+    thread.join(20)
+    assert [type(error) for error in found] == [LMConnectionError] * 5
+
+
+def test_when_the_first_caller_is_cancelled_the_next_one_sends(server):
+    lm = Cache(HTTP("m", server.url))
+
+    async def main():
+        server.hold()
+        first = asyncio.ensure_future(lm.acall("q"))
+        await asyncio.to_thread(server.wait_for, 1)
+        second = asyncio.ensure_future(lm.acall("q"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.to_thread(server.wait_for, 2)
+        server.release()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        return (await second).text
+
+    assert asyncio.run(main()) == "echo q"
+
+
+def test_a_hit_does_not_suspend(counted):
+    lm = Cache(Function(counted))
+    lm("q")
+    with pytest.raises(StopIteration):
+        lm.complete(Request.of("q")).send(None)
+
+
+def test_disk(counted, folder, open_cache):
+    completion = Completion('ü "x"\n\ud800', Usage(1, 5, 2, 0.25, 0, 1.5), "m", "length")
+    lm = open_cache()
+    lm._store.put(Request.of("other").digest(lm.identity()), completion)
+    assert lm("q").text == "reply 1"
+    lm.flush()
+    again = open_cache()
+    hit = again("q")
+    assert (hit.text, hit.cached, counted.calls) == ("reply 1", True, 1)
+    assert again("other") == completion.as_cached()
+    assert len(again) == 2
+    assert [p.name for p in folder.iterdir() if p.suffix == ".db"] == ["lm.db"]
+    assert "lm.db" in repr(lm)
+
+
+def test_a_path_may_name_the_file(tmp_path, open_cache):
+    open_cache(tmp_path / "mine.db")("q")
+    assert (tmp_path / "mine.db").exists()
+
+
+def test_what_was_put_is_there_before_it_is_written(counted, open_cache, monkeypatch):
+    monkeypatch.setattr("promptgrad.lm._store._insert", lambda database, entries: time.sleep(0.05))
+    lm = open_cache(max_entries=1)
+    lm("a"), lm("b")
+    assert lm("a").text == "reply 1"
+    assert counted.calls == 2
+
+
+def test_it_can_be_used_after_close(counted, open_cache):
+    lm = open_cache()
+    lm("q")
+    lm.close()
+    lm.clear()
+    assert lm("q").cached
+    lm("other")
+    lm.close()
+    assert len(open_cache()) == 2
+
+
+def test_a_damaged_entry_is_a_miss(counted, folder, open_cache):
+    lm = open_cache()
+    lm("q")
+    lm.close()
+    database = sqlite3.connect(folder / "lm.db")
+    with database:
+        database.execute("UPDATE completion SET reply='[1, 2'")
+    database.close()
+    lm.clear()
+    with pytest.warns(RuntimeWarning, match="cannot read the cache"):
+        assert lm("q").text == "reply 2"
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path):
+    (tmp_path / "lm.db").write_text("this is not a database" * 100)
+    with pytest.raises(ValueError, match="cannot be used as a cache"):
+        Cache(Function(str), tmp_path)
+
+
+def test_a_newer_file_is_refused(tmp_path):
+    database = sqlite3.connect(tmp_path / "lm.db")
+    database.execute("PRAGMA user_version=99")
+    database.close()
+    with pytest.raises(ValueError, match="newer version"):
+        Cache(Function(str), tmp_path)
+
+
+def test_memory_has_room_for_one():
+    with pytest.raises(ValueError, match="at least 1"):
+        Cache(Function(str), max_entries=0)
+
+
+def test_an_entry_is_small(open_cache, folder):
+    prefix = Prefix([Message("system", "x" * 200)])
+    lm = Cache(Function(lambda messages: "y" * 100), folder)
+    for i in range(500):
+        lm(Request(prefix, (Message("user", str(i)),)))
+    lm.close()
+    assert sum(file.stat().st_size for file in folder.iterdir()) / 500 <= 1000
+
+
+WRITER = """
+import sys
+from promptgrad.lm import Cache, Function
+lm = Cache(Function(lambda messages: messages[-1].content, name="f"), sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(100):
+    lm(f"{sys.argv[2]} {i}")
+    lm(f"common {i}")
+lm.flush()
+print(len(lm), flush=True)
+if sys.argv[2] == "killed":
+    import os
+    for i in range(100_000):
+        lm(f"more {i}")
+        if i == 200:
+            print("going", flush=True)
+lm.close()
+"""
+
+
+def test_many_processes_write_and_one_is_killed(folder, open_cache, counted):
+    names = ["one", "two", "killed"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    writers = {n: subprocess.Popen([sys.executable, "-c", WRITER, str(folder), n], **pipes) for n in names}
+    try:
+        for writer in writers.values():
+            assert writer.stdout.readline() == "ready\n"
+        for writer in writers.values():
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        for writer in writers.values():
+            assert int(writer.stdout.readline()) >= 200
+        assert writers["killed"].stdout.readline() == "going\n"
+        writers["killed"].kill()
+        for name in ("one", "two"):
+            assert writers[name].wait(30) == 0
+    finally:
+        for writer in writers.values():
+            writer.kill()
+            writer.wait(10)
+            writer.stdin.close()
+            writer.stdout.close()
+    lm = open_cache()
+    for name in [*names, "common"]:
+        for i in range(100):
+            assert lm(f"{name} {i}").text == f"{name} {i}"
+    assert counted.calls == 0
+    database = sqlite3.connect(folder / "lm.db")
+    assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_reads_and_writes(folder, open_cache, counted):
+    lm = open_cache()
+    lm("before")
+    lm.flush()
+    child = multiprocessing.get_context("fork").Process(target=lambda: (lm("before"), lm("child"), lm.flush()))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    lm.clear()
+    assert lm("child").text == "reply 2"
+    assert lm("before").text == "reply 1"
+    assert counted.calls == 1
+
+
+def test_a_store_opens_without_blocking_readers(tmp_path):
+    one, two = Store(tmp_path / "a.db"), Store(tmp_path / "a.db")
+    key = Request.of("q").digest()
+    one.put(key, Completion("x"))
+    one.flush()
+    locker = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    assert two.get(key).text == "x"
+    locker.execute("ROLLBACK")
+    locker.close()
+    one.close(), two.close()
+    assert "a.db" in repr(one)
+
+
+# ---------------------------------------------------------------------------------------- inside a run
+
+
+def test_a_hit_counts_in_a_run_as_the_journal_would_count_it(counted, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    warm = Cache(Function(counted, name="f"))
+    warm("known before the run")
+
+    def go(lm):
+        with run.Journal(path) as journal:
+            with run.active(journal=journal) as session:
+                texts = [lm(prompt).text for prompt in ("known before the run", "new", "new", "known before the run")]
+            return texts, session.ledger.spent.calls, journal.digest()
+
+    first = go(warm)
+    assert first[0] == ["reply 1", "reply 2", "reply 2", "reply 1"]
+    assert counted.calls == 2
+    cold = go(Cache(Function(counted, name="f")))  # resumed in a process whose cache is empty
+    assert cold == first
+    assert go(warm) == first
+    assert counted.calls == 2
