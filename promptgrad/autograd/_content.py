@@ -21,7 +21,7 @@ SPAN = 3
 LONG = 16
 
 _WORD = re.compile(r"\w+")
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPE = re.compile(r"\\+(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _BARRIER = "\0"
 
 _FUNCTION_WORDS = frozenset(

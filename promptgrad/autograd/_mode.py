@@ -29,7 +29,7 @@ class _Mode:
     def __enter__(self) -> None:
         outer = mode.get()
         self._outer.append(outer)
-        mode.set(INFERENCE if outer == INFERENCE and self._target == GRAD else self._target)
+        mode.set(INFERENCE if outer == INFERENCE else self._target)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -1,0 +1,103 @@
+import asyncio
+import threading
+
+import pytest
+
+from promptgrad import aio
+from promptgrad.autograd import (
+    Tape,
+    current_tape,
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+)
+
+
+def test_they_nest_and_restore():
+    assert is_grad_enabled()
+    with no_grad():
+        assert not is_grad_enabled()
+        with enable_grad():
+            assert is_grad_enabled()
+            with no_grad():
+                assert not is_grad_enabled()
+            assert is_grad_enabled()
+        assert not is_grad_enabled()
+    assert is_grad_enabled()
+
+
+def test_inference_mode_cannot_be_switched_off_inside():
+    with inference_mode(), enable_grad():
+        assert not is_grad_enabled()
+    with inference_mode(), no_grad(), enable_grad():
+        assert not is_grad_enabled()
+    assert is_grad_enabled()
+
+
+def test_an_exception_restores():
+    with pytest.raises(LookupError), no_grad():
+        raise LookupError
+    assert is_grad_enabled()
+
+
+def test_they_decorate_functions_and_coroutine_functions():
+    @no_grad()
+    def plain(a, *, b=2):
+        return is_grad_enabled(), a, b
+
+    @inference_mode()
+    async def later():
+        before = is_grad_enabled()
+        await asyncio.sleep(0)
+        return before, is_grad_enabled()
+
+    assert plain(1, b=3) == (False, 1, 3)
+    assert plain.__name__ == "plain"
+    assert asyncio.run(later()) == (False, False)
+    assert is_grad_enabled()
+
+
+def test_a_decorated_function_may_call_itself():
+    @no_grad()
+    def countdown(n):
+        assert not is_grad_enabled()
+        return 0 if n == 0 else countdown(n - 1)
+
+    assert countdown(5) == 0
+    assert is_grad_enabled()
+
+
+def test_a_generator_function_is_refused_since_it_would_leak():
+    with pytest.raises(TypeError, match="`with` form"):
+
+        @no_grad()
+        def generate():
+            yield 1
+
+
+def test_the_mode_belongs_to_the_context():
+    seen = {}
+
+    async def other():
+        return is_grad_enabled()
+
+    with no_grad():
+        thread = threading.Thread(target=lambda: seen.update(bare_thread=is_grad_enabled()))
+        thread.start()
+        thread.join()
+        seen.update(run=aio.run(other()), worker=aio.run(aio.in_thread(is_grad_enabled)))
+    assert seen == {"bare_thread": True, "run": False, "worker": False}
+
+
+def test_nothing_is_recorded_in_a_tape_under_no_grad():
+    tape = Tape()
+    assert current_tape() is None
+    with tape.active():
+        assert current_tape() is tape
+        with no_grad():
+            assert current_tape() is None
+        with inference_mode():
+            assert current_tape() is None
+        assert current_tape() is tape
+    assert current_tape() is None
