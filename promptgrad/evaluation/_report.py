@@ -185,12 +185,12 @@ class Report(Sequence[Row]):
     def _summary(self) -> list[str]:
         low, high = self.interval
         scored = len(self.rows) - len(self.errors)
-        head = f"{self.metric} of {self.program}: {self.score:.3f} [{low:.3f}, {high:.3f}] on {scored} rows"
+        head = f"{self.metric} of {self.program}: {self.score:.3f} [{low:.3f}, {high:.3f}] on {_count(scored, 'row')}"
         if not self.complete:
             head += ", stopped before the end"
-        lines = [head + (f", {len(self.errors)} errors apart" if self.errors else "")]
+        lines = [head + (f", {_count(len(self.errors), 'error')} apart" if self.errors else "")]
         usage = self.usage
-        cost = [f"{usage.calls:,} calls", f"{usage.tokens:,} tokens"]
+        cost = [_count(usage.calls, "call"), _count(usage.tokens, "token")]
         if usage.usd:
             cost.append(f"${usage.usd:.4f}")
         elif usage.usd is None:
@@ -338,8 +338,10 @@ class Slices(dict[Any, Report]):
         lines = []
         for name, report in zip(names, self.values(), strict=True):
             low, high = report.interval
-            errors = f", {len(report.errors)} errors" if report.errors else ""
-            lines.append(f"{name:<{width}}  {report.score:.3f} [{low:.3f}, {high:.3f}]  {len(report)} rows{errors}")
+            errors = f", {_count(len(report.errors), 'error')}" if report.errors else ""
+            lines.append(
+                f"{name:<{width}}  {report.score:.3f} [{low:.3f}, {high:.3f}]  {_count(len(report), 'row')}{errors}"
+            )
         return "\n".join(lines)
 
 
@@ -474,6 +476,10 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(item) for item in value]
     fields = _fields(value)
     return repr(value) if fields is None else {name: _jsonable(item) for name, item in fields.items()}
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _number(value: float) -> float | None:

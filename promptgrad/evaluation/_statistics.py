@@ -8,7 +8,7 @@ from statistics import NormalDist
 from typing import Literal
 
 _DRAWS = 2_000_000  # of single scores in one bootstrap
-_RESAMPLES = (1_000, 4_000)
+_RESAMPLES = (1_000, 2_000)
 _STATES = 50_000  # of an exact permutation distribution
 
 
@@ -118,12 +118,34 @@ def _interval(values: Sequence[float], level: float, seed: int, low: float, high
     if min(values) == max(values):
         mean, seen = values[0], tail ** (1 / size)
         return seen * mean + (1 - seen) * low, seen * mean + (1 - seen) * high
-    rng = Random(seed)
-    rounds = max(_RESAMPLES[0], min(_RESAMPLES[1], _DRAWS // size))
-    means = sorted(sum(rng.choices(values, k=size)) for _ in range(rounds))
     outside = NormalDist().cdf(-math.sqrt(size / (size - 1)) * _t_quantile(1 - tail, size - 1))
-    ends = _quantile(means, outside) / size, _quantile(means, 1 - outside) / size
+    if len({*values}) == 2:
+        ends = _two_values(values, outside)
+    else:
+        rng = Random(seed)
+        rounds = max(_RESAMPLES[0], min(_RESAMPLES[1], _DRAWS // size))
+        sums = sorted(sum(rng.choices(values, k=size)) for _ in range(rounds))
+        ends = _quantile(sums, outside) / size, _quantile(sums, 1 - outside) / size
     return max(low, ends[0]), min(high, ends[1])
+
+
+def _two_values(values: Sequence[float], outside: float) -> tuple[float, float]:
+    """The percentiles of all resamples of values of two kinds, which are those of a binomial distribution."""
+    size = len(values)
+    lower, upper = min(values), max(values)
+    share = values.count(upper) / size
+    total, below, above = 0.0, 0, size
+    found = False
+    for count in range(size + 1):
+        ways = math.lgamma(size + 1) - math.lgamma(count + 1) - math.lgamma(size - count + 1)
+        total += math.exp(ways + count * math.log(share) + (size - count) * math.log1p(-share))
+        if not found and total >= outside:
+            below, found = count, True
+        if total >= 1 - outside:
+            above = count
+            break
+    step = (upper - lower) / size
+    return lower + below * step, lower + above * step
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -1,0 +1,156 @@
+import itertools
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptgrad.evaluation import mean_interval, paired_interval, paired_test
+
+scores = st.lists(st.floats(0, 1), min_size=2, max_size=12)
+
+
+def coverage(draw, true, interval, rounds=120):
+    rng = random.Random(7)
+    hits = 0
+    for seed in range(rounds):
+        low, high = interval(draw(rng), seed)
+        hits += low - 1e-9 <= true <= high + 1e-9
+    return hits / rounds
+
+
+@pytest.mark.parametrize(
+    ("size", "true"),
+    [(10, 0.5), (30, 0.7), (60, 0.9), (20, 0.97)],
+)
+def test_the_interval_of_right_and_wrong_covers_the_true_share(size, true):
+    share = coverage(lambda rng: [float(rng.random() < true) for _ in range(size)], true, _mean)
+    assert share >= 0.9  # such scores are coarse: it may cover more than it says
+
+
+@pytest.mark.parametrize("size", [10, 25])
+def test_the_interval_of_smooth_scores_covers_as_often_as_it_says(size):
+    share = coverage(lambda rng: [rng.betavariate(2, 3) for _ in range(size)], 0.4, _mean)
+    assert 0.89 <= share <= 0.99
+
+
+def _mean(values, seed):
+    return mean_interval(values, seed=seed)
+
+
+def test_the_interval_of_a_paired_difference_covers_as_often_as_it_says():
+    def draw(rng):
+        pairs = []
+        for _ in range(40):
+            hard = rng.random()
+            pairs.append((float(rng.random() < 0.8 - 0.5 * hard), float(rng.random() < 0.9 - 0.5 * hard)))
+        return pairs
+
+    def interval(pairs, seed):
+        return paired_interval([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
+
+    assert 0.89 <= coverage(draw, 0.1, interval) <= 0.99
+
+
+def test_pairing_narrows_the_interval():
+    rng = random.Random(0)
+    before = [float(rng.random() < 0.5) for _ in range(200)]
+    after = [1.0 if rng.random() < 0.1 else score for score in before]
+    low, high = paired_interval(before, after)
+    assert 0 < low < high
+    assert high - low < 0.5 * (mean_interval(after)[1] - mean_interval(after)[0]) * 2
+
+
+def test_scores_of_two_kinds_are_resampled_exactly():
+    rng = random.Random(2)
+    values = [float(rng.random() < 0.7) for _ in range(80)]
+    values[0] = 1.0
+    coarse = mean_interval(values)
+    values[0] = 0.999999  # a third kind: now by chance
+    for exact, drawn in zip(coarse, mean_interval(values), strict=True):
+        assert exact == pytest.approx(drawn, abs=0.02)
+
+
+def test_scores_that_are_all_alike_still_leave_doubt():
+    low, high = mean_interval([1.0] * 20)
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 20)), 1.0)  # Clopper and Pearson
+    assert mean_interval([0.0] * 20) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert mean_interval([7.0] * 20, best=10)[1] < 10
+    low, high = paired_interval([0, 0, 0], [1, 1, 1])
+    assert low < 0 < high == 1
+    assert paired_interval([0] * 10, [1] * 10)[0] > 0
+    assert paired_interval([1.0], [1.0])[0] < 0
+
+
+def test_an_interval_lies_within_the_scale_and_the_level_widens_it():
+    values = [0.0] + [1.0] * 9
+    low, high = mean_interval(values)
+    assert 0 <= low < high <= 1
+    narrow = mean_interval(values, level=0.5)
+    assert low < narrow[0] < narrow[1] <= high
+
+
+@given(scores, st.integers(0, 3))
+def test_a_seed_repeats_an_interval_and_the_mean_is_inside(values, seed):
+    low, high = mean_interval(values, seed=seed)
+    assert mean_interval(values, seed=seed) == (low, high)
+    assert low - 1e-9 <= sum(values) / len(values) <= high + 1e-9
+
+
+def test_no_score_no_interval():
+    assert all(map(math.isnan, mean_interval([])))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        mean_interval([1.0], level=95)
+    with pytest.raises(ValueError, match="equal numbers, not 1 and 2"):
+        paired_interval([1], [1, 0])
+
+
+def by_enumeration(before, after, greater):
+    differences = [b - a for a, b in zip(before, after, strict=True)]
+    observed = sum(differences)
+    sums = [sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in _signs(len(differences))]
+    hits = [total >= observed - 1e-9 if greater else abs(total) >= abs(observed) - 1e-9 for total in sums]
+    return sum(hits) / len(hits)
+
+
+def _signs(size):
+    return itertools.product((-1, 1), repeat=size)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=9), st.booleans())
+def test_the_p_value_is_that_of_all_sign_flips(pairs, greater):
+    before, after = [a / 4 for a, _ in pairs], [b / 4 for _, b in pairs]
+    alternative = "greater" if greater else "two-sided"
+    assert paired_test(before, after, alternative=alternative) == pytest.approx(by_enumeration(before, after, greater))
+
+
+def test_known_p_values():
+    assert paired_test([0, 0, 0], [1, 1, 1]) == 0.25
+    assert paired_test([0, 0, 0], [1, 1, 1], alternative="greater") == 0.125
+    assert paired_test([1, 0], [1, 0]) == 1.0
+    assert paired_test([], []) == 1.0
+    assert paired_test([0] * 60 + [1] * 40, [1] * 60 + [0] * 40) == pytest.approx(0.0569, abs=1e-4)  # sign test 60:40
+    assert paired_test([0] * 2000, [1] * 2000) < 1e-300
+
+
+def test_random_flips_agree_with_the_normal_approximation():
+    rng = random.Random(3)
+    before = [rng.random() for _ in range(400)]
+    after = [min(1.0, score + rng.gauss(0.02, 0.2)) for score in before]
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    z = sum(gains) / math.sqrt(sum(gain**2 for gain in gains))
+    wanted = math.erfc(abs(z) / math.sqrt(2))
+    found = paired_test(before, after, seed=1)
+    assert found == pytest.approx(wanted, abs=0.03)
+    assert paired_test(before, after, seed=1) == found
+
+
+def test_without_a_difference_p_values_are_uniform():
+    rng = random.Random(5)
+    small = 0
+    for _ in range(200):
+        before = [float(rng.random() < 0.6) for _ in range(40)]
+        after = [float(rng.random() < 0.6) for _ in range(40)]
+        small += paired_test(before, after) <= 0.05
+    assert small / 200 <= 0.08
