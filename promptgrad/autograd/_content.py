@@ -12,7 +12,8 @@ Where several producers qualify, the latest counts and the match is called ambig
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 P = TypeVar("P")
@@ -59,7 +60,8 @@ def _telling(span: tuple[str, ...]) -> bool:
     return sum(word in _FUNCTION_WORDS for word in span) <= SPAN - 2
 
 
-class Match(NamedTuple, Generic[P]):
+@dataclass(frozen=True)
+class Match(Generic[P]):  # a NamedTuple cannot be generic before Python 3.11
     """A producer that was recognised."""
 
     producer: P
