@@ -3,6 +3,7 @@
 Nothing in the package imports this room; tests, examples and benchmarks do.
 """
 
+from promptgrad.testing._fields import Fields
 from promptgrad.testing._loopback import LoopbackLM, LoopbackProcess
 from promptgrad.testing._protocol import (
     Answer,
@@ -21,6 +22,7 @@ __all__ = [
     "Cut",
     "Delay",
     "Drop",
+    "Fields",
     "Garbage",
     "Hang",
     "LoopbackLM",

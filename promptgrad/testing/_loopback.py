@@ -180,13 +180,14 @@ class LoopbackProcess:
     """The same server in a process of its own, so that its work is not measured as the client's.
 
     Args:
-        reply: The text of every reply.
+        reply: The text of every reply; or a dict, the answers to the fields that a chat prompt asks for, as `Fields`.
         latency: Seconds that every answer takes.
         cpu: The CPU to keep the server on, where the system allows it.
     """
 
-    def __init__(self, reply: str = "ok", *, latency: float = 0.0, cpu: int | None = None) -> None:
-        command = [sys.executable, "-m", "promptgrad.testing.server", "--reply", reply, "--latency", str(latency)]
+    def __init__(self, reply: str | dict[str, str] = "ok", *, latency: float = 0.0, cpu: int | None = None) -> None:
+        command = [sys.executable, "-m", "promptgrad.testing.server", "--latency", str(latency)]
+        command += ["--reply", reply] if isinstance(reply, str) else ["--fields", json.dumps(reply)]
         if cpu is not None:
             command += ["--cpu", str(cpu)]
         root = str(Path(__file__).resolve().parents[2])

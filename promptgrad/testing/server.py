@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from promptgrad.testing._fields import Fields
 from promptgrad.testing._protocol import ChatProtocol, Script
 
 
@@ -40,11 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 for any free port")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that every answer takes")
     parser.add_argument("--reply", default="ok", help="the text of every reply")
+    parser.add_argument(
+        "--fields",
+        type=json.loads,
+        default=None,
+        help='instead of --reply: answer chat prompts field by field; JSON such as {"answer": "Paris"}',
+    )
     parser.add_argument("--cpu", type=int, default=None, help="the CPU to stay on")
     options = parser.parse_args(arguments)
     if options.cpu is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {options.cpu})
-    asyncio.run(_serve(Script(options.reply, latency=options.latency, record=False), options.port))
+    respond = options.reply if options.fields is None else Fields(**options.fields)
+    asyncio.run(_serve(Script(respond, latency=options.latency, record=False), options.port))
 
 
 if __name__ == "__main__":

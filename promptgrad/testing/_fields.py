@@ -1,0 +1,55 @@
+"""`Fields`: an answer for each field that a chat prompt asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_ASKED = re.compile(r"^\[\[ ## (\w+) ## \]\]\n\{([^}\n]*)", re.MULTILINE)
+_GIVEN = re.compile(r"^\[\[ ## (\w+) ## \]\]\n", re.MULTILINE)
+_KINDS = {"a number": "7", "an integer": "7", "true or false": "true"}
+
+
+class Fields:
+    """Answer the prompts of promptgrad's chat adapter field by field; for `LoopbackLM(respond=...)` and `lm.Function`.
+
+    It reads which fields a prompt asks for, so one of it serves a whole program with its critics and proposers:
+
+        LoopbackLM(Fields(answer=lambda inputs: inputs["question"].upper(), critique="Say less."))
+
+    Args:
+        default: The answer for a text field that has none here. A number is 7, a truth value true, and a choice the
+            first of its options.
+        values: The answer for each field: a text, or a function of the inputs of the prompt, by name.
+    """
+
+    def __init__(self, default: str = "ok", /, **values: str | Callable[[Mapping[str, str]], str]) -> None:
+        self.default = default
+        self.values = values
+
+    def __call__(self, messages: Sequence[Any]) -> str:
+        """Answer the messages.
+
+        Raises:
+            ValueError: The prompt asks for no fields, as another adapter's.
+        """
+        asked = _ASKED.findall(_content(messages[0]))
+        if not asked:
+            raise ValueError("Fields answers prompts of the chat adapter, and this one asks for no fields")
+        parts = _GIVEN.split(_content(messages[-1]).rsplit("\n\nReply in the format above", 1)[0])
+        inputs = {name: body.strip("\n") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+        sections = [f"[[ ## {name} ## ]]\n{self._answer(name, kind, inputs)}" for name, kind in asked]
+        return "\n\n".join([*sections, "[[ ## completed ## ]]"])
+
+    def _answer(self, name: str, kind: str, inputs: Mapping[str, str]) -> str:
+        value = self.values.get(name)
+        if value is not None:
+            return value(inputs) if callable(value) else value
+        if kind.startswith("one of `"):
+            return kind.split("`")[1]
+        return _KINDS.get(re.split("[;,]", kind)[0], self.default)
+
+
+def _content(message: Any) -> str:
+    return str(message["content"])
