@@ -239,6 +239,7 @@ def test_ctrl_c_cancels_what_is_in_flight_and_keeps_what_is_done(loopback, make)
     assert program.map(["again"]) == ["x"]
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # our threads are reset in the child
 def test_a_fork_after_the_first_call_can_call_again(scripted):
     program = Echo().to(echo_lm(scripted))
     assert program.map(["a"]) == ["A"]
