@@ -5,9 +5,8 @@ from promptgrad.testing import Fields, LoopbackProcess
 
 
 def test_each_field_that_is_asked_for_is_answered():
-    signature = 
-        "question, n: int -> answer: float, sure: bool, words: list[str], kind: Literal['a', 'b']"
-    )
+    signature = "question, n: int -> answer: float, sure: bool, words: list[str], kind: Literal['a', 'b']"
+    model = nn.ChainOfThought(signature)
     model.to(lm.Function(Fields("because", words="[]"), name="fields"))
     found = model(question="2?", n=3)
     assert found.to_dict() == {"reasoning": "because", "answer": 7.0, "sure": True, "words": [], "kind": "a"}
