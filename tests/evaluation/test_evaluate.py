@@ -355,7 +355,7 @@ def test_ctrl_c_loses_nothing():
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "waiting\n"
-        time.sleep(0.5)
+        time.sleep(0.2)
         child.send_signal(signal.SIGINT)
         try:
             lines = child.communicate(timeout=60)[0].splitlines()
