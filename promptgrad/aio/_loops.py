@@ -47,7 +47,11 @@ class Loop:
         self._inbox.append(callback)
         if not self._awake:
             self._awake = True
-            loop.call_soon_threadsafe(self._drain, context=Context())
+            try:
+                loop.call_soon_threadsafe(self._drain, context=Context())
+            except BaseException:  # a Ctrl-C here must not leave later posts waiting for a drain that never comes
+                self._awake = False
+                raise
 
     def _drain(self) -> None:
         self._awake = False  # before the first pop: whoever appends from here on wakes the loop again

@@ -187,12 +187,16 @@ class _RowPass:
                 continue
             blames = self.blames(fn)
             if isinstance(fn, AccumulateGrad):
-                self._accumulate(fn, blames)
+                name = fn.parameter.name.rpartition(".")[2] or fn.parameter.kind
+                self._accumulate(fn, fn.parameter, name, blames)
+            for target in self._own_targets(fn):
+                if target.parameter is not None:
+                    self._accumulate(fn, target.parameter, target.name, blames)
             queue.extend(self._release(fn, dict.fromkeys(self.into[fn], blames)))
 
     def _release(self, fn: GradFn, share: Mapping[Edge, Sequence[_Blame]]) -> list[GradFn]:
         """Hand the blame of a vertex on to its sources; returns those that now have all of theirs."""
-        place = fn.finished
+        place = fn.place
         free = []
         for edge in self.into[fn]:
             for blame in share.get(edge, ()):
@@ -208,13 +212,14 @@ class _RowPass:
         said = sorted(self.feedback.get(fn, ()), key=lambda item: item[0])
         return list({blame.text: blame for _, blame in reversed(said)}.values())[::-1]
 
-    def _accumulate(self, fn: AccumulateGrad, blames: Sequence[_Blame]) -> None:
-        name = fn.parameter.name.rpartition(".")[2] or fn.parameter.kind
+    def _accumulate(self, fn: GradFn, parameter: Parameter, name: str, blames: Sequence[_Blame]) -> None:
+        """Let a parameter have all that was said of the vertex that holds or read it."""
         for number, blame in enumerate(blames):
+            path, index = (fn.path, fn.index) if isinstance(fn, Node) else (blame.path, blame.index)
             critique = Critique(
-                self.example_id, blame.path, blame.index, name, blame.text, blame.evidence or {}, verdict=self.verdict
+                self.example_id, path, index, name, blame.text, blame.evidence or {}, verdict=self.verdict
             )
-            self.found.append(((fn.finished, number), fn.parameter, critique))
+            self.found.append(((fn.place, number), parameter, critique))
 
     async def judge(self, fn: GradFn) -> None:
         """Wait for a call's turn, have its blame divided, and hand it on."""
@@ -254,7 +259,7 @@ class _RowPass:
                 critique = Critique(
                     self.example_id, node.path, node.index, target.name, text, evidence, verdict=self.verdict
                 )
-                self.found.append(((node.started, number), target.parameter, critique))
+                self.found.append(((node.place, number), target.parameter, critique))
             else:
                 for edge in self.into[node]:
                     if edge.field == _field_of(target):

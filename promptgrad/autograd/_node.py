@@ -42,6 +42,11 @@ class GradFn:
     kind: str = ""
     finished: int
 
+    @property
+    def place(self) -> int:
+        """Where it comes in time: every source comes before what uses it, calls in the order in which they started."""
+        return self.finished
+
 
 class Join(GradFn):
     """A text made of several: what is said of the whole is said of each part."""
@@ -159,6 +164,11 @@ class Node(GradFn):
         self.touched: list[str] = []
         self.started = _tick()
         self.finished = UNFINISHED
+
+    @property
+    def place(self) -> int:
+        """When the call started."""
+        return self.started
 
     def read(self, parameter: "Parameter", name: str = "") -> Any:
         """The parameter's value, noted as read by this call. `name` is what the module calls it: "instruction"."""

@@ -64,7 +64,7 @@ class Walk:
 
     def vertices(self) -> list[GradFn]:
         """All vertices; every source comes before its targets."""
-        return sorted(self._into, key=lambda fn: fn.finished)
+        return sorted(self._into, key=lambda fn: fn.place)
 
     def edges(self) -> Iterator[Edge]:
         """All edges, in the order of their targets."""

@@ -6,7 +6,18 @@ import time
 import pytest
 
 from promptgrad import aio
-from promptgrad.autograd import RIGHT, Critic, Loss, LossRow, Parameter, WeightTrace, no_grad
+from promptgrad.autograd import (
+    RIGHT,
+    Critic,
+    Loss,
+    LossRow,
+    Parameter,
+    Text,
+    WeightTrace,
+    attach,
+    current_tape,
+    no_grad,
+)
 from promptgrad.data import Example
 from promptgrad.errors import AsyncUsageError, BudgetExceeded, ContextWindowError, GraphError, LMConnectionError
 from tests.aio.test_drive import interrupt_when
@@ -172,6 +183,24 @@ class TestShapes:
         assert texts(a.instruction) == ["a.instruction: bad"]
         assert texts(b.instruction) == ["b.instruction: bad"]
         assert sorted(critic.calls) == [("a", 0), ("b", 0)]
+
+    def test_a_function_that_reads_a_parameter_passes_blame_to_it(self):
+        first, wording = Call("first", lambda: "some first text"), Parameter("Say: {}")
+        wording.name = "tool.wording"
+
+        def forward():
+            text = first().out
+            node = current_tape().node("tool", kind="function", inputs={"x": text})
+            said = {"out": node.read(wording, "wording").format("it")}
+            node.finish(attach(said, node))
+            return Text(said["out"], node)
+
+        critic = ScriptedCritic()
+        Loss([row(forward, None, feedback="bad")], critic).backward()
+        (critique,) = wording.grad.critiques
+        assert (critique.path, critique.target, critique.text) == ("tool", "wording", "bad")
+        assert texts(first.instruction) == ["first.instruction: bad"]
+        assert critic.calls == [("first", 0)]
 
     def test_branches_without_trainable_parameters_get_nothing(self):
         frozen, last = Call("frozen", lambda q: "some frozen text"), Call("last", lambda x: "y")
