@@ -1,0 +1,58 @@
+"""The files around the package agree with it."""
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+import promptgrad as pg
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_SHIPPED = {"__pycache__"}
+
+
+def data_files():
+    for path in sorted((ROOT / "promptgrad").rglob("*")):
+        if path.is_file() and path.suffix != ".py" and not NOT_SHIPPED & set(path.parts):
+            yield path.relative_to(ROOT)
+
+
+def test_every_data_file_is_shipped():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    patterns = {
+        Path(*package.split(".")): [pattern.strip() for pattern in listed.replace("\n", ",").split(",") if pattern]
+        for package, listed in setup["options.package_data"].items()
+    }
+    files = list(data_files())
+    assert Path("promptgrad/py.typed") in files
+    for file in files:
+        shipped = any(file.match(str(folder / pattern)) for folder, listed in patterns.items() for pattern in listed)
+        assert shipped, f"{file} is in no package_data of setup.cfg"
+
+
+def test_every_folder_with_modules_is_a_package():
+    folders = {path.parent for path in (ROOT / "promptgrad").rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_the_changelog_begins_with_this_version():
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first is not None
+    assert first[1] == pg.__version__
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))])
+def test_links_between_pages_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_every_target_that_the_readme_names_is_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"\bmake ([a-z-]+)\b(?=[ `]*(?:#|`|\n|  ))", (ROOT / "README.md").read_text()))
+    assert {"demo", "test"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no target {target}"
