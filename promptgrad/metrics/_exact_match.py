@@ -27,6 +27,8 @@ class ExactMatch(FieldMetric):
 
     def score(self, gold: Any, answer: Any) -> float:
         """1.0 or 0.0."""
+        if isinstance(gold, str) and isinstance(answer, str) and gold == answer:
+            return 1.0
         if isinstance(gold, str) or isinstance(answer, str):
             if callable(self.normalize):
                 return float(self.normalize(str(gold)) == self.normalize(str(answer)))
