@@ -207,3 +207,4 @@ def export(model: Twin, vocabulary: list[str], folder: Path, *, half: bool = Tru
         chat_template=CHAT_TEMPLATE,
     )
     tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)

@@ -99,8 +99,10 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--out", type=Path, default=HERE.parents[1] / "promptgrad/data/pocket/model")
     p.add_argument("--work", type=Path, default=Path("build/pocket"), help="checkpoints and log")
     p.add_argument("--resume", type=Path, help="a checkpoint")
-    p.add_argument("--steps", type=int, default=3000)
-    p.add_argument("--stop-at", type=int, help="decay from here at once and stop after 15 %% more steps")
+    p.add_argument("--steps", type=int, default=5200, help="of the whole schedule")
+    p.add_argument(
+        "--halt-at", type=int, help="leave a checkpoint at this step of the schedule and end, without export"
+    )
     p.add_argument("--binding-steps", type=int, default=4000, help="at most, for each of phases 0 and 1")
     p.add_argument("--tokens", type=int, default=6144, help="padded tokens in a step")
     p.add_argument("--decay", type=float, default=0.4)
@@ -169,8 +171,8 @@ def main() -> None:
         (args.work / "checkpoint.tmp").replace(args.work / "checkpoint.pt")
         net.export(model, VOCABULARY, args.work / "model")
 
-    stop = args.steps if args.stop_at is None else int(args.stop_at * 1.15)
-    flat = args.stop_at if args.stop_at is not None else int(args.steps * (1 - args.decay))
+    flat = int(args.steps * (1 - args.decay))
+    stop = args.steps if args.halt_at is None else min(args.steps, args.halt_at)
     step, binding, tokens, real, began = start, 0, 0, 0, time.time()
     loss_mean, hit_mean, reported, last_save, last_tokens = 0.0, 0.0, time.time(), time.time(), 0
     while step < stop:
@@ -181,7 +183,9 @@ def main() -> None:
         if phase.value < 2:
             rate = min(1.0, (binding + 1) / args.warmup)
         else:
-            rate = min(1.0, (step - start + 1) / args.warmup, max(0.01, (stop - step) / max(1, stop - flat)))
+            rate = min(
+                1.0, (step - start + 1) / args.warmup, max(0.01, (args.steps - step) / max(1, args.steps - flat))
+            )
         with torch.autocast(args.device, torch.bfloat16, enabled=bf16):
             hidden = model.body(x, *turns[x.shape[1]]).flatten(0, 1)
         where = (y >= 0).nonzero()[:, 0]
@@ -223,11 +227,14 @@ def main() -> None:
                 save(step)
                 last_save = time.time()
     save(step)
-    net.export(model, VOCABULARY, args.out)
+    if stop == args.steps:
+        net.export(model, VOCABULARY, args.out)
     record = {
         "seed": args.seed,
         "init": "random" if args.from_scratch else args.init.name,
-        "steps": step,
+        "schedule": args.steps,
+        "from_step": start,
+        "to_step": step,
         "binding_steps": binding,
         "padded_tokens": tokens,
         "real_tokens": real,
