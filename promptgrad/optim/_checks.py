@@ -13,6 +13,16 @@ Constraint = Callable[[Any], Any]
 _PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_][\w.]*\s*\}?\}")
 
 
+_CHAT = re.compile(
+    r"^\W*(sure|certainly|of course|here(?: is|['\u2019]s)|i(?: a|['\u2019])m (?:sorry|unable)"
+    r"|i can(?:no|['\u2019])t|as an ai)\b",
+    re.IGNORECASE,
+)
+_WRAPPING = re.compile(
+    r"\[\[ ?##|</?(?:think(?:ing)?|reasoning|analysis|new_?instruction|improved_\w+|proposed_\w+)\b", re.IGNORECASE
+)
+
+
 def placeholders(text: str) -> set[str]:
     """The `{name}` and `{{name}}` placeholders in a text.
 
@@ -49,6 +59,10 @@ def refusal(
         return "it does not change the text"
     if any(_plain(new) == _plain(text) for text in tried):
         return "it was tried before and rejected"
+    if _CHAT.search(new) and not _CHAT.search(old):
+        return "it is a message to us, not an instruction"
+    if (wrapping := _WRAPPING.search(new)) and not _WRAPPING.search(old):
+        return f"it holds {wrapping.group()!r}, which is part of the reply's form"
     missing = placeholders(old) - placeholders(new)
     if missing:
         return f"it drops the placeholder{'s' if len(missing) > 1 else ''} {', '.join(sorted(missing))}"

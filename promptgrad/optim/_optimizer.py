@@ -2,12 +2,13 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from promptgrad import aio
 from promptgrad.autograd import Loss, Parameter, candidate, no_grad
-from promptgrad.errors import ConstraintError, StateDictError
+from promptgrad.errors import ConstraintError, GraphError, StateDictError
 from promptgrad.lm import Usage, track_usage
 from promptgrad.optim._checks import broken
 from promptgrad.optim._gate import judge, paired_rows
@@ -89,7 +90,7 @@ class Optimizer:
         seen = {id(parameter) for old in self.param_groups for parameter in old["params"]}
         for parameter in params:
             if id(parameter) in seen:
-                raise ValueError(f"the parameter {parameter.name or parameter!r} is given twice")
+                raise ValueError(f"the parameter {parameter.name or repr(parameter)} is given twice")
             seen.add(id(parameter))
         self.param_groups.append({**self.defaults, **group, "params": params})
 
@@ -123,8 +124,8 @@ class Optimizer:
         """Propose new values from the gradients and install them, gated if a closure is given.
 
         Args:
-            closure: Runs the batch again and returns its loss. It may call `zero_grad` and `backward`, as in
-                PyTorch; during the trial of a proposal no gradient is computed.
+            closure: Runs the batch again and returns its loss. The trial of a proposal is not recorded; a closure that
+                calls `backward`, as in PyTorch, does so only `if promptgrad.is_grad_enabled()`.
             loss: The batch's loss under the current values, if it is known already; saves one run of the closure.
 
         Raises:
@@ -138,7 +139,7 @@ class Optimizer:
             aio.drive(self._make())
             verdict = None
             if closure is not None and loss is not None and self._proposed():
-                with candidate(self._proposed()), no_grad():
+                with candidate(self._proposed()), no_grad(), _without_backward():
                     after = _checked(closure())
                 verdict = self._judge(loss, after)
         return self._conclude(verdict, usage.total, begun)
@@ -152,7 +153,7 @@ class Optimizer:
             await self._make()
             verdict = None
             if closure is not None and loss is not None and self._proposed():
-                with candidate(self._proposed()), no_grad():
+                with candidate(self._proposed()), no_grad(), _without_backward():
                     after = await _acall(closure)
                 verdict = self._judge(loss, after)
         return self._conclude(verdict, usage.total, begun)
@@ -330,8 +331,9 @@ class Optimizer:
 
 
 def _groups(params: Params) -> list[Mapping[str, Any]]:
-    if isinstance(params, (Parameter, str, Mapping)) or not isinstance(params, Iterable):
-        hint = ": pass model.parameters()" if hasattr(params, "parameters") else ""
+    is_module = hasattr(params, "named_parameters")
+    if is_module or isinstance(params, (Parameter, str, Mapping)) or not isinstance(params, Iterable):
+        hint = ": pass model.parameters()" if is_module else ""
         raise TypeError(f"an optimizer takes an iterable of parameters, not {type(params).__name__}{hint}")
     items = list(params)
     if not items:
@@ -369,6 +371,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     return getattr(value, "name", None) or getattr(value, "__qualname__", None) or type(value).__name__
+
+
+@contextmanager
+def _without_backward() -> Iterator[None]:
+    """Say what to write where a closure calls backward in a trial, which records nothing."""
+    try:
+        yield
+    except GraphError as error:
+        raise TypeError(
+            "the closure calls backward(), and the trial of a proposal records nothing. Call loss.backward() before "
+            "step(closure), or in the closure only `if promptgrad.is_grad_enabled():`"
+        ) from error
 
 
 def _checked(loss: Any) -> Loss:

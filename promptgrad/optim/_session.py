@@ -54,7 +54,8 @@ class Trial:
 
     def __repr__(self) -> str:
         note = f"  {self.note}" if self.note else ""
-        return f"Trial {self.number}: {self.score:.3f} on {self.examples}  {self.candidate.origin}{note}"
+        score = f"{self.score:.3f} on {self.examples}" if self.examples else "not scored"
+        return f"Trial {self.number}: {score}  {self.candidate.origin}{note}"
 
 
 class _Watched:

@@ -1,5 +1,6 @@
 """TGD: textual gradient descent, rewriting parameters as their critiques ask."""
 
+import random
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -69,7 +70,7 @@ class TGD(Optimizer):
         max_edit: float = 1.0,
         constraints: Sequence[Constraint] = (),
         momentum: float = 0.0,
-        max_critiques: int = 8,
+        max_critiques: int = 6,
         max_tokens: int | None = 1000,
         memory: int = 4,
         gate: float = 0.9,
@@ -146,8 +147,9 @@ class TGD(Optimizer):
         place: Place | None = None,
         own: LM | None = None,
         variant: int = 0,
+        rng: random.Random | None = None,
     ) -> Change:
-        """One proposal for one parameter. Variant 0 hears the most frequent critiques, others start further down."""
+        """One proposal for one parameter. Variant 0 hears the weightiest critiques, each other a few drawn by `rng`."""
         path, old = parameter.name or "", parameter.data
         critiques = self._heard(parameter, float(group["momentum"]), fold=variant == 0)
         if not critiques:
@@ -155,14 +157,15 @@ class TGD(Optimizer):
                 "no gradient: nothing failed, or backward() was not called" if parameter.grad is None else "no critique"
             )
             return Change(path, parameter.kind, "untouched", reason)
-        if variant:
-            turn = variant % len(critiques)
-            critiques = critiques[turn:] + critiques[:turn]
+        critiques = critiques[: self.max_critiques]
+        if rng is not None:
+            few = rng.sample(range(len(critiques)), max(1, len(critiques) // 2))
+            critiques = [critiques[index] for index in sorted(few)]
         rejected = list(self.state[parameter].get("rejected", ()))
         inputs = {
             "role": role(place) if place is not None else path,
             "instruction": old,
-            "critiques": critiques[: self.max_critiques],
+            "critiques": critiques,
             "rules": _rules(group),
             "rejected": rejected,
         }
@@ -306,7 +309,13 @@ class TGD(Optimizer):
                 [f"step/{number}/{variant}/{parameter.name}" for variant, parameter, _ in jobs],
                 [
                     partial(
-                        self._rewrite, parameter, group, place=known[parameter.name or ""], own=own, variant=variant
+                        self._rewrite,
+                        parameter,
+                        group,
+                        place=known[parameter.name or ""],
+                        own=own,
+                        variant=variant,
+                        rng=session.rng("tgd", number, variant) if variant else None,
                     )
                     for variant, parameter, group in jobs
                 ],

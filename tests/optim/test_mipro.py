@@ -1,0 +1,133 @@
+import pytest
+
+import promptgrad as pg
+from promptgrad import Trainer, lm, nn, optim, run
+from promptgrad.errors import NoLMError
+
+
+def fit(world, model, seed=5, train=24, val=60, **options):
+    options = {"num_candidates": 3, "num_demo_sets": 2, "num_trials": 8, "minibatch_size": 8, "full_eval_every": 3} | options
+    trainer = Trainer(model, optim.MIPRO(model.parameters(), **options), metric=world.metric, seed=seed)
+    return trainer.fit(world.examples(train), world.examples(val, seed=1))
+
+
+@pytest.fixture
+def model(world):
+    return world.Program().to(lm.Function(world.answer, name="simulated"))
+
+
+class TestSearch:
+    def test_it_finds_the_right_pair_of_instructions(self, world, model):
+        result = fit(world, model)
+        assert result.shipped
+        assert result.before.mean == 0.0
+        assert result.after.mean == 1.0
+        assert model.pick.instruction.data in ("Take the last word.", "Find the last one.")
+        assert model.spell.instruction.data in ("Reverse the word.", "Spell it in reverse.")
+
+    def test_a_seed_repeats_the_run(self, world, model):
+        first = fit(world, model)
+        again = fit(world, world.Program().to(lm.Function(world.answer, name="simulated")))
+        assert [trial.details for trial in first.history] == [trial.details for trial in again.history]
+        assert (first.values, first.calls) == (again.values, again.calls)
+
+    def test_minibatches_are_shared_in_a_round_and_the_best_is_scored_in_full(self, world, model):
+        result = fit(world, model, num_trials=6, seed=2)
+        notes = [(trial.note, trial.examples) for trial in result.history]
+        assert notes[:4] == [("minibatch", 8)] * 3 + [("full", 30)]
+        assert all(trial.details["choices"] for trial in result.history)
+
+    def test_only_instructions(self, world, model):
+        result = fit(world, model, num_demo_sets=0)
+        assert result.shipped
+        assert set(result.values) <= {"pick.instruction", "spell.instruction"}
+
+    def test_only_demos(self, world):
+        model, data = world.single()
+        model.to(lm.Function(world.answer))
+        opt = optim.MIPRO(model.parameters(), num_candidates=0, num_trials=6, minibatch_size=10)
+        result = Trainer(model, opt, metric=world.metric).fit(data[:20], data[20:])
+        assert result.shipped
+        assert set(result.values) == {"demos"}
+        assert 2 <= len(model.demos.data) <= 4
+
+    def test_choices_are_searched(self, world):
+        class Chooser(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.way = pg.Parameter("copy", kind="choice", options=["copy", "turn", "drop"], requires_grad=True)
+                self.spell = nn.Predict("word -> answer", instruction="Copy.")
+
+            def forward(self, word):
+                turned = {"copy": word, "turn": word[::-1], "drop": "x"}[self.way.data]
+                return self.spell(word=turned)
+
+        model = Chooser().to(lm.Function(world.answer))
+        _, data = world.single()
+        opt = optim.MIPRO([model.way], num_trials=4, minibatch_size=10)
+        result = Trainer(model, opt, metric=world.metric).fit(data[:20], data[20:])
+        assert result.values == {"way": "turn"}
+        assert model.way.data == "turn"
+
+    def test_nothing_to_search(self, world, model):
+        result = fit(world, model, num_candidates=0, num_demo_sets=0)
+        assert result.outcome == "no candidate"
+        assert result.history == ()
+
+
+class TestProposals:
+    def test_examples_styles_and_samples_differ_and_all_is_journalled(self, world, model, tmp_path):
+        asked = []
+
+        def spying(messages):
+            if "[[ ## tip ## ]]" in messages[-1].content:
+                asked.append(messages[-1].content)
+            return world.answer(messages)
+
+        model.to(lm.Function(spying))
+        opt = optim.MIPRO(model.parameters(), num_candidates=4, num_demo_sets=0, num_trials=2)
+        trainer = Trainer(model, opt, metric=world.metric, run_dir=tmp_path / "run")
+        trainer.fit(world.examples(24), world.examples(40, seed=1))
+        assert len(asked) == len(set(asked)) == 8
+        assert "spell: word -> answer" in asked[0]  # the program's modules
+        events = list(run.Journal(tmp_path / "run" / "journal.jsonl", readonly=True).canonical())
+        proposals = [event for event in events if event["kind"] == "proposal"]
+        assert len(proposals) == 8
+        assert any(event["refused"] == "it was proposed before" for event in proposals)
+
+    def test_a_prompt_lm_of_its_own(self, world, model):
+        writer = lm.Function(lambda messages: world.answer(messages), name="writer")
+        with pg.track_usage():
+            result = fit(world, model, prompt_lm=writer)
+        assert result.shipped
+
+    def test_constraints_keep_texts_out(self, world, model):
+        result = fit(world, model, num_demo_sets=0, constraints=[lambda text: "no turning" if "everse" in text else None])
+        assert not any("everse" in str(value) for trial in result.history for value in trial.candidate.values.values())
+
+    def test_a_writer_that_is_down_stops_the_run_to_be_resumed(self, world, model):
+        from promptgrad.errors import LMConnectionError
+
+        def down(messages):
+            raise LMConnectionError("refused")
+
+        with pytest.raises(LMConnectionError):
+            fit(world, model, prompt_lm=lm.Function(down))
+        assert model.pick.instruction.data.startswith("Given the fields")
+
+    def test_no_lm_at_all(self, world):
+        with pytest.raises(NoLMError):
+            fit(world, world.Program())
+
+
+@pytest.mark.parametrize("options", [{"num_candidates": -1}, {"num_trials": 0}, {"minibatch_size": 0}])
+def test_numbers_out_of_range(world, options):
+    with pytest.raises(ValueError, match="at least"):
+        optim.MIPRO(world.Program().parameters(), **options)
+
+
+def test_trials_grow_with_the_space():
+    opt = optim.MIPRO([pg.Parameter("x")])
+    assert opt.trials([6]) == 9  # as DSPy: 1.5 times the choices, or
+    assert opt.trials([6, 6]) == 10  # twice the dimensions times log2 of the choices
+    assert opt.trials([18, 18]) == 27

@@ -1,0 +1,277 @@
+import pytest
+
+import promptgrad as pg
+from promptgrad import lm, nn, optim
+from promptgrad.autograd import Critique, Gradient, Parameter
+from promptgrad.errors import BudgetExceeded, StateDictError
+from promptgrad.optim import Change, Optimizer
+
+
+class Shout(Optimizer):
+    """Writes every instruction in capitals."""
+
+    kinds = ("instruction",)
+
+    def __init__(self, params, loud=True, **options):
+        super().__init__(params, {"loud": loud}, **options)
+
+    async def _propose(self):
+        changes = []
+        for parameter, group in self.trained():
+            new = parameter.data.upper() if group["loud"] else parameter.data
+            status = "proposed" if new != parameter.data else "untouched"
+            changes.append((parameter, Change(parameter.name, parameter.kind, status, "", parameter.data, new)))
+        return changes
+
+
+@pytest.fixture
+def model():
+    return nn.Sequential(nn.Predict("text -> word", instruction="pick"), nn.Predict("word -> answer", instruction="go"))
+
+
+class TestParameters:
+    def test_groups_have_options_of_their_own(self, model):
+        opt = Shout([{"params": model[0].parameters()}, {"params": [model[1].instruction], "loud": False}])
+        opt.step()
+        assert (model[0].instruction.data, model[1].instruction.data) == ("PICK", "go")
+
+    def test_names_and_parameters_as_in_torch(self, model):
+        assert Shout(model.named_parameters()).parameters() == list(model.parameters())
+
+    @pytest.mark.parametrize("params", [[], [{"params": []}]])
+    def test_no_parameter(self, params):
+        with pytest.raises(ValueError, match="empty parameter list"):
+            Shout(params)
+
+    def test_given_twice(self, model):
+        with pytest.raises(ValueError, match=r"0\.instruction is given twice"):
+            Shout([*model.parameters(), model.get_parameter("0.instruction")])
+
+    def test_an_unknown_option(self, model):
+        with pytest.raises(ValueError, match="no option 'quiet' for a group; it has: loud"):
+            Shout([{"params": model.parameters(), "quiet": True}])
+
+    def test_a_module_instead_of_its_parameters(self, model):
+        with pytest.raises(TypeError, match=r"pass model\.parameters\(\)"):
+            Shout(model)
+        with pytest.raises(TypeError, match=r"pass its \.parameters\(\)"):
+            Shout([model])
+
+    def test_a_tensor(self):
+        torch = pytest.importorskip("torch")
+        with pytest.raises(TypeError, match=r"go to torch\.optim"):
+            Shout([torch.nn.Parameter(torch.zeros(2))])
+
+    def test_what_requires_no_grad_is_not_trained(self, model):
+        model[0].instruction.requires_grad_(False)
+        opt = Shout(model.parameters())
+        opt.step()
+        assert (model[0].instruction.data, model[1].instruction.data) == ("pick", "GO")
+
+    def test_kinds_without_a_rule_are_named_once(self, model):
+        opt = Shout(model.parameters())
+        first, second = opt.step(), opt.step()
+        assert first.skipped == ("demos",)
+        assert "no rule for parameters of kind demos" in repr(first)
+        assert second.skipped == ()
+
+    def test_zero_grad(self, model):
+        model[0].instruction.grad = Gradient([Critique("e", "0", 0, "instruction", "no")])
+        Shout(model.parameters()).zero_grad()
+        assert model[0].instruction.grad is None
+
+
+class TestPhases:
+    def test_propose_changes_nothing_until_accepted(self, model):
+        opt = Shout(model.parameters())
+        changes = opt.propose()
+        assert [change.new for change in changes] == ["PICK", "GO"]
+        assert model[0].instruction.data == "pick"
+        assert [change.status for change in opt.accept()] == ["accepted", "accepted"]
+        assert model[0].instruction.data == "PICK"
+        opt.revert()
+        assert model[0].instruction.data == "pick"
+
+    def test_revert_drops_what_is_pending(self, model):
+        opt = Shout(model.parameters())
+        opt.propose()
+        opt.revert()
+        assert opt.accept() == ()
+        assert model[0].instruction.data == "pick"
+
+    def test_a_parameters_own_constraint_rejects(self):
+        parameter = Parameter("pick", constraints=[lambda text: "no capitals" if text.isupper() else None])
+        report = Shout([parameter]).step()
+        assert report.changes[0].status == "rejected"
+        assert report.changes[0].reason == "no capitals"
+        assert parameter.data == "pick"
+
+
+def test_config_and_state_hold_no_objects(model):
+    import json
+
+    opt = optim.TGD(model.parameters(), lm=lm.Function(str, name="writer"), constraints=[str.isupper])
+    assert json.loads(json.dumps(opt.config()))["groups"][0]["lm"] == "writer"
+    json.dumps(opt.state_dict())
+
+
+def test_a_state_of_other_parameters_is_refused(model):
+    other = nn.Predict("a -> b")
+    state = Shout(other.parameters()).state_dict()
+    with pytest.raises(StateDictError) as caught:
+        Shout(model.parameters()).load_state_dict(state)
+    assert caught.value.missing == ("0.instruction", "0.demos", "1.instruction", "1.demos")
+    assert caught.value.unexpected == ("instruction", "demos")
+
+
+class TestGate:
+    """`step(closure)`: the simulated model answers "up" to an instruction in capitals and "low" else."""
+
+    def make(self, right, rows=8):
+        model = nn.Predict("text -> word", instruction="pick")
+        model.to(lm.Function(lambda m: reply("up" if m[0].content.startswith("PICK") else "low")))
+        batch = [pg.Example(text=f"t{i}", word=right(i)).with_inputs("text") for i in range(rows)]
+        criterion = nn.MetricLoss(pg.metrics.exact_match)
+        calls = []
+
+        def closure():
+            calls.append(model.instruction.data)
+            return criterion(model.map(batch), batch)
+
+        return model, closure, calls
+
+    def test_an_improvement_beyond_doubt_is_kept(self):
+        model, closure, calls = self.make(lambda i: "up")
+        report = Shout(model.parameters()).step(closure)
+        assert calls == ["pick", "PICK"]
+        assert report.gate.accepted
+        assert (report.gate.before, report.gate.after, report.gate.pairs) == (0.0, 1.0, 8)
+        assert report.gate.low > 0
+        assert model.instruction.data == "PICK"
+        assert report.calls == 16
+        assert "0.000 -> 1.000 on 8 pairs" in repr(report)
+
+    def test_a_worse_proposal_is_rejected(self):
+        model, closure, _ = self.make(lambda i: "low")
+        report = Shout(model.parameters()).step(closure)
+        assert not report.gate.accepted
+        assert [change.status for change in report.changes] == ["rejected"]
+        assert "not better" in report.changes[0].reason
+        assert model.instruction.data == "pick"
+
+    def test_one_more_right_of_eight_is_not_enough(self):
+        model, closure, _ = self.make(lambda i: "up" if i == 0 else "neither")
+        report = Shout(model.parameters()).step(closure)
+        assert "not beyond doubt" in report.gate.reason
+        assert model.instruction.data == "pick"
+
+    def test_a_known_loss_saves_a_run(self):
+        model, closure, calls = self.make(lambda i: "up")
+        Shout(model.parameters()).step(closure, loss=closure())
+        assert calls == ["pick", "PICK"]
+
+    def test_a_closure_with_backward_in_it(self):
+        model, closure, _calls = self.make(lambda i: "up")
+        opt = Shout(model.parameters())
+
+        def as_in_torch():
+            opt.zero_grad()
+            loss = closure()
+            if pg.is_grad_enabled():
+                loss.backward(inputs=[model.demos])
+            return loss
+
+        assert opt.step(as_in_torch).gate.accepted
+        model.instruction.data = "pick"
+        with pytest.raises(TypeError, match=r"only `if promptgrad\.is_grad_enabled\(\):`"):
+            opt.step(lambda: [loss := closure(), loss.backward(inputs=[model.demos])][0])
+        assert model.instruction.data == "pick"
+
+    def test_nothing_is_run_for_no_proposal(self):
+        model, closure, calls = self.make(lambda i: "up")
+        report = Shout([{"params": model.parameters(), "loud": False}]).step(closure, loss=closure())
+        assert calls == ["pick"]
+        assert report.gate is None
+
+    def test_a_closure_must_return_the_loss_of_one_batch(self):
+        model, _closure, _ = self.make(lambda i: "up")
+        with pytest.raises(TypeError, match="must return the loss"):
+            Shout(model.parameters()).step(lambda: 0.5)
+        sizes = iter([8, 7])
+
+        def shrinking():
+            batch = [pg.Example(text=f"t{i}", word="up").with_inputs("text") for i in range(next(sizes))]
+            return nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch)
+
+        with pytest.raises(ValueError, match="other examples than before"):
+            Shout(model.parameters()).step(shrinking)
+
+    def test_rows_without_an_answer_leave_the_comparison(self):
+        from promptgrad.errors import LMTimeoutError
+
+        def answer(messages):
+            new = messages[0].content.startswith("PICK")
+            if new and "t0" in messages[-1].content:
+                raise LMTimeoutError("too slow")
+            return reply("up" if new else "low")
+
+        model, closure, _ = self.make(lambda i: "up")
+        model.to(lm.Function(answer))
+        report = Shout(model.parameters()).step(closure)
+        assert report.gate.pairs == 7
+        assert report.gate.after == 1.0
+
+    @pytest.mark.asyncio
+    async def test_in_async_code(self):
+        model, closure, _ = self.make(lambda i: "up")
+        report = await Shout(model.parameters()).astep(closure)
+        assert report.gate.accepted
+
+    @pytest.mark.asyncio
+    async def test_a_coroutine_function_as_closure(self):
+        model, _, _ = self.make(lambda i: "up")
+        batch = [pg.Example(text=f"t{i}", word="up").with_inputs("text") for i in range(8)]
+        criterion = nn.MetricLoss(pg.metrics.exact_match)
+
+        async def closure():
+            return await criterion.acall(await model.amap(batch), batch)
+
+        report = await Shout(model.parameters()).astep(closure)
+        assert report.gate.accepted
+
+
+def reply(word):
+    return f"[[ ## word ## ]]\n{word}\n\n[[ ## completed ## ]]"
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("Adam", r"torch\.optim\.Adam\(model\.weights\(\)\)"),
+        ("SGD", r"optim\.TGD"),
+        ("MIPROv2", r"optim\.MIPRO"),
+        ("mipro", "did you mean MIPRO"),
+        ("BootstrapFewShotWithRandomSearch", r"MIPRO\(params, num_candidates=0\)"),
+        ("lr_scheduler", "max_edit"),
+    ],
+)
+def test_slips_point_to_the_right_name(name, instead):
+    with pytest.raises(AttributeError, match=instead):
+        getattr(optim, name)
+
+
+def test_the_room_holds_what_it_says():
+    missing = [name for name in optim.__all__ if name != "BootstrapFinetune" and not hasattr(optim, name)]
+    assert missing == []
+    assert optim.BayesianSignatureOptimizer is optim.MIPRO
+
+
+def test_a_budget_in_a_loop_of_ones_own():
+    from promptgrad import run
+
+    model = nn.Predict("text -> word").to(lm.Function(lambda m: reply("x")))
+    with run.active(ledger=run.Ledger(run.Budget(calls=2))):
+        model(text="a")
+        model(text="b")
+        with pytest.raises(BudgetExceeded):
+            model(text="c")
