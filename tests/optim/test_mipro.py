@@ -6,7 +6,13 @@ from promptgrad.errors import NoLMError
 
 
 def fit(world, model, seed=5, train=24, val=60, **options):
-    options = {"num_candidates": 3, "num_demo_sets": 2, "num_trials": 8, "minibatch_size": 8, "full_eval_every": 3} | options
+    options = {
+        "num_candidates": 3,
+        "num_demo_sets": 2,
+        "num_trials": 8,
+        "minibatch_size": 8,
+        "full_eval_every": 3,
+    } | options
     trainer = Trainer(model, optim.MIPRO(model.parameters(), **options), metric=world.metric, seed=seed)
     return trainer.fit(world.examples(train), world.examples(val, seed=1))
 
@@ -102,7 +108,9 @@ class TestProposals:
         assert result.shipped
 
     def test_constraints_keep_texts_out(self, world, model):
-        result = fit(world, model, num_demo_sets=0, constraints=[lambda text: "no turning" if "everse" in text else None])
+        result = fit(
+            world, model, num_demo_sets=0, constraints=[lambda text: "no turning" if "everse" in text else None]
+        )
         assert not any("everse" in str(value) for trial in result.history for value in trial.candidate.values.values())
 
     def test_a_writer_that_is_down_stops_the_run_to_be_resumed(self, world, model):

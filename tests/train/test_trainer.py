@@ -1,0 +1,479 @@
+import asyncio
+import json
+import os
+import signal
+import warnings
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import Budget, Trainer, lm, nn, optim, run
+from promptgrad.errors import BudgetExceeded, DataError, JournalError, LMConnectionError, StateDictError
+from promptgrad.optim import Candidate, Optimizer
+
+
+class Count:
+    """The simulated model, counting what it is asked; it may stop answering, or stop the process, after some calls."""
+
+    def __init__(self, world, stop_after=None, error=None):
+        self.world, self.asked, self.stop_after, self.error = world, [], stop_after, error
+
+    def __call__(self, messages):
+        self.asked.append(messages)
+        if self.stop_after is not None and len(self.asked) > self.stop_after:
+            if self.error is None:
+                self.stop_after = None
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                raise self.error
+        return self.world.answer(messages)
+
+
+def program(world, model=None):
+    return world.Program().to(lm.Function(model or world.answer, name="simulated"))
+
+
+def trainer(world, model, name="tgd", **options):
+    return Trainer(model, world.optimizer(name, model), metric=world.metric, **{"seed": 5, **options})
+
+
+@pytest.fixture
+def data(world):
+    return world.examples(24), world.examples(60, seed=1), world.examples(30, seed=2)
+
+
+@pytest.fixture(autouse=True)
+def _overlap_is_known():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ example")
+        yield
+
+
+class Fixed(Optimizer):
+    """Offers the given values, as they are."""
+
+    kinds = ("instruction",)
+
+    def __init__(self, params, *values):
+        super().__init__(params)
+        self._values = values
+
+    async def fit(self, session):
+        for number, values in enumerate(self._values):
+            measured = await session.evaluate(
+                Candidate(values, f"value {number}"), session.val, scope=f"fixed/{number}"
+            )
+            session.trial(measured)
+            session.offer(measured)
+
+
+BETTER = {"pick.instruction": "Take the last word.", "spell.instruction": "Reverse the word."}
+HALF = {"pick.instruction": "Take the last word."}
+WORSE = {"pick.instruction": "Take the first word, please."}
+
+
+class TestOutcomes:
+    def test_what_is_better_ships(self, world, data):
+        model = program(world)
+        result = Trainer(model, Fixed(model.parameters(), WORSE, BETTER, HALF), metric=world.metric).fit(*data)
+        assert result.outcome == "shipped"
+        assert model.pick.instruction.data == "Take the last word."
+        assert result.values == BETTER
+        assert (result.before.mean, result.after.mean, result.gain.mean) == (0.0, 1.0, 1.0)
+        assert result.gain.low > 0
+        assert result.gain.confidence == pytest.approx(0.975)  # two finalists
+        assert (result.test_before.mean, result.test_after.mean, result.test_after.examples) == (0.0, 1.0, 30)
+        text = repr(result)
+        for part in (
+            "shipped",
+            "before",
+            "test after",
+            "97.5% paired interval",
+            "LM calls",
+            "trials       3",
+            "Reverse",
+        ):
+            assert part in text
+
+    def test_what_is_not_better_does_not(self, world, data):
+        model = program(world)
+        before = model.state_dict()
+        result = Trainer(model, Fixed(model.parameters(), WORSE), metric=world.metric).fit(*data[:2])
+        assert result.outcome == "no significant gain"
+        assert model.state_dict() == before
+        assert result.values == {}
+        assert result.best == WORSE
+        assert "not shipped" in repr(result)
+
+    def test_luck_does_not_ship(self, world, data):
+        """Of candidates that are equally good, the luckiest on the data it was chosen on is no better on other data."""
+        from hashlib import sha256
+
+        def noisy(example, output):
+            return sha256(f"{example.text} {output.answer}".encode()).digest()[0] % 2
+
+        def chatty(messages):
+            instruction = messages[0]["content"].split("\n")[0]
+            word = sha256((instruction + messages[-1]["content"]).encode()).hexdigest()[:6]
+            name = "word" if "[[ ## text ## ]]" in messages[-1]["content"] else "answer"
+            return f"[[ ## {name} ## ]]\n{word}\n\n[[ ## completed ## ]]"
+
+        shipped = 0
+        for seed in range(6):
+            model = world.Program().to(lm.Function(chatty))
+            values = [{"spell.instruction": f"Way {seed} {number}."} for number in range(8)]
+            result = Trainer(model, Fixed(model.parameters(), *values), metric=noisy, seed=seed).fit(*data[:2])
+            shipped += result.shipped
+            best = max(trial.score for trial in result.history)
+            assert best > 0.5  # there was luck to fall for
+        assert shipped <= 1
+
+    def test_all_right_already(self, world, data):
+        model = program(world)
+        for path, value in BETTER.items():
+            model.get_parameter(path).data = value
+        result = trainer(world, model).fit(*data[:2])
+        assert result.outcome == "nothing to improve"
+        assert "0 of 30 validation examples failed, nothing to do" in repr(result)
+        assert 30 < result.calls <= 60  # equal calls are paid once
+
+    def test_nothing_offered(self, world, data):
+        model = program(world)
+        result = Trainer(model, Fixed(model.parameters()), metric=world.metric).fit(*data[:2])
+        assert result.outcome == "no candidate"
+
+    def test_few_examples_say_so(self, world):
+        model = program(world)
+        with pytest.warns(UserWarning, match="both training and validation"):
+            result = Trainer(model, Fixed(model.parameters(), BETTER), metric=world.metric).fit(
+                world.examples(6), world.examples(6)
+            )
+        assert result.outcome == "no significant gain"  # three of three happen by chance one time in eight
+        assert any("need more validation data" in note for note in result.notes)
+
+
+class TestData:
+    def test_the_parts_do_not_overlap_and_belong_to_the_seed(self, world):
+        model = program(world)
+        data = world.examples(100)
+        parts = trainer(world, model)._parts(data, None, None)
+        ids = [{row.id for row in part} for part in (parts.train, parts.val, parts.confirm)]
+        assert list(map(len, ids)) == [50, 25, 25]
+        assert len(set.union(*ids)) == 100
+        again = trainer(world, program(world))._parts(data, None, None)
+        other = trainer(world, program(world), seed=6)._parts(data, None, None)
+        assert [row.id for row in again.val] == [row.id for row in parts.val]
+        assert [row.id for row in other.val] != [row.id for row in parts.val]
+
+    @pytest.mark.parametrize(
+        ("size", "wanted", "confirm"), [(60, None, 30), (400, None, 100), (60, 0.25, 15), (60, 12, 12)]
+    )
+    def test_what_is_set_aside(self, world, size, wanted, confirm):
+        data = [pg.Example(text=f"t {i}", answer="x").with_inputs("text") for i in range(size)]
+        parts = trainer(world, program(world), confirm=wanted)._parts(world.examples(4), data, None)
+        assert (len(parts.confirm), len(parts.val)) == (confirm, size - confirm)
+
+    def test_the_optimizer_sees_neither_confirmation_nor_test_data(self, world, data):
+        seen = []
+
+        class Spy(Fixed):
+            async def fit(self, session):
+                seen.extend(row.id for row in [*session.train, *session.val])
+                await super().fit(session)
+
+        model = program(world)
+        trainer_ = Trainer(model, Spy(model.parameters(), BETTER), metric=world.metric, seed=5)
+        parts = trainer_._parts(*data)
+        trainer_.fit(*data)
+        hidden = {row.id for row in [*parts.confirm, *parts.test]} - {row.id for row in [*parts.train, *parts.val]}
+        assert hidden
+        assert not hidden & set(seen)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (([],), "trainset is empty"),
+            (([{"text": "a", "answer": "a"}], []), "valset is empty"),
+            (([{"text": "a", "answer": "a"}] * 3,), "cannot be split"),
+            (([{"text": "a", "answer": "a"}], [{"text": "b", "answer": "b"}]), "both to choose and to confirm"),
+            (("text",), "not one str"),
+        ],
+    )
+    def test_too_little(self, world, arguments, message):
+        with pytest.raises(DataError, match=message):
+            trainer(world, program(world)).fit(*arguments)
+
+    def test_confirming_on_everything_leaves_nothing_to_choose_on(self, world, data):
+        with pytest.raises(ValueError, match="both the choice and the confirmation"):
+            trainer(world, program(world), confirm=60).fit(*data[:2])
+
+
+class TestArguments:
+    def test_an_optimizer_of_another_program(self, world):
+        with pytest.raises(ValueError, match=r"no parameter of this Program.*TGD\(model\.parameters\(\)\)"):
+            Trainer(world.Program(), optim.TGD(world.Program().parameters()), metric=world.metric)
+
+    def test_no_module_no_optimizer(self, world):
+        model = world.Program()
+        with pytest.raises(TypeError, match="not function"):
+            Trainer(lambda text: text, optim.TGD(model.parameters()), metric=world.metric)
+        with pytest.raises(TypeError, match="takes an optimizer"):
+            Trainer(model, optim.TGD, metric=world.metric)
+
+    @pytest.mark.parametrize("options", [{"finalists": 0}, {"concurrency": 0}])
+    def test_numbers_out_of_range(self, world, options):
+        with pytest.raises(ValueError, match="at least 1"):
+            trainer(world, program(world), **options)
+
+
+class TestBudget:
+    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    @pytest.mark.parametrize("calls", [130, 220, 320, 450])
+    def test_it_is_never_exceeded_and_the_best_so_far_comes_back(self, world, data, name, calls):
+        counted = Count(world)
+        model = program(world, counted)
+        result = trainer(world, model, name, budget=Budget(calls=calls)).fit(*data[:2])
+        assert len(counted.asked) == result.calls <= calls
+        if any("the search ended" in note for note in result.notes):
+            assert result.outcome in ("no candidate", "shipped", "no significant gain", "not confirmed")
+        else:
+            assert result.shipped
+
+    def test_the_confirmation_is_kept_for(self, world, data):
+        model = program(world)
+        opt = Fixed(model.parameters(), BETTER, *({"spell.instruction": f"Reverse, {i}."} for i in range(30)))
+        result = Trainer(model, opt, metric=world.metric, budget=Budget(calls=400), seed=5).fit(*data[:2])
+        assert any("the search ended" in note for note in result.notes)
+        assert result.shipped
+        assert result.phases["confirm"].calls > 0
+
+    def test_too_small_for_the_start(self, world, data):
+        model = program(world)
+        before = model.state_dict()
+        with pytest.raises(BudgetExceeded, match=r"does not cover measuring the start on 30.*Nothing was changed"):
+            trainer(world, model, budget=Budget(calls=20)).fit(*data[:2])
+        assert model.state_dict() == before
+
+    def test_tokens_and_money(self, world, data):
+        model = program(world)
+        result = trainer(world, model, budget=Budget(tokens=9000)).fit(*data[:2])
+        assert result.tokens <= 9000 + 8 * 300
+        from promptgrad.testing import LoopbackLM
+
+        with LoopbackLM(world.answer) as server:
+            priced = lm.HTTP("simulated", base_url=server.url, api_key="k", prices=(1000.0, 1000.0))
+            model = world.Program().to(priced)
+            result = trainer(world, model, budget=Budget(usd=12)).fit(*data[:2])
+            assert 0 < result.usd <= 12.5
+
+    def test_the_same_decisions_at_any_concurrency_when_it_ends(self, world, data, tmp_path):
+        digests = []
+        for concurrency in (1, 32):
+            path = tmp_path / str(concurrency)
+            model = program(world)
+            options = {"budget": Budget(calls=260), "concurrency": concurrency, "run_dir": path}
+            result = trainer(world, model, "mipro", **options).fit(*data[:2])
+            journal = run.Journal(path / "journal.jsonl", readonly=True)
+            digests.append((journal.digest(), result.outcome, result.values))
+        assert digests[0] == digests[1]
+
+
+class TestJournal:
+    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    def test_the_same_at_concurrency_1_and_32(self, world, data, tmp_path, name):
+        found = []
+        for concurrency in (1, 32):
+            path = tmp_path / f"{concurrency}"
+            model = program(world)
+            result = trainer(world, model, name, concurrency=concurrency, run_dir=path).fit(*data)
+            journal = run.Journal(path / "journal.jsonl", readonly=True)
+            assert journal.unfinished() == []
+            found.append((journal.canonical(), result.values, result.calls))
+        assert found[0] == found[1]
+
+    def test_a_finished_run_is_resumed_without_a_call(self, world, data, tmp_path):
+        first = trainer(world, program(world), run_dir=tmp_path / "r").fit(*data)
+        counted = Count(world)
+        model = program(world, counted)
+        again = Trainer.resume(tmp_path / "r", model, world.optimizer("tgd", model), world.metric)
+        assert counted.asked == []
+        assert (again.outcome, again.values, again.calls) == (first.outcome, first.values, first.calls)
+        assert again.spent.replayed == first.calls
+        assert f"({first.calls} from the journal)" in repr(again)
+        assert model.pick.instruction.data == first.values["pick.instruction"]
+
+    def test_a_folder_holds_one_run(self, world, data, tmp_path):
+        trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])
+        with pytest.raises(JournalError, match=r"holds a run already: go on with it by promptgrad\.Trainer\.resume"):
+            trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])
+
+    def test_nothing_to_resume(self, world, tmp_path):
+        model = program(world)
+        with pytest.raises(JournalError, match="holds no run"):
+            Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric)
+
+    def test_another_program_metric_or_optimizer_is_refused(self, world, data, tmp_path):
+        trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])
+        single, _ = world.single()
+        with pytest.raises(StateDictError):
+            Trainer.resume(tmp_path, single, optim.TGD(single.parameters()), world.metric)
+        model = program(world)
+        with pytest.raises(JournalError, match="another way at event 0"):
+            Trainer.resume(tmp_path, model, optim.TGD(model.parameters(), steps=5), world.metric)
+        with pytest.raises(JournalError, match="another way at event 0"):
+            Trainer.resume(tmp_path, model, world.optimizer("tgd", model), pg.metrics.exact_match)
+
+    def test_examples_that_json_cannot_hold(self, world, data, tmp_path):
+        odd = [row.copy(extra=(1, 2)) for row in data[0]]
+        trainer_ = trainer(world, program(world), run_dir=tmp_path)
+        parts = trainer_._parts(odd, data[1], None)
+        first = trainer_.fit(odd, data[1])
+        model = program(world)
+        opt = world.optimizer("tgd", model)
+        saved = json.loads((tmp_path / "run.json").read_text())
+        if saved["data"] is None:
+            with pytest.raises(JournalError, match="pass data="):
+                Trainer.resume(tmp_path, model, opt, world.metric)
+        rows = {"train": parts.train, "val": parts.val, "confirm": parts.confirm, "test": []}
+        assert Trainer.resume(tmp_path, model, opt, world.metric, data=rows).values == first.values
+
+
+class TestStops:
+    @pytest.mark.parametrize("after", [10, 90, 150])
+    def test_ctrl_c_keeps_the_journal_and_the_best_so_far(self, world, data, tmp_path, after):
+        model = program(world, Count(world, stop_after=after))
+        before = model.state_dict()
+        trainer_ = trainer(world, model, run_dir=tmp_path / "stopped")
+        with pytest.raises(KeyboardInterrupt):
+            trainer_.fit(*data[:2])
+        assert model.state_dict() == before
+        assert trainer_.result.outcome == "interrupted"
+        whole = trainer(world, program(world), run_dir=tmp_path / "whole").fit(*data[:2])
+        fresh = program(world, counted := Count(world))
+        resumed = Trainer.resume(tmp_path / "stopped", fresh, world.optimizer("tgd", fresh), world.metric)
+        assert resumed.values == whole.values
+        assert len(counted.asked) <= whole.calls - after + 40
+        digests = [
+            run.Journal(tmp_path / name / "journal.jsonl", readonly=True).digest() for name in ("stopped", "whole")
+        ]
+        assert digests[0] == digests[1]
+
+    def test_an_lm_that_goes_down_stops_the_run_and_resume_goes_on(self, world, data, tmp_path):
+        error = LMConnectionError("refused")
+        model = program(world, Count(world, stop_after=100, error=error))
+        trainer_ = trainer(world, model, run_dir=tmp_path)
+        with pytest.raises(LMConnectionError):
+            trainer_.fit(*data[:2])
+        assert trainer_.result.outcome == "interrupted"
+        assert "refused" in trainer_.result.reason
+        fresh = program(world)
+        assert Trainer.resume(tmp_path, fresh, world.optimizer("tgd", fresh), world.metric).shipped
+
+    def test_a_few_calls_without_an_answer_do_not(self, world, data, tmp_path):
+        """A resumed run goes on without them as well, though the model would answer now."""
+
+        class Flaky(Count):
+            def __call__(self, messages):
+                if "lime pink" in messages[-1]["content"]:
+                    raise LMConnectionError("lost")
+                return super().__call__(messages)
+
+        first = trainer(world, program(world, Flaky(world)), run_dir=tmp_path).fit(*data)
+        assert first.shipped
+        model = program(world)
+        again = Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric)
+        assert again.values == first.values
+        assert again.test_after == first.test_after
+
+    def test_a_metric_that_raises(self, world, data):
+        def broken(example, output):
+            raise RuntimeError("no")
+
+        model = program(world)
+        result = Trainer(model, Fixed(model.parameters(), BETTER), metric=broken).fit(*data[:2])
+        assert result.outcome == "no significant gain"
+        assert result.before.errors == 30
+
+    @pytest.mark.asyncio
+    async def test_in_a_running_loop(self, world, data):
+        result = await trainer(world, program(world)).afit(*data[:2])
+        assert result.shipped
+        assert trainer(world, program(world)).fit(*data[:2]).shipped  # a notebook cell
+        await asyncio.sleep(0)
+
+
+class TestPlan:
+    def test_it_names_the_phases_and_runs_nothing(self, world, data):
+        counted = Count(world)
+        model = program(world, counted)
+        plan = trainer(world, model, "mipro").plan(*data)
+        assert counted.asked == []
+        names = [phase.name for phase in plan.phases]
+        assert names[:3] == ["baseline", "bootstrap", "propose"]
+        assert names[-2:] == ["confirm", "test"]
+        assert plan.calls == sum(phase.calls for phase in plan.phases)
+        assert plan.usd == 0.0
+        assert plan.tokens > plan.calls
+        assert "LM calls" in repr(plan)
+
+    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    def test_a_run_takes_no_more(self, world, data, name):
+        model = program(world)
+        trainer_ = trainer(world, model, name)
+        plan = trainer_.plan(*data)
+        result = trainer_.fit(*data)
+        assert result.calls <= plan.calls
+        assert plan.tokens / plan.calls == pytest.approx(result.tokens / result.calls, rel=0.5)
+
+    def test_exact_where_it_can_be(self, world):
+        model, rows = world.single()
+        model.to(lm.Function(world.answer))
+        trainer_ = Trainer(model, optim.LabeledFewShot(model.parameters()), metric=world.metric)
+        plan = trainer_.plan(rows[:20], rows[20:60])
+        assert [(phase.name, phase.calls) for phase in plan.phases] == [("confirm", 80)]
+        assert trainer_.fit(rows[:20], rows[20:60]).calls == 80
+
+    def test_money(self, world):
+        model, rows = world.single()
+        opt = optim.LabeledFewShot(model.parameters())
+        model.to(lm.HTTP("m", base_url="http://127.0.0.1:1/v1", api_key="k", prices=(10.0, 30.0)))
+        plan = Trainer(model, opt, metric=world.metric, budget=Budget(usd=1e-6)).plan(rows[:20], rows[20:60])
+        assert plan.usd > 0
+        assert "the budget of $1e-06 may end the search early" in repr(plan)
+        model.to(lm.HTTP("unheard-of", base_url="http://127.0.0.1:1/v1", api_key="k"))
+        plan = Trainer(model, opt, metric=world.metric, budget=Budget(usd=1)).plan(rows[:20], rows[20:60])
+        assert plan.usd is None
+        assert "price" in repr(plan)
+
+
+def test_candidates_may_be_other_programs(world, data):
+    """What a fine-tuning optimizer offers: the same program on another language model."""
+
+    class Swap(Fixed):
+        async def fit(self, session):
+            import copy
+
+            other = copy.deepcopy(session.model)
+            other.to(better)
+            candidate = Candidate({}, "other weights", other, "w1")
+            measured = await session.evaluate(candidate, session.val, scope="other")
+            session.trial(measured)
+            session.offer(measured)
+
+    def skilled(messages):
+        told = [{"role": m.role, "content": m.content} for m in messages]
+        told[0]["content"] = "Take the last word and reverse it." + told[0]["content"]
+        return world.answer(told)
+
+    better = lm.Function(skilled, name="trained")
+    model = program(world)
+    result = Trainer(model, Swap(model.parameters()), metric=world.metric).fit(*data)
+    assert result.shipped
+    assert result.test_after.mean == 1.0
+    assert model.pick._lm is better
+
+
+def test_nn_modules_in_lists_are_found(world):
+    model = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> answer")).to(lm.Function(world.answer))
+    result = trainer(world, model).fit(world.examples(24), world.examples(60, seed=1))
+    assert set(result.values) == {"0.instruction", "1.instruction"}
