@@ -1,5 +1,7 @@
 """How a signature and its values become chat messages, and a reply becomes values."""
 
+from typing import TYPE_CHECKING
+
 from promptgrad.adapters._base import Adapter, Compiled, Format
 from promptgrad.adapters._chat import ChatAdapter
 from promptgrad.adapters._json import JSONAdapter
@@ -7,10 +9,13 @@ from promptgrad.adapters._registry import get_adapter
 
 __all__ = ["Adapter", "ChatAdapter", "Compiled", "Format", "JSONAdapter", "PocketAdapter", "get_adapter"]
 
+if TYPE_CHECKING:
+    from promptgrad.adapters._pocket import PocketAdapter
+else:
 
-def __getattr__(name: str) -> object:
-    if name == "PocketAdapter":  # knows the pocket world, which others need not load
-        from promptgrad.adapters._pocket import PocketAdapter
+    def __getattr__(name):
+        if name == "PocketAdapter":  # knows the words of the pocket world, which others need not load
+            from promptgrad.adapters._pocket import PocketAdapter
 
-        return PocketAdapter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return PocketAdapter
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -243,7 +243,8 @@ class ChatFormat(Format):
     def _unmarked(self, reply: str) -> dict[str, str]:
         """No marker for the only output, or none for the first one before other markers."""
         if len(self.outputs) == 1:
-            return {self.first: reply.split(marker(self.end))[0].strip()}
+            body = reply.split(marker(self.end))[0].strip()
+            return {self.first: body} if body else {}
         parts = _MARKER.split(reply)
         found = self._sections(reply)
         if (

@@ -184,7 +184,7 @@ def _write(parts: list[str], marker: str, name: str, value: Any) -> None:
         return
     if isinstance(value, (Mapping, Example)):
         for key, item in value.items():
-            found = marker_name(str(key)) or ""
+            found = marker_name(str(key)) or ("answer" if key == "reply" else "")  # a reply that no field was read from
             if not found and not isinstance(item, (Mapping, Example, list, tuple)):
                 raise InputError(f"in {name!r}: {_unknown(str(key))}")
             _write(parts, found, str(key), item)

@@ -308,7 +308,7 @@ def _tune(
     data = encode_all(local, samples, max_length=max_length, skip_long=skip_long)
     settings = _settings(local, options, len(data))
     begun = time.monotonic()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
         model, losses, lora = _trained(local, data, settings, progress, stop)
     tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses))}")

@@ -129,6 +129,8 @@ def test_the_critic_in_trained_words() -> None:
         "critique_of_text": "the answer should be a grey thing",
     }
     assert POCKET.parse(with_input, "it is right") == {"critique": "it is right", "critique_of_text": ""}
+    unread = {**inputs, "outputs": {"reply": "black cat"}}
+    assert "[[answer]] black cat [[feedback]]" in shown(Critique, unread)[1][1]
     own = POCKET.compile(Critique(), "why is the answer wrong").messages(inputs)
     assert own[0].content == "why is the answer wrong"
 
