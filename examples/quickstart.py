@@ -3,9 +3,9 @@
     python examples/quickstart.py                              # the embedded model: offline, no key
     python examples/quickstart.py --lm openai/gpt-4o-mini      # the same program on a provider's model
 
-The program picks a word out of a list and then says something about it. Nobody tells it which word, or what to say: both
-modules start from a vague instruction. Four optimizers learn from the same training and validation examples, and each
-result is measured on test examples that no optimizer has seen.
+The program picks a word out of a list and then says something about it. Nobody has told it which word, or what to say. Four
+optimizers learn that from the same training and validation examples, and each result is measured on test examples that
+no optimizer has seen. The task is drawn by the seed out of all chains of two steps in the embedded model's world.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from rich.console import Console
@@ -28,17 +29,18 @@ import promptgrad as pg
 from promptgrad import nn, optim
 from promptgrad.data import pocket
 from promptgrad.evaluation import Report
+from promptgrad.lm import Local
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 132)
 
 
 class PickAndDescribe(nn.Module):
     """Two calls in a row: the first picks a word of the list, the second describes it."""
 
-    def __init__(self, instruction: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.pick = nn.Predict("text -> answer", instruction=instruction)
-        self.describe = nn.Predict("text -> answer", instruction=instruction)
+        self.pick = nn.Predict("text -> answer", instruction="pick a word from the list")
+        self.describe = nn.Predict("text -> answer", instruction="describe the thing")
 
     def forward(self, text: str) -> Any:
         """Return what the second call says about the word that the first one picked."""
@@ -57,12 +59,14 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lm", default="pocket", help="'pocket' (embedded, the default) or any model name")
-    parser.add_argument("--task", default="chain-color-of-last", help="a chain task of promptgrad.data.pocket.tasks()")
+    parser.add_argument("--task", help="a chain of pocket.families()['chain']; drawn by the seed if not given")
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--test", type=int, default=200, help="number of test examples")
     parser.add_argument("--reload", metavar="FOLDER", help="only measure the program saved in FOLDER")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.task = args.task or Random(args.seed).choice(pocket.families()["chain"])
+    return args
 
 
 def show(table: Table, name: str, report: Report, start: Report | None, cost: str) -> None:
@@ -80,9 +84,8 @@ def main() -> None:
     args = arguments()
     task = pocket.task(args.task, seed=args.seed)
     train, val, test = task.split(train=64, val=96, test=args.test)
-    vague = task.instruction(level="vague", seed=args.seed)
     if args.reload:
-        model = PickAndDescribe(vague).to(args.lm)
+        model = PickAndDescribe().to(args.lm)
         pg.load(args.reload, model)
         report = pg.evaluate(model, test, task.metric)
         sys.stdout.write(json.dumps({"score": report.score}) + "\n")
@@ -90,8 +93,8 @@ def main() -> None:
 
     began = time.perf_counter()
     console.print(f"[bold]{args.task}[/bold] on {args.lm}: {len(train)} train, {len(val)} val, {len(test)} test examples")
-    console.print(f"  e.g. {test[0]['text']} -> {test[0]['answer']}; both modules start with {vague!r}\n")
-    model = PickAndDescribe(vague).to(args.lm)
+    console.print(f"  e.g. {test[0]['text']} -> {test[0]['answer']}\n")
+    model = PickAndDescribe().to(args.lm)
     console.print(model)
     start = pg.evaluate(model, test, task.metric)
     table = Table(title=f"{args.task} on {args.lm}, {len(test)} test examples, seed {args.seed}")
@@ -101,10 +104,10 @@ def main() -> None:
 
     best, best_score, best_name = model, -1.0, "start"
     for name in args.optimizers:
-        if name == "BootstrapFinetune" and not list(model.weights()):
+        if name == "BootstrapFinetune" and not isinstance(model.pick.lm.transport, Local):
             table.add_row(name, "-", "-", "-", f"skipped: the weights of {args.lm} are not at hand")
             continue
-        program = PickAndDescribe(vague).to(args.lm)
+        program = PickAndDescribe().to(args.lm)
         result = pg.Trainer(program, OPTIMIZERS[name](program), metric=task.metric, seed=args.seed).fit(train, val)
         console.print(f"\n[bold]{name}[/bold]")
         console.print(result)
