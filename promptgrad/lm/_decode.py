@@ -96,6 +96,8 @@ class Decoder:
 
     def __init__(self, model: Any, ends: frozenset[int], pad: int, most_rows: int, prefix_bytes: int) -> None:
         self.model = model
+        self._weights = list(model.parameters())
+        self._computed_with = self.version()
         self.ends = ends
         self.pad = pad
         self.most_rows = most_rows
@@ -106,6 +108,14 @@ class Decoder:
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._plain = self._takes_positions and growing_cache(model.config) is not None
+
+    def version(self) -> int:
+        """Return a number that changes whenever a weight is changed in place."""
+        return sum(weight._version for weight in self._weights)
+
+    def requires_grad(self) -> bool:
+        """Whether any weight wants a gradient."""
+        return any(weight.requires_grad for weight in self._weights)
 
     def run(self, waiting: deque[Job], stop: Callable[[], bool] = lambda: False) -> None:
         """Make the replies to all waiting jobs; more may be added, by other threads, while it runs.
@@ -164,6 +174,10 @@ class Decoder:
         begun = [_Begun(job) for job in jobs]
         if not (self._plain and self.keeps_prefixes):
             return begun
+        version = self.version()
+        if version != self._computed_with:
+            self.prefixes.clear()
+            self._computed_with = version
         groups: dict[tuple[int, ...], list[_Begun]] = {}
         for one in begun:
             length = min(one.job.prefix, len(one.job.prompt) - 1)

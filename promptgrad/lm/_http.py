@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad.errors import (
     AuthenticationError,
-    ContextWindowError,
     LMConnectionError,
     LMReplyError,
     LMStatusError,
     LMTimeoutError,
-    RateLimitError,
 )
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._endpoint import Endpoint
@@ -26,6 +24,7 @@ from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request, canonical_json, encode_messages
 from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
+from promptgrad.lm._status import error_kind
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
@@ -210,18 +209,13 @@ class HTTP(Transport):
 
     def _status_error(self, status: int, raw: bytes, headers: Mapping[str, str]) -> LMStatusError:
         body = self._scrub(raw.decode("utf-8", "replace"))
-        kind: type[LMStatusError] = LMStatusError
+        kind = error_kind(status, body)
         advice = ""
-        if status == 429:
-            kind = RateLimitError
-        elif status in {401, 403}:
-            kind = AuthenticationError
+        if kind is AuthenticationError:
             variable = self._api_key_env or "an environment variable"
             advice = f"; set {variable}, or pass api_key="
             if self._api_key is None and self._api_key_env and not self._endpoint.private:
                 advice = "; a key from the environment is not sent over plain http: use https, or pass api_key="
-        elif status in {400, 413, 422} and _is_too_long(body):
-            kind = ContextWindowError
         elif status == 404:
             advice = f"; is {self.model!r} served there, and does base_url end where /chat/completions begins?"
         elif 300 <= status < 400:
@@ -302,11 +296,6 @@ def _text(message: Any) -> str:
     if content is None:
         return str(message.get("refusal") or "")
     raise TypeError(content)
-
-
-def _is_too_long(body: str) -> bool:
-    low = body.lower()
-    return any(hint in low for hint in ("context_length", "context length", "context window", "maximum context"))
 
 
 def _cut(text: str) -> str:

@@ -12,15 +12,12 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.errors import (
-    AuthenticationError,
     ContextWindowError,
     LMConnectionError,
     LMError,
     LMReplyError,
-    LMStatusError,
     LMTimeoutError,
     MissingExtraError,
-    RateLimitError,
 )
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._endpoint import Endpoint
@@ -28,6 +25,7 @@ from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
+from promptgrad.lm._status import error_kind
 from promptgrad.lm._transport import Transport
 
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
@@ -190,12 +188,11 @@ class LiteLLM(Transport):
         message = f"litellm, model {self.model!r}: {text}"
         if isinstance(error, known.Timeout):
             return LMTimeoutError(message)
-        if isinstance(error, known.ContextWindowExceededError):
-            return ContextWindowError(message, status=400, body=text)
-        if isinstance(error, known.APIConnectionError):
+        if isinstance(error, known.APIConnectionError) or text.endswith("Connection error."):
             return LMConnectionError(message)
         if not isinstance(status, int):
             return None
-        kind = {429: RateLimitError, 401: AuthenticationError, 403: AuthenticationError}.get(status, LMStatusError)
-        headers = getattr(getattr(error, "response", None), "headers", None)
-        return kind(message, status=status, body=text, retry_after=read_retry_after(headers or {}))
+        too_long = isinstance(error, known.ContextWindowExceededError)
+        kind = ContextWindowError if too_long else error_kind(status, f"{text} {getattr(error, 'code', '')}")
+        headers = getattr(error, "litellm_response_headers", None) or {}
+        return kind(message, status=status, body=text, retry_after=read_retry_after(headers))

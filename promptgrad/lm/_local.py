@@ -61,9 +61,10 @@ class Local(Transport):
     """A causal language model of transformers, computed in this process, in one thread of its own.
 
     Requests that come together are answered together, in batches that others join and leave while they run. What
-    the prompts' prefixes have in common is computed once. A reply depends on its request alone: sampling is seeded by
-    the request's digest and `seed`, so the same request gets the same reply, whatever else is in the batch (up to
-    rounding in the last digits); ask for another `replicate` to get another one. `response_format` is not enforced.
+    the prompts' prefixes have in common is computed once. A reply depends on its request alone: its random numbers come
+    from the messages, the replicate and the seeds, so the same request gets the same reply, whatever else is in the
+    batch (up to rounding in the last digits); ask for another `replicate` to get another one. `response_format` is not
+    enforced.
 
     With `requires_grad_()` on, and gradients enabled, replies carry a trace through which `loss.backward()` reaches the
     weights. Loaded by path, the weights are frozen until then; a model object is taken as it is.
@@ -279,7 +280,7 @@ class _Engine:
         try:
             self.tokenizer = lm._tokenizer or _load_tokenizer(transformers, lm)
             self.model = lm._model if lm._model is not None else _load_model(torch, transformers, lm)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
             raise LMError(f"cannot load local model {lm.name!r}: {error}") from error
         self.name = lm.name
         self.model.eval()
@@ -294,18 +295,11 @@ class _Engine:
         self.decoder: Decoder = Decoder(
             self.model, ends, pad if pad is not None else next(iter(ends), 0), lm.max_batch, PREFIX_BYTES
         )
-        self._weights: list[Any] = list(self.model.parameters())
+        self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
         self.loaded_version = self.version()
-        self._computed_with = self.loaded_version
         self._under_way: dict[int, tuple[Job, aio.Signal[None]]] = {}
         self._prefixes: OrderedDict[Prefix, list[int]] = OrderedDict()
         self.worker: Worker[Job] = Worker(self._work, f"promptgrad-local-{lm.name}")
-
-    def version(self) -> int:
-        return sum(weight._version for weight in self._weights)
-
-    def requires_grad(self) -> bool:
-        return any(weight.requires_grad for weight in self._weights)
 
     def temperature(self, request: Request) -> float:
         if request.temperature is not None:
@@ -328,12 +322,9 @@ class _Engine:
                     "together with its reply: use fewer or shorter demos or inputs"
                 )
             most = min(most, self.limit - len(prompt))
-        sampling = Sampling(
-            self.temperature(request),
-            request.top_p,
-            _top_k(request),
-            int(request.digest(f"sample {seed}")[:16], 16),
-        )
+        drawn = Request(request.prefix, request.tail, seed=request.seed, replicate=request.replicate)
+        number = int(drawn.digest(f"sample {seed}")[:16], 16)
+        sampling = Sampling(self.temperature(request), request.top_p, _top_k(request), number)
         arrived: aio.Signal[None] = aio.Signal()
         job = Job(
             prompt,
@@ -419,10 +410,6 @@ class _Engine:
         try:
             if self._threads is not None:
                 self._torch.set_num_threads(self._threads)
-            version = self.version()
-            if version != self._computed_with:
-                self.decoder.prefixes.clear()
-                self._computed_with = version
             self.decoder.run(jobs, lambda: self.worker.closing)
         except Exception as error:  # noqa: BLE001 - it is raised in those who wait
             jobs.clear()

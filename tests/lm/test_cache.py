@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -194,11 +193,13 @@ def test_a_path_may_name_the_file(tmp_path, open_cache):
 
 
 def test_what_was_put_is_there_before_it_is_written(counted, open_cache, monkeypatch):
-    monkeypatch.setattr("promptgrad.lm._store._insert", lambda database, entries: time.sleep(0.05))
+    gate = threading.Event()
+    monkeypatch.setattr("promptgrad.lm._store._insert", lambda database, entries: gate.wait(20))
     lm = open_cache(max_entries=1)
     lm("a"), lm("b")
     assert lm("a").text == "reply 1"
     assert counted.calls == 2
+    gate.set()
 
 
 def test_it_can_be_used_after_close(counted, open_cache):

@@ -1,0 +1,19 @@
+"""`error_kind`: which error an HTTP status stands for."""
+
+from __future__ import annotations
+
+from promptgrad.errors import AuthenticationError, ContextWindowError, LMStatusError, RateLimitError
+
+_TOO_LONG = ("context_length", "context length", "context window", "maximum context")
+
+
+def error_kind(status: int, body: str) -> type[LMStatusError]:
+    """Return the error for a status and what the server says with it."""
+    if status == 429:
+        return RateLimitError
+    if status in {401, 403}:
+        return AuthenticationError
+    said = body.lower()
+    if status in {400, 413, 422} and any(hint in said for hint in _TOO_LONG):
+        return ContextWindowError
+    return LMStatusError

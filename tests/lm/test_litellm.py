@@ -1,0 +1,138 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from promptgrad.errors import (
+    AuthenticationError,
+    ContextWindowError,
+    LMConnectionError,
+    LMStatusError,
+    LMTimeoutError,
+    MissingExtraError,
+    RateLimitError,
+)
+from promptgrad.lm import LiteLLM, Request, Retry
+from promptgrad.testing import Drop, Hang, Reply, Status
+
+KEY = "sk-very-secret-0123456789"
+
+QUIET = """
+import os, sys, json
+os.environ.pop("LITELLM_LOCAL_MODEL_COST_MAP", None)
+os.environ.pop("LITELLM_MODE", None)
+before = dict(os.environ)
+asked = []
+sys.addaudithook(lambda event, args: asked.append(str(args[-1])) if event.startswith("socket.connect") else None)
+from promptgrad.lm import LiteLLM
+lm = LiteLLM("gpt-4o-mini", settings={"mock_response": "Paris"})
+assert "litellm" not in sys.modules
+reply = lm("Capital of France?")
+secret = os.environ.get("FROM_DOT_ENV")
+print(json.dumps([reply.text, reply.usage.calls, asked, secret, dict(os.environ) == before, os.listdir(".")]))
+"""
+
+
+def test_it_is_imported_late_and_without_side_effects(tmp_path):
+    (tmp_path / ".env").write_text("FROM_DOT_ENV=leaked\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_MODE"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    text, calls, asked, secret, same, files = json.loads(done.stdout)
+    assert (text, calls, asked, secret, same, files) == ("Paris", 1, [], None, True, [".env"])
+    assert done.stderr == ""
+
+
+def test_a_call_over_the_wire(server):
+    server.script(Reply("Paris", usage=(1_000_000, 0), finish_reason="length"))
+    lm = LiteLLM("openai/gpt-4o-mini", KEY, api_base=server.url, temperature=0)
+    request = Request.of([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital?"}])
+    completion = lm(request, max_tokens=5, stop="x", seed=3, replicate=2, response_format={"type": "json_object"})
+    assert (completion.text, completion.finish_reason) == ("Paris", "length")
+    assert (completion.usage.calls, completion.usage.input_tokens) == (1, 1_000_000)
+    assert completion.usage.usd == pytest.approx(0.15)
+    sent = server.requests[-1]
+    assert sent.headers["authorization"] == f"Bearer {KEY}"
+    assert [m["content"] for m in sent.messages] == ["Be brief.", "Capital?"]
+    body = sent.json
+    assert (body["temperature"], body["max_tokens"], body["stop"], body["seed"]) == (0, 5, ["x"], 5)
+    assert body["response_format"] == {"type": "json_object"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Status(429, retry_after=7), RateLimitError),
+        (Status(500), LMStatusError),
+        (Status(401, message=f"bad key {KEY}"), AuthenticationError),
+        (Status(400, kind="context_length_exceeded", message="maximum context length is 10"), ContextWindowError),
+        (Drop(), LMConnectionError),
+    ],
+)
+def test_failures_are_translated_and_litellm_does_not_retry(server, answer, kind):
+    server.script(answer)
+    with pytest.raises(kind) as caught:
+        LiteLLM("openai/tiny", KEY, api_base=server.url)("q")
+    assert len(server.requests) == 1
+    assert KEY not in str(caught.value)
+    if isinstance(answer, Status) and answer.retry_after:
+        assert caught.value.retry_after == 7
+
+
+def test_timeout(server):
+    server.script(Hang())
+    with pytest.raises(LMTimeoutError):
+        LiteLLM("openai/tiny", "x", api_base=server.url, timeout=0.2)("q")
+
+
+def test_our_retry_works_on_it(server):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    server.script(Status(429, retry_after=7), "Paris")
+    assert Retry(LiteLLM("openai/tiny", "x", api_base=server.url), sleep=sleep)("q").text == "Paris"
+    assert waits == [7]
+
+
+def test_a_provider_that_litellm_does_not_know():
+    with pytest.raises(LMStatusError, match="no-such-provider/model"):
+        LiteLLM("no-such-provider/model")("q")
+
+
+def test_an_unknown_price_is_none(server):
+    lm = LiteLLM("openai/tiny", "x", api_base=server.url)
+    assert lm("q").usage.usd is None
+    assert LiteLLM("openai/tiny", "x", api_base=server.url, prices=(1.0, 1.0))("q").usage.usd > 0
+
+
+def test_nothing_shows_a_secret():
+    lm = LiteLLM("m", KEY, api_base="http://me:pa55@h/v1", settings={"aws_secret_access_key": "s3cr3t", "a": 1})
+    shown = repr(lm) + lm.identity() + repr(vars(lm["_settings"] if False else lm._api_key.__class__))
+    assert not [word for word in (KEY, "pa55", "s3cr3t") if word in shown]
+    others = [
+        LiteLLM("m", settings={"a": 2}),
+        LiteLLM("m", settings={"a": 1}),
+        LiteLLM("m", api_base="http://h/v1", settings={"a": 1}),
+        LiteLLM("m", settings={"a": 1}, temperature=0),
+    ]
+    assert len({one.identity() for one in others}) == 4
+    assert others[2].identity() == lm.identity()
+
+
+def test_without_litellm_it_says_what_to_install(monkeypatch):
+    from promptgrad.lm import _litellm
+
+    _litellm.load_litellm.cache_clear()
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    with pytest.raises(MissingExtraError, match="pip install litellm"):
+        LiteLLM("m")("q")
+    monkeypatch.undo()
+    _litellm.load_litellm.cache_clear()

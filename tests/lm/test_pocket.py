@@ -1,0 +1,38 @@
+import asyncio
+
+import pytest
+
+from promptgrad import aio
+from promptgrad.data import pocket as world
+from promptgrad.lm import Message, Prefix, Request, pocket
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+
+def test_one_object_for_the_process():
+    assert pocket() is pocket()
+    assert (pocket().name, pocket().adapter, pocket().options, pocket().threads) == (
+        "pocket",
+        "pocket",
+        {"temperature": 0.0},
+        1,
+    )
+    other = pocket(temperature=0.7)
+    assert other is not pocket()
+    assert other.options == {"temperature": 0.7}
+
+
+def test_it_knows_its_world_in_batches_and_alone():
+    task = world.task("color-of-last")
+    test = list(task.split()[2])[:32]
+    prefix = Prefix([Message("system", task.instruction("precise"))])
+    asked = [Request(prefix, (Message("user", f"[[text]] {example.text} [[answer]]"),)) for example in test]
+
+    async def main():
+        return await asyncio.gather(*[pocket().complete(one) for one in asked])
+
+    replies = [completion.text for completion in aio.run(main())]
+    assert [pocket()(one).text for one in asked[:4]] == replies[:4]
+    right = sum(text == example.answer for text, example in zip(replies, test, strict=True))
+    assert right >= 24
