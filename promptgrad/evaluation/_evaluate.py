@@ -85,7 +85,11 @@ async def aevaluate(
     replicates: int = 1,
     seed: int | None = None,
 ) -> Report:
-    """As `evaluate`, from a coroutine; a cancellation carries the finished rows as a `Report` in `.report`."""
+    """As `evaluate`, from a coroutine.
+
+    A cancellation carries the finished rows as a `Report` in `.report`; under Python 3.10 only where it is caught
+    inside the cancelled task, since `await task` raises another exception there.
+    """
     work = _Evaluation(program, data, metric, replicates, concurrency, lm, seed_or_default(seed))
     try:
         return await work.run(progress=progress)

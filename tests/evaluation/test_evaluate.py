@@ -314,14 +314,17 @@ def test_a_cancelled_evaluation_carries_the_finished_rows():
             await asyncio.sleep(60)
         return question
 
-    async def main():
-        task = asyncio.ensure_future(pg.aevaluate(program, rows(), exact_match))
-        await asyncio.sleep(0.05)
-        task.cancel()
+    async def evaluation():
         try:
-            await task
+            await pg.aevaluate(program, rows(), exact_match)
         except asyncio.CancelledError as stop:
             return stop.report
+
+    async def main():
+        task = asyncio.ensure_future(evaluation())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        return await task
 
     assert len(asyncio.run(main())) == 4
 
