@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # quiet where nobody watches
-QUIET := $(shell test -t 2 || echo --quiet)
+QUIET := $(shell test -t 2 || echo -qq)
 PIP = $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check
 META = pyproject.toml setup.cfg constraints.txt
 ARGS =
