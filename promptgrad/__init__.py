@@ -164,6 +164,8 @@ _ELSEWHERE = {
     "OutputField": "promptgrad.Output",
     "Predict": "promptgrad.nn.Predict",
     "Prediction": "promptgrad.nn.Prediction",
+    "GEPA": "promptgrad.optim.TGD or promptgrad.optim.MIPRO",
+    "ReAct": "a promptgrad.nn.Module with a loop in forward()",
     "TGD": "promptgrad.optim.TGD",
     "Tensor": "promptgrad.Text",
     "TextGrad": "promptgrad.optim.TGD",
@@ -180,6 +182,7 @@ _ELSEWHERE = {
     "teleprompt": "promptgrad.optim",
     "tensor": "promptgrad.Text",
     "track": "promptgrad.track_usage",
+    "vmap": "module.map(batch)",
     "utils": "promptgrad.data for loaders, promptgrad.evaluation for reports",
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,16 +60,31 @@ class _Mode:
         return cast(F, called)
 
 
-def no_grad() -> _Mode:
-    """Record nothing inside: no node, no graph. A context manager and a decorator, for async functions too."""
-    return _Mode(NO_GRAD)
+@overload
+def no_grad() -> _Mode: ...
+@overload
+def no_grad(fn: F) -> F: ...
+def no_grad(fn: F | None = None) -> "_Mode | F":
+    """Record nothing inside: no node, no graph.
+
+    A context manager, and a decorator with or without parentheses, for async functions too.
+    """
+    return _Mode(NO_GRAD) if fn is None else _Mode(NO_GRAD)(fn)
 
 
-def enable_grad() -> _Mode:
+@overload
+def enable_grad() -> _Mode: ...
+@overload
+def enable_grad(fn: F) -> F: ...
+def enable_grad(fn: F | None = None) -> "_Mode | F":
     """Record again inside a `no_grad` block. Inside `inference_mode` it changes nothing, as in PyTorch."""
-    return _Mode(GRAD)
+    return _Mode(GRAD) if fn is None else _Mode(GRAD)(fn)
 
 
-def inference_mode() -> _Mode:
+@overload
+def inference_mode() -> _Mode: ...
+@overload
+def inference_mode(fn: F) -> F: ...
+def inference_mode(fn: F | None = None) -> "_Mode | F":
     """Record nothing, whatever is called inside: what evaluation and serving use."""
-    return _Mode(INFERENCE)
+    return _Mode(INFERENCE) if fn is None else _Mode(INFERENCE)(fn)

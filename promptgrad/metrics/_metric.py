@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 from promptgrad import aio
 from promptgrad.data import Example, Score
-from promptgrad.errors import AuthenticationError, BudgetExceeded, MetricError, NoLMError, UnknownPriceError
+from promptgrad.errors import (
+    AuthenticationError,
+    BudgetExceeded,
+    JournalError,
+    MetricError,
+    NoLMError,
+    UnknownPriceError,
+)
 
 F = TypeVar("F", bound="FieldMetric")
 
@@ -162,7 +169,10 @@ def _keys(output: Any) -> list[str] | None:
 
 def _default_field(example: Any, output: Any, name: str) -> str:
     if not isinstance(example, (Example, Mapping)):
-        raise MetricError(f"{name} needs an Example to compare with, not {type(example).__name__}")
+        raise MetricError(
+            f"{name} needs an Example to compare with, not {type(example).__name__}: it is called as "
+            f"{name}(example, output)"
+        )
     marked = isinstance(example, Example) and example.input_keys is not None
     labels = list(example.labels() if isinstance(example, Example) and marked else example.keys())
     if marked and len(labels) == 1:
@@ -223,12 +233,15 @@ async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> 
     known = as_metric(metric)
     try:
         result = await _call(known, example, output)
-    except (MetricError, BudgetExceeded, NoLMError, AuthenticationError, UnknownPriceError):
+    except (MetricError, BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError):
         raise
     except Exception as error:
         text = f": {error}" if str(error) else ""
         raise MetricError(f"the metric {known.name} raised {type(error).__name__}{text}") from error
-    return Score.of(result).checked(known.best)
+    try:
+        return Score.of(result).checked(known.best)
+    except MetricError as error:
+        raise MetricError(f"the metric {known.name} gave no score: {error}") from None
 
 
 async def _call(metric: Metric, example: Any, output: Any) -> Any:

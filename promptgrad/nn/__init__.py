@@ -44,12 +44,17 @@ _ELSEWHERE = {
     "CrossEntropyLoss": "nn.MetricLoss(metric)",
     "DataParallel": "model.map(batch), which runs a batch concurrently",
     "InputField": "promptgrad.Input",
+    "Dataset": "a list of promptgrad.Example",
     "Linear": "nn.Predict('question -> answer')",
     "MSELoss": "nn.MetricLoss(metric)",
+    "NLLLoss": "nn.MetricLoss(metric)",
     "OutputField": "promptgrad.Output",
+    "ReAct": "a forward() with a loop of your own",
+    "Retrieve": "a forward() that calls your index (nn.Retrieve is on the roadmap)",
     "Signature": "promptgrad.Signature",
     "TextLoss": "nn.JudgeLoss(rubric)",
     "functional": "promptgrad.metrics",
+    "loss": "nn.MetricLoss(metric) or nn.JudgeLoss(rubric)",
 }
 
 if not TYPE_CHECKING:

@@ -99,6 +99,8 @@ def _pair(outputs: Any, examples: Any) -> list[Row]:
         if examples is None:
             return list(rows)
         wanted = [examples] if _is_one(examples) else list(examples)
+        if not rows and not wanted:
+            raise InputError("the batch is empty: there is nothing to score")
         if not wanted or len(rows) % len(wanted):
             raise InputError(f"there are {len(rows)} outputs and {len(wanted)} examples")
         each = len(rows) // len(wanted)
@@ -114,6 +116,8 @@ def _pair(outputs: Any, examples: Any) -> list[Row]:
         listed, wanted = list(outputs), list(examples)
     else:
         raise InputError(f"there is one output ({type(outputs).__name__}) and a list of examples: pass lists of both")
+    if not listed and not wanted:
+        raise InputError("the batch is empty: there is nothing to score")
     if len(listed) != len(wanted):
         raise InputError(f"there are {len(listed)} outputs and {len(wanted)} examples")
     rows = [

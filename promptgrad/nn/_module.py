@@ -491,7 +491,11 @@ class Module:
         entries["_meta"] = self._meta()
         return entries
 
-    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> _state.Misfits:
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        strict: bool = True,  # noqa: FBT001, FBT002 - as torch spells it
+    ) -> _state.Misfits:
         """Take over parameters and buffers from what `state_dict()` returned.
 
         Everything is checked before anything changes.
@@ -507,7 +511,7 @@ class Module:
             StateDictError: The state does not fit; the message lists all misfits at once, with the nearest names.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(f"load_state_dict takes the mapping that state_dict() returned, not {type(state).__name__}")
+            raise TypeError(_state.not_a_state(state))
         meta = _state.read_meta(state)
         parameters = dict(self.named_parameters(remove_duplicate=False))
         buffers = dict(self._persistent_buffers())
@@ -691,6 +695,8 @@ class Module:
             output = await self.forward(*args, **kwargs)
         else:
             output = await aio.on_program(self.forward, *args, **kwargs)
+        if type(output) is CoroutineType:  # `return self.answer.acall(...)`, without an await
+            output = await output
         return output if hooks is None else hooks.run_after(self, args, kwargs, output)
 
     def _get_plan(self) -> _Plan:

@@ -15,6 +15,8 @@ from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.signature import Signature, make_signature
 
 _NOT_INPUTS = ("lm", "config")
+_SAMPLING = ("temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra")
+_ARGUMENTS = ("instruction", "demos", "adapter", "types", "retries", *_SAMPLING)
 
 
 class _FitsSignature:
@@ -86,6 +88,7 @@ class Predict(Module, in_place=True):
         **lm_options: Any,
     ) -> None:
         super().__init__()
+        _check_spelling(lm_options)
         if retries < 0:
             raise ValueError(f"retries is at least 0, not {retries}")
         made = self._complete_signature(make_signature(signature, instruction, types))
@@ -223,6 +226,13 @@ class Predict(Module, in_place=True):
                 f"input {name!r} of {self._called()} is a str, and a whole Prediction was passed: pass one of its "
                 f"fields ({fields})"
             )
+        if isinstance(value, (Example, Mapping)):
+            what = "an Example" if isinstance(value, Example) else "a dict"
+            how = "**example.inputs()" if isinstance(value, Example) else "**inputs"
+            raise InputError(
+                f"input {name!r} of {self._called()} is a str, and {what} was passed: pass its fields by name, "
+                f"({how}), or many at once with .map([...])"
+            )
         self._signature.inputs[name].validate(value)
 
     def _sort_arguments(
@@ -251,6 +261,7 @@ class Predict(Module, in_place=True):
         if config is not None:
             if not isinstance(config, Mapping):
                 raise InputError(f"config= is a dict of sampling options, not {type(config).__name__}")
+            _check_spelling(config)
             changes = _normalized(config)
             if "extra" in changes:
                 changes["extra"] = tuple(sorted({**dict(options.get("extra", ())), **dict(changes["extra"])}.items()))
@@ -353,6 +364,20 @@ class Predict(Module, in_place=True):
 
     def _shown_parameters(self) -> Iterator[tuple[str, Parameter]]:
         return iter(())
+
+
+def _check_spelling(options: Mapping[str, Any]) -> None:
+    """Refuse what is a known name misspelt: any other name is an option of the provider and is sent as it is.
+
+    Raises:
+        TypeError: A name is nearly that of an argument or of a sampling option.
+    """
+    for name in options:
+        near = difflib.get_close_matches(name, _ARGUMENTS, 1, 0.85)
+        if near and near[0] != name:
+            raise TypeError(f"Predict has no argument {name!r}: did you mean {near[0]!r}?")
+        if name == "model":
+            raise TypeError(f"Predict has no argument {name!r}: write lm=..., or .to(lm)")
 
 
 def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:

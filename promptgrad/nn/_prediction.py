@@ -102,6 +102,8 @@ class Prediction:
         return self._node
 
     def _unknown(self, name: object) -> str:
+        if name in _ELSEWHERE:
+            return f"a prediction has no {name!r}: {_ELSEWHERE[str(name)]}"
         near = difflib.get_close_matches(str(name), self._fields, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"this prediction has no field {name!r}{hint}: its fields are {', '.join(self._fields) or 'none'}"
@@ -148,6 +150,16 @@ class Prediction:
     def __reduce__(self) -> tuple[type["Prediction"], tuple[dict[str, Any]]]:
         return (Prediction, (self._fields,))
 
+
+# What a user of PyTorch or DSPy may type out of habit, and what to write here.
+_ELSEWHERE = {
+    "backward": "write nn.MetricLoss(metric)(prediction, example).backward()",
+    "completions": "write module.map([item], n=5) for several rollouts",
+    "copy": "write nn.Prediction({**prediction, 'field': ...})",
+    "get_lm_usage": "write prediction.usage",
+    "toDict": "write prediction.to_dict()",
+    "with_inputs": "write promptgrad.Example(prediction.to_dict()).with_inputs(...)",
+}
 
 _ABOUT = {
     "grad_fn": "_about_grad_fn",

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any, NamedTuple
 
 from promptgrad.autograd import Parameter
@@ -26,6 +27,22 @@ class Misfits(NamedTuple):
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     invalid: Mapping[str, str] = {}
+
+    @property
+    def missing_keys(self) -> tuple[str, ...]:
+        """The same as `missing`, as torch calls it."""
+        return self.missing
+
+    @property
+    def unexpected_keys(self) -> tuple[str, ...]:
+        """The same as `unexpected`, as torch calls it."""
+        return self.unexpected
+
+
+def not_a_state(given: object) -> str:
+    """What is wrong with something that is no state, and what to write."""
+    hint = ": write load_state_dict(promptgrad.load(path))" if isinstance(given, (str, PathLike)) else ""
+    return f"load_state_dict takes the mapping that state_dict() returned, not {type(given).__name__}{hint}"
 
 
 def to_json(path: str, value: Any) -> Any:

@@ -79,6 +79,7 @@ else:
             ("BootstrapFewShotWithRandomSearch", "BootstrapRS", "BootstrapFewShotWithOptuna"),
             "promptgrad.optim.MIPRO(params, num_candidates=0), which searches over demo sets alone",
         ),
+        "GEPA": "promptgrad.optim.TGD or promptgrad.optim.MIPRO",
         "lr_scheduler": "opt.param_groups[0]['max_edit'] = ..., the bound on how far a step may go",
     }
 

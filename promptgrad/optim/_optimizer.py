@@ -94,6 +94,14 @@ class Optimizer:
             seen.add(id(parameter))
         self.param_groups.append({**self.defaults, **group, "params": params})
 
+    if not TYPE_CHECKING:  # or a checker would take any misspelt attribute for Any
+
+        def __getattr__(self, name):
+            message = f"{type(self).__name__} has no attribute {name!r}"
+            if name == "compile":
+                message += ": write promptgrad.Trainer(model, optimizer, metric=...).fit(trainset, valset)"
+            raise AttributeError(message)
+
     def parameters(self) -> list[Parameter]:
         """All parameters given, in order."""
         return [parameter for group in self.param_groups for parameter in group["params"]]

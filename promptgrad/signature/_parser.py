@@ -225,6 +225,10 @@ def _stray(text: str, position: int) -> str:
     """What is wrong with a character that starts no token."""
     if text[position] in "'\"":
         return "a string is not closed"
+    if text[position] == ">" and text[:position].endswith("="):
+        return "'=>' is no arrow: write '->'"
+    if text[position].isdigit() and re.match(r"\d+[^\W\d]", text[position:]):
+        return "a name cannot start with a digit"
     if text[position].isdigit():
         return "only whole numbers can stand in a signature"
     return f"{text[position]!r} has no meaning in a signature"

@@ -38,7 +38,7 @@ def save(obj: Any, path: "str | os.PathLike[str]") -> None:
         TypeError: `obj` has no state, or the state holds what JSON has no form for.
         ValueError: The program has trained weights and the path is that of a JSON file, which cannot hold them.
     """
-    target = Path(path)
+    target = _path(path, "save(model.state_dict(), path)")
     if isinstance(obj, Module) and target.suffix != ".json":
         _save_folder(obj, target)
         return
@@ -70,7 +70,7 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
         StateDictError: The file is no state of promptgrad, or of a newer version, or does not fit the program; all
             misfits are told at once, and the program is left as it was.
     """
-    source = Path(path)
+    source = _path(path, "load(path, model)")
     folder = source.is_dir()
     state, weights = _read(source / STATE_FILE if folder else source)
     if model is None:
@@ -97,6 +97,12 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
     for install in installers:
         install()
     return model
+
+
+def _path(path: "str | os.PathLike[str]", usage: str) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"the path is a {type(path).__name__}: write promptgrad.{usage}")
+    return Path(path)
 
 
 def _state_of(obj: Any) -> Mapping[str, Any]:

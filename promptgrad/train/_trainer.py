@@ -104,6 +104,8 @@ class Trainer:
                 f"the optimizer trains {strange[0].name or repr(strange[0])}, which is no parameter of this "
                 f"{type(model).__name__}: make it with {type(optimizer).__name__}(model.parameters())"
             )
+        if budget is not None and not isinstance(budget, run.Budget):
+            raise TypeError(f"budget is a promptgrad.Budget, such as Budget(calls=2000, usd=5), not {budget!r}")
         self.model = model
         self.optimizer = optimizer
         self.metric = as_metric(metric)
