@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio, run
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import CACHE_HIT, Completion
+from promptgrad.lm._fork import tell_after_fork
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
 from promptgrad.lm._usage import charge
@@ -47,11 +48,16 @@ class Cache(Layer):
         self._memory: OrderedDict[str, Completion] = OrderedDict()
         self._flying: dict[str, aio.Signal[Completion | None]] = {}
         self._store: Store | None = None
+        tell_after_fork(self)
         if path is not None:
             from promptgrad.lm._store import Store
 
             place = Path(path)
             self._store = Store(place if place.suffix == ".db" else place / "lm.db")
+
+    def after_fork(self) -> None:
+        """Forget the calls in flight: they are the parent's."""
+        self._flying = {}
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, from the cache if it can."""

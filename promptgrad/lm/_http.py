@@ -20,6 +20,7 @@ from promptgrad.errors import (
 )
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._endpoint import Endpoint
+from promptgrad.lm._fork import tell_after_fork
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request, canonical_json, encode_messages
 from promptgrad.lm._retry_after import read_retry_after
@@ -96,11 +97,18 @@ class HTTP(Transport):
         self._api_key_env = api_key_env
         self._prices = prices
         self._headers = {key: Secret(value) for key, value in (headers or {}).items()}
-        self._places = None if concurrency is None else aio.Semaphore(concurrency)
+        self.concurrency = concurrency
+        self._places: aio.Semaphore | None = None
+        self.after_fork()
+        tell_after_fork(self)
         self._sessions: Sessions | None = None
         self._limit_name = "max_completion_tokens" if endpoint.host == "api.openai.com" else "max_tokens"
         self._identity = f"{model} {endpoint.url} {canonical_json(self.options)}"
         _encode_fields(model, self._limit_name, self.with_defaults(Request()))
+
+    def after_fork(self) -> None:
+        """Take all places back: the calls in flight are the parent's."""
+        self._places = None if self.concurrency is None else aio.Semaphore(self.concurrency)
 
     @property
     def prices(self) -> Prices | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from promptgrad import aio
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
+from promptgrad.lm._fork import tell_after_fork
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
 
@@ -28,6 +29,11 @@ class Limit(Layer):
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.concurrency = concurrency
         self._places = aio.Semaphore(concurrency)
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Take all places back: the calls in flight are the parent's."""
+        self._places = aio.Semaphore(self.concurrency)
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, when it is its turn."""

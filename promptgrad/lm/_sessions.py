@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
+from promptgrad.lm._fork import keep_forever, tell_after_fork
+
 if TYPE_CHECKING:
     import aiohttp
-
-_inherited: list[object] = []  # sessions of a parent process; collecting them would touch its sockets
 
 
 class Sessions:
@@ -25,14 +24,16 @@ class Sessions:
 
     def __init__(self, make: Callable[[], aiohttp.ClientSession]) -> None:
         self._make = make
-        self._pid = os.getpid()
         self._open: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: the sockets are the parent's."""
+        keep_forever(self._open)
+        self._open = {}
 
     async def get(self) -> aiohttp.ClientSession:
         """Return the session of the running loop."""
-        if self._pid != os.getpid():
-            _inherited.append(self._open)
-            self._open, self._pid = {}, os.getpid()
         loop = asyncio.get_running_loop()
         found = self._open.get(loop)
         if found is not None and not found[0].closed:
@@ -47,8 +48,6 @@ class Sessions:
 
     def close(self) -> None:
         """Close every session whose loop still runs. Does not wait for foreign loops."""
-        if self._pid != os.getpid():
-            return
         while self._open:
             loop, (_, keeper) = self._open.popitem()
             if loop.is_running():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import sqlite3
 import threading
 import warnings
@@ -13,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._fork import keep_forever, tell_after_fork
 
 SCHEMA = 1
 BATCH = 256
@@ -45,15 +45,21 @@ class Store:
         except sqlite3.Error as error:
             raise ValueError(f"{path} cannot be used as a cache file: {error}") from None
         _open_stores.add(self)
+        tell_after_fork(self)
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pending: dict[str, Completion] = {}
         self._queue: SimpleQueue[tuple[str, Completion] | threading.Event | None] = SimpleQueue()
         self._writer: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
+        self._writing: sqlite3.Connection | None = None
         self._warned = False
+
+    def after_fork(self) -> None:
+        """Begin anew: the connections are the parent's."""
+        keep_forever((self._reader, self._writer, self._queue, self._writing))
+        self._reset()
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
@@ -74,10 +80,7 @@ class Store:
         return database
 
     def _here(self) -> sqlite3.Connection:
-        """Return the connection for reading; a forked child gets one of its own."""
-        if self._pid != os.getpid():
-            _inherited.append((self._reader, self._writer))
-            self._reset()
+        """Return the connection for reading."""
         if self._reader is None:
             self._reader = self._connect()
         return self._reader
@@ -109,15 +112,13 @@ class Store:
 
     def flush(self, timeout: float = 30.0) -> None:
         """Wait until everything put so far is in the file."""
-        if self._pid == os.getpid() and self._writer is not None and self._writer.is_alive():
+        if self._writer is not None and self._writer.is_alive():
             written = threading.Event()
             self._queue.put(written)
             written.wait(timeout)
 
     def close(self) -> None:
         """Write what is left and close the file; using the store again opens it again."""
-        if self._pid != os.getpid():
-            return
         self.flush()
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -136,7 +137,6 @@ class Store:
 
     def _write(self) -> None:
         queue = self._queue
-        database: sqlite3.Connection | None = None
         while True:
             items = [queue.get()]
             while len(items) < BATCH and not queue.empty():
@@ -144,8 +144,8 @@ class Store:
             entries = [item for item in items if isinstance(item, tuple)]
             try:
                 if entries:
-                    database = database or self._connect()
-                    _insert(database, entries)
+                    self._writing = self._writing or self._connect()
+                    _insert(self._writing, entries)
             except (sqlite3.Error, ValueError) as error:
                 self._warn("write", error)
             for key, completion in entries:
@@ -156,8 +156,9 @@ class Store:
                     item.set()
             if None in items:
                 break
-        if database is not None:
-            database.close()
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None
 
     def _warn(self, what: str, error: Exception) -> None:
         if not self._warned:
@@ -166,9 +167,6 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
-
-
-_inherited: list[object] = []  # connections of a parent process, which a forked child must not close
 
 
 def _insert(database: sqlite3.Connection, entries: list[tuple[str, Completion]]) -> None:

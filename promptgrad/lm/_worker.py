@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from promptgrad.lm._fork import tell_after_fork
 
 J = TypeVar("J")
 
@@ -31,18 +32,20 @@ class Worker(Generic[J]):
         self._name = name
         self._reset()
         _workers.add(self)  # type: ignore[arg-type] # a set of any workers
+        tell_after_fork(self)
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._wake = threading.Condition()
         self._jobs: deque[J] = deque()
         self._thread: threading.Thread | None = None
         self._closing = False
 
+    def after_fork(self) -> None:
+        """Begin anew: the thread is the parent's."""
+        self._reset()
+
     def submit(self, job: J) -> None:
         """Queue a job."""
-        if self._pid != os.getpid():
-            self._reset()  # a forked child has no thread yet
         with self._wake:
             self._jobs.append(job)
             if self._thread is None:
@@ -71,7 +74,7 @@ class Worker(Generic[J]):
             thread = self._thread
             self._closing = True
             self._wake.notify()
-        if thread is not None and self._pid == os.getpid():
+        if thread is not None:
             thread.join(timeout)
         self._closing = False
 

@@ -1,0 +1,46 @@
+"""A process that forks after its first call: child and parent both go on, however the child ends."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+SCRIPT = """
+import os, sys, tempfile, threading
+from promptgrad.lm import HTTP, Cache, Limit
+from promptgrad.testing import Hang, LoopbackLM
+
+server = LoopbackLM(respond=lambda messages: messages[-1]["content"])
+folder = tempfile.mkdtemp()
+lm = Cache(Limit(HTTP("m", server.url, concurrency=2), 2), folder)
+assert lm("before").text == "before"
+server.script(Hang(), Hang())
+for prompt in ("busy", "busy too"):
+    threading.Thread(target=lm, args=(prompt,), daemon=True).start()
+server.wait_for(3)
+
+child = os.fork()
+if child == 0:
+    assert lm("before").cached
+    assert lm("busy").text == "busy", "the parent's call in flight holds no place here"
+    assert lm("in the child").text == "in the child"
+    lm.flush()
+    {end}
+assert os.waitpid(child, 0)[1] == 0
+server.reset()
+other = Cache(HTTP("m", server.url), folder)
+for i in range(5):
+    assert other(str(i)).text == str(i)
+assert other("in the child").cached
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
+def test_child_and_parent_go_on(end):
+    script = SCRIPT.replace("{end}", end)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
