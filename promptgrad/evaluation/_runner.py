@@ -10,14 +10,21 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd import Read, record_reads
 from promptgrad.data import Example, Score
-from promptgrad.errors import AuthenticationError, BudgetExceeded, InputError, NoLMError, UnknownPriceError
+from promptgrad.errors import (
+    AuthenticationError,
+    BudgetExceeded,
+    InputError,
+    JournalError,
+    NoLMError,
+    UnknownPriceError,
+)
 from promptgrad.evaluation._row import Row
 from promptgrad.lm import context, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Module
 from promptgrad.nn._map import Arguments, bind
 
-FATAL = (BudgetExceeded, NoLMError, AuthenticationError, UnknownPriceError)
+FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError)
 """Errors that would be the same for every row: they end an evaluation."""
 
 
@@ -120,6 +127,7 @@ async def run_job(
 
     Raises:
         BudgetExceeded: The budget ended.
+        JournalError: A paid reply could not be written.
         LMError: One that would be the same for every row: no LM, a wrong key, an unknown price.
     """
     row = Row(job.example, replicate=job.replicate)

@@ -138,8 +138,9 @@ class Ledger:
     first one did; but what earlier processes paid counts against the limit of new calls from the start, so that
     all processes together stay within it.
 
-    Near a limit of tokens or money a call whose estimate does not fit beside those in flight waits until they
-    have been committed, and is refused only if it does not fit then.
+    A call that does not fit beside those in flight waits until they have ended, and is refused only if it does not fit
+    then. So estimates that are too high waste nothing, and a refusal, which ends a block of work, finds no paid call in
+    flight whose reply would be lost.
 
     Args:
         budget: The limits; None for none.
@@ -159,6 +160,7 @@ class Ledger:
         self._all = _Account()
         self._phases: dict[str, _Account] = {}
         self._reserved = [0, 0, 0]
+        self._open = 0  # reservations that are neither committed nor released
         calls, tokens, money, _ = journal.totals if journal is not None else (0, 0, 0, 0)
         self._paid = [calls, tokens, money]
         self._waiting: deque[aio.Signal[None]] = deque()
@@ -201,7 +203,7 @@ class Ledger:
         return self.remaining("seconds") > 0 and all(self.remaining(kind) >= wanted[kind] for kind in KINDS)
 
     async def reserve(self, *, calls: int = 1, tokens: int = 0, usd: float | None = 0.0) -> "Reservation":
-        """Set aside what a call may cost; wait for calls in flight where only they stand in the way.
+        """Set aside what a call may cost; wait for calls in flight before refusing it.
 
         Args:
             calls: Number of calls.
@@ -239,25 +241,28 @@ class Ledger:
 
     def _try(self, wanted: list[int]) -> "aio.Signal[None] | None":
         """Reserve and return None; or return the signal to wait for; or raise."""
-        limit = self._limit("seconds")
-        if self.seconds >= limit:
-            raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.seconds, 1))
+        refusal: BudgetExceeded | None = None
         wait = False
+        if self.seconds >= self._limit("seconds"):
+            refusal = BudgetExceeded(kind="seconds", limit=self._limit("seconds"), used=round(self.seconds, 1))
         for place, kind in enumerate(KINDS):
             limit = self._limit(kind)
             used = max(self._paid[place], self._all.amounts[place])
             if used + wanted[place] > limit:
-                raise self._refusal(kind, limit, used)
-            if used + self._reserved[place] + wanted[place] > limit:
-                if _holding.get():  # the call in flight is our own caller: to wait for it would be forever
-                    raise self._refusal(kind, limit, used + self._reserved[place])
+                refusal = refusal or self._refusal(kind, limit, used)
+            elif used + self._reserved[place] + wanted[place] > limit:
                 wait = True
-        if wait:
+                if _holding.get():  # the call in flight is our own caller: to wait for it would be forever
+                    refusal = refusal or self._refusal(kind, limit, used + self._reserved[place])
+        if refusal is not None and (not self._open or _holding.get()):
+            raise refusal
+        if wait or refusal is not None:
             turn: aio.Signal[None] = aio.Signal()
             self._waiting.append(turn)
             return turn
         for place, amount in enumerate(wanted):
             self._reserved[place] += amount
+        self._open += 1
         return None
 
     def _refusal(self, kind: str, limit: float, used: float) -> BudgetExceeded:
@@ -290,6 +295,7 @@ class Ledger:
         with self._lock:
             for place, amount in enumerate(wanted):
                 self._reserved[place] -= amount
+            self._open -= 1
             if usage is None:
                 for account in self._accounts():
                     account.failed += 1

@@ -51,15 +51,30 @@ def test_a_released_reservation_is_free_again_and_counted_apart():
     assert (ledger.spent.calls, ledger.spent.failed) == (1, 1)
 
 
-def test_estimates_of_calls_in_flight_count():
+def test_estimates_count_until_the_real_usage_is_known():
     ledger = Ledger(Budget(tokens=100))
-    first = reserve(ledger, tokens=60)
     with pytest.raises(BudgetExceeded, match="100 tokens"):
         reserve(ledger, tokens=101)
+    first = reserve(ledger, tokens=60)
     first.commit(usage(20))
     second = reserve(ledger, tokens=80)
     second.commit(usage(80))
     assert ledger.remaining("tokens") == 0
+
+
+def test_a_refusal_waits_for_paid_calls_in_flight():
+    ledger = Ledger(Budget(tokens=100))
+
+    async def main():
+        first = await ledger.reserve(tokens=60)
+        refused = asyncio.ensure_future(ledger.reserve(tokens=101))
+        await asyncio.sleep(0)
+        assert not refused.done()
+        first.commit(usage(10))
+        with pytest.raises(BudgetExceeded):
+            await refused
+
+    asyncio.run(main())
 
 
 def test_a_call_waits_for_those_in_flight_when_only_their_estimates_stand_in_the_way():
