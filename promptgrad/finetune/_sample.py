@@ -184,47 +184,57 @@ def make_sample(
 
 
 def labeled(program: Module, data: Iterable[Example]) -> Collected:
-    """Make samples of labels, without a call: for every module all of whose inputs and outputs the examples hold.
+    """Make samples of labels, without a call, for the module all of whose inputs and outputs the examples hold.
 
-    In a program of one module this is ordinary supervised data; in a program of several it serves those modules
-    whose fields the examples have, as a rule none or the last one.
+    In a program of one module this is ordinary supervised data; in a program of several it serves one of them, if the
+    examples have the fields of that one alone.
 
     Raises:
-        DataError: There is no example, or no module of which the examples hold every field.
+        DataError: There is no example, or not one module of which the examples hold every field.
         InputError: A label does not fit its field.
     """
     examples = list(data)
     if not examples:
         raise DataError("there are no examples to learn from: the data is empty")
+    modules = [(path, module) for path, module in program.named_modules() if isinstance(module, Predict)]
     samples: list[Sample] = []
-    served: set[str] = set()
+    served: dict[str, None] = {}
     lacking: dict[str, list[str]] = {}
+    right = 0
     for example in examples:
-        found = False
-        for path, module in program.named_modules():
-            if not isinstance(module, Predict):
-                continue
-            fields = module.signature.fields
-            missing = [name for name in fields if name not in example]
+        before = len(samples)
+        for path, module in modules:
+            name = path or type(module).__name__
+            missing = [field for field in module.signature.fields if field not in example]
             if missing:
-                lacking.setdefault(path or type(module).__name__, missing)
+                lacking.setdefault(name, missing)
                 continue
-            try:
-                values = {name: field.validate(example[name]) for name, field in fields.items()}
-            except (InputError, ParseError) as error:
-                raise InputError(f"example {example.id} does not fit {path or 'the program'}: {error}") from error
-            inputs = {name: values[name] for name in module.signature.inputs}
-            outputs = {name: values[name] for name in module.signature.outputs}
-            samples.append(make_sample(module, path, inputs, outputs, example=example))
-            found = True
-        served.update([example.id] if found else [])
+            served[name] = None
+            samples.append(_label_sample(module, path, example))
+        right += len(samples) > before
     if not samples:
-        told = "; ".join(f"{path} lacks {', '.join(names)}" for path, names in lacking.items())
+        told = "; ".join(f"{name} lacks {', '.join(fields)}" for name, fields in lacking.items())
         raise DataError(
             f"no module of the program can learn from the labels: {told or 'it has no Predict'}. Give a metric=, and "
             "the program learns from its own runs that went right"
         )
-    return Collected(tuple(samples), len(examples), len(served), 0)
+    if len(served) > 1:
+        raise DataError(
+            f"the examples have the fields of several modules ({', '.join(served)}), and do not say whose labels they "
+            "hold. Give a metric=, and the program learns from its own runs that went right"
+        )
+    return Collected(tuple(samples), len(examples), right, 0)
+
+
+def _label_sample(module: Predict, path: str, example: Example) -> Sample:
+    signature = module.signature
+    try:
+        values = {name: field.validate(example[name]) for name, field in signature.fields.items()}
+    except (InputError, ParseError) as error:
+        raise InputError(f"example {example.id} does not fit {path or 'the program'}: {error}") from error
+    inputs = {name: values[name] for name in signature.inputs}
+    outputs = {name: values[name] for name in signature.outputs}
+    return make_sample(module, path, inputs, outputs, example=example)
 
 
 def adapter_of(module: Predict) -> Adapter:

@@ -106,7 +106,7 @@ def sft(
     """Fine-tune the local model of a program on its own successes, or on labels; returns a new program.
 
     With a metric, the program (or a teacher) is run on the data, and the calls of the runs that went right are
-    learned. Without one, the data are labels: each module whose inputs and outputs the examples hold learns these.
+    learned. Without one, the data are labels: the module whose inputs and outputs the examples hold learns these.
     Samples from `collect` can be given instead of examples. What is learned is the reply, given the exact messages
     that the program sends; the loss is on the reply's tokens alone.
 

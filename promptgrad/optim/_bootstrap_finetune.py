@@ -9,7 +9,7 @@ from promptgrad.errors import DataError
 from promptgrad.finetune import LORA, Sample, SFTResult, asft, local_lm, samples_of
 from promptgrad.nn import Module
 from promptgrad.optim._candidate import Candidate, Measured
-from promptgrad.optim._demos import Place, labeled_demos, places
+from promptgrad.optim._demos import Place, demos_of, labeled_demos, places
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._session import Session
 
@@ -17,7 +17,8 @@ from promptgrad.optim._session import Session
 class BootstrapFinetune(Optimizer):
     """Run the program (or a teacher) on training examples and fine-tune its local model on the runs that went right.
 
-    The runs may be shown labelled examples as demos, which the trained program no longer needs: it learns the replies
+    The first round of runs is shown labelled examples as demos, where a module has the fields for them; a later round
+    repeats what failed, with runs that went right as demos. The trained program needs no demos: it learns the replies
     given its own prompts. The parameters keep their values; what changes is the language model of the program.
     It works in `Trainer.fit` alone; outside of it, call `promptgrad.finetune.sft`.
 
@@ -29,9 +30,10 @@ class BootstrapFinetune(Optimizer):
 
     Args:
         params: Parameters of the program, or the program; which ones does not matter, as none is changed.
-        max_labeled_demos: Most labelled demos for the runs, of modules whose fields the examples have; an example
-            never sees its own label. 0 for the program as it is.
-        max_rounds: Tries for each training example; later ones only help LMs that sample.
+        max_labeled_demos: Most labelled demos for the first round, in modules that have no demos and whose fields the
+            examples have; an example never sees its own label. 0 for the program as it is.
+        max_bootstrapped_demos: Most runs that went right as demos for later rounds, in modules that have none.
+        max_rounds: Tries for each training example; it ends sooner when a round adds nothing.
         threshold: Score from which a run counts as right; None for the full score.
         teacher: LM (or name of one, or a program of the same structure) that makes the runs; None for the program on
             its own LM.
@@ -55,7 +57,8 @@ class BootstrapFinetune(Optimizer):
         self,
         params: Params | Module,
         max_labeled_demos: int = 16,
-        max_rounds: int = 1,
+        max_bootstrapped_demos: int = 4,
+        max_rounds: int = 2,
         threshold: float | None = None,
         teacher: Any = None,
         *,
@@ -65,13 +68,17 @@ class BootstrapFinetune(Optimizer):
         lr: float | None = None,
         batch_size: int = 32,
     ) -> None:
-        if max_rounds < 1 or max_labeled_demos < 0 or batch_size < 1:
-            raise ValueError(
-                "max_rounds and batch_size are at least 1 and max_labeled_demos at least 0, not "
-                f"{max_rounds}, {batch_size} and {max_labeled_demos}"
-            )
+        for name, value, least in (
+            ("max_rounds", max_rounds, 1),
+            ("batch_size", batch_size, 1),
+            ("max_labeled_demos", max_labeled_demos, 0),
+            ("max_bootstrapped_demos", max_bootstrapped_demos, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is at least {least}, not {value}")
         super().__init__(params.parameters() if isinstance(params, Module) else params)
         self.max_labeled_demos = max_labeled_demos
+        self.max_bootstrapped_demos = max_bootstrapped_demos
         self.max_rounds = max_rounds
         self.threshold = threshold
         self.teacher = teacher
@@ -126,15 +133,18 @@ class BootstrapFinetune(Optimizer):
     async def _runs(self, session: Session, on_local: Sequence[str], block: int = 16) -> tuple[list[Sample], int, int]:
         """Samples of the runs that went right, how many examples were tried, how many went right."""
         teacher = self.teacher if self.teacher is not None else session.teacher
-        shown = [] if isinstance(teacher, Module) or not self.max_labeled_demos else _without_demos(session.model)
+        shown = [] if isinstance(teacher, Module) else _without_demos(session.model)
         samples: list[Sample] = []
-        right: dict[str, None] = {}
+        traces: dict[str, dict[str, Example]] = {}
         left: list[Example] = list(session.train)
         for round_number in range(self.max_rounds):
             failed: list[Example] = []
+            demos = {path: tuple(found.values()) for path, found in traces.items()}
             for start in range(0, len(left), block):
                 part = left[start : start + block]
                 values = self._labels(session, shown, part, start)
+                if round_number:
+                    values = {place.path: demos[place.path] for place in shown if place.path in demos}
                 loss = await session.forward(
                     Candidate(values, "teacher") if values else session.start,
                     part,
@@ -144,12 +154,17 @@ class BootstrapFinetune(Optimizer):
                 )
                 for row in loss.rows:
                     if row.error is None and row.score >= (row.best if self.threshold is None else self.threshold):
-                        right[row.example.id] = None
                         samples += _learned(session.model, row, on_local)
+                        rng = session.rng("finetune", "call", row.example.id)
+                        for path, demo in demos_of(row, rng).items():
+                            if len(traces.setdefault(path, {})) < self.max_bootstrapped_demos:
+                                traces[path][row.example.id] = demo
                     else:
                         failed.append(row.example)
+            if len(failed) == len(left) and round_number:
+                break
             left = failed
-        return samples, len(session.train), len(right)
+        return samples, len(session.train), len(session.train) - len(left)
 
     def _labels(
         self, session: Session, shown: Sequence[Place], part: Sequence[Example], start: int
@@ -160,7 +175,7 @@ class BootstrapFinetune(Optimizer):
         for place in shown:
             outside = labeled_demos(place.signature, [e for e in session.train if e.id not in inside])
             session.rng("finetune", "teacher", place.path, start).shuffle(outside)
-            if outside:
+            if outside and self.max_labeled_demos:
                 values[place.path] = tuple(outside[: self.max_labeled_demos])
         return values
 

@@ -33,6 +33,27 @@ def test_the_trainer_ships_the_trained_model() -> None:
     assert model.demos.data == ()
 
 
+def test_runs_that_went_right_help_those_that_failed() -> None:
+    """Only the second half can be solved at first; shown as demos, it makes the others go right."""
+    shown: list[int] = []
+
+    def teacher(messages: list[dict[str, str]]) -> str:
+        demos = sum(m["role"] == "assistant" for m in messages)
+        shown.append(demos)
+        text = messages[-1]["content"].removeprefix("[[text]] ").removesuffix(" [[answer]]")
+        place = [example.text for example in TRAIN].index(text)
+        return TRAIN[place].answer if demos or place >= 20 else "cat"
+
+    model = program()
+    optimizer = optim.BootstrapFinetune(
+        model, max_labeled_demos=0, max_rounds=3, teacher=lm.Function(teacher, adapter="pocket"), steps=1
+    )
+    Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
+    assert optimizer.result is not None
+    assert optimizer.result.samples == 40
+    assert shown == [0] * 40 + [4] * 20
+
+
 def test_nothing_went_right() -> None:
     model = program()
     optimizer = optim.BootstrapFinetune(model.parameters(), max_labeled_demos=0)
@@ -71,5 +92,5 @@ def test_no_example_sees_its_own_label() -> None:
     optimizer = optim.BootstrapFinetune(model, teacher=lm.Function(watch, adapter="pocket"))
     with pytest.raises(DataError):
         Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
-    assert len(seen) == 40
+    assert len(seen) == 80  # two rounds
     assert not any(seen)
