@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from random import Random
@@ -156,3 +157,15 @@ def test_importing_the_world_loads_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_the_world_is_the_one_that_the_shipped_model_was_trained_on() -> None:
+    r, digest = Random(0), hashlib.sha256()
+    for i in range(3000):
+        episode = episodes.mixture_episode(r, i / 3000)
+        digest.update(" ".join(episode.tokens).encode())
+        digest.update(bytes(episode.mask))
+    for _ in range(300):
+        digest.update(" ".join(episodes.dense_episode(r).tokens).encode())
+    digest.update(" ".join(pocket.vocabulary()).encode())
+    assert digest.hexdigest() == "10be8cab55a37071f0825eef22aac621c403951add7bf74db17c917d2a092cd8"
