@@ -32,6 +32,7 @@ class Improve(Signature):
     role: str = Input(desc="where the instruction is used")
     instruction: str = Input(desc="the instruction as it is, in full")
     critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
+    failures: list[dict[str, Any]] = Input(desc="some of the failed calls that the critiques are about")
     rules: list[str] = Input(desc="what the new instruction must satisfy")
     rejected: list[str] = Input(desc="rewrites that were tried and did not help")
     new_instruction: str = Output(desc="the rewritten instruction, in full")

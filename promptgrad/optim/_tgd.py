@@ -7,6 +7,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.autograd import Gradient, Parameter
+from promptgrad.autograd._gradient import plain
 from promptgrad.data import DataLoader
 from promptgrad.errors import LMError, NoLMError
 from promptgrad.lm import LM, resolve
@@ -47,6 +48,7 @@ class TGD(Optimizer):
         constraints: Rules for new texts: functions that return None, or why the text is refused.
         momentum: Share of a critique's weight that is kept from step to step, in [0, 1).
         max_critiques: Most critiques shown to the proposer.
+        max_failures: Most failed calls shown besides; 0 for critiques alone.
         max_tokens: Longest text; None for no bound.
         memory: How many rejected rewrites are remembered for each parameter, shown to the proposer and not tried again.
         gate: Confidence that a gated step is an improvement, in [0.5, 1).
@@ -71,6 +73,7 @@ class TGD(Optimizer):
         constraints: Sequence[Constraint] = (),
         momentum: float = 0.0,
         max_critiques: int = 6,
+        max_failures: int = 3,
         max_tokens: int | None = 1000,
         memory: int = 4,
         gate: float = 0.9,
@@ -98,6 +101,7 @@ class TGD(Optimizer):
                 raise ValueError(f"{name} is at least 1, not {value}")
         super().__init__(params, defaults, gate=gate)
         self.max_critiques = max_critiques
+        self.max_failures = max_failures
         self.memory = memory
         self.steps = steps
         self.batch_size = batch_size
@@ -151,21 +155,23 @@ class TGD(Optimizer):
     ) -> Change:
         """One proposal for one parameter. Variant 0 hears the weightiest critiques, each other a few drawn by `rng`."""
         path, old = parameter.name or "", parameter.data
-        critiques = self._heard(parameter, float(group["momentum"]), fold=variant == 0)
+        critiques = self._heard(parameter, float(group["momentum"]), fold=rng is None)
         if not critiques:
             reason = (
                 "no gradient: nothing failed, or backward() was not called" if parameter.grad is None else "no critique"
             )
             return Change(path, parameter.kind, "untouched", reason)
-        critiques = critiques[: self.max_critiques]
-        if rng is not None:
-            few = rng.sample(range(len(critiques)), max(1, len(critiques) // 2))
-            critiques = [critiques[index] for index in sorted(few)]
+        if rng is None:
+            critiques = critiques[: self.max_critiques]
+        else:  # one critique alone, or a few: hypotheses that the majority would drown
+            count = 1 if variant % 2 else min(self.max_critiques, max(1, len(critiques) // 2))
+            critiques = [critiques[index] for index in sorted(rng.sample(range(len(critiques)), count))]
         rejected = list(self.state[parameter].get("rejected", ()))
         inputs = {
             "role": role(place) if place is not None else path,
             "instruction": old,
             "critiques": critiques,
+            "failures": self._failures(parameter, critiques),
             "rules": _rules(group),
             "rejected": rejected,
         }
@@ -210,6 +216,16 @@ class TGD(Optimizer):
                 entry["critiques"] = dict(weights)
         order = {text: place for place, text in enumerate(weights)}
         return sorted(weights, key=lambda text: (-weights[text], order[text]))
+
+    def _failures(self, parameter: Parameter, critiques: Sequence[str]) -> list[dict[str, Any]]:
+        """A few of the calls that the critiques are about, each with its inputs, outputs and feedback."""
+        shown: list[dict[str, Any]] = []
+        for critique in parameter.grad.critiques if parameter.grad is not None else ():
+            if len(shown) == self.max_failures:
+                break
+            if str.__str__(critique.text).strip() in critiques and critique.evidence:
+                shown.append({name: plain(value) for name, value in critique.evidence.items()})
+        return shown
 
     def _remember(self, parameter: Parameter, change: Change, verdict: Verdict | None) -> None:
         if change.status == "rejected" and isinstance(change.new, str):

@@ -88,9 +88,8 @@ class TestOneStep:
         model = predict()
         confused = lm.Function(lambda messages: "[[ ## other ## ]]\nx", name="confused")
         opt = optim.TGD(model.parameters(), lm=confused)
-        opt.proposer = nn.Predict(
-            "role, instruction, critiques: list[str], rules: list[str], rejected: list[str] -> why, new_instruction"
-        )
+        inputs = "role, instruction, critiques: list[str], failures: list, rules: list[str], rejected: list[str]"
+        opt.proposer = nn.Predict(f"{inputs} -> why, new_instruction")
         report = opt.step()
         assert report.changes[0].status == "rejected"
         assert report.calls == 2
@@ -145,6 +144,21 @@ class TestWhatIsShown:
         long = "Take a word from {text}. " + "And so on. " * 300
         _, _, writer = step(predict(long), "x {text}")
         assert long.strip() in writer.shown[0]
+
+    def test_failed_calls_are_shown_with_their_feedback(self, world):
+        writer = Writer("Take the last word.")
+        model = world.Program().to(lm.Function(world.answer))
+        batch = world.examples(8)
+        nn.MetricLoss(world.metric)(model.map(batch), batch).backward()
+        optim.TGD(model.parameters(), lm=lm.Function(writer), max_failures=2).step()
+        shown = world.sections(writer.shown[0])
+        import json
+
+        failures = json.loads(shown["failures"])
+        assert len(failures) == 2
+        assert failures[0]["inputs"] == {"text": batch[0].text}
+        assert failures[0]["outputs"] == {"word": batch[0].text.split()[0]}
+        assert failures[0]["feedback"] == [f"the word should be {batch[0].text.split()[-1]}"]
 
     def test_momentum_keeps_what_was_said_before(self):
         model = predict(grad=("first", "first"))

@@ -1,0 +1,55 @@
+"""The prompts of the writing programs, word for word: a changed prompt is changed code."""
+
+from pathlib import Path
+
+import pytest
+
+from promptgrad import lm, nn, optim
+
+GOLDEN = Path(__file__).parent / "golden"
+INPUTS = {
+    "improve": {
+        "role": "spell: word -> answer",
+        "instruction": "Spell {word}.",
+        "critiques": ["It does not say in which direction."],
+        "failures": [{"inputs": {"word": "red"}, "outputs": {"answer": "red"}, "feedback": ["should be der"]}],
+        "rules": ["at most 30 words"],
+        "rejected": ["Spell {word} well."],
+    },
+    "propose": {
+        "program": "Program\nspell: word -> answer",
+        "role": "spell: word -> answer",
+        "instruction": "Spell {word}.",
+        "examples": [{"word": "red", "answer": "der"}],
+        "tip": "Keep it short.",
+    },
+}
+SIGNATURES = {"improve": optim.Improve, "propose": optim.ProposeInstruction}
+
+
+@pytest.mark.parametrize("name", sorted(INPUTS))
+def test_the_prompt_is_the_one_on_file(name):
+    messages = nn.Predict(SIGNATURES[name]).render(**INPUTS[name])
+    text = "\n".join(f"----- {message['role']}\n{message['content']}" for message in messages) + "\n"
+    assert text == (GOLDEN / f"{name}.txt").read_text()
+
+
+def test_they_are_ordinary_programs_with_visible_prompts():
+    model = nn.Predict("word -> answer")
+    opt = optim.TGD(model.parameters(), lm="pocket")
+    assert isinstance(opt.proposer, nn.Predict)
+    assert opt.proposer.instruction.data.startswith("You improve one instruction")
+    opt.proposer.instruction.data = "Rewrite."
+    seen = []
+
+    def writer(messages):
+        seen.append(messages[0].content)
+        return "Spell the word."
+
+    opt = optim.TGD(model.parameters(), lm=lm.Function(writer))
+    opt.proposer.instruction.data = "Rewrite it."
+    from promptgrad.autograd import Critique, Gradient
+
+    model.instruction.grad = Gradient([Critique("e", "", 0, "instruction", "say how")])
+    opt.step()
+    assert seen[0].startswith("Rewrite it.")
