@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from promptgrad.autograd._gradient import plain
 from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.optim._edit import tokens
@@ -30,7 +31,7 @@ class Candidate:
     @property
     def key(self) -> str:
         """Digest of the content, equal in every process."""
-        return value_digest([{path: _content(value) for path, value in self.values.items()}, self.label])
+        return value_digest([dict(self.values), self.label])
 
     def with_values(self, values: Mapping[str, Any], origin: str) -> "Candidate":
         """This candidate with some values replaced."""
@@ -38,8 +39,7 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """The values in JSON types, as the journal keeps them."""
-        values = {path: _content(value) for path, value in self.values.items()}
-        return {"id": self.key, "origin": self.origin, "values": values, "label": self.label}
+        return {"id": self.key, "origin": self.origin, "values": plain(self.values), "label": self.label}
 
     @property
     def size(self) -> int:
@@ -59,6 +59,7 @@ class Measured:
         ids: Ids of the examples.
         scores: Its score on each; None where a language model gave no answer, which says nothing about it.
         errors: How many runs of the program failed (they count as 0) or had no answer.
+        failure: The first error among them, in this process.
         scope: Where in the run it was measured.
     """
 
@@ -67,6 +68,7 @@ class Measured:
     scores: tuple[float | None, ...]
     errors: int = 0
     scope: str = ""
+    failure: BaseException | None = field(default=None, compare=False, repr=False)
 
     @property
     def known(self) -> tuple[float, ...]:
@@ -90,6 +92,7 @@ class Measured:
             self.scores + other.scores,
             self.errors + other.errors,
             other.scope or self.scope,
+            self.failure or other.failure,
         )
 
 
@@ -98,16 +101,6 @@ def pairs(first: Measured, second: Measured) -> tuple[list[float], list[float]]:
     known = first.by_id()
     shared = [(known[key], score) for key, score in second.by_id().items() if key in known]
     return [one for one, _ in shared], [two for _, two in shared]
-
-
-def _content(value: Any) -> Any:
-    if isinstance(value, Example):
-        return value.to_dict()
-    if isinstance(value, (str, bytes)):
-        return str(value)
-    if isinstance(value, Sequence):
-        return [_content(item) for item in value]
-    return value
 
 
 def _size(value: Any) -> int:

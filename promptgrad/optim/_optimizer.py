@@ -1,5 +1,6 @@
 """The base of all optimizers: parameters in groups, `zero_grad`, `step`, `propose`/`accept`/`revert`, `fit`."""
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -10,9 +11,11 @@ from promptgrad import aio
 from promptgrad.autograd import Loss, Parameter, candidate, no_grad
 from promptgrad.errors import ConstraintError, GraphError, StateDictError
 from promptgrad.lm import Usage, track_usage
+from promptgrad.nn import Module
 from promptgrad.optim._checks import broken
 from promptgrad.optim._gate import judge, paired_rows
 from promptgrad.optim._report import Change, StepReport, Verdict
+from promptgrad.run import value_digest
 
 if TYPE_CHECKING:
     from promptgrad.optim._session import Session
@@ -378,6 +381,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, Module):
+        return [type(value).__name__, value_digest(json.loads(json.dumps(value.state_dict(), default=repr)))]
     return getattr(value, "name", None) or getattr(value, "__qualname__", None) or type(value).__name__
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from promptgrad import aio, lm, run
 from promptgrad.autograd import BackwardReport, Critic, Loss, NodeFailure, Parameter
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded, JournalError, LMError
+from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError
 from promptgrad.evaluation import Evaluator
 from promptgrad.nn import MetricLoss, Module
 from promptgrad.optim._candidate import Candidate, Measured, pairs
@@ -166,6 +166,8 @@ class Session:
 
         Raises:
             BudgetExceeded: The examples do not fit what the budget leaves for the search.
+            LMError: The language model is down: more than half of the examples got no answer.
+            MetricError: The metric raised on every example.
         """
         return (await self.evaluate_all([candidate], examples, scope=scope, replicate=replicate))[0]
 
@@ -211,8 +213,12 @@ class Session:
             errors += cell.error is not None
             known = cell.error is None or not is_outage(cell.error)
             scores[example.id] = (float(cell.score) if cell.error is None else 0.0) if known else None
+        failures = [cell.error for cell in cells if cell.error is not None]
+        if failures and all(isinstance(cell.error, MetricError) for cell in cells):
+            raise failures[0]
         ids = tuple(example.id for example in examples)
-        return Measured(candidate, ids, tuple(scores.get(key) for key in ids), errors, scope)
+        failure = failures[0] if failures else None
+        return Measured(candidate, ids, tuple(scores.get(key) for key in ids), errors, scope, failure)
 
     def _note_unanswered(self, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
         """Go on without a few answers; stop, to be resumed, where the language model is down.

@@ -12,7 +12,7 @@ from typing import Any
 from promptgrad import aio, lm, run
 from promptgrad._seed import seed_or_default
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded, DataError, JournalError
+from promptgrad.errors import BudgetExceeded, DataError, JournalError, ParseError
 from promptgrad.evaluation._sources import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
@@ -191,6 +191,8 @@ class Trainer:
             JournalError: `run_dir` holds a run already, or has a writer.
             BudgetExceeded: The budget does not even cover measuring the start; nothing was changed.
             LMError: The language model is down; what was paid is journalled, and the run can be resumed.
+            MetricError: The metric raised on every example.
+            Exception: What the program raised, if it fails on every validation example.
         """
         return aio.run(self.afit(trainset, valset, testset))
 
@@ -372,6 +374,9 @@ class Trainer:
                 limit=error.limit,
                 used=error.used,
             ) from error
+        failure = session.baseline.failure
+        if session.baseline.errors == len(session.val) and failure is not None and not isinstance(failure, ParseError):
+            raise failure  # a program that fails on every example has a bug that no optimizer mends
         after, count = session.ledger.spent, len(session.val)
         if after.calls > before.calls:
             session.cost_per_example = Cost(

@@ -8,7 +8,14 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import Budget, Trainer, lm, nn, optim, run
-from promptgrad.errors import BudgetExceeded, DataError, JournalError, LMConnectionError, StateDictError
+from promptgrad.errors import (
+    BudgetExceeded,
+    DataError,
+    JournalError,
+    LMConnectionError,
+    MetricError,
+    StateDictError,
+)
 from promptgrad.optim import Candidate, Optimizer
 
 
@@ -387,12 +394,34 @@ class TestStops:
 
     def test_a_metric_that_raises(self, world, data):
         def broken(example, output):
-            raise RuntimeError("no")
+            raise RuntimeError("no such file")
 
         model = program(world)
-        result = Trainer(model, Fixed(model.parameters(), BETTER), metric=broken).fit(*data[:2])
-        assert result.outcome == "no significant gain"
-        assert result.before.errors == 30
+        trainer_ = Trainer(model, Fixed(model.parameters(), BETTER), metric=broken)
+        with pytest.raises(MetricError, match="no such file"):
+            trainer_.fit(*data[:2])
+        assert trainer_.result.outcome == "interrupted"
+
+    def test_a_metric_that_raises_now_and_then(self, world, data):
+        def touchy(example, output):
+            if example.text.startswith("red"):
+                raise RuntimeError("no")
+            return world.metric(example, output)
+
+        model = program(world)
+        result = Trainer(model, Fixed(model.parameters(), BETTER), metric=touchy).fit(*data[:2])
+        assert result.shipped
+        assert result.before.errors == result.after.errors > 0
+        assert "failed" in repr(result)
+
+    def test_a_program_that_always_fails(self, world, data):
+        class Broken(world.Program):
+            def forward(self, text):
+                return self.pick(text=text).no_such_field
+
+        model = Broken().to(lm.Function(world.answer))
+        with pytest.raises(AttributeError, match="no_such_field"):
+            trainer(world, model).fit(*data[:2])
 
     @pytest.mark.asyncio
     async def test_in_a_running_loop(self, world, data):
