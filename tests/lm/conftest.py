@@ -71,6 +71,6 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def models():
-    """Random models by kind, made once; tests that change weights copy them."""
+    """Random models by kind, made once, frozen; tests that change weights copy them."""
     pytest.importorskip("torch")
-    return {kind: make_model(kind) for kind in ("llama", "qwen3", "sliding")}
+    return {kind: make_model(kind).requires_grad_(False) for kind in ("llama", "qwen3", "sliding")}

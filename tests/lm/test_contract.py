@@ -31,7 +31,7 @@ async def echo(messages):
 def lm(request, server, tmp_path):
     def local():
         models, tokenizer = request.getfixturevalue("models"), request.getfixturevalue("tokenizer")
-        return Local(models["llama"].requires_grad_(False), tokenizer, max_tokens=4)
+        return Local(models["llama"], tokenizer, max_tokens=4)
 
     made = KINDS[request.param](server, local, tmp_path)
     yield made
