@@ -3,7 +3,6 @@
 from typing import Any
 
 from promptgrad.autograd import Parameter
-from promptgrad.errors import DataError
 from promptgrad.optim._candidate import Candidate, Measured
 from promptgrad.optim._demos import bootstrap
 from promptgrad.optim._labeled_few_shot import best_demos
@@ -105,10 +104,11 @@ class BootstrapFewShot(Optimizer):
         traces = sum(len(pool.traces[path]) for path in paths)
         session.decide("bootstrapped", tried=pool.tried, traces=traces)
         if not values:
-            raise DataError(
-                f"none of {pool.tried} training runs went right and no example has the fields of a module with demos: "
-                "there is nothing to put into demos (lower threshold=, or give a stronger teacher=)"
+            session.notes.append(
+                f"none of {pool.tried} training runs went right, and no example has the fields of a module with demos: "
+                "lower threshold=, or give a stronger teacher="
             )
+            return
         candidate = Candidate(values, f"{traces} traces of {pool.tried} runs, labelled demos besides")
         if session.val:
             measured = await session.evaluate(candidate, session.val, scope="bootstrap/val")

@@ -96,6 +96,7 @@ class Session:
         ledger: The run's budget.
         baseline: The start, measured on `val`.
         history: The trials so far.
+        notes: What the report should say besides.
         finalists: Candidates worth confirming, each with its measurement on `val`.
         incumbent: The best so far by the optimizer's own account.
     """
@@ -133,6 +134,7 @@ class Session:
         self.baseline: Measured | None = None
         self.history: list[Trial] = []
         self.finalists: list[Measured] = []
+        self.notes: list[str] = []
         self.cost_per_example = Cost()
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}

@@ -391,7 +391,7 @@ class Trainer:
                 await self.optimizer.fit(session)
         except BudgetExceeded as error:
             session.decide("exhausted", of=error.kind)
-            report.notes.append(f"the search ended when its share of the budget did ({error.kind})")
+            session.notes.append(f"the search ended when its share of the budget did ({error.kind})")
 
     def _kept(self, session: Session, parts: Parts) -> "run.Budget | None":
         """What the search must leave: the confirmation and the test report."""
@@ -437,7 +437,7 @@ class Trainer:
             shipped=names[chosen].key if shipped else None,
         )
         if gain.pairs < _confirm.LEAST:
-            report.notes.append(
+            session.notes.append(
                 f"{gain.pairs} examples confirm gains of about {_confirm.detectable(gain.pairs):.0%} and more; "
                 "smaller ones need more validation data"
             )
@@ -507,7 +507,6 @@ class _Report:
         self.session = session
         self.journal = journal
         self.ledger = ledger
-        self.notes: list[str] = []
         self.before: Any = None
         self.after: Any = None
         self.gain: Any = None
@@ -528,7 +527,7 @@ class _Report:
                 test_before = _confirm.estimate(measured[0], seed=seed, best=best)
                 test_after = _confirm.estimate(measured[-1], seed=seed, best=best)
             except BudgetExceeded as error:
-                self.notes.append(f"the budget ended before the test report ({error.kind})")
+                session.notes.append(f"the budget ended before the test report ({error.kind})")
         session.decide("result", outcome=outcome, candidate=shipped.key if shipped is not None else None)
         if shipped is not None:
             install(self.trainer.model, shipped)
@@ -558,7 +557,7 @@ class _Report:
             phases=self.ledger.phases,
             seconds=self.journal.elapsed,
             lost=self.journal.lost,
-            notes=tuple(self.notes),
+            notes=tuple(session.notes),
             run_dir="" if self.trainer.run_dir is None else str(self.trainer.run_dir),
         )
 
