@@ -224,6 +224,10 @@ class HTTP(Transport):
             advice = f"; set {variable}, or pass api_key="
             if self._api_key is None and self._api_key_env and not self._endpoint.private:
                 advice = "; a key from the environment is not sent over plain http: use https, or pass api_key="
+        elif status == 429:
+            wait = read_retry_after(headers)
+            asked = "" if wait is None else f"; it asks to wait {wait:g} s"
+            advice = f"{asked}; lower concurrency= if it is the rate that is too high"
         elif status == 404:
             advice = f"; is {self.model!r} served there, and does base_url end where /chat/completions begins?"
         elif 300 <= status < 400:

@@ -83,9 +83,12 @@ class Retry(Layer):
                     raise
                 wait = self._wait(request, attempt, error)
                 if attempt >= self.attempts or wait is None:
+                    message = error.args[0] if error.args else ""
+                    if wait is None:
+                        message = f"{message} (not waited for: patience is {self.patience:g} s)"
                     if attempt > 1:
-                        message = error.args[0] if error.args else ""
-                        error.args = (f"{message} (attempt {attempt} of {self.attempts})",)
+                        message = f"{message} (attempt {attempt} of {self.attempts})"
+                    error.args = (message,)
                     raise
             await self._sleep(wait)
             attempt += 1

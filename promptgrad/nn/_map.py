@@ -105,6 +105,8 @@ async def amap_rows(
     items = check_items(batch)
     if n < 1:
         raise ValueError(f"n is a number of rollouts and at least 1, not {n}")
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency is a number of items in flight and at least 1, not {concurrency}")
     rows: dict[int, Row] = {} if finished is None else finished
     settings = current()
     limit = concurrency or settings.concurrency or CONCURRENCY
