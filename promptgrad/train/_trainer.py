@@ -194,13 +194,15 @@ class Trainer:
             MetricError: The metric raised on every example.
             Exception: What the program raised, if it fails on every validation example.
         """
-        return aio.run(self.afit(trainset, valset, testset))
+        return aio.run(self._start(self._parts(trainset, valset, testset)))
 
     async def afit(
         self, trainset: Iterable[Any], valset: Iterable[Any] | None = None, testset: Iterable[Any] | None = None
     ) -> FitResult:
         """Do as `fit` does, in a coroutine."""
-        parts = self._parts(trainset, valset, testset)
+        return await self._start(self._parts(trainset, valset, testset))
+
+    async def _start(self, parts: Parts) -> FitResult:
         if self.run_dir is not None:
             _rundir.create(self.run_dir, self._settings(), self.model.state_dict(), _by_name(parts))
         return await self._run(parts)
@@ -374,6 +376,7 @@ class Trainer:
                 limit=error.limit,
                 used=error.used,
             ) from error
+        session.trial(session.baseline, "baseline")
         failure = session.baseline.failure
         if session.baseline.errors == len(session.val) and failure is not None and not isinstance(failure, ParseError):
             raise failure  # a program that fails on every example has a bug that no optimizer mends

@@ -40,8 +40,8 @@ class TestSearch:
     def test_minibatches_are_shared_in_a_round_and_the_best_is_scored_in_full(self, world, model):
         result = fit(world, model, num_trials=6, seed=2)
         notes = [(trial.note, trial.examples) for trial in result.history]
-        assert notes[:4] == [("minibatch", 8)] * 3 + [("full", 30)]
-        assert all(trial.details["choices"] for trial in result.history)
+        assert notes[:5] == [("baseline", 30), *[("minibatch", 8)] * 3, ("full", 30)]
+        assert all(trial.details["choices"] for trial in result.history[1:])
 
     def test_only_instructions(self, world, model):
         result = fit(world, model, num_demo_sets=0)
@@ -78,7 +78,7 @@ class TestSearch:
     def test_nothing_to_search(self, world, model):
         result = fit(world, model, num_candidates=0, num_demo_sets=0)
         assert result.outcome == "no candidate"
-        assert result.history == ()
+        assert [trial.note for trial in result.history] == ["baseline"]
 
 
 class TestProposals:

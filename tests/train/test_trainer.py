@@ -97,7 +97,7 @@ class TestOutcomes:
             "test after",
             "97.5% paired interval",
             "LM calls",
-            "trials       3",
+            "trials       4",
             "Reverse",
         ):
             assert part in text
