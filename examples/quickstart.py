@@ -105,7 +105,7 @@ def main() -> None:
     best, best_score, best_name = model, -1.0, "start"
     for name in args.optimizers:
         if name == "BootstrapFinetune" and not isinstance(model.pick.lm.transport, Local):
-            table.add_row(name, "-", "-", "-", f"skipped: the weights of {args.lm} are not at hand")
+            console.print(f"\n{name} skipped: the weights of {args.lm} are not at hand")
             continue
         program = PickAndDescribe().to(args.lm)
         result = pg.Trainer(program, OPTIMIZERS[name](program), metric=task.metric, seed=args.seed).fit(train, val)
