@@ -154,14 +154,14 @@ FAULTS = {
     "dropped": (Drop(), errors.LMConnectionError, ["cannot reach", "does the server run there?"]),
     "html": (Garbage(), errors.LMReplyError, ["is not JSON", "502 Bad Gateway"]),
     "json": (Garbage(b'{"a": 1}'), errors.LMReplyError, ["no choices[0].message", '{"a": 1}']),
-    "silent": (Hang(), errors.LMTimeoutError, ["no answer from", "within 0.2 s"]),
+    "silent": (Hang(), errors.LMTimeoutError, ["no answer from", "within 1 s"]),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failing_model_is_told_and_costs_no_other_example(server, fault):
     answer, kind, said = FAULTS[fault]
-    model = nn.Predict("question -> answer", lm=at(server, timeout=0.2 if fault == "silent" else 20))
+    model = nn.Predict("question -> answer", lm=at(server, timeout=1 if fault == "silent" else 20))
     server.script(answer)
     with pytest.raises(kind) as caught:
         model("a")
@@ -395,6 +395,23 @@ def test_one_item_or_columns_are_no_batch(server):
     for concurrency in (0, -1):
         with pytest.raises(ValueError, match=f"at least 1, not {concurrency}"):
             model.map(["a"], concurrency=concurrency)
+
+
+@pytest.mark.parametrize("kind", [ImportError, errors.MissingExtraError])
+def test_a_package_that_is_missing_is_told_at_once_and_not_row_by_row(kind):
+    def broken(messages):
+        raise kind("no module named 'torch'")
+
+    model = nn.Predict("question -> answer", lm=lm.Function(broken))
+    trainer = pg.Trainer(model, optim.BootstrapFewShot(model.parameters()), metric=exact_match)
+    for call in (
+        lambda: model.map(examples()),
+        lambda: pg.evaluate(model, examples(), exact_match),
+        lambda: trainer.fit(examples(), examples(prefix="v")),
+        lambda: pg.evaluate(lambda question: "a", examples(), lambda example, output: model("a").answer == "a"),
+    ):
+        with pytest.raises(kind, match="no module named 'torch'"):
+            call()
 
 
 # -- loops, signals, processes -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Module
 from promptgrad.nn._map import Arguments, bind
 
-FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError)
+FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError, ImportError)
 """Errors that would be the same for every row: they end an evaluation."""
 
 

@@ -229,11 +229,12 @@ async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> 
         BudgetExceeded: A language-model call of the metric did not fit the budget.
         LMError: The metric calls a language model, and none would answer any call: none is configured, the key is
             wrong, or its price is unknown.
+        ImportError: A package that the metric needs is not installed.
     """
     known = as_metric(metric)
     try:
         result = await _call(known, example, output)
-    except (MetricError, BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError):
+    except (MetricError, BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError, ImportError):
         raise
     except Exception as error:
         text = f": {error}" if str(error) else ""

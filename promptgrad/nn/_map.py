@@ -137,7 +137,7 @@ async def amap_rows(
                 row.tape = program._open_tape(*call)
             try:
                 row.output = await program._arun_on(row.tape, *call)
-            except NoLMError:
+            except (NoLMError, ImportError):
                 raise  # it would be the same for every row
             except Exception as error:  # noqa: BLE001 - it is the row's result
                 row.error = error

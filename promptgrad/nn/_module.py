@@ -755,6 +755,7 @@ class Module:
 
         Raises:
             NoLMError: No language model is configured.
+            ImportError: A package that the program needs is not installed.
             InputError: The batch is not a sequence of items.
             AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await module.amap(...)`.
         """

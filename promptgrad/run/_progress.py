@@ -52,10 +52,18 @@ def _in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
+def _has_widgets() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("ipywidgets") is not None  # without them rich draws nothing there, and warns
+
+
 def _wanted(enabled: bool | None) -> bool:  # noqa: FBT001 - the option itself
     if enabled is not None:
         return enabled
-    return _in_notebook() or (sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb")
+    if _in_notebook():
+        return _has_widgets()
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
@@ -65,7 +73,7 @@ def progress(total: int | None, description: str, enabled: bool | None = None) -
     Args:
         total: Number of steps; None if unknown.
         description: What is going on.
-        enabled: None shows it in a terminal or notebook only; True and False decide.
+        enabled: None shows it in a terminal, or in a notebook that has ipywidgets; True and False decide.
     """
     outer = _outer.get()
     if enabled is False or (outer is None and not _wanted(enabled)):
