@@ -9,7 +9,8 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 SCRIPT = """
-import os, sys, tempfile, threading
+import contextlib, os, sys, tempfile, threading
+from promptgrad.errors import LMError
 from promptgrad.lm import HTTP, Cache, Limit
 from promptgrad.testing import Hang, LoopbackLM
 
@@ -18,8 +19,14 @@ folder = tempfile.mkdtemp()
 lm = Cache(Limit(HTTP("m", server.url, concurrency=2), 2), folder)
 assert lm("before").text == "before"
 server.script(Hang(), Hang())
-for prompt in ("busy", "busy too"):
-    threading.Thread(target=lm, args=(prompt,), daemon=True).start()
+
+def ask(prompt):
+    with contextlib.suppress(LMError):  # the server is reset below
+        lm(prompt)
+
+busy = [threading.Thread(target=ask, args=(prompt,), daemon=True) for prompt in ("busy", "busy too")]
+for thread in busy:
+    thread.start()
 server.wait_for(3)
 
 child = os.fork()
@@ -35,6 +42,9 @@ other = Cache(HTTP("m", server.url), folder)
 for i in range(5):
     assert other(str(i)).text == str(i)
 assert other("in the child").cached
+server.close()
+for thread in busy:
+    thread.join(20)
 print("fine")
 """
 
