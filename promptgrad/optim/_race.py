@@ -19,8 +19,10 @@ HOPELESS = 0.3
 
 async def race(
     session: Session, candidates: Sequence[Candidate], *, scope: str, confidence: float, block: int = BLOCK
-) -> Measured | None:
+) -> tuple[Measured | None, list[Candidate]]:
     """Find the candidate that is better than the session's incumbent beyond doubt, if there is one.
+
+    Returns the winner, and the candidates that turned out to be hopeless.
 
     After each block of validation examples, candidates that are probably worse leave; the race ends when none is
     left, or all examples were seen. The winner's probability of being better must reach `confidence`. The order of
@@ -64,7 +66,7 @@ async def race(
         session.trial(result, note)
         if probability >= confidence and probability > best:
             winner, best = result, probability
-    return winner
+    return winner, [candidates[index] for index in range(len(candidates)) if index not in alive]
 
 
 def chance(champion: Measured | None, challenger: Measured | None) -> float:

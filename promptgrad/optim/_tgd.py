@@ -274,30 +274,29 @@ class TGD(Optimizer):
         known: Mapping[str, Place],
         own: LM | None,
     ) -> bool:
-        before = session.incumbent
+        incumbent = session.incumbent
         saved = {parameter: parameter.grad for parameter, _ in trained}
         self._clear(trained)
         try:
-            loss = await session.forward(before, batch, scope=f"step/{number}/forward")
+            loss = await session.forward(incumbent, batch, scope=f"step/{number}/forward")
             with session.scope(f"step/{number}/backward"):
                 report = await session.backward(loss, [parameter for parameter, _ in trained])
             failed = sum(1 for parameter, _ in trained if parameter.grad is not None and parameter.grad.critiques)
             session.decide("gradient", step=number, loss=loss.item(), parameters=failed, skipped=len(report.skipped))
             if not failed:
                 return False
-            candidates = await self._candidates(session, number, before, trained, known, own)
+            candidates = await self._candidates(session, number, incumbent, trained, known, own)
         finally:
             for parameter, grad in saved.items():
                 parameter.grad = grad
         if not candidates:
             return False
-        winner = await race(session, candidates, scope=f"step/{number}/race", confidence=self.gate)
-        for candidate in candidates:
-            if winner is None or candidate.key != winner.candidate.key:
-                for parameter, _ in trained:
-                    text = candidate.values.get(parameter.name or "")
-                    if text is not None and text != before.values.get(parameter.name or ""):
-                        self._reject(parameter, text)
+        winner, hopeless = await race(session, candidates, scope=f"step/{number}/race", confidence=self.gate)
+        for candidate in hopeless:
+            for parameter, _ in trained:
+                text = candidate.values.get(parameter.name or "")
+                if text is not None and text != incumbent.values.get(parameter.name or ""):
+                    self._reject(parameter, text)
         if winner is None:
             return False
         session.promote(winner)
@@ -312,14 +311,15 @@ class TGD(Optimizer):
         self,
         session: Session,
         number: int,
-        before: Candidate,
+        incumbent: Candidate,
         trained: Sequence[tuple[Parameter, Mapping[str, Any]]],
         known: Mapping[str, Place],
         own: LM | None,
     ) -> list[Candidate]:
+        """The incumbent with its texts rewritten, in up to `proposals` ways."""
         session.admit(calls=len(trained) * self.proposals)
         candidates: list[Candidate] = []
-        with session.scope(f"step/{number}/propose"), session.model.candidate(dict(before.values)):
+        with session.scope(f"step/{number}/propose"), session.model.candidate(dict(incumbent.values)):
             jobs = [(variant, parameter, group) for variant in range(self.proposals) for parameter, group in trained]
             changes = await session.ask_all(
                 [f"step/{number}/{variant}/{parameter.name}" for variant, parameter, _ in jobs],
@@ -352,7 +352,7 @@ class TGD(Optimizer):
                     refused=change.reason if change.status == "rejected" else None,
                 )
             if values:
-                candidate = before.with_values(values, f"step {number}, rewrite {variant}")
+                candidate = incumbent.with_values(values, f"step {number}, rewrite {variant}")
                 if all(candidate.key != other.key for other in candidates):
                     candidates.append(candidate)
         return candidates
