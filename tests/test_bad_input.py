@@ -492,9 +492,11 @@ from promptgrad import lm, nn
 
 model = nn.Predict("question -> answer", lm=lm.Cache(lm.HTTP("m", base_url=sys.argv[1], api_key="none"), sys.argv[2]))
 print(model("a").answer, flush=True)
+model.lm.flush()  # or the child may come before the disk has it
 child = os.fork()
 if child == 0:
     print([row.answer for row in model.map(["a", "b"])], flush=True)
+    model.lm.flush()
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 print([row.answer for row in model.map(["b", "c"])])
