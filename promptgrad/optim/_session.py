@@ -19,6 +19,9 @@ from promptgrad.optim._outage import is_final, is_outage
 
 T = TypeVar("T")
 
+EXHAUSTED = "exhausted"
+"""Kind of the event that the search ended with its share of the budget."""
+
 SHRINK = 8
 """How many examples of no gain a candidate's mean gain is averaged with before candidates are ranked."""
 
@@ -324,22 +327,27 @@ class Session:
         Raises:
             BudgetExceeded: It does not fit: the search ends with the best so far.
         """
+        recorded = self.journal.upcoming()
+        if recorded is not None and recorded["kind"] == EXHAUSTED:
+            raise BudgetExceeded("an earlier process of this run ended the search here", kind=recorded["of"])
         cost = self.cost_per_example
-        needed_calls = calls + math.ceil(examples * cost.calls)
-        needed_tokens = math.ceil(examples * cost.tokens)
-        needed_usd = examples * cost.usd
-        if self.ledger.affords(calls=needed_calls, tokens=needed_tokens, usd=needed_usd):
-            return
-        for kind, amount in (("calls", needed_calls), ("tokens", needed_tokens), ("usd", needed_usd)):
+        needed = {
+            "calls": calls + math.ceil(examples * cost.calls),
+            "tokens": math.ceil(examples * cost.tokens),
+            "usd": examples * cost.usd,
+        }
+        for kind, amount in needed.items():
             left = self.ledger.remaining(kind)
             if left < amount:
                 raise BudgetExceeded(
-                    f"the next block needs about {amount:g} {kind} and the search has {left:g} left",
+                    f"the next block needs about {amount:g} {kind}, and {left:g} are left for this phase",
                     kind=kind,
                     limit=getattr(self.ledger.budget, kind) or 0,
                     used=getattr(self.ledger.spent, kind) or 0,
                 )
-        raise BudgetExceeded(kind="seconds", limit=self.ledger.budget.seconds or 0, used=round(self.ledger.seconds, 1))
+        if recorded is None and self.ledger.remaining("seconds") <= 0:  # what is replayed was in time
+            limit = self.ledger.budget.seconds or 0
+            raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.ledger.seconds, 1))
 
     # -- recording ----------------------------------------------------------------------------------------------
 

@@ -198,6 +198,11 @@ class Journal:
         """Seconds of the run: of this process, plus those of earlier ones up to their last event."""
         return round(self._before + time.monotonic() - self._started, 3)
 
+    def upcoming(self) -> dict[str, Any] | None:
+        """The ordered event that an earlier process wrote at the place to which this one has come; None beyond them."""
+        with self._lock:
+            return dict(self._ordered[self._next]) if self._next < len(self._ordered) else None
+
     @property
     def replaying(self) -> bool:
         """Whether earlier processes wrote ordered events that this one has not come to yet."""

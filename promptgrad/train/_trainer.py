@@ -17,7 +17,7 @@ from promptgrad.evaluation._sources import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
 from promptgrad.optim import Candidate, Measured, Optimizer, Session
-from promptgrad.optim._session import Cost
+from promptgrad.optim._session import EXHAUSTED, Cost
 from promptgrad.train import _confirm, _rundir
 from promptgrad.train._plan import Phase, Plan
 from promptgrad.train._price import price_of_program
@@ -360,7 +360,7 @@ class Trainer:
             bar.advance(note="confirm")
             finalists = session.ranked()[: self.finalists if self.optimizer.selects else 1]
             result = await self._ship(session, parts, report, finalists)
-            bar.advance(2)
+            bar.advance(1 + bool(parts.test))
             return result
 
     async def _baseline(self, session: Session) -> None:
@@ -393,7 +393,7 @@ class Trainer:
             with run.phase("search", keep=self._kept(session, parts)):
                 await self.optimizer.fit(session)
         except BudgetExceeded as error:
-            session.decide("exhausted", of=error.kind)
+            session.decide(EXHAUSTED, of=error.kind)
             session.notes.append(f"the search ended when its share of the budget did ({error.kind})")
 
     def _kept(self, session: Session, parts: Parts) -> "run.Budget | None":

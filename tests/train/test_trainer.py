@@ -16,7 +16,7 @@ from promptgrad.errors import (
     MetricError,
     StateDictError,
 )
-from promptgrad.optim import Candidate, Optimizer
+from promptgrad.optim import Candidate, Optimizer, Session
 
 
 class Count:
@@ -283,6 +283,43 @@ class TestBudget:
             journal = run.Journal(path / "journal.jsonl", readonly=True)
             digests.append((journal.digest(), result.outcome, result.values))
         assert digests[0] == digests[1]
+
+    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    def test_a_run_that_ended_with_its_budget_is_resumed(self, world, data, tmp_path, name):
+        options = {"budget": Budget(calls=260), "run_dir": tmp_path}
+        first = trainer(world, program(world), name, **options).fit(*data[:2])
+        digest = run.Journal(tmp_path / "journal.jsonl", readonly=True).digest()
+        counted = Count(world)
+        model = program(world, counted)
+        again = Trainer.resume(tmp_path, model, world.optimizer(name, model), world.metric)
+        assert counted.asked == []
+        assert (again.outcome, again.values) == (first.outcome, first.values)
+        assert run.Journal(tmp_path / "journal.jsonl", readonly=True).digest() == digest
+
+    def test_time_ends_the_search_once_and_for_all(self, world, data):
+        """A resumed run passes where an earlier process was in time, and stops where it was not."""
+        now = [0.0]
+        journal = run.Journal()
+        ledger = run.Ledger(Budget(seconds=10), journal, clock=lambda: now[0])
+        session = Session(
+            model=program(world),
+            train=data[0],
+            val=data[1],
+            metric=world.metric,
+            seed=0,
+            journal=journal,
+            ledger=ledger,
+        )
+        session.admit(5)
+        now[0] = 11.0
+        with pytest.raises(BudgetExceeded, match="10 seconds"):
+            session.admit(5)
+        journal.upcoming = lambda: {"kind": "evaluation"}
+        session.admit(5)
+        journal.upcoming = lambda: {"kind": "exhausted", "of": "seconds"}
+        now[0] = 0.0
+        with pytest.raises(BudgetExceeded, match="ended the search here"):
+            session.admit(5)
 
 
 class TestJournal:
