@@ -23,7 +23,7 @@ from promptgrad.autograd._node import AccumulateGrad, GradFn, Node
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._walk import Walk
-from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError
+from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError, MetricError
 
 _TEXTS = ("instruction", "description")
 _FRAMES = 4  # of a traceback, the innermost
@@ -47,7 +47,8 @@ class BackwardReport:
 
     Attributes:
         rows: Samples in the loss.
-        failed: Samples below the best score, error rows among them.
+        failed: Samples below the best score.
+        errors: Samples without a score, because the program or the metric failed.
         calls: Critic calls.
         skipped: Calls that got no critique although they were due one.
         reached: Names of the parameters whose gradient grew.
@@ -57,6 +58,7 @@ class BackwardReport:
 
     rows: int
     failed: int
+    errors: int
     calls: int
     skipped: tuple[Skipped, ...]
     reached: tuple[str, ...]
@@ -65,7 +67,9 @@ class BackwardReport:
 
     def __repr__(self) -> str:
         head = f"{self.failed} of {self.rows} failed"
-        if not self.failed and not self.calls:
+        if self.errors:
+            head += f", {self.errors} error{'' if self.errors == 1 else 's'}"
+        if not self.failed and not self.errors and not self.calls:
             got = f", traces for {', '.join(self.reached)}" if self.reached else ""
             return f"BackwardReport({head}, nothing to do{got})"
         parts = [head, f"{self.calls} critic calls", f"reached: {', '.join(self.reached) or 'nothing'}"]
@@ -124,6 +128,9 @@ class _RowPass:
         broken = _broken_node(row)
         if broken is not None and _is_outage(broken.error):
             self.skipped.append(Skipped(self.example_id, broken.path, broken.index, f"no answer: {broken.error!r}"))
+            return []
+        if isinstance(row.error, MetricError):  # the judge failed, not the program
+            self.skipped.append(Skipped(self.example_id, "", 0, f"no score: {row.error}"))
             return []
         blame = _Blame(row.feedback or _default_feedback(row))
         if broken is not None:
@@ -363,7 +370,8 @@ class Backward:
         passes = self.passes.values()
         return BackwardReport(
             rows=len(self.rows),
-            failed=len(self.passes),
+            failed=sum(one.row.error is None for one in passes),
+            errors=sum(one.row.error is not None for one in passes),
             calls=sum(one.calls for one in passes),
             skipped=tuple(skip for one in passes for skip in sorted(one.skipped, key=lambda s: (s.path, s.index))),
             reached=tuple(name for parameter, name in wanted.items() if parameter in shares),

@@ -19,7 +19,14 @@ from promptgrad.autograd import (
     no_grad,
 )
 from promptgrad.data import Example
-from promptgrad.errors import AsyncUsageError, BudgetExceeded, ContextWindowError, GraphError, LMConnectionError
+from promptgrad.errors import (
+    AsyncUsageError,
+    BudgetExceeded,
+    ContextWindowError,
+    GraphError,
+    LMConnectionError,
+    MetricError,
+)
 from tests.aio.test_drive import interrupt_when
 from tests.autograd.programs import Call, ScriptedCritic, row, run, texts
 
@@ -278,9 +285,19 @@ class TestErrors:
         assert critic.calls == [("broken", 0), ("first", 0)]
         assert "ValueError: no field 'answer'" in critic.asked[0].feedback[0]
         assert broken.instruction.grad.critiques[0].verdict == "error"
-        assert report.failed == 1
+        assert (report.failed, report.errors) == (0, 1)
         assert len(loss.errors) == 1
         assert first.demos.grad is None, "a failed forward is no demo"
+
+    def test_a_metric_that_failed_blames_nobody(self):
+        call, critic = Call("call", lambda q: "text"), ScriptedCritic()
+        output, tape = run(lambda q: call(q=q).out, q="x")
+        broken = LossRow(example(0), output, 0.0, 1.0, "", tape, MetricError("the metric raised KeyError('gold')"))
+        report = Loss([broken], critic).backward()
+        assert critic.calls == []
+        assert (report.failed, report.errors) == (0, 1)
+        assert "KeyError" in report.skipped[0].reason
+        assert repr(report).startswith("BackwardReport(0 of 1 failed, 1 error;")
 
     def test_an_error_in_the_programs_own_code_blames_what_led_there(self):
         solve = Call("solve", lambda q: "forty-two")
