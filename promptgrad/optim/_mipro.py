@@ -12,7 +12,7 @@ from promptgrad.lm import LM, resolve
 from promptgrad.nn import Module
 from promptgrad.optim._candidate import Candidate, Measured
 from promptgrad.optim._checks import refusal
-from promptgrad.optim._demos import DemoPool, Place, bootstrap, places
+from promptgrad.optim._demos import DemoPool, Place, bootstrap, labeled_demos, places
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._proposer import TIPS, ProposeInstruction, make_proposer, write
 from promptgrad.optim._search import TPE, Point
@@ -127,7 +127,7 @@ class MIPRO(Optimizer):
         sought = [path for path in self._sought() if path in known]
         instructions = [path for path in sought if known[path].parameter.kind == "instruction"]
         demos = [path for path in sought if known[path].parameter.kind == "demos"]
-        pool = await self._bootstrap(session, demos, known)
+        pool = await self._bootstrap(session, demos)
         dimensions = []
         for path in sought:
             parameter = known[path].parameter
@@ -140,7 +140,7 @@ class MIPRO(Optimizer):
                 choices = (parameter.data,)
             dimensions.append(Dimension(path, parameter.kind, choices))
         if instructions and self.num_candidates:
-            written = await self._propose_all(session, [known[path] for path in instructions], pool, known)
+            written = await self._propose_all(session, [known[path] for path in instructions], pool)
             dimensions = [
                 Dimension(d.path, d.kind, (*d.choices, *written[d.path])) if d.path in written else d
                 for d in dimensions
@@ -150,14 +150,10 @@ class MIPRO(Optimizer):
         if dimensions:
             await self._search(session, dimensions)
 
-    async def _bootstrap(self, session: Session, demos: Sequence[str], known: Mapping[str, Place]) -> DemoPool:
+    async def _bootstrap(self, session: Session, demos: Sequence[str]) -> DemoPool:
         """Traces for demo sets; and for proposals about modules whose fields the examples lack."""
         if not demos or not self.num_demo_sets or not self.max_bootstrapped_demos:
-            pool = DemoPool()
-            for path in demos:
-                pool = await bootstrap(session, demos, wanted=0, max_labeled=0)
-                pool.traces.setdefault(path, {})
-            return pool
+            return await bootstrap(session, demos, wanted=0, max_labeled=0)
         return await bootstrap(
             session,
             demos,
@@ -190,7 +186,7 @@ class MIPRO(Optimizer):
         return tuple(demos for index, demos in enumerate(sets) if index == 0 or demos or present)
 
     async def _propose_all(
-        self, session: Session, targets: Sequence[Place], pool: DemoPool, known: Mapping[str, Place]
+        self, session: Session, targets: Sequence[Place], pool: DemoPool
     ) -> dict[str, tuple[str, ...]]:
         """New instructions for each module, written side by side."""
         program = describe(session.model)
@@ -241,14 +237,17 @@ class MIPRO(Optimizer):
         return await write(self.proposer, inputs, lm=own, config=config)
 
     def _evidence(self, session: Session, place: Place, pool: DemoPool, rng: random.Random) -> list[Example]:
-        """Examples of what the module is given and should answer: labelled ones, else traces of right runs."""
-        path = next((p for p in pool.labeled if p.rpartition(".")[0] == place.module_path), None)
-        if path is not None:
-            demos = [demo for _, demo in pool.labeled[path]] or list(pool.traces.get(path, {}).values())
-        else:
-            from promptgrad.optim._demos import labeled_demos
+        """Examples of what the module is given and should answer.
 
-            demos = labeled_demos(place.signature, session.train)
+        Labelled examples where they have the module's fields, else traces of runs that went right, else the inputs and
+        labels of the program.
+        """
+        demos = labeled_demos(place.signature, session.train) or [
+            demo
+            for path, traces in pool.traces.items()
+            if path.rpartition(".")[0] == place.module_path
+            for demo in traces.values()
+        ]
         if not demos:
             demos = [Example(example.to_dict()) for example in session.train]
         return rng.sample(demos, min(self.examples_shown, len(demos)))
