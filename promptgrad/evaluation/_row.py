@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from promptgrad.lm import Usage
+
+NO_USAGE = Usage()
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +31,7 @@ class Row:
     score: float = math.nan
     feedback: str = ""
     error: BaseException | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     seconds: float = 0.0
     replicate: int = 0
     parts: Mapping[str, float] | None = None

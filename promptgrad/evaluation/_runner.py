@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -28,6 +28,9 @@ FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPr
 """Errors that would be the same for every row: they end an evaluation."""
 
 
+_NOTHING = nullcontext()
+
+
 class Program:
     """A module, or any function of the inputs, plain or async, as something to evaluate.
 
@@ -35,6 +38,7 @@ class Program:
         target: The module or function.
         name: What it is called.
         waits: Whether calling it gives an awaitable.
+        acall: What gives the awaitable.
     """
 
     def __init__(self, target: Any) -> None:
@@ -43,6 +47,7 @@ class Program:
             raise InputError(f"what is evaluated is a module or a function, not {what}")
         self.target = target
         self.name = type(target).__name__ if isinstance(target, Module) else getattr(target, "__name__", "program")
+        self.acall: Callable[..., Any] = target.acall if isinstance(target, Module) else target
         self.waits = (
             target._coroutine
             if isinstance(target, Module)
@@ -67,12 +72,6 @@ class Program:
             return bind(self.target, item)
         named: Any = type(self.name, (_Names,), {})  # the messages call a program by the name of its type
         return bind(named(self.input_names()), item)
-
-    async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call an async program."""
-        if isinstance(self.target, Module):
-            return await self.target.acall(*args, **kwargs)
-        return await self.target(*args, **kwargs)
 
 
 class _Names:
@@ -136,13 +135,16 @@ async def run_job(
         return row
     args, kwargs = job.arguments
     began = perf_counter()
-    with ExitStack() as stack:
-        if job.replicate:
-            stack.enter_context(context(replicate=job.replicate))
-        usage = stack.enter_context(track_usage())
+    with track_usage() as usage, context(replicate=job.replicate) if job.replicate else _NOTHING:
         try:
             if program.waits:
-                score = await _run_async(program, metric, row, args, kwargs, tell)
+                if tell is None:
+                    row.output = await program.acall(*args, **kwargs)
+                else:
+                    with record_reads() as log:
+                        row.output = await program.acall(*args, **kwargs)
+                    tell(log.reads)
+                score = await call_metric(metric, job.example, row.output)
             else:
                 done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, tell)
                 score = await call_metric(metric, job.example, row.output) if done is None else done
@@ -154,18 +156,6 @@ async def run_job(
     row.usage = usage.total
     row.seconds = perf_counter() - began
     return row
-
-
-async def _run_async(
-    program: Program, metric: Metric, row: Row, args: Any, kwargs: Any, tell: Callable[[tuple[Read, ...]], None] | None
-) -> Score:
-    if tell is None:
-        row.output = await program.acall(args, kwargs)
-    else:
-        with record_reads() as log:
-            row.output = await program.acall(args, kwargs)
-        tell(log.reads)
-    return await call_metric(metric, row.example, row.output)
 
 
 def _run_plain(

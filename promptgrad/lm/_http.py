@@ -116,17 +116,16 @@ class HTTP(Transport):
         return self._prices or find_prices(self.name)
 
     async def _send(self, request: Request, key: str) -> Completion:
-        if self._places is not None:
-            async with self._places:
-                return await self._hand_over(request, key)
-        return await self._hand_over(request, key)
-
-    async def _hand_over(self, request: Request, key: str) -> Completion:
         messages = (request.prefix.encoded + encode_messages(request.tail))[:-1]
         body = b'{"messages":[' + messages + _encode_fields(self.model, self._limit_name, request)
-        if aio.is_driven():
-            return await aio.on_transport(self._post, body, key)
-        return await self._post(body, key)
+        places = self._places
+        if places is not None:
+            await places.acquire()
+        try:
+            return await (aio.on_transport(self._post, body, key) if aio.is_driven() else self._post(body, key))
+        finally:
+            if places is not None:
+                places.release()
 
     async def _post(self, body: bytes, key: str) -> Completion:
         import asyncio

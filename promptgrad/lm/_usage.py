@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 from promptgrad.lm._completion import NO_USAGE, Usage
@@ -22,7 +21,7 @@ class UsageTracker:
     def add(self, usage: Usage) -> None:
         """Add the usage of one call."""
         with self._lock:
-            self._total = self._total + usage
+            self._total = usage if self._total is NO_USAGE else self._total + usage
 
     @property
     def total(self) -> Usage:
@@ -71,8 +70,21 @@ class UsageTracker:
 _trackers: ContextVar[tuple[UsageTracker, ...]] = ContextVar("promptgrad_usage", default=())
 
 
-@contextmanager
-def track_usage() -> Iterator[UsageTracker]:
+class _Tracking:
+    """The block of `track_usage`: a class, because every row of a batch opens one."""
+
+    __slots__ = ("_token", "_tracker")
+
+    def __enter__(self) -> UsageTracker:
+        self._tracker = UsageTracker()
+        self._token = _trackers.set((*_trackers.get(), self._tracker))
+        return self._tracker
+
+    def __exit__(self, *_: object) -> None:
+        _trackers.reset(self._token)
+
+
+def track_usage() -> AbstractContextManager[UsageTracker]:
     """Add up the usage of every LM call made inside the block, in any thread or task that carries its context.
 
     Blocks nest: an inner call counts in all of them. A reply from a cache counts as `cached`, at no cost.
@@ -84,12 +96,7 @@ def track_usage() -> Iterator[UsageTracker]:
         print(usage.calls, usage.tokens, usage.usd)
         ```
     """
-    tracker = UsageTracker()
-    token = _trackers.set((*_trackers.get(), tracker))
-    try:
-        yield tracker
-    finally:
-        _trackers.reset(token)
+    return _Tracking()
 
 
 def charge(usage: Usage) -> None:

@@ -173,8 +173,9 @@ def _default_field(example: Any, output: Any, name: str) -> str:
             f"{name} needs an Example to compare with, not {type(example).__name__}: it is called as "
             f"{name}(example, output)"
         )
-    marked = isinstance(example, Example) and example.input_keys is not None
-    labels = list(example.labels() if isinstance(example, Example) and marked else example.keys())
+    inputs = example.input_keys if isinstance(example, Example) else None
+    marked = inputs is not None
+    labels = [key for key in example.keys() if inputs is None or key not in inputs]  # noqa: SIM118 - an Example too
     if marked and len(labels) == 1:
         return str(labels[0])
     has = _keys(output)
@@ -250,7 +251,7 @@ async def _call(metric: Metric, example: Any, output: Any) -> Any:
         result = await aio.in_thread(metric, example, output)
     else:
         result = metric(example, output)
-    return await _finish(result) if hasattr(result, "__await__") else result
+    return await _finish(result) if type(result) is not Score and hasattr(result, "__await__") else result
 
 
 async def _finish(result: Any) -> Any:

@@ -1,7 +1,7 @@
 """Running a program on many items at once."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ from promptgrad.nn._prediction import Prediction
 
 CONCURRENCY = 32
 """Items in flight where nobody says how many."""
+
+_NOTHING = nullcontext()
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -129,10 +131,7 @@ async def amap_rows(
             rows[index] = row
             return
         start = perf_counter()
-        with ExitStack() as stack:
-            if n > 1:
-                stack.enter_context(context(replicate=replicate))
-            usage = stack.enter_context(track_usage())
+        with track_usage() as usage, context(replicate=replicate) if n > 1 else _NOTHING:
             if not inside:
                 row.tape = program._open_tape(*call)
             try:
