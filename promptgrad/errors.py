@@ -14,6 +14,7 @@ PromptgradError
 │   │   └── ContextWindowError         the request is too long for the model
 │   ├── LMReplyError                   a body that was cut or is no completion
 │   ├── NoLMError                      no language model is configured
+│   │   └── ReplayError                a request that the replayed cassette does not hold
 │   └── UnknownPriceError              a money budget, and a model without a price
 ├── BudgetExceeded                     the next call would not fit the budget
 ├── JournalError                       a journal that cannot be opened or does not fit the run
@@ -29,7 +30,7 @@ PromptgradError
 Facts are attributes as well as words, so that nobody has to parse a message.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = [
     "AsyncUsageError",
@@ -52,6 +53,7 @@ __all__ = [
     "ParseError",
     "PromptgradError",
     "RateLimitError",
+    "ReplayError",
     "SignatureError",
     "StateDictError",
     "UnknownPriceError",
@@ -138,6 +140,18 @@ class LMReplyError(LMError):
 
 class NoLMError(LMError):
     """No language model is configured for this call."""
+
+
+class ReplayError(NoLMError):
+    """A cassette cannot be read, or does not hold the reply to a request.
+
+    Attributes:
+        request: The request, in JSON types; None where it is not about one.
+    """
+
+    def __init__(self, message: str, *, request: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.request = request
 
 
 class UnknownPriceError(LMError):

@@ -2,6 +2,7 @@
 
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache import Cache
+from promptgrad.lm._cassette import Cassette, record
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._function import Function
@@ -11,6 +12,7 @@ from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Generation, Local
 from promptgrad.lm._pocket import pocket
+from promptgrad.lm._replay import replay
 from promptgrad.lm._request import EMPTY_PREFIX, Message, Prefix, Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
@@ -23,6 +25,7 @@ __all__ = [
     "HTTP",
     "LM",
     "Cache",
+    "Cassette",
     "Completion",
     "Function",
     "Generation",
@@ -42,6 +45,8 @@ __all__ = [
     "context",
     "current",
     "pocket",
+    "record",
+    "replay",
     "resolve",
     "resolve_lm",
     "track_usage",

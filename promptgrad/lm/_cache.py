@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio, run
 from promptgrad.lm._base import LM
+from promptgrad.lm._cassette import current_cassette
 from promptgrad.lm._completion import CACHE_HIT, Completion
 from promptgrad.lm._fork import tell_after_fork
 from promptgrad.lm._layer import Layer
@@ -61,6 +62,9 @@ class Cache(Layer):
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, from the cache if it can."""
+        cassette = current_cassette()
+        if cassette is not None and (twin := cassette.cache(self)) is not self:
+            return await twin.complete(request)
         lm = self.lm
         if lm.traces():
             return await lm.complete(request)
@@ -71,6 +75,8 @@ class Cache(Layer):
                 session = run.current()
                 if session is not None:
                     await _book(session, key, hit)
+                if cassette is not None:
+                    cassette.keep(lm, request, hit.to_dict())
                 charge(CACHE_HIT)
                 return hit
             mine: aio.Signal[Completion | None] = aio.Signal()

@@ -15,6 +15,7 @@ from promptgrad.errors import (
     LMTimeoutError,
 )
 from promptgrad.lm._base import LM
+from promptgrad.lm._cassette import current_cassette
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
@@ -80,6 +81,9 @@ class Retry(Layer):
                 return await self.lm.complete(request)
             except LMError as error:
                 if not is_transient(error):
+                    raise
+                cassette = current_cassette()
+                if cassette is not None and cassette.final:
                     raise
                 wait = self._wait(request, attempt, error)
                 if attempt >= self.attempts or wait is None:

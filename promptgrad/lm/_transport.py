@@ -7,6 +7,7 @@ from typing import Any
 
 from promptgrad import run
 from promptgrad.lm._base import LM
+from promptgrad.lm._cassette import current_cassette
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._prices import FREE, Prices, cost
 from promptgrad.lm._request import Request, canonical_json, normalize_options
@@ -39,25 +40,37 @@ class Transport(LM):
         """Answer one request. Inside a run: from its journal, or within its budget and then journalled."""
         session = run.current()
         asked = self.with_defaults(request) if self.options else request
-        if session is None:
+        cassette = current_cassette()
+        if session is not None:
+            completion = await self._paid(session, request, asked)
+        elif cassette is None:
             completion = await self._send(asked, "")
         else:
-            completion = await self._paid(session, request.digest(self.identity()), asked)
+            completion = await cassette.reach(self, request, asked, "")
         charge(completion.usage)
         return completion
 
-    async def _paid(self, session: run.Session, key: str, request: Request) -> Completion:
+    async def _paid(self, session: run.Session, request: Request, asked: Request) -> Completion:
+        key = request.digest(self.identity())
+        cassette = current_cassette()
         fresh: list[Completion] = []
 
         async def send() -> Mapping[str, Any]:
-            fresh.append(await self._send(request, key))
+            if cassette is None:
+                fresh.append(await self._send(asked, key))
+            else:
+                fresh.append(await cassette.reach(self, request, asked, key))
             return self._record(fresh[0])
 
-        read = sum(len(m.content) for m in request.messages) // 3 + 4 * len(request.messages)
-        written = request.max_tokens or REPLY_TOKENS
+        read = sum(len(m.content) for m in asked.messages) // 3 + 4 * len(asked.messages)
+        written = asked.max_tokens or REPLY_TOKENS
         prices = self.prices
         reply, _ = await session.call(key, send, tokens=read + written, usd=cost(prices, read, written))
-        return fresh[0] if fresh else self._restore(request, reply)
+        if fresh:
+            return fresh[0]
+        if cassette is not None:
+            cassette.keep(self, request, reply)
+        return self._restore(asked, reply)
 
     @property
     def prices(self) -> Prices | None:

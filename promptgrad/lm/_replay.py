@@ -1,0 +1,203 @@
+"""`replay`: a program is run again without any language model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from promptgrad import errors
+from promptgrad.errors import LMError, NoLMError, ReplayError
+from promptgrad.lm._base import LM
+from promptgrad.lm._cassette import FACTS, Cassette, running
+from promptgrad.lm._completion import Completion
+from promptgrad.lm._configure import context
+from promptgrad.lm._replayed import Replayed
+from promptgrad.lm._settings import current
+
+if TYPE_CHECKING:
+    from promptgrad.lm._cache import Cache
+    from promptgrad.lm._request import Request
+    from promptgrad.lm._transport import Transport
+
+_COMPARED = 500  # recorded requests that an unknown one is compared with
+_SHOWN = 40  # lines of the difference to the nearest
+
+
+class Player(Cassette):
+    """A cassette that answers.
+
+    Attributes:
+        strict: Whether an unknown request is refused.
+        unknown: The refusals so far.
+    """
+
+    final = True
+
+    def __init__(self, path: str | os.PathLike[str], *, strict: bool) -> None:
+        super().__init__(path)
+        self.strict = strict
+        self.unknown: list[ReplayError] = []
+        self._played: dict[str, int] = {}
+        self._caches: dict[Cache, Cache] = {}
+        self._read()
+        for key, entries in self._entries.items():
+            if any("reply" in entry for entry in entries):  # an error that was retried, with success
+                self._entries[key] = [entry for entry in entries if "reply" in entry]
+
+    @property
+    def unused(self) -> tuple[dict[str, Any], ...]:
+        """The recorded requests that nobody asked for, in JSON types."""
+        return tuple(entries[0]["request"] for key, entries in self._entries.items() if not self._played.get(key))
+
+    def lm(self, name: str | None = None) -> LM:
+        """A language model that knows only what is on record, in place of the one that was recorded.
+
+        Args:
+            name: Which one, where several were recorded.
+
+        Raises:
+            ReplayError: There is none of this name, or no name is given and there are several.
+        """
+        found = [known for known in self._lms if name is None or known["name"] == name]
+        if len(found) != 1:
+            names = ", ".join(map(repr, self.lms)) or "no language model"
+            raise ReplayError(f"{self.path} holds {names}: write .lm(name) with the name of one of them")
+        return Replayed(found[0])
+
+    def fallback(self) -> LM | None:
+        """The recorded language model, if it is the only one."""
+        return Replayed(self._lms[0]) if len(self._lms) == 1 else None
+
+    def default(self) -> LM | None:
+        """The recorded language model that was the default of the context or the process."""
+        found = [known for known in self._lms if known.get("default")]
+        return Replayed(found[-1]) if found else None
+
+    async def reach(self, lm: Transport, request: Request, asked: Request, key: str) -> Completion:
+        """Answer from the record, in the recorded order; a request that was asked oftener gets the last reply again."""
+        digest = request.digest(lm.identity())
+        with self._lock:
+            entries = self._entries.get(digest)
+            if entries is not None:
+                place = self._played.get(digest, 0)
+                self._played[digest] = place + 1
+                entry = entries[min(place, len(entries) - 1)]
+        if entries is None:
+            if not self.strict and not isinstance(lm, Replayed):
+                return await lm._send(asked, key)
+            self._refuse(lm, request)
+        if "error" in entry:
+            raise _error(entry["error"])
+        return lm._restore(asked, entry["reply"])
+
+    def cache(self, cache: Cache) -> Cache:
+        """A new, empty cache: what happens to be cached here and was not there changes nothing."""
+        with self._lock:
+            twin = self._caches.get(cache)
+            if twin is None:
+                twin = type(cache)(cache.lm, max_entries=cache.max_entries)
+                self._caches[cache] = self._caches[twin] = twin
+            return twin
+
+    def _refuse(self, lm: Transport, request: Request) -> NoReturn:
+        error = ReplayError(self._explain(lm, request), request=request.to_dict())
+        with self._lock:
+            self.unknown.append(error)
+        raise error
+
+    def _explain(self, lm: Transport, request: Request) -> str:
+        head = f"{self.path} holds no reply to this request of {lm.name!r}"
+        if not self._entries:
+            return f"{head}: nothing was recorded"
+        from difflib import SequenceMatcher, unified_diff
+
+        wanted = _lines(request.to_dict())
+        text = "\n".join(wanted)
+        nearest, best = None, -1.0
+        for number, entries in enumerate(self._entries.values()):
+            if number >= _COMPARED:
+                break
+            other = "\n".join(_lines(entries[0]["request"]))
+            matcher = SequenceMatcher(None, text, other, autojunk=len(text) > 2000)
+            if matcher.real_quick_ratio() > best and matcher.quick_ratio() > best and (ratio := matcher.ratio()) > best:
+                nearest, best = entries[0], ratio
+        if nearest is None:  # not reached: the first one always is nearer than none
+            return head
+        known = self._lms[nearest["lm"]]
+        difference = list(unified_diff(_lines(nearest["request"]), wanted, "recorded", "asked", lineterm="", n=1))
+        if not difference:
+            return (
+                f"{head}, but one to the same request of another language model.\n"
+                f"  recorded  {known['identity']}\n  asked     {lm.identity()}\n"
+                "Give the program the recorded one: model.to(cassette.lm()), in `with replay(path) as cassette:`"
+            )
+        if len(difference) > _SHOWN:
+            difference = [*difference[:_SHOWN], f"... and {len(difference) - _SHOWN} lines more"]
+        lines = "\n".join("  " + line for line in difference)
+        return (
+            f"{head}. The nearest one on record ({best:.0%} alike) differs in:\n{lines}\n"
+            "The program, its data, its options or a seed changed: record again, or write replay(path, strict=False) "
+            "to have what is unknown asked of the language model"
+        )
+
+
+def _lines(request: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for message in request["messages"]:
+        lines.append(f"[{message['role']}]")
+        lines += message["content"].splitlines()
+    lines += [f"{name} = {json.dumps(value)}" for name, value in request.items() if name != "messages"]
+    return lines
+
+
+def _error(fact: Mapping[str, Any]) -> LMError:
+    kind = getattr(errors, str(fact.get("type")), LMError)
+    if not (isinstance(kind, type) and issubclass(kind, LMError)):
+        kind = LMError
+    error: LMError = kind(fact.get("message", ""))
+    for name in FACTS:
+        if name in fact and hasattr(error, name):
+            setattr(error, name, fact[name])
+    return error
+
+
+@contextmanager
+def replay(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[Player]:
+    """Answer every request from what `record` wrote; nothing is sent, so no key and no network is needed.
+
+    A training run replays with the decisions, the calls and the canonical journal that it had. The program may have
+    the language models that it had, which then send nothing, or recorded ones in their place:
+    `model.to(cassette.lm())`. A recorded default (`configure`, `context`) is the default of the block where there
+    is none; and where nothing is set at all, the recorded LM is used, if there is only one. Caches begin empty, as
+    they do in a new process.
+
+    Equal requests get their replies in the recorded order, and the last one again where they are asked oftener.
+    Errors that were not overcome by a retry are raised again.
+
+    Cost: no LM call; with `strict=False`, one for each request that is not on record.
+
+    Args:
+        path: The file.
+        strict: Refuse a request that is not on record; otherwise the program's own language model is asked.
+
+    Raises:
+        ReplayError: A request is not on record (the message shows the nearest one that is, and how it differs), or
+            the file is no cassette. Where the program kept such an error as data, it is raised when the block ends.
+        FileNotFoundError: There is no such file.
+    """
+    cassette = Player(path, strict=strict)
+    token = running.set(cassette)
+    try:
+        with nullcontext() if current().lm is not None else context(lm=cassette.default()):
+            yield cassette
+    except NoLMError as error:
+        if cassette.unknown and error is not cassette.unknown[0]:
+            raise cassette.unknown[0] from error
+        raise
+    finally:
+        running.reset(token)
+    if cassette.unknown:
+        raise cassette.unknown[0]
