@@ -1,9 +1,10 @@
 """Contestants side by side: each in a process of its own, one block at a time in turn, medians as JSON lines.
 
-A benchmark is a script with a dict of contestants: name -> `prepare(params) -> block`, where `block()` does some
-work and returns how many operations that was. The parent starts each contestant as a child process, lets them run
-their blocks in turn, and so gives all of them the same weather. The server, where there is one, is a process of its
-own on another CPU. A contestant whose package is not installed is skipped with the reason.
+A benchmark is a script with a dict of contestants: name -> `prepare(params) -> block`, where `block()` does some work
+and returns how many operations that was. `Fed(feed, work)` is a block whose data is made by `feed` before the clock
+starts. The parent starts each contestant as a child process, lets them run their blocks in turn, and so gives all of
+them the same weather. The server, where there is one, is a process of its own on another CPU. A contestant whose
+package is not installed is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -30,6 +31,25 @@ sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed
 
 Block = Callable[[], int]
 Prepare = Callable[[dict[str, Any]], Block]
+
+
+class Fed:
+    """A block of work on data that is new for each block and is there before the clock starts."""
+
+    def __init__(self, feed: Callable[[], Any], work: Callable[[Any], int]) -> None:
+        self.feed = feed
+        self.work = work
+        self.data: Any = None
+
+    def prepare(self) -> None:
+        """Make the data of the next block."""
+        self.data = self.feed()
+
+    def __call__(self) -> int:
+        """Do the work."""
+        return self.work(self.data)
+
+
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 CLIENT, SERVER = (CPUS[0], CPUS[1]) if len(CPUS) > 1 else (None, None)
 
@@ -61,6 +81,8 @@ def serve_blocks(contestants: Mapping[str, Prepare], name: str, params: dict[str
 
     try:
         block = contestants[name](params)
+        feed = block.prepare if isinstance(block, Fed) else lambda: None
+        feed()
         block()  # warms up
     except ImportError as error:
         reply(skipped=f"not installed: {error}")
@@ -71,6 +93,7 @@ def serve_blocks(contestants: Mapping[str, Prepare], name: str, params: dict[str
         return
     reply(ready=True)
     for _ in sys.stdin:
+        feed()
         gc.collect()
         wall, cpu = time.perf_counter(), time.process_time()
         count = block()
@@ -221,7 +244,7 @@ def report(
     `ratio` is to `base`: the median, over the rounds, of the two blocks that ran next to each other. `targets` maps a
     contestant to the words of its target and a test of (median in `unit`, ratio).
     """
-    scale = {"us": 1e6, "ms": 1e3, "s": 1.0}[unit]
+    scale, digits = {"us": (1e6, 1), "ms": (1e3, 2), "s": (1.0, 3)}[unit]
     reference = children[base].per_operation(what) if base in children else []
     for name, child in children.items():
         if child.skipped:
@@ -233,9 +256,9 @@ def report(
             "bench": bench,
             "case": case,
             "who": name,
-            f"{what}_{unit}": round(middle, 2),
-            "low": round(min(each) * scale, 2),
-            "high": round(max(each) * scale, 2),
+            f"{what}_{unit}": round(middle, digits),
+            "low": round(min(each) * scale, digits),
+            "high": round(max(each) * scale, digits),
             f"{'wall' if what == 'cpu' else 'cpu'}_{unit}": round(
                 median(child.per_operation("wall" if what == "cpu" else "cpu")) * scale, 2
             ),

@@ -11,7 +11,7 @@ import json
 from itertools import count
 from typing import Any
 
-from _side_by_side import SERVER, Block, contest, header, options, report, say, serve_blocks
+from _side_by_side import SERVER, Block, Fed, contest, header, options, report, say, serve_blocks
 
 REPLY = "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
 QUESTION = "What is the capital of the country whose largest city by area is number {}? Answer in one word."
@@ -39,13 +39,15 @@ def bare_aiohttp(params: dict[str, Any]) -> Block:
         while questions:
             right.append(await call(questions.pop()))
 
-    async def evaluate() -> int:
-        questions = [QUESTION.format(next(numbers)) for _ in range(params["examples"])]
+    async def evaluate(questions: list[str]) -> int:
         right: list[bool] = []
         await asyncio.gather(*(worker(questions, right) for _ in range(params["flight"])))
         return 1
 
-    return lambda: loop.run_until_complete(evaluate())
+    return Fed(
+        lambda: [QUESTION.format(next(numbers)) for _ in range(params["examples"])],
+        lambda questions: loop.run_until_complete(evaluate(questions)),
+    )
 
 
 def _ours(params: dict[str, Any]) -> tuple[Any, Any]:
@@ -78,10 +80,10 @@ def aevaluate(params: dict[str, Any]) -> Block:
     model, loop = nn.Predict("question -> answer").to(lm), asyncio.new_event_loop()
     metric = pg.metrics.exact_match
 
-    async def run() -> Any:
-        return await pg.aevaluate(model, examples(), metric, concurrency=params["flight"])
+    async def run(data: list[Any]) -> Any:
+        return await pg.aevaluate(model, data, metric, concurrency=params["flight"])
 
-    return lambda: _check(loop.run_until_complete(run()).score)
+    return Fed(examples, lambda data: _check(loop.run_until_complete(run(data)).score))
 
 
 def evaluate(params: dict[str, Any]) -> Block:
@@ -91,7 +93,7 @@ def evaluate(params: dict[str, Any]) -> Block:
 
     lm, examples = _ours(params)
     model, metric = nn.Predict("question -> answer").to(lm), pg.metrics.exact_match
-    return lambda: _check(pg.evaluate(model, examples(), metric, concurrency=params["flight"]).score)
+    return Fed(examples, lambda data: _check(pg.evaluate(model, data, metric, concurrency=params["flight"]).score))
 
 
 def evaluate_plain_forward(params: dict[str, Any]) -> Block:
@@ -109,7 +111,7 @@ def evaluate_plain_forward(params: dict[str, Any]) -> Block:
 
     lm, examples = _ours(params)
     model, metric = Program().to(lm), pg.metrics.exact_match
-    return lambda: _check(pg.evaluate(model, examples(), metric, concurrency=params["flight"]).score)
+    return Fed(examples, lambda data: _check(pg.evaluate(model, data, metric, concurrency=params["flight"]).score))
 
 
 def dspy_evaluate(params: dict[str, Any]) -> Block:
@@ -122,19 +124,21 @@ def dspy_evaluate(params: dict[str, Any]) -> Block:
     dspy.configure(lm=dspy.LM("openai/m", api_base=params["url"], api_key="none", cache=False))
     model, numbers = dspy.Predict("question -> answer"), count()
 
-    def block() -> int:
-        examples = [
+    def examples() -> list[Any]:
+        return [
             dspy.Example(question=QUESTION.format(next(numbers)), answer="Paris").with_inputs("question")
             for _ in range(params["examples"])
         ]
+
+    def work(data: list[Any]) -> int:
         run = dspy.Evaluate(
-            devset=examples,
+            devset=data,
             metric=lambda example, output, trace=None: example.answer == output.answer,
             num_threads=params["flight"],
         )
         return _check(run(model).score / 100)
 
-    return block
+    return Fed(examples, work)
 
 
 def litellm_gather(params: dict[str, Any]) -> Block:
@@ -152,12 +156,14 @@ def litellm_gather(params: dict[str, Any]) -> Block:
             asked = [{"role": "user", "content": questions.pop()}]
             await litellm.acompletion("openai/m", asked, api_base=params["url"], api_key="none")
 
-    async def run() -> int:
-        questions = [QUESTION.format(next(numbers)) for _ in range(params["examples"])]
+    async def run(questions: list[str]) -> int:
         await asyncio.gather(*(worker(questions) for _ in range(params["flight"])))
         return 1
 
-    return lambda: loop.run_until_complete(run())
+    return Fed(
+        lambda: [QUESTION.format(next(numbers)) for _ in range(params["examples"])],
+        lambda questions: loop.run_until_complete(run(questions)),
+    )
 
 
 CONTESTANTS = {
