@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         errors,
         evaluation,
         finetune,
+        func,
         lm,
         metrics,
         nn,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         train,
     )
     from promptgrad._seed import manual_seed
+    from promptgrad.aio import Executor
     from promptgrad.autograd import (
         Parameter,
         Text,
@@ -60,6 +62,7 @@ __all__ = [
     "LM",
     "Budget",
     "Example",
+    "Executor",
     "Input",
     "Output",
     "Parameter",
@@ -81,6 +84,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "finetune",
+    "func",
     "inference_mode",
     "inspect_history",
     "is_grad_enabled",
@@ -104,6 +108,7 @@ _HOME = {
     "LM": "lm",
     "Budget": "run",
     "Example": "data",
+    "Executor": "aio",
     "Input": "signature",
     "Output": "signature",
     "Parameter": "autograd",
@@ -135,6 +140,7 @@ _ROOMS = (
     "errors",
     "evaluation",
     "finetune",
+    "func",
     "lm",
     "metrics",
     "nn",
@@ -182,7 +188,9 @@ _ELSEWHERE = {
     "teleprompt": "promptgrad.optim",
     "tensor": "promptgrad.Text",
     "track": "promptgrad.track_usage",
-    "vmap": "module.map(batch)",
+    "vmap": "promptgrad.func.vmap, or module.map(batch)",
+    "grad": "promptgrad.func.grad",
+    "functional_call": "promptgrad.func.functional_call",
     "utils": "promptgrad.data for loaders, promptgrad.evaluation for reports",
 }
 

@@ -67,6 +67,7 @@ def test_dir_and_a_misspelt_name_load_no_room(tmp_path):
         "adapters",
         "metrics",
         "nn",
+        "func",
         "evaluation",
         "finetune",
         "optim",

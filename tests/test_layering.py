@@ -17,6 +17,7 @@ RANK = [
     ["adapters"],
     ["metrics"],
     ["nn"],
+    ["func"],
     ["evaluation"],
     ["finetune"],
     ["optim"],

@@ -364,8 +364,8 @@ class Backward:
                                 example_id(row.example), node.path, node.index, node.inputs, node.outputs, row.score
                             )
                             shares.setdefault(read.parameter, []).append(trace)
-        for parameter, records in shares.items():  # the only place where gradients grow
-            parameter.grad = (parameter.grad or Gradient()) + Gradient(records)
+        for parameter, records in shares.items():
+            self.deliver(parameter, Gradient(records))
             wanted.setdefault(parameter, parameter.name or parameter.kind)
         passes = self.passes.values()
         return BackwardReport(
@@ -378,6 +378,10 @@ class Backward:
             unreached=tuple(name for parameter, name in wanted.items() if parameter not in shares),
             seconds=time.perf_counter() - self.began,
         )
+
+    def deliver(self, parameter: Parameter, gradient: Gradient) -> None:
+        """Let a parameter have its share: the only place where gradients grow."""
+        parameter.grad = (parameter.grad or Gradient()) + gradient
 
     def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
         """The local models' samples with their advantages: score minus the mean over the example's rollouts."""

@@ -1,0 +1,73 @@
+"""`functional_call`: a module called with other values for its parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptgrad.data import Example
+from promptgrad.nn import Module
+from promptgrad.nn._map import bind
+
+Params = Mapping[str, Any]
+"""Values of parameters by path, as `{"solve.instruction": "Answer in one word."}`."""
+
+
+def functional_call(
+    module: Module, params: Params | Sequence[Params], args: Any = (), kwargs: Mapping[str, Any] | None = None
+) -> Any:
+    """Call a module as if its parameters had these values. The module does not change.
+
+    The values are laid over the parameters for this call only: calls in other threads and tasks see nothing of them,
+    so any number of candidates can be tried at once. Parameters that are not named keep their values.
+
+    Cost: that of calling the module.
+
+    Args:
+        module: The program.
+        params: Values by path, or several such mappings without a common path.
+        args: The positional arguments; what is not a tuple is the only one, and an `Example` gives its inputs.
+        kwargs: The arguments by name.
+
+    Raises:
+        StateDictError: A path is not a parameter of the module; the message names the nearest.
+        ConstraintError: A value does not fit its parameter.
+        ValueError: Two mappings have a path in common.
+        AsyncUsageError: Called inside a coroutine that promptgrad runs: `await afunctional_call(...)` there.
+    """
+    values = merged(params)
+    given, named = arguments(module, args, kwargs)
+    with module.candidate(values):
+        return module(*given, **named)
+
+
+async def afunctional_call(
+    module: Module, params: Params | Sequence[Params], args: Any = (), kwargs: Mapping[str, Any] | None = None
+) -> Any:
+    """`functional_call`, to be awaited."""
+    values = merged(params)
+    given, named = arguments(module, args, kwargs)
+    with module.candidate(values):
+        return await module.acall(*given, **named)
+
+
+def merged(params: Params | Sequence[Params]) -> dict[str, Any]:
+    """One mapping of all."""
+    if isinstance(params, Mapping):
+        return dict(params)
+    if not all(isinstance(part, Mapping) for part in params):
+        raise TypeError(f"params is a mapping from path to value, not {params!r}")
+    values: dict[str, Any] = {}
+    for part in params:
+        twice = [path for path in part if path in values]
+        if twice:
+            raise ValueError(f"{', '.join(twice)} has a value in two of the mappings: which one counts?")
+        values.update(part)
+    return values
+
+
+def arguments(module: Module, args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional arguments and those by name."""
+    given = args if isinstance(args, tuple) else (args,)
+    named = dict(kwargs or {})
+    if len(given) == 1 and isinstance(given[0], Example) and not named:
+        return bind(module, given[0])
+    return given, named
