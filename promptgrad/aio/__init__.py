@@ -5,12 +5,18 @@ else, and the *program loop*, for users' coroutines and for our orchestration. A
 awaiting it works in a coroutine that `drive` runs in place, and in a task of any asyncio loop.
 """
 
+from typing import TYPE_CHECKING
+
 from promptgrad.aio._gather import Semaphore, gather, sleep
 from promptgrad.aio._loops import is_program_loop, on_program, on_transport, run
 from promptgrad.aio._signal import Signal, drive, is_driven
 from promptgrad.aio._threads import in_thread
 
+if TYPE_CHECKING:
+    from promptgrad.aio._executor import Executor
+
 __all__ = [
+    "Executor",
     "Semaphore",
     "Signal",
     "drive",
@@ -23,3 +29,13 @@ __all__ = [
     "run",
     "sleep",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):  # most programs need no `concurrent.futures`
+        if name != "Executor":
+            raise AttributeError(f"module 'promptgrad.aio' has no attribute {name!r}")
+        from promptgrad.aio._executor import Executor
+
+        globals()[name] = Executor
+        return Executor

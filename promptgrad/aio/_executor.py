@@ -1,0 +1,35 @@
+"""`Executor`, a pool of threads in which recording, language models and candidates are those of the caller."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WORKERS = 32
+
+
+class Executor(ThreadPoolExecutor):
+    """A `concurrent.futures.ThreadPoolExecutor` that carries the context of whoever submits.
+
+    Calls that a program makes in it are recorded on the program's tape, under the grad mode, the language model and
+    the candidate values of that moment. In a bare thread they would not be: a thread starts with an empty context.
+
+    Args:
+        max_workers: Threads at most. Use one executor for each level of nesting: a function that waits for another
+            in the same full pool waits for ever, as in the standard library.
+        thread_name_prefix: What its threads are called.
+
+    >>> with Executor() as pool:
+    ...     list(pool.map(len, ["a", "bc"]))
+    [1, 2]
+    """
+
+    def __init__(self, max_workers: int = WORKERS, thread_name_prefix: str = "promptgrad-executor") -> None:
+        super().__init__(max_workers, thread_name_prefix)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Call `fn` in a thread, in a copy of the context that this is called in."""
+        return super().submit(copy_context().run, fn, *args, **kwargs)
