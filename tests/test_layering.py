@@ -92,7 +92,7 @@ def test_imports_point_one_way(name):
 
 
 def without_type_checking(source):
-    """The source less what only a type checker reads: two types may name each other, two modules may not run in a ring."""
+    """The source less what only a type checker reads: types may name each other, modules not run in a ring."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":

@@ -1,15 +1,19 @@
 """Text that remembers, parameters, the tape, and the backward pass."""
 
+from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
 from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._engine import BackwardReport, Skipped
+from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
 from promptgrad.autograd._graph import Graph, graph
+from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._loss import Loss
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import enable_grad, inference_mode, is_grad_enabled, no_grad
-from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Read
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick, Read
 from promptgrad.autograd._parameter import Parameter, candidate
+from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
 from promptgrad.autograd._tape import ReadLog, Tape, current_tape, record_reads
 from promptgrad.autograd._text import Text, attach
 
@@ -17,9 +21,11 @@ __all__ = [
     "RIGHT",
     "AccumulateGrad",
     "BackwardReport",
+    "Blame",
     "Critic",
     "Critique",
     "Edge",
+    "Explanation",
     "GradFn",
     "Gradient",
     "Graph",
@@ -30,8 +36,11 @@ __all__ = [
     "NodeFailure",
     "Output",
     "Parameter",
+    "Passing",
+    "Pick",
     "Read",
     "ReadLog",
+    "RemovableHandle",
     "Skipped",
     "Tape",
     "Target",
@@ -43,9 +52,14 @@ __all__ = [
     "current_tape",
     "edges",
     "enable_grad",
+    "explain_error",
     "graph",
     "inference_mode",
     "is_grad_enabled",
     "no_grad",
+    "pass_through",
     "record_reads",
+    "register_rule",
+    "retrieve",
+    "split",
 ]

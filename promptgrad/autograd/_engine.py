@@ -6,21 +6,24 @@ used their outputs have had theirs; samples and branches run side by side. Resul
 batch, then of the calls, so that the same answers give the same gradient at any speed.
 """
 
+import inspect
 import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptgrad import aio
+from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
-from promptgrad.autograd._edges import Edge, exact_sources, joined_sources
+from promptgrad.autograd._edges import Edge, exact_sources, joined_sources, texts_of
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
 from promptgrad.autograd._loss_row import LossRow
-from promptgrad.autograd._node import AccumulateGrad, GradFn, Node
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick
 from promptgrad.autograd._parameter import Parameter
+from promptgrad.autograd._rules import Passing, Rule, is_built_in, pass_through, rule_of, targets_of_join
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._walk import Walk
 from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError, MetricError
@@ -54,6 +57,7 @@ class BackwardReport:
         reached: Names of the parameters whose gradient grew.
         unreached: Names of the wanted parameters that were read in a failed sample and got nothing.
         seconds: Wall time.
+        blames: Who is blamed for what, by row and then by call.
     """
 
     rows: int
@@ -64,6 +68,7 @@ class BackwardReport:
     reached: tuple[str, ...]
     unreached: tuple[str, ...]
     seconds: float
+    blames: tuple[Blame, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         head = f"{self.failed} of {self.rows} failed"
@@ -99,6 +104,7 @@ class _Blame:
     path: str = ""
     index: int = 0
     evidence: Mapping[str, Any] | None = None
+    output: int | None = None  # which output of a function it is about, where that is known
 
 
 class _RowPass:
@@ -113,6 +119,7 @@ class _RowPass:
         self.calls = 0
         self.skipped: list[Skipped] = []
         self.found: list[tuple[tuple[int, int], Parameter, Critique]] = []
+        self.passed: list[tuple[tuple[int, int], Blame]] = []
         self.feedback: dict[GradFn, list[tuple[int, _Blame]]] = {}
         self.pending: dict[GradFn, int] = {}
         self.into: dict[GradFn, list[Edge]] = {}
@@ -152,8 +159,10 @@ class _RowPass:
             if edges or own or (isinstance(fn, AccumulateGrad) and self.wanted(fn.parameter)):
                 needed[fn] = None
                 self.into[fn] = edges
-                if isinstance(fn, Node) and fn.kind != "function":
+                rule = rule_of(fn)
+                if isinstance(fn, Node) and rule is not pass_through:
                     self.targets[fn] = own + _input_targets(fn, edges, own)
+                if not is_built_in(rule) and not isinstance(fn, AccumulateGrad):
                     self.ready[fn] = aio.Signal()
         for fn in needed:
             self.pending.setdefault(fn, 0)
@@ -179,6 +188,11 @@ class _RowPass:
         """The calls that may need the critic, the last ones first."""
         return [fn for fn in reversed(self.order) if fn in self.ready]
 
+    @property
+    def asks(self) -> bool:
+        """Whether the critic may be needed."""
+        return any(rule_of(fn) is None for fn in self.ready)
+
     def begin(self) -> None:
         """Let go of everything that nothing precedes."""
         self._settle([fn for fn in reversed(self.order) if not self.pending[fn]])
@@ -196,10 +210,34 @@ class _RowPass:
             if isinstance(fn, AccumulateGrad):
                 name = fn.parameter.name.rpartition(".")[2] or fn.parameter.kind
                 self._accumulate(fn, fn.parameter, name, blames)
-            for target in self._own_targets(fn):
-                if target.parameter is not None:
-                    self._accumulate(fn, target.parameter, target.name, blames)
-            queue.extend(self._release(fn, dict.fromkeys(self.into[fn], blames)))
+            rule = rule_of(fn)
+            if rule is None or rule is pass_through or not blames:
+                for target in self._own_targets(fn):
+                    if target.parameter is not None:
+                        self._accumulate(fn, target.parameter, target.name, blames)
+                share: Mapping[Edge, Sequence[_Blame]] = dict.fromkeys(self.into[fn], blames)
+            else:
+                share = self._divide(fn, rule(self._passing(fn, blames)), blames)  # type: ignore[arg-type]
+            queue.extend(self._release(fn, share))
+
+    def _passing(self, fn: GradFn, blames: Sequence[_Blame]) -> Passing:
+        """What a rule is given."""
+        by_output = None
+        if isinstance(fn, Node) and len(fn.output_fields) > 1:
+            by_output = tuple(
+                tuple(blame.text for blame in blames if blame.output in (number, None))
+                for number in range(len(fn.output_fields))
+            )
+        return Passing(fn, tuple(blame.text for blame in blames), self._targets_of(fn), by_output)
+
+    def _targets_of(self, fn: GradFn) -> tuple[Target, ...]:
+        if fn not in self.targets:
+            if isinstance(fn, Node):
+                own = self._own_targets(fn)
+                self.targets[fn] = own + _input_targets(fn, self.into[fn], own)
+            else:
+                self.targets[fn] = targets_of_join(fn, texts_of) if isinstance(fn, Join) else ()
+        return self.targets[fn]
 
     def _release(self, fn: GradFn, share: Mapping[Edge, Sequence[_Blame]]) -> list[GradFn]:
         """Hand the blame of a vertex on to its sources; returns those that now have all of theirs."""
@@ -207,6 +245,8 @@ class _RowPass:
         free = []
         for edge in self.into[fn]:
             for blame in share.get(edge, ()):
+                if isinstance(fn, Pick) or blame.output is not None:
+                    blame = replace(blame, output=fn.output if isinstance(fn, Pick) else None)
                 self.feedback.setdefault(edge.source, []).append((place, blame))
         for source in dict.fromkeys(edge.source for edge in self.into[fn]):
             self.pending[source] -= 1
@@ -215,9 +255,15 @@ class _RowPass:
         return free
 
     def blames(self, fn: GradFn) -> list[_Blame]:
-        """What was said of a vertex, in the order of those who said it, each thing once."""
+        """What was said of a vertex, in the order of those who said it, each thing once; as hooks make it."""
         said = sorted(self.feedback.get(fn, ()), key=lambda item: item[0])
-        return list({blame.text: blame for _, blame in reversed(said)}.values())[::-1]
+        blames = list({(blame.text, blame.output): blame for _, blame in reversed(said)}.values())[::-1]
+        for hook in fn.value_hooks if blames else ():
+            changed = hook(tuple(blame.text for blame in blames))
+            if changed is not None:
+                known = {blame.text: blame for blame in blames}
+                blames = [known.get(text) or _Blame(text) for text in _blame_texts(changed)]
+        return blames
 
     def _accumulate(self, fn: GradFn, parameter: Parameter, name: str, blames: Sequence[_Blame]) -> None:
         """Let a parameter have all that was said of the vertex that holds or read it."""
@@ -231,20 +277,29 @@ class _RowPass:
     async def judge(self, fn: GradFn) -> None:
         """Wait for a call's turn, have its blame divided, and hand it on."""
         await self.ready[fn]
-        share: dict[Edge, list[_Blame]] = {}
+        share: dict[Edge, Sequence[_Blame]] = {}
         blames = self.blames(fn)
-        if blames and isinstance(fn, Node):
+        rule = rule_of(fn)
+        path, index = (fn.path, fn.index) if isinstance(fn, Node) else (fn.kind, 0)
+        if blames:
             feedback = tuple(blame.text for blame in blames)
             try:
-                answer = await self._ask(fn, feedback)
+                if rule is not None:
+                    answer = await _follow(rule, self._passing(fn, blames))
+                elif isinstance(fn, Node):
+                    answer = await self._ask(fn, feedback)
+                else:
+                    answer = {}
             except Exception as error:  # noqa: BLE001 - kept in the report; the other calls go on
-                self.skipped.append(Skipped(self.example_id, fn.path, fn.index, f"the critic failed: {error!r}"))
+                who = "critic" if rule is None else "rule"
+                self.skipped.append(Skipped(self.example_id, path, index, f"the {who} failed: {error!r}"))
+                if rule is not None:
+                    warnings.warn(f"the backward rule of {path} failed, so no blame passes: {error!r}", stacklevel=2)
             else:
-                for hook in fn.hooks:
+                for hook in fn.hooks if isinstance(fn, Node) else ():
                     changed = hook(fn, feedback, answer)
                     answer = answer if changed is None else changed
-                evidence = {"inputs": fn.inputs, "outputs": fn.outputs, "feedback": feedback}
-                share = self._divide(fn, answer, evidence)
+                share = self._divide(fn, answer, blames)
         self._settle(self._release(fn, share))
 
     async def _ask(self, node: Node, feedback: tuple[str, ...]) -> Mapping[str, str]:
@@ -256,22 +311,43 @@ class _RowPass:
             raise TypeError(f"a critic answers with a mapping from target to text, not {answer!r}")
         return answer
 
-    def _divide(self, node: Node, answer: Mapping[str, str], evidence: Mapping[str, Any]) -> dict[Edge, list[_Blame]]:
-        share: dict[Edge, list[_Blame]] = {}
-        for number, target in enumerate(self.targets[node]):
-            text = _blame_text(answer.get(target.name))
-            if not text:
+    def _divide(self, fn: GradFn, answer: Mapping[str, Any], blames: Sequence[_Blame]) -> dict[Edge, Sequence[_Blame]]:
+        """What an answer gives to each parameter, and to each edge. A text that is only handed on keeps its origin."""
+        share: dict[Edge, Sequence[_Blame]] = {}
+        path, index = (fn.path, fn.index) if isinstance(fn, Node) else ("", 0)
+        evidence: Mapping[str, Any] = {}
+        if isinstance(fn, Node):
+            feedback = tuple(blame.text for blame in blames)
+            evidence = {"inputs": fn.inputs, "outputs": fn.outputs, "feedback": feedback}
+        handed_on = {} if rule_of(fn) is None else {blame.text: blame for blame in blames}
+        for number, target in enumerate(self._targets_of(fn)):
+            texts = _blame_texts(answer.get(target.name))
+            if not texts:
                 continue
             if target.parameter is not None:
-                critique = Critique(
-                    self.example_id, node.path, node.index, target.name, text, evidence, verdict=self.verdict
-                )
-                self.found.append(((node.place, number), target.parameter, critique))
+                for text in texts:
+                    critique = Critique(self.example_id, path, index, target.name, text, evidence, verdict=self.verdict)
+                    self.found.append(((fn.place, number), target.parameter, critique))
+                continue
+            new = [handed_on.get(text) or _Blame(text, path, index, evidence) for text in texts]
+            if isinstance(fn, Node):
+                for text in texts:
+                    blame = Blame(0, self.example_id, path, index, _field_of(target), "input", text)
+                    self.passed.append(((fn.place, number), blame))
+            if isinstance(fn, Join):
+                source = fn.sources[int(target.name)]
+                share.update({edge: new for edge in self.into[fn] if edge.source is source})
             else:
-                for edge in self.into[node]:
-                    if edge.field == _field_of(target):
-                        share[edge] = [_Blame(text, node.path, node.index, evidence)]
+                share.update({edge: new for edge in self.into[fn] if edge.field == _field_of(target)})
         return share
+
+    def told(self, row: int) -> list[Blame]:
+        """Who was blamed for what, in the order of the calls."""
+        told = list(self.passed)
+        for place, parameter, critique in self.found:
+            c = critique
+            told.append((place, Blame(row, c.example_id, c.path, c.index, c.target, parameter.kind, c.text)))
+        return [replace(blame, row=row) for _, blame in sorted(told, key=lambda item: item[0])]
 
 
 NO_CRITIC = (
@@ -306,7 +382,7 @@ class Backward:
                 if row.failed:
                     self.passes[number] = _RowPass(row, critic or own, self.wanted)
                 number += 1
-        if any(one.critic is None and one.failures for one in self.passes.values()):
+        if any(one.critic is None and one.asks for one in self.passes.values()):
             raise GraphError(NO_CRITIC)
         self.traced = self._traced_weights()
 
@@ -364,8 +440,9 @@ class Backward:
                                 example_id(row.example), node.path, node.index, node.inputs, node.outputs, row.score
                             )
                             shares.setdefault(read.parameter, []).append(trace)
-        for parameter, records in shares.items():
-            self.deliver(parameter, Gradient(records))
+        grown = {parameter: parameter.hooked(Gradient(records)) for parameter, records in shares.items()}
+        for parameter, share in grown.items():
+            self.deliver(parameter, share)
             wanted.setdefault(parameter, parameter.name or parameter.kind)
         passes = self.passes.values()
         return BackwardReport(
@@ -377,11 +454,12 @@ class Backward:
             reached=tuple(name for parameter, name in wanted.items() if parameter in shares),
             unreached=tuple(name for parameter, name in wanted.items() if parameter not in shares),
             seconds=time.perf_counter() - self.began,
+            blames=tuple(blame for number, one in self.passes.items() for blame in one.told(number)),
         )
 
     def deliver(self, parameter: Parameter, gradient: Gradient) -> None:
         """Let a parameter have its share: the only place where gradients grow."""
-        parameter.grad = (parameter.grad or Gradient()) + gradient
+        parameter.accumulate(gradient)
 
     def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
         """The local models' samples with their advantages: score minus the mean over the example's rollouts."""
@@ -427,6 +505,25 @@ def example_id(example: Any) -> str:
 
 def _group(row: LossRow) -> Any:
     return example_id(row.example) or id(row.example)
+
+
+async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
+    """The answer of a rule: ours in place, a user's function in a thread, a user's coroutine on a loop."""
+    if is_built_in(rule):
+        answer: Any = rule(passing)
+    elif inspect.iscoroutinefunction(rule):
+        answer = await (aio.on_program(rule, passing) if aio.is_driven() else rule(passing))
+    else:
+        answer = await aio.in_thread(rule, passing)
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"a rule answers with a mapping from target to text, not {answer!r}")
+    return answer
+
+
+def _blame_texts(answer: Any) -> list[str]:
+    """The texts of an answer that blame: of a text or of several."""
+    several = answer if isinstance(answer, (list, tuple)) else (answer,)
+    return [text for item in several if (text := _blame_text(item))]
 
 
 def _blame_text(answer: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from promptgrad import aio
+from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.errors import AsyncUsageError
 
@@ -19,6 +20,9 @@ class Loss:
 
     `+` adds losses, `*` scales one; `backward` works on the rows of all of them.
 
+    Attributes:
+        report: What the latest `backward` did; None before.
+
     Args:
         rows: The samples.
         critic: Who divides the blame in `backward`, unless that is told otherwise.
@@ -26,6 +30,7 @@ class Loss:
 
     def __init__(self, rows: Sequence[LossRow], critic: "Critic | None" = None) -> None:
         self.critic = critic
+        self.report: BackwardReport | None = None
         self._terms: tuple[tuple[float, tuple[LossRow, ...], Critic | None], ...] = ((1.0, tuple(rows), critic),)
 
     @classmethod
@@ -89,7 +94,8 @@ class Loss:
         if aio.is_program_loop():
             raise AsyncUsageError("inside async code write `await loss.abackward()` instead of `loss.backward()`")
         work = Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights)
-        return aio.run(work.run()) if work.suspends else aio.drive(work.run())
+        self.report = aio.run(work.run()) if work.suspends else aio.drive(work.run())
+        return self.report
 
     async def abackward(
         self,
@@ -102,7 +108,15 @@ class Loss:
         """`backward`, to be awaited."""
         from promptgrad.autograd._engine import Backward
 
-        return await Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights).run()
+        self.report = await Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights).run()
+        return self.report
+
+    def explain(self) -> Explanation:
+        """Say in words what went wrong in each failed sample and, after `backward()`, who is blamed for it.
+
+        Cost: none. The result shows itself in a prompt or a notebook; `print` it elsewhere.
+        """
+        return Explanation(repr(self), self.rows, self.report)
 
     def __float__(self) -> float:
         return self.item()

@@ -1,0 +1,86 @@
+"""`Explanation`: a loss in words, and who is blamed for it."""
+
+import html
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.autograd._blame import Blame
+from promptgrad.autograd._loss_row import LossRow
+
+if TYPE_CHECKING:
+    from promptgrad.autograd._engine import BackwardReport
+
+_SHOWN = 100  # characters of an example or output
+
+
+class Explanation:
+    """A loss in words: what went wrong in each sample, and what backward blames for it. Its `repr` is the text.
+
+    Attributes:
+        blames: Who is blamed for what; empty before `backward()`.
+    """
+
+    def __init__(self, head: str, rows: Sequence[LossRow], report: "BackwardReport | None") -> None:
+        self.blames: tuple[Blame, ...] = () if report is None else report.blames
+        self._text = "\n".join([head, *_lines(rows, report)])
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self._text)}</pre>"
+
+
+def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator[str]:
+    failed = [(number, row) for number, row in enumerate(rows) if row.failed]
+    blames: dict[int, list[Blame]] = {}
+    for blame in () if report is None else report.blames:
+        blames.setdefault(blame.row, []).append(blame)
+    for number, row in failed:
+        yield f"row {number}: {short(row.example)}"
+        if row.error is not None:
+            yield f"  failed: {type(row.error).__name__}: {short(str(row.error))}"
+        else:
+            yield f"  scored {row.score:g} of {row.best:g} with {short(row.output)}"
+        if row.feedback:
+            yield f"  feedback: {_indented(row.feedback)}"
+        for blame in blames.get(number, ()):
+            what = f"input {blame.target}" if blame.kind == "input" else blame.target
+            yield f"  {call_name(blame.path, blame.index)} {what}: {_indented(blame.text)}"
+        if report is not None and number not in blames:
+            yield "  nobody is blamed"
+    if len(failed) < len(rows):
+        rest = len(rows) - len(failed)
+        yield f"{rest} of {len(rows)} rows {'has' if rest == 1 else 'have'} the best score"
+    if report is None:
+        if failed:
+            yield "nobody is blamed yet: backward() has not run"
+        return
+    totals: dict[str, int] = {}
+    for blame in report.blames:
+        if blame.kind != "input":
+            name = f"{blame.path}.{blame.target}" if blame.path and "." not in blame.target else blame.target
+            totals[name] = totals.get(name, 0) + 1
+    for name, times in sorted(totals.items(), key=lambda item: -item[1]):
+        yield f"{name}: blamed {times} time{'' if times == 1 else 's'}"
+    for skip in report.skipped:
+        yield f"skipped {call_name(skip.path, skip.index)}: {short(skip.reason, 300)}"
+
+
+def call_name(path: str, index: int) -> str:
+    """How a call is named: `hops.query[1]`."""
+    return f"{path or 'program'}[{index}]"
+
+
+def short(value: Any, size: int = _SHOWN) -> str:
+    """A value in one line."""
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(str.__str__(text).split())
+    return text if len(text) <= size else text[: size - 3] + "..."
+
+
+def _indented(text: str) -> str:
+    return "\n      ".join(str(text).strip().splitlines())
