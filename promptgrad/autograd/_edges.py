@@ -225,7 +225,7 @@ class _Search:
         """Every three words in a row of what a producer said."""
         said = self.telling.get(fn)
         if said is None:
-            said = self.telling[fn] = {span for text in _texts(fn) for span in spans(words(text))}
+            said = self.telling[fn] = {span for text in texts_of(fn) for span in spans(words(text))}
         return said
 
     def use(self, fn: GradFn) -> None:
@@ -255,7 +255,8 @@ class _Search:
                 yield Edge(fn, output, None, kind)
 
 
-def _texts(fn: GradFn) -> Iterator[str]:
+def texts_of(fn: GradFn) -> Iterator[str]:
+    """The texts that a parameter or a call said."""
     if isinstance(fn, AccumulateGrad):
         yield str(fn.value)
     elif isinstance(fn, Node):

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._values import snapshot
 
 if TYPE_CHECKING:
     from promptgrad.autograd._critic import WeightTrace
     from promptgrad.autograd._parameter import Parameter
+    from promptgrad.autograd._rules import Rule
     from promptgrad.autograd._tape import Tape
 
 _clock = count(1)
@@ -35,17 +37,29 @@ class Read(NamedTuple):
 
 
 class GradFn:
-    """Where a value came from: a vertex of the graph. Its kinds are `Node`, `Join` and `AccumulateGrad`."""
+    """Where a value came from: a vertex of the graph. Its kinds are `Node`, `Join`, `Pick` and `AccumulateGrad`."""
 
-    __slots__ = ("finished",)
+    __slots__ = ("_value_hooks", "finished")
 
     kind: str = ""
     finished: int
+    _value_hooks: "dict[int, Callable[[tuple[str, ...]], Any]]"  # set by the first hook only
 
     @property
     def place(self) -> int:
         """Where it comes in time: every source comes before what uses it, calls in the order in which they started."""
         return self.finished
+
+    @property
+    def value_hooks(self) -> "Iterable[Callable[[tuple[str, ...]], Any]]":
+        """What `Text.register_hook` added, in order."""
+        return tuple(getattr(self, "_value_hooks", {}).values())
+
+    def register_hook(self, hook: "Callable[[tuple[str, ...]], Any]") -> RemovableHandle:
+        """Call `hook(feedback)` in backward with what is said of the value; see `Text.register_hook`."""
+        if not hasattr(self, "_value_hooks"):
+            self._value_hooks = {}
+        return RemovableHandle(self._value_hooks, hook)
 
 
 class Join(GradFn):
@@ -61,6 +75,21 @@ class Join(GradFn):
 
     def __repr__(self) -> str:
         return f"<Join of {len(self.sources)}>"
+
+
+class Pick(Join):
+    """One of several outputs of a function: what is said of it is said of the function, with the output's number."""
+
+    __slots__ = ("output",)
+
+    kind = "function"
+
+    def __init__(self, source: GradFn, output: int) -> None:
+        super().__init__((source,))
+        self.output = output
+
+    def __repr__(self) -> str:
+        return f"<Pick {self.output} of {self.sources[0]!r}>"
 
 
 class AccumulateGrad(GradFn):
@@ -87,7 +116,7 @@ class Node(GradFn):
         path: The module's path in the program.
         index: How many calls of this path came before it on the same tape.
         order: Its place on the tape, in the order in which calls started.
-        kind: "lm", "function" (passes what is said of it to all its inputs) or "error".
+        kind: "lm", or whose rule (`register_rule`) passes on what is said of it: "function", "retriever", ...
         inputs: What was passed, by field; lists and dicts as they were at that moment.
         reads: The parameters it read.
         messages: What was sent, as the module's `render` shows it.
@@ -98,6 +127,7 @@ class Node(GradFn):
         hooks: Called by backward as `hook(node, feedback, blame)`, once the blame of this call is divided; what a hook
             returns, if not None, replaces the blame by target.
         weight_traces: What a local model needs to compute the gradient of its weights.
+        rule: What it does with what is said of it; None for what its kind does.
         replicate: The rollout that it belongs to.
         module_name: The class of the module, for reading.
         output_fields: Names of the outputs that the call promised.
@@ -122,6 +152,7 @@ class Node(GradFn):
         "reads",
         "replicate",
         "reply",
+        "rule",
         "started",
         "tape",
         "touched",
@@ -157,6 +188,7 @@ class Node(GradFn):
         self.error: BaseException | None = None
         self.weight_traces: list[WeightTrace] = []
         self.hooks: tuple[Callable[..., Any], ...] = ()
+        self.rule: Rule | None = None
         self.replicate = replicate
         self.module_name = module_name
         self.output_fields = tuple(output_fields)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from promptgrad.autograd._gradient import Gradient
+from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._node import AccumulateGrad, Read
 from promptgrad.autograd._tape import current_log
 from promptgrad.autograd._text import Text
@@ -15,6 +16,7 @@ from promptgrad.errors import ConstraintError
 KINDS = ("instruction", "demos", "description", "choice")
 
 Constraint = Callable[[Any], object]
+GradHook = Callable[[Gradient], "Gradient | None"]
 
 _overlay: "ContextVar[Mapping[Parameter, Any] | None]" = ContextVar("promptgrad.candidate", default=None)
 
@@ -63,6 +65,8 @@ class Parameter:
         self.options = None if options is None else tuple(options)
         self.grad: Gradient | None = None
         self.version = 0
+        self._hooks: dict[int, GradHook] = {}
+        self._after_hooks: dict[int, Callable[[Parameter], object]] = {}
         self._data = self.validate(data)
 
     @property
@@ -155,6 +159,43 @@ class Parameter:
         self.requires_grad = requires_grad
         return self
 
+    def register_hook(self, hook: "GradHook") -> RemovableHandle:
+        """Call `hook(grad)` in `backward()`, with the `Gradient` that is about to be added to `grad`.
+
+        What it returns, if not None, is added in its place; an empty `Gradient()` adds nothing. It is called once in
+        each backward pass that reaches the parameter, in the order of registration. What it raises is raised by
+        `backward()`, and then no parameter's gradient changes.
+        """
+        return RemovableHandle(self._hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: "Callable[[Parameter], object]") -> RemovableHandle:
+        """Call `hook(parameter)` in `backward()`, after `grad` has grown; what it returns does not count."""
+        return RemovableHandle(self._after_hooks, hook)
+
+    def hooked(self, share: Gradient) -> Gradient:
+        """A share of the gradient as the hooks make it.
+
+        Raises:
+            TypeError: A hook returns something else than a `Gradient` or None.
+        """
+        for hook in list(self._hooks.values()):
+            changed = hook(share)
+            if changed is not None:
+                if not isinstance(changed, Gradient):
+                    raise TypeError(
+                        f"a hook of {self.name or self.kind} returned {changed!r}: a hook of a parameter takes a "
+                        "Gradient and returns a Gradient, or None to leave it as it is"
+                    )
+                share = changed
+        return share
+
+    def accumulate(self, share: Gradient) -> None:
+        """Add a share to `grad`, and tell the hooks that wait for that."""
+        if share:
+            self.grad = (self.grad or Gradient()) + share
+        for hook in list(self._after_hooks.values()):
+            hook(self)
+
     def __str__(self) -> str:
         read = self.read()
         log = current_log()
@@ -182,7 +223,8 @@ class Parameter:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "grad": None}  # values are immutable and may be shared; a gradient is not copied
+        # values are immutable and may be shared; a gradient and hooks are not copied
+        return {**self.__dict__, "grad": None, "_hooks": {}, "_after_hooks": {}}
 
 
 class candidate:

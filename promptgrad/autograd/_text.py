@@ -1,10 +1,12 @@
 """`Text`: a `str` that remembers what produced it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, SupportsIndex, TypeVar
 
+from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import GradFn, Join
+from promptgrad.errors import GraphError
 
 V = TypeVar("V")
 
@@ -35,6 +37,29 @@ class Text(str):
     def detach(self) -> "Text":
         """The same text without a graph."""
         return Text(str(self))
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether something produced this text that backward can follow."""
+        return self.grad_fn is not None
+
+    def register_hook(self, hook: "Callable[[tuple[str, ...]], Any]") -> RemovableHandle:
+        """Call `hook(feedback)` in `backward()`, with what is said of the call that produced this text.
+
+        `feedback` is a tuple of texts, one from each who used the value. What the hook returns, if not None, replaces
+        it: a text or a sequence of them; an empty one ends the blame here. It is called once in each backward pass
+        that gets here, before the hooks of the call's module, in the order of registration. What it raises is raised
+        by `backward()`.
+
+        Raises:
+            GraphError: The text has no `grad_fn`: it is a constant, detached, or made under `no_grad`.
+        """
+        if self.grad_fn is None:
+            raise GraphError(
+                "cannot register a hook on a text without grad_fn: it is a constant, was detached, or was made where "
+                "nothing is recorded. Take the text as the call returned it, inside a recorded forward"
+            )
+        return self.grad_fn.register_hook(hook)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Text, (str(self),))
