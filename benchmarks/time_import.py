@@ -50,9 +50,11 @@ PROGRAMS = {
 }
 
 
-def cpu_of(code: str, url: str) -> float | None:
-    """CPU seconds of one fresh interpreter; None if it failed."""
+def cpu_of(code: str, url: str, bytecode: str) -> float | None:
+    """CPU seconds of one fresh interpreter; None if it failed. Everyone's bytecode is kept in one folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment["PYTHONPYCACHEPREFIX"] = bytecode
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [sys.executable, "-c", code, url],
@@ -80,13 +82,14 @@ def main() -> None:
             name: code for name, code in programs.items() if name in ("python", "promptgrad", "promptgrad first call")
         }
     times: dict[str, list[float]] = {name: [] for name in programs}
-    with LoopbackProcess(REPLY) as server:
-        for name in [name for name, code in programs.items() if cpu_of(code, server.url) is None]:  # warms the disk
+    with LoopbackProcess(REPLY) as server, tempfile.TemporaryDirectory() as bytecode:
+        failed = [name for name, code in programs.items() if cpu_of(code, server.url, bytecode) is None]  # compiles
+        for name in failed:
             del programs[name], times[name]
             say(bench="import", who=name, skipped="does not run here; make bench-env installs the peers")
         for _ in range(chosen.blocks):
             for name, code in programs.items():
-                used = cpu_of(code, server.url)
+                used = cpu_of(code, server.url, bytecode)
                 if used is not None:
                     times[name].append(used)
     bare = median(times["python"])
