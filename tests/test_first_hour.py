@@ -214,7 +214,7 @@ def test_hooks(model):
         (lambda: pg.settings.configure(lm="x"), r"write promptgrad.configure\(lm=...\)"),
         (lambda: pg.Predict, "write promptgrad.nn.Predict"),
         (lambda: pg.Evaluate, r"write promptgrad.evaluate\(program, data, metric\)"),
-        (lambda: pg.vmap, r"write module.map\(batch\)"),
+        (lambda: pg.vmap, r"write promptgrad.func.vmap, or module.map\(batch\)"),
         (lambda: pg.no_grd, "did you mean promptgrad.no_grad"),
         (lambda: nn.Linear, "write nn.Predict"),
         (lambda: nn.CrossEntropyLoss, r"write nn.MetricLoss\(metric\)"),
