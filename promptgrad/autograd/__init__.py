@@ -5,6 +5,7 @@ from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, Weig
 from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._engine import BackwardReport, Skipped
 from promptgrad.autograd._explain import Explanation
+from promptgrad.autograd._function import Context, Function
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
 from promptgrad.autograd._graph import Graph, graph
 from promptgrad.autograd._handle import RemovableHandle
@@ -22,10 +23,12 @@ __all__ = [
     "AccumulateGrad",
     "BackwardReport",
     "Blame",
+    "Context",
     "Critic",
     "Critique",
     "Edge",
     "Explanation",
+    "Function",
     "GradFn",
     "Gradient",
     "Graph",

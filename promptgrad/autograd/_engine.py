@@ -346,7 +346,8 @@ class _RowPass:
         told = list(self.passed)
         for place, parameter, critique in self.found:
             c = critique
-            told.append((place, Blame(row, c.example_id, c.path, c.index, c.target, parameter.kind, c.text)))
+            blame = Blame(row, c.example_id, c.path, c.index, c.target, parameter.kind, c.text, parameter.name)
+            told.append((place, blame))
         return [replace(blame, row=row) for _, blame in sorted(told, key=lambda item: item[0])]
 
 
@@ -414,7 +415,8 @@ class Backward:
         for trace, advantage in self.traced:
             await aio.in_thread(trace.backward, advantage)
         report = self._accumulate()
-        if report.skipped and len(report.skipped) >= report.calls > 0:
+        unanswered = [skip for skip in report.skipped if not skip.reason.startswith("the rule")]
+        if unanswered and len(unanswered) >= report.calls > 0:
             warnings.warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning, stacklevel=2)
         if not self.retain_graph:
             for row in self.rows:

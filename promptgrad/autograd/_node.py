@@ -239,6 +239,7 @@ class Node(GradFn):
         self.inputs, self.outputs = {}, {}
         self.messages, self.reply, self.usage = (), None, None
         self.weight_traces, self.reads = [], []
+        self.rule = None
 
     def __repr__(self) -> str:
         return f"<{self.module_name or self.kind} {self.path}[{self.index}]>"

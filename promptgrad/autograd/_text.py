@@ -209,14 +209,18 @@ def _parts(values: Any) -> Iterable[Any]:
     return values.values() if isinstance(values, Mapping) else (values,)
 
 
-def attach(value: V, grad_fn: GradFn | None) -> V:
+def attach(value: V, grad_fn: GradFn | None, *, objects: bool = True) -> V:
     """The value with every string in it made a `Text` that came from `grad_fn`.
 
     Lists, tuples and dicts are rebuilt; the fields of pydantic objects are written in place, past their validation,
-    so hand in objects that nobody else holds. Everything else is returned as it is.
+    so hand in objects that nobody else holds, or leave them alone with `objects=False`. Everything else is returned as
+    it is.
     """
-    result: Any = _attach(value, grad_fn, 0)
+    result: Any = _attach(value, grad_fn, 0 if objects else _NO_OBJECTS)
     return result  # type: ignore[no-any-return]
+
+
+_NO_OBJECTS = -1000
 
 
 def _attach(value: Any, grad_fn: GradFn | None, depth: int) -> Any:
@@ -225,7 +229,7 @@ def _attach(value: Any, grad_fn: GradFn | None, depth: int) -> Any:
         text = _new(Text, value)
         text.grad_fn = grad_fn
         return text
-    if depth > 32:
+    if depth > 32 or _NO_OBJECTS + 32 < depth < 0:
         return value
     if kind is list:
         return [_attach(item, grad_fn, depth + 1) for item in value]
@@ -233,7 +237,7 @@ def _attach(value: Any, grad_fn: GradFn | None, depth: int) -> Any:
         return {key: _attach(item, grad_fn, depth + 1) for key, item in value.items()}
     if kind is tuple:
         return tuple([_attach(item, grad_fn, depth + 1) for item in value])
-    if hasattr(kind, "model_fields") and hasattr(value, "__dict__"):
+    if depth >= 0 and hasattr(kind, "model_fields") and hasattr(value, "__dict__"):
         fields: dict[str, Any] = value.__dict__
         for name, item in fields.items():
             fields[name] = _attach(item, grad_fn, depth + 1)
