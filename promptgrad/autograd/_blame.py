@@ -15,6 +15,7 @@ class Blame:
         target: The parameter or input that is to blame.
         kind: The parameter's kind, or "input" for what an earlier call wrote.
         text: What is wrong with it.
+        parameter: The full name of the parameter; empty for an input.
     """
 
     row: int
@@ -24,3 +25,4 @@ class Blame:
     target: str
     kind: str
     text: str
+    parameter: str = ""

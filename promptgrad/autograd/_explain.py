@@ -62,7 +62,7 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
     totals: dict[str, int] = {}
     for blame in report.blames:
         if blame.kind != "input":
-            name = f"{blame.path}.{blame.target}" if blame.path and "." not in blame.target else blame.target
+            name = blame.parameter or f"{blame.path}.{blame.target}"
             totals[name] = totals.get(name, 0) + 1
     for name, times in sorted(totals.items(), key=lambda item: -item[1]):
         yield f"{name}: blamed {times} time{'' if times == 1 else 's'}"
