@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         signature,
         testing,
         train,
+        viz,
     )
     from promptgrad._seed import manual_seed
     from promptgrad.aio import Executor
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
     from promptgrad.lm import LM, Usage, configure, context, track_usage
-    from promptgrad.nn import inspect_history
+    from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
     from promptgrad.train import Trainer, load, save
@@ -94,6 +95,7 @@ __all__ = [
     "metrics",
     "nn",
     "no_grad",
+    "op",
     "optim",
     "run",
     "save",
@@ -101,6 +103,7 @@ __all__ = [
     "testing",
     "track_usage",
     "train",
+    "viz",
 ]
 
 # Where each public name lives; a room is its own home.
@@ -128,6 +131,7 @@ _HOME = {
     "load": "train",
     "manual_seed": "_seed",
     "no_grad": "autograd",
+    "op": "nn",
     "save": "train",
     "track_usage": "lm",
 }
@@ -149,6 +153,7 @@ _ROOMS = (
     "signature",
     "testing",
     "train",
+    "viz",
 )
 
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.

@@ -277,7 +277,8 @@ def _known_texts(tape: Tape) -> Iterator[str]:
         elif isinstance(part, _PLAIN_NUMBERS):
             yield str(part)
     if tape.program is not None:
-        yield from _constants(tape.program)
+        values = {str(fn.value) for fn in tape.leaves}  # a constant that became a parameter is that parameter's
+        yield from (text for text in _constants(tape.program) if text not in values)
 
 
 _code_texts: dict[type, tuple[str, ...]] = {}

@@ -13,6 +13,7 @@ from promptgrad.nn._judge import Judge
 from promptgrad.nn._judge_loss import JudgeLoss
 from promptgrad.nn._metric_loss import MetricLoss
 from promptgrad.nn._module import Module
+from promptgrad.nn._op import Op, op
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
 
@@ -28,6 +29,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "Op",
     "Parameter",
     "ParameterList",
     "Predict",
@@ -36,6 +38,7 @@ __all__ = [
     "Row",
     "Sequential",
     "inspect_history",
+    "op",
 ]
 
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.

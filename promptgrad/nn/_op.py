@@ -1,0 +1,191 @@
+"""`op`, which makes a Python function or tool a part of the graph."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import CoroutineType
+from typing import Any, overload
+
+from promptgrad.autograd import Node, Parameter, Passing, attach, current_tape
+from promptgrad.nn._module import Module, begin_node
+
+Backward = Callable[..., Any]
+
+
+class Op(Module):
+    """A Python function that is recorded as one call when a program is; made by `op`.
+
+    It is a module: it may stand alone, or be assigned to an attribute of a program, whose `parameters()` then hold its
+    `description`. Its name is the function's.
+
+    Attributes:
+        description: What it is for, a `Parameter` of kind "description"; its text is `str(op.description)`.
+        function: The function itself.
+        kind: Which rule passes blame on: "function", "retriever", or a kind of your own (`autograd.register_rule`).
+    """
+
+    description: Parameter
+
+    def __init__(
+        self, function: Callable[..., Any], description: Parameter, kind: str, backward: Backward | None
+    ) -> None:
+        super().__init__()
+        self.function = function
+        self.kind = kind
+        self.description = description
+        self._rule = None if backward is None else _rule_from(backward)
+        self._takes = inspect.signature(function)
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function; of an `async def`, wait for its value (in a coroutine, `await op.acall(...)`)."""
+        if self._coroutine or (current_tape() is None and self.description.requires_grad):
+            return super().__call__(*args, **kwargs)
+        return self._run_forward(args, kwargs)  # also in a coroutine: it waits for nothing of ours
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, recorded where anything is."""
+        node = self._begin(args, kwargs)
+        try:
+            output = self.function(*args, **kwargs)
+        except BaseException as error:
+            if node is not None:
+                node.finish(error=error)
+            raise
+        if type(output) is CoroutineType:
+            raise TypeError(f"{self.__name__} returned a coroutine: make the op of the `async def` itself")
+        return self._end(node, output)
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node | None:
+        tape = current_tape()
+        if tape is None:
+            return None
+        bound = self._takes.bind(*args, **kwargs)
+        inputs: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            if self._takes.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                inputs.update(value)
+            else:
+                inputs[name] = value
+        node = begin_node(self, tape, kind=self.kind, inputs=inputs, output_fields=("out",))
+        if node.path.startswith("("):  # no part of the program
+            node.path = self.__name__
+        node.rule = self._rule
+        if self.description.requires_grad:
+            node.read(self.description, "description")
+        return node
+
+    def _end(self, node: Node | None, output: Any) -> Any:
+        output = attach(output, node, objects=False)
+        if node is not None:
+            node.finish({"out": output})
+        return output
+
+    def extra_repr(self) -> str:
+        """The function's name and arguments."""
+        return f"{self.__name__}{self._takes}"
+
+
+class _AsyncOp(Op):
+    """An `Op` of an `async def`."""
+
+    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+        node = self._begin(args, kwargs)
+        try:
+            output = await self.function(*args, **kwargs)
+        except BaseException as error:
+            if node is not None:
+                node.finish(error=error)
+            raise
+        return self._end(node, output)
+
+
+def _rule_from(backward: Backward) -> Callable[[Passing], Any]:
+    """A rule from a function of what is wrong with the result, which may return one text for a sole input."""
+    if inspect.iscoroutinefunction(backward):
+
+        async def later(passing: Passing) -> Mapping[str, Any]:
+            return _answer(passing, await backward(passing))
+
+        return later
+    return lambda passing: _answer(passing, backward(passing))
+
+
+def _answer(passing: Passing, result: Any) -> Mapping[str, Any]:
+    if result is None:
+        return {}
+    return result if isinstance(result, Mapping) else dict.fromkeys((t.name for t in passing.targets), result)
+
+
+@overload
+def op(function: Callable[..., Any], /) -> Op: ...
+@overload
+def op(
+    function: None = None,
+    /,
+    *,
+    kind: str = "function",
+    description: str | Parameter | None = None,
+    trainable: bool = False,
+    backward: Backward | None = None,
+) -> Callable[[Callable[..., Any]], Op]: ...
+@overload
+def op(
+    function: Callable[..., Any],
+    /,
+    *,
+    kind: str = "function",
+    description: str | Parameter | None = None,
+    trainable: bool = False,
+    backward: Backward | None = None,
+) -> Op: ...
+def op(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    kind: str = "function",
+    description: str | Parameter | None = None,
+    trainable: bool = False,
+    backward: Backward | None = None,
+) -> Op | Callable[[Callable[..., Any]], Op]:
+    '''Make a function or tool, plain or `async def`, a part of the graph: a decorator, and a function.
+
+    ```
+    @pg.op(kind="retriever", trainable=True)
+    def search(query: str) -> list[str]:
+        """Find three paragraphs of the manual."""
+        return index.search(query, 3)
+    ```
+
+    A call is recorded when the program around it is, and exact edges lead through it, whatever it does with its inputs.
+    What is said of its result is passed on by the rule for its kind, without an LM: "function" says it of every
+    input that another call produced, "retriever" tells the query that it found the wrong documents, and if it
+    raised, "error" tells the inputs what they were and what happened.
+
+    Cost: no LM call; where nothing is recorded, a plain call.
+
+    Args:
+        function: What to call.
+        kind: "function", "retriever", or one of your own with `autograd.register_rule`.
+        description: What it is for, as text or `Parameter`; by default the docstring.
+        trainable: Whether the description takes a gradient. What is said of a call is said of it too, and where
+            a prompt shows it, f"{search.description}", what is said of that prompt.
+        backward: A rule of its own: takes an `autograd.Passing`, returns what is wrong with each input by name, or one
+            text for all of them, or None. Plain or `async def`.
+
+    Raises:
+        TypeError: `function` cannot be called, or is a Module, which is recorded without.
+    '''
+    if function is None:
+        return lambda function: op(function, kind=kind, description=description, trainable=trainable, backward=backward)
+    if isinstance(function, Module) or not callable(function):
+        raise TypeError(f"op takes a function, not {type(function).__name__}: modules are recorded as they are")
+    if not isinstance(description, Parameter):
+        text = inspect.getdoc(function) or "" if description is None else description
+        description = Parameter(text, "description", requires_grad=trainable)
+    elif trainable:
+        description.requires_grad = True
+    asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004 - its flags are wanted, not whether it is there
+    )
+    made = _AsyncOp if asynchronous else Op
+    return made(function, description, kind, backward)
