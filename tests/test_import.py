@@ -73,6 +73,7 @@ def test_dir_and_a_misspelt_name_load_no_room(tmp_path):
         "optim",
         "train",
         "testing",
+        "viz",
     ],
 )
 def test_importing_a_room_loads_no_third_party_module(room, tmp_path):

@@ -1,0 +1,258 @@
+"""`graph`: what was recorded, as a picture."""
+
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad.autograd import AccumulateGrad, Blame, Edge, GradFn, Join, Loss, LossRow, Node, Output, Tape
+from promptgrad.autograd._edges import joined_sources
+from promptgrad.autograd._explain import call_name, short
+from promptgrad.autograd._gradient import plain
+from promptgrad.autograd._walk import Walk
+from promptgrad.errors import GraphError
+from promptgrad.nn import Batch, Prediction
+from promptgrad.viz._drawing import Drawing
+from promptgrad.viz._picture import Box, Line, Link, Picture
+
+_WIDE = 44  # characters of a line
+_LINES = 4  # values, and critiques, that a box shows
+
+Place = tuple[int, str, int]
+
+
+def graph(of: Any, *, limit: int = 8) -> Drawing:
+    """Draw the calls behind a loss, a batch or an output, with what flowed between them.
+
+    A box is a call, a parameter that the program's code read, or an output; it shows values shortened, and in its
+    tooltip in full. A line is solid where the same text was passed on (*exact*), dashed where it was recognised by
+    what it says (*content*), dotted where only the program's code or the order tells of it (*control*, *order*).
+    After `loss.backward(retain_graph=True)`, calls that are to blame are marked, and show their critiques.
+
+    The result shows itself in a notebook; `.svg()`, `.mermaid()` and `.dot()` give it as text, `.save(path)` writes it.
+
+    Cost: none; edges are looked for, as backward does.
+
+    Args:
+        of: A `Loss`, a `Batch`, a finished `Tape`, or an output: a prediction, a text, a list of them.
+        limit: How many samples of a loss or batch are drawn, failed ones first.
+
+    Raises:
+        GraphError: Nothing was recorded, or backward has freed it.
+    """
+    rows, report = _rows(of)
+    if limit < 1:
+        raise ValueError(f"limit is a number of samples and at least 1, not {limit}")
+    order = sorted(range(len(rows)), key=lambda number: not rows[number].failed)[:limit]
+    if any(rows[number].tape is not None and rows[number].tape.freed for number in order):  # type: ignore[union-attr]
+        raise GraphError(_FREED)
+    work = _Collect(report)
+    for number in sorted(order):
+        work.add(number, rows[number])
+    hidden = len(rows) - len(order)
+    return Drawing(work.picture(_hidden(hidden)))
+
+
+def _hidden(count: int) -> str:
+    if not count:
+        return ""
+    return "1 more sample is not drawn" if count == 1 else f"{count} more samples are not drawn"
+
+
+_FREED = "backward() has freed what was recorded: draw before it, or write loss.backward(retain_graph=True)"
+_NOTHING = (
+    "nothing was recorded behind this: the forward ran under no_grad() or inference_mode(), no parameter of the "
+    "program requires a gradient, or it is not an output of a program"
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    output: Any
+    tape: Tape | None
+    error: BaseException | None = None
+    judged: LossRow | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None or (self.judged is not None and self.judged.failed)
+
+
+def _rows(of: Any) -> tuple[list[_Row], tuple[Blame, ...]]:
+    if isinstance(of, Loss):
+        rows = [_Row(row.output, row.tape, row.error, row) for row in of.rows]
+        return rows, () if of.report is None else of.report.blames
+    if isinstance(of, Batch):
+        return [_Row(row.output, row.tape, row.error) for row in of.rows], ()
+    if isinstance(of, Tape):
+        return [_Row(of.output, of, of.error)], ()
+    return [_Row(of, None)], ()
+
+
+class _Collect:
+    """Collects the vertices of some samples, and makes boxes of them."""
+
+    def __init__(self, blames: Iterable[Blame]) -> None:
+        self.walk = Walk()
+        self.rows: list[tuple[int, _Row, list[Edge]]] = []
+        self.tapes: dict[Tape, int] = {}
+        self.blames: dict[Place, list[Blame]] = {}
+        self.named: dict[tuple[int, str], list[Blame]] = {}
+        for blame in blames:
+            self.blames.setdefault((blame.row, blame.path, blame.index), []).append(blame)
+            if blame.parameter:
+                self.named.setdefault((blame.row, blame.parameter), []).append(blame)
+
+    def add(self, number: int, row: _Row) -> None:
+        """Add one sample, with all that its forward recorded."""
+        into = self.walk.into_output(row.tape, row.output)
+        self.rows.append((number, row, into))
+        self.walk.add(edge.source for edge in into)
+        if row.tape is not None:
+            self.tapes[row.tape] = number
+            self.walk.add(row.tape.nodes)
+
+    def picture(self, note: str) -> Picture:
+        """The boxes and links."""
+        fns = [fn for fn in self.walk.vertices() if not isinstance(fn, Join)]
+        if not fns:
+            raise GraphError(_NOTHING)
+        if any(isinstance(fn, Node) and fn.tape.freed for fn in fns):
+            raise GraphError(_FREED)
+        number: dict[GradFn, int] = {fn: place for place, fn in enumerate(fns)}
+        users: dict[GradFn, int] = {}
+        links: dict[tuple[int, int, str, str], Link] = {}
+        for edge in self.walk.edges():
+            if isinstance(edge.target, (Join, Output)):
+                continue
+            for source in joined_sources(edge.source):
+                _link(links, number[source], number[edge.target], edge)
+                if isinstance(edge.target, Node):
+                    users.setdefault(source, self.tapes.get(edge.target.tape, -1))
+        for place, _, into in self.rows:
+            for edge in into:
+                for source in joined_sources(edge.source):
+                    users.setdefault(source, place)
+        boxes = [self.box(fn, users.get(fn, -1)) for fn in fns]
+        for place, row, into in self.rows:
+            if row.error is None or into:
+                for edge in into:
+                    for source in joined_sources(edge.source):
+                        _link(links, number[source], len(boxes), edge)
+                boxes.append(_output(place, row, many=len(self.rows) > 1))
+        return Picture(tuple(boxes), tuple(links.values()), note)
+
+    def box(self, fn: GradFn, row: int) -> Box:
+        """The box of a call, or of a parameter that is used in a row."""
+        if isinstance(fn, AccumulateGrad):
+            return _parameter(fn, self.named.get((row, fn.parameter.name), []))
+        if not isinstance(fn, Node):
+            return Box(repr(fn), fn.kind, "call", (), repr(fn))
+        own = {read.parameter.name for read in fn.reads}
+        blames = [
+            blame
+            for blame in self.blames.get((self.tapes.get(fn.tape, -1), fn.path, fn.index), [])
+            if blame.kind == "input" or blame.parameter in own
+        ]
+        lines = [Line(short(f"{name}: {_said(value)}", _WIDE)) for name, value in fn.outputs.items()]
+        lines = _some(lines, "outputs")
+        if fn.error is not None:
+            lines.append(Line(short(f"{type(fn.error).__name__}: {fn.error}", _WIDE), "error"))
+        lines += _some([Line(short(f"{_what(blame)}: {blame.text}", _WIDE), "blame") for blame in blames], "critiques")
+        state = "error" if fn.error is not None else "blamed" if blames else ""
+        title = call_name(fn.path, fn.index)
+        return Box(title, fn.module_name or fn.kind, "call", tuple(lines), "\n".join(_tooltip(fn, blames)), state)
+
+
+def _parameter(fn: AccumulateGrad, blames: list[Blame]) -> Box:
+    name = fn.parameter.name or fn.parameter.kind
+    text = str(fn.value)
+    lines = [Line(short(text, _WIDE))]
+    full = [name, "", text]
+    if blames:
+        lines += _some([Line(short(blame.text, _WIDE), "blame") for blame in blames], "critiques")
+        full += ["", "critiques", *(f"  {blame.text}" for blame in blames)]
+    return Box(name, fn.parameter.kind, "parameter", tuple(lines), "\n".join(full), "blamed" if blames else "")
+
+
+def _link(links: dict[tuple[int, int, str, str], Link], source: int, target: int, edge: Edge) -> None:
+    label = edge.field or ""
+    links.setdefault((source, target, edge.kind, label), Link(source, target, edge.kind, label, edge.ambiguous))
+
+
+def _some(lines: list[Line], what: str) -> list[Line]:
+    if len(lines) <= _LINES:
+        return lines
+    return [*lines[: _LINES - 1], Line(f"and {len(lines) - _LINES + 1} {what} more", "note")]
+
+
+def _output(number: int, row: _Row, *, many: bool) -> Box:
+    title = f"output {number}" if many else "output"
+    judged = row.judged
+    lines, full, state, subtitle = [], [title], "", ""
+    if row.error is not None:
+        lines.append(Line(short(f"{type(row.error).__name__}: {row.error}", _WIDE), "error"))
+        full += ["", *_trace(row.error)]
+        state = "error"
+    else:
+        fields = _fields(row.output)
+        if fields:
+            lines += _some([Line(short(f"{name}: {_said(item)}", _WIDE)) for name, item in fields.items()], "fields")
+        else:
+            lines.append(Line(short(_said(row.output), _WIDE)))
+        full += ["", _said(row.output)]
+    if judged is not None:
+        if row.error is None:
+            subtitle = f"score {judged.score:g} of {judged.best:g}"
+            state = "blamed" if judged.failed else "right"
+        full += ["", f"example: {judged.example!r}", subtitle]
+        if judged.feedback:
+            lines.append(Line(short(judged.feedback, _WIDE), "blame"))
+            full += ["", f"feedback: {judged.feedback}"]
+    return Box(title, subtitle, "output", tuple(lines), "\n".join(full).rstrip(), state)
+
+
+def _tooltip(node: Node, blames: Iterable[Blame]) -> Iterator[str]:
+    yield f"{call_name(node.path, node.index)} {node.module_name}".rstrip()
+    for head, values in (("inputs", node.inputs), ("outputs", node.outputs)):
+        if values:
+            yield f"\n{head}"
+            for name, value in values.items():
+                yield f"  {name}: {_said(value)}"
+    if node.reads:
+        yield "\nparameters"
+        for read in node.reads:
+            version = "candidate" if read.version < 0 else f"version {read.version}"
+            yield f"  {read.name or read.parameter.name or read.parameter.kind} ({version}): {_said(read.value)}"
+    if node.error is not None:
+        yield "\nerror"
+        yield from _trace(node.error)
+    for number, blame in enumerate(blames):
+        if not number:
+            yield "\ncritiques"
+        yield f"  {_what(blame)}: {blame.text}"
+
+
+def _trace(error: BaseException) -> Iterator[str]:
+    for part in traceback.format_exception(type(error), error, error.__traceback__, limit=-4):
+        yield part.rstrip()
+
+
+def _what(blame: Blame) -> str:
+    return f"input {blame.target}" if blame.kind == "input" else blame.target
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a record; empty for what is none."""
+    if isinstance(value, (Mapping, Prediction)):
+        shown = plain(dict(value.items()))
+        return shown if isinstance(shown, dict) else {}
+    return {}
+
+
+def _said(value: Any) -> str:
+    """A value as text: texts as they are, records by field."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    fields = _fields(value)
+    return "\n".join(f"{name}: {item}" for name, item in fields.items()) if fields else repr(value)
