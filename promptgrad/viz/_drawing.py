@@ -23,6 +23,7 @@ _STATE_FILL = {"error": "#ffebe9", "right": "#dafbe1"}
 _TEXT = {"value": _INK, "blame": "#cf222e", "error": "#cf222e", "note": "#656d76"}
 _DASH = {"exact": "", "content": "6 4", "control": "2 3", "order": "2 3"}
 _DOT_STYLE = {"exact": "solid", "content": "dashed", "control": "dotted", "order": "dotted"}
+_CLASS = {"call": "step"}  # `call` is a word of Mermaid's own
 _LINE_INK = {"exact": "#57606a", "content": "#0969da", "control": "#9a6700", "order": "#8c959f"}
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -193,7 +194,7 @@ def _mermaid(picture: Picture) -> Iterator[str]:
     for number, box in enumerate(picture.boxes):
         text = "<br/>".join(map(_mermaid_text, _label(box)))
         before, after = ('(["', '"])') if box.kind == "parameter" else ('["', '"]')
-        yield f"  n{number}{before}{text}{after}:::{box.state or box.kind}"
+        yield f"  n{number}{before}{text}{after}:::{box.state or _CLASS.get(box.kind, box.kind)}"
     for link in picture.links:
         label = f"|{_quoted(link.label)}|" if link.label else ""
         yield f"  n{link.source} -->{label} n{link.target}"
@@ -203,7 +204,8 @@ def _mermaid(picture: Picture) -> Iterator[str]:
             style = f",stroke-dasharray:{dash}" if dash else ""
             yield f"  linkStyle {numbers} stroke:{_LINE_INK[kind]}{style}"
     for name, fill in {**_FILL, **_STATE_FILL, "blamed": "#ffffff"}.items():
-        yield f"  classDef {name} fill:{fill},stroke:{_EDGE.get(name, _EDGE[''])},color:{_INK},text-align:left"
+        ink = _EDGE.get(name, _EDGE[""])
+        yield f"  classDef {_CLASS.get(name, name)} fill:{fill},stroke:{ink},color:{_INK},text-align:left"
 
 
 def _quoted(text: str) -> str:
