@@ -17,6 +17,7 @@ from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._text import Text
 from promptgrad.autograd._values import leaves
+from promptgrad.errors import BudgetExceeded, ContextWindowError, LMError
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class _Search:
         nodes = self.tape.nodes
         events: list[tuple[int, int, GradFn]] = [(node.started, 1, node) for node in nodes]
         producers: list[GradFn] = [*(node for node in nodes if node.error is None), *self.tape.leaves]
-        events += [(fn.finished, 0, fn) for fn in producers]
+        raised = [node for node in nodes if node.error is not None and not _is_outage(node.error)]
+        events += [(fn.finished, 0, fn) for fn in (*producers, *raised)]
         events.sort(key=lambda event: event[:2])
         into: dict[GradFn, list[Edge]] = {}
         for _, starts, fn in events:
@@ -139,6 +141,9 @@ class _Search:
             self.index.add(fn, str(fn.value))
             return
         if not isinstance(fn, Node):
+            return
+        if fn.error is not None:  # the program caught it and may show it to a later call
+            self.index.add(fn, str(fn.error))
             return
         for field, value in fn.outputs.items():
             for part, is_leaf in leaves(value):
@@ -253,6 +258,10 @@ class _Search:
                 yield Edge(fn, target, field, kind)
             else:
                 yield Edge(fn, output, None, kind)
+
+
+def _is_outage(error: BaseException) -> bool:
+    return isinstance(error, (LMError, BudgetExceeded)) and not isinstance(error, ContextWindowError)
 
 
 def texts_of(fn: GradFn) -> Iterator[str]:
