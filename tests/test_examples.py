@@ -4,21 +4,15 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from promptgrad.testing import LoopbackLM
+from promptgrad.data import pocket
+from promptgrad.testing import Fields, LoopbackLM
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
-FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n\{([^}]*)\}")
-
-
-def answer(messages):
-    """Fill in every field that the system message asks for, as a model without an idea would."""
-    fields = FIELD.findall(messages[0]["content"])
-    values = {"a number": "7", "true or false": "true"}
-    return "\n\n".join(f"[[ ## {name} ## ]]\n{values.get(kind.split(';')[0], 'red')}" for name, kind in fields)
 
 
 def run(script, *arguments, folder, **environment):
@@ -37,7 +31,7 @@ def run(script, *arguments, folder, **environment):
 
 @pytest.fixture
 def server():
-    with LoopbackLM(answer, record=False) as server:
+    with LoopbackLM(Fields("red"), record=False) as server:
         yield server
 
 
@@ -66,10 +60,22 @@ def test_gsm8k_optimizes_and_goes_on_with_a_finished_run(optimizer, server, tmp_
 
 
 def test_quickstart_runs_on_a_server(server, tmp_path):
-    shown = run(
-        "quickstart.py", "--lm", "openai/m", "--optimizers", "BootstrapFewShot", "BootstrapFinetune", "--test", "10",
-        folder=tmp_path, OPENAI_API_KEY="none", OPENAI_BASE_URL=server.url,
-    )  # fmt: skip
+    name = pocket.families()["chain"][0]
+    train, _, _ = pocket.task(name).split(train=64, val=96, test=10)
+    [(most_common, _)] = Counter(example.answer for example in train).most_common(1)
+    server._script.respond = Fields(most_common)
+    chosen = [
+        "--lm",
+        "openai/m",
+        "--task",
+        name,
+        "--test",
+        "10",
+        "--optimizers",
+        "BootstrapFewShot",
+        "BootstrapFinetune",
+    ]
+    shown = run("quickstart.py", *chosen, folder=tmp_path, OPENAI_API_KEY="none", OPENAI_BASE_URL=server.url)
     assert "weights of openai/m are not at hand" in shown
     assert "the same as here" in shown
     assert list(tmp_path.iterdir()) == []

@@ -102,6 +102,20 @@ class LoopbackLM:
         return self._script.requests
 
     @property
+    def received(self) -> int:
+        """How many requests have arrived, recorded or not."""
+        return self._script.received
+
+    @property
+    def respond(self) -> str | Callable[[Messages], Answer] | None:
+        """What answers a request once the script has ended; may be set at any time."""
+        return self._script.respond
+
+    @respond.setter
+    def respond(self, respond: str | Callable[[Messages], Answer] | None) -> None:
+        self._script.respond = respond
+
+    @property
     def in_flight(self) -> int:
         """How many requests wait for their answer now."""
         return self._script.in_flight
