@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from promptgrad.autograd import (
         Parameter,
         Text,
+        detect_anomaly,
         enable_grad,
         inference_mode,
         is_grad_enabled,
@@ -80,6 +81,7 @@ __all__ = [
     "configure",
     "context",
     "data",
+    "detect_anomaly",
     "enable_grad",
     "errors",
     "evaluate",
@@ -123,6 +125,7 @@ _HOME = {
     "aevaluate": "evaluation",
     "configure": "lm",
     "context": "lm",
+    "detect_anomaly": "autograd",
     "enable_grad": "autograd",
     "evaluate": "evaluation",
     "inference_mode": "autograd",

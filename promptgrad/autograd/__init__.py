@@ -1,5 +1,6 @@
 """Text that remembers, parameters, the tape, and the backward pass."""
 
+from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detect_anomaly
 from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
 from promptgrad.autograd._edges import Edge, Output, edges
@@ -21,6 +22,7 @@ from promptgrad.autograd._text import Text, attach
 __all__ = [
     "RIGHT",
     "AccumulateGrad",
+    "AnomalyWarning",
     "BackwardReport",
     "Blame",
     "Context",
@@ -52,7 +54,9 @@ __all__ = [
     "WeightTrace",
     "attach",
     "candidate",
+    "current_detector",
     "current_tape",
+    "detect_anomaly",
     "edges",
     "enable_grad",
     "explain_error",

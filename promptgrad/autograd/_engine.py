@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptgrad import aio
+from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
 from promptgrad.autograd._edges import Edge, exact_sources, joined_sources, texts_of
@@ -407,6 +408,9 @@ class Backward:
 
     async def run(self) -> BackwardReport:
         """Ask the critics, then add what they say, and the traces, to the parameters' gradients."""
+        detector = current_detector()
+        if detector is not None:
+            detector.before_backward(self.rows)
         judges = []
         for one in self.passes.values():
             one.begin()
@@ -414,7 +418,10 @@ class Backward:
         await aio.gather([lambda one=one, fn=fn: one.judge(fn) for one, fn in judges])  # type: ignore[misc]
         for trace, advantage in self.traced:
             await aio.in_thread(trace.backward, advantage)
+        never = [] if detector is None else self._never_read()
         report = self._accumulate()
+        if detector is not None:
+            detector.after_backward(self.rows, report, never)
         unanswered = [skip for skip in report.skipped if not skip.reason.startswith("the rule")]
         if unanswered and len(unanswered) >= report.calls > 0:
             warnings.warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning, stacklevel=2)
@@ -423,6 +430,14 @@ class Backward:
                 if row.tape is not None:
                     row.tape.free()
         return report
+
+    def _never_read(self) -> list[Parameter]:
+        """Wanted parameters of the programs that no failed forward read."""
+        tapes = [one.row.tape for one in self.passes.values() if one.row.tape is not None]
+        programs = dict.fromkeys(tape.program for tape in tapes if tape.program is not None)
+        read = {read.parameter for tape in tapes for read in tape.reads}
+        every = dict.fromkeys(parameter for program in programs for parameter in program.parameters())
+        return [parameter for parameter in every if self.wanted(parameter) and parameter not in read]
 
     def _accumulate(self) -> BackwardReport:
         shares: dict[Parameter, list[Critique | Trace]] = {}

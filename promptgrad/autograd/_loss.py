@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from promptgrad import aio
+from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._loss_row import LossRow
+from promptgrad.autograd._mode import is_grad_enabled
 from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ class Loss:
     def __init__(self, rows: Sequence[LossRow], critic: "Critic | None" = None) -> None:
         self.critic = critic
         self.report: BackwardReport | None = None
+        detector = current_detector()
+        if detector is not None and not is_grad_enabled():
+            detector.held_out(rows)
         self._terms: tuple[tuple[float, tuple[LossRow, ...], Critic | None], ...] = ((1.0, tuple(rows), critic),)
 
     @classmethod

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from promptgrad import aio
-from promptgrad.autograd import Loss, Parameter, candidate, no_grad
+from promptgrad.autograd import Loss, Parameter, candidate, current_detector, no_grad
 from promptgrad.errors import ConstraintError, GraphError, StateDictError
 from promptgrad.lm import Usage, track_usage
 from promptgrad.nn import Module
@@ -250,6 +250,9 @@ class Optimizer:
             self._pending = []
             changes = tuple(done)
         self._steps += 1
+        detector = current_detector()
+        if detector is not None:
+            detector.after_step((c.path, c.status == "accepted" and c.new != c.old, c.reason) for c in changes)
         skipped = () if self._skips_named else self.skips
         self._skips_named = True
         return StepReport(changes, verdict, usage, time.monotonic() - begun, skipped)

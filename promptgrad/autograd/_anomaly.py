@@ -1,0 +1,199 @@
+"""`detect_anomaly`: says what silently came to nothing in a backward pass or a step, where, and what to do."""
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.errors import GraphError
+
+if TYPE_CHECKING:
+    from promptgrad.autograd._engine import BackwardReport
+    from promptgrad.autograd._loss_row import LossRow
+    from promptgrad.autograd._parameter import Parameter
+
+_detector: "ContextVar[detect_anomaly | None]" = ContextVar("promptgrad.anomaly", default=None)
+
+_PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
+_MOST = 5  # names in one message
+
+
+class AnomalyWarning(UserWarning):
+    """Something in training silently comes to nothing; see `detect_anomaly`."""
+
+
+def current_detector() -> "detect_anomaly | None":
+    """The innermost `detect_anomaly` of this context."""
+    return _detector.get()
+
+
+class detect_anomaly:
+    """Within the block, warn of what would silently come to nothing; as `torch.autograd.detect_anomaly`.
+
+    In `backward()`: a parameter that requires a gradient and gets none, with the place where the path to it broke; a
+    critic that blames nobody; critiques that are the same for all examples, or for several parameters; a text with a
+    `{placeholder}` that nothing fills. In an optimizer's `step()`: one that changes nothing. When a loss is
+    made under `no_grad` or `inference_mode`: examples that a backward pass in the block trained on (and the other way
+    round). Each thing is said once in a block.
+
+    Cost: no LM call; a pass over the recorded calls at each backward.
+
+    Args:
+        error: Raise at the first anomaly instead of warning. A gradient that has grown, or a step taken, stays.
+
+    Attributes:
+        anomalies: What was said, in order.
+
+    Raises:
+        GraphError: With `error`, something came to nothing.
+
+    >>> with detect_anomaly() as found:
+    ...     pass  # loss.backward(); optimizer.step()
+    >>> found.anomalies
+    []
+    """
+
+    def __init__(self, *, error: bool = False) -> None:
+        self.error = error
+        self.anomalies: list[str] = []
+        self._trained: dict[str, None] = {}
+        self._held_out: dict[str, None] = {}
+        self._tokens: list[Token[detect_anomaly | None]] = []
+
+    def __enter__(self) -> "detect_anomaly":
+        self._tokens.append(_detector.set(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _detector.reset(self._tokens.pop())
+
+    def say(self, message: str) -> None:
+        """Warn, or raise, unless it was said before.
+
+        Raises:
+            GraphError: The block was entered with `error=True`.
+        """
+        if message in self.anomalies:
+            return
+        self.anomalies.append(message)
+        if self.error:
+            raise GraphError(f"detect_anomaly: {message}")
+        warnings.warn(message, AnomalyWarning, stacklevel=3)
+
+    # -- backward -------------------------------------------------------------------------------------------------
+
+    def before_backward(self, rows: "Sequence[LossRow]") -> None:
+        """Look at what was recorded, while it is there."""
+        self._overlap(rows, self._trained, self._held_out)
+        for row in rows:
+            for node in () if row.tape is None else row.tape.nodes:
+                for read in node.reads:
+                    if isinstance(read.value, str):
+                        self._placeholders(read.value, read.parameter.name or f"{node.path}.{read.name}", "instruction")
+                for field, value in node.inputs.items():
+                    if isinstance(value, str) and not _given(value, row):
+                        self._placeholders(value, f"the input {field!r} of {node.path}", "input")
+
+    def after_backward(self, rows: "Sequence[LossRow]", report: "BackwardReport", never: "Iterable[Parameter]") -> None:
+        """Look at what came of it."""
+        for parameter in never:
+            self.say(
+                f"{parameter.name or parameter.kind} requires a gradient, and none of the {report.failed} failed "
+                "forwards read it: its module was not called, or where nothing is recorded (under no_grad, or in "
+                "a bare thread; promptgrad.Executor carries the context). Call it, or freeze it with .requires_grad_(False)"
+            )
+        for name in report.unreached:
+            self.say(f"{name} was read and got no gradient: {_where_it_broke(name, report)}")
+        self._sameness(report)
+
+    def _sameness(self, report: "BackwardReport") -> None:
+        said: dict[str, list[str]] = {}
+        for blame in report.blames:
+            if blame.kind != "input":
+                said.setdefault(f"{blame.path}.{blame.target}", []).append(" ".join(blame.text.split()))
+        for name, texts in said.items():
+            if len(texts) > 2 and len(dict.fromkeys(texts)) == 1:
+                self.say(
+                    f"all {len(texts)} critiques of {name} are the same, {texts[0][:80]!r}: they say nothing of the "
+                    "examples. Let the metric return Score(value, feedback=...) that does, or use a stronger critic"
+                )
+        owners: dict[tuple[str, ...], list[str]] = {}
+        for name, texts in said.items():
+            owners.setdefault(tuple(texts), []).append(name)
+        for gradient, names in owners.items():
+            if len(names) > 1:
+                self.say(
+                    f"{_listed(names)} have identical gradients, {gradient[0][:80]!r}: the critic does not divide the "
+                    "blame between them. Use a stronger critic, or train one of them at a time"
+                )
+
+    def _placeholders(self, text: str, what: str, kind: str) -> None:
+        names = list(dict.fromkeys(_PLACEHOLDER.findall(text)))
+        if names:
+            shown = _listed([f"{{{name}}}" for name in names])
+            do = (
+                "an instruction is no template: inputs are shown by their fields. Take it out, or double the braces"
+                if kind == "instruction"
+                else "an f-string without its f, or a format() that was not called"
+            )
+            self.say(f"{what} holds {shown}, which nothing filled: {do}")
+
+    # -- steps and data -------------------------------------------------------------------------------------------
+
+    def after_step(self, changes: Iterable[tuple[str, bool, str]]) -> None:
+        """Look at what a step did: for each parameter its name, whether its value changed, and why not."""
+        told = list(changes)
+        if told and not any(changed for _, changed, _ in told):
+            reasons = "; ".join(f"{name}: {reason or 'the same value again'}" for name, _, reason in told[:_MOST])
+            self.say(
+                f"the step changed nothing ({reasons}). Call backward() on a loss with failures before it, and look at "
+                "max_edit and the constraints where proposals are rejected"
+            )
+
+    def held_out(self, rows: "Sequence[LossRow]") -> None:
+        """Note examples that are measured on and not trained on."""
+        self._overlap(rows, self._held_out, self._trained)
+
+    def _overlap(self, rows: "Sequence[LossRow]", mine: dict[str, None], others: dict[str, None]) -> None:
+        ids = [str(identity) for row in rows if (identity := getattr(row.example, "id", None)) is not None]
+        shared = [identity for identity in dict.fromkeys(ids) if identity in others and identity not in mine]
+        mine.update(dict.fromkeys(ids))
+        if shared:
+            self.say(
+                f"{len(shared)} examples are both trained on and measured on without gradient (ids {_listed(shared)}): "
+                "the score flatters the program. Keep them apart with promptgrad.data.split"
+            )
+
+
+def _given(value: str, row: "LossRow") -> bool:
+    """Whether a text is the user's data, as it came into the forward."""
+    given: Iterable[Any] = () if row.tape is None else row.tape.inputs.values()
+    return any(isinstance(item, str) and (item == value or item in value) for item in given)
+
+
+def _where_it_broke(name: str, report: "BackwardReport") -> str:
+    module = name.rpartition(".")[0]
+    for skip in report.skipped:
+        if skip.path == module:
+            return f"{skip.path}[{skip.index}] got no critique, since {skip.reason}"
+    if report.skipped:
+        skip = report.skipped[0]
+        return f"the path to it may break at {skip.path}[{skip.index}], where {skip.reason}"
+    blamed = list(dict.fromkeys(blame.path for blame in report.blames))
+    if module in blamed:
+        return f"the critic finds no fault with it, but with other things at {module}. Freeze it if that is so"
+    if blamed:
+        return (
+            f"the path to it breaks at {_listed(blamed)}: the critic blames nothing upstream of there. If that is "
+            "wrong, let the metric's feedback say which part is, or use a stronger critic"
+        )
+    return "the critic blames nobody: its answers are empty. Let the metric return feedback, or use a stronger critic"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
