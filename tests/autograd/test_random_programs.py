@@ -4,7 +4,6 @@ import asyncio
 import functools
 import html
 import json
-import operator
 import random
 import re
 import string
@@ -39,10 +38,10 @@ KEEPING = {
     "as it is": lambda parts: parts[0] if len(parts) == 1 else list(parts),
     "in a dict": lambda parts: {f"k{i}": {"v": part} for i, part in enumerate(parts)},
     "in a tuple in a list": lambda parts: [(i, part) for i, part in enumerate(parts)],
-    "added": lambda parts: functools.reduce(operator.add, parts),
+    "added": lambda parts: functools.reduce(lambda one, other: one + ", " + other, parts),
     "joined by a text": lambda parts: Text("; ").join(parts),
     "stripped, sliced and in capitals": lambda parts: [part.strip()[:].upper() for part in parts],
-    "split and joined": lambda parts: [parts[0][:0].join(part.split(" ")) for part in parts],
+    "split and joined": lambda parts: [Text(" ").join(part.split(" ")) for part in parts],
     "format": lambda parts: Text("{} " * len(parts)).format(*parts),
 }
 SHEDDING = {
