@@ -105,11 +105,13 @@ class BootstrapFewShot(Optimizer):
         session.decide("bootstrapped", tried=pool.tried, traces=traces)
         if not values:
             session.notes.append(
-                f"none of {pool.tried} training runs went right, and no example has the fields of a module with demos: "
-                "lower threshold=, or give a stronger teacher="
+                f"none of {pool.tried} training runs went right"
+                + (", and no example has the fields of a module with demos" if self.max_labeled_demos else "")
+                + ": lower threshold=, or give a stronger teacher="
             )
             return
-        candidate = Candidate(values, f"{traces} traces of {pool.tried} runs, labelled demos besides")
+        besides = ", labelled demos besides" if self.max_labeled_demos else ""
+        candidate = Candidate(values, f"{traces} traces of {pool.tried} runs{besides}")
         if session.val:
             measured = await session.evaluate(candidate, session.val, scope="bootstrap/val")
         else:

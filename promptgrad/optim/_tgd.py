@@ -158,7 +158,9 @@ class TGD(Optimizer):
         critiques = self._heard(parameter, float(group["momentum"]), fold=rng is None)
         if not critiques:
             reason = (
-                "no gradient: nothing failed, or backward() was not called" if parameter.grad is None else "no critique"
+                "no gradient: nothing failed, the critic did not blame it, or backward() was not called"
+                if parameter.grad is None
+                else "no critique"
             )
             return Change(path, parameter.kind, "untouched", reason)
         if rng is None:
