@@ -92,7 +92,9 @@ def main() -> None:
         return
 
     began = time.perf_counter()
-    console.print(f"[bold]{args.task}[/bold] on {args.lm}: {len(train)} train, {len(val)} val, {len(test)} test examples")
+    console.print(
+        f"[bold]{args.task}[/bold] on {args.lm}: {len(train)} train, {len(val)} val, {len(test)} test examples"
+    )
     console.print(f"  e.g. {test[0]['text']} -> {test[0]['answer']}\n")
     model = PickAndDescribe().to(args.lm)
     console.print(model)
