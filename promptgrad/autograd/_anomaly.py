@@ -104,7 +104,8 @@ class detect_anomaly:
             self.say(
                 f"{parameter.name or parameter.kind} requires a gradient, and none of the {report.failed} failed "
                 "forwards read it: its module was not called, or where nothing is recorded (under no_grad, or in "
-                "a bare thread; promptgrad.Executor carries the context). Call it, or freeze it with .requires_grad_(False)"
+                "a bare thread; promptgrad.Executor carries the context). Call it, or freeze it "
+                "with .requires_grad_(False)"
             )
         for name in report.unreached:
             self.say(f"{name} was read and got no gradient: {_where_it_broke(name, report)}")

@@ -245,6 +245,8 @@ class _Search:
 
     def leftovers(self, producers: list[GradFn], output: Output) -> Iterator[Edge]:
         """One edge for each producer that nothing uses."""
+        for _, fn in self.tape.detached:
+            self.use(fn)
         used = {id(fn.parameter) for fn in self.used if isinstance(fn, AccumulateGrad)}
         starts = [started for started, _, _ in self.unexplained]
         for fn in sorted(producers, key=lambda fn: fn.finished):
@@ -285,6 +287,7 @@ def _known_texts(tape: Tape) -> Iterator[str]:
             yield part
         elif isinstance(part, _PLAIN_NUMBERS):
             yield str(part)
+    yield from (text for text, _ in tape.detached)
     if tape.program is not None:
         values = {str(fn.value) for fn in tape.leaves}  # a constant that became a parameter is that parameter's
         yield from (text for text in _constants(tape.program) if text not in values)

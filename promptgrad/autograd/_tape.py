@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.autograd._mode import GRAD, mode
-from promptgrad.autograd._node import AccumulateGrad, Node, Read
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Node, Read
 from promptgrad.autograd._values import snapshot
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Tape(ReadLog):
 
     Attributes:
         nodes: The calls, in the order in which they started.
+        detached: Texts that the program detached, with what had produced them.
         inputs: What the forward was given, by name.
         output: What it returned.
         error: Why it failed; None when it did not.
@@ -92,6 +93,7 @@ class Tape(ReadLog):
         "_edges",
         "_leaves",
         "_outer",
+        "detached",
         "error",
         "finished",
         "freed",
@@ -107,6 +109,7 @@ class Tape(ReadLog):
         self.program = program
         self.nodes: list[Node] = []
         self._leaves: dict[Parameter, AccumulateGrad] = {}
+        self.detached: list[tuple[str, GradFn]] = []
         self.output: Any = None
         self.error: BaseException | None = None
         self.finished = False
@@ -179,6 +182,7 @@ class Tape(ReadLog):
         for node in self.nodes:
             node.free()
         self._leaves = {}
+        self.detached = []
         self.inputs, self.output, self.program = {}, None, None
         self._edges = None
         self._reads = {}

@@ -6,6 +6,7 @@ from typing import Any, SupportsIndex, TypeVar
 from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import GradFn, Join
+from promptgrad.autograd._tape import current_tape
 from promptgrad.errors import GraphError
 
 V = TypeVar("V")
@@ -35,7 +36,14 @@ class Text(str):
         return text
 
     def detach(self) -> "Text":
-        """The same text without a graph."""
+        """The same text without a graph: no blame passes to what produced it.
+
+        For the rest of the forward these words count as explained, so that no content edge finds them again either; and
+        the call that produced them gets no control or order edge.
+        """
+        tape = current_tape()
+        if tape is not None and self.grad_fn is not None:
+            tape.detached.append((str(self), self.grad_fn))
         return Text(str(self))
 
     @property
@@ -68,7 +76,7 @@ class Text(str):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Text":
-        return self.detach()
+        return Text(str(self))
 
     def __add__(self, other: str) -> "Text":
         if not isinstance(other, str):

@@ -5,6 +5,7 @@ import pytest
 
 from promptgrad import aio
 from promptgrad.autograd import (
+    Loss,
     Tape,
     current_tape,
     enable_grad,
@@ -12,6 +13,7 @@ from promptgrad.autograd import (
     is_grad_enabled,
     no_grad,
 )
+from tests.autograd.programs import Call, ScriptedCritic, row, texts
 
 
 def test_they_nest_and_restore():
@@ -101,3 +103,29 @@ def test_nothing_is_recorded_in_a_tape_under_no_grad():
             assert current_tape() is None
         assert current_tape() is tape
     assert current_tape() is None
+
+
+@pytest.mark.parametrize("how", [lambda text: text, lambda text: f"Given {text}, what?"], ids=["as it is", "f-string"])
+def test_no_blame_passes_through_a_detached_text(how):
+    a, b = Call("a", lambda: "the town hall stands beside the river"), Call("b", lambda x: "fine")
+    for detached in (False, True):
+        text = (lambda text: text.detach()) if detached else (lambda text: text)
+        Loss([row(lambda text=text: b(x=how(text(a().out))).out, None)], ScriptedCritic()).backward()
+    assert len(texts(a.instruction)) == 1
+    assert len(texts(b.instruction)) == 2
+
+
+def test_modes_of_tasks_and_of_executors_are_their_own():
+    async def one(mode):
+        with mode():
+            await asyncio.sleep(0)
+            return is_grad_enabled()
+
+    async def both():
+        return await asyncio.gather(one(no_grad), one(enable_grad), one(inference_mode)), is_grad_enabled()
+
+    assert asyncio.run(both()) == ([False, True, False], True)
+    with aio.Executor(1) as pool, no_grad():
+        assert pool.submit(is_grad_enabled).result() is False
+        assert pool.submit(enable_grad()(is_grad_enabled)).result() is True
+        assert pool.submit(is_grad_enabled).result() is False
