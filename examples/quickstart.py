@@ -3,9 +3,10 @@
     python examples/quickstart.py                              # the embedded model: offline, no key
     python examples/quickstart.py --lm openai/gpt-4o-mini      # the same program on a provider's model
 
-The program picks a word out of a list and then says something about it. Nobody has told it which word, or what to say. Four
-optimizers learn that from the same training and validation examples, and each result is measured on test examples that
-no optimizer has seen. The task is drawn by the seed out of all chains of two steps in the embedded model's world.
+The program picks a word out of a list and then says something about it. Nobody has told it which word, or what to
+say. Four optimizers learn that from the same training and validation examples, and each result is measured on test
+examples that no optimizer has seen. The task is drawn by the seed out of all chains of two steps in the embedded
+model's world.
 """
 
 from __future__ import annotations
