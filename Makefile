@@ -30,8 +30,9 @@ format: $(VENV)/.dev ## format and mend what can be mended
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-pocket: $(VENV)/.dev ## train the embedded model again, within an hour on a CPU
+pocket: $(VENV)/.dev ## train the embedded model again, within an hour on a CPU, and measure what it can do
 	@$(BIN)/python benchmarks/pocket/train.py $(ARGS)
+	@$(BIN)/python benchmarks/pocket/evaluate.py
 
 bench-env: .venv-bench/.done ## make the benchmarks' own environment, with the peers
 
