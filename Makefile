@@ -7,6 +7,7 @@ BIN = $(VENV)/bin
 QUIET := $(shell test -t 2 || echo -qq)
 PIP = $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check
 META = pyproject.toml setup.cfg constraints.txt
+# the constraint is for PyTorch's CPU build; an index or a Python without that version gets another one
 ARGS =
 
 .DEFAULT_GOAL = help
@@ -49,12 +50,12 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(META) | $(BIN)/python
 	@echo "installing promptgrad and PyTorch into $(VENV): a few minutes, once"
-	@$(PIP) -c constraints.txt -e '.[local]'
+	@$(PIP) -c constraints.txt -e '.[local]' || $(PIP) -e '.[local]'
 	@touch $@
 
 $(VENV)/.dev: $(META) | $(BIN)/python
 	@echo "installing promptgrad, PyTorch and the development tools into $(VENV): a few minutes, once"
-	@$(PIP) -c constraints.txt -e '.[dev]'
+	@$(PIP) -c constraints.txt -e '.[dev]' || $(PIP) -e '.[dev]'
 	@touch $(VENV)/.demo $@
 
 .venv-bench/.done: benchmarks/requirements.txt $(META)
