@@ -308,9 +308,7 @@ class _RowPass:
             raise GraphError(NO_CRITIC)
         self.calls += 1
         answer = await self.critic.critique(NodeFailure(node, self.row.example, feedback, self.targets[node]))
-        if not isinstance(answer, Mapping):
-            raise TypeError(f"a critic answers with a mapping from target to text, not {answer!r}")
-        return answer
+        return _checked(answer)
 
     def _divide(self, fn: GradFn, answer: Mapping[str, Any], blames: Sequence[_Blame]) -> dict[Edge, Sequence[_Blame]]:
         """What an answer gives to each parameter, and to each edge. A text that is only handed on keeps its origin."""
@@ -535,6 +533,17 @@ async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
     if not isinstance(answer, Mapping):
         raise TypeError(f"a rule answers with a mapping from target to text, not {answer!r}")
     return answer
+
+
+def _checked(answer: Any) -> dict[str, Any]:
+    """A critic's answer as plain data, so that whatever is wrong with it shows here, where it is one skipped call."""
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"a critic answers with a mapping from target to text, not {answer!r}")
+    clean = dict(answer.items())
+    for name, text in clean.items():
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"a critic's answer about {name!r} is a text or None, not {text!r}")
+    return clean
 
 
 def _blame_texts(answer: Any) -> list[str]:

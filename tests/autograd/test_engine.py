@@ -289,6 +289,19 @@ class TestErrors:
         assert len(loss.errors) == 1
         assert first.demos.grad is None, "a failed forward is no demo"
 
+    @pytest.mark.parametrize("answer", [["text"], {"instruction": 7}, {"instruction": {"why": "x"}}, "text"])
+    def test_a_malformed_answer_of_the_critic_is_one_skipped_call(self, answer):
+        class Odd(ScriptedCritic):
+            async def critique(self, failure):
+                await super().critique(failure)
+                return answer if failure.example.id == example(0).id else {"instruction": "say more"}
+
+        call = Call("call", lambda q: "text")
+        rows = [row(lambda q: call(q=q).out, example(i), q=f"q{i}") for i in range(2)]
+        report = Loss(rows, Odd()).backward()
+        assert "the critic failed: TypeError" in report.skipped[0].reason
+        assert [critique.text for critique in call.instruction.grad.critiques] == ["say more"]
+
     def test_a_metric_that_failed_blames_nobody(self):
         call, critic = Call("call", lambda q: "text"), ScriptedCritic()
         output, tape = run(lambda q: call(q=q).out, q="x")
