@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from promptgrad.data import Example
+from promptgrad.errors import BudgetExceeded
 from promptgrad.lm import LM, resolve
 from promptgrad.nn import Module
 from promptgrad.optim._candidate import Candidate, Measured
@@ -38,7 +39,8 @@ class MIPRO(Optimizer):
     3. *Search*: a multivariate TPE proposes combinations. Each is scored on a minibatch of the validation data (the
        same for all trials of a round, so that they differ by merit and not by luck) and told as a mean shrunken
        towards the start's. The first trial is the program as it is. After each round the combination with the best
-       mean is scored on all validation data.
+       mean is scored on all validation data. Where the budget ends first, the best of the combinations so far goes
+       to the confirmation with the minibatches it was scored on, if these put it above the start.
 
     What has only one choice is left out: with `num_demo_sets=0` only instructions are searched, with
     `num_candidates=0` only demos. Choice parameters that require a gradient are searched as well.
@@ -266,15 +268,33 @@ class MIPRO(Optimizer):
         count = self.trials(list(space.values()))
         search = TPE(space, seed=session.spawn("tpe"), startup=max(3, count // 3))
         search.enqueue(dict.fromkeys(space, 0))
-        order = list(session.val)
-        session.rng("minibatches").shuffle(order)
-        size = min(self.minibatch_size, len(order))
         known: dict[tuple[int, ...], Measured] = {}
         full: set[tuple[int, ...]] = set()
         start = tuple(0 for _ in dimensions)
         if session.baseline is not None:
             known[start] = session.baseline
             full.add(start)
+        try:
+            await self._trials(session, dimensions, search, known, full, count)
+        except BudgetExceeded:
+            best = _best(known, session) if known else start
+            if best not in full and session.gain(known[best]) > 0:
+                session.offer(known[best])  # and no event: a resumed run looks for the end of the search here
+            raise
+
+    async def _trials(
+        self,
+        session: Session,
+        dimensions: Sequence[Dimension],
+        search: TPE,
+        known: dict[tuple[int, ...], Measured],
+        full: set[tuple[int, ...]],
+        count: int,
+    ) -> None:
+        order = list(session.val)
+        session.rng("minibatches").shuffle(order)
+        size = min(self.minibatch_size, len(order))
+        everything = {example.id for example in order}
         with session.bar(count, "MIPRO") as bar:
             for number in range(count):
                 round_number, place = divmod(number, self.full_eval_every)
@@ -291,6 +311,9 @@ class MIPRO(Optimizer):
                 if point.key not in full:
                     known[point.key] = _merged(known.get(point.key), measured)
                 session.trial(measured, "minibatch", choices=dict(point.choices))
+                if point.key not in full and everything <= set(known[point.key].ids):
+                    full.add(point.key)
+                    _found(session, known[point.key])
                 best = _best(known, session)
                 bar.advance(note=f"best {known[best].mean:.3f}")
                 if place == self.full_eval_every - 1 or number == count - 1:
@@ -323,9 +346,7 @@ class MIPRO(Optimizer):
         full.add(key)
         search.add(choices, _shrunken(session, measured))
         session.trial(measured, "full", choices=choices)
-        session.offer(measured)
-        if session.gain(measured) > session.gain_of_incumbent():
-            session.promote(measured)
+        _found(session, measured)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases: bootstrap (at most), propose (exact), minibatches and full validations (at most)."""
@@ -373,6 +394,13 @@ def _next_point(
             search.enqueue(choices)
             return search.ask()
     return None
+
+
+def _found(session: Session, measured: Measured) -> None:
+    """Offer what was scored on all validation data; it leads where it is better than all before."""
+    session.offer(measured)
+    if session.gain(measured) > session.gain_of_incumbent():
+        session.promote(measured)
 
 
 def _candidate(dimensions: Sequence[Dimension], choices: Mapping[str, int], origin: str) -> Candidate:

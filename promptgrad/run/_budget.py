@@ -63,12 +63,15 @@ class Spent:
     """What was spent.
 
     Attributes:
-        calls: Paid calls, those answered from the journal included.
-        tokens: Their tokens, read and written.
+        calls: Calls counted against the budget: those sent, and those answered from a cache or from the journal. A
+            reply that the run needs again is counted once.
+        tokens: Their tokens, read and written; none for an answer from a cache.
         usd: Their price; None if it is unknown for any of them.
         sent: How many of the calls this process sent.
         replayed: How many were answered from the journal.
         failed: Calls sent besides, which brought no reply and are not counted among `calls`.
+        cached: How many this process took from a cache. They cost nothing, but count as calls, because the run is
+            then repeated alike, whatever the cache holds.
     """
 
     calls: int = 0
@@ -77,6 +80,7 @@ class Spent:
     sent: int = 0
     replayed: int = 0
     failed: int = 0
+    cached: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As a dict."""
@@ -86,11 +90,11 @@ class Spent:
 class _Account:
     """Running totals of one phase, or of all."""
 
-    __slots__ = ("amounts", "failed", "replayed", "sent", "unpriced")
+    __slots__ = ("amounts", "cached", "failed", "replayed", "sent", "unpriced")
 
     def __init__(self) -> None:
         self.amounts = [0, 0, 0]
-        self.unpriced = self.sent = self.replayed = self.failed = 0
+        self.unpriced = self.sent = self.replayed = self.failed = self.cached = 0
 
     def add(self, calls: int, tokens: int, money: int, unpriced: int) -> None:
         for place, amount in enumerate((calls, tokens, money)):
@@ -100,7 +104,7 @@ class _Account:
     def spent(self) -> Spent:
         calls, tokens, money = self.amounts
         usd = None if self.unpriced else money / _USD
-        return Spent(calls, tokens, usd, self.sent, self.replayed, self.failed)
+        return Spent(calls, tokens, usd, self.sent, self.replayed, self.failed, self.cached)
 
 
 @dataclass(frozen=True)
@@ -305,7 +309,10 @@ class Ledger:
                     self._paid[place] += used[place]
                 for account in self._accounts():
                     account.add(*used)
-                    account.sent += 1
+                    if usage.get("cached"):
+                        account.cached += 1
+                    else:
+                        account.sent += 1
             waiting, self._waiting = self._waiting, deque()
         for turn in waiting:
             turn.set(None)

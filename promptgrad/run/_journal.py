@@ -114,8 +114,8 @@ class Journal:
         now, then = _timeless(event), _timeless({k: v for k, v in recorded.items() if k != "seq"})
         if now != then:
             raise JournalError(
-                f"the resumed run takes another way at event {place}: recorded was {_show(then)}, "
-                f"now it is {_show(now)}. The program, the data, the metric, the seed or the budget changed: "
+                f"the resumed run takes another way at event {place}{_differences(then, now)}. "
+                "The program, the data, the metric, the seed or the budget changed: "
                 "resume with what it was started with, or start a new run in another folder"
             )
 
@@ -518,6 +518,29 @@ def _timeless(event: Mapping[str, Any]) -> dict[str, Any]:
         for key, item in event.items()
         if key not in _TIMES
     }
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What two events differ in: whole ones of different kinds, else the keys, down to where they part."""
+    if then.get("kind") != now.get("kind"):
+        return f": recorded was {_show(then)}, now it is {_show(now)}"
+    before, after = _parted(then, now)
+    return f" ({now['kind']}): recorded was {_show(before)}, now it is {_show(after)}"
+
+
+def _parted(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    before, after = {}, {}
+    for key in sorted({*then, *now}):
+        old, new = then.get(key), now.get(key)
+        if key in then and key in now and old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            old, new = _parted(old, new)
+        if key in then:
+            before[key] = old
+        if key in now:
+            after[key] = new
+    return before, after
 
 
 def _show(event: Mapping[str, Any]) -> str:

@@ -63,6 +63,14 @@ def ships(gain: Gain, finalists: int) -> bool:
     return gain.low > 0 and gain.p <= ALPHA / max(1, finalists)
 
 
+def objection(gain: Gain, finalists: int) -> str:
+    """Why a gain whose interval excludes zero does not ship; nothing where the interval says it."""
+    limit = ALPHA / max(1, finalists)
+    if gain.low <= 0 or gain.p <= limit:
+        return ""
+    return f": the interval excludes zero, but p = {gain.p:.3g} is above {limit:.3g}"
+
+
 def best_of(gains: Sequence[Gain]) -> int:
     """Index of the finalist with the highest lower bound; the earlier one of equals."""
     return max(range(len(gains)), key=lambda index: (gains[index].low, gains[index].mean, -index))

@@ -140,10 +140,16 @@ class FitResult:
         if self.gain is not None:
             lines.append(f"  {'gain':<12} {self.gain}")
         usd = "unknown price" if self.usd is None else f"${self.usd:.4f}" if self.usd else "$0"
-        replayed = f" ({self.spent.replayed} from the journal)" if self.spent.replayed else ""
+        parts = (
+            (self.spent.sent, "sent"),
+            (self.spent.cached, "from the cache"),
+            (self.spent.replayed, "from the journal"),
+        )
+        shown = ", ".join(f"{count} {label}" for count, label in parts if count)
+        whence = f" ({shown})" if self.spent.cached or self.spent.replayed else ""
         lost = f", {self.lost} lost in a crash and perhaps paid twice" if self.lost else ""
         failed = f", {self.spent.failed} failed" if self.spent.failed else ""
-        spent = f"{self.calls} LM calls{replayed}{failed}{lost}, {self.tokens} tokens, {usd}, {self.seconds:.1f} s"
+        spent = f"{self.calls} LM calls{whence}{failed}{lost}, {self.tokens} tokens, {usd}, {self.seconds:.1f} s"
         lines.append(f"  {'cost':<12} {spent}")
         if self.history:
             lines.append(f"  {'trials':<12} {len(self.history)}")

@@ -23,6 +23,9 @@ from promptgrad.train._plan import Phase, Plan
 from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult, Outcome
 
+FRAME = ("baseline", "confirm", "test")
+"""Phases of a plan that stand around the search."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -39,14 +42,17 @@ class Trainer:
 
     The validation data is split, by the seed, into a part on which the optimizer chooses and a part that it never
     sees. At the end the best candidates meet the start on the second part, and the result ships, that is, its values
-    are installed in the program, only if the lower bound of their paired difference lies above zero. Otherwise the
-    program stays as it was and the report says "no significant gain". Test data is used once, for the report.
+    are installed in the program, only if the lower bound of their paired difference lies above zero and a permutation
+    test agrees. Otherwise the program stays as it was and the report says "no significant gain". Test data is used
+    once, for the report.
 
     With `run_dir` every paid call is journalled before it is used. After a crash, a kill or Ctrl-C,
     `Trainer.resume(run_dir, ...)` goes on where it stopped, and no journalled call is sent again. With the same seed
     and the same replies a run makes the same decisions, at any concurrency, interrupted or not.
 
-    When the budget ends, the best so far goes to the confirmation, for which part of the budget is kept.
+    When the budget ends, the best so far goes to the confirmation, for which part of the budget is kept: calls, tokens
+    and money as measuring the start took them; of a budget in seconds what the start's time suggests, but at most half
+    of what is left after it.
 
     Args:
         model: The program.
@@ -389,12 +395,15 @@ class Trainer:
             )
 
     async def _search(self, session: Session, parts: Parts, report: "_Report") -> None:
+        keep = self._kept(session, parts)
         try:
-            with run.phase("search", keep=self._kept(session, parts)):
+            with run.phase("search", keep=keep):
                 await self.optimizer.fit(session)
         except BudgetExceeded as error:
             session.decide(EXHAUSTED, of=error.kind)
-            session.notes.append(f"the search ended when its share of the budget did ({error.kind})")
+            session.notes.append(
+                f"the search ended when its share of the budget did ({_share(self.budget, keep, error)})"
+            )
 
     def _kept(self, session: Session, parts: Parts) -> "run.Budget | None":
         """What the search must leave: the confirmation and the test report."""
@@ -407,6 +416,7 @@ class Trainer:
             "calls": math.ceil(runs * cost.calls) or None if self.budget.calls is not None else None,
             "tokens": math.ceil(runs * cost.tokens) or None if self.budget.tokens is not None else None,
             "usd": runs * cost.usd or None if self.budget.usd is not None else None,
+            "seconds": _time_kept(session, runs, self.budget.seconds) if self.budget.seconds is not None else None,
         }
         return run.Budget(**keep) if any(keep.values()) else None  # type: ignore[arg-type]
 
@@ -446,7 +456,8 @@ class Trainer:
             )
         if shipped:
             return await report.final("shipped", f"{names[chosen].origin}: {gain}", parts, names[chosen])
-        return await report.final("no significant gain", f"the start stays; the best candidate's gain is {gain}", parts)
+        reason = f"the start stays; the best candidate's gain is {gain}{_confirm.objection(gain, len(names))}"
+        return await report.final("no significant gain", reason, parts)
 
     # -- data and settings --------------------------------------------------------------------------------------
 
@@ -605,15 +616,54 @@ def _warn_of_overlap(train: Sequence[Example], val: Sequence[Example], test: Seq
             )
 
 
+def _time_kept(session: Session, runs: int, limit: float) -> float | None:
+    """Seconds to keep for so many runs of the program; from the journal, so that a resumed run reckons as the first."""
+    began = 0.0
+    if session.baseline is None:
+        return None
+    for event in session.journal.events():
+        if event["kind"] == "run":
+            began = event["t"]
+        elif event["kind"] == "evaluation":  # the first one measured the start
+            ended = event["t"]
+            took = (ended - began) * runs / max(1, event["examples"])
+            return min(took, (limit - ended) / 2) if took > 0 and ended < limit else None
+    return None
+
+
+def _share(budget: run.Budget, keep: "run.Budget | None", error: BudgetExceeded) -> str:
+    """What the search could spend, such as "calls: 300 of 500, 200 kept for confirmation and test"."""
+    limit = getattr(budget, error.kind, None)
+    kept = getattr(keep, error.kind, None) or 0
+    if limit is None:
+        return error.kind
+    text = f"{error.kind}: {max(0, limit - kept):.10g} of {limit:.10g}"
+    return f"{text}, {kept:.10g} kept for confirmation and test" if kept else text
+
+
 def _with_notes(plan: Plan, budget: run.Budget) -> Plan:
     notes = []
-    if budget.calls is not None and plan.calls > budget.calls:
+    frame = replace(plan, phases=tuple(phase for phase in plan.phases if phase.name in FRAME))
+    around = " and ".join(", ".join(phase.name for phase in frame.phases).rsplit(", ", 1))
+    if budget.calls is not None and frame.calls > budget.calls:
+        notes.append(
+            f"the budget of {budget.calls} calls is too small for {around}: it needs at least {frame.calls} calls"
+        )
+    elif budget.calls is not None and plan.calls > budget.calls:
         notes.append(f"the budget of {budget.calls} calls may end the search early")
-    if budget.tokens is not None and plan.tokens > budget.tokens:
+    if budget.tokens is not None and frame.tokens > budget.tokens:
+        notes.append(
+            f"the budget of {budget.tokens} tokens is too small for {around}: it needs at least about {frame.tokens}"
+        )
+    elif budget.tokens is not None and plan.tokens > budget.tokens:
         notes.append(f"the budget of {budget.tokens} tokens may end the search early")
     if budget.usd is not None:
         if plan.usd is None:
             notes.append("the price of a language model is unknown, so a budget in money will be refused")
+        elif frame.usd is not None and frame.usd > budget.usd:
+            notes.append(
+                f"the budget of ${budget.usd:g} is too small for {around}: it needs at least about ${frame.usd:.4g}"
+            )
         elif plan.usd > budget.usd:
             notes.append(f"the budget of ${budget.usd:g} may end the search early")
     if plan.confirm < _confirm.LEAST:

@@ -43,6 +43,11 @@ class TestSearch:
         assert notes[:5] == [("baseline", 30), *[("minibatch", 8)] * 3, ("full", 30)]
         assert all(trial.details["choices"] for trial in result.history[1:])
 
+    def test_a_minibatch_of_all_validation_data_is_a_full_validation(self, world, model):
+        result = fit(world, model, minibatch_size=30)
+        assert {trial.note for trial in result.history} == {"baseline", "minibatch"}
+        assert result.shipped
+
     def test_only_instructions(self, world, model):
         result = fit(world, model, num_demo_sets=0)
         assert result.shipped

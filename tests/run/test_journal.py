@@ -168,6 +168,17 @@ def test_a_resumed_run_that_takes_another_way_is_told(tmp_path):
     assert '"chosen": "b"' in str(caught.value)
 
 
+def test_only_what_differs_is_told(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append("run", program="x" * 500, settings={"steps": 3, "tip": "y" * 500}, seed=1)
+    with Journal(tmp_path / "j") as journal, pytest.raises(JournalError) as caught:
+        journal.append("run", program="x" * 500, settings={"steps": 4, "tip": "y" * 500}, metric="m")
+    assert (
+        'event 0 (run): recorded was {"seed": 1, "settings": {"steps": 3}}, '
+        'now it is {"metric": "m", "settings": {"steps": 4}}. The program' in str(caught.value)
+    )
+
+
 def test_keyed_events_are_kept_once_and_sorted(tmp_path):
     with Journal(tmp_path / "j") as journal:
         assert journal.record("cell", "b", score=1)

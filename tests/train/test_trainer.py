@@ -16,7 +16,7 @@ from promptgrad.errors import (
     MetricError,
     StateDictError,
 )
-from promptgrad.optim import Candidate, Optimizer, Session
+from promptgrad.optim import Candidate, Measured, Optimizer, Session
 
 
 class Count:
@@ -158,6 +158,25 @@ class TestOutcomes:
         assert result.outcome == "no significant gain"  # three of three happen by chance one time in eight
         assert any("need more validation data" in note for note in result.notes)
 
+    def test_the_permutation_test_says_that_it_objects(self, world):
+        class FourOfTwelve(Fixed):
+            selects = False
+
+        model = program(world)
+        rows = world.examples(12)
+        lucky = {row.id for row in rows[:4]}
+
+        def metric(example, output):
+            return float(example.id in lucky and output.answer == example.answer)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opt = FourOfTwelve(model.parameters(), BETTER)
+            result = Trainer(model, opt, metric=metric, seed=5).fit(world.examples(6, seed=1), rows)
+        assert result.outcome == "no significant gain"
+        assert result.gain.low > 0
+        assert result.reason.endswith(": the interval excludes zero, but p = 0.0625 is above 0.05")
+
 
 class TestData:
     def test_the_parts_do_not_overlap_and_belong_to_the_seed(self, world):
@@ -253,6 +272,60 @@ class TestBudget:
         assert any("the search ended" in note for note in result.notes)
         assert result.shipped
         assert result.phases["confirm"].calls > 0
+
+    def test_mipro_confirms_the_best_of_its_minibatches_when_it_ends_before_a_full_validation(
+        self, world, data, tmp_path
+    ):
+        counted = Count(world)
+        model = program(world, counted)
+        options = {"num_candidates": 3, "num_demo_sets": 0, "num_trials": 12, "minibatch_size": 15}
+
+        def opt(model):
+            return optim.MIPRO(model.parameters(), full_eval_every=12, **options)
+
+        budget = Budget(calls=225)
+        first = Trainer(model, opt(model), metric=world.metric, budget=budget, run_dir=tmp_path, seed=5).fit(*data[:2])
+        assert {trial.note for trial in first.history} == {"baseline", "minibatch"}
+        assert (
+            "the search ended when its share of the budget did (calls: 102 of 225, 123 kept for confirmation and test)"
+            in repr(first)
+        )
+        assert first.outcome == "shipped"
+        counted.asked.clear()
+        model = program(world, counted)
+        again = Trainer.resume(tmp_path, model, opt(model), world.metric)
+        assert (again.values, again.notes, counted.asked) == (first.values, first.notes, [])
+
+    def test_time_is_kept_for_the_confirmation(self, world, data):
+        model = program(world)
+        trainer_ = trainer(world, model, budget=Budget(seconds=100), finalists=1)
+        parts = trainer_._parts(*data[:2], None)
+        journal = run.Journal()
+        session = Session(
+            model=model,
+            train=parts.train,
+            val=parts.val,
+            metric=world.metric,
+            seed=5,
+            journal=journal,
+            ledger=run.Ledger(trainer_.budget, journal),
+        )
+        assert trainer_._kept(session, parts) is None
+        session.baseline = Measured(Candidate(), (), (), 0, "baseline")
+        events = [{"kind": "run", "t": 1.0}, {"kind": "evaluation", "t": 7.0, "examples": 30}]
+        journal.events = lambda: iter(events)
+        assert trainer_._kept(session, parts) == Budget(seconds=12.0)  # 60 runs, of which 30 took 6 seconds
+        events[1]["t"] = 80.0
+        assert trainer_._kept(session, parts) == Budget(seconds=10.0)  # half of what is left
+
+    def test_answers_from_a_cache_are_counted_apart(self, world, data):
+        counted = Count(world)
+        cache = lm.Cache(lm.Function(counted, name="simulated"))
+        first = trainer(world, world.Program().to(cache)).fit(*data[:2])
+        assert (first.spent.cached, first.spent.sent) == (0, len(counted.asked))
+        again = trainer(world, world.Program().to(cache)).fit(*data[:2])
+        assert (again.calls, again.spent.cached, again.spent.sent) == (first.calls, first.calls, 0)
+        assert f"{first.calls} LM calls ({first.calls} from the cache)" in repr(again)
 
     def test_too_small_for_the_start(self, world, data):
         model = program(world)
@@ -499,13 +572,23 @@ class TestPlan:
         assert [(phase.name, phase.calls) for phase in plan.phases] == [("confirm", 80)]
         assert trainer_.fit(rows[:20], rows[20:60]).calls == 80
 
+    def test_a_budget_that_is_too_small_for_what_is_around_the_search(self, world, data):
+        def notes(calls):
+            return trainer(world, program(world), budget=Budget(calls=calls)).plan(*data).notes
+
+        assert notes(359) == (
+            "the budget of 359 calls is too small for baseline, confirm and test: it needs at least 360 calls",
+            *notes(100_000),
+        )
+        assert "the budget of 360 calls may end the search early" in notes(360)
+
     def test_money(self, world):
         model, rows = world.single()
         opt = optim.LabeledFewShot(model.parameters())
         model.to(lm.HTTP("m", base_url="http://127.0.0.1:1/v1", api_key="k", prices=(10.0, 30.0)))
         plan = Trainer(model, opt, metric=world.metric, budget=Budget(usd=1e-6)).plan(rows[:20], rows[20:60])
         assert plan.usd > 0
-        assert "the budget of $1e-06 may end the search early" in repr(plan)
+        assert "the budget of $1e-06 is too small for confirm: it needs at least about $0.075" in repr(plan)
         model.to(lm.HTTP("unheard-of", base_url="http://127.0.0.1:1/v1", api_key="k"))
         plan = Trainer(model, opt, metric=world.metric, budget=Budget(usd=1)).plan(rows[:20], rows[20:60])
         assert plan.usd is None
