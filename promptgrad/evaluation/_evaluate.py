@@ -10,7 +10,7 @@ from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import inference_mode
 from promptgrad.data import Example
-from promptgrad.errors import AsyncUsageError, DataError, InputError, MetricError
+from promptgrad.errors import AsyncUsageError, ContextWindowError, DataError, InputError, LMError, MetricError
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import Row
 from promptgrad.evaluation._runner import Job, Program, prepare, run_job
@@ -20,6 +20,9 @@ from promptgrad.run import progress as progress_bar
 
 CONCURRENCY = 32
 """Rows in flight where nobody says how many; as in `Module.map`."""
+
+OUTAGE = 8
+"""If this many rows, and as many as are in flight, got no answer and no row got one, the rest is not asked for."""
 
 
 def evaluate(
@@ -56,9 +59,10 @@ def evaluate(
         DataError: There is no example.
         InputError: No example fits the arguments of the program.
         MetricError: The metric is none, or failed on every row that the program did not fail on.
-        LMError: No language model is configured, its key is wrong, or its price is unknown while money is limited.
+        LMError: No language model is configured, its key is wrong, or its price is unknown while money is limited; or
+            no row got an answer: the rest is not asked for once 8 rows, and as many as run at the same time, failed.
         BudgetExceeded: The budget of the active run ended.
-        KeyboardInterrupt: Ctrl-C. This and `BudgetExceeded` carry the finished rows as a `Report` in `.report`.
+        KeyboardInterrupt: Ctrl-C. Each of these three carries the finished rows as a `Report` in `.report`.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await aevaluate(...)`.
     """
     if aio.is_program_loop() and not aio.is_driven():
@@ -125,6 +129,7 @@ class _Evaluation:
             prepare(self.program, item, first + number) for item in items_of(data) for number in range(replicates)
         ]
         self.rows: dict[int, Row] = {}
+        self.down = True  # no row so far got an answer of its language model
         self.began = perf_counter()
         errors = [job.arguments for job in self.jobs if isinstance(job.arguments, InputError)]
         if len(errors) == len(self.jobs):
@@ -151,12 +156,18 @@ class _Evaluation:
             )
         report = self.report()
         failed = [row.error for row in report.rows if row.error is not None]
+        if len(failed) == len(report) and all(isinstance(error, LMError) for error in failed):
+            raise failed[0]
         if len(failed) == len(report) and all(isinstance(error, (MetricError, InputError)) for error in failed):
             raise next((error for error in failed if isinstance(error, MetricError)), failed[0])
         return report
 
     async def _one(self, index: int) -> None:
-        self.rows[index] = await run_job(self.program, self.metric, self.jobs[index])
+        row = self.rows[index] = await run_job(self.program, self.metric, self.jobs[index])
+        # a request that is too long is a fault of its example, and says nothing of the next
+        self.down = self.down and isinstance(row.error, LMError) and not isinstance(row.error, ContextWindowError)
+        if self.down and len(self.rows) >= max(OUTAGE, self.limit):
+            raise self.rows[min(self.rows)].error or row.error  # type: ignore[misc]  # each of them has one
 
     def report(self, *, complete: bool = True) -> Report:
         """The report of the rows so far."""

@@ -134,7 +134,9 @@ def test_everything_failed_is_no_score():
     def program(question):
         raise LMStatusError("the server is down", status=500)
 
-    report = pg.evaluate(program, rows(), exact_match)
+    with pytest.raises(LMStatusError, match="the server is down") as caught:
+        pg.evaluate(program, rows(), exact_match)
+    report = caught.value.report
     assert report.score != report.score
     assert len(report.errors) == 10
     assert "10 x LMStatusError: the server is down" in str(report)
