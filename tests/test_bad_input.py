@@ -133,6 +133,11 @@ def test_no_language_model_names_all_four_ways():
             assert way in str(caught.value)
 
 
+def test_a_judge_without_a_language_model_says_where_it_goes(server):
+    with pytest.raises(errors.NoLMError, match=r"nn\.JudgeLoss\(rubric, lm=\.\.\.\)"):
+        nn.JudgeLoss("Be polite.")(echo(server).map(examples(2)), examples(2))
+
+
 # -- a language model that fails -----------------------------------------------------------------------------------
 
 FAULTS = {
@@ -195,12 +200,26 @@ def test_a_server_that_stays_down_says_how_often_it_was_tried():
         errors.LMConnectionError, match=r"cannot reach .* does the server run there\? \(attempt 2 of 2\)"
     ):
         model("a")
-    report = pg.evaluate(model, examples(), exact_match)
+    with pytest.raises(errors.LMConnectionError, match="cannot reach") as caught:
+        pg.evaluate(model, examples(), exact_match)
+    report = caught.value.report
     assert math.isnan(report.score)  # not 0: nothing was measured
     assert len(report.errors) == 8
     assert "8 x LMConnectionError" in repr(report)
     with pytest.raises(errors.LMConnectionError):
         pg.Trainer(model, optim.TGD(model.parameters()), metric=exact_match).fit(examples(), examples(prefix="v"))
+
+
+def test_an_evaluation_that_no_call_answers_ends_after_a_few_rows(server):
+    server.script(*[Status(404)] * 40)
+    with pytest.raises(errors.LMStatusError, match="is 'simulated' served there") as caught:
+        pg.evaluate(echo(server), examples(40), exact_match, concurrency=2)
+    assert 8 <= len(server.requests) <= 10
+    assert 8 <= len(caught.value.report) == len(caught.value.report.errors) <= 10
+    server.reset()
+    server.script("[[ ## answer ## ]]\nQ0", *[Status(404)] * 39)
+    report = pg.evaluate(echo(server), examples(40), exact_match, concurrency=1)
+    assert (report[0].score, len(report.errors)) == (1, 39)  # one answer, and the rest is rows of their own
 
 
 def test_a_wait_that_is_asked_for_is_obeyed_or_refused(server):

@@ -271,7 +271,14 @@ class _RowPass:
         for number, blame in enumerate(blames):
             path, index = (fn.path, fn.index) if isinstance(fn, Node) else (blame.path, blame.index)
             critique = Critique(
-                self.example_id, path, index, name, blame.text, blame.evidence or {}, verdict=self.verdict
+                self.example_id,
+                path,
+                index,
+                name,
+                blame.text,
+                blame.evidence or {},
+                verdict=self.verdict,
+                lm=fn.lm if isinstance(fn, Node) else None,
             )
             self.found.append(((fn.place, number), parameter, critique))
 
@@ -325,7 +332,16 @@ class _RowPass:
                 continue
             if target.parameter is not None:
                 for text in texts:
-                    critique = Critique(self.example_id, path, index, target.name, text, evidence, verdict=self.verdict)
+                    critique = Critique(
+                        self.example_id,
+                        path,
+                        index,
+                        target.name,
+                        text,
+                        evidence,
+                        verdict=self.verdict,
+                        lm=fn.lm if isinstance(fn, Node) else None,
+                    )
                     self.found.append(((fn.place, number), target.parameter, critique))
                 continue
             new = [handed_on.get(text) or _Blame(text, path, index, evidence) for text in texts]

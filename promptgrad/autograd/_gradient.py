@@ -18,6 +18,7 @@ class Critique:
         evidence: Inputs and outputs of the call, and the feedback that reached it.
         support: How many examples say this.
         verdict: "wrong", or "error" when the call failed.
+        lm: The language model that answered the call, if one did; no part of the critique's identity.
     """
 
     example_id: str
@@ -28,6 +29,7 @@ class Critique:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     support: int = 1
     verdict: str = "wrong"
+    lm: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON types."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptgrad.data import Example, Score
+from promptgrad.errors import NoLMError, ReplayError
 from promptgrad.lm import LM
 from promptgrad.nn._critic import plain
 from promptgrad.nn._module import Module
@@ -62,7 +63,15 @@ class Judge(Module, in_place=True):
         values = {"inputs": _inputs(example), "outputs": _outputs(output)}
         if self.labels:
             values["reference"] = _labels(example)
-        verdict = fields_of(await self.predict.acall(**values))
+        try:
+            verdict = fields_of(await self.predict.acall(**values))
+        except ReplayError:
+            raise
+        except NoLMError:
+            raise NoLMError(
+                "the judge has no language model: nn.JudgeLoss(rubric, lm=...), nn.Judge(rubric, lm=...) or "
+                "promptgrad.configure(lm=...)"
+            ) from None
         return Score(verdict["score"], feedback=plain(verdict["feedback"]))
 
 

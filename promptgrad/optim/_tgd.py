@@ -9,8 +9,8 @@ from promptgrad import aio
 from promptgrad.autograd import Gradient, Parameter
 from promptgrad.autograd._gradient import plain
 from promptgrad.data import DataLoader
-from promptgrad.errors import LMError, NoLMError
-from promptgrad.lm import LM, resolve
+from promptgrad.errors import LMError, NoLMError, ReplayError
+from promptgrad.lm import LM, resolve, resolve_lm
 from promptgrad.optim._candidate import Candidate
 from promptgrad.optim._checks import Constraint, refusal
 from promptgrad.optim._demos import Place, places
@@ -43,7 +43,8 @@ class TGD(Optimizer):
 
     Args:
         params: Parameters; texts (instructions, and descriptions that require a gradient) are trained.
-        lm: LM that writes; None for that of the context, or of the program inside a trainer.
+        lm: LM that writes; None for that of the context or of `configure`, else the one that answered the blamed call;
+            inside a trainer that of the program.
         max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any.
         constraints: Rules for new texts: functions that return None, or why the text is refused.
         momentum: Share of a critique's weight that is kept from step to step, in [0, 1).
@@ -134,14 +135,24 @@ class TGD(Optimizer):
     async def _try_rewrite(self, parameter: Parameter, group: Mapping[str, Any]) -> Change:
         """One proposal, rejected where the language model gave no answer."""
         try:
-            return await self._rewrite(parameter, group)
-        except NoLMError as error:
-            raise NoLMError(
-                f"TGD needs a language model that writes: optim.TGD(model.parameters(), lm=...). {error}"
-            ) from error
+            return await self._rewrite(parameter, group, own=self._writer(parameter, group))
+        except ReplayError:
+            raise
+        except NoLMError:
+            raise NoLMError("TGD needs a language model that writes: optim.TGD(model.parameters(), lm=...)") from None
         except LMError as error:
             reason = f"the language model gave no answer: {error}"
             return Change(parameter.name or "", parameter.kind, "rejected", reason, parameter.data)
+
+    def _writer(self, parameter: Parameter, group: Mapping[str, Any]) -> LM | None:
+        """The LM of the blamed call, where none is set."""
+        if group["lm"] is not None or parameter.grad is None:
+            return None
+        try:
+            resolve_lm(None, self.proposer.lm)
+        except NoLMError:
+            return next((critique.lm for critique in parameter.grad.critiques if critique.lm is not None), None)
+        return None
 
     async def _rewrite(
         self,

@@ -25,6 +25,11 @@ class Writer:
         return text if text.startswith("<raw>") else f"[[ ## new_instruction ## ]]\n{text}\n\n[[ ## completed ## ]]"
 
 
+class Blames:
+    async def critique(self, failure):
+        return {"instruction": "Take the last."}
+
+
 def predict(instruction="Take a word from {text}.", grad=("Take the last word.",)):
     model = nn.Predict("text -> word", instruction=instruction)
     list(model.named_parameters())
@@ -116,6 +121,24 @@ class TestOneStep:
     def test_no_lm(self):
         with pytest.raises(NoLMError, match=r"optim\.TGD\(model\.parameters\(\), lm=\.\.\.\)"):
             optim.TGD(predict().parameters()).step()
+
+    def test_without_an_lm_the_one_of_the_blamed_call_writes(self):
+        writer = Writer("Take the last word from {text}.")
+        model = nn.Predict("text -> word", instruction="Take a word from {text}.")
+        model.to(
+            lm.Function(
+                lambda messages: (
+                    "[[ ## word ## ]]\na" if "new_instruction" not in messages[0].content else writer(messages)
+                )
+            )
+        )
+        examples = [pg.Example(text="a b", word="b").with_inputs("text")]
+        criterion = nn.MetricLoss(lambda example, output: example.word == output.word)
+        criterion(model.map(examples), examples).backward(critic=Blames())
+        assert model.instruction.grad.critiques[0].lm is model.lm
+        assert "lm" not in model.instruction.grad.critiques[0].to_dict()
+        optim.TGD(model.parameters()).step()
+        assert model.instruction.data == "Take the last word from {text}."
 
     @pytest.mark.parametrize(
         "options", [{"max_edit": 0}, {"max_edit": 1.5}, {"momentum": 1}, {"gate": 1}, {"steps": 0}]
