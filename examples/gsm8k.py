@@ -10,6 +10,7 @@ sending a journalled call again. ``--plan`` only says what it would cost.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,32 @@ class Solver(nn.Module):
         return self.solve(question=question)
 
 
+def same_run(args: argparse.Namespace) -> None:
+    """Refuse to go on with a run under other arguments than it was started with: they would be ignored.
+
+    Raises:
+        SystemExit: An argument differs.
+    """
+    path = args.run_dir / "arguments.json"
+    started = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    wanted = kept(args)
+    different = [
+        f"--{name.replace('_', '-')} was {started.get(name)} and is {value}"
+        for name, value in wanted.items()
+        if name not in started or started[name] != value
+    ]
+    if different:
+        raise SystemExit(
+            f"{args.run_dir} holds a run that was started with other arguments: {'; '.join(different)}. "
+            "Go on with the same arguments, or give another --run-dir"
+        )
+
+
+def kept(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that make a run what it is."""
+    return {name: value for name, value in vars(args).items() if name not in ("run_dir", "plan", "concurrency")}
+
+
 def main() -> None:
     """Plan, optimize, report, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,19 +91,27 @@ def main() -> None:
     optimizer = OPTIMIZERS[args.optimizer](model.parameters())
     budget = pg.Budget(calls=args.max_calls, usd=args.max_usd)
     settings: dict[str, Any] = {"metric": numeric_match, "concurrency": args.concurrency}
-    if (args.run_dir / "journal.jsonl").exists():
-        console.print(f"Going on with the run in {args.run_dir}")
-        result = pg.Trainer.resume(args.run_dir, model, optimizer, **settings)
-    else:
-        trainer = pg.Trainer(model, optimizer, budget=budget, run_dir=args.run_dir, seed=args.seed, **settings)
+    trainer = pg.Trainer(model, optimizer, budget=budget, run_dir=args.run_dir, seed=args.seed, **settings)
+    if args.plan:
         console.print(trainer.plan(train, val, test))
-        if args.plan:
-            return
-        result = trainer.fit(train, val, test)
+        return
+    try:
+        if (args.run_dir / "journal.jsonl").exists():
+            same_run(args)
+            console.print(f"Going on with the run in {args.run_dir}")
+            result = pg.Trainer.resume(args.run_dir, model, optimizer, **settings)
+        else:
+            console.print(trainer.plan(train, val, test))
+            args.run_dir.mkdir(parents=True, exist_ok=True)
+            (args.run_dir / "arguments.json").write_text(json.dumps(kept(args)) + "\n", encoding="utf-8")
+            result = trainer.fit(train, val, test)
+    except KeyboardInterrupt:
+        console.print("stopped; start again with the same arguments to go on")
+        raise SystemExit(130) from None
     console.print(result)
     console.print("\nThe prompt as it is sent:")
     for message in model.solve.render(question=test[0].question):
-        console.print(f"{message['role']:>9}  {message['content']}", highlight=False, markup=False)
+        console.print(f"{message['role']:>9}  {message['content']}", highlight=False, markup=False, soft_wrap=True)
     pg.save(model.state_dict(), args.run_dir / "program.json")
     console.print(f"\nSaved as {args.run_dir / 'program.json'}")
 

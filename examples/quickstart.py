@@ -66,8 +66,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=200, help="number of test examples")
     parser.add_argument("--reload", metavar="FOLDER", help="only measure the program saved in FOLDER")
     args = parser.parse_args()
+    if args.test < 1:
+        parser.error(f"--test is at least 1, not {args.test}")
     args.task = args.task or Random(args.seed).choice(pocket.families()["chain"])
     return args
+
+
+def fresh(name: str) -> pg.LM:
+    """The model with a cache of its own, so that what an optimizer costs does not depend on those before it."""
+    return pg.lm.Cache(pg.LM(name, cache=False))
 
 
 def show(table: Table, name: str, report: Report, start: Report | None, cost: str) -> None:
@@ -97,7 +104,7 @@ def main() -> None:
         f"[bold]{args.task}[/bold] on {args.lm}: {len(train)} train, {len(val)} val, {len(test)} test examples"
     )
     console.print(f"  e.g. {test[0]['text']} -> {test[0]['answer']}\n")
-    model = PickAndDescribe().to(args.lm)
+    model = PickAndDescribe().to(fresh(args.lm))
     console.print(model)
     start = pg.evaluate(model, test, task.metric)
     table = Table(title=f"{args.task} on {args.lm}, {len(test)} test examples, seed {args.seed}")
@@ -110,7 +117,7 @@ def main() -> None:
         if name == "BootstrapFinetune" and not isinstance(model.pick.lm.transport, Local):
             console.print(f"\n{name} skipped: the weights of {args.lm} are not at hand")
             continue
-        program = PickAndDescribe().to(args.lm)
+        program = PickAndDescribe().to(fresh(args.lm))
         result = pg.Trainer(program, OPTIMIZERS[name](program), metric=task.metric, seed=args.seed).fit(train, val)
         console.print(f"\n[bold]{name}[/bold]")
         console.print(result)
@@ -126,7 +133,9 @@ def main() -> None:
     for path, inputs in (("pick", {"text": test[0]["text"]}), ("describe", {"text": "wolf"})):
         console.print(f"[bold]{path}[/bold]")
         for message in getattr(best, path).render(**inputs):
-            console.print(f"  [dim]{message['role']:>9}[/dim]  {escape(message['content'])}", highlight=False)
+            console.print(
+                f"  [dim]{message['role']:>9}[/dim]  {escape(message['content'])}", highlight=False, soft_wrap=True
+            )
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program"

@@ -15,7 +15,7 @@ from promptgrad.testing import Fields, LoopbackLM
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
 
-def run(script, *arguments, folder, **environment):
+def run(script, *arguments, folder, code=0, **environment):
     done = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", str(FOLDER / script), *arguments],
         cwd=folder,
@@ -25,8 +25,8 @@ def run(script, *arguments, folder, **environment):
         timeout=110,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stdout if code == 0 else done.stderr
 
 
 @pytest.fixture
@@ -57,6 +57,14 @@ def test_gsm8k_optimizes_and_goes_on_with_a_finished_run(optimizer, server, tmp_
     again = run("gsm8k.py", *arguments, *sizes, folder=tmp_path, OPENAI_API_KEY="none")
     assert "Going on with the run" in again
     assert server._script.received == sent
+    other = run("gsm8k.py", *arguments, *sizes, "--max-calls", "9", folder=tmp_path, code=1, OPENAI_API_KEY="none")
+    assert "--max-calls was None and is 9" in other
+    assert "--seed" not in other
+    assert server._script.received == sent
+
+
+def test_quickstart_needs_a_test_example(tmp_path):
+    assert "--test is at least 1, not 0" in run("quickstart.py", "--test", "0", folder=tmp_path, code=2)
 
 
 def test_quickstart_runs_on_a_server(server, tmp_path):
