@@ -238,10 +238,10 @@ class MissingExtraError(PromptgradError, ImportError):
     """An optional dependency is not installed.
 
     Attributes:
-        extra: The extra to install, as in `pip install 'promptgrad-nn[local]'`.
+        extra: The extra to install, as in `pip install -e '.[local]'`.
     """
 
     def __init__(self, message: str = "", *, extra: str = "", package: str = "") -> None:
-        hint = f"install it with: pip install 'promptgrad-nn[{extra}]'"
+        hint = f"install it with: pip install -e '.[{extra}]' in a checkout of promptgrad"
         super().__init__(message or f"this needs {package or 'a package that is not installed'}; {hint}")
         self.extra = extra

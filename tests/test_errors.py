@@ -74,7 +74,7 @@ def test_facts_are_attributes():
     assert (refusal.value, refusal.reason) == (3, "too short")
     extra = errors.MissingExtraError(extra="local", package="torch")
     assert extra.extra == "local"
-    assert "pip install 'promptgrad-nn[local]'" in str(extra)
+    assert "pip install -e '.[local]'" in str(extra)
 
 
 def test_a_state_dict_error_is_readable_although_it_is_a_key_error():

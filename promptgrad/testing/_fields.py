@@ -8,7 +8,7 @@ from typing import Any
 
 _ASKED = re.compile(r"^\[\[ ## (\w+) ## \]\]\n\{([^}\n]*)", re.MULTILINE)
 _GIVEN = re.compile(r"^\[\[ ## (\w+) ## \]\]\n", re.MULTILINE)
-_KINDS = {"a number": "7", "an integer": "7", "true or false": "true"}
+_KINDS = {"a number": "7", "a whole number": "7", "true or false": "true"}
 
 
 class Fields:
@@ -19,8 +19,8 @@ class Fields:
         LoopbackLM(Fields(answer=lambda inputs: inputs["question"].upper(), critique="Say less."))
 
     Args:
-        default: The answer for a text field that has none here. A number is 7, a truth value true, and a choice the
-            first of its options.
+        default: The answer for a text field that has none here. A number is 7, a truth value true, a list empty, and
+            a choice the first of its options.
         values: The answer for each field: a text, or a function of the inputs of the prompt, by name.
     """
 
@@ -48,6 +48,8 @@ class Fields:
             return value(inputs) if callable(value) else value
         if kind.startswith("one of `"):
             return kind.split("`")[1]
+        if kind.startswith("JSON of the type list"):
+            return "[]"
         return _KINDS.get(re.split("[;,]", kind)[0], self.default)
 
 
