@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 
@@ -82,7 +83,7 @@ class Gradient:
 
     >>> g = Gradient([Critique("e1", "solve", 0, "instruction", "name the unit")])
     >>> g + g
-    Gradient(2 critiques)
+    Gradient(2 critiques: 'name the unit', 'name the unit')
     """
 
     __slots__ = ("_records",)
@@ -138,7 +139,9 @@ class Gradient:
         for what, records in (("critique", self.critiques), ("trace", self.traces)):
             if records:
                 parts.append(f"{len(records)} {what}{'s' if len(records) > 1 else ''}")
-        return f"Gradient({', '.join(parts)})"
+        texts = [shorten(str.__str__(critique.text), 60, placeholder="...") for critique in self.critiques[:2]]
+        told = ": " + ", ".join(map(repr, texts)) if texts else ""
+        return f"Gradient({', '.join(parts)}{told}{', ...' if len(self.critiques) > 2 else ''})"
 
 
 def plain(value: Any) -> Any:

@@ -75,5 +75,9 @@ def test_as_dict_it_is_in_json_types():
 
 def test_its_repr_counts():
     critique, trace = Critique("e", "s", 0, "i", "no"), Trace("e", "s", 0, {}, {}, 1.0)
-    assert repr(Gradient([critique, critique, trace])) == "Gradient(2 critiques, 1 trace)"
+    assert repr(Gradient([critique, critique, trace])) == "Gradient(2 critiques, 1 trace: 'no', 'no')"
+    long = Gradient([Critique("e", "s", 0, "i", "name the unit, " * 9)] * 3)
+    assert repr(long).startswith("Gradient(3 critiques: 'name the unit, name")
+    assert repr(long).endswith("...', ...)")
+    assert len(repr(long)) < 170
     assert repr(Gradient()) == "Gradient()"

@@ -114,8 +114,8 @@ def test_its_repr_is_worth_reading():
     assert repr(p) == "Parameter(instruction, 'Answer.', requires_grad=True)"
     p.name = "solve.instruction"
     p.grad = Gradient([Critique("e", "solve", 0, "instruction", "no")])
-    assert (
-        repr(p) == "Parameter(solve.instruction: instruction, 'Answer.', requires_grad=True, grad=Gradient(1 critique))"
+    assert repr(p) == (
+        "Parameter(solve.instruction: instruction, 'Answer.', requires_grad=True, grad=Gradient(1 critique: 'no'))"
     )
     assert repr(Parameter([{"a": 1}], "demos")) == "Parameter(demos, 1 demos, requires_grad=True)"
     assert len(repr(Parameter("x" * 1000))) < 300
