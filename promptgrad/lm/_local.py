@@ -271,7 +271,8 @@ class _Engine:
             import transformers
         except ImportError as error:
             raise MissingExtraError(
-                f"a local model needs torch and transformers ({error}): pip install 'promptgrad-nn[local]'",
+                f"a local model needs torch and transformers ({error}): "
+                "pip install -e '.[local]' in a checkout of promptgrad",
                 extra="local",
             ) from error
         from promptgrad.lm._decode import Decoder
