@@ -20,6 +20,7 @@ from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._sample import Collected, Sample, acollect, labeled
 from promptgrad.finetune._tokens import Tokens, encode_all
 from promptgrad.finetune._train import Settings, add_lora, count_steps, default_lr, train
+from promptgrad.lm._layer import layered
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
 
@@ -389,23 +390,10 @@ def _moved(program: Module, old: lm.Local, new: lm.Local) -> Module:
     for module in moved.modules():
         if module.lm is not None:
             if module.lm.transport is old:
-                module._lm = _layered(module.lm, made)
+                module._lm = layered(module.lm, made)
         elif isinstance(module, Predict) and _local_of(module) is old:
             module._lm = new  # it was the context's
     return moved
-
-
-def _layered(wrapped: lm.LM, made: dict[int, lm.LM]) -> lm.LM:
-    """The same layers around the new model; a cache is shared, as its keys tell weights apart."""
-    found = made.get(id(wrapped))
-    if found is None:
-        if not isinstance(wrapped, lm.Layer):
-            return wrapped
-        found = object.__new__(type(wrapped))  # copy.copy gives an LM itself, as LMs are shared
-        found.__dict__.update(wrapped.__dict__)
-        found.lm = _layered(wrapped.lm, made)
-        made[id(wrapped)] = found
-    return found
 
 
 def _tail_mean(losses: Sequence[float]) -> float:

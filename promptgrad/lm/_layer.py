@@ -54,3 +54,21 @@ class Layer(LM):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.lm!r})"
+
+
+def layered(wrapped: LM, made: dict[int, LM]) -> LM:
+    """The same layers around another LM; a cache is shared, as its keys tell weights apart.
+
+    Args:
+        wrapped: An LM, with or without layers.
+        made: What takes the place of an LM, by the id of that one; new layers are added.
+    """
+    found = made.get(id(wrapped))
+    if found is None:
+        if not isinstance(wrapped, Layer):
+            return wrapped
+        found = object.__new__(type(wrapped))  # copy.copy gives an LM itself, as LMs are shared
+        found.__dict__.update(wrapped.__dict__)
+        found.lm = layered(wrapped.lm, made)
+        made[id(wrapped)] = found
+    return found

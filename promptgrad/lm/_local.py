@@ -147,6 +147,11 @@ class Local(Transport):
             return []  # loaded by path, and not loaded yet: frozen
         return [weight for weight in self.model.parameters() if weight.requires_grad]
 
+    def _is_trained(self) -> bool:
+        """Whether the weights are not those of a folder: a model object, or changed since they were loaded."""
+        engine = self._engine
+        return self._source is None or (engine is not None and engine.version() != engine.loaded_version)
+
     def traces(self) -> bool:
         """Whether a reply made here and now would carry a trace to the weights."""
         engine = self._engine

@@ -101,12 +101,22 @@ def _pair(outputs: Any, examples: Any) -> list[Row]:
         wanted = [examples] if _is_one(examples) else list(examples)
         if not rows and not wanted:
             raise InputError("the batch is empty: there is nothing to score")
-        if not wanted or len(rows) % len(wanted):
-            raise InputError(f"there are {len(rows)} outputs and {len(wanted)} examples")
-        each = len(rows) // len(wanted)
+        items = _items(rows)
+        count = items[-1] + 1 if items else 0
+        if len(wanted) == len(rows) > count:  # one for each rollout: those of one item must have the same
+            first = [wanted[items.index(item)] for item in items]
+            if any(one is not two for one, two in zip(wanted, first, strict=True)):
+                raise InputError(
+                    f"there are {len(rows)} outputs, rollouts of {count} items, and {len(wanted)} examples"
+                )
+        elif len(wanted) == count:
+            wanted = [wanted[item] for item in items]
+        else:
+            rollouts = f", rollouts of {count} items," if count < len(rows) else ""
+            raise InputError(f"there are {len(rows)} outputs{rollouts} and {len(wanted)} examples")
         return [
-            Row(wanted[i // each], row.output, row.error, row.tape, row.replicate, row.usage, row.seconds)
-            for i, row in enumerate(rows)
+            Row(example, row.output, row.error, row.tape, row.replicate, row.usage, row.seconds)
+            for example, row in zip(wanted, rows, strict=True)
         ]
     if examples is None:
         raise InputError("write criterion(outputs, examples): only a Batch from model.map(...) knows its examples")
@@ -130,6 +140,16 @@ def _pair(outputs: Any, examples: Any) -> list[Row]:
     for row, tape in zip(finished, tapes_of([row.output for row in finished]), strict=True):
         row.tape = tape
     return rows
+
+
+def _items(rows: list[Row]) -> list[int]:
+    """Number of the item that each row is a rollout of; those of one item stand together."""
+    numbers: list[int] = []
+    for number, row in enumerate(rows):
+        before = rows[number - 1] if number else None
+        same = before is not None and row.example is before.example and row.replicate > before.replicate
+        numbers.append((numbers[-1] + (not same)) if numbers else 0)
+    return numbers
 
 
 def _is_one(examples: Any) -> bool:

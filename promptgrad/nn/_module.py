@@ -409,7 +409,8 @@ class Module:
     def weights(self) -> list[Any]:
         """Torch tensors of the local models that the program runs on, each once, for `torch.optim`.
 
-        They are apart from `parameters()`. Empty where no module was moved to an `lm.Local`.
+        They are apart from `parameters()`. Empty where no module was moved to an `lm.Local`, and while the weights are
+        frozen, as those of a model loaded by path are until `lm.requires_grad_()`.
         """
         found: list[Any] = []
         seen: set[int] = set()
@@ -481,7 +482,8 @@ class Module:
     def state_dict(self) -> dict[str, Any]:
         """All parameters and persistent buffers as `{path: value}` in JSON types, with what they are in "_meta".
 
-        It holds no weights of local models (see `promptgrad.save`), no LMs but their names, and no secrets.
+        It holds no weights of local models (see `promptgrad.save`), but says which were trained; no LMs but their
+        names, and no secrets.
         """
         entries: dict[str, Any] = {}
         for path, parameter in self.named_parameters(remove_duplicate=False):
@@ -509,6 +511,9 @@ class Module:
 
         Raises:
             StateDictError: The state does not fit; the message lists all misfits at once, with the nearest names.
+
+        Warns:
+            UserWarning: The state was made with trained weights of a local model, which this program does not have.
         """
         if not isinstance(state, Mapping):
             raise TypeError(_state.not_a_state(state))
@@ -519,7 +524,8 @@ class Module:
         given = [path for path in state if path != "_meta"]
         missing = [path for path in expected if path not in state]
         unexpected = [path for path in given if path not in parameters and path not in buffers]
-        invalid = _state.different_fields(meta, self._meta())
+        ours = self._meta()
+        invalid = _state.different_fields(meta, ours)
         values: dict[str, Any] = {}
         for path in given:
             if path in parameters:
@@ -536,6 +542,8 @@ class Module:
                 unexpected=unexpected,
                 invalid=invalid,
             )
+        if lost := _state.lost_weights(meta, ours):
+            warnings.warn(lost, UserWarning, stacklevel=2)
         for path, value in values.items():
             parameters[path].data = value
         for path in buffers:
@@ -552,13 +560,30 @@ class Module:
 
     def _meta(self) -> dict[str, Any]:
         modules = dict(self.named_modules())
+        trained = self._trained_lms()
         return {
             "schema": _state.SCHEMA,
             "program": type(self).__name__,
             "kinds": {path: parameter.kind for path, parameter in self.named_parameters(remove_duplicate=False)},
             "fields": {path: fields for path, module in modules.items() if (fields := module._field_types())},
             "lms": {path: module._lm.name for path, module in modules.items() if module._lm is not None},
+            **({"trained": trained} if trained else {}),
         }
+
+    def _trained_lms(self) -> dict[str, str]:
+        """Names of the local models with trained weights, by the path of the module on each."""
+        found: dict[str, str] = {}
+        known: dict[int, bool] = {}
+        for path, module in self.named_modules():
+            transport = None if module._lm is None else module._lm.transport
+            is_trained = getattr(transport, "_is_trained", None)
+            if transport is None or is_trained is None:
+                continue
+            if id(transport) not in known:
+                known[id(transport)] = is_trained()
+            if known[id(transport)]:
+                found[path] = transport.name
+        return found
 
     def export(self) -> dict[str, Any]:
         """The prompts of the program in JSON types, by module path, for use without promptgrad.
@@ -709,9 +734,17 @@ class Module:
     def _open_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None:
         """A tape for a top-level call, or None where nothing is to be recorded."""
         if is_grad_enabled():
-            for parameter in self._get_plan().parameters:
+            plan = self._get_plan()
+            for parameter in plan.parameters:
                 if parameter.requires_grad:
                     return Tape({**self._named(args), **kwargs} if args else kwargs, self)
+            last = None
+            for module in plan.paths:
+                lm = module._lm
+                if lm is not None and lm is not last:  # most programs run on one LM
+                    if lm.traces():
+                        return Tape({**self._named(args), **kwargs} if args else kwargs, self)
+                    last = lm
         return None
 
     def _named(self, args: tuple[Any, ...]) -> dict[str, Any]:

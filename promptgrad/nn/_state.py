@@ -132,6 +132,25 @@ def kind_of(meta: Mapping[str, Any], path: str) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
+def trained_names(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the local language models whose weights were trained, by the path of the module on each."""
+    trained = meta.get("trained")
+    return {str(path): str(name) for path, name in trained.items()} if isinstance(trained, Mapping) else {}
+
+
+def lost_weights(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """What to say where a state was made with trained weights that the module lacks (an empty str if it has them)."""
+    here = trained_names(ours)
+    lost = {name: None for path, name in trained_names(theirs).items() if here.get(path) != name}
+    if not lost:
+        return ""
+    return (
+        f"the state was made with the trained weights of {', '.join(map(repr, lost))}, which it does not hold and this "
+        "program does not have: save the program into a folder, promptgrad.save(model, 'folder'), and read it with "
+        "promptgrad.load('folder', model)"
+    )
+
+
 def different_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, str]:
     """Modules that both have and whose inputs or outputs differ in names or types."""
     found: dict[str, str] = {}

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from promptgrad.errors import StateDictError
+from promptgrad.lm import LM
+from promptgrad.lm._layer import layered
 from promptgrad.lm._local import Local
 from promptgrad.nn import Module
+from promptgrad.nn._state import trained_names
 
 FORMAT = "promptgrad.state"
 VERSION = 1
@@ -36,19 +39,21 @@ def save(obj: Any, path: "str | os.PathLike[str]") -> None:
 
     Raises:
         TypeError: `obj` has no state, or the state holds what JSON has no form for.
-        ValueError: The program has trained weights and the path is that of a JSON file, which cannot hold them.
+        ValueError: The program has trained weights, or the state is of one that has, and it was to be a JSON file,
+            which cannot hold them.
     """
     target = _path(path, "save(model.state_dict(), path)")
     if isinstance(obj, Module) and target.suffix != ".json":
         _save_folder(obj, target)
         return
-    if isinstance(obj, Module) and (trained := trained_lms(obj)):
+    state = _state_of(obj)
+    if trained := list(trained_lms(obj)) if isinstance(obj, Module) else _trained_in(state):
         names = ", ".join(map(repr, trained))
         raise ValueError(
             f"{target.name} cannot hold the trained weights of {names}: save the program into a folder, "
             f"promptgrad.save(model, {str(target.with_suffix(''))!r})"
         )
-    write_text(target, _encode(_state_of(obj)))
+    write_text(target, _encode(state))
 
 
 @overload
@@ -79,7 +84,7 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
     installers: list[Callable[[], None]] = []
     before = model.state_dict()
     for part in (
-        lambda: model.load_state_dict(state),
+        lambda: model.load_state_dict(_without_trained(state) if weights else state),
         lambda: installers.extend(_read_weights(source, weights, model)),
     ):
         try:
@@ -116,6 +121,23 @@ def _state_of(obj: Any) -> Mapping[str, Any]:
         )
     state: Mapping[str, Any] = state_dict()
     return state
+
+
+def _trained_in(state: Mapping[str, Any]) -> list[str]:
+    """Names of the language models whose trained weights a state, or one inside it, was made with."""
+    names: dict[str, None] = {}
+    for part in (state, *state.values()):
+        if isinstance(part, Mapping) and isinstance(meta := part.get("_meta"), Mapping):
+            names.update(dict.fromkeys(trained_names(meta).values()))
+    return list(names)
+
+
+def _without_trained(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state that does not tell of trained weights, because they come with it."""
+    meta = state.get("_meta")
+    if not isinstance(meta, Mapping):
+        return dict(state)
+    return {**state, "_meta": {key: value for key, value in meta.items() if key != "trained"}}
 
 
 def _encode(state: Mapping[str, Any], weights: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -172,8 +194,7 @@ def trained_lms(model: Module) -> dict[str, Local]:
     """The local language models of a program whose weights are not those of a folder, by the name of each."""
     found: dict[str, Local] = {}
     for lm, _ in _local_lms(model):
-        changed = lm._source is None or (lm._engine is not None and lm.version() != lm._engine.loaded_version)
-        if changed:
+        if lm._is_trained():
             name = lm.name
             while name in found:
                 name += "_"
@@ -242,7 +263,7 @@ def _read_weights(folder: Path, weights: Sequence[Mapping[str, Any]], model: Mod
         transports = [None if module._lm is None else module._lm.transport for module in modules]
         base = next((transport for transport in transports if isinstance(transport, Local)), None)
         if base is None:
-            where = ", ".join(entry["modules"]) or "the program"
+            where = ", ".join(path or "the program" for path in entry["modules"])
             invalid.append(f"{where}: trained weights were saved for it, and it is not on a local model: .to(lm) first")
             continue
         place = (folder / entry["folder"]).resolve()
@@ -253,7 +274,7 @@ def _read_weights(folder: Path, weights: Sequence[Mapping[str, Any]], model: Mod
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             invalid.append(f"the weights of {entry['name']!r} do not fit {base.name!r}: {error}")
             continue
-        installers.append(_installer(modules, made))
+        installers.append(_installer(modules, transports, made))
     if invalid:
         raise StateDictError("the weights do not fit the program:\n  " + "\n  ".join(invalid), invalid=invalid)
     return installers
@@ -278,10 +299,12 @@ def _load_weights(model: Any, place: Path, kind: str) -> Any:
     return model
 
 
-def _installer(modules: Sequence[Module], lm: Local) -> Callable[[], None]:
+def _installer(modules: Sequence[Module], old: Sequence[LM | None], lm: Local) -> Callable[[], None]:
+    made: dict[int, LM] = {id(transport): lm for transport in old if transport is not None}
+
     def install() -> None:
         for module in modules:
-            module._lm = lm
+            module._lm = lm if module._lm is None else layered(module._lm, made)
 
     return install
 

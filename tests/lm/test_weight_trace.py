@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from promptgrad import aio, no_grad, run
+from promptgrad import aio, nn, no_grad, run
 from promptgrad.autograd import WeightTrace as Protocol
 from promptgrad.errors import GraphError
 from promptgrad.lm import Cache, Function, Local, Request
@@ -108,3 +108,14 @@ def test_only_lora_weights_want_gradients(lm):
     assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in tuned.weights())
     assert trace.log_likelihood().tolist() == pytest.approx(list(trace.logprobs), abs=1e-4)
     tuned.close()
+
+
+def test_a_program_with_frozen_text_is_recorded_for_its_weights(lm):
+    program = nn.Predict("question -> answer").to(Cache(lm)).requires_grad_(False)
+    assert program._open_tape((), {"question": "a"}) is not None
+    assert program.weights()
+    with no_grad():
+        assert program._open_tape((), {"question": "a"}) is None
+    lm.requires_grad_(False)
+    assert program.weights() == []
+    assert program._open_tape((), {"question": "a"}) is None

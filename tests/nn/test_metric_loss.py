@@ -107,6 +107,26 @@ def test_numbers_from_nowhere_cannot_be_blamed(scripted):
         loss.backward()
 
 
+def test_as_many_rollouts_as_there_were(program):
+    batch = examples(("a", "A"), ("b", "X"), ("c", "C"), ("d", "D"))
+    criterion = nn.MetricLoss(exact_match)
+    with pytest.raises(InputError, match="4 outputs and 2 examples"):
+        criterion(program.map(batch), batch[:2])
+    with pytest.raises(InputError, match="4 outputs and 1 examples"):
+        criterion(program.map(batch), batch[0])
+    twice = program.map(batch[:2], n=2)
+    for given in (batch, batch[:1]):
+        with pytest.raises(InputError, match="4 outputs, rollouts of 2 items, and"):
+            criterion(twice, given)
+    assert criterion(twice, batch[:2]).items == (0.0, 0.0, 1.0, 1.0)
+    assert criterion(twice, [row.example for row in twice.rows]).items == (0.0, 0.0, 1.0, 1.0)
+    assert criterion(twice[::2], batch[:2]).items == (0.0, 1.0)
+    same = [batch[1]] * 2
+    assert len(criterion(program.map(same), same)) == 2
+    with pytest.raises(InputError, match="2 outputs and 1 examples"):
+        criterion(program.map(same), same[:1])
+
+
 def test_rollouts_are_matched_with_their_example(program):
     batch = examples(("a", "A"), ("b", "X"))
     loss = nn.MetricLoss(exact_match)(program.map(batch, n=2), batch)

@@ -127,8 +127,8 @@ class TestWeights:
         save(model, tmp_path / "mine")
         assert (tmp_path / "mine" / "weights" / "0" / "model.safetensors").is_file()
         other = load(tmp_path / "mine", program().to("pocket"))
-        made = other[0]._lm
-        assert made is other[1]._lm
+        made = other[0]._lm.transport
+        assert made is other[1]._lm.transport
         assert made is not pg.lm.pocket()
         assert made.name == "mine"
         assert all(
@@ -156,7 +156,7 @@ class TestWeights:
         other = load(tmp_path / "mine", program().to("pocket"))
         ids = torch.tensor([[5, 6, 7, 8]])
         with torch.no_grad():
-            ours, theirs = other[0]._lm.model(ids).logits, model(ids).logits
+            ours, theirs = other[0]._lm.transport.model(ids).logits, model(ids).logits
         assert torch.equal(ours, theirs)
 
     def test_untrained_weights_are_not_written(self, tmp_path):
@@ -166,6 +166,55 @@ class TestWeights:
     def test_a_file_cannot_hold_weights(self, tmp_path, trained_lm):
         with pytest.raises(ValueError, match="into a folder"):
             save(program().to(trained_lm), tmp_path / "mine.json")
+
+    def test_nor_can_the_file_of_a_state(self, tmp_path, trained_lm):
+        model = program().to(trained_lm)
+        for state in (model.state_dict(), {"model": model.state_dict(), "epoch": 3}):
+            for name in ("mine.json", "mine"):
+                with pytest.raises(ValueError, match="the trained weights of 'mine': save the program into a folder"):
+                    save(state, tmp_path / name)
+        assert list(tmp_path.iterdir()) == []
+        save(program().to("pocket").state_dict(), tmp_path / "pocket.json")
+
+    def test_a_state_without_its_weights_is_told(self, tmp_path, trained_lm):
+        model = program().to(trained_lm)
+        state = json.loads(json.dumps(model.state_dict()))
+        assert state["_meta"]["trained"] == {"": "mine", "0": "mine", "1": "mine"}
+        for other in (program(), program().to("pocket")):
+            with pytest.warns(UserWarning, match="trained weights of 'mine', which it does not hold"):
+                other.load_state_dict(state)
+        save(model, tmp_path / "mine")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.load_state_dict(state)
+            load(tmp_path / "mine", program().to("pocket")).load_state_dict(state)
+
+    def test_weights_trained_in_place_are_told(self, tmp_path):
+        torch = pytest.importorskip("torch")
+        lm = pg.lm.Local(pg.lm.pocket()._source)
+        model = program().to(lm)
+        lm.model  # noqa: B018 - loads it
+        assert "trained" not in model.state_dict()["_meta"]
+        with torch.no_grad():
+            next(lm.model.parameters()).add_(0.01)
+        with pytest.raises(ValueError, match="into a folder"):
+            save(model.state_dict(), tmp_path / "x.json")
+
+    def test_layers_stay_around_loaded_weights(self, tmp_path, trained_lm):
+        save(program().to(pg.lm.Cache(trained_lm)), tmp_path / "mine")
+        cache = pg.lm.Cache(pg.lm.pocket())
+        other = load(tmp_path / "mine", program().to(cache))
+        made = other[0].lm
+        assert isinstance(made, pg.lm.Cache)
+        assert made is other[1].lm
+        assert made is not cache
+        assert cache.lm is pg.lm.pocket()
+        assert made.identity() == trained_lm.identity()
+
+    def test_the_root_has_a_name(self, tmp_path, trained_lm):
+        save(program().to(trained_lm), tmp_path / "mine")
+        with pytest.raises(StateDictError, match="  the program, 0, 1: trained weights were saved"):
+            load(tmp_path / "mine", program())
 
     def test_misfits_of_weights_and_state_are_told_together(self, tmp_path, trained_lm):
         save(program().to(trained_lm), tmp_path / "mine")
