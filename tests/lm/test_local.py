@@ -281,7 +281,7 @@ def test_a_model_object_needs_a_tokenizer(models):
 
 def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"promptgrad-nn\[local\]") as caught:
+    with pytest.raises(MissingExtraError, match=r"pip install -e .\.\[local\].") as caught:
         Local(tmp_path)("w1")
     assert caught.value.extra == "local"
 
