@@ -4,7 +4,6 @@ from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detec
 from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
 from promptgrad.autograd._edges import Edge, Output, edges
-from promptgrad.autograd._engine import BackwardReport, Skipped
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._function import Context, Function
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
@@ -15,6 +14,7 @@ from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import enable_grad, inference_mode, is_grad_enabled, no_grad
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick, Read
 from promptgrad.autograd._parameter import Parameter, candidate
+from promptgrad.autograd._report import BackwardReport, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
 from promptgrad.autograd._tape import ReadLog, Tape, current_tape, record_reads
 from promptgrad.autograd._text import Text, attach

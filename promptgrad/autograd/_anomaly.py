@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.errors import GraphError
 
 if TYPE_CHECKING:
-    from promptgrad.autograd._engine import BackwardReport
     from promptgrad.autograd._loss_row import LossRow
     from promptgrad.autograd._parameter import Parameter
+    from promptgrad.autograd._report import BackwardReport
 
 _detector: "ContextVar[detect_anomaly | None]" = ContextVar("promptgrad.anomaly", default=None)
 

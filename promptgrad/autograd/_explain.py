@@ -8,7 +8,7 @@ from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._loss_row import LossRow
 
 if TYPE_CHECKING:
-    from promptgrad.autograd._engine import BackwardReport
+    from promptgrad.autograd._report import BackwardReport
 
 _SHOWN = 100  # characters of an example or output
 
@@ -51,7 +51,8 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
             what = f"input {blame.target}" if blame.kind == "input" else blame.target
             yield f"  {call_name(blame.path, blame.index)} {what}: {_indented(blame.text)}"
         if report is not None and number not in blames:
-            yield "  nobody is blamed"
+            other = report.together.get(number)
+            yield "  nobody is blamed" if other is None else f"  the same forward as row {other}: see there"
     if len(failed) < len(rows):
         rest = len(rows) - len(failed)
         yield f"{rest} of {len(rows)} rows {'has' if rest == 1 else 'have'} the best score"

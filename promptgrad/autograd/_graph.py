@@ -26,7 +26,10 @@ def graph(of: Any) -> Graph:
     walk = Walk()
     if isinstance(of, Loss):
         for row in of.rows:
-            walk.add_output(row.tape, row.output)
+            if row.node is not None:
+                walk.add([row.node])
+            else:
+                walk.add_output(row.tape, row.output)
     elif isinstance(of, Tape):
         walk.add_output(of, of.output)
     else:

@@ -13,8 +13,8 @@ from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
     from promptgrad.autograd._critic import Critic
-    from promptgrad.autograd._engine import BackwardReport
     from promptgrad.autograd._parameter import Parameter
+    from promptgrad.autograd._report import BackwardReport
 
 
 class Loss:
@@ -76,29 +76,34 @@ class Loss:
         *,
         retain_graph: bool = False,
         weights: bool | None = None,
+        truncate: int | None = None,
     ) -> "BackwardReport":
         """Add each parameter's share of the blame, and each demo parameter's traces, to its `grad`.
 
         Cost: one critic call for each call of a failed sample that is to blame in part and reads a text parameter or
         passes blame on; none for samples with the best score. Calls run side by side except where one needs another's
-        answer. A critic that raises is noted in the report, and the rest goes on; if backward itself is interrupted,
-        no gradient changes.
+        answer. A forward that several losses of a sum judged is criticised once, with the feedback of all whose factor
+        is positive. A critic that raises is noted in the report, and the rest goes on; if backward itself is
+        interrupted, no gradient changes.
 
         Args:
             critic: Who divides the blame; by default the one that the criterion was given.
             inputs: Only these parameters get a gradient; by default all that require one.
             retain_graph: Keep what was recorded, so that backward can be called again.
             weights: Whether local models' weights get a gradient; by default those that require one.
+            truncate: Go back through the last `truncate` calls of each module only, as truncated backpropagation
+                through time does: it bounds the cost of long agent loops. None goes back all the way.
 
         Raises:
             GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
+            ValueError: `truncate` is below one.
             AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
         """
         from promptgrad.autograd._engine import Backward
 
         if aio.is_program_loop():
             raise AsyncUsageError("inside async code write `await loss.abackward()` instead of `loss.backward()`")
-        work = Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights)
+        work = Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights, truncate=truncate)
         self.report = aio.run(work.run()) if work.suspends else aio.drive(work.run())
         return self.report
 
@@ -109,11 +114,13 @@ class Loss:
         *,
         retain_graph: bool = False,
         weights: bool | None = None,
+        truncate: int | None = None,
     ) -> "BackwardReport":
         """`backward`, to be awaited."""
         from promptgrad.autograd._engine import Backward
 
-        self.report = await Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights).run()
+        work = Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights, truncate=truncate)
+        self.report = await work.run()
         return self.report
 
     def explain(self) -> Explanation:

@@ -1,10 +1,12 @@
 """`LossRow`: one sample of a batch, as the criterion judged it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promptgrad.autograd._node import Node
     from promptgrad.autograd._tape import Tape
 
 _TOLERANCE = 1e-9
@@ -23,6 +25,9 @@ class LossRow:
         tape: The record of the forward; None when it was not recorded.
         error: Why the forward or the metric failed; None when it did not.
         replicate: Which rollout of the example it is.
+        node: The call that it is about, where that is not what the forward returned: backward begins there.
+        module_feedback: What is wrong with single modules, by path, besides `feedback`: a text for the latest call of
+            the module, or a sequence with one text for each of its calls.
     """
 
     example: Any
@@ -33,6 +38,8 @@ class LossRow:
     tape: "Tape | None" = None
     error: BaseException | None = None
     replicate: int = 0
+    node: "Node | None" = None
+    module_feedback: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:

@@ -1,0 +1,64 @@
+"""What a backward pass did."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from promptgrad.autograd._blame import Blame
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A call that got no critique although it was due one, and why."""
+
+    example_id: str
+    path: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class BackwardReport:
+    """What a backward pass did.
+
+    Attributes:
+        rows: Rows of the loss: its samples, once for each loss in a sum.
+        failed: Rows below the best score.
+        errors: Rows without a score, because the program or the metric failed.
+        calls: Critic calls.
+        skipped: Calls that got no critique although they were due one.
+        reached: Names of the parameters whose gradient grew.
+        unreached: Names of the wanted parameters that were read in a failed sample and got nothing.
+        seconds: Wall time.
+        blames: Who is blamed for what, by row and then by call.
+        truncated: Calls that `truncate` left out.
+        together: Rows whose forward another loss had judged before, with the row under which its blame stands.
+    """
+
+    rows: int
+    failed: int
+    errors: int
+    calls: int
+    skipped: tuple[Skipped, ...]
+    reached: tuple[str, ...]
+    unreached: tuple[str, ...]
+    seconds: float
+    blames: tuple[Blame, ...] = field(default=(), repr=False)
+    truncated: int = 0
+    together: Mapping[int, int] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        head = f"{self.failed} of {self.rows} failed"
+        if self.errors:
+            head += f", {self.errors} error{'' if self.errors == 1 else 's'}"
+        if not self.failed and not self.errors and not self.calls:
+            got = f", traces for {', '.join(self.reached)}" if self.reached else ""
+            return f"BackwardReport({head}, nothing to do{got})"
+        parts = [head, f"{self.calls} critic calls", f"reached: {', '.join(self.reached) or 'nothing'}"]
+        if self.unreached:
+            parts.append(f"unreached: {', '.join(self.unreached)}")
+        if self.truncated:
+            parts.append(f"{self.truncated} earlier calls left out (truncate)")
+        if self.skipped:
+            first = self.skipped[0]
+            parts.append(f"{len(self.skipped)} skipped (first: {first.path}[{first.index}]: {first.reason})")
+        return f"BackwardReport({'; '.join(parts)}; {self.seconds:.2f} s)"

@@ -1,0 +1,456 @@
+"""The backward pass of one failed forward: who has to be asked, when, and who gets what."""
+
+import inspect
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from promptgrad import aio
+from promptgrad.autograd._blame import Blame
+from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target
+from promptgrad.autograd._edges import Edge, texts_of
+from promptgrad.autograd._gradient import Critique
+from promptgrad.autograd._loss_row import LossRow
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick
+from promptgrad.autograd._parameter import Parameter
+from promptgrad.autograd._report import Skipped
+from promptgrad.autograd._rules import Passing, Rule, is_built_in, pass_through, rule_of, targets_of_join
+from promptgrad.autograd._tape import Tape
+from promptgrad.autograd._walk import Walk
+from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError, MetricError
+
+_TEXTS = ("instruction", "description")
+_FRAMES = 4  # of a traceback, the innermost
+
+NO_CRITIC = (
+    "backward() met a failed sample and has nobody to ask who is to blame: "
+    "pass backward(critic=...), or give one to the criterion, as in nn.MetricLoss(metric, critic='openai/gpt-4o')"
+)
+
+
+class Wanted:
+    """Which parameters shall get a gradient."""
+
+    def __init__(self, inputs: Iterable[Parameter] | None) -> None:
+        self._only = None if inputs is None else dict.fromkeys(inputs)
+
+    def __call__(self, parameter: Parameter) -> bool:
+        return parameter.requires_grad and (self._only is None or parameter in self._only)
+
+
+@dataclass(frozen=True)
+class _Blame:
+    """A piece of feedback under way, with the call that it was said about."""
+
+    text: str
+    path: str = ""
+    index: int = 0
+    evidence: Mapping[str, Any] | None = None
+    output: int | None = None  # which output of a function it is about, where that is known
+
+
+_LAST = 1 << 63
+"""Where in time the loss stands, among those who say something of a value: after all calls."""
+
+
+class SamplePass:
+    """The backward pass of one failed forward, for all losses that judged it.
+
+    Args:
+        rows: What the losses said of it, each with its place in the whole loss; they share one tape and example.
+        critic: Who divides the blame for a call.
+        wanted: Which parameters shall get a gradient.
+        truncate: Go back through the last that many calls of each module only.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[int, LossRow]],
+        critic: Critic | None,
+        wanted: Wanted,
+        *,
+        truncate: int | None = None,
+    ) -> None:
+        self.rows = rows
+        self.number, self.row = rows[0]
+        self.critic = critic
+        self.wanted = wanted
+        self.truncate = truncate
+        self.example_id = example_id(self.row.example)
+        self.verdict = "error" if any(row.error is not None for _, row in rows) else "wrong"
+        self.calls = 0
+        self.truncated = 0
+        self.skipped: list[Skipped] = []
+        self.found: list[tuple[tuple[int, int], Parameter, Critique]] = []
+        self.passed: list[tuple[tuple[int, int], Blame]] = []
+        self.feedback: dict[GradFn, list[tuple[int, _Blame]]] = {}
+        self.pending: dict[GradFn, int] = {}
+        self.into: dict[GradFn, list[Edge]] = {}
+        self.ready: dict[GradFn, aio.Signal[None]] = {}
+        self.targets: dict[GradFn, tuple[Target, ...]] = {}
+        self.walk = Walk()
+        self.seeds = self._seed()
+        self._prune()
+
+    def _seed(self) -> list[GradFn]:
+        """Give the losses' feedback to what it is about, and say where to begin."""
+        seeds: dict[GradFn, None] = {}
+        for _, row in self.rows:
+            for fn, text in self._starts(row):
+                self.feedback.setdefault(fn, []).append((_LAST, _Blame(text)))
+                seeds[fn] = None
+        self.skipped = list(dict.fromkeys(self.skipped))
+        return list(seeds)
+
+    def _starts(self, row: LossRow) -> Iterator[tuple[GradFn, str]]:
+        """What a loss says, and of what."""
+        broken = _broken_node(row)
+        if broken is not None and _is_outage(broken.error):
+            self.skipped.append(Skipped(self.example_id, broken.path, broken.index, f"no answer: {broken.error!r}"))
+            return
+        if isinstance(row.error, MetricError):  # the judge failed, not the program
+            self.skipped.append(Skipped(self.example_id, "", 0, f"no score: {row.error}"))
+            return
+        text = row.feedback or _default_feedback(row)
+        if broken is not None:
+            yield broken, text
+        elif row.node is not None:
+            yield row.node, text
+        else:
+            for source in dict.fromkeys(edge.source for edge in self.walk.into_output(row.tape, row.output)):
+                yield source, text
+        for path, said in row.module_feedback.items():
+            calls = [] if row.tape is None else [node for node in row.tape.nodes if _is_call_of(node, path)]
+            texts = [said] if isinstance(said, str) else list(said)
+            chosen = calls[-1:] if isinstance(said, str) else calls
+            yield from ((node, text) for node, text in zip(chosen, texts, strict=False) if text)
+
+    def _prune(self) -> None:
+        """Keep the vertices from which a wanted text parameter can be reached, and count the users of each."""
+        self.walk.add(self.seeds)
+        needed: dict[GradFn, None] = {}
+        order = self.walk.vertices()
+        left_out = self._too_early(order)
+        for fn in order:
+            if fn in left_out:
+                continue
+            edges = [edge for edge in self.walk.into(fn) if edge.source in needed]
+            own = self._own_targets(fn)
+            if edges or own or (isinstance(fn, AccumulateGrad) and self.wanted(fn.parameter)):
+                needed[fn] = None
+                self.into[fn] = edges
+                rule = rule_of(fn)
+                if isinstance(fn, Node) and rule is not pass_through:
+                    self.targets[fn] = own + _input_targets(fn, edges, own)
+                if not is_built_in(rule) and not isinstance(fn, AccumulateGrad):
+                    self.ready[fn] = aio.Signal()
+        for fn in needed:
+            self.pending.setdefault(fn, 0)
+            for source in dict.fromkeys(edge.source for edge in self.into[fn]):
+                self.pending[source] = self.pending.get(source, 0) + 1
+        self.order = [fn for fn in order if fn in needed]
+
+    def _too_early(self, order: Sequence[GradFn]) -> dict[GradFn, None]:
+        """The calls that `truncate` leaves out: those before the last few of their module in their forward."""
+        if self.truncate is None:
+            return {}
+        calls = [fn for fn in order if isinstance(fn, Node)]
+        count: dict[tuple[Tape, str], int] = {}
+        for node in (node for tape in dict.fromkeys(fn.tape for fn in calls) for node in tape.nodes):
+            count[node.tape, node.path] = count.get((node.tape, node.path), 0) + 1
+        left_out: dict[GradFn, None] = {fn: None for fn in calls if fn.index < count[fn.tape, fn.path] - self.truncate}
+        self.truncated = len(left_out)
+        return left_out
+
+    def _own_targets(self, fn: GradFn) -> tuple[Target, ...]:
+        if not isinstance(fn, Node):
+            return ()
+        found: dict[str, Target] = {}
+        for read in fn.reads:
+            parameter = read.parameter
+            if parameter.kind in _TEXTS and self.wanted(parameter):
+                name = read.name or parameter.name.rpartition(".")[2] or parameter.kind
+                if name in found and found[name].parameter is not parameter:
+                    name = parameter.name or f"{name}_{len(found)}"
+                found.setdefault(name, Target(name, parameter.kind, read.value, parameter))
+        return tuple(found.values())
+
+    @property
+    def failures(self) -> list[GradFn]:
+        """The calls that may need the critic, the last ones first."""
+        return [fn for fn in reversed(self.order) if fn in self.ready]
+
+    @property
+    def asks(self) -> bool:
+        """Whether the critic may be needed."""
+        return any(rule_of(fn) is None for fn in self.ready)
+
+    def begin(self) -> None:
+        """Let go of everything that nothing precedes."""
+        self._settle([fn for fn in reversed(self.order) if not self.pending[fn]])
+
+    def _settle(self, free: Iterable[GradFn]) -> None:
+        """Pass blame through vertices that need no critic, as far as it goes, and wake the calls that are due."""
+        queue = deque(free)
+        while queue:
+            fn = queue.popleft()
+            signal = self.ready.get(fn)
+            if signal is not None:
+                signal.set(None)
+                continue
+            blames = self.blames(fn)
+            if isinstance(fn, AccumulateGrad):
+                name = fn.parameter.name.rpartition(".")[2] or fn.parameter.kind
+                self._accumulate(fn, fn.parameter, name, blames)
+            rule = rule_of(fn)
+            if rule is None or rule is pass_through or not blames:
+                for target in self._own_targets(fn):
+                    if target.parameter is not None:
+                        self._accumulate(fn, target.parameter, target.name, blames)
+                share: Mapping[Edge, Sequence[_Blame]] = dict.fromkeys(self.into[fn], blames)
+            else:
+                share = self._divide(fn, rule(self._passing(fn, blames)), blames)  # type: ignore[arg-type]
+            queue.extend(self._release(fn, share))
+
+    def _passing(self, fn: GradFn, blames: Sequence[_Blame]) -> Passing:
+        """What a rule is given."""
+        by_output = None
+        if isinstance(fn, Node) and len(fn.output_fields) > 1:
+            by_output = tuple(
+                tuple(blame.text for blame in blames if blame.output in (number, None))
+                for number in range(len(fn.output_fields))
+            )
+        return Passing(fn, tuple(blame.text for blame in blames), self._targets_of(fn), by_output)
+
+    def _targets_of(self, fn: GradFn) -> tuple[Target, ...]:
+        if fn not in self.targets:
+            if isinstance(fn, Node):
+                own = self._own_targets(fn)
+                self.targets[fn] = own + _input_targets(fn, self.into[fn], own)
+            else:
+                self.targets[fn] = targets_of_join(fn, texts_of) if isinstance(fn, Join) else ()
+        return self.targets[fn]
+
+    def _release(self, fn: GradFn, share: Mapping[Edge, Sequence[_Blame]]) -> list[GradFn]:
+        """Hand the blame of a vertex on to its sources; returns those that now have all of theirs."""
+        place = fn.place
+        free = []
+        for edge in self.into[fn]:
+            for blame in share.get(edge, ()):
+                if isinstance(fn, Pick) or blame.output is not None:
+                    blame = replace(blame, output=fn.output if isinstance(fn, Pick) else None)
+                self.feedback.setdefault(edge.source, []).append((place, blame))
+        for source in dict.fromkeys(edge.source for edge in self.into[fn]):
+            self.pending[source] -= 1
+            if not self.pending[source]:
+                free.append(source)
+        return free
+
+    def blames(self, fn: GradFn) -> list[_Blame]:
+        """What was said of a vertex, in the order of those who said it, each thing once; as hooks make it."""
+        said = sorted(self.feedback.get(fn, ()), key=lambda item: item[0])
+        blames = list({(blame.text, blame.output): blame for _, blame in reversed(said)}.values())[::-1]
+        for hook in fn.value_hooks if blames else ():
+            changed = hook(tuple(blame.text for blame in blames))
+            if changed is not None:
+                known = {blame.text: blame for blame in blames}
+                blames = [known.get(text) or _Blame(text) for text in _blame_texts(changed)]
+        return blames
+
+    def _accumulate(self, fn: GradFn, parameter: Parameter, name: str, blames: Sequence[_Blame]) -> None:
+        """Let a parameter have all that was said of the vertex that holds or read it."""
+        for number, blame in enumerate(blames):
+            path, index = (fn.path, fn.index) if isinstance(fn, Node) else (blame.path, blame.index)
+            critique = Critique(
+                self.example_id,
+                path,
+                index,
+                name,
+                blame.text,
+                blame.evidence or {},
+                verdict=self.verdict,
+                lm=fn.lm if isinstance(fn, Node) else None,
+            )
+            self.found.append(((fn.place, number), parameter, critique))
+
+    async def judge(self, fn: GradFn) -> None:
+        """Wait for a call's turn, have its blame divided, and hand it on."""
+        await self.ready[fn]
+        share: dict[Edge, Sequence[_Blame]] = {}
+        blames = self.blames(fn)
+        rule = rule_of(fn)
+        path, index = (fn.path, fn.index) if isinstance(fn, Node) else (fn.kind, 0)
+        if blames:
+            feedback = tuple(blame.text for blame in blames)
+            try:
+                if rule is not None:
+                    answer = await _follow(rule, self._passing(fn, blames))
+                elif isinstance(fn, Node):
+                    answer = await self._ask(fn, feedback)
+                else:
+                    answer = {}
+            except Exception as error:  # noqa: BLE001 - kept in the report; the other calls go on
+                who = "critic" if rule is None else "rule"
+                self.skipped.append(Skipped(self.example_id, path, index, f"the {who} failed: {error!r}"))
+                if rule is not None:
+                    warnings.warn(f"the backward rule of {path} failed, so no blame passes: {error!r}", stacklevel=2)
+            else:
+                for hook in fn.hooks if isinstance(fn, Node) else ():
+                    changed = hook(fn, feedback, answer)
+                    answer = answer if changed is None else changed
+                share = self._divide(fn, answer, blames)
+        self._settle(self._release(fn, share))
+
+    async def _ask(self, node: Node, feedback: tuple[str, ...]) -> Mapping[str, str]:
+        if self.critic is None:
+            raise GraphError(NO_CRITIC)
+        self.calls += 1
+        answer = await self.critic.critique(NodeFailure(node, self.row.example, feedback, self.targets[node]))
+        return _checked(answer)
+
+    def _divide(self, fn: GradFn, answer: Mapping[str, Any], blames: Sequence[_Blame]) -> dict[Edge, Sequence[_Blame]]:
+        """What an answer gives to each parameter, and to each edge. A text that is only handed on keeps its origin."""
+        share: dict[Edge, Sequence[_Blame]] = {}
+        path, index = (fn.path, fn.index) if isinstance(fn, Node) else ("", 0)
+        evidence: Mapping[str, Any] = {}
+        if isinstance(fn, Node):
+            feedback = tuple(blame.text for blame in blames)
+            evidence = {"inputs": fn.inputs, "outputs": fn.outputs, "feedback": feedback}
+        handed_on = {} if rule_of(fn) is None else {blame.text: blame for blame in blames}
+        for number, target in enumerate(self._targets_of(fn)):
+            texts = _blame_texts(answer.get(target.name))
+            if not texts:
+                continue
+            if target.parameter is not None:
+                for text in texts:
+                    critique = Critique(
+                        self.example_id,
+                        path,
+                        index,
+                        target.name,
+                        text,
+                        evidence,
+                        verdict=self.verdict,
+                        lm=fn.lm if isinstance(fn, Node) else None,
+                    )
+                    self.found.append(((fn.place, number), target.parameter, critique))
+                continue
+            new = [handed_on.get(text) or _Blame(text, path, index, evidence) for text in texts]
+            if isinstance(fn, Node):
+                for text in texts:
+                    blame = Blame(0, self.example_id, path, index, _field_of(target), "input", text)
+                    self.passed.append(((fn.place, number), blame))
+            if isinstance(fn, Join):
+                source = fn.sources[int(target.name)]
+                share.update({edge: new for edge in self.into[fn] if edge.source is source})
+            else:
+                share.update({edge: new for edge in self.into[fn] if edge.field == _field_of(target)})
+        return share
+
+    def told(self) -> list[Blame]:
+        """Who was blamed for what, in the order of the calls."""
+        told = list(self.passed)
+        for place, parameter, critique in self.found:
+            c = critique
+            blame = Blame(0, c.example_id, c.path, c.index, c.target, parameter.kind, c.text, parameter.name)
+            told.append((place, blame))
+        return [replace(blame, row=self.number) for _, blame in sorted(told, key=lambda item: item[0])]
+
+
+def example_id(example: Any) -> str:
+    """How an example is called in gradients and reports; empty when there is none."""
+    identity = getattr(example, "id", None)
+    return "" if identity is None else str(identity)
+
+
+async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
+    """The answer of a rule: ours in place, a user's function in a thread, a user's coroutine on a loop."""
+    if is_built_in(rule):
+        answer: Any = rule(passing)
+    elif inspect.iscoroutinefunction(rule):
+        answer = await (aio.on_program(rule, passing) if aio.is_driven() else rule(passing))
+    else:
+        answer = await aio.in_thread(rule, passing)
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"a rule answers with a mapping from target to text, not {answer!r}")
+    return answer
+
+
+def _checked(answer: Any) -> dict[str, Any]:
+    """A critic's answer as plain data, so that whatever is wrong with it shows here, where it is one skipped call."""
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"a critic answers with a mapping from target to text, not {answer!r}")
+    clean = dict(answer.items())
+    for name, text in clean.items():
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"a critic's answer about {name!r} is a text or None, not {text!r}")
+    return clean
+
+
+def _blame_texts(answer: Any) -> list[str]:
+    """The texts of an answer that blame: of a text or of several."""
+    several = answer if isinstance(answer, (list, tuple)) else (answer,)
+    return [text for item in several if (text := _blame_text(item))]
+
+
+def _blame_text(answer: Any) -> str:
+    text = "" if answer is None else str(answer).strip()
+    return "" if text.casefold().rstrip(".!") == RIGHT else text
+
+
+def _input_targets(node: Node, edges: Sequence[Edge], own: Sequence[Target]) -> tuple[Target, ...]:
+    taken = {target.name for target in own}
+    fields = dict.fromkeys(edge.field or "" for edge in edges)
+    return tuple(
+        Target(f"input.{field}" if field in taken else field, "input", node.inputs.get(field)) for field in fields
+    )
+
+
+def _is_call_of(node: Node, path: str) -> bool:
+    """Whether a call is one of the module at a path, or of a part of that module."""
+    return node.path == path or node.path.startswith(f"{path}.")
+
+
+def _field_of(target: Target) -> str:
+    return target.name.removeprefix("input.")
+
+
+def _broken_node(row: LossRow) -> Node | None:
+    """The call whose failure ended the forward."""
+    if row.error is None or row.tape is None:
+        return None
+    causes: list[BaseException] = []
+    error: BaseException | None = row.error
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    for node in reversed(row.tape.nodes):
+        if any(node.error is cause for cause in causes):
+            return node
+    return None
+
+
+def _is_outage(error: BaseException | None) -> bool:
+    """Whether no wording of a prompt could have avoided this."""
+    return isinstance(error, (LMError, BudgetExceeded)) and not isinstance(error, ContextWindowError)
+
+
+def _default_feedback(row: LossRow) -> str:
+    if row.error is not None:
+        lines = traceback.format_exception(type(row.error), row.error, row.error.__traceback__, limit=-_FRAMES)
+        return "the call failed:\n" + "".join(lines).strip()
+    labels = _labels(row.example, row.tape)
+    if labels:
+        return "; ".join(f"the {name} should be {value}" for name, value in labels.items())
+    return f"the output scores {row.score:g} of {row.best:g}"
+
+
+def _labels(example: Any, tape: Tape | None) -> dict[str, Any]:
+    if getattr(example, "input_keys", None) is not None:
+        return dict(example.labels())
+    if tape is None or not tape.inputs or not hasattr(example, "keys"):
+        return {}
+    return {name: example[name] for name in example.keys() if name not in tape.inputs}  # noqa: SIM118 - not a mapping
