@@ -106,6 +106,7 @@ class Decoder:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         accepted = inspect.signature(base.forward).parameters
         self._takes_positions = "position_ids" in accepted
+        self._cache_name = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._plain = self._takes_positions and growing_cache(model.config) is not None
 
@@ -227,10 +228,10 @@ class Decoder:
     def _forward(
         self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Cache | None
     ) -> torch.Tensor:
-        more = {"position_ids": positions} if positions is not None and self._takes_positions else {}
-        out = self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **more, **self._last_only
-        )
+        more: dict[str, Any] = {self._cache_name: cache, **self._last_only}
+        if positions is not None and self._takes_positions:
+            more["position_ids"] = positions
+        out = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **more)
         logits: torch.Tensor = out.logits[:, -1].float()
         return logits
 
