@@ -67,6 +67,8 @@ class PocketFormat(Format):
             if field.role == "input" and (name not in self.inputs or _is_nested(field)):
                 continue
             found = marker_name(name)
+            if found is None and self.phrase is not None and field.role == "output":
+                continue  # of demos and descriptions it says nothing
             if found is None:
                 raise SignatureError(_unknown(name))
             self.markers[name] = found
@@ -120,6 +122,9 @@ class PocketFormat(Format):
         values: dict[str, Any] = {}
         faults = []
         for name, field in self.signature.outputs.items():
+            if name not in self.markers:
+                values[name] = ""
+                continue
             want = self.markers[name]
             place = next((i for i, (found, _) in enumerate(sections) if found == want), None)
             if place is None:

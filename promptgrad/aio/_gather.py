@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -10,6 +11,32 @@ from promptgrad.aio._loops import on_program, transport
 from promptgrad.aio._signal import Signal, is_driven
 
 T = TypeVar("T")
+
+
+class _Crew:
+    """The thunks of one `gather` that run in tasks."""
+
+    __slots__ = ("outer", "stopped")
+
+    def __init__(self) -> None:
+        self.outer = _crew.get()
+        self.stopped = False
+
+
+_crew: "ContextVar[_Crew | None]" = ContextVar("promptgrad.crew", default=None)
+
+
+def is_stopping() -> bool:
+    """Whether a `gather` that the calling code runs in has been stopped.
+
+    A `CancelledError` that comes while none has is the failure of what was awaited, not a request to stop.
+    """
+    crew = _crew.get()
+    while crew is not None:
+        if crew.stopped:
+            return True
+        crew = crew.outer
+    return False
 
 
 async def gather(
@@ -61,9 +88,10 @@ async def _gather(
     failures: list[BaseException] = []  # the first in time comes first
     finished: asyncio.Future[None] = loop.create_future()
     upcoming = 0
-    stopped = False
+    crew = _Crew()
 
     async def one(index: int) -> None:
+        _crew.set(crew)
         try:
             results[index] = await thunks[index]()
         except (KeyboardInterrupt, SystemExit) as error:  # in a task of its own it would end the loop
@@ -79,16 +107,15 @@ async def _gather(
         task.add_done_callback(lambda task: end(index, task))
 
     def end(index: int, task: "asyncio.Task[None]") -> None:
-        nonlocal stopped
         del running[index]
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             failures.append(error)
-        if failures and not stopped:
-            stopped = True
+        if failures and not crew.stopped:
+            crew.stopped = True
             for other in running.values():
                 other.cancel()
-        if upcoming < count and not stopped:
+        if upcoming < count and not crew.stopped:
             start()
         elif not running and not finished.done():
             finished.set_result(None)
@@ -98,7 +125,7 @@ async def _gather(
     try:
         await finished
     except asyncio.CancelledError:
-        stopped = True
+        crew.stopped = True
         for task in running.values():
             task.cancel()
         if running:

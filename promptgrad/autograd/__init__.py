@@ -2,7 +2,7 @@
 
 from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detect_anomaly
 from promptgrad.autograd._blame import Blame
-from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, WeightTrace
+from promptgrad.autograd._critic import RIGHT, Critic, JointCritic, NodeFailure, Target, TraceFailure, WeightTrace
 from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._function import Context, Function
@@ -35,6 +35,7 @@ __all__ = [
     "Gradient",
     "Graph",
     "Join",
+    "JointCritic",
     "Loss",
     "LossRow",
     "Node",
@@ -51,6 +52,7 @@ __all__ = [
     "Target",
     "Text",
     "Trace",
+    "TraceFailure",
     "WeightTrace",
     "attach",
     "candidate",

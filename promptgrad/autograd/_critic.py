@@ -1,10 +1,11 @@
-"""What backward asks of others: the `Critic` and `WeightTrace` protocols, and the data that cross them."""
+"""What backward asks of others: the protocols of critics and of weight traces, and the data that cross them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from promptgrad.autograd._edges import Edge
     from promptgrad.autograd._node import Node
     from promptgrad.autograd._parameter import Parameter
 
@@ -15,7 +16,7 @@ class Target:
 
     Attributes:
         name: What the critic's answer calls it: the parameter's name in its module, or the input field's.
-        kind: "instruction" or "description" for a parameter, "input" for an input that another call produced.
+        kind: "instruction", "description" or "demos" for a parameter, "input" for an input that another call produced.
         value: What it was at the call.
         parameter: The parameter; None for an input.
     """
@@ -35,11 +36,34 @@ class NodeFailure:
         example: The example that failed; None when there is none.
         feedback: What is wrong with the call's outputs, as far as those who used them could say.
         targets: What may be blamed, parameters first.
+        replicate: Which of several answers about the same call is wanted, from `backward(repeat=...)`.
     """
 
     node: "Node"
     example: Any
     feedback: tuple[str, ...]
+    targets: tuple[Target, ...]
+    replicate: int = 0
+
+
+@dataclass(frozen=True)
+class TraceFailure:
+    """A failed forward as a whole, and all parameters that may be blamed for it.
+
+    Attributes:
+        example: The example that failed; None when there is none.
+        feedback: What is wrong with what the forward returned.
+        nodes: The calls from which its output came and in which a parameter may be to blame, in their order.
+        edges: Which of them used what another one produced.
+        told: What is wrong with single calls, where a loss says so.
+        targets: The parameters, by full name, with the values that were read.
+    """
+
+    example: Any
+    feedback: tuple[str, ...]
+    nodes: "tuple[Node, ...]"
+    edges: "tuple[Edge, ...]"
+    told: "Mapping[Node, tuple[str, ...]]"
     targets: tuple[Target, ...]
 
 
@@ -52,6 +76,19 @@ class Critic(Protocol):
 
         Called once for each (failed sample, call), for as many at once as the graph allows.
         """
+        ...
+
+
+@runtime_checkable
+class JointCritic(Protocol):
+    """A critic that can also judge whole forwards, for `backward(engine="joint")`."""
+
+    def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
+        """How failed forwards are put together, one call for each group; empty where it cannot judge such forwards."""
+        ...
+
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
+        """For each forward of a group, what is wrong with each parameter, by its full name."""
         ...
 
 

@@ -8,22 +8,29 @@ batch, then of the calls, so that the same answers give the same gradient at any
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
-from promptgrad.autograd._critic import Critic, WeightTrace
+from promptgrad.autograd._critic import Critic, JointCritic, TraceFailure, WeightTrace
 from promptgrad.autograd._edges import exact_sources, joined_sources
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._node import Node
 from promptgrad.autograd._parameter import Parameter
-from promptgrad.autograd._report import BackwardReport
-from promptgrad.autograd._sample import NO_CRITIC, SamplePass, Wanted, example_id
-from promptgrad.errors import GraphError
+from promptgrad.autograd._report import BackwardReport, Skipped
+from promptgrad.autograd._rules import rule_of
+from promptgrad.autograd._sample import NO_CRITIC, SamplePass, Wanted, example_id, is_own_failure
+from promptgrad.errors import GraphError, ReplayError
 
+ENGINES = ("auto", "local", "joint")
+LONG = 12
+"""From this many critic calls for one failed forward on, `engine="auto"` has it judged as a whole, in one call."""
+
+Group = list[tuple[SamplePass, TraceFailure]]
 Terms = Sequence[tuple[float, Sequence[LossRow], "Critic | None"]]
 
 
@@ -39,7 +46,10 @@ class Backward:
         retain_graph: bool,
         weights: bool | None,
         truncate: int | None = None,
+        engine: str = "auto",
     ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine is one of {', '.join(map(repr, ENGINES))}, not {engine!r}")
         if truncate is not None and truncate < 1:
             raise ValueError(f"truncate is a number of calls and at least 1, not {truncate}")
         self.began = time.perf_counter()
@@ -53,6 +63,43 @@ class Backward:
         if any(one.critic is None and one.asks for one in self.passes):
             raise GraphError(NO_CRITIC)
         self.traced = self._traced_weights()
+        self.joint = self._joint(engine)
+
+    def _joint(self, engine: str) -> list[tuple[JointCritic, Group]]:
+        """The failed forwards that are judged as wholes, in the groups in which their critics want them."""
+        waiting: dict[int, tuple[Critic, Group]] = {}
+        for one in self.passes:
+            due = sum(rule_of(fn) is None for fn in one.failures)
+            if one.critic is not None and (due >= LONG if engine == "auto" else engine == "joint" and due > 0):
+                waiting.setdefault(id(one.critic), (one.critic, []))[1].append((one, one.whole()))
+        found: list[tuple[JointCritic, Group]] = []
+        for critic, members in waiting.values():
+            groups = critic.groups([whole for _, whole in members]) if isinstance(critic, JointCritic) else ()
+            if engine == "joint" and not groups:
+                raise GraphError(
+                    "engine='joint' needs a critic that can judge whole forwards (nn.Critic on a language model "
+                    f"that speaks the chat or json format), and {critic!r} cannot: leave engine out"
+                )
+            passes = {id(whole): one for one, whole in members}
+            found += [(cast(JointCritic, critic), [(passes[id(whole)], whole) for whole in group]) for group in groups]
+        return found
+
+    async def _judge_together(self, critic: JointCritic, group: Group) -> None:
+        """Have whole forwards judged by one call."""
+        group[0][0].calls += 1
+        try:
+            answers = await critic.critique_traces([whole for _, whole in group])
+            if len(answers) != len(group):
+                raise TypeError(f"a critic gave {len(answers)} answers about {len(group)} forwards")
+            for (one, whole), answer in zip(group, answers, strict=True):
+                one.take(whole, answer)
+        except ReplayError:
+            raise
+        except BaseException as error:  # kept in the report; the other calls go on
+            if not is_own_failure(error):
+                raise
+            for one, _ in group:
+                one.skipped.append(Skipped(one.example_id, "", 0, f"the critic failed: {error!r}"))
 
     def _passes(self, critic: Critic | None, truncate: int | None) -> list[SamplePass]:
         """One pass for each failed forward, whatever number of losses judged it, in the order of the rows."""
@@ -91,11 +138,14 @@ class Backward:
         detector = current_detector()
         if detector is not None:
             detector.before_backward(self.rows)
-        judges = []
+        whole = {id(one) for _, group in self.joint for one, _ in group}
+        jobs: list[Callable[[], Awaitable[None]]] = []
         for one in self.passes:
-            one.begin()
-            judges += [(one, fn) for fn in one.failures]
-        await aio.gather([lambda one=one, fn=fn: one.judge(fn) for one, fn in judges])  # type: ignore[misc]
+            if id(one) not in whole:
+                one.begin()
+                jobs += [partial(one.judge, fn) for fn in one.failures]
+        jobs += [partial(self._judge_together, critic, group) for critic, group in self.joint]
+        await aio.gather(jobs)
         for trace, advantage in self.traced:
             await aio.in_thread(trace.backward, advantage)
         never = [] if detector is None else self._never_read()

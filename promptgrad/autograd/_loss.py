@@ -77,6 +77,7 @@ class Loss:
         retain_graph: bool = False,
         weights: bool | None = None,
         truncate: int | None = None,
+        engine: str = "auto",
     ) -> "BackwardReport":
         """Add each parameter's share of the blame, and each demo parameter's traces, to its `grad`.
 
@@ -93,17 +94,29 @@ class Loss:
             weights: Whether local models' weights get a gradient; by default those that require one.
             truncate: Go back through the last `truncate` calls of each module only, as truncated backpropagation
                 through time does: it bounds the cost of long agent loops. None goes back all the way.
+            engine: "local" asks the critic about one call at a time. "joint" shows it the whole failed forward (or
+                several) at once, and it answers for all parameters: one LM call for each failed sample, however long
+                the forward; rules and value hooks are not consulted. "auto" is "joint" for samples that would take 12
+                critic calls or more, if the critic can.
 
         Raises:
             GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
-            ValueError: `truncate` is below one.
+            ValueError: `truncate` is below one, or there is no engine of that name.
             AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
         """
         from promptgrad.autograd._engine import Backward
 
         if aio.is_program_loop():
             raise AsyncUsageError("inside async code write `await loss.abackward()` instead of `loss.backward()`")
-        work = Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights, truncate=truncate)
+        work = Backward(
+            self._terms,
+            critic,
+            inputs,
+            retain_graph=retain_graph,
+            weights=weights,
+            truncate=truncate,
+            engine=engine,
+        )
         self.report = aio.run(work.run()) if work.suspends else aio.drive(work.run())
         return self.report
 
@@ -115,11 +128,20 @@ class Loss:
         retain_graph: bool = False,
         weights: bool | None = None,
         truncate: int | None = None,
+        engine: str = "auto",
     ) -> "BackwardReport":
         """`backward`, to be awaited."""
         from promptgrad.autograd._engine import Backward
 
-        work = Backward(self._terms, critic, inputs, retain_graph=retain_graph, weights=weights, truncate=truncate)
+        work = Backward(
+            self._terms,
+            critic,
+            inputs,
+            retain_graph=retain_graph,
+            weights=weights,
+            truncate=truncate,
+            engine=engine,
+        )
         self.report = await work.run()
         return self.report
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.autograd._blame import Blame
-from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target
+from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, TraceFailure
 from promptgrad.autograd._edges import Edge, texts_of
 from promptgrad.autograd._gradient import Critique
 from promptgrad.autograd._loss_row import LossRow
@@ -20,7 +20,7 @@ from promptgrad.autograd._report import Skipped
 from promptgrad.autograd._rules import Passing, Rule, is_built_in, pass_through, rule_of, targets_of_join
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._walk import Walk
-from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError, MetricError
+from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError, MetricError, ReplayError
 
 _TEXTS = ("instruction", "description")
 _FRAMES = 4  # of a traceback, the innermost
@@ -144,6 +144,7 @@ class SamplePass:
                 self.into[fn] = edges
                 rule = rule_of(fn)
                 if isinstance(fn, Node) and rule is not pass_through:
+                    own += self._demos(fn, rule)
                     self.targets[fn] = own + _input_targets(fn, edges, own)
                 if not is_built_in(rule) and not isinstance(fn, AccumulateGrad):
                     self.ready[fn] = aio.Signal()
@@ -177,6 +178,14 @@ class SamplePass:
                     name = parameter.name or f"{name}_{len(found)}"
                 found.setdefault(name, Target(name, parameter.kind, read.value, parameter))
         return tuple(found.values())
+
+    def _demos(self, node: Node, rule: Rule | None) -> tuple[Target, ...]:
+        """The demos of an LM call, which a critic may blame besides; they alone are no reason to ask it."""
+        return tuple(
+            Target("demos", "demos", read.value, read.parameter)
+            for read in node.reads
+            if rule is None and read.parameter.kind == "demos" and read.value and self.wanted(read.parameter)
+        )
 
     @property
     def failures(self) -> list[GradFn]:
@@ -292,7 +301,11 @@ class SamplePass:
                     answer = await self._ask(fn, feedback)
                 else:
                     answer = {}
-            except Exception as error:  # noqa: BLE001 - kept in the report; the other calls go on
+            except ReplayError:
+                raise
+            except BaseException as error:  # kept in the report; the other calls go on
+                if not is_own_failure(error):
+                    raise
                 who = "critic" if rule is None else "rule"
                 self.skipped.append(Skipped(self.example_id, path, index, f"the {who} failed: {error!r}"))
                 if rule is not None:
@@ -350,6 +363,41 @@ class SamplePass:
                 share.update({edge: new for edge in self.into[fn] if edge.field == _field_of(target)})
         return share
 
+    # -- the forward as a whole -----------------------------------------------------------------------------------
+
+    def whole(self) -> TraceFailure:
+        """The forward and its parameters, for a critic that judges it in one call."""
+        nodes = tuple(fn for fn in self.order if isinstance(fn, Node))
+        said = {seed: tuple(blame.text for blame in self.blames(seed)) for seed in self.seeds}
+        last = {row.feedback or _default_feedback(row): None for _, row in self.rows if row.node is None}
+        told = {
+            node: rest for node in nodes if (rest := tuple(text for text in said.get(node, ()) if text not in last))
+        }
+        targets: dict[Parameter, Target] = {}
+        for node in nodes:
+            for target in self._own_targets(node):
+                if target.parameter is not None and target.parameter not in targets:
+                    name = target.parameter.name or f"{node.path}.{target.name}"
+                    targets[target.parameter] = replace(target, name=name)
+        edges = tuple(edge for node in nodes for edge in self.into[node])
+        return TraceFailure(self.row.example, tuple(last), nodes, edges, told, tuple(targets.values()))
+
+    def take(self, whole: TraceFailure, answer: Any) -> None:
+        """Keep what a critic said of the parameters of the whole forward."""
+        clean = _checked(answer)
+        for number, target in enumerate(whole.targets):
+            parameter = target.parameter
+            if parameter is None:
+                continue
+            node = [node for node in whole.nodes if any(read.parameter is parameter for read in node.reads)][-1]
+            evidence = {"inputs": node.inputs, "outputs": node.outputs, "feedback": whole.feedback}
+            name = target.name.rpartition(".")[2]
+            for text in _blame_texts(clean.get(target.name)):
+                critique = Critique(
+                    self.example_id, node.path, node.index, name, text, evidence, verdict=self.verdict, lm=node.lm
+                )
+                self.found.append(((node.place, number), parameter, critique))
+
     def told(self) -> list[Blame]:
         """Who was blamed for what, in the order of the calls."""
         told = list(self.passed)
@@ -377,6 +425,16 @@ async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
     if not isinstance(answer, Mapping):
         raise TypeError(f"a rule answers with a mapping from target to text, not {answer!r}")
     return answer
+
+
+def is_own_failure(error: BaseException) -> bool:
+    """Whether a critic or rule failed by itself, rather than that the pass is being stopped.
+
+    A `CancelledError` counts as the critic's own where nobody has stopped the pass.
+    """
+    import asyncio
+
+    return isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not aio.is_stopping())
 
 
 def _checked(answer: Any) -> dict[str, Any]:

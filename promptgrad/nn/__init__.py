@@ -9,6 +9,7 @@ from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Seq
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._history import History, inspect_history
 from promptgrad.nn._hooks import RemovableHandle
+from promptgrad.nn._joint_critic import Finding, JointCritic
 from promptgrad.nn._judge import Judge
 from promptgrad.nn._judge_loss import JudgeLoss
 from promptgrad.nn._metric_loss import MetricLoss
@@ -22,7 +23,9 @@ __all__ = [
     "ChainOfThought",
     "Critic",
     "ErrorRow",
+    "Finding",
     "History",
+    "JointCritic",
     "Judge",
     "JudgeLoss",
     "MetricLoss",

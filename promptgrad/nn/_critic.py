@@ -1,14 +1,16 @@
 """`Critic`, which divides the blame for a failure among the parts of the step that caused it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptgrad.autograd import RIGHT, Node, NodeFailure, Parameter, Target, no_grad
-from promptgrad.data import Example
+from promptgrad.autograd import RIGHT, Node, NodeFailure, Parameter, Target, TraceFailure, no_grad
 from promptgrad.lm import LM, current
+from promptgrad.nn._fit import fit
+from promptgrad.nn._joint_critic import JointCritic
 from promptgrad.nn._module import Module
+from promptgrad.nn._plain import is_right, plain
 from promptgrad.nn._predict import Predict
-from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Field, Signature
 
 INSTRUCTION = f"""\
@@ -21,7 +23,8 @@ and which general rule it should state instead. Be concrete about that rule, as 
 not just repeat the answer to this one example: the instruction has to work for all other inputs of this kind.
 
 Each `critique_of_...` is about the input of that name, which an earlier step of the program wrote. Blame it only if \
-the step could not have succeeded with it: say what is wrong with it and what it should have been.
+the step could not have succeeded with it: say what is wrong with it and what it should have been. Any other \
+`..._critique` is about the text or the demos of that name.
 
 Judge the parts separately, and blame only what is a cause. A step that did what its instruction asks, with an input \
 that was already wrong, has an instruction that is right. Of every part that is not to blame, write exactly \
@@ -33,23 +36,51 @@ class Critic(Module, in_place=True):
 
     It is an ordinary program on the signature "Critique", with a visible (and by default frozen) instruction; adapters,
     budgets and journals treat its calls like all others. It sees the step's instruction, demos, inputs, outputs and
-    feedback in full.
+    feedback in full, and judges them against one another; demos that require a gradient get a critique too.
 
-    Cost: one LM call per (failed sample, step), for all parts of the step together.
+    For `backward(engine="joint")` it has a `JointCritic`, `.joint`, on the same LM.
+
+    Cost: one LM call per (failed sample, step), for all parts of the step together; with `backward(repeat=n)`, n.
 
     Args:
         lm: The LM that criticises; else that of `promptgrad.context(critic=...)` or `configure(critic=...)`, else the
             LM of the step that failed.
         instruction: What the critic is told to do.
+        max_tokens: About how long inputs, outputs and feedback of a step may be together; longer texts are cut in the
+            middle, openly. Instructions, descriptions and demos are never cut. None for no bound.
+        group: Most failed forwards that the joint critic sees in one call.
+        temperature: Sampling temperature of the second and further answers with `backward(repeat=n)`; the first one is
+            sampled as without it.
     """
 
-    def __init__(self, lm: LM | str | None = None, *, instruction: str = INSTRUCTION) -> None:
+    def __init__(
+        self,
+        lm: LM | str | None = None,
+        *,
+        instruction: str = INSTRUCTION,
+        max_tokens: int | None = None,
+        group: int = 1,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.predict = Predict(_signature((), with_demos=False).with_instruction(instruction))
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens is at least 1, or None for no bound, not {max_tokens}")
+        self.max_tokens = max_tokens
+        self.temperature = temperature
+        self.predict = Predict(_signature((), frozenset()).with_instruction(instruction))
         self.predict.requires_grad_(requires_grad=False)
+        self.joint = JointCritic(group=group) if max_tokens is None else JointCritic(group=group, max_tokens=max_tokens)
         self.__dict__["_variants"] = {}
         if lm is not None:
             self.to(lm)
+
+    def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
+        """How failed forwards are put together for the joint critic."""
+        return self.joint.groups(failures)
+
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
+        """What is wrong with each parameter, for forwards judged as wholes; see `JointCritic`."""
+        return await self.joint.critique_traces(group)
 
     async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
         """What is wrong with each target that is to blame; targets that are right are left out.
@@ -67,17 +98,23 @@ class Critic(Module, in_place=True):
         """Ask the LM once and sort its answer by target."""
         node = failure.node
         asked = _asked(failure.targets)
-        demos = _demos(node)
-        values: dict[str, Any] = {
-            "instruction": _instruction(node, failure.targets),
+        shown: dict[str, Any] = {
             "inputs": {name: plain(value) for name, value in node.inputs.items()},
             "outputs": {name: plain(value) for name, value in node.outputs.items()} or {"reply": node.reply or ""},
             "feedback": "\n".join(failure.feedback),
         }
+        if self.max_tokens is not None:
+            shown = fit(shown, self.max_tokens)
+        values = {"instruction": _instruction(node, failure.targets), **shown}
+        demos = _demos(node)
         if demos:
             values["demos"] = demos
-        predict = self._variant(tuple(asked), with_demos=bool(demos))
-        prediction = await predict.acall(**values, lm=self._critic_lm(node))
+        descriptions = {target.name: plain(target.value) for target in failure.targets if target.kind == "description"}
+        if descriptions:
+            values["descriptions"] = descriptions
+        config = {"replicate": failure.replicate, "temperature": self.temperature} if failure.replicate else None
+        predict = self._variant(tuple(asked), frozenset(values))
+        prediction = await predict.acall(**values, lm=self._critic_lm(node), config=config)
         answers = fields_of(prediction)
         found: dict[str, str] = {}
         for output, target in asked.items():
@@ -89,37 +126,16 @@ class Critic(Module, in_place=True):
     def _critic_lm(self, node: Node) -> LM | None:
         return self._lm or current().critic or node.lm
 
-    def _variant(self, outputs: tuple[str, ...], *, with_demos: bool) -> Predict:
-        """The critic's `Predict` with other outputs: it shares instruction and demos with the visible one."""
-        key = (outputs, with_demos)
+    def _variant(self, outputs: tuple[str, ...], inputs: frozenset[str]) -> Predict:
+        """The critic's `Predict` with other fields: it shares instruction and demos with the visible one."""
+        key = (outputs, inputs)
         variants: dict[Any, Predict] = self.__dict__["_variants"]
         if key not in variants:
-            variant = Predict(_signature(outputs, with_demos=with_demos), adapter=self.predict.adapter)
+            variant = Predict(_signature(outputs, inputs), adapter=self.predict.adapter)
             variant.instruction = self.predict.instruction
             variant.demos = self.predict.demos
             variants[key] = variant
         return variants[key]
-
-
-def is_right(text: str) -> bool:
-    """Whether a critique says that its target is not to blame."""
-    return text.strip().strip("\"'`.! ").lower() in (RIGHT, "right", "it's right", "none", "n/a")
-
-
-def plain(value: Any) -> Any:
-    """A value as it is shown to a language model: records become dicts, `Text` becomes `str`."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Prediction):
-        return {name: plain(item) for name, item in fields_of(value).items()}
-    if isinstance(value, (Mapping, Example)):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    dump = getattr(value, "model_dump", None)
-    return plain(dump(mode="json")) if dump is not None else repr(value)
 
 
 def _asked(targets: tuple[Target, ...]) -> dict[str, str]:
@@ -130,24 +146,33 @@ def _asked(targets: tuple[Target, ...]) -> dict[str, str]:
             asked["critique"] = target.name
     for target in targets:
         if target.name not in asked.values():
-            asked[f"critique_of_{target.name}"] = target.name
+            name = f"critique_of_{target.name}" if target.kind == "input" else f"{target.name}_critique"
+            asked[name.replace(".", "_")] = target.name
     return asked if "critique" in asked else {"critique": "", **asked}
 
 
-def _signature(outputs: tuple[str, ...], *, with_demos: bool) -> Signature:
-    fields = [
-        Field("instruction", str, "what the step was told to do", "input"),
+def _signature(outputs: tuple[str, ...], inputs: frozenset[str]) -> Signature:
+    fields = [Field("instruction", str, "what the step was told to do", "input")]
+    if "demos" in inputs:
+        fields.append(Field("demos", list[dict[str, Any]], "examples that the step was shown", "input"))
+    if "descriptions" in inputs:
+        fields.append(Field("descriptions", dict[str, str], "what the step was told of its tools and fields", "input"))
+    fields += [
         Field("inputs", dict[str, Any], "what the step was given", "input"),
         Field("outputs", dict[str, Any], "what the step wrote", "input"),
         Field("feedback", str, "what was wrong with what came of it", "input"),
         Field("critique", str, f'what is wrong with the instruction and which rule it lacks, or "{RIGHT}"', "output"),
     ]
-    if with_demos:
-        fields.insert(1, Field("demos", list[dict[str, Any]], "examples that the step was shown", "input"))
     for name in outputs:
-        if name != "critique":
-            about = name.removeprefix("critique_of_")
-            fields.append(Field(name, str, f'what is wrong with the input `{about}`, or "{RIGHT}"', "output"))
+        if name == "critique":
+            continue
+        if name == "demos_critique":
+            about = "which demo misleads, and what it should show instead"
+        elif name.startswith("critique_of_"):
+            about = f"what is wrong with the input `{name.removeprefix('critique_of_')}`"
+        else:
+            about = f"what is wrong with the text `{name.removesuffix('_critique')}`"
+        fields.append(Field(name, str, f'{about}, or "{RIGHT}"', "output"))
     return Signature(fields, INSTRUCTION, name="Critique")
 
 

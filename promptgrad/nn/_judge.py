@@ -6,8 +6,8 @@ from typing import Any
 from promptgrad.data import Example, Score
 from promptgrad.errors import NoLMError, ReplayError
 from promptgrad.lm import LM
-from promptgrad.nn._critic import plain
 from promptgrad.nn._module import Module
+from promptgrad.nn._plain import plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.signature import Field, Signature

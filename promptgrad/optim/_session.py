@@ -6,10 +6,10 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from promptgrad import aio, lm, run
-from promptgrad.autograd import BackwardReport, Critic, Loss, NodeFailure, Parameter
+from promptgrad.autograd import BackwardReport, Critic, JointCritic, Loss, NodeFailure, Parameter, TraceFailure
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError
 from promptgrad.evaluation import Evaluator
@@ -70,8 +70,19 @@ class _Watched:
 
     async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
         """Ask the critic."""
+        return await self._watch(self._critic.critique(failure))
+
+    def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
+        """As the critic puts them together, if it can judge whole forwards."""
+        return self._critic.groups(failures) if isinstance(self._critic, JointCritic) else ()
+
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
+        """Ask the critic about whole forwards."""
+        return await self._watch(cast(JointCritic, self._critic).critique_traces(group))
+
+    async def _watch(self, answer: Awaitable[T]) -> T:
         try:
-            return await self._critic.critique(failure)
+            return await answer
         except (BudgetExceeded, JournalError, LMError) as error:
             if self.stopped is None and is_outage(error):
                 self.stopped = error

@@ -58,7 +58,7 @@ def test_the_critic_sees_everything(scripted):
 
     def judge(**fields):
         seen.append(fields)
-        return {"critique": "x", "critique_of_fact": "y"}
+        return {"critique": "x", "critique_of_fact": "y", "demos_critique": "z"}
 
     model = Chain()
     model.solve.demos.data = [{"question": "old", "fact": "snow is white", "answer": "white"}]
@@ -68,6 +68,7 @@ def test_the_critic_sees_everything(scripted):
     assert json.loads(solve["inputs"]) == {"question": "q0", "fact": "the sky is green today"}
     assert json.loads(solve["outputs"]) == {"answer": "blue"}
     assert solve["feedback"] == "the answer should be red"
+    assert [c.text for c in model.solve.demos.grad.critiques] == ["z"]
     assert json.loads(solve["demos"]) == [{"question": "old", "fact": "snow is white", "answer": "white"}]
 
 

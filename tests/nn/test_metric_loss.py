@@ -267,7 +267,12 @@ def test_a_critic_is_a_name_a_model_or_a_critic():
 def test_a_criterion_is_a_module_whose_critic_is_visible_and_frozen():
     criterion = nn.MetricLoss(exact_match)
     parameters = dict(criterion.named_parameters())
-    assert list(parameters) == ["critic.predict.instruction", "critic.predict.demos"]
+    assert list(parameters) == [
+        "critic.predict.instruction",
+        "critic.predict.demos",
+        "critic.joint.predict.instruction",
+        "critic.joint.predict.demos",
+    ]
     assert not any(p.requires_grad for p in parameters.values())
     assert "exact_match" in repr(criterion)
 

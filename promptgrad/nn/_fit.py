@@ -1,0 +1,58 @@
+"""`fit`: long values made short enough for a prompt, openly and evenly."""
+
+from collections.abc import Mapping
+from typing import Any
+
+CHARACTERS = 4
+"""Characters in a token, as usage is estimated where a provider does not tell."""
+
+
+def fit(value: Any, tokens: int) -> Any:
+    """The value, its texts cut in the middle where all of them together are longer than `tokens`.
+
+    The longest texts are cut first, all to one length, and each says how much is missing. Lists, dicts and the texts
+    in them are looked into; numbers stay. What is short enough comes back as it is.
+
+    >>> fit({"a": "one two three", "b": "x" * 400}, 30)["a"]
+    'one two three'
+    """
+    room = tokens * CHARACTERS
+    lengths = sorted(_lengths(value))
+    if sum(lengths) <= room:
+        return value
+    limit = 0
+    for index, length in enumerate(lengths):  # the texts up to here are whole, the others share the rest
+        share = (room - sum(lengths[:index])) // (len(lengths) - index)
+        if length > share:
+            limit = share
+            break
+    return _cut(value, max(limit, 0))
+
+
+def size(value: Any) -> int:
+    """About how many tokens the texts in a value have."""
+    return sum(_lengths(value)) // CHARACTERS
+
+
+def _lengths(value: Any) -> "list[int]":
+    if isinstance(value, str):
+        return [len(value)]
+    if isinstance(value, Mapping):
+        return [length for item in value.values() for length in _lengths(item)]
+    if isinstance(value, (list, tuple)):
+        return [length for item in value for length in _lengths(item)]
+    return []
+
+
+def _cut(value: Any, limit: int) -> Any:
+    if isinstance(value, str):
+        if len(value) <= limit:
+            return value
+        head, tail = (limit + 1) // 2, limit // 2
+        left_out = len(value) - head - tail
+        return f"{value[:head]} [... {left_out} characters left out ...] {value[len(value) - tail :]}"
+    if isinstance(value, Mapping):
+        return {name: _cut(item, limit) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cut(item, limit) for item in value]
+    return value

@@ -1,0 +1,173 @@
+"""`JointCritic`, which judges whole forwards: one call for all parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad.autograd import Node, TraceFailure, no_grad
+from promptgrad.errors import NoLMError
+from promptgrad.lm import LM, current
+from promptgrad.nn._fit import fit, size
+from promptgrad.nn._module import Module
+from promptgrad.nn._plain import is_right, plain
+from promptgrad.nn._predict import Predict
+from promptgrad.nn._prediction import fields_of
+from promptgrad.signature import Field, Signature
+
+INSTRUCTION = """\
+A program made of language-model calls was run, and the results were not good enough. `runs` shows each run from \
+beginning to end: its calls in their order, what each was given (`uses` names the earlier calls that an input came \
+from), what it wrote, and in `feedback` what was wrong with the result. `parameters` holds the texts that can be \
+changed, by name; each call says in `follows` which of them it was told.
+
+Find the root cause of each failure and say which parameters have to change. For each parameter that is to blame for a \
+run, write one finding: the run's number, the parameter's name, and a critique that says what the text gets wrong, \
+leaves open or leaves out, and which general rule it should state instead. Be concrete about that rule, as far as the \
+feedback shows it, but do not just repeat the answer to one run: the text has to work for all other inputs of this kind.
+
+A call that did what it was told, with an input that was already wrong, is not the cause: look for the call that wrote \
+that input. A parameter that is right has no finding."""
+
+
+@dataclass
+class Finding:
+    """What is wrong with one parameter, by one run."""
+
+    run: int
+    parameter: str
+    critique: str
+
+
+class JointCritic(Module, in_place=True):
+    """Say, for failed forwards as wholes, what is wrong with each parameter of the program.
+
+    The engine "joint" of `loss.backward` asks it; `nn.Critic` has one as `.joint`. It is an ordinary program on the
+    signature "JointCritique", with a visible and by default frozen instruction. Parameters are shown in full, always;
+    what calls were given and wrote is cut in the middle, longest first, where a run would be longer than `max_tokens`.
+
+    Cost: one LM call per group of failed forwards.
+
+    Source: the minimal subgraph with its feedback, for one call, is the idea of OptoPrime (Cheng et al. 2024, arXiv
+    2406.16218). Differs: the call names who is to blame and proposes nothing, so that critiques of many batches add up.
+
+    Args:
+        lm: The LM that criticises; else that of the context, else the one that answered the last call of the run.
+        instruction: What the critic is told to do.
+        group: Most failed forwards in one call.
+        max_tokens: About how long the runs in one call may be; a group is closed earlier where they are longer.
+    """
+
+    def __init__(
+        self,
+        lm: LM | str | None = None,
+        *,
+        instruction: str = INSTRUCTION,
+        group: int = 1,
+        max_tokens: int = 16_000,
+    ) -> None:
+        super().__init__()
+        if group < 1:
+            raise ValueError(f"group is a number of failed forwards and at least 1, not {group}")
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is at least 1, not {max_tokens}")
+        self.group = group
+        self.max_tokens = max_tokens
+        self.predict = Predict(_signature(instruction))
+        self.predict.requires_grad_(requires_grad=False)
+        if lm is not None:
+            self.to(lm)
+
+    def groups(self, failures: Sequence[TraceFailure]) -> list[list[TraceFailure]]:
+        """Up to `group` forwards each, in order, as far as `max_tokens` goes; none for a model without this format."""
+        found: list[list[TraceFailure]] = []
+        room = 0
+        for failure in failures:
+            lm = self._lm_for(failure)
+            if getattr(self.predict.adapter or lm, "name" if self.predict.adapter else "adapter", "") == "pocket":
+                return []
+            length = size(_calls(failure))
+            if not found or len(found[-1]) == self.group or length > room:
+                found.append([])
+                room = self.max_tokens
+            found[-1].append(failure)
+            room -= length
+        return found
+
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> list[dict[str, str]]:
+        """For each forward, what is wrong with each parameter that is to blame, by its name.
+
+        Raises:
+            ParseError: The reply does not hold the findings asked for, after the re-asks.
+            LMError: The critic's LM did not answer.
+            NoLMError: There is no LM to ask.
+        """
+        with no_grad():
+            answers: list[dict[str, str]] = await self.acall(group)
+        return answers
+
+    async def forward(self, group: Sequence[TraceFailure]) -> list[dict[str, str]]:
+        """Ask the LM once and sort its findings by run."""
+        lm = self._lm_for(group[-1])
+        if lm is None:
+            raise NoLMError("the critic has no language model: give one to the criterion, as in critic='openai/gpt-4o'")
+        parameters = {target.name: plain(target.value) for failure in group for target in failure.targets}
+        room = max(1, self.max_tokens // len(group))
+        runs = [
+            {
+                "run": number,
+                "calls": fit(_calls(failure), room),
+                "feedback": "\n".join(failure.feedback),
+            }
+            for number, failure in enumerate(group, 1)
+        ]
+        prediction = await self.predict.acall(parameters=parameters, runs=runs, lm=lm)
+        found: list[dict[str, str]] = [{} for _ in group]
+        for finding in fields_of(prediction)["findings"]:
+            text = finding.critique.strip()
+            if 1 <= finding.run <= len(group) and finding.parameter in parameters and not is_right(text) and text:
+                known = found[finding.run - 1].get(finding.parameter)
+                found[finding.run - 1][finding.parameter] = text if known is None else f"{known}\n{text}"
+        return found
+
+    def _lm_for(self, failure: TraceFailure) -> LM | None:
+        answered = (node.lm for node in reversed(failure.nodes) if node.lm is not None)
+        return self._lm or current().critic or next(answered, None)
+
+
+def _calls(failure: TraceFailure) -> list[dict[str, Any]]:
+    """The calls of a forward as data: who was told what, was given what by whom, and wrote what."""
+    names = {target.parameter: target.name for target in failure.targets}
+    uses: dict[Node, list[str]] = {}
+    for edge in failure.edges:
+        if isinstance(edge.source, Node) and isinstance(edge.target, Node):
+            field = f"{edge.field}: " if edge.field else ""
+            uses.setdefault(edge.target, []).append(f"{field}{edge.source.path}[{edge.source.index}]")
+    calls = []
+    for node in failure.nodes:
+        call: dict[str, Any] = {"call": f"{node.path}[{node.index}]"}
+        follows = [names[read.parameter] for read in node.reads if read.parameter in names]
+        if follows:
+            call["follows"] = follows
+        if node in uses:
+            call["uses"] = list(dict.fromkeys(uses[node]))
+        call["inputs"] = {name: plain(value) for name, value in node.inputs.items()}
+        if node.error is not None:
+            call["error"] = f"{type(node.error).__name__}: {node.error}"
+        else:
+            call["outputs"] = {name: plain(value) for name, value in node.outputs.items()}
+        if node in failure.told:
+            call["feedback"] = "\n".join(failure.told[node])
+        calls.append(call)
+    return calls
+
+
+def _signature(instruction: str) -> Signature:
+    return Signature(
+        [
+            Field("parameters", dict[str, Any], "the texts that can be changed, by name, in full", "input"),
+            Field("runs", list[dict[str, Any]], "the failed runs, each with its calls in their order", "input"),
+            Field("findings", list[Finding], "one for each parameter that is to blame for a run", "output"),
+        ],
+        instruction,
+        name="JointCritique",
+    )

@@ -1,0 +1,29 @@
+"""Values and answers as a critic or judge sees them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from promptgrad.autograd import RIGHT
+from promptgrad.data import Example
+from promptgrad.nn._prediction import Prediction, fields_of
+
+
+def is_right(text: str) -> bool:
+    """Whether a critique says that its target is not to blame."""
+    return text.strip().strip("\"'`.! ").lower() in (RIGHT, "right", "it's right", "none", "n/a")
+
+
+def plain(value: Any) -> Any:
+    """A value as it is shown to a language model: records become dicts, `Text` becomes `str`."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Prediction):
+        return {name: plain(item) for name, item in fields_of(value).items()}
+    if isinstance(value, (Mapping, Example)):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    dump = getattr(value, "model_dump", None)
+    return plain(dump(mode="json")) if dump is not None else repr(value)

@@ -1,0 +1,168 @@
+import json
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import nn
+from promptgrad.data import Example, pocket
+from promptgrad.errors import GraphError
+from promptgrad.metrics import exact_match
+from promptgrad.nn._fit import fit, size
+
+
+class Agent(nn.Module):
+    def __init__(self, steps=3):
+        super().__init__()
+        self.step = nn.Predict("question, notes: list[str] -> note", instruction="Find one thing.")
+        self.answer = nn.Predict("question, notes: list[str] -> answer", instruction="Answer from the notes.")
+        self.steps = steps
+
+    def forward(self, question):
+        notes = []
+        for _ in range(self.steps):
+            notes.append(self.step(question=question, notes=notes).note)
+        return self.answer(question=question, notes=notes)
+
+
+def work(notes, **_):
+    known = json.loads(notes)
+    return {"note": f"thing number {len(known)} was found", "answer": "blue"}
+
+
+def batch(*answers):
+    return [Example(question=f"q{i}", answer=a).with_inputs("question") for i, a in enumerate(answers)]
+
+
+def backward(scripted, judge, answers=("red",), steps=3, critic=None, **options):
+    model = Agent(steps).to(scripted(work, name="worker"))
+    asked = scripted(judge, name="critic")
+    critic = (critic or nn.Critic)(asked)
+    examples = batch(*answers)
+    loss = nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples)
+    return model, asked, loss.backward(**options)
+
+
+def findings(*found):
+    keys = ("run", "parameter", "critique")
+    return {"findings": json.dumps([dict(zip(keys, one, strict=True)) for one in found])}
+
+
+def test_one_call_for_each_failed_sample_sees_it_all_and_answers_for_all_parameters(scripted):
+    seen = []
+
+    def judge(**fields):
+        seen.append(fields)
+        return findings((1, "step.instruction", "look further"), (1, "answer.instruction", "say the color"))
+
+    model, asked, report = backward(scripted, judge, ("red", "blue", "red"), engine="joint")
+    assert report.calls == len(asked.asked) == 2
+    assert [c.text for c in model.step.instruction.grad.critiques] == ["look further"] * 2
+    (critique, _) = model.answer.instruction.grad.critiques
+    assert (critique.text, critique.path, critique.index, critique.target) == (
+        "say the color",
+        "answer",
+        0,
+        "instruction",
+    )
+    assert model.step.instruction.grad.critiques[0].index == 2, "the last call that read it"
+    assert json.loads(seen[0]["parameters"]) == {
+        "step.instruction": "Find one thing.",
+        "answer.instruction": "Answer from the notes.",
+    }
+    (run,) = json.loads(seen[0]["runs"])
+    assert [call["call"] for call in run["calls"]] == ["step[0]", "step[1]", "step[2]", "answer[0]"]
+    assert run["calls"][-1]["uses"] == ["notes: step[0]", "notes: step[1]", "notes: step[2]"]
+    assert run["calls"][1]["follows"] == ["step.instruction"]
+    assert run["calls"][0]["outputs"] == {"note": "thing number 0 was found"}
+    assert run["feedback"] == "the answer should be red"
+
+
+def test_groups_share_a_call_and_each_run_gets_its_own_findings(scripted):
+    def judge(runs, **_):
+        numbers = [run["run"] for run in json.loads(runs)]
+        return findings(
+            *((number, "step.instruction", f"run {number}") for number in numbers), (9, "step.instruction", "x")
+        )
+
+    model, asked, report = backward(
+        scripted, judge, ("red",) * 5, engine="joint", critic=lambda lm: nn.Critic(lm, group=2)
+    )
+    assert report.calls == len(asked.asked) == 3
+    assert [c.text for c in model.step.instruction.grad.critiques] == ["run 1", "run 2", "run 1", "run 2", "run 1"]
+    assert len({c.example_id for c in model.step.instruction.grad.critiques}) == 5
+
+
+def test_long_runs_close_a_group_and_are_cut_openly_but_parameters_never(scripted):
+    seen = []
+
+    def judge(**fields):
+        seen.append(fields)
+        return findings()
+
+    def chatty(notes, **_):
+        return {"note": "word " * 3000, "answer": "blue"}
+
+    model = Agent(2).to(scripted(chatty))
+    model.answer.instruction.data = "Rule. " * 4000
+    examples = batch("red", "red")
+    critic = nn.Critic(scripted(judge), group=2, max_tokens=2000)
+    report = nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples).backward(engine="joint")
+    assert report.calls == 2
+    assert "characters left out" in seen[0]["runs"]
+    assert len(seen[0]["runs"]) < 4 * 2000 + 3000
+    assert json.loads(seen[0]["parameters"])["answer.instruction"] == "Rule. " * 4000
+
+
+@pytest.mark.parametrize(("steps", "calls"), [(10, 11), (11, 1), (40, 1)])
+def test_auto_takes_it_for_long_forwards(scripted, steps, calls):
+    def judge(**fields):
+        if "runs" in fields:
+            return findings((1, "step.instruction", "look further"))
+        return {"critique": "bad", "critique_of_notes": "bad"}
+
+    model, _, report = backward(scripted, judge, steps=steps)
+    assert report.calls == calls
+    assert model.step.instruction.grad.critiques
+
+
+def test_an_answer_that_is_none_is_skipped_for_the_runs_of_that_call_only(scripted):
+    def judge(runs="q0", **_):  # asked again, it is shown its reply only
+        return "no idea" if "q0" in runs else findings((1, "answer.instruction", "shorter"))
+
+    model, _, report = backward(scripted, judge, ("red", "red"), engine="joint")
+    assert len(report.skipped) == 1
+    assert "the critic failed: ParseError" in report.skipped[0].reason
+    assert [c.text for c in model.answer.instruction.grad.critiques] == ["shorter"]
+
+
+def test_a_critic_that_cannot_says_so():
+    class Own:
+        async def critique(self, failure):
+            return {}
+
+    task = pocket.task("chain-color-of-last")
+    model = nn.Predict("text -> answer", instruction="do the task").to(pg.lm.pocket())
+    examples = task.split(train=4)[0]
+    loss = nn.MetricLoss(task.metric)(model.map(examples), examples)
+    with pytest.raises(GraphError, match="engine='joint' needs a critic"):
+        loss.backward(engine="joint")
+    with pytest.raises(GraphError, match="Own"):
+        loss.backward(Own(), engine="joint")
+    with pytest.raises(ValueError, match="'auto', 'local', 'joint'"):
+        loss.backward(engine="fast")
+    assert loss.backward().calls == 4
+
+
+class TestFit:
+    def test_short_values_are_the_same_object(self):
+        value = {"a": "x", "b": [1, "y"]}
+        assert fit(value, 10) is value
+
+    def test_the_longest_are_cut_to_one_length_and_say_so(self):
+        cut = fit({"a": "short text", "b": "x" * 4000, "c": ["y" * 4000, 7]}, 250)
+        assert cut["a"] == "short text"
+        assert cut["c"][1] == 7
+        assert cut["b"].startswith("x" * 200)
+        assert f"{4000 - cut['b'].count('x')} characters left out" in cut["b"]
+        assert abs(cut["b"].count("x") - cut["c"][0].count("y")) == 0
+        assert size({"b": "x" * cut["b"].count("x"), "c": "y" * cut["c"][0].count("y"), "a": cut["a"]}) <= 250
