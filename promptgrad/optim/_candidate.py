@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptgrad.autograd._gradient import plain
+from promptgrad.autograd._tokens import tokens
 from promptgrad.data import Example
 from promptgrad.nn import Module
-from promptgrad.optim._edit import tokens
 from promptgrad.run import value_digest
 
 

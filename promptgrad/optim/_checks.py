@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from promptgrad.autograd._tokens import tokens
 from promptgrad.errors import ConstraintError
-from promptgrad.optim._edit import edit_ratio, tokens
+from promptgrad.optim._edit import edit_ratio
 
 Constraint = Callable[[Any], Any]
 """A rule for a value, as `Parameter` takes them: returns why it does not hold as text (or False), or raises."""

@@ -1,17 +1,6 @@
 """How far one text is from another, in tokens: what `max_edit` bounds."""
 
-import re
-
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-
-
-def tokens(text: str) -> list[str]:
-    """The words and punctuation marks of `text`; white space separates and does not count.
-
-    >>> tokens("Answer in one word.")
-    ['Answer', 'in', 'one', 'word', '.']
-    """
-    return _TOKEN.findall(text)
+from promptgrad.autograd._tokens import tokens
 
 
 def edit_distance(old: str, new: str) -> int:
