@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from promptgrad.autograd import (
         Parameter,
         Text,
+        clip_grad_tokens_,
         detect_anomaly,
         enable_grad,
         inference_mode,
@@ -78,6 +79,7 @@ __all__ = [
     "aevaluate",
     "aio",
     "autograd",
+    "clip_grad_tokens_",
     "configure",
     "context",
     "data",
@@ -123,6 +125,7 @@ _HOME = {
     "Trainer": "train",
     "Usage": "lm",
     "aevaluate": "evaluation",
+    "clip_grad_tokens_": "autograd",
     "configure": "lm",
     "context": "lm",
     "detect_anomaly": "autograd",
@@ -184,6 +187,7 @@ _ELSEWHERE = {
     "Tensor": "promptgrad.Text",
     "TextGrad": "promptgrad.optim.TGD",
     "Variable": "promptgrad.Parameter, or promptgrad.Text",
+    "clip_grad_norm_": "promptgrad.clip_grad_tokens_(program.parameters(), max_tokens)",
     "cuda": "program.to(lm): the device of a program is its language model",
     "dataset": "promptgrad.data",
     "datasets": "promptgrad.data",
@@ -199,7 +203,7 @@ _ELSEWHERE = {
     "vmap": "promptgrad.func.vmap, or module.map(batch)",
     "grad": "promptgrad.func.grad",
     "functional_call": "promptgrad.func.functional_call",
-    "utils": "promptgrad.data for loaders, promptgrad.evaluation for reports",
+    "utils": "promptgrad.data for loaders, promptgrad.evaluation for reports, promptgrad.clip_grad_tokens_ to clip",
 }
 
 if not TYPE_CHECKING:

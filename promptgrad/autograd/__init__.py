@@ -2,6 +2,8 @@
 
 from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detect_anomaly
 from promptgrad.autograd._blame import Blame
+from promptgrad.autograd._clip import clip_grad_tokens_
+from promptgrad.autograd._cluster import Cluster
 from promptgrad.autograd._critic import RIGHT, Critic, JointCritic, NodeFailure, Target, TraceFailure, WeightTrace
 from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._explain import Explanation
@@ -25,6 +27,7 @@ __all__ = [
     "AnomalyWarning",
     "BackwardReport",
     "Blame",
+    "Cluster",
     "Context",
     "Critic",
     "Critique",
@@ -56,6 +59,7 @@ __all__ = [
     "WeightTrace",
     "attach",
     "candidate",
+    "clip_grad_tokens_",
     "current_detector",
     "current_tape",
     "detect_anomaly",

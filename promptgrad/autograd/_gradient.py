@@ -1,9 +1,16 @@
 """What accumulates in `Parameter.grad`: critiques for texts, scored traces for demos."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import html
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import shorten
-from typing import Any
+from typing import Any, overload
+
+from promptgrad.autograd._cluster import THRESHOLD, Cluster, Similarity, clusters_of, support_of
+from promptgrad.autograd._tokens import tokens
+
+FORMAT = "promptgrad.gradient"
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,8 @@ class Critique:
         support: How many examples say this.
         verdict: "wrong", or "error" when the call failed.
         lm: The language model that answered the call, if one did; no part of the critique's identity.
+        agreement: Share of repeated critiques of the same call that said the same.
+        examples: The ids of all examples that say this, where the critique stands for several.
     """
 
     example_id: str
@@ -31,18 +40,23 @@ class Critique:
     support: int = 1
     verdict: str = "wrong"
     lm: Any = field(default=None, repr=False, compare=False)
+    agreement: float = 1.0
+    examples: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """In JSON types."""
+        """In JSON types, without the language model."""
         return {
+            "kind": "critique",
             "example_id": self.example_id,
             "path": self.path,
             "index": self.index,
             "target": self.target,
-            "text": str(self.text),
+            "text": str.__str__(self.text),
             "evidence": plain(self.evidence),
             "support": self.support,
             "verdict": self.verdict,
+            "agreement": self.agreement,
+            "examples": list(self.examples),
         }
 
 
@@ -69,6 +83,7 @@ class Trace:
     def to_dict(self) -> dict[str, Any]:
         """In JSON types."""
         return {
+            "kind": "trace",
             "example_id": self.example_id,
             "path": self.path,
             "index": self.index,
@@ -78,21 +93,28 @@ class Trace:
         }
 
 
+Record = Critique | Trace
+
+
 class Gradient:
     """An ordered, frozen sum of critiques and traces. `+` appends; the same run gives the same order.
 
+    It is a sequence: `len`, iteration, `grad[0]`, `grad[:3]`. What makes a smaller one of it (`filter`, `cluster`,
+    `clip`) returns a new gradient. Critiques are what a language model reads; traces, which become demos, pass through
+    `cluster` and `clip` as they are.
+
     >>> g = Gradient([Critique("e1", "solve", 0, "instruction", "name the unit")])
-    >>> g + g
-    Gradient(2 critiques: 'name the unit', 'name the unit')
+    >>> g + Gradient([Critique("e2", "solve", 0, "instruction", "name the unit")])
+    Gradient(2 critiques: 2 x 'name the unit')
     """
 
     __slots__ = ("_records",)
 
-    def __init__(self, records: "Iterable[Critique | Trace]" = ()) -> None:
+    def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records = tuple(records)
 
     @property
-    def records(self) -> "tuple[Critique | Trace, ...]":
+    def records(self) -> tuple[Record, ...]:
         """All records, in order."""
         return self._records
 
@@ -106,12 +128,115 @@ class Gradient:
         """The traces, in order."""
         return tuple(record for record in self._records if isinstance(record, Trace))
 
+    def filter(
+        self,
+        predicate: Callable[[Any], object] | None = None,
+        *,
+        path: str | None = None,
+        target: str | None = None,
+        example_id: str | None = None,
+        verdict: str | None = None,
+        min_support: int = 0,
+        min_agreement: float = 0.0,
+    ) -> "Gradient":
+        """The records that satisfy all that is given, in order.
+
+        Traces have no target, verdict, support or agreement, so these conditions say nothing about them: to be rid of
+        traces, write `Gradient(grad.critiques)`.
+
+        Args:
+            predicate: Called with each record, `Critique` or `Trace`, that satisfies the rest.
+            path: The module that was blamed.
+            target: What was blamed there.
+            example_id: The example; one of them, where a critique stands for several.
+            verdict: "wrong" or "error".
+            min_support: Fewest examples behind a critique; of use after `cluster`.
+            min_agreement: Least agreement of a critique's repetitions.
+        """
+
+        def holds(record: Record) -> bool:
+            if path is not None and record.path != path:
+                return False
+            if isinstance(record, Trace):
+                return example_id is None or record.example_id == example_id
+            return (
+                (example_id is None or example_id == record.example_id or example_id in record.examples)
+                and (target is None or record.target == target)
+                and (verdict is None or record.verdict == verdict)
+                and record.support >= min_support
+                and record.agreement >= min_agreement
+            )
+
+        return Gradient(
+            record for record in self._records if holds(record) and (predicate is None or predicate(record))
+        )
+
+    def cluster(self, threshold: float = THRESHOLD, *, similarity: Similarity | None = None) -> "Gradient":
+        """One critique for all that say the same, with their supports added, the most supported first; then the traces.
+
+        What stands for a cluster is the critique that the others are most like, see `clusters`. Clustering again
+        changes nothing. Cluster a sum, or sums of clusters: a critique remembers whom it speaks for.
+        """
+        return Gradient(
+            (*(cluster.critique for cluster in self.clusters(threshold, similarity=similarity)), *self.traces)
+        )
+
+    def clusters(self, threshold: float = THRESHOLD, *, similarity: Similarity | None = None) -> tuple[Cluster, ...]:
+        """The critiques by what they say, the most supported first, those of equal support by first appearance.
+
+        Critiques are compared if they blame the same target of the same module, by their words: order and function
+        words do not matter, numbers, negations and opposites do, and so does a word that stands in another's place.
+        English is understood best. What counts as support is examples: one that says the same at two calls of a loop,
+        or in two accumulated backward passes, counts once. Examples without an id count one for each critique.
+
+        Supports and texts do not depend on the order in which the critiques were added.
+
+        Cost: no LM call. By words 2,000 critiques take well below a second; by `similarity` one call for each pair of
+        different texts.
+
+        Args:
+            threshold: Least similarity to the critique that stands for the cluster, in (0, 1].
+            similarity: How alike two texts are, in [0, 1], for example the cosine of two embeddings.
+
+        Raises:
+            ValueError: `threshold` is not in (0, 1], or `similarity` returned something outside of [0, 1].
+        """
+        return clusters_of(self.critiques, threshold, similarity)
+
+    def clip(self, max_tokens: int) -> "Gradient":
+        """At most `max_tokens` words and marks of critiques: the weightiest whole ones, in their order; all traces.
+
+        Weight is support times agreement, and among equals the earlier counts more. A critique that does not fit is
+        left out, and lighter ones that do fit are kept. `cluster` first, so that weight is what many examples say.
+
+        Raises:
+            ValueError: `max_tokens` is negative.
+        """
+        kept = heaviest(self.critiques, max_tokens)
+        answers = iter(kept)
+        return Gradient(record for record in self._records if isinstance(record, Trace) or next(answers))
+
     def to_dict(self) -> dict[str, Any]:
-        """In JSON types."""
-        return {
-            "critiques": [critique.to_dict() for critique in self.critiques],
-            "traces": [trace.to_dict() for trace in self.traces],
-        }
+        """In JSON types, all records in their order; `from_dict` reads it. Language models are left out."""
+        return {"format": FORMAT, "version": VERSION, "records": [record.to_dict() for record in self._records]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Gradient":
+        """The gradient that `to_dict` wrote, equal to it if its evidence is in JSON types.
+
+        `evidence["feedback"]` comes back as the tuple that `backward` makes.
+
+        Raises:
+            ValueError: This is no gradient, or one of a newer version, or a record of it is malformed.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise ValueError(f"not a gradient: expected what Gradient.to_dict() returns, not {shorten(repr(data), 80)}")
+        if data.get("version") != VERSION:
+            raise ValueError(
+                f"a gradient of version {data.get('version')!r}, and this promptgrad reads version {VERSION}: "
+                "read it with the promptgrad that wrote it, or a newer one"
+            )
+        return cls(_record(number, record) for number, record in enumerate(data.get("records", ())))
 
     def __add__(self, other: "Gradient | None") -> "Gradient":
         if other is None:
@@ -123,7 +248,14 @@ class Gradient:
     def __radd__(self, other: "Gradient | int | None") -> "Gradient":
         return self if other is None or other == 0 else NotImplemented
 
-    def __iter__(self) -> "Iterator[Critique | Trace]":
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Gradient": ...
+    def __getitem__(self, index: int | slice) -> "Record | Gradient":
+        return Gradient(self._records[index]) if isinstance(index, slice) else self._records[index]
+
+    def __iter__(self) -> Iterator[Record]:
         return iter(self._records)
 
     def __len__(self) -> int:
@@ -135,13 +267,67 @@ class Gradient:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        parts = []
-        for what, records in (("critique", self.critiques), ("trace", self.traces)):
-            if records:
-                parts.append(f"{len(records)} {what}{'s' if len(records) > 1 else ''}")
-        texts = [shorten(str.__str__(critique.text), 60, placeholder="...") for critique in self.critiques[:2]]
-        told = ": " + ", ".join(map(repr, texts)) if texts else ""
-        return f"Gradient({', '.join(parts)}{told}{', ...' if len(self.critiques) > 2 else ''})"
+        critiques = self.critiques
+        said: dict[str, list[Critique]] = {}
+        for critique in critiques:
+            said.setdefault(str.__str__(critique.text), []).append(critique)
+        supports = sorted(((support_of(group)[0], text) for text, group in said.items()), key=lambda item: -item[0])
+        told = [
+            f"{f'{support} x ' if support > 1 else ''}{shorten(text, 60, placeholder='...')!r}"
+            for support, text in supports[:_TOLD]
+        ]
+        if len(supports) > _TOLD:
+            told.append("...")
+        return f"Gradient({', '.join(_counts(self))}{': ' if told else ''}{', '.join(told)})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{cluster.support}</td><td>{html.escape(f'{cluster.path}.{cluster.target}'.lstrip('.'))}</td>"
+            f'<td style="text-align: left">{html.escape(str.__str__(cluster.text))}</td></tr>'
+            for cluster in self.clusters()[:_SHOWN]
+        )
+        table = f"<table><tr><th>support</th><th>of</th><th>critique</th></tr>{rows}</table>" if rows else ""
+        return f"<div>Gradient: {', '.join(_counts(self)) or 'empty'}</div>{table}"
+
+
+_TOLD, _SHOWN = 3, 20
+
+
+def _counts(gradient: Gradient) -> list[str]:
+    counts = (("critique", len(gradient.critiques)), ("trace", len(gradient.traces)))
+    return [f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts if count]
+
+
+def heaviest(critiques: Sequence[Critique], max_tokens: int) -> list[bool]:
+    """Which critiques to keep, so that they have at most `max_tokens` words and marks; see `Gradient.clip`."""
+    if max_tokens < 0:
+        raise ValueError(f"max_tokens is at least 0, not {max_tokens}")
+    kept = [False] * len(critiques)
+    order = sorted(range(len(critiques)), key=lambda at: -critiques[at].support * critiques[at].agreement)
+    for at in order:
+        length = len(tokens(critiques[at].text))
+        if length <= max_tokens:
+            kept[at] = True
+            max_tokens -= length
+    return kept
+
+
+def _record(number: int, data: Any) -> Record:
+    kinds: dict[Any, type[Record]] = {"critique": Critique, "trace": Trace}
+    kind = kinds.get(data.get("kind")) if isinstance(data, Mapping) else None
+    if kind is None:
+        raise ValueError(
+            f"record {number} of the gradient is neither a critique nor a trace: {shorten(repr(data), 80)}"
+        )
+    values = {name: value for name, value in data.items() if name != "kind"}
+    if "examples" in values:
+        values["examples"] = tuple(values["examples"])
+    if isinstance(evidence := values.get("evidence"), Mapping) and isinstance(evidence.get("feedback"), list):
+        values["evidence"] = {**evidence, "feedback": tuple(evidence["feedback"])}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"record {number} of the gradient is no {data['kind']}: {error}") from None
 
 
 def plain(value: Any) -> Any:

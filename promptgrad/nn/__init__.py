@@ -59,8 +59,11 @@ _ELSEWHERE = {
     "Retrieve": "a forward() that calls your index (nn.Retrieve is on the roadmap)",
     "Signature": "promptgrad.Signature",
     "TextLoss": "nn.JudgeLoss(rubric)",
+    "clip_grad_norm_": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens)",
+    "clip_grad_value_": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens)",
     "functional": "promptgrad.metrics",
     "loss": "nn.MetricLoss(metric) or nn.JudgeLoss(rubric)",
+    "utils": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens) for nn.utils.clip_grad_norm_",
 }
 
 if not TYPE_CHECKING:

@@ -1,0 +1,48 @@
+"""How far repeated answers of a critic about one call agree: the noise of a critique."""
+
+from collections.abc import Mapping, Sequence
+
+from promptgrad.autograd._cluster import THRESHOLD, stars
+from promptgrad.autograd._critic import RIGHT
+
+
+def agreed(answers: Sequence[Mapping[str, str]], threshold: float = THRESHOLD) -> dict[str, tuple[str, float]]:
+    """What repeated answers about one call say of each target, and the share of the answers that say so.
+
+    For each target the texts are clustered by their words, as in `Gradient.cluster`. The largest cluster speaks, the
+    one that begins earliest if several are as large; its most central text is what it says. Answers that do not blame
+    the target count among those that say something else, so one answer of four gives 0.25 even where nobody disagrees
+    in words.
+
+    Args:
+        answers: At least one; a target that is missing, empty or right (`RIGHT`) is not blamed.
+        threshold: Least similarity within a cluster.
+
+    Returns:
+        The targets that some answer blames, in the order in which they are first blamed. One answer alone is repeated
+        as it is, with an agreement of 1.
+    """
+    said: dict[str, list[str]] = {}
+    for answer in answers:
+        for target, text in answer.items():
+            if blame := _blame(text):
+                said.setdefault(target, []).append(blame)
+    return {target: _majority(texts, len(answers), threshold) for target, texts in said.items()}
+
+
+def _majority(texts: Sequence[str], answers: int, threshold: float) -> tuple[str, float]:
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(texts):
+        places.setdefault(text, []).append(place)
+    distinct = sorted(places)
+    found = []
+    for center, members in stars(distinct, [len(places[text]) for text in distinct], threshold, None):
+        inside = [place for member in members for place in places[distinct[member]]]
+        found.append((-len(inside), min(inside), distinct[center]))
+    size, _, text = min(found)
+    return text, -size / answers
+
+
+def _blame(text: str | None) -> str:
+    blame = "" if text is None else str(text).strip()
+    return "" if blame.casefold().rstrip(".!") == RIGHT else blame
