@@ -88,6 +88,7 @@ def test_no_public_name_of_a_room_is_the_name_of_a_room(module):
         ("evalute", "promptgrad.evaluate"),
         ("example", "promptgrad.Example"),
         ("device", r"program\.to\(lm\)"),
+        ("clip_grad_norm_", r"promptgrad\.clip_grad_tokens_"),
     ],
 )
 def test_a_slip_is_pointed_to_the_right_name(slip, right):

@@ -236,7 +236,9 @@ class Gradient:
                 f"a gradient of version {data.get('version')!r}, and this promptgrad reads version {VERSION}: "
                 "read it with the promptgrad that wrote it, or a newer one"
             )
-        return cls(_record(number, record) for number, record in enumerate(data.get("records", ())))
+        if not isinstance(records := data.get("records"), list):
+            raise ValueError(f"a gradient whose 'records' is no list, but {shorten(repr(records), 80)}")
+        return cls(_record(number, record) for number, record in enumerate(records))
 
     def __add__(self, other: "Gradient | None") -> "Gradient":
         if other is None:

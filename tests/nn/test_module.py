@@ -369,7 +369,13 @@ def test_a_slip_on_a_module_is_pointed_to_the_right_name(slip, said):
 
 @pytest.mark.parametrize(
     ("slip", "said"),
-    [("Linear", "nn.Predict"), ("CrossEntropyLoss", "nn.MetricLoss"), ("Modul", "did you mean nn.Module")],
+    [
+        ("Linear", "nn.Predict"),
+        ("CrossEntropyLoss", "nn.MetricLoss"),
+        ("clip_grad_norm_", "promptgrad.clip_grad_tokens_"),
+        ("utils", "promptgrad.clip_grad_tokens_.* for nn.utils.clip_grad_norm_"),
+        ("Modul", "did you mean nn.Module"),
+    ],
 )
 def test_a_slip_on_nn_is_pointed_to_the_right_name(slip, said):
     with pytest.raises(AttributeError, match=f"has no attribute '{slip}': .*{said}"):
