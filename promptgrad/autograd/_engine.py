@@ -47,7 +47,12 @@ class Backward:
         weights: bool | None,
         truncate: int | None = None,
         engine: str = "auto",
+        repeat: int = 1,
     ) -> None:
+        if repeat < 1:
+            raise ValueError(f"repeat is a number of answers and at least 1, not {repeat}")
+        if engine == "joint" and repeat > 1:
+            raise ValueError("repeat asks about one call several times: take engine='local' for it")
         if engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(map(repr, ENGINES))}, not {engine!r}")
         if truncate is not None and truncate < 1:
@@ -59,7 +64,7 @@ class Backward:
         self.terms = [(scale, [_with_tape(row) for row in rows], own) for scale, rows, own in terms]
         self.rows = [row for _, rows, _ in self.terms for row in rows]
         self._check()
-        self.passes = self._passes(critic, truncate)
+        self.passes = self._passes(critic, truncate, repeat)
         if any(one.critic is None and one.asks for one in self.passes):
             raise GraphError(NO_CRITIC)
         self.traced = self._traced_weights()
@@ -68,9 +73,12 @@ class Backward:
     def _joint(self, engine: str) -> list[tuple[JointCritic, Group]]:
         """The failed forwards that are judged as wholes, in the groups in which their critics want them."""
         waiting: dict[int, tuple[Critic, Group]] = {}
+        alone = all(one.repeat == 1 for one in self.passes)
         for one in self.passes:
             due = sum(rule_of(fn) is None for fn in one.failures)
-            if one.critic is not None and (due >= LONG if engine == "auto" else engine == "joint" and due > 0):
+            if one.critic is not None and (
+                due >= LONG and alone if engine == "auto" else engine == "joint" and due > 0
+            ):
                 waiting.setdefault(id(one.critic), (one.critic, []))[1].append((one, one.whole()))
         found: list[tuple[JointCritic, Group]] = []
         for critic, members in waiting.values():
@@ -87,6 +95,8 @@ class Backward:
     async def _judge_together(self, critic: JointCritic, group: Group) -> None:
         """Have whole forwards judged by one call."""
         group[0][0].calls += 1
+        for one, _ in group:
+            one.asked += 1
         try:
             answers = await critic.critique_traces([whole for _, whole in group])
             if len(answers) != len(group):
@@ -99,9 +109,10 @@ class Backward:
             if not is_own_failure(error):
                 raise
             for one, _ in group:
+                one.unanswered += 1
                 one.skipped.append(Skipped(one.example_id, "", 0, f"the critic failed: {error!r}"))
 
-    def _passes(self, critic: Critic | None, truncate: int | None) -> list[SamplePass]:
+    def _passes(self, critic: Critic | None, truncate: int | None, repeat: int) -> list[SamplePass]:
         """One pass for each failed forward, whatever number of losses judged it, in the order of the rows."""
         groups: dict[Any, list[tuple[int, LossRow]]] = {}
         critics: dict[Any, Critic | None] = {}
@@ -113,7 +124,10 @@ class Backward:
                     groups.setdefault(key, []).append((number, row))
                     critics[key] = critic or critics.get(key) or own
                 number += 1
-        return [SamplePass(rows, critics[key], self.wanted, truncate=truncate) for key, rows in groups.items()]
+        return [
+            SamplePass(rows, critics[key], self.wanted, truncate=truncate, repeat=repeat)
+            for key, rows in groups.items()
+        ]
 
     def _check(self) -> None:
         for row in self.rows:
@@ -152,8 +166,8 @@ class Backward:
         report = self._accumulate()
         if detector is not None:
             detector.after_backward(self.rows, report, never)
-        unanswered = [skip for skip in report.skipped if not skip.reason.startswith("the rule")]
-        if unanswered and len(unanswered) >= report.calls > 0:
+        asked = sum(one.asked for one in self.passes)
+        if asked and sum(one.unanswered for one in self.passes) == asked:
             warnings.warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning, stacklevel=2)
         if not self.retain_graph:
             for row in self.rows:

@@ -78,6 +78,7 @@ class Loss:
         weights: bool | None = None,
         truncate: int | None = None,
         engine: str = "auto",
+        repeat: int = 1,
     ) -> "BackwardReport":
         """Add each parameter's share of the blame, and each demo parameter's traces, to its `grad`.
 
@@ -97,11 +98,14 @@ class Loss:
             engine: "local" asks the critic about one call at a time. "joint" shows it the whole failed forward (or
                 several) at once, and it answers for all parameters: one LM call for each failed sample, however long
                 the forward; rules and value hooks are not consulted. "auto" is "joint" for samples that would take 12
-                critic calls or more, if the critic can.
+                critic calls or more, if the critic can and `repeat` is 1.
+            repeat: How many answers about each call the critic is asked for. What most of them say counts, and
+                `critique.agreement` is their share: an estimate of how much of a critique is noise. Costs `repeat`
+                times as many critic calls; the local engine only.
 
         Raises:
             GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
-            ValueError: `truncate` is below one, or there is no engine of that name.
+            ValueError: `truncate` or `repeat` is below one, or there is no engine of that name.
             AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
         """
         from promptgrad.autograd._engine import Backward
@@ -116,6 +120,7 @@ class Loss:
             weights=weights,
             truncate=truncate,
             engine=engine,
+            repeat=repeat,
         )
         self.report = aio.run(work.run()) if work.suspends else aio.drive(work.run())
         return self.report
@@ -129,6 +134,7 @@ class Loss:
         weights: bool | None = None,
         truncate: int | None = None,
         engine: str = "auto",
+        repeat: int = 1,
     ) -> "BackwardReport":
         """`backward`, to be awaited."""
         from promptgrad.autograd._engine import Backward
@@ -141,6 +147,7 @@ class Loss:
             weights=weights,
             truncate=truncate,
             engine=engine,
+            repeat=repeat,
         )
         self.report = await work.run()
         return self.report

@@ -6,9 +6,11 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from promptgrad import aio
+from promptgrad.autograd._agreement import agreed
 from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, TraceFailure
 from promptgrad.autograd._edges import Edge, texts_of
@@ -64,6 +66,7 @@ class SamplePass:
         critic: Who divides the blame for a call.
         wanted: Which parameters shall get a gradient.
         truncate: Go back through the last that many calls of each module only.
+        repeat: How many answers about each call to ask for.
     """
 
     def __init__(
@@ -73,15 +76,18 @@ class SamplePass:
         wanted: Wanted,
         *,
         truncate: int | None = None,
+        repeat: int = 1,
     ) -> None:
         self.rows = rows
         self.number, self.row = rows[0]
         self.critic = critic
         self.wanted = wanted
         self.truncate = truncate
+        self.repeat = repeat
+        self.agreement: dict[tuple[GradFn, str], float] = {}
         self.example_id = example_id(self.row.example)
         self.verdict = "error" if any(row.error is not None for _, row in rows) else "wrong"
-        self.calls = 0
+        self.calls = self.asked = self.unanswered = 0
         self.truncated = 0
         self.skipped: list[Skipped] = []
         self.found: list[tuple[tuple[int, int], Parameter, Critique]] = []
@@ -298,6 +304,7 @@ class SamplePass:
                 if rule is not None:
                     answer = await _follow(rule, self._passing(fn, blames))
                 elif isinstance(fn, Node):
+                    self.asked += 1
                     answer = await self._ask(fn, feedback)
                 else:
                     answer = {}
@@ -307,6 +314,7 @@ class SamplePass:
                 if not is_own_failure(error):
                     raise
                 who = "critic" if rule is None else "rule"
+                self.unanswered += rule is None
                 self.skipped.append(Skipped(self.example_id, path, index, f"the {who} failed: {error!r}"))
                 if rule is not None:
                     warnings.warn(f"the backward rule of {path} failed, so no blame passes: {error!r}", stacklevel=2)
@@ -318,11 +326,38 @@ class SamplePass:
         self._settle(self._release(fn, share))
 
     async def _ask(self, node: Node, feedback: tuple[str, ...]) -> Mapping[str, str]:
-        if self.critic is None:
+        critic = self.critic
+        if critic is None:
             raise GraphError(NO_CRITIC)
-        self.calls += 1
-        answer = await self.critic.critique(NodeFailure(node, self.row.example, feedback, self.targets[node]))
-        return _checked(answer)
+        failure = NodeFailure(node, self.row.example, feedback, self.targets[node])
+        if self.repeat == 1:
+            self.calls += 1
+            return _checked(await critic.critique(failure))
+        answers: list[Mapping[str, str]] = []
+        errors: list[BaseException] = []
+
+        async def ask(replicate: int) -> Mapping[str, str] | BaseException:
+            self.calls += 1
+            try:
+                return _checked(await critic.critique(replace(failure, replicate=replicate)))
+            except ReplayError:
+                raise
+            except BaseException as error:  # one answer less
+                if not is_own_failure(error):
+                    raise
+                return error
+
+        for answer in await aio.gather([partial(ask, replicate) for replicate in range(self.repeat)]):
+            (errors if isinstance(answer, BaseException) else answers).append(answer)  # type: ignore[arg-type]
+        if not answers:
+            raise errors[0]
+        if errors:
+            reason = f"{len(errors)} of {self.repeat} answers failed, the first: {errors[0]!r}"
+            self.skipped.append(Skipped(self.example_id, node.path, node.index, reason))
+        said = agreed(answers)
+        for target, (_, share) in said.items():
+            self.agreement[node, target] = share
+        return {target: text for target, (text, _) in said.items()}
 
     def _divide(self, fn: GradFn, answer: Mapping[str, Any], blames: Sequence[_Blame]) -> dict[Edge, Sequence[_Blame]]:
         """What an answer gives to each parameter, and to each edge. A text that is only handed on keeps its origin."""
@@ -348,6 +383,7 @@ class SamplePass:
                         evidence,
                         verdict=self.verdict,
                         lm=fn.lm if isinstance(fn, Node) else None,
+                        agreement=self.agreement.get((fn, target.name), 1.0),
                     )
                     self.found.append(((fn.place, number), target.parameter, critique))
                 continue

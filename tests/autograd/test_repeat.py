@@ -1,0 +1,86 @@
+"""Several answers about one call, and how far they agree."""
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import nn
+from promptgrad.autograd import Loss
+from promptgrad.data import Example
+from promptgrad.errors import LMConnectionError
+from promptgrad.metrics import exact_match
+from tests.autograd.programs import Call, ScriptedCritic, row, texts
+
+
+class Several(ScriptedCritic):
+    """Answers by replicate: a text, or an error to raise."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = answers
+
+    async def critique(self, failure):
+        await super().critique(failure)
+        answer = self.answers[failure.replicate]
+        if isinstance(answer, Exception):
+            raise answer
+        return {"instruction": answer}
+
+
+def backward(*answers, **options):
+    call = Call("call", lambda q: "text")
+    critic = Several(*answers)
+    report = Loss([row(lambda q: call(q=q).out, None, q="x")], critic).backward(repeat=len(answers), **options)
+    return call, critic, report
+
+
+def test_what_most_answers_say_counts_and_their_share_is_kept():
+    call, critic, report = backward("name the unit", "be polite to people", "name the unit", "it is right")
+    (critique,) = call.instruction.grad.critiques
+    assert (critique.text, critique.agreement) == ("name the unit", 0.5)
+    assert report.calls == len(critic.asked) == 4
+    assert [failure.replicate for failure in critic.asked] == [0, 1, 2, 3]
+
+
+def test_noise_can_be_filtered_out():
+    call, _, _ = backward("name the unit", "be polite to people", "stay calm", "it is right")
+    assert call.instruction.grad.filter(min_agreement=0.5).critiques == ()
+    call, _, _ = backward("name the unit", "name the unit")
+    assert len(call.instruction.grad.filter(min_agreement=0.5).critiques) == 1
+
+
+def test_an_answer_that_fails_is_one_answer_less_and_all_of_them_a_skipped_call():
+    down = LMConnectionError("down")
+    call, _, report = backward("name the unit", down, "name the unit")
+    assert call.instruction.grad.critiques[0].agreement == 1.0
+    assert report.skipped[0].reason.startswith("1 of 3 answers failed")
+    with pytest.warns(RuntimeWarning, match="every critic call failed"):
+        call, _, report = backward(down, down)
+    assert texts(call.instruction) == []
+
+
+def test_it_is_for_single_calls():
+    with pytest.raises(ValueError, match="engine='local'"):
+        backward("a", "b", engine="joint")
+    with pytest.raises(ValueError, match="at least 1"):
+        backward()
+
+
+def test_each_answer_is_a_request_of_its_own_and_the_first_is_the_usual_one():
+    requests = []
+
+    def respond(request: pg.lm.Request):
+        requests.append(request)
+        if "feedback" in request.messages[-1]["content"]:
+            return "[[ ## critique ## ]]\nname the unit"
+        return "[[ ## answer ## ]]\nParis"
+
+    lm = pg.lm.Function(respond)
+    model = nn.Predict("question -> answer").to(lm)
+    batch = [Example(question="q", answer="Rome").with_inputs("question")]
+    for repeat, asked in ((1, [(0, None)]), (3, [(0, None), (1, 1.0), (2, 1.0)])):
+        model.zero_grad()
+        loss = nn.MetricLoss(exact_match)(model.map(batch), batch)
+        requests.clear()
+        loss.backward(repeat=repeat)
+        assert sorted((request.replicate, request.temperature) for request in requests if True) == asked
+        assert model.instruction.grad.critiques[0].agreement == 1.0
