@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from promptgrad.autograd._edges import Edge
+from promptgrad.autograd._edges import Edge, exact_sources, joined_sources
 from promptgrad.autograd._loss import Loss
-from promptgrad.autograd._node import GradFn
+from promptgrad.autograd._node import GradFn, Node
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._walk import Walk
 
@@ -16,6 +16,15 @@ class Graph:
 
     nodes: tuple[GradFn, ...]
     edges: tuple[Edge, ...]
+
+
+def _tape_of(output: Any) -> Tape | None:
+    """The tape whose forward returned this very output; None for a part of one."""
+    for fn in exact_sources(output):
+        for source in joined_sources(fn):
+            if isinstance(source, Node) and source.tape.output is output:
+                return source.tape
+    return None
 
 
 def graph(of: Any) -> Graph:
@@ -33,5 +42,5 @@ def graph(of: Any) -> Graph:
     elif isinstance(of, Tape):
         walk.add_output(of, of.output)
     else:
-        walk.add_output(None, of)
+        walk.add_output(_tape_of(of), of)
     return Graph(tuple(walk.vertices()), tuple(walk.edges()))

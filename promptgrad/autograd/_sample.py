@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from promptgrad import aio
@@ -25,7 +26,8 @@ from promptgrad.autograd._walk import Walk
 from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError, MetricError, ReplayError
 
 _TEXTS = ("instruction", "description")
-_FRAMES = 4  # of a traceback, the innermost
+_FRAMES = 4  # of a traceback, the innermost that are not ours
+_PACKAGE = str(Path(__file__).parents[1])
 
 NO_CRITIC = (
     "backward() met a failed sample and has nobody to ask who is to blame: "
@@ -534,8 +536,11 @@ def _is_outage(error: BaseException | None) -> bool:
 
 def _default_feedback(row: LossRow) -> str:
     if row.error is not None:
-        lines = traceback.format_exception(type(row.error), row.error, row.error.__traceback__, limit=-_FRAMES)
-        return "the call failed:\n" + "".join(lines).strip()
+        frames = traceback.extract_tb(row.error.__traceback__)
+        theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+        lines = traceback.format_list((theirs or frames)[-_FRAMES:])
+        lines += traceback.format_exception_only(type(row.error), row.error)
+        return "the call failed:\nTraceback (most recent call last):\n" + "".join(lines).strip()
     labels = _labels(row.example, row.tape)
     if labels:
         return "; ".join(f"the {name} should be {value}" for name, value in labels.items())

@@ -647,3 +647,26 @@ class TestScale:
         critic = ScriptedCritic(lambda path, target, feedback: "bad")
         assert Loss([row(forward, None)], critic).backward().calls == 1001
         assert len(texts(part.instruction)) == 1000
+
+
+class TestTracebacks:
+    def test_the_critic_is_shown_the_users_lines_and_none_of_ours(self):
+        import promptgrad as pg
+        from promptgrad import nn
+
+        class Fragile(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.step = nn.Predict("text -> word")
+
+            def forward(self, text):
+                return int(self.step(text=text).word)
+
+        model = Fragile().to(pg.lm.Function(lambda prompt: "[[ ## word ## ]]\ncat"))
+        examples = [Example(text="x", answer="1").with_inputs("text")]
+        critic = ScriptedCritic()
+        nn.MetricLoss(pg.metrics.exact_match, critic=critic)(model.map(examples), examples).backward()
+        (text,) = critic.asked[0].feedback
+        assert "return int(self.step(text=text).word)" in text
+        assert "ValueError: invalid literal for int()" in text
+        assert "promptgrad/" not in text.replace("tests/", "").replace(__file__, "")
