@@ -191,8 +191,8 @@ class Gradient:
 
         Supports and texts do not depend on the order in which the critiques were added.
 
-        Cost: no LM call. By words 2,000 critiques take well below a second; by `similarity` one call for each pair of
-        different texts.
+        Cost: no LM call. By words 2,000 different critiques take about half a second of one core; by `similarity` one
+        call for each pair of different texts of one target.
 
         Args:
             threshold: Least similarity to the critique that stands for the cluster, in (0, 1].

@@ -71,7 +71,7 @@ say: mentioned mentioning tell tells told telling indicate indicates indicated a
 say: required request requests requested give gives gave given giving provide provides provided write writes wrote
 say: written return returns returned clarify clarifies clarified declare
 answer: answer answers answered answering output outputs response responses respond reply replies result results
-instruction: instruction instructions prompt prompts step
+instruction: instruction instructions prompt prompts
 lack: lacks
 wrong: wrong incorrect incorrectly wrongly bad mistaken unclear vague ambiguous
 right: right correct correctly rightly
@@ -152,6 +152,7 @@ _INDICATIVES = _COPULAS | {"does", "did"}
 _AUXILIARIES = _INDICATIVES | _words("do must should can could may might will would be has have had need shall ca wo")
 _SUBJECTS = _words("instruction instructions prompt prompts")
 _KNOWN = _FUNCTION | _PIVOTS.keys() | _NUMBERS.keys()
+_LEFT = frozenset(("+left", "-left"))
 _TURNS = _words("without except nor neither avoid avoids avoiding")
 _INSTEAD = {("instead", "of"), ("rather", "than")}
 _REPORTS = _words(
@@ -355,6 +356,8 @@ def _clauses(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _contradicted(one: Wording, other: Wording) -> bool:
     """Whether one wants what the other does not, or has a word where the other has another between the same two."""
     mine, theirs = one.heavy - other.heavy, other.heavy - one.heavy
+    if "right" in one.light ^ other.light and ("wrong" in one.light ^ other.light or _LEFT & (mine | theirs)):
+        return True
     if not mine or not theirs:
         return False
     if any(("-" if member[0] == "+" else "+") + member[1:] in theirs for member in mine):

@@ -41,6 +41,8 @@ def likeness(one, other):
         ),
         ("write labels in upper case", "write labels in lower case"),
         ("answer yes", "answer no"),
+        ("list the sums that are wrong in the table", "list the sums that are correct in the table"),
+        ("the color of the door to the left of the tree", "the color of the door to the right of the tree"),
         ('separate them by ";"', 'separate them by ","'),
         ("write dates as YYYY-MM-DD", "write dates as DD-MM-YYYY"),
         ("return the list", "return the list if it is not empty"),
