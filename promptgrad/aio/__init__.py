@@ -7,7 +7,7 @@ awaiting it works in a coroutine that `drive` runs in place, and in a task of an
 
 from typing import TYPE_CHECKING
 
-from promptgrad.aio._gather import Semaphore, gather, is_stopping, sleep
+from promptgrad.aio._gather import Semaphore, gather, is_failure, is_stopping, sleep
 from promptgrad.aio._loops import is_program_loop, on_program, on_transport, run
 from promptgrad.aio._signal import Signal, drive, is_driven
 from promptgrad.aio._threads import in_thread
@@ -23,6 +23,7 @@ __all__ = [
     "gather",
     "in_thread",
     "is_driven",
+    "is_failure",
     "is_program_loop",
     "is_stopping",
     "on_program",

@@ -39,6 +39,16 @@ def is_stopping() -> bool:
     return False
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether what was awaited failed by itself, rather than that the one who waits is being stopped.
+
+    A `CancelledError` counts as a failure where no `gather` around has been stopped.
+    """
+    import asyncio
+
+    return isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not is_stopping())
+
+
 async def gather(
     thunks: Sequence[Callable[[], Awaitable[T]]],
     *,

@@ -23,7 +23,7 @@ from promptgrad.autograd._node import Node
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._report import BackwardReport, Skipped
 from promptgrad.autograd._rules import rule_of
-from promptgrad.autograd._sample import NO_CRITIC, SamplePass, Wanted, example_id, is_own_failure
+from promptgrad.autograd._sample import NO_CRITIC, SamplePass, Wanted, example_id
 from promptgrad.errors import GraphError, ReplayError
 
 ENGINES = ("auto", "local", "joint")
@@ -106,7 +106,7 @@ class Backward:
         except ReplayError:
             raise
         except BaseException as error:  # kept in the report; the other calls go on
-            if not is_own_failure(error):
+            if not aio.is_failure(error):
                 raise
             for one, _ in group:
                 one.unanswered += 1

@@ -313,7 +313,7 @@ class SamplePass:
             except ReplayError:
                 raise
             except BaseException as error:  # kept in the report; the other calls go on
-                if not is_own_failure(error):
+                if not aio.is_failure(error):
                     raise
                 who = "critic" if rule is None else "rule"
                 self.unanswered += rule is None
@@ -345,7 +345,7 @@ class SamplePass:
             except ReplayError:
                 raise
             except BaseException as error:  # one answer less
-                if not is_own_failure(error):
+                if not aio.is_failure(error):
                     raise
                 return error
 
@@ -463,16 +463,6 @@ async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
     if not isinstance(answer, Mapping):
         raise TypeError(f"a rule answers with a mapping from target to text, not {answer!r}")
     return answer
-
-
-def is_own_failure(error: BaseException) -> bool:
-    """Whether a critic or rule failed by itself, rather than that the pass is being stopped.
-
-    A `CancelledError` counts as the critic's own where nobody has stopped the pass.
-    """
-    import asyncio
-
-    return isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not aio.is_stopping())
 
 
 def _checked(answer: Any) -> dict[str, Any]:

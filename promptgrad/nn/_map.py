@@ -138,7 +138,9 @@ async def amap_rows(
                 row.output = await program._arun_on(row.tape, *call)
             except (NoLMError, ImportError):
                 raise  # it would be the same for every row
-            except Exception as error:  # noqa: BLE001 - it is the row's result
+            except BaseException as error:  # it is the row's result
+                if not aio.is_failure(error):
+                    raise
                 row.error = error
         row.usage = usage.total
         row.seconds = perf_counter() - start

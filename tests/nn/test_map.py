@@ -252,3 +252,17 @@ def test_a_fork_after_the_first_call_can_call_again(scripted):
             os._exit(0 if ok else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert aio.run(program.acall("e")) == "E"
+
+
+def test_a_forward_that_cancels_itself_is_an_error_row_and_the_others_go_on():
+    import asyncio
+
+    class Own(nn.Module):
+        def forward(self, text):
+            if text == "bad":
+                raise asyncio.CancelledError("a task of the program was cancelled")
+            return text
+
+    batch = Own().map([{"text": text} for text in ("a", "bad", "b")])
+    assert [row.output for row in batch.rows if row.error is None] == ["a", "b"]
+    assert isinstance(batch.rows[1].error, asyncio.CancelledError)
