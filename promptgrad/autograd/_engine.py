@@ -136,10 +136,11 @@ class Backward:
                     "backward() was called a second time on the same forwards, and the first freed what they recorded: "
                     "write backward(retain_graph=True) the first time, or run the forwards again"
                 )
-        if self.rows and all(row.tape is None for row in self.rows):
+        if self.rows and all(row.tape is None and not any(exact_sources(row.output)) for row in self.rows):
             raise GraphError(
                 "nothing was recorded in the forwards of this loss: they ran under no_grad() or inference_mode(), "
-                "or no parameter of the program has requires_grad=True"
+                "no parameter of the program has requires_grad=True, or the outputs are plain strings; of a Parameter "
+                "that is the output, pass the parameter itself, or str(parameter)"
             )
 
     @property

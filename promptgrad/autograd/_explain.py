@@ -49,7 +49,8 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
             yield f"  feedback: {_indented(row.feedback)}"
         for blame in blames.get(number, ()):
             what = f"input {blame.target}" if blame.kind == "input" else blame.target
-            yield f"  {call_name(blame.path, blame.index)} {what}: {_indented(blame.text)}"
+            where = f"{call_name(blame.path, blame.index)} " if blame.path or blame.kind != "solution" else ""
+            yield f"  {where}{what}: {_indented(blame.text)}"
         if report is not None and number not in blames:
             other = report.together.get(number)
             yield "  nobody is blamed" if other is None else f"  the same forward as row {other}: see there"
@@ -63,7 +64,7 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
     totals: dict[str, int] = {}
     for blame in report.blames:
         if blame.kind != "input":
-            name = blame.parameter or f"{blame.path}.{blame.target}"
+            name = blame.parameter or f"{blame.path}.{blame.target}".removeprefix(".")
             totals[name] = totals.get(name, 0) + 1
     for name, times in sorted(totals.items(), key=lambda item: -item[1]):
         yield f"{name}: blamed {times} time{'' if times == 1 else 's'}"

@@ -8,12 +8,14 @@ from typing import Any
 
 from promptgrad.autograd._gradient import Gradient
 from promptgrad.autograd._handle import RemovableHandle
+from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import AccumulateGrad, Read
 from promptgrad.autograd._tape import current_log
 from promptgrad.autograd._text import Text
 from promptgrad.errors import ConstraintError
 
-KINDS = ("instruction", "demos", "description", "choice")
+KINDS = ("instruction", "demos", "description", "choice", "solution")
+_TRAINED = ("instruction", "demos", "solution")
 
 Constraint = Callable[[Any], object]
 GradHook = Callable[[Gradient], "Gradient | None"]
@@ -30,14 +32,18 @@ class Parameter:
     validates, and leaves the old value if it refuses. `str(p)`, `format(p)` and f-strings that hold nothing but `p`
     give a `Text` whose `grad_fn` is the parameter.
 
+    A solution is a text that is no part of a prompt but the answer itself (code, a letter, a molecule), improved while
+    it is needed: `criterion(solution, problem).backward()`, then a step of `optim.TGD([solution])`.
+
     Shape: `()` for texts and choices, `(k,)` for k demos.
 
     Args:
         data: The first value.
-        kind: "instruction", "demos", "description" or "choice".
-        requires_grad: Whether backward should fill `grad`; by default for instructions and demos.
+        kind: "instruction", "demos", "description", "choice" or "solution".
+        requires_grad: Whether backward should fill `grad`; by default for instructions, demos and solutions.
         constraints: Functions of a value. One refuses it by returning a reason or False, or by raising.
         options: What a choice may be.
+        role: What the text is for, in words; told to the language model that rewrites it.
 
     Raises:
         ConstraintError: The value is of the wrong type, not among the options, or refused by a constraint.
@@ -52,6 +58,7 @@ class Parameter:
         requires_grad: bool | None = None,
         constraints: Iterable[Constraint] = (),
         options: Iterable[Any] | None = None,
+        role: str = "",
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}: a parameter is one of {', '.join(KINDS)}")
@@ -60,7 +67,8 @@ class Parameter:
             raise ValueError(f"a parameter of kind {kind!r} {wrong}")
         self.kind = kind
         self.name = ""
-        self.requires_grad = kind in ("instruction", "demos") if requires_grad is None else requires_grad
+        self.role = role
+        self.requires_grad = kind in _TRAINED if requires_grad is None else requires_grad
         self.constraints = tuple(constraints)
         self.options = None if options is None else tuple(options)
         self.grad: Gradient | None = None
@@ -201,7 +209,8 @@ class Parameter:
         log = current_log()
         if log is not None:
             log.depend(read)
-        return Text(str(read.value), AccumulateGrad(self, read.version, read.value))
+        recorded = mode.get() == GRAD
+        return Text(str(read.value), AccumulateGrad(self, read.version, read.value) if recorded else None)
 
     def __format__(self, spec: str) -> str:
         return format(str(self), spec)

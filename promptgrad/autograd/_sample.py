@@ -108,7 +108,7 @@ class SamplePass:
         seeds: dict[GradFn, None] = {}
         for _, row in self.rows:
             for fn, text in self._starts(row):
-                self.feedback.setdefault(fn, []).append((_LAST, _Blame(text)))
+                self.feedback.setdefault(fn, []).append((_LAST, _Blame(text, evidence=_evidence(row, fn, text))))
                 seeds[fn] = None
         self.skipped = list(dict.fromkeys(self.skipped))
         return list(seeds)
@@ -522,6 +522,23 @@ def _broken_node(row: LossRow) -> Node | None:
 def _is_outage(error: BaseException | None) -> bool:
     """Whether no wording of a prompt could have avoided this."""
     return isinstance(error, (LMError, BudgetExceeded)) and not isinstance(error, ContextWindowError)
+
+
+def _evidence(row: LossRow, fn: GradFn, text: str) -> dict[str, Any]:
+    """What the loss knows of a sample, for a parameter that it speaks of without a call between them."""
+    outputs = {} if isinstance(getattr(row.output, "grad_fn", None), AccumulateGrad) else {"outputs": row.output}
+    return {"inputs": _given(row.example), **outputs, "feedback": (text,)} if not isinstance(fn, Node) else {}
+
+
+def _given(example: Any) -> dict[str, Any]:
+    """The inputs of an example; all of it where they are not marked."""
+    if example is None:
+        return {}
+    if getattr(example, "input_keys", None) is not None:
+        return dict(example.inputs())
+    if hasattr(example, "keys"):
+        return {name: example[name] for name in example.keys()}  # noqa: SIM118 - not a mapping
+    return {"input": example}
 
 
 def _default_feedback(row: LossRow) -> str:

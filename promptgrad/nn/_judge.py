@@ -93,7 +93,7 @@ def _inputs(example: Any) -> dict[str, Any]:
         return {name: plain(value) for name, value in fields.items()}
     if isinstance(example, Mapping):
         return {str(name): plain(value) for name, value in example.items()}
-    return {"input": plain(example)}
+    return {} if example is None else {"input": plain(example)}
 
 
 def _labels(example: Any) -> dict[str, Any]:

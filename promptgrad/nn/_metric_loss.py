@@ -1,18 +1,19 @@
 """`MetricLoss`, the criterion that makes a loss of a metric."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from promptgrad import aio
 from promptgrad.autograd import Critic as Critiques
-from promptgrad.autograd import Loss, LossRow
+from promptgrad.autograd import Loss, LossRow, Parameter
 from promptgrad.data import Example
 from promptgrad.errors import InputError, MetricError
 from promptgrad.lm import LM, current
 from promptgrad.metrics import FieldMetric, as_metric, call_metric
 from promptgrad.nn._batch import Batch, ErrorRow, Row
+from promptgrad.nn._containers import ParameterList
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._map import CONCURRENCY
 from promptgrad.nn._module import Module
@@ -28,7 +29,11 @@ class MetricLoss(Module, in_place=True):
 
     A row that failed is kept apart from the mean, and so is one on which the metric raises or returns NaN.
 
-    Cost: none here, unless the metric itself calls LMs. `backward()` makes one critic call per (failed sample, step).
+    An output may be a text `Parameter` itself, or a list or dict of them: a solution, which is improved by what the
+    metric says of it. The metric gets its text.
+
+    Cost: none here, unless the metric itself calls LMs. `backward()` makes one critic call per (failed sample, step);
+    none for a solution, whose gradient is the feedback as it is.
 
     Args:
         metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's
@@ -54,7 +59,8 @@ class MetricLoss(Module, in_place=True):
 
         Args:
             outputs: A `Batch`, a list of outputs, or one output.
-            examples: The examples in the same order, or the one example. A `Batch` knows its own.
+            examples: The examples in the same order, or the one example. A `Batch` knows its own; and one output may
+                stand alone, if the metric can do without an example.
         """
         rows = _pair(outputs, examples)
         if isinstance(self.metric, FieldMetric):
@@ -118,11 +124,11 @@ def _pair(outputs: Any, examples: Any) -> list[Row]:
             Row(example, row.output, row.error, row.tape, row.replicate, row.usage, row.seconds)
             for example, row in zip(wanted, rows, strict=True)
         ]
-    if examples is None:
+    if examples is None and not isinstance(outputs, (str, Mapping, Prediction, Parameter)):
         raise InputError("write criterion(outputs, examples): only a Batch from model.map(...) knows its examples")
     if _is_one(examples):
         listed, wanted = [outputs], [examples]
-    elif isinstance(outputs, Iterable) and not isinstance(outputs, (str, Prediction)):
+    elif isinstance(outputs, Iterable) and not isinstance(outputs, (str, Mapping, Prediction)):
         listed, wanted = list(outputs), list(examples)
     else:
         raise InputError(f"there is one output ({type(outputs).__name__}) and a list of examples: pass lists of both")
@@ -133,7 +139,7 @@ def _pair(outputs: Any, examples: Any) -> list[Row]:
     rows = [
         Row(example, error=output.error, replicate=output.replicate)
         if isinstance(output, ErrorRow)
-        else Row(example, output)
+        else Row(example, _read(output))
         for output, example in zip(listed, wanted, strict=True)
     ]
     finished = [row for row in rows if row.error is None]
@@ -152,5 +158,17 @@ def _items(rows: list[Row]) -> list[int]:
     return numbers
 
 
+def _read(output: Any) -> Any:
+    """An output with the values of parameters in their place; texts remember the parameter."""
+    if isinstance(output, Parameter):
+        value = output.data
+        return str(output) if isinstance(value, str) else value
+    kind = type(output)
+    if kind in (list, tuple, ParameterList):
+        items = [_read(item) for item in output]
+        return tuple(items) if kind is tuple else items
+    return {name: _read(item) for name, item in output.items()} if kind is dict else output
+
+
 def _is_one(examples: Any) -> bool:
-    return isinstance(examples, (Example, str, Prediction)) or not isinstance(examples, Iterable)
+    return isinstance(examples, (Example, str, Mapping, Prediction)) or not isinstance(examples, Iterable)

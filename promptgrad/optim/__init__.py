@@ -17,6 +17,7 @@ __all__ = [
     "Candidate",
     "Change",
     "Improve",
+    "ImproveSolution",
     "LabeledFewShot",
     "Measured",
     "Optimizer",
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
-    from promptgrad.optim._proposer import Improve, ProposeInstruction
+    from promptgrad.optim._proposer import Improve, ImproveSolution, ProposeInstruction
     from promptgrad.optim._report import Change, StepReport, Verdict
     from promptgrad.optim._search import TPE, Point
     from promptgrad.optim._session import Session, Trial
@@ -54,6 +55,7 @@ else:
         "Candidate": "_candidate",
         "Change": "_report",
         "Improve": "_proposer",
+        "ImproveSolution": "_proposer",
         "LabeledFewShot": "_labeled_few_shot",
         "Measured": "_candidate",
         "Optimizer": "_optimizer",

@@ -41,6 +41,7 @@ def refusal(
     max_tokens: int | None = None,
     constraints: Sequence[Constraint] = (),
     tried: Iterable[str] = (),
+    verbatim: bool = False,
 ) -> str | None:
     """Why `new` may not replace `old`, or None if it may.
 
@@ -51,23 +52,25 @@ def refusal(
         max_tokens: Longest text, in words and punctuation marks.
         constraints: The user's own rules.
         tried: Texts that were rejected before.
+        verbatim: Whether case and white space count and braces are no placeholders, as in a solution.
     """
+    plain = str.strip if verbatim else _plain
     if not isinstance(new, str):
         return f"it is {type(new).__name__}, not text"
     if not new.strip():
         return "it is empty"
-    if _plain(new) == _plain(old):
+    if plain(new) == plain(old):
         return "it does not change the text"
-    if any(_plain(new) == _plain(text) for text in tried):
+    if any(plain(new) == plain(text) for text in tried):
         return "it was tried before and rejected"
     if _CHAT.search(new) and not _CHAT.search(old):
-        return "it is a message to us, not an instruction"
+        return "it is a message to us, not the text itself"
     if (wrapping := _WRAPPING.search(new)) and not _WRAPPING.search(old):
         return f"it holds {wrapping.group()!r}, which is part of the reply's form"
-    missing = placeholders(old) - placeholders(new)
+    missing = set() if verbatim else placeholders(old) - placeholders(new)
     if missing:
         return f"it drops the placeholder{'s' if len(missing) > 1 else ''} {', '.join(sorted(missing))}"
-    added = placeholders(new) - placeholders(old)
+    added = set() if verbatim else placeholders(new) - placeholders(old)
     if added:
         return f"it adds the placeholder{'s' if len(added) > 1 else ''} {', '.join(sorted(added))}, which nothing fills"
     if max_tokens is not None and (length := len(tokens(new))) > max_tokens:

@@ -3,13 +3,20 @@
 from collections.abc import Sequence
 
 from promptgrad.autograd import Loss, LossRow
+from promptgrad.autograd._engine import example_id
 from promptgrad.evaluation import paired_interval
 from promptgrad.optim._outage import is_outage
 from promptgrad.optim._report import Verdict
 
 
 def judge(
-    before: Sequence[float], after: Sequence[float], *, confidence: float, seed: int, best: float = 1.0
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    confidence: float,
+    seed: int,
+    best: float = 1.0,
+    exact: bool = False,
 ) -> Verdict:
     """Compare paired scores: accept if the one-sided lower bound of the mean difference lies above zero.
 
@@ -19,14 +26,20 @@ def judge(
         confidence: Coverage of the one-sided bound, in [0.5, 1).
         seed: Seed of the bootstrap.
         best: The best score that there is.
+        exact: Whether the rows are all that counts, and not a sample of what the values will meet.
     """
     pairs = len(before)
     if pairs == 0:
         return Verdict(reason="no row could be compared", confidence=confidence)
     first, second = sum(before) / pairs, sum(after) / pairs
-    low, high = paired_interval(before, after, seed=seed, level=2 * confidence - 1, best=best)
+    if exact:
+        low = high = second - first
+    else:
+        low, high = paired_interval(before, after, seed=seed, level=2 * confidence - 1, best=best)
     if second <= first:
         reason = "not better than the current values"
+    elif exact:
+        reason = "better on all that it is measured by"
     elif low <= 0:
         reason = f"better, but not beyond doubt: the {confidence:.0%} lower bound is {low:+.3f}"
     else:
@@ -64,7 +77,7 @@ def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float]]:
 
 
 def _key(row: LossRow) -> tuple[str, int]:
-    return (row.example.id if row.example is not None else "", row.replicate)
+    return (example_id(row.example), row.replicate)
 
 
 def _score(row: LossRow) -> float | None:

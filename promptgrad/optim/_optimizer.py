@@ -37,6 +37,8 @@ class Optimizer:
     `step()` alone installs its proposals on trust and says so in its report. `step(closure)` is gated: the closure
     runs the batch again and returns its loss, once with the current values and once with the proposals (which lie
     over the parameters meanwhile, nothing is mutated), and only a proposal whose paired gain is beyond doubt is kept.
+    Where all proposals are solutions, the rows are not a sample of anything but the checks themselves, and the
+    higher score is kept.
 
     Args:
         params: Parameters, `(name, parameter)` pairs, or groups of them with options of their own.
@@ -235,6 +237,7 @@ class Optimizer:
             confidence=self.gate,
             seed=self._steps,
             best=max((row.best for row in before.rows), default=1.0),
+            exact=all(parameter.kind == "solution" for parameter in self._proposed()),
         )
 
     def _conclude(self, verdict: Verdict | None, usage: Usage, begun: float) -> StepReport:

@@ -6,6 +6,7 @@ from typing import Any
 from promptgrad.errors import ParseError
 from promptgrad.lm import LM
 from promptgrad.nn import Predict
+from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Input, Output, Signature
 
 TIPS = (
@@ -38,6 +39,23 @@ class Improve(Signature):
     new_instruction: str = Output(desc="the rewritten instruction, in full")
 
 
+class ImproveSolution(Signature):
+    """You improve one text: the solution of a problem.
+
+    The solution was checked, and the critiques say what is wrong with it. Rewrite it so that none of them holds any
+    more, and what is right already stays right. Use what the critiques and checks say of this very problem. Reply with
+    the whole new solution and nothing about it: no explanation, no quotation marks or code fences around it.
+    """
+
+    role: str = Input(desc="what the solution is")
+    solution: str = Input(desc="the solution as it is, in full")
+    critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
+    failures: list[dict[str, Any]] = Input(desc="some of the failed checks: the problem, and what was said")
+    rules: list[str] = Input(desc="what the new solution must satisfy")
+    rejected: list[str] = Input(desc="solutions that were tried and did not help")
+    new_solution: str = Output(desc="the improved solution, in full")
+
+
 class ProposeInstruction(Signature):
     """You write the instruction for one module of a program made of language-model calls.
 
@@ -63,15 +81,17 @@ def make_proposer(signature: type[Signature], lm: LM | str | None) -> Predict:
 async def write(
     proposer: Predict, inputs: Mapping[str, Any], *, lm: LM | None = None, config: Mapping[str, Any] | None = None
 ) -> tuple[str | None, str]:
-    """Ask for one new text: (text, "") or (None, why there is none).
+    """Ask for one new text: (text, "") or (None, why there is none). The present text is `instruction` in any case.
 
     Cost: one LM call, one more for each re-ask of a reply that does not parse.
 
     Raises:
         LMError: The LM gave no answer; a reply that is no instruction is not an error but a reason.
     """
+    text = "solution" if "solution" in proposer.input_names() else "instruction"
+    named = {text if name == "instruction" else name: value for name, value in inputs.items()}
     try:
-        reply = await proposer.acall(**inputs, lm=lm, config=dict(config or {}))
+        reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except ParseError as error:
-        return None, f"the reply holds no instruction: {error.reason}"
-    return str.__str__(reply.new_instruction).strip(), ""
+        return None, f"the reply holds no {text}: {error.reason}"
+    return str.__str__(fields_of(reply)[f"new_{text}"]).strip(), ""

@@ -36,7 +36,7 @@ class Change:
         return replace(self, status=status, reason=reason or self.reason)
 
     def __str__(self) -> str:
-        parts = [self.path or "(unnamed)", self.status]
+        parts = [self.path or f"(a {self.kind})", self.status]
         if self.edit is not None:
             parts.append(f"edit {self.edit:.2f}")
         if self.reason:

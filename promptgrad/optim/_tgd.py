@@ -17,7 +17,7 @@ from promptgrad.optim._demos import Place, places
 from promptgrad.optim._edit import edit_ratio
 from promptgrad.optim._mipro import role
 from promptgrad.optim._optimizer import Optimizer, Params
-from promptgrad.optim._proposer import Improve, make_proposer, write
+from promptgrad.optim._proposer import Improve, ImproveSolution, make_proposer, write
 from promptgrad.optim._race import race
 from promptgrad.optim._report import Change, Verdict
 from promptgrad.optim._session import Session
@@ -42,7 +42,7 @@ class TGD(Optimizer):
     counted as data; steps are gated; momentum averages critiques, instead of showing old values.
 
     Args:
-        params: Parameters; texts (instructions, and descriptions that require a gradient) are trained.
+        params: Parameters; texts (instructions, solutions, and descriptions that require a gradient) are trained.
         lm: LM that writes; None for that of the context or of `configure`, else the one that answered the blamed call;
             inside a trainer that of the program.
         max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any.
@@ -63,7 +63,7 @@ class TGD(Optimizer):
         ValueError: `max_edit` is not in (0, 1], `momentum` not in [0, 1), or a number is below one.
     """
 
-    kinds = ("instruction", "description")
+    kinds = ("instruction", "description", "solution")
 
     def __init__(
         self,
@@ -110,6 +110,7 @@ class TGD(Optimizer):
         self.patience = patience
         self.temperature = temperature
         self.proposer = make_proposer(Improve, None)
+        self.solver = make_proposer(ImproveSolution, None)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own: `lm`, `max_edit`, `constraints`, `momentum`, `max_tokens`.
@@ -181,7 +182,7 @@ class TGD(Optimizer):
             critiques = [critiques[index] for index in sorted(rng.sample(range(len(critiques)), count))]
         rejected = list(self.state[parameter].get("rejected", ()))
         inputs = {
-            "role": role(place) if place is not None else path,
+            "role": parameter.role or (role(place) if place is not None else path),
             "instruction": old,
             "critiques": critiques,
             "failures": self._failures(parameter, critiques),
@@ -194,7 +195,8 @@ class TGD(Optimizer):
             if self.temperature is not None:
                 config["temperature"] = self.temperature
         writer = resolve(group["lm"]) if group["lm"] is not None else own
-        text, reason = await write(self.proposer, inputs, lm=writer, config=config)
+        solution = parameter.kind == "solution"
+        text, reason = await write(self.solver if solution else self.proposer, inputs, lm=writer, config=config)
         if text is None:
             return Change(path, parameter.kind, "rejected", reason, old)
         refused = refusal(
@@ -204,6 +206,7 @@ class TGD(Optimizer):
             max_tokens=group["max_tokens"],
             constraints=[*parameter.constraints, *group["constraints"]],
             tried=rejected,
+            verbatim=solution,
         )
         edit = edit_ratio(old, text)
         if refused is not None:
