@@ -44,9 +44,13 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
         if row.error is not None:
             yield f"  failed: {type(row.error).__name__}: {short(str(row.error))}"
         else:
-            yield f"  scored {row.score:g} of {row.best:g} with {short(row.output)}"
+            who = "" if row.node is None else f"{call_name(row.node.path, row.node.index)} "
+            yield f"  {who}scored {row.score:g} of {row.best:g} with {short(row.output)}"
         if row.feedback:
             yield f"  feedback: {_indented(row.feedback)}"
+        for path, said in row.module_feedback.items():
+            texts = [said] if isinstance(said, str) else said
+            yield from (f"  feedback for {path or 'program'}: {_indented(text)}" for text in texts if text)
         for blame in blames.get(number, ()):
             what = f"input {blame.target}" if blame.kind == "input" else blame.target
             where = f"{call_name(blame.path, blame.index)} " if blame.path or blame.kind != "solution" else ""

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 class Loss:
     """The loss of a batch: the mean of `best - score` over its rows without error.
 
-    `+` adds losses, `*` scales one; `backward` works on the rows of all of them.
+    `+` adds losses, `*` scales one: `main + 0.3 * side`. `item()` is the weighted sum of the means, where a loss
+    without rows adds nothing; `items` has the rows of all, weighted. `backward` works on the rows of all of them.
+    Factors weigh numbers, traces and the gradients of weights; of words they only decide who is heard: what a loss says
+    counts if its factor is positive.
 
     Attributes:
         report: What the latest `backward` did; None before.
@@ -64,7 +67,7 @@ class Loss:
     def item(self) -> float:
         """The loss as a number; nan when no row is without error."""
         total = 0.0
-        for scale, rows, _ in self._terms:
+        for scale, rows, _ in [term for term in self._terms if term[1]] or self._terms:
             losses = [row.loss for row in rows if row.error is None]
             total += scale * (math.fsum(losses) / len(losses) if losses else math.nan)
         return total

@@ -108,7 +108,7 @@ class SamplePass:
         seeds: dict[GradFn, None] = {}
         for _, row in self.rows:
             for fn, text in self._starts(row):
-                self.feedback.setdefault(fn, []).append((_LAST, _Blame(text, evidence=_evidence(row, fn, text))))
+                self.feedback.setdefault(fn, []).append((_LAST, _Blame(text, evidence=_evidence(row, text))))
                 seeds[fn] = None
         self.skipped = list(dict.fromkeys(self.skipped))
         return list(seeds)
@@ -524,10 +524,10 @@ def _is_outage(error: BaseException | None) -> bool:
     return isinstance(error, (LMError, BudgetExceeded)) and not isinstance(error, ContextWindowError)
 
 
-def _evidence(row: LossRow, fn: GradFn, text: str) -> dict[str, Any]:
-    """What the loss knows of a sample, for a parameter that it speaks of without a call between them."""
-    outputs = {} if isinstance(getattr(row.output, "grad_fn", None), AccumulateGrad) else {"outputs": row.output}
-    return {"inputs": _given(row.example), **outputs, "feedback": (text,)} if not isinstance(fn, Node) else {}
+def _evidence(row: LossRow, text: str) -> dict[str, Any]:
+    """What the loss knows of a sample, for a parameter that hears of it without a critic between them."""
+    alone = isinstance(getattr(row.output, "grad_fn", None), AccumulateGrad)  # the output is the parameter's value
+    return {"inputs": _given(row.example), **({} if alone else {"outputs": row.output}), "feedback": (text,)}
 
 
 def _given(example: Any) -> dict[str, Any]:

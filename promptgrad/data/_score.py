@@ -1,8 +1,9 @@
 """What a metric says about one output: a number, and in words why it is not higher."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from promptgrad.errors import MetricError
@@ -16,9 +17,12 @@ class Score:
         value: The score; a metric's scores lie in [0, best], best being 1 unless the metric says otherwise.
         feedback: What would have made it higher; `backward` hands it to the critic. Empty when there is nothing to say.
         parts: Scores of named aspects, for reports; they do not change the value.
+        module_feedback: What is wrong with single modules of the program, by path, where the metric can tell;
+            `backward` takes it to them. A text is about the latest call of the module; a list has one text for each of
+            its calls, empty where there is nothing to say.
 
     Raises:
-        MetricError: The value is not a finite number.
+        MetricError: The value is not a finite number, or feedback is not text.
 
     >>> Score(0.5, feedback="the unit is missing") > 0.25
     True
@@ -27,6 +31,7 @@ class Score:
     value: float
     feedback: str = ""
     parts: Mapping[str, float] | None = None
+    module_feedback: Mapping[str, str | Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -42,13 +47,15 @@ class Score:
         object.__setattr__(self, "value", value)
         if self.parts is not None:
             object.__setattr__(self, "parts", {str(name): float(part) for name, part in self.parts.items()})
+        if self.module_feedback is not None:
+            object.__setattr__(self, "module_feedback", _by_module(self.module_feedback))
 
     @classmethod
     def of(cls, result: Any) -> "Score":
         """What a metric returned, as a `Score`.
 
         Taken are a `Score`, a bool, a number (numpy's and torch's scalars too), and a mapping or record with
-        a `score` and perhaps a `feedback`, as DSPy's feedback metrics return.
+        a `score` and perhaps a `feedback`, as DSPy's feedback metrics return, and perhaps `module_feedback`.
 
         Raises:
             MetricError: It is none of these, or it is not finite.
@@ -62,11 +69,13 @@ class Score:
         if isinstance(result, str):
             raise MetricError(f"the metric returned {_show(result)}; return a number or Score(value, feedback=...)")
         if isinstance(result, Mapping):
-            value, feedback = result.get("score"), result.get("feedback")
+            read: Callable[[str], Any] = result.get
         else:
-            value, feedback = getattr(result, "score", None), getattr(result, "feedback", None)
+            read = partial(_attribute, result)
+        value, feedback = read("score"), read("feedback")
         if value is not None and not callable(value):
-            return cls(value, feedback="" if feedback is None else str(feedback))
+            said = "" if feedback is None else str(feedback)
+            return cls(value, feedback=said, module_feedback=read("module_feedback"))
         if hasattr(result, "__float__") or hasattr(result, "__index__"):
             return cls(result)
         raise MetricError(f"the metric returned {_show(result)}; return a bool, a number or Score(value, feedback=...)")
@@ -112,6 +121,22 @@ class Score:
 
     def __hash__(self) -> int:
         return hash(self.value)
+
+
+def _by_module(said: Any) -> dict[str, str | tuple[str, ...]]:
+    if not isinstance(said, Mapping):
+        raise MetricError(f"module_feedback maps a module's path to text, got {_show(said)}")
+    kept: dict[str, str | tuple[str, ...]] = {}
+    for path, text in said.items():
+        texts = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, (list, tuple)) else (None,)
+        if not isinstance(path, str) or not all(isinstance(item, str) for item in texts):
+            raise MetricError(f"feedback for the module {path!r} must be text or a list of texts, got {_show(text)}")
+        kept[path] = text if isinstance(text, str) else texts
+    return kept
+
+
+def _attribute(record: Any, name: str) -> Any:
+    return getattr(record, name, None)
 
 
 def _number(other: object) -> float | None:

@@ -5,6 +5,7 @@ from promptgrad.metrics._exact_match import exact_match
 from promptgrad.metrics._f1 import f1
 from promptgrad.metrics._metric import FieldMetric, FunctionMetric, Metric, as_metric, call_metric
 from promptgrad.metrics._numeric_match import numeric_match
+from promptgrad.metrics._recall import recall
 
 __all__ = [
     "FieldMetric",
@@ -16,4 +17,5 @@ __all__ = [
     "exact_match",
     "f1",
     "numeric_match",
+    "recall",
 ]

@@ -125,13 +125,20 @@ class FieldMetric(Metric):
                 f"{self.name}: the example has no field {field!r}, only {', '.join(example.keys()) or 'none'}"
             )
         answer = _read(output, field, self.name)
-        golds = _right_answers(example[field], answer)
-        if not golds:
-            raise MetricError(f"{self.name}: the example has no right answer, its {field!r} is empty")
+        return self.verdict(field, example[field], answer)
+
+    def verdict(self, field: str, gold: Any, answer: Any) -> Score:
+        """Score an answer against what the example holds, with feedback."""
+        golds = _right_answers(gold, answer)
+        self._wants(golds, field)
         value = max(self.score(gold, answer) for gold in golds)
         if value >= self.best:
             return Score(value)
         return Score(value, feedback=f"the {field} should be {' or '.join(map(str, golds))}")
+
+    def _wants(self, golds: list[Any], field: str) -> None:
+        if not golds:
+            raise MetricError(f"{self.name}: the example has no right answer, its {field!r} is empty")
 
     def replace(self: F, **options: Any) -> F:
         """The metric with other options.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from promptgrad.autograd import Parameter
+from promptgrad.nn._aux_loss import AuxLoss
 from promptgrad.nn._batch import Batch, ErrorRow, Row
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
@@ -19,6 +20,7 @@ from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
 
 __all__ = [
+    "AuxLoss",
     "Batch",
     "ChainOfThought",
     "Critic",

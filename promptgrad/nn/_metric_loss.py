@@ -8,7 +8,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd import Critic as Critiques
 from promptgrad.autograd import Loss, LossRow, Parameter
-from promptgrad.data import Example
+from promptgrad.data import Example, Score
 from promptgrad.errors import InputError, MetricError
 from promptgrad.lm import LM, current
 from promptgrad.metrics import FieldMetric, as_metric, call_metric
@@ -38,12 +38,13 @@ class MetricLoss(Module, in_place=True):
     Args:
         metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's
             `(gold, pred, trace)` is accepted. Scores lie in [0, best]; `best` is 1 unless the metric has an attribute
-            of that name.
+            of that name. `Score(value, module_feedback={path: text})` says what is wrong with single modules.
         critic: Who divides blame in `backward()`: an LM or its name, a `Critic`, or anything with its `critique`
             method. Else that of `promptgrad.context(critic=...)`, else the LM of the step to blame.
 
     Raises:
-        MetricError: The metric failed on every row: it raised, or gave no score in its range.
+        MetricError: The metric failed on every row: it raised, gave no score in its range, or feedback for a module
+            that the program does not have.
         InputError: There are not as many outputs as examples.
     """
 
@@ -62,7 +63,10 @@ class MetricLoss(Module, in_place=True):
             examples: The examples in the same order, or the one example. A `Batch` knows its own; and one output may
                 stand alone, if the metric can do without an example.
         """
-        rows = _pair(outputs, examples)
+        return Loss(await self._scored(pair(outputs, examples)), critic=self.critic)
+
+    async def _scored(self, rows: list[Row]) -> list[LossRow]:
+        """Score all rows; raises where none could be scored."""
         if isinstance(self.metric, FieldMetric):
             scored = [await self._score(row) for row in rows]
         else:
@@ -71,18 +75,27 @@ class MetricLoss(Module, in_place=True):
         broken = [row.error for row in scored if isinstance(row.error, MetricError)]
         if scored and len(broken) == len(scored):
             raise broken[0]
-        return Loss(scored, critic=self.critic)
+        return scored
 
     async def _score(self, row: Row) -> LossRow:
-        value, feedback, error = math.nan, "", row.error
+        score, error = None, row.error
         if error is None:
             try:
                 score = await call_metric(self.metric, row.example, row.output)
+                _check_modules(self.metric.name, score, row)
             except MetricError as failure:
-                error = failure
-            else:
-                value, feedback = float(score), score.feedback
-        return LossRow(row.example, row.output, value, self.metric.best, feedback, row.tape, error, row.replicate)
+                score, error = None, failure
+        return LossRow(
+            row.example,
+            row.output,
+            math.nan if score is None else score.value,
+            self.metric.best,
+            "" if score is None else score.feedback,
+            row.tape,
+            error,
+            row.replicate,
+            module_feedback={} if score is None else score.module_feedback or {},
+        )
 
     def extra_repr(self) -> str:
         """The metric."""
@@ -98,7 +111,26 @@ def as_critic(critic: Any) -> Any:
     raise TypeError(f"critic is an LM, the name of one, or a Critic, not {type(critic).__name__}")
 
 
-def _pair(outputs: Any, examples: Any) -> list[Row]:
+def _check_modules(metric: str, score: Score, row: Row) -> None:
+    """See that a metric gives feedback for modules that there are.
+
+    Raises:
+        MetricError: There is no such module.
+    """
+    if not score.module_feedback or row.tape is None or not isinstance(row.tape.program, Module):
+        return
+    called = {node.path: None for node in row.tape.nodes}  # ops too that are no part of the program
+    for path in score.module_feedback:
+        try:
+            row.tape.program.get_submodule(path)
+        except AttributeError as error:
+            if path not in called:
+                raise MetricError(
+                    f"the metric {metric} gave feedback for a module that is not there: {error}"
+                ) from None
+
+
+def pair(outputs: Any, examples: Any) -> list[Row]:
     """One row per output, with its example and its tape."""
     if isinstance(outputs, Batch):
         rows = outputs.rows

@@ -1,9 +1,9 @@
 """The gate of a step: the proposal meets the current values on the same rows, and must be better beyond doubt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from promptgrad.autograd import Loss, LossRow
-from promptgrad.autograd._engine import example_id
+from promptgrad.autograd._sample import example_id
 from promptgrad.evaluation import paired_interval
 from promptgrad.optim._outage import is_outage
 from promptgrad.optim._report import Verdict
@@ -57,27 +57,54 @@ def judge(
 
 
 def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float]]:
-    """The scores of two losses over the same rows.
+    """The scores of two losses over the same samples.
 
-    A row whose program failed counts as the score 0; a row where a language model gave no answer (which says
-    nothing about the program) leaves the comparison.
+    A sample whose program failed counts as the score 0; one where a language model gave no answer (which says
+    nothing about the program) leaves the comparison. In a sum of losses a sample's score is the weighted sum of what
+    they say of its output; losses about single calls do not count.
 
     Raises:
         ValueError: The losses are not over the same examples.
     """
-    old_rows, new_rows = list(before.rows), list(after.rows)
-    if [_key(row) for row in old_rows] != [_key(row) for row in new_rows]:
+    old, new = _samples(before), _samples(after)
+    if list(old) != list(new):
         raise ValueError(
             "the closure returned a loss over other examples than before: "
             "it must run the same batch in the same order each time it is called"
         )
-    pairs = [(_score(old), _score(new)) for old, new in zip(old_rows, new_rows, strict=True)]
-    kept = [(old, new) for old, new in pairs if old is not None and new is not None]
-    return [old for old, _ in kept], [new for _, new in kept]
+    pairs = zip(old.values(), new.values(), strict=True)
+    kept = [(one, two) for one, two in pairs if one is not None and two is not None]
+    return [one for one, _ in kept], [two for _, two in kept]
 
 
-def _key(row: LossRow) -> tuple[str, int]:
-    return (example_id(row.example), row.replicate)
+def best_of(loss: Loss) -> float:
+    """The range of a sample's score."""
+    bests: dict[Key, float] = {}
+    for scale, key, row in _judged(loss):
+        bests[key] = bests.get(key, 0.0) + abs(scale) * row.best
+    return max(bests.values(), default=1.0)
+
+
+Key = tuple[str, int, int]
+"""What tells one sample from another: its example, the rollout, and which of several alike."""
+
+
+def _judged(loss: Loss) -> Iterator[tuple[float, Key, LossRow]]:
+    for scale, rows, _ in loss._terms:
+        count: dict[tuple[str, int], int] = {}
+        for row in rows:
+            if row.node is None:
+                key = (example_id(row.example), row.replicate)
+                count[key] = count.get(key, -1) + 1
+                yield scale, (*key, count[key]), row
+
+
+def _samples(loss: Loss) -> dict[Key, float | None]:
+    scores: dict[Key, float | None] = {}
+    for scale, key, row in _judged(loss):
+        so_far, score = scores.get(key, 0.0), _score(row)
+        scores[key] = None if so_far is None or score is None else so_far + scale * score
+    return scores
 
 
 def _score(row: LossRow) -> float | None:

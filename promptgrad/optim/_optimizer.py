@@ -13,7 +13,7 @@ from promptgrad.errors import ConstraintError, GraphError, StateDictError
 from promptgrad.lm import Usage, track_usage
 from promptgrad.nn import Module
 from promptgrad.optim._checks import broken
-from promptgrad.optim._gate import judge, paired_rows
+from promptgrad.optim._gate import best_of, judge, paired_rows
 from promptgrad.optim._report import Change, StepReport, Verdict
 from promptgrad.run import value_digest
 
@@ -236,7 +236,7 @@ class Optimizer:
             second,
             confidence=self.gate,
             seed=self._steps,
-            best=max((row.best for row in before.rows), default=1.0),
+            best=best_of(before),
             exact=all(parameter.kind == "solution" for parameter in self._proposed()),
         )
 

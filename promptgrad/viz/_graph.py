@@ -95,7 +95,7 @@ class _Collect:
     def __init__(self, blames: Iterable[Blame]) -> None:
         self.walk = Walk()
         self.rows: list[tuple[int, _Row, list[Edge]]] = []
-        self.tapes: dict[Tape, int] = {}
+        self.tapes: dict[Tape, list[int]] = {}  # the rows of each forward: several losses may judge one
         self.blames: dict[Place, list[Blame]] = {}
         self.named: dict[tuple[int, str], list[Blame]] = {}
         for blame in blames:
@@ -105,11 +105,15 @@ class _Collect:
 
     def add(self, number: int, row: _Row) -> None:
         """Add one sample, with all that its forward recorded."""
-        into = self.walk.into_output(row.tape, row.output)
+        node = None if row.judged is None else row.judged.node
+        if node is None:
+            into = self.walk.into_output(row.tape, row.output)
+        else:
+            into = [Edge(node, Output(row.tape), None, "exact")]
         self.rows.append((number, row, into))
         self.walk.add(edge.source for edge in into)
         if row.tape is not None:
-            self.tapes[row.tape] = number
+            self.tapes.setdefault(row.tape, []).append(number)
             self.walk.add(row.tape.nodes)
 
     def picture(self, note: str) -> Picture:
@@ -120,7 +124,7 @@ class _Collect:
         if any(isinstance(fn, Node) and fn.tape.freed for fn in fns):
             raise GraphError(_FREED)
         number: dict[GradFn, int] = {fn: place for place, fn in enumerate(fns)}
-        users: dict[GradFn, int] = {}
+        users: dict[GradFn, list[int]] = {}
         links: dict[tuple[int, int, str, str], Link] = {}
         for edge in self.walk.edges():
             if isinstance(edge.target, (Join, Output)):
@@ -128,12 +132,12 @@ class _Collect:
             for source in joined_sources(edge.source):
                 _link(links, number[source], number[edge.target], edge)
                 if isinstance(edge.target, Node):
-                    users.setdefault(source, self.tapes.get(edge.target.tape, -1))
+                    users.setdefault(source, self.tapes.get(edge.target.tape, []))
         for place, _, into in self.rows:
             for edge in into:
                 for source in joined_sources(edge.source):
-                    users.setdefault(source, place)
-        boxes = [self.box(fn, users.get(fn, -1)) for fn in fns]
+                    users.setdefault(source, [place])
+        boxes = [self.box(fn, users.get(fn, [])) for fn in fns]
         for place, row, into in self.rows:
             if row.error is None or into:
                 for edge in into:
@@ -142,16 +146,17 @@ class _Collect:
                 boxes.append(_output(place, row, many=len(self.rows) > 1))
         return Picture(tuple(boxes), tuple(links.values()), note)
 
-    def box(self, fn: GradFn, row: int) -> Box:
-        """The box of a call, or of a parameter that is used in a row."""
+    def box(self, fn: GradFn, rows: list[int]) -> Box:
+        """The box of a call, or of a parameter that is used in some rows."""
         if isinstance(fn, AccumulateGrad):
-            return _parameter(fn, self.named.get((row, fn.parameter.name), []))
+            return _parameter(fn, [blame for row in rows for blame in self.named.get((row, fn.parameter.name), [])])
         if not isinstance(fn, Node):
             return Box(repr(fn), fn.kind, "call", (), repr(fn))
         own = {read.parameter.name for read in fn.reads}
         blames = [
             blame
-            for blame in self.blames.get((self.tapes.get(fn.tape, -1), fn.path, fn.index), [])
+            for row in self.tapes.get(fn.tape, [])
+            for blame in self.blames.get((row, fn.path, fn.index), [])
             if blame.kind == "input" or blame.parameter in own
         ]
         lines = [Line(short(f"{name}: {_said(value)}", _WIDE)) for name, value in fn.outputs.items()]
@@ -189,6 +194,8 @@ def _some(lines: list[Line], what: str) -> list[Line]:
 def _output(number: int, row: _Row, *, many: bool) -> Box:
     title = f"output {number}" if many else "output"
     judged = row.judged
+    if judged is not None and judged.node is not None:
+        title = call_name(judged.node.path, judged.node.index)
     lines, full, state, subtitle = [], [title], "", ""
     if row.error is not None:
         lines.append(Line(short(f"{type(row.error).__name__}: {row.error}", _WIDE), "error"))
