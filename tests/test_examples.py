@@ -97,3 +97,31 @@ def test_quickstart_improves_the_embedded_model(tmp_path):
     gain = re.search(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", row)
     assert gain is not None, row
     assert float(gain[2]) > 0
+
+
+def test_solution_gets_right_without_a_model(tmp_path):
+    shown = run("solution.py", folder=tmp_path)
+    assert "SIMULATED language model" in shown
+    course = [float(value) for value in re.findall(r"loss ([\d.]+)", shown)]
+    assert course == sorted(course, reverse=True)
+    assert len(set(course)) == len(course) > 2
+    assert course[-1] == 0
+    assert re.search(r"\(right on all months\), after \d+ calls for rewrites and 0 for critiques", shown)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_solution_asks_a_server(server, tmp_path):
+    asked = []
+    right = "^ja|^ma|jul|au|o.t|ec"
+
+    def answer(inputs):
+        asked.append(inputs)
+        return right if len(asked) == 2 else "["
+
+    server._script.respond = Fields(new_solution=answer)
+    arguments = ["--lm", "m", "--base-url", server.url]
+    shown = run("solution.py", *arguments, folder=tmp_path, OPENAI_API_KEY="none")
+    assert f"{right}  (right on all months), after 2 calls for rewrites" in shown
+    assert "it should match 'july'" in asked[0]["critiques"]
+    assert "SIMULATED" not in shown
+    assert "--base-url needs --lm" in run("solution.py", "--base-url", server.url, folder=tmp_path, code=2)

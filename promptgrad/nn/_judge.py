@@ -21,10 +21,22 @@ First write in `feedback` what falls short of the rubric and what would meet it,
 correct it; if nothing falls short, say so. Then give the `score`: 1 if the rubric is met in full, 0 if it is not met \
 at all, and a share in between for what is met in part."""
 
+SEVERAL = """\
+Judge what a program wrote in `outputs` for the given `inputs`, by these criteria and by nothing else:
+
+{rubric}
+
+First write in `feedback` what falls short of which criterion and what would meet it, so concretely that the author \
+could correct it; if nothing falls short, say so. Then give one score for each criterion: 1 if it is met in full, 0 if \
+it is not met at all, and a share in between for what is met in part."""
+
 REFERENCE = """
 
 `reference` holds what is known to be right for these inputs. Another wording of it is just as good, unless the rubric \
 says otherwise."""
+
+
+_SHARE = {"ge": 0, "le": 1}
 
 
 class Judge(Module, in_place=True):
@@ -32,34 +44,43 @@ class Judge(Module, in_place=True):
 
     A judge is a metric: `promptgrad.evaluate(program, data, metric=judge)`. It asks an ordinary `Predict` on the
     signature "Judge", as `.predict`; the rubric stands in its instruction, a visible parameter that takes no gradient
-    unless it is told to.
+    unless it is told to (`judge.predict.requires_grad_()`): then it is trained as any program is, on examples with
+    fields `inputs`, `outputs` and `score`.
+
+    Several criteria are judged in one call, each with a score of its own: the value is their mean, `parts` has each.
 
     Cost: one LM call per output.
 
     Args:
-        rubric: What makes an output good, in words.
+        rubric: What makes an output good, in words; or several criteria by name, `{"polite": "It is polite.", ...}`.
         lm: The LM that judges; else that of the context or of `configure`.
         labels: Show the judge the labels of the example, as a reference.
         **options: Sampling options of the judge.
 
     Raises:
+        TypeError: The rubric is not text, or holds none.
+        ValueError: The name of a criterion cannot be part of a field's name.
         ParseError: When called: the judge gave no score from 0 to 1, after the re-asks.
         LMError: When called: the judge's LM did not answer.
     """
 
-    def __init__(self, rubric: str, lm: LM | str | None = None, *, labels: bool = True, **options: Any) -> None:
+    def __init__(
+        self, rubric: str | Mapping[str, str], lm: LM | str | None = None, *, labels: bool = True, **options: Any
+    ) -> None:
         super().__init__()
-        if not isinstance(rubric, str) or not rubric.strip():
+        texts = list(rubric.values()) if isinstance(rubric, Mapping) else [rubric]
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise TypeError(f"a rubric says in words what makes an output good, not {rubric!r}")
         self.labels = labels
-        instruction = INSTRUCTION.format(rubric=rubric.strip()) + (REFERENCE if labels else "")
-        self.predict = Predict(_signature(instruction, labels=labels), **options)
+        self.criteria = tuple(rubric) if isinstance(rubric, Mapping) else ()
+        told = _instruction(rubric) + (REFERENCE if labels else "")
+        self.predict = Predict(_signature(told, self.criteria, labels=labels), **options)
         self.predict.requires_grad_(requires_grad=False)
         if lm is not None:
             self.to(lm)
 
     async def forward(self, example: Any, output: Any) -> Score:
-        """Ask the LM for feedback and a score."""
+        """Ask the LM for feedback and a score, or one for each criterion."""
         values = {"inputs": _inputs(example), "outputs": _outputs(output)}
         if self.labels:
             values["reference"] = _labels(example)
@@ -72,16 +93,32 @@ class Judge(Module, in_place=True):
                 "the judge has no language model: nn.JudgeLoss(rubric, lm=...), nn.Judge(rubric, lm=...) or "
                 "promptgrad.configure(lm=...)"
             ) from None
-        return Score(verdict["score"], feedback=plain(verdict["feedback"]))
+        feedback = plain(verdict["feedback"])
+        if not self.criteria:
+            return Score(verdict["score"], feedback=feedback)
+        parts = {name: float(verdict[f"score_{name}"]) for name in self.criteria}
+        return Score(sum(parts.values()) / len(parts), feedback=feedback, parts=parts)
 
 
-def _signature(instruction: str, *, labels: bool) -> Signature:
+def _instruction(rubric: str | Mapping[str, str]) -> str:
+    if isinstance(rubric, str):
+        return INSTRUCTION.format(rubric=rubric.strip())
+    for name in rubric:
+        if not isinstance(name, str) or not f"score_{name}".isidentifier():
+            raise ValueError(f"a criterion is called by a word, such as 'polite', not {name!r}")
+    return SEVERAL.format(rubric="\n".join(f"- `score_{name}`: {text.strip()}" for name, text in rubric.items()))
+
+
+def _signature(instruction: str, criteria: tuple[str, ...], *, labels: bool) -> Signature:
     fields = [
         Field("inputs", dict[str, Any], "what the program was given", "input"),
         Field("outputs", dict[str, Any], "what the program wrote", "input"),
         Field("feedback", str, "what falls short of the rubric, and what would meet it", "output"),
-        Field("score", float, "how far the rubric is met", "output", {"ge": 0, "le": 1}),
     ]
+    if criteria:
+        fields += [Field(f"score_{name}", float, f"how far `{name}` is met", "output", _SHARE) for name in criteria]
+    else:
+        fields.append(Field("score", float, "how far the rubric is met", "output", _SHARE))
     if labels:
         fields.insert(2, Field("reference", dict[str, Any], "what is known to be right", "input"))
     return Signature(fields, instruction, name="Judge")

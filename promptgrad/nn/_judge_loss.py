@@ -1,5 +1,6 @@
 """`JudgeLoss`, the criterion in which a language model judges by a rubric."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from promptgrad.autograd import Critic as Critiques
@@ -15,16 +16,19 @@ class JudgeLoss(MetricLoss):
     `criterion = nn.JudgeLoss("The answer is polite and names a source.", lm="openai/gpt-4o")`. The judge is
     `criterion.judge`, a metric that `promptgrad.evaluate` takes as well.
 
+    An output may be a `Parameter`, as in `MetricLoss`: then the judge's feedback is its critique.
+
     Cost: one LM call per row.
 
     Args:
-        rubric: What makes an output good, in words.
+        rubric: What makes an output good, in words; or several criteria by name, judged in one call.
         lm: The LM that judges; else that of the context or of `configure`.
         critic: Who divides blame in `backward()`, as in `MetricLoss`.
         labels: Show the judge the labels of the example, as a reference.
         **options: Sampling options of the judge.
 
     Raises:
+        TypeError: The rubric is not text, or holds none.
         MetricError: The judge failed on every row.
         NoLMError: There is no LM to judge.
     """
@@ -33,7 +37,7 @@ class JudgeLoss(MetricLoss):
 
     def __init__(
         self,
-        rubric: str,
+        rubric: str | Mapping[str, str],
         lm: LM | str | None = None,
         critic: "Critic | Critiques | LM | str | None" = None,
         *,

@@ -1,8 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from promptgrad.autograd import Loss, LossRow
+from promptgrad.errors import GraphError, MetricError
 
 
 def rows(*scores, best=1.0):
@@ -45,6 +47,66 @@ def test_losses_add_and_scale():
     for act in (lambda: a + 1, lambda: a * "x"):
         with pytest.raises(TypeError):
             act()
+
+
+def test_a_weighted_sum_is_the_sum_of_the_weighted_means():
+    main, side = Loss(rows(0, 0.5, None)), Loss(rows(0.2, best=1))
+    loss = main + 0.25 * side
+    assert loss.item() == pytest.approx(0.75 + 0.25 * 0.8)
+    assert loss.items[0] == 1
+    assert math.isnan(loss.items[2])
+    assert loss.items[3] == pytest.approx(0.2)
+    assert (-1 * side).item() == pytest.approx(-0.8)
+    assert (0 * main + side).item() == pytest.approx(0.8)
+    assert (sum([main, side]) / 2).item() == pytest.approx((0.75 + 0.8) / 2)
+    assert repr(loss) == "Loss(0.95, 3 of 4 failed, 1 error)"
+
+
+def test_a_loss_without_rows_adds_nothing_to_a_sum():
+    assert (Loss(rows(0)) + 0.5 * Loss([])).item() == 1
+    assert (Loss([]) + Loss([])).rows == ()
+    assert math.isnan((Loss([]) + Loss([])).item())
+    assert math.isnan((Loss(rows(0)) + Loss(rows(None))).item()), "it has rows, and nobody knows what they are worth"
+
+
+def test_losses_of_different_batches_are_criticised_apart_and_freed_together():
+    from tests.autograd.programs import Call, ScriptedCritic, row, texts
+
+    solve = Call("solve", lambda q: f"a text on {q}")
+    critic = ScriptedCritic()
+    first, second = (
+        Loss([row(lambda q: solve(q=q).out, None, feedback=said, q=said)], critic) for said in ("too long", "too loud")
+    )
+    both = first + 2 * second
+    assert both.backward(retain_graph=True).calls == 2
+    assert texts(solve.instruction) == ["solve.instruction: too long", "solve.instruction: too loud"]
+    assert both.backward().calls == 2
+    for loss in (first, second, both):
+        with pytest.raises(GraphError, match="freed"):
+            loss.backward()
+
+
+def test_the_first_that_finds_something_wrong_brings_the_critic():
+    from tests.autograd.programs import Call, ScriptedCritic, run
+
+    solve = Call("solve", lambda: "x")
+    for scores, asked in (((0.0, 0.0), (1, 0)), ((1.0, 0.0), (0, 1))):
+        output, tape = run(lambda: solve().out)
+        critics = ScriptedCritic(), ScriptedCritic()
+        judged = [LossRow(None, output, score, feedback="no", tape=tape) for score in scores]
+        report = sum(Loss([one], critic) for one, critic in zip(judged, critics, strict=True)).backward()
+        assert tuple(len(critic.asked) for critic in critics) == asked
+        assert report.calls == 1
+
+
+def test_a_critic_that_answers_is_not_said_to_fail_because_a_metric_did(recwarn):
+    from tests.autograd.programs import Call, ScriptedCritic, row
+
+    solve = Call("solve", lambda: "x")
+    broken = [replace(row(lambda: solve().out, None), error=MetricError("no score")) for _ in range(2)]
+    report = Loss([row(lambda: solve().out, None), *broken], ScriptedCritic()).backward()
+    assert (report.calls, len(report.skipped)) == (1, 2)
+    assert not recwarn.list
 
 
 def test_the_critic_of_a_sum_is_each_ones_own():

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from promptgrad.autograd import AccumulateGrad, Critique, Gradient, Parameter, Text, candidate, record_reads
+from promptgrad.autograd import AccumulateGrad, Critique, Gradient, Parameter, Text, candidate, no_grad, record_reads
 from promptgrad.data import Example
 from promptgrad.errors import ConstraintError
 
@@ -15,6 +15,16 @@ def test_an_instruction_is_a_plain_string_with_a_version():
     p.data = Text("Answer in one word.")
     assert (p.data, type(p.data), p.version) == ("Answer in one word.", str, 1)
     assert p.numel() == 5
+
+
+def test_a_solution_is_text_that_is_trained_and_may_have_a_role():
+    p = Parameter("c..", "solution", role="a pattern")
+    assert (p.data, p.shape, p.requires_grad, p.role) == ("c..", (), True, "a pattern")
+    assert copy.deepcopy(p).role == "a pattern"
+    assert Parameter("x").role == ""
+    with no_grad():
+        assert str(p) == "c.."
+        assert str(p).grad_fn is None
 
 
 def test_demos_are_a_tuple_of_records():

@@ -76,3 +76,15 @@ def test_scores_lie_between_zero_and_the_best():
     for value in (1.01, -0.1):
         with pytest.raises(MetricError, match=r"outside \[0, 1\]"):
             Score(value).checked()
+
+
+def test_feedback_by_module_is_text_or_a_list_of_texts():
+    said = {"query": "ask for the city", "answer": ["", "be brief"]}
+    kept = {"query": "ask for the city", "answer": ("", "be brief")}
+    assert Score(0, module_feedback=said).module_feedback == kept
+    assert Score(0).module_feedback is None
+    for record in ({"score": 0, "module_feedback": said}, SimpleNamespace(score=0, module_feedback=said)):
+        assert Score.of(record).module_feedback == kept
+    for wrong in ("ask", {"query": 3}, {"query": ["a", None]}, {3: "a"}):
+        with pytest.raises(MetricError, match=r"module_feedback maps|must be text or a list of texts"):
+            Score(0, module_feedback=wrong)

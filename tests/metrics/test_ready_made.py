@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from promptgrad.data import Example, Score
 from promptgrad.errors import MetricError
-from promptgrad.metrics import contains, exact_match, f1, numeric_match
+from promptgrad.metrics import contains, exact_match, f1, numeric_match, recall
 
 
 def qa(answer, **more):
@@ -173,3 +173,33 @@ def test_names():
     assert exact_match.__name__ == "exact_match"
     assert repr(exact_match) == "exact_match"
     assert repr(numeric_match(field="a", tolerance=0.5)) == "numeric_match(field='a', tolerance=0.5)"
+
+
+@pytest.mark.parametrize(
+    ("gold", "found", "score", "missing"),
+    [
+        (["d1", "d2"], ["d2", "d1", "d7"], 1, ""),
+        (["d1", "d2"], ["d1"], 0.5, "d2"),
+        (["d1", "d2", "d3"], [], 0, "d1; d2; d3"),
+        ("Paris", ["The city of Paris", "Rome"], 1, ""),
+        (["Rome", "Paris"], "Paris is a city", 0.5, "Rome"),
+        (["New York"], ["York is new"], 0, "New York"),
+        (["d1"], ["d10"], 0, "d1"),
+        ([3, 4], (4,), 0.5, "3"),
+        (["Paris"], [{"id": 7, "text": "Paris, France"}], 1, ""),
+    ],
+)
+def test_recall(gold, found, score, missing):
+    result = recall(Example(question="q", sources=gold).with_inputs("question"), found)
+    assert result == score
+    assert result.feedback == (f"not found, of the sources: {missing}" if missing else "")
+    assert recall.score(gold, found) == score
+
+
+def test_recall_reads_a_field_and_wants_something():
+    example = Example(question="q", answer="a", sources=["d1"]).with_inputs("question")
+    assert recall(field="sources")(example, {"sources": ["d1"], "answer": "x"}) == 1
+    with pytest.raises(MetricError, match="'sources' is empty"):
+        recall(field="sources")(Example(question="q", sources=[]).with_inputs("question"), ["d1"])
+    with pytest.raises(MetricError, match=r"cannot tell which field"):
+        recall(example, ["d1"])

@@ -5,7 +5,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import nn
 from promptgrad.data import Example
-from promptgrad.errors import GraphError, InputError, LMTimeoutError, MetricError, NoLMError
+from promptgrad.errors import GraphError, InputError, LMTimeoutError, MetricError
 from promptgrad.metrics import exact_match, numeric_match
 
 
@@ -275,48 +275,3 @@ def test_a_criterion_is_a_module_whose_critic_is_visible_and_frozen():
     ]
     assert not any(p.requires_grad for p in parameters.values())
     assert "exact_match" in repr(criterion)
-
-
-# --------------------------------------------------------------------- JudgeLoss
-
-
-def judge_lm(scripted, **extra):
-    def answer(inputs, outputs, reference=None):
-        polite = "please" in outputs
-        return {"feedback": "say please" if not polite else "nothing", "score": "1" if polite else "0.25"}
-
-    return scripted(answer, name="judge", **extra)
-
-
-def test_a_judge_scores_by_its_rubric(program, scripted):
-    judge = judge_lm(scripted)
-    criterion = nn.JudgeLoss("The answer is polite.", lm=judge, critic=Blames())
-    batch = examples(("please", "X"), ("b", "Y"))
-    program.to(scripted(lambda question: {"answer": question}))
-    loss = criterion(program.map(batch), batch)
-    assert loss.items == (0.0, 0.75)
-    assert loss.rows[1].feedback == "say please"
-    assert len(judge.asked) == 2
-    prompt = judge.asked[0].messages
-    assert "The answer is polite." in prompt[0].content
-    assert '{"answer":"X"}' in prompt[-1].content
-    loss.backward()
-    assert program.step.instruction.grad.critiques[0].evidence["feedback"] == ("say please",)
-
-
-def test_a_judge_is_a_metric_of_its_own(scripted):
-    judge = nn.Judge("Be polite.", lm=judge_lm(scripted), labels=False)
-    score = judge({"question": "a"}, "please sit")
-    assert (score.value, score.feedback) == (1.0, "nothing")
-    assert nn.MetricLoss(judge)(["please"], [{"question": "a"}]).item() == 0.0
-    with pytest.raises(TypeError, match="rubric"):
-        nn.Judge("  ")
-
-
-def test_a_judge_that_fails_on_every_row_is_told(program, scripted):
-    batch = examples(("a", "A"))
-    criterion = nn.JudgeLoss("Be polite.", lm=scripted(lambda **_: {"feedback": "x", "score": "7"}))
-    with pytest.raises(MetricError, match="does not parse"):
-        criterion(program.map(batch), batch)
-    with pytest.raises(NoLMError):
-        nn.JudgeLoss("Be polite.")(program.map(batch), batch)

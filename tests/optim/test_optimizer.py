@@ -206,6 +206,25 @@ class TestGate:
         with pytest.raises(ValueError, match="other examples than before"):
             Shout(model.parameters()).step(shrinking)
 
+    def test_in_a_sum_a_sample_is_one_pair_with_the_weighted_score(self):
+        model, _, _ = self.make(lambda i: "up")
+        batch = [pg.Example(text=f"t{i}", word="up").with_inputs("text") for i in range(8)]
+        right = nn.MetricLoss(pg.metrics.exact_match)
+        short = nn.MetricLoss(lambda example, output: 3 - len(output.word))
+        short.metric.best = 3.0
+
+        def closure(weight):
+            outputs = model.map(batch)
+            return right(outputs, batch) + weight * short(outputs, batch)
+
+        report = Shout(model.parameters()).step(lambda: closure(0.5))
+        assert (report.gate.pairs, report.gate.before, report.gate.after) == (8, 0.0, 1.5)
+        assert report.gate.accepted
+        model.instruction.data = "pick"
+        report = Shout(model.parameters()).step(lambda: closure(-1.0))
+        assert (report.gate.before, report.gate.after) == (0.0, 0.0)
+        assert not report.gate.accepted
+
     def test_rows_without_an_answer_leave_the_comparison(self):
         from promptgrad.errors import LMTimeoutError
 

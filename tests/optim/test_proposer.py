@@ -16,6 +16,14 @@ INPUTS = {
         "rules": ["at most 30 words"],
         "rejected": ["Spell {word} well."],
     },
+    "improve_solution": {
+        "role": "a pattern for three words",
+        "solution": "cat",
+        "critiques": ["it does not match 'cow'"],
+        "failures": [{"inputs": {"words": ["cat", "cow"]}, "feedback": ["it does not match 'cow'"]}],
+        "rules": ["at most 30 words and punctuation marks"],
+        "rejected": ["c.t"],
+    },
     "propose": {
         "program": "Program\nspell: word -> answer",
         "role": "spell: word -> answer",
@@ -24,7 +32,11 @@ INPUTS = {
         "tip": "Keep it short.",
     },
 }
-SIGNATURES = {"improve": optim.Improve, "propose": optim.ProposeInstruction}
+SIGNATURES = {
+    "improve": optim.Improve,
+    "improve_solution": optim.ImproveSolution,
+    "propose": optim.ProposeInstruction,
+}
 
 
 @pytest.mark.parametrize("name", sorted(INPUTS))

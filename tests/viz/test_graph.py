@@ -195,3 +195,20 @@ def test_a_long_program_can_be_drawn(programs):
     drawing = viz.graph(tape)
     assert len(drawing.picture.boxes) == 1501
     ElementTree.fromstring(drawing.svg())
+
+
+def test_several_losses_of_one_forward_are_drawn_as_one(programs, flow):
+    wrong = programs.row(flow, Example(text="wrong"), 0.0, "wrong", text="wrong")
+    look = wrong.tape.nodes[1]
+    about_look = autograd.LossRow(wrong.example, look.outputs["out"], 0.5, 1.0, "not there", wrong.tape, node=look)
+    critic = programs.ScriptedCritic(lambda path, target, feedback: f"{path}: {' & '.join(feedback)}")
+    loss = Loss([wrong], critic) + 0.5 * Loss([about_look])
+    loss.backward(retain_graph=True)
+    drawing = viz.graph(loss)
+    assert titles(drawing) == ["route[0]", "look[0]", "answer[0]", "output 0", "look[0]"]
+    assert ("look[0]", "look[0]", "exact") in edges(drawing)
+    judged = drawing.picture.boxes[-1]
+    assert judged.subtitle == "score 0.5 of 1"
+    call = drawing.picture.boxes[1]
+    assert call.state == "blamed"
+    assert any("not there" in line.text for line in call.lines), "blame is found whichever loss it came from"
