@@ -74,6 +74,7 @@ def examples(count=8, wrong=(), prefix="q"):
         ("question -> answer", ({"question": "a"},), {}, ["a dict was passed", "**inputs", ".map([...])"]),
         ("question -> answer", (pg.Example(question="a"),), {}, ["an Example was passed", "**example.inputs()"]),
         ("question -> answer", (nn.Prediction(answer="a"),), {}, ["a whole Prediction was passed", ".answer"]),
+        ("question -> answer", (nn.Parameter("a"),), {}, ["a Parameter was passed", "str(parameter)"]),
         ("question -> answer", ("a",), {"temperature": 1}, ["config={'temperature': ...}"]),
     ],
 )

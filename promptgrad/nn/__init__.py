@@ -53,6 +53,7 @@ _ELSEWHERE = {
     "DataParallel": "model.map(batch), which runs a batch concurrently",
     "InputField": "promptgrad.Input",
     "Dataset": "a list of promptgrad.Example",
+    "MultiFieldEvaluation": "nn.JudgeLoss({name: rubric, ...})",
     "Linear": "nn.Predict('question -> answer')",
     "MSELoss": "nn.MetricLoss(metric)",
     "NLLLoss": "nn.MetricLoss(metric)",

@@ -226,6 +226,11 @@ class Predict(Module, in_place=True):
                 f"input {name!r} of {self._called()} is a str, and a whole Prediction was passed: pass one of its "
                 f"fields ({fields})"
             )
+        if isinstance(value, Parameter):
+            raise InputError(
+                f"input {name!r} of {self._called()} is a str, and a Parameter was passed: pass its text, "
+                "str(parameter), which remembers it"
+            )
         if isinstance(value, (Example, Mapping)):
             what = "an Example" if isinstance(value, Example) else "a dict"
             how = "**example.inputs()" if isinstance(value, Example) else "**inputs"
