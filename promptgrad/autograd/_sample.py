@@ -417,6 +417,10 @@ class SamplePass:
                 if target.parameter is not None and target.parameter not in targets:
                     name = target.parameter.name or f"{node.path}.{target.name}"
                     targets[target.parameter] = replace(target, name=name)
+        for leaf in (fn for fn in self.order if isinstance(fn, AccumulateGrad)):  # read by the program's code
+            parameter = leaf.parameter
+            name = parameter.name or parameter.kind
+            targets.setdefault(parameter, Target(name, parameter.kind, leaf.value, parameter))
         edges = tuple(edge for node in nodes for edge in self.into[node])
         return TraceFailure(self.row.example, tuple(last), nodes, edges, told, tuple(targets.values()))
 
@@ -427,7 +431,8 @@ class SamplePass:
             parameter = target.parameter
             if parameter is None:
                 continue
-            node = [node for node in whole.nodes if any(read.parameter is parameter for read in node.reads)][-1]
+            readers = [node for node in whole.nodes if any(read.parameter is parameter for read in node.reads)]
+            node = (readers or whole.nodes)[-1]
             evidence = {"inputs": node.inputs, "outputs": node.outputs, "feedback": whole.feedback}
             name = target.name.rpartition(".")[2]
             for text in _blame_texts(clean.get(target.name)):

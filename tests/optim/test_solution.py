@@ -155,6 +155,28 @@ class TestGradient:
         assert report.calls == 1
         assert [critique.text for critique in solution.grad.critiques] == ["too narrow"]
 
+    def test_a_forward_judged_as_a_whole_speaks_of_it_too(self, solution):
+        class Translate(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.say = nn.Predict("pattern -> words")
+                self.pattern = solution
+
+            def forward(self):
+                return self.say(pattern=str(self.pattern)).words
+
+        shown = []
+
+        def findings(inputs):
+            shown.append(inputs["parameters"])
+            return '[{"run": 1, "parameter": "pattern", "critique": "too narrow"}]'
+
+        model = Translate().to(lm.Function(Fields(words="a cat", findings=findings)))
+        report = nn.MetricLoss(lambda example, output: 0.0)(model(), "x").backward(engine="joint")
+        assert report.calls == 1
+        assert '"pattern":"cat"' in shown[0]
+        assert [critique.text for critique in solution.grad.critiques] == ["too narrow"]
+
     def test_a_draft_of_a_program_is_a_solution(self):
         model = nn.Predict("question -> answer").to(lm.Function(Fields(answer="cat")))
         draft = model(question="a pattern?").answer
