@@ -89,7 +89,7 @@ def main() -> None:
         "each string to match and nothing in any string to avoid",
     )
     criterion = nn.MetricLoss(check)
-    optimizer = optim.TGD([solution], lm=lm, constraints=[regular], memory=8)
+    optimizer = optim.TGD([solution], lm=lm, constraints=[regular], memory=8, proposals=1)
 
     loss = criterion(solution, problem)
     print(f"start     loss {loss.item():.3f}  {solution}")
