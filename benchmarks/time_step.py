@@ -43,7 +43,7 @@ def ours(params: dict[str, Any], *, gated: bool) -> Block:
     numbers = count()
 
     def block() -> int:
-        optimizer = optim.TGD(model.parameters(), lm=lm)
+        optimizer = optim.TGD(model.parameters(), lm=lm, proposals=1)
         batch = [
             pg.Example(
                 question=f"Question {next(numbers)}: which city?", answer="Rome" if i < params["failures"] else "Paris"

@@ -24,6 +24,7 @@ PromptgradError
 ├── AsyncUsageError (RuntimeError)     a blocking call on an event loop, or the reverse
 ├── GraphError (RuntimeError)          the recorded graph cannot be used this way
 ├── ConstraintError (ValueError)       a value that a parameter may not take
+├── HunkError (ValueError)             an edit that does not apply to its text
 └── MissingExtraError (ImportError)    an optional dependency is not installed
 ```
 
@@ -40,6 +41,7 @@ __all__ = [
     "ContextWindowError",
     "DataError",
     "GraphError",
+    "HunkError",
     "InputError",
     "JournalError",
     "LMConnectionError",
@@ -232,6 +234,20 @@ class ConstraintError(PromptgradError, ValueError):
         super().__init__(message)
         self.value = value
         self.reason = reason or message
+
+
+class HunkError(PromptgradError, ValueError):
+    """A structured edit does not apply to its text, which stays as it was.
+
+    Attributes:
+        index: Place of the hunk that does not fit, from 0; None where there is no hunk at all.
+        hunk: That hunk.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None, hunk: object = None) -> None:
+        super().__init__(message)
+        self.index = index
+        self.hunk = hunk
 
 
 class MissingExtraError(PromptgradError, ImportError):

@@ -11,22 +11,30 @@ __all__ = [
     "MIPRO",
     "TGD",
     "TPE",
+    "Amend",
     "BayesianSignatureOptimizer",
     "BootstrapFewShot",
     "BootstrapFinetune",
     "Candidate",
     "Change",
+    "CosineAnnealingEdit",
+    "EditScheduler",
+    "Hunk",
     "Improve",
     "ImproveSolution",
     "LabeledFewShot",
+    "LambdaEdit",
     "Measured",
     "Optimizer",
     "Point",
     "ProposeInstruction",
     "Session",
+    "StepEdit",
     "StepReport",
     "Trial",
+    "TrustRegionEdit",
     "Verdict",
+    "apply_hunks",
     "edit_distance",
     "edit_ratio",
 ]
@@ -36,35 +44,46 @@ if TYPE_CHECKING:
     from promptgrad.optim._bootstrap_finetune import BootstrapFinetune
     from promptgrad.optim._candidate import Candidate, Measured
     from promptgrad.optim._edit import edit_distance, edit_ratio
+    from promptgrad.optim._edit_scheduler import CosineAnnealingEdit, EditScheduler, LambdaEdit, StepEdit
+    from promptgrad.optim._hunks import Hunk, apply_hunks
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
-    from promptgrad.optim._proposer import Improve, ImproveSolution, ProposeInstruction
+    from promptgrad.optim._proposer import Amend, Improve, ImproveSolution, ProposeInstruction
     from promptgrad.optim._report import Change, StepReport, Verdict
     from promptgrad.optim._search import TPE, Point
     from promptgrad.optim._session import Session, Trial
     from promptgrad.optim._tgd import TGD
+    from promptgrad.optim._trust_region import TrustRegionEdit
 else:
     _HOME = {
         "MIPRO": "_mipro",
         "TGD": "_tgd",
         "TPE": "_search",
+        "Amend": "_proposer",
         "BayesianSignatureOptimizer": "_mipro",
         "BootstrapFewShot": "_bootstrap_few_shot",
         "BootstrapFinetune": "_bootstrap_finetune",
         "Candidate": "_candidate",
         "Change": "_report",
+        "CosineAnnealingEdit": "_edit_scheduler",
+        "EditScheduler": "_edit_scheduler",
+        "Hunk": "_hunks",
         "Improve": "_proposer",
         "ImproveSolution": "_proposer",
         "LabeledFewShot": "_labeled_few_shot",
+        "LambdaEdit": "_edit_scheduler",
         "Measured": "_candidate",
         "Optimizer": "_optimizer",
         "Point": "_search",
         "ProposeInstruction": "_proposer",
         "Session": "_session",
+        "StepEdit": "_edit_scheduler",
         "StepReport": "_report",
         "Trial": "_session",
+        "TrustRegionEdit": "_trust_region",
         "Verdict": "_report",
+        "apply_hunks": "_hunks",
         "edit_distance": "_edit",
         "edit_ratio": "_edit",
     }
@@ -82,7 +101,13 @@ else:
             "promptgrad.optim.MIPRO(params, num_candidates=0), which searches over demo sets alone",
         ),
         "GEPA": "promptgrad.optim.TGD or promptgrad.optim.MIPRO",
-        "lr_scheduler": "opt.param_groups[0]['max_edit'] = ..., the bound on how far a step may go",
+        "lr_scheduler": "promptgrad.optim.StepEdit, CosineAnnealingEdit, LambdaEdit or TrustRegionEdit: there is no lr "
+        "here, and they move max_edit, the bound on how far a step may go",
+        "LRScheduler": "promptgrad.optim.EditScheduler",
+        **dict.fromkeys(("StepLR", "MultiStepLR", "ExponentialLR"), "promptgrad.optim.StepEdit(optimizer, step_size)"),
+        "LambdaLR": "promptgrad.optim.LambdaEdit(optimizer, edit_lambda)",
+        "CosineAnnealingLR": "promptgrad.optim.CosineAnnealingEdit(optimizer, T_max)",
+        "ReduceLROnPlateau": "promptgrad.optim.TrustRegionEdit(optimizer)",
     }
 
     def __getattr__(name):

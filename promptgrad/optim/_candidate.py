@@ -44,7 +44,7 @@ class Candidate:
     @property
     def size(self) -> int:
         """Length of all values in tokens: of two equally good candidates the shorter one wins."""
-        return sum(_size(value) for value in self.values.values())
+        return sum(size_of(value) for value in self.values.values())
 
     def __repr__(self) -> str:
         return f"<Candidate {self.origin}: {', '.join(self.values) or 'as it is'}>"
@@ -103,11 +103,12 @@ def pairs(first: Measured, second: Measured) -> tuple[list[float], list[float]]:
     return [one for one, _ in shared], [two for _, two in shared]
 
 
-def _size(value: Any) -> int:
+def size_of(value: Any) -> int:
+    """Length of a parameter's value in tokens."""
     if isinstance(value, str):
         return len(tokens(value))
     if isinstance(value, Example):
-        return sum(_size(str(item)) for item in value.values())
+        return sum(size_of(str(item)) for item in value.values())
     if isinstance(value, Sequence):
-        return sum(_size(item) for item in value)
+        return sum(size_of(item) for item in value)
     return 1

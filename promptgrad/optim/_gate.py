@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from promptgrad.autograd import Loss, LossRow
 from promptgrad.autograd._sample import example_id
+from promptgrad.autograd._tokens import tokens
 from promptgrad.evaluation import paired_interval
 from promptgrad.optim._outage import is_outage
 from promptgrad.optim._report import Verdict
@@ -17,35 +18,47 @@ def judge(
     seed: int,
     best: float = 1.0,
     exact: bool = False,
+    price: float = 0.0,
+    of: int = 1,
 ) -> Verdict:
-    """Compare paired scores: accept if the one-sided lower bound of the mean difference lies above zero.
+    """Compare paired scores: accept if the one-sided lower bound of the mean difference lies above the price.
+
+    The best of several proposals looks better than it is. So with `of` of them the doubt that is allowed is divided by
+    their number (Bonferroni): all bounds hold at once with the given confidence, and any proposal that passes may be
+    taken.
 
     Args:
         before: Scores of the current values.
         after: Scores of the proposal on the same examples, in the same order.
-        confidence: Coverage of the one-sided bound, in [0.5, 1).
+        confidence: Coverage of the one-sided bound, in [0.5, 1), for all proposals together.
         seed: Seed of the bootstrap.
         best: The best score that there is.
         exact: Whether the rows are all that counts, and not a sample of what the values will meet.
+        price: The score that the proposal must gain to be worth its length.
+        of: How many proposals are compared with the current values.
     """
     pairs = len(before)
+    confidence = 1 - (1 - confidence) / of
     if pairs == 0:
-        return Verdict(reason="no row could be compared", confidence=confidence)
+        return Verdict(reason="no row could be compared", confidence=confidence, price=price, of=of)
     first, second = sum(before) / pairs, sum(after) / pairs
     if exact:
         low = high = second - first
     else:
-        low, high = paired_interval(before, after, seed=seed, level=2 * confidence - 1, best=best)
-    if second <= first:
+        low, high = paired_interval(before, after, seed=seed, level=max(2 * confidence - 1, 1e-9), best=best)
+    bound = "on all that it is measured by" if exact else f"the {confidence:.0%} lower bound is {low:+.3f}"
+    if price:
+        bound += f", the price of its length {price:+.3f}"
+    if second - first <= price:
         reason = "not better than the current values"
-    elif exact:
-        reason = "better on all that it is measured by"
-    elif low <= 0:
-        reason = f"better, but not beyond doubt: the {confidence:.0%} lower bound is {low:+.3f}"
+        if second > first:
+            reason = f"better, but its length costs more: {price:+.3f} for a gain of {second - first:+.3f}"
+    elif low <= price:
+        reason = f"better, but not beyond doubt: {bound}"
     else:
-        reason = f"better: the {confidence:.0%} lower bound is {low:+.3f}"
+        reason = f"better {bound}" if exact else f"better: {bound}"
     return Verdict(
-        accepted=low > 0 and second > first,
+        accepted=low > price and second - first > price,
         before=first,
         after=second,
         low=low,
@@ -53,7 +66,18 @@ def judge(
         pairs=pairs,
         confidence=confidence,
         reason=reason,
+        price=price,
+        of=of,
     )
+
+
+def price_of(old: str, new: str, per_100_tokens: float) -> float:
+    """The score that a text must gain to be worth its growth; negative where it shrinks.
+
+    >>> price_of("Answer.", "Answer in one word.", 0.5)
+    0.015
+    """
+    return per_100_tokens * (len(tokens(new)) - len(tokens(old))) / 100 if per_100_tokens else 0.0
 
 
 def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float]]:
@@ -70,7 +94,7 @@ def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float]]:
     if list(old) != list(new):
         raise ValueError(
             "the closure returned a loss over other examples than before: "
-            "it must run the same batch in the same order each time it is called"
+            "it must run the same batch in the same order each time it is called, and loss=, if given, is its loss"
         )
     pairs = zip(old.values(), new.values(), strict=True)
     kept = [(one, two) for one, two in pairs if one is not None and two is not None]

@@ -5,13 +5,16 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from promptgrad import aio
 from promptgrad.autograd import Loss, Parameter, candidate, current_detector, no_grad
 from promptgrad.errors import ConstraintError, GraphError, StateDictError
 from promptgrad.lm import Usage, track_usage
 from promptgrad.nn import Module
+from promptgrad.optim._candidate import size_of
 from promptgrad.optim._checks import broken
 from promptgrad.optim._gate import best_of, judge, paired_rows
 from promptgrad.optim._report import Change, StepReport, Verdict
@@ -20,11 +23,25 @@ from promptgrad.run import value_digest
 if TYPE_CHECKING:
     from promptgrad.optim._session import Session
 
+REVERTED = "reverted"
+"""Reason of a change that the user took back."""
+
+TWICE = "it was proposed twice in this step"
+"""Reason of a proposal that is not measured because an equal one is."""
+
 Closure = Callable[[], "Loss | Awaitable[Loss]"]
 """What `step` takes to measure a proposal: runs the batch anew and returns its loss."""
 
 Params = Iterable[Any]
 """Parameters, `(name, parameter)` pairs, or groups `{"params": [...], option: value}`, as in PyTorch."""
+
+
+class Scheduler(Protocol):
+    """What moves an option of the groups, as the optimizer sees it."""
+
+    def step(self, report: StepReport) -> None: ...
+    def reset(self) -> None: ...
+    def config(self) -> dict[str, Any]: ...
 
 
 class Optimizer:
@@ -34,9 +51,11 @@ class Optimizer:
     `promptgrad.Trainer(model, optimizer, metric=...).fit(trainset)`, where the optimizer may try candidates on data,
     within a budget.
 
-    `step()` alone installs its proposals on trust and says so in its report. `step(closure)` is gated: the closure
-    runs the batch again and returns its loss, once with the current values and once with the proposals (which lie
-    over the parameters meanwhile, nothing is mutated), and only a proposal whose paired gain is beyond doubt is kept.
+    `step()` alone installs its proposal on trust and says so in its report. `step(closure)` is gated: the closure
+    runs a batch and returns its loss, once with the current values and once with each proposal (which lies over the
+    parameters meanwhile, nothing is mutated), and only a proposal whose paired gain is beyond doubt is kept. Let the
+    closure run other examples than those that `backward` was called on: what failed there was chosen for having
+    failed, and where the language model samples, such a row does better the next time whatever the proposal.
     Where all proposals are solutions, the rows are not a sample of anything but the checks themselves, and the
     higher score is kept.
 
@@ -67,8 +86,9 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Parameter, dict[str, Any]] = defaultdict(dict)
         self._steps = 0
-        self._pending: list[tuple[Parameter, Change]] = []
-        self._undo: list[tuple[Parameter, Any]] = []
+        self._pending: list[list[tuple[Parameter, Change]]] = []
+        self._undo: list[tuple[Parameter, Any, Change]] = []
+        self._schedulers: list[Scheduler] = []
         self._skips_named = False
         for group in _groups(params):
             self.add_param_group(group)
@@ -136,51 +156,88 @@ class Optimizer:
     def step(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
         """Propose new values from the gradients and install them, gated if a closure is given.
 
+        Cost: the proposals; and with a closure one run of it for each different proposal, and one for the current
+        values where `loss` is not given.
+
         Args:
-            closure: Runs the batch again and returns its loss. The trial of a proposal is not recorded; a closure that
-                calls `backward`, as in PyTorch, does so only `if promptgrad.is_grad_enabled()`.
-            loss: The batch's loss under the current values, if it is known already; saves one run of the closure.
+            closure: Runs a batch, the same each time, and returns its loss: best of examples that `backward` has not
+                seen. The trial of a proposal is not recorded; a closure that calls `backward`, as in PyTorch, does so
+                only `if promptgrad.is_grad_enabled()`.
+            loss: The closure's loss under the current values, if it is known already; saves one run of the closure.
 
         Raises:
             TypeError: The closure does not return a loss.
             ValueError: The closure runs another batch each time.
         """
         begun = time.monotonic()
+        gate = Usage()
         with track_usage() as usage:
             if closure is not None and loss is None:
-                loss = _checked(closure())
-            aio.drive(self._make())
-            verdict = None
-            if closure is not None and loss is not None and self._proposed():
-                with candidate(self._proposed()), no_grad(), _without_backward():
-                    after = _checked(closure())
-                verdict = self._judge(loss, after)
-        return self._conclude(verdict, usage.total, begun)
+                with track_usage() as part:
+                    loss = _checked(closure())
+                gate += part.total
+            aio.drive(self._make(1 if closure is None else self._variants()))
+            trials: dict[int, Loss] = {}
+            if closure is not None:
+                with track_usage() as part:
+                    for variant, values in self._candidates().items():
+                        with candidate(values), no_grad(), _without_backward():
+                            trials[variant] = _checked(closure())
+                gate += part.total
+        return self._conclude(loss, trials, usage.total, gate, begun)
 
     async def astep(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
-        """Do as `step` does, in a coroutine; the closure may be a coroutine function."""
+        """Do as `step` does, in a coroutine.
+
+        The closure may be a coroutine function, which is run for all proposals side by side; another one is run for
+        one after the other, in a thread.
+        """
+        import inspect
+
         begun = time.monotonic()
+        gate = Usage()
         with track_usage() as usage:
             if closure is not None and loss is None:
-                loss = await _acall(closure)
-            await self._make()
-            verdict = None
-            if closure is not None and loss is not None and self._proposed():
-                with candidate(self._proposed()), no_grad(), _without_backward():
-                    after = await _acall(closure)
-                verdict = self._judge(loss, after)
-        return self._conclude(verdict, usage.total, begun)
+                with track_usage() as part:
+                    loss = await _acall(closure)
+                gate += part.total
+            await self._make(1 if closure is None else self._variants())
+            trials: dict[int, Loss] = {}
+            if closure is not None:
+                values = self._candidates()
+                with track_usage() as part:
+                    losses = await aio.gather(
+                        [partial(_try, closure, laid) for laid in values.values()],
+                        limit=None if inspect.iscoroutinefunction(closure) else 1,
+                    )
+                gate += part.total
+                trials = dict(zip(values, losses, strict=True))
+        return self._conclude(loss, trials, usage.total, gate, begun)
 
-    def propose(self) -> tuple[Change, ...]:
-        """Make proposals and keep them pending: nothing is installed before `accept`."""
-        aio.drive(self._make())
-        return tuple(change for _, change in self._pending)
+    def propose(self, proposals: int = 1) -> tuple[Change, ...]:
+        """Make proposals and keep them pending: nothing is installed before `accept`.
 
-    def accept(self) -> tuple[Change, ...]:
-        """Install what is pending."""
+        Args:
+            proposals: How many, of an optimizer that can make several; `Change.variant` tells them apart.
+        """
+        if proposals < 1:
+            raise ValueError(f"proposals is at least 1, not {proposals}")
+        aio.drive(self._make(proposals))
+        return tuple(change for pending in self._pending for _, change in pending)
+
+    def accept(self, variant: int = 0) -> tuple[Change, ...]:
+        """Install one of the pending proposals, and drop the others.
+
+        Raises:
+            IndexError: There is no such variant.
+        """
+        if not self._pending:
+            return ()
+        if not 0 <= variant < len(self._pending):
+            raise IndexError(f"there is no variant {variant}: {len(self._pending)} were proposed, counted from 0")
         self._undo = []
         done = []
-        for parameter, change in self._pending:
+        for parameter, change in self._pending[variant]:
             if change.status == "proposed":
                 old = parameter.data
                 try:
@@ -188,36 +245,54 @@ class Optimizer:
                 except ConstraintError as error:
                     change = change.to("rejected", error.reason)
                 else:
-                    self._undo.append((parameter, old))
                     change = change.to("accepted")
+                    self._undo.append((parameter, old, change))
             done.append(change)
-            self._remember(parameter, change, None)
+            self._remember(parameter, change)
         self._pending = []
         return tuple(done)
 
     def revert(self) -> None:
         """Drop what is pending; or, if nothing is, take the last accepted step back."""
         if self._pending:
-            for parameter, change in self._pending:
+            for parameter, change in (pair for pending in self._pending for pair in pending):
                 if change.status == "proposed":
-                    self._remember(parameter, change.to("rejected", "reverted"), None)
+                    self._remember(parameter, change.to("rejected", REVERTED))
             self._pending = []
             return
-        for parameter, old in self._undo:
+        for parameter, old, change in self._undo:
             parameter.data = old
+            self._remember(parameter, change.to("rejected", REVERTED))
         self._undo = []
 
     async def _propose(self) -> list[tuple[Parameter, Change]]:
         """Make one change for every trained parameter: the rule that tells one optimizer from another."""
         raise NotImplementedError(f"{type(self).__name__} has no rule for a single step; use promptgrad.Trainer")
 
-    def _remember(self, parameter: Parameter, change: Change, verdict: Verdict | None) -> None:
-        """Learn from the fate of a proposal. The base remembers nothing."""
+    async def _propose_variants(self, count: int) -> list[list[tuple[Parameter, Change]]]:
+        """Make up to `count` proposals, each a change for every trained parameter. The base makes one."""
+        return [await self._propose()]
 
-    async def _make(self) -> None:
+    def _variants(self) -> int:
+        """How many proposals a gated step makes."""
+        return 1
+
+    def _remember(self, parameter: Parameter, change: Change, *, alone: bool = True) -> None:
+        """Learn from the fate of a proposal, which was tried alone or with others. The base remembers nothing."""
+
+    def _price(self, changes: Iterable[tuple[Parameter, Change]]) -> float:
+        """Return what the growth of the texts costs, in score. Free in the base."""
+        return 0.0
+
+    def _notes(self, loss: Loss | None) -> list[str]:
+        """What a report should say besides. Nothing in the base."""
+        return []
+
+    async def _make(self, count: int) -> None:
         self._pending = []
         self._pending = [
-            (parameter, self._admissible(parameter, change)) for parameter, change in await self._propose()
+            [(parameter, replace(self._admissible(parameter, change), variant=variant)) for parameter, change in made]
+            for variant, made in enumerate(await self._propose_variants(count))
         ]
 
     def _admissible(self, parameter: Parameter, change: Change) -> Change:
@@ -226,39 +301,98 @@ class Optimizer:
         reason = broken(parameter.constraints, change.new)
         return change if reason is None else change.to("rejected", reason)
 
-    def _proposed(self) -> dict[Parameter, Any]:
-        return {parameter: change.new for parameter, change in self._pending if change.status == "proposed"}
+    def _candidates(self) -> dict[int, dict[Parameter, Any]]:
+        """The values to try, by variant; equal ones once."""
+        found: dict[int, dict[Parameter, Any]] = {}
+        for variant, pending in enumerate(self._pending):
+            values = {parameter: change.new for parameter, change in pending if change.status == "proposed"}
+            if values and values not in found.values():
+                found[variant] = values
+        return found
 
-    def _judge(self, before: Loss, after: Loss) -> Verdict:
-        first, second = paired_rows(before, after)
-        return judge(
-            first,
-            second,
-            confidence=self.gate,
-            seed=self._steps,
-            best=best_of(before),
-            exact=all(parameter.kind == "solution" for parameter in self._proposed()),
-        )
+    def _judge(self, before: Loss, trials: Mapping[int, Loss]) -> dict[int, Verdict]:
+        """A verdict on each variant that was tried."""
+        best = best_of(before)
+        verdicts: dict[int, Verdict] = {}
+        for variant, after in trials.items():
+            first, second = paired_rows(before, after)
+            changed = [
+                (parameter, change) for parameter, change in self._pending[variant] if change.status == "proposed"
+            ]
+            verdicts[variant] = judge(
+                first,
+                second,
+                confidence=self.gate,
+                seed=self._steps,
+                best=best,
+                exact=all(parameter.kind == "solution" for parameter, _ in changed),
+                price=self._price(changed),
+                of=len(trials),
+            )
+        return verdicts
 
-    def _conclude(self, verdict: Verdict | None, usage: Usage, begun: float) -> StepReport:
-        if verdict is None or verdict.accepted:
-            changes = self.accept()
-        else:
-            done = []
-            for parameter, change in self._pending:
-                if change.status == "proposed":
-                    change = change.to("rejected", verdict.reason)
-                    self._remember(parameter, change, verdict)
-                done.append(change)
-            self._pending = []
-            changes = tuple(done)
+    def _conclude(
+        self, loss: Loss | None, trials: Mapping[int, Loss], usage: Usage, gate: Usage, begun: float
+    ) -> StepReport:
+        """Install the best proposal that passed, remember the fate of the others, and report."""
+        verdicts = {} if loss is None else self._judge(loss, trials)
+        best = self._best(verdicts)
+        winner = best if not verdicts or verdicts[best].accepted else None
+        names = {parameter: place for place, (parameter, _) in enumerate(self._pending[0] if self._pending else ())}
+        fates: list[tuple[int, Change]] = []
+        for variant, pending in enumerate(self._pending):
+            if variant == winner:
+                continue
+            alone = sum(change.status == "proposed" for _, change in pending) == 1
+            for parameter, change in pending:
+                change = self._fate(change, verdicts, best)
+                self._remember(parameter, change, alone=alone)
+                fates.append((names[parameter], change))
+        changes: tuple[Change, ...] = ()
+        if winner is not None and self._pending:
+            found = verdicts.get(winner)
+            self._pending[winner] = [
+                (parameter, replace(change, verdict=found) if change.status == "proposed" else change)
+                for parameter, change in self._pending[winner]
+            ]
+            changes = self.accept(winner)
+            fates += enumerate(changes)
+        self._pending = []
+        fates.sort(key=lambda fate: (fate[0], fate[1].variant))
+        if winner is None:
+            changes = tuple(change for _, change in fates if change.variant == best)
+        proposals = tuple(change for _, change in fates if change.status != "untouched")
+        notes = tuple(self._notes(loss)) if not proposals else ()
         self._steps += 1
         detector = current_detector()
         if detector is not None:
             detector.after_step((c.path, c.status == "accepted" and c.new != c.old, c.reason) for c in changes)
         skipped = () if self._skips_named else self.skips
         self._skips_named = True
-        return StepReport(changes, verdict, usage, time.monotonic() - begun, skipped)
+        seconds = time.monotonic() - begun
+        return StepReport(changes, verdicts.get(best), usage, seconds, skipped, proposals, gate, notes)
+
+    def _best(self, verdicts: Mapping[int, Verdict]) -> int:
+        """The variant to install or to tell of: one that passed, with the largest gain, the shortest, the first."""
+        if not verdicts:
+            return 0
+
+        def merit(variant: int) -> tuple[bool, float, int]:
+            verdict = verdicts[variant]
+            values = [change.new for _, change in self._pending[variant] if change.status == "proposed"]
+            return verdict.accepted, round(verdict.gain - verdict.price, 9), -sum(map(size_of, values))
+
+        return max(verdicts, key=merit)  # the first of equals
+
+    def _fate(self, change: Change, verdicts: Mapping[int, Verdict], best: int) -> Change:
+        """What becomes of a proposal that is not installed."""
+        if change.status != "proposed":
+            return change
+        verdict = verdicts.get(change.variant)
+        if verdict is None:
+            return change.to("rejected", TWICE)
+        reason = f"good, but proposal {best} is better" if verdict.accepted else verdict.reason
+        return replace(change.to("rejected", reason), verdict=verdict)
 
     # -- the managed search -------------------------------------------------------------------------------------
 
@@ -288,7 +422,8 @@ class Optimizer:
             for name, value in vars(self).items()
             if not name.startswith("_") and name not in {"param_groups", "state", "defaults"}
         }
-        return {"optimizer": type(self).__name__, **own, "groups": groups}
+        moved = {"schedulers": [scheduler.config() for scheduler in self._schedulers]} if self._schedulers else {}
+        return {"optimizer": type(self).__name__, **own, "groups": groups, **moved}
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -300,7 +435,7 @@ class Optimizer:
             "state": {names[parameter]: dict(entry) for parameter, entry in self.state.items() if entry},
             "param_groups": [
                 {
-                    **{name: _plain(value) for name, value in group.items() if name != "params"},
+                    **{name: value for name, value in group.items() if _is_plain(value)},
                     "params": [names[parameter] for parameter in group["params"]],
                 }
                 for group in self.param_groups
@@ -332,7 +467,7 @@ class Optimizer:
             self.state[names[name]] = dict(entry)
         for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
             for name, value in saved.items():
-                if name != "params" and isinstance(value, (bool, int, float, str)) and name in group:
+                if name in group and _is_plain(value) and _is_plain(group[name]):
                     group[name] = value
 
     def __repr__(self) -> str:
@@ -379,9 +514,13 @@ def _path(parameter: Parameter, index: int) -> str:
     return parameter.name or f"parameter{index}"
 
 
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def _plain(value: Any) -> Any:
     """A setting in JSON types: values as they are, objects by a name that is the same in the next process."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if _is_plain(value):
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
@@ -410,6 +549,11 @@ def _checked(loss: Any) -> Loss:
             f"the closure must return the loss, `return criterion(model.map(batch), batch)`, not {type(loss).__name__}"
         )
     return loss
+
+
+async def _try(closure: Closure, values: Mapping[Parameter, Any]) -> Loss:
+    with candidate(values), no_grad(), _without_backward():
+        return await _acall(closure)
 
 
 async def _acall(closure: Closure) -> Loss:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from promptgrad.errors import ParseError
-from promptgrad.lm import LM
+from promptgrad.adapters import get_adapter
+from promptgrad.errors import HunkError, ParseError, SignatureError
+from promptgrad.lm import LM, current
 from promptgrad.nn import Predict
 from promptgrad.nn._prediction import fields_of
+from promptgrad.optim._hunks import Hunk, apply_hunks
 from promptgrad.signature import Input, Output, Signature
 
 TIPS = (
@@ -18,6 +20,12 @@ TIPS = (
     "Describe the task as you would to a colleague who has never seen it.",
 )
 """Styles that keep the candidates apart; the first leaves the writer free."""
+
+
+_NO_HUNKS = (
+    'edits="hunks" needs a language model that can quote a text, and this one cannot be asked for it ({}): use '
+    'edits="rewrite", or another lm'
+)
 
 
 class Improve(Signature):
@@ -35,7 +43,7 @@ class Improve(Signature):
     critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
     failures: list[dict[str, Any]] = Input(desc="some of the failed calls that the critiques are about")
     rules: list[str] = Input(desc="what the new instruction must satisfy")
-    rejected: list[str] = Input(desc="rewrites that were tried and did not help")
+    rejected: list[str] = Input(desc="versions that were tried, each with its effect; do not come back to them")
     new_instruction: str = Output(desc="the rewritten instruction, in full")
 
 
@@ -52,8 +60,31 @@ class ImproveSolution(Signature):
     critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
     failures: list[dict[str, Any]] = Input(desc="some of the failed checks: the problem, and what was said")
     rules: list[str] = Input(desc="what the new solution must satisfy")
-    rejected: list[str] = Input(desc="solutions that were tried and did not help")
+    rejected: list[str] = Input(desc="versions that were tried, each with its effect; do not come back to them")
     new_solution: str = Output(desc="the improved solution, in full")
+
+
+class Amend(Signature):
+    """You improve one instruction of a program made of language-model calls, by a few edits.
+
+    Critics looked at examples on which the program failed and said what this instruction should do differently.
+    Edit it so that these failures no longer happen and everything it already gets right stays right. Change what
+    the critiques ask for and keep the rest. Write general rules: do not mention single examples or their answers,
+    unless a critique says that a value is fixed. Keep every {placeholder} exactly as it is.
+
+    Each edit quotes its anchor: a piece of the instruction, exactly as it stands there, long enough to occur only
+    once. "insert" puts its text directly after the anchor, blanks and line breaks included; with an empty anchor,
+    at the start. "replace" puts its text in the anchor's place. "delete" takes the anchor away and has no text.
+    Anchors must not overlap. If one edit does not apply exactly, all are rejected.
+    """
+
+    role: str = Input(desc="where the instruction is used")
+    instruction: str = Input(desc="the instruction as it is, in full")
+    critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
+    failures: list[dict[str, Any]] = Input(desc="some of the failed calls that the critiques are about")
+    rules: list[str] = Input(desc="what the edited instruction must satisfy")
+    rejected: list[str] = Input(desc="versions that were tried, each with its effect; do not come back to them")
+    hunks: list[Hunk] = Output(desc="the edits")
 
 
 class ProposeInstruction(Signature):
@@ -78,6 +109,18 @@ def make_proposer(signature: type[Signature], lm: LM | str | None) -> Predict:
     return Predict(signature, lm=lm)
 
 
+def check_amends(proposer: Predict, lm: LM) -> None:
+    """Check that a language model can be asked for hunks.
+
+    Raises:
+        SignatureError: Its adapter has no form for them, as that of the embedded model.
+    """
+    try:
+        (proposer.adapter or get_adapter(current().adapter or lm.adapter)).make_format(proposer.signature)
+    except SignatureError as error:
+        raise SignatureError(_NO_HUNKS.format(error)) from error
+
+
 async def write(
     proposer: Predict, inputs: Mapping[str, Any], *, lm: LM | None = None, config: Mapping[str, Any] | None = None
 ) -> tuple[str | None, str]:
@@ -95,3 +138,27 @@ async def write(
     except ParseError as error:
         return None, f"the reply holds no {text}: {error.reason}"
     return str.__str__(fields_of(reply)[f"new_{text}"]).strip(), ""
+
+
+async def amend(
+    proposer: Predict, inputs: Mapping[str, Any], *, lm: LM | None = None, config: Mapping[str, Any] | None = None
+) -> tuple[str | None, tuple[Hunk, ...], str]:
+    """Ask for hunks and apply them: (text, hunks, "") or (None, hunks, why there is no text).
+
+    Cost: as `write`.
+
+    Raises:
+        LMError: The LM gave no answer; hunks that do not apply are not an error but a reason.
+        SignatureError: The LM cannot be asked for hunks.
+    """
+    try:
+        reply = await proposer.acall(**inputs, lm=lm, config=dict(config or {}))
+    except SignatureError as error:
+        raise SignatureError(_NO_HUNKS.format(error)) from error
+    except ParseError as error:
+        return None, (), f"the reply holds no hunks: {error.reason}"
+    hunks = tuple(reply.hunks)
+    try:
+        return apply_hunks(str.__str__(inputs["instruction"]), hunks), hunks, ""
+    except HunkError as error:
+        return None, hunks, str(error)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, fmean, pvariance
 
 from promptgrad.optim._candidate import Candidate, Measured, pairs
@@ -17,29 +18,52 @@ HOPELESS = 0.3
 """Probability of being better than the incumbent below which a candidate leaves the race."""
 
 
+@dataclass(frozen=True)
+class Race:
+    """How a race ended.
+
+    Attributes:
+        winner: The candidate that is better than the incumbent beyond doubt; None if there is none.
+        champion: The incumbent's scores.
+        results: The candidates' scores on what they were run on, in their order.
+        hopeless: Those that were dropped.
+    """
+
+    winner: Measured | None
+    champion: Measured | None
+    results: tuple[Measured, ...]
+    hopeless: tuple[Measured, ...]
+
+
 async def race(
-    session: Session, candidates: Sequence[Candidate], *, scope: str, confidence: float, block: int = BLOCK
-) -> tuple[Measured | None, list[Candidate]]:
+    session: Session,
+    candidates: Sequence[Candidate],
+    *,
+    scope: str,
+    confidence: float,
+    block: int = BLOCK,
+    prices: Sequence[float] = (),
+) -> Race:
     """Find the candidate that is better than the session's incumbent beyond doubt, if there is one.
 
-    Returns the winner, and the candidates that turned out to be hopeless.
-
     After each block of validation examples, candidates that are probably worse leave; the race ends when none is
-    left, or all examples were seen. The winner's probability of being better must reach `confidence`. The order of
-    the blocks is drawn anew for each race, so that no candidate is bred for the first block.
+    left, or all examples were seen. The winner's probability of being better must reach `confidence`; of equals the
+    shortest wins. The order of the blocks is drawn anew for each race, so that no candidate is bred for the first.
 
     Cost: at most one run for each candidate and validation example; the incumbent's cells are stored.
 
     Args:
         session: The session; its incumbent is the one to beat.
-        candidates: What is tried.
+        candidates: What is tried; at least one.
         scope: Name of the race in the journal.
         confidence: Probability of being better that the winner needs.
         block: Examples in a block.
+        prices: The score that each candidate must gain to be worth its length; none for free.
     """
     order = list(session.val)
     session.rng("race", scope).shuffle(order)
-    running: list[Measured | None] = [None] * len(candidates)
+    price = list(prices) or [0.0] * len(candidates)
+    running = [Measured(candidate, (), ()) for candidate in candidates]
     alive = list(range(len(candidates)))
     champion: Measured | None = None
     for number, first in enumerate(range(0, len(order), block)):
@@ -49,34 +73,38 @@ async def race(
         )
         champion = measured[0] if champion is None else champion + measured[0]
         for index, fresh in zip(alive, measured[1:], strict=True):
-            known = running[index]
-            running[index] = fresh if known is None else known + fresh
-        chances = {index: chance(champion, running[index]) for index in alive}
+            running[index] = running[index] + fresh
+        chances = {index: chance(champion, running[index], price[index]) for index in alive}
         alive = [index for index in alive if chances[index] >= HOPELESS]
         session.decide("race", at=f"{scope}/{number}", chances=[round(chances[i], 6) for i in sorted(chances)])
         if not alive:
             break
-    winner: Measured | None = None
-    best = 0.0
+    winner: int | None = None
+    best = (0.0, 0)
     for index, result in enumerate(running):
-        if result is None:
+        if not result.ids:
             continue
-        probability = chance(champion, result) if index in alive else 0.0
-        note = f"{probability:.0%} better" if index in alive else "dropped"
-        session.trial(result, note)
-        if probability >= confidence and probability > best:
-            winner, best = result, probability
-    return winner, [candidates[index] for index in range(len(candidates)) if index not in alive]
+        probability = chance(champion, result, price[index]) if index in alive else 0.0
+        session.trial(result, f"{probability:.0%} better" if index in alive else "dropped")
+        merit = (round(probability, 9), -result.candidate.size)
+        if probability >= confidence and merit > best:
+            winner, best = index, merit
+    return Race(
+        None if winner is None else running[winner],
+        champion,
+        tuple(running),
+        tuple(running[index] for index in range(len(candidates)) if index not in alive),
+    )
 
 
-def chance(champion: Measured | None, challenger: Measured | None) -> float:
-    """Probability that the challenger's mean gain over the champion is positive, given the pairs and the prior."""
+def chance(champion: Measured | None, challenger: Measured | None, price: float = 0.0) -> float:
+    """Probability that the challenger's mean gain over the champion exceeds a price, given the pairs and the prior."""
     if champion is None or challenger is None:
         return 0.5
     before, after = pairs(champion, challenger)
     if not after:
         return 0.5
-    gains = [new - old for old, new in zip(before, after, strict=True)]
+    gains = [new - old - price for old, new in zip(before, after, strict=True)]
     noise = max(pvariance(gains), 0.0625) / len(gains)
     weight = PRIOR**2 / (PRIOR**2 + noise)
     return NormalDist().cdf(weight * fmean(gains) / math.sqrt(weight * noise))

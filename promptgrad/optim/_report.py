@@ -4,13 +4,58 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from promptgrad.lm import Usage
+from promptgrad.optim._hunks import Hunk
 
 Status = Literal["proposed", "accepted", "rejected", "untouched"]
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a gate found when a proposal met the current values on the same examples.
+
+    Attributes:
+        accepted: Whether the evidence was enough.
+        before: Mean score of the current values.
+        after: Mean score of the proposal.
+        low: Lower end of the interval of the paired difference, at `confidence`.
+        high: Upper end.
+        pairs: Number of pairs.
+        confidence: Coverage of the interval's lower bound, one-sided; corrected for the choice among `of` proposals.
+        reason: The decision in words.
+        price: What the growth of the texts costs, in score: the gain must exceed it; negative where they shrink.
+        of: How many proposals were measured, of which the best is taken.
+    """
+
+    accepted: bool = False
+    before: float = 0.0
+    after: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    pairs: int = 0
+    confidence: float = 0.9
+    reason: str = ""
+    price: float = 0.0
+    of: int = 1
+
+    @property
+    def gain(self) -> float:
+        """Mean paired difference, without the price."""
+        return self.after - self.before
+
+    @property
+    def effect(self) -> str:
+        """Gain and interval in a few words."""
+        return f"gain {self.gain:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+    def __str__(self) -> str:
+        price = f", price {self.price:+.3f}" if self.price else ""
+        best = f", best of {self.of}" if self.of > 1 else ""
+        return f"{self.before:.3f} -> {self.after:.3f} on {self.pairs} pairs{best}, {self.effect}{price}"
+
+
+@dataclass(frozen=True)
 class Change:
-    """What became of one parameter in one step.
+    """What became of one proposal for one parameter in one step.
 
     Attributes:
         path: Path of the parameter in its program.
@@ -21,6 +66,10 @@ class Change:
         old: Value before the step.
         new: Proposed value; None where there was none.
         edit: Edit distance between the two as a share of the longer one, for texts.
+        variant: Which of the step's proposals it belongs to, from 0; those of one variant are tried together.
+        hunks: The structured edits that make `new` of `old`, where such were asked for.
+        verdict: What the gate found of its variant; None if it was not measured.
+        usage: LM calls, tokens and money that writing it took.
     """
 
     path: str
@@ -30,6 +79,10 @@ class Change:
     old: Any = None
     new: Any = None
     edit: float | None = None
+    variant: int = 0
+    hunks: tuple[Hunk, ...] = ()
+    verdict: Verdict | None = None
+    usage: Usage = Usage()  # noqa: RUF009 - frozen
 
     def to(self, status: Status, reason: str = "") -> "Change":
         """This change with another status."""
@@ -47,51 +100,20 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a gate found when the proposal met the current values on the same examples.
-
-    Attributes:
-        accepted: Whether the evidence was enough.
-        before: Mean score of the current values.
-        after: Mean score of the proposal.
-        low: Lower end of the interval of the paired difference, at `confidence`.
-        high: Upper end.
-        pairs: Number of pairs.
-        confidence: Coverage of the interval's lower bound, one-sided.
-        reason: The decision in words.
-    """
-
-    accepted: bool = False
-    before: float = 0.0
-    after: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    pairs: int = 0
-    confidence: float = 0.9
-    reason: str = ""
-
-    @property
-    def gain(self) -> float:
-        """Mean paired difference."""
-        return self.after - self.before
-
-    def __str__(self) -> str:
-        return (
-            f"{self.before:.3f} -> {self.after:.3f} on {self.pairs} pairs, "
-            f"gain {self.gain:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-        )
-
-
-@dataclass(frozen=True)
 class StepReport:
     """What `Optimizer.step` did.
 
     Attributes:
-        changes: One entry for each parameter that is trained, in the order of the parameters.
-        gate: The gate's verdict; None for a step without a closure, which is installed on trust.
+        changes: What became of each parameter that is trained, in the order of the parameters: of several proposals
+            the one that was installed, else the best.
+        gate: The gate's verdict on these; None for a step without a closure, which is installed on trust.
         usage: LM calls, tokens and money of the step, the closure's runs included.
         seconds: Wall time.
         skipped: Kinds of parameters that this optimizer has no rule for; named in the first report only.
+        proposals: Everything that was proposed, by parameter and then by variant, with its fate, its verdict and what
+            it took to write.
+        gate_usage: The part of `usage` that the closure's runs took.
+        notes: What else there is to know, such as that samples failed and nobody was blamed.
     """
 
     changes: tuple[Change, ...]
@@ -99,6 +121,9 @@ class StepReport:
     usage: Usage = Usage()  # noqa: RUF009 - frozen
     seconds: float = 0.0
     skipped: tuple[str, ...] = ()
+    proposals: tuple[Change, ...] = ()
+    gate_usage: Usage = Usage()  # noqa: RUF009 - frozen
+    notes: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> tuple[Change, ...]:
@@ -112,14 +137,31 @@ class StepReport:
 
     def __repr__(self) -> str:
         how = f"gated: {self.gate}, {self.gate.reason}" if self.gate else "not gated"
+        spent = f"{self.usage.calls} calls"
+        if self.gate_usage.calls:
+            spent += f" ({self.gate_usage.calls} in the gate)"
         lines = [
             f"StepReport: {len(self.accepted)} of {len(self.changes)} parameters changed, {how}; "
-            f"{self.usage.calls} calls, {self.usage.tokens} tokens, {self.seconds:.2f} s"
+            f"{spent}, {self.usage.tokens} tokens, {self.seconds:.2f} s"
         ]
-        lines += [f"  {change}" for change in self.changes]
+        variants = len({change.variant for change in self.proposals})
+        for change in self.changes:
+            lines.append(f"  {change}")
+            if variants > 1:
+                lines += [f"    {_brief(other)}" for other in self.proposals if other.path == change.path]
+        lines += [f"  note: {note}" for note in self.notes]
         if self.skipped:
             lines.append(f"  no rule for parameters of kind {', '.join(self.skipped)}: they keep their values")
         return "\n".join(lines)
+
+
+def _brief(change: Change) -> str:
+    """One proposal among several, in a line."""
+    effect = f"  {change.verdict.effect}" if change.verdict else ""
+    cost = f"  {change.usage.calls} call{'' if change.usage.calls == 1 else 's'}" if change.usage.calls else ""
+    why = f"  {change.reason}" if change.status == "rejected" and not change.verdict else ""
+    shown = f"  {show_value(change.new)}" if change.new is not None else ""
+    return f"{change.variant}: {change.status}{effect}{why}{cost}{shown}"
 
 
 def show_value(value: Any, width: int = 60) -> str:

@@ -124,6 +124,18 @@ def test_a_state_of_other_parameters_is_refused(model):
     assert caught.value.unexpected == ("instruction", "demos")
 
 
+def test_a_state_leaves_language_models_and_rules_as_they_are(model):
+    writer = lm.Function(str, name="writer")
+    state = optim.TGD(model.parameters(), lm=writer, max_edit=0.5, constraints=[str.isupper]).state_dict()
+    other = optim.TGD(model.parameters(), max_tokens=None)
+    other.load_state_dict(state)
+    group = other.param_groups[0]
+    assert (group["lm"], group["max_edit"], group["constraints"], group["max_tokens"]) == (None, 0.5, (), 1000)
+    first = optim.TGD(model.parameters(), lm=writer)
+    first.load_state_dict(optim.TGD(model.parameters(), lm="pocket").state_dict())
+    assert first.param_groups[0]["lm"] is writer
+
+
 class TestGate:
     """`step(closure)`: the simulated model answers "up" to an instruction in capitals and "low" else."""
 
@@ -164,6 +176,10 @@ class TestGate:
         report = Shout(model.parameters()).step(closure)
         assert "not beyond doubt" in report.gate.reason
         assert model.instruction.data == "pick"
+
+    def test_any_gain_passes_a_gate_of_one_half(self):
+        model, closure, _ = self.make(lambda i: "up" if i < 3 else "neither")
+        assert Shout(model.parameters(), gate=0.5).step(closure).gate.accepted
 
     def test_a_known_loss_saves_a_run(self):
         model, closure, calls = self.make(lambda i: "up")
@@ -271,7 +287,8 @@ def reply(word):
         ("MIPROv2", r"optim\.MIPRO"),
         ("mipro", "did you mean MIPRO"),
         ("BootstrapFewShotWithRandomSearch", r"MIPRO\(params, num_candidates=0\)"),
-        ("lr_scheduler", "max_edit"),
+        ("lr_scheduler", "StepEdit, CosineAnnealingEdit.* move max_edit"),
+        ("CosineAnnealingLR", r"CosineAnnealingEdit\(optimizer, T_max\)"),
     ],
 )
 def test_slips_point_to_the_right_name(name, instead):

@@ -14,7 +14,7 @@ INPUTS = {
         "critiques": ["It does not say in which direction."],
         "failures": [{"inputs": {"word": "red"}, "outputs": {"answer": "red"}, "feedback": ["should be der"]}],
         "rules": ["at most 30 words"],
-        "rejected": ["Spell {word} well."],
+        "rejected": ["Spell {word} well. -- gain -0.125 [-0.300, +0.050] on 40 pairs"],
     },
     "improve_solution": {
         "role": "a pattern for three words",
@@ -22,7 +22,7 @@ INPUTS = {
         "critiques": ["it does not match 'cow'"],
         "failures": [{"inputs": {"words": ["cat", "cow"]}, "feedback": ["it does not match 'cow'"]}],
         "rules": ["at most 30 words and punctuation marks"],
-        "rejected": ["c.t"],
+        "rejected": ["c.t -- gain +0.000 [-0.500, +0.500] on 2 pairs"],
     },
     "propose": {
         "program": "Program\nspell: word -> answer",
@@ -32,7 +32,9 @@ INPUTS = {
         "tip": "Keep it short.",
     },
 }
+INPUTS["amend"] = INPUTS["improve"]
 SIGNATURES = {
+    "amend": optim.Amend,
     "improve": optim.Improve,
     "improve_solution": optim.ImproveSolution,
     "propose": optim.ProposeInstruction,

@@ -1,6 +1,10 @@
+import asyncio
+import json
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import promptgrad as pg
 from promptgrad import lm, nn, optim
@@ -8,7 +12,7 @@ from promptgrad.autograd import Critique, Gradient
 from promptgrad.errors import NoLMError
 
 
-def critique(text, example="e", support=1):
+def critique(text, example="", support=1):
     return Critique(example, "pick", 0, "instruction", text, support=support)
 
 
@@ -36,6 +40,32 @@ def predict(instruction="Take a word from {text}.", grad=("Take the last word.",
     if grad:
         model.instruction.grad = Gradient([critique(text) for text in grad])
     return model
+
+
+def on_scale(model):
+    """Let the program get the first n examples right, of an instruction with the words "up to n"."""
+
+    def answer(messages):
+        bound = re.search(r"up to (\d+)", messages[0].content)
+        number = int(re.search(r"t(\d+)", messages[-1].content).group(1))
+        word = "right" if bound and number < int(bound.group(1)) else "wrong"
+        return f"[[ ## word ## ]]\n{word}\n\n[[ ## completed ## ]]"
+
+    model.to(lm.Function(answer))
+    return [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(12)]
+
+
+def gated(opt, model):
+    """A step that is measured on 12 examples, and the instructions that it was measured with."""
+    batch = on_scale(model)
+    criterion = nn.MetricLoss(pg.metrics.exact_match)
+    runs = []
+
+    def closure():
+        runs.append(str(model.instruction.data))
+        return criterion(model.map(batch), batch)
+
+    return opt.step(closure), runs
 
 
 def step(model, *texts, **options):
@@ -199,13 +229,334 @@ class TestWhatIsShown:
         batch = [pg.Example(text=f"t{i}", word="y").with_inputs("text") for i in range(4)]
         criterion = nn.MetricLoss(pg.metrics.exact_match)
         writer = Writer("Never {text}")
-        opt = optim.TGD(model.parameters(), lm=lm.Function(writer))
+        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), proposals=1)
         first = opt.step(lambda: criterion(model.map(batch), batch))
         assert "not better" in first.changes[0].reason
+        saved = json.loads(json.dumps(opt.state_dict()))
+        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), proposals=1)
+        opt.load_state_dict(saved)
         second = opt.step()
-        assert "Never {text}" in writer.shown[1]
+        assert f"Never {{text}} -- {first.gate.effect} on 4 pairs" in writer.shown[1]
         assert "tried before" in second.changes[0].reason
         assert model.instruction.data == "Take a word from {text}."
+
+    def test_what_a_rule_refused_is_shown_with_the_rule_and_may_come_again(self):
+        model = predict()
+        writer = Writer("Choose wisely among what {text} says, and mind the spelling!")
+        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), max_edit=0.3)
+        assert opt.step().changes[0].status == "rejected"
+        opt.param_groups[0]["max_edit"] = 1.0
+        assert opt.step().changes[0].status == "accepted"
+        assert "mind the spelling! -- refused: it edits" in writer.shown[1]
+
+    def test_what_was_taken_back_is_not_tried_again(self):
+        model = predict()
+        opt, _, writer = step(model, "Take the last word from {text}.")
+        opt.revert()
+        assert model.instruction.data == "Take a word from {text}."
+        assert "tried before" in opt.step().changes[0].reason
+        assert "Take the last word from {text}. -- taken back" in writer.shown[1]
+
+    def test_the_memory_is_bounded_and_may_be_none(self):
+        model = predict()
+        writer = Writer(*(f"Take word {n}." for n in range(5)))
+        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), memory=2)
+        for _ in range(4):
+            opt.step()
+        assert [entry["text"] for entry in opt.state[model.instruction]["rejected"]] == ["Take word 2.", "Take word 3."]
+        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), memory=0)
+        opt.step()
+        assert "rejected" not in opt.state[model.instruction]
+
+    def test_what_is_not_said_any_more_fades_in_silent_steps_too(self):
+        model = predict(grad=("first",) * 4)
+        opt, _, writer = step(model, "One {text}", "Two {text}", momentum=0.5)
+        model.instruction.grad = None
+        for _ in range(3):
+            opt.step()
+        assert opt.state[model.instruction]["critiques"] == {"first": 0.5}
+        opt.step()
+        model.instruction.grad = Gradient([critique("second")])
+        opt.step()
+        assert re.findall("first|second", writer.shown[1]) == ["second"]
+
+    def test_near_equal_critiques_are_one_and_opposites_are_not(self):
+        said = ["You should take the last word.", "You should take the last word!", "You should take the first word."]
+        model = predict(grad=said)
+        opt, _, writer = step(model, "One {text}", "Two {text}", momentum=0.5)
+        heard = json.loads(re.search(r"## critiques ## \]\]\n(.*)", writer.shown[0]).group(1))
+        assert len(heard) == 2
+        assert heard[1] == said[2]
+        model.instruction.grad = Gradient([critique("Take the last word, you should!")])
+        opt.step()
+        assert opt.state[model.instruction]["critiques"] == {"Take the last word, you should!": 2.0, said[2]: 0.5}
+
+    def test_what_is_said_again_and_again_gains_weight_once_a_step(self):
+        model = predict(grad=("often",))
+        opt, _, _ = step(model, "One {text}", "Two {text}", "Three {text}", momentum=0.5)
+        opt.step()
+        assert opt.state[model.instruction]["critiques"] == {"often": 1.5}
+        gated(opt, model)
+        assert opt.state[model.instruction]["critiques"] == {"often": 1.75}
+
+    def test_the_rules_are_told(self):
+        def no_capitals(text):
+            """Write no word in capitals."""
+
+        model = predict()
+        _, _, writer = step(model, "New {text}", max_edit=0.5, length_price=0.02, constraints=[no_capitals])
+        rules = json.loads(re.search(r"## rules ## \]\]\n(.*)", writer.shown[0]).group(1))
+        assert rules == [
+            "change at most 50% of the words",
+            "at most 1000 words and punctuation marks",
+            "be short: each 100 words that are added must raise the score by more than 0.02",
+            "Write no word in capitals.",
+        ]
+
+
+class TestSeveralProposals:
+    def make(self, *texts, grad=("one", "two", "three"), **options):
+        model = predict(grad=grad)
+        writer = Writer(*texts)
+        return model, optim.TGD(model.parameters(), lm=lm.Function(writer), **options), writer
+
+    def test_the_best_is_installed_and_all_are_reported(self):
+        model, opt, writer = self.make("{text} up to 2", "{text} up to 12", "{text} up to 8")
+        report, runs = gated(opt, model)
+        assert model.instruction.data == "{text} up to 12"
+        assert runs == ["Take a word from {text}.", "{text} up to 2", "{text} up to 12", "{text} up to 8"]
+        assert [change.status for change in report.proposals] == ["rejected", "accepted", "rejected"]
+        assert [change.variant for change in report.proposals] == [0, 1, 2]
+        assert [round(change.verdict.gain, 2) for change in report.proposals] == [0.17, 1.0, 0.67]
+        assert [change.usage.calls for change in report.proposals] == [1, 1, 1]
+        assert "proposal 1 is better" in report.proposals[2].reason
+        assert (report.gate.of, round(report.gate.confidence, 3)) == (3, 0.967)
+        assert report.changes == (report.proposals[1],)
+        assert (report.calls, report.gate_usage.calls, len(writer.shown)) == (3 + 48, 48, 3)
+        shown = repr(report).splitlines()
+        assert "best of 3" in shown[0]
+        assert "51 calls (48 in the gate)" in shown[0]
+        assert "    1: accepted  gain +1.000" in shown[3]
+        rejected = opt.state[model.instruction]["rejected"]
+        assert [entry["text"] for entry in rejected] == ["{text} up to 2"]  # the third passed: it was only not the best
+
+    def test_each_hears_something_else(self):
+        model, opt, writer = self.make("{text} up to 1", "{text} up to 2", proposals=4)
+        gated(opt, model)
+        heard = [json.loads(re.search(r"## critiques ## \]\]\n(.*)", shown).group(1)) for shown in writer.shown]
+        assert heard[0] == ["one", "two", "three"]
+        assert [len(critiques) for critiques in heard[1:]] == [1, 1, 1]
+        assert heard[1] != heard[3]
+
+    def test_equal_ones_are_measured_once(self):
+        model, opt, writer = self.make("{text} up to 12")
+        report, runs = gated(opt, model)
+        assert len(writer.shown) == 3
+        assert len(runs) == 2
+        assert report.gate.of == 1
+        assert [change.status for change in report.proposals] == ["accepted", "rejected", "rejected"]
+        assert "proposed twice" in report.proposals[2].reason
+        assert "rejected" not in opt.state[model.instruction]
+
+    def test_none_is_installed_on_weak_evidence(self):
+        model, opt, _ = self.make("{text} up to 1", "{text} up to 2")
+        report, _ = gated(opt, model)
+        assert model.instruction.data == "Take a word from {text}."
+        assert report.accepted == ()
+        assert "not beyond doubt" in report.changes[0].reason
+        assert report.changes[0].new == "{text} up to 2"
+
+    def test_the_best_of_many_needs_more_than_the_only_one(self):
+        model, opt, _ = self.make("{text} up to 3", proposals=1)
+        assert gated(opt, model)[0].gate.accepted
+        model, opt, _ = self.make("{text} up to 3", *(f"{{text}} in {n}" for n in range(9)), proposals=10)
+        report, _ = gated(opt, model)
+        assert report.gate.gain == 0.25
+        assert report.gate.of == 10
+        assert not report.gate.accepted
+
+    def test_a_step_without_a_gate_writes_one(self):
+        model, opt, writer = self.make("{text} up to 1", "{text} up to 12", proposals=5)
+        report = opt.step()
+        assert len(writer.shown) == report.calls == 1
+        assert model.instruction.data == "{text} up to 1"
+
+    def test_what_failed_together_may_be_tried_again_alone(self):
+        model = nn.Sequential(*(nn.Predict("text -> word", instruction=f"Take {i}.") for i in range(2)))
+        batch = on_scale(model[0])
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("Take it.")), proposals=1)
+        for module in model:
+            module.instruction.grad = Gradient([critique("no")])
+        criterion = nn.MetricLoss(pg.metrics.exact_match)
+        report = opt.step(lambda: criterion(model[0].map(batch), batch))
+        assert [change.status for change in report.changes] == ["rejected", "rejected"]
+        (entry,) = opt.state[model[0].instruction]["rejected"]
+        assert entry["effect"].endswith("on 12 pairs, with other changes")
+        model[1].instruction.grad = None
+        assert opt.step().changes[0].status == "accepted"
+
+    def test_a_part_that_broke_a_rule_was_not_measured_though_its_variant_won(self):
+        model = nn.Sequential(
+            nn.Predict("text -> word", instruction="Take."), nn.Predict("text -> word", instruction="Take {it}.")
+        )
+        batch = on_scale(model[0])
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("Take up to 12.")), proposals=1)
+        for module in model:
+            module.instruction.grad = Gradient([critique("no")])
+        criterion = nn.MetricLoss(pg.metrics.exact_match)
+        report = opt.step(lambda: criterion(model[0].map(batch), batch))
+        assert [change.status for change in report.changes] == ["accepted", "rejected"]
+        assert report.changes[0].verdict == report.gate
+        assert report.changes[1].verdict is None
+        assert opt.state[model[1].instruction]["rejected"][0]["effect"].startswith("refused: it drops the placeholder")
+
+    def test_one_that_breaks_a_rule_is_not_measured(self):
+        model, opt, _ = self.make("up to 12", "{text} up to 12")
+        report, runs = gated(opt, model)
+        assert "drops the placeholder" in report.proposals[0].reason
+        assert report.proposals[0].verdict is None
+        assert runs[1:] == ["{text} up to 12"]
+        assert report.gate.of == 1
+        assert model.instruction.data == "{text} up to 12"
+
+    def test_proposed_by_hand(self):
+        model, opt, _ = self.make("{text} a", "{text} b", "{text} c")
+        changes = opt.propose(3)
+        assert [(change.variant, change.new) for change in changes] == [
+            (0, "{text} a"),
+            (1, "{text} b"),
+            (2, "{text} c"),
+        ]
+        with pytest.raises(IndexError, match="3 were proposed"):
+            opt.accept(3)
+        assert opt.accept(2)[0].new == "{text} c"
+        assert model.instruction.data == "{text} c"
+        assert opt.accept() == ()
+        opt.revert()
+        assert model.instruction.data == "Take a word from {text}."
+
+    @pytest.mark.parametrize("asynchronous", [True, False])
+    def test_in_a_coroutine(self, asynchronous):
+        model, opt, _ = self.make("{text} up to 2", "{text} up to 12", "{text} up to 8")
+        batch = on_scale(model)
+        criterion = nn.MetricLoss(pg.metrics.exact_match)
+        running, most = [0], [0]
+
+        async def aclosure():
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            await asyncio.sleep(0.01)
+            loss = await criterion.acall(await model.amap(batch), batch)
+            running[0] -= 1
+            return loss
+
+        def closure():
+            return criterion(model.map(batch), batch)
+
+        async def main():
+            return await opt.astep(aclosure if asynchronous else closure)
+
+        report = asyncio.run(main())
+        assert [round(change.verdict.gain, 2) for change in report.proposals] == [0.17, 1.0, 0.67]
+        assert model.instruction.data == "{text} up to 12"
+        assert most == [3 if asynchronous else 0]
+
+    def test_the_same_seed_makes_the_same_draw(self):
+        def heard():
+            model, opt, writer = self.make("{text} up to 1", "{text} up to 2", grad="abcdefgh", proposals=6)
+            gated(opt, model)
+            return writer.shown
+
+        assert heard() == heard()
+
+
+class TestThePriceOfLength:
+    LONG = "{text} up to 6 " + "and so on " * 40
+
+    def test_a_longer_text_must_earn_its_length(self):
+        for price, installed in ((0.0, True), (0.1, True), (0.5, False)):
+            model = predict()
+            opt = optim.TGD(model.parameters(), lm=lm.Function(Writer(self.LONG)), length_price=price)
+            report, _ = gated(opt, model)
+            assert report.gate.price == pytest.approx(price * 1.18)  # 126 tokens instead of 8
+            assert bool(report.accepted) == installed
+            if not installed:
+                assert "its length costs more: +0.590 for a gain of +0.500" in report.changes[0].reason
+
+    def test_of_equals_the_shorter_wins(self):
+        model = predict(grad=("one", "two"))
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer(self.LONG, "{text} up to 6")), proposals=2)
+        gated(opt, model)
+        assert model.instruction.data == "{text} up to 6"
+
+    def test_a_group_has_its_own(self):
+        model = predict()
+        group = {"params": [model.instruction], "length_price": 0.5}
+        opt = optim.TGD([group, {"params": [model.demos]}], lm=lm.Function(Writer(self.LONG)))
+        assert not gated(opt, model)[0].accepted
+        assert opt.config()["groups"][0]["length_price"] == 0.5
+        with pytest.raises(ValueError, match="not negative"):
+            optim.TGD(model.parameters(), length_price=-1)
+
+
+class TestNobodyBlamed:
+    def test_failures_without_blame_are_told(self):
+        class Absolves:
+            async def critique(self, failure):
+                return {}
+
+        model = predict(grad=())
+        batch = on_scale(model)[:5]
+        loss = nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch)
+        loss.backward(critic=Absolves())
+        opt = optim.TGD([model.instruction], lm=lm.Function(Writer("{text} up to 5")))
+        report = opt.step(loss=loss)
+        assert report.notes == (
+            "5 of 5 samples failed and nobody was blamed: the critic found every instruction right. "
+            "Take the gradient at an earlier text, or ask another critic",
+        )
+        assert report.notes[0] in repr(report)
+        report, _ = gated(opt, model)
+        assert "12 of 12 samples failed and nobody was blamed (of the closure's batch" in report.notes[0]
+
+    def test_nothing_is_told_where_nothing_failed_or_somebody_is_blamed(self):
+        model = predict("{text} up to 12", grad=())
+        opt = optim.TGD([model.instruction], lm=lm.Function(Writer("{text} up to 12 now")))
+        assert gated(opt, model)[0].notes == ()
+        model.instruction.grad = Gradient([critique("x")])
+        assert gated(opt, model)[0].notes == ()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from(["", "grad", "empty"]), min_size=1, max_size=5),
+    st.lists(st.sampled_from(["up to 12", "up to 3", "", "Sure! Here it is", "SAME"]), min_size=1, max_size=4),
+    st.booleans(),
+    st.integers(1, 3),
+)
+def test_parameters_without_a_gradient_are_never_touched(kinds, texts, with_gate, proposals):
+    model = nn.Sequential(*(nn.Predict("text -> word", instruction=f"Take {i}.") for i in range(len(kinds))))
+    before = {name: parameter.data for name, parameter in model.named_parameters()}
+    for module, kind in zip(model, kinds, strict=True):
+        if kind:
+            module.instruction.grad = Gradient([critique("say more")] if kind == "grad" else ())
+    writer = Writer(*texts)
+    opt = optim.TGD(model.parameters(), lm=lm.Function(writer), proposals=proposals, momentum=0.5)
+    for _ in range(2):
+        if with_gate:
+            model[0].to(lm.Function(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
+            batch = [pg.Example(text="t", word="x").with_inputs("text")]
+            criterion = nn.MetricLoss(lambda example, output: "up" in model[0].instruction.data)
+            opt.step(lambda batch=batch, criterion=criterion: criterion(model[0].map(batch), batch))
+        else:
+            opt.step()
+    blamed = kinds.count("grad")
+    assert len(writer.shown) <= 2 * 2 * blamed * (proposals if with_gate else 1)  # at most one re-ask each
+    for name, parameter in model.named_parameters():
+        index, kind = name.split(".")
+        if kinds[int(index)] != "grad" or kind != "instruction":
+            assert parameter.data == before[name]
+            assert opt.state.get(parameter, {}) in ({}, {"critiques": {}})
 
 
 class TestTheLoop:
@@ -237,3 +588,88 @@ class TestTheLoop:
         report = optim.TGD(model.parameters(), lm=simulated).step()
         assert [change.status for change in report.changes] == ["untouched", "accepted"]
         assert model.pick.instruction.data == "Take the last word."
+
+
+class TestInTheTrainer:
+    def fit(self, world, folder=None, **options):
+        model = world.Program().to(lm.Function(world.answer))
+        opt = optim.TGD(model.parameters(), steps=4, batch_size=6, **options)
+        scheduler = optim.TrustRegionEdit(opt, min_edit=0.3)
+        trainer = pg.Trainer(model, opt, metric=world.metric, seed=5, run_dir=folder)
+        return model, opt, scheduler, trainer.fit(world.examples(24), world.examples(60, seed=1))
+
+    def test_schedulers_move_with_its_steps_and_a_resumed_run_knows_them(self, world, tmp_path):
+        _, opt, scheduler, result = self.fit(world, tmp_path / "run", max_edit=0.6, length_price=0.01)
+        assert result.shipped
+        assert scheduler.last_epoch > 0
+        assert scheduler.get_last_edit() != [0.6]
+        again = world.Program().to(lm.Function(world.answer))
+        other = optim.TGD(again.parameters(), steps=4, batch_size=6, max_edit=0.6, length_price=0.01)
+        with pytest.raises(pg.errors.JournalError):
+            pg.Trainer.resume(tmp_path / "run", again, other, world.metric)
+        optim.TrustRegionEdit(other, min_edit=0.3)
+        resumed = pg.Trainer.resume(tmp_path / "run", again, other, world.metric)
+        assert resumed.spent.sent == 0
+        assert resumed.values == result.values
+        assert other.param_groups[0]["max_edit"] == opt.param_groups[0]["max_edit"]
+        assert opt.state == {} or all(json.dumps(entry) for entry in opt.state.values())
+
+    def test_hunks(self, world):
+        def answer(messages):
+            if "hunks" not in messages[0]["content"]:
+                return world.answer(messages)
+            asked = world.sections(messages[-1]["content"])
+            said = json.loads(asked["critiques"])[0]
+            hunks = json.dumps([{"op": "insert", "anchor": asked["instruction"][-9:], "text": f" {said}"}])
+            return f"[[ ## hunks ## ]]\n{hunks}\n\n[[ ## completed ## ]]"
+
+        model = world.Program().to(lm.Function(answer))
+        opt = optim.TGD(model.parameters(), steps=4, batch_size=6, edits="hunks")
+        result = pg.Trainer(model, opt, metric=world.metric, seed=5).fit(world.examples(24), world.examples(60, seed=1))
+        assert result.shipped
+        assert model.pick.instruction.data.endswith(" Take the last word.")
+        assert model.spell.instruction.data.endswith(" Reverse the word.")
+
+    def test_where_nobody_is_blamed_it_goes_back_to_the_values_before(self):
+        """The critic takes any text with a number for right, and the writer's first number is wrong."""
+        numbers = iter([4, 12])
+        shown = []
+
+        def answer(messages):
+            system, asked = messages[0]["content"], messages[-1]["content"]
+            if "critiques" in system:
+                shown.append(re.search(r"## instruction ## \]\]\n(.*)", asked).group(1))
+                return f"[[ ## new_instruction ## ]]\nCopy up to {next(numbers)}.\n\n[[ ## completed ## ]]"
+            if "feedback" in system:
+                said = "it is right" if "up to" in asked else "Say up to which number."
+                return f"[[ ## critique ## ]]\n{said}\n\n[[ ## completed ## ]]"
+            bound = re.search(r"up to (\d+)", system)
+            number = int(re.search(r"t(\d+)", asked).group(1)) % 12
+            word = "right" if bound and number < int(bound.group(1)) else "wrong"
+            return f"[[ ## word ## ]]\n{word}\n\n[[ ## completed ## ]]"
+
+        model = nn.Predict("text -> word", instruction="Copy.").to(lm.Function(answer))
+        rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(120)]
+        opt = optim.TGD(model.parameters(), steps=4, batch_size=24, proposals=1)
+        result = pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0).fit(rows[:24], rows[24:])
+        assert model.instruction.data == "Copy up to 12."
+        assert shown == ["Copy.", "Copy."]
+        assert any("in 1 of 3 steps samples failed and nobody was blamed" in note for note in result.notes)
+
+
+def test_gated_proposals_improve_a_vague_instruction_of_the_embedded_model():
+    pytest.importorskip("torch")
+    from promptgrad.data import pocket
+
+    task = pocket.task("count-fruit")
+    train, gate, test = task.split(train=8, val=24, test=40)
+    model = nn.Predict("text -> answer", instruction=task.instruction("vague")).to("pocket")
+    criterion = nn.MetricLoss(task.metric)
+    opt = optim.TGD([model.instruction], lm="pocket", proposals=4)
+    before = pg.evaluate(model, test, task.metric).score
+    criterion(model.map(train), train).backward()
+    report = opt.step(lambda: criterion(model.map(gate), gate))
+    assert report.gate.of > 1
+    assert report.gate.low > 0
+    assert len(report.proposals) == 4
+    assert pg.evaluate(model, test, task.metric).score > before + 0.3

@@ -1,0 +1,218 @@
+"""Schedulers of `max_edit`, the bound on how far a step may go: what learning-rate schedulers are in PyTorch."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from promptgrad.errors import StateDictError
+from promptgrad.optim._optimizer import Optimizer
+from promptgrad.optim._report import StepReport
+
+FLOOR = 0.01
+"""Smallest `max_edit` that a scheduler sets, unless told otherwise: with less, no text of a usual length may change."""
+
+
+class EditScheduler:
+    """Base of the schedulers that move `max_edit` of an optimizer's groups.
+
+    Call `step(report)` after each `optimizer.step()`. The bound is checked in code at each step, against the value
+    that the group has then, and no scheduler leaves [`min_edit`, 1]. In `Trainer.fit` the optimizer calls the
+    schedulers that were made for it itself, from their start on.
+
+    A scheduler of your own overrides `edit(group)`, or `step` if it looks at the report.
+
+    Cost: no LM call.
+
+    Args:
+        optimizer: An optimizer whose groups have `max_edit`, such as `TGD`.
+        min_edit: The smallest value, in (0, 1].
+
+    Attributes:
+        base_edits: The `max_edit` that each group started with.
+        last_epoch: How many steps were taken.
+
+    Raises:
+        TypeError: The optimizer has no `max_edit` to move.
+        ValueError: `min_edit` is not in (0, 1].
+    """
+
+    def __init__(self, optimizer: Optimizer, *, min_edit: float = FLOOR) -> None:
+        groups = getattr(optimizer, "param_groups", None)
+        if not isinstance(optimizer, Optimizer) or groups is None or any("max_edit" not in group for group in groups):
+            raise TypeError(
+                f"{type(self).__name__} moves max_edit of an optimizer such as optim.TGD(model.parameters()), and "
+                f"{type(optimizer).__name__} has none"
+            )
+        if not 0 < min_edit <= 1:
+            raise ValueError(f"min_edit is a share of the text in (0, 1], not {min_edit}")
+        self.optimizer = optimizer
+        self.min_edit = min_edit
+        self.base_edits = [float(group["max_edit"]) for group in optimizer.param_groups]
+        self.last_epoch = 0
+        optimizer._schedulers.append(self)
+        self._set()
+
+    def edit(self, group: int) -> float:
+        """The value that a group, told by its place, shall have now."""
+        raise NotImplementedError(f"{type(self).__name__} has no rule: override edit(group)")
+
+    def step(self, report: StepReport | None = None) -> None:
+        """Go one step on and set `max_edit` of each group.
+
+        Args:
+            report: What the optimizer's step did; only some schedulers look at it.
+        """
+        self.last_epoch += 1
+        self._set()
+
+    def get_last_edit(self) -> list[float]:
+        """The `max_edit` of each group as it is now, as `get_last_lr` in PyTorch."""
+        return [float(group["max_edit"]) for group in self.optimizer.param_groups]
+
+    def reset(self) -> None:
+        """Go back to the start."""
+        self.last_epoch = 0
+        self._set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the scheduler stands, in JSON types."""
+        return {"last_epoch": self.last_epoch, "base_edits": list(self.base_edits), "edits": self.get_last_edit()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned, and set the groups to it.
+
+        Raises:
+            StateDictError: The state is of another number of groups.
+        """
+        count = len(self.optimizer.param_groups)
+        if len(state.get("edits", ())) != count:
+            raise StateDictError(
+                f"the state is of a scheduler of {len(state.get('edits', ()))} groups, and this optimizer has {count}"
+            )
+        self.last_epoch = int(state["last_epoch"])
+        self.base_edits = [float(value) for value in state["base_edits"]]
+        for group, value in zip(self.optimizer.param_groups, state["edits"], strict=True):
+            group["max_edit"] = float(value)
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings in JSON types, by which a resumed run recognises its scheduler."""
+        hidden = {"optimizer", "last_epoch"}
+        own = {name: _plain(value) for name, value in vars(self).items() if name not in hidden and name[0] != "_"}
+        return {"scheduler": type(self).__name__, **own}
+
+    def _set(self) -> None:
+        groups = self.optimizer.param_groups
+        self.base_edits += [float(group["max_edit"]) for group in groups[len(self.base_edits) :]]
+        for place, group in enumerate(groups):
+            group["max_edit"] = self._bounded(self.edit(place))
+
+    def _bounded(self, value: float) -> float:
+        return min(1.0, max(self.min_edit, value))
+
+    def __repr__(self) -> str:
+        now = ", ".join(f"{value:g}" for value in self.get_last_edit())
+        return f"{type(self).__name__}(max_edit {now} after {self.last_epoch} steps)"
+
+
+class LambdaEdit(EditScheduler):
+    """Each group's first `max_edit` times a function of the number of steps, as `LambdaLR`.
+
+    Args:
+        optimizer: The optimizer.
+        edit_lambda: The function, or one for each group.
+        min_edit: The smallest value.
+
+    Raises:
+        TypeError: As `EditScheduler`.
+        ValueError: There are not as many functions as groups.
+
+    >>> from promptgrad import Parameter, optim
+    >>> opt = optim.TGD([Parameter("Answer.")], max_edit=0.8)
+    >>> scheduler = LambdaEdit(opt, lambda step: 0.5**step)
+    >>> scheduler.step()
+    >>> scheduler.get_last_edit()
+    [0.4]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        edit_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+        *,
+        min_edit: float = FLOOR,
+    ) -> None:
+        self.edit_lambda = edit_lambda
+        groups = len(getattr(optimizer, "param_groups", ()))
+        if not callable(edit_lambda) and len(edit_lambda) != groups:
+            raise ValueError(f"one function, or one for each of the {groups} groups, not {len(edit_lambda)}")
+        super().__init__(optimizer, min_edit=min_edit)
+
+    def edit(self, group: int) -> float:
+        """The first value times the function of the steps taken."""
+        rule = self.edit_lambda if callable(self.edit_lambda) else self.edit_lambda[group]
+        return self.base_edits[group] * float(rule(self.last_epoch))
+
+
+class StepEdit(EditScheduler):
+    """Each group's `max_edit` times `gamma`, every `step_size` steps, as `StepLR`: bold steps first, touches later.
+
+    Args:
+        optimizer: The optimizer.
+        step_size: After how many steps.
+        gamma: The factor. It is 0.5 by default, and not 0.1, because a tenth of a text is little already.
+        min_edit: The smallest value.
+
+    Raises:
+        TypeError: As `EditScheduler`.
+        ValueError: `step_size` is below one, or `gamma` not positive.
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.5, *, min_edit: float = FLOOR) -> None:
+        if step_size < 1:
+            raise ValueError(f"step_size is at least 1, not {step_size}")
+        if gamma <= 0:
+            raise ValueError(f"gamma is positive, not {gamma}")
+        self.step_size = step_size
+        self.gamma = gamma
+        super().__init__(optimizer, min_edit=min_edit)
+
+    def edit(self, group: int) -> float:
+        """The first value times `gamma` to the number of periods that have passed."""
+        return self.base_edits[group] * self.gamma ** (self.last_epoch // self.step_size)
+
+
+class CosineAnnealingEdit(EditScheduler):
+    """Each group's `max_edit` along half a cosine, from its first value to `min_edit` after `T_max` steps.
+
+    As `CosineAnnealingLR`, it rises again after that.
+
+    Source: Loshchilov and Hutter 2017, "SGDR", arXiv 1608.03983, without its restarts.
+
+    Args:
+        optimizer: The optimizer.
+        T_max: Steps of half a period.
+        min_edit: The smallest value, which `CosineAnnealingLR` calls `eta_min`.
+
+    Raises:
+        TypeError: As `EditScheduler`.
+        ValueError: `T_max` is below one.
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, *, min_edit: float = 0.05) -> None:
+        if T_max < 1:
+            raise ValueError(f"T_max is at least 1, not {T_max}")
+        self.T_max = T_max
+        super().__init__(optimizer, min_edit=min_edit)
+
+    def edit(self, group: int) -> float:
+        """The point of the cosine."""
+        share = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
+        return self.min_edit + (self.base_edits[group] - self.min_edit) * share
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return value

@@ -1,0 +1,193 @@
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptgrad import Parameter, lm, nn, optim
+from promptgrad.autograd import Critique, Gradient
+from promptgrad.errors import StateDictError
+
+
+def optimizer(*bounds, **options):
+    groups = [{"params": [(f"p{i}", Parameter("x"))], "max_edit": bound} for i, bound in enumerate(bounds)]
+    return optim.TGD(groups, **options)
+
+
+def values(scheduler, steps):
+    seen = [scheduler.get_last_edit()]
+    for _ in range(steps):
+        scheduler.step()
+        seen.append(scheduler.get_last_edit())
+    return seen
+
+
+class TestValues:
+    def test_a_function_of_the_step(self):
+        opt = optimizer(0.8, 0.4)
+        assert values(optim.LambdaEdit(opt, lambda step: 1 / (1 + step)), 1) == [[0.8, 0.4], [0.4, 0.2]]
+        assert [group["max_edit"] for group in opt.param_groups] == [0.4, 0.2]
+
+    def test_a_function_for_each_group(self):
+        scheduler = optim.LambdaEdit(optimizer(0.8, 0.4), [lambda step: 1, lambda step: 0.5**step])
+        assert values(scheduler, 1)[-1] == [0.8, 0.2]
+        with pytest.raises(ValueError, match="each of the 2 groups, not 1"):
+            optim.LambdaEdit(optimizer(0.8, 0.4), [lambda step: 1])
+
+    def test_steps(self):
+        scheduler = optim.StepEdit(optimizer(0.8), step_size=2)
+        assert [edit for (edit,) in values(scheduler, 4)] == [0.8, 0.8, 0.4, 0.4, 0.2]
+
+    def test_the_cosine_is_that_of_torch(self):
+        torch = pytest.importorskip("torch")
+        sgd = torch.optim.SGD([torch.zeros(1)], lr=0.8)
+        theirs = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, T_max=5, eta_min=0.1)
+        ours = optim.CosineAnnealingEdit(optimizer(0.8), T_max=5, min_edit=0.1)
+        for _ in range(12):
+            assert math.isclose(ours.get_last_edit()[0], theirs.get_last_lr()[0], abs_tol=1e-9)
+            sgd.step()
+            theirs.step()
+            ours.step()
+
+    def test_a_group_that_came_later_moves_from_its_own_start(self):
+        opt = optimizer(0.8)
+        scheduler = optim.StepEdit(opt, step_size=1)
+        scheduler.step()
+        opt.add_param_group({"params": [("late", Parameter("y"))], "max_edit": 1.0})
+        scheduler.step()
+        assert scheduler.get_last_edit() == [0.2, 0.25]
+
+    @settings(deadline=None, max_examples=50)
+    @given(
+        st.lists(st.floats(0.01, 1), min_size=1, max_size=3),
+        st.floats(-10, 10, allow_nan=False),
+        st.floats(0.01, 1),
+        st.lists(st.sampled_from(["accepted", "rejected", "untouched"]), max_size=12),
+    )
+    def test_none_leaves_its_range(self, bounds, factor, floor, fates):
+        for make in (
+            lambda opt: optim.LambdaEdit(opt, lambda step: factor**step, min_edit=floor),
+            lambda opt: optim.StepEdit(opt, 1, gamma=abs(factor) + 0.01, min_edit=floor),
+            lambda opt: optim.CosineAnnealingEdit(opt, 3, min_edit=floor),
+            lambda opt: optim.TrustRegionEdit(opt, grow=1 + abs(factor), shrink=0.3, min_edit=floor),
+        ):
+            scheduler = make(optimizer(*bounds))
+            for fate in fates:
+                scheduler.step(report_of(fate))
+                assert all(floor <= edit <= 1 for edit in scheduler.get_last_edit())
+
+
+def report_of(*fates):
+    """A gated step in which parameter i met fate i."""
+    verdict = optim.Verdict(accepted="accepted" in fates)
+    changes = tuple(
+        optim.Change(f"p{i}", "instruction", fate, verdict=None if fate == "untouched" else verdict)
+        for i, fate in enumerate(fates)
+    )
+    return optim.StepReport(changes, verdict, proposals=tuple(c for c in changes if c.verdict is not None))
+
+
+class TestTrustRegion:
+    def test_it_follows_the_gate_group_by_group(self):
+        scheduler = optim.TrustRegionEdit(optimizer(0.4, 0.4, 0.4), grow=2, shrink=0.5)
+        scheduler.step(report_of("accepted", "rejected", "untouched"))
+        assert scheduler.get_last_edit() == [0.8, 0.2, 0.4]
+        scheduler.step(report_of("accepted", "rejected", "rejected"))
+        assert scheduler.get_last_edit() == [1.0, 0.1, 0.2]
+
+    def test_what_was_not_measured_is_no_evidence(self):
+        scheduler = optim.TrustRegionEdit(optimizer(0.4))
+        refused = optim.Change("p0", "instruction", "rejected", "it edits 60% of the text, more than max_edit=0.4")
+        scheduler.step(optim.StepReport((refused,), proposals=(refused,)))
+        installed = optim.Change("p0", "instruction", "accepted", "", "a", "b")
+        scheduler.step(optim.StepReport((installed,), proposals=(installed,)))
+        assert scheduler.get_last_edit() == [0.4]
+
+    def test_it_needs_the_report(self):
+        with pytest.raises(TypeError, match=r"report = optimizer\.step\(closure\)"):
+            optim.TrustRegionEdit(optimizer(0.4)).step()
+
+    @pytest.mark.parametrize("options", [{"grow": 0.5}, {"shrink": 0}, {"min_edit": 0}, {"max_edit": 2}])
+    def test_factors_out_of_range(self, options):
+        with pytest.raises(ValueError, match="not"):
+            optim.TrustRegionEdit(optimizer(0.4), **options)
+
+    def test_a_measured_step_moves_the_bound_that_the_next_is_checked_against(self):
+        model = nn.Predict("text -> word", instruction="Take one of the words.")
+        list(model.named_parameters())
+        model.to(lm.Function(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
+        texts = iter(["Take two of the words.", "Copy two of all words."])
+        writer = lm.Function(lambda m: f"[[ ## new_instruction ## ]]\n{next(texts)}\n\n[[ ## completed ## ]]")
+        opt = optim.TGD([model.instruction], lm=writer, max_edit=0.6, proposals=1)
+        scheduler = optim.TrustRegionEdit(opt)
+        batch = [{"text": f"t{i}", "word": "y"} for i in range(4)]
+        from promptgrad import Example, metrics
+
+        batch = [Example(row).with_inputs("text") for row in batch]
+        criterion = nn.MetricLoss(metrics.exact_match)
+        for _ in range(2):
+            model.instruction.grad = Gradient([Critique("e", "", 0, "instruction", "no")])
+            report = opt.step(lambda: criterion(model.map(batch), batch))
+            scheduler.step(report)
+        assert "more than max_edit=0.3" in report.changes[0].reason
+        assert scheduler.get_last_edit() == [0.3]
+
+
+class TestState:
+    def test_it_goes_on_where_it_stood(self):
+        first = optim.CosineAnnealingEdit(optimizer(0.8, 0.6), T_max=10)
+        for _ in range(4):
+            first.step()
+        state = json.loads(json.dumps(first.state_dict()))
+        second = optim.CosineAnnealingEdit(optimizer(0.3, 0.3), T_max=10)
+        second.load_state_dict(state)
+        assert second.get_last_edit() == first.get_last_edit()
+        assert values(second, 5) == values(first, 5)
+
+    def test_a_trust_region_too(self):
+        first = optim.TrustRegionEdit(optimizer(0.4), grow=2)
+        first.step(report_of("accepted"))
+        second = optim.TrustRegionEdit(optimizer(0.4), grow=2)
+        second.load_state_dict(first.state_dict())
+        second.step(report_of("rejected"))
+        assert second.get_last_edit() == [0.4]
+        second.reset()
+        assert second.get_last_edit() == [0.4]
+
+    def test_of_another_number_of_groups(self):
+        state = optim.StepEdit(optimizer(0.4), 1).state_dict()
+        with pytest.raises(StateDictError, match="1 groups, and this optimizer has 2"):
+            optim.StepEdit(optimizer(0.4, 0.4), 1).load_state_dict(state)
+
+    def test_the_settings_are_part_of_the_optimizers(self):
+        opt = optimizer(0.4)
+        assert "schedulers" not in opt.config()
+        optim.StepEdit(opt, step_size=3)
+        config = json.loads(json.dumps(opt.config()))
+        assert config["schedulers"] == [
+            {"scheduler": "StepEdit", "step_size": 3, "gamma": 0.5, "min_edit": 0.01, "base_edits": [0.4]}
+        ]
+        assert "StepEdit(max_edit 0.4 after 0 steps)" in repr(optim.StepEdit(opt, 3))
+
+
+class TestMisuse:
+    def test_an_optimizer_without_the_bound(self):
+        with pytest.raises(TypeError, match="LabeledFewShot has none"):
+            optim.StepEdit(optim.LabeledFewShot(nn.Predict("a -> b").parameters()), 1)
+        with pytest.raises(TypeError, match=r"moves max_edit of an optimizer such as optim\.TGD"):
+            optim.EditScheduler(nn.Predict("a -> b"))
+
+    def test_numbers_out_of_range(self):
+        for make in (
+            lambda: optim.StepEdit(optimizer(0.4), 0),
+            lambda: optim.StepEdit(optimizer(0.4), 1, gamma=0),
+            lambda: optim.CosineAnnealingEdit(optimizer(0.4), 0),
+            lambda: optim.StepEdit(optimizer(0.4), 1, min_edit=0),
+        ):
+            with pytest.raises(ValueError, match="not"):
+                make()
+
+    def test_the_base_has_no_rule(self):
+        with pytest.raises(NotImplementedError, match=r"override edit\(group\)"):
+            optim.EditScheduler(optimizer(0.4))
