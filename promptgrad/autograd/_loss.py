@@ -9,6 +9,7 @@ from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import is_grad_enabled
+from promptgrad.autograd._parameter import is_trial
 from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Loss:
         self.critic = critic
         self.report: BackwardReport | None = None
         detector = current_detector()
-        if detector is not None and not is_grad_enabled():
+        if detector is not None and not is_grad_enabled() and not is_trial():
             detector.held_out(rows)
         self._terms: tuple[tuple[float, tuple[LossRow, ...], Critic | None], ...] = ((1.0, tuple(rows), critic),)
 

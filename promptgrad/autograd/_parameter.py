@@ -22,6 +22,12 @@ GradHook = Callable[[Gradient], "Gradient | None"]
 
 _overlay: "ContextVar[Mapping[Parameter, Any] | None]" = ContextVar("promptgrad.candidate", default=None)
 
+
+def is_trial() -> bool:
+    """Whether candidate values lie over parameters in this context: something is being tried, not measured."""
+    return _overlay.get() is not None
+
+
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
