@@ -152,22 +152,37 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.errors.close()
 
     def per_operation(self, what: str) -> list[float]:
         """Seconds an operation in each block: `what` is "cpu" or "wall"."""
         return [block[what] / block["n"] for block in self.blocks]
 
 
-def contest(script: str, names: list[str], params: dict[str, Any], blocks: int, only: str = "") -> dict[str, Child]:
-    """Run the named contestants block by block in turn; return them with what they measured."""
+def contest(
+    script: str,
+    names: list[str],
+    params: dict[str, Any],
+    blocks: int,
+    only: str = "",
+    most: Mapping[str, int] | None = None,
+) -> dict[str, Child]:
+    """Run the named contestants block by block in turn; return them with what they measured.
+
+    `most` says how many blocks at most some of them run: those that would take minutes.
+    """
+    fewer = most or {}
     children: dict[str, Child] = {}
     try:
         for name in names:
             if only in name:
                 children[name] = Child(script, name, params)
-        for _ in range(blocks):
-            for child in children.values():
-                child.block()
+        for number in range(blocks):
+            for name, child in children.items():
+                if number < fewer.get(name, blocks):
+                    child.block()
     finally:
         for child in children.values():
             child.close()
@@ -216,7 +231,7 @@ def header(bench: str, **more: Any) -> None:
         bench=bench,
         commit=commit(),
         python=platform.python_version(),
-        versions=installed("aiohttp", "dspy", "litellm", "httpx", "openai", "pydantic", "optuna"),
+        versions=installed("aiohttp", "dspy", "litellm", "httpx", "openai", "pydantic", "optuna", "textgrad"),
         cpus=len(CPUS) or os.cpu_count(),
         load=round(os.getloadavg()[0], 2),
         calibration_ms=calibration(),
