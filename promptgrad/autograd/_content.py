@@ -5,7 +5,7 @@ A producer is recognised by
 
 * a whole field or list item of any length that equals one of its texts, or
 * three words in a row, two of them not function words ("one of the" proves nothing), or
-* a whole text of 16 or more characters, where there are no three such words.
+* a whole text of 16 or more characters, where there are no three such words: the longest that is there.
 
 Where several producers qualify, the latest counts and the match is called ambiguous. Cost: linear in the words seen.
 """
@@ -73,7 +73,7 @@ class Explained:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._whole: set[str] = set()
-        self._passages: dict[str, None] = {}
+        self._lengths: dict[tuple[str, ...], dict[int, None]] = {}  # of the passages that begin with these words
         self._words: set[str] = set()
         for text in texts:
             found = words(text)
@@ -82,7 +82,7 @@ class Explained:
                 self._whole.add(joined)
                 self._words.update(found)
                 if len(found) >= SPAN:
-                    self._passages[f" {joined} "] = None
+                    self._lengths.setdefault(tuple(found[:SPAN]), {})[len(found)] = None
 
     def covers(self, found: Sequence[str]) -> bool:
         """Whether these words, a whole text, need no producer."""
@@ -90,14 +90,22 @@ class Explained:
 
     def mask(self, found: list[str]) -> list[str]:
         """The words with every explained passage taken out."""
-        if len(found) < SPAN:
+        taken = [
+            (start, start + length)
+            for start, span in enumerate(spans(found))
+            if span in self._lengths
+            for length in self._lengths[span]
+            if " ".join(found[start : start + length]) in self._whole
+        ]
+        if not taken:
             return found
-        joined = f" {' '.join(found)} "
-        masked = joined
-        for passage in self._passages:
-            if passage in masked:
-                masked = masked.replace(passage, f" {_BARRIER} ")
-        return found if masked is joined else masked.split(" ")[1:-1]
+        rest: list[str] = []
+        kept = 0
+        for start, stop in taken:
+            if stop > kept:
+                rest += [*found[kept:start], _BARRIER]
+                kept = stop
+        return rest + found[kept:]
 
     def knows(self, found: Iterable[str]) -> bool:
         """Whether each of these words occurs in an explained text."""
@@ -110,7 +118,8 @@ class Index(Generic[P]):
     def __init__(self) -> None:
         self._whole: dict[str, Match[P]] = {}
         self._spans: dict[tuple[str, ...], Match[P]] = {}
-        self._long: dict[str, list[tuple[str, P]]] = {}
+        self._long: dict[str, Match[P]] = {}
+        self._lengths: dict[str, list[int]] = {}  # of the long texts that begin so, the longest first
 
     def add(self, producer: P, text: str) -> None:
         """Add one text of a producer; the latest to add a passage is the one found by it."""
@@ -126,7 +135,11 @@ class Index(Generic[P]):
         if not telling:
             joined = "".join(found)
             if len(joined) >= LONG:
-                self._long.setdefault(joined[:LONG], []).append((joined, producer))
+                _put(self._long, joined, producer)
+                lengths = self._lengths.setdefault(joined[:LONG], [])
+                if len(joined) not in lengths:
+                    lengths.append(len(joined))
+                    lengths.sort(reverse=True)
 
     def whole(self, found: Sequence[str]) -> Match[P] | None:
         """The producer one of whose texts has exactly these words."""
@@ -147,9 +160,11 @@ class Index(Generic[P]):
         if self._long:
             joined = "".join(found)
             for start in range(len(joined) - LONG + 1):
-                for full, producer in self._long.get(joined[start : start + LONG], ()):
-                    if joined.startswith(full, start):
-                        matches.setdefault(producer, False)
+                for length in self._lengths.get(joined[start : start + LONG], ()):
+                    match = self._long.get(joined[start : start + length])
+                    if match is not None:
+                        matches[match.producer] = matches.get(match.producer, True) and match.ambiguous
+                        break
         return matches
 
     def span(self, span: tuple[str, ...]) -> Match[P] | None:

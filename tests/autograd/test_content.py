@@ -1,5 +1,6 @@
 import json
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -98,6 +99,22 @@ def test_the_latest_producer_counts_and_ambiguity_is_told():
     assert found(index, VALUE) == {"second": True}
 
 
+def test_of_equal_long_values_the_latest_counts():
+    index = Index()
+    for producer in ("first", "second", "third"):
+        index.add(producer, "Mount Kilimanjaro")
+    assert found(index, "so it is Mount Kilimanjaro then") == {"third": True}
+
+
+def test_of_long_values_that_begin_alike_the_longest_counts():
+    index = Index()
+    index.add("12", "x9f3a7c2b4e8d1f0a6-12")
+    index.add("1", "x9f3a7c2b4e8d1f0a6-1")
+    assert found(index, "the key x9f3a7c2b4e8d1f0a6-12 opens it") == {"12": False}
+    assert found(index, "the key x9f3a7c2b4e8d1f0a6-1 opens it") == {"1": False}
+    assert found(index, "the keys x9f3a7c2b4e8d1f0a6-1 and x9f3a7c2b4e8d1f0a6-12 open it") == {"1": False, "12": False}
+
+
 def test_two_producers_in_one_text_are_both_found():
     index = Index()
     index.add("a", "apples grow on trees")
@@ -121,6 +138,25 @@ class TestExplained:
         index.add("it", "alpha beta gamma")
         rest = Explained(["one two three four"]).mask(words("alpha one two three four beta gamma"))
         assert index.find(rest) == {}
+
+    def test_passages_that_overlap_are_all_masked(self):
+        known = Explained(["three four five", "one two three", "one two three four", "six seven eight"])
+        masked = known.mask(words("zero one two three four five and nine"))
+        assert list(dict.fromkeys(masked)) == ["zero", "\0", "and", "nine"]
+        assert set(known.mask(words("one two three six seven eight"))) == {"\0"}
+        assert known.mask(words("one two four five")) == words("one two four five")
+
+    def test_the_cost_does_not_grow_with_the_passages(self):
+        def seconds(count):
+            known = Explained(f"this is passage number {number} of them" for number in range(count))
+            text = words("so passage number 7 of them, as this is passage number 8 of them " * 20)
+            began = time.thread_time()
+            for _ in range(20):
+                assert "\0" in known.mask(text)
+            return time.thread_time() - began
+
+        seconds(10)
+        assert min(seconds(10_000) for _ in range(3)) < 10 * min(seconds(10) for _ in range(3))
 
     def test_short_texts_are_not_masked(self):
         assert Explained(["a"]).mask(["x", "a", "y"]) == ["x", "a", "y"]
@@ -152,19 +188,26 @@ def test_recall_and_precision_on_random_texts():
     assert false / (true + false) <= 0.05
 
 
-def test_cost_is_linear_in_the_words():
-    rng = random.Random(0)
-    vocabulary = [f"w{i}" for i in range(5000)]
+WORDS = [f"w{number}" for number in range(5000)]
 
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda number: " ".join(random.Random(number).choices(WORDS, k=30)),
+        lambda number: "Mount Kilimanjaro",
+        lambda number: f"Mount-Kilimanjaro-number-{number:05}".replace("-", ""),
+    ],
+    ids=["many words", "the same long value", "long values that begin alike"],
+)
+def test_cost_is_linear_in_the_words(say):
     def seconds(count):
-        import time
-
         index = Index()
-        texts = [" ".join(rng.choices(vocabulary, k=30)) for _ in range(count)]
+        texts = [say(number) for number in range(count)]
         began = time.thread_time()
         for number, text in enumerate(texts):
             index.add(number, text)
-            index.find(words(text))
+            assert number in index.find(words(f"so far: {text}"))
         return time.thread_time() - began
 
     seconds(100)
