@@ -120,6 +120,7 @@ class Node(GradFn):
         inputs: What was passed, by field; lists and dicts as they were at that moment.
         reads: The parameters it read.
         messages: What was sent, as the module's `render` shows it.
+        request: The same with its sampling options: what tells equal calls; None for a call without an LM.
         reply: What came back, as text.
         outputs: What the call returned, by field.
         usage: What it cost.
@@ -152,6 +153,7 @@ class Node(GradFn):
         "reads",
         "replicate",
         "reply",
+        "request",
         "rule",
         "started",
         "tape",
@@ -182,6 +184,7 @@ class Node(GradFn):
         self.inputs: dict[str, Any] = {name: snapshot(value) for name, value in self._raw.items()}
         self.reads: list[Read] = []
         self.messages: Any = ()
+        self.request: Any = None
         self.reply: str | None = None
         self.outputs: dict[str, Any] = {}
         self.usage: Any = None
@@ -237,7 +240,7 @@ class Node(GradFn):
         """Let go of everything that was passed, sent and returned."""
         self._raw = {}
         self.inputs, self.outputs = {}, {}
-        self.messages, self.reply, self.usage = (), None, None
+        self.messages, self.request, self.reply, self.usage = (), None, None, None
         self.weight_traces, self.reads = [], []
         self.rule = None
 

@@ -1,6 +1,6 @@
 """`Tape`: the record of one top-level forward; and the log of parameters that somebody read."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from itertools import count
@@ -82,6 +82,8 @@ class Tape(ReadLog):
         error: Why it failed; None when it did not.
         finished: Whether the forward is over.
         freed: Whether a backward has let go of what was recorded.
+        player: Answers calls in place of their language models: a function of the node, the LM and the request, which
+            returns a reply, outputs by field, or None for a call that shall be made. None where every call is made.
 
     Args:
         inputs: What the forward is given, by name.
@@ -100,6 +102,7 @@ class Tape(ReadLog):
         "inputs",
         "nodes",
         "output",
+        "player",
         "program",
     )
 
@@ -107,6 +110,7 @@ class Tape(ReadLog):
         super().__init__()
         self.inputs = {} if inputs is None else {name: snapshot(value) for name, value in inputs.items()}
         self.program = program
+        self.player: Callable[[Node, Any, Any], Any] | None = None
         self.nodes: list[Node] = []
         self._leaves: dict[Parameter, AccumulateGrad] = {}
         self.detached: list[tuple[str, GradFn]] = []

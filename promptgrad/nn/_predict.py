@@ -146,11 +146,15 @@ class Predict(Module, in_place=True):
         request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
         call = Call(request)
         try:
-            completion = call.completion = await lm.complete(request)
-            try:
-                outputs = compiled.parse(completion.text)
-            except ParseError as error:
-                outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
+            played = None if node is None or node.tape.player is None else node.tape.player(node, lm, request)
+            if isinstance(played, dict):
+                outputs = played
+            else:
+                completion = call.completion = await lm.complete(request) if played is None else played
+                try:
+                    outputs = compiled.parse(completion.text)
+                except ParseError as error:
+                    outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
         except Exception as error:
             self._note(node, lm, call, None, error)
             raise
@@ -197,6 +201,7 @@ class Predict(Module, in_place=True):
             return
         call.module = node.path
         node.lm = lm
+        node.request = call.request
         for request, completion in ((call.request, call.completion), *call.reasked):
             if request is not None and request is call.request:
                 node.messages = request.messages
