@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
-    from promptgrad.train import Trainer, load, save
+    from promptgrad.train import Trainer, agradcheck, gradcheck, load, save
 
 __all__ = [
     "LM",
@@ -77,6 +77,7 @@ __all__ = [
     "__version__",
     "adapters",
     "aevaluate",
+    "agradcheck",
     "aio",
     "autograd",
     "clip_grad_tokens_",
@@ -90,6 +91,7 @@ __all__ = [
     "evaluation",
     "finetune",
     "func",
+    "gradcheck",
     "inference_mode",
     "inspect_history",
     "is_grad_enabled",
@@ -126,11 +128,13 @@ _HOME = {
     "Usage": "lm",
     "aevaluate": "evaluation",
     "clip_grad_tokens_": "autograd",
+    "agradcheck": "train",
     "configure": "lm",
     "context": "lm",
     "detect_anomaly": "autograd",
     "enable_grad": "autograd",
     "evaluate": "evaluation",
+    "gradcheck": "train",
     "inference_mode": "autograd",
     "inspect_history": "nn",
     "is_grad_enabled": "autograd",

@@ -4,7 +4,7 @@ from promptgrad.evaluation._evaluate import aevaluate, evaluate
 from promptgrad.evaluation._evaluator import Evaluator
 from promptgrad.evaluation._report import Comparison, Report
 from promptgrad.evaluation._row import Row
-from promptgrad.evaluation._statistics import mean_interval, paired_interval, paired_test
+from promptgrad.evaluation._statistics import grouped_interval, mean_interval, paired_interval, paired_test
 
 __all__ = [
     "Comparison",
@@ -13,6 +13,7 @@ __all__ = [
     "Row",
     "aevaluate",
     "evaluate",
+    "grouped_interval",
     "mean_interval",
     "paired_interval",
     "paired_test",

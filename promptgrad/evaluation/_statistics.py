@@ -57,6 +57,64 @@ def paired_interval(
     return _interval(_differences(before, after), level, seed, -best, best)
 
 
+def grouped_interval(
+    differences: Sequence[Sequence[float]],
+    *,
+    crossed: bool = False,
+    level: float = 0.95,
+    seed: int = 0,
+    best: float = 1.0,
+) -> tuple[float, float]:
+    """Bootstrap interval of a mean paired difference that was measured in groups, such as repeats, seeds or tasks.
+
+    Scores of one group share its luck, so their number alone says too little: groups are resampled, and within them
+    examples. The mean is that of the group means. A percentile interval with its tails widened as in `mean_interval`,
+    for as many independent things as there are groups (or, if fewer, crossed examples). Both levels together overstate
+    the spread a little.
+
+    Cost: about 0.5 s for 2,000 differences, less for fewer.
+    Source: of the crossed form Owen 2007, "The pigeonhole bootstrap", arXiv 0712.1111.
+
+    Args:
+        differences: For each group the differences, after minus before.
+        crossed: Whether all groups were measured on the same examples in the same order (a candidate a group, one test
+            set): then examples are resampled for all groups together. Otherwise each group has examples of its own.
+        level: Coverage.
+        seed: Seed of the resampling.
+        best: The highest score.
+
+    Returns:
+        Lower and upper end; two NaN where there is no group.
+
+    Raises:
+        ValueError: A group is empty, or crossed groups differ in size.
+    """
+    groups = [[float(value) for value in group] for group in differences]
+    if any(not group for group in groups):
+        raise ValueError("a group without differences has no mean: leave it out")
+    if crossed and len({len(group) for group in groups}) > 1:
+        raise ValueError("crossed groups are measured on the same examples, so they are equally large")
+    if len(groups) < 2:
+        return _interval(groups[0] if groups else (), level, seed, -best, best)
+    if len({value for group in groups for value in group}) == 1:
+        return _interval([group[0] for group in groups], level, seed, -best, best)
+    independent = min(len(groups), len(groups[0])) if crossed else len(groups)
+    outside = _widened(level, max(2, independent))
+    rng = Random(seed)
+    total = sum(map(len, groups))
+    rounds = max(_RESAMPLES[0], min(_RESAMPLES[1], _DRAWS // total))
+    means = []
+    for _ in range(rounds):
+        chosen = rng.choices(groups, k=len(groups))
+        if crossed:
+            places = rng.choices(range(len(groups[0])), k=len(groups[0]))
+            means.append(sum(sum(map(group.__getitem__, places)) / len(places) for group in chosen) / len(chosen))
+        else:
+            means.append(sum(sum(rng.choices(group, k=len(group))) / len(group) for group in chosen) / len(chosen))
+    means.sort()
+    return max(-best, _quantile(means, outside)), min(best, _quantile(means, 1 - outside))
+
+
 def paired_test(
     before: Sequence[float],
     after: Sequence[float],
@@ -118,7 +176,7 @@ def _interval(values: Sequence[float], level: float, seed: int, low: float, high
     if min(values) == max(values):
         mean, seen = values[0], tail ** (1 / size)
         return seen * mean + (1 - seen) * low, seen * mean + (1 - seen) * high
-    outside = NormalDist().cdf(-math.sqrt(size / (size - 1)) * _t_quantile(1 - tail, size - 1))
+    outside = _widened(level, size)
     if len({*values}) == 2:
         ends = _two_values(values, outside)
     else:
@@ -127,6 +185,11 @@ def _interval(values: Sequence[float], level: float, seed: int, low: float, high
         sums = sorted(sum(rng.choices(values, k=size)) for _ in range(rounds))
         ends = _quantile(sums, outside) / size, _quantile(sums, 1 - outside) / size
     return max(low, ends[0]), min(high, ends[1])
+
+
+def _widened(level: float, size: int) -> float:
+    """The share of resamples beyond each end, so that the tails are as wide as those of Student's t."""
+    return NormalDist().cdf(-math.sqrt(size / (size - 1)) * _t_quantile(1 - (1 - level) / 2, size - 1))
 
 
 def _two_values(values: Sequence[float], outside: float) -> tuple[float, float]:

@@ -1,12 +1,26 @@
-"""Training runs: the `Trainer`, what it plans and reports, and states on disk."""
+"""Training runs: the `Trainer`, what it plans and reports, states on disk; and the proof that a step goes downhill."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["Estimate", "FitResult", "Gain", "Phase", "Plan", "Trainer", "load", "save"]
+__all__ = [
+    "Estimate",
+    "FitResult",
+    "Gain",
+    "GradcheckArm",
+    "GradcheckReport",
+    "Phase",
+    "Plan",
+    "Trainer",
+    "agradcheck",
+    "gradcheck",
+    "load",
+    "save",
+]
 
 if TYPE_CHECKING:
     from promptgrad.train._checkpoint import load, save
+    from promptgrad.train._gradcheck import GradcheckArm, GradcheckReport, agradcheck, gradcheck
     from promptgrad.train._plan import Phase, Plan
     from promptgrad.train._result import Estimate, FitResult, Gain
     from promptgrad.train._trainer import Trainer
@@ -15,9 +29,13 @@ else:
         "Estimate": "_result",
         "FitResult": "_result",
         "Gain": "_result",
+        "GradcheckArm": "_gradcheck",
+        "GradcheckReport": "_gradcheck",
         "Phase": "_plan",
         "Plan": "_plan",
         "Trainer": "_trainer",
+        "agradcheck": "_gradcheck",
+        "gradcheck": "_gradcheck",
         "load": "_checkpoint",
         "save": "_checkpoint",
     }

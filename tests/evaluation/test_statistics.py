@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptgrad.evaluation import mean_interval, paired_interval, paired_test
+from promptgrad.evaluation import grouped_interval, mean_interval, paired_interval, paired_test
 
 scores = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 
@@ -154,3 +154,50 @@ def test_without_a_difference_p_values_are_uniform():
         after = [float(rng.random() < 0.6) for _ in range(40)]
         small += paired_test(before, after) <= 0.05
     assert small / 200 <= 0.08
+
+
+class TestGroups:
+    @pytest.mark.parametrize("crossed", [False, True])
+    @pytest.mark.parametrize("groups", [5, 8])
+    def test_the_interval_covers_at_least_as_often_as_it_says(self, crossed, groups):
+        def draw(rng):
+            hard = [rng.gauss(0, 0.2) for _ in range(20)]
+            rows = []
+            for _ in range(groups):
+                luck = rng.gauss(0.1, 0.1)
+                each = hard if crossed else [rng.gauss(0, 0.2) for _ in range(20)]
+                rows.append([max(-1.0, min(1.0, luck + one + rng.gauss(0, 0.1))) for one in each])
+            return rows
+
+        share = coverage(draw, 0.1, lambda rows, seed: grouped_interval(rows, crossed=crossed, seed=seed), rounds=80)
+        assert share >= 0.92
+
+    def test_groups_that_share_their_luck_widen_it(self):
+        rng = random.Random(3)
+        rows = [[luck + rng.gauss(0, 0.02) for _ in range(30)] for luck in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)]
+        flat = [value for row in rows for value in row]
+        low, high = grouped_interval(rows)
+        narrow = paired_interval([0.0] * len(flat), flat)
+        assert high - low > 2 * (narrow[1] - narrow[0])
+
+    def test_crossed_examples_are_resampled_for_all_groups_together(self):
+        hard = [0.0, 0.0, 0.0, 1.0] * 5
+        rows = [hard] * 12
+        together = grouped_interval(rows, crossed=True)
+        apart = grouped_interval(rows)
+        assert together[1] - together[0] > 2 * (apart[1] - apart[0])
+
+    def test_one_group_and_groups_that_are_all_alike(self):
+        assert grouped_interval([[0.2, 0.4, 0.3]]) == paired_interval([0.0] * 3, [0.2, 0.4, 0.3])
+        low, high = grouped_interval([[0.5] * 40] * 6)
+        assert -0.5 < low < 0.5 < high < 1
+        assert math.isnan(grouped_interval([])[0])
+
+    def test_it_is_repeatable_and_says_what_it_cannot_do(self):
+        rng = random.Random(5)
+        rows = [[rng.random() for _ in range(9)] for _ in range(4)]
+        assert grouped_interval(rows, seed=1) == grouped_interval(rows, seed=1) != grouped_interval(rows, seed=2)
+        with pytest.raises(ValueError, match="leave it out"):
+            grouped_interval([[1.0], []])
+        with pytest.raises(ValueError, match="equally large"):
+            grouped_interval([[1.0], [0.5, 0.5]], crossed=True)

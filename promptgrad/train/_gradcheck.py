@@ -1,0 +1,637 @@
+"""`gradcheck`: whether a step in the direction of the gradient goes downhill."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from random import Random
+from typing import Any
+
+from promptgrad import aio
+from promptgrad._seed import seed_or_default
+from promptgrad.autograd import Gradient, Loss, LossRow, Parameter, enable_grad
+from promptgrad.autograd._gradient import plain
+from promptgrad.autograd._sample import _default_feedback
+from promptgrad.data import DataLoader, Example, collate
+from promptgrad.errors import AsyncUsageError, DataError, GraphError, MetricError
+from promptgrad.evaluation import Evaluator, grouped_interval, paired_test
+from promptgrad.lm import LM, Usage, track_usage
+from promptgrad.metrics import as_metric
+from promptgrad.nn import MetricLoss, Module
+from promptgrad.nn._metric_loss import as_critic
+from promptgrad.optim import TGD, Optimizer
+from promptgrad.optim._outage import is_outage
+from promptgrad.run import Progress, spawn, value_digest
+from promptgrad.run import progress as progress_bar
+from promptgrad.train._result import Gain
+
+BLANK = "the output is wrong"
+"""The feedback of the blank arm: it says that there is a fault, and nothing else."""
+
+ARMS = ("true", "shuffled", "blank")
+
+LEVEL = 0.95
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GradcheckArm:
+    """What steps from one kind of feedback did.
+
+    Attributes:
+        name: "true", "shuffled" or "blank".
+        gain: Mean gain over the start on the fresh examples, with its interval.
+        better: Repeats whose candidate scored above the start.
+        worse: Repeats whose candidate scored below it.
+        same: Repeats without a difference.
+        idle: Steps, of all repeats, that proposed nothing.
+        usage: What its backward passes and proposals cost (and its own forwards, from the second step on).
+        values: The parameter values that each repeat came to, by path; empty where nothing was proposed.
+        gains: Gain of each repeat on each example.
+    """
+
+    name: str
+    gain: Gain
+    better: int
+    worse: int
+    same: int
+    idle: int
+    usage: Usage
+    values: tuple[Values, ...]
+    gains: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class GradcheckReport:
+    """What `gradcheck` found; print it, or show it in a notebook.
+
+    Attributes:
+        start: Mean score of the start on the fresh examples.
+        arms: The three arms by name: "true", "shuffled", "blank".
+        differences: How much more the true arm gained than each other, by the other's name.
+        repeats: Batches that steps were taken from.
+        steps: Steps from each.
+        batch_size: Examples of a batch.
+        examples: Fresh examples that all were measured on.
+        left_out: Fresh examples left out, because a language model gave no answer.
+        failed: Failed samples in the batches of the first steps.
+        shuffled: How many of them got the text of another sample that differs from their own.
+        usage: Everything: forwards, arms and evaluation.
+        evaluation: The part of it that measured the candidates.
+        seconds: Wall time.
+    """
+
+    start: float
+    arms: Mapping[str, GradcheckArm]
+    differences: Mapping[str, Gain]
+    repeats: int
+    steps: int
+    batch_size: int
+    examples: int
+    left_out: int
+    failed: int
+    shuffled: int
+    usage: Usage
+    evaluation: Usage
+    seconds: float
+
+    @property
+    def downhill(self) -> bool:
+        """Whether true feedback gains beyond doubt."""
+        return self.arms["true"].gain.low > 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether true feedback gains beyond doubt, and more than shuffled and than blank feedback.
+
+        All three intervals have to lie above zero, so no correction for their number is needed.
+        """
+        return self.downhill and all(gain.low > 0 for gain in self.differences.values())
+
+    @property
+    def verdict(self) -> str:
+        """The finding in words."""
+        gain = self.arms["true"].gain
+        if gain.high < 0:
+            parts = [f"true feedback goes uphill ({_brief(gain)})"]
+        elif self.downhill:
+            parts = [f"true feedback goes downhill ({_brief(gain)})"]
+        else:
+            parts = [f"no evidence that true feedback goes downhill ({_brief(gain)})"]
+        for name, lead in self.differences.items():
+            if lead.low > 0:
+                parts.append(f"it beats {name} feedback ({_brief(lead)})")
+            elif name == "shuffled" and not self.shuffled:
+                parts.append("shuffling changed no text, so it says nothing")
+            else:
+                parts.append(f"no evidence that it beats {name} feedback ({_brief(lead)})")
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in JSON types."""
+        return {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "start": self.start,
+            "arms": {
+                name: {
+                    "gain": _gain_dict(arm.gain),
+                    "better": arm.better,
+                    "worse": arm.worse,
+                    "same": arm.same,
+                    "idle": arm.idle,
+                    "usage": arm.usage.to_dict(),
+                    "values": [plain(values) for values in arm.values],
+                    "gains": [list(gains) for gains in arm.gains],
+                }
+                for name, arm in self.arms.items()
+            },
+            "differences": {name: _gain_dict(gain) for name, gain in self.differences.items()},
+            "repeats": self.repeats,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "examples": self.examples,
+            "left_out": self.left_out,
+            "failed": self.failed,
+            "shuffled": self.shuffled,
+            "usage": self.usage.to_dict(),
+            "evaluation": self.evaluation.to_dict(),
+            "seconds": self.seconds,
+        }
+
+    def _lines(self) -> list[str]:
+        return [
+            f"gradcheck: {'passed' if self.passed else 'not passed'}. {self.verdict}",
+            f"{_count(self.repeats, 'repeat')} of {_count(self.steps, 'step')} from batches of {self.batch_size} "
+            f"({self.failed} samples failed, {self.shuffled} got another's text), measured on "
+            f"{_count(self.examples, 'fresh example')}"
+            + (f" ({self.left_out} left out: no answer)" if self.left_out else "")
+            + f"; the start scores {self.start:.3f}",
+        ]
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
+            ("feedback", "gain", "95 % interval", "better/worse/same", "no proposal", "calls", "tokens")
+        ]
+        for arm in self.arms.values():
+            signs = f"{arm.better}/{arm.worse}/{arm.same}"
+            rows.append(
+                (arm.name, *_cells(arm.gain), signs, f"{arm.idle}", f"{arm.usage.calls}", f"{arm.usage.tokens}")
+            )
+        for name, gain in self.differences.items():
+            rows.append((f"true - {name}", *_cells(gain), "", "", "", ""))
+        return rows
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+        table = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        cost = (
+            f"cost: {self.usage.calls} calls ({self.evaluation.calls} of them to measure), {self.usage.tokens} tokens, "
+            f"{self.seconds:.1f} s"
+        )
+        return "\n".join([*self._lines(), *(line.rstrip() for line in table), cost])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        head, *body = self._rows()
+        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+        said = "".join(f"<p>{escape(line)}</p>" for line in self._lines())
+        return f"{said}<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def gradcheck(
+    model: Module,
+    train: Iterable[Any],
+    fresh: Iterable[Any],
+    metric: Callable[..., Any],
+    *,
+    criterion: Module | None = None,
+    optimizer: "Optimizer | Callable[[Any], Optimizer] | None" = None,
+    batch_size: int = 8,
+    steps: int = 1,
+    repeats: int = 6,
+    seed: int | None = None,
+    critic: Any = None,
+    concurrency: int | None = None,
+    progress: bool | None = None,
+) -> GradcheckReport:
+    """Take steps from true, from shuffled and from blank feedback, and compare them on fresh examples.
+
+    `torch.autograd.gradcheck` compares a gradient with finite differences. A gradient of text has no derivative to be
+    compared with, but it makes the same promise: a step along it lowers the loss, and a step along something else does
+    not. So for each repeat a batch is drawn and run, and three arms start from the same forwards, the same criticised
+    program and the same optimizer state, and differ in what the loss says is wrong with the failed samples:
+
+    - *true*: the feedback of the criterion.
+    - *shuffled*: the same texts, permuted among the failed samples of the batch so that as many as possible get one
+      that differs from their own. What is true of the task in general survives this; what is true of a sample does not.
+    - *blank*: "the output is wrong" for each. What a step then gains, critic and proposer found without feedback.
+
+    Each arm goes backward and proposes. Nothing is installed: the start and all candidates are measured on the same
+    fresh examples, equal candidates once. The program, its gradients and the optimizer are as before, whatever happens;
+    while it runs, the gradients of the program are in use.
+
+    A critic that reads labels from the example itself, instead of the feedback, knows the truth in all arms. With
+    an LM that samples, candidate and start meet different luck, which widens the intervals.
+
+    Intervals: bootstrap of the paired gains over repeats and over examples together (`evaluation.grouped_interval`,
+    crossed), at 95 %. A program that fails on an example scores 0 there.
+
+    Cost: `repeats` batches forward, three times their backward passes and proposals, and at most `1 + 3 * repeats`
+    evaluations on `fresh`.
+
+    Args:
+        model: The program.
+        train: Examples to take steps from.
+        fresh: Examples to measure on; none of them may be in `train`.
+        metric: Scores outputs.
+        criterion: Makes the loss of a batch; by default `nn.MetricLoss(metric, critic)`.
+        optimizer: Proposes the steps: an optimizer of the program's parameters (which is left as it is), or what makes
+            one of `model.parameters()`; by default `optim.TGD`.
+        batch_size: Examples of a batch.
+        steps: Steps from each batch drawn; further ones go on from the arm's own candidate, on further batches.
+        repeats: How many batches are drawn. Six are the fewest of which all must agree to count as evidence.
+        seed: Of batches, permutations and intervals; by default that of `promptgrad.manual_seed`.
+        critic: Who divides the blame; by default the criterion's.
+        concurrency: Rows in flight; else that of the context or of `configure`, else 32.
+        progress: Show a progress bar; by default in a terminal or notebook.
+
+    Raises:
+        DataError: There are no examples, or training and fresh examples overlap.
+        ValueError: A number is below one.
+        TypeError: `optimizer` makes no optimizer.
+        GraphError: The program has no parameter that the optimizer trains, or nothing is recorded.
+        LMError: A language model did not answer in the forwards of a batch.
+        AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await agradcheck(...)`.
+    """
+    if aio.is_program_loop() and not aio.is_driven():
+        raise AsyncUsageError(
+            "gradcheck was called inside a coroutine that promptgrad runs, where it would wait for itself: "
+            "write `await promptgrad.agradcheck(...)`"
+        )
+    work = _Check(
+        model, train, fresh, metric, criterion, optimizer, batch_size, steps, repeats, seed, critic, concurrency
+    )
+    with _kept(work.parameters):
+        return aio.run(work.run(progress=progress))
+
+
+async def agradcheck(
+    model: Module,
+    train: Iterable[Any],
+    fresh: Iterable[Any],
+    metric: Callable[..., Any],
+    *,
+    criterion: Module | None = None,
+    optimizer: "Optimizer | Callable[[Any], Optimizer] | None" = None,
+    batch_size: int = 8,
+    steps: int = 1,
+    repeats: int = 6,
+    seed: int | None = None,
+    critic: Any = None,
+    concurrency: int | None = None,
+    progress: bool | None = None,
+) -> GradcheckReport:
+    """As `gradcheck`, from a coroutine."""
+    work = _Check(
+        model, train, fresh, metric, criterion, optimizer, batch_size, steps, repeats, seed, critic, concurrency
+    )
+    with _kept(work.parameters):
+        return await work.run(progress=progress)
+
+
+class _Arm:
+    """One arm of one repeat under way."""
+
+    def __init__(self, name: str, optimizer: Optimizer) -> None:
+        self.name = name
+        self.optimizer = optimizer
+        self.values: dict[str, Any] = {}
+        self.idle = 0
+        self.usage = Usage()
+
+
+class _Check:
+    """One gradcheck under way."""
+
+    def __init__(
+        self,
+        model: Module,
+        train: Iterable[Any],
+        fresh: Iterable[Any],
+        metric: Callable[..., Any],
+        criterion: Module | None,
+        optimizer: "Optimizer | Callable[[Any], Optimizer] | None",
+        batch_size: int,
+        steps: int,
+        repeats: int,
+        seed: int | None,
+        critic: Any,
+        concurrency: int | None,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("steps", steps), ("repeats", repeats)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
+        self.model = model
+        self.train, self.fresh = _examples(train, "training"), _examples(fresh, "fresh")
+        _refuse_overlap(self.train, self.fresh)
+        self.metric = as_metric(metric)
+        self.critic = None if critic is None else as_critic(critic)
+        self.criterion = MetricLoss(metric, critic=critic) if criterion is None else criterion
+        self.parameters = list(model.parameters())
+        self.optimizer = _made(optimizer, self.parameters)
+        self.paths = {parameter: path for path, parameter in model.named_parameters()}
+        self.trained = [parameter for parameter, _ in self.optimizer.trained() if parameter in self.paths]
+        if not self.trained:
+            raise GraphError(
+                f"{type(self.optimizer).__name__} trains no parameter of this program: it has a rule for "
+                f"{', '.join(self.optimizer.kinds) or 'nothing'}, and the program's parameters are "
+                f"{', '.join(self.paths.values()) or 'none'}"
+            )
+        self.batch_size = min(batch_size, len(self.train))
+        self.steps = steps
+        self.repeats = repeats
+        self.seed = seed_or_default(seed)
+        self.concurrency = concurrency
+        self.evaluator = Evaluator(model, self.metric, concurrency=concurrency)
+        self.failed = 0
+        self.shuffled = 0
+
+    async def run(self, *, progress: bool | None) -> GradcheckReport:
+        """Take all steps, then measure all candidates."""
+        import time
+
+        begun = time.perf_counter()
+        arms: dict[str, list[_Arm]] = {name: [] for name in ARMS}
+        with track_usage() as usage, ExitStack() as stack:
+            stack.enter_context(enable_grad())
+            bar = stack.enter_context(progress_bar(self.repeats * self.steps + 1, "gradcheck", progress))
+            for repeat in range(self.repeats):
+                for name, arm in (await self._repeat(repeat, bar)).items():
+                    arms[name].append(arm)
+            with track_usage() as evaluation:
+                scores = await self._measure([arm.values for each in arms.values() for arm in each])
+            bar.advance()
+        return self._report(arms, scores, usage.total, evaluation.total, time.perf_counter() - begun)
+
+    async def _repeat(self, repeat: int, bar: Progress) -> dict[str, _Arm]:
+        """The steps of one repeat, in all arms."""
+        arms = {name: _Arm(name, _twin(self.optimizer)) for name in ARMS}
+        batches = list(islice(self._batches(repeat), self.steps))
+        for step, batch in enumerate(batches):
+            shared = await self._forward(batch) if step == 0 else None
+            for name, arm in arms.items():
+                with track_usage() as usage, self.model.candidate(arm.values):
+                    loss = shared if shared is not None else await self._forward(batch)
+                    await self._step(
+                        arm,
+                        self._said(name, loss, Random(spawn(self.seed, "shuffle", repeat, step)), first=step == 0),
+                    )
+                arm.usage += usage.total
+            bar.advance()
+        return arms
+
+    def _batches(self, repeat: int) -> Iterator[list[Example]]:
+        seed = spawn(self.seed, "gradcheck", repeat)
+        loader = DataLoader(self.train, batch_size=self.batch_size, shuffle=True, seed=seed, drop_last=True)
+        while True:
+            yield from loader
+
+    async def _forward(self, batch: Sequence[Example]) -> Loss:
+        outputs = await self.model.amap(batch, concurrency=self.concurrency)
+        loss = await self.criterion.acall(outputs, batch)
+        if not isinstance(loss, Loss):
+            raise TypeError(f"the criterion returned {type(loss).__name__}, not a Loss")
+        for row in loss.rows:
+            if is_outage(row.error) and row.error is not None:
+                raise row.error
+        return loss
+
+    def _said(self, name: str, loss: Loss, rng: Random, *, first: bool) -> Loss:
+        """The loss with the feedback of an arm."""
+        if name == "true":
+            if first:
+                self.failed += sum(map(_blames, loss.rows))
+            return loss
+        terms = []
+        for scale, rows, critic in loss._terms:
+            places = [place for place, row in enumerate(rows) if _blames(row)]
+            changed = list(rows)
+            if name == "blank":
+                for place in places:
+                    changed[place] = replace(rows[place], feedback=BLANK, module_feedback={})
+            else:
+                texts = [_feedback(rows[place]) for place in places]
+                for place, source in zip(places, _derange(texts, rng), strict=True):
+                    text, by_module = texts[source]
+                    if first:
+                        self.shuffled += texts[source] != _feedback(rows[place])
+                    changed[place] = replace(rows[place], feedback=text, module_feedback=dict(by_module))
+            terms.append((scale, tuple(changed), critic))
+        return Loss._of(terms, loss.critic)
+
+    async def _step(self, arm: _Arm, loss: Loss) -> None:
+        """Go backward and propose; the arm then stands at what was proposed."""
+        with _kept(self.parameters):
+            for parameter in self.parameters:
+                parameter.grad = None
+            await loss.abackward(self.critic, self.trained, retain_graph=True, weights=False)
+            changes = await aio.in_thread(arm.optimizer.propose)
+        known = {parameter.name: path for parameter, path in self.paths.items()}
+        new = {known[change.path]: change.new for change in changes if change.status == "proposed"}
+        arm.idle += not new
+        arm.values = {**arm.values, **new}
+
+    async def _measure(self, candidates: Sequence[Values]) -> dict[str, list[float | None]]:
+        """The scores on the fresh examples by digest of the candidate, the start among them; equal ones once."""
+        unique: dict[str, Values] = {value_digest({}): {}}
+        for values in candidates:
+            unique.setdefault(value_digest(dict(values)), values)
+        cells = await aio.gather([partial(self.evaluator, values, self.fresh) for values in unique.values()])
+        return {
+            digest: [
+                float(cell.score) if cell.error is None else None if is_outage(cell.error) else 0.0 for cell in found
+            ]
+            for digest, found in zip(unique, cells, strict=True)
+        }
+
+    def _report(
+        self,
+        arms: Mapping[str, Sequence[_Arm]],
+        scores: Mapping[str, Sequence[float | None]],
+        usage: Usage,
+        evaluation: Usage,
+        seconds: float,
+    ) -> GradcheckReport:
+        known = [place for place in range(len(self.fresh)) if all(row[place] is not None for row in scores.values())]
+        if not known:
+            raise DataError("no fresh example got an answer for all candidates, so nothing can be compared")
+        clean = {digest: [row[place] or 0.0 for place in known] for digest, row in scores.items()}
+        start = clean[value_digest({})]
+        gains = {
+            name: [
+                [new - old for old, new in zip(start, clean[value_digest(dict(arm.values))], strict=True)]
+                for arm in each
+            ]
+            for name, each in arms.items()
+        }
+        found = {}
+        for name, each in arms.items():
+            means = [sum(row) / len(row) for row in gains[name]]
+            found[name] = GradcheckArm(
+                name,
+                self._gain(gains[name]),
+                better=sum(mean > 1e-9 for mean in means),
+                worse=sum(mean < -1e-9 for mean in means),
+                same=sum(abs(mean) <= 1e-9 for mean in means),
+                idle=sum(arm.idle for arm in each),
+                usage=sum((arm.usage for arm in each), Usage()),
+                values=tuple(arm.values for arm in each),
+                gains=tuple(map(tuple, gains[name])),
+            )
+        differences = {
+            name: self._gain(
+                [
+                    [one - two for one, two in zip(mine, theirs, strict=True)]
+                    for mine, theirs in zip(gains["true"], gains[name], strict=True)
+                ]
+            )
+            for name in ARMS[1:]
+        }
+        return GradcheckReport(
+            sum(start) / len(start),
+            found,
+            differences,
+            self.repeats,
+            self.steps,
+            self.batch_size,
+            len(known),
+            len(self.fresh) - len(known),
+            self.failed,
+            self.shuffled,
+            usage,
+            evaluation,
+            seconds,
+        )
+
+    def _gain(self, gains: Sequence[Sequence[float]]) -> Gain:
+        """The mean gain with its interval over repeats and examples, and the permutation test over repeats."""
+        means = [sum(row) / len(row) for row in gains]
+        low, high = grouped_interval(gains, crossed=True, level=LEVEL, seed=self.seed, best=self.metric.best)
+        p = paired_test([0.0] * len(means), means, seed=self.seed, alternative="greater")
+        return Gain(sum(means) / len(means), low, high, LEVEL, len(gains[0]), p)
+
+
+@contextmanager
+def _kept(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Leave the gradients as they are found."""
+    grads: list[Gradient | None] = [parameter.grad for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+
+
+def _examples(data: Iterable[Any], what: str) -> list[Example]:
+    if isinstance(data, (str, Mapping, Example)):
+        raise DataError(f"the {what} data is a list of examples, not one {type(data).__name__}")
+    items = collate(row for item in data for row in (item if isinstance(item, list) else [item]))
+    wrong = [item for item in items if not isinstance(item, Example)]
+    if wrong or not items:
+        found = f"{type(wrong[0]).__name__} is none" if wrong else "there is none"
+        raise DataError(f"the {what} data is a list of examples, and {found}")
+    return items
+
+
+def _refuse_overlap(train: Sequence[Example], fresh: Sequence[Example]) -> None:
+    known = dict.fromkeys(example.id for example in train)
+    shared = [example for example in fresh if example.id in known]
+    if shared:
+        raise DataError(
+            f"{len(shared)} of {len(fresh)} fresh examples are training examples as well, the first is "
+            f"{shared[0]!r:.200}: what a step learnt by heart would count as a gain. Take others, as "
+            "promptgrad.data.split does"
+        )
+
+
+def _made(optimizer: "Optimizer | Callable[[Any], Optimizer] | None", parameters: list[Parameter]) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    made = (TGD if optimizer is None else optimizer)(parameters)
+    if not isinstance(made, Optimizer):
+        raise TypeError(
+            "optimizer is an optimizer or makes one of the parameters, as optim.TGD or "
+            f"lambda params: optim.TGD(params, lm=...), not something that makes {type(made).__name__}"
+        )
+    return made
+
+
+def _twin(optimizer: Optimizer) -> Optimizer:
+    """An optimizer over the same parameters with a memory of its own."""
+    twin = copy.copy(optimizer)
+    shared: list[Any] = [*optimizer.parameters(), *_lms(optimizer)]
+    memo: dict[int, Any] = {id(item): item for item in shared}
+    for name, value in vars(optimizer).items():
+        if isinstance(value, (list, dict)):
+            setattr(twin, name, copy.deepcopy(value, memo))
+    return twin
+
+
+def _lms(optimizer: Optimizer) -> Iterator[LM]:
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        yield from (value for value in options.values() if isinstance(value, LM))
+
+
+def _blames(row: LossRow) -> bool:
+    """Whether backward has something to say of a row."""
+    return row.failed and not isinstance(row.error, MetricError)
+
+
+def _feedback(row: LossRow) -> tuple[str, Mapping[str, Any]]:
+    """What backward would say of a row, written out, and what it would say of single modules."""
+    return row.feedback or _default_feedback(row), row.module_feedback
+
+
+def _derange(texts: Sequence[Any], rng: Random) -> list[int]:
+    """For each place another one whose text to take: a permutation that changes as many texts as any could.
+
+    Equal texts are laid side by side, in random order, and all are moved on by the length of the longest run: then
+    none meets its equal, unless one text is more than half of all.
+    """
+    runs: list[tuple[Any, list[int]]] = []
+    for place in rng.sample(range(len(texts)), len(texts)):
+        for text, places in runs:
+            if text == texts[place]:
+                places.append(place)
+                break
+        else:
+            runs.append((texts[place], [place]))
+    order = [place for _, places in runs for place in places]
+    shift = max((len(places) for _, places in runs), default=0)
+    sources = [0] * len(order)
+    for number, place in enumerate(order):
+        sources[place] = order[(number + shift) % len(order)]
+    return sources
+
+
+def _brief(gain: Gain) -> str:
+    return f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+
+
+def _cells(gain: Gain) -> tuple[str, str]:
+    return f"{gain.mean:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def _gain_dict(gain: Gain) -> dict[str, Any]:
+    return {"mean": gain.mean, "interval": [gain.low, gain.high], "p": gain.p}
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
