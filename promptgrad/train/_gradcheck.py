@@ -11,7 +11,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
-from promptgrad.autograd import Gradient, Loss, LossRow, Parameter, enable_grad
+from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad
 from promptgrad.autograd._gradient import plain
 from promptgrad.autograd._sample import _default_feedback
 from promptgrad.data import DataLoader, Example, collate
@@ -389,10 +389,11 @@ class _Check:
             for name, arm in arms.items():
                 with track_usage() as usage, self.model.candidate(arm.values):
                     loss = shared if shared is not None else await self._forward(batch)
-                    await self._step(
-                        arm,
-                        self._said(name, loss, Random(spawn(self.seed, "shuffle", repeat, step)), first=step == 0),
-                    )
+                    told, failed, changed = told_as(name, loss, Random(spawn(self.seed, "shuffle", repeat, step)))
+                    await self._step(arm, told)
+                if shared is not None:
+                    self.failed += failed if name == "true" else 0
+                    self.shuffled += changed if name == "shuffled" else 0
                 arm.usage += usage.total
             bar.advance()
         return arms
@@ -412,29 +413,6 @@ class _Check:
             if is_outage(row.error) and row.error is not None:
                 raise row.error
         return loss
-
-    def _said(self, name: str, loss: Loss, rng: Random, *, first: bool) -> Loss:
-        """The loss with the feedback of an arm."""
-        if name == "true":
-            if first:
-                self.failed += sum(map(_blames, loss.rows))
-            return loss
-        terms = []
-        for scale, rows, critic in loss._terms:
-            places = [place for place, row in enumerate(rows) if _blames(row)]
-            changed = list(rows)
-            if name == "blank":
-                for place in places:
-                    changed[place] = replace(rows[place], feedback=BLANK, module_feedback={})
-            else:
-                texts = [_feedback(rows[place]) for place in places]
-                for place, source in zip(places, _derange(texts, rng), strict=True):
-                    text, by_module = texts[source]
-                    if first:
-                        self.shuffled += texts[source] != _feedback(rows[place])
-                    changed[place] = replace(rows[place], feedback=text, module_feedback=dict(by_module))
-            terms.append((scale, tuple(changed), critic))
-        return Loss._of(terms, loss.critic)
 
     async def _step(self, arm: _Arm, loss: Loss) -> None:
         """Go backward and propose; the arm then stands at what was proposed."""
@@ -528,6 +506,26 @@ class _Check:
         return Gain(sum(means) / len(means), low, high, LEVEL, len(gains[0]), p)
 
 
+def told_as(arm: str, loss: Loss, rng: Random) -> tuple[Loss, int, int]:
+    """A loss with the feedback of an arm: the loss, how many samples failed, how many of them got another text."""
+    failed = changed = 0
+    terms = []
+    for scale, rows, critic in loss._terms:
+        told = list(rows)
+        places = [place for place, row in enumerate(rows) if row.failed and not isinstance(row.error, MetricError)]
+        texts = [
+            (rows[place].feedback or _default_feedback(rows[place]), rows[place].module_feedback) for place in places
+        ]
+        sources = _derange(texts, rng) if arm == "shuffled" else range(len(places))
+        for place, own, source in zip(places, texts, sources, strict=True):
+            text, by_module = (BLANK, {}) if arm == "blank" else texts[source]
+            told[place] = replace(rows[place], feedback=text, module_feedback=by_module)
+            changed += (text, by_module) != own
+        failed += len(places)
+        terms.append((scale, tuple(told), critic))
+    return (loss if arm == "true" else Loss._of(terms, loss.critic)), failed, changed
+
+
 @contextmanager
 def _kept(parameters: Sequence[Parameter]) -> Iterator[None]:
     """Leave the gradients as they are found."""
@@ -587,16 +585,6 @@ def _twin(optimizer: Optimizer) -> Optimizer:
 def _lms(optimizer: Optimizer) -> Iterator[LM]:
     for options in (optimizer.defaults, *optimizer.param_groups):
         yield from (value for value in options.values() if isinstance(value, LM))
-
-
-def _blames(row: LossRow) -> bool:
-    """Whether backward has something to say of a row."""
-    return row.failed and not isinstance(row.error, MetricError)
-
-
-def _feedback(row: LossRow) -> tuple[str, Mapping[str, Any]]:
-    """What backward would say of a row, written out, and what it would say of single modules."""
-    return row.feedback or _default_feedback(row), row.module_feedback
 
 
 def _derange(texts: Sequence[Any], rng: Random) -> list[int]:
