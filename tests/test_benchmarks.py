@@ -30,3 +30,34 @@ def test_a_benchmark_runs_and_prints_json_lines(script):
     counted = [row for row in rows if "calls" in row or "made" in row]  # what no busy machine can change
     assert [row for row in counted if row.get("meets") is False] == []
     assert bool(counted) == (header["bench"] in ("backward", "record"))
+
+
+def test_the_study_of_steps_runs_and_makes_its_tables(tmp_path):
+    pytest.importorskip("torch")
+    script = [sys.executable, str(FOLDER / "gradcheck_study.py")]
+    done = subprocess.run(
+        [*script, "--quick", "--out", str(tmp_path)], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    header, *summary, end = [json.loads(line) for line in done.stdout.splitlines()]
+    assert header["steps"] == 1
+    assert {line["summary"] for line in summary} == {header["tasks"][0], "trained families", "all"}
+    assert end["rows"] == 4
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row.get("arm", row["part"]) for row in rows] == ["true", "shuffled", "blank", "one-step"]
+    assert len({(row["before"], row["seed"]) for row in rows if row["part"] == "train"}) == 1
+    table = subprocess.run([*script, "--table", str(tmp_path)], capture_output=True, text=True, timeout=60, check=True)
+    assert table.stdout.count("| **all** |") == 2
+
+
+def test_the_tasks_of_the_study_are_drawn_and_apart_from_those_it_was_tuned_on(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import gradcheck_study as study
+
+    from promptgrad.data import pocket
+
+    tasks = study.study_tasks()
+    assert len(set(tasks)) == 8 == 2 + study.LARGEST
+    assert set(pocket.held_out_families()) <= {pocket.task(name).family for name in tasks}
+    assert {pocket.task(name).family for name in tasks}.isdisjoint(pocket.task(name).family for name in study.TUNING)
+    assert set(study.SEEDS).isdisjoint(study.TUNING_SEEDS)

@@ -250,7 +250,7 @@ def gradcheck(
         model: The program.
         train: Examples to take steps from.
         fresh: Examples to measure on; none of them may be in `train`.
-        metric: Scores outputs.
+        metric: Scores outputs; or a criterion made of a metric, as `nn.JudgeLoss`, which then makes the loss too.
         criterion: Makes the loss of a batch; by default `nn.MetricLoss(metric, critic)`.
         optimizer: Proposes the steps: an optimizer of the program's parameters (which is left as it is), or what makes
             one of `model.parameters()`; by default `optim.TGD`.
@@ -267,7 +267,7 @@ def gradcheck(
         ValueError: A number is below one.
         TypeError: `optimizer` makes no optimizer.
         GraphError: The program has no parameter that the optimizer trains, or nothing is recorded.
-        LMError: A language model did not answer in the forwards of a batch.
+        LMError: No sample of a batch got an answer; single ones without are left out.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await agradcheck(...)`.
     """
     if aio.is_program_loop() and not aio.is_driven():
@@ -341,6 +341,8 @@ class _Check:
         self.model = model
         self.train, self.fresh = _examples(train, "training"), _examples(fresh, "fresh")
         _refuse_overlap(self.train, self.fresh)
+        if isinstance(metric, MetricLoss):
+            metric, criterion = metric.metric, criterion or metric
         self.metric = as_metric(metric)
         self.critic = None if critic is None else as_critic(critic)
         self.criterion = MetricLoss(metric, critic=critic) if criterion is None else criterion
@@ -409,10 +411,15 @@ class _Check:
         loss = await self.criterion.acall(outputs, batch)
         if not isinstance(loss, Loss):
             raise TypeError(f"the criterion returned {type(loss).__name__}, not a Loss")
-        for row in loss.rows:
-            if is_outage(row.error) and row.error is not None:
-                raise row.error
-        return loss
+        unanswered = [row.error for row in loss.rows if row.error is not None and is_outage(row.error)]
+        if not unanswered:
+            return loss
+        if len(unanswered) == len(loss):
+            raise unanswered[0]
+        terms = (
+            (scale, tuple(r for r in rows if not is_outage(r.error)), critic) for scale, rows, critic in loss._terms
+        )
+        return Loss._of(terms, loss.critic)
 
     async def _step(self, arm: _Arm, loss: Loss) -> None:
         """Go backward and propose; the arm then stands at what was proposed."""

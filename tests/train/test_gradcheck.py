@@ -251,8 +251,10 @@ class TestTheProtocol:
 
         report = check(model, criterion=Half(pg.metrics.exact_match), repeats=2)
         assert report.arms["true"].gain.mean == 1.0
+        same = pg.gradcheck(model, TRAIN, FRESH, nn.MetricLoss(pg.metrics.exact_match), batch_size=6, repeats=2)
+        assert same.arms["true"].gain == report.arms["true"].gain
         with pytest.raises(TypeError, match="not a Loss"):
-            check(model, criterion=nn.Lambda(lambda outputs, examples: 3.0) if hasattr(nn, "Lambda") else _Three())
+            check(model, criterion=_Three())
 
     def test_a_program_of_two_calls(self, world):
         program = world.Program().to(lm.Function(world.answer, name="simulated"))
@@ -287,6 +289,20 @@ class TestRefusals:
         other = nn.Predict("text -> answer")
         with pytest.raises(GraphError, match="trains no parameter of this program"):
             check(model, optimizer=optim.TGD(other.parameters()))
+
+    def test_a_sample_or_a_fresh_example_without_an_answer_is_left_out(self, model, scripted):
+        lost = [TRAIN[3].text, FRESH[4].text]
+
+        def flaky(messages):
+            if any(text in messages[-1].content for text in lost):
+                raise LMConnectionError("lost")
+            return scripted(messages)
+
+        model.to(lm.Function(flaky, name="flaky"))
+        report = check(model, batch_size=40, repeats=2)
+        assert report.failed == 2 * 39
+        assert (report.examples, report.left_out) == (24, 1)
+        assert "24 fresh examples (1 left out: no answer)" in repr(report)
 
     def test_an_lm_that_is_down(self, model, scripted):
         def down(messages):
