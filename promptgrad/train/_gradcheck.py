@@ -342,7 +342,8 @@ class _Check:
         self.train, self.fresh = _examples(train, "training"), _examples(fresh, "fresh")
         _refuse_overlap(self.train, self.fresh)
         if isinstance(metric, MetricLoss):
-            metric, criterion = metric.metric, criterion or metric
+            criterion = metric if criterion is None else criterion
+            metric = metric.metric
         self.metric = as_metric(metric)
         self.critic = None if critic is None else as_critic(critic)
         self.criterion = MetricLoss(metric, critic=critic) if criterion is None else criterion
