@@ -12,7 +12,7 @@ What was chosen, and how, before anything was run on the tasks of the study:
 - The tasks: one of each of the two families that the model has never criticised or worded (`held_out_families`), and
   one of each of the six largest other families, the earlier of equally large ones; drawn in each family with
   `random.Random(2026)`. None was replaced.
-- The seeds: 0 to 4. A seed draws the texts of all splits, the wording of the vague instruction, the batches, the
+- The seeds: 0 to 7. A seed draws the texts of all splits, the wording of the vague instruction, the batches, the
   permutations, and what a step's further proposals hear.
 - The settings (`Settings`), tuned on the tasks of `TUNING`, which belong to none of the families of the study, with
   seeds from 100 on.
@@ -40,7 +40,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = tuple(range(8))
 ARMS = ("true", "shuffled", "blank")
 LARGEST = 6
 TUNING = ("last", "largest", "last-thing", "topic")
@@ -57,7 +57,7 @@ class Settings:
     gate: float = 0.8
     train: int = 48
     val: int = 40
-    test: int = 100
+    test: int = 150
     repeats: int = 6
     fresh: int = 40
 
