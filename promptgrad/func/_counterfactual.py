@@ -109,7 +109,8 @@ def counterfactual(
     change; functions and tools (`op`) are called again. The program must be repeatable: with the same inputs,
     parameters and language models it must ask the same, up to the call in question. A call is recognised by its path
     and by everything that is sent (messages, sampling options, replicate), not by its place, so concurrent calls may
-    start in another order; equal calls are told apart by their order only.
+    start in another order; equal calls are told apart by their order only. Calls that the program makes under `no_grad`
+    are in no record, and are made again.
 
     Cost: at most the LM calls that follow the replaced one; `credit.usage` says how many. Two runs of the metric.
 
