@@ -583,7 +583,7 @@ def _twin(optimizer: Optimizer) -> Optimizer:
     """An optimizer over the same parameters with a memory of its own."""
     twin = copy.copy(optimizer)
     shared: list[Any] = [*optimizer.parameters(), *_lms(optimizer)]
-    memo: dict[int, Any] = {id(item): item for item in shared}
+    memo: dict[int, Any] = {id(optimizer): twin, **{id(item): item for item in shared}}
     for name, value in vars(optimizer).items():
         if isinstance(value, (list, dict)):
             setattr(twin, name, copy.deepcopy(value, memo))
