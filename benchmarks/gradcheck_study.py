@@ -14,8 +14,9 @@ What was chosen, and how, before anything was run on the tasks of the study:
   `random.Random(2026)`. None was replaced.
 - The seeds: 0 to 7. A seed draws the texts of all splits, the wording of the vague instruction, the batches, the
   permutations, and what a step's further proposals hear.
-- The settings (`Settings`), tuned on the tasks of `TUNING`, which belong to none of the families of the study, with
-  seeds from 100 on.
+- The settings (`Settings`), tried on the tasks of `TUNING` alone, which belong to none of the families of the study,
+  with seeds from 100 on. They were left as first written; only the numbers of seeds and of test examples were then
+  set, by how long the runs took.
 
 An interval of one task resamples its seeds, and the examples of each; one over tasks resamples the tasks, and the
 seeds of each (`evaluation.grouped_interval`, 95 %). Prints one JSON line a row, then the summary; `--out` keeps the
