@@ -115,7 +115,9 @@ class detect_anomaly:
         said: dict[str, list[str]] = {}
         for blame in report.blames:
             if blame.kind != "input":
-                said.setdefault(f"{blame.path}.{blame.target}".removeprefix("."), []).append(" ".join(blame.text.split()))
+                said.setdefault(f"{blame.path}.{blame.target}".removeprefix("."), []).append(
+                    " ".join(blame.text.split())
+                )
         for name, texts in said.items():
             if len(texts) > 2 and len(dict.fromkeys(texts)) == 1:
                 self.say(
