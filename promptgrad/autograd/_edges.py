@@ -129,7 +129,7 @@ class _Search:
                 into[fn] = self.consumed(fn)
         output = Output(self.tape)
         into_output = list(self.explain(self.tape.output, output, None, 1 << 63))
-        for edge in self.leftovers(producers, output):
+        for edge in self.leftovers([*producers, *raised], output):
             if isinstance(edge.target, Node):
                 into[edge.target].append(edge)
             else:
@@ -252,7 +252,7 @@ class _Search:
         for fn in sorted(producers, key=lambda fn: fn.finished):
             if fn in self.used or (isinstance(fn, AccumulateGrad) and id(fn.parameter) in used):
                 continue
-            read = isinstance(fn, AccumulateGrad) or (isinstance(fn, Node) and bool(fn.touched))
+            read = not isinstance(fn, Node) or bool(fn.touched) or fn.error is not None  # a caught failure is a branch
             place = bisect_right(starts, fn.finished)
             kind = "control" if read else "order"
             if place < len(starts):

@@ -6,9 +6,11 @@ used their outputs have had theirs; samples and branches run side by side. Resul
 batch, then of the calls, so that the same answers give the same gradient at any speed.
 """
 
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -30,6 +32,8 @@ ENGINES = ("auto", "local", "joint")
 LONG = 12
 """From this many critic calls for one failed forward on, `engine="auto"` has it judged as a whole, in one call."""
 
+_lock = threading.Lock()
+
 Group = list[tuple[SamplePass, TraceFailure]]
 Terms = Sequence[tuple[float, Sequence[LossRow], "Critic | None"]]
 
@@ -41,14 +45,17 @@ class Backward:
         self,
         terms: Terms,
         critic: Critic | None,
-        inputs: Iterable[Parameter] | None,
+        inputs: Iterable[Parameter] | Parameter | None,
         *,
         retain_graph: bool,
         weights: bool | None,
         truncate: int | None = None,
         engine: str = "auto",
         repeat: int = 1,
+        concurrency: int | None = None,
     ) -> None:
+        if concurrency is not None and concurrency < 1:
+            raise ValueError(f"concurrency is a number of critic calls in flight and at least 1, not {concurrency}")
         if repeat < 1:
             raise ValueError(f"repeat is a number of answers and at least 1, not {repeat}")
         if engine == "joint" and repeat > 1:
@@ -64,6 +71,7 @@ class Backward:
         self.terms = [(scale, [_with_tape(row) for row in rows], own) for scale, rows, own in terms]
         self.rows = [row for _, rows, _ in self.terms for row in rows]
         self._check()
+        self.gate = nullcontext() if concurrency is None else aio.Semaphore(concurrency)
         self.passes = self._passes(critic, truncate, repeat)
         if any(one.critic is None and one.asks for one in self.passes):
             raise GraphError(NO_CRITIC)
@@ -76,9 +84,8 @@ class Backward:
         alone = all(one.repeat == 1 for one in self.passes)
         for one in self.passes:
             due = sum(rule_of(fn) is None for fn in one.failures)
-            if one.critic is not None and (
-                due >= LONG and alone if engine == "auto" else engine == "joint" and due > 0
-            ):
+            long = engine == "auto" and due >= LONG and alone and not one.has_own_backward
+            if one.critic is not None and (long or (engine == "joint" and due > 0)):
                 waiting.setdefault(id(one.critic), (one.critic, []))[1].append((one, one.whole()))
         found: list[tuple[JointCritic, Group]] = []
         for critic, members in waiting.values():
@@ -98,7 +105,8 @@ class Backward:
         for one, _ in group:
             one.asked += 1
         try:
-            answers = await critic.critique_traces([whole for _, whole in group])
+            async with self.gate:
+                answers = await critic.critique_traces([whole for _, whole in group])
             if len(answers) != len(group):
                 raise TypeError(f"a critic gave {len(answers)} answers about {len(group)} forwards")
             for (one, whole), answer in zip(group, answers, strict=True):
@@ -125,7 +133,7 @@ class Backward:
                     critics[key] = critic or critics.get(key) or own
                 number += 1
         return [
-            SamplePass(rows, critics[key], self.wanted, truncate=truncate, repeat=repeat)
+            SamplePass(rows, critics[key], self.wanted, self.gate, truncate=truncate, repeat=repeat)
             for key, rows in groups.items()
         ]
 
@@ -150,6 +158,22 @@ class Backward:
 
     async def run(self) -> BackwardReport:
         """Ask the critics, then add what they say, and the traces, to the parameters' gradients."""
+        tapes = list(dict.fromkeys(row.tape for row in self.rows if row.tape is not None))
+        with _lock:
+            if any(tape.walked for tape in tapes):
+                raise GraphError(
+                    "another backward() works on these forwards at this moment: wait for it, and call it with "
+                    "retain_graph=True if the same forwards shall be gone through again"
+                )
+            for tape in tapes:
+                tape.walked = True
+        try:
+            return await self._run()
+        finally:
+            for tape in tapes:
+                tape.walked = False
+
+    async def _run(self) -> BackwardReport:
         detector = current_detector()
         if detector is not None:
             detector.before_backward(self.rows)
@@ -172,7 +196,7 @@ class Backward:
             warnings.warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning, stacklevel=2)
         if not self.retain_graph:
             for row in self.rows:
-                if row.tape is not None:
+                if row.tape is not None and row.tape.finished:  # of a forward that still runs, the rest is to come
                     row.tape.free()
         return report
 
@@ -213,6 +237,8 @@ class Backward:
         for parameter, share in grown.items():
             self.deliver(parameter, share)
             wanted.setdefault(parameter, parameter.name or parameter.kind)
+        for parameter in self.wanted.named:
+            wanted.setdefault(parameter, parameter.name or parameter.kind)
         return BackwardReport(
             rows=len(self.rows),
             failed=sum(row.failed and row.error is None for row in self.rows),
@@ -221,6 +247,7 @@ class Backward:
             skipped=tuple(skip for one in self.passes for skip in sorted(one.skipped, key=lambda s: (s.path, s.index))),
             reached=tuple(name for parameter, name in wanted.items() if parameter in shares),
             unreached=tuple(name for parameter, name in wanted.items() if parameter not in shares),
+            joint=sum(len(group) for _, group in self.joint),
             seconds=time.perf_counter() - self.began,
             blames=tuple(blame for one in self.passes for blame in one.told()),
             truncated=sum(one.truncated for one in self.passes),

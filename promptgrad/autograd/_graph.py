@@ -8,6 +8,7 @@ from promptgrad.autograd._loss import Loss
 from promptgrad.autograd._node import GradFn, Node
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._walk import Walk
+from promptgrad.errors import GraphError
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,15 @@ def _tape_of(output: Any) -> Tape | None:
 def graph(of: Any) -> Graph:
     """All vertices and edges from which a `Loss`, a finished `Tape`, an output or a `Text` can be reached.
 
-    What backward has freed has no edges any more.
+    Raises:
+        GraphError: A backward has freed what was recorded.
     """
     walk = Walk()
+    tapes = [row.tape for row in of.rows] if isinstance(of, Loss) else [of] if isinstance(of, Tape) else []
+    if any(tape is not None and tape.freed for tape in tapes):
+        raise GraphError(
+            "backward() has freed what these forwards recorded: look before it, or backward(retain_graph=True)"
+        )
     if isinstance(of, Loss):
         for row in of.rows:
             if row.node is not None:

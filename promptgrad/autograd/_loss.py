@@ -32,10 +32,14 @@ class Loss:
     Args:
         rows: The samples.
         critic: Who divides the blame in `backward`, unless that is told otherwise.
+        concurrency: Most critic calls in flight in `backward`; None for no bound.
     """
 
-    def __init__(self, rows: Sequence[LossRow], critic: "Critic | None" = None) -> None:
+    def __init__(
+        self, rows: Sequence[LossRow], critic: "Critic | None" = None, *, concurrency: int | None = None
+    ) -> None:
         self.critic = critic
+        self.concurrency = concurrency
         self.report: BackwardReport | None = None
         detector = current_detector()
         if detector is not None and not is_grad_enabled() and not is_trial():
@@ -44,9 +48,12 @@ class Loss:
 
     @classmethod
     def _of(
-        cls, terms: "Iterable[tuple[float, tuple[LossRow, ...], Critic | None]]", critic: "Critic | None"
+        cls,
+        terms: "Iterable[tuple[float, tuple[LossRow, ...], Critic | None]]",
+        critic: "Critic | None",
+        concurrency: int | None = None,
     ) -> "Loss":
-        loss = cls((), critic)
+        loss = cls((), critic, concurrency=concurrency)
         loss._terms = tuple(terms)
         return loss
 
@@ -76,13 +83,14 @@ class Loss:
     def backward(
         self,
         critic: "Critic | None" = None,
-        inputs: "Iterable[Parameter] | None" = None,
+        inputs: "Iterable[Parameter] | Parameter | None" = None,
         *,
         retain_graph: bool = False,
         weights: bool | None = None,
         truncate: int | None = None,
         engine: str = "auto",
         repeat: int = 1,
+        concurrency: int | None = None,
     ) -> "BackwardReport":
         """Add each parameter's share of the blame, and each demo parameter's traces, to its `grad`.
 
@@ -102,14 +110,18 @@ class Loss:
             engine: "local" asks the critic about one call at a time. "joint" shows it the whole failed forward (or
                 several) at once, and it answers for all parameters: one LM call for each failed sample, however long
                 the forward; rules and value hooks are not consulted. "auto" is "joint" for samples that would take 12
-                critic calls or more, if the critic can and `repeat` is 1.
+                critic calls or more, if the critic can, `repeat` is 1, and there are no hooks or rules of your own on
+                the way.
             repeat: How many answers about each call the critic is asked for. What most of them say counts, and
                 `critique.agreement` is their share: an estimate of how much of a critique is noise. Costs `repeat`
                 times as many critic calls; the local engine only.
+            concurrency: Most critic calls in flight; by default what `promptgrad.context(concurrency=...)` said when
+                the loss was made, else only the cap of the language model bounds them.
 
         Raises:
             GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
-            ValueError: `truncate` or `repeat` is below one, or there is no engine of that name.
+            TypeError: `inputs` holds something else than parameters.
+            ValueError: `inputs` is empty, a number is below one, or there is no engine of that name.
             AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
         """
         from promptgrad.autograd._engine import Backward
@@ -125,6 +137,7 @@ class Loss:
             truncate=truncate,
             engine=engine,
             repeat=repeat,
+            concurrency=concurrency or self.concurrency,
         )
         self.report = aio.run(work.run()) if work.suspends else aio.drive(work.run())
         return self.report
@@ -132,13 +145,14 @@ class Loss:
     async def abackward(
         self,
         critic: "Critic | None" = None,
-        inputs: "Iterable[Parameter] | None" = None,
+        inputs: "Iterable[Parameter] | Parameter | None" = None,
         *,
         retain_graph: bool = False,
         weights: bool | None = None,
         truncate: int | None = None,
         engine: str = "auto",
         repeat: int = 1,
+        concurrency: int | None = None,
     ) -> "BackwardReport":
         """`backward`, to be awaited."""
         from promptgrad.autograd._engine import Backward
@@ -152,6 +166,7 @@ class Loss:
             truncate=truncate,
             engine=engine,
             repeat=repeat,
+            concurrency=concurrency or self.concurrency,
         )
         self.report = await work.run()
         return self.report
@@ -162,6 +177,9 @@ class Loss:
         Cost: none. The result shows itself in a prompt or a notebook; `print` it elsewhere.
         """
         return Explanation(repr(self), self.rows, self.report)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
 
     def __float__(self) -> float:
         return self.item()
@@ -174,7 +192,8 @@ class Loss:
 
     def __add__(self, other: "Loss | int") -> "Loss":
         if isinstance(other, Loss):
-            return Loss._of((*self._terms, *other._terms), self.critic or other.critic)
+            bound = self.concurrency or other.concurrency
+            return Loss._of((*self._terms, *other._terms), self.critic or other.critic, bound)
         return self if other == 0 else NotImplemented  # so that sum(losses) works
 
     __radd__ = __add__
@@ -182,7 +201,9 @@ class Loss:
     def __mul__(self, factor: float) -> "Loss":
         if not isinstance(factor, (int, float)):
             return NotImplemented
-        return Loss._of(((scale * factor, rows, critic) for scale, rows, critic in self._terms), self.critic)
+        return Loss._of(
+            ((scale * factor, rows, critic) for scale, rows, critic in self._terms), self.critic, self.concurrency
+        )
 
     __rmul__ = __mul__
 

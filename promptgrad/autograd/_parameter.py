@@ -214,7 +214,7 @@ class Parameter:
         read = self.read()
         log = current_log()
         if log is not None:
-            log.depend(read)
+            log.note(read)  # in an f-string with other text only its words tell where it went
         recorded = mode.get() == GRAD
         return Text(str(read.value), AccumulateGrad(self, read.version, read.value) if recorded else None)
 

@@ -31,6 +31,7 @@ class BackwardReport:
         seconds: Wall time.
         blames: Who is blamed for what, by row and then by call.
         truncated: Calls that `truncate` left out.
+        joint: Failed forwards that were judged as wholes.
         together: Rows whose forward another loss had judged before, with the row under which its blame stands.
     """
 
@@ -44,6 +45,7 @@ class BackwardReport:
     seconds: float
     blames: tuple[Blame, ...] = field(default=(), repr=False)
     truncated: int = 0
+    joint: int = 0
     together: Mapping[int, int] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -56,6 +58,8 @@ class BackwardReport:
         parts = [head, f"{self.calls} critic calls", f"reached: {', '.join(self.reached) or 'nothing'}"]
         if self.unreached:
             parts.append(f"unreached: {', '.join(self.unreached)}")
+        if self.joint:
+            parts.append(f"{self.joint} judged as wholes")
         if self.truncated:
             parts.append(f"{self.truncated} earlier calls left out (truncate)")
         if self.skipped:

@@ -5,6 +5,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,8 +39,19 @@ NO_CRITIC = (
 class Wanted:
     """Which parameters shall get a gradient."""
 
-    def __init__(self, inputs: Iterable[Parameter] | None) -> None:
-        self._only = None if inputs is None else dict.fromkeys(inputs)
+    def __init__(self, inputs: Iterable[Parameter] | Parameter | None) -> None:
+        given = [inputs] if isinstance(inputs, Parameter) else inputs
+        self._only = None if given is None else dict.fromkeys(given)
+        for item in self._only or ():
+            if not isinstance(item, Parameter):
+                raise TypeError(f"inputs are parameters, as model.solve.instruction, not {item!r}")
+        if self._only is not None and not self._only:
+            raise ValueError("inputs is empty, so no gradient is wanted: leave it out, or name parameters")
+
+    @property
+    def named(self) -> tuple[Parameter, ...]:
+        """The parameters that were asked for by name."""
+        return tuple(self._only or ())
 
     def __call__(self, parameter: Parameter) -> bool:
         return parameter.requires_grad and (self._only is None or parameter in self._only)
@@ -67,6 +79,7 @@ class SamplePass:
         rows: What the losses said of it, each with its place in the whole loss; they share one tape and example.
         critic: Who divides the blame for a call.
         wanted: Which parameters shall get a gradient.
+        gate: Entered for each critic call, to bound how many are in flight.
         truncate: Go back through the last that many calls of each module only.
         repeat: How many answers about each call to ask for.
     """
@@ -76,6 +89,7 @@ class SamplePass:
         rows: Sequence[tuple[int, LossRow]],
         critic: Critic | None,
         wanted: Wanted,
+        gate: AbstractAsyncContextManager[None],
         *,
         truncate: int | None = None,
         repeat: int = 1,
@@ -84,6 +98,7 @@ class SamplePass:
         self.number, self.row = rows[0]
         self.critic = critic
         self.wanted = wanted
+        self.gate = gate
         self.truncate = truncate
         self.repeat = repeat
         self.agreement: dict[tuple[GradFn, str], float] = {}
@@ -134,6 +149,9 @@ class SamplePass:
             calls = [] if row.tape is None else [node for node in row.tape.nodes if _is_call_of(node, path)]
             texts = [said] if isinstance(said, str) else list(said)
             chosen = calls[-1:] if isinstance(said, str) else calls
+            if len(texts) > len(chosen):
+                heard = f"the forward called it {len(calls)} times, and there are {len(texts)} texts about it"
+                self.skipped.append(Skipped(self.example_id, path, len(chosen), f"feedback that nobody hears: {heard}"))
             yield from ((node, text) for node, text in zip(chosen, texts, strict=False) if text)
 
     def _prune(self) -> None:
@@ -199,6 +217,16 @@ class SamplePass:
     def failures(self) -> list[GradFn]:
         """The calls that may need the critic, the last ones first."""
         return [fn for fn in reversed(self.order) if fn in self.ready]
+
+    @property
+    def has_own_backward(self) -> bool:
+        """Whether the user wrote what happens on the way: rules, functions, hooks of values or modules."""
+        return any(
+            bool(fn.value_hooks)
+            or (isinstance(fn, Node) and bool(fn.hooks))
+            or not (rule_of(fn) is None or is_built_in(rule_of(fn)) or isinstance(fn, AccumulateGrad))
+            for fn in self.order
+        )
 
     @property
     def asks(self) -> bool:
@@ -323,9 +351,22 @@ class SamplePass:
             else:
                 for hook in fn.hooks if isinstance(fn, Node) else ():
                     changed = hook(fn, feedback, answer)
+                    if changed is not None and not isinstance(changed, Mapping):
+                        raise TypeError(
+                            f"a hook of {path} returned {changed!r}: a hook of a module's backward returns a mapping "
+                            "from target to text, or None to leave the blame as it is"
+                        )
                     answer = answer if changed is None else changed
+                self._note_strangers(path, index, answer, [target.name for target in self._targets_of(fn)])
                 share = self._divide(fn, answer, blames)
         self._settle(self._release(fn, share))
+
+    def _note_strangers(self, path: str, index: int, answer: Mapping[str, Any], known: Sequence[str]) -> None:
+        """Say of an answer what it blames and nobody asked about: a misspelt name would else be lost in silence."""
+        strangers = [str(name) for name, text in answer.items() if name not in known and _blame_texts(text)]
+        if strangers:
+            names = f"{', '.join(map(repr, strangers))}; to blame may be {', '.join(known) or 'nothing'}"
+            self.skipped.append(Skipped(self.example_id, path, index, f"an answer about what nobody asked: {names}"))
 
     async def _ask(self, node: Node, feedback: tuple[str, ...]) -> Mapping[str, str]:
         critic = self.critic
@@ -334,14 +375,16 @@ class SamplePass:
         failure = NodeFailure(node, self.row.example, feedback, self.targets[node])
         if self.repeat == 1:
             self.calls += 1
-            return _checked(await critic.critique(failure))
+            async with self.gate:
+                return _checked(await critic.critique(failure))
         answers: list[Mapping[str, str]] = []
         errors: list[BaseException] = []
 
         async def ask(replicate: int) -> Mapping[str, str] | BaseException:
             self.calls += 1
             try:
-                return _checked(await critic.critique(replace(failure, replicate=replicate)))
+                async with self.gate:
+                    return _checked(await critic.critique(replace(failure, replicate=replicate)))
             except ReplayError:
                 raise
             except BaseException as error:  # one answer less
@@ -427,13 +470,15 @@ class SamplePass:
     def take(self, whole: TraceFailure, answer: Any) -> None:
         """Keep what a critic said of the parameters of the whole forward."""
         clean = _checked(answer)
+        self._note_strangers("", 0, clean, [target.name for target in whole.targets])
         for number, target in enumerate(whole.targets):
             parameter = target.parameter
             if parameter is None:
                 continue
             readers = [node for node in whole.nodes if any(read.parameter is parameter for read in node.reads)]
             node = (readers or whole.nodes)[-1]
-            evidence = {"inputs": node.inputs, "outputs": node.outputs, "feedback": whole.feedback}
+            said = (*whole.feedback, *whole.told.get(node, ()))
+            evidence = {"inputs": node.inputs, "outputs": node.outputs, "feedback": said}
             name = target.name.rpartition(".")[2]
             for text in _blame_texts(clean.get(target.name)):
                 critique = Critique(
@@ -488,7 +533,9 @@ def _blame_texts(answer: Any) -> list[str]:
 
 
 def _blame_text(answer: Any) -> str:
-    text = "" if answer is None else str(answer).strip()
+    if answer is not None and not isinstance(answer, str):
+        raise TypeError(f"what is said of a value is a text, several texts or None, not {answer!r}")
+    text = "" if answer is None else answer.strip()
     return "" if text.casefold().rstrip(".!") == RIGHT else text
 
 

@@ -82,6 +82,7 @@ class Tape(ReadLog):
         error: Why it failed; None when it did not.
         finished: Whether the forward is over.
         freed: Whether a backward has let go of what was recorded.
+        walked: Whether a backward works on it at this moment.
         player: Answers calls in place of their language models: a function of the node, the LM and the request, which
             returns a reply, outputs by field, or None for a call that shall be made. None where every call is made.
 
@@ -104,6 +105,7 @@ class Tape(ReadLog):
         "output",
         "player",
         "program",
+        "walked",
     )
 
     def __init__(self, inputs: Mapping[str, Any] | None = None, program: Any = None) -> None:
@@ -118,6 +120,7 @@ class Tape(ReadLog):
         self.error: BaseException | None = None
         self.finished = False
         self.freed = False
+        self.walked = False
         self._counters: dict[str, count[int]] = {}
         self._outer: ReadLog | None = None
         self._edges: tuple[Edge, ...] | None = None

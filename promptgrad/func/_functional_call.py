@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptgrad.data import Example
-from promptgrad.nn import Module
+from promptgrad.nn import Module, Parameter
 from promptgrad.nn._map import bind
 
 Params = Mapping[str, Any]
@@ -51,8 +51,12 @@ async def afunctional_call(
 
 def merged(params: Params | Sequence[Params]) -> dict[str, Any]:
     """One mapping of all."""
-    if isinstance(params, Mapping):
-        return dict(params)
+    if isinstance(params, Mapping):  # `dict(model.named_parameters())` and `model.state_dict()` are as good
+        return {
+            path: value.data if isinstance(value, Parameter) else value
+            for path, value in params.items()
+            if path != "_meta"
+        }
     if not all(isinstance(part, Mapping) for part in params):
         raise TypeError(f"params is a mapping from path to value, not {params!r}")
     values: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from promptgrad.autograd import Critic as Critiques
 from promptgrad.autograd import Loss, Node
 from promptgrad.errors import InputError
-from promptgrad.lm import LM
+from promptgrad.lm import LM, current
 from promptgrad.nn._batch import Row
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._metric_loss import MetricLoss, pair
@@ -76,7 +76,7 @@ class AuxLoss(MetricLoss):
         rows = [Row(row.example, _returned(node), node.error, row.tape, row.replicate) for row, node in calls]
         scored = await self._scored(rows)
         marked = [replace(row, node=node) for row, (_, node) in zip(scored, calls, strict=True)]
-        return Loss(marked, critic=self.critic)
+        return Loss(marked, critic=self.critic, concurrency=current().concurrency)
 
     def _calls(self, row: Row) -> list[Node]:
         """The calls of the module in one forward."""

@@ -100,7 +100,7 @@ class Critic(Module, in_place=True):
         asked = _asked(failure.targets)
         shown: dict[str, Any] = {
             "inputs": {name: plain(value) for name, value in node.inputs.items()},
-            "outputs": {name: plain(value) for name, value in node.outputs.items()} or {"reply": node.reply or ""},
+            "outputs": _outputs(node),
             "feedback": "\n".join(failure.feedback),
         }
         if self.max_tokens is not None:
@@ -136,6 +136,14 @@ class Critic(Module, in_place=True):
             variant.demos = self.predict.demos
             variants[key] = variant
         return variants[key]
+
+
+def _outputs(node: Node) -> dict[str, Any]:
+    """What the step wrote; where it failed, what came back and why that would not do."""
+    if node.outputs:
+        return {name: plain(value) for name, value in node.outputs.items()}
+    failed = {} if node.error is None else {"error": f"{type(node.error).__name__}: {node.error}"}
+    return {"reply": node.reply or "", **failed}
 
 
 def _asked(targets: tuple[Target, ...]) -> dict[str, str]:

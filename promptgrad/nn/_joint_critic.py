@@ -124,9 +124,13 @@ class JointCritic(Module, in_place=True):
         found: list[dict[str, str]] = [{} for _ in group]
         for finding in fields_of(prediction)["findings"]:
             text = finding.critique.strip()
-            if 1 <= finding.run <= len(group) and finding.parameter in parameters and not is_right(text) and text:
-                known = found[finding.run - 1].get(finding.parameter)
-                found[finding.run - 1][finding.parameter] = text if known is None else f"{known}\n{text}"
+            if not text or is_right(text):
+                continue
+            one, name = finding.run - 1, finding.parameter
+            if not 0 <= one < len(group):
+                one, name = 0, f"{name} of run {finding.run}"  # the engine says of it that nobody asked
+            known = found[one].get(name)
+            found[one][name] = text if known is None else f"{known}\n{text}"
         return found
 
     def _lm_for(self, failure: TraceFailure) -> LM | None:

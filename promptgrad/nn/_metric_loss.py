@@ -63,7 +63,8 @@ class MetricLoss(Module, in_place=True):
             examples: The examples in the same order, or the one example. A `Batch` knows its own; and one output may
                 stand alone, if the metric can do without an example.
         """
-        return Loss(await self._scored(pair(outputs, examples)), critic=self.critic)
+        scored = await self._scored(pair(outputs, examples))
+        return Loss(scored, critic=self.critic, concurrency=current().concurrency)
 
     async def _scored(self, rows: list[Row]) -> list[LossRow]:
         """Score all rows; raises where none could be scored."""

@@ -314,7 +314,8 @@ class Session:
             batch = await program.amap(asked, concurrency=self.concurrency)
             self._note_unanswered([f"{name}/{example.id}" for example in asked], [row.error for row in batch.rows])
             loss: Loss = await self._criterion.acall(batch, asked)
-        return Loss([row for row in loss.rows if not is_outage(row.error)], critic=loss.critic)
+        kept = [row for row in loss.rows if not is_outage(row.error)]
+        return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)
 
     async def backward(self, loss: Loss, parameters: Sequence[Parameter]) -> BackwardReport:
         """Fill the gradients of some parameters.

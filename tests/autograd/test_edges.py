@@ -256,7 +256,7 @@ def test_edges_have_a_repr_worth_reading():
     assert repr(edges(tape)[0]) == "<exact <Call a[0]> -> <Output>>"
 
 
-def test_a_call_whose_error_was_caught_is_no_source():
+def test_a_call_whose_error_was_caught_decided_a_branch():
     def fail(q):
         raise ValueError("no")
 
@@ -269,4 +269,4 @@ def test_a_call_whose_error_was_caught_is_no_source():
             return b(q=q).out
 
     _, tape = run(forward, q="x")
-    assert shown(tape) == ["b -exact-> Output"]
+    assert shown(tape) == ["b -exact-> Output", "a -control-> Output"]

@@ -86,3 +86,8 @@ def test_threads_see_only_their_own_values():
         thread.join()
     assert seen == {"a": "value a", "b": "value b"}
     assert look.text.data == "live"
+
+
+def test_the_spellings_of_torch_are_as_good(model):
+    for params in (dict(model.named_parameters()), model.state_dict()):
+        assert func.functional_call(model, params, "red green blue").answer == model("red green blue").answer
