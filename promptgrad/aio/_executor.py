@@ -6,6 +6,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from promptgrad.aio._sequence import fork
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -33,4 +35,6 @@ class Executor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Call `fn` in a thread, in a copy of the context that this is called in."""
-        return super().submit(partial(copy_context().run, fn, *args, **kwargs))
+        context = copy_context()
+        fork(context)
+        return super().submit(partial(context.run, fn, *args, **kwargs))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from promptgrad.aio._sequence import fork
 from promptgrad.aio._signal import Signal, is_driven, running_loop, state
 
 P = ParamSpec("P")
@@ -141,6 +142,7 @@ async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     the function is called in place, since the thread could only wait.
     """
     context = copy_context()
+    fork(context)
     if is_driven() and running_loop() is None:
         return context.run(fn, *args, **kwargs)
     job = Job(lambda: fn(*args, **kwargs), context)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from promptgrad.aio import _sequence as sequence
 from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._values import snapshot
 
@@ -115,7 +116,9 @@ class Node(GradFn):
     Attributes:
         path: The module's path in the program.
         index: How many calls of this path came before it on the same tape.
-        order: Its place on the tape, in the order in which calls started.
+        order: Its place on the tape: the order of the program, whatever the order in which tasks and threads got on;
+            until the forward is over, the order in which calls started.
+        position: Where the program stood when it made the call.
         kind: "lm", or whose rule (`register_rule`) passes on what is said of it: "function", "retriever", ...
         inputs: What was passed, by field; lists and dicts as they were at that moment.
         reads: The parameters it read.
@@ -150,6 +153,7 @@ class Node(GradFn):
         "output_fields",
         "outputs",
         "path",
+        "position",
         "reads",
         "replicate",
         "reply",
@@ -197,6 +201,7 @@ class Node(GradFn):
         self.output_fields = tuple(output_fields)
         self.lm: Any = None
         self.touched: list[str] = []
+        self.position = sequence.step()
         self.started = _tick()
         self.finished = UNFINISHED
 
@@ -204,6 +209,11 @@ class Node(GradFn):
     def place(self) -> int:
         """When the call started."""
         return self.started
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its order, across tapes."""
+        return self.tape.began, self.order
 
     def read(self, parameter: "Parameter", name: str = "") -> Any:
         """The parameter's value, noted as read by this call. `name` is what the module calls it: "instruction"."""

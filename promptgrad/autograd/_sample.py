@@ -15,7 +15,7 @@ from promptgrad import aio
 from promptgrad.autograd._agreement import agreed
 from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, TraceFailure
-from promptgrad.autograd._edges import Edge, texts_of
+from promptgrad.autograd._edges import Edge, joined_sources, texts_of
 from promptgrad.autograd._gradient import Critique
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick
@@ -68,8 +68,18 @@ class _Blame:
     output: int | None = None  # which output of a function it is about, where that is known
 
 
-_LAST = 1 << 63
-"""Where in time the loss stands, among those who say something of a value: after all calls."""
+Rank = tuple[int, int]
+_LAST = (1 << 63, 0)
+"""Where the loss stands among those who say something of a value: after all calls."""
+
+
+def _rank(fn: GradFn) -> Rank:
+    """Where a vertex comes in the order of the program, so that the order of replies makes no difference."""
+    if isinstance(fn, Node):
+        return fn.rank
+    if isinstance(fn, Join):
+        return max((source.rank for source in joined_sources(fn) if isinstance(source, Node)), default=(-1, 0))
+    return -1, 0
 
 
 class SamplePass:
@@ -107,9 +117,9 @@ class SamplePass:
         self.calls = self.asked = self.unanswered = 0
         self.truncated = 0
         self.skipped: list[Skipped] = []
-        self.found: list[tuple[tuple[int, int], Parameter, Critique]] = []
-        self.passed: list[tuple[tuple[int, int], Blame]] = []
-        self.feedback: dict[GradFn, list[tuple[int, _Blame]]] = {}
+        self.found: list[tuple[tuple[Rank, int], Parameter, Critique]] = []
+        self.passed: list[tuple[tuple[Rank, int], Blame]] = []
+        self.feedback: dict[GradFn, list[tuple[Rank, _Blame]]] = {}
         self.pending: dict[GradFn, int] = {}
         self.into: dict[GradFn, list[Edge]] = {}
         self.ready: dict[GradFn, aio.Signal[None]] = {}
@@ -281,13 +291,13 @@ class SamplePass:
 
     def _release(self, fn: GradFn, share: Mapping[Edge, Sequence[_Blame]]) -> list[GradFn]:
         """Hand the blame of a vertex on to its sources; returns those that now have all of theirs."""
-        place = fn.place
+        rank = _rank(fn)
         free = []
         for edge in self.into[fn]:
             for blame in share.get(edge, ()):
                 if isinstance(fn, Pick) or blame.output is not None:
                     blame = replace(blame, output=fn.output if isinstance(fn, Pick) else None)
-                self.feedback.setdefault(edge.source, []).append((place, blame))
+                self.feedback.setdefault(edge.source, []).append((rank, blame))
         for source in dict.fromkeys(edge.source for edge in self.into[fn]):
             self.pending[source] -= 1
             if not self.pending[source]:
@@ -319,7 +329,7 @@ class SamplePass:
                 verdict=self.verdict,
                 lm=fn.lm if isinstance(fn, Node) else None,
             )
-            self.found.append(((fn.place, number), parameter, critique))
+            self.found.append(((_rank(fn), number), parameter, critique))
 
     async def judge(self, fn: GradFn) -> None:
         """Wait for a call's turn, have its blame divided, and hand it on."""
@@ -430,13 +440,13 @@ class SamplePass:
                         lm=fn.lm if isinstance(fn, Node) else None,
                         agreement=self.agreement.get((fn, target.name), 1.0),
                     )
-                    self.found.append(((fn.place, number), target.parameter, critique))
+                    self.found.append(((_rank(fn), number), target.parameter, critique))
                 continue
             new = [handed_on.get(text) or _Blame(text, path, index, evidence) for text in texts]
             if isinstance(fn, Node):
                 for text in texts:
                     blame = Blame(0, self.example_id, path, index, _field_of(target), "input", text)
-                    self.passed.append(((fn.place, number), blame))
+                    self.passed.append(((_rank(fn), number), blame))
             if isinstance(fn, Join):
                 source = fn.sources[int(target.name)]
                 share.update({edge: new for edge in self.into[fn] if edge.source is source})
@@ -448,7 +458,7 @@ class SamplePass:
 
     def whole(self) -> TraceFailure:
         """The forward and its parameters, for a critic that judges it in one call."""
-        nodes = tuple(fn for fn in self.order if isinstance(fn, Node))
+        nodes = tuple(sorted((fn for fn in self.order if isinstance(fn, Node)), key=_rank))
         said = {seed: tuple(blame.text for blame in self.blames(seed)) for seed in self.seeds}
         last = {row.feedback or _default_feedback(row): None for _, row in self.rows if row.node is None}
         told = {
@@ -484,7 +494,7 @@ class SamplePass:
                 critique = Critique(
                     self.example_id, node.path, node.index, name, text, evidence, verdict=self.verdict, lm=node.lm
                 )
-                self.found.append(((node.place, number), parameter, critique))
+                self.found.append(((node.rank, number), parameter, critique))
 
     def told(self) -> list[Blame]:
         """Who was blamed for what, in the order of the calls."""

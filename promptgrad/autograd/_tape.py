@@ -7,8 +7,9 @@ from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.aio import _sequence as sequence
 from promptgrad.autograd._mode import GRAD, mode
-from promptgrad.autograd._node import AccumulateGrad, GradFn, Node, Read
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Node, Read, _tick
 from promptgrad.autograd._values import snapshot
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Tape(ReadLog):
         error: Why it failed; None when it did not.
         finished: Whether the forward is over.
         freed: Whether a backward has let go of what was recorded.
+        began: When it was opened, among everything that is recorded.
         walked: Whether a backward works on it at this moment.
         player: Answers calls in place of their language models: a function of the node, the LM and the request, which
             returns a reply, outputs by field, or None for a call that shall be made. None where every call is made.
@@ -96,6 +98,7 @@ class Tape(ReadLog):
         "_edges",
         "_leaves",
         "_outer",
+        "began",
         "detached",
         "error",
         "finished",
@@ -121,6 +124,7 @@ class Tape(ReadLog):
         self.finished = False
         self.freed = False
         self.walked = False
+        self.began = _tick()
         self._counters: dict[str, count[int]] = {}
         self._outer: ReadLog | None = None
         self._edges: tuple[Edge, ...] | None = None
@@ -164,6 +168,18 @@ class Tape(ReadLog):
             self.output = snapshot(output)
             self.error = error
             self.finished = True
+            self._sort()
+
+    def _sort(self) -> None:
+        """Count the calls as the program made them, where tasks or threads made them side by side."""
+        if all(len(node.position) == 1 for node in self.nodes):
+            return
+        self.nodes.sort(key=lambda node: node.position)
+        counts: dict[str, int] = {}
+        for order, node in enumerate(self.nodes):
+            node.order = order
+            node.index = counts.get(node.path, 0)
+            counts[node.path] = node.index + 1
 
     @property
     def leaves(self) -> tuple[AccumulateGrad, ...]:
@@ -206,6 +222,7 @@ class _Active:
         self._tape = tape
 
     def __enter__(self) -> Tape:
+        sequence.begin()
         self._tape._outer = _log.get()
         self._log_token: Token[ReadLog | None] = _log.set(self._tape)
         self._tape_token: Token[Tape | None] = _tape.set(self._tape)

@@ -1,0 +1,125 @@
+"""A forward that works in tasks and threads is recorded as it was written, whoever gets on first."""
+
+import asyncio
+import random
+import time
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import nn, optim
+from promptgrad.data import Example
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.step = nn.Predict("text -> word")
+        self.last = nn.Predict("notes: list[str] -> word")
+
+
+class Gathered(Base):
+    async def forward(self, text):
+        async def two(number):
+            first = (await self.step.acall(text=f"{text} {number}")).word
+            return (await self.step.acall(text=f"{first} again")).word
+
+        notes = await asyncio.gather(*[two(number) for number in range(4)])
+        return (await self.last.acall(notes=notes)).word
+
+
+class Created(Base):
+    async def forward(self, text):
+        async def one(number):
+            await asyncio.sleep(random.random() * 0.003)
+            return (await self.step.acall(text=f"{text} {number}")).word
+
+        tasks = [asyncio.create_task(one(number)) for number in range(4)]
+        middle = (await self.step.acall(text=f"{text} middle")).word
+        late = asyncio.create_task(one(9))
+        notes = [*(await asyncio.gather(*tasks)), middle, await late]
+        return (await self.last.acall(notes=notes)).word
+
+
+class Threads(Base):
+    def forward(self, text):
+        def two(number):
+            first = self.step(text=f"{text} {number}").word
+            return self.step(text=f"{first} again").word
+
+        with pg.Executor(4) as pool:
+            notes = list(pool.map(two, range(4)))
+        return self.last(notes=notes).word
+
+
+class Mapped(Base):
+    def __init__(self):
+        super().__init__()
+        self.inner = Inner(self.step)
+
+    def forward(self, text):
+        notes = [str(word) for word in self.inner.map([{"text": f"{text} {number}"} for number in range(4)])]
+        return self.last(notes=notes).word
+
+
+class Inner(nn.Module):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def forward(self, text):
+        return self.step(text=self.step(text=text).word).word
+
+
+def answer(messages):
+    """Replies that depend on the prompt alone, after a random time."""
+    time.sleep(random.random() * 0.003)
+    text = messages[-1]["content"]
+    if "[[ ## critique ## ]]" in messages[0]["content"]:
+        inputs = text.split("[[ ## inputs ## ]]\n")[1].split("\n")[0]
+        return "\n\n".join(
+            f"[[ ## {name} ## ]]\n{name} of {inputs}" for name in ("critique", "critique_of_text", "critique_of_notes")
+        )
+    if "new_instruction" in messages[0]["content"]:
+        return f"[[ ## new_instruction ## ]]\nrule {sum(map(ord, text)) % 1000}"
+    return f"[[ ## word ## ]]\nword {sum(map(ord, text)) % 1000} of three"
+
+
+def trained(program, **options):
+    random.seed()
+    model = program()
+    model.to(pg.lm.Function(answer))
+    examples = [Example(text=text, answer="no").with_inputs("text") for text in ("wolf", "cat")]
+    batch = model.map(examples)
+    paths = [[(node.path, node.index, dict(node.inputs)) for node in row.tape.nodes] for row in batch.rows]
+    nn.MetricLoss(pg.metrics.exact_match)(batch, examples).backward(**options)
+    gradient = [critique.to_dict() for critique in model.step.instruction.grad.critiques]
+    optim.TGD(model.parameters(), lm=pg.lm.Function(answer), proposals=1).step()
+    return paths, gradient, str(model.step.instruction)
+
+
+@pytest.mark.parametrize("program", [Gathered, Created, Threads, Mapped])
+@pytest.mark.parametrize("options", [{}, {"truncate": 2}], ids=["whole", "truncated"])
+def test_the_gradient_does_not_depend_on_who_was_first(program, options):
+    first = trained(program, **options)
+    for _ in range(4):
+        assert trained(program, **options) == first
+    paths, gradient, _ = first
+    assert [index for path, index, _ in paths[0] if path == "step"] == list(range(len(paths[0]) - 1))
+    assert len({critique["index"] for critique in gradient}) == (2 if options else len(paths[0]) - 1)
+
+
+def test_calls_are_counted_in_the_order_of_the_program():
+    paths, _, _ = trained(Created)
+    assert [inputs["text"] for path, _, inputs in paths[0] if path == "step"] == [
+        "wolf 0",
+        "wolf 1",
+        "wolf 2",
+        "wolf 3",
+        "wolf middle",
+        "wolf 9",
+    ]
+    paths, _, _ = trained(Threads)
+    texts = [inputs["text"] for path, _, inputs in paths[0] if path == "step"]
+    assert texts[::2] == [f"wolf {number}" for number in range(4)]
+    assert all(text.endswith("again") for text in texts[1::2])
