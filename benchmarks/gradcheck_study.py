@@ -18,6 +18,11 @@ What was chosen, and how, before anything was run on the tasks of the study:
   with seeds from 100 on. They were left as first written; only the numbers of seeds and of test examples were then
   set, by how long the runs took.
 
+`--follow-up` was designed after the study had been seen, to test one explanation of it: that shuffled feedback does as
+well where the kind of the right answer gives the task away (a size, a color, a number), and not where right answers of
+different tasks look alike. Its tasks are all whose answer is one of the words of the text by its place
+(`FOLLOW_UP_FAMILIES`), less those of `TUNING`; its seeds are the first five, its settings the same.
+
 An interval of one task resamples its seeds, and the examples of each; one over tasks resamples the tasks, and the
 seeds of each (`evaluation.grouped_interval`, 95 %). Prints one JSON line a row, then the summary; `--out` keeps the
 rows, and `--table FOLDER` makes the tables of docs/gradcheck.md of them without running anything.
@@ -46,6 +51,7 @@ ARMS = ("true", "shuffled", "blank")
 LARGEST = 6
 TUNING = ("last", "largest", "last-thing", "topic")
 TUNING_SEEDS = (100, 101)
+FOLLOW_UP_FAMILIES = ("pick", "pick-number", "pick-name", "thing-of-name")
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,14 @@ def study_tasks() -> tuple[str, ...]:
     others = sorted((name for name in families if name not in held_out), key=lambda name: -len(families[name]))
     rng = Random(2026)
     return tuple(rng.choice(families[name]) for name in (*held_out, *others[:LARGEST]))
+
+
+def follow_up_tasks() -> tuple[str, ...]:
+    """The tasks of the follow-up."""
+    from promptgrad.data import pocket
+
+    families = pocket.families()
+    return tuple(name for family in FOLLOW_UP_FAMILIES for name in families[family] if name not in TUNING)
 
 
 def make_program(task: Any, seed: int) -> Any:
@@ -316,6 +330,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="print the tables of such a folder, and run nothing")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--tuning", action="store_true", help="run on the tuning tasks instead")
+    parser.add_argument("--follow-up", action="store_true", help="run the follow-up instead")
     parser.add_argument("--quick", action="store_true", help="one tiny run on one tuning task, to see that it works")
     chosen = parser.parse_args()
     if chosen.table is not None:
@@ -329,6 +344,8 @@ def main() -> None:
     settings, tasks, seeds = Settings(), study_tasks(), SEEDS
     if chosen.tuning:
         tasks, seeds = TUNING, TUNING_SEEDS
+    if chosen.follow_up:
+        tasks, seeds = follow_up_tasks(), SEEDS[:5]
     if chosen.quick:
         settings = replace(settings, steps=1, batch_size=4, train=8, val=8, test=8, repeats=2, fresh=8)
         tasks, seeds = TUNING[:1], TUNING_SEEDS[:1]
