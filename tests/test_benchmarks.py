@@ -61,3 +61,23 @@ def test_the_tasks_of_the_study_are_drawn_and_apart_from_those_it_was_tuned_on(m
     assert set(pocket.held_out_families()) <= {pocket.task(name).family for name in tasks}
     assert {pocket.task(name).family for name in tasks}.isdisjoint(pocket.task(name).family for name in study.TUNING)
     assert set(study.SEEDS).isdisjoint(study.TUNING_SEEDS)
+    assert {*study.follow_up_tasks()}.isdisjoint({*tasks, *study.TUNING})
+
+
+@pytest.mark.parametrize("name", ["study", "follow-up"])
+def test_the_tables_in_the_docs_are_those_of_the_rows_kept(monkeypatch, name):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import gradcheck_study as study
+
+    folder = FOLDER / "results" / "gradcheck" / name
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    summary = study.Found(rows).summary()
+    assert summary == [json.loads(line) for line in (folder / "summary.jsonl").read_text().splitlines()]
+    page = (FOLDER.parent / "docs" / "gradcheck.md").read_text()
+    lines = study.markdown(summary).strip().splitlines()
+    assert [line for line in lines if line not in page and "trained families" not in line] == []
+    for row in rows:
+        for arm in (row,) if row["part"] == "train" else ():
+            before, after = (study.digits(text) for text in arm["scores"])
+            assert sum(before) / len(before) == pytest.approx(arm["before"])
+            assert sum(after) / len(after) == pytest.approx(arm["after"])
