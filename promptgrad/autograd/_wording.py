@@ -7,7 +7,8 @@ tenth. That is blind to the one word that matters in a long text, so it is 0 for
 
 - differ in their numbers, or in words of opposition and order (first, last, at most, before, upper, ...);
 - want what the other does not want;
-- differ by one word between the same two others ("the color of the dog", "the size of the dog").
+- differ by one word between the same two others ("the color of the dog", "the size of the dog");
+- lead the same words the other way ("from English to French", "from French to English").
 
 Word lists are English. Texts in other languages are compared by the same sets without them.
 """
@@ -127,6 +128,13 @@ reverse: reverse reversed backwards
 odd: odd
 even: even"""
 )
+_DIRECTIONS = _canon(
+    """from: from
+to: to into towards toward
+before: before
+after: after
+than: than"""
+)
 _OPPOSITES = _canon(
     """order: first second third last next previous
 time: before after begin end
@@ -171,6 +179,7 @@ class Wording(NamedTuple):
         heavy: Stems that carry meaning, each with "+" (wanted) or "-" before it.
         light: Words that most critiques are made of.
         contexts: The neighbours of each stem.
+        toward: For each word of direction, the stems that follow it.
         weight: Of all its words.
     """
 
@@ -178,6 +187,7 @@ class Wording(NamedTuple):
     heavy: frozenset[str]
     light: frozenset[str]
     contexts: dict[str, frozenset[tuple[str, str]]]
+    toward: dict[str, frozenset[str]]
     weight: int
 
 
@@ -186,8 +196,13 @@ def read(text: str) -> Wording:
     sequence: list[str] = []
     marks: dict[str, list[str]] = {}
     light: set[str] = set()
+    toward: dict[str, set[str]] = {}
+    direction = ""
     for word, unwanted in _roles(text):
         role = "-" if unwanted else "+"
+        known = len(sequence)
+        if word in _DIRECTIONS:
+            direction = _DIRECTIONS[word]
         if word in _NUMBERS or word[-1].isdigit():
             number = _NUMBERS.get(word, word)
             marks.setdefault(role, []).append(number)
@@ -198,8 +213,11 @@ def read(text: str) -> Wording:
             sequence.append(role + pivot)
         elif word in _LIGHT:
             light.add(_LIGHT[word])
-        elif word not in _FUNCTION:
+        elif word not in _FUNCTION or (direction and len(word) == 1 and word != "s"):  # from a to b
             sequence.append(role + stem(word))
+        if direction and len(sequence) > known and word not in _DIRECTIONS:
+            toward.setdefault(direction, set()).add(sequence[-1][1:])
+            direction = ""
     if not sequence and not light:  # nothing but function words: then they are what there is
         sequence = ["+" + word for word in text.split()]
     contexts: dict[str, set[tuple[str, str]]] = {}
@@ -210,6 +228,7 @@ def read(text: str) -> Wording:
         frozenset(sequence),
         frozenset(light),
         {at: frozenset(places) for at, places in contexts.items()},
+        {way: frozenset(stems) for way, stems in toward.items()},
         HEAVY * len(contexts) + LIGHT * len(light),
     )
 
@@ -358,9 +377,17 @@ def _contradicted(one: Wording, other: Wording) -> bool:
     mine, theirs = one.heavy - other.heavy, other.heavy - one.heavy
     if "right" in one.light ^ other.light and ("wrong" in one.light ^ other.light or _LEFT & (mine | theirs)):
         return True
+    if any(_turned(one, other, way) and _turned(other, one, way) for way in one.toward.keys() & other.toward.keys()):
+        return True
     if not mine or not theirs:
         return False
     if any(("-" if member[0] == "+" else "+") + member[1:] in theirs for member in mine):
         return True
     places = {place for member in theirs for place in other.contexts[member]}
     return any(not places.isdisjoint(one.contexts[member]) for member in mine)
+
+
+def _turned(one: Wording, other: Wording, way: str) -> bool:
+    """Whether one leads to a word of the other that the other does not lead to."""
+    stray = one.toward[way] - other.toward[way]
+    return any(stray_word == member[1:] for stray_word in stray for member in other.heavy)

@@ -46,6 +46,12 @@ def likeness(one, other):
         ('separate them by ";"', 'separate them by ","'),
         ("write dates as YYYY-MM-DD", "write dates as DD-MM-YYYY"),
         ("return the list", "return the list if it is not empty"),
+        ("translate from English to French", "translate from French to English"),
+        ("translate English to French", "translate French to English"),
+        ("subtract a from b", "subtract b from a"),
+        ("put the name before the date", "put the date before the name"),
+        ("the city is larger than the town", "the town is larger than the city"),
+        ("compare A to B", "compare B to A"),
     ],
 )
 def test_what_differs_in_the_word_that_matters_is_not_alike(one, other):
