@@ -1,6 +1,7 @@
 """`Predict`, the layer of this library: one typed call of a language model."""
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,12 @@ class Predict(Module, in_place=True):
         if retries < 0:
             raise ValueError(f"retries is at least 0, not {retries}")
         made = self._complete_signature(make_signature(signature, instruction, types))
+        hidden = [name for name in made.outputs if hasattr(Prediction, name)]
+        if hidden:
+            warnings.warn(
+                f"the output {hidden[0]!r} is called like a method of Prediction: read it as prediction[{hidden[0]!r}]",
+                stacklevel=2,
+            )
         self._signature = made
         self.instruction = Parameter(made.instruction, kind="instruction")
         self.demos = Parameter(_examples(demos), kind="demos", constraints=(_FitsSignature(made),))

@@ -395,3 +395,10 @@ def test_a_call_from_promptgrads_own_loop_names_acall(scripted):
     program = Program().to(scripted(lambda question: {"answer": "x"}))
     with pytest.raises(AsyncUsageError, match=re.escape("await module.acall(...)")):
         program(question="a")
+
+
+def test_an_output_called_like_a_method_of_prediction_is_told_how_to_read():
+    with pytest.warns(UserWarning, match=r"read it as prediction\['items'\]"):
+        predict = nn.Predict("text -> items: list[str]")
+    predict.to(lm.Function(lambda prompt: '[[ ## items ## ]]\n["a", "b"]'))
+    assert predict(text="x")["items"] == ["a", "b"]
