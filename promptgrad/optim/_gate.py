@@ -20,6 +20,7 @@ def judge(
     exact: bool = False,
     price: float = 0.0,
     of: int = 1,
+    dropped: int = 0,
 ) -> Verdict:
     """Compare paired scores: accept if the one-sided lower bound of the mean difference lies above the price.
 
@@ -36,11 +37,13 @@ def judge(
         exact: Whether the rows are all that counts, and not a sample of what the values will meet.
         price: The score that the proposal must gain to be worth its length.
         of: How many proposals are compared with the current values.
+        dropped: How many rows left the comparison.
     """
     pairs = len(before)
     confidence = 1 - (1 - confidence) / of
     if pairs == 0:
-        return Verdict(reason="no row could be compared", confidence=confidence, price=price, of=of)
+        reason = "no row could be compared"
+        return Verdict(reason=reason, confidence=confidence, price=price, of=of, dropped=dropped)
     first, second = sum(before) / pairs, sum(after) / pairs
     if exact:
         low = high = second - first
@@ -68,6 +71,7 @@ def judge(
         reason=reason,
         price=price,
         of=of,
+        dropped=dropped,
     )
 
 
@@ -80,8 +84,8 @@ def price_of(old: str, new: str, per_100_tokens: float) -> float:
     return per_100_tokens * (len(tokens(new)) - len(tokens(old))) / 100 if per_100_tokens else 0.0
 
 
-def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float]]:
-    """The scores of two losses over the same samples.
+def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float], int]:
+    """The scores of two losses over the same samples, and how many samples left the comparison.
 
     A sample whose program failed counts as the score 0; one where a language model gave no answer (which says
     nothing about the program) leaves the comparison. In a sum of losses a sample's score is the weighted sum of what
@@ -98,7 +102,7 @@ def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float]]:
         )
     pairs = zip(old.values(), new.values(), strict=True)
     kept = [(one, two) for one, two in pairs if one is not None and two is not None]
-    return [one for one, _ in kept], [two for _, two in kept]
+    return [one for one, _ in kept], [two for _, two in kept], len(old) - len(kept)
 
 
 def best_of(loss: Loss) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from promptgrad import aio
 from promptgrad.autograd import Loss, Parameter, candidate, current_detector, no_grad
 from promptgrad.errors import ConstraintError, GraphError, StateDictError
-from promptgrad.lm import Usage, track_usage
+from promptgrad.lm import Usage, UsageTracker, track_usage
 from promptgrad.nn import Module
 from promptgrad.optim._candidate import size_of
 from promptgrad.optim._checks import broken
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from promptgrad.optim._session import Session
 
 REVERTED = "reverted"
-"""Reason of a change that the user took back."""
+"""Reason of a change that was installed and taken back."""
+
+DROPPED = "dropped before it was tried"
+"""Reason of a pending proposal that was taken back."""
 
 TWICE = "it was proposed twice in this step"
 """Reason of a proposal that is not measured because an equal one is."""
@@ -87,7 +90,8 @@ class Optimizer:
         self.state: dict[Parameter, dict[str, Any]] = defaultdict(dict)
         self._steps = 0
         self._pending: list[list[tuple[Parameter, Change]]] = []
-        self._undo: list[tuple[Parameter, Any, Change]] = []
+        self._undo: list[tuple[Parameter, Any, Any, Change]] = []
+        self._closure_learns: bool | None = None
         self._schedulers: list[Scheduler] = []
         self._skips_named = False
         for group in _groups(params):
@@ -140,6 +144,18 @@ class Optimizer:
             if parameter.requires_grad and parameter.kind in self.kinds
         ]
 
+    def _names(self) -> dict[Parameter, str]:
+        """A name for each parameter: its path, else its role, else its place; equal ones are numbered."""
+        names: dict[Parameter, str] = {}
+        for index, parameter in enumerate(self.parameters()):
+            base = parameter.name or " ".join(parameter.role.split())[:60] or f"parameter{index}"
+            name, number = base, 0
+            while name in names.values():
+                number += 1
+                name = f"{base}#{number}"
+            names[parameter] = name
+        return names
+
     @property
     def skips(self) -> tuple[str, ...]:
         """Kinds among the parameters that require a gradient and that this optimizer has no rule for."""
@@ -156,8 +172,12 @@ class Optimizer:
     def step(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
         """Propose new values from the gradients and install them, gated if a closure is given.
 
-        Cost: the proposals; and with a closure one run of it for each different proposal, and one for the current
-        values where `loss` is not given.
+        Proposals come first, and the closure is run only if one of them passed the checks in code. Where no parameter
+        has a gradient yet it is run before them, as it may be the closure that calls `backward`, as in PyTorch. A step
+        that raises or is interrupted installs nothing and leaves nothing pending.
+
+        Cost: the proposals; and with a closure, if any of them passed, one run of it for each different proposal, and
+        one for the current values where `loss` is not given.
 
         Args:
             closure: Runs a batch, the same each time, and returns its loss: best of examples that `backward` has not
@@ -166,25 +186,34 @@ class Optimizer:
             loss: The closure's loss under the current values, if it is known already; saves one run of the closure.
 
         Raises:
-            TypeError: The closure does not return a loss.
+            TypeError: The closure is no function, is one for `astep`, or does not return a loss.
             ValueError: The closure runs another batch each time.
         """
+        import inspect
+
+        _check_step(closure, loss)
+        if inspect.iscoroutinefunction(closure):
+            raise TypeError("step() takes a plain function; with a coroutine function: await optimizer.astep(closure)")
         begun = time.monotonic()
         gate = Usage()
-        with track_usage() as usage:
-            if closure is not None and loss is None:
-                with track_usage() as part:
+        with track_usage() as usage, self._nothing_pending_on_failure():
+            if closure is not None and loss is None and self._is_closure_first():
+                with track_usage() as part, self._watching():
                     loss = _checked(closure())
                 gate += part.total
             aio.drive(self._make(1 if closure is None else self._variants()))
             trials: dict[int, Loss] = {}
-            if closure is not None:
+            candidates = {} if closure is None else self._candidates()
+            if closure is not None and candidates:
                 with track_usage() as part:
-                    for variant, values in self._candidates().items():
+                    if loss is None:
+                        with self._watching():
+                            loss = _checked(closure())
+                    for variant, values in candidates.items():
                         with candidate(values), no_grad(), _without_backward():
                             trials[variant] = _checked(closure())
                 gate += part.total
-        return self._conclude(loss, trials, usage.total, gate, begun)
+            return self._conclude(loss, trials, usage, gate, begun)
 
     async def astep(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
         """Do as `step` does, in a coroutine.
@@ -194,25 +223,29 @@ class Optimizer:
         """
         import inspect
 
+        _check_step(closure, loss)
         begun = time.monotonic()
         gate = Usage()
-        with track_usage() as usage:
-            if closure is not None and loss is None:
-                with track_usage() as part:
+        with track_usage() as usage, self._nothing_pending_on_failure():
+            if closure is not None and loss is None and self._is_closure_first():
+                with track_usage() as part, self._watching():
                     loss = await _acall(closure)
                 gate += part.total
             await self._make(1 if closure is None else self._variants())
             trials: dict[int, Loss] = {}
-            if closure is not None:
-                values = self._candidates()
+            candidates = {} if closure is None else self._candidates()
+            if closure is not None and candidates:
                 with track_usage() as part:
+                    if loss is None:
+                        with self._watching():
+                            loss = await _acall(closure)
                     losses = await aio.gather(
-                        [partial(_try, closure, laid) for laid in values.values()],
+                        [partial(_try, closure, laid) for laid in candidates.values()],
                         limit=None if inspect.iscoroutinefunction(closure) else 1,
                     )
                 gate += part.total
-                trials = dict(zip(values, losses, strict=True))
-        return self._conclude(loss, trials, usage.total, gate, begun)
+                trials = dict(zip(candidates, losses, strict=True))
+            return self._conclude(loss, trials, usage, gate, begun)
 
     def propose(self, proposals: int = 1) -> tuple[Change, ...]:
         """Make proposals and keep them pending: nothing is installed before `accept`.
@@ -229,38 +262,53 @@ class Optimizer:
         """Install one of the pending proposals, and drop the others.
 
         Raises:
+            RuntimeError: Nothing is pending.
             IndexError: There is no such variant.
         """
         if not self._pending:
-            return ()
+            raise RuntimeError("nothing is pending: call propose() before accept(); step() installs by itself")
         if not 0 <= variant < len(self._pending):
             raise IndexError(f"there is no variant {variant}: {len(self._pending)} were proposed, counted from 0")
+        return self._install(variant)
+
+    def _install(self, variant: int) -> tuple[Change, ...]:
         self._undo = []
         done = []
         for parameter, change in self._pending[variant]:
             if change.status == "proposed":
-                old = parameter.data
+                old = parameter._data  # what is there, whatever a candidate lays over it
                 try:
                     parameter.data = change.new
                 except ConstraintError as error:
                     change = change.to("rejected", error.reason)
                 else:
                     change = change.to("accepted")
-                    self._undo.append((parameter, old, change))
+                    self._undo.append((parameter, old, parameter._data, change))
             done.append(change)
             self._remember(parameter, change)
         self._pending = []
         return tuple(done)
 
     def revert(self) -> None:
-        """Drop what is pending; or, if nothing is, take the last accepted step back."""
+        """Drop what is pending; or, if nothing is, take back what the last step or `accept` installed.
+
+        That is nothing if it installed nothing; earlier steps are not taken back.
+
+        Raises:
+            RuntimeError: A parameter was given another value since. Nothing is changed.
+        """
         if self._pending:
             for parameter, change in (pair for pending in self._pending for pair in pending):
-                if change.status == "proposed":
-                    self._remember(parameter, change.to("rejected", REVERTED))
+                self._remember(parameter, change.to("rejected", DROPPED) if change.status == "proposed" else change)
             self._pending = []
             return
-        for parameter, old, change in self._undo:
+        for parameter, _, new, change in self._undo:
+            if parameter._data != new:
+                raise RuntimeError(
+                    f"{change.path} was given another value after the step that revert() would take back, and that "
+                    "value would be lost: set parameter.data yourself"
+                )
+        for parameter, old, _, change in self._undo:
             parameter.data = old
             self._remember(parameter, change.to("rejected", REVERTED))
         self._undo = []
@@ -290,10 +338,40 @@ class Optimizer:
 
     async def _make(self, count: int) -> None:
         self._pending = []
+        names = self._names()
+
+        def named(parameter: Parameter, change: Change, variant: int) -> Change:
+            path = names.get(parameter, change.path)
+            return replace(self._admissible(parameter, change), variant=variant, path=path, parameter=parameter)
+
         self._pending = [
-            [(parameter, replace(self._admissible(parameter, change), variant=variant)) for parameter, change in made]
+            [(parameter, named(parameter, change, variant)) for parameter, change in made]
             for variant, made in enumerate(await self._propose_variants(count))
         ]
+
+    def _is_closure_first(self) -> bool:
+        """Whether the closure is run before the proposals: it calls `backward`, or may do so as far as is known."""
+        if self._closure_learns is None:
+            return all(parameter.grad is None for parameter, _ in self.trained())
+        return self._closure_learns
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Notice whether a closure moves the gradients, as in PyTorch."""
+        before = [parameter.grad for parameter in self.parameters()]
+        yield
+        if any(parameter.grad is not old for parameter, old in zip(self.parameters(), before, strict=True)):
+            self._closure_learns = True
+        elif any(old is not None for old in before):
+            self._closure_learns = False
+
+    @contextmanager
+    def _nothing_pending_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._pending = []
+            raise
 
     def _admissible(self, parameter: Parameter, change: Change) -> Change:
         if change.status != "proposed":
@@ -315,7 +393,7 @@ class Optimizer:
         best = best_of(before)
         verdicts: dict[int, Verdict] = {}
         for variant, after in trials.items():
-            first, second = paired_rows(before, after)
+            first, second, dropped = paired_rows(before, after)
             changed = [
                 (parameter, change) for parameter, change in self._pending[variant] if change.status == "proposed"
             ]
@@ -328,13 +406,15 @@ class Optimizer:
                 exact=all(parameter.kind == "solution" for parameter, _ in changed),
                 price=self._price(changed),
                 of=len(trials),
+                dropped=dropped,
             )
         return verdicts
 
     def _conclude(
-        self, loss: Loss | None, trials: Mapping[int, Loss], usage: Usage, gate: Usage, begun: float
+        self, loss: Loss | None, trials: Mapping[int, Loss], usage: UsageTracker, gate: Usage, begun: float
     ) -> StepReport:
         """Install the best proposal that passed, remember the fate of the others, and report."""
+        self._undo = []
         verdicts = {} if loss is None else self._judge(loss, trials)
         best = self._best(verdicts)
         winner = best if not verdicts or verdicts[best].accepted else None
@@ -355,7 +435,7 @@ class Optimizer:
                 (parameter, replace(change, verdict=found) if change.status == "proposed" else change)
                 for parameter, change in self._pending[winner]
             ]
-            changes = self.accept(winner)
+            changes = self._install(winner)
             fates += enumerate(changes)
         self._pending = []
         fates.sort(key=lambda fate: (fate[0], fate[1].variant))
@@ -370,7 +450,7 @@ class Optimizer:
         skipped = () if self._skips_named else self.skips
         self._skips_named = True
         seconds = time.monotonic() - begun
-        return StepReport(changes, verdicts.get(best), usage, seconds, skipped, proposals, gate, notes)
+        return StepReport(changes, verdicts.get(best), usage.total, seconds, skipped, proposals, gate, notes)
 
     def _best(self, verdicts: Mapping[int, Verdict]) -> int:
         """The variant to install or to tell of: one that passed, with the largest gain, the shortest, the first."""
@@ -391,7 +471,11 @@ class Optimizer:
         verdict = verdicts.get(change.variant)
         if verdict is None:
             return change.to("rejected", TWICE)
-        reason = f"good, but proposal {best} is better" if verdict.accepted else verdict.reason
+        reason = verdict.reason
+        if verdict.accepted:
+            kept = verdicts[best]
+            worse = round(verdict.gain - verdict.price, 9) < round(kept.gain - kept.price, 9)
+            reason = f"good, but proposal {best} is better" if worse else f"as good, but proposal {best} is kept"
         return replace(change.to("rejected", reason), verdict=verdict)
 
     # -- the managed search -------------------------------------------------------------------------------------
@@ -410,10 +494,11 @@ class Optimizer:
 
     def config(self) -> dict[str, Any]:
         """Return the settings in JSON types, by which a resumed run recognises its optimizer."""
+        names = self._names()
         groups = [
             {
                 **{name: _plain(value) for name, value in group.items() if name != "params"},
-                "params": [_path(parameter, index) for index, parameter in enumerate(group["params"])],
+                "params": [names[parameter] for parameter in group["params"]],
             }
             for group in self.param_groups
         ]
@@ -428,8 +513,12 @@ class Optimizer:
     # -- state --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the optimizer remembers, in JSON types; parameters are named by their paths."""
-        names = {parameter: _path(parameter, index) for index, parameter in enumerate(self.parameters())}
+        """Return what the optimizer remembers, in JSON types.
+
+        Parameters are named by their paths, those without one by their roles or places; equal names are numbered,
+        "instruction" and "instruction#1".
+        """
+        names = self._names()
         return {
             "steps": self._steps,
             "state": {names[parameter]: dict(entry) for parameter, entry in self.state.items() if entry},
@@ -448,7 +537,7 @@ class Optimizer:
         Raises:
             StateDictError: The state is of other parameters; all differences are told at once.
         """
-        names = {_path(parameter, index): parameter for index, parameter in enumerate(self.parameters())}
+        names = {name: parameter for parameter, name in self._names().items()}
         theirs = [name for group in state.get("param_groups", ()) for name in group["params"]]
         missing = [name for name in names if name not in theirs]
         unexpected = [name for name in theirs if name not in names]
@@ -475,9 +564,10 @@ class Optimizer:
         lines = [f"{type(self).__name__}({count} parameter{'' if count == 1 else 's'} trained"]
         if self.skips:
             lines[0] += f", no rule for {', '.join(self.skips)}"
+        names = self._names()
         for index, group in enumerate(self.param_groups):
             options = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
-            paths = ", ".join(_path(parameter, number) for number, parameter in enumerate(group["params"]))
+            paths = ", ".join(names[parameter] for parameter in group["params"])
             lines.append(f"  group {index}: {paths}{f' ({options})' if options else ''}")
         return "\n".join(lines) + "\n)"
 
@@ -510,10 +600,6 @@ def _parameter(item: Any) -> Parameter:
     raise TypeError(f"an optimizer trains parameters, not {type(item).__name__}{hint}")
 
 
-def _path(parameter: Parameter, index: int) -> str:
-    return parameter.name or f"parameter{index}"
-
-
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
@@ -543,8 +629,28 @@ def _without_backward() -> Iterator[None]:
         ) from error
 
 
+def _check_step(closure: Any, loss: Any) -> None:
+    """Check what `step` is given.
+
+    Raises:
+        TypeError: The closure is no function, or the loss is none.
+    """
+    if isinstance(closure, Loss):
+        raise TypeError(
+            "step() takes a closure, a function that runs a batch and returns its loss, and not a loss: write "
+            "step() after loss.backward(), or step(lambda: criterion(model.map(batch), batch))"
+        )
+    if closure is not None and not callable(closure):
+        raise TypeError(f"the closure is a function that runs a batch and returns its loss, not {closure!r}")
+    if loss is not None and not isinstance(loss, Loss):
+        raise TypeError(f"loss= is the closure's loss under the current values, not {type(loss).__name__}")
+
+
 def _checked(loss: Any) -> Loss:
     if not isinstance(loss, Loss):
+        if hasattr(loss, "__await__"):
+            getattr(loss, "close", lambda: None)()
+            raise TypeError("the closure returned a coroutine: write await optimizer.astep(closure)")
         raise TypeError(
             f"the closure must return the loss, `return criterion(model.map(batch), batch)`, not {type(loss).__name__}"
         )

@@ -1,8 +1,9 @@
 """What a step did: one `Change` for each parameter, the gate's verdict, the cost."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from promptgrad.autograd import Parameter
 from promptgrad.lm import Usage
 from promptgrad.optim._hunks import Hunk
 
@@ -24,6 +25,7 @@ class Verdict:
         reason: The decision in words.
         price: What the growth of the texts costs, in score: the gain must exceed it; negative where they shrink.
         of: How many proposals were measured, of which the best is taken.
+        dropped: How many rows left the comparison, because a language model gave no answer.
     """
 
     accepted: bool = False
@@ -36,6 +38,7 @@ class Verdict:
     reason: str = ""
     price: float = 0.0
     of: int = 1
+    dropped: int = 0
 
     @property
     def gain(self) -> float:
@@ -50,7 +53,10 @@ class Verdict:
     def __str__(self) -> str:
         price = f", price {self.price:+.3f}" if self.price else ""
         best = f", best of {self.of}" if self.of > 1 else ""
-        return f"{self.before:.3f} -> {self.after:.3f} on {self.pairs} pairs{best}, {self.effect}{price}"
+        left = f" ({_count(self.dropped, 'row')} without an answer left out)" if self.dropped else ""
+        return (
+            f"{self.before:.3f} -> {self.after:.3f} on {_count(self.pairs, 'pair')}{left}{best}, {self.effect}{price}"
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class Change:
     """What became of one proposal for one parameter in one step.
 
     Attributes:
-        path: Path of the parameter in its program.
+        path: Path of the parameter in its program; of one that has none its role, else its place in the optimizer.
+            Equal ones are numbered, as in `Optimizer.state_dict`.
         kind: Kind of the parameter.
         status: "accepted" (installed), "rejected" (a proposal was made and not installed), "untouched" (there was
             none), or "proposed" (waiting for `accept` or `revert`).
@@ -70,6 +77,7 @@ class Change:
         hunks: The structured edits that make `new` of `old`, where such were asked for.
         verdict: What the gate found of its variant; None if it was not measured.
         usage: LM calls, tokens and money that writing it took.
+        parameter: The parameter itself.
     """
 
     path: str
@@ -83,6 +91,11 @@ class Change:
     hunks: tuple[Hunk, ...] = ()
     verdict: Verdict | None = None
     usage: Usage = Usage()  # noqa: RUF009 - frozen
+    parameter: Parameter | None = field(default=None, compare=False, repr=False)
+
+    def is_of_same(self, other: "Change") -> bool:
+        """Whether both are about one parameter."""
+        return self.path == other.path if self.parameter is None else self.parameter is other.parameter
 
     def to(self, status: Status, reason: str = "") -> "Change":
         """This change with another status."""
@@ -94,8 +107,10 @@ class Change:
             parts.append(f"edit {self.edit:.2f}")
         if self.reason:
             parts.append(self.reason)
-        if self.status == "accepted" or (self.status == "proposed" and self.new is not None):
+        if self.status in ("accepted", "rejected", "proposed") and self.new is not None:
             parts.append(f"{show_value(self.old)} -> {show_value(self.new)}")
+        if self.usage.calls:
+            parts.append(_count(self.usage.calls, "call"))
         return "  ".join(parts)
 
 
@@ -136,7 +151,9 @@ class StepReport:
         return self.usage.calls
 
     def __repr__(self) -> str:
-        how = f"gated: {self.gate}, {self.gate.reason}" if self.gate else "not gated"
+        how = "not gated" if self.accepted else "nothing to gate"
+        if self.gate:
+            how = f"gated: {self.gate}, {self.gate.reason}"
         spent = f"{self.usage.calls} calls"
         if self.gate_usage.calls:
             spent += f" ({self.gate_usage.calls} in the gate)"
@@ -148,7 +165,7 @@ class StepReport:
         for change in self.changes:
             lines.append(f"  {change}")
             if variants > 1:
-                lines += [f"    {_brief(other)}" for other in self.proposals if other.path == change.path]
+                lines += [f"    {_brief(other)}" for other in self.proposals if change.is_of_same(other)]
         lines += [f"  note: {note}" for note in self.notes]
         if self.skipped:
             lines.append(f"  no rule for parameters of kind {', '.join(self.skipped)}: they keep their values")
@@ -158,10 +175,14 @@ class StepReport:
 def _brief(change: Change) -> str:
     """One proposal among several, in a line."""
     effect = f"  {change.verdict.effect}" if change.verdict else ""
-    cost = f"  {change.usage.calls} call{'' if change.usage.calls == 1 else 's'}" if change.usage.calls else ""
-    why = f"  {change.reason}" if change.status == "rejected" and not change.verdict else ""
+    cost = f"  {_count(change.usage.calls, 'call')}" if change.usage.calls else ""
+    why = f"  {change.reason}" if change.status == "rejected" else ""
     shown = f"  {show_value(change.new)}" if change.new is not None else ""
     return f"{change.variant}: {change.status}{effect}{why}{cost}{shown}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def show_value(value: Any, width: int = 60) -> str:

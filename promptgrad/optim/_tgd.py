@@ -21,7 +21,7 @@ from promptgrad.optim._edit import edit_ratio
 from promptgrad.optim._gate import price_of
 from promptgrad.optim._hunks import Hunk
 from promptgrad.optim._mipro import role
-from promptgrad.optim._optimizer import REVERTED, TWICE, Optimizer, Params
+from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, Optimizer, Params
 from promptgrad.optim._proposer import Amend, Improve, ImproveSolution, amend, check_amends, make_proposer, write
 from promptgrad.optim._race import race
 from promptgrad.optim._report import Change, StepReport, Verdict
@@ -36,9 +36,9 @@ class TGD(Optimizer):
 
     `loss.backward()` leaves critiques in `.grad`; `step()` merges those that say the same (`Gradient.cluster`), shows
     the proposer LM the text in full with the best supported first, and checks its rewrite in code: placeholders kept,
-    not empty, not measured and rejected before, at most `max_tokens` long, at most `max_edit` of its tokens edited, all
-    constraints held. A rewrite that fails is rejected with its reason; nothing is repaired, and no parameter without a
-    critique is touched.
+    not empty, not measured without a gain before, at most `max_tokens` long, at most `max_edit` of its tokens edited,
+    all constraints held. A rewrite that fails is rejected with its reason; nothing is repaired, and no parameter
+    without a critique is touched.
 
     `step()` alone makes one proposal, installs what passes the checks and says that it is not gated. `step(closure)`
     makes `proposals` of them, each for all parameters together: the first hears the weightiest critiques, the others
@@ -78,7 +78,9 @@ class TGD(Optimizer):
         max_failures: Most failed calls shown besides; 0 for critiques alone.
         max_tokens: Longest text; None for no bound.
         memory: How many rejected proposals are remembered for each parameter: shown to the proposer with their effect
-            (the measured gain, or the rule that refused them). What was measured alone is not tried again.
+            (the measured gain, or the rule that refused them). What was measured alone and did not gain (its mean gain,
+            less the price of its length, is not above zero; in `Trainer.fit`, what left a race) is not tried again.
+            What gained, but not beyond doubt, may come again.
         gate: Confidence that a gated step is an improvement, in [0.5, 1).
         proposals: Proposals of a gated step, and in `Trainer.fit` of each step.
         temperature: Sampling temperature of the second and further proposals of a step; None for that of the LM.
@@ -327,23 +329,40 @@ class TGD(Optimizer):
     # -- what is learnt from the fate of a proposal -------------------------------------------------------------
 
     def _remember(self, parameter: Parameter, change: Change, *, alone: bool = True) -> None:
+        if change.status == "accepted":
+            self._forget(parameter, change.new)
         passed = change.verdict is not None and change.verdict.accepted
-        if change.status != "rejected" or passed or change.reason == TWICE or change.edit == 0:
+        if change.status != "rejected" or (passed and change.reason != REVERTED):
             return
-        if change.verdict is not None:
-            self._reject(parameter, change.new, _effect(change.verdict, alone=alone), measured=alone)
-        elif change.reason == REVERTED:
+        if change.reason == TWICE or change.edit == 0:
+            return
+        if change.reason == REVERTED:
             self._reject(parameter, change.new, "taken back")
+        elif change.reason == DROPPED:
+            self._reject(parameter, change.new, "not tried", measured=False)
+        elif change.verdict is not None:
+            self._judged(parameter, change.new, change.verdict, alone=alone, useless=_is_useless(change.verdict))
         elif change.hunks and change.new is None:
             self._reject(parameter, "; ".join(map(str, change.hunks)), f"refused: {change.reason}", measured=False)
         elif isinstance(change.new, str):
             self._reject(parameter, change.new, f"refused: {change.reason}", measured=False)
 
+    def _judged(self, parameter: Parameter, text: str, verdict: Verdict, *, alone: bool, useless: bool) -> None:
+        """Remember what a measurement said; nothing where no pair could be compared."""
+        if verdict.pairs:
+            self._reject(parameter, text, _effect(verdict, alone=alone, useless=useless), measured=alone and useless)
+
+    def _forget(self, parameter: Parameter, text: Any) -> None:
+        """What is installed is no rejected text any more."""
+        known = self.state[parameter].get("rejected", ()) if parameter in self.state else ()
+        if any(entry["text"] == text for entry in known):
+            self.state[parameter]["rejected"] = [entry for entry in known if entry["text"] != text]
+
     def _reject(self, parameter: Parameter, text: str, effect: str, *, measured: bool = True) -> None:
         """Remember a text and its effect.
 
         What was only refused by a rule may be proposed again, as rules move; so may what was measured only together
-        with other changes, which may have done the harm.
+        with other changes, which may have done the harm, and what looked better and was not shown to be.
         """
         known = list(self.state[parameter].get("rejected", ()))
         old = next((entry for entry in known if entry["text"] == text), None)
@@ -448,8 +467,7 @@ class TGD(Optimizer):
             if not won:
                 alone = len(changed) == 1
                 for parameter, change in changed:
-                    effect = _effect(verdict, alone=alone)
-                    self._reject(parameter, change.new, effect, measured=alone and result in races.hopeless)
+                    self._judged(parameter, change.new, verdict, alone=alone, useless=result in races.hopeless)
         if races.winner is not None:
             session.promote(races.winner)
             session.offer(races.winner)
@@ -466,7 +484,7 @@ class TGD(Optimizer):
             old = incumbent.values.get(path, parameter.data)
             new = candidate.values.get(path, old)
             if new != old:
-                changed.append((parameter, Change(path, parameter.kind, "proposed", "", old, new)))
+                changed.append((parameter, Change(path, parameter.kind, "proposed", "", old, new, parameter=parameter)))
         return changed
 
     def _clear(self, trained: Sequence[tuple[Parameter, Mapping[str, Any]]]) -> None:
@@ -577,9 +595,15 @@ def _whose(loss: Loss) -> str:
     return ": the critic found every instruction right. Take the gradient at an earlier text, or ask another critic"
 
 
-def _effect(verdict: Verdict, *, alone: bool) -> str:
+def _is_useless(verdict: Verdict) -> bool:
+    """Whether a text gained nothing, or less than its length costs. What gained is at worst undecided."""
+    return verdict.gain <= verdict.price
+
+
+def _effect(verdict: Verdict, *, alone: bool, useless: bool) -> str:
     """What a measured proposal did, as the proposer is told."""
-    return f"{verdict.effect} on {verdict.pairs} pairs{'' if alone else ', with other changes'}"
+    more = "" if useless else "; undecided, it may come again"
+    return f"{verdict.effect} on {verdict.pairs} pairs{'' if alone else ', with other changes'}{more}"
 
 
 def _verdict(

@@ -63,8 +63,14 @@ class TrustRegionEdit(EditScheduler):
         self._factors = []
 
     def _factor(self, report: StepReport, params: list[object]) -> float:
-        paths = {getattr(parameter, "name", "") or "" for parameter in params}
-        measured = [change for change in report.proposals if change.verdict is not None and change.path in paths]
+        own = {id(parameter) for parameter in params}
+        paths = {getattr(parameter, "name", "") for parameter in params}
+        measured = [
+            change
+            for change in report.proposals
+            if change.verdict is not None
+            and (change.path in paths if change.parameter is None else id(change.parameter) in own)
+        ]
         if any(change.status == "accepted" for change in measured):
             return self.grow
         return self.shrink if measured else 1.0

@@ -96,7 +96,8 @@ class TestPhases:
         opt = Shout(model.parameters())
         opt.propose()
         opt.revert()
-        assert opt.accept() == ()
+        with pytest.raises(RuntimeError, match="nothing is pending"):
+            opt.accept()
         assert model[0].instruction.data == "pick"
 
     def test_a_parameters_own_constraint_rejects(self):

@@ -225,7 +225,7 @@ class TestStep:
         shown = writer.prompts[-2].partition("[[ ## rejected ## ]]")[2]
         assert "dog" in shown, "what did not help is shown"
         assert "c[ao]t" in shown
-        assert "(a solution)  accepted" in repr(report)
+        assert "a pattern for the three words  accepted" in repr(report)
 
     def test_instructions_beside_it_need_more_than_one_row(self, solution):
         model = nn.Predict("word -> pattern", instruction="Write one.")

@@ -431,7 +431,8 @@ class TestSeveralProposals:
             opt.accept(3)
         assert opt.accept(2)[0].new == "{text} c"
         assert model.instruction.data == "{text} c"
-        assert opt.accept() == ()
+        with pytest.raises(RuntimeError, match="nothing is pending"):
+            opt.accept()
         opt.revert()
         assert model.instruction.data == "Take a word from {text}."
 
