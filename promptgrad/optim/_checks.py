@@ -1,7 +1,7 @@
 """What a proposed text must satisfy before anybody pays for trying it. Checked in code, rejected, never repaired."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.autograd._tokens import tokens
@@ -11,26 +11,34 @@ from promptgrad.optim._edit import edit_ratio
 Constraint = Callable[[Any], Any]
 """A rule for a value, as `Parameter` takes them: returns why it does not hold as text (or False), or raises."""
 
-_PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_][\w.]*\s*\}?\}")
+_LATEX = r"\\[A-Za-z]+\*?(?:\{\{?[^{}]*\}?\})*"
+_PLACEHOLDER = re.compile(rf"{_LATEX}|(?<!\{{)(\{{+)\s*[A-Za-z_][\w.]*\s*(\}}+)")
 
-
+_ABOUT_IT = r"(?:instruction|prompt|version|rewrite|revision|rewritten|improved|revised|updated)"
 _CHAT = re.compile(
-    r"^\W*(sure|certainly|of course|here(?: is|['\u2019]s)|i(?: a|['\u2019])m (?:sorry|unable)"
-    r"|i can(?:no|['\u2019])t|as an ai)\b",
-    re.IGNORECASE,
+    rf"""^[\s>*_#"'`-]*(?:
+        (?:sure|certainly|of\ course|absolutely|okay|ok)(?:\s*!|\W+(?:here|below|this\ is|i)\b)
+        |(?:here\ (?:is|are)|here['\u2019]s|below\ is)\b[^\n:]*\b{_ABOUT_IT}\b[^\n:]*:
+        |(?:the\ )?(?:new|improved|revised|rewritten|updated)[\ _](?:instruction|prompt)s?[*_"'`\ ]*:
+        |i(?:\ a|['\u2019])m\ (?:sorry|unable)\b|i\ can(?:no|['\u2019])t\b|as\ an\ ai\b[^\n.]*\bi\b
+        |i(?:\ ha|['\u2019])ve\ (?:rewritten|revised|improved|updated|changed|edited|kept)\b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
 )
+_FENCED = re.compile(r"^\s*(```|~~~)[^\n]*\n(?:(?!\1).)*\1\s*$", re.DOTALL)
 _WRAPPING = re.compile(
     r"\[\[ ?##|</?(?:think(?:ing)?|reasoning|analysis|new_?instruction|improved_\w+|proposed_\w+)\b", re.IGNORECASE
 )
 
 
 def placeholders(text: str) -> set[str]:
-    """The `{name}` and `{{name}}` placeholders in a text.
+    r"""The `{name}` and `{{name}}` placeholders in a text. The braces of a LaTeX command are none.
 
-    >>> sorted(placeholders("Translate {text} to {{ language }}, as {'json': 1}."))
+    >>> sorted(placeholders(r"Translate {text} to {{ language }}, as {'json': 1}, in \boxed{answer}."))
     ['{text}', '{{ language }}']
     """
-    return set(_PLACEHOLDER.findall(text))
+    found = _PLACEHOLDER.finditer(text)
+    return {match.group() for match in found if match[1] and len(match[1]) == len(match[2])}
 
 
 def refusal(
@@ -39,7 +47,7 @@ def refusal(
     *,
     max_edit: float = 1.0,
     max_tokens: int | None = None,
-    constraints: Sequence[Constraint] = (),
+    constraints: Sequence[Constraint | str] = (),
     tried: Iterable[str] = (),
     verbatim: bool = False,
 ) -> str | None:
@@ -52,9 +60,10 @@ def refusal(
         max_tokens: Longest text, in words and punctuation marks.
         constraints: The user's own rules.
         tried: Texts that were rejected before.
-        verbatim: Whether case and white space count and braces are no placeholders, as in a solution.
+        verbatim: Whether the text is a solution: case and white space count, braces are no placeholders, and it may
+            well be a message.
     """
-    plain = str.strip if verbatim else _plain
+    plain = str.rstrip if verbatim else _plain
     if not isinstance(new, str):
         return f"it is {type(new).__name__}, not text"
     if not new.strip():
@@ -63,15 +72,18 @@ def refusal(
         return "it does not change the text"
     if any(plain(new) == plain(text) for text in tried):
         return "it was tried before and rejected"
-    if _CHAT.search(new) and not _CHAT.search(old):
+    if not verbatim and _CHAT.search(new) and not _CHAT.search(old):
         return "it is a message to us, not the text itself"
+    if _FENCED.search(new) and not _FENCED.search(old):
+        return "it stands in a code fence"
     if (wrapping := _WRAPPING.search(new)) and not _WRAPPING.search(old):
         return f"it holds {wrapping.group()!r}, which is part of the reply's form"
-    missing = set() if verbatim else placeholders(old) - placeholders(new)
+    filled = set() if verbatim else placeholders(old)
+    missing = filled - placeholders(new)
     if missing:
         return f"it drops the placeholder{'s' if len(missing) > 1 else ''} {', '.join(sorted(missing))}"
-    added = set() if verbatim else placeholders(new) - placeholders(old)
-    if added:
+    added = placeholders(new) - filled
+    if added and filled:  # else nobody fills any, and braces are just text
         return f"it adds the placeholder{'s' if len(added) > 1 else ''} {', '.join(sorted(added))}, which nothing fills"
     if max_tokens is not None and (length := len(tokens(new))) > max_tokens:
         return f"it has {length} tokens, more than max_tokens={max_tokens}"
@@ -80,18 +92,51 @@ def refusal(
     return broken(constraints, new)
 
 
-def broken(constraints: Iterable[Constraint], value: Any) -> str | None:
-    """The reason given by the first constraint that does not hold, or None."""
+def broken(constraints: Iterable[Constraint | str], value: Any) -> str | None:
+    """The reason given by the first constraint that does not hold or raises, or None. Rules in words hold."""
     for constraint in constraints:
+        if isinstance(constraint, str):
+            continue
         try:
             answer = constraint(value)
         except ConstraintError as error:
             return error.reason
+        except Exception as error:  # noqa: BLE001 - as in Parameter.validate, what cannot judge a value refuses it
+            return str(error) or repr(error)
         if isinstance(answer, str) and answer:
             return answer
-        if answer is False:
+        if _is_bool(answer) and not answer:
             return f"the constraint {getattr(constraint, '__name__', repr(constraint))} does not hold"
     return None
+
+
+def checked_constraints(given: Any) -> "tuple[Constraint | str, ...]":
+    """The constraints of a group: functions, which are checked in code, and rules in words, which are only told.
+
+    One function or one text stands for a list of one.
+
+    Raises:
+        TypeError: There is something else among them.
+    """
+    if given is None:
+        return ()
+    each = (given,) if isinstance(given, str) or callable(given) else given
+    if isinstance(each, Mapping) or not isinstance(each, Iterable):
+        raise TypeError(f"constraints are functions of a text, or rules in words, not {type(given).__name__}")
+    rules = tuple(each)
+    for rule in rules:
+        if not callable(rule) and not (isinstance(rule, str) and rule.strip()):
+            raise TypeError(
+                f"a constraint is a function that returns why a text is refused, or a rule in words, not {rule!r}"
+            )
+    return rules
+
+
+def _is_bool(answer: Any) -> bool:
+    """Whether it is a bool, of Python or of numpy."""
+    return isinstance(answer, bool) or (
+        type(answer).__module__ == "numpy" and type(answer).__name__ in ("bool", "bool_")
+    )
 
 
 def _plain(text: str) -> str:

@@ -137,7 +137,16 @@ async def write(
         reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except ParseError as error:
         return None, f"the reply holds no {text}: {error.reason}"
-    return str.__str__(fields_of(reply)[f"new_{text}"]).strip(), ""
+    written = str.__str__(fields_of(reply)[f"new_{text}"])
+    return (_indented(written, reply.reply) if text == "solution" else written.strip()), ""
+
+
+def _indented(text: str, reply: str) -> str:
+    """A solution with the blanks that its first line had in the reply, which adapters strip."""
+    text = text.rstrip().lstrip("\n")
+    start = reply.find(text)
+    before = reply[reply.rfind("\n", 0, start) + 1 : start] if text and start > 0 else ""
+    return before + text if before.isspace() else text
 
 
 async def amend(

@@ -15,7 +15,7 @@ from promptgrad.errors import LMError, NoLMError, ReplayError
 from promptgrad.evaluation import paired_interval
 from promptgrad.lm import LM, resolve, resolve_lm, track_usage
 from promptgrad.optim._candidate import Candidate, Measured, pairs
-from promptgrad.optim._checks import Constraint, refusal
+from promptgrad.optim._checks import Constraint, checked_constraints, refusal
 from promptgrad.optim._demos import Place, places
 from promptgrad.optim._edit import edit_ratio
 from promptgrad.optim._gate import price_of
@@ -70,8 +70,9 @@ class TGD(Optimizer):
             as `StepEdit` and `TrustRegionEdit`.
         length_price: What a gate charges for length: score per 100 tokens that a text grows, given back where it
             shrinks. With 0 a longer text costs nothing, but of equally good proposals the shortest is taken.
-        constraints: Rules for new texts: functions that return None, or why the text is refused. The proposer is told
-            the first line of their docstrings.
+        constraints: Rules for new texts. Functions, which return None, or why the text is refused (as do False and any
+            exception): they are checked in code, and the proposer is told the first line of their docstrings. And
+            rules in words, such as "Write English.": the proposer is told them, and nothing checks them.
         momentum: Share of a critique's weight that is kept from step to step, in [0, 1): what is said again and again
             adds up to 1 / (1 - momentum) times its support, what is not said any more fades.
         max_critiques: Most critiques shown to the proposer.
@@ -104,7 +105,7 @@ class TGD(Optimizer):
         edits: Literal["rewrite", "hunks"] = "rewrite",
         max_edit: float = 1.0,
         length_price: float = 0.0,
-        constraints: Sequence[Constraint] = (),
+        constraints: Sequence[Constraint | str] | Constraint | str = (),
         momentum: float = 0.0,
         max_critiques: int = 6,
         max_failures: int = 3,
@@ -121,7 +122,7 @@ class TGD(Optimizer):
             "lm": lm,
             "max_edit": max_edit,
             "length_price": length_price,
-            "constraints": tuple(constraints),
+            "constraints": checked_constraints(constraints),
             "momentum": momentum,
             "max_tokens": max_tokens,
         }
@@ -159,6 +160,8 @@ class TGD(Optimizer):
             TypeError: The group holds something else than parameters.
             SignatureError: Hunks are wanted, and the group's LM cannot be asked for them.
         """
+        if "constraints" in group:
+            group = {**group, "constraints": checked_constraints(group["constraints"])}
         options = {**self.defaults, **group}
         if not 0 < options["max_edit"] <= 1:
             raise ValueError(f"max_edit is a share of the text in (0, 1], not {options['max_edit']}")
@@ -567,7 +570,7 @@ def _averaged(fresh: Mapping[str, float], old: Mapping[str, float], momentum: fl
     return {text: weights[text] for text in texts if text in weights}
 
 
-def _rules(group: Mapping[str, Any], constraints: Iterable[Constraint]) -> list[str]:
+def _rules(group: Mapping[str, Any], constraints: Iterable[Constraint | str]) -> list[str]:
     """What the proposer is told of the checks that its rewrite will have to pass."""
     rules = []
     if group["max_edit"] < 1:
@@ -578,6 +581,9 @@ def _rules(group: Mapping[str, Any], constraints: Iterable[Constraint]) -> list[
         price = f"{group['length_price']:g}"
         rules.append(f"be short: each 100 words that are added must raise the score by more than {price}")
     for constraint in constraints:
+        if isinstance(constraint, str):
+            rules.append(" ".join(constraint.split()))
+            continue
         told = (getattr(constraint, "__doc__", None) or "").strip().splitlines()
         if told:
             rules.append(told[0])

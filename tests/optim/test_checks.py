@@ -1,5 +1,10 @@
+import json
+import re
+
 import pytest
 
+from promptgrad import lm, nn, optim
+from promptgrad.autograd import Critique, Gradient, Parameter
 from promptgrad.errors import ConstraintError
 from promptgrad.optim._checks import placeholders, refusal
 
@@ -41,5 +46,94 @@ def test_a_constraint_says_why():
     assert refusal("a", "STOP", constraints=[no_shouting]) == "it shouts"
 
 
+@pytest.mark.parametrize(
+    "new",
+    [
+        r"Answer in \boxed{answer}.",
+        r"Answer in \boxed{\text{Paris}}.",
+        'Reply as {"answer": "..."} and nothing else.',
+        "Name the capital of {country}.",
+        "Here is a question about geography; name the capital.",
+        "Here is what to do:\n1. Read. 2. Answer.",
+        "As an AI tutor, explain each step.",
+    ],
+)
+def test_where_nobody_fills_anything_braces_are_just_text(new):
+    assert refusal("Answer.", new) is None
+
+
+def test_latex_beside_placeholders_is_no_placeholder():
+    assert refusal(OLD, OLD + r" Put it in \boxed{answer}.") is None
+    assert refusal(OLD + r" In \boxed{answer}.", OLD) is None
+
+
+@pytest.mark.parametrize(
+    ("new", "reason"),
+    [
+        ("Sure, here is the new instruction: name it", "a message to us"),
+        ("Okay! Name the capital.", "a message to us"),
+        ("Here's the improved instruction:\nName it.", "a message to us"),
+        ("Improved instruction: Name it.", "a message to us"),
+        ("**New instruction:** Name it.", "a message to us"),
+        ("## Revised prompt:\nName it.", "a message to us"),
+        ("I've rewritten it.\nName it.", "a message to us"),
+        ("I cannot help with that.", "a message to us"),
+        ("As an AI model I will not.", "a message to us"),
+        ("```text\nName it.\n```", "it stands in a code fence"),
+    ],
+)
+def test_what_is_plainly_addressed_to_us_is_refused(new, reason):
+    assert reason in refusal("Answer.", new)
+    assert refusal(new + " Now.", new + " Then.") is None or "fence" in reason
+
+
+class TestConstraints:
+    @pytest.mark.parametrize(("error", "reason"), [(ValueError("no digits"), "no digits"), (KeyError(), "KeyError()")])
+    def test_one_that_raises_refuses(self, error, reason):
+        def rule(text):
+            raise error
+
+        assert refusal("a", "b", constraints=[rule]) == reason
+
+    def test_a_bool_of_numpy_is_a_bool(self):
+        numpy = pytest.importorskip("numpy")
+        assert "does not hold" in refusal("a", "b", constraints=[lambda text: numpy.bool_(False)])
+        for holds in (numpy.bool_(True), None, True, "", 0, []):
+            assert refusal("a", "b", constraints=[lambda text, holds=holds: holds]) is None
+
+    def test_rules_in_words_are_told_and_not_checked(self):
+        shown = []
+
+        def writer(messages):
+            shown.append(messages[-1].content)
+            return "[[ ## new_instruction ## ]]\nName it.\n\n[[ ## completed ## ]]"
+
+        for given in ("Write  English.", ["Write English."], [str.istitle, "Write English."], str.istitle):
+            model = nn.Predict("text -> word", instruction="Answer.")
+            model.instruction.grad = Gradient([Critique("", "x", 0, "instruction", "Say more.")])
+            for opt in (
+                optim.TGD(model.parameters(), lm=lm.Function(writer), constraints=given),
+                optim.TGD([{"params": model.parameters(), "constraints": given}], lm=lm.Function(writer)),
+            ):
+                report = opt.step()
+                told = json.loads(re.search(r"## rules ## \]\]\n(.*)", shown[-1]).group(1))
+                assert ("Write English." in told) == (given != str.istitle)
+                checked = given == str.istitle or (isinstance(given, list) and str.istitle in given)
+                assert bool(report.accepted) == (not checked)
+                assert ("English." in repr(opt)) == (given != str.istitle)
+                opt.revert()
+
+    @pytest.mark.parametrize("given", [3, [3], [None], [""], {"a": 1}])
+    def test_anything_else_is_an_error(self, given):
+        params = [Parameter("Answer.")]
+        with pytest.raises(TypeError, match=r"rules? in words"):
+            optim.TGD(params, constraints=given)
+        with pytest.raises(TypeError, match=r"rules? in words"):
+            optim.TGD([{"params": params, "constraints": given}])
+        opt = optim.TGD(params)
+        with pytest.raises(TypeError, match=r"rules? in words"):
+            opt.add_param_group({"params": [Parameter("Go.")], "constraints": given})
+
+
 def test_placeholders_are_names_in_braces_and_not_json():
-    assert placeholders("{a} {{ b.c }} {'json': 1} {} {1}") == {"{a}", "{{ b.c }}"}
+    assert placeholders("{a} {{ b.c }} {'json': 1} {} {1} {x}} {{y}") == {"{a}", "{{ b.c }}"}

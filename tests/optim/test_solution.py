@@ -1,5 +1,6 @@
 """A solution: a parameter that is the answer itself, improved while it is needed."""
 
+import json
 import re
 
 import pytest
@@ -256,7 +257,7 @@ class TestStep:
         ("reply", "reason"),
         [
             ("cat", "does not change the text"),
-            ("Here is the new solution: c..", "a message to us"),
+            ("```\nc..\n```", "it stands in a code fence"),
             ("a pattern that is far too long", "it has 30 characters"),
             ("", "it is empty"),
         ],
@@ -268,6 +269,24 @@ class TestStep:
         assert change.status == "rejected"
         assert reason in change.reason
         assert solution.data == "cat"
+
+    def test_a_letter_may_say_what_an_instruction_may_not(self):
+        letter = pg.Parameter("Dear Ms Moe, no refund.", "solution", role="a reply to a customer")
+        new = "I'm sorry for the delay, Ms Moe. Here is your refund."
+        nn.MetricLoss(lambda example, output: pg.Score(0.0, feedback="apologise"))(letter).backward()
+        assert optim.TGD([letter], lm=lm.Function(Writer(new))).step().accepted
+        assert letter.data == new
+
+    @pytest.mark.parametrize("adapter", ["chat", "json"])
+    def test_the_indent_of_its_first_line_is_kept(self, adapter):
+        body = pg.Parameter("    return x", "solution", role="the body of a function")
+        new = "    if x:\n        return y\n    return x"
+        reply = {"chat": f"[[ ## new_solution ## ]]\n{new}\n\n[[ ## completed ## ]]"}
+        reply["json"] = json.dumps({"new_solution": new})
+        nn.MetricLoss(lambda example, output: 0.0)(body).backward()
+        with pg.context(adapter=adapter):
+            optim.TGD([body], lm=lm.Function(lambda messages: reply[adapter])).step()
+        assert body.data == new
 
     def test_its_own_constraints_hold(self):
         with pytest.raises(ConstraintError, match="12 characters"):
