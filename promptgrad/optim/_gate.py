@@ -75,6 +75,31 @@ def judge(
     )
 
 
+def hopeless(
+    before: Sequence[float], *, confidence: float, seed: int, best: float = 1.0, price: float = 0.0, of: int = 1
+) -> str:
+    """Why no proposal can pass the gate on these rows, however good it is; empty if one can. Nothing is run for it."""
+    settings = {"confidence": confidence, "seed": seed, "best": best, "of": of}
+    room = sorted({best - score for score in before if score < best}) or [0.0]
+    for most in room[:: max(1, len(room) // 8)] + room[-1:]:  # an even gain is surer than a larger one on few rows
+        after = [score + max(0.0, min(most, best - score)) for score in before]
+        if judge(before, after, price=price, **settings).accepted:  # type: ignore[arg-type]
+            return ""
+    if room == [0.0]:
+        return f"all {len(before)} rows of the closure are right, and nothing can be better"
+    enough = next((n for n in range(1, 100) if judge([0.0] * n, [best] * n, **settings).accepted), 100)  # type: ignore[arg-type]
+    several = f"{of} proposals" if of > 1 else "one proposal"
+    return (
+        f"no gain on {len(before)} rows, of which {sum(score < best for score in before)} are not right, can be beyond "
+        f"doubt: of {several} at gate={confidence:g} one must win {enough} rows or more. Let the closure run more"
+    )
+
+
+def known_scores(loss: Loss) -> list[float]:
+    """The scores of a loss's samples, without those where a language model gave no answer."""
+    return [score for score in _samples(loss).values() if score is not None]
+
+
 def price_of(old: str, new: str, per_100_tokens: float) -> float:
     """The score that a text must gain to be worth its growth; negative where it shrinks.
 

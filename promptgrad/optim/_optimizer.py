@@ -16,7 +16,7 @@ from promptgrad.lm import Usage, UsageTracker, track_usage
 from promptgrad.nn import Module
 from promptgrad.optim._candidate import size_of
 from promptgrad.optim._checks import broken
-from promptgrad.optim._gate import best_of, judge, paired_rows
+from promptgrad.optim._gate import best_of, hopeless, judge, known_scores, paired_rows
 from promptgrad.optim._report import Change, StepReport, Verdict
 from promptgrad.run import value_digest
 
@@ -28,6 +28,9 @@ REVERTED = "reverted"
 
 DROPPED = "dropped before it was tried"
 """Reason of a pending proposal that was taken back."""
+
+UNTRIED = "not tried: "
+"""Beginning of the reason of a proposal that no run of the closure could have shown to be better."""
 
 TWICE = "it was proposed twice in this step"
 """Reason of a proposal that is not measured because an equal one is."""
@@ -176,6 +179,9 @@ class Optimizer:
         has a gradient yet it is run before them, as it may be the closure that calls `backward`, as in PyTorch. A step
         that raises or is interrupted installs nothing and leaves nothing pending.
 
+        Where the closure's rows are so few, or so many of them right, that no proposal could be better beyond doubt,
+        the report says how many it takes, and the proposals are not run.
+
         Cost: the proposals; and with a closure, if any of them passed, one run of it for each different proposal, and
         one for the current values where `loss` is not given.
 
@@ -209,7 +215,7 @@ class Optimizer:
                     if loss is None:
                         with self._watching():
                             loss = _checked(closure())
-                    for variant, values in candidates.items():
+                    for variant, values in self._winnable(loss, candidates).items():
                         with candidate(values), no_grad(), _without_backward():
                             trials[variant] = _checked(closure())
                 gate += part.total
@@ -239,6 +245,7 @@ class Optimizer:
                     if loss is None:
                         with self._watching():
                             loss = await _acall(closure)
+                    candidates = self._winnable(loss, candidates)
                     losses = await aio.gather(
                         [partial(_try, closure, laid) for laid in candidates.values()],
                         limit=None if inspect.iscoroutinefunction(closure) else 1,
@@ -387,6 +394,33 @@ class Optimizer:
             if values and values not in found.values():
                 found[variant] = values
         return found
+
+    def _winnable(
+        self, before: Loss, candidates: Mapping[int, dict[Parameter, Any]]
+    ) -> dict[int, dict[Parameter, Any]]:
+        """The candidates that can pass the gate on these rows. The others are rejected before they are paid for."""
+        scores, best = known_scores(before), best_of(before)
+        kept: dict[int, dict[Parameter, Any]] = {}
+        for variant, values in candidates.items():
+            why = ""
+            if scores and not all(parameter.kind == "solution" for parameter in values):
+                changed = [(p, change) for p, change in self._pending[variant] if change.status == "proposed"]
+                why = hopeless(
+                    scores,
+                    confidence=self.gate,
+                    seed=self._steps,
+                    best=best,
+                    price=self._price(changed),
+                    of=len(candidates),
+                )
+            if not why:
+                kept[variant] = values
+                continue
+            self._pending[variant] = [
+                (p, change.to("rejected", UNTRIED + why) if change.status == "proposed" else change)
+                for p, change in self._pending[variant]
+            ]
+        return kept
 
     def _judge(self, before: Loss, trials: Mapping[int, Loss]) -> dict[int, Verdict]:
         """A verdict on each variant that was tried."""

@@ -151,7 +151,7 @@ class StepReport:
         return self.usage.calls
 
     def __repr__(self) -> str:
-        how = "not gated" if self.accepted else "nothing to gate"
+        how = "not gated" if self.accepted else "nothing gated"
         if self.gate:
             how = f"gated: {self.gate}, {self.gate.reason}"
         spent = f"{self.usage.calls} calls"

@@ -21,7 +21,7 @@ from promptgrad.optim._edit import edit_ratio
 from promptgrad.optim._gate import price_of
 from promptgrad.optim._hunks import Hunk
 from promptgrad.optim._mipro import role
-from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, Optimizer, Params
+from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, UNTRIED, Optimizer, Params
 from promptgrad.optim._proposer import Amend, Improve, ImproveSolution, amend, check_amends, make_proposer, write
 from promptgrad.optim._race import race
 from promptgrad.optim._report import Change, StepReport, Verdict
@@ -337,7 +337,7 @@ class TGD(Optimizer):
         passed = change.verdict is not None and change.verdict.accepted
         if change.status != "rejected" or (passed and change.reason != REVERTED):
             return
-        if change.reason == TWICE or change.edit == 0:
+        if change.reason == TWICE or change.reason.startswith(UNTRIED) or change.edit == 0:
             return
         if change.reason == REVERTED:
             self._reject(parameter, change.new, "taken back")

@@ -165,7 +165,7 @@ class TestGate:
         assert "0.000 -> 1.000 on 8 pairs" in repr(report)
 
     def test_a_worse_proposal_is_rejected(self):
-        model, closure, _ = self.make(lambda i: "low")
+        model, closure, _ = self.make(lambda i: "up" if i < 8 else "low", rows=20)
         report = Shout(model.parameters()).step(closure)
         assert not report.gate.accepted
         assert [change.status for change in report.changes] == ["rejected"]

@@ -54,7 +54,7 @@ class TestOrder:
         assert closure.runs == 0
         assert report.gate_usage.calls == 0
         assert "it is empty" in repr(report)
-        assert "nothing to gate" in repr(report)
+        assert "nothing gated" in repr(report)
 
     def test_nor_in_a_coroutine(self, model):
         closure = Closure(model)
@@ -109,6 +109,41 @@ class TestOrder:
             opt.step(lambda: closure())
 
 
+class TestTooFewRows:
+    def test_nothing_is_paid_for_what_no_proposal_could_show(self, model):
+        closure = Closure(model, ROWS[:3])
+        opt = optim.TGD(model.parameters(), lm=writes("Be good.", "Be so good.", "Good."), proposals=3)
+        report = opt.step(closure)
+        assert closure.runs == 1
+        assert report.gate is None
+        for change in report.proposals:
+            assert change.reason.startswith(
+                "not tried: no gain on 3 rows, of which 3 are not right, can be beyond doubt"
+            )
+            assert "of 3 proposals at gate=0.9 one must win 5 rows or more" in change.reason
+        assert opt.state[model.instruction] == {}
+        opt = optim.TGD(model.parameters(), lm=writes("Be good.", "Be so good.", "Good."), proposals=3)
+        assert opt.step(Closure(model, ROWS[:5])).accepted  # with five it can, as was said
+
+    def test_nor_where_all_rows_are_right_already(self, model):
+        model.instruction.data = "Do good."
+        closure = Closure(model)
+        report = optim.TGD(model.parameters(), lm=writes("Be good.")).step(closure)
+        assert closure.runs == 1
+        assert "all 12 rows of the closure are right" in repr(report)
+
+    def test_a_shorter_text_may_still_pay(self, model):
+        model.instruction.data = "Do good, " + "and so on " * 60
+        opt = optim.TGD(model.parameters(), lm=writes("Be good."), length_price=0.5)
+        assert opt.step(Closure(model)).accepted
+
+    def test_in_a_coroutine(self, model):
+        closure = Closure(model, ROWS[:3])
+        report = asyncio.run(optim.TGD(model.parameters(), lm=writes("Be good."), proposals=1).astep(closure))
+        assert closure.runs == 1
+        assert "of one proposal at gate=0.9 one must win 4 rows or more" in repr(report)
+
+
 class TestFailure:
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     @pytest.mark.parametrize("asynchronous", [False, True])
@@ -132,7 +167,7 @@ class TestFailure:
     def test_nor_one_whose_losses_do_not_fit(self, model):
         opt = optim.TGD(model.parameters(), lm=writes("Be good."), proposals=1)
         with pytest.raises(ValueError, match="other examples"):
-            opt.step(Closure(model), loss=Closure(model, ROWS[:3])())
+            opt.step(Closure(model), loss=Closure(model, ROWS[:8])())
         with pytest.raises(RuntimeError, match="nothing is pending"):
             opt.accept()
 
@@ -199,11 +234,11 @@ class TestMemory:
 
     def test_what_looked_better_may_come_again_and_the_writer_is_told(self, model):
         opt = optim.TGD(model.parameters(), lm=writes("Be good."), proposals=1)
-        few = ROWS[:1]
-        assert "not beyond doubt" in opt.step(Closure(model, few)).gate.reason
+        mixed = [pg.Example(text=f"t{i}", word="right" if i < 2 else "odd").with_inputs("text") for i in range(12)]
+        assert "not beyond doubt" in opt.step(Closure(model, mixed)).gate.reason
         (entry,) = self.remembered(opt, model)
         assert not entry["measured"]
-        assert entry["effect"].endswith("on 1 pairs; undecided, it may come again")
+        assert entry["effect"].endswith("on 12 pairs; undecided, it may come again")
         assert opt.step(Closure(model)).accepted
         assert self.remembered(opt, model) == []
 
