@@ -1,7 +1,10 @@
 """TGD: textual gradient descent, rewriting parameters as their critiques ask."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -11,7 +14,7 @@ from promptgrad._seed import seed_or_default
 from promptgrad.autograd import Critique, Gradient, Loss, Parameter
 from promptgrad.autograd._gradient import plain
 from promptgrad.data import DataLoader
-from promptgrad.errors import LMError, NoLMError, ReplayError
+from promptgrad.errors import LMError, NoLMError, PromptgradError, ReplayError
 from promptgrad.evaluation import paired_interval
 from promptgrad.lm import LM, resolve, resolve_lm, track_usage
 from promptgrad.optim._candidate import Candidate, Measured, pairs
@@ -149,6 +152,8 @@ class TGD(Optimizer):
         self.batch_size = batch_size
         self.patience = patience
         self.solver = make_proposer(ImproveSolution, None)
+        self._refused: Counter[str] = Counter()
+        self._folded: dict[Parameter, tuple[Gradient | None, dict[str, float]]] = {}
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
@@ -254,7 +259,7 @@ class TGD(Optimizer):
         writer = resolve(group["lm"]) if group["lm"] is not None else own
         solution = parameter.kind == "solution"
         hunks: tuple[Hunk, ...] = ()
-        with track_usage() as usage:
+        with track_usage() as usage, _failing_as_lm():
             if self.edits == "hunks" and not solution:
                 text, hunks, reason = await amend(self.proposer, inputs, lm=writer, config=config)
             else:
@@ -306,7 +311,8 @@ class TGD(Optimizer):
         """The weight of each critique of a parameter: its support, and `momentum` times what it weighed before.
 
         Critiques that say the same in other words are one, see `Gradient.cluster`. Called once a step, so that what is
-        not said again fades. Nothing where there is no critique now.
+        not said again fades; a gradient that was counted already, as when a step is proposed again, is not counted
+        twice. Nothing where there is no critique now.
         """
         fresh: dict[str, float] = {}
         if parameter.grad is not None:
@@ -316,7 +322,10 @@ class TGD(Optimizer):
         if not momentum:
             return fresh
         state = self.state[parameter]
-        state["critiques"] = _averaged(fresh, state.get("critiques", {}), momentum)
+        grad, folded = self._folded.get(parameter, (None, None))
+        if grad is None or grad is not parameter.grad or state.get("critiques") is not folded:
+            state["critiques"] = _averaged(fresh, state.get("critiques", {}), momentum)
+            self._folded[parameter] = parameter.grad, state["critiques"]
         return dict(state["critiques"]) if fresh else {}
 
     def _failures(self, parameter: Parameter, critiques: Sequence[str]) -> list[dict[str, Any]]:
@@ -403,9 +412,10 @@ class TGD(Optimizer):
             session.train, batch_size=min(self.batch_size, len(session.train)), shuffle=True, seed=session.spawn("tgd")
         )
         epoch, batches = 0, iter(loader)
-        idle = unblamed = back = 0
+        idle = unblamed = back = taken = 0
         lineage = [session.incumbent]
-        with session.bar(self.steps, "TGD") as bar:
+        self._refused = Counter()
+        with session.bar(self.steps, "TGD") as bar, self._told_why(session):
             for number in range(self.steps):
                 batch = next(batches, None)
                 if batch is None:
@@ -417,6 +427,7 @@ class TGD(Optimizer):
                 report = await self._gated_step(session, number, base, batch, trained, known, own)
                 for scheduler in self._schedulers:
                     scheduler.step(report)
+                taken += 1
                 gained = bool(report.accepted)
                 idle = 0 if gained else idle + 1
                 unblamed += bool(report.notes)
@@ -429,7 +440,16 @@ class TGD(Optimizer):
                     session.decide("stop", reason=why)
                     break
         if unblamed:
-            session.notes.append(f"in {unblamed} of {number + 1} steps samples failed and nobody was blamed")
+            session.notes.append(f"in {unblamed} of {taken} steps samples failed and nobody was blamed")
+
+    @contextmanager
+    def _told_why(self, session: Session) -> Iterator[None]:
+        """Note what became of the proposals of a search that found nothing, also where the budget ended it."""
+        try:
+            yield
+        finally:
+            if session.incumbent is session.start and self._refused:
+                session.notes.append(_refusals(self._refused))
 
     async def _gated_step(
         self,
@@ -467,6 +487,8 @@ class TGD(Optimizer):
             won = result is races.winner
             verdict = _verdict(races.champion, result, price, accepted=won, confidence=self.gate, of=len(candidates))
             told += [replace(change.to("accepted" if won else "rejected"), verdict=verdict) for _, change in changed]
+            if 0 < verdict.gain <= price:
+                self._refused["it gained less than length_price charges for its length"] += 1
             if not won:
                 alone = len(changed) == 1
                 for parameter, change in changed:
@@ -527,11 +549,14 @@ class TGD(Optimizer):
         for variant in range(self.proposals):
             values: dict[str, Any] = {}
             for (turn, parameter, _), change in zip(jobs, changes, strict=True):
+                if turn == variant and change is None:
+                    self._refused["the language model gave no answer"] += 1
                 if turn != variant or change is None or change.status == "untouched":
                     continue
                 if change.status == "proposed":
                     values[parameter.name or ""] = change.new
                 else:
+                    self._refused[change.reason] += 1
                     self._remember(parameter, change)
                 session.decide(
                     "proposal",
@@ -556,6 +581,17 @@ class TGD(Optimizer):
             ("proposals", self.steps * self.proposals * texts, False),
             ("races", self.steps * self.proposals * plan.val * per, False),
         ]
+
+
+@contextmanager
+def _failing_as_lm() -> Iterator[None]:
+    """Let a language model that raises an error of its own, such as a function, fail as one that cannot be reached."""
+    try:
+        yield
+    except (PromptgradError, ImportError):
+        raise
+    except Exception as error:
+        raise LMError(f"{type(error).__name__}: {error}") from error
 
 
 def _averaged(fresh: Mapping[str, float], old: Mapping[str, float], momentum: float) -> dict[str, float]:
@@ -599,6 +635,18 @@ def _whose(loss: Loss) -> str:
         count = len(loss.report.skipped)
         return f": {count} call{'' if count == 1 else 's'} got no critique, the first as {first.reason}"
     return ": the critic found every instruction right. Take the gradient at an earlier text, or ask another critic"
+
+
+def _refusals(reasons: "Counter[str]") -> str:
+    """Why proposals were refused, the most frequent reason first; reasons that differ in numbers only are one."""
+    alike: dict[str, list[str]] = {}
+    for reason in reasons.elements():
+        alike.setdefault(re.sub(r"\d+", "0", reason), []).append(reason)
+    most = sorted(alike.values(), key=lambda same: -len(same))
+    count = reasons.total()
+    told = "; ".join(f"{len(same)}x {same[0]}" for same in most[:3])
+    more = f"; {sum(map(len, most[3:]))}x other reasons" if most[3:] else ""
+    return f"{count} proposal{'' if count == 1 else 's'} refused: {told}{more}"
 
 
 def _is_useless(verdict: Verdict) -> bool:

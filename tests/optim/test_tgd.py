@@ -148,6 +148,24 @@ class TestOneStep:
         assert "no answer: refused" in report.changes[0].reason
         assert model.instruction.data == "Take a word from {text}."
 
+    @pytest.mark.parametrize("error", [RuntimeError("boom"), TimeoutError("slow")])
+    def test_so_does_a_function_that_raises(self, error):
+        def fails(messages):
+            raise error
+
+        model = predict()
+        report = optim.TGD(model.parameters(), lm=lm.Function(fails)).step()
+        assert f"no answer: {type(error).__name__}: {error}" in report.changes[0].reason
+        assert model.instruction.data == "Take a word from {text}."
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), pg.errors.BudgetExceeded(kind="calls", limit=1, used=1)])
+    def test_what_ends_a_run_is_no_reason(self, error):
+        def fails(messages):
+            raise error
+
+        with pytest.raises(type(error)):
+            optim.TGD(predict().parameters(), lm=lm.Function(fails)).step()
+
     def test_no_lm(self):
         with pytest.raises(NoLMError, match=r"optim\.TGD\(model\.parameters\(\), lm=\.\.\.\)"):
             optim.TGD(predict().parameters()).step()
@@ -294,10 +312,23 @@ class TestWhatIsShown:
     def test_what_is_said_again_and_again_gains_weight_once_a_step(self):
         model = predict(grad=("often",))
         opt, _, _ = step(model, "One {text}", "Two {text}", "Three {text}", momentum=0.5)
+        model.instruction.grad = Gradient([critique("often")])
         opt.step()
         assert opt.state[model.instruction]["critiques"] == {"often": 1.5}
+        model.instruction.grad = Gradient([critique("often")])
         gated(opt, model)
         assert opt.state[model.instruction]["critiques"] == {"often": 1.75}
+
+    def test_proposing_again_from_one_gradient_does_not_count_it_twice(self):
+        model = predict(grad=("often",))
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("One {text}")), momentum=0.5)
+        for _ in range(3):
+            opt.propose(2)
+            assert opt.state[model.instruction]["critiques"] == {"often": 1.0}
+        opt.accept()
+        model.instruction.grad = Gradient([critique("often")])
+        opt.propose()
+        assert opt.state[model.instruction]["critiques"] == {"often": 1.5}
 
     def test_the_rules_are_told(self):
         def no_capitals(text):
@@ -630,6 +661,24 @@ class TestInTheTrainer:
         assert result.shipped
         assert model.pick.instruction.data.endswith(" Take the last word.")
         assert model.spell.instruction.data.endswith(" Reverse the word.")
+
+    def test_the_result_says_why_nothing_came_of_it(self, world):
+        model, _, _, result = self.fit(world, max_tokens=2)
+        assert not result.shipped
+        (note,) = (note for note in result.notes if "refused" in note)
+        assert re.match(r"(\d+) proposals refused: \1x it has \d+ tokens, more than max_tokens=2$", note)
+        assert model.pick.instruction.data == world.Program().pick.instruction.data
+        assert note in repr(result)
+
+    def test_and_that_the_price_of_length_was_too_high(self, world):
+        result = self.fit(world, length_price=100.0)[-1]
+        assert not result.shipped
+        assert any("it gained less than length_price charges for its length" in note for note in result.notes)
+
+    def test_a_run_that_found_something_says_nothing_of_it(self, world):
+        result = self.fit(world)[-1]
+        assert result.shipped
+        assert not any("refused" in note for note in result.notes)
 
     def test_where_nobody_is_blamed_it_goes_back_to_the_values_before(self):
         """The critic takes any text with a number for right, and the writer's first number is wrong."""
