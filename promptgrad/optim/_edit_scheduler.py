@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import StateDictError
-from promptgrad.optim._optimizer import Optimizer
+from promptgrad.optim._optimizer import Optimizer, is_number
 from promptgrad.optim._report import StepReport
 
 FLOOR = 0.01
@@ -33,7 +33,8 @@ class EditScheduler:
 
     Raises:
         TypeError: The optimizer has no `max_edit` to move.
-        ValueError: `min_edit` is not in (0, 1].
+        ValueError: `min_edit` is not in (0, 1], or the optimizer has a scheduler already: each sets `max_edit` by its
+            own rule, so that of two only the last would count.
     """
 
     def __init__(self, optimizer: Optimizer, *, min_edit: float = FLOOR) -> None:
@@ -45,12 +46,17 @@ class EditScheduler:
             )
         if not 0 < min_edit <= 1:
             raise ValueError(f"min_edit is a share of the text in (0, 1], not {min_edit}")
+        if optimizer._schedulers:
+            raise ValueError(
+                f"this optimizer has a scheduler already, {optimizer._schedulers[0]!r}, and both would set max_edit: "
+                "make one EditScheduler whose edit(group) says what both should, or a new optimizer"
+            )
         self.optimizer = optimizer
         self.min_edit = min_edit
         self.base_edits = [float(group["max_edit"]) for group in optimizer.param_groups]
         self.last_epoch = 0
-        optimizer._schedulers.append(self)
         self._set()
+        optimizer._schedulers.append(self)  # last: one that fails is not attached
 
     def edit(self, group: int) -> float:
         """The value that a group, told by its place, shall have now."""
@@ -82,13 +88,20 @@ class EditScheduler:
         """Take over what `state_dict` returned, and set the groups to it.
 
         Raises:
-            StateDictError: The state is of another number of groups.
+            StateDictError: The state is of another number of groups, or a value is out of range; nothing is changed.
         """
         count = len(self.optimizer.param_groups)
-        if len(state.get("edits", ())) != count:
+        if not isinstance(state, Mapping) or not {"last_epoch", "base_edits", "edits"} <= set(state):
+            raise StateDictError(f"the state of a scheduler is what its state_dict() returned, not {state!r:.80}")
+        if len(state["edits"]) != count:
             raise StateDictError(
-                f"the state is of a scheduler of {len(state.get('edits', ()))} groups, and this optimizer has {count}"
+                f"the state is of a scheduler of {len(state['edits'])} groups, and this optimizer has {count}"
             )
+        if not is_number(state["last_epoch"], whole=True) or state["last_epoch"] < 0:
+            raise StateDictError(f"last_epoch is a number of steps, not {state['last_epoch']!r}")
+        for value in (*state["base_edits"], *state["edits"]):
+            if not is_number(value) or not 0 < value <= 1:
+                raise StateDictError(f"max_edit is a share of the text in (0, 1], not {value!r}")
         self.last_epoch = int(state["last_epoch"])
         self.base_edits = [float(value) for value in state["base_edits"]]
         for group, value in zip(self.optimizer.param_groups, state["edits"], strict=True):
@@ -103,8 +116,9 @@ class EditScheduler:
     def _set(self) -> None:
         groups = self.optimizer.param_groups
         self.base_edits += [float(group["max_edit"]) for group in groups[len(self.base_edits) :]]
-        for place, group in enumerate(groups):
-            group["max_edit"] = self._bounded(self.edit(place))
+        edits = [self._bounded(self.edit(place)) for place in range(len(groups))]
+        for group, value in zip(groups, edits, strict=True):
+            group["max_edit"] = value
 
     def _bounded(self, value: float) -> float:
         return min(1.0, max(self.min_edit, value))
@@ -149,7 +163,15 @@ class LambdaEdit(EditScheduler):
 
     def edit(self, group: int) -> float:
         """The first value times the function of the steps taken."""
-        rule = self.edit_lambda if callable(self.edit_lambda) else self.edit_lambda[group]
+        if callable(self.edit_lambda):
+            rule = self.edit_lambda
+        elif group < len(self.edit_lambda):
+            rule = self.edit_lambda[group]
+        else:
+            raise ValueError(
+                f"group {group} was added to the optimizer, and this scheduler has {len(self.edit_lambda)} functions: "
+                "make the scheduler after all groups, or give it one function for all"
+            )
         return self.base_edits[group] * float(rule(self.last_epoch))
 
 

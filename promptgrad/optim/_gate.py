@@ -56,10 +56,13 @@ def judge(
         reason = "not better than the current values"
         if second > first:
             reason = f"better, but its length costs more: {price:+.3f} for a gain of {second - first:+.3f}"
-    elif low <= price:
-        reason = f"better, but not beyond doubt: {bound}"
+        elif price < 0:
+            reason = f"shorter, but the score falls by more than that is worth: {bound}"
     else:
-        reason = f"better {bound}" if exact else f"better: {bound}"
+        how = "better" if second > first else "worse, but shorter" if second < first else "as good, and shorter"
+        reason = f"{how}, but not beyond doubt: {bound}" if low <= price else f"{how}: {bound}"
+        if exact and low > price:
+            reason = f"{how} {bound}"
     return Verdict(
         accepted=low > price and second - first > price,
         before=first,

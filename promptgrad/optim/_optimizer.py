@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from promptgrad import aio
@@ -85,8 +86,8 @@ class Optimizer:
     selects: ClassVar[bool] = True
 
     def __init__(self, params: Params, defaults: Mapping[str, Any] | None = None, *, gate: float = 0.9) -> None:
-        if not 0.5 <= gate < 1:
-            raise ValueError(f"gate is the confidence that a step is an improvement, in [0.5, 1), not {gate}")
+        if not is_number(gate) or not 0.5 <= gate < 1:
+            raise ValueError(f"gate is the confidence that a step is an improvement, in [0.5, 1), not {gate!r}")
         self.defaults: dict[str, Any] = dict(defaults or {})
         self.gate = gate
         self.param_groups: list[dict[str, Any]] = []
@@ -125,6 +126,16 @@ class Optimizer:
                 raise ValueError(f"the parameter {parameter.name or repr(parameter)} is given twice")
             seen.add(id(parameter))
         self.param_groups.append({**self.defaults, **group, "params": params})
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError if an option of a group is out of range. The base takes any."""
+
+    def _check_state(self, entry: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError if what is remembered of a parameter is malformed. The base takes any."""
+
+    def _shown(self) -> str:
+        """What `print(optimizer)` says of the settings that are not of a group."""
+        return ""
 
     if not TYPE_CHECKING:  # or a checker would take any misspelt attribute for Any
 
@@ -568,36 +579,82 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned. Options that are not plain values (an LM, constraints) stay.
 
+        What is pending is dropped, and nothing can be reverted.
+
         Raises:
-            StateDictError: The state is of other parameters; all differences are told at once.
+            StateDictError: The state is of other parameters, or a value is of the wrong type or out of range; all
+                differences are told at once, and nothing is changed.
         """
+        groups, entries = (
+            (state.get("param_groups"), state.get("state", {})) if isinstance(state, Mapping) else (None, {})
+        )
+        if (
+            not isinstance(groups, (list, tuple))
+            or not isinstance(entries, Mapping)
+            or not all(
+                isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple)) for group in groups
+            )
+        ):
+            raise StateDictError(
+                f"the state of an optimizer is what state_dict() returned, with 'param_groups', not {state!r:.80}"
+            )
         names = {name: parameter for parameter, name in self._names().items()}
-        theirs = [name for group in state.get("param_groups", ()) for name in group["params"]]
+        theirs = [name for group in groups for name in group["params"]]
         missing = [name for name in names if name not in theirs]
-        unexpected = [name for name in theirs if name not in names]
-        if missing or unexpected or len(state.get("param_groups", ())) != len(self.param_groups):
+        unexpected = [name for name in dict.fromkeys([*theirs, *entries]) if name not in names]
+        if missing or unexpected or len(groups) != len(self.param_groups):
             raise StateDictError(
                 f"the state does not fit this {type(self).__name__}:\n"
                 f"  missing     {', '.join(missing) or '-'}\n"
                 f"  unexpected  {', '.join(unexpected) or '-'}\n"
-                f"  groups      {len(state.get('param_groups', ()))} in the state, {len(self.param_groups)} here",
+                f"  groups      {len(groups)} in the state, {len(self.param_groups)} here",
                 missing=missing,
                 unexpected=unexpected,
             )
-        self._steps = int(state.get("steps", 0))
+        steps = state.get("steps", 0)
+        faults: dict[str, str] = {}
+        if not is_number(steps, whole=True) or steps < 0:
+            faults["steps"] = f"a number of steps, not {steps!r}"
+        for name, entry in entries.items():
+            with _collected(faults, name):
+                if not isinstance(entry, Mapping):
+                    raise TypeError(f"a dict, not {entry!r}")
+                self._check_state(entry)
+        options: list[dict[str, Any]] = []
+        ours = {parameter: name for name, parameter in names.items()}
+        for place, (group, saved) in enumerate(zip(self.param_groups, groups, strict=True)):
+            with _collected(faults, f"group {place}"):
+                if {ours[parameter] for parameter in group["params"]} != set(saved["params"]):
+                    raise ValueError(f"it holds {', '.join(saved['params'])}, and other parameters here")
+                strange = [name for name in saved if name not in group]
+                if strange:
+                    raise ValueError(f"there is no option {strange[0]!r}")
+                plain = {
+                    name: value
+                    for name, value in saved.items()
+                    if name != "params" and _is_plain(value) and _is_plain(group[name])
+                }
+                self._check_options({**group, **plain})
+                options.append(plain)
+        if faults:
+            told = "\n".join(f"  {name}: {reason}" for name, reason in faults.items())
+            raise StateDictError(f"the state does not fit this {type(self).__name__}:\n{told}", invalid=list(faults))
+        self._steps = int(steps)
+        self._pending, self._undo = [], []
         self.state.clear()
-        for name, entry in state.get("state", {}).items():
+        for name, entry in entries.items():
             self.state[names[name]] = dict(entry)
-        for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
-            for name, value in saved.items():
-                if name in group and _is_plain(value) and _is_plain(group[name]):
-                    group[name] = value
+        for group, plain in zip(self.param_groups, options, strict=True):
+            group.update(plain)
 
     def __repr__(self) -> str:
         count = len(self.trained())
         lines = [f"{type(self).__name__}({count} parameter{'' if count == 1 else 's'} trained"]
         if self.skips:
             lines[0] += f", no rule for {', '.join(self.skips)}"
+        if self._shown():
+            lines.append(f"  {self._shown()}, gate={self.gate:g}")
+        lines += [f"  {scheduler!r}" for scheduler in self._schedulers]
         names = self._names()
         for index, group in enumerate(self.param_groups):
             options = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
@@ -632,6 +689,20 @@ def _parameter(item: Any) -> Parameter:
     elif hasattr(item, "parameters"):
         hint = ": pass its .parameters()"
     raise TypeError(f"an optimizer trains parameters, not {type(item).__name__}{hint}")
+
+
+def is_number(value: Any, *, whole: bool = False) -> bool:
+    """Whether it is a number and no bool, of Python or of numpy."""
+    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+
+
+@contextmanager
+def _collected(faults: dict[str, str], name: str) -> Iterator[None]:
+    """Note under a name what is wrong, and go on."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        faults[name] = str(error)
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """TGD: textual gradient descent, rewriting parameters as their critiques ask."""
 
+import math
 import random
 import re
 from collections import Counter
@@ -24,7 +25,7 @@ from promptgrad.optim._edit import edit_ratio
 from promptgrad.optim._gate import price_of
 from promptgrad.optim._hunks import Hunk
 from promptgrad.optim._mipro import role
-from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, UNTRIED, Optimizer, Params
+from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, UNTRIED, Optimizer, Params, is_number
 from promptgrad.optim._proposer import Amend, Improve, ImproveSolution, amend, check_amends, make_proposer, write
 from promptgrad.optim._race import race
 from promptgrad.optim._report import Change, StepReport, Verdict
@@ -68,11 +69,13 @@ class TGD(Optimizer):
         params: Parameters; texts (instructions, solutions, and descriptions that require a gradient) are trained.
         lm: LM that writes; None for that of the context or of `configure`, else the one that answered the blamed call;
             inside a trainer that of the program.
-        edits: "rewrite" for whole new texts, "hunks" for structured edits.
+        edits: "rewrite" for whole new texts, "hunks" for structured edits. Solutions are rewritten in any case.
         max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any. Schedulers move it, such
             as `StepEdit` and `TrustRegionEdit`.
         length_price: What a gate charges for length: score per 100 tokens that a text grows, given back where it
-            shrinks. With 0 a longer text costs nothing, but of equally good proposals the shortest is taken.
+            shrinks, so that a shorter text may be taken although it scores less. With 0 a longer text costs nothing,
+            but of equally good proposals the shortest is taken. Without a gate (`step()`) nothing is charged; nor in
+            the confirmation of the Trainer, which asks only whether the score is higher.
         constraints: Rules for new texts. Functions, which return None, or why the text is refused (as do False and any
             exception): they are checked in code, and the proposer is told the first line of their docstrings. And
             rules in words, such as "Write English.": the proposer is told them, and nothing checks them.
@@ -94,7 +97,8 @@ class TGD(Optimizer):
 
     Raises:
         ValueError: `max_edit` is not in (0, 1], `momentum` not in [0, 1), `length_price` negative, `edits` unknown, or
-            a number is below one.
+            another number is out of range.
+        TypeError: An option is of another type: a rule that is neither function nor text, an `lm` that is none.
         SignatureError: `edits="hunks"`, and the LM cannot be asked for them.
     """
 
@@ -129,15 +133,21 @@ class TGD(Optimizer):
             "momentum": momentum,
             "max_tokens": max_tokens,
         }
-        for name, value in (
-            ("max_critiques", max_critiques),
-            ("steps", steps),
-            ("batch_size", batch_size),
-            ("proposals", proposals),
-            ("patience", patience),
+        for name, value, least in (
+            ("max_critiques", max_critiques, 1),
+            ("max_failures", max_failures, 0),
+            ("memory", memory, 0),
+            ("steps", steps, 1),
+            ("batch_size", batch_size, 1),
+            ("proposals", proposals, 1),
+            ("patience", patience, 1),
         ):
-            if value < 1:
-                raise ValueError(f"{name} is at least 1, not {value}")
+            if not is_number(value, whole=True):
+                raise TypeError(f"{name} is a whole number, not {value!r}")
+            if value < least:
+                raise ValueError(f"{name} is at least {least}, not {value}")
+        if temperature is not None and not (is_number(temperature) and temperature >= 0):
+            raise ValueError(f"temperature is at least 0, or None for that of the LM, not {temperature!r}")
         if edits not in ("rewrite", "hunks"):
             raise ValueError(f'edits is "rewrite" or "hunks", not {edits!r}')
         self.edits = edits
@@ -168,15 +178,40 @@ class TGD(Optimizer):
         if "constraints" in group:
             group = {**group, "constraints": checked_constraints(group["constraints"])}
         options = {**self.defaults, **group}
+        self._check_options(options)
+        if self.edits == "hunks" and (options["lm"] == "pocket" or isinstance(options["lm"], LM)):
+            check_amends(self.proposer, resolve(options["lm"]))
+        super().add_param_group(group)
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        for name in ("max_edit", "momentum", "length_price"):
+            if not is_number(options[name]):
+                raise TypeError(f"{name} is a number, not {options[name]!r}")
         if not 0 < options["max_edit"] <= 1:
             raise ValueError(f"max_edit is a share of the text in (0, 1], not {options['max_edit']}")
         if not 0 <= options["momentum"] < 1:
             raise ValueError(f"momentum lies in [0, 1), not {options['momentum']}")
-        if options["length_price"] < 0:
+        if not 0 <= options["length_price"] < math.inf:
             raise ValueError(f"length_price is score per 100 tokens, not negative, not {options['length_price']}")
-        if self.edits == "hunks" and (options["lm"] == "pocket" or isinstance(options["lm"], LM)):
-            check_amends(self.proposer, resolve(options["lm"]))
-        super().add_param_group(group)
+        longest = options["max_tokens"]
+        if longest is not None and not (is_number(longest, whole=True) and longest >= 1):
+            raise ValueError(f"max_tokens is at least 1, or None for no bound, not {longest!r}")
+        writer = options["lm"]
+        if writer is not None and not (isinstance(writer, (str, LM)) or callable(writer)):
+            raise TypeError(f"lm is a language model, its name, or a function of the messages, not {writer!r}")
+
+    def _check_state(self, entry: Mapping[str, Any]) -> None:
+        for old in entry.get("rejected", ()):
+            if not isinstance(old, Mapping) or not isinstance(old.get("text"), str) or "effect" not in old:
+                raise ValueError(f"a rejected proposal has text, effect and measured, and is not {old!r}")
+        for text, weight in dict(entry.get("critiques", {})).items():
+            if not isinstance(text, str) or not (is_number(weight) and weight >= 0):
+                raise ValueError(f"a critique has a weight that is not negative, not {weight!r}")
+
+    def _shown(self) -> str:
+        hunks = self.edits == "hunks" and any(p.kind == "solution" for p, _ in self.trained())
+        edits = f"edits={self.edits!r}{' (solutions are rewritten)' if hunks else ''}"
+        return f"{edits}, proposals={self.proposals}, memory={self.memory}"
 
     # -- one step -----------------------------------------------------------------------------------------------
 
@@ -277,7 +312,7 @@ class TGD(Optimizer):
             max_edit=float(group["max_edit"]),
             max_tokens=group["max_tokens"],
             constraints=constraints,
-            tried=[entry["text"] for entry in tried if entry["measured"]],
+            tried=[entry["text"] for entry in tried if entry.get("measured")],
             verbatim=solution,
         )
         if refused is not None:
@@ -378,7 +413,7 @@ class TGD(Optimizer):
         """
         known = list(self.state[parameter].get("rejected", ()))
         old = next((entry for entry in known if entry["text"] == text), None)
-        if not self.memory or (old is not None and old["measured"] and not measured):
+        if not self.memory or (old is not None and old.get("measured") and not measured):
             return
         entry = {"text": text, "effect": effect, "measured": measured}
         self.state[parameter]["rejected"] = [*(each for each in known if each is not old), entry][-self.memory :]

@@ -168,7 +168,7 @@ class TestState:
         assert config["schedulers"] == [
             {"scheduler": "StepEdit", "step_size": 3, "gamma": 0.5, "min_edit": 0.01, "base_edits": [0.4]}
         ]
-        assert "StepEdit(max_edit 0.4 after 0 steps)" in repr(optim.StepEdit(opt, 3))
+        assert "StepEdit(max_edit 0.4 after 0 steps)" in repr(optim.StepEdit(optimizer(0.4), 3))
 
 
 class TestMisuse:
@@ -191,3 +191,47 @@ class TestMisuse:
     def test_the_base_has_no_rule(self):
         with pytest.raises(NotImplementedError, match=r"override edit\(group\)"):
             optim.EditScheduler(optimizer(0.4))
+
+
+class TestAttachment:
+    def test_one_that_fails_is_not_attached(self):
+        class NoRule(optim.EditScheduler):
+            pass
+
+        class Half(optim.EditScheduler):
+            def edit(self, group):
+                return [0.1][group]
+
+        opt = optimizer(0.4, 0.3)
+        for make in (NoRule, Half, lambda opt: optim.LambdaEdit(opt, lambda step: "x")):
+            with pytest.raises((NotImplementedError, IndexError, ValueError)):
+                make(opt)
+        assert opt._schedulers == []
+        assert [group["max_edit"] for group in opt.param_groups] == [0.4, 0.3]
+        assert "schedulers" not in opt.config()
+
+    def test_a_second_one_is_refused(self):
+        opt = optimizer(0.4)
+        first = optim.StepEdit(opt, 1)
+        with pytest.raises(ValueError, match="has a scheduler already, StepEdit"):
+            optim.CosineAnnealingEdit(opt, 4)
+        assert opt._schedulers == [first]
+        assert "StepEdit(max_edit 0.4 after 0 steps)" in repr(opt)
+
+    def test_functions_for_fewer_groups_than_there_are_now(self):
+        opt = optimizer(0.4)
+        scheduler = optim.LambdaEdit(opt, [lambda step: 0.5])
+        opt.add_param_group({"params": [Parameter("More.")]})
+        with pytest.raises(ValueError, match="group 1 was added to the optimizer, and this scheduler has 1 functions"):
+            scheduler.step()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [None, {}, {"last_epoch": -1}, {"edits": [5.0]}, {"base_edits": ["x"]}, {"last_epoch": 1.5}],
+    )
+    def test_a_state_that_makes_no_sense_changes_nothing(self, wrong):
+        scheduler = optim.StepEdit(optimizer(0.4), 1)
+        state = {**scheduler.state_dict(), **wrong} if wrong else wrong
+        with pytest.raises(StateDictError):
+            scheduler.load_state_dict(state)
+        assert (scheduler.last_epoch, scheduler.base_edits, scheduler.get_last_edit()) == (0, [0.4], [0.4])

@@ -137,6 +137,86 @@ def test_a_state_leaves_language_models_and_rules_as_they_are(model):
     assert first.param_groups[0]["lm"] is writer
 
 
+class TestStateThatMakesNoSense:
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (lambda s: s["param_groups"][0].update(max_edit=5), "group 0: max_edit is a share"),
+            (lambda s: s["param_groups"][0].update(momentum="x"), "group 0: momentum is a number"),
+            (lambda s: s["param_groups"][0].update(max_edits=0.1), "there is no option 'max_edits'"),
+            (lambda s: s.update(steps=-1), "steps: a number of steps, not -1"),
+            (lambda s: s["state"].update({"strange": {}}), "unexpected  strange"),
+            (lambda s: s["state"].update({"0.demos": []}), "0.demos: a dict"),
+            (lambda s: s["state"].update({"0.instruction": {"rejected": ["x"]}}), "0.instruction: a rejected proposal"),
+            (lambda s: s["state"].update({"0.instruction": {"critiques": {"a": -1}}}), "a critique has a weight"),
+            (lambda s: s.pop("param_groups"), "what state_dict"),
+            (lambda s: s.update(state=[]), "what state_dict"),
+        ],
+    )
+    def test_is_refused_and_nothing_changes(self, model, change, told):
+        opt = optim.TGD(model.parameters(), max_edit=0.5)
+        opt.state[model[0].instruction]["critiques"] = {"x": 1.0}
+        before = opt.state_dict()
+        state = optim.TGD(model.parameters(), max_edit=0.25).state_dict()
+        change(state)
+        with pytest.raises(StateDictError) as caught:
+            opt.load_state_dict(state)
+        assert told in str(caught.value)
+        assert opt.state_dict() == before
+
+    @pytest.mark.parametrize("state", [None, [], {}, {"param_groups": 3}])
+    def test_no_state_at_all(self, model, state):
+        with pytest.raises(StateDictError, match=r"what state_dict\(\) returned"):
+            Shout(model.parameters()).load_state_dict(state)
+
+    def test_groups_that_hold_other_parameters(self, model):
+        list(model.named_parameters())
+        first, second = model[0].instruction, model[1].instruction
+        state = Shout([{"params": [first]}, {"params": [second]}]).state_dict()
+        with pytest.raises(StateDictError, match=r"group 0: it holds 0\.instruction, and other parameters here"):
+            Shout([{"params": [second]}, {"params": [first]}]).load_state_dict(state)
+
+    def test_what_was_pending_is_dropped(self, model):
+        opt = Shout(model.parameters())
+        opt.step()
+        opt.load_state_dict(opt.state_dict())
+        opt.revert()
+        assert model[0].instruction.data == "PICK"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_edit": "0.5"}, TypeError),
+        ({"max_edit": True}, TypeError),
+        ({"max_edit": float("nan")}, ValueError),
+        ({"length_price": float("inf")}, ValueError),
+        ({"memory": -1}, ValueError),
+        ({"max_failures": -1}, ValueError),
+        ({"max_tokens": 0}, ValueError),
+        ({"temperature": -3}, ValueError),
+        ({"proposals": 2.5}, TypeError),
+        ({"gate": 90}, ValueError),
+        ({"gate": "0.9"}, ValueError),
+        ({"lm": 5}, TypeError),
+        ({"edits": "patch"}, ValueError),
+    ],
+)
+def test_options_out_of_range_are_refused_at_once(model, options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        optim.TGD(model.parameters(), **options)
+
+
+def test_what_print_shows_of_an_optimizer(model):
+    solution = Parameter("x", "solution", role="a molecule")
+    opt = optim.TGD([*model.parameters(), solution], edits="hunks", proposals=5, gate=0.95, memory=3)
+    optim.StepEdit(opt, 2)
+    shown = repr(opt)
+    assert "edits='hunks' (solutions are rewritten), proposals=5, memory=3, gate=0.95" in shown
+    assert "StepEdit(max_edit 1 after 0 steps)" in shown
+    assert "a molecule" in shown
+
+
 class TestGate:
     """`step(closure)`: the simulated model answers "up" to an instruction in capitals and "low" else."""
 

@@ -515,6 +515,26 @@ class TestThePriceOfLength:
             if not installed:
                 assert "its length costs more: +0.590 for a gain of +0.500" in report.changes[0].reason
 
+    @pytest.mark.parametrize(
+        ("old", "words"),
+        [
+            ("{text} up to 12 ", "worse, but shorter: the"),
+            ("{text} up to 10 ", "as good, and shorter: the"),
+        ],
+    )
+    def test_a_shorter_text_may_score_less(self, old, words):
+        model = predict(old + "and so on " * 200)
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("{text} up to 10")), length_price=0.1)
+        report, _ = gated(opt, model)
+        assert report.accepted
+        assert report.changes[0].verdict.reason.startswith(words)
+
+    def test_unless_it_scores_too_much_less(self):
+        model = predict("{text} up to 12 " + "and so on " * 200)
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("{text} up to 1")), length_price=0.1)
+        report, _ = gated(opt, model)
+        assert "shorter, but the score falls by more than that is worth" in report.changes[0].reason
+
     def test_of_equals_the_shorter_wins(self):
         model = predict(grad=("one", "two"))
         opt = optim.TGD(model.parameters(), lm=lm.Function(Writer(self.LONG, "{text} up to 6")), proposals=2)

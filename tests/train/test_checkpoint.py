@@ -49,12 +49,13 @@ def test_a_program_comes_back_from_a_folder(tmp_path):
 def test_an_optimizer_comes_back(tmp_path):
     model = trained()
     opt = optim.TGD(model.parameters(), max_edit=0.5)
-    opt.state[model[0].instruction]["rejected"] = ["Take any word."]
+    rejected = [{"text": "Take any word.", "effect": "taken back", "measured": True}]
+    opt.state[model[0].instruction]["rejected"] = rejected
     save(opt, tmp_path / "opt.json")
     other_model = program()
     other = optim.TGD(other_model.parameters())
     other.load_state_dict(load(tmp_path / "opt.json"))
-    assert other.state[other_model[0].instruction] == {"rejected": ["Take any word."]}
+    assert other.state[other_model[0].instruction] == {"rejected": rejected}
     assert other.param_groups[0]["max_edit"] == 0.5
 
 
