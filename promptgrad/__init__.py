@@ -169,6 +169,7 @@ _ROOMS = (
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.
 _ELSEWHERE = {
     "Adapter": "promptgrad.adapters.Adapter",
+    "BlackboxLLM": "promptgrad.nn.Predict('question -> answer', instruction=...)",
     "BootstrapFewShot": "promptgrad.optim.BootstrapFewShot",
     "BootstrapFinetune": "promptgrad.optim.BootstrapFinetune",
     "Cache": "promptgrad.lm.Cache",
@@ -190,6 +191,8 @@ _ELSEWHERE = {
     "TGD": "promptgrad.optim.TGD",
     "Tensor": "promptgrad.Text",
     "TextGrad": "promptgrad.optim.TGD",
+    "TextLoss": "promptgrad.nn.JudgeLoss(rubric, lm=...)",
+    "TextualGradientDescent": "promptgrad.optim.TGD",
     "Variable": "promptgrad.Parameter, or promptgrad.Text",
     "clip_grad_norm_": "promptgrad.clip_grad_tokens_(program.parameters(), max_tokens)",
     "cuda": "program.to(lm): the device of a program is its language model",
@@ -198,8 +201,11 @@ _ELSEWHERE = {
     "device": "program.to(lm): the device of a program is its language model",
     "exact_match": "promptgrad.metrics.exact_match",
     "functional": "promptgrad.nn",
+    "get_engine": "promptgrad.LM(name)",
     "seed": "promptgrad.manual_seed",
     "set_grad_enabled": "promptgrad.no_grad() or promptgrad.enable_grad()",
+    "set_backward_engine": "promptgrad.configure(critic=...), or critic= of a criterion",
+    "sum": "criterion(outputs, examples) for a whole batch; losses also add, loss + other",
     "settings": "promptgrad.configure(lm=...) for the process, promptgrad.context(lm=...) for a block",
     "teleprompt": "promptgrad.optim",
     "tensor": "promptgrad.Text",

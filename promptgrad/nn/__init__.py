@@ -49,11 +49,13 @@ __all__ = [
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.
 _ELSEWHERE = {
     "BCELoss": "nn.MetricLoss(metric)",
+    "BlackboxLLM": "nn.Predict('question -> answer', instruction=...)",
     "CrossEntropyLoss": "nn.MetricLoss(metric)",
     "DataParallel": "model.map(batch), which runs a batch concurrently",
     "InputField": "promptgrad.Input",
     "Dataset": "a list of promptgrad.Example",
     "MultiFieldEvaluation": "nn.JudgeLoss({name: rubric, ...})",
+    "FormattedLLMCall": "nn.Predict with several fields",
     "Linear": "nn.Predict('question -> answer')",
     "MSELoss": "nn.MetricLoss(metric)",
     "NLLLoss": "nn.MetricLoss(metric)",

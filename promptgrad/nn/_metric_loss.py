@@ -158,7 +158,10 @@ def pair(outputs: Any, examples: Any) -> list[Row]:
             for example, row in zip(wanted, rows, strict=True)
         ]
     if examples is None and not isinstance(outputs, (str, Mapping, Prediction, Parameter)):
-        raise InputError("write criterion(outputs, examples): only a Batch from model.map(...) knows its examples")
+        raise InputError(
+            "write criterion(outputs, examples): only a Batch from model.map(...) knows its examples. One solution of "
+            "several parts has one problem: criterion([title, body], problem), where a text or {} will do"
+        )
     if _is_one(examples):
         listed, wanted = [outputs], [examples]
     elif isinstance(outputs, Iterable) and not isinstance(outputs, (str, Mapping, Prediction)):

@@ -95,6 +95,7 @@ else:
             "promptgrad.optim.TGD for text, torch.optim.{name}(model.weights()) for the weights of a local model",
         ),
         **dict.fromkeys(("TextualGradientDescent", "TextGrad", "TGDOptimizer", "TextualSGD"), "promptgrad.optim.TGD"),
+        "TextualGradientDescentwithMomentum": "promptgrad.optim.TGD(params, lm=..., momentum=0.5)",
         **dict.fromkeys(("MIPROv2", "BayesianOptimizer", "Optuna", "COPRO"), "promptgrad.optim.MIPRO"),
         **dict.fromkeys(
             ("BootstrapFewShotWithRandomSearch", "BootstrapRS", "BootstrapFewShotWithOptuna"),

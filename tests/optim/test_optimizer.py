@@ -366,6 +366,7 @@ def reply(word):
         ("Adam", r"torch\.optim\.Adam\(model\.weights\(\)\)"),
         ("SGD", r"optim\.TGD"),
         ("MIPROv2", r"optim\.MIPRO"),
+        ("TextualGradientDescentwithMomentum", r"optim\.TGD\(params, lm=\.\.\., momentum="),
         ("mipro", "did you mean MIPRO"),
         ("BootstrapFewShotWithRandomSearch", r"MIPRO\(params, num_candidates=0\)"),
         ("lr_scheduler", "StepEdit, CosineAnnealingEdit.* move max_edit"),
@@ -375,6 +376,22 @@ def reply(word):
 def test_slips_point_to_the_right_name(name, instead):
     with pytest.raises(AttributeError, match=instead):
         getattr(optim, name)
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "instead"),
+    [
+        (pg, "sum", "losses also add"),
+        (pg, "set_backward_engine", r"configure\(critic=\.\.\.\)"),
+        (pg, "get_engine", r"promptgrad\.LM"),
+        (pg, "TextLoss", r"nn\.JudgeLoss"),
+        (pg, "BlackboxLLM", r"nn\.Predict"),
+        (nn, "BlackboxLLM", r"nn\.Predict"),
+    ],
+)
+def test_names_of_textgrad_point_to_ours(room, name, instead):
+    with pytest.raises(AttributeError, match=instead):
+        getattr(room, name)
 
 
 def test_the_room_holds_what_it_says():

@@ -83,6 +83,10 @@ class TestGradient:
     def test_a_list_without_examples_stays_an_error(self, solution):
         with pytest.raises(InputError, match=r"criterion\(outputs, examples\)"):
             nn.MetricLoss(matches)([solution, solution])
+        with pytest.raises(InputError, match=r"several parts has one problem: criterion\(\[title, body\], problem\)"):
+            nn.MetricLoss(matches)([solution, solution])
+        nn.MetricLoss(lambda example, output: 0.0)([solution, "and more"], {}).backward()  # as the message says
+        assert len(solution.grad.critiques) == 1
 
     def test_a_solution_of_several_parts(self):
         title, body = pg.Parameter("Cows", "solution"), pg.Parameter("They moo.", "solution")
