@@ -137,7 +137,7 @@ class LambdaEdit(EditScheduler):
         min_edit: The smallest value.
 
     Raises:
-        TypeError: As `EditScheduler`.
+        TypeError: As `EditScheduler`; or there is something else than functions.
         ValueError: There are not as many functions as groups.
 
     >>> from promptgrad import Parameter, optim
@@ -157,6 +157,9 @@ class LambdaEdit(EditScheduler):
     ) -> None:
         self.edit_lambda = edit_lambda
         groups = len(getattr(optimizer, "param_groups", ()))
+        each = [edit_lambda] if callable(edit_lambda) else edit_lambda
+        if not isinstance(each, Sequence) or not all(map(callable, each)):
+            raise TypeError(f"edit_lambda is a function of the number of steps, or one for each group, not {each!r}")
         if not callable(edit_lambda) and len(edit_lambda) != groups:
             raise ValueError(f"one function, or one for each of the {groups} groups, not {len(edit_lambda)}")
         super().__init__(optimizer, min_edit=min_edit)

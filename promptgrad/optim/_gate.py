@@ -9,6 +9,9 @@ from promptgrad.evaluation import paired_interval
 from promptgrad.optim._outage import is_outage
 from promptgrad.optim._report import Verdict
 
+UNTRIED = "not tried: "
+"""Beginning of the reason of a proposal that the rows, and not its text, kept from being tried."""
+
 
 def judge(
     before: Sequence[float],
@@ -81,20 +84,23 @@ def judge(
 def hopeless(
     before: Sequence[float], *, confidence: float, seed: int, best: float = 1.0, price: float = 0.0, of: int = 1
 ) -> str:
-    """Why no proposal can pass the gate on these rows, however good it is; empty if one can. Nothing is run for it."""
+    """Why no proposal of this price can pass the gate on these rows, however good it is; empty if one can."""
     settings = {"confidence": confidence, "seed": seed, "best": best, "of": of}
     room = sorted({best - score for score in before if score < best}) or [0.0]
     for most in room[:: max(1, len(room) // 8)] + room[-1:]:  # an even gain is surer than a larger one on few rows
         after = [score + max(0.0, min(most, best - score)) for score in before]
         if judge(before, after, price=price, **settings).accepted:  # type: ignore[arg-type]
             return ""
+    if price > 0 and not hopeless(before, price=0.0, **settings):  # type: ignore[arg-type]
+        return f"its length costs {price:+.3f}, more than can be shown to be gained on {len(before)} rows"
     if room == [0.0]:
-        return f"all {len(before)} rows of the closure are right, and nothing can be better"
+        return f"{UNTRIED}all {len(before)} rows of the closure are right, and nothing can be better"
     enough = next((n for n in range(1, 100) if judge([0.0] * n, [best] * n, **settings).accepted), 100)  # type: ignore[arg-type]
+    failed = sum(score < best for score in before)
     several = f"{of} proposals" if of > 1 else "one proposal"
     return (
-        f"no gain on {len(before)} rows, of which {sum(score < best for score in before)} are not right, can be beyond "
-        f"doubt: of {several} at gate={confidence:g} one must win {enough} rows or more. Let the closure run more"
+        f"{UNTRIED}no gain on {len(before)} rows, of which {failed} are not right, can be beyond doubt: "
+        f"of {several} at gate={confidence:g} one must win {enough} rows or more. Let the closure run more"
     )
 
 

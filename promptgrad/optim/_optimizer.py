@@ -30,9 +30,6 @@ REVERTED = "reverted"
 DROPPED = "dropped before it was tried"
 """Reason of a pending proposal that was taken back."""
 
-UNTRIED = "not tried: "
-"""Beginning of the reason of a proposal that no run of the closure could have shown to be better."""
-
 TWICE = "it was proposed twice in this step"
 """Reason of a proposal that is not measured because an equal one is."""
 
@@ -428,7 +425,7 @@ class Optimizer:
                 kept[variant] = values
                 continue
             self._pending[variant] = [
-                (p, change.to("rejected", UNTRIED + why) if change.status == "proposed" else change)
+                (p, change.to("rejected", why) if change.status == "proposed" else change)
                 for p, change in self._pending[variant]
             ]
         return kept

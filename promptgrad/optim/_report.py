@@ -53,6 +53,8 @@ class Verdict:
     def __str__(self) -> str:
         price = f", price {self.price:+.3f}" if self.price else ""
         best = f", best of {self.of}" if self.of > 1 else ""
+        if not self.pairs:
+            return f"no row compared, {self.dropped} without an answer"
         left = f" ({_count(self.dropped, 'row')} without an answer left out)" if self.dropped else ""
         return (
             f"{self.before:.3f} -> {self.after:.3f} on {_count(self.pairs, 'pair')}{left}{best}, {self.effect}{price}"

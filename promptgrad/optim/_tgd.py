@@ -22,10 +22,10 @@ from promptgrad.optim._candidate import Candidate, Measured, pairs
 from promptgrad.optim._checks import Constraint, checked_constraints, refusal
 from promptgrad.optim._demos import Place, places
 from promptgrad.optim._edit import edit_ratio
-from promptgrad.optim._gate import price_of
+from promptgrad.optim._gate import UNTRIED, price_of
 from promptgrad.optim._hunks import Hunk
 from promptgrad.optim._mipro import role
-from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, UNTRIED, Optimizer, Params, is_number
+from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, Optimizer, Params, is_number
 from promptgrad.optim._proposer import Amend, Improve, ImproveSolution, amend, check_amends, make_proposer, write
 from promptgrad.optim._race import race
 from promptgrad.optim._report import Change, StepReport, Verdict

@@ -34,6 +34,9 @@ class TestValues:
         assert values(scheduler, 1)[-1] == [0.8, 0.2]
         with pytest.raises(ValueError, match="each of the 2 groups, not 1"):
             optim.LambdaEdit(optimizer(0.8, 0.4), [lambda step: 1])
+        for wrong in (0.5, [0.5, 0.5]):
+            with pytest.raises(TypeError, match="edit_lambda is a function"):
+                optim.LambdaEdit(optimizer(0.8, 0.4), wrong)
 
     def test_steps(self):
         scheduler = optim.StepEdit(optimizer(0.8), step_size=2)

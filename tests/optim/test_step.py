@@ -132,6 +132,13 @@ class TestTooFewRows:
         assert closure.runs == 1
         assert "all 12 rows of the closure are right" in repr(report)
 
+    def test_a_length_that_cannot_be_earned_is_told_and_not_paid_for(self, model):
+        closure = Closure(model)
+        opt = optim.TGD(model.parameters(), lm=writes("Be good" + ", so good" * 100), length_price=1.0)
+        assert "its length costs +3.000, more than can be shown to be gained on 12 rows" in repr(opt.step(closure))
+        assert closure.runs == 1
+        assert "its length costs" in opt.state[model.instruction]["rejected"][0]["effect"]
+
     def test_a_shorter_text_may_still_pay(self, model):
         model.instruction.data = "Do good, " + "and so on " * 60
         opt = optim.TGD(model.parameters(), lm=writes("Be good."), length_price=0.5)
@@ -229,6 +236,7 @@ class TestMemory:
             report = opt.step(Closure(model), loss=loss)
         assert report.gate.pairs == 0
         assert "no row could be compared" in report.changes[0].reason
+        assert "gated: no row compared, 12 without an answer" in repr(report)
         assert self.remembered(opt, model) == []
         assert opt.step().accepted
 
