@@ -159,7 +159,7 @@ class Predict(Module, in_place=True):
             else:
                 completion = call.completion = await lm.complete(request) if played is None else played
                 try:
-                    outputs = compiled.parse(completion.text)
+                    outputs = self._parse(compiled, completion.text)
                 except ParseError as error:
                     outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
         except Exception as error:
@@ -168,6 +168,10 @@ class Predict(Module, in_place=True):
         outputs = attach(outputs, node)
         self._note(node, lm, call, outputs, None)
         return make_prediction(outputs, node, call)
+
+    def _parse(self, compiled: Compiled, reply: str) -> dict[str, Any]:
+        """The outputs in a reply; a subclass may take fewer replies for one."""
+        return compiled.parse(reply)
 
     async def _ask_again(
         self, lm: LM, adapter: Adapter, compiled: Compiled, call: Call, completion: Completion, error: ParseError
@@ -186,7 +190,7 @@ class Predict(Module, in_place=True):
             completion = await lm.complete(request)
             call.reasked = (*earlier, (request, completion))
             try:
-                return compiled.parse(completion.text)
+                return self._parse(compiled, completion.text)
             except ParseError as next_error:
                 error = next_error
 

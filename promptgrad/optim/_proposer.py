@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from promptgrad.adapters import get_adapter
+from promptgrad.adapters import Compiled, get_adapter
 from promptgrad.errors import HunkError, ParseError, SignatureError
 from promptgrad.lm import LM, current
 from promptgrad.nn import Predict
@@ -104,9 +104,29 @@ class ProposeInstruction(Signature):
     new_instruction: str = Output(desc="the instruction")
 
 
+class Writer(Predict, in_place=True):
+    """A `Predict` that takes no reply for the text that was asked for unless it names it.
+
+    With one output, adapters take a reply without any marker for it as a whole. That serves an answer, but a text that
+    is going to be installed might then be an error page or a message to us; here it is asked for again.
+    """
+
+    def _parse(self, compiled: Compiled, reply: str) -> dict[str, Any]:
+        prompt = _letters("".join(message.content for message in compiled.prefix.messages))
+        for name in compiled.signature.outputs:
+            if _letters(name) in prompt and _letters(name) not in _letters(reply):
+                reason = f"it does not name the field `{name}`, so what it holds may be anything"
+                raise ParseError(f"{reason}: {reply[:200]}", reply=reply, reason=reason)
+        return super()._parse(compiled, reply)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalpha, text.casefold()))
+
+
 def make_proposer(signature: type[Signature], lm: LM | str | None) -> Predict:
     """A `Predict` on the given signature, on an LM of its own or on that of the context."""
-    return Predict(signature, lm=lm)
+    return Writer(signature, lm=lm)
 
 
 def check_amends(proposer: Predict, lm: LM) -> None:

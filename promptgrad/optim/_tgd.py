@@ -625,7 +625,9 @@ def _failing_as_lm() -> Iterator[None]:
         yield
     except (PromptgradError, ImportError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not aio.is_failure(error):
+            raise
         raise LMError(f"{type(error).__name__}: {error}") from error
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import promptgrad as pg
 from promptgrad import lm, nn, optim
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -67,3 +68,29 @@ def test_they_are_ordinary_programs_with_visible_prompts():
     model.instruction.grad = Gradient([Critique("e", "", 0, "instruction", "say how")])
     opt.step()
     assert seen[0].startswith("Rewrite it.")
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize("reply", ["<html>502 Bad Gateway</html>", "Answer in one word.", '"Answer in one word."'])
+def test_a_reply_that_does_not_name_the_text_is_asked_again_and_never_installed(adapter, reply):
+    asked = []
+
+    def respond(messages):
+        asked.append(messages)
+        return reply
+
+    program = nn.Predict("question -> answer", instruction="Answer.")
+    example = pg.Example(question="q", answer="a").with_inputs("question")
+
+    class Critic:
+        async def critique(self, failure):
+            return {"instruction": "be brief"}
+
+    program.to(pg.lm.Function(lambda prompt: "[[ ## answer ## ]]\nno"))
+    nn.MetricLoss(pg.metrics.exact_match, critic=Critic())(program.map([example]), [example]).backward()
+    writer = pg.lm.Function(respond)
+    writer.adapter = adapter
+    report = optim.TGD(program.parameters(), lm=writer, proposals=1).step()
+    assert program.instruction.data == "Answer."
+    assert "does not name the field `new_instruction`" in report.changes[0].reason
+    assert len(asked) == 2
