@@ -4,6 +4,7 @@ Every task and thread that a program starts is a branch of the place where it wa
 that place and before what the program does next. Branches of one place come in the order in which they were started.
 """
 
+import sys
 import threading
 from contextvars import Context, ContextVar
 from itertools import count
@@ -14,52 +15,76 @@ Position = tuple[tuple[int, ...], ...]
 """Compares with others of the same forward: ((2, 0),) is the second thing done, ((2, 1), (1, 0)) the first in a
 branch that was made then."""
 
-_FORK = object()
-"""The owner of a branch that was made for a thread, until the thread does something."""
-
-_place: "ContextVar[tuple[Position, int, object]]" = ContextVar("promptgrad.place", default=((), 0, _FORK))
-_births = count(1).__next__
+Mark = tuple[Position, int]
+"""What `step` returns: a branch, and how many things were done in it. `position` makes a position of it."""
 
 _STEP, _THREAD, _TASK, _STRANGER = range(4)
+_births = count(1).__next__
+_get_ident = threading.get_ident
+
+
+class _Branch:
+    """One line of work, and how far it has got.
+
+    A thread counts up in place: nothing that it starts can begin without us, or while the thread goes on. A task makes
+    a new one at each step, since what it starts keeps the context of that moment and begins at any time later.
+    """
+
+    __slots__ = ("number", "owner", "position")
+
+    def __init__(self, position: Position, number: int, owner: object) -> None:
+        self.position = position
+        self.number = number
+        self.owner = owner  # None: the thread that does the first thing
+
+
+_branch: "ContextVar[_Branch]" = ContextVar("promptgrad.branch")
 
 
 def begin() -> None:
     """Start to count, in this context."""
-    _place.set(((), 0, _runner()))
+    _branch.set(_Branch((), 0, _runner()))
 
 
-def step() -> Position:
-    """The position of what is done now."""
-    branch, number = _advance()
+def step() -> Mark:
+    """Where the program stands now."""
+    branch = _branch.get(None)
+    me = _runner()
+    if branch is not None and branch.owner == me and type(me) is int:
+        branch.number += 1
+        return branch.position, branch.number
+    if branch is None:
+        branch = _Branch((), 0, me)
+    elif branch.owner is None and type(me) is int:
+        branch = _Branch(branch.position, branch.number, me)
+    elif branch.owner is not me:  # it started in a copy of the context of another
+        branch = _Branch((*branch.position, (branch.number, *_born(me))), 0, me)
+    branch = _Branch(branch.position, branch.number + 1, me)
+    _branch.set(branch)
+    return branch.position, branch.number
+
+
+def position(mark: Mark) -> Position:
+    """A mark as something that sorts."""
+    branch, number = mark
     return (*branch, (number, _STEP))
 
 
 def fork(context: Context) -> None:
     """Make of a copied context, in which a thread is going to run, a branch of its own."""
-    branch, number = _advance()
-    context.run(_place.set, ((*branch, (number, _THREAD)), 0, _FORK))
-
-
-def _advance() -> tuple[Position, int]:
-    branch, number, owner = _place.get()
-    me = _runner()
-    if owner is not me and owner != me and (owner is not _FORK or not isinstance(me, int)):
-        branch, number = (*branch, (number, *_born(me))), 0  # it started in a copy of the context of another
-    number += 1
-    _place.set((branch, number, me))
-    return branch, number
+    if _branch.get(None) is not None:
+        branch, number = step()
+        context.run(_branch.set, _Branch((*branch, (number, _THREAD)), 0, None))
 
 
 def _runner() -> object:
     """Who runs this code: a task, or a thread."""
     loop = running_loop()
     if loop is not None:
-        import asyncio
-
-        task = asyncio.current_task(loop)
+        task = sys.modules["asyncio.tasks"].current_task(loop)
         if task is not None:
             return task
-    return threading.get_ident()
+    return _get_ident()
 
 
 def _born(runner: object) -> tuple[int, int]:

@@ -118,7 +118,7 @@ class Node(GradFn):
         index: How many calls of this path came before it on the same tape.
         order: Its place on the tape: the order of the program, whatever the order in which tasks and threads got on;
             until the forward is over, the order in which calls started.
-        position: Where the program stood when it made the call.
+        mark: Where the program stood when it made the call.
         kind: "lm", or whose rule (`register_rule`) passes on what is said of it: "function", "retriever", ...
         inputs: What was passed, by field; lists and dicts as they were at that moment.
         reads: The parameters it read.
@@ -147,13 +147,13 @@ class Node(GradFn):
         "inputs",
         "kind",
         "lm",
+        "mark",
         "messages",
         "module_name",
         "order",
         "output_fields",
         "outputs",
         "path",
-        "position",
         "reads",
         "replicate",
         "reply",
@@ -201,7 +201,7 @@ class Node(GradFn):
         self.output_fields = tuple(output_fields)
         self.lm: Any = None
         self.touched: list[str] = []
-        self.position = sequence.step()
+        self.mark = sequence.step()
         self.started = _tick()
         self.finished = UNFINISHED
 

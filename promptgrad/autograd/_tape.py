@@ -172,9 +172,12 @@ class Tape(ReadLog):
 
     def _sort(self) -> None:
         """Count the calls as the program made them, where tasks or threads made them side by side."""
-        if all(len(node.position) == 1 for node in self.nodes):
+        for node in self.nodes:
+            if node.mark[0]:
+                break
+        else:
             return
-        self.nodes.sort(key=lambda node: node.position)
+        self.nodes.sort(key=lambda node: sequence.position(node.mark))
         counts: dict[str, int] = {}
         for order, node in enumerate(self.nodes):
             node.order = order
