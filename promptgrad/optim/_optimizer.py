@@ -367,7 +367,8 @@ class Optimizer:
     def _is_closure_first(self) -> bool:
         """Whether the closure is run before the proposals: it calls `backward`, or may do so as far as is known."""
         if self._closure_learns is None:
-            return all(parameter.grad is None for parameter, _ in self.trained())
+            trained = self.trained()
+            return bool(trained) and all(parameter.grad is None for parameter, _ in trained)
         return self._closure_learns
 
     @contextmanager

@@ -61,6 +61,12 @@ class TestOrder:
         asyncio.run(optim.TGD(model.parameters(), lm=writes("")).astep(closure))
         assert closure.runs == 0
 
+    def test_nor_where_nothing_is_trained(self, model):
+        model.requires_grad_(False)
+        closure = Closure(model)
+        optim.TGD(model.parameters(), lm=writes("Be good.")).step(closure)
+        assert closure.runs == 0
+
     def test_it_is_run_once_for_the_values_as_they_are_and_once_for_each_that_passed(self, model):
         closure = Closure(model)
         report = optim.TGD(model.parameters(), lm=writes("Be good.", "", "Be very good."), proposals=3).step(closure)
