@@ -371,6 +371,10 @@ class Optimizer:
             return bool(trained) and all(parameter.grad is None for parameter, _ in trained)
         return self._closure_learns
 
+    def _is_backward_seen(self) -> bool:
+        """Whether `backward` was called since `zero_grad`, as far as the gradients tell."""
+        return bool(self._closure_learns) or any(parameter.grad is not None for parameter in self.parameters())
+
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Notice whether a closure moves the gradients, as in PyTorch."""

@@ -270,11 +270,11 @@ class TGD(Optimizer):
         """One proposal for one parameter, from the critiques that this variant hears."""
         path, old = parameter.name or "", parameter.data
         if not critiques:
-            reason = (
-                "no gradient: nothing failed, the critic did not blame it, or backward() was not called"
-                if parameter.grad is None
-                else "no critique"
-            )
+            reason = "no critique"
+            if parameter.grad is None:
+                reason = "no gradient: nothing failed, or the critic did not blame it"
+                if not self._is_backward_seen():
+                    reason = "no gradient: nothing failed, the critic did not blame it, or backward() was not called"
             return Change(path, parameter.kind, "untouched", reason)
         tried = list(self.state[parameter].get("rejected", ()))
         constraints = [*parameter.constraints, *group["constraints"]]
@@ -431,7 +431,10 @@ class TGD(Optimizer):
             return []
         rows = [row for row in loss.rows if row.error is None]
         failed = sum(1 for row in rows if row.failed)
-        return [f"{failed} of {len(rows)} samples failed and nobody was blamed{_whose(loss)}"] if failed else []
+        if not failed:
+            return []
+        why = _whose(loss, seen=self._is_backward_seen())
+        return [f"{failed} of {len(rows)} samples failed and nobody was blamed{why}"]
 
     # -- the managed search -------------------------------------------------------------------------------------
 
@@ -663,8 +666,10 @@ def _rules(group: Mapping[str, Any], constraints: Iterable[Constraint | str]) ->
     return rules
 
 
-def _whose(loss: Loss) -> str:
-    """Why nobody was blamed, as far as the backward of this loss says."""
+def _whose(loss: Loss, *, seen: bool) -> str:
+    """Why nobody was blamed, as far as the backward of this loss says, or whether there was one."""
+    if loss.report is None and seen:
+        return " (of the closure's batch): backward() reached other parameters, and the critic blamed no text"
     if loss.report is None:
         return " (of the closure's batch; was backward() called, on a batch with failures?)"
     if loss.report.skipped:

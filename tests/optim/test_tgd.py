@@ -571,6 +571,23 @@ class TestNobodyBlamed:
         report, _ = gated(opt, model)
         assert "12 of 12 samples failed and nobody was blamed (of the closure's batch" in report.notes[0]
 
+    def test_it_is_known_whether_backward_was_called(self):
+        class Absolves:
+            async def critique(self, failure):
+                return {}
+
+        model = predict(grad=())
+        batch = on_scale(model)
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("x")))
+        report, _ = gated(opt, model)
+        assert "or backward() was not called" in report.changes[0].reason
+        assert "was backward() called" in report.notes[0]
+        nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch).backward(critic=Absolves())
+        assert model.demos.grad
+        report, _ = gated(opt, model)
+        assert report.changes[0].reason == "no gradient: nothing failed, or the critic did not blame it"
+        assert report.notes[0].endswith("backward() reached other parameters, and the critic blamed no text")
+
     def test_nothing_is_told_where_nothing_failed_or_somebody_is_blamed(self):
         model = predict("{text} up to 12", grad=())
         opt = optim.TGD([model.instruction], lm=lm.Function(Writer("{text} up to 12 now")))
