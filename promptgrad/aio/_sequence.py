@@ -8,6 +8,7 @@ import sys
 import threading
 from contextvars import Context, ContextVar
 from itertools import count
+from typing import Any
 
 from promptgrad.aio._signal import running_loop
 
@@ -23,45 +24,35 @@ _births = count(1).__next__
 _get_ident = threading.get_ident
 
 
-class _Branch:
-    """One line of work, and how far it has got.
+_Branch = list[Any]
+"""One line of work: its position, how many things were done in it, and who does it (None: the thread that comes first).
 
-    A thread counts up in place: nothing that it starts can begin without us, or while the thread goes on. A task makes
-    a new one at each step, since what it starts keeps the context of that moment and begins at any time later.
-    """
-
-    __slots__ = ("number", "owner", "position")
-
-    def __init__(self, position: Position, number: int, owner: object) -> None:
-        self.position = position
-        self.number = number
-        self.owner = owner  # None: the thread that does the first thing
-
+A thread counts up in place: nothing that it starts can begin without us, or while the thread goes on. A task makes a
+new one at each step, since what it starts keeps the context of that moment and begins at any time later.
+"""
 
 _branch: "ContextVar[_Branch]" = ContextVar("promptgrad.branch")
 
 
 def begin() -> None:
     """Start to count, in this context."""
-    _branch.set(_Branch((), 0, _runner()))
+    _branch.set([(), 0, _runner()])
 
 
 def step() -> Mark:
     """Where the program stands now."""
     branch = _branch.get(None)
     me = _runner()
-    if branch is not None and branch.owner == me and type(me) is int:
-        branch.number += 1
-        return branch.position, branch.number
+    if branch is not None and branch[2] == me and type(me) is int:
+        branch[1] += 1
+        return branch[0], branch[1]
     if branch is None:
-        branch = _Branch((), 0, me)
-    elif branch.owner is None and type(me) is int:
-        branch = _Branch(branch.position, branch.number, me)
-    elif branch.owner is not me:  # it started in a copy of the context of another
-        branch = _Branch((*branch.position, (branch.number, *_born(me))), 0, me)
-    branch = _Branch(branch.position, branch.number + 1, me)
+        branch = [(), 0, me]
+    elif branch[2] is not me and not (branch[2] is None and type(me) is int):
+        branch = [(*branch[0], (branch[1], *_born(me))), 0, me]  # it started in a copy of the context of another
+    branch = [branch[0], branch[1] + 1, me]
     _branch.set(branch)
-    return branch.position, branch.number
+    return branch[0], branch[1]
 
 
 def position(mark: Mark) -> Position:
@@ -74,7 +65,7 @@ def fork(context: Context) -> None:
     """Make of a copied context, in which a thread is going to run, a branch of its own."""
     if _branch.get(None) is not None:
         branch, number = step()
-        context.run(_branch.set, _Branch((*branch, (number, _THREAD)), 0, None))
+        context.run(_branch.set, [(*branch, (number, _THREAD)), 0, None])
 
 
 def _runner() -> object:

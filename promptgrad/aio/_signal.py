@@ -30,13 +30,18 @@ posts: "dict[asyncio.AbstractEventLoop, Callable[[Callable[[], object]], None]]"
 """How to hand a callback to one of our own loops: cheaper than `call_soon_threadsafe` when many come together."""
 
 
+_get_running_loop: "Callable[[], asyncio.AbstractEventLoop | None] | None" = None
+
+
 def running_loop() -> "asyncio.AbstractEventLoop | None":
     """The loop that runs in this thread. Does not import asyncio: where nobody did, no loop can be running."""
-    events = sys.modules.get("asyncio.events")
-    if events is None:
-        return None
-    get = getattr(events, "_get_running_loop", None)  # absent while another thread is importing it
-    return None if get is None else cast("asyncio.AbstractEventLoop | None", get())
+    global _get_running_loop
+    if _get_running_loop is None:
+        # absent while another thread is importing it
+        _get_running_loop = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+        if _get_running_loop is None:
+            return None
+    return _get_running_loop()
 
 
 def is_driven() -> bool:
