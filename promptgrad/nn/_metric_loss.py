@@ -9,7 +9,7 @@ from promptgrad import aio
 from promptgrad.autograd import Critic as Critiques
 from promptgrad.autograd import Loss, LossRow, Parameter
 from promptgrad.data import Example, Score
-from promptgrad.errors import InputError, MetricError
+from promptgrad.errors import InputError, LMError, MetricError, ParseError
 from promptgrad.lm import LM, current
 from promptgrad.metrics import FieldMetric, as_metric, call_metric
 from promptgrad.nn._batch import Batch, ErrorRow, Row
@@ -67,14 +67,15 @@ class MetricLoss(Module, in_place=True):
         return Loss(scored, critic=self.critic, concurrency=current().concurrency)
 
     async def _scored(self, rows: list[Row]) -> list[LossRow]:
-        """Score all rows; raises where none could be scored."""
+        """Score all rows; raises where none could be scored, which is no accident."""
         if isinstance(self.metric, FieldMetric):
             scored = [await self._score(row) for row in rows]
         else:
             limit = current().concurrency or CONCURRENCY
             scored = await aio.gather([partial(self._score, row) for row in rows], limit=limit)
         broken = [row.error for row in scored if isinstance(row.error, MetricError)]
-        if scored and len(broken) == len(scored):
+        one_reply = len(scored) == 1 and bool(broken) and isinstance(broken[0].__cause__, (ParseError, LMError))
+        if scored and len(broken) == len(scored) and not one_reply:  # one reply of a judge may fail, a bug may not
             raise broken[0]
         return scored
 

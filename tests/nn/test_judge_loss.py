@@ -119,10 +119,13 @@ def test_a_judge_that_fails_on_a_row_makes_an_error_row(program, scripted):
 
 
 def test_a_judge_that_fails_on_every_row_is_told(program, scripted):
-    batch = examples(("a", "A"))
+    batch = examples(("a", "A"), ("b", "B"))
     criterion = nn.JudgeLoss("Be polite.", lm=scripted(lambda **_: {"feedback": "x", "score": "7"}))
     with pytest.raises(MetricError, match="does not parse"):
         criterion(program.map(batch), batch)
+    loss = criterion(program.map(batch[:1]), batch[:1])  # a loop over batches of one goes on
+    assert "does not parse" in str(loss.errors[0].error)
+    assert "no score" in loss.backward().skipped[0].reason
     with pytest.raises(NoLMError):
         nn.JudgeLoss("Be polite.")(program.map(batch), batch)
 
