@@ -223,7 +223,7 @@ class Backward:
                     if self.wanted(read.parameter):
                         if one is not None:
                             wanted.setdefault(read.parameter, read.parameter.name or f"{node.path}.{read.name}")
-                        if read.parameter.kind == "demos" and number in scores and node.error is None:
+                        if read.parameter.kind == "demos" and number in scores and node.outputs:
                             trace = Trace(
                                 example_id(row.example),
                                 node.path,

@@ -137,7 +137,7 @@ class Loss:
             truncate=truncate,
             engine=engine,
             repeat=repeat,
-            concurrency=concurrency or self.concurrency,
+            concurrency=self.concurrency if concurrency is None else concurrency,
         )
         self.report = aio.run(work.run()) if work.suspends else aio.drive(work.run())
         return self.report
@@ -166,7 +166,7 @@ class Loss:
             truncate=truncate,
             engine=engine,
             repeat=repeat,
-            concurrency=concurrency or self.concurrency,
+            concurrency=self.concurrency if concurrency is None else concurrency,
         )
         self.report = await work.run()
         return self.report

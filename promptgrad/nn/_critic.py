@@ -119,7 +119,7 @@ class Critic(Module, in_place=True):
         found: dict[str, str] = {}
         for output, target in asked.items():
             text = str.__str__(answers[output]).strip()
-            if text and not is_right(text):
+            if target and text and not is_right(text):  # "" stands for an instruction that nobody trains
                 found[target] = text
         return found
 

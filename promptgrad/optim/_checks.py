@@ -11,7 +11,7 @@ from promptgrad.optim._edit import edit_ratio
 Constraint = Callable[[Any], Any]
 """A rule for a value, as `Parameter` takes them: returns why it does not hold as text (or False), or raises."""
 
-_LATEX = r"\\[A-Za-z]+\*?(?:\{\{?[^{}]*\}?\})*"
+_LATEX = r"\$[^$\n]+\$|\\[A-Za-z]+\*?(?:[_^]?\{\{?[^{}]*\}?\})*|\^\{[^{}]*\}"  # $x_{i}$, \boxed{x}, \sum_{i}^{n}, x^{n}
 _PLACEHOLDER = re.compile(rf"{_LATEX}|(?<!\{{)(\{{+)\s*[A-Za-z_][\w.]*\s*(\}}+)")
 
 _ABOUT_IT = r"(?:instruction|prompt|version|rewrite|revision|rewritten|improved|revised|updated)"

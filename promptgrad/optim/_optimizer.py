@@ -224,7 +224,7 @@ class Optimizer:
                         with self._watching():
                             loss = _checked(closure())
                     for variant, values in self._winnable(loss, candidates).items():
-                        with candidate(values), no_grad(), _without_backward():
+                        with self._trial(values):
                             trials[variant] = _checked(closure())
                 gate += part.total
             return self._conclude(loss, trials, usage, gate, begun)
@@ -255,7 +255,7 @@ class Optimizer:
                             loss = await _acall(closure)
                     candidates = self._winnable(loss, candidates)
                     losses = await aio.gather(
-                        [partial(_try, closure, laid) for laid in candidates.values()],
+                        [partial(self._try, closure, laid) for laid in candidates.values()],
                         limit=None if inspect.iscoroutinefunction(closure) else 1,
                     )
                 gate += part.total
@@ -292,6 +292,11 @@ class Optimizer:
         for parameter, change in self._pending[variant]:
             if change.status == "proposed":
                 old = parameter._data  # what is there, whatever a candidate lays over it
+                if old != change.old and parameter.data != change.old:
+                    raise RuntimeError(
+                        f"{change.path or 'a parameter'} was given another value since the proposal was made: "
+                        "call propose() again, or revert() to drop what is pending"
+                    )
                 try:
                     parameter.data = change.new
                 except ConstraintError as error:
@@ -377,13 +382,30 @@ class Optimizer:
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        """Notice whether a closure moves the gradients, as in PyTorch."""
-        before = [parameter.grad for parameter in self.parameters()]
+        """Notice whether a closure fills the gradients, as in PyTorch; one that only clears them takes nothing away."""
+        before = [(parameter, parameter.grad) for parameter in self.parameters()]
         yield
-        if any(parameter.grad is not old for parameter, old in zip(self.parameters(), before, strict=True)):
+        if any(parameter.grad is not None and parameter.grad is not old for parameter, old in before):
             self._closure_learns = True
-        elif any(old is not None for old in before):
+        elif any(old is not None for _, old in before):
             self._closure_learns = False
+            for parameter, old in before:
+                parameter.grad = old
+
+    @contextmanager
+    def _trial(self, values: Mapping[Parameter, Any]) -> Iterator[None]:
+        """Measure these values: nothing is recorded, and the gradients are afterwards what they were."""
+        before = [(parameter, parameter.grad) for parameter in self.parameters()]
+        try:
+            with candidate(values), no_grad(), _without_backward():
+                yield
+        finally:
+            for parameter, old in before:
+                parameter.grad = old
+
+    async def _try(self, closure: Closure, values: Mapping[Parameter, Any]) -> Loss:
+        with self._trial(values):
+            return await _acall(closure)
 
     @contextmanager
     def _nothing_pending_on_failure(self) -> Iterator[None]:
@@ -762,11 +784,6 @@ def _checked(loss: Any) -> Loss:
             f"the closure must return the loss, `return criterion(model.map(batch), batch)`, not {type(loss).__name__}"
         )
     return loss
-
-
-async def _try(closure: Closure, values: Mapping[Parameter, Any]) -> Loss:
-    with candidate(values), no_grad(), _without_backward():
-        return await _acall(closure)
 
 
 async def _acall(closure: Closure) -> Loss:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptgrad.adapters import Compiled, get_adapter
+from promptgrad.autograd import no_grad
 from promptgrad.errors import HunkError, ParseError, SignatureError
 from promptgrad.lm import LM, current
 from promptgrad.nn import Predict
@@ -154,7 +155,8 @@ async def write(
     text = "solution" if "solution" in proposer.input_names() else "instruction"
     named = {text if name == "instruction" else name: value for name, value in inputs.items()}
     try:
-        reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
+        with no_grad():  # a step inside a forward is no part of the program
+            reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except ParseError as error:
         return None, f"the reply holds no {text}: {error.reason}"
     written = str.__str__(fields_of(reply)[f"new_{text}"])
@@ -181,7 +183,8 @@ async def amend(
         SignatureError: The LM cannot be asked for hunks.
     """
     try:
-        reply = await proposer.acall(**inputs, lm=lm, config=dict(config or {}))
+        with no_grad():
+            reply = await proposer.acall(**inputs, lm=lm, config=dict(config or {}))
     except SignatureError as error:
         raise SignatureError(_NO_HUNKS.format(error)) from error
     except ParseError as error:

@@ -34,6 +34,9 @@ ARMS = ("true", "shuffled", "blank")
 
 LEVEL = 0.95
 
+LEAST = 6
+"""Repeats that it takes to pass: of fewer, all may agree by chance."""
+
 Values = Mapping[str, Any]
 
 
@@ -105,11 +108,11 @@ class GradcheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether true feedback gains beyond doubt, and more than shuffled and than blank feedback.
+        """Whether true feedback gains beyond doubt, and more than shuffled and blank feedback, in six repeats or more.
 
         All three intervals have to lie above zero, so no correction for their number is needed.
         """
-        return self.downhill and all(gain.low > 0 for gain in self.differences.values())
+        return self.repeats >= LEAST and self.downhill and all(gain.low > 0 for gain in self.differences.values())
 
     @property
     def verdict(self) -> str:
@@ -128,6 +131,8 @@ class GradcheckReport:
                 parts.append("shuffling changed no text, so it says nothing")
             else:
                 parts.append(f"no evidence that it beats {name} feedback ({_brief(lead)})")
+        if self.repeats < LEAST:
+            parts.append(f"{self.repeats} repeats are too few to pass, it takes {LEAST}")
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

@@ -242,3 +242,38 @@ def test_a_loss_formats_as_a_number():
     loss = wrong(model, example)
     assert f"{loss:.3f}" == "1.000"
     assert f"{loss}".startswith("Loss(1")
+
+
+def test_a_call_that_was_cancelled_is_blamed_by_nobody_and_no_demo():
+    class Patient(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slow = nn.Predict("text -> word")
+            self.quick = nn.Predict("text -> word")
+
+        async def forward(self, text):
+            try:
+                return (await asyncio.wait_for(self.slow.acall(text="SLOW"), 0.01)).word
+            except asyncio.TimeoutError:
+                return (await self.quick.acall(text=text)).word
+
+    async def respond(messages):
+        if "SLOW" in messages[-1]["content"]:
+            await asyncio.sleep(5)
+        return ANSWERS(messages)
+
+    model = Patient().to(pg.lm.Function(respond))
+    example = Example(text="wolf", answer="grey").with_inputs("text")
+    report = wrong(model, example).backward()
+    assert report.calls == 1
+    assert model.slow.instruction.grad is None
+    assert model.slow.demos.grad is None
+    assert len(model.quick.instruction.grad.critiques) == 1
+
+
+def test_a_frozen_call_is_no_stranger():
+    model, example = make()
+    model.paint.requires_grad_(requires_grad=False)
+    report = wrong(model, example).backward()
+    assert report.skipped == ()
+    assert model.pick.instruction.grad

@@ -137,3 +137,21 @@ class TestConstraints:
 
 def test_placeholders_are_names_in_braces_and_not_json():
     assert placeholders("{a} {{ b.c }} {'json': 1} {} {1} {x}} {{y}") == {"{a}", "{{ b.c }}"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("let $x_{i}$ be given", "shout"),
+        ("use x^{n}", "use x"),
+        (r"use \sum_{i}^{n}", "use the sum"),
+        (r"{text} and \mathbb{R}^{n}", "{text}"),
+        ("{ans} $a$", "{ans} $a_{k}$"),
+    ],
+)
+def test_indices_and_powers_of_latex_are_no_placeholders(old, new):
+    assert refusal(old, new) is None
+
+
+def test_names_joined_by_an_underscore_are():
+    assert "{date}" in refusal("write {name}_{date}", "write {name}")

@@ -5,6 +5,7 @@ from promptgrad import lm, nn, optim
 from promptgrad.autograd import Critique, Gradient, Parameter
 from promptgrad.errors import BudgetExceeded, StateDictError
 from promptgrad.optim import Change, Optimizer
+from promptgrad.testing import Fields
 
 
 class Shout(Optimizer):
@@ -409,3 +410,67 @@ def test_a_budget_in_a_loop_of_ones_own():
         model(text="b")
         with pytest.raises(BudgetExceeded):
             model(text="c")
+
+
+def _wrong_program():
+    lm = pg.lm.Function(Fields(answer="Paris", critique="say more", new_instruction="Answer in one word."))
+    program = nn.Predict("question -> answer").to(lm)
+    batch = [pg.Example(question=f"q{i}", answer="Rome").with_inputs("question") for i in range(6)]
+    criterion = nn.MetricLoss(pg.metrics.exact_match)
+    return program, batch, criterion, optim.TGD(program.parameters(), lm=lm, proposals=1)
+
+
+def test_a_closure_that_only_clears_gradients_takes_nothing_away():
+    program, batch, criterion, optimizer = _wrong_program()
+
+    def closure():
+        optimizer.zero_grad()
+        return criterion(program.map(batch), batch)
+
+    for _ in range(3):
+        optimizer.zero_grad()
+        criterion(program.map(batch), batch).backward()
+        report = optimizer.step(closure)
+        assert "no gradient" not in report.changes[0].reason
+        assert len(program.instruction.grad.critiques) == 6
+
+
+def test_the_trials_of_a_closure_that_learns_leave_the_gradient():
+    program, batch, criterion, optimizer = _wrong_program()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = criterion(program.map(batch), batch)
+        if pg.is_grad_enabled():
+            loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert len(program.instruction.grad.critiques) == 6
+
+
+def test_a_proposal_made_for_another_value_is_not_installed():
+    program, batch, criterion, optimizer = _wrong_program()
+    criterion(program.map(batch), batch).backward()
+    optimizer.propose()
+    program.instruction.data = "edited by hand"
+    with pytest.raises(RuntimeError, match="was given another value since"):
+        optimizer.accept()
+    assert program.instruction.data == "edited by hand"
+
+
+def test_a_step_inside_a_forward_is_no_part_of_the_program():
+    class Refining(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.final = nn.Predict("text -> word")
+
+        def forward(self, text):
+            solution = pg.Parameter("cat", "solution", role="an animal")
+            nn.MetricLoss(lambda example, output: pg.Score(0, feedback="bad"))(solution).backward()
+            optim.TGD([solution], lm=lm, proposals=1).step()
+            return self.final(text=f"{text}: {solution}").word
+
+    lm = pg.lm.Function(Fields(word="x", new_solution="a dog"))
+    batch = Refining().to(lm).map([{"text": "t"}])
+    assert [node.path for node in batch.rows[0].tape.nodes] == ["final"]
