@@ -9,6 +9,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from promptgrad.aio._sequence import fork, make_task
 from promptgrad.aio._signal import Signal, block, is_driven, posts, refuse_on_our_loops, running_loop, state
 from promptgrad.errors import AsyncUsageError
 
@@ -65,6 +66,7 @@ class Loop:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
+                loop.set_task_factory(make_task)
                 ready = threading.Event()
                 self._thread = threading.Thread(
                     target=self._serve, args=(loop, ready), name=f"promptgrad-{self.name}", daemon=True
@@ -111,6 +113,7 @@ class Loop:
     def submit(self, remote: "Remote[Any]") -> None:
         """Start a task on the loop, in a copy of the caller's context. Does not wait."""
         context = copy_context()
+        fork(context)
         self.post(lambda: context.run(remote.start))
 
 

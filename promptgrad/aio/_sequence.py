@@ -2,15 +2,22 @@
 
 Every task and thread that a program starts is a branch of the place where it was started, and what it does comes after
 that place and before what the program does next. Branches of one place come in the order in which they were started.
+
+Loops of ours and `Executor` note the place when they start something. On a loop of the user's own, a task is noticed
+when it does its first thing, and takes its turn by its default name, which counts up as tasks are made.
 """
 
 import sys
 import threading
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.aio._signal import running_loop
+
+if TYPE_CHECKING:
+    import asyncio
 
 Position = tuple[tuple[int, ...], ...]
 """Compares with others of the same forward: ((2, 0),) is the second thing done, ((2, 1), (1, 0)) the first in a
@@ -19,13 +26,14 @@ branch that was made then."""
 Mark = tuple[Position, int]
 """What `step` returns: a branch, and how many things were done in it. `position` makes a position of it."""
 
-_STEP, _THREAD, _TASK, _STRANGER = range(4)
+_STEP, _FORK, _TASK, _STRANGER = range(4)
 _births = count(1).__next__
 _get_ident = threading.get_ident
+_ANY = object()
 
 
 _Branch = list[Any]
-"""One line of work: its position, how many things were done in it, and who does it (None: the thread that comes first).
+"""One line of work: its position, how many things were done in it, and who does it: at first `_ANY`.
 
 A thread counts up in place: nothing that it starts can begin without us, or while the thread goes on. A task makes a
 new one at each step, since what it starts keeps the context of that moment and begins at any time later.
@@ -48,7 +56,7 @@ def step() -> Mark:
         return branch[0], branch[1]
     if branch is None:
         branch = [(), 0, me]
-    elif branch[2] is not me and not (branch[2] is None and type(me) is int):
+    elif branch[2] is not me and branch[2] is not _ANY:
         branch = [(*branch[0], (branch[1], *_born(me))), 0, me]  # it started in a copy of the context of another
     branch = [branch[0], branch[1] + 1, me]
     _branch.set(branch)
@@ -62,10 +70,19 @@ def position(mark: Mark) -> Position:
 
 
 def fork(context: Context) -> None:
-    """Make of a copied context, in which a thread is going to run, a branch of its own."""
+    """Make of a copied context, in which a task or thread is going to run, a branch of its own."""
     if _branch.get(None) is not None:
         branch, number = step()
-        context.run(_branch.set, [(*branch, (number, _THREAD)), 0, None])
+        context.run(_branch.set, [(*branch, (number, _FORK)), 0, _ANY])
+
+
+def make_task(loop: "asyncio.AbstractEventLoop", coro: Any, **options: Any) -> "asyncio.Task[Any]":
+    """A task factory of a loop: each task is a branch of the place where it was made, whenever it begins."""
+    import asyncio
+
+    context = options.pop("context", None) or copy_context()
+    fork(context)
+    return context.run(partial(asyncio.Task, coro, loop=loop, **options))
 
 
 def _runner() -> object:

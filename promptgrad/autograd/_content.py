@@ -7,11 +7,12 @@ A producer is recognised by
 * three words in a row, two of them not function words ("one of the" proves nothing), or
 * a whole text of 16 or more characters, where there are no three such words: the longest that is there.
 
-Where several producers qualify, the latest counts and the match is called ambiguous. Cost: linear in the words seen.
+Where several producers qualify, the latest counts (of two that worked side by side, the later one in the program) and
+the match is called ambiguous. Cost: linear in the words seen.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -113,9 +114,14 @@ class Explained:
 
 
 class Index(Generic[P]):
-    """The texts of producers, added in the order in which they finished."""
+    """The texts of producers, added in the order in which they finished.
 
-    def __init__(self) -> None:
+    Args:
+        replaces: Whether, of two producers of the same passage, the second to be added is found by it.
+    """
+
+    def __init__(self, replaces: Callable[[P, P], bool] = lambda old, new: True) -> None:
+        self._replaces = replaces
         self._whole: dict[str, Match[P]] = {}
         self._spans: dict[tuple[str, ...], Match[P]] = {}
         self._long: dict[str, Match[P]] = {}
@@ -126,16 +132,16 @@ class Index(Generic[P]):
         found = words(text)
         if not found:
             return
-        _put(self._whole, " ".join(found), producer)
+        self._put(self._whole, " ".join(found), producer)
         telling = False
         for span in spans(found):
             if _telling(span):
                 telling = True
-                _put(self._spans, span, producer)
+                self._put(self._spans, span, producer)
         if not telling:
             joined = "".join(found)
             if len(joined) >= LONG:
-                _put(self._long, joined, producer)
+                self._put(self._long, joined, producer)
                 lengths = self._lengths.setdefault(joined[:LONG], [])
                 if len(joined) not in lengths:
                     lengths.append(len(joined))
@@ -171,7 +177,9 @@ class Index(Generic[P]):
         """The producer found by three words."""
         return self._spans.get(span)
 
-
-def _put(where: dict[K, Match[P]], key: K, producer: P) -> None:
-    old = where.get(key)
-    where[key] = Match(producer, old is not None and (old.ambiguous or old.producer is not producer))
+    def _put(self, where: dict[K, Match[P]], key: K, producer: P) -> None:
+        old = where.get(key)
+        if old is None or old.producer is producer:
+            where[key] = Match(producer, old is not None and old.ambiguous)
+        else:
+            where[key] = Match(producer if self._replaces(old.producer, producer) else old.producer, ambiguous=True)

@@ -107,7 +107,7 @@ class _Search:
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
-        self.index: Index[GradFn] = Index()
+        self.index: Index[GradFn] = Index(_comes_after)
         self.objects: dict[int, tuple[Any, GradFn]] = {}
         self.used: dict[GradFn, None] = {}
         self.unexplained: list[tuple[int, Node, str]] = []
@@ -249,17 +249,34 @@ class _Search:
             self.use(fn)
         used = {id(fn.parameter) for fn in self.used if isinstance(fn, AccumulateGrad)}
         starts = [started for started, _, _ in self.unexplained]
-        for fn in sorted(producers, key=lambda fn: fn.finished):
+        for fn in sorted(producers, key=lambda fn: (fn.order, 0) if isinstance(fn, Node) else (-1, fn.finished)):
             if fn in self.used or (isinstance(fn, AccumulateGrad) and id(fn.parameter) in used):
                 continue
             read = not isinstance(fn, Node) or bool(fn.touched) or fn.error is not None  # a caught failure is a branch
             place = bisect_right(starts, fn.finished)
+            while place < len(starts) and _side_by_side(fn, self.unexplained[place][1]):
+                place += 1
             kind = "control" if read else "order"
             if place < len(starts):
                 _, target, field = self.unexplained[place]
                 yield Edge(fn, target, field, kind)
             else:
                 yield Edge(fn, output, None, kind)
+
+
+def _comes_after(old: GradFn, new: GradFn) -> bool:
+    """Whether the later of two to finish is also the later one in the program: of two branches one may be first."""
+    if isinstance(old, Node) and isinstance(new, Node) and old.mark[0] != new.mark[0]:
+        return new.order > old.order
+    return True
+
+
+def _side_by_side(one: GradFn, other: Node) -> bool:
+    """Whether two calls were made in branches of the same place, so that neither waits for the other."""
+    if not isinstance(one, Node) or one.mark[0] == other.mark[0]:
+        return False
+    pairs = zip(one.mark[0], other.mark[0], strict=False)
+    return any(mine != theirs for mine, theirs in pairs)
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -41,6 +41,41 @@ class Created(Base):
         return (await self.last.acall(notes=notes)).word
 
 
+class Waiting(Base):
+    """Each call in a task of its own, after something that nobody records."""
+
+    async def forward(self, text):
+        async def two(number):
+            await asyncio.sleep(random.random() * 0.003)
+            first = (await asyncio.wait_for(self.step.acall(text=f"{text} {number}"), 5)).word
+            again = await asyncio.wait_for(self.step.acall(text=f"{first} again"), 5)
+            return again.word
+
+        notes = await asyncio.gather(*[asyncio.create_task(two(n), name=f"worker {n % 2}") for n in range(4)])
+        return (await self.last.acall(notes=notes)).word
+
+
+class Nested(Base):
+    async def forward(self, text):
+        async def two(number):
+            await asyncio.sleep(random.random() * 0.003)
+            words = await asyncio.gather(*[self.step.acall(text=f"{text} {number} {i}") for i in range(2)])
+            return " ".join(word.word for word in words)
+
+        notes = await asyncio.gather(*[two(number) for number in range(3)])
+        return (await self.last.acall(notes=notes)).word
+
+
+class InThreads(Base):
+    async def forward(self, text):
+        def two(number):
+            time.sleep(random.random() * 0.003)
+            return self.step(text=self.step(text=f"{text} {number}").word).word
+
+        notes = await asyncio.gather(*[asyncio.to_thread(two, number) for number in range(4)])
+        return (await self.last.acall(notes=notes)).word
+
+
 class Threads(Base):
     def forward(self, text):
         def two(number):
@@ -98,7 +133,7 @@ def trained(program, **options):
     return paths, gradient, str(model.step.instruction)
 
 
-@pytest.mark.parametrize("program", [Gathered, Created, Threads, Mapped])
+@pytest.mark.parametrize("program", [Gathered, Created, Waiting, Nested, InThreads, Threads, Mapped])
 @pytest.mark.parametrize("options", [{}, {"truncate": 2}], ids=["whole", "truncated"])
 def test_the_gradient_does_not_depend_on_who_was_first(program, options):
     first = trained(program, **options)
@@ -123,3 +158,52 @@ def test_calls_are_counted_in_the_order_of_the_program():
     texts = [inputs["text"] for path, _, inputs in paths[0] if path == "step"]
     assert texts[::2] == [f"wolf {number}" for number in range(4)]
     assert all(text.endswith("again") for text in texts[1::2])
+
+
+class Vote(nn.Module):
+    """Two calls side by side that say the same; the text of one is shown to a third, without its provenance."""
+
+    def __init__(self):
+        super().__init__()
+        self.x = nn.Predict("text -> word")
+        self.y = nn.Predict("text -> word")
+        self.end = nn.Predict("text -> word")
+
+    async def forward(self, text):
+        x, _ = await asyncio.gather(self.x.acall(text=text), self.y.acall(text=text))
+        return (await self.end.acall(text=f"the answer was: {x.word}")).word
+
+
+class Checked(nn.Module):
+    """A call beside the others whose output the code reads and no call uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.check = nn.Predict("text -> word")
+        self.work = nn.Predict("text -> word")
+        self.end = nn.Predict("text -> word")
+
+    async def forward(self, text):
+        async def look():
+            return (await self.check.acall(text=text)).word == "unsafe"
+
+        async def run():
+            word = (await self.work.acall(text=text)).word
+            return (await self.end.acall(text=f"{len(word) * 12345}")).word
+
+        return (await asyncio.gather(look(), run()))[1]
+
+
+async def same_answer(messages):
+    await asyncio.sleep(random.random() * 0.003)
+    return "[[ ## word ## ]]\na grey wolf"
+
+
+@pytest.mark.parametrize("program", [Vote, Checked])
+def test_edges_do_not_depend_on_who_was_first(program):
+    def shown():
+        batch = program().to(pg.lm.Function(same_answer)).map([{"text": "t"}])
+        return [repr(edge) for edge in pg.autograd.edges(batch.rows[0].tape)]
+
+    first = shown()
+    assert all(shown() == first for _ in range(12))

@@ -140,6 +140,7 @@ def test_a_critic_that_cannot_says_so():
         async def critique(self, failure):
             return {}
 
+    pytest.importorskip("torch")
     task = pocket.task("chain-color-of-last")
     model = nn.Predict("text -> answer", instruction="do the task").to(pg.lm.pocket())
     examples = task.split(train=4)[0]
