@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import sqlite3
 import threading
 import warnings
@@ -205,3 +206,7 @@ def _flush_all() -> None:
 
 
 atexit.register(_flush_all)
+if hasattr(os, "register_at_fork"):
+    # SQLite keeps its locks by process: a child that is born in the middle of a transaction would inherit them as held,
+    # and what it writes could be lost
+    os.register_at_fork(before=_flush_all)
