@@ -3,12 +3,12 @@
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from promptgrad.aio._loops import on_program, transport
-from promptgrad.aio._sequence import fork
+from promptgrad.aio._sequence import branches
 from promptgrad.aio._signal import Signal, is_driven
 
 T = TypeVar("T")
@@ -100,9 +100,7 @@ async def _gather(
     finished: asyncio.Future[None] = loop.create_future()
     upcoming = 0
     crew = _Crew()
-    contexts = [copy_context() for _ in thunks]
-    for context in contexts:
-        fork(context)
+    contexts = branches(count)
 
     async def one(index: int) -> None:
         _crew.set(crew)
@@ -117,7 +115,11 @@ async def _gather(
     def start() -> None:
         nonlocal upcoming
         index, upcoming = upcoming, upcoming + 1
-        task = running[index] = contexts[index].run(loop.create_task, one(index))
+        if contexts is None:
+            task = loop.create_task(one(index))
+        else:
+            task = contexts[index].run(loop.create_task, one(index))
+        running[index] = task
         task.add_done_callback(lambda task: end(index, task))
 
     def end(index: int, task: "asyncio.Task[None]") -> None:

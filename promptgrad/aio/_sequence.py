@@ -69,6 +69,16 @@ def position(mark: Mark) -> Position:
     return (*branch, (number, _STEP))
 
 
+def branches(number: int) -> list[Context] | None:
+    """A copy of this context for each of so many tasks, as branches in order; None where nobody counts."""
+    if _branch.get(None) is None:
+        return None
+    contexts = [copy_context() for _ in range(number)]
+    for context in contexts:
+        fork(context)
+    return contexts
+
+
 def fork(context: Context) -> None:
     """Make of a copied context, in which a task or thread is going to run, a branch of its own."""
     if _branch.get(None) is not None:
@@ -80,6 +90,8 @@ def make_task(loop: "asyncio.AbstractEventLoop", coro: Any, **options: Any) -> "
     """A task factory of a loop: each task is a branch of the place where it was made, whenever it begins."""
     import asyncio
 
+    if _branch.get(None) is None:  # nobody counts here
+        return asyncio.Task(coro, loop=loop, **options)
     context = options.pop("context", None) or copy_context()
     fork(context)
     return context.run(partial(asyncio.Task, coro, loop=loop, **options))
