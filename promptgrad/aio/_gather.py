@@ -115,10 +115,8 @@ async def _gather(
     def start() -> None:
         nonlocal upcoming
         index, upcoming = upcoming, upcoming + 1
-        if contexts is None:
-            task = loop.create_task(one(index))
-        else:
-            task = contexts[index].run(loop.create_task, one(index))
+        work = one(index)
+        task = loop.create_task(work) if contexts is None else contexts[index].run(loop.create_task, work)
         running[index] = task
         task.add_done_callback(lambda task: end(index, task))
 
