@@ -146,3 +146,18 @@ def test_outside_of_the_block_and_in_other_threads_nothing_is_looked_for():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Loss([row(lambda q: a(q=q).out, None, q="x")], ScriptedCritic()).backward()
+
+
+def test_a_call_without_a_path_is_named_by_what_is_blamed():
+    import promptgrad as pg
+    from promptgrad import nn
+    from promptgrad.testing import Fields
+
+    program = nn.Predict("question -> answer").to(pg.lm.Function(Fields(answer="x", critique="say more")))
+    examples = [pg.Example(question=f"q{i}", answer="y").with_inputs("question") for i in range(3)]
+    with (
+        pg.detect_anomaly() as found,
+        pytest.warns(AnomalyWarning, match="all 3 critiques of instruction are the same"),
+    ):
+        nn.MetricLoss(pg.metrics.exact_match)(program.map(examples), examples).backward()
+    assert found.anomalies

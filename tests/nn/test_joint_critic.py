@@ -167,3 +167,13 @@ class TestFit:
         assert f"{4000 - cut['b'].count('x')} characters left out" in cut["b"]
         assert abs(cut["b"].count("x") - cut["c"][0].count("y")) == 0
         assert size({"b": "x" * cut["b"].count("x"), "c": "y" * cut["c"][0].count("y"), "a": cut["a"]}) <= 250
+
+
+def test_feedback_about_single_calls_stands_in_the_evidence(scripted):
+    model = Agent(2).to(scripted(work))
+    critic = nn.Critic(scripted(lambda **_: findings((1, "step.instruction", "look further"))))
+    (example,) = batch("red")
+    metric = lambda example, output: pg.Score(0, feedback="wrong", module_feedback={"step": "too short"})  # noqa: E731
+    nn.MetricLoss(metric, critic=critic)(model.map([example]), [example]).backward(engine="joint")
+    (critique,) = model.step.instruction.grad.critiques
+    assert critique.evidence["feedback"] == ("wrong", "too short")

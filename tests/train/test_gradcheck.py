@@ -88,6 +88,12 @@ class TestTheFinding:
         assert "it beats shuffled feedback" in report.verdict
         assert "it beats blank feedback" in report.verdict
 
+    def test_fewer_than_six_repeats_pass_nothing(self, model):
+        report = check(model, repeats=2)
+        assert report.downhill
+        assert not report.passed
+        assert "2 repeats are too few to pass" in report.verdict
+
     def test_without_a_difference_there_is_no_evidence(self, model, scripted):
         scripted.rules["last"] = "Take the middle."  # what the critic then says does not help
         report = check(model)
