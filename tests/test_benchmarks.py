@@ -62,6 +62,11 @@ def test_the_tasks_of_the_study_are_drawn_and_apart_from_those_it_was_tuned_on(m
     assert {pocket.task(name).family for name in tasks}.isdisjoint(pocket.task(name).family for name in study.TUNING)
     assert set(study.SEEDS).isdisjoint(study.TUNING_SEEDS)
     assert {*study.follow_up_tasks()}.isdisjoint({*tasks, *study.TUNING})
+    every = [pocket.task(name).family for name in study.family_tasks()]
+    assert len(set(every)) == len(every)
+    assert {*pocket.families()} - {*every} == {"topic"}
+    assert {*study.family_tasks()}.isdisjoint(study.TUNING)
+    assert set(study.NEW_SEEDS).isdisjoint({*study.SEEDS, *study.TUNING_SEEDS})
 
 
 @pytest.mark.parametrize("name", ["study", "follow-up"])
