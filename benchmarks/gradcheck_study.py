@@ -23,8 +23,8 @@ well where the kind of the right answer gives the task away (a size, a color, a 
 different tasks look alike. Its tasks are all whose answer is one of the words of the text by its place
 (`FOLLOW_UP_FAMILIES`), less those of `TUNING`; its seeds are the first five, its settings the same.
 
-`--every-family` was fixed after both had been seen, and before it was run. It leaves nothing to choose: one task of each
-family of the world, drawn with `random.Random(2027)` from those that are not of `TUNING` (`topic` is the whole of its
+`--every-family` was fixed after both had been seen, and before it was run. It leaves nothing to choose: one task of
+each family of the world, drawn with `random.Random(2027)` from those that are not of `TUNING` (`topic` is all of its
 family, and drops out), with the same settings and eight seeds that nothing was run with before. It gives each kind of
 task the same weight, where the study, by its rule, took six of the large families, which all tell the task by the kind
 of the answer. What it is to say: whether over all tasks the interval of true - shuffled lies above zero, in training
