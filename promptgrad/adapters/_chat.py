@@ -14,6 +14,7 @@ from promptgrad.signature import Field, Signature
 END = "completed"
 """The marker after the last field of a reply."""
 
+_NEXT = "\n\n[[ ## "
 _MARKER = re.compile(r"^[ \t]*\[\[[ \t]*##[ \t]*([^\]\n#]*?)[ \t]*##[ \t]*\]\]", re.MULTILINE)
 # A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
 _TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
@@ -107,6 +108,7 @@ class ChatFormat(Format):
         while self.end in signature.fields:
             self.end += "_"
         self.first = next(iter(signature.outputs))
+        self.last = marker(self.end)
         self.reminder = (
             f"{chr(10) * 2 if signature.inputs else ''}Reply in the format above, from {marker(self.first)} on."
         )
@@ -126,7 +128,7 @@ class ChatFormat(Format):
             parts.append(self.inputs.describe())
         parts.append("Reply with these fields, each below its marker line, in this order and with nothing else:")
         parts += [f"{head}{{{describe(self.signature.outputs[name])}}}" for name, head, _, _ in self.outputs]
-        parts.append(marker(self.end))
+        parts.append(self.last)
         return "\n\n".join(parts)
 
     def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
@@ -142,10 +144,10 @@ class ChatFormat(Format):
             for name, head, write, _ in self.outputs
             if name in outputs
         ]
-        return "\n\n".join([*sections, marker(self.end)])
+        return "\n\n".join([*sections, self.last])
 
     def parse(self, reply: str) -> dict[str, Any]:
-        found = self._sections(reply)
+        found = self._as_asked(reply) or self._sections(reply)
         for attempt in _LOOSER:
             if len(found) == len(self.outputs):
                 break
@@ -164,6 +166,20 @@ class ChatFormat(Format):
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
+
+    def _as_asked(self, reply: str) -> dict[str, str] | None:
+        """What `_sections` finds in a reply that is written exactly as asked for, in half the time; None for others."""
+        if reply.count("[[") != len(self.outputs) + 1 or "`" in reply:
+            return None
+        found: dict[str, str] = {}
+        at = 0
+        for name, head, _, _ in self.outputs:
+            end = reply.find(_NEXT, at + 1)
+            if end < 0 or not reply.startswith(head, at):
+                return None
+            found[name] = unguard(reply[at + len(head) : end].strip())
+            at = end + 2
+        return found if reply.startswith(self.last, at) else None
 
     def _sections(self, reply: str) -> dict[str, str]:
         """Bodies by output name, as `assistant` writes them; the first of a name that holds something counts."""
@@ -243,7 +259,7 @@ class ChatFormat(Format):
     def _unmarked(self, reply: str) -> dict[str, str]:
         """No marker for the only output, or none for the first one before other markers."""
         if len(self.outputs) == 1:
-            body = reply.split(marker(self.end))[0].strip()
+            body = reply.split(self.last)[0].strip()
             return {self.first: body} if body else {}
         parts = _MARKER.split(reply)
         found = self._sections(reply)

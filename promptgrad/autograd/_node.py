@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptgrad.aio import _sequence as sequence
 from promptgrad.autograd._handle import RemovableHandle
-from promptgrad.autograd._values import snapshot
+from promptgrad.autograd._values import snapshots
 
 if TYPE_CHECKING:
     from promptgrad.autograd._critic import WeightTrace
@@ -185,7 +185,7 @@ class Node(GradFn):
         self.order = order
         self.kind = kind
         self._raw: Mapping[str, Any] = {} if inputs is None else inputs
-        self.inputs: dict[str, Any] = {name: snapshot(value) for name, value in self._raw.items()}
+        self.inputs: dict[str, Any] = snapshots(self._raw)
         self.reads: list[Read] = []
         self.messages: Any = ()
         self.request: Any = None

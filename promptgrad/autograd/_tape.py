@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.aio import _sequence as sequence
 from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Node, Read, _tick
-from promptgrad.autograd._values import snapshot
+from promptgrad.autograd._values import snapshot, snapshots
 
 if TYPE_CHECKING:
     from promptgrad.autograd._edges import Edge
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class ReadLog:
     """The parameters that were read, in order of the first read, with what they read as."""
 
-    __slots__ = ("_reads",)
+    __slots__ = ("_reads", "_tape")
 
-    def __init__(self) -> None:
+    def __init__(self, tape: "Tape | None" = None) -> None:
         self._reads: dict[Parameter, Read] = {}
+        self._tape = tape
 
     def note(self, read: Read) -> None:
         """Note that the program's code read a parameter."""
@@ -40,7 +41,7 @@ class ReadLog:
 
 
 _log: ContextVar[ReadLog | None] = ContextVar("promptgrad.reads", default=None)
-_tape: "ContextVar[Tape | None]" = ContextVar("promptgrad.tape", default=None)
+"""What notes reads in this context: a tape, or a log that was opened, perhaps, while one recorded."""
 
 current_log = _log.get
 
@@ -49,7 +50,7 @@ current_log = _log.get
 def record_reads() -> Iterator[ReadLog]:
     """Log every parameter read in this context, whether anything is recorded or not: what a result depends on."""
     outer = _log.get()
-    log = ReadLog()
+    log = ReadLog(_tape_of(outer))
     _log.set(log)
     try:
         yield log
@@ -62,7 +63,12 @@ def record_reads() -> Iterator[ReadLog]:
 
 def current_tape() -> "Tape | None":
     """The tape that records in this context; None where nothing does, or the grad mode forbids it."""
-    return _tape.get() if mode.get() == GRAD else None
+    log = _log.get()
+    return None if log is None or mode.get() != GRAD else _tape_of(log)
+
+
+def _tape_of(log: ReadLog | None) -> "Tape | None":
+    return log if log is None or isinstance(log, Tape) else log._tape
 
 
 class Tape(ReadLog):
@@ -113,7 +119,7 @@ class Tape(ReadLog):
 
     def __init__(self, inputs: Mapping[str, Any] | None = None, program: Any = None) -> None:
         super().__init__()
-        self.inputs = {} if inputs is None else {name: snapshot(value) for name, value in inputs.items()}
+        self.inputs = {} if inputs is None else snapshots(inputs)
         self.program = program
         self.player: Callable[[Node, Any, Any], Any] | None = None
         self.nodes: list[Node] = []
@@ -219,7 +225,7 @@ class Tape(ReadLog):
 
 
 class _Active:
-    __slots__ = ("_log_token", "_tape", "_tape_token")
+    __slots__ = ("_tape", "_token")
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
@@ -227,14 +233,12 @@ class _Active:
     def __enter__(self) -> Tape:
         sequence.begin()
         self._tape._outer = _log.get()
-        self._log_token: Token[ReadLog | None] = _log.set(self._tape)
-        self._tape_token: Token[Tape | None] = _tape.set(self._tape)
+        self._token: Token[ReadLog | None] = _log.set(self._tape)
         return self._tape
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _tape.reset(self._tape_token)
-        _log.reset(self._log_token)
+        _log.reset(self._token)
         if error is not None:
             self._tape.finish(error=error)

@@ -22,6 +22,15 @@ def snapshot(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def snapshots(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by name, each as `snapshot` has it."""
+    copy = dict(values)
+    for name, value in copy.items():
+        if type(value) is not str:
+            copy[name] = snapshot(value)
+    return copy
+
+
 def leaves(value: Any) -> Iterator[tuple[Any, bool]]:
     """Every part of a value, in order, with whether it is a leaf: containers come before what they hold.
 

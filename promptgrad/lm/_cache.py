@@ -89,6 +89,8 @@ class Cache(Layer):
         memory = self._memory
         hit = memory.get(key)
         if hit is not None:
+            if not hit.cached:  # as it was answered: most replies are never asked for again
+                hit = memory[key] = hit.as_cached()
             try:
                 memory.move_to_end(key)
             except KeyError:  # another thread has just pushed it out
@@ -108,7 +110,7 @@ class Cache(Layer):
         failure: Exception | None = None
         try:
             completion = await self.lm.complete(request)
-            self._keep(key, completion.as_cached())
+            self._keep(key, completion if completion.trace is None else completion.as_cached())
             if self._store is not None:
                 self._store.put(key, completion)
             return completion

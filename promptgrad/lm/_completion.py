@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from promptgrad._frozen import setters
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, init=False)
 class Usage:
     """What calls cost; usages add.
 
@@ -26,6 +28,22 @@ class Usage:
     usd: float | None = 0.0
     cached: int = 0
     seconds: float = 0.0
+
+    def __init__(
+        self,
+        calls: int = 0,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        usd: float | None = 0.0,
+        cached: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        _set_calls(self, calls)
+        _set_input_tokens(self, input_tokens)
+        _set_output_tokens(self, output_tokens)
+        _set_usd(self, usd)
+        _set_cached(self, cached)
+        _set_seconds(self, seconds)
 
     @property
     def tokens(self) -> int:
@@ -64,11 +82,13 @@ class Usage:
         return cls(**{name: data[name] for name in cls.__slots__ if name in data})
 
 
+_set_calls, _set_input_tokens, _set_output_tokens, _set_usd, _set_cached, _set_seconds = setters(Usage)
+
 NO_USAGE = Usage()
 CACHE_HIT = Usage(cached=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Completion:
     """The reply of a language model.
 
@@ -88,6 +108,22 @@ class Completion:
     cached: bool = False
     trace: Any = field(default=None, compare=False, repr=False)
 
+    def __init__(
+        self,
+        text: str,
+        usage: Usage = NO_USAGE,
+        model: str = "",
+        finish_reason: str = "stop",
+        cached: bool = False,  # noqa: FBT001, FBT002 - a field
+        trace: Any = None,
+    ) -> None:
+        _set_text(self, text)
+        _set_usage(self, usage)
+        _set_model(self, model)
+        _set_finish_reason(self, finish_reason)
+        _set_was_cached(self, cached)
+        _set_trace(self, trace)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the reply in JSON types, without its trace."""
         return {
@@ -106,3 +142,6 @@ class Completion:
     def as_cached(self) -> Completion:
         """Return the reply as a cache gives it: one cached call, no cost, no trace."""
         return Completion(self.text, CACHE_HIT, self.model, self.finish_reason, True)  # noqa: FBT003 - a field
+
+
+_set_text, _set_usage, _set_model, _set_finish_reason, _set_was_cached, _set_trace = setters(Completion)

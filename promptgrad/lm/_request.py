@@ -10,6 +10,8 @@ from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
+from promptgrad._frozen import setters
+
 DIGEST_SIZE = 16
 """Bytes of a request digest (32 hexadecimal characters)."""
 
@@ -208,7 +210,7 @@ def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Request:
     """One request to a language model; frozen, hashable and digestible.
 
@@ -238,6 +240,30 @@ class Request:
     response_format: str | None = None
     replicate: int = 0
     extra: tuple[tuple[str, str], ...] = ()
+
+    def __init__(
+        self,
+        prefix: Prefix = EMPTY_PREFIX,
+        tail: tuple[Message, ...] = (),
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        stop: tuple[str, ...] = (),
+        seed: int | None = None,
+        response_format: str | None = None,
+        replicate: int = 0,
+        extra: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        _set_prefix(self, prefix)
+        _set_tail(self, tail)
+        _set_temperature(self, temperature)
+        _set_max_tokens(self, max_tokens)
+        _set_top_p(self, top_p)
+        _set_stop(self, stop)
+        _set_seed(self, seed)
+        _set_response_format(self, response_format)
+        _set_replicate(self, replicate)
+        _set_extra(self, extra)
 
     @classmethod
     def of(cls, prompt: Prompt, **options: Any) -> Request:
@@ -336,6 +362,18 @@ class Request:
         }
 
 
+(
+    _set_prefix,
+    _set_tail,
+    _set_temperature,
+    _set_max_tokens,
+    _set_top_p,
+    _set_stop,
+    _set_seed,
+    _set_response_format,
+    _set_replicate,
+    _set_extra,
+) = setters(Request)
 _FIELDS = tuple(f.name for f in fields(Request))
 _DEFAULTS = {f.name: f.default for f in fields(Request) if f.name not in {"prefix", "tail"}}
 _OPTIONS = frozenset(_DEFAULTS)

@@ -860,14 +860,30 @@ def _no_such(what: str, target: str, known: Iterable[str], root: Module) -> str:
     return f"{type(root).__name__} has no {what} {target!r}{hint}"
 
 
-def begin_node(module: Module, tape: Tape, **facts: Any) -> Node:
+def begin_node(
+    module: Module,
+    tape: Tape,
+    inputs: Mapping[str, Any],
+    output_fields: Iterable[str],
+    *,
+    kind: str = "lm",
+    replicate: int = 0,
+) -> Node:
     """Begin the node of a call of `module`, with its path in the program and the hooks that wait for its gradient.
 
     The path of a module that is no part of the program is its class name, in parentheses.
     """
     program = tape.program
     path = program._get_plan().paths.get(module) if isinstance(program, Module) else None
-    node = tape.node(f"({type(module).__name__})" if path is None else path, module_name=type(module).__name__, **facts)
+    name = type(module).__name__
+    node = tape.node(
+        f"({name})" if path is None else path,
+        kind=kind,
+        inputs=inputs,
+        module_name=name,
+        output_fields=output_fields,
+        replicate=replicate,
+    )
     if _Structure.backward_hooks:
         node.hooks = tuple(_backward_hooks(module, program, path))
     return node

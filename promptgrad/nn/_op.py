@@ -66,7 +66,7 @@ class Op(Module):
                 inputs.update(value)
             else:
                 inputs[name] = value
-        node = begin_node(self, tape, kind=self.kind, inputs=inputs, output_fields=("out",))
+        node = begin_node(self, tape, inputs, ("out",), kind=self.kind)
         if node.path.startswith("("):  # no part of the program
             node.path = self.__name__
         node.rule = self._rule

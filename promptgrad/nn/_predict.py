@@ -136,13 +136,8 @@ class Predict(Module, in_place=True):
         tape = current_tape()
         node: Node | None = None
         if tape is not None:
-            node = begin_node(
-                self,
-                tape,
-                inputs=inputs,
-                output_fields=self._signature.outputs,
-                replicate=options.get("replicate", 0),
-            )
+            replicate = options.get("replicate", 0)
+            node = begin_node(self, tape, inputs, self._signature.outputs, replicate=replicate)
             instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
         else:
             instruction, demos = self.instruction.data, self.demos.data
@@ -212,10 +207,11 @@ class Predict(Module, in_place=True):
             return
         call.module = node.path
         node.lm = lm
-        node.request = call.request
-        for request, completion in ((call.request, call.completion), *call.reasked):
-            if request is not None and request is call.request:
-                node.messages = request.messages
+        node.request = request = call.request
+        if request is not None:
+            node.messages = request.messages
+        completions = [completion for _, completion in call.exchanges] if call.reasked else (call.completion,)
+        for completion in completions:
             if completion is not None:
                 node.reply = completion.text
                 node.usage = completion.usage if node.usage is None else node.usage + completion.usage

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NoReturn
 
+from promptgrad._frozen import setters
 from promptgrad.autograd import Node
 from promptgrad.lm import Usage
 from promptgrad.nn._history import Call
@@ -169,10 +170,7 @@ _ABOUT = {
     "usage": "_about_usage",
 }
 
-# The slots' own setters: three times as fast as object.__setattr__.
-_set_fields = Prediction.__dict__["_fields"].__set__
-_set_node = Prediction.__dict__["_node"].__set__
-_set_call = Prediction.__dict__["_call"].__set__
+_set_call, _set_fields, _set_node = setters(Prediction)
 _new = object.__new__
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from promptgrad.adapters import ChatAdapter, JSONAdapter
 from promptgrad.adapters._chat import _MARKER, escape, guard, marker, unescape, unguard
 from promptgrad.data import Example
-from promptgrad.signature import Field, Signature
+from promptgrad.signature import Field, Signature, make_signature
 
 PIECES = [
     *("[[ ## answer ## ]]", "[[ ## first ## ]]", "[[ ## completed ## ]]", "[[##a##]]", "[[ ##", "## ]]", "[[", "]]"),
@@ -193,6 +193,28 @@ def test_escape_and_guard_are_undone(value: str) -> None:
     assert unguard(guard(value)) == value
     assert guard(value).strip() == guard(value)
     assert unguard(unescape(escape(guard(value)).strip())) == value
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(texts, min_size=2, max_size=2),
+    st.sampled_from(["", "\n", "\n\n", " x", "\n[[ ## first ## ]]\ny"]),
+    st.booleans(),
+)
+def test_the_short_way_reads_what_the_long_one_reads(bodies: list[str], rest: str, swapped: bool) -> None:
+    form = ChatAdapter().make_format(make_signature("q -> first, answer"))
+    names = ["answer", "first"] if swapped else ["first", "answer"]
+    reply = "".join(f"{marker(name)}\n{body}\n\n" for name, body in zip(names, bodies, strict=True))
+    reply += marker("completed") + rest
+    short = form._as_asked(reply)
+    assert short is None or short == form._sections(reply)
+
+
+def test_the_short_way_is_taken_for_a_reply_as_asked_for() -> None:
+    form = ChatAdapter().make_format(make_signature("q -> first, answer"))
+    reply = form.assistant({"first": "a\n\nb", "answer": " c"})
+    assert form._as_asked(reply) == {"first": "a\n\nb", "answer": " c"}
+    assert form._as_asked(f"Sure!\n{reply}") is None
 
 
 def test_plain_values_are_written_plainly() -> None:
