@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from promptgrad.autograd._cluster import THRESHOLD, stars
-from promptgrad.autograd._critic import RIGHT
+from promptgrad.autograd._critic import blame_in
 
 
 def agreed(answers: Sequence[Mapping[str, str]], threshold: float = THRESHOLD) -> dict[str, tuple[str, float]]:
@@ -25,7 +25,7 @@ def agreed(answers: Sequence[Mapping[str, str]], threshold: float = THRESHOLD) -
     said: dict[str, list[str]] = {}
     for answer in answers:
         for target, text in answer.items():
-            if blame := _blame(text):
+            if blame := blame_in(text):
                 said.setdefault(target, []).append(blame)
     return {target: _majority(texts, len(answers), threshold) for target, texts in said.items()}
 
@@ -41,8 +41,3 @@ def _majority(texts: Sequence[str], answers: int, threshold: float) -> tuple[str
         found.append((-len(inside), min(inside), distinct[center]))
     size, _, text = min(found)
     return text, -size / answers
-
-
-def _blame(text: str | None) -> str:
-    blame = "" if text is None else str(text).strip()
-    return "" if blame.casefold().rstrip(".!") == RIGHT else blame

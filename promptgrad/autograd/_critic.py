@@ -96,6 +96,12 @@ RIGHT = "it is right"
 """What a critic says of a target that is not to blame."""
 
 
+def blame_in(answer: str | None) -> str:
+    """What an answer blames its target for; "" where it does not."""
+    text = "" if answer is None else answer.strip()
+    return "" if text.casefold().rstrip(".!") == RIGHT else text
+
+
 @runtime_checkable
 class WeightTrace(Protocol):
     """What a local model keeps of one sampled reply, to compute the gradient of its weights."""

@@ -14,7 +14,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd._agreement import agreed
 from promptgrad.autograd._blame import Blame
-from promptgrad.autograd._critic import RIGHT, Critic, NodeFailure, Target, TraceFailure
+from promptgrad.autograd._critic import Critic, NodeFailure, Target, TraceFailure, blame_in
 from promptgrad.autograd._edges import Edge, joined_sources, texts_of
 from promptgrad.autograd._gradient import Critique
 from promptgrad.autograd._loss_row import LossRow
@@ -539,14 +539,10 @@ def _checked(answer: Any) -> dict[str, Any]:
 def _blame_texts(answer: Any) -> list[str]:
     """The texts of an answer that blame: of a text or of several."""
     several = answer if isinstance(answer, (list, tuple)) else (answer,)
-    return [text for item in several if (text := _blame_text(item))]
-
-
-def _blame_text(answer: Any) -> str:
-    if answer is not None and not isinstance(answer, str):
-        raise TypeError(f"what is said of a value is a text, several texts or None, not {answer!r}")
-    text = "" if answer is None else answer.strip()
-    return "" if text.casefold().rstrip(".!") == RIGHT else text
+    for item in several:
+        if item is not None and not isinstance(item, str):
+            raise TypeError(f"what is said of a value is a text, several texts or None, not {item!r}")
+    return [text for item in several if (text := blame_in(item))]
 
 
 def _input_targets(node: Node, edges: Sequence[Edge], own: Sequence[Target]) -> tuple[Target, ...]:
