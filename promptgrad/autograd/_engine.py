@@ -23,7 +23,7 @@ from promptgrad.autograd._gradient import Critique, Gradient, Trace
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._node import Node
 from promptgrad.autograd._parameter import Parameter
-from promptgrad.autograd._report import BackwardReport, Skipped
+from promptgrad.autograd._report import BackwardReport
 from promptgrad.autograd._rules import rule_of
 from promptgrad.autograd._sample import NO_CRITIC, SamplePass, Wanted, example_id
 from promptgrad.errors import GraphError, ReplayError
@@ -109,16 +109,19 @@ class Backward:
                 answers = await critic.critique_traces([whole for _, whole in group])
             if len(answers) != len(group):
                 raise TypeError(f"a critic gave {len(answers)} answers about {len(group)} forwards")
-            for (one, whole), answer in zip(group, answers, strict=True):
-                one.take(whole, answer)
         except ReplayError:
             raise
         except BaseException as error:  # kept in the report; the other calls go on
             if not aio.is_failure(error):
                 raise
             for one, _ in group:
-                one.unanswered += 1
-                one.skipped.append(Skipped(one.example_id, "", 0, f"the critic failed: {error!r}"))
+                one.give_up(error)
+            return
+        for (one, whole), answer in zip(group, answers, strict=True):
+            try:
+                one.take(whole, answer)
+            except TypeError as error:  # this answer is malformed
+                one.give_up(error)
 
     def _passes(self, critic: Critic | None, truncate: int | None, repeat: int) -> list[SamplePass]:
         """One pass for each failed forward, whatever number of losses judged it, in the order of the rows."""

@@ -66,11 +66,15 @@ class _Blame:
     index: int = 0
     evidence: Mapping[str, Any] | None = None
     output: int | None = None  # which output of a function it is about, where that is known
+    said: "Rank" = (1 << 63, 0)  # when the call came that says it, however it got here
 
 
 Rank = tuple[int, int]
-_LAST = (1 << 63, 0)
+_LAST = _Blame("").said
 """Where the loss stands among those who say something of a value: after all calls."""
+
+Place = tuple[Rank, Rank, int]
+"""Sorts what is said: by what it is said of, by who says it, and in the order of an answer."""
 
 
 def _rank(fn: GradFn) -> Rank:
@@ -117,9 +121,9 @@ class SamplePass:
         self.calls = self.asked = self.unanswered = 0
         self.truncated = 0
         self.skipped: list[Skipped] = []
-        self.found: list[tuple[tuple[Rank, int], Parameter, Critique]] = []
-        self.passed: list[tuple[tuple[Rank, int], Blame]] = []
-        self.feedback: dict[GradFn, list[tuple[Rank, _Blame]]] = {}
+        self.found: list[tuple[Place, Parameter, Critique]] = []
+        self.passed: list[tuple[Place, Blame]] = []
+        self.feedback: dict[GradFn, list[_Blame]] = {}
         self.pending: dict[GradFn, int] = {}
         self.into: dict[GradFn, list[Edge]] = {}
         self.ready: dict[GradFn, aio.Signal[None]] = {}
@@ -133,7 +137,7 @@ class SamplePass:
         seeds: dict[GradFn, None] = {}
         for _, row in self.rows:
             for fn, text in self._starts(row):
-                self.feedback.setdefault(fn, []).append((_LAST, _Blame(text, evidence=_evidence(row, text))))
+                self.feedback.setdefault(fn, []).append(_Blame(text, evidence=_evidence(row, text)))
                 seeds[fn] = None
         self.skipped = list(dict.fromkeys(self.skipped))
         return list(seeds)
@@ -291,13 +295,14 @@ class SamplePass:
 
     def _release(self, fn: GradFn, share: Mapping[Edge, Sequence[_Blame]]) -> list[GradFn]:
         """Hand the blame of a vertex on to its sources; returns those that now have all of theirs."""
-        rank = _rank(fn)
         free = []
         for edge in self.into[fn]:
             for blame in share.get(edge, ()):
+                if isinstance(fn, Node):
+                    blame = replace(blame, said=fn.rank)
                 if isinstance(fn, Pick) or blame.output is not None:
                     blame = replace(blame, output=fn.output if isinstance(fn, Pick) else None)
-                self.feedback.setdefault(edge.source, []).append((rank, blame))
+                self.feedback.setdefault(edge.source, []).append(blame)
         for source in dict.fromkeys(edge.source for edge in self.into[fn]):
             self.pending[source] -= 1
             if not self.pending[source]:
@@ -306,8 +311,8 @@ class SamplePass:
 
     def blames(self, fn: GradFn) -> list[_Blame]:
         """What was said of a vertex, in the order of those who said it, each thing once; as hooks make it."""
-        said = sorted(self.feedback.get(fn, ()), key=lambda item: item[0])
-        blames = list({(blame.text, blame.output): blame for _, blame in reversed(said)}.values())[::-1]
+        said = sorted(self.feedback.get(fn, ()), key=lambda blame: blame.said)
+        blames = list({(blame.text, blame.output): blame for blame in reversed(said)}.values())[::-1]
         for hook in fn.value_hooks if blames else ():
             changed = hook(tuple(blame.text for blame in blames))
             if changed is not None:
@@ -329,7 +334,7 @@ class SamplePass:
                 verdict=self.verdict,
                 lm=fn.lm if isinstance(fn, Node) else None,
             )
-            self.found.append(((_rank(fn), number), parameter, critique))
+            self.found.append(((_rank(fn), blame.said, number), parameter, critique))
 
     async def judge(self, fn: GradFn) -> None:
         """Wait for a call's turn, have its blame divided, and hand it on."""
@@ -440,13 +445,13 @@ class SamplePass:
                         lm=fn.lm if isinstance(fn, Node) else None,
                         agreement=self.agreement.get((fn, target.name), 1.0),
                     )
-                    self.found.append(((_rank(fn), number), target.parameter, critique))
+                    self.found.append(((_rank(fn), _LAST, number), target.parameter, critique))
                 continue
             new = [handed_on.get(text) or _Blame(text, path, index, evidence) for text in texts]
             if isinstance(fn, Node):
                 for text in texts:
                     blame = Blame(0, self.example_id, path, index, _field_of(target), "input", text)
-                    self.passed.append(((_rank(fn), number), blame))
+                    self.passed.append(((_rank(fn), _LAST, number), blame))
             if isinstance(fn, Join):
                 source = fn.sources[int(target.name)]
                 share.update({edge: new for edge in self.into[fn] if edge.source is source})
@@ -474,6 +479,13 @@ class SamplePass:
             parameter = leaf.parameter
             name = parameter.name or parameter.kind
             targets.setdefault(parameter, Target(name, parameter.kind, leaf.value, parameter))
+        names: dict[str, None] = {}
+        for parameter, target in targets.items():  # one name, one parameter
+            name, number = target.name, 1
+            while name in names:
+                name, number = f"{target.name}#{number}", number + 1
+            names[name] = None
+            targets[parameter] = replace(target, name=name)
         edges = tuple(edge for node in nodes for edge in self.into[node])
         return TraceFailure(self.row.example, tuple(last), nodes, edges, told, tuple(targets.values()))
 
@@ -489,12 +501,17 @@ class SamplePass:
             node = (readers or whole.nodes)[-1]
             said = (*whole.feedback, *whole.told.get(node, ()))
             evidence = {"inputs": node.inputs, "outputs": node.outputs, "feedback": said}
-            name = target.name.rpartition(".")[2]
+            name = target.name.rpartition(".")[2].partition("#")[0]
             for text in _blame_texts(clean.get(target.name)):
                 critique = Critique(
                     self.example_id, node.path, node.index, name, text, evidence, verdict=self.verdict, lm=node.lm
                 )
-                self.found.append(((node.rank, number), parameter, critique))
+                self.found.append(((node.rank, _LAST, number), parameter, critique))
+
+    def give_up(self, error: BaseException) -> None:
+        """Note that the critic gave no answer about the whole forward that could be read."""
+        self.unanswered += 1
+        self.skipped.append(Skipped(self.example_id, "", 0, f"the critic failed: {error!r}"))
 
     def told(self) -> list[Blame]:
         """Who was blamed for what, in the order of the calls."""

@@ -22,10 +22,10 @@ def fit(value: Any, tokens: int) -> Any:
         return value
     limit = 0
     for index, length in enumerate(lengths):  # the texts up to here are whole, the others share the rest
-        share = (room - sum(lengths[:index])) // (len(lengths) - index)
-        if length > share:
-            limit = share
+        limit = room // (len(lengths) - index)
+        if length > limit:
             break
+        room -= length
     return _cut(value, max(limit, 0))
 
 

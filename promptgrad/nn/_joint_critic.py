@@ -78,18 +78,26 @@ class JointCritic(Module, in_place=True):
             self.to(lm)
 
     def groups(self, failures: Sequence[TraceFailure]) -> list[list[TraceFailure]]:
-        """Up to `group` forwards each, in order, as far as `max_tokens` goes; none for a model without this format."""
+        """Up to `group` forwards each, in order; none for a model without this format.
+
+        A group ends earlier where `max_tokens` does, or where one name would stand for two texts.
+        """
         found: list[list[TraceFailure]] = []
+        known: dict[str, tuple[Any, Any]] = {}
         room = 0
         for failure in failures:
             lm = self._lm_for(failure)
             if getattr(self.predict.adapter or lm, "name" if self.predict.adapter else "adapter", "") == "pocket":
                 return []
             length = size(_calls(failure))
-            if not found or len(found[-1]) == self.group or length > room:
+            shown = {target.name: (target.parameter, target.value) for target in failure.targets}
+            stranger = any(known.get(name, text) != text for name, text in shown.items())
+            if not found or len(found[-1]) == self.group or length > room or stranger:
                 found.append([])
+                known = {}
                 room = self.max_tokens
             found[-1].append(failure)
+            known |= shown
             room -= length
         return found
 
@@ -111,13 +119,9 @@ class JointCritic(Module, in_place=True):
         if lm is None:
             raise NoLMError("the critic has no language model: give one to the criterion, as in critic='openai/gpt-4o'")
         parameters = {target.name: plain(target.value) for failure in group for target in failure.targets}
-        room = max(1, self.max_tokens // len(group))
+        calls = fit([_calls(failure) for failure in group], self.max_tokens)
         runs = [
-            {
-                "run": number,
-                "calls": fit(_calls(failure), room),
-                "feedback": "\n".join(failure.feedback),
-            }
+            {"run": number, "calls": calls[number - 1], "feedback": "\n".join(failure.feedback)}
             for number, failure in enumerate(group, 1)
         ]
         prediction = await self.predict.acall(parameters=parameters, runs=runs, lm=lm)

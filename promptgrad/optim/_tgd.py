@@ -545,7 +545,7 @@ class TGD(Optimizer):
         for parameter, _ in trained:
             path = parameter.name or ""
             old = incumbent.values.get(path, parameter.data)
-            new = candidate.values.get(path, old)
+            new = candidate.values.get(path, parameter.data)  # not named: as at the start, which may be a change back
             if new != old:
                 changed.append((parameter, Change(path, parameter.kind, "proposed", "", old, new, parameter=parameter)))
         return changed
