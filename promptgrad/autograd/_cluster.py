@@ -146,7 +146,7 @@ def _near(
         readings: dict[object, Wording] = {}
         for place, text in enumerate(texts):
             reading = read(text)
-            key = (reading.marks, reading.light, frozenset(reading.contexts.items()))
+            key = (reading.marks, reading.light, frozenset(reading.contexts.items()), reading.mood)
             same.setdefault(key, []).append(place)
             readings[key] = reading
         groups = list(same.values())

@@ -185,9 +185,10 @@ class Gradient:
         """The critiques by what they say, the most supported first, those of equal support by first appearance.
 
         Critiques are compared if they blame the same target of the same module, by their words: order and function
-        words do not matter, numbers, negations and opposites do, and so does a word that stands in another's place.
-        English is understood best. What counts as support is examples: one that says the same at two calls of a loop,
-        or in two accumulated backward passes, counts once. Examples without an id count one for each critique.
+        words do not matter; numbers, negations, opposites, and what is too much, missing or wrong do, and so does a
+        word that stands in another's place. English is understood best. What counts as support is examples: one that
+        says the same at two calls of a loop, or in two accumulated backward passes, counts once. Examples without an id
+        count one for each critique.
 
         Supports and texts do not depend on the order in which the critiques were added.
 

@@ -1,12 +1,13 @@
 """How alike two critiques are in their words: the measure that clusters are made by when no other is given.
 
-A text is read as a set of word stems, each *wanted* or *unwanted* where it stands: negated, or what a clause says that
-happened beside one that says what should happen. Likeness is the weighted Jaccard coefficient of two such sets, in
-which function words count nothing and the phrases that every critique is made of ("the instruction should say") a
-tenth. That is blind to the one word that matters in a long text, so it is 0 for texts which
+A text is read as a set of word stems, each *wanted* or *unwanted* where it stands: negated, too much, wrong, or what a
+clause says that happened beside one that says what should happen. Likeness is the weighted Jaccard coefficient of two
+such sets, in which function words count nothing and the phrases that every critique is made of ("the instruction should
+say") a tenth. That is blind to the one word that matters in a long text, so it is 0 for texts which
 
 - differ in their numbers, or in words of opposition and order (first, last, at most, before, upper, ...);
 - want what the other does not want;
+- say that what the other asks for, or misses, is there ("the answer has a unit", "the answer should have a unit");
 - differ by one word between the same two others ("the color of the dog", "the size of the dog");
 - lead the same words the other way ("from English to French", "from French to English").
 
@@ -25,6 +26,14 @@ _PHRASES = [
     for pattern, words in (
         (r"n['\u2019]t\b", " not"),
         (r"\bcannot\b", "can not"),
+        (r"\b(?:has|have) to\b|\bit is (?:important|necessary|essential|best|better) (?:to|that)\b", "must"),
+        (r"\b(?:is|are) ((?:not )?)to be\b", r"should \1be"),
+        (r", so\b(?! (?:that|it|they)\b)", ""),
+        (r"\band(?= (?:(?:it|they) )?(?:should|must|ought|needs?)\b)", ";"),
+        (r", (?:and )?(?:which|this|that|it) (is|are)(?= (?:wrong|incorrect|mistaken|bad)\b)", r" \1"),
+        (r"\bthere is no (?:need|reason|point)\b", "do not"),
+        (r"\bit is (?:wrong|incorrect|mistaken|bad) to\b", "avoid"),
+        (r"\b(?:overly|excessive(?:ly)?|(?:unnecessarily|needlessly)(?= \w)|(?:far|way|much) too)\b", "too"),
         (r"['\u2019]s\b", ""),
         (r"\b(?:no|not) more than\b|\bup to\b|\b(?:a )?maximum of\b", "at most"),
         (r"\b(?:no|not) (?:less|fewer) than\b|\b(?:a )?minimum of\b", "at least"),
@@ -43,7 +52,8 @@ _WORD = re.compile(
     r"|\w+(?:-\w+)*|[%$\u20ac\u00a3\u00b0+<>=]|[.,;:!?()\n]"
 )
 _BREAKS = frozenset(".,;:!?()\n") | {"but", "while", "whereas"}
-_CONDITIONS = frozenset(("if", "when", "whenever", "because", "since", "unless", "until"))
+_CASES = frozenset(("if", "when", "whenever", "unless", "until"))
+_CONDITIONS = _CASES | {"because", "since"}
 
 
 def _words(text: str) -> frozenset[str]:
@@ -79,7 +89,6 @@ right: right correct correctly rightly
 use: use uses used using
 only: only solely merely alone"""
 )
-_SAYS = frozenset(word for word, head in _LIGHT.items() if head == "say") | {"clear", "define", "defined"}
 _PIVOTS = _canon(
     """first: first initial 1st
 second: second 2nd
@@ -133,7 +142,9 @@ _DIRECTIONS = _canon(
 to: to into towards toward
 before: before
 after: after
-than: than"""
+than: than
+above: above over
+below: below under"""
 )
 _OPPOSITES = _canon(
     """order: first second third last next previous
@@ -154,7 +165,10 @@ _NUMBERS = {
         ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
     )
 } | {"single": "1", "twenty": "20", "hundred": "100", "thousand": "1000"}
-_MODALS = _words("should must need needs ought shall instead")
+_MODALS = _words("should must need needs needed required ought shall instead")
+_ENDS = _MODALS | _words(
+    "of in on at to for from by with into onto about than per via between within during before after"
+)
 _COPULAS = _words("is are was were")
 _INDICATIVES = _COPULAS | {"does", "did"}
 _AUXILIARIES = _INDICATIVES | _words("do must should can could may might will would be has have had need shall ca wo")
@@ -166,8 +180,15 @@ _INSTEAD = {("instead", "of"), ("rather", "than")}
 _REPORTS = _words(
     """is are was were does did has had gives gave says said states stated returns returned writes wrote names named
     answers answered uses used outputs picks picked chooses chose lists listed shows showed contains contained takes
-    took counts counted reports reported"""
+    took counts counted reports reported repeats repeated cites cited mentions mentioned"""
 )
+_OPENINGS = _INDICATIVES | _words("the a an it its they their there this these he she no")
+_PLURALS = frozenset(("are", "were", "do"))
+_ORDERS = _words("do please also always say state ensure make check verify see assume remember note")
+_RELATIVES = _words("that which who whom whose where what how why whether")
+_GRANTS = _words("allowed permitted supposed meant expected necessary enough only")
+_CONTRARY = ({"report", "must"}, {"report", "lack"}, {"phrase", "lack"})
+_FAULTS = _words("wrong incorrect mistaken bad")
 
 
 class Wording(NamedTuple):
@@ -181,6 +202,8 @@ class Wording(NamedTuple):
         contexts: The neighbours of each stem.
         toward: For each word of direction, the stems that follow it.
         weight: Of all its words.
+        mood: "must" if it says what should be, else "lack" if it says what is not there, else "report" if it says what
+            is there, "phrase" if it may do so, and "" for an order.
     """
 
     marks: tuple[tuple[str, tuple[str, ...]], ...]
@@ -189,6 +212,7 @@ class Wording(NamedTuple):
     contexts: dict[str, frozenset[tuple[str, str]]]
     toward: dict[str, frozenset[str]]
     weight: int
+    mood: str
 
 
 def read(text: str) -> Wording:
@@ -198,7 +222,8 @@ def read(text: str) -> Wording:
     light: set[str] = set()
     toward: dict[str, set[str]] = {}
     direction = ""
-    for word, unwanted in _roles(text):
+    mood, roles = _roles(text)
+    for word, unwanted in roles:
         role = "-" if unwanted else "+"
         known = len(sequence)
         if word in _DIRECTIONS:
@@ -230,6 +255,7 @@ def read(text: str) -> Wording:
         {at: frozenset(places) for at, places in contexts.items()},
         {way: frozenset(stems) for way, stems in toward.items()},
         HEAVY * len(contexts) + LIGHT * len(light),
+        mood,
     )
 
 
@@ -307,51 +333,84 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word[-1] == "e" else word
 
 
-def _roles(text: str) -> Iterator[tuple[str, bool]]:
-    """The words of a text, each with whether it is unwanted where it stands."""
+def _roles(text: str) -> tuple[str, list[tuple[str, bool]]]:
+    """The mood of a text (see `Wording`), and its words, each with whether it is unwanted where it stands."""
     text = _QUOTED.sub(lambda mark: " quoted_" + "_".join(str(ord(sign)) for sign in mark[1]) + " ", text.casefold())
     for pattern, words in _PHRASES:
         text = pattern.sub(words, text)
     clauses = list(_clauses(_WORD.findall(text)))
     prescribes = any(not _MODALS.isdisjoint(clause) for _, clause in clauses)
+    mood = "must" if prescribes else ""
+    roles: list[tuple[str, bool]] = []
     for opener, clause in clauses:
-        turns, whole, lacks = _negations(clause)
-        happened = (
-            prescribes
-            and opener not in _CONDITIONS
-            and _MODALS.isdisjoint(clause)
-            and not _REPORTS.isdisjoint(clause)
-            and not (turns or whole or lacks)
-        )
-        unwanted = whole
+        told = _told(opener, clause)
+        excess = [at for at, word in enumerate(clause[1:]) if clause[at] == "too" and word not in _FUNCTION]
+        turns, unwanted, lacks = _negations(opener, clause, told, excess)
+        if not prescribes and opener not in _CASES and _is_fault(clause):
+            unwanted = not unwanted
+        plain = not (turns or unwanted or lacks or excess) and _MODALS.isdisjoint(clause)
+        happened = plain and prescribes and opener not in _CONDITIONS and not _REPORTS.isdisjoint(clause)
+        if lacks and not prescribes:
+            mood = "lack"
+        elif plain and told and mood in ("", "phrase"):
+            mood = "phrase" if _REPORTS.isdisjoint(clause[:told]) else "report"
+        rest = unwanted
         for place, word in enumerate(clause):
+            if word in _ENDS:
+                unwanted = rest
             if place in turns:
-                unwanted = not unwanted
+                unwanted = rest = not unwanted
+            elif place in excess:
+                unwanted = True
             elif happened and not unwanted and word in _REPORTS:
-                unwanted = True  # what the answer *is*, in a text that says what it should be
-            elif word != "not":
-                yield word, unwanted
+                unwanted = rest = True  # what the answer *is*, in a text that says what it should be
+            elif word != "not" and not (word == "no" and lacks):
+                roles.append((word, unwanted))
+    return mood, roles
 
 
-def _negations(clause: Sequence[str]) -> tuple[set[int], bool, bool]:
-    """Where a clause turns to its contrary, whether it begins there, and whether it names what an instruction lacks."""
+def _is_fault(clause: Sequence[str]) -> bool:
+    """Whether a clause says of all before that it is wrong."""
+    return clause[-1] in _FAULTS and len(clause) > 3 and clause[-2] in _COPULAS and _RELATIVES.isdisjoint(clause)
+
+
+def _told(opener: str, clause: Sequence[str]) -> int:
+    """How many words of a clause, from its beginning, tell what there is: none of an order, a wish or a condition."""
+    names = clause[0] not in _ORDERS and not _PLURALS.isdisjoint(clause[1:3])  # units are
+    if opener in _CASES or not (names or clause[0] in _OPENINGS):
+        return 0
+    return next((place for place, word in enumerate(clause) if word in _RELATIVES or word in _MODALS), len(clause))
+
+
+def _negations(opener: str, clause: Sequence[str], told: int, excess: Sequence[int]) -> tuple[set[int], bool, bool]:
+    """Where a clause turns to its contrary, whether it begins there, and whether it names what is not there."""
     turns: set[int] = set()
-    whole, lacks = False, "lacks" in clause
+    whole, lacks = opener == "unless", "lacks" in clause
+    if lacks and opener in _CASES:
+        whole, lacks = not whole, False
     modal = False
     for place, word in enumerate(clause):
         before, after = clause[place - 1] if place else "", clause[place + 1] if place + 1 < len(clause) else ""
         modal = modal or word in _MODALS
         if word in ("not", "never"):
-            says = not _SAYS.isdisjoint(clause[place + 1 : place + 3])
-            if word == "never" and after.endswith("s"):
+            answers_do = before == "do" and place > 1 and clause[place - 2].endswith("s")
+            if answers_do or (word == "never" and after.endswith("s")):
                 before = "does"
-            if not modal and before in _INDICATIVES and (says or not _SUBJECTS.isdisjoint(clause[:place])):
+            absent = place < told and after not in _MODALS and _GRANTS.isdisjoint(clause[place:told])
+            if any(place < at < place + 4 for at in excess):
+                continue  # what should not be too much is wanted as little as what is
+            if not modal and before in _INDICATIVES and (absent or not _SUBJECTS.isdisjoint(clause[:place])):
                 lacks = True  # it does not say what it should
             elif before in _AUXILIARIES and (after == "be" or before in _COPULAS):
                 whole = not whole  # a passive: what should not be used
             else:
                 turns.add(place)
-        elif word in _TURNS or (word, after) in _INSTEAD or (word == "no" and "or" not in (before, after or "or")):
+        elif word == "no" and "or" not in (before, after or "or"):
+            if place < told and not _REPORTS.isdisjoint([before] if before else clause[:told]):
+                lacks = True
+            else:
+                turns.add(place)
+        elif word in _TURNS or (word, after) in _INSTEAD:
             turns.add(place)
     return turns, whole, lacks
 
@@ -374,6 +433,8 @@ def _clauses(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _contradicted(one: Wording, other: Wording) -> bool:
     """Whether one wants what the other does not, or has a word where the other has another between the same two."""
+    if {one.mood, other.mood} in _CONTRARY:
+        return True
     mine, theirs = one.heavy - other.heavy, other.heavy - one.heavy
     if "right" in one.light ^ other.light and ("wrong" in one.light ^ other.light or _LEFT & (mine | theirs)):
         return True

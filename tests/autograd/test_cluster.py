@@ -57,6 +57,11 @@ def test_what_says_the_same_is_one_with_the_number_of_its_examples():
     assert gradient.cluster()[0].evidence is unit.critique.evidence
 
 
+def test_a_complaint_of_too_much_is_not_the_wish_for_more():
+    gradient = Gradient([critique("the answer should be long", "1"), critique("the answer is too long", "2")])
+    assert [cluster.support for cluster in gradient.clusters()] == [1, 1]
+
+
 def test_other_targets_and_other_modules_say_something_else():
     gradient = Gradient([critique("no"), critique("no", target="description"), critique("no", path="pick")])
     assert gradient.cluster() == gradient

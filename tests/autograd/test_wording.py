@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from promptgrad.autograd._cluster import THRESHOLD
 from promptgrad.autograd._wording import alike, neighbours, read
-from tests.autograd.critiques import BY_DEFECT, FRESH
+from tests.autograd.critiques import BY_DEFECT, CONTRARY, FRESH, PARAPHRASES
 
 WORDS = """use do not give the unit metres feet 3 three 5 most least at first last word color should but , ; instead of
-    answer is never instruction says when list"""
+    answer is never instruction says when list too lacks has must unless wrong which no it are and so"""
 words = st.sampled_from(WORDS.split())
 texts = st.lists(words, max_size=12).map(" ".join) | st.text(max_size=20)
 
@@ -79,6 +79,31 @@ def test_what_differs_in_the_word_that_matters_is_not_alike(one, other):
 )
 def test_what_differs_in_order_and_function_words_is_alike(one, other):
     assert likeness(one, other) == likeness(other, one) >= THRESHOLD
+
+
+@pytest.mark.parametrize(("one", "other"), CONTRARY)
+def test_what_is_too_much_wrong_or_there_is_not_what_is_asked_for(one, other):
+    assert likeness(one, other) == likeness(other, one) < THRESHOLD
+
+
+@pytest.mark.parametrize(("one", "other"), PARAPHRASES)
+def test_the_same_complaint_or_wish_in_other_words_is_alike(one, other):
+    assert likeness(one, other) == likeness(other, one) >= THRESHOLD
+
+
+@pytest.mark.parametrize(("should", "is_now"), [("first", "last"), ("last", "first")])
+def test_the_forms_of_what_is_and_what_should_be_meet_and_their_reverses_do_not(should, is_now):
+    def forms(should, is_now):
+        return (
+            f"the answer gives the {is_now} word but it should be the {should} word",
+            f"it should be the {should} word and not the {is_now} word",
+            f"the answer is the {is_now} word ; it must be the {should} word",
+        )
+
+    for one, other in itertools.combinations(forms(should, is_now), 2):
+        assert likeness(one, other) >= THRESHOLD
+    for one, other in itertools.product(forms(should, is_now), forms(is_now, should)):
+        assert likeness(one, other) < THRESHOLD
 
 
 @given(texts, texts)
