@@ -535,6 +535,21 @@ class TestThePriceOfLength:
         report, _ = gated(opt, model)
         assert "shorter, but the score falls by more than that is worth" in report.changes[0].reason
 
+    def test_a_candidate_bred_from_the_start_pays_for_what_it_takes_back_of_the_incumbent(self):
+        first, second = pg.Parameter("Start one."), pg.Parameter("Start two.")
+        first.name, second.name = "one", "two"
+        opt = optim.TGD([first, second], length_price=1.0)
+        incumbent = optim.Candidate({"one": "One better.", "two": "Two, which is a good deal longer than it was."})
+        bred = optim.Candidate().with_values({"one": "One new."}, "step 3")
+        changes = opt._changed(incumbent, bred, opt.trained())
+        assert [(change.path, change.old, change.new) for _, change in changes] == [
+            ("one", "One better.", "One new."),
+            ("two", "Two, which is a good deal longer than it was.", "Start two."),
+        ]
+        assert opt._price(changes) == pytest.approx(-0.09)  # 12 tokens become 3
+        only_back = optim.Candidate({"one": "One better."})
+        assert [change.path for _, change in opt._changed(incumbent, only_back, opt.trained())] == ["two"]
+
     def test_of_equals_the_shorter_wins(self):
         model = predict(grad=("one", "two"))
         opt = optim.TGD(model.parameters(), lm=lm.Function(Writer(self.LONG, "{text} up to 6")), proposals=2)
