@@ -277,7 +277,7 @@ class Optimizer:
         """Install one of the pending proposals, and drop the others.
 
         Raises:
-            RuntimeError: Nothing is pending.
+            RuntimeError: Nothing is pending; or a parameter was given another value since. Nothing is changed.
             IndexError: There is no such variant.
         """
         if not self._pending:
@@ -287,16 +287,17 @@ class Optimizer:
         return self._install(variant)
 
     def _install(self, variant: int) -> tuple[Change, ...]:
+        for parameter, change in self._proposed(variant):
+            if parameter._data != change.old and parameter.data != change.old:
+                raise RuntimeError(
+                    f"{change.path or 'a parameter'} was given another value since the proposal was made, and nothing "
+                    "was installed: call propose() again, or revert() to drop what is pending"
+                )
         self._undo = []
         done = []
         for parameter, change in self._pending[variant]:
             if change.status == "proposed":
                 old = parameter._data  # what is there, whatever a candidate lays over it
-                if old != change.old and parameter.data != change.old:
-                    raise RuntimeError(
-                        f"{change.path or 'a parameter'} was given another value since the proposal was made: "
-                        "call propose() again, or revert() to drop what is pending"
-                    )
                 try:
                     parameter.data = change.new
                 except ConstraintError as error:
@@ -421,11 +422,15 @@ class Optimizer:
         reason = broken(parameter.constraints, change.new)
         return change if reason is None else change.to("rejected", reason)
 
+    def _proposed(self, variant: int) -> list[tuple[Parameter, Change]]:
+        """What is still proposed of a variant."""
+        return [(parameter, change) for parameter, change in self._pending[variant] if change.status == "proposed"]
+
     def _candidates(self) -> dict[int, dict[Parameter, Any]]:
         """The values to try, by variant; equal ones once."""
         found: dict[int, dict[Parameter, Any]] = {}
-        for variant, pending in enumerate(self._pending):
-            values = {parameter: change.new for parameter, change in pending if change.status == "proposed"}
+        for variant in range(len(self._pending)):
+            values = {parameter: change.new for parameter, change in self._proposed(variant)}
             if values and values not in found.values():
                 found[variant] = values
         return found
@@ -439,13 +444,12 @@ class Optimizer:
         for variant, values in candidates.items():
             why = ""
             if scores and not all(parameter.kind == "solution" for parameter in values):
-                changed = [(p, change) for p, change in self._pending[variant] if change.status == "proposed"]
                 why = hopeless(
                     scores,
                     confidence=self.gate,
                     seed=self._steps,
                     best=best,
-                    price=self._price(changed),
+                    price=self._price(self._proposed(variant)),
                     of=len(candidates),
                 )
             if not why:
@@ -463,9 +467,7 @@ class Optimizer:
         verdicts: dict[int, Verdict] = {}
         for variant, after in trials.items():
             first, second, dropped = paired_rows(before, after)
-            changed = [
-                (parameter, change) for parameter, change in self._pending[variant] if change.status == "proposed"
-            ]
+            changed = self._proposed(variant)
             verdicts[variant] = judge(
                 first,
                 second,
@@ -492,7 +494,7 @@ class Optimizer:
         for variant, pending in enumerate(self._pending):
             if variant == winner:
                 continue
-            alone = sum(change.status == "proposed" for _, change in pending) == 1
+            alone = len(self._proposed(variant)) == 1
             for parameter, change in pending:
                 change = self._fate(change, verdicts, best)
                 self._remember(parameter, change, alone=alone)
@@ -528,7 +530,7 @@ class Optimizer:
 
         def merit(variant: int) -> tuple[bool, float, int]:
             verdict = verdicts[variant]
-            values = [change.new for _, change in self._pending[variant] if change.status == "proposed"]
+            values = [change.new for _, change in self._proposed(variant)]
             return verdict.accepted, round(verdict.gain - verdict.price, 9), -sum(map(size_of, values))
 
         return max(verdicts, key=merit)  # the first of equals

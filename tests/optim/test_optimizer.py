@@ -459,6 +459,18 @@ def test_a_proposal_made_for_another_value_is_not_installed():
     assert program.instruction.data == "edited by hand"
 
 
+def test_nor_is_the_rest_of_such_a_proposal():
+    first, second = Parameter("one"), Parameter("two")
+    opt = Shout([first, second])
+    opt.propose()
+    second.data = "edited by hand"
+    with pytest.raises(RuntimeError, match="was given another value since the proposal was made, and nothing was"):
+        opt.accept()
+    assert (first.data, second.data) == ("one", "edited by hand")
+    opt.revert()  # drops what is pending
+    assert (first.data, second.data) == ("one", "edited by hand")
+
+
 def test_a_step_inside_a_forward_is_no_part_of_the_program():
     class Refining(nn.Module):
         def __init__(self):
