@@ -17,7 +17,7 @@ from promptgrad.lm import Usage, UsageTracker, track_usage
 from promptgrad.nn import Module
 from promptgrad.optim._candidate import size_of
 from promptgrad.optim._checks import broken
-from promptgrad.optim._gate import best_of, hopeless, judge, known_scores, paired_rows
+from promptgrad.optim._gate import UNTRIED, best_of, hopeless, judge, known_scores, paired_rows
 from promptgrad.optim._report import Change, StepReport, Verdict
 from promptgrad.run import value_digest
 
@@ -438,27 +438,33 @@ class Optimizer:
     def _winnable(
         self, before: Loss, candidates: Mapping[int, dict[Parameter, Any]]
     ) -> dict[int, dict[Parameter, Any]]:
-        """The candidates that can pass the gate on these rows. The others are rejected before they are paid for."""
+        """The candidates that can pass the gate on these rows. The others are rejected before they are paid for.
+
+        The fewer are measured, the more can be shown of each. So each is first asked whether it could pass alone, then
+        as one of two, until no more are left than that.
+        """
         scores, best = known_scores(before), best_of(before)
-        kept: dict[int, dict[Parameter, Any]] = {}
-        for variant, values in candidates.items():
-            why = ""
-            if scores and not all(parameter.kind == "solution" for parameter in values):
-                why = hopeless(
-                    scores,
-                    confidence=self.gate,
-                    seed=self._steps,
-                    best=best,
-                    price=self._price(self._proposed(variant)),
-                    of=len(candidates),
-                )
-            if not why:
-                kept[variant] = values
-                continue
-            self._pending[variant] = [
-                (p, change.to("rejected", why) if change.status == "proposed" else change)
-                for p, change in self._pending[variant]
-            ]
+        ask = partial(hopeless, scores, confidence=self.gate, seed=self._steps, best=best)
+        prices = {
+            variant: self._price(self._proposed(variant))
+            for variant, values in candidates.items()
+            if scores and not all(parameter.kind == "solution" for parameter in values)
+        }
+        kept = dict(candidates)
+        for of in range(1, len(candidates) + 1):
+            for variant in [variant for variant in kept if variant in prices]:
+                why = ask(price=prices[variant], of=of)
+                if not why:
+                    continue
+                if why.startswith(UNTRIED):  # tell what it takes in the next step, which proposes as many
+                    why = ask(price=prices[variant], of=len(candidates))
+                del kept[variant]
+                self._pending[variant] = [
+                    (p, change.to("rejected", why) if change.status == "proposed" else change)
+                    for p, change in self._pending[variant]
+                ]
+            if len(kept) <= of:
+                break
         return kept
 
     def _judge(self, before: Loss, trials: Mapping[int, Loss]) -> dict[int, Verdict]:

@@ -145,6 +145,16 @@ class TestTooFewRows:
         assert closure.runs == 1
         assert "its length costs" in opt.state[model.instruction]["rejected"][0]["effect"]
 
+    def test_what_is_not_tried_takes_no_doubt_from_the_others(self, model):
+        closure = Closure(model, ROWS[:4])  # enough for one proposal, and not for one of three
+        texts = ("Be good.", "Be good" + ", so good" * 900, "Be good" + ", and good" * 900)
+        opt = optim.TGD(model.parameters(), lm=writes(*texts), length_price=1.0, max_tokens=None, proposals=3)
+        report = opt.step(closure)
+        assert model.instruction.data == "Be good."
+        assert report.gate.of == 1
+        assert closure.runs == 2
+        assert [change.reason.partition(",")[0][:16] for change in report.proposals[1:]] == ["its length costs"] * 2
+
     def test_a_shorter_text_may_still_pay(self, model):
         model.instruction.data = "Do good, " + "and so on " * 60
         opt = optim.TGD(model.parameters(), lm=writes("Be good."), length_price=0.5)
