@@ -425,7 +425,7 @@ class _Check:
         terms = (
             (scale, tuple(r for r in rows if not is_outage(r.error)), critic) for scale, rows, critic in loss._terms
         )
-        return Loss._of(terms, loss.critic)
+        return Loss._of(terms, loss.critic, loss.concurrency)
 
     async def _step(self, arm: _Arm, loss: Loss) -> None:
         """Go backward and propose; the arm then stands at what was proposed."""
@@ -434,8 +434,11 @@ class _Check:
                 parameter.grad = None
             await loss.abackward(self.critic, self.trained, retain_graph=True, weights=False)
             changes = await aio.in_thread(arm.optimizer.propose)
-        known = {parameter.name: path for parameter, path in self.paths.items()}
-        new = {known[change.path]: change.new for change in changes if change.status == "proposed"}
+        new = {
+            self.paths[change.parameter]: change.new
+            for change in changes
+            if change.status == "proposed" and change.parameter in self.paths
+        }
         arm.idle += not new
         arm.values = {**arm.values, **new}
 
@@ -536,7 +539,8 @@ def told_as(arm: str, loss: Loss, rng: Random) -> tuple[Loss, int, int]:
             changed += (text, by_module) != own
         failed += len(places)
         terms.append((scale, tuple(told), critic))
-    return (loss if arm == "true" else Loss._of(terms, loss.critic)), failed, changed
+    told_loss = loss if arm == "true" else Loss._of(terms, loss.critic, loss.concurrency)
+    return told_loss, failed, changed
 
 
 @contextmanager

@@ -241,6 +241,34 @@ class TestTheProtocol:
             report = check(model, optimizer=optimizer, repeats=2)
             assert (report.arms["true"].idle == 2) == (optimizer is not optim.TGD)  # the edit is too large
 
+    def test_an_optimizer_of_two_programs_may_have_parameters_of_one_name(self, model):
+        other = nn.Predict("text -> answer")
+        report = check(model, optimizer=optim.TGD([*other.parameters(), *model.parameters()]), repeats=2)
+        assert report.arms["true"].values == ({"instruction": "Take the last word."},) * 2
+
+    def test_all_arms_keep_to_the_concurrency(self, model, scripted):
+        flying, seen = [], []
+
+        class Slow:
+            async def critique(self, failure):
+                flying.append(failure)
+                seen.append(len(flying))
+                await asyncio.sleep(0.01)
+                flying.pop()
+                return {}
+
+        down = TRAIN[0].text  # a sample without an answer, so that the loss is made anew
+
+        def flaky(messages):
+            if down in messages[-1].content:
+                raise LMConnectionError("lost")
+            return scripted(messages)
+
+        model.to(lm.Function(flaky, name="flaky"))
+        with pg.context(concurrency=1):
+            pg.gradcheck(model, TRAIN[:7], FRESH, pg.metrics.exact_match, critic=Slow(), batch_size=7, repeats=1)
+        assert seen == [1] * 18
+
     def test_from_a_coroutine(self, model):
         async def main():
             with pytest.raises(AsyncUsageError, match=r"await promptgrad\.agradcheck"):
