@@ -116,15 +116,9 @@ class Parameter:
         """
         value = self._normal(value)
         for constraint in self.constraints:
-            try:
-                verdict = constraint(value)
-            except Exception as error:
-                raise self._refusal(value, str(error) or repr(error)) from error
-            if isinstance(verdict, str) and verdict:
-                raise self._refusal(value, verdict)
-            if verdict is False:
-                name = getattr(constraint, "__name__", repr(constraint))
-                raise self._refusal(value, f"the constraint {name} does not hold")
+            reason, error = objection(constraint, value)
+            if reason:
+                raise self._refusal(value, reason) from error
         return value
 
     def _normal(self, value: Any) -> Any:
@@ -240,6 +234,25 @@ class Parameter:
     def __getstate__(self) -> dict[str, Any]:
         # values are immutable and may be shared; a gradient and hooks are not copied
         return {**self.__dict__, "grad": None, "_hooks": {}, "_after_hooks": {}}
+
+
+def objection(constraint: Constraint, value: Any) -> tuple[str, Exception | None]:
+    """Why a constraint refuses a value, and what it raised; an empty reason where it holds."""
+    try:
+        verdict = constraint(value)
+    except Exception as error:  # noqa: BLE001 - what cannot judge a value refuses it
+        return (error.reason if isinstance(error, ConstraintError) else str(error)) or repr(error), error
+    if isinstance(verdict, str):
+        return verdict, None
+    if _is_bool(verdict) and not verdict:
+        return f"the constraint {getattr(constraint, '__name__', repr(constraint))} does not hold", None
+    return "", None
+
+
+def _is_bool(verdict: object) -> bool:
+    """Whether it is a bool, of Python or of numpy."""
+    kind = type(verdict)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
 
 
 class candidate:

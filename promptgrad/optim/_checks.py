@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from promptgrad.autograd._parameter import objection
 from promptgrad.autograd._tokens import tokens
-from promptgrad.errors import ConstraintError
 from promptgrad.optim._edit import edit_ratio
 
 Constraint = Callable[[Any], Any]
@@ -95,18 +95,9 @@ def refusal(
 def broken(constraints: Iterable[Constraint | str], value: Any) -> str | None:
     """The reason given by the first constraint that does not hold or raises, or None. Rules in words hold."""
     for constraint in constraints:
-        if isinstance(constraint, str):
-            continue
-        try:
-            answer = constraint(value)
-        except ConstraintError as error:
-            return error.reason
-        except Exception as error:  # noqa: BLE001 - as in Parameter.validate, what cannot judge a value refuses it
-            return str(error) or repr(error)
-        if isinstance(answer, str) and answer:
-            return answer
-        if _is_bool(answer) and not answer:
-            return f"the constraint {getattr(constraint, '__name__', repr(constraint))} does not hold"
+        reason = "" if isinstance(constraint, str) else objection(constraint, value)[0]
+        if reason:
+            return reason
     return None
 
 
@@ -130,13 +121,6 @@ def checked_constraints(given: Any) -> "tuple[Constraint | str, ...]":
                 f"a constraint is a function that returns why a text is refused, or a rule in words, not {rule!r}"
             )
     return rules
-
-
-def _is_bool(answer: Any) -> bool:
-    """Whether it is a bool, of Python or of numpy."""
-    return isinstance(answer, bool) or (
-        type(answer).__module__ == "numpy" and type(answer).__name__ in ("bool", "bool_")
-    )
 
 
 def _plain(text: str) -> str:

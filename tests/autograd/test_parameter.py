@@ -87,6 +87,19 @@ def test_constraints_refuse_with_their_reason():
         Parameter("x" * 20, constraints=[short])
 
 
+def test_a_verdict_of_numpy_and_a_refusal_by_another_parameter_are_read_as_such():
+    numpy = pytest.importorskip("numpy")
+    p = Parameter("short", constraints=[lambda text: numpy.bool_(len(text) < 10)])
+    with pytest.raises(ConstraintError, match="does not hold"):
+        p.data = "much longer than ten"
+    assert p.data == "short"
+    other = Parameter("yes", "choice", options=["yes", "no"])
+    with pytest.raises(ConstraintError) as caught:
+        Parameter("maybe", constraints=[other.validate])
+    assert caught.value.reason == "it is none of ['yes', 'no']"
+    assert isinstance(caught.value.__cause__, ConstraintError)
+
+
 def test_kinds_and_options_must_fit():
     with pytest.raises(ValueError, match="unknown kind 'weights'"):
         Parameter("x", "weights")
