@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import StateDictError
-from promptgrad.optim._optimizer import Optimizer, is_number
+from promptgrad.optim._optimizer import Optimizer, is_number, plain_setting
 from promptgrad.optim._report import StepReport
 
 FLOOR = 0.01
@@ -82,7 +82,7 @@ class EditScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the scheduler stands, in JSON types."""
-        return {"last_epoch": self.last_epoch, "base_edits": list(self.base_edits), "edits": self.get_last_edit()}
+        return {"last_epoch": self.last_epoch, "base_edits": self._bases(), "edits": self.get_last_edit()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, and set the groups to it.
@@ -93,10 +93,14 @@ class EditScheduler:
         count = len(self.optimizer.param_groups)
         if not isinstance(state, Mapping) or not {"last_epoch", "base_edits", "edits"} <= set(state):
             raise StateDictError(f"the state of a scheduler is what its state_dict() returned, not {state!r:.80}")
-        if len(state["edits"]) != count:
-            raise StateDictError(
-                f"the state is of a scheduler of {len(state['edits'])} groups, and this optimizer has {count}"
-            )
+        for name in ("base_edits", "edits"):
+            values = state[name]
+            if not isinstance(values, (list, tuple)):
+                raise StateDictError(f"{name} is a list with a max_edit for each group, not {values!r:.80}")
+            if len(values) != count:
+                raise StateDictError(
+                    f"the state is of a scheduler of {len(values)} groups, and this optimizer has {count} ({name})"
+                )
         if not is_number(state["last_epoch"], whole=True) or state["last_epoch"] < 0:
             raise StateDictError(f"last_epoch is a number of steps, not {state['last_epoch']!r}")
         for value in (*state["base_edits"], *state["edits"]):
@@ -110,15 +114,22 @@ class EditScheduler:
     def config(self) -> dict[str, Any]:
         """Return the settings in JSON types, by which a resumed run recognises its scheduler."""
         hidden = {"optimizer", "last_epoch"}
-        own = {name: _plain(value) for name, value in vars(self).items() if name not in hidden and name[0] != "_"}
+        own = {
+            name: plain_setting(value) for name, value in vars(self).items() if name not in hidden and name[0] != "_"
+        }
         return {"scheduler": type(self).__name__, **own}
 
     def _set(self) -> None:
         groups = self.optimizer.param_groups
-        self.base_edits += [float(group["max_edit"]) for group in groups[len(self.base_edits) :]]
+        self.base_edits = self._bases()
         edits = [self._bounded(self.edit(place)) for place in range(len(groups))]
         for group, value in zip(groups, edits, strict=True):
             group["max_edit"] = value
+
+    def _bases(self) -> list[float]:
+        """The first value of each group; of one that was added since, the present one."""
+        added = self.optimizer.param_groups[len(self.base_edits) :]
+        return [*self.base_edits, *(float(group["max_edit"]) for group in added)]
 
     def _bounded(self, value: float) -> float:
         return min(1.0, max(self.min_edit, value))
@@ -233,11 +244,3 @@ class CosineAnnealingEdit(EditScheduler):
         """The point of the cosine."""
         share = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
         return self.min_edit + (self.base_edits[group] - self.min_edit) * share
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__name__)
-    return value

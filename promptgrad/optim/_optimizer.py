@@ -574,13 +574,13 @@ class Optimizer:
         names = self._names()
         groups = [
             {
-                **{name: _plain(value) for name, value in group.items() if name != "params"},
+                **{name: plain_setting(value) for name, value in group.items() if name != "params"},
                 "params": [names[parameter] for parameter in group["params"]],
             }
             for group in self.param_groups
         ]
         own = {
-            name: _plain(value)
+            name: plain_setting(value)
             for name, value in vars(self).items()
             if not name.startswith("_") and name not in {"param_groups", "state", "defaults"}
         }
@@ -741,14 +741,14 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _plain(value: Any) -> Any:
+def plain_setting(value: Any) -> Any:
     """A setting in JSON types: values as they are, objects by a name that is the same in the next process."""
     if _is_plain(value):
         return value
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_setting(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain_setting(item) for name, item in value.items()}
     if isinstance(value, Module):
         return [type(value).__name__, value_digest(json.loads(json.dumps(value.state_dict(), default=repr)))]
     return getattr(value, "name", None) or getattr(value, "__qualname__", None) or type(value).__name__

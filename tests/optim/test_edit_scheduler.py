@@ -163,6 +163,29 @@ class TestState:
         with pytest.raises(StateDictError, match="1 groups, and this optimizer has 2"):
             optim.StepEdit(optimizer(0.4, 0.4), 1).load_state_dict(state)
 
+    @pytest.mark.parametrize("name", ["base_edits", "edits"])
+    @pytest.mark.parametrize(("values", "why"), [(None, "is a list"), ([], "of 0 groups"), ([0.5, 0.5], "of 2 groups")])
+    def test_of_values_that_are_not_one_a_group(self, name, values, why):
+        scheduler = optim.StepEdit(optimizer(0.4), 1)
+        before = scheduler.state_dict()
+        with pytest.raises(StateDictError, match=why):
+            scheduler.load_state_dict({"last_epoch": 3, "base_edits": [0.4], "edits": [0.2], name: values})
+        assert scheduler.state_dict() == before
+
+    def test_a_group_that_was_added_is_in_it(self):
+        def made():
+            opt = optimizer(0.4)
+            scheduler = optim.StepEdit(opt, 1)
+            opt.add_param_group({"params": [Parameter("Later.")], "max_edit": 0.8})
+            return scheduler
+
+        state = made().state_dict()
+        assert state["base_edits"] == state["edits"] == [0.4, 0.8]
+        second = made()
+        second.load_state_dict(state)
+        second.step()
+        assert second.get_last_edit() == [0.2, 0.4]
+
     def test_the_settings_are_part_of_the_optimizers(self):
         opt = optimizer(0.4)
         assert "schedulers" not in opt.config()
