@@ -43,7 +43,8 @@ class MIPRO(Optimizer):
        to the confirmation with the minibatches it was scored on, if these put it above the start.
 
     What has only one choice is left out: with `num_demo_sets=0` only instructions are searched, with
-    `num_candidates=0` only demos. Choice parameters that require a gradient are searched as well.
+    `num_candidates=0` only demos. A choice parameter is searched once `choice.requires_grad_()` was called: choices do
+    not require a gradient by default, and the result notes those that were left out for that reason.
 
     Cost: bootstrap runs on training data; `num_candidates` proposals for each instruction; `num_trials` minibatches
     and a full validation a round, less what the cell store knows already. `Trainer.plan()` adds it up.
@@ -51,7 +52,7 @@ class MIPRO(Optimizer):
     round, means are shrunken before TPE sees them, proposals are checked in code and see no program source.
 
     Args:
-        params: Parameters; instructions, demos and choices are searched.
+        params: Parameters; instructions, demos and choices that require a gradient are searched.
         num_candidates: New instructions to propose for each module.
         num_demo_sets: Demo sets to draw for each module, besides the present one.
         num_trials: Combinations to try; None for max(2·dimensions·log2(choices), 1.5·choices).
@@ -149,8 +150,19 @@ class MIPRO(Optimizer):
             ]
         dimensions = [dimension for dimension in dimensions if len(dimension.choices) > 1]
         session.decide("space", dimensions={dimension.path: len(dimension.choices) for dimension in dimensions})
+        fixed = [
+            parameter for parameter in self.parameters() if parameter.kind == "choice" and not parameter.requires_grad
+        ]
+        if fixed:
+            names = self._names()
+            session.notes.append(
+                f"the choice parameter{'s' if len(fixed) > 1 else ''} {', '.join(names[choice] for choice in fixed)} "
+                "kept the value as requires_grad is False: call requires_grad_() on a choice that shall be searched"
+            )
         if dimensions:
             await self._search(session, dimensions)
+        else:
+            session.notes.append("there was nothing to search: no parameter had more than one value to try")
 
     async def _bootstrap(self, session: Session, demos: Sequence[str]) -> DemoPool:
         """Traces for demo sets; and for proposals about modules whose fields the examples lack."""
@@ -355,6 +367,8 @@ class MIPRO(Optimizer):
         instructions, demos = kinds.count("instruction"), kinds.count("demos")
         sizes = [self.num_candidates + 1] * instructions * bool(self.num_candidates)
         sizes += [self.num_demo_sets + 1] * demos * bool(self.num_demo_sets)
+        options = [len(parameter.options or ()) for parameter, _ in self.trained()]
+        sizes += [size for size in options if size > 1]
         count = self.trials(sizes) if sizes else 0
         rounds = math.ceil(count / self.full_eval_every)
         size = min(self.minibatch_size, plan.val)

@@ -62,11 +62,11 @@ class TestSearch:
         assert set(result.values) == {"demos"}
         assert 2 <= len(model.demos.data) <= 4
 
-    def test_choices_are_searched(self, world):
+    def test_choices_that_require_a_gradient_are_searched(self, world):
         class Chooser(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.way = pg.Parameter("copy", kind="choice", options=["copy", "turn", "drop"], requires_grad=True)
+                self.way = pg.Parameter("copy", kind="choice", options=["copy", "turn", "drop"])
                 self.spell = nn.Predict("word -> answer", instruction="Copy.")
 
             def forward(self, word):
@@ -75,8 +75,17 @@ class TestSearch:
 
         model = Chooser().to(lm.Function(world.answer))
         _, data = world.single()
-        opt = optim.MIPRO([model.way], num_trials=4, minibatch_size=10)
-        result = Trainer(model, opt, metric=world.metric).fit(data[:20], data[20:])
+        opt = optim.MIPRO([model.way, model.spell.demos], num_demo_sets=0, num_trials=4, minibatch_size=10)
+        trainer = Trainer(model, opt, metric=world.metric)
+        result = trainer.fit(data[:20], data[20:])
+        assert result.outcome == "no candidate"
+        assert "the choice parameter way kept the value as requires_grad is False: call requires_grad_()" in repr(
+            result
+        )
+        model.way.requires_grad_()
+        assert "4 minibatches of 10" in repr(trainer.plan(data[:20], data[20:]))
+        result = trainer.fit(data[:20], data[20:])
+        assert not any("requires_grad" in note for note in result.notes)
         assert result.values == {"way": "turn"}
         assert model.way.data == "turn"
 
@@ -84,6 +93,7 @@ class TestSearch:
         result = fit(world, model, num_candidates=0, num_demo_sets=0)
         assert result.outcome == "no candidate"
         assert [trial.note for trial in result.history] == ["baseline"]
+        assert result.notes == ("there was nothing to search: no parameter had more than one value to try",)
 
 
 class TestProposals:
