@@ -723,6 +723,26 @@ def _parameter(item: Any) -> Parameter:
     raise TypeError(f"an optimizer trains parameters, not {type(item).__name__}{hint}")
 
 
+def check_trained(optimizer: Optimizer) -> None:
+    """Check that an optimizer which has a rule for parameters was given some to train.
+
+    Raises:
+        GraphError: It was not.
+    """
+    if not optimizer.kinds or optimizer.trained():
+        return
+    given = [
+        f"{name} ({parameter.kind}{'' if parameter.requires_grad else ', requires_grad is False'})"
+        for parameter, name in optimizer._names().items()
+    ]
+    more = f" and {len(given) - 6} more" if len(given) > 6 else ""
+    raise GraphError(
+        f"{type(optimizer).__name__} has nothing to train: it has a rule for parameters of kind "
+        f"{', '.join(optimizer.kinds)} that require a gradient, and was given {', '.join(given[:6])}{more}. Give it "
+        "parameters of its kinds, such as model.parameters(), and call requires_grad_() on those that are frozen"
+    )
+
+
 def is_number(value: Any, *, whole: bool = False) -> bool:
     """Whether it is a number and no bool, of Python or of numpy."""
     return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)

@@ -22,6 +22,7 @@ from promptgrad.metrics import as_metric
 from promptgrad.nn import MetricLoss, Module
 from promptgrad.nn._metric_loss import as_critic
 from promptgrad.optim import TGD, Optimizer
+from promptgrad.optim._optimizer import check_trained
 from promptgrad.optim._outage import is_outage
 from promptgrad.run import Progress, spawn, value_digest
 from promptgrad.run import progress as progress_bar
@@ -354,6 +355,7 @@ class _Check:
         self.criterion = MetricLoss(metric, critic=critic) if criterion is None else criterion
         self.parameters = list(model.parameters())
         self.optimizer = _made(optimizer, self.parameters)
+        check_trained(self.optimizer)
         self.paths = {parameter: path for path, parameter in model.named_parameters()}
         self.trained = [parameter for parameter, _ in self.optimizer.trained() if parameter in self.paths]
         if not self.trained:

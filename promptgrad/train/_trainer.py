@@ -17,6 +17,7 @@ from promptgrad.evaluation._sources import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
 from promptgrad.optim import Candidate, Measured, Optimizer, Session
+from promptgrad.optim._optimizer import check_trained
 from promptgrad.optim._session import EXHAUSTED, Cost
 from promptgrad.train import _confirm, _rundir
 from promptgrad.train._plan import Phase, Plan
@@ -198,6 +199,7 @@ class Trainer:
             BudgetExceeded: The budget does not even cover measuring the start; nothing was changed.
             LMError: The language model is down; what was paid is journalled, and the run can be resumed.
             MetricError: The metric raised on every example.
+            GraphError: The optimizer has nothing to train: no parameter of its kinds requires a gradient.
             Exception: What the program raised, if it fails on every validation example.
         """
         return aio.run(self._start(self._parts(trainset, valset, testset)))
@@ -209,6 +211,7 @@ class Trainer:
         return await self._start(self._parts(trainset, valset, testset))
 
     async def _start(self, parts: Parts) -> FitResult:
+        check_trained(self.optimizer)
         if self.run_dir is not None:
             _rundir.create(self.run_dir, self._settings(), self.model.state_dict(), _by_name(parts))
         return await self._run(parts)
@@ -249,6 +252,7 @@ class Trainer:
             JournalError: There is no run in the folder, another process runs it, or program, optimizer, metric or
                 data are not those of the run.
             StateDictError: The program has another structure.
+            GraphError: As `fit`.
         """
         return aio.run(
             cls.aresume(
@@ -295,6 +299,7 @@ class Trainer:
             finalists=settings["finalists"],
             progress=progress,
         )
+        check_trained(optimizer)
         examples = saved.data if data is None else {name: list(rows) for name, rows in data.items()}
         if examples is None:
             raise JournalError(

@@ -11,6 +11,7 @@ from promptgrad import Budget, Trainer, lm, nn, optim, run
 from promptgrad.errors import (
     BudgetExceeded,
     DataError,
+    GraphError,
     JournalError,
     LMConnectionError,
     MetricError,
@@ -245,6 +246,33 @@ class TestArguments:
             Trainer(lambda text: text, optim.TGD(model.parameters()), metric=world.metric)
         with pytest.raises(TypeError, match="takes an optimizer"):
             Trainer(model, optim.TGD, metric=world.metric)
+
+    @pytest.mark.parametrize(
+        ("make", "given"),
+        [
+            (lambda model: optim.TGD(model.requires_grad_(False).parameters()), "instruction, requires_grad is False"),
+            (lambda model: optim.TGD([model.pick.demos]), r"given pick\.demos \(demos\)\. Give it"),
+            (lambda model: optim.MIPRO(model.requires_grad_(False).parameters()), "instruction, demos, choice that"),
+            (lambda model: optim.BootstrapFewShot([model.pick.instruction]), r"kind demos .* pick\.instruction"),
+            (lambda model: optim.LabeledFewShot(model.requires_grad_(False).parameters()), "demos, requires_grad is"),
+        ],
+    )
+    def test_an_optimizer_that_has_nothing_to_train(self, world, data, tmp_path, make, given):
+        counted = Count(world)
+        model = program(world, counted)
+        dict(model.named_parameters())
+        trainer_ = Trainer(model, make(model), metric=world.metric, run_dir=tmp_path / "run")
+        with pytest.raises(GraphError, match=f"has nothing to train: it has a rule for .*{given}"):
+            trainer_.fit(*data)
+        assert counted.asked == []
+        assert not (tmp_path / "run").exists()
+
+    def test_nor_has_it_when_it_goes_on(self, world, data, tmp_path):
+        model = program(world)
+        trainer(world, model, run_dir=tmp_path).fit(*data)
+        model.requires_grad_(False)
+        with pytest.raises(GraphError, match="has nothing to train"):
+            Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric)
 
     @pytest.mark.parametrize("options", [{"finalists": 0}, {"concurrency": 0}])
     def test_numbers_out_of_range(self, world, options):
