@@ -189,7 +189,7 @@ class Trainer:
         Cost: see `plan`.
 
         Args:
-            trainset: Examples to learn from.
+            trainset: Examples to learn from: a list, or a loader, whose batches are opened once.
             valset: Examples to choose and to confirm on; None takes half of the training data away for that.
             testset: Examples for the final report only.
 
@@ -599,7 +599,8 @@ def _by_name(parts: Parts) -> dict[str, list[Example]]:
 def _examples(data: Iterable[Any], name: str) -> list[Example]:
     if isinstance(data, (str, Mapping, Example)):
         raise DataError(f"{name} is a list of examples, not one {type(data).__name__}")
-    examples = [item if isinstance(item, Example) else Example(item) for item in data]
+    rows = [row for item in data for row in (item if isinstance(item, list) else [item])]  # a loader gives batches
+    examples = [row if isinstance(row, Example) else Example(row) for row in rows]
     if not examples:
         raise DataError(f"{name} is empty")
     return examples

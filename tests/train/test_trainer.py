@@ -192,6 +192,12 @@ class TestData:
         assert [row.id for row in again.val] == [row.id for row in parts.val]
         assert [row.id for row in other.val] != [row.id for row in parts.val]
 
+    def test_a_loader_will_do(self, world):
+        rows = world.examples(10)
+        loader = pg.data.DataLoader([row.to_dict() for row in rows], batch_size=4)
+        parts = trainer(world, program(world))._parts(loader, None, None)
+        assert {row.id for part in (parts.train, parts.val, parts.confirm) for row in part} == {row.id for row in rows}
+
     @pytest.mark.parametrize(
         ("size", "wanted", "confirm"), [(60, None, 30), (400, None, 100), (60, 0.25, 15), (60, 12, 12)]
     )
