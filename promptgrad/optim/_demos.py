@@ -3,11 +3,12 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from promptgrad.autograd import LossRow, Parameter
 from promptgrad.data import Example
 from promptgrad.nn import Module
+from promptgrad.nn._predict import _FitsSignature
 from promptgrad.optim._candidate import Candidate
 from promptgrad.optim._session import Session
 from promptgrad.signature import Signature
@@ -49,20 +50,33 @@ def places(model: Module) -> dict[str, Place]:
     return found
 
 
-def labeled_demos(signature: Signature | None, examples: Iterable[Example]) -> list[Example]:
+class Fields(Protocol):
+    """What has the names of a module's inputs and outputs, such as its signature, or a trace of one of its calls."""
+
+    @property
+    def inputs(self) -> Iterable[str]: ...
+    @property
+    def outputs(self) -> Iterable[str]: ...
+
+
+def fields_of(demos: Parameter) -> Fields | None:
+    """The fields of the module that demos belong to, as their constraint knows them; None if there is no such one."""
+    return next((rule for rule in demos.constraints if isinstance(rule, _FitsSignature)), None)
+
+
+def labeled_demos(fields: Fields | None, examples: Iterable[Example]) -> list[Example]:
     """The examples that can serve a module as demos without having been run, cut to its fields.
 
     An example serves if it has every input of the module and at least one output. In a program of several modules
     this is usually the last one, or none.
     """
-    if signature is None:
+    if fields is None:
         return []
-    demos = []
+    inputs, demos = list(fields.inputs), []
     for example in examples:
-        outputs = [name for name in signature.outputs if name in example]
-        if outputs and all(name in example for name in signature.inputs):
-            names = [*signature.inputs, *outputs]
-            demos.append(Example({name: example[name] for name in names}).with_inputs(*signature.inputs))
+        outputs = [name for name in fields.outputs if name in example]
+        if outputs and all(name in example for name in inputs):
+            demos.append(Example({name: example[name] for name in [*inputs, *outputs]}).with_inputs(*inputs))
     return demos
 
 

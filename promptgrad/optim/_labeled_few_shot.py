@@ -7,7 +7,7 @@ from promptgrad.autograd import Parameter
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.optim._candidate import Candidate, Measured
-from promptgrad.optim._demos import labeled_demos, places
+from promptgrad.optim._demos import fields_of, labeled_demos, places
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._report import Change
 from promptgrad.optim._session import Session
@@ -16,8 +16,9 @@ from promptgrad.optim._session import Session
 class LabeledFewShot(Optimizer):
     """Put `k` labelled examples, drawn at random, into the demos of every module whose fields they have.
 
-    In a loop of your own there are no labels to draw from, so `step()` takes them from `examples`; without, it
-    installs up to `k` of the scored traces in `.grad` that reached the full score.
+    In a loop of your own there are no labels to draw from, so `step()` takes them from `examples`, in their order, and
+    needs no backward for that; without, it installs up to `k` of the scored traces in `.grad` that reached the full
+    score.
 
     Cost: no LM call, save those that confirm the result in `Trainer.fit`.
     Source: DSPy's optimizer of this name. Differs: only examples that have all inputs of a module become its demos.
@@ -45,23 +46,21 @@ class LabeledFewShot(Optimizer):
 
     def _change(self, parameter: Parameter, k: int) -> Change:
         path, old = parameter.name or "", parameter.data
-        if parameter.grad is None or not parameter.grad.traces:
-            return Change(path, parameter.kind, "untouched", "no trace: call loss.backward() first")
-        traces = parameter.grad.traces
-        if self._examples:
-            names = [*traces[0].inputs, *traces[0].outputs]
-            demos = [
-                Example({name: example[name] for name in names if name in example}).with_inputs(*traces[0].inputs)
-                for example in self._examples
-                if all(name in example for name in traces[0].inputs)
-                and any(name in example for name in traces[0].outputs)
-            ][:k]
+        traces = parameter.grad.traces if parameter.grad is not None else ()
+        fields = fields_of(parameter) or next(iter(traces), None)
+        if self._examples and fields is not None:
+            demos = labeled_demos(fields, self._examples)[:k]
             why = f"{len(demos)} labelled examples"
+            none = (
+                f"none of the {len(self._examples)} examples has every input of the module "
+                f"({', '.join(fields.inputs)}) and one of its outputs ({', '.join(fields.outputs)})"
+            )
         else:
             demos = best_demos(traces, k, None)
             why = f"{len(demos)} of {len(traces)} traces at full score"
+            none = "no trace at full score" if traces else "no trace: call loss.backward() first"
         if not demos:
-            return Change(path, parameter.kind, "untouched", "no trace at full score")
+            return Change(path, parameter.kind, "untouched", none)
         return Change(path, parameter.kind, "proposed", why, old, tuple(demos))
 
     async def fit(self, session: Session) -> None:

@@ -2,6 +2,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import Trainer, lm, nn, optim
+from promptgrad.autograd import Gradient, Trace
 from promptgrad.errors import DataError
 
 
@@ -55,10 +56,24 @@ class TestTheLoop:
     def test_labelled(self, world):
         model, data = world.single()
         model.to(lm.Function(world.answer))
-        loss = nn.MetricLoss(world.metric)(model.map(data[:4]), data[:4])
-        loss.backward(inputs=[model.demos])
         optim.LabeledFewShot(model.parameters(), k=3, examples=data[10:]).step()
         assert [demo.to_dict() for demo in model.demos.data] == [row.to_dict() for row in data[10:13]]
+        assert model.demos.data[0].inputs() == {"word": data[10].word}
+
+    def test_labelled_of_a_module_of_which_only_a_trace_knows_the_fields(self, world):
+        demos = pg.Parameter((), "demos")
+        opt = optim.LabeledFewShot([demos], examples=[pg.Example(word="ab", answer="ba", more=1)])
+        assert opt.step().changes[0].reason == "no trace: call loss.backward() first"
+        demos.grad = Gradient([Trace("", "spell", 0, {"word": "cd"}, {"answer": "cd"}, 0.0)])
+        opt.step()
+        assert [demo.to_dict() for demo in demos.data] == [{"word": "ab", "answer": "ba"}]
+
+    def test_examples_of_other_fields(self, world):
+        model, data = world.single()
+        report = optim.LabeledFewShot(model.parameters(), examples=[row.without("word") for row in data]).step()
+        assert report.changes[0].reason == (
+            "none of the 72 examples has every input of the module (word) and one of its outputs (answer)"
+        )
 
     def test_no_trace_yet(self, right):
         report = optim.LabeledFewShot(right.parameters()).step()
