@@ -272,9 +272,10 @@ class TGD(Optimizer):
         if not critiques:
             reason = "no critique"
             if parameter.grad is None:
-                reason = "no gradient: nothing failed, or the critic did not blame it"
+                reason = "no gradient: nothing failed, the critic did not blame it, or its call failed"
                 if not self._is_backward_seen():
-                    reason = "no gradient: nothing failed, the critic did not blame it, or backward() was not called"
+                    reason += ", or backward() was not called"
+                reason += " (see the report that backward() returns)"
             return Change(path, parameter.kind, "untouched", reason)
         tried = list(self.state[parameter].get("rejected", ()))
         constraints = [*parameter.constraints, *group["constraints"]]
@@ -669,7 +670,7 @@ def _rules(group: Mapping[str, Any], constraints: Iterable[Constraint | str]) ->
 def _whose(loss: Loss, *, seen: bool) -> str:
     """Why nobody was blamed, as far as the backward of this loss says, or whether there was one."""
     if loss.report is None and seen:
-        return " (of the closure's batch): backward() reached other parameters, and the critic blamed no text"
+        return " (of the closure's batch): backward() reached other parameters, and the critic blamed no text or failed"
     if loss.report is None:
         return " (of the closure's batch; was backward() called, on a batch with failures?)"
     if loss.report.skipped:

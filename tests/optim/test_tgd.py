@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import promptgrad as pg
 from promptgrad import lm, nn, optim
 from promptgrad.autograd import Critique, Gradient
-from promptgrad.errors import NoLMError
+from promptgrad.errors import LMConnectionError, NoLMError
 
 
 def critique(text, example="", support=1):
@@ -600,8 +600,25 @@ class TestNobodyBlamed:
         nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch).backward(critic=Absolves())
         assert model.demos.grad
         report, _ = gated(opt, model)
-        assert report.changes[0].reason == "no gradient: nothing failed, or the critic did not blame it"
-        assert report.notes[0].endswith("backward() reached other parameters, and the critic blamed no text")
+        assert report.changes[0].reason == (
+            "no gradient: nothing failed, the critic did not blame it, or its call failed "
+            "(see the report that backward() returns)"
+        )
+        assert report.notes[0].endswith("backward() reached other parameters, and the critic blamed no text or failed")
+
+    def test_a_critic_whose_calls_fail_is_among_the_reasons(self):
+        class Fails:
+            async def critique(self, failure):
+                raise LMConnectionError("refused")
+
+        model = predict(grad=())
+        batch = on_scale(model)[:5]
+        loss = nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch)
+        with pytest.warns(RuntimeWarning, match="every critic call failed"):
+            loss.backward(critic=Fails())
+        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("x")))
+        assert "or its call failed (see the report that backward() returns)" in opt.step().changes[0].reason
+        assert "5 calls got no critique, the first as the critic failed: LMConnectionError" in opt.step(loss=loss).notes[0]
 
     def test_nothing_is_told_where_nothing_failed_or_somebody_is_blamed(self):
         model = predict("{text} up to 12", grad=())
