@@ -126,6 +126,15 @@ class MIPRO(Optimizer):
 
     async def fit(self, session: Session) -> None:
         """Bootstrap, propose, search; see the class."""
+        fixed = [
+            parameter for parameter in self.parameters() if parameter.kind == "choice" and not parameter.requires_grad
+        ]
+        if fixed:
+            names = self._names()
+            session.notes.append(
+                f"the choice parameter{'s' if len(fixed) > 1 else ''} {', '.join(names[choice] for choice in fixed)} "
+                "kept the value as requires_grad is False: call requires_grad_() on a choice that shall be searched"
+            )
         known = places(session.model)
         sought = [path for path in self._sought() if path in known]
         instructions = [path for path in sought if known[path].parameter.kind == "instruction"]
@@ -150,15 +159,6 @@ class MIPRO(Optimizer):
             ]
         dimensions = [dimension for dimension in dimensions if len(dimension.choices) > 1]
         session.decide("space", dimensions={dimension.path: len(dimension.choices) for dimension in dimensions})
-        fixed = [
-            parameter for parameter in self.parameters() if parameter.kind == "choice" and not parameter.requires_grad
-        ]
-        if fixed:
-            names = self._names()
-            session.notes.append(
-                f"the choice parameter{'s' if len(fixed) > 1 else ''} {', '.join(names[choice] for choice in fixed)} "
-                "kept the value as requires_grad is False: call requires_grad_() on a choice that shall be searched"
-            )
         if dimensions:
             await self._search(session, dimensions)
         else:
