@@ -618,7 +618,9 @@ class TestNobodyBlamed:
             loss.backward(critic=Fails())
         opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("x")))
         assert "or its call failed (see the report that backward() returns)" in opt.step().changes[0].reason
-        assert "5 calls got no critique, the first as the critic failed: LMConnectionError" in opt.step(loss=loss).notes[0]
+        assert (
+            "5 calls got no critique, the first as the critic failed: LMConnectionError" in opt.step(loss=loss).notes[0]
+        )
 
     def test_nothing_is_told_where_nothing_failed_or_somebody_is_blamed(self):
         model = predict("{text} up to 12", grad=())

@@ -325,7 +325,9 @@ class TestRefusals:
         other = nn.Predict("text -> answer")
         with pytest.raises(GraphError, match="trains no parameter of this program"):
             check(model, optimizer=optim.TGD(other.parameters()))
-        with pytest.raises(GraphError, match=r"TGD has nothing to train.*instruction \(instruction, requires_grad is F"):
+        with pytest.raises(
+            GraphError, match=r"TGD has nothing to train.*instruction \(instruction, requires_grad is F"
+        ):
             check(model.requires_grad_(False))
 
     def test_a_sample_or_a_fresh_example_without_an_answer_is_left_out(self, model, scripted):
