@@ -7,6 +7,9 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.autograd._edges import joined_sources
+from promptgrad.autograd._node import GradFn, Node
+from promptgrad.autograd._walk import Walk
 from promptgrad.errors import GraphError
 
 if TYPE_CHECKING:
@@ -100,6 +103,7 @@ class detect_anomaly:
 
     def after_backward(self, rows: "Sequence[LossRow]", report: "BackwardReport", never: "Iterable[Parameter]") -> None:
         """Look at what came of it."""
+        never = tuple(never)
         for parameter in never:
             self.say(
                 f"{parameter.name or parameter.kind} requires a gradient, and none of the {report.failed} failed "
@@ -107,8 +111,11 @@ class detect_anomaly:
                 "a bare thread; promptgrad.Executor carries the context). Call it, or freeze it "
                 "with .requires_grad_(False)"
             )
+        unread = {parameter.name or parameter.kind for parameter in never}
+        cuts = _Cuts(row for row in rows if row.failed)
         for name in report.unreached:
-            self.say(f"{name} was read and got no gradient: {_where_it_broke(name, report)}")
+            if name in cuts.readers or name not in unread:
+                self.say(f"{name} was read and got no gradient: {cuts.above(name) or _where_it_broke(name, report)}")
         self._sameness(report)
 
     def _sameness(self, report: "BackwardReport") -> None:
@@ -178,6 +185,57 @@ def _given(value: str, row: "LossRow") -> bool:
     return any(isinstance(item, str) and (item == value or item in value) for item in given)
 
 
+class _Cuts:
+    """Where the program took what calls wrote out of the graph.
+
+    Args:
+        rows: The failed ones.
+
+    Attributes:
+        readers: The calls that read a parameter, by its name in the report.
+    """
+
+    def __init__(self, rows: "Iterable[LossRow]") -> None:
+        self.readers: dict[str, list[Node]] = {}
+        walk = Walk()
+        detached: dict[GradFn, None] = {}
+        for row in rows:
+            if row.node is not None:
+                walk.add([row.node])
+            elif row.error is None:
+                walk.add_output(row.tape, row.output)
+            for node in () if row.tape is None else row.tape.nodes:
+                for read in node.reads:
+                    self.readers.setdefault(read.parameter.name or f"{node.path}.{read.name}", []).append(node)
+            for _, fn in () if row.tape is None else row.tape.detached:
+                detached.update(dict.fromkeys(joined_sources(fn)))
+        self._followed = dict.fromkeys(walk.vertices())
+        self._detached = [fn for fn in detached if isinstance(fn, Node) and fn not in self._followed]
+
+    def above(self, name: str) -> str:
+        """How the calls that read a parameter were cut off; empty where they were not."""
+        readers = self.readers.get(name, [])
+        if not readers or any(node in self._followed for node in readers):
+            return ""
+        for node in self._detached:
+            place = f"{node.path}[{node.index}]"
+            if node in readers:
+                return (
+                    f"the text of {place} was detached, and no other edge leaves it. If it is to be blamed, "
+                    "leave out detach(), or freeze the parameter with .requires_grad_(False)"
+                )
+        for node in self._detached:
+            before = Walk()
+            before.add([node])
+            known = dict.fromkeys(before.vertices())
+            if any(reader in known for reader in readers):
+                return (
+                    f"the path from it ends at {node.path}[{node.index}], whose text was detached. If what is before "
+                    "that is to be blamed, leave out detach(), or freeze the parameter with .requires_grad_(False)"
+                )
+        return ""
+
+
 def _where_it_broke(name: str, report: "BackwardReport") -> str:
     module = name.rpartition(".")[0]
     for skip in report.skipped:
@@ -194,7 +252,10 @@ def _where_it_broke(name: str, report: "BackwardReport") -> str:
             f"the path to it breaks at {_listed(blamed)}: the critic blames nothing upstream of there. If that is "
             "wrong, let the metric's feedback say which part is, or use a stronger critic"
         )
-    return "the critic blames nobody: its answers are empty. Let the metric return feedback, or use a stronger critic"
+    return (
+        "the critic blames nobody: of all that it was asked about it says that it is right, or nothing. Let the "
+        "metric's feedback say which part is wrong, or use a stronger critic"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -141,17 +141,19 @@ class Backward:
         ]
 
     def _check(self) -> None:
-        for row in self.rows:
-            if row.tape is not None and row.tape.freed:
-                raise GraphError(
-                    "backward() was called a second time on the same forwards, and the first freed what they recorded: "
-                    "write backward(retain_graph=True) the first time, or run the forwards again"
-                )
+        self._check_freed()
         if self.rows and all(row.tape is None and not any(exact_sources(row.output)) for row in self.rows):
             raise GraphError(
                 "nothing was recorded in the forwards of this loss: they ran under no_grad() or inference_mode(), "
                 "no parameter of the program has requires_grad=True, or the outputs are plain strings; of a Parameter "
                 "that is the output, pass the parameter itself, or str(parameter)"
+            )
+
+    def _check_freed(self) -> None:
+        if any(row.tape is not None and row.tape.freed for row in self.rows):
+            raise GraphError(
+                "backward() was called a second time on the same forwards, and the first freed what they recorded: "
+                "write backward(retain_graph=True) the first time, or run the forwards again"
             )
 
     @property
@@ -168,6 +170,7 @@ class Backward:
                     "another backward() works on these forwards at this moment: wait for it, and call it with "
                     "retain_graph=True if the same forwards shall be gone through again"
                 )
+            self._check_freed()  # another may have come and gone since this one was made
             for tape in tapes:
                 tape.walked = True
         try:
@@ -204,11 +207,12 @@ class Backward:
         return report
 
     def _never_read(self) -> list[Parameter]:
-        """Wanted parameters of the programs that no failed forward read."""
+        """Wanted parameters, of the programs or named, that no failed forward read."""
         tapes = [one.row.tape for one in self.passes if one.row.tape is not None]
         programs = dict.fromkeys(tape.program for tape in tapes if tape.program is not None)
         read = {read.parameter for tape in tapes for read in tape.reads}
         every = dict.fromkeys(parameter for program in programs for parameter in program.parameters())
+        every.update(dict.fromkeys(self.wanted.named))
         return [parameter for parameter in every if self.wanted(parameter) and parameter not in read]
 
     def _accumulate(self) -> BackwardReport:

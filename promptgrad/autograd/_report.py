@@ -27,7 +27,8 @@ class BackwardReport:
         calls: Critic calls.
         skipped: Calls that got no critique although they were due one.
         reached: Names of the parameters whose gradient grew.
-        unreached: Names of the wanted parameters that were read in a failed sample and got nothing.
+        unreached: Names of the wanted parameters that got nothing: those that were read in a failed sample, and those
+            that `inputs` names.
         seconds: Wall time.
         blames: Who is blamed for what, by row and then by call.
         truncated: Calls that `truncate` left out.

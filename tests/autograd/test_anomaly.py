@@ -80,7 +80,36 @@ def test_a_critic_that_fails_and_one_that_blames_nobody():
     with pytest.warns(RuntimeWarning, match="every critic call failed"):
         messages = said(Chain(), fail)
     assert any("the path to it may break at last[0]" in m or "got no critique" in m for m in messages)
-    assert any("blames nobody" in message for message in said(Chain(), lambda *_: "it is right"))
+    messages = said(Chain(), lambda *_: "it is right")
+    assert any("blames nobody: of all that it was asked about it says that it is right" in text for text in messages)
+
+
+def test_a_path_that_the_program_cut_is_not_the_critics_fault():
+    class Cut(Chain):
+        def __init__(self):
+            super().__init__()
+            self.early = Call("early", lambda q: f"early {q}")
+
+        def __call__(self, q):
+            return self.last(x=self.first(q=self.early(q=q).out).out.detach()).out
+
+    messages = said(Cut(), different)
+    (first,) = [text for text in messages if text.startswith("first.instruction")]
+    assert "the text of first[0] was detached, and no other edge leaves it" in first
+    (early,) = [text for text in messages if text.startswith("early.instruction")]
+    assert "the path from it ends at first[0], whose text was detached" in early
+    assert "critic" not in first + early
+
+
+def test_a_named_parameter_that_no_forward_read_is_not_said_to_be_read():
+    program = Chain()
+    stranger = Parameter("of another program")
+    stranger.name = "stranger"
+    for parameter in (program.idle, stranger):
+        with detect_anomaly() as found, pytest.warns(AnomalyWarning):
+            Loss([program.row(0)], ScriptedCritic(different)).backward(inputs=parameter)
+        (message,) = found.anomalies
+        assert message.startswith(f"{parameter.name} requires a gradient, and none of the 1 failed forwards read it")
 
 
 def test_gradients_that_are_the_same_for_all_examples_or_parameters():
