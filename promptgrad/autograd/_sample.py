@@ -35,6 +35,8 @@ NO_CRITIC = (
     "pass backward(critic=...), or give one to the criterion, as in nn.MetricLoss(metric, critic='openai/gpt-4o')"
 )
 
+UNRECORDED = "nothing was recorded in this forward: it ran under no_grad(), or its output is a plain value"
+
 
 class Wanted:
     """Which parameters shall get a gradient."""
@@ -157,8 +159,10 @@ class SamplePass:
         elif row.node is not None:
             yield row.node, text
         else:
-            for source in dict.fromkeys(edge.source for edge in self.walk.into_output(row.tape, row.output)):
-                yield source, text
+            sources = dict.fromkeys(edge.source for edge in self.walk.into_output(row.tape, row.output))
+            if row.tape is None and not sources:
+                self.skipped.append(Skipped(self.example_id, "", 0, UNRECORDED))
+            yield from ((source, text) for source in sources)
         for path, said in row.module_feedback.items():
             calls = [] if row.tape is None else [node for node in row.tape.nodes if _is_call_of(node, path)]
             texts = [said] if isinstance(said, str) else list(said)
@@ -309,10 +313,14 @@ class SamplePass:
                 free.append(source)
         return free
 
-    def blames(self, fn: GradFn) -> list[_Blame]:
-        """What was said of a vertex, in the order of those who said it, each thing once; as hooks make it."""
+    def heard(self, fn: GradFn) -> list[_Blame]:
+        """What was said of a vertex, in the order of those who said it, each thing once."""
         said = sorted(self.feedback.get(fn, ()), key=lambda blame: blame.said)
-        blames = list({(blame.text, blame.output): blame for blame in reversed(said)}.values())[::-1]
+        return list({(blame.text, blame.output): blame for blame in reversed(said)}.values())[::-1]
+
+    def blames(self, fn: GradFn) -> list[_Blame]:
+        """The same, as hooks make it."""
+        blames = self.heard(fn)
         for hook in fn.value_hooks if blames else ():
             changed = hook(tuple(blame.text for blame in blames))
             if changed is not None:
@@ -464,7 +472,7 @@ class SamplePass:
     def whole(self) -> TraceFailure:
         """The forward and its parameters, for a critic that judges it in one call."""
         nodes = tuple(sorted((fn for fn in self.order if isinstance(fn, Node)), key=_rank))
-        said = {seed: tuple(blame.text for blame in self.blames(seed)) for seed in self.seeds}
+        said = {seed: tuple(blame.text for blame in self.heard(seed)) for seed in self.seeds}
         last = {row.feedback or _default_feedback(row): None for _, row in self.rows if row.node is None}
         told = {
             node: rest for node in nodes if (rest := tuple(text for text in said.get(node, ()) if text not in last))

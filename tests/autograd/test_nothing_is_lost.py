@@ -8,6 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import autograd, nn
 from promptgrad.autograd import Gradient, Loss, LossRow
+from promptgrad.autograd._engine import Backward
 from promptgrad.data import Example
 from promptgrad.errors import GraphError
 from promptgrad.testing import Fields
@@ -161,6 +162,27 @@ class TestGraphs:
 
         outcomes = asyncio.run(both())
         assert [type(outcome) for outcome in outcomes].count(GraphError) == 1
+        assert len(model.paint.instruction.grad.critiques) == 1
+
+    def test_a_pass_that_was_made_before_another_freed_the_graph_is_refused(self):
+        model, example = make()
+        loss = wrong(model, example)
+        early, late = (Backward(loss._terms, None, None, retain_graph=False, weights=None) for _ in range(2))
+        asyncio.run(late.run())
+        with pytest.raises(GraphError, match="called a second time"):
+            asyncio.run(early.run())
+        assert len(model.paint.instruction.grad.critiques) == 1
+
+    def test_a_row_of_which_nothing_was_recorded_is_in_the_report(self):
+        model, example = make()
+        other = Example(text="fox", answer="grey").with_inputs("text")
+        outputs = [model("wolf")]
+        with pg.no_grad():
+            outputs.append(model("fox"))
+        report = nn.MetricLoss(pg.metrics.exact_match)(outputs, [example, other]).backward()
+        (skip,) = report.skipped
+        assert skip.example_id == other.id
+        assert skip.reason.startswith("nothing was recorded in this forward")
         assert len(model.paint.instruction.grad.critiques) == 1
 
     def test_a_freed_graph_cannot_be_looked_at(self):

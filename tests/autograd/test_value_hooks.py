@@ -36,6 +36,30 @@ def test_an_empty_answer_ends_the_blame():
     assert a.instruction.grad is None
 
 
+def test_a_critic_of_whole_forwards_consults_none():
+    class Joint:
+        def groups(self, failures):
+            return [[failure] for failure in failures]
+
+        async def critique(self, failure):
+            return {}
+
+        async def critique_traces(self, group):
+            return [{target.name: "of the whole" for target in failure.targets} for failure in group]
+
+    seen = []
+    a = Call("a", lambda: "one text")
+
+    def program():
+        text = a().out
+        text.register_hook(lambda feedback: seen.append(feedback) or "")
+        return text
+
+    Loss([row(program, None)], Joint()).backward(engine="joint")
+    assert seen == []
+    assert texts(a.instruction) == ["of the whole"]
+
+
 def test_a_hook_that_is_removed_is_not_called():
     handles, seen = [], []
     a, b = Call("a", lambda: "one text"), Call("b", lambda x: "two")
