@@ -208,7 +208,7 @@ class _Cuts:
                 for read in node.reads:
                     self.readers.setdefault(read.parameter.name or f"{node.path}.{read.name}", []).append(node)
             for _, fn in () if row.tape is None else row.tape.detached:
-                detached.update(dict.fromkeys(joined_sources(fn)))
+                detached.update(dict.fromkeys(() if fn is None else joined_sources(fn)))
         self._followed = dict.fromkeys(walk.vertices())
         self._detached = [fn for fn in detached if isinstance(fn, Node) and fn not in self._followed]
 
@@ -222,7 +222,7 @@ class _Cuts:
             if node in readers:
                 return (
                     f"the text of {place} was detached, and no other edge leaves it. If it is to be blamed, "
-                    "leave out detach(), or freeze the parameter with .requires_grad_(False)"
+                    "do not detach it, or freeze the parameter with .requires_grad_(False)"
                 )
         for node in self._detached:
             before = Walk()
@@ -231,7 +231,7 @@ class _Cuts:
             if any(reader in known for reader in readers):
                 return (
                     f"the path from it ends at {node.path}[{node.index}], whose text was detached. If what is before "
-                    "that is to be blamed, leave out detach(), or freeze the parameter with .requires_grad_(False)"
+                    "that is to be blamed, do not detach it, or freeze the parameter with .requires_grad_(False)"
                 )
         return ""
 

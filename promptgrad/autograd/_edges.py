@@ -246,7 +246,8 @@ class _Search:
     def leftovers(self, producers: list[GradFn], output: Output) -> Iterator[Edge]:
         """One edge for each producer that nothing uses."""
         for _, fn in self.tape.detached:
-            self.use(fn)
+            if fn is not None:
+                self.use(fn)
         used = {id(fn.parameter) for fn in self.used if isinstance(fn, AccumulateGrad)}
         starts = [started for started, _, _ in self.unexplained]
         for fn in sorted(producers, key=lambda fn: (fn.order, 0) if isinstance(fn, Node) else (-1, fn.finished)):

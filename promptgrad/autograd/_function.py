@@ -8,7 +8,7 @@ from promptgrad.autograd._node import Node, Pick
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._rules import Passing
 from promptgrad.autograd._tape import current_tape
-from promptgrad.autograd._text import Text, attach
+from promptgrad.autograd._text import attach
 from promptgrad.errors import GraphError
 
 FEEDBACK_SEPARATOR = "\n"
@@ -35,7 +35,11 @@ class Context:
         self.saved = values
 
     def mark_non_differentiable(self, *outputs: Any) -> None:
-        """Say of outputs, these very objects, that nobody is to be blamed through them."""
+        """Say of outputs, these very objects, that nobody is to be blamed through them; as `Text.detach`.
+
+        What is said of a marked output reaches nobody: its gradient in `backward` is None, and no edge leaves a call
+        all of whose outputs are marked.
+        """
         self._detached = outputs
 
     def is_detached(self, output: Any) -> bool:
@@ -161,11 +165,12 @@ def _finish(ctx: Context, node: Node | None, outputs: Any) -> Any:
     names = [f"out[{number}]" if several else "out" for number in range(len(items))]
     node.output_fields = tuple(names)
     kept = {name: item for name, item in zip(names, items, strict=True) if not ctx.is_detached(item)}
+    node.tape.detach([item for item in items if ctx.is_detached(item)], None if kept else node)
     node.finish({name: attach(item, node, objects=False) for name, item in kept.items()})
     results = []
     for number, (name, item) in enumerate(zip(names, items, strict=True)):
         if name not in kept:
-            results.append(item.detach() if isinstance(item, Text) else item)
+            results.append(attach(item, None, objects=False))
         elif len(items) > 1:
             results.append(attach(item, Pick(node, number), objects=False))
         else:

@@ -284,7 +284,9 @@ class SamplePass:
         if isinstance(fn, Node) and len(fn.output_fields) > 1:
             by_output = tuple(
                 tuple(blame.text for blame in blames if blame.output in (number, None))
-                for number in range(len(fn.output_fields))
+                if name in fn.outputs or fn.error is not None
+                else ()  # marked as non-differentiable
+                for number, name in enumerate(fn.output_fields)
             )
         return Passing(fn, tuple(blame.text for blame in blames), self._targets_of(fn), by_output)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.aio import _sequence as sequence
 from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Node, Read, _tick
-from promptgrad.autograd._values import snapshot, snapshots
+from promptgrad.autograd._values import leaves, snapshot, snapshots
 
 if TYPE_CHECKING:
     from promptgrad.autograd._edges import Edge
@@ -83,7 +83,7 @@ class Tape(ReadLog):
 
     Attributes:
         nodes: The calls, in the order in which they started.
-        detached: Texts that the program detached, with what had produced them.
+        detached: Texts that the program detached, with what had produced them; None where other edges may leave that.
         inputs: What the forward was given, by name.
         output: What it returned.
         error: Why it failed; None when it did not.
@@ -124,7 +124,7 @@ class Tape(ReadLog):
         self.player: Callable[[Node, Any, Any], Any] | None = None
         self.nodes: list[Node] = []
         self._leaves: dict[Parameter, AccumulateGrad] = {}
-        self.detached: list[tuple[str, GradFn]] = []
+        self.detached: list[tuple[str, GradFn | None]] = []
         self.output: Any = None
         self.error: BaseException | None = None
         self.finished = False
@@ -207,6 +207,13 @@ class Tape(ReadLog):
         self._reads.setdefault(read.parameter, read)
         if self._outer is not None:
             self._outer.depend(read)
+
+    def detach(self, values: Iterable[Any], fn: GradFn | None) -> None:
+        """Note that the program took these values out of the graph, and what shall have no edge for it."""
+        parts = [part for value in values for part, _ in leaves(value)]
+        self.detached += [(str(part), fn) for part in parts if isinstance(part, (str, int, float))]
+        if fn is not None:
+            self.detached.append(("", fn))
 
     def free(self) -> None:
         """Let go of everything that was recorded; nodes keep their names."""

@@ -112,8 +112,32 @@ def test_no_blame_passes_through_a_non_differentiable_output():
     a, c = Call("a", lambda: "a text of several words"), Call("c", lambda x: "see")
     loss = Loss([row(lambda: c(x=Split.apply(a().out)[1]).out, None)], ScriptedCritic())
     kinds = {edge.kind for edge in edges(loss.rows[0].tape) if edge.source.path == "Split"}
-    assert "exact" not in kinds
-    assert "content" not in kinds
+    assert kinds == {"order"}, "of the other output, which nothing used"
+    loss.backward()
+    assert texts(a.instruction) == ["a.instruction: wrong"]
+
+
+@pytest.mark.parametrize("kind", [str, list, len])
+def test_no_edge_leaves_a_call_all_of_whose_outputs_are_marked(kind):
+    class Marked(Function):
+        @staticmethod
+        def forward(ctx, text):
+            out = "second thing " + text
+            out = [out] if kind is list else kind(out)
+            ctx.mark_non_differentiable(out)
+            return out
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise AssertionError("nobody is to be blamed")
+
+    a, c = Call("a", lambda: "a text of several words"), Call("c", lambda x: "see")
+    for program in (lambda: Marked.apply(a().out), lambda: c(x=f"given {Marked.apply(a().out)}, what?").out):
+        loss = Loss([row(program, None)], ScriptedCritic())
+        assert not [edge for edge in edges(loss.rows[0].tape) if getattr(edge.source, "path", "") == "Marked"]
+        loss.backward()
+    assert texts(a.instruction) == []
+    assert texts(c.instruction) == ["c.instruction: wrong"]
 
 
 def test_a_parameter_is_an_input_like_any_other():
