@@ -481,7 +481,7 @@ class SamplePass:
         }
         targets: dict[Parameter, Target] = {}
         for node in nodes:
-            for target in self._own_targets(node):
+            for target in self._own_targets(node) + self._demos(node, rule_of(node)):
                 if target.parameter is not None and target.parameter not in targets:
                     name = target.parameter.name or f"{node.path}.{target.name}"
                     targets[target.parameter] = replace(target, name=name)

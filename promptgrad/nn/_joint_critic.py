@@ -17,13 +17,14 @@ from promptgrad.signature import Field, Signature
 INSTRUCTION = """\
 A program made of language-model calls was run, and the results were not good enough. `runs` shows each run from \
 beginning to end: its calls in their order, what each was given (`uses` names the earlier calls that an input came \
-from), what it wrote, and in `feedback` what was wrong with the result. `parameters` holds the texts that can be \
-changed, by name; each call says in `follows` which of them it was told.
+from), what it wrote, and in `feedback` what was wrong with the result. `parameters` holds the texts and the demos \
+(solved examples) that can be changed, by name; each call says in `follows` which of them it was shown.
 
 Find the root cause of each failure and say which parameters have to change. For each parameter that is to blame for a \
 run, write one finding: the run's number, the parameter's name, and a critique that says what the text gets wrong, \
 leaves open or leaves out, and which general rule it should state instead. Be concrete about that rule, as far as the \
-feedback shows it, but do not just repeat the answer to one run: the text has to work for all other inputs of this kind.
+feedback shows it, but do not just repeat the answer to one run: the text has to work for all other inputs of this \
+kind. Of demos, say which one misleads, and what it should show instead.
 
 A call that did what it was told, with an input that was already wrong, is not the cause: look for the call that wrote \
 that input. A parameter that is right has no finding."""
@@ -42,8 +43,9 @@ class JointCritic(Module, in_place=True):
     """Say, for failed forwards as wholes, what is wrong with each parameter of the program.
 
     The engine "joint" of `loss.backward` asks it; `nn.Critic` has one as `.joint`. It is an ordinary program on the
-    signature "JointCritique", with a visible and by default frozen instruction. Parameters are shown in full, always;
-    what calls were given and wrote is cut in the middle, longest first, where a run would be longer than `max_tokens`.
+    signature "JointCritique", with a visible and by default frozen instruction. Texts and demos that require a gradient
+    are shown in full, always, and frozen ones are not; what calls were given and wrote is cut in the middle, longest
+    first, where a run would be longer than `max_tokens`.
 
     Cost: one LM call per group of failed forwards.
 
@@ -172,7 +174,7 @@ def _calls(failure: TraceFailure) -> list[dict[str, Any]]:
 def _signature(instruction: str) -> Signature:
     return Signature(
         [
-            Field("parameters", dict[str, Any], "the texts that can be changed, by name, in full", "input"),
+            Field("parameters", dict[str, Any], "the texts and demos that can be changed, by name, in full", "input"),
             Field("runs", list[dict[str, Any]], "the failed runs, each with its calls in their order", "input"),
             Field("findings", list[Finding], "one for each parameter that is to blame for a run", "output"),
         ],

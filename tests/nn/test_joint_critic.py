@@ -77,6 +77,33 @@ def test_one_call_for_each_failed_sample_sees_it_all_and_answers_for_all_paramet
     assert run["feedback"] == "the answer should be red"
 
 
+@pytest.mark.parametrize("options", [{"engine": "joint"}, {}])
+def test_demos_are_shown_and_may_be_blamed(scripted, options):
+    seen = []
+
+    def judge(**fields):
+        seen.append(fields)
+        return findings((1, "step.demos", "the demo shows a number"), (1, "answer.demos", "x"))
+
+    model = Agent(12).to(scripted(work))
+    model.step.demos.data = (Example(question="q", notes=[], note="number 7"),)
+    model.answer.demos.data = (Example(question="q", notes=[], answer="frozen"),)
+    model.answer.demos.requires_grad_(requires_grad=False)
+    (example,) = batch("red")
+    report = nn.MetricLoss(exact_match, critic=nn.Critic(scripted(judge)))(model.map([example]), [example]).backward(
+        **options
+    )
+    assert report.joint == 1
+    shown = json.loads(seen[0]["parameters"])
+    assert shown["step.demos"] == [{"question": "q", "notes": [], "note": "number 7"}]
+    assert "answer.demos" not in shown
+    (run,) = json.loads(seen[0]["runs"])
+    assert run["calls"][0]["follows"] == ["step.instruction", "step.demos"]
+    (critique,) = model.step.demos.grad.critiques
+    assert (critique.text, critique.target) == ("the demo shows a number", "demos")
+    assert "'answer.demos'" in report.skipped[0].reason
+
+
 def test_groups_share_a_call_and_each_run_gets_its_own_findings(scripted):
     def judge(runs, **_):
         numbers = [run["run"] for run in json.loads(runs)]
