@@ -70,12 +70,17 @@ class Match(Generic[P]):  # a NamedTuple cannot be generic before Python 3.11
 
 
 class Explained:
-    """Texts that need no producer: inputs of the forward and constants of the program's code."""
+    """Texts that need no producer: inputs of the forward and constants of the program's code.
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    Args:
+        texts: They.
+        known: Single words that need none either where they stand among others.
+    """
+
+    def __init__(self, texts: Iterable[str], known: Iterable[str] = ()) -> None:
         self._whole: set[str] = set()
         self._lengths: dict[tuple[str, ...], dict[int, None]] = {}  # of the passages that begin with these words
-        self._words: set[str] = set()
+        self._words: set[str] = set(known)
         for text in texts:
             found = words(text)
             joined = " ".join(found)

@@ -2,15 +2,16 @@
 
 *exact* edges come from the same object, or a `Text` derived from it. *content* edges are found by what a text says
 (`_content`). A call that nothing uses gets one more: *control* if the program's code read its fields, else *order*,
-to the first later call with an input that nothing explains, else to the output. Inputs of the forward and constants
-of its code are explained.
+to the first later call with an input that nothing explains, else to the output. Inputs of the forward, constants of
+its code and numbers that may count its calls are explained, and so is what is made of their words. Any other number may
+come from a call that wrote one.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptgrad.autograd._content import Explained, Index, spans, words
 from promptgrad.autograd._node import UNFINISHED, AccumulateGrad, GradFn, Join, Node
@@ -102,6 +103,14 @@ _BY_VALUE = (str, int, float, bool, type(None), bytes, complex)
 _PLAIN_NUMBERS = (int, float)
 
 
+class _Unexplained(NamedTuple):
+    """An input that nothing explains."""
+
+    target: Node
+    field: str
+    numbers_only: bool
+
+
 class _Search:
     """One pass over a tape, in time: what has finished is indexed, what starts is explained by it."""
 
@@ -110,8 +119,8 @@ class _Search:
         self.index: Index[GradFn] = Index(_comes_after)
         self.objects: dict[int, tuple[Any, GradFn]] = {}
         self.used: dict[GradFn, None] = {}
-        self.unexplained: list[tuple[int, Node, str]] = []
-        self.explained = Explained(_known_texts(tape))
+        self.unexplained: list[_Unexplained] = []
+        self.explained = Explained(_known_texts(tape), map(str, range(len(tape.nodes) + 1)))
         self.telling: dict[GradFn, set[tuple[str, ...]]] = {}
 
     def run(self) -> list[Edge]:
@@ -171,7 +180,7 @@ class _Search:
         """The edges of one input: exact ones first, then those by content."""
         exact: dict[GradFn, None] = {}
         content: dict[GradFn, bool] = {}
-        unexplained = False
+        texts = numbers = False  # that nothing explains
         for part, is_leaf in leaves(value):
             fn = origin(part)
             if fn is None and not isinstance(part, _BY_VALUE):
@@ -185,15 +194,17 @@ class _Search:
                 matches, clear = self.search(part)
                 for producer, ambiguous in matches.items():
                     content[producer] = content.get(producer, True) and ambiguous
-                unexplained |= not clear
+                texts |= not clear
             elif isinstance(part, _BY_VALUE):
                 if isinstance(part, _PLAIN_NUMBERS) and not isinstance(part, bool):
                     found = words(str(part))
                     match = None if self.explained.covers(found) else self.index.whole(found)
                     if match is not None:
                         content[match.producer] = True
+                    else:
+                        numbers |= not self.explained.knows(found)
             elif is_leaf:
-                unexplained = True
+                texts = True
         for fn in exact:
             self.use(fn)
             yield Edge(fn, target, field, "exact")
@@ -201,8 +212,8 @@ class _Search:
             if fn not in exact:
                 self.use(fn)
                 yield Edge(fn, target, field, "content", ambiguous)
-        if unexplained and isinstance(target, Node):
-            self.unexplained.append((target.started, target, field or ""))
+        if (texts or numbers) and isinstance(target, Node):
+            self.unexplained.append(_Unexplained(target, field or "", numbers_only=not texts))
 
     def search(self, text: str) -> tuple[dict[GradFn, bool], bool]:
         """Who is recognised in a text without provenance, and whether that or the program's inputs explain it."""
@@ -249,18 +260,18 @@ class _Search:
             if fn is not None:
                 self.use(fn)
         used = {id(fn.parameter) for fn in self.used if isinstance(fn, AccumulateGrad)}
-        starts = [started for started, _, _ in self.unexplained]
+        for_all = [one for one in self.unexplained if not one.numbers_only]
         for fn in sorted(producers, key=lambda fn: (fn.order, 0) if isinstance(fn, Node) else (-1, fn.finished)):
             if fn in self.used or (isinstance(fn, AccumulateGrad) and id(fn.parameter) in used):
                 continue
             read = not isinstance(fn, Node) or bool(fn.touched) or fn.error is not None  # a caught failure is a branch
-            place = bisect_right(starts, fn.finished)
-            while place < len(starts) and _side_by_side(fn, self.unexplained[place][1]):
+            places = self.unexplained if _wrote_a_number(fn) else for_all
+            place = bisect_right(places, fn.finished, key=lambda one: one.target.started)
+            while place < len(places) and _side_by_side(fn, places[place].target):
                 place += 1
             kind = "control" if read else "order"
-            if place < len(starts):
-                _, target, field = self.unexplained[place]
-                yield Edge(fn, target, field, kind)
+            if place < len(places):
+                yield Edge(fn, places[place].target, places[place].field, kind)
             else:
                 yield Edge(fn, output, None, kind)
 
@@ -292,6 +303,18 @@ def texts_of(fn: GradFn) -> Iterator[str]:
         for part, _ in leaves(list(fn.outputs.values())):
             if isinstance(part, str):
                 yield part
+
+
+def _wrote_a_number(fn: GradFn) -> bool:
+    """Whether a producer's value holds a number, perhaps within a text."""
+    value = fn.value if isinstance(fn, AccumulateGrad) else list(fn.outputs.values()) if isinstance(fn, Node) else None
+    for part, _ in leaves(value):
+        if isinstance(part, str):
+            if any(map(str.isdigit, part)):
+                return True
+        elif isinstance(part, _PLAIN_NUMBERS) and not isinstance(part, bool):
+            return True
+    return False
 
 
 def _shared(part: Any) -> bool:
@@ -326,7 +349,9 @@ def _constants(program: Any) -> Iterator[str]:
             texts = _code_texts.get(kind)
             if texts is None:
                 codes = [fn.__code__ for fn in vars(kind).values() if hasattr(fn, "__code__")]
-                texts = _code_texts[kind] = tuple(_strings(codes))
+                own = [value for name, value in vars(kind).items() if not name.startswith("__")]
+                plain = [str(value) for value in own if type(value) in (str, int, float)]
+                texts = _code_texts[kind] = (*_strings(codes), *plain)
             yield from texts
 
 

@@ -199,6 +199,45 @@ class TestControlAndOrder:
         _, tape = run(program.forward, None, q="what is two plus two")
         assert "route -order-> solve.style" in shown(tape)
 
+    @pytest.mark.parametrize("wrote", [41, "about 41"])
+    def test_a_number_that_nothing_explains_comes_from_a_call_that_wrote_one(self, wrote):
+        route, count = Call("route", lambda q: "math"), Call("count", lambda q: wrote)
+        use = Call("use", lambda n, ok: "u")
+
+        def forward(q):
+            if route(q=q).out == "math":
+                return use(n=int(str(count(q=q).out).split()[-1]) + 1, ok=True).out
+
+        _, tape = run(forward, q="how many is it")
+        assert shown(tape) == ["count -control-> use.n", "use -exact-> Output", "route -control-> Output"]
+
+    @pytest.mark.parametrize("n", [7, 12, 2, 0, True])
+    def test_a_number_of_the_code_the_inputs_or_the_calls_is_explained(self, n):
+        class Program:
+            width = 7
+
+            def modules(self):
+                return [self]
+
+        count, use = Call("count", lambda q, k: 41), Call("use", lambda n: "u")
+        _, tape = run(lambda q, k: [count(q=q, k=k).out, use(n=n).out][1], Program(), q="how many", k=12)
+        assert shown(tape) == ["use -exact-> Output", "count -control-> Output"]
+
+    @pytest.mark.parametrize("question", ["short", "what is the color of the cat"])
+    def test_attempts_that_only_a_number_tells_apart_do_not_use_one_another(self, question):
+        class Program(Call):
+            def modules(self):
+                return [self]
+
+            def forward(self, q):
+                votes = [self(question=f"{q} (attempt {i})").out for i in range(3)]
+                return "one of " + "them" if max(votes, key=votes.count) else ""
+
+        answers = iter(["red wine", "dark blue", "light green"])
+        program = Program("a", lambda question: next(answers))
+        _, tape = run(program.forward, program, q=question)
+        assert shown(tape) == ["a -control-> Output", "a1 -control-> Output", "a2 -control-> Output"]
+
     def test_restating_the_question_is_no_edge(self):
         a, b = Call("a", lambda q: "The question 'where does the river end' is hard"), Call("b", lambda x: "sea")
         _, tape = run(lambda q: [a(q=q), b(x=f"Answer: {q}").out][1], q="where does the river end")
