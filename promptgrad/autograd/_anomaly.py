@@ -1,12 +1,12 @@
 """`detect_anomaly`: says what silently came to nothing in a backward pass or a step, where, and what to do."""
 
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.autograd._caller import warn
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._node import GradFn, Node
 from promptgrad.autograd._walk import Walk
@@ -85,7 +85,7 @@ class detect_anomaly:
         self.anomalies.append(message)
         if self.error:
             raise GraphError(f"detect_anomaly: {message}")
-        warnings.warn(message, AnomalyWarning, stacklevel=3)
+        warn(message, AnomalyWarning)
 
     # -- backward -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ batch, then of the calls, so that the same answers give the same gradient at any
 
 import threading
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any, cast
 
 from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
+from promptgrad.autograd._caller import Caller, pointing_at, warn
 from promptgrad.autograd._critic import Critic, JointCritic, TraceFailure, WeightTrace
 from promptgrad.autograd._edges import exact_sources, joined_sources
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
@@ -65,6 +65,7 @@ class Backward:
         if truncate is not None and truncate < 1:
             raise ValueError(f"truncate is a number of calls and at least 1, not {truncate}")
         self.began = time.perf_counter()
+        self.caller = Caller()
         self.wanted = Wanted(inputs)
         self.retain_graph = retain_graph
         self.weights = weights
@@ -174,7 +175,8 @@ class Backward:
             for tape in tapes:
                 tape.walked = True
         try:
-            return await self._run()
+            with pointing_at(self.caller):
+                return await self._run()
         finally:
             for tape in tapes:
                 tape.walked = False
@@ -199,7 +201,7 @@ class Backward:
             detector.after_backward(self.rows, report, never)
         asked = sum(one.asked for one in self.passes)
         if asked and sum(one.unanswered for one in self.passes) == asked:
-            warnings.warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning, stacklevel=2)
+            warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning)
         if not self.retain_graph:
             for row in self.rows:
                 if row.tape is not None and row.tape.finished:  # of a forward that still runs, the rest is to come

@@ -2,7 +2,6 @@
 
 import inspect
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +13,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd._agreement import agreed
 from promptgrad.autograd._blame import Blame
+from promptgrad.autograd._caller import warn
 from promptgrad.autograd._critic import Critic, NodeFailure, Target, TraceFailure, blame_in
 from promptgrad.autograd._edges import Edge, joined_sources, texts_of
 from promptgrad.autograd._gradient import Critique
@@ -372,7 +372,7 @@ class SamplePass:
                 self.unanswered += rule is None
                 self.skipped.append(Skipped(self.example_id, path, index, f"the {who} failed: {error!r}"))
                 if rule is not None:
-                    warnings.warn(f"the backward rule of {path} failed, so no blame passes: {error!r}", stacklevel=2)
+                    warn(f"the backward rule of {path} failed, so no blame passes: {error!r}", UserWarning)
             else:
                 for hook in fn.hooks if isinstance(fn, Node) else ():
                     changed = hook(fn, feedback, answer)

@@ -1,10 +1,13 @@
+import asyncio
 import threading
 import warnings
 
 import pytest
 
+from promptgrad import aio
 from promptgrad.autograd import (
     AnomalyWarning,
+    Function,
     Loss,
     LossRow,
     Parameter,
@@ -160,6 +163,42 @@ def test_errors_instead_of_warnings_and_each_thing_once():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             Loss([program.row(0)], ScriptedCritic(different)).backward()
+
+
+def test_warnings_point_at_the_line_that_called_backward():
+    class Fails:
+        async def critique(self, failure):
+            await aio.sleep(0.001)
+            raise OSError("gone")
+
+    class Rule(Function):
+        @staticmethod
+        def forward(ctx, text):
+            return f"{text}!"
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise OSError("gone")
+
+    def loss(critic):
+        return Loss([row(lambda q: Rule.apply(program(q)), None, q="x")], critic)
+
+    async def awaited(loss):
+        await loss.abackward()
+
+    program = Chain()
+    program.idle.requires_grad_(requires_grad=False)
+    for call in (
+        lambda: loss(ScriptedCritic()).backward(),
+        lambda: Loss([program.row(0)], Fails()).backward(),
+        lambda: asyncio.run(awaited(Loss([program.row(0)], Fails()))),
+        lambda: aio.run(awaited(Loss([program.row(0)], Fails()))),
+    ):
+        with pytest.warns() as told, detect_anomaly():
+            call()
+        assert {warning.category for warning in told} & {RuntimeWarning, UserWarning}
+        assert {warning.category for warning in told} > {AnomalyWarning}
+        assert {warning.filename for warning in told} == {__file__}
 
 
 def test_outside_of_the_block_and_in_other_threads_nothing_is_looked_for():

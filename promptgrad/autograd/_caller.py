@@ -1,0 +1,43 @@
+"""Warnings that point at the user's line, whatever thread they come from."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
+
+
+class Caller:
+    """The innermost line that is not of this package, as the stack is when this is made."""
+
+    def __init__(self) -> None:
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+            frame = frame.f_back
+        self.file = frame.f_code.co_filename
+        self.line = frame.f_lineno
+        self.module = str(frame.f_globals.get("__name__", "<unknown>"))
+        self.registry = frame.f_globals.setdefault("__warningregistry__", {})
+
+
+_caller: ContextVar[Caller | None] = ContextVar("promptgrad.caller", default=None)
+
+
+@contextmanager
+def pointing_at(caller: Caller) -> Iterator[None]:
+    """Within the block, in this context, `warn` points there."""
+    token = _caller.set(caller)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn as if by the user's line: the one that is pointed at, else the innermost on the stack."""
+    at = _caller.get() or Caller()
+    warnings.warn_explicit(message, category, at.file, at.line, at.module, at.registry)
