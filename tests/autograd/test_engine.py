@@ -468,6 +468,31 @@ class TestAccumulation:
 
         assert gradients(random.Random(seed)) == gradients(None)
 
+    @pytest.mark.parametrize("slow", ["a", "b"])
+    def test_who_is_slow_changes_neither_what_is_told_nor_what_a_parameter_hears(self, slow):
+        class Slow(ScriptedCritic):
+            async def critique(self, failure):
+                await aio.sleep(0.03 if failure.node.path == slow else 0.001)
+                answer = await super().critique(failure)
+                return {name: f"{failure.node.path} blames {name}" for name in answer}
+
+        hint = Parameter("think of the unit first", "description", requires_grad=True)
+        n, m = Call("n", lambda: "alpha beta gamma"), Call("m", lambda: "delta epsilon zeta")
+        a, b = Call("a", lambda t, hint: "yes one"), Call("b", lambda t, hint: "yes two")
+
+        def program():
+            left, right = n().out, m().out
+            both = a(t=left + right, hint=str(hint)).out  # `left` is heard of through a join here, directly below
+            return both + b(t=left + f" {right}", hint=str(hint)).out
+
+        critic = Slow()
+        report = Loss([row(program, None)], critic).backward()
+        told = {failure.node.path: failure.feedback for failure in critic.asked}
+        assert told["n"] == ("a blames t", "b blames t")
+        assert texts(hint) == ["a blames hint", "b blames hint"]
+        of_hint = [blame.text for blame in report.blames if blame.kind == "description"]
+        assert of_hint == ["a blames hint", "b blames hint"]
+
 
 class TestConcurrency:
     def test_samples_and_branches_run_side_by_side(self):

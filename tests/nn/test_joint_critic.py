@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 
@@ -162,6 +163,79 @@ def test_an_answer_that_is_none_is_skipped_for_the_runs_of_that_call_only(script
     assert [c.text for c in model.answer.instruction.grad.critiques] == ["shorter"]
 
 
+def test_two_parameters_of_one_name_are_told_apart(scripted):
+    seen = []
+
+    def judge(**fields):
+        seen.append(fields)
+        return findings((1, "instruction#1", "be short"))
+
+    first = nn.Predict("q -> x", instruction="The first.", lm=scripted(lambda **_: {"x": "some words here now"}))
+    second = nn.Predict("x -> y", instruction="The second.", lm=scripted(lambda **_: {"y": "other words"}))
+    example = Example(q="1", y="2").with_inputs("q")
+    loss = nn.MetricLoss(exact_match, critic=nn.Critic(scripted(judge)))(second(x=first(q="1").x), example)
+    loss.backward(engine="joint")
+    assert json.loads(seen[0]["parameters"]) == {"instruction": "The first.", "instruction#1": "The second."}
+    (run,) = json.loads(seen[0]["runs"])
+    assert [call["follows"] for call in run["calls"]] == [["instruction"], ["instruction#1"]]
+    assert first.instruction.grad is None
+    (critique,) = second.instruction.grad.critiques
+    assert (critique.text, critique.target) == ("be short", "instruction")
+
+
+@pytest.mark.parametrize("malformed", [None, ["x"], {"instruction": 3}])
+def test_a_malformed_answer_in_a_group_is_one_skipped_run(scripted, malformed):
+    class Own:
+        async def critique(self, failure):
+            return {}
+
+        def groups(self, failures):
+            return [failures]
+
+        async def critique_traces(self, group):
+            return [malformed, {group[1].targets[0].name: "be exact"}]
+
+    model = nn.Predict("q -> a").to(scripted(lambda **_: {"a": "x"}))
+    examples = [Example(q=q, a=q).with_inputs("q") for q in "12"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = nn.MetricLoss(exact_match, critic=Own())(model.map(examples), examples)
+        report = loss.backward(engine="joint")
+    assert [skip.example_id for skip in report.skipped] == [examples[0].id]
+    assert "TypeError" in report.skipped[0].reason
+    (critique,) = model.instruction.grad.critiques
+    assert (critique.text, critique.example_id) == ("be exact", examples[1].id)
+
+
+class TestGroups:
+    def seen(self, scripted, questions, versions=(), **options):
+        """What the joint critic is shown of failed runs of one call, each with the instruction of its place."""
+        seen = []
+
+        def judge(**fields):
+            seen.append(fields)
+            return findings()
+
+        model = nn.Predict("q -> a", instruction="v1").to(scripted(lambda **_: {"a": "x"}))
+        examples = [Example(q=q, a="1").with_inputs("q") for q in questions]
+        outputs = []
+        for number, example in enumerate(examples):
+            model.instruction.data = versions[number] if versions else "v1"
+            outputs.append(model(q=example.q))
+        critic = nn.Critic(scripted(judge), **options)
+        nn.MetricLoss(exact_match, critic=critic)(outputs, examples).backward(engine="joint")
+        return seen
+
+    def test_what_a_short_run_leaves_is_there_for_a_long_one(self, scripted):
+        (shown,) = self.seen(scripted, ["w " * 1200, "2"], group=2, max_tokens=1000)
+        assert "characters left out" not in shown["runs"]
+
+    def test_a_group_is_closed_where_a_name_would_stand_for_another_text(self, scripted):
+        shown = self.seen(scripted, "1234", versions=("v1", "v1", "v2", "v2"), group=4)
+        assert [json.loads(one["parameters"]) for one in shown] == [{"instruction": "v1"}, {"instruction": "v2"}]
+        assert [len(json.loads(one["runs"])) for one in shown] == [2, 2]
+
+
 def test_a_critic_that_cannot_says_so():
     class Own:
         async def critique(self, failure):
@@ -194,6 +268,25 @@ class TestFit:
         assert f"{4000 - cut['b'].count('x')} characters left out" in cut["b"]
         assert abs(cut["b"].count("x") - cut["c"][0].count("y")) == 0
         assert size({"b": "x" * cut["b"].count("x"), "c": "y" * cut["c"][0].count("y"), "a": cut["a"]}) <= 250
+
+    @pytest.mark.parametrize(
+        ("lengths", "tokens", "kept"),
+        [
+            ([10, 10], 5, [10, 10]),  # exactly
+            ([10, 11], 5, [10, 10]),
+            ([100, 1, 50], 10, [19, 1, 19]),
+            ([7, 7, 7], 1, [1, 1, 1]),
+            ([5, 3], 0, [0, 0]),
+            ([0, 90, 0], 10, [0, 40, 0]),
+            ([4] * 500 + [4000], 600, [4] * 500 + [400]),
+        ],
+    )
+    def test_room_is_shared_by_those_that_are_cut(self, lengths, tokens, kept):
+        cut = fit(["x" * length for length in lengths], tokens)
+        assert [text.count("x") for text in cut] == kept
+        for text, length in zip(cut, lengths, strict=True):
+            left_out = length - text.count("x")
+            assert (f" [... {left_out} characters left out ...] " in text) == bool(left_out)
 
 
 def test_feedback_about_single_calls_stands_in_the_evidence(scripted):
