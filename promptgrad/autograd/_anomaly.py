@@ -243,7 +243,8 @@ def _where_it_broke(name: str, report: "BackwardReport") -> str:
             return f"{skip.path}[{skip.index}] got no critique, since {skip.reason}"
     if report.skipped:
         skip = report.skipped[0]
-        return f"the path to it may break at {skip.path}[{skip.index}], where {skip.reason}"
+        place = f" at {skip.path}[{skip.index}]" if skip.path else " in a forward"
+        return f"the path to it may break{place}, where {skip.reason}"
     blamed = list(dict.fromkeys(blame.path for blame in report.blames))
     if module in blamed:
         return f"the critic finds no fault with it, but with other things at {module}. Freeze it if that is so"

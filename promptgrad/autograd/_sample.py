@@ -35,7 +35,7 @@ NO_CRITIC = (
     "pass backward(critic=...), or give one to the criterion, as in nn.MetricLoss(metric, critic='openai/gpt-4o')"
 )
 
-UNRECORDED = "nothing was recorded in this forward: it ran under no_grad(), or its output is a plain value"
+UNRECORDED = "nothing was recorded: the forward ran under no_grad(), or its output is a plain value"
 
 
 class Wanted:

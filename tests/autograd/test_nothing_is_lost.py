@@ -182,7 +182,7 @@ class TestGraphs:
         report = nn.MetricLoss(pg.metrics.exact_match)(outputs, [example, other]).backward()
         (skip,) = report.skipped
         assert skip.example_id == other.id
-        assert skip.reason.startswith("nothing was recorded in this forward")
+        assert skip.reason.startswith("nothing was recorded: the forward")
         assert len(model.paint.instruction.grad.critiques) == 1
 
     def test_a_freed_graph_cannot_be_looked_at(self):
