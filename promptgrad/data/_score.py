@@ -76,6 +76,8 @@ class Score:
         if value is not None and not callable(value):
             said = "" if feedback is None else str(feedback)
             return cls(value, feedback=said, module_feedback=read("module_feedback"))
+        if callable(getattr(result, "abackward", None)):
+            raise MetricError("the metric returned a Loss, so it is a criterion: return a number or Score(value)")
         if hasattr(result, "__float__") or hasattr(result, "__index__"):
             return cls(result)
         raise MetricError(f"the metric returned {_show(result)}; return a bool, a number or Score(value, feedback=...)")

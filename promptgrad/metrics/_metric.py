@@ -216,7 +216,7 @@ def as_metric(fn: Callable[..., Any]) -> Metric:
             returns a bool, a number or a `Score`; an attribute `best` of it says what the highest is, if not 1.
 
     Raises:
-        MetricError: It is not callable with an example and an output.
+        MetricError: It is not callable with an example and an output, or is a criterion, such as `nn.MetricLoss`.
     """
     if isinstance(fn, Metric):
         return fn
@@ -224,6 +224,11 @@ def as_metric(fn: Callable[..., Any]) -> Metric:
         raise MetricError(f"a metric is a function (example, output) -> score, not {type(fn).__name__}")
     if isinstance(fn, type):
         raise MetricError(f"{fn.__name__} is a class: pass an instance, {fn.__name__}(...)")
+    if getattr(fn, "_makes_loss", False) is True:
+        raise MetricError(
+            f"{type(fn).__name__} is a criterion, which makes a loss of outputs and examples, and no metric: pass the "
+            "metric itself, as criterion.metric or nn.Judge(rubric)"
+        )
     return FunctionMetric(fn)
 
 

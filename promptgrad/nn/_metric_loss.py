@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from promptgrad import aio
 from promptgrad.autograd import Critic as Critiques
@@ -47,6 +47,8 @@ class MetricLoss(Module, in_place=True):
             that the program does not have.
         InputError: There are not as many outputs as examples.
     """
+
+    _makes_loss: ClassVar[bool] = True  # so that `as_metric` can refuse it
 
     def __init__(self, metric: Callable[..., Any], critic: "Critic | Critiques | LM | str | None" = None) -> None:
         super().__init__()

@@ -275,3 +275,27 @@ def test_a_criterion_is_a_module_whose_critic_is_visible_and_frozen():
     ]
     assert not any(p.requires_grad for p in parameters.values())
     assert "exact_match" in repr(criterion)
+
+
+@pytest.mark.parametrize(
+    "criterion", [nn.MetricLoss(exact_match), nn.AuxLoss("step", exact_match), nn.JudgeLoss("It is right.")]
+)
+def test_a_criterion_is_no_metric_and_is_told_so_before_any_call(criterion, program):
+    data = examples(("a", "A"), ("b", "B"))
+    words = rf"{type(criterion).__name__} is a criterion.*criterion\.metric or nn\.Judge\(rubric\)"
+    for use in (
+        lambda: pg.evaluate(program, data, criterion),
+        lambda: pg.Trainer(program, pg.optim.TGD(program.parameters()), metric=criterion),
+        lambda: nn.MetricLoss(criterion),
+        lambda: nn.AuxLoss("step", criterion),
+    ):
+        with pytest.raises(MetricError, match=words):
+            use()
+    assert program.lm.asked == []
+    assert pg.evaluate(program, data, nn.MetricLoss(exact_match).metric).score == 1
+
+
+def test_a_loss_is_no_score(program):
+    data = examples(("a", "A"), ("b", "B"))
+    with pytest.raises(MetricError, match="returned a Loss, so it is a criterion"):
+        pg.evaluate(program, data, lambda example, output: nn.MetricLoss(exact_match)(output, example))
