@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from promptgrad.autograd import Critic as Critiques
 from promptgrad.autograd import Loss, Node
+from promptgrad.autograd._node import UNFINISHED
 from promptgrad.errors import InputError
 from promptgrad.lm import LM, current
 from promptgrad.nn._batch import Row
@@ -27,7 +28,7 @@ class AuxLoss(MetricLoss):
     Each recorded call of the module is a row of its own, and its feedback begins at that call: what came after it in
     the forward is not blamed. Added to another loss of the same outputs it costs no further pass, see `Loss.backward`.
     A forward that did not call the module gives no row, and a loss without rows adds nothing to a sum. A call that
-    raised is an error row.
+    raised is an error row; one that was cancelled is none.
 
     It sees what was recorded: nothing under `no_grad`, so that a gated step (`step(closure)`) is measured by the other
     losses alone; and calls of `Predict`, `op` and `autograd.Function`, not those of modules made of them.
@@ -84,7 +85,7 @@ class AuxLoss(MetricLoss):
             return []
         program = row.tape.program
         path = self._path(program, row.tape.nodes)
-        found = [node for node in row.tape.nodes if node.path == path]
+        found = [node for node in row.tape.nodes if node.path == path and node.finished != UNFINISHED]
         return found[-1:] if self.which == "last" else found
 
     def _path(self, program: Any, nodes: list[Node]) -> str:
@@ -107,9 +108,15 @@ class AuxLoss(MetricLoss):
             try:
                 module = program.get_submodule(about)
             except AttributeError:
-                known = [*called, *filter(None, paths.values())]
+                known = list(dict.fromkeys(filter(None, [*called, *paths.values()])))
                 near = difflib.get_close_matches(about, known, 1)
-                hint = f": did you mean {near[0]!r}?" if near else f": it has {', '.join(known)}"
+                hint = (
+                    f": did you mean {near[0]!r}?"
+                    if near
+                    else f": it has {', '.join(known)}"
+                    if known
+                    else ": it has no modules inside, and its own path is ''"
+                )
                 raise InputError(f"{_name(program)} has no module {about!r}{hint}") from None
             path = paths[module]
         inside = [other for other in called if not path or other.startswith(f"{path}.")]

@@ -47,7 +47,7 @@ class Op(Module):
         node = self._begin(args, kwargs)
         try:
             output = self.function(*args, **kwargs)
-        except BaseException as error:
+        except Exception as error:  # a cancelled call gave nothing, and stays unfinished
             if node is not None:
                 node.finish(error=error)
             raise
@@ -92,7 +92,7 @@ class _AsyncOp(Op):
         node = self._begin(args, kwargs)
         try:
             output = await self.function(*args, **kwargs)
-        except BaseException as error:
+        except Exception as error:  # a cancelled call gave nothing, and stays unfinished
             if node is not None:
                 node.finish(error=error)
             raise

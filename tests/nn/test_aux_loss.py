@@ -1,11 +1,14 @@
 """`AuxLoss`: losses about the calls of one module in the middle of a forward, and feedback by module."""
 
+import asyncio
+
 import pytest
 
 import promptgrad as pg
 from promptgrad import metrics, nn, optim
 from promptgrad.data import Example
 from promptgrad.errors import InputError, LMTimeoutError, MetricError
+from promptgrad.testing import Fields
 
 LIBRARY = {"paris": "Paris, capital of France", "lyon": "Lyon, on the Rhone", "rome": "Rome, capital of Italy"}
 
@@ -71,6 +74,29 @@ class TestRows:
         assert loss.item() == 0.75
         assert {row.example.question for row in loss.rows} == {"capital of Italy?"}, "no call, no row"
 
+    @pytest.mark.parametrize("as_op", [False, True])
+    def test_a_call_that_was_cancelled_is_no_row(self, as_op):
+        async def slowly(question):
+            await asyncio.sleep(60)
+
+        class Race(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first = nn.Predict("question -> answer").to(pg.lm.Function(Fields(answer="Rome")))
+                self.second = pg.op(slowly) if as_op else nn.Predict("question -> answer").to(pg.lm.Function(slowly))
+
+            async def forward(self, question):
+                calls = [asyncio.ensure_future(step.acall(question=question)) for step in (self.first, self.second)]
+                await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+                calls[1].cancel()
+                await asyncio.gather(*calls, return_exceptions=True)
+                return calls[0].result()
+
+        batch = [example("q")]
+        output = Race().map(batch)
+        assert len(nn.AuxLoss("first", right)(output, batch)) == 1
+        assert len(nn.AuxLoss("second", right)(output, batch)) == 0
+
     def test_the_last_call_only(self, model):
         batch = [example("capital of France?", sources=("Paris",))]
         assert nn.AuxLoss("search", recall, which="last")(model.map(batch), batch).items == (0.0,)
@@ -129,6 +155,13 @@ class TestRows:
 
 
 class TestNames:
+    def test_a_program_without_modules_inside_says_so(self, scripted):
+        bare = nn.Predict("question -> answer").to(scripted(lambda question: {"answer": "Rome"}))
+        batch = [example("q")]
+        with pytest.raises(InputError, match="Predict has no module 'nope': it has no modules inside"):
+            nn.AuxLoss("nope", right)(bare.map(batch), batch)
+        assert nn.AuxLoss("", right)(bare.map(batch), batch).item() == 0
+
     @pytest.mark.parametrize(
         ("about", "said"),
         [
