@@ -1,6 +1,7 @@
 """Hooks of a module."""
 
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from promptgrad.autograd import RemovableHandle
@@ -33,7 +34,7 @@ class Hooks:
         """Run the forward pre-hooks, each of which may replace the arguments."""
         for hook, with_kwargs in list(self.before.values()):
             if with_kwargs:
-                changed = hook(module, args, kwargs)
+                changed = _refuse_coroutine(hook, hook(module, args, kwargs))
                 if changed is None:
                     continue
                 if not (isinstance(changed, tuple) and len(changed) == 2 and isinstance(changed[1], dict)):
@@ -43,7 +44,7 @@ class Hooks:
                     )
                 args, kwargs = changed
             else:
-                changed = hook(module, args)
+                changed = _refuse_coroutine(hook, hook(module, args))
                 if changed is not None:
                     args = changed if isinstance(changed, tuple) else (changed,)
         return args, kwargs
@@ -52,6 +53,19 @@ class Hooks:
         """Run the forward hooks, each of which may replace the output."""
         for hook, with_kwargs in list(self.after.values()):
             changed = hook(module, args, kwargs, output) if with_kwargs else hook(module, args, output)
-            if changed is not None:
+            if _refuse_coroutine(hook, changed) is not None:
                 output = changed
         return output
+
+
+def _refuse_coroutine(hook: Callable[..., Any], changed: Any) -> Any:
+    """What a hook returned.
+
+    Raises:
+        TypeError: It is a coroutine, which nobody would await.
+    """
+    if type(changed) is CoroutineType:
+        changed.close()
+        name = getattr(hook, "__qualname__", None) or repr(hook)
+        raise TypeError(f"the forward hook {name} returned a coroutine: hooks are plain functions, write it as `def`")
+    return changed

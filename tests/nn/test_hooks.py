@@ -1,6 +1,6 @@
 import pytest
 
-from promptgrad import nn
+from promptgrad import aio, nn
 from promptgrad.metrics import exact_match
 
 
@@ -46,6 +46,18 @@ def test_hooks_may_see_keywords(program):
     program.step.register_forward_pre_hook(lambda module, args, kwargs: kwargs, with_kwargs=True)
     with pytest.raises(TypeError, match="None or a pair"):
         program(question="a")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook"])
+@pytest.mark.parametrize("with_kwargs", [False, True])
+def test_a_hook_that_would_have_to_be_awaited_is_refused(program, kind, with_kwargs, asynchronous):
+    async def late(*args):
+        return None
+
+    getattr(program.step, f"register_{kind}")(late, with_kwargs=with_kwargs)
+    with pytest.raises(TypeError, match=r"the forward hook .*late returned a coroutine: .* write it as `def`"):
+        aio.run(program.acall("a")) if asynchronous else program("a")
 
 
 def test_a_handle_is_a_context_manager(program):
