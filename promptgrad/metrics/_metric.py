@@ -191,10 +191,11 @@ def _default_field(example: Any, output: Any, name: str) -> str:
         return str(shared[0])
     what = "labels" if marked else "fields"
     marking = "" if marked else ", or mark the inputs with example.with_inputs(...)"
+    ways = [f"{name}(field={label!r})" for label in shared or labels or ["answer"]]
     raise MetricError(
         f"{name} cannot tell which field to compare: the example has the {what} {', '.join(labels) or 'none'}"
         f"{'' if has is None else f', the output has {chr(44).join(has)}'}. "
-        f"Write {name}(field={(shared or labels or ['answer'])[-1]!r}){marking}"
+        f"Write {' or '.join(ways)}{marking}"
     )
 
 
