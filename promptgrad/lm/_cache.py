@@ -136,6 +136,9 @@ class Cache(Layer):
     def __len__(self) -> int:
         return len(self._memory) if self._store is None else len(self._store)
 
+    def __bool__(self) -> bool:
+        return True  # an empty cache is a language model too, where it says `lm or other`
+
     def close(self) -> None:
         """Write what is left to the file and close it; close the wrapped LM."""
         if self._store is not None:

@@ -358,3 +358,9 @@ def test_a_hit_counts_in_a_run_as_the_journal_would_count_it(counted, tmp_path):
     assert cold == first
     assert go(warm) == first
     assert counted.calls == 2
+
+
+def test_an_empty_cache_is_true():
+    lm = Cache(Function(lambda request: "x", "f"))
+    assert len(lm) == 0
+    assert (lm or None) is lm
