@@ -1,8 +1,8 @@
 """`Loss`: what a criterion makes of a batch; its `backward` fills the parameters' gradients."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
@@ -33,12 +33,19 @@ class Loss:
         rows: The samples.
         critic: Who divides the blame in `backward`, unless that is told otherwise.
         concurrency: Most critic calls in flight in `backward`; None for no bound.
+        as_critic: Makes a critic of what `backward` is given, or raises a TypeError; by default only critics are taken.
     """
 
     def __init__(
-        self, rows: Sequence[LossRow], critic: "Critic | None" = None, *, concurrency: int | None = None
+        self,
+        rows: Sequence[LossRow],
+        critic: "Critic | None" = None,
+        *,
+        concurrency: int | None = None,
+        as_critic: "Callable[[Any], Critic] | None" = None,
     ) -> None:
         self.critic = critic
+        self._as_critic = as_critic or _only_critics
         self.concurrency = concurrency
         self.report: BackwardReport | None = None
         detector = current_detector()
@@ -52,8 +59,9 @@ class Loss:
         terms: "Iterable[tuple[float, tuple[LossRow, ...], Critic | None]]",
         critic: "Critic | None",
         concurrency: int | None = None,
+        as_critic: "Callable[[Any], Critic] | None" = None,
     ) -> "Loss":
-        loss = cls((), critic, concurrency=concurrency)
+        loss = cls((), critic, concurrency=concurrency, as_critic=as_critic)
         loss._terms = tuple(terms)
         return loss
 
@@ -82,7 +90,7 @@ class Loss:
 
     def backward(
         self,
-        critic: "Critic | None" = None,
+        critic: "Critic | Any" = None,
         inputs: "Iterable[Parameter] | Parameter | None" = None,
         *,
         retain_graph: bool = False,
@@ -101,7 +109,8 @@ class Loss:
         interrupted, no gradient changes.
 
         Args:
-            critic: Who divides the blame; by default the one that the criterion was given.
+            critic: Who divides the blame: a critic, or what the criterion makes one of, such as a language model or its
+                name; by default the one that the criterion was given.
             inputs: Only these parameters get a gradient; by default all that require one.
             retain_graph: Keep what was recorded, so that backward can be called again.
             weights: Whether local models' weights get a gradient; by default those that require one.
@@ -120,7 +129,7 @@ class Loss:
 
         Raises:
             GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
-            TypeError: `inputs` holds something else than parameters.
+            TypeError: `critic` is none, or `inputs` holds something else than parameters.
             ValueError: `inputs` is empty, a number is below one, or there is no engine of that name.
             AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
         """
@@ -130,7 +139,7 @@ class Loss:
             raise AsyncUsageError("inside async code write `await loss.abackward()` instead of `loss.backward()`")
         work = Backward(
             self._terms,
-            critic,
+            None if critic is None else self._as_critic(critic),
             inputs,
             retain_graph=retain_graph,
             weights=weights,
@@ -144,7 +153,7 @@ class Loss:
 
     async def abackward(
         self,
-        critic: "Critic | None" = None,
+        critic: "Critic | Any" = None,
         inputs: "Iterable[Parameter] | Parameter | None" = None,
         *,
         retain_graph: bool = False,
@@ -159,7 +168,7 @@ class Loss:
 
         work = Backward(
             self._terms,
-            critic,
+            None if critic is None else self._as_critic(critic),
             inputs,
             retain_graph=retain_graph,
             weights=weights,
@@ -193,7 +202,8 @@ class Loss:
     def __add__(self, other: "Loss | int") -> "Loss":
         if isinstance(other, Loss):
             bound = self.concurrency or other.concurrency
-            return Loss._of((*self._terms, *other._terms), self.critic or other.critic, bound)
+            reads = other._as_critic if self._as_critic is _only_critics else self._as_critic
+            return Loss._of((*self._terms, *other._terms), self.critic or other.critic, bound, reads)
         return self if other == 0 else NotImplemented  # so that sum(losses) works
 
     __radd__ = __add__
@@ -201,9 +211,8 @@ class Loss:
     def __mul__(self, factor: float) -> "Loss":
         if not isinstance(factor, (int, float)):
             return NotImplemented
-        return Loss._of(
-            ((scale * factor, rows, critic) for scale, rows, critic in self._terms), self.critic, self.concurrency
-        )
+        terms = ((scale * factor, rows, critic) for scale, rows, critic in self._terms)
+        return Loss._of(terms, self.critic, self.concurrency, self._as_critic)
 
     __rmul__ = __mul__
 
@@ -215,3 +224,9 @@ class Loss:
         errors = len(self.errors)
         plural = "" if errors == 1 else "s"
         return f"Loss({self.item():.4g}, {failed} of {len(self)} failed, {errors} error{plural})"
+
+
+def _only_critics(critic: Any) -> "Critic":
+    if not hasattr(critic, "critique"):
+        raise TypeError(f"the critic of backward is one with a method `critique`, not {type(critic).__name__}")
+    return critic  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from promptgrad.errors import InputError
 from promptgrad.lm import LM, current
 from promptgrad.nn._batch import Row
 from promptgrad.nn._critic import Critic
-from promptgrad.nn._metric_loss import MetricLoss, pair
+from promptgrad.nn._metric_loss import MetricLoss, as_critic, pair
 from promptgrad.nn._module import Module
 from promptgrad.nn._prediction import Prediction
 
@@ -77,7 +77,7 @@ class AuxLoss(MetricLoss):
         rows = [Row(row.example, _returned(node), node.error, row.tape, row.replicate) for row, node in calls]
         scored = await self._scored(rows)
         marked = [replace(row, node=node) for row, (_, node) in zip(scored, calls, strict=True)]
-        return Loss(marked, critic=self.critic, concurrency=current().concurrency)
+        return Loss(marked, critic=self.critic, concurrency=current().concurrency, as_critic=as_critic)
 
     def _calls(self, row: Row) -> list[Node]:
         """The calls of the module in one forward."""

@@ -66,7 +66,7 @@ class MetricLoss(Module, in_place=True):
                 stand alone, if the metric can do without an example.
         """
         scored = await self._scored(pair(outputs, examples))
-        return Loss(scored, critic=self.critic, concurrency=current().concurrency)
+        return Loss(scored, critic=self.critic, concurrency=current().concurrency, as_critic=as_critic)
 
     async def _scored(self, rows: list[Row]) -> list[LossRow]:
         """Score all rows; raises where none could be scored, which is no accident."""

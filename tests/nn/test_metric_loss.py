@@ -3,10 +3,12 @@ import math
 import pytest
 
 import promptgrad as pg
-from promptgrad import nn
+from promptgrad import aio, nn
+from promptgrad.autograd import Loss
 from promptgrad.data import Example
 from promptgrad.errors import GraphError, InputError, LMTimeoutError, MetricError
 from promptgrad.metrics import exact_match, numeric_match
+from promptgrad.testing import Fields
 
 
 class Echo(nn.Module):
@@ -262,6 +264,40 @@ def test_a_critic_is_a_name_a_model_or_a_critic():
         nn.MetricLoss(exact_match, critic=3)
     with pytest.raises(MetricError, match="a metric is a function"):
         nn.MetricLoss("exact_match")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_backward_takes_a_language_model_or_its_name_as_the_critic(program, asynchronous):
+    batch = examples(("a", "X"), ("b", "B"))
+    criterion = nn.MetricLoss(exact_match)
+    loss = 2 * criterion(program.map(batch), batch) + criterion(program.map(batch))
+    large = pg.lm.Function(Fields(critique="say X"), name="large")
+    report = aio.run(loss.abackward(large)) if asynchronous else loss.backward(large)
+    assert not report.skipped
+    assert [critique.text for critique in program.step.instruction.grad.critiques] == ["say X", "say X"]
+
+
+def test_a_critic_given_by_name_is_asked_rather_than_the_program_s_model(program, loopback, monkeypatch):
+    server, _ = loopback(lambda messages: "[[ ## critique ## ]]\nsay X\n\n[[ ## completed ## ]]")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    batch = examples(("a", "X"), ("b", "B"))
+    for critic, given in (("openai/large", None), (None, "openai/large-too")):
+        program.zero_grad()
+        nn.MetricLoss(exact_match, critic)(program.map(batch), batch).backward(given)
+        assert [critique.text for critique in program.step.instruction.grad.critiques] == ["say X"]
+    assert len(server.requests) == 2
+
+
+def test_what_is_no_critic_is_refused_before_any_call(program):
+    batch = examples(("a", "X"))
+    loss = nn.MetricLoss(exact_match)(program.map(batch), batch)
+    for use in (loss.backward, lambda critic: aio.run(loss.abackward(critic))):
+        with pytest.raises(TypeError, match="critic is an LM, the name of one, or a Critic, not int"):
+            use(3)
+    assert len(program.lm.asked) == 1
+    with pytest.raises(TypeError, match="one with a method `critique`, not int"):
+        Loss(loss.rows).backward(3)
 
 
 def test_a_criterion_is_a_module_whose_critic_is_visible_and_frozen():
