@@ -19,6 +19,7 @@ from promptgrad.nn._batch import Batch
 from promptgrad.nn._hooks import Hooks, RemovableHandle
 from promptgrad.nn._map import amap_rows, map_rows
 from promptgrad.nn._recent import remember_output
+from promptgrad.signature import Field
 
 M = TypeVar("M", bound="Module")
 
@@ -487,7 +488,7 @@ class Module:
         """
         entries: dict[str, Any] = {}
         for path, parameter in self.named_parameters(remove_duplicate=False):
-            entries[path] = _state.encode(path, parameter)
+            entries[path] = _state.encode(path, parameter, self._fields_at(path))
         for path, value in self._persistent_buffers():
             entries[path] = _state.to_json(path, value)
         entries["_meta"] = self._meta()
@@ -529,7 +530,8 @@ class Module:
         values: dict[str, Any] = {}
         for path in given:
             if path in parameters:
-                value, reason = _state.decode(parameters[path], state[path], _state.kind_of(meta, path))
+                kind = _state.kind_of(meta, path)
+                value, reason = _state.decode(parameters[path], state[path], kind, self._fields_at(path))
                 if reason:
                     invalid[path] = reason
                 else:
@@ -557,6 +559,10 @@ class Module:
             for name, value in module._buffers.items():
                 if name not in module._transient:
                     yield (f"{path}.{name}" if path else name), value
+
+    def _fields_at(self, path: str) -> Mapping[str, Field]:
+        """The fields of the module that has the parameter at a path."""
+        return self.get_submodule(path.rpartition(".")[0])._signature_fields()
 
     def _meta(self) -> dict[str, Any]:
         modules = dict(self.named_modules())
@@ -594,6 +600,10 @@ class Module:
 
     def _export(self) -> dict[str, Any] | None:
         return None
+
+    def _signature_fields(self) -> Mapping[str, Field]:
+        """The inputs and outputs, where the module has a signature."""
+        return {}
 
     def _field_types(self) -> dict[str, dict[str, str]]:
         """Names and types of the inputs and outputs, where the module has a signature."""

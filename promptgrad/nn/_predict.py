@@ -13,7 +13,7 @@ from promptgrad.lm import LM, Completion, Request, current, resolve_lm
 from promptgrad.nn._history import Call, remember
 from promptgrad.nn._module import Module, begin_node
 from promptgrad.nn._prediction import Prediction, make_prediction
-from promptgrad.signature import Signature, make_signature
+from promptgrad.signature import Field, Signature, make_signature
 
 _NOT_INPUTS = ("lm", "config")
 _SAMPLING = ("temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra")
@@ -361,6 +361,9 @@ class Predict(Module, in_place=True):
     def input_names(self) -> tuple[str, ...]:
         """Names of the inputs."""
         return tuple(self._signature.inputs)
+
+    def _signature_fields(self) -> Mapping[str, Field]:
+        return self._signature.fields
 
     def _field_types(self) -> dict[str, dict[str, str]]:
         return {

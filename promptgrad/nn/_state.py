@@ -1,13 +1,15 @@
 """The state of a program in JSON types: values by path, and "_meta", which says what they are."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
 from promptgrad.autograd import Parameter
 from promptgrad.data import Example
-from promptgrad.errors import ConstraintError, DataError, StateDictError
+from promptgrad.errors import ConstraintError, DataError, InputError, ParseError, StateDictError
+from promptgrad.signature import Field
 
 SCHEMA = 1
 """Version of the form that states are written in."""
@@ -74,12 +76,51 @@ def to_json(path: str, value: Any) -> Any:
     )
 
 
-def encode(path: str, parameter: Parameter) -> Any:
-    """The value of a parameter in JSON types."""
-    return to_json(path, parameter.data)
+def encode(path: str, parameter: Parameter, fields: Mapping[str, Field]) -> Any:
+    """The value of a parameter in JSON types; those of demos that have none of their own as their fields' types say."""
+    value = parameter.data
+    if parameter.kind == "demos":
+        value = [_written(path, demo, fields) for demo in value]
+    return to_json(path, value)
 
 
-def decode(parameter: Parameter, value: Any, kind: str | None) -> tuple[Any, str]:
+def _written(path: str, demo: Any, fields: Mapping[str, Field]) -> Any:
+    """A demo whose values all have a JSON form."""
+    if not isinstance(demo, (Mapping, Example)):
+        return demo
+    changed: dict[str, Any] = {}
+    for name, value in demo.items():
+        try:
+            to_json(path, value)
+        except StateDictError:
+            if name not in fields:
+                raise
+            changed[name] = _dumped(path, fields[name], value)
+    if not changed:
+        return demo
+    return demo.copy(**changed) if isinstance(demo, Example) else {**demo, **changed}
+
+
+def _dumped(path: str, field: Field, value: Any) -> Any:
+    try:
+        return json.loads(field.dump_json(value))
+    except InputError as error:
+        raise StateDictError(f"{path} holds what has no JSON form: {error}", invalid=[path]) from error
+
+
+def _as_typed(name: str, value: Any, fields: Mapping[str, Field]) -> Any:
+    """A value of a demo from JSON: as the type of its field where a prompt shows that one as it shows this one."""
+    field = fields.get(name)
+    if field is None or field.is_text:
+        return value
+    try:
+        typed = field.validate_json(json.dumps(value), strict=True)
+        return typed if typed != value and field.dump_json(typed) == field.dump_json(value) else value
+    except (InputError, ParseError, TypeError):
+        return value
+
+
+def decode(parameter: Parameter, value: Any, kind: str | None, fields: Mapping[str, Field]) -> tuple[Any, str]:
     """The value that a parameter takes over from a state, and why it cannot (an empty str if it can)."""
     if kind is not None and kind != parameter.kind:
         return None, f"is of kind {kind} in the state and of kind {parameter.kind} here"
@@ -87,7 +128,7 @@ def decode(parameter: Parameter, value: Any, kind: str | None) -> tuple[Any, str
         if not isinstance(value, Sequence) or isinstance(value, str):
             return None, f"must be a list of examples, not {type(value).__name__}"
         try:
-            value = tuple(_example(item) for item in value)
+            value = tuple(_example(item, fields) for item in value)
         except (DataError, TypeError) as error:
             return None, str(error)
     try:
@@ -96,12 +137,12 @@ def decode(parameter: Parameter, value: Any, kind: str | None) -> tuple[Any, str
         return None, error.reason
 
 
-def _example(item: Any) -> Example:
+def _example(item: Any, fields: Mapping[str, Field]) -> Example:
     if isinstance(item, Example):
         return item
     if not isinstance(item, Mapping):
         raise TypeError(f"a demo is an object of fields, not {type(item).__name__}")
-    example = Example({name: value for name, value in item.items() if name != _INPUTS})
+    example = Example({name: _as_typed(name, value, fields) for name, value in item.items() if name != _INPUTS})
     return example.with_inputs(*item[_INPUTS]) if _INPUTS in item else example
 
 

@@ -151,8 +151,8 @@ class Field:
             self._refuse(_reasons(error), value, error)
         return value if self.is_text and checked == value else checked
 
-    def validate_json(self, text: str) -> Any:
-        """The value that a JSON text stands for.
+    def validate_json(self, text: str, *, strict: bool = False) -> Any:
+        """The value that a JSON text stands for; under `strict`, only as `dump_json` writes it.
 
         Raises:
             InputError: It does not fit, and the field is an input.
@@ -161,7 +161,7 @@ class Field:
         import pydantic
 
         try:
-            return self.adapter.validate_json(text)
+            return self.adapter.validate_json(text, strict=strict or None)
         except pydantic.ValidationError as error:
             self._refuse(_reasons(error), text, error)
 

@@ -1,10 +1,15 @@
 import copy
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
 import pickle
 import warnings
 
 import pytest
 
-from promptgrad import Parameter, lm, nn
+from promptgrad import Example, Parameter, lm, nn
 from promptgrad.errors import ConstraintError, StateDictError
 
 
@@ -260,9 +265,6 @@ def test_a_candidate_is_laid_over_the_parameters():
 
 
 def test_the_state_round_trips_through_json():
-    import json
-
-    from promptgrad import Example
 
     model = Pair()
     model.first.instruction.data = "Search."
@@ -274,6 +276,61 @@ def test_the_state_round_trips_through_json():
     assert other.state_dict() == model.state_dict()
     assert other.first.demos.data == (Example(question="q", query="a"), Example(question="r", query="b"))
     assert other.first.demos.data[0].input_keys == ("question",)
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclasses.dataclass
+class Place:
+    name: str
+    since: datetime.date
+
+
+DAY = datetime.date(2020, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (datetime.date, DAY),
+        (datetime.timedelta, datetime.timedelta(hours=3)),
+        (decimal.Decimal, decimal.Decimal("1.50")),
+        (Color, Color.RED),
+        (bytes, b"\xff\x00"),
+        (list[datetime.date], [DAY, DAY]),
+        (dict[int, Color], {1: Color.BLUE}),
+        (set[int], {2, 1}),
+        (tuple[int, str], (1, "a")),
+        (Place, Place("Rome", DAY)),
+        (int, "3"),
+        (float, 3),
+        (datetime.date | None, None),
+    ],
+)
+def test_demos_of_any_type_round_trip_through_json(annotation, value):
+    types = {"t": annotation}
+    model = nn.Predict("question -> out: t", types=types)
+    model.demos.data = [Example(question="q", out=value).with_inputs("question"), {"question": "r", "out": value}]
+    other = nn.Predict("question -> out: t", types=types)
+    other.load_state_dict(json.loads(json.dumps(model.state_dict())))
+    assert other.demos.data == tuple(map(Example, model.demos.data))
+    assert type(other.demos.data[0].out) is type(value)
+    assert other.demos.data[0].input_keys == ("question",)
+    assert other.render("q") == model.render("q")
+    assert other.state_dict() == model.state_dict()
+
+
+def test_a_demo_that_no_type_can_write_is_told():
+    model = nn.Predict("question -> out: date", types={"date": datetime.date})
+    model.demos.data = [{"question": "q", "out": object()}]
+    with pytest.raises(StateDictError, match="demos holds what has no JSON form: field 'out'"):
+        model.state_dict()
+    model.demos.data = [{"question": "q", "out": DAY, "else": DAY}]
+    with pytest.raises(StateDictError, match="demos holds a date, which has no JSON form"):
+        model.state_dict()
 
 
 def test_the_state_says_what_it_is_without_secrets():
