@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import CoroutineType
 from typing import Any, overload
 
+from promptgrad.aio._signal import state
 from promptgrad.autograd import Node, Parameter, Passing, attach, current_tape
+from promptgrad.errors import AsyncUsageError
 from promptgrad.nn._module import Module, begin_node
 
 Backward = Callable[..., Any]
@@ -33,11 +36,33 @@ class Op(Module):
         self.kind = kind
         self.description = description
         self._rule = None if backward is None else _rule_from(backward)
-        self._takes = inspect.signature(function)
-        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self._takes = _signature(function)
+        inner = _inner(function)
+        self.__name__ = getattr(inner, "__name__", type(inner).__name__)
+        self._method_of = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        defined = getattr(self.function, "__qualname__", "")
+        if defined == f"{owner.__qualname__}.{name}" and not isinstance(self.function, staticmethod):
+            self._method_of = owner.__name__
+
+    def __get__(self, instance: object, owner: "type | None" = None) -> "Op":
+        if instance is not None and self._method_of:
+            name = self.__name__
+            raise TypeError(
+                f"{self._method_of}.{name} is a method, and an op of a method does not know its object: call the "
+                f"method `_{name}`, without the decorator, and write `self.{name} = promptgrad.op(self._{name})` in "
+                "__init__, which makes it a part of the program as well"
+            )
+        return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; of an `async def`, wait for its value (in a coroutine, `await op.acall(...)`)."""
+        if self._coroutine and state.serving:
+            raise AsyncUsageError(
+                f"the op {self.__name__} of an `async def` was called inside a coroutine that promptgrad runs, where "
+                f"it would wait for itself: write `await {self.__name__}.acall(...)`"
+            )
         if self._coroutine or (current_tape() is None and self.description.requires_grad):
             return super().__call__(*args, **kwargs)
         return self._run_forward(args, kwargs)  # also in a coroutine: it waits for nothing of ours
@@ -52,6 +77,7 @@ class Op(Module):
                 node.finish(error=error)
             raise
         if type(output) is CoroutineType:
+            output.close()
             raise TypeError(f"{self.__name__} returned a coroutine: make the op of the `async def` itself")
         return self._end(node, output)
 
@@ -85,7 +111,7 @@ class Op(Module):
         return f"{self.__name__}{self._takes}"
 
 
-class _AsyncOp(Op):
+class AsyncOp(Op):
     """An `Op` of an `async def`."""
 
     async def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -97,6 +123,22 @@ class _AsyncOp(Op):
                 node.finish(error=error)
             raise
         return self._end(node, output)
+
+
+def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a partial calls in the end."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """What the function takes: anything by position, where it does not say (as `max`)."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        kinds = {"args": inspect.Parameter.VAR_POSITIONAL, "options": inspect.Parameter.VAR_KEYWORD}
+        return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds.items()])
 
 
 def _rule_from(backward: Backward) -> Callable[[Passing], Any]:
@@ -161,6 +203,8 @@ def op(
     input that another call produced, "retriever" tells the query that it found the wrong documents, and if it
     raised, "error" tells the inputs what they were and what happened.
 
+    Of a method it is made in `__init__`: `self.search = promptgrad.op(self._search)` is then a part of the program.
+
     Cost: no LM call; where nothing is recorded, a plain call.
 
     Args:
@@ -173,19 +217,22 @@ def op(
             text for all of them, or None. Plain or `async def`.
 
     Raises:
-        TypeError: `function` cannot be called, or is a Module, which is recorded without.
+        TypeError: `function` cannot be called, is a generator function, or is a Module, which is recorded without.
+            When called: it is a method; or it returned a coroutine.
     '''
     if function is None:
         return lambda function: op(function, kind=kind, description=description, trainable=trainable, backward=backward)
     if isinstance(function, Module) or not callable(function):
         raise TypeError(f"op takes a function, not {type(function).__name__}: modules are recorded as they are")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{_inner(function).__name__} is a generator function: return a list, which can be recorded")
     if not isinstance(description, Parameter):
-        text = inspect.getdoc(function) or "" if description is None else description
+        text = inspect.getdoc(_inner(function)) or "" if description is None else description
         description = Parameter(text, "description", requires_grad=trainable)
     elif trainable:
         description.requires_grad = True
     asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)  # noqa: B004 - its flags are wanted, not whether it is there
     )
-    made = _AsyncOp if asynchronous else Op
+    made = AsyncOp if asynchronous else Op
     return made(function, description, kind, backward)

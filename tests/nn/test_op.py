@@ -1,5 +1,6 @@
 import asyncio
 import copy
+import functools
 
 import pytest
 
@@ -7,6 +8,7 @@ import promptgrad as pg
 from promptgrad import lm, nn
 from promptgrad.autograd import Parameter, edges, graph, register_rule
 from promptgrad.data import Example
+from promptgrad.errors import AsyncUsageError
 
 
 class Scripted:
@@ -186,3 +188,92 @@ def test_slips():
     shared = Parameter("what", "description")
     assert pg.op(len, description=shared).description is shared
     assert copy.deepcopy(search)("x") == search("x")
+
+
+def test_a_method_is_refused_with_the_way_to_write_it():
+    class Program(nn.Module):
+        plain = pg.op(lambda query: query + "!")
+
+        def __init__(self):
+            super().__init__()
+            self.find = pg.op(self._find)
+
+        @pg.op(kind="retriever")
+        def search(self, query):
+            return query
+
+        @staticmethod
+        @pg.op
+        def outer(query):
+            return query
+
+        @pg.op
+        @staticmethod
+        def inner(query):
+            return query
+
+        def _find(self, query):
+            return query, self
+
+        def forward(self, query):
+            return self.plain(self.outer(self.inner(query)))
+
+    program = Program()
+    with pytest.raises(TypeError, match=r"Program\.search is a method.*self\.search = promptgrad\.op\(self\._search\)"):
+        program.search("q")
+    assert isinstance(Program.search, nn.Op)
+    assert program("q") == "q!"
+    assert copy.deepcopy(program).find("q")[1] is not program
+    assert [path for path, _ in program.named_modules()] == ["", "find"]
+
+
+def test_builtins_and_partials_are_functions_too(scripted):
+    class Longest(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Predict("question -> answer", instruction="One.")
+            self.longest = pg.op(max)
+
+        def forward(self, question):
+            return self.longest(self.one(question=question).answer, question, key=len)
+
+    program = Longest().to(scripted(lambda question: {"answer": question * 2}))
+    output = program("ab")
+    assert output == "abab"
+    found = edges(output.grad_fn.tape)
+    assert "args" in [edge.field for edge in found if edge.kind == "exact" and "one" in repr(edge.source)]
+
+    def join(left, right):
+        """Join two words."""
+        return left + right
+
+    made = pg.op(functools.partial(functools.partial(join), "x"))
+    assert made("y") == "xy"
+    assert made.__name__ == "join"
+    assert made.description.data == "Join two words."
+
+
+def test_a_generator_is_refused():
+    def rows(query):
+        yield query
+
+    async def later(query):
+        yield query
+
+    for function in (rows, later, functools.partial(rows, "q")):
+        with pytest.raises(TypeError, match=r"(rows|later) is a generator function: return a list"):
+            pg.op(function)
+
+
+def test_an_async_op_called_without_await_says_what_to_write():
+    @pg.op
+    async def look(query):
+        return query
+
+    class Program(nn.Module):
+        async def forward(self, query):
+            return look(query)
+
+    assert repr(look).startswith("AsyncOp(look(query)")
+    with pytest.raises(AsyncUsageError, match=r"write `await look\.acall\(\.\.\.\)`"):
+        Program()("q")
