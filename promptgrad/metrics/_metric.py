@@ -17,6 +17,8 @@ from promptgrad.errors import (
 
 F = TypeVar("F", bound="FieldMetric")
 
+_MANY = (list, tuple, set, frozenset)
+
 
 class Metric:
     """What scores an output against an example. Higher is better.
@@ -97,7 +99,10 @@ class FieldMetric(Metric):
 
     Attributes:
         field: Name of the field; None for the default.
+        takes_many: Whether an output may be a tuple of answers where the example has one.
     """
+
+    takes_many = False
 
     def __init__(self, *, field: str | None = None) -> None:
         self.field = field
@@ -110,7 +115,8 @@ class FieldMetric(Metric):
         """`metric(example, output)` scores; `metric(**options)` gives the metric with other options.
 
         Raises:
-            MetricError: It is not clear which field to compare, or example or output lack it.
+            MetricError: It is not clear which field to compare, example or output lack it, or the output is no answer:
+                None where the example has one, or a tuple where it has a single value.
         """
         if not args:
             return self.replace(**options)
@@ -124,8 +130,10 @@ class FieldMetric(Metric):
             raise MetricError(
                 f"{self.name}: the example has no field {field!r}, only {', '.join(example.keys()) or 'none'}"
             )
-        answer = _read(output, field, self.name)
-        return self.verdict(field, example[field], answer)
+        gold, answer = example[field], _read(output, field, self.name)
+        if answer is output:
+            self._check_output(field, gold, output)
+        return self.verdict(field, gold, answer)
 
     def verdict(self, field: str, gold: Any, answer: Any) -> Score:
         """Score an answer against what the example holds, with feedback."""
@@ -135,6 +143,16 @@ class FieldMetric(Metric):
         if value >= self.best:
             return Score(value)
         return Score(value, feedback=f"the {field} should be {' or '.join(map(str, golds))}")
+
+    def _check_output(self, field: str, gold: Any, output: Any) -> None:
+        """See that an output that is no record can be an answer itself."""
+        if output is None and gold is not None:
+            raise MetricError(f"{self.name}: the output is None; does forward end in a return?")
+        if isinstance(output, tuple) and not self.takes_many and not isinstance(gold, _MANY):
+            raise MetricError(
+                f"{self.name}: the output is a tuple of {len(output)}, and {field!r} of the example is "
+                f"{type(gold).__name__} {gold!r:.80}: return the answer, or a record that has it as {field!r}"
+            )
 
     def _wants(self, golds: list[Any], field: str) -> None:
         if not golds:
@@ -161,8 +179,7 @@ class FieldMetric(Metric):
 
 
 def _right_answers(gold: Any, answer: Any) -> list[Any]:
-    many = (list, tuple, set, frozenset)
-    return list(gold) if isinstance(gold, many) and not isinstance(answer, many) else [gold]
+    return list(gold) if isinstance(gold, _MANY) and not isinstance(answer, _MANY) else [gold]
 
 
 def _keys(output: Any) -> list[str] | None:

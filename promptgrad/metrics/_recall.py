@@ -22,6 +22,7 @@ class Recall(FieldMetric):
     """
 
     name = "recall"
+    takes_many = True
 
     def verdict(self, field: str, gold: Any, answer: Any) -> Score:
         """How many of the wanted items were found, and which were not."""

@@ -85,7 +85,7 @@ def test_f1(gold, answer, score):
         ("1e3", "1000", 1),
         (1, True, 0),
         ("7", float("nan"), 0),
-        ("7", None, 0),
+        ("7", {"answer": None}, 0),
         ("2", "1,2", 0),
         ("3", "on 1.2.3", 0),
     ],
@@ -205,3 +205,19 @@ def test_recall_reads_a_field_and_wants_something():
         recall(field="sources")(Example(question="q", sources=[]).with_inputs("question"), ["d1"])
     with pytest.raises(MetricError, match=r"cannot tell which field"):
         recall(example, ["d1"])
+
+
+@pytest.mark.parametrize("metric", [exact_match, f1, numeric_match, contains, recall])
+def test_an_output_of_none_is_no_answer(metric):
+    with pytest.raises(MetricError, match=rf"{metric.name}: the output is None; does forward end in a return\?"):
+        metric(qa("4"), None)
+    assert metric(qa("4"), {"answer": None}) == 0
+
+
+@pytest.mark.parametrize("metric", [exact_match, f1, numeric_match, contains])
+def test_a_tuple_is_no_answer_where_one_value_is_wanted(metric):
+    words = r"the output is a tuple of 2, and 'answer' of the example is str '4': return the answer, or a record"
+    with pytest.raises(MetricError, match=words):
+        metric(qa("4"), ("4", 1))
+    assert recall(qa("4"), ("4", 1)) == 1
+    assert exact_match(qa((4, 1)), (4, 1)) == 1

@@ -335,3 +335,19 @@ def test_a_loss_is_no_score(program):
     data = examples(("a", "A"), ("b", "B"))
     with pytest.raises(MetricError, match="returned a Loss, so it is a criterion"):
         pg.evaluate(program, data, lambda example, output: nn.MetricLoss(exact_match)(output, example))
+
+
+def test_a_forward_without_a_return_is_told_and_nobody_is_blamed(program):
+    class Forgets(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = program
+
+        def forward(self, question):
+            self.inner(question=question)
+
+    model, data = Forgets(), examples(("a", "A"), ("b", "B"))
+    with pytest.raises(MetricError, match="the output is None; does forward end in a return"):
+        nn.MetricLoss(exact_match)(model.map(data), data)
+    with pytest.raises(MetricError, match="the output is None; does forward end in a return"):
+        pg.evaluate(model, data, exact_match)
