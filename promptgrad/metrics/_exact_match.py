@@ -10,8 +10,9 @@ from promptgrad.metrics._text import words
 class ExactMatch(FieldMetric):
     """1 if the answer is the right one, else 0.
 
-    Texts are compared by their words, as in SQuAD's exact match: without case, punctuation, and articles; other
-    than there, numbers keep sign and decimals ("3.5" is not "35"). Values of other types are compared with `==`.
+    Texts are compared by their words, as in SQuAD's exact match: without case, articles, punctuation of sentences and
+    currency signs. Other than there, numbers keep sign and decimals ("3.5" is not "35"), and other signs count ("C++"
+    is not "C#", "A-" not "A+", "x+1" not "x-1"). Values of other types are compared with `==`.
 
     Args:
         field: Name of the field; None for the example's only label.

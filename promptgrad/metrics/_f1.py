@@ -10,7 +10,8 @@ from promptgrad.metrics._text import words
 class F1(FieldMetric):
     """Harmonic mean of precision and recall over the words of answer and right answer, as in SQuAD.
 
-    Source: Rajpurkar et al. 2016, arXiv 1606.05250. Differs: numbers keep sign and decimals.
+    Source: Rajpurkar et al. 2016, arXiv 1606.05250. Differs: as in `exact_match`, numbers keep sign and decimals, and
+    signs such as "+" and "%" count.
 
     Args:
         field: Name of the field; None for the example's only label.

@@ -7,6 +7,9 @@ from typing import Any
 from promptgrad.errors import MetricError
 from promptgrad.metrics._metric import FieldMetric
 
+_FRACTION = re.compile(
+    r"(?<![\w.,/])([-+]?)(?:(\d{1,15})[ ]+)?(\d{1,15})[ ]?/[ ]?(\d{1,15})(?![\w/]|[.,]\d)"
+)  # 1/2, 2 1/2
 _NUMBER = re.compile(
     r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"  # 7, -1,234.5, 1e3
     r"|(?<![\w.])[-+]?\.\d+"  # .5
@@ -15,6 +18,8 @@ _NUMBER = re.compile(
 
 class NumericMatch(FieldMetric):
     """1 if the answer is the right number, else 0. Of a text, the last number in it counts ("so she pays $1,234.50.").
+
+    Simple fractions are numbers, "1/2" and "2 1/2"; a percent sign is passed over, as all units are.
 
     Args:
         field: Name of the field; None for the example's only label.
@@ -50,11 +55,19 @@ def number(value: Any) -> float | None:
             value = str(value)
         else:
             return found if math.isfinite(found) else None
-    matches = _NUMBER.findall(value.replace("\N{MINUS SIGN}", "-"))
+    matches = _NUMBER.findall(_FRACTION.sub(_quotient, value.replace("\N{MINUS SIGN}", "-")))
     if not matches:
         return None
     found = float(matches[-1].replace(",", ""))
     return found if math.isfinite(found) else None
+
+
+def _quotient(match: re.Match[str]) -> str:
+    """A fraction as a decimal number."""
+    sign, whole, above, below = match.groups()
+    if not int(below):
+        return match.group()
+    return f"{sign}{int(whole or 0) + int(above) / int(below)!r}"
 
 
 numeric_match = NumericMatch()
