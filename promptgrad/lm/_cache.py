@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio, run
+from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, UnknownPriceError
 from promptgrad.lm._base import LM
 from promptgrad.lm._cassette import current_cassette
 from promptgrad.lm._completion import CACHE_HIT, Completion
@@ -20,14 +21,18 @@ from promptgrad.lm._usage import charge
 if TYPE_CHECKING:
     from promptgrad.lm._store import Store
 
+_ASKERS_OWN = (BudgetExceeded, UnknownPriceError, JournalError, ReplayError)
+"""Errors of the run, or of the replay, that asked: they say nothing of the LM."""
+
 
 class Cache(Layer):
     """Answer repeated requests from memory and, with a `path`, from a SQLite file that many processes may share.
 
     The key is the digest of the whole request, its options and replicate, and of the wrapped LM's identity: model,
     endpoint, default options, weight version. Ask for another `replicate` to get another reply to the same prompt.
-    Equal requests that are in flight at the same time are sent once. Errors are not cached. Where weights need a
-    gradient, replies are not taken from the cache, because a cached reply has none.
+    Equal requests that are in flight at the same time are sent once, and an error of the LM is raised in all who wait;
+    one of the sender's run, such as the end of its budget, only there: the next asks anew. Errors are not cached. Where
+    weights need a gradient, replies are not taken from the cache, because a cached reply has none.
 
     Cost: no LM call for a hit; inside a run a hit is journalled as a call without tokens and money, so that a resumed
     run, which may find the cache empty, decides the same.
@@ -83,7 +88,7 @@ class Cache(Layer):
             other = self._flying.setdefault(key, mine)
             if other is mine:
                 return await self._fetch(request, key, mine)
-            await other  # it is in the cache now; or its caller was cancelled, and the next one asks
+            await other  # it is in the cache now; or only its caller cannot have it, and the next one asks
 
     def _find(self, key: str) -> Completion | None:
         memory = self._memory
@@ -119,7 +124,7 @@ class Cache(Layer):
             raise
         finally:
             self._flying.pop(key, None)
-            if failure is None:
+            if failure is None or isinstance(failure, _ASKERS_OWN):
                 mine.set(None)
             else:
                 mine.fail(failure)

@@ -1,15 +1,17 @@
 import asyncio
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
+from decimal import Decimal
 
 import pytest
 
 from promptgrad import aio, run
-from promptgrad.errors import LMConnectionError
+from promptgrad.errors import BudgetExceeded, LMConnectionError
 from promptgrad.lm import HTTP, Cache, Completion, Function, Message, Prefix, Request, Usage, track_usage
 from promptgrad.lm._store import Store
 
@@ -146,6 +148,44 @@ def test_a_failure_reaches_all_who_wait(server):
     assert [type(error) for error in found] == [LMConnectionError] * 5
 
 
+def test_the_end_of_one_runs_budget_is_no_answer_to_another_caller():
+    busy, over = aio.Signal(), aio.Signal()
+    asked = []
+
+    async def answer(messages):
+        asked.append(messages[-1].content)
+        if asked == ["first"]:
+            busy.set(None)
+            await over
+        return "here"
+
+    lm = Cache(Function(answer, name="slow"))
+
+    async def in_run():
+        with run.active(ledger=run.Ledger(run.Budget(calls=1))):
+            first = asyncio.create_task(lm.acall("first"))
+            await busy
+            return await asyncio.gather(first, lm.acall("second"), return_exceptions=True)
+
+    async def outside():
+        await busy
+        for _ in range(5):  # until the run's second call waits for what its first one leaves
+            await asyncio.sleep(0)
+        second = asyncio.create_task(lm.acall("second"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        over.set(None)
+        return await second
+
+    async def main():
+        return await asyncio.gather(in_run(), outside())
+
+    (first, refused), second = asyncio.run(main())
+    assert (first.text, second.text) == ("here", "here")
+    assert isinstance(refused, BudgetExceeded)
+    assert asked == ["first", "second"]
+
+
 def test_when_the_first_caller_is_cancelled_the_next_one_sends(server):
     lm = Cache(HTTP("m", server.url))
 
@@ -163,6 +203,15 @@ def test_when_the_first_caller_is_cancelled_the_next_one_sends(server):
         return (await second).text
 
     assert asyncio.run(main()) == "echo q"
+
+
+def test_a_hit_costs_nothing_even_if_the_reply_came_from_a_cache_of_the_server():
+    lm = Cache(Function(lambda messages: Completion("r", Usage(1, 100, 100, 0.5), "m", cached=True), name="f"))
+    assert lm("q").usage.usd == 0.5
+    with track_usage() as usage:
+        hit = lm("q")
+    assert (hit.cached, hit.usage) == (True, Usage(cached=1))
+    assert usage.total == Usage(cached=1)
 
 
 def test_a_hit_does_not_suspend(counted):
@@ -224,6 +273,33 @@ def test_a_damaged_entry_is_a_miss(counted, folder, open_cache):
     lm.clear()
     with pytest.warns(RuntimeWarning, match="cannot read the cache"):
         assert lm("q").text == "reply 2"
+
+
+def test_a_reply_that_has_no_json_stops_no_other_from_being_written(folder, open_cache):
+    def answer(messages):
+        usd = Decimal("0.01") if messages[-1].content == "odd" else 0.01
+        return Completion("r", Usage(1, 1, 1, usd), "m")
+
+    lm = Cache(Function(answer, name="f"), folder)
+    with pytest.warns(RuntimeWarning, match="cannot write a reply to the cache .*Decimal"):
+        for question in ("a", "odd", "b"):
+            lm(question)
+        lm.flush()
+    lm("c")
+    lm.close()
+    other = open_cache()
+    assert len(other) == 3
+    assert [other(question).cached for question in ("a", "b", "c", "odd")] == [True, True, True, False]
+
+
+def test_a_file_that_went_away_stops_no_call(counted, folder, open_cache):
+    lm = open_cache()
+    lm("q")
+    lm.close()
+    shutil.rmtree(folder)
+    with pytest.warns(RuntimeWarning, match="cannot read the cache .*going on without it"):
+        assert lm("another").text == "reply 2"
+    assert lm("another").cached
 
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
