@@ -94,7 +94,7 @@ class Cache(Layer):
         memory = self._memory
         hit = memory.get(key)
         if hit is not None:
-            if not hit.cached:  # as it was answered: most replies are never asked for again
+            if hit.usage is not CACHE_HIT:  # as it was answered: most replies are never asked for again
                 hit = memory[key] = hit.as_cached()
             try:
                 memory.move_to_end(key)
