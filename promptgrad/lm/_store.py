@@ -88,11 +88,11 @@ class Store:
 
     def get(self, key: str) -> Completion | None:
         """Return the completion stored under a digest, marked as cached; None where there is none."""
-        reader = self._here()
         found = self._pending.get(key)
         if found is not None:
             return found.as_cached()
         try:
+            reader = self._here()
             with self._lock:
                 row = reader.execute("SELECT reply FROM completion WHERE key=?", (bytes.fromhex(key),)).fetchone()
             return None if row is None else _decode(row[0])
@@ -102,7 +102,6 @@ class Store:
 
     def put(self, key: str, completion: Completion) -> None:
         """Store a completion. Does not wait for the disk."""
-        self._here()
         self._pending[key] = completion
         self._queue.put((key, completion))
         if self._writer is None:
@@ -144,9 +143,9 @@ class Store:
                 items.append(queue.get())
             entries = [item for item in items if isinstance(item, tuple)]
             try:
-                if entries:
+                if rows := self._rows(entries):
                     self._writing = self._writing or self._connect()
-                    _insert(self._writing, entries)
+                    _insert(self._writing, rows)
             except (sqlite3.Error, ValueError) as error:
                 self._warn("write", error)
             for key, completion in entries:
@@ -161,6 +160,16 @@ class Store:
             self._writing.close()
             self._writing = None
 
+    def _rows(self, entries: list[tuple[str, Completion]]) -> list[tuple[bytes, str]]:
+        """The entries as they are written, without those that have no JSON."""
+        rows = []
+        for key, completion in entries:
+            try:
+                rows.append((bytes.fromhex(key), _encode(completion)))
+            except (TypeError, ValueError) as error:
+                self._warn("write a reply to", error)
+        return rows
+
     def _warn(self, what: str, error: Exception) -> None:
         if not self._warned:
             self._warned = True
@@ -170,8 +179,7 @@ class Store:
         return f"Store({str(self.path)!r})"
 
 
-def _insert(database: sqlite3.Connection, entries: list[tuple[str, Completion]]) -> None:
-    rows = [(bytes.fromhex(key), _encode(completion)) for key, completion in entries]
+def _insert(database: sqlite3.Connection, rows: list[tuple[bytes, str]]) -> None:
     database.execute("BEGIN IMMEDIATE")
     try:
         database.executemany("INSERT OR REPLACE INTO completion VALUES (?, ?)", rows)
