@@ -9,6 +9,7 @@ when it does its first thing, and takes its turn by its default name, which coun
 
 import sys
 import threading
+from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from itertools import count
@@ -92,9 +93,16 @@ def make_task(loop: "asyncio.AbstractEventLoop", coro: Any, **options: Any) -> "
 
     if _branch.get(None) is None:  # nobody counts here
         return asyncio.Task(coro, loop=loop, **options)
-    context = options.pop("context", None) or copy_context()
-    fork(context)
-    return context.run(partial(asyncio.Task, coro, loop=loop, **options))
+    context: Context | None = options.pop("context", None)
+    if context is None:
+        context = copy_context()
+        fork(context)
+    else:
+        with suppress(RuntimeError):  # one that is in use at this moment, as the caller's own: it cannot be entered
+            fork(context)
+    if sys.version_info >= (3, 11):
+        return asyncio.Task(coro, loop=loop, context=context, **options)
+    return context.run(partial(asyncio.Task, coro, loop=loop, **options))  # it copies the context that it is made in
 
 
 def _runner() -> object:

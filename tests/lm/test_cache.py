@@ -281,11 +281,15 @@ def test_a_reply_that_has_no_json_stops_no_other_from_being_written(folder, open
         return Completion("r", Usage(1, 1, 1, usd), "m")
 
     lm = Cache(Function(answer, name="f"), folder)
-    with pytest.warns(RuntimeWarning, match="cannot write a reply to the cache .*Decimal"):
-        for question in ("a", "odd", "b"):
+
+    def ask(*questions):
+        for question in questions:
             lm(question)
         lm.flush()
-    lm("c")
+
+    with pytest.warns(RuntimeWarning, match="cannot write a reply to the cache .*Decimal"):
+        ask("a", "odd", "b")
+    ask("c")
     lm.close()
     other = open_cache()
     assert len(other) == 3
