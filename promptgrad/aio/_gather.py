@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -59,8 +60,9 @@ async def gather(
     """Run all thunks concurrently, each in a copy of the context, and return their results in order.
 
     They start in order. The first failure cancels the rest, waits for them, and is raised; a caller that wants
-    failures as data catches them inside. In a driven coroutine the work moves to the program loop, unless there
-    is nothing to run side by side.
+    failures as data catches them inside. So does a cancellation, however often it comes. In a driven coroutine the
+    work moves to the program loop; or, where nothing is to run side by side, the thunks run in place one after the
+    other, in the context of the caller rather than in copies.
 
     Args:
         thunks: What to run: functions without arguments that return an awaitable.
@@ -140,11 +142,12 @@ async def _gather(
         await finished
     except asyncio.CancelledError:
         crew.stopped = True
-        for task in running.values():
-            task.cancel()
-        if running:
+        while running:
+            for task in running.values():
+                task.cancel()
             finished = loop.create_future()
-            await finished
+            with suppress(asyncio.CancelledError):  # cancelled once more: so is what still runs
+                await finished
         raise
     if failures:
         raise failures[0]
@@ -200,6 +203,7 @@ class Semaphore:
 
 async def sleep(seconds: float) -> None:
     """Wait, in any mode, without holding up anything else."""
+    seconds = float(seconds)
     if not is_driven():
         import asyncio
 

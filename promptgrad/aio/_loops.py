@@ -58,7 +58,14 @@ class Loop:
         self._awake = False  # before the first pop: whoever appends from here on wakes the loop again
         inbox = self._inbox
         for _ in range(len(inbox)):
-            inbox.popleft()()
+            callback = inbox.popleft()
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001 - as asyncio does with a callback of its own
+                import asyncio
+
+                message = f"Exception in {callback!r}, which was posted to promptgrad's {self.name} loop"
+                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _start(self) -> "asyncio.AbstractEventLoop":
         import asyncio

@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+from decimal import Decimal
 
 import pytest
 
@@ -113,6 +114,31 @@ def test_cancelling_gather_cancels_all_and_waits_for_them():
         task = asyncio.ensure_future(aio.gather([lambda i=i: child(i) for i in range(5)], limit=3))
         await asyncio.sleep(0.01)
         task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return sorted(ended)
+
+    assert asyncio.run(main()) == [0, 1, 2]
+
+
+def test_a_second_cancellation_of_gather_leaves_nothing_running():
+    ended = []
+
+    async def child(i):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                await asyncio.Event().wait()  # a cleanup that the second cancellation ends
+            finally:
+                await asyncio.sleep(0.01)
+                ended.append(i)
+
+    async def main():
+        task = asyncio.ensure_future(aio.gather([lambda i=i: child(i) for i in range(3)]))
+        for _ in range(2):
+            await asyncio.sleep(0.01)
+            task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         return sorted(ended)
@@ -243,3 +269,10 @@ def test_sleep_takes_its_time(mode):
     mode(aio.sleep(0.02))
     assert time.monotonic() - began >= 0.015
     mode(aio.sleep(0))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sleep_takes_any_number(mode):
+    mode(aio.sleep(Decimal("0.001")))
+    with pytest.raises(ValueError, match="float"):
+        mode(aio.sleep("soon"))

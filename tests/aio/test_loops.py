@@ -2,11 +2,13 @@ import asyncio
 import subprocess
 import sys
 import threading
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 import pytest
 
 from promptgrad import aio
+from promptgrad.aio._loops import transport
+from promptgrad.aio._sequence import begin
 from promptgrad.errors import AsyncUsageError
 from tests.aio.test_drive import identity, interrupt_when
 
@@ -44,6 +46,30 @@ def test_the_context_travels_but_does_not_come_back():
         assert var.get() == "mine"
     finally:
         var.reset(token)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="create_task(context=...) came with Python 3.11")
+@pytest.mark.parametrize("runner", [aio.run, asyncio.run])
+def test_a_task_runs_in_the_context_that_it_is_given(runner):
+    async def change():
+        seen = var.get()
+        var.set("child")
+        return seen
+
+    async def parent(own):
+        begin()  # as every recorded forward does
+        var.set("parent")
+        loop = asyncio.get_running_loop()
+        empty, copied = Context(), copy_context()
+        found = [await loop.create_task(change(), context=context) for context in (empty, copied)]
+        assert (empty[var], copied[var], var.get()) == ("child", "child", "parent")
+        return [*found, await loop.create_task(change(), context=own), var.get()]
+
+    async def main():
+        own = copy_context()
+        return await asyncio.get_running_loop().create_task(parent(own), context=own)
+
+    assert runner(main()) == ["unset", "parent", "parent", "child"]
 
 
 def test_run_from_a_foreign_running_loop_blocks_and_works():
@@ -137,6 +163,24 @@ def test_many_threads_post_at_once():
     for thread in threads:
         thread.join(20)
     assert sorted(results) == [(number, i) for number in range(16) for i in range(50)]
+
+
+def test_a_posted_callback_that_raises_does_not_hold_up_the_next_one(caplog):
+    posted, ran = threading.Event(), threading.Event()
+
+    def fail():
+        raise LookupError("a fault of a callback")
+
+    def both():
+        transport.post(fail)
+        transport.post(ran.set)
+        posted.set()
+
+    transport.post(both)
+    assert posted.wait(10)
+    assert ran.wait(10)
+    assert "a fault of a callback" in caplog.text
+    assert "transport loop" in caplog.text
 
 
 FORK = """
