@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -12,6 +13,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.errors import (
+    AuthenticationError,
     ContextWindowError,
     LMConnectionError,
     LMError,
@@ -29,6 +31,8 @@ from promptgrad.lm._status import error_kind
 from promptgrad.lm._transport import Transport
 
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
+_NO_KEY = re.compile(r"missing credentials|missing [\w ]*api[ _]key|api_key client option must be set", re.IGNORECASE)
+_REFUSED = range(400, 500)
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 
 
@@ -188,6 +192,8 @@ class LiteLLM(Transport):
         message = f"litellm, model {self.model!r}: {text}"
         if isinstance(error, known.Timeout):
             return LMTimeoutError(message)
+        if status not in _REFUSED and _NO_KEY.search(text):  # nothing was sent, and litellm tells it in many ways
+            return AuthenticationError(message.partition("\nTraceback")[0], body=text)
         if isinstance(error, known.APIConnectionError) or text.endswith("Connection error."):
             return LMConnectionError(message)
         if not isinstance(status, int):

@@ -85,6 +85,22 @@ def test_failures_are_translated_and_litellm_does_not_retry(server, answer, kind
         assert caught.value.retry_after == 7
 
 
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "gemini/gemini-1.5-pro"])
+def test_a_missing_key_is_told_at_once_and_nothing_is_sent(monkeypatch, model):
+    for name in list(os.environ):
+        if name.startswith(("OPENAI_", "GEMINI_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    with pytest.raises(AuthenticationError, match=r"_API_KEY`?.* environment variable") as caught:
+        Retry(LiteLLM(model), sleep=sleep)("q")
+    assert (waits, caught.value.status) == ([], 0)
+    assert "Traceback" not in str(caught.value)
+
+
 def test_timeout(server):
     server.script(Hang())
     with pytest.raises(LMTimeoutError):
