@@ -10,7 +10,7 @@ PromptgradError
 │   ├── LMTimeoutError                 it took too long
 │   ├── LMStatusError                  it answered with an error status
 │   │   ├── RateLimitError             429: too many requests
-│   │   ├── AuthenticationError        401, 403: no key, or a wrong one
+│   │   ├── AuthenticationError        no key, or a wrong one: 401, 403
 │   │   └── ContextWindowError         the request is too long for the model
 │   ├── LMReplyError                   a body that was cut or is no completion
 │   ├── NoLMError                      no language model is configured
@@ -59,6 +59,7 @@ __all__ = [
     "SignatureError",
     "StateDictError",
     "UnknownPriceError",
+    "is_outage",
 ]
 
 
@@ -121,7 +122,7 @@ class RateLimitError(LMStatusError):
 
 
 class AuthenticationError(LMStatusError):
-    """The server answers 401 or 403: no key, or one that it does not accept."""
+    """There is no key, or one that the server does not accept: 401 or 403."""
 
 
 class ContextWindowError(LMStatusError):
@@ -261,3 +262,13 @@ class MissingExtraError(PromptgradError, ImportError):
         hint = f"install it with: pip install -e '.[{extra}]' in a checkout of promptgrad"
         super().__init__(message or f"this needs {package or 'a package that is not installed'}; {hint}")
         self.extra = extra
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether no wording of a prompt could have avoided this: the language model, budget, journal or a package is out.
+
+    A request that is too long for the model is none, as a prompt may be the cause.
+    """
+    if isinstance(error, ContextWindowError):
+        return False
+    return isinstance(error, (LMError, BudgetExceeded, JournalError, ImportError))

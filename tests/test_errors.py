@@ -15,7 +15,7 @@ def _classes():
 
 
 def test_all_names_every_exception():
-    assert sorted(_classes()) == sorted(errors.__all__)
+    assert sorted([*_classes(), "is_outage"]) == sorted(errors.__all__)
 
 
 def test_every_exception_has_the_common_base_and_a_docstring():
@@ -81,3 +81,20 @@ def test_a_state_dict_error_is_readable_although_it_is_a_key_error():
     error = errors.StateDictError("does not fit:\n  missing  a", missing=["a"], unexpected=["b"], invalid=["c"])
     assert str(error) == "does not fit:\n  missing  a"
     assert (error.missing, error.unexpected, error.invalid) == (("a",), ("b",), ("c",))
+
+
+@pytest.mark.parametrize(
+    ("error", "out"),
+    [
+        (errors.LMConnectionError("refused"), True),
+        (errors.BudgetExceeded(kind="calls", limit=1, used=1), True),
+        (errors.JournalError("held"), True),
+        (errors.MissingExtraError(extra="local"), True),
+        (errors.ContextWindowError("a long prompt"), False),
+        (errors.ParseError("no field"), False),
+        (ValueError("a fault of the program"), False),
+        (None, False),
+    ],
+)
+def test_an_outage_is_what_no_wording_could_have_avoided(error, out):
+    assert errors.is_outage(error) is out

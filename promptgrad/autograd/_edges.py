@@ -18,7 +18,7 @@ from promptgrad.autograd._node import UNFINISHED, AccumulateGrad, GradFn, Join, 
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._text import Text
 from promptgrad.autograd._values import leaves
-from promptgrad.errors import BudgetExceeded, ContextWindowError, LMError
+from promptgrad.errors import is_outage
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Search:
         nodes = [node for node in self.tape.nodes if node.finished != UNFINISHED]  # a cancelled call gave nothing
         events: list[tuple[int, int, GradFn]] = [(node.started, 1, node) for node in nodes]
         producers: list[GradFn] = [*(node for node in nodes if node.error is None), *self.tape.leaves]
-        raised = [node for node in nodes if node.error is not None and not _is_outage(node.error)]
+        raised = [node for node in nodes if node.error is not None and not is_outage(node.error)]
         events += [(fn.finished, 0, fn) for fn in (*producers, *raised)]
         events.sort(key=lambda event: event[:2])
         into: dict[GradFn, list[Edge]] = {}
@@ -289,10 +289,6 @@ def _side_by_side(one: GradFn, other: Node) -> bool:
         return False
     pairs = zip(one.mark[0], other.mark[0], strict=False)
     return any(mine != theirs for mine, theirs in pairs)
-
-
-def _is_outage(error: BaseException) -> bool:
-    return isinstance(error, (LMError, BudgetExceeded)) and not isinstance(error, ContextWindowError)
 
 
 def texts_of(fn: GradFn) -> Iterator[str]:

@@ -24,7 +24,7 @@ from promptgrad.autograd._report import Skipped
 from promptgrad.autograd._rules import Passing, Rule, is_built_in, pass_through, rule_of, targets_of_join
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._walk import Walk
-from promptgrad.errors import BudgetExceeded, ContextWindowError, GraphError, LMError, MetricError, ReplayError
+from promptgrad.errors import GraphError, MetricError, ReplayError, is_outage
 
 _TEXTS = ("instruction", "description")
 _FRAMES = 4  # of a traceback, the innermost that are not ours
@@ -147,7 +147,7 @@ class SamplePass:
     def _starts(self, row: LossRow) -> Iterator[tuple[GradFn, str]]:
         """What a loss says, and of what."""
         broken = _broken_node(row)
-        if broken is not None and _is_outage(broken.error):
+        if broken is not None and is_outage(broken.error):
             self.skipped.append(Skipped(self.example_id, broken.path, broken.index, f"no answer: {broken.error!r}"))
             return
         if isinstance(row.error, MetricError):  # the judge failed, not the program
@@ -602,11 +602,6 @@ def _broken_node(row: LossRow) -> Node | None:
         if any(node.error is cause for cause in causes):
             return node
     return None
-
-
-def _is_outage(error: BaseException | None) -> bool:
-    """Whether no wording of a prompt could have avoided this."""
-    return isinstance(error, (LMError, BudgetExceeded)) and not isinstance(error, ContextWindowError)
 
 
 def _evidence(row: LossRow, text: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import inference_mode
 from promptgrad.data import Example
-from promptgrad.errors import AsyncUsageError, ContextWindowError, DataError, InputError, LMError, MetricError
+from promptgrad.errors import AsyncUsageError, DataError, InputError, LMError, MetricError, is_outage
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import Row
 from promptgrad.evaluation._runner import Job, Program, prepare, run_job
@@ -165,7 +165,7 @@ class _Evaluation:
     async def _one(self, index: int) -> None:
         row = self.rows[index] = await run_job(self.program, self.metric, self.jobs[index])
         # a request that is too long is a fault of its example, and says nothing of the next
-        self.down = self.down and isinstance(row.error, LMError) and not isinstance(row.error, ContextWindowError)
+        self.down = self.down and isinstance(row.error, LMError) and is_outage(row.error)
         if self.down and len(self.rows) >= max(OUTAGE, self.limit):
             raise self.rows[min(self.rows)].error or row.error  # type: ignore[misc]  # each of them has one
 

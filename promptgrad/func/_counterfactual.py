@@ -11,7 +11,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd import LossRow, Node, Tape, Text, enable_grad, is_grad_enabled, no_grad
 from promptgrad.autograd._values import snapshot
-from promptgrad.errors import BudgetExceeded, GraphError, InputError, JournalError, LMError, MetricError, ParseError
+from promptgrad.errors import GraphError, InputError, MetricError, ParseError, is_outage
 from promptgrad.lm import Completion, Usage, context, current, track_usage
 from promptgrad.lm._completion import CACHE_HIT
 from promptgrad.metrics import Metric, as_metric, call_metric
@@ -300,8 +300,8 @@ class _Record:
             except Exception as failure:  # noqa: BLE001 - it is what came of the other answer
                 error = failure
         tape.player = None
-        player.check()
         _raise_outage(error)
+        player.check(error)
         if error is None:
             remember_output(output, tape)
         after = None
@@ -359,14 +359,14 @@ class _Player:
         trace = record.weight_traces[0] if len(record.weight_traces) == 1 else None
         return Completion(record.reply or "", CACHE_HIT, cached=True, trace=trace)
 
-    def check(self) -> None:
-        """Complain if the program did not come to the call in question as it had before."""
+    def check(self, error: BaseException | None = None) -> None:
+        """Complain if the program did not come to the call in question as it had before; `error` is how it ended."""
         if not self.met:
             raise GraphError(
                 f"the forward did not come to {self.target.path}[{self.target.index}] again: "
                 f"{self.strange or 'the call was not made'}. Its parameters, its language models or the values laid "
                 "over them have changed since, or the program is not a function of its inputs"
-            )
+            ) from error
 
 
 def _key(node: Node, lm: Any, request: Any) -> tuple[str, int, str]:
@@ -375,7 +375,7 @@ def _key(node: Node, lm: Any, request: Any) -> tuple[str, int, str]:
 
 def _raise_outage(error: BaseException | None) -> None:
     """Raise what says nothing about the program."""
-    if isinstance(error, (LMError, BudgetExceeded, JournalError, ImportError)):
+    if error is not None and is_outage(error):
         raise error
 
 

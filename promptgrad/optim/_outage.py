@@ -1,21 +1,6 @@
-"""Errors that are no fault of a program or prompt: the language model, the budget or the journal gave out."""
+"""Errors after which there is nothing to go on with."""
 
-from promptgrad.errors import (
-    AuthenticationError,
-    BudgetExceeded,
-    ContextWindowError,
-    JournalError,
-    LMError,
-    NoLMError,
-    UnknownPriceError,
-)
-
-
-def is_outage(error: BaseException | None) -> bool:
-    """Whether no wording of a prompt could have avoided this."""
-    if isinstance(error, ContextWindowError):
-        return False
-    return isinstance(error, (LMError, BudgetExceeded, JournalError, ImportError))
+from promptgrad.errors import AuthenticationError, BudgetExceeded, JournalError, NoLMError, UnknownPriceError
 
 
 def is_final(error: BaseException | None) -> bool:

@@ -11,11 +11,11 @@ from typing import Any, TypeVar, cast
 from promptgrad import aio, lm, run
 from promptgrad.autograd import BackwardReport, Critic, JointCritic, Loss, NodeFailure, Parameter, TraceFailure
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError
+from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
 from promptgrad.nn import MetricLoss, Module
 from promptgrad.optim._candidate import Candidate, Measured, pairs
-from promptgrad.optim._outage import is_final, is_outage
+from promptgrad.optim._outage import is_final
 
 T = TypeVar("T")
 

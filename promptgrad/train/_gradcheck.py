@@ -15,7 +15,7 @@ from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad
 from promptgrad.autograd._gradient import plain
 from promptgrad.autograd._sample import _default_feedback
 from promptgrad.data import DataLoader, Example, collate
-from promptgrad.errors import AsyncUsageError, DataError, GraphError, MetricError
+from promptgrad.errors import AsyncUsageError, DataError, GraphError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator, grouped_interval, paired_test
 from promptgrad.lm import LM, Usage, track_usage
 from promptgrad.metrics import as_metric
@@ -23,7 +23,6 @@ from promptgrad.nn import MetricLoss, Module
 from promptgrad.nn._metric_loss import as_critic
 from promptgrad.optim import TGD, Optimizer
 from promptgrad.optim._optimizer import check_trained
-from promptgrad.optim._outage import is_outage
 from promptgrad.run import Progress, spawn, value_digest
 from promptgrad.run import progress as progress_bar
 from promptgrad.train._result import Gain

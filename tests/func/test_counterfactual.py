@@ -8,7 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import func, nn
 from promptgrad.data import Example
-from promptgrad.errors import GraphError, InputError, LMConnectionError
+from promptgrad.errors import ContextWindowError, GraphError, InputError, LMConnectionError
 from promptgrad.lm import HTTP, Function
 from promptgrad.testing import LoopbackLM
 
@@ -338,6 +338,51 @@ class TestPrograms:
         asked.answer = down
         with pytest.raises(LMConnectionError, match="refused"):
             func.counterfactual(model, row, "pick", {"word": "xyz"})
+
+    def test_an_outage_before_the_call_in_question_is_told_as_what_it_is(self, world, asked):
+        class Aside(world.Program):
+            def forward(self, text):
+                with pg.no_grad():
+                    self.spell(word="aside")  # in no record, so it is asked again
+                return super().forward(text)
+
+        model = Aside().to(Function(asked, name="aside"))
+        (row,) = model.map(world.examples(1)).rows
+
+        def down(messages):
+            raise LMConnectionError("refused")
+
+        asked.answer = down
+        with pytest.raises(LMConnectionError, match="refused"):
+            func.counterfactual(model, row, "pick", {"word": "abc"})
+
+    def test_a_failure_before_the_call_in_question_is_the_cause_of_the_refusal(self, world, asked):
+        class Fragile(world.Program):
+            broken = False
+
+            def forward(self, text):
+                if self.broken:
+                    raise LookupError("something else is gone")
+                return super().forward(text)
+
+        model = Fragile().to(Function(asked, name="fragile"))
+        (row,) = model.map(world.examples(1)).rows
+        model.broken = True
+        with pytest.raises(GraphError, match="the call was not made") as caught:
+            func.counterfactual(model, row, "pick", {"word": "abc"})
+        assert isinstance(caught.value.__cause__, LookupError)
+
+    def test_an_answer_that_makes_a_later_request_too_long_fails_and_is_measured(self, model, row, asked, world):
+        def short(messages):
+            if "very long" in messages[-1].content:
+                raise ContextWindowError("the request is too long")
+            return world.answer(messages)
+
+        asked.answer = short
+        better = {"pick": {"word": "very long"}, "spell": {"answer": row.example.answer}}
+        long, right = func.credit(model, row, world.metric, better)
+        assert isinstance(long.error, ContextWindowError)
+        assert (long.after, long.flips, right.flips) == (0.0, False, True)
 
 
 class TestRefusals:
