@@ -97,8 +97,16 @@ class Cassette:
                     raise ReplayError(
                         f"{self.path} is no cassette, or is damaged: line {number} is {line[:80]!r}"
                     ) from error
+        for entries in self._entries.values():
+            entries.sort(key=_turn)  # they are on file in the order in which they came back
         if not self._entries and not self._lms and self.path.stat().st_size == 0:
             raise ReplayError(f"{self.path} is empty: record something first, with promptgrad.lm.record(path)")
+
+
+def _turn(entry: Mapping[str, Any]) -> int:
+    """The place of a reply among those to the same request; what was not asked of a model comes first."""
+    turn: int = entry.get("turn", -1)
+    return turn
 
 
 running: ContextVar[Cassette | None] = ContextVar("promptgrad.cassette", default=None)
@@ -111,6 +119,7 @@ class Recorder(Cassette):
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool) -> None:
         super().__init__(path)
+        self._turns: dict[str, int] = {}
         if self.path.exists() and self.path.stat().st_size:
             if not append:
                 raise FileExistsError(
@@ -123,14 +132,24 @@ class Recorder(Cassette):
 
     async def reach(self, lm: Transport, request: Request, asked: Request, key: str) -> Completion:
         """Send the request, and write what comes back."""
+        turn = self._next_turn(request.digest(lm.identity()))
         try:
             completion = await lm._send(asked, key)
         except LMError as error:
             facts = {name: value for name in FACTS if (value := getattr(error, name, None)) is not None}
-            self._add("error", lm, request, error={"type": type(error).__name__, "message": str(error), **facts})
+            fact = {"type": type(error).__name__, "message": str(error), **facts}
+            self._add("error", lm, request, turn=turn, error=fact)
             raise
-        self._add("call", lm, request, reply=lm._record(completion))
+        self._add("call", lm, request, turn=turn, reply=lm._record(completion))
         return completion
+
+    def _next_turn(self, key: str) -> int:
+        """How often the request was asked before, so that equal ones side by side keep their order on record."""
+        with self._lock:
+            known = self._entries.get(key, ())
+            turn = self._turns.get(key, max((_turn(entry) for entry in known), default=-1)) + 1
+            self._turns[key] = turn
+            return turn
 
     def keep(self, lm: LM, request: Request, reply: Mapping[str, Any]) -> None:
         """Write a reply, unless the request has one on record."""
@@ -179,7 +198,8 @@ def record(path: str | os.PathLike[str], *, append: bool = False) -> Iterator[Ca
     It holds for this context, and for the tasks and worker threads started from it. Also what a cache or the journal
     of a resumed run answers is written, and errors of LMs are. The file is JSON lines: a header with the
     schema's version, the language models (name and identity, never a key), and the calls, each written before its
-    reply is used. Prompts and replies are in it in full: look through it before you publish it.
+    reply is used, and with the number of equal requests that were asked before it (`turn`). Prompts and replies are in
+    it in full: look through it before you publish it.
 
     Cost: no LM call of its own.
 

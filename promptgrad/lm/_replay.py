@@ -174,8 +174,10 @@ def replay(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[Pla
     is none; and where nothing is set at all, the recorded LM is used, if there is only one. Caches begin empty, as
     they do in a new process.
 
-    Equal requests get their replies in the recorded order, and the last one again where they are asked oftener.
-    Errors that were not overcome by a retry are raised again.
+    Equal requests get their replies in the order in which they were asked, however they came back, and the last one
+    again where they are asked oftener; one that was tried again counts as asked at its last attempt. Threads that ask
+    the same side by side may do it in another order than before: give each a `replicate` of its own. Errors that were
+    not overcome by a retry are raised again.
 
     Cost: no LM call; with `strict=False`, one for each request that is not on record.
 

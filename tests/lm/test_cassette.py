@@ -1,6 +1,8 @@
 """Record and replay: what an LM said once, it says again, and nothing else is sent."""
 
+import asyncio
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -58,6 +60,31 @@ def test_what_was_recorded_is_replayed_in_order_and_nothing_is_called(path):
     assert [completion.text for completion in again] == [*said, said[2]]
     assert numbers.calls == 3
     assert model("a").text == "a 4"
+
+
+def test_equal_requests_side_by_side_keep_their_replies(path):
+    words = ["one", "two", "three", "four", "five"]
+    asked = itertools.count()
+    answered = [asyncio.Event() for _ in words]
+
+    async def sample(messages):
+        number = next(asked)
+        if number < 3:
+            await answered[number + 1].wait()  # the first four come back in the opposite order
+        answered[number].set()
+        return f"[[ ## word ## ]]\n{words[number]}\n\n[[ ## completed ## ]]"
+
+    model = nn.Predict("text -> word").to(lm.Function(sample, name="sampling"))
+    batch = [{"text": "the same"}] * 4
+    with lm.record(path):
+        recorded = [output.word for output in model.map(batch)]
+    assert [entry["turn"] for entry in lines(path)[2:]] == [3, 2, 1, 0]
+    with lm.record(path, append=True):
+        recorded.append(model(text="the same").word)
+    assert recorded == words
+    with lm.replay(path):
+        assert [output.word for output in model.map(batch)] == recorded[:4]
+        assert model(text="the same").word == "five"
 
 
 def test_the_file_is_versioned_json_lines_with_everything_that_was_said(path):
