@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
+from promptgrad.lm._completion import Completion
 from promptgrad.lm._local import Local
+from promptgrad.lm._request import Request
 
 
 def pocket(**options: Any) -> Local:
@@ -15,10 +18,40 @@ def pocket(**options: Any) -> Local:
     Without options it is one object for the process, whose weights are loaded once; to train it, work on a copy:
     `lm.with_model(copy.deepcopy(lm.model), "mine")`. Needs the extra `local`.
 
+    Asked in another shape than that of its own adapter, it warns once of the words that it cannot read.
+
     Args:
         options: Sampling options for requests that leave them open.
     """
     return _make(**options) if options else _shared()
+
+
+class _Pocket(Local):
+    """The embedded model, which knows what it cannot read."""
+
+    _warned = False
+
+    async def _send(self, request: Request, key: str) -> Completion:
+        if not self._warned:
+            self._check(request)
+        return await super()._send(request, key)
+
+    def _check(self, request: Request) -> None:
+        """Warn once of words that the model cannot read. Its own adapter, which ends with a marker, does so itself."""
+        from promptgrad.data import pocket as world
+
+        messages = request.messages
+        if not messages or messages[-1].content.endswith(world.MARKERS):
+            return
+        unknown = world.unknown_words(messages)
+        if unknown:
+            self._warned = True
+            shown = ", ".join(repr(word) for word in unknown[:12]) + (" ..." if len(unknown) > 12 else "")
+            warnings.warn(
+                f"the pocket model does not know these words, and reads each as <unk>: {shown}. Ask it in its own "
+                "adapter, 'pocket', and in the words of its world (promptgrad.data.pocket.words())",
+                stacklevel=2,
+            )
 
 
 @lru_cache(maxsize=1)
@@ -29,4 +62,4 @@ def _shared() -> Local:
 def _make(**options: Any) -> Local:
     from promptgrad.data.pocket import model_path
 
-    return Local(model_path(), name="pocket", adapter="pocket", threads=1, **{"temperature": 0.0, **options})
+    return _Pocket(model_path(), name="pocket", adapter="pocket", threads=1, **{"temperature": 0.0, **options})

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from promptgrad import aio
+from promptgrad import aio, nn
 from promptgrad.data import pocket as world
 from promptgrad.lm import Message, Prefix, Request, pocket
 
@@ -21,6 +21,14 @@ def test_one_object_for_the_process():
     other = pocket(temperature=0.7)
     assert other is not pocket()
     assert other.options == {"temperature": 0.7}
+
+
+def test_in_another_adapter_it_warns_once_of_what_it_cannot_read():
+    lm = pocket(max_tokens=4)  # another object than that of the process
+    model = nn.Predict("text -> answer", adapter="chat").to(lm)
+    with pytest.warns(UserWarning, match="does not know these words.*'pocket'"):
+        model(text="cat dog")
+    model(text="dog cat")  # a second warning would be an error here
 
 
 def test_it_knows_its_world_in_batches_and_alone():
