@@ -4,7 +4,7 @@ import atexit
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -222,6 +222,15 @@ async def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **k
     This is how driven code awaits a user's coroutine. Cancelling the waiter cancels the function.
     """
     return await _on(program, fn, *args, **kwargs)
+
+
+async def awaited(call: Awaitable[T]) -> T:
+    """Await what a user's function returned: in place in a task, on the program loop in a driven coroutine."""
+    return await (on_program(_wait, call) if is_driven() else call)
+
+
+async def _wait(call: Awaitable[T]) -> T:
+    return await call
 
 
 def run(coro: Coroutine[Any, Any, T]) -> T:

@@ -544,7 +544,7 @@ async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
     if is_built_in(rule):
         answer: Any = rule(passing)
     elif inspect.iscoroutinefunction(rule):
-        answer = await (aio.on_program(rule, passing) if aio.is_driven() else rule(passing))
+        answer = await aio.awaited(rule(passing))
     else:
         answer = await aio.in_thread(rule, passing)
     if not isinstance(answer, Mapping):

@@ -16,10 +16,8 @@ from promptgrad.evaluation._row import Row
 from promptgrad.evaluation._runner import Job, Program, prepare, run_job
 from promptgrad.lm import LM, context, current
 from promptgrad.metrics import Metric, as_metric
+from promptgrad.nn._map import in_flight
 from promptgrad.run import progress as progress_bar
-
-CONCURRENCY = 32
-"""Rows in flight where nobody says how many; as in `Module.map`."""
 
 OUTAGE = 8
 """If this many rows, and as many as are in flight, got no answer and no row got one, the rest is not asked for."""
@@ -123,7 +121,7 @@ class _Evaluation:
         self.metric: Metric = as_metric(metric)
         self.lm = lm
         self.seed = seed
-        self.limit = concurrency or current().concurrency or CONCURRENCY
+        self.limit = in_flight(concurrency)
         first = current().replicate or 0
         self.jobs: list[Job] = [
             prepare(self.program, item, first + number) for item in items_of(data) for number in range(replicates)

@@ -9,13 +9,14 @@ from promptgrad import aio, run
 from promptgrad.autograd import Parameter, Read, inference_mode
 from promptgrad.data import Example
 from promptgrad.errors import InputError
-from promptgrad.evaluation._evaluate import CONCURRENCY, items_of
+from promptgrad.evaluation._evaluate import items_of
 from promptgrad.evaluation._row import Row
 from promptgrad.evaluation._runner import Job, Program, prepare, run_job
 from promptgrad.evaluation._sources import lm_digest, source_digest
-from promptgrad.lm import context, current
+from promptgrad.lm import context
 from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import Module
+from promptgrad.nn._map import in_flight
 from promptgrad.run import Cell, CellStore, value_digest
 
 
@@ -58,7 +59,7 @@ class Evaluator:
         self.cells = cells if cells is not None else CellStore()
         self.seed = seed
         self._program = Program(program)
-        self._slots = aio.Semaphore(concurrency or current().concurrency or CONCURRENCY)
+        self._slots = aio.Semaphore(in_flight(concurrency))
 
     async def __call__(
         self, candidate: Mapping[str, Any] | None, examples: Sequence[Any], replicate: int = 0

@@ -12,12 +12,12 @@ from promptgrad import aio
 from promptgrad.autograd import LossRow, Node, Tape, Text, enable_grad, is_grad_enabled, no_grad
 from promptgrad.autograd._values import snapshot
 from promptgrad.errors import GraphError, InputError, MetricError, ParseError, is_outage
-from promptgrad.lm import Completion, Usage, context, current, track_usage
+from promptgrad.lm import Completion, Usage, context, track_usage
 from promptgrad.lm._completion import CACHE_HIT
 from promptgrad.metrics import Metric, as_metric, call_metric
 from promptgrad.nn import Module, Predict, Prediction
 from promptgrad.nn._batch import Row
-from promptgrad.nn._map import CONCURRENCY
+from promptgrad.nn._map import in_flight
 from promptgrad.nn._prediction import fields_of
 from promptgrad.nn._recent import remember_output
 
@@ -189,7 +189,7 @@ async def acredit(
         for name in better:
             record.find(name)
     nodes = [node for node in record.nodes if index is None or node.index == index]
-    limit = current().concurrency or CONCURRENCY
+    limit = in_flight()
     answers = await aio.gather([partial(_ask, better, node) for node in nodes], limit=limit)
     tries = [
         (node, record.answer(node, outputs))
@@ -395,6 +395,6 @@ async def _ask(better: Better, node: Node) -> Any:
         if isinstance(better, Module):
             return fields_of(await better.get_submodule(node.path).acall(**node.inputs))
         if inspect.iscoroutinefunction(better):
-            return await (aio.on_program(better, node) if aio.is_driven() else better(node))
+            return await aio.awaited(better(node))
         found = await aio.in_thread(better, node)
-        return await found if inspect.isawaitable(found) else found
+        return await aio.awaited(found) if inspect.isawaitable(found) else found

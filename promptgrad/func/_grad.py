@@ -48,7 +48,7 @@ class Grad:
         with enable_grad():
             loss = self.fn(*args, **kwargs)
             if isawaitable(loss):
-                loss = aio.run(_wait(loss))
+                loss = aio.run(aio.awaited(loss))
         work, paths = self._work(loss, args)
         if work.suspends:
             aio.run(work.run())
@@ -63,8 +63,7 @@ class Grad:
             if acall is not None:
                 loss = await acall(*args, **kwargs)
             elif is_coroutine_function(self.fn):
-                call = self.fn(*args, **kwargs)
-                loss = await (aio.on_program(_wait, call) if aio.is_driven() else call)
+                loss = await aio.awaited(self.fn(*args, **kwargs))
             else:
                 loss = await aio.in_thread(self.fn, *args, **kwargs)
         work, paths = self._work(loss, args)
@@ -167,7 +166,3 @@ def _paths(loss: Loss) -> dict[str, Parameter]:
             for path, parameter in program.named_parameters(remove_duplicate=False):
                 known.setdefault(path, parameter)
     return known
-
-
-async def _wait(call: Any) -> Any:
-    return await call

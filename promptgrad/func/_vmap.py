@@ -7,12 +7,9 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.data import Example
 from promptgrad.func._functional_call import arguments
-from promptgrad.lm import current
 from promptgrad.nn import Module, Prediction
+from promptgrad.nn._map import in_flight
 from promptgrad.nn._module import is_coroutine_function
-
-CONCURRENCY = 32
-"""Calls in flight where nobody says how many."""
 
 InDims = int | None | tuple[int | None, ...]
 
@@ -39,8 +36,7 @@ class Vmap:
     async def acall(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Call the function for all items, from a coroutine."""
         calls = self._calls(args, kwargs)
-        limit = self.concurrency or current().concurrency or CONCURRENCY
-        return await aio.gather([partial(_call, self.fn, *call) for call in calls], limit=limit)
+        return await aio.gather([partial(_call, self.fn, *call) for call in calls], limit=in_flight(self.concurrency))
 
     def _calls(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         """The arguments of each call."""
@@ -128,5 +124,5 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     if acall is not None:
         return await acall(*args, **kwargs)
     if is_coroutine_function(fn):
-        return await (aio.on_program(fn, *args, **kwargs) if aio.is_driven() else fn(*args, **kwargs))
+        return await aio.awaited(fn(*args, **kwargs))
     return await aio.in_thread(fn, *args, **kwargs)

@@ -48,7 +48,7 @@ class Function(Transport):
         started = perf_counter()
         reply = self.fn(request if self._whole else request.prefix.messages + request.tail)
         if reply.__class__ is not str and inspect.isawaitable(reply):
-            reply = await (aio.on_program(_wait, reply) if aio.is_driven() else reply)
+            reply = await aio.awaited(reply)
         if isinstance(reply, Completion):
             return reply
         if not isinstance(reply, str):
@@ -60,10 +60,6 @@ class Function(Transport):
             size += len(message.content)
         usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
         return Completion(str(reply), usage, self.name)
-
-
-async def _wait(reply: Awaitable[Reply]) -> Reply:
-    return await reply
 
 
 def _takes_request(fn: Callable[..., Any]) -> bool:

@@ -281,14 +281,7 @@ async def _call(metric: Metric, example: Any, output: Any) -> Any:
         result = await aio.in_thread(metric, example, output)
     else:
         result = metric(example, output)
-    return await _finish(result) if type(result) is not Score and hasattr(result, "__await__") else result
-
-
-async def _finish(result: Any) -> Any:
-    async def wait() -> Any:
-        return await result
-
-    return await (aio.on_program(wait) if aio.is_driven() else wait())
+    return await aio.awaited(result) if type(result) is not Score and hasattr(result, "__await__") else result
 
 
 def _is_async(fn: Any) -> bool:

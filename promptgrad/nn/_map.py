@@ -17,6 +17,7 @@ from promptgrad.nn._prediction import Prediction
 CONCURRENCY = 32
 """Items in flight where nobody says how many."""
 
+
 _NOTHING = nullcontext()
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -30,6 +31,11 @@ class Program(Protocol):
     def _open_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None: ...
 
     async def _arun_on(self, tape: Tape | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+
+def in_flight(asked: int | None = None) -> int:
+    """How many items run side by side: as asked for here, in the context or in `configure`, else `CONCURRENCY`."""
+    return asked or current().concurrency or CONCURRENCY
 
 
 def bind(program: Program, item: Any) -> Arguments:
@@ -111,7 +117,7 @@ async def amap_rows(
         raise ValueError(f"concurrency is a number of items in flight and at least 1, not {concurrency}")
     rows: dict[int, Row] = {} if finished is None else finished
     settings = current()
-    limit = concurrency or settings.concurrency or CONCURRENCY
+    limit = in_flight(concurrency)
     calls: list[Arguments | InputError] = []
     for item in items:
         try:

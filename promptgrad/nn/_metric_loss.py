@@ -15,7 +15,7 @@ from promptgrad.metrics import FieldMetric, as_metric, call_metric
 from promptgrad.nn._batch import Batch, ErrorRow, Row
 from promptgrad.nn._containers import ParameterList
 from promptgrad.nn._critic import Critic
-from promptgrad.nn._map import CONCURRENCY
+from promptgrad.nn._map import in_flight
 from promptgrad.nn._module import Module
 from promptgrad.nn._prediction import Prediction
 from promptgrad.nn._recent import tapes_of
@@ -73,7 +73,7 @@ class MetricLoss(Module, in_place=True):
         if isinstance(self.metric, FieldMetric):
             scored = [await self._score(row) for row in rows]
         else:
-            limit = current().concurrency or CONCURRENCY
+            limit = in_flight()
             scored = await aio.gather([partial(self._score, row) for row in rows], limit=limit)
         broken = [row.error for row in scored if isinstance(row.error, MetricError)]
         one_reply = len(scored) == 1 and bool(broken) and isinstance(broken[0].__cause__, (ParseError, LMError))

@@ -72,6 +72,19 @@ def test_a_task_runs_in_the_context_that_it_is_given(runner):
     assert runner(main()) == ["unset", "parent", "parent", "child"]
 
 
+@pytest.mark.parametrize("mode", [aio.drive, aio.run, asyncio.run])
+def test_what_a_users_function_returned_is_awaited_in_every_mode(mode):
+    async def answer():
+        await asyncio.sleep(0)  # needs a loop
+        return threading.current_thread().name
+
+    async def main():
+        return await aio.awaited(answer())
+
+    name = threading.current_thread().name if mode is asyncio.run else "promptgrad-program"
+    assert mode(main()) == name
+
+
 def test_run_from_a_foreign_running_loop_blocks_and_works():
     async def cell():
         return aio.run(identity("ok")), not aio.is_program_loop()
