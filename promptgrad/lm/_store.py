@@ -18,6 +18,8 @@ from promptgrad.lm._fork import keep_forever, tell_after_fork
 SCHEMA = 1
 BATCH = 256
 """Most entries that are written in one transaction."""
+LOG_PAGES = 250
+"""Pages of SQLite's write-ahead log after which it is folded in: 1 MB, a quarter of what SQLite lets it grow to."""
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -70,6 +72,7 @@ class Store:
                 raise ValueError(f"{self.path} was written by a newer version of promptgrad; use another cache file")
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
+            database.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
             if version < SCHEMA:
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS completion (key BLOB PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
