@@ -50,8 +50,9 @@ class Run:
 
     def __init__(self, name, folder, *, concurrency, port=0, seed=5):
         delays = random.Random(f"{folder} {concurrency}")
+        longest = 0.004 if concurrency == 1 else 0.03  # seconds: many are in flight on a busy machine as well
         answer = unsure if name == "bootstrap" else world.answer
-        with LoopbackLM(lambda messages: Delay(delays.random() * 0.004, answer(messages)), port=port) as server:
+        with LoopbackLM(lambda messages: Delay(delays.random() * longest, answer(messages)), port=port) as server:
             self.port = int(server.url.split(":")[2].split("/")[0])
             model = world.Program()
             model.to(world.lm_at(server.url, concurrency))
@@ -77,7 +78,7 @@ def test_concurrency_changes_nothing_that_is_decided(name, tmp_path):
     many = Run(name, tmp_path / "many", concurrency=32, port=one.port)  # the endpoint belongs to the key of a call
 
     assert one.in_flight == 1
-    assert many.in_flight > 3  # a sign of concurrency that a busy machine shows as well
+    assert many.in_flight > 8
     assert one.arrivals != many.arrivals  # or nothing is shown
     assert sorted(one.arrivals) == sorted(many.arrivals)
     assert one.canonical == many.canonical
