@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._values import reader
 from promptgrad.data import Example, pocket
+from promptgrad.data.pocket._tasks import say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.lm import Message
 from promptgrad.signature import Field, Signature
@@ -155,10 +156,9 @@ class PocketFormat(Format):
         unknown = pocket.unknown_words(text)
         if unknown:
             self._warned = True
-            shown = ", ".join(repr(word) for word in unknown[:12]) + (" ..." if len(unknown) > 12 else "")
             warnings.warn(
-                f"the pocket model does not know these words, and reads each as <unk>: {shown}. It lives in a small "
-                "world (promptgrad.data.pocket.words()); for other texts take another model",
+                f"{say_unknown(unknown)} It lives in a small world (promptgrad.data.pocket.words()); for other texts "
+                "take another model",
                 stacklevel=2,
             )
 

@@ -39,6 +39,7 @@ class _Pocket(Local):
     def _check(self, request: Request) -> None:
         """Warn once of words that the model cannot read. Its own adapter, which ends with a marker, does so itself."""
         from promptgrad.data import pocket as world
+        from promptgrad.data.pocket._tasks import say_unknown
 
         messages = request.messages
         if not messages or messages[-1].content.endswith(world.MARKERS):
@@ -46,10 +47,9 @@ class _Pocket(Local):
         unknown = world.unknown_words(messages)
         if unknown:
             self._warned = True
-            shown = ", ".join(repr(word) for word in unknown[:12]) + (" ..." if len(unknown) > 12 else "")
             warnings.warn(
-                f"the pocket model does not know these words, and reads each as <unk>: {shown}. Ask it in its own "
-                "adapter, 'pocket', and in the words of its world (promptgrad.data.pocket.words())",
+                f"{say_unknown(unknown)} Ask it in its own adapter, 'pocket', and in the words of its world "
+                "(promptgrad.data.pocket.words())",
                 stacklevel=2,
             )
 

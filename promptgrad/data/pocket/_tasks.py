@@ -222,6 +222,12 @@ def unknown_words(prompt: str | Iterable[Any]) -> list[str]:
     return [word for word in words if word not in _known()]
 
 
+def say_unknown(unknown: list[str]) -> str:
+    """What a warning says of words that the model cannot read."""
+    shown = ", ".join(map(repr, unknown[:12])) + (" ..." if len(unknown) > 12 else "")
+    return f"the pocket model does not know these words, and reads each as <unk>: {shown}."
+
+
 def inside(prompt: str | Iterable[Any]) -> bool:
     """Whether a prompt is written in words of this world only; outside it, what the model says means nothing."""
     return not unknown_words(prompt)
