@@ -70,6 +70,7 @@ def test_dir_and_a_misspelt_name_load_no_room(tmp_path):
         "func",
         "evaluation",
         "finetune",
+        "search",
         "optim",
         "train",
         "testing",

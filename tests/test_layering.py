@@ -19,7 +19,7 @@ RANK = [
     ["nn"],
     ["func"],
     ["evaluation"],
-    ["finetune"],
+    ["finetune", "search"],
     ["optim"],
     ["train"],
     ["serve", "viz", "integrations", "testing"],

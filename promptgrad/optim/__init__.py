@@ -42,51 +42,48 @@ __all__ = [
 if TYPE_CHECKING:
     from promptgrad.optim._bootstrap_few_shot import BootstrapFewShot
     from promptgrad.optim._bootstrap_finetune import BootstrapFinetune
-    from promptgrad.optim._candidate import Candidate, Measured
-    from promptgrad.optim._edit import edit_distance, edit_ratio
     from promptgrad.optim._edit_scheduler import CosineAnnealingEdit, EditScheduler, LambdaEdit, StepEdit
-    from promptgrad.optim._hunks import Hunk, apply_hunks
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
-    from promptgrad.optim._proposer import Amend, Improve, ImproveSolution, ProposeInstruction
     from promptgrad.optim._report import Change, StepReport, Verdict
-    from promptgrad.optim._search import TPE, Point
-    from promptgrad.optim._session import Session, Trial
     from promptgrad.optim._tgd import TGD
     from promptgrad.optim._trust_region import TrustRegionEdit
+    from promptgrad.search import (
+        TPE,
+        Amend,
+        Candidate,
+        Hunk,
+        Improve,
+        ImproveSolution,
+        Measured,
+        Point,
+        ProposeInstruction,
+        Session,
+        Trial,
+        apply_hunks,
+        edit_distance,
+        edit_ratio,
+    )
 else:
     _HOME = {
         "MIPRO": "_mipro",
         "TGD": "_tgd",
-        "TPE": "_search",
-        "Amend": "_proposer",
         "BayesianSignatureOptimizer": "_mipro",
         "BootstrapFewShot": "_bootstrap_few_shot",
         "BootstrapFinetune": "_bootstrap_finetune",
-        "Candidate": "_candidate",
         "Change": "_report",
         "CosineAnnealingEdit": "_edit_scheduler",
         "EditScheduler": "_edit_scheduler",
-        "Hunk": "_hunks",
-        "Improve": "_proposer",
-        "ImproveSolution": "_proposer",
         "LabeledFewShot": "_labeled_few_shot",
         "LambdaEdit": "_edit_scheduler",
-        "Measured": "_candidate",
         "Optimizer": "_optimizer",
-        "Point": "_search",
-        "ProposeInstruction": "_proposer",
-        "Session": "_session",
         "StepEdit": "_edit_scheduler",
         "StepReport": "_report",
-        "Trial": "_session",
         "TrustRegionEdit": "_trust_region",
         "Verdict": "_report",
-        "apply_hunks": "_hunks",
-        "edit_distance": "_edit",
-        "edit_ratio": "_edit",
     }
+    _SHARED = frozenset(__all__) - _HOME.keys()  # what search has and people meet here
 
     # What a user of PyTorch, DSPy or TextGrad may type out of habit, and what to write here.
     _ELSEWHERE = {
@@ -114,6 +111,9 @@ else:
     def __getattr__(name):
         if name in _HOME:
             value = getattr(import_module(f"promptgrad.optim.{_HOME[name]}"), name)
+        elif name in _SHARED:
+            value = getattr(import_module("promptgrad.search"), name)
+        if name in __all__:
             globals()[name] = value
             return value
         message = f"module 'promptgrad.optim' has no attribute {name!r}"

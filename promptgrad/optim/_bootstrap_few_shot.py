@@ -3,12 +3,10 @@
 from typing import Any
 
 from promptgrad.autograd import Parameter
-from promptgrad.optim._candidate import Candidate, Measured
-from promptgrad.optim._demos import bootstrap
 from promptgrad.optim._labeled_few_shot import best_demos
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._report import Change
-from promptgrad.optim._session import Session
+from promptgrad.search import Candidate, Measured, Session, bootstrap
 
 
 class BootstrapFewShot(Optimizer):

@@ -8,10 +8,8 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune import LORA, Sample, SFTResult, asft, local_lm, samples_of
 from promptgrad.nn import Module
-from promptgrad.optim._candidate import Candidate, Measured
-from promptgrad.optim._demos import Place, demos_of, labeled_demos, places
 from promptgrad.optim._optimizer import Optimizer, Params
-from promptgrad.optim._session import Session
+from promptgrad.search import Candidate, Measured, Place, Session, demos_of, labeled_demos, places
 
 
 class BootstrapFinetune(Optimizer):

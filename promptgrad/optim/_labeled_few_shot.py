@@ -6,11 +6,9 @@ from typing import Any
 from promptgrad.autograd import Parameter
 from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.optim._candidate import Candidate, Measured
-from promptgrad.optim._demos import fields_of, labeled_demos, places
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._report import Change
-from promptgrad.optim._session import Session
+from promptgrad.search import Candidate, Measured, Session, fields_of, labeled_demos, places
 
 
 class LabeledFewShot(Optimizer):

@@ -10,14 +10,27 @@ from typing import Any
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded
 from promptgrad.lm import LM, resolve
-from promptgrad.nn import Module
-from promptgrad.optim._candidate import Candidate, Measured
-from promptgrad.optim._checks import refusal
-from promptgrad.optim._demos import DemoPool, Place, bootstrap, labeled_demos, places
 from promptgrad.optim._optimizer import Optimizer, Params
-from promptgrad.optim._proposer import TIPS, ProposeInstruction, make_proposer, write
-from promptgrad.optim._search import TPE, Point
-from promptgrad.optim._session import SHRINK, Session
+from promptgrad.search import (
+    SHRINK,
+    TIPS,
+    TPE,
+    Candidate,
+    DemoPool,
+    Measured,
+    Place,
+    Point,
+    ProposeInstruction,
+    Session,
+    bootstrap,
+    describe,
+    labeled_demos,
+    make_proposer,
+    places,
+    refusal,
+    role,
+    write,
+)
 
 
 @dataclass(frozen=True)
@@ -450,21 +463,6 @@ def _shrunken(session: Session, measured: Measured) -> float:
 
 def _best(known: Mapping[tuple[int, ...], Measured], session: Session) -> tuple[int, ...]:
     return max(known, key=lambda key: (session.gain(known[key]), -known[key].candidate.size))
-
-
-def role(place: Place) -> str:
-    """One line about a module: its path, inputs and outputs."""
-    if place.signature is None:
-        return place.path
-    inputs = ", ".join(place.signature.inputs)
-    outputs = ", ".join(place.signature.outputs)
-    return f"{place.module_path or type(place.module).__name__}: {inputs} -> {outputs}"
-
-
-def describe(model: Module) -> str:
-    """The modules of a program, a line each."""
-    lines = [role(place) for place in places(model).values() if place.parameter.kind == "instruction"]
-    return "\n".join([type(model).__name__, *lines]) if lines else type(model).__name__
 
 
 BayesianSignatureOptimizer = MIPRO

@@ -15,14 +15,13 @@ from promptgrad.autograd import Loss, Parameter, candidate, current_detector, no
 from promptgrad.errors import ConstraintError, GraphError, StateDictError
 from promptgrad.lm import Usage, UsageTracker, track_usage
 from promptgrad.nn import Module
-from promptgrad.optim._candidate import size_of
-from promptgrad.optim._checks import broken
 from promptgrad.optim._gate import UNTRIED, best_of, hopeless, judge, known_scores, paired_rows
 from promptgrad.optim._report import Change, StepReport, Verdict
 from promptgrad.run import value_digest
+from promptgrad.search import broken, size_of
 
 if TYPE_CHECKING:
-    from promptgrad.optim._session import Session
+    from promptgrad.search import Session
 
 REVERTED = "reverted"
 """Reason of a change that was installed and taken back."""

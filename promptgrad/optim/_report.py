@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from promptgrad.autograd import Parameter
 from promptgrad.lm import Usage
-from promptgrad.optim._hunks import Hunk
+from promptgrad.search import Hunk
 
 Status = Literal["proposed", "accepted", "rejected", "untouched"]
 

@@ -18,18 +18,31 @@ from promptgrad.data import DataLoader
 from promptgrad.errors import LMError, NoLMError, PromptgradError, ReplayError
 from promptgrad.evaluation import paired_interval
 from promptgrad.lm import LM, resolve, resolve_lm, track_usage
-from promptgrad.optim._candidate import Candidate, Measured, pairs
-from promptgrad.optim._checks import Constraint, checked_constraints, refusal
-from promptgrad.optim._demos import Place, places
-from promptgrad.optim._edit import edit_ratio
 from promptgrad.optim._gate import UNTRIED, price_of
-from promptgrad.optim._hunks import Hunk
-from promptgrad.optim._mipro import role
 from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, Optimizer, Params, is_number
-from promptgrad.optim._proposer import Amend, Improve, ImproveSolution, amend, check_amends, make_proposer, write
-from promptgrad.optim._race import race
 from promptgrad.optim._report import Change, StepReport, Verdict
-from promptgrad.optim._session import Session
+from promptgrad.search import (
+    Amend,
+    Candidate,
+    Constraint,
+    Hunk,
+    Improve,
+    ImproveSolution,
+    Measured,
+    Place,
+    Session,
+    amend,
+    check_amends,
+    checked_constraints,
+    edit_ratio,
+    make_proposer,
+    pairs,
+    places,
+    race,
+    refusal,
+    role,
+    write,
+)
 
 FORGOTTEN = 0.25
 """Weight below which a critique of earlier steps is dropped: a quarter of an example."""

@@ -19,9 +19,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from promptgrad.search import Phase, Plan
     from promptgrad.train._checkpoint import load, save
     from promptgrad.train._gradcheck import GradcheckArm, GradcheckReport, agradcheck, gradcheck
-    from promptgrad.train._plan import Phase, Plan
     from promptgrad.train._result import Estimate, FitResult, Gain
     from promptgrad.train._trainer import Trainer
 else:
@@ -31,8 +31,8 @@ else:
         "Gain": "_result",
         "GradcheckArm": "_gradcheck",
         "GradcheckReport": "_gradcheck",
-        "Phase": "_plan",
-        "Plan": "_plan",
+        "Phase": "_trainer",
+        "Plan": "_trainer",
         "Trainer": "_trainer",
         "agradcheck": "_gradcheck",
         "gradcheck": "_gradcheck",

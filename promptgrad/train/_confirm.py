@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from promptgrad.evaluation import mean_interval, paired_interval, paired_test
 from promptgrad.optim import Measured
-from promptgrad.optim._candidate import pairs
+from promptgrad.search import pairs
 from promptgrad.train._result import Estimate, Gain
 
 ALPHA = 0.05

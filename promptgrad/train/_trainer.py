@@ -18,9 +18,8 @@ from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
 from promptgrad.optim import Candidate, Measured, Optimizer, Session
 from promptgrad.optim._optimizer import check_trained
-from promptgrad.optim._session import EXHAUSTED, Cost
+from promptgrad.search import EXHAUSTED, Cost, Phase, Plan
 from promptgrad.train import _confirm, _rundir
-from promptgrad.train._plan import Phase, Plan
 from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult, Outcome
 

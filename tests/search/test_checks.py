@@ -6,7 +6,7 @@ import pytest
 from promptgrad import lm, nn, optim
 from promptgrad.autograd import Critique, Gradient, Parameter
 from promptgrad.errors import ConstraintError
-from promptgrad.optim._checks import placeholders, refusal
+from promptgrad.search import placeholders, refusal
 
 OLD = "Translate {text} into {language}. Be brief."
 

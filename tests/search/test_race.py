@@ -1,7 +1,7 @@
 import pytest
 
 from promptgrad.optim import Candidate, Measured
-from promptgrad.optim._race import chance
+from promptgrad.search import chance
 
 
 def measured(scores):

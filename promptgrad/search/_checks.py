@@ -6,7 +6,7 @@ from typing import Any
 
 from promptgrad.autograd._parameter import objection
 from promptgrad.autograd._tokens import tokens
-from promptgrad.optim._edit import edit_ratio
+from promptgrad.search._edit import edit_ratio
 
 Constraint = Callable[[Any], Any]
 """A rule for a value, as `Parameter` takes them: returns why it does not hold as text (or False), or raises."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, pvariance
 
-from promptgrad.optim._candidate import Candidate, Measured, pairs
-from promptgrad.optim._session import Session
+from promptgrad.search._candidate import Candidate, Measured, pairs
+from promptgrad.search._session import Session
 
 BLOCK = 10
 """Validation examples in a block."""

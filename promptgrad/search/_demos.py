@@ -9,45 +9,9 @@ from promptgrad.autograd import LossRow, Parameter
 from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.nn._predict import _FitsSignature
-from promptgrad.optim._candidate import Candidate
-from promptgrad.optim._session import Session
-from promptgrad.signature import Signature
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a parameter lives.
-
-    Attributes:
-        path: Path of the parameter.
-        parameter: The parameter.
-        module_path: Path of the module that holds it.
-        module: That module.
-        signature: The module's signature, if it has one.
-    """
-
-    path: str
-    parameter: Parameter
-    module_path: str
-    module: Module
-    signature: Signature | None
-
-
-def places(model: Module) -> dict[str, Place]:
-    """Every parameter of a program by path, with the module that holds it."""
-    found: dict[str, Place] = {}
-    seen: set[int] = set()
-    for module_path, module in model.named_modules():
-        signature = getattr(module, "signature", None)
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            path = f"{module_path}.{name}" if module_path else name
-            found[path] = Place(
-                path, parameter, module_path, module, signature if isinstance(signature, Signature) else None
-            )
-    return found
+from promptgrad.search._candidate import Candidate
+from promptgrad.search._places import places
+from promptgrad.search._session import Session
 
 
 class Fields(Protocol):

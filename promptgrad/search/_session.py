@@ -14,8 +14,8 @@ from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
 from promptgrad.nn import MetricLoss, Module
-from promptgrad.optim._candidate import Candidate, Measured, pairs
-from promptgrad.optim._outage import is_final
+from promptgrad.search._candidate import Candidate, Measured, pairs
+from promptgrad.search._outage import is_final
 
 T = TypeVar("T")
 

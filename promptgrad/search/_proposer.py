@@ -9,7 +9,7 @@ from promptgrad.errors import HunkError, ParseError, SignatureError
 from promptgrad.lm import LM, current
 from promptgrad.nn import Predict
 from promptgrad.nn._prediction import fields_of
-from promptgrad.optim._hunks import Hunk, apply_hunks
+from promptgrad.search._hunks import Hunk, apply_hunks
 from promptgrad.signature import Input, Output, Signature
 
 TIPS = (

@@ -1,0 +1,58 @@
+"""Places: where the parameters of a program live, and what a rewriter is shown of that."""
+
+from dataclasses import dataclass
+
+from promptgrad.autograd import Parameter
+from promptgrad.nn import Module
+from promptgrad.signature import Signature
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter lives.
+
+    Attributes:
+        path: Path of the parameter.
+        parameter: The parameter.
+        module_path: Path of the module that holds it.
+        module: That module.
+        signature: The module's signature, if it has one.
+    """
+
+    path: str
+    parameter: Parameter
+    module_path: str
+    module: Module
+    signature: Signature | None
+
+
+def places(model: Module) -> dict[str, Place]:
+    """Every parameter of a program by path, with the module that holds it."""
+    found: dict[str, Place] = {}
+    seen: set[int] = set()
+    for module_path, module in model.named_modules():
+        signature = getattr(module, "signature", None)
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            path = f"{module_path}.{name}" if module_path else name
+            found[path] = Place(
+                path, parameter, module_path, module, signature if isinstance(signature, Signature) else None
+            )
+    return found
+
+
+def role(place: Place) -> str:
+    """One line about a module: its path, inputs and outputs."""
+    if place.signature is None:
+        return place.path
+    inputs = ", ".join(place.signature.inputs)
+    outputs = ", ".join(place.signature.outputs)
+    return f"{place.module_path or type(place.module).__name__}: {inputs} -> {outputs}"
+
+
+def describe(model: Module) -> str:
+    """The modules of a program, a line each."""
+    lines = [role(place) for place in places(model).values() if place.parameter.kind == "instruction"]
+    return "\n".join([type(model).__name__, *lines]) if lines else type(model).__name__
