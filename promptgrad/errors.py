@@ -90,7 +90,13 @@ class ParseError(PromptgradError, ValueError):
 
 
 class LMError(PromptgradError, RuntimeError):
-    """A language model did not give an answer."""
+    """A language model did not give an answer.
+
+    Attributes:
+        replayed: Whether it comes from a cassette, so that the same request brings it again.
+    """
+
+    replayed = False
 
 
 class LMConnectionError(LMError):

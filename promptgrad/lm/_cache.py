@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from promptgrad import aio, run
+from promptgrad import aio
 from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, UnknownPriceError
 from promptgrad.lm._base import LM
-from promptgrad.lm._cassette import current_cassette
+from promptgrad.lm._channel import DIRECT, answerer
 from promptgrad.lm._completion import CACHE_HIT, Completion
 from promptgrad.lm._fork import tell_after_fork
 from promptgrad.lm._layer import Layer
@@ -23,6 +22,63 @@ if TYPE_CHECKING:
 
 _ASKERS_OWN = (BudgetExceeded, UnknownPriceError, JournalError, ReplayError)
 """Errors of the run, or of the replay, that asked: they say nothing of the LM."""
+
+
+class Memory:
+    """What a cache remembers.
+
+    Args:
+        most: How many replies are kept; the least recently used goes first.
+
+    Attributes:
+        replies: The replies, by the digest of request and LM, the least recently used first.
+        flying: The calls in flight, by the same digest.
+        store: The file behind it, if there is one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.replies: OrderedDict[str, Completion] = OrderedDict()
+        self.flying: dict[str, aio.Signal[Completion | None]] = {}
+        self.store: Store | None = None
+
+    def empty(self) -> Memory:
+        """A new memory of the same size, without a file."""
+        return Memory(self.most)
+
+    def find(self, key: str) -> Completion | None:
+        """The reply, as a cached one; None where there is none."""
+        replies = self.replies
+        hit = replies.get(key)
+        if hit is not None:
+            if hit.usage is not CACHE_HIT:  # as it was answered: most replies are never asked for again
+                hit = replies[key] = hit.as_cached()
+            try:
+                replies.move_to_end(key)
+            except KeyError:  # another thread has just pushed it out
+                return hit
+        elif self.store is not None:
+            hit = self.store.get(key)
+            if hit is not None:
+                self._keep(key, hit)
+        return hit
+
+    def put(self, key: str, completion: Completion) -> None:
+        """Remember a reply."""
+        self._keep(key, completion if completion.trace is None else completion.as_cached())
+        if self.store is not None:
+            self.store.put(key, completion)
+
+    def _keep(self, key: str, completion: Completion) -> None:
+        self.replies[key] = completion
+        while len(self.replies) > self.most:
+            self.replies.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self.replies) if self.store is None else len(self.store)
+
+    def __bool__(self) -> bool:
+        return True
 
 
 class Cache(Layer):
@@ -50,80 +106,57 @@ class Cache(Layer):
         super().__init__(lm)
         if max_entries < 1:
             raise ValueError(f"max_entries must be at least 1, not {max_entries}")
-        self.max_entries = max_entries
-        self._memory: OrderedDict[str, Completion] = OrderedDict()
-        self._flying: dict[str, aio.Signal[Completion | None]] = {}
-        self._store: Store | None = None
+        self._memory = Memory(max_entries)
         tell_after_fork(self)
         if path is not None:
             from promptgrad.lm._store import Store
 
             place = Path(path)
-            self._store = Store(place if place.suffix == ".db" else place / "lm.db")
+            self._memory.store = Store(place if place.suffix == ".db" else place / "lm.db")
+
+    @property
+    def max_entries(self) -> int:
+        """How many replies are kept in memory."""
+        return self._memory.most
 
     def after_fork(self) -> None:
         """Forget the calls in flight: they are the parent's."""
-        self._flying = {}
+        self._memory.flying = {}
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, from the cache if it can."""
-        cassette = current_cassette()
-        if cassette is not None and (twin := cassette.cache(self)) is not self:
-            return await twin.complete(request)
         lm = self.lm
         if lm.traces():
             return await lm.complete(request)
         key = request.digest(lm.identity())
+        link = answerer()
+        memory = self._memory if link is DIRECT else link.memory(self._memory)
         while True:
-            hit = self._find(key)
+            hit = memory.find(key)
             if hit is not None:
-                session = run.current()
-                if session is not None:
-                    await _book(session, key, hit)
-                if cassette is not None:
-                    cassette.keep(lm, request, hit.to_dict())
+                if link is not DIRECT:
+                    await link.book(lm, request, key, hit.to_dict)
                 charge(CACHE_HIT)
                 return hit
             mine: aio.Signal[Completion | None] = aio.Signal()
-            other = self._flying.setdefault(key, mine)
+            other = memory.flying.setdefault(key, mine)
             if other is mine:
-                return await self._fetch(request, key, mine)
+                return await self._fetch(request, memory, key, mine)
             await other  # it is in the cache now; or only its caller cannot have it, and the next one asks
 
-    def _find(self, key: str) -> Completion | None:
-        memory = self._memory
-        hit = memory.get(key)
-        if hit is not None:
-            if hit.usage is not CACHE_HIT:  # as it was answered: most replies are never asked for again
-                hit = memory[key] = hit.as_cached()
-            try:
-                memory.move_to_end(key)
-            except KeyError:  # another thread has just pushed it out
-                return hit
-        elif self._store is not None:
-            hit = self._store.get(key)
-            if hit is not None:
-                self._keep(key, hit)
-        return hit
-
-    def _keep(self, key: str, hit: Completion) -> None:
-        self._memory[key] = hit
-        while len(self._memory) > self.max_entries:
-            self._memory.popitem(last=False)
-
-    async def _fetch(self, request: Request, key: str, mine: aio.Signal[Completion | None]) -> Completion:
+    async def _fetch(
+        self, request: Request, memory: Memory, key: str, mine: aio.Signal[Completion | None]
+    ) -> Completion:
         failure: Exception | None = None
         try:
             completion = await self.lm.complete(request)
-            self._keep(key, completion if completion.trace is None else completion.as_cached())
-            if self._store is not None:
-                self._store.put(key, completion)
+            memory.put(key, completion)
             return completion
         except Exception as error:
             failure = error
             raise
         finally:
-            self._flying.pop(key, None)
+            memory.flying.pop(key, None)
             if failure is None or isinstance(failure, _ASKERS_OWN):
                 mine.set(None)
             else:
@@ -131,37 +164,26 @@ class Cache(Layer):
 
     def clear(self) -> None:
         """Forget what is in memory; a file is left as it is."""
-        self._memory.clear()
+        self._memory.replies.clear()
 
     def flush(self) -> None:
         """Wait until the file, if there is one, holds every reply so far."""
-        if self._store is not None:
-            self._store.flush()
+        if self._memory.store is not None:
+            self._memory.store.flush()
 
     def __len__(self) -> int:
-        return len(self._memory) if self._store is None else len(self._store)
+        return len(self._memory)
 
     def __bool__(self) -> bool:
         return True  # an empty cache is a language model too, where it says `lm or other`
 
     def close(self) -> None:
         """Write what is left to the file and close it; close the wrapped LM."""
-        if self._store is not None:
-            self._store.close()
+        if self._memory.store is not None:
+            self._memory.store.close()
         super().close()
 
     def __repr__(self) -> str:
-        where = "" if self._store is None else f", path={str(self._store.path)!r}"
+        store = self._memory.store
+        where = "" if store is None else f", path={str(store.path)!r}"
         return f"Cache({self.lm!r}{where})"
-
-
-async def _book(session: run.Session, key: str, hit: Completion) -> None:
-    """Tell the active run of a hit, so that it can be repeated without the cache."""
-    if session.journal.has(key):
-        session.touch(key)
-        return
-
-    async def send() -> Mapping[str, Any]:
-        return hit.to_dict()
-
-    await session.call(key, send, usd=0.0)

@@ -7,20 +7,18 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.errors import LMError, ReplayError
-from promptgrad.lm._completion import Completion
+from promptgrad.lm._channel import Recorded, in_front
 from promptgrad.lm._settings import current
 
 if TYPE_CHECKING:
     from promptgrad.lm._base import LM
-    from promptgrad.lm._cache import Cache
     from promptgrad.lm._prices import Prices
     from promptgrad.lm._request import Request
-    from promptgrad.lm._transport import Transport
 
 SCHEMA = 1
 FACTS = ("status", "body", "retry_after")
@@ -33,10 +31,7 @@ class Cassette:
 
     Attributes:
         path: The file.
-        final: Whether an error is what was recorded, so that it is no use to try again.
     """
-
-    final = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -59,21 +54,6 @@ class Cassette:
     def __repr__(self) -> str:
         plural = "y" if len(self) == 1 else "ies"
         return f"{type(self).__name__}({str(self.path)!r}, {len(self)} repl{plural})"
-
-    async def reach(self, lm: Transport, request: Request, asked: Request, key: str) -> Completion:
-        """Get a reply for a transport. `asked` is the request with the transport's defaults, `key` as for `_send`."""
-        raise NotImplementedError
-
-    def keep(self, lm: LM, request: Request, reply: Mapping[str, Any]) -> None:
-        """Take note of a reply that came from elsewhere: a cache, the journal of a resumed run."""
-
-    def cache(self, cache: Cache) -> Cache:
-        """What answers in place of a cache."""
-        return cache
-
-    def fallback(self) -> LM | None:
-        """The language model of a call for which none is set; None where there is none here either."""
-        return None
 
     def _read(self) -> None:
         """Take over what is on file."""
@@ -109,11 +89,6 @@ def _turn(entry: Mapping[str, Any]) -> int:
     return turn
 
 
-running: ContextVar[Cassette | None] = ContextVar("promptgrad.cassette", default=None)
-
-current_cassette = running.get
-
-
 class Recorder(Cassette):
     """A cassette that is being written."""
 
@@ -130,20 +105,7 @@ class Recorder(Cassette):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._write({"kind": "cassette", "schema": SCHEMA})
 
-    async def reach(self, lm: Transport, request: Request, asked: Request, key: str) -> Completion:
-        """Send the request, and write what comes back."""
-        turn = self._next_turn(request.digest(lm.identity()))
-        try:
-            completion = await lm._send(asked, key)
-        except LMError as error:
-            facts = {name: value for name in FACTS if (value := getattr(error, name, None)) is not None}
-            fact = {"type": type(error).__name__, "message": str(error), **facts}
-            self._add("error", lm, request, turn=turn, error=fact)
-            raise
-        self._add("call", lm, request, turn=turn, reply=lm._record(completion))
-        return completion
-
-    def _next_turn(self, key: str) -> int:
+    def next_turn(self, key: str) -> int:
         """How often the request was asked before, so that equal ones side by side keep their order on record."""
         with self._lock:
             known = self._entries.get(key, ())
@@ -151,18 +113,28 @@ class Recorder(Cassette):
             self._turns[key] = turn
             return turn
 
-    def keep(self, lm: LM, request: Request, reply: Mapping[str, Any]) -> None:
-        """Write a reply, unless the request has one on record."""
+    def has_reply(self, key: str) -> bool:
+        """Whether a reply to the request is on record."""
         with self._lock:
-            known = any("reply" in entry for entry in self._entries.get(request.digest(lm.identity()), ()))
-        if not known:
-            self._add("call", lm, request, reply=dict(reply))
+            return any("reply" in entry for entry in self._entries.get(key, ()))
 
-    def _add(self, kind: str, lm: LM, request: Request, **what: Any) -> None:
-        entry = {"kind": kind, "key": request.digest(lm.identity()), "lm": 0, "request": request.to_dict(), **what}
+    def write_reply(
+        self, lm: LM, request: Request, key: str, reply: Mapping[str, Any], turn: int | None = None
+    ) -> None:
+        """Write a reply; `turn` is None for one that was not asked of a model."""
+        self._add("call", lm, request, key, turn, reply=dict(reply))
+
+    def write_error(self, lm: LM, request: Request, key: str, error: LMError, turn: int) -> None:
+        """Write an error of an LM."""
+        facts = {name: value for name in FACTS if (value := getattr(error, name, None)) is not None}
+        self._add("error", lm, request, key, turn, error={"type": type(error).__name__, "message": str(error), **facts})
+
+    def _add(self, kind: str, lm: LM, request: Request, key: str, turn: int | None, **what: Any) -> None:
+        placed = {} if turn is None else {"turn": turn}
+        entry = {"kind": kind, "key": key, "lm": 0, "request": request.to_dict(), **placed, **what}
         with self._lock:
             entry["lm"] = self._number(lm)
-            self._entries.setdefault(entry["key"], []).append(entry)
+            self._entries.setdefault(key, []).append(entry)
             self._write(entry)
 
     def _number(self, lm: LM) -> int:
@@ -199,7 +171,7 @@ def record(path: str | os.PathLike[str], *, append: bool = False) -> Iterator[Ca
     of a resumed run answers is written, and errors of LMs are. The file is JSON lines: a header with the
     schema's version, the language models (name and identity, never a key), and the calls, each written before its
     reply is used, and with the number of equal requests that were asked before it (`turn`). Prompts and replies are in
-    it in full: look through it before you publish it.
+    it in full: look through it before you publish it. Blocks nest: inside a `replay`, what it answers is recorded.
 
     Cost: no LM call of its own.
 
@@ -212,8 +184,5 @@ def record(path: str | os.PathLike[str], *, append: bool = False) -> Iterator[Ca
         ReplayError: With `append`: the file is no cassette.
     """
     cassette = Recorder(path, append=append)
-    token = running.set(cassette)
-    try:
+    with in_front(partial(Recorded, cassette)):
         yield cassette
-    finally:
-        running.reset(token)

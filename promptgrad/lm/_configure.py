@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from promptgrad.errors import NoLMError
 from promptgrad.lm._base import LM
-from promptgrad.lm._cassette import current_cassette
 from promptgrad.lm._resolve import LMLike, resolve
 from promptgrad.lm._settings import Settings, change_default, current, default, overlay
 
@@ -122,10 +121,8 @@ def resolve_lm(call: LMLike | None = None, *modules: LM | None) -> LM:
     lm = default().lm
     if lm is not None:
         return lm
-    cassette = current_cassette()
-    recorded = None if cassette is None else cassette.fallback()
-    if recorded is not None:
-        return recorded
+    if over is not None and over.fallback is not None:
+        return over.fallback
     raise NoLMError(
         "no language model is set. Do one of these:\n"
         "  module(..., lm=lm)                     for one call\n"

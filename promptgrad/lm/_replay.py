@@ -5,25 +5,45 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from promptgrad import errors
 from promptgrad.errors import LMError, NoLMError, ReplayError
 from promptgrad.lm._base import LM
-from promptgrad.lm._cassette import FACTS, Cassette, running
+from promptgrad.lm._cassette import FACTS, Cassette
+from promptgrad.lm._channel import Replayed, in_front
 from promptgrad.lm._completion import Completion
-from promptgrad.lm._configure import context
-from promptgrad.lm._replayed import Replayed
-from promptgrad.lm._settings import current
+from promptgrad.lm._prices import Prices
+from promptgrad.lm._request import Request
+from promptgrad.lm._settings import Settings, current, overlay
+from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
-    from promptgrad.lm._cache import Cache
-    from promptgrad.lm._request import Request
-    from promptgrad.lm._transport import Transport
+    from promptgrad.lm._channel import Call
 
 _COMPARED = 500  # recorded requests that an unknown one is compared with
 _SHOWN = 40  # lines of the difference to the nearest
+
+
+class RecordedLM(Transport):
+    """A recorded language model: its name, identity, adapter and prices, and inside `replay` its replies."""
+
+    def __init__(self, fact: Mapping[str, Any]) -> None:
+        super().__init__(fact["name"], adapter=fact.get("adapter", "chat"))
+        self._identity = fact["identity"]
+        prices = fact.get("prices")
+        self._prices: Prices | None = None if prices is None else (prices[0], prices[1])
+
+    @property
+    def prices(self) -> Prices | None:
+        """The prices that the recorded LM had."""
+        return self._prices
+
+    async def _send(self, request: Request, key: str) -> Completion:
+        raise ReplayError(f"{self.name!r} is a recorded language model: it answers only inside promptgrad.lm.replay()")
 
 
 class Player(Cassette):
@@ -34,14 +54,11 @@ class Player(Cassette):
         unknown: The refusals so far.
     """
 
-    final = True
-
     def __init__(self, path: str | os.PathLike[str], *, strict: bool) -> None:
         super().__init__(path)
         self.strict = strict
         self.unknown: list[ReplayError] = []
         self._played: dict[str, int] = {}
-        self._caches: dict[Cache, Cache] = {}
         self._read()
         for key, entries in self._entries.items():
             if any("reply" in entry for entry in entries):  # an error that was retried, with success
@@ -65,20 +82,27 @@ class Player(Cassette):
         if len(found) != 1:
             names = ", ".join(map(repr, self.lms)) or "no language model"
             raise ReplayError(f"{self.path} holds {names}: write .lm(name) with the name of one of them")
-        return Replayed(found[0])
+        return RecordedLM(found[0])
 
     def fallback(self) -> LM | None:
         """The recorded language model, if it is the only one."""
-        return Replayed(self._lms[0]) if len(self._lms) == 1 else None
+        return RecordedLM(self._lms[0]) if len(self._lms) == 1 else None
 
     def default(self) -> LM | None:
         """The recorded language model that was the default of the context or the process."""
         found = [known for known in self._lms if known.get("default")]
-        return Replayed(found[-1]) if found else None
+        return RecordedLM(found[-1]) if found else None
 
-    async def reach(self, lm: Transport, request: Request, asked: Request, key: str) -> Completion:
-        """Answer from the record, in the recorded order; a request that was asked oftener gets the last reply again."""
-        digest = request.digest(lm.identity())
+    def play(self, call: Call) -> Mapping[str, Any] | None:
+        """The reply on record, in the recorded order; a request that is asked oftener gets the last reply again.
+
+        None where a request is not on record and may be asked of its own language model.
+
+        Raises:
+            LMError: An error is on record.
+            ReplayError: The request is not on record.
+        """
+        digest = call.digest
         with self._lock:
             entries = self._entries.get(digest)
             if entries is not None:
@@ -86,21 +110,13 @@ class Player(Cassette):
                 self._played[digest] = place + 1
                 entry = entries[min(place, len(entries) - 1)]
         if entries is None:
-            if not self.strict and not isinstance(lm, Replayed):
-                return await lm._send(asked, key)
-            self._refuse(lm, request)
+            if self.strict or isinstance(call.lm, RecordedLM):
+                self._refuse(call.lm, call.request)
+            return None
         if "error" in entry:
             raise _error(entry["error"])
-        return lm._restore(asked, entry["reply"])
-
-    def cache(self, cache: Cache) -> Cache:
-        """A new, empty cache: what happens to be cached here and was not there changes nothing."""
-        with self._lock:
-            twin = self._caches.get(cache)
-            if twin is None:
-                twin = type(cache)(cache.lm, max_entries=cache.max_entries)
-                self._caches[cache] = self._caches[twin] = twin
-            return twin
+        reply: Mapping[str, Any] = entry["reply"]
+        return reply
 
     def _refuse(self, lm: Transport, request: Request) -> NoReturn:
         error = ReplayError(self._explain(lm, request), request=request.to_dict())
@@ -158,6 +174,7 @@ def _error(fact: Mapping[str, Any]) -> LMError:
     if not (isinstance(kind, type) and issubclass(kind, LMError)):
         kind = LMError
     error: LMError = kind(fact.get("message", ""))
+    error.replayed = True
     for name in FACTS:
         if name in fact and hasattr(error, name):
             setattr(error, name, fact[name])
@@ -172,7 +189,7 @@ def replay(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[Pla
     the language models that it had, which then send nothing, or recorded ones in their place:
     `model.to(cassette.lm())`. A recorded default (`configure`, `context`) is the default of the block where there
     is none; and where nothing is set at all, the recorded LM is used, if there is only one. Caches begin empty, as
-    they do in a new process.
+    they do in a new process. Blocks nest: inside a `record`, and not strict, what was not on record is recorded.
 
     Equal requests get their replies in the order in which they were asked, however they came back, and the last one
     again where they are asked oftener; one that was tried again counts as asked at its last attempt. Threads that ask
@@ -191,15 +208,18 @@ def replay(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[Pla
         FileNotFoundError: There is no such file.
     """
     cassette = Player(path, strict=strict)
-    token = running.set(cassette)
+    laid = replace(overlay.get() or Settings(), fallback=cassette.fallback())
+    if current().lm is None:
+        laid = replace(laid, lm=cassette.default())
+    token = overlay.set(laid)
     try:
-        with nullcontext() if current().lm is not None else context(lm=cassette.default()):
+        with in_front(partial(Replayed, cassette)):
             yield cassette
     except NoLMError as error:
         if cassette.unknown and error is not cassette.unknown[0]:
             raise cassette.unknown[0] from error
         raise
     finally:
-        running.reset(token)
+        overlay.reset(token)
     if cassette.unknown:
         raise cassette.unknown[0]

@@ -15,7 +15,6 @@ from promptgrad.errors import (
     LMTimeoutError,
 )
 from promptgrad.lm._base import LM
-from promptgrad.lm._cassette import current_cassette
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
@@ -26,7 +25,7 @@ RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 def is_transient(error: LMError) -> bool:
     """Whether the same request may succeed a little later."""
-    if isinstance(error, (AuthenticationError, ContextWindowError)):
+    if error.replayed or isinstance(error, (AuthenticationError, ContextWindowError)):
         return False
     if isinstance(error, LMStatusError):
         return error.status in RETRIED_STATUS
@@ -81,9 +80,6 @@ class Retry(Layer):
                 return await self.lm.complete(request)
             except LMError as error:
                 if not is_transient(error):
-                    raise
-                cassette = current_cassette()
-                if cassette is not None and cassette.final:
                     raise
                 wait = self._wait(request, attempt, error)
                 if attempt >= self.attempts or wait is None:

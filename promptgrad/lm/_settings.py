@@ -23,6 +23,7 @@ class Settings:
         replicate: Replicate number that calls carry.
         cache: Folder of the disk cache given to LMs made from names.
         override: A language model that is used even where a module has one of its own.
+        fallback: A language model that is used where none is set; `replay` sets it to the one that was recorded.
     """
 
     lm: LM | None = None
@@ -32,6 +33,7 @@ class Settings:
     replicate: int | None = None
     cache: str | os.PathLike[str] | None = None
     override: LM | None = None
+    fallback: LM | None = None
 
 
 _NAMES = tuple(f.name for f in fields(Settings))

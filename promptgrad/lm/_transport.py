@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from promptgrad import run
 from promptgrad.lm._base import LM
-from promptgrad.lm._cassette import current_cassette
+from promptgrad.lm._channel import DIRECT, Call, answerer
 from promptgrad.lm._completion import Completion
-from promptgrad.lm._prices import FREE, Prices, cost
+from promptgrad.lm._prices import FREE, Prices
 from promptgrad.lm._request import Request, canonical_json, normalize_options
 from promptgrad.lm._usage import charge
-
-REPLY_TOKENS = 256
-"""Estimated length of a reply whose request sets no `max_tokens`, for the budget's reservation."""
 
 
 class Transport(LM):
@@ -38,39 +34,12 @@ class Transport(LM):
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request. Inside a run: from its journal, or within its budget and then journalled."""
-        session = run.current()
         asked = self.with_defaults(request) if self.options else request
-        cassette = current_cassette()
-        if session is not None:
-            completion = await self._paid(session, request, asked)
-        elif cassette is None:
-            completion = await self._send(asked, "")
-        else:
-            completion = await cassette.reach(self, request, asked, "")
+        link = answerer()
+        direct = link is DIRECT  # most calls outside of runs: half a microsecond less
+        completion = await (self._send(asked, "") if direct else link.answer(Call(self, request, asked)))
         charge(completion.usage)
         return completion
-
-    async def _paid(self, session: run.Session, request: Request, asked: Request) -> Completion:
-        key = request.digest(self.identity())
-        cassette = current_cassette()
-        fresh: list[Completion] = []
-
-        async def send() -> Mapping[str, Any]:
-            if cassette is None:
-                fresh.append(await self._send(asked, key))
-            else:
-                fresh.append(await cassette.reach(self, request, asked, key))
-            return self._record(fresh[0])
-
-        read = sum(len(m.content) for m in asked.messages) // 3 + 4 * len(asked.messages)
-        written = asked.max_tokens or REPLY_TOKENS
-        prices = self.prices
-        reply, _ = await session.call(key, send, tokens=read + written, usd=cost(prices, read, written))
-        if fresh:
-            return fresh[0]
-        if cassette is not None:
-            cassette.keep(self, request, reply)
-        return self._restore(asked, reply)
 
     @property
     def prices(self) -> Prices | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from contextvars import Token
 
+from promptgrad.lm._channel import Channel, channel
 from promptgrad.lm._completion import NO_USAGE, Usage
 
 
@@ -67,9 +68,6 @@ class UsageTracker:
         return f"UsageTracker({self._total!r})"
 
 
-_trackers: ContextVar[tuple[UsageTracker, ...]] = ContextVar("promptgrad_usage", default=())
-
-
 class _Tracking:
     """The block of `track_usage`: a class, because every row of a batch opens one."""
 
@@ -77,11 +75,12 @@ class _Tracking:
 
     def __enter__(self) -> UsageTracker:
         self._tracker = UsageTracker()
-        self._token = _trackers.set((*_trackers.get(), self._tracker))
+        first, trackers = channel.get()
+        self._token: Token[Channel] = channel.set((first, (*trackers, self._tracker)))
         return self._tracker
 
     def __exit__(self, *_: object) -> None:
-        _trackers.reset(self._token)
+        channel.reset(self._token)
 
 
 def track_usage() -> AbstractContextManager[UsageTracker]:
@@ -101,5 +100,5 @@ def track_usage() -> AbstractContextManager[UsageTracker]:
 
 def charge(usage: Usage) -> None:
     """Add the usage of one call to every open block."""
-    for tracker in _trackers.get():
+    for tracker in channel.get()[1]:
         tracker.add(usage)

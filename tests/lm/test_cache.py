@@ -224,7 +224,7 @@ def test_a_hit_does_not_suspend(counted):
 def test_disk(counted, folder, open_cache):
     completion = Completion('ü "x"\n\ud800', Usage(1, 5, 2, 0.25, 0, 1.5), "m", "length")
     lm = open_cache()
-    lm._store.put(Request.of("other").digest(lm.identity()), completion)
+    lm._memory.store.put(Request.of("other").digest(lm.identity()), completion)
     assert lm("q").text == "reply 1"
     lm.flush()
     again = open_cache()

@@ -1,0 +1,232 @@
+"""The channel: what stands between the transports of a context and their models, as a chain of answerers.
+
+```
+Journalled   inside a run: answers from its journal; else the call is paid from its budget and its reply journalled
+Recorded     inside `record`: what comes back is written to a cassette
+Replayed     inside `replay`: answers from a cassette
+DIRECT       the model itself
+```
+
+Each link knows the next one and no other. `record` and `replay` put theirs in front for the length of their block, so
+they nest; an active run stands in front of them all. A transport hands its `Call` to the first link and knows none of
+them, nor does a layer: a cache asks the chain what it may remember and books its hits there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from promptgrad import run
+from promptgrad.errors import LMError
+from promptgrad.lm._completion import Completion
+from promptgrad.lm._prices import cost
+from promptgrad.lm._request import Request
+
+if TYPE_CHECKING:
+    from promptgrad.lm._base import LM
+    from promptgrad.lm._cache import Memory
+    from promptgrad.lm._cassette import Recorder
+    from promptgrad.lm._replay import Player
+    from promptgrad.lm._transport import Transport
+    from promptgrad.lm._usage import UsageTracker
+
+REPLY_TOKENS = 256
+"""Estimated length of a reply whose request sets no `max_tokens`, for the budget's reservation."""
+
+
+class Call:
+    """One call of a transport, on its way through the chain.
+
+    Attributes:
+        lm: The transport, which sends the request, and writes and reads its reply as a mapping.
+        request: The request as its caller made it; keys are made of it.
+        asked: The request with the transport's default options, which is what is sent.
+        key: The call's key in the journal, which goes along with the request; empty outside of a run.
+    """
+
+    __slots__ = ("_digest", "asked", "key", "lm", "request")
+
+    def __init__(self, lm: Transport, request: Request, asked: Request) -> None:
+        self.lm = lm
+        self.request = request
+        self.asked = asked
+        self.key = ""
+        self._digest = ""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the request and of the LM that it is sent to."""
+        if not self._digest:
+            self._digest = self.request.digest(self.lm.identity())
+        return self._digest
+
+
+class Answerer(Protocol):
+    """A link of the chain."""
+
+    def answer(self, call: Call) -> Awaitable[Completion]:
+        """Answer a call, by oneself or by the next link."""
+        ...
+
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+        """Take note of a reply that is used without a call: one from a cache, or from the journal of a resumed run.
+
+        `key` is the digest of the request and of `lm`, and `reply` gives what is written of the reply.
+        """
+        ...
+
+    def memory(self, own: Memory) -> Memory:
+        """What a cache may remember here: its own memory, or another one in its place."""
+        ...
+
+
+class _Direct:
+    """The end of the chain: the model answers."""
+
+    def answer(self, call: Call) -> Awaitable[Completion]:
+        return call.lm._send(call.asked, call.key)
+
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+        pass
+
+    def memory(self, own: Memory) -> Memory:
+        return own
+
+
+DIRECT: Answerer = _Direct()
+
+
+class _Link:
+    """A link that passes everything on; the others say what they do otherwise."""
+
+    __slots__ = ("next",)
+
+    def __init__(self, after: Answerer) -> None:
+        self.next = after
+
+    def answer(self, call: Call) -> Awaitable[Completion]:
+        return self.next.answer(call)
+
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+        await self.next.book(lm, request, key, reply)
+
+    def memory(self, own: Memory) -> Memory:
+        return self.next.memory(own)
+
+
+class Journalled(_Link):
+    """Answers from the journal of a run, or within its budget and then journalled."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: run.Session, after: Answerer) -> None:
+        self.next = after
+        self.session = session
+
+    async def answer(self, call: Call) -> Completion:
+        lm, asked = call.lm, call.asked
+        call.key = call.digest
+        fresh: list[Completion] = []
+
+        async def send() -> Mapping[str, Any]:
+            fresh.append(await self.next.answer(call))
+            return lm._record(fresh[0])
+
+        read = sum(len(m.content) for m in asked.messages) // 3 + 4 * len(asked.messages)
+        written = asked.max_tokens or REPLY_TOKENS
+        usd = cost(lm.prices, read, written)
+        reply, _ = await self.session.call(call.key, send, tokens=read + written, usd=usd)
+        if fresh:
+            return fresh[0]
+        await self.next.book(lm, call.request, call.key, lambda: reply)
+        return lm._restore(asked, reply)
+
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+        session = self.session
+        if session.journal.has(key):
+            session.touch(key)
+        else:
+
+            async def send() -> Mapping[str, Any]:
+                return reply()
+
+            await session.call(key, send, usd=0.0)
+        await self.next.book(lm, request, key, reply)
+
+
+class Recorded(_Link):
+    """Writes what comes back to a cassette, errors too."""
+
+    __slots__ = ("cassette",)
+
+    def __init__(self, cassette: Recorder, after: Answerer) -> None:
+        super().__init__(after)
+        self.cassette = cassette
+
+    async def answer(self, call: Call) -> Completion:
+        turn = self.cassette.next_turn(call.digest)
+        try:
+            completion = await self.next.answer(call)
+        except LMError as error:
+            self.cassette.write_error(call.lm, call.request, call.digest, error, turn)
+            raise
+        self.cassette.write_reply(call.lm, call.request, call.digest, call.lm._record(completion), turn)
+        return completion
+
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+        if not self.cassette.has_reply(key):
+            self.cassette.write_reply(lm, request, key, reply())
+        await self.next.book(lm, request, key, reply)
+
+
+class Replayed(_Link):
+    """Answers from a cassette; what is not on it is refused, or goes to the next link if it may."""
+
+    __slots__ = ("_memories", "cassette")
+
+    def __init__(self, cassette: Player, after: Answerer) -> None:
+        super().__init__(after)
+        self.cassette = cassette
+        self._memories: dict[Memory, Memory] = {}
+
+    async def answer(self, call: Call) -> Completion:
+        reply = self.cassette.play(call)
+        if reply is None:
+            return await self.next.answer(call)
+        return call.lm._restore(call.asked, reply)
+
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+        pass  # it was answered from the cassette before, and remembered since
+
+    def memory(self, own: Memory) -> Memory:
+        """A new, empty one: what happens to be cached here and was not there changes nothing."""
+        found = self._memories.get(own)
+        return found if found is not None else self._memories.setdefault(own, own.empty())
+
+
+Channel = tuple[Answerer, "tuple[UsageTracker, ...]"]
+"""What surrounds the calls of a context: the first link that `record` and `replay` made of the chain, and what adds up
+usage, the outermost first."""
+
+channel: ContextVar[Channel] = ContextVar("promptgrad.channel", default=(DIRECT, ()))
+
+
+def answerer() -> Answerer:
+    """The first link of the chain, here and now."""
+    first = channel.get()[0]
+    session = run.current()
+    return first if session is None else Journalled(session, first)
+
+
+@contextmanager
+def in_front(link: Callable[[Answerer], Answerer]) -> Iterator[None]:
+    """Within the block, put a link in front of those that there are; it is made of the one that comes after it."""
+    first, trackers = channel.get()
+    token = channel.set((link(first), trackers))
+    try:
+        yield
+    finally:
+        channel.reset(token)
