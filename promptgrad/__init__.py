@@ -60,11 +60,12 @@ if TYPE_CHECKING:
     from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
-    from promptgrad.train import Trainer, agradcheck, gradcheck, load, save
+    from promptgrad.train import Callback, Trainer, agradcheck, gradcheck, load, save
 
 __all__ = [
     "LM",
     "Budget",
+    "Callback",
     "Example",
     "Executor",
     "Input",
@@ -118,6 +119,7 @@ __all__ = [
 _HOME = {
     "LM": "lm",
     "Budget": "run",
+    "Callback": "train",
     "Example": "data",
     "Executor": "aio",
     "Input": "signature",

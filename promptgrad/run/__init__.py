@@ -9,6 +9,7 @@ from promptgrad.run._budget import Budget, Ledger, Reservation, Spent, phase
 from promptgrad.run._cells import Cell, CellStore
 from promptgrad.run._digest import value_digest
 from promptgrad.run._journal import Journal
+from promptgrad.run._observers import Subscription
 from promptgrad.run._progress import Progress, progress
 from promptgrad.run._seeds import rng, spawn
 from promptgrad.run._session import Session, active, current, scope
@@ -23,6 +24,7 @@ __all__ = [
     "Reservation",
     "Session",
     "Spent",
+    "Subscription",
     "active",
     "current",
     "phase",

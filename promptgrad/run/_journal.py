@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Any
 
 from promptgrad.errors import JournalError
+from promptgrad.run._observers import Observer, Observers, Subscription
 
 SCHEMA = 1
 
 _OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
-_OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t"})
+_OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed"})
 _TIMES = frozenset({"t", "seconds", "date"})
 _SECRETS = frozenset({"api_key", "apikey", "authorization", "password", "secret", "access_token", "auth_token"})
 _HIDDEN = "(not recorded)"
@@ -34,7 +35,8 @@ class Journal:
     - *keyed* events (`record`), of which only the first with a key is kept: cells, and anything else that
       concurrent tasks write in no particular order.
     - *paid calls*, with scope and reply, written by the active session.
-    - *notes* (`note`): whatever happened to this process and is no part of the run: starts, calls sent, calls failed.
+    - *notes* (`note`): whatever happened to this process and is no part of the run: starts, calls sent, calls failed;
+      and, with a key, what is worth reading though it follows from the other events: a trial of the history.
 
     The file survives `kill -9` at any byte: a torn last line is cut when it is opened next. (After a power failure
     the last lines may be missing; the file is handed to the operating system, not forced to the disk.) It has one
@@ -68,7 +70,9 @@ class Journal:
         self._lines: list[bytes] = []
         self._calls: dict[str, tuple[int, int]] = {}
         self._uses: set[tuple[str, str]] = set()
-        self._keys: set[tuple[str, str]] = set()
+        self._keys: dict[tuple[str, str], tuple[int, int]] = {}
+        self._passed: set[tuple[str, str]] = set()  # keyed events of earlier processes that observers were handed again
+        self._observers = Observers()
         self._ordered: list[dict[str, Any]] = []
         self._next = 0  # place of the next ordered event of this process
         self._scopes: dict[str, list[int]] = {}  # how often opened, how often closed
@@ -86,6 +90,7 @@ class Journal:
             self.resumed = True
             self.lost = self._land()
             self._write({"kind": "process", "date": _now(), "lost": self.lost})
+        self._earlier = self._size if self.resumed else 0  # where the part of this process begins
         _open_journals.add(self)
 
     # ---------------------------------------------------------------------------------------------- writing
@@ -105,12 +110,18 @@ class Journal:
             self._check_writable()
             self._repair()
             place = self._next
-            if place >= len(self._ordered):
+            recorded = self._ordered[place] if place < len(self._ordered) else None
+            if recorded is None:
                 self._write({"kind": kind, "seq": place, "t": self.elapsed, **event})
-                self._next = place + 1
-                return
             self._next = place + 1
-            recorded = self._ordered[place]
+        if recorded is not None:
+            self._compare(place, event, recorded)
+            if self._observers:
+                self._observers.put(_encode(recorded), replayed=True)
+        self._hand_over()
+
+    def _compare(self, place: int, event: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+        """Check that an event of a resumed run is the recorded one."""
         now, then = _timeless(event), _timeless({k: v for k, v in recorded.items() if k != "seq"})
         if now != then:
             raise JournalError(
@@ -122,23 +133,71 @@ class Journal:
     def record(self, kind: str, key: str, *, scope: str = "", **fields: Any) -> bool:
         """Write a keyed event unless one of this kind and key is on record. Says whether it was written."""
         _check(kind, fields)
-        with self._lock:
-            if (kind, key) in self._keys:
-                return False
-            self._write({"kind": kind, "key": key, "scope": scope, "t": self.elapsed, **_jsonable(fields)})
-            return True
+        return self._write_once(kind, key, {"key": key, "scope": scope}, fields)
 
-    def note(self, kind: str, **fields: Any) -> None:
-        """Write an event about this process, which is no part of the canonical journal."""
+    def note(self, kind: str, *, key: str = "", **fields: Any) -> None:
+        """Write an event that is no part of the canonical journal; one with a key is written once a run."""
         _check(kind, fields)
-        self._write({"kind": kind, "t": self.elapsed, **_jsonable(fields)})
+        if key:
+            self._write_once(kind, key, {"key": key}, fields)
+        else:
+            self._write({"kind": kind, "t": self.elapsed, **_jsonable(fields)})
+            self._hand_over()
+
+    def _write_once(self, kind: str, key: str, own: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+        with self._lock:
+            known = self._keys.get((kind, key))
+            if known is None:
+                self._write({"kind": kind, **own, "t": self.elapsed, **_jsonable(fields)})
+            else:
+                self._pass(kind, key, known)
+        self._hand_over()
+        return known is None
 
     def close(self) -> None:
         """Give the file free for another writer. Further events are errors; what is recorded can still be read."""
+        self._hand_over(wait=True)
         with self._lock:
             fd, self._fd = self._fd, None
             if fd is not None:
                 os.close(fd)
+
+    # ------------------------------------------------------------------------------------------- observing
+
+    def subscribe(self, observer: Observer, *, name: str = "") -> Subscription:
+        """Hand every later event to a function, in the order of the file; call the returned subscription to end it.
+
+        The function gets a read-only mapping, a copy of its own: `kind`, the fields of the event, and `replayed`, which
+        is true where a resumed run comes to an event of an earlier process again. So an observer of a resumed run sees
+        all that the run consists of: ordered events, keyed events and paid calls, the replayed ones once.
+
+        It is called after the event is in the file, in the thread that wrote it or in another one that is handing over
+        already, one event at a time and never while the journal is locked; and in the context (of context variables) in
+        which it was subscribed. Language-model calls that it makes are therefore no part of the run. One that blocks
+        holds up a part of the run.
+
+        An exception in an observer never ends the run and changes nothing in the journal. A warning names the first
+        one of each type, and `Subscription.failures` keeps them. Writing to the journal that it observes is such an
+        exception.
+
+        Args:
+            observer: A plain function of one event.
+            name: What reports call it; by default the name of the function.
+
+        Raises:
+            TypeError: It is no function, or a coroutine function.
+        """
+        return self._observers.add(observer, name)
+
+    def _pass(self, kind: str, key: str, where: tuple[int, int]) -> None:
+        """Queue a keyed event or call of an earlier process for the observers, the first time this process needs it."""
+        if self._observers and where[0] < self._earlier and (kind, key) not in self._passed:
+            self._passed.add((kind, key))
+            self._observers.put(self._line(where), replayed=True)
+
+    def _hand_over(self, *, wait: bool = False) -> None:
+        if self._observers:
+            self._observers.hand_over(wait=wait)
 
     # ------------------------------------------------------------------------------------ for the session
 
@@ -147,26 +206,32 @@ class Journal:
         with self._lock:
             if key not in self._calls:
                 self._write({"kind": "call", "key": key, "scope": scope, "t": self.elapsed, "reply": _jsonable(reply)})
+        self._hand_over()
 
     def use(self, key: str, scope: str) -> None:
         """Write that a scope used a paid call of another scope."""
         with self._lock:
+            self._pass("call", key, self._calls[key])
             if (scope, key) not in self._uses:
                 self._write({"kind": "use", "key": key, "scope": scope})
+        self._hand_over()
 
     def sending(self, key: str) -> None:
         """Write that a call is about to be sent, so that calls lost in a crash can be counted."""
         self._write({"kind": "send", "key": key, "t": self.elapsed})
+        self._hand_over()
 
     def failed(self, key: str, error: str) -> None:
         """Write that a call that was sent brought no reply."""
         self._write({"kind": "fail", "key": key, "t": self.elapsed, "error": error})
+        self._hand_over()
 
     def mark(self, scope: str, event: str, times: int) -> None:
         """Write that a scope was opened or closed for the given time, unless an earlier process wrote so."""
         with self._lock:
             if times > self._scopes.get(scope, [0, 0])[event == "close"]:
                 self._write({"kind": "scope", "scope": scope, "event": event, "t": self.elapsed})
+        self._hand_over()
 
     # ---------------------------------------------------------------------------------------------- reading
 
@@ -256,7 +321,7 @@ class Journal:
                 if kind == "call":
                     replies[event["key"]] = _timeless(event["reply"])
                 keyed["call", event["scope"], event["key"]] = {}
-            elif "key" in event and kind not in _OWN_KINDS:
+            elif "scope" in event and kind not in _OWN_KINDS:
                 keyed[kind, event["scope"], event["key"]] = _timeless(event)
         kept = ordered
         left: list[dict[str, Any]] = []
@@ -346,7 +411,7 @@ class Journal:
         elif kind == "process":
             self.lost = self._land()
         elif "key" in event:
-            self._keys.add((kind, event["key"]))
+            self._keys[kind, event["key"]] = offset, length
 
     def _land(self) -> int:
         self.lost += sum(self._flying.values())
@@ -362,6 +427,8 @@ class Journal:
                 self._lines.append(line)
                 self._size += len(line)
                 self._index(event, offset, len(line))
+                if self._observers:
+                    self._observers.put(line)
                 return
             self._repair()
             self._dirty = True
@@ -376,9 +443,13 @@ class Journal:
             self._index(event, self._size, len(line))
             self._size += len(line)
             self._dirty = False
+            if self._observers:
+                self._observers.put(line)
 
     def _check_writable(self) -> int | None:
         """The open file, None for a journal in memory."""
+        if self._observers and self._observers.is_handing_over():
+            raise JournalError("an observer may not write to the journal that it observes, nor call what does")
         if self.path is None:
             return None
         if self.readonly:
@@ -400,19 +471,19 @@ class Journal:
             self._dirty = False
 
     def _event(self, where: tuple[int, int]) -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(self._line(where))
+        return event
+
+    def _line(self, where: tuple[int, int]) -> bytes:
         offset, length = where
         if self.path is None:
-            event: dict[str, Any] = json.loads(self._lines[offset])
-            return event
+            return self._lines[offset]
         with self._lock:
             if self._fd is not None and hasattr(os, "pread"):
-                line = os.pread(self._fd, length, offset)
-            else:
-                with self.path.open("rb") as file:
-                    file.seek(offset)
-                    line = file.read(length)
-        event = json.loads(line)
-        return event
+                return os.pread(self._fd, length, offset)
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.events())
@@ -581,6 +652,7 @@ def _after_fork() -> None:
     for journal in list(_open_journals):
         fd, journal._fd = journal._fd, None
         journal._lock = threading.RLock()
+        journal._observers.after_fork()
         if fd is not None:
             os.close(fd)
 

@@ -117,10 +117,8 @@ class Session:
         finally:
             _holding.reset(held)
         self._shared.charged.add(key)
-        try:
-            self.journal.call(key, self.scope, reply)
-        finally:
-            reservation.commit(reply.get("usage") or _EMPTY)
+        reservation.commit(reply.get("usage") or _EMPTY)  # first, so that who observes the call finds it booked
+        self.journal.call(key, self.scope, reply)
         return reply
 
     def touch(self, key: str) -> None:
@@ -137,15 +135,15 @@ class Session:
         return self.journal.record(kind, key, scope=self.scope, **fields)
 
     def _charge(self, key: str, reply: Mapping[str, Any] | None) -> None:
-        self.journal.use(key, self.scope)
         shared = self._shared
         with shared.lock:
-            if key in shared.charged:
-                return
+            first = key not in shared.charged
             shared.charged.add(key)
-        if reply is None:
-            reply = self.journal.reply(key) or _EMPTY
-        self.ledger.replay(reply.get("usage") or _EMPTY)
+        if first:
+            if reply is None:
+                reply = self.journal.reply(key) or _EMPTY
+            self.ledger.replay(reply.get("usage") or _EMPTY)
+        self.journal.use(key, self.scope)
 
     def _enter(self) -> None:
         shared = self._shared

@@ -368,9 +368,22 @@ class Session:
         self.journal.append(kind, **fields)
 
     def trial(self, measured: Measured, note: str = "", **details: Any) -> Trial:
-        """Add a line to the history."""
+        """Add a line to the history, and to the journal, where it is no part of what a resumed run is compared with."""
         trial = Trial(len(self.history), measured.candidate, measured.mean, len(measured.known), note, dict(details))
         self.history.append(trial)
+        tried = measured.candidate.to_dict()
+        self.journal.note(
+            "trial",
+            key=str(trial.number),
+            number=trial.number,
+            candidate=tried["id"],
+            origin=tried["origin"],
+            values=tried["values"],
+            score=trial.score,
+            examples=trial.examples,
+            note=note,
+            details=details,
+        )
         return trial
 
     def offer(self, measured: Measured) -> None:

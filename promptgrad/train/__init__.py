@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "Callback",
     "Estimate",
     "FitResult",
     "Gain",
@@ -20,12 +21,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from promptgrad.search import Phase, Plan
+    from promptgrad.train._callback import Callback
     from promptgrad.train._checkpoint import load, save
     from promptgrad.train._gradcheck import GradcheckArm, GradcheckReport, agradcheck, gradcheck
     from promptgrad.train._result import Estimate, FitResult, Gain
     from promptgrad.train._trainer import Trainer
 else:
     _HOME = {
+        "Callback": "_callback",
         "Estimate": "_result",
         "FitResult": "_result",
         "Gain": "_result",

@@ -20,6 +20,7 @@ from promptgrad.optim import Candidate, Measured, Optimizer, Session
 from promptgrad.optim._optimizer import check_trained
 from promptgrad.search import EXHAUSTED, Cost, Phase, Plan
 from promptgrad.train import _confirm, _rundir
+from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
 from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult, Outcome
 
@@ -68,13 +69,14 @@ class Trainer:
             max(50, a quarter), at most half.
         finalists: How many candidates go to the confirmation; the interval is widened for more than one.
         progress: Show progress bars; None for terminals and notebooks only.
+        callbacks: What watches the run: instances of `promptgrad.Callback`, and functions of one event.
 
     Attributes:
         result: The result of the last run; after Ctrl-C or an error, what there was by then.
 
     Raises:
         ValueError: The optimizer's parameters are not those of the program, or a number is out of range.
-        TypeError: The program is no module, or the optimizer no optimizer.
+        TypeError: The program is no module, the optimizer no optimizer, or a callback none or a coroutine function.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Trainer:
         confirm: "float | int | None" = None,
         finalists: int = 2,
         progress: bool | None = None,
+        callbacks: Iterable[AnyCallback] = (),
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"Trainer trains a promptgrad.nn.Module, not {type(model).__name__}")
@@ -124,6 +127,7 @@ class Trainer:
         self.confirm = confirm
         self.finalists = finalists
         self.progress = progress
+        self.callbacks = checked_callbacks(callbacks)
         self.result: FitResult | None = None
 
     # -- before -------------------------------------------------------------------------------------------------
@@ -227,6 +231,7 @@ class Trainer:
         teacher: Any = None,
         concurrency: int | None = None,
         progress: bool | None = None,
+        callbacks: Iterable[AnyCallback] = (),
         data: "Mapping[str, Sequence[Example]] | None" = None,
     ) -> FitResult:
         """Go on with a run that was killed or interrupted, to the result it would have had.
@@ -244,6 +249,7 @@ class Trainer:
             teacher: As it was.
             concurrency: Examples in flight; may differ.
             progress: Show progress bars.
+            callbacks: What watches the run; the events of its first part are handed over again, marked as replayed.
             data: The four parts "train", "val", "confirm" and "test", where the examples hold values that JSON has no
                 form for and the folder could not keep them.
 
@@ -263,6 +269,7 @@ class Trainer:
                 teacher=teacher,
                 concurrency=concurrency,
                 progress=progress,
+                callbacks=callbacks,
                 data=data,
             )
         )
@@ -279,6 +286,7 @@ class Trainer:
         teacher: Any = None,
         concurrency: int | None = None,
         progress: bool | None = None,
+        callbacks: Iterable[AnyCallback] = (),
         data: "Mapping[str, Sequence[Example]] | None" = None,
     ) -> FitResult:
         """Do as `resume` does, in a coroutine."""
@@ -297,6 +305,7 @@ class Trainer:
             confirm=settings["confirm"],
             finalists=settings["finalists"],
             progress=progress,
+            callbacks=callbacks,
         )
         check_trained(optimizer)
         examples = saved.data if data is None else {name: list(rows) for name, rows in data.items()}
@@ -311,8 +320,6 @@ class Trainer:
         )
 
     async def _run(self, parts: Parts) -> FitResult:
-        import asyncio
-
         path = None if self.run_dir is None else self.run_dir / _rundir.JOURNAL
         journal = run.Journal(path)
         ledger = run.Ledger(self.budget, journal)
@@ -330,18 +337,21 @@ class Trainer:
             progress=self.progress,
         )
         report = _Report(self, session, journal, ledger)
+        watch = Watch(self, journal, ledger)
         try:
+            watch.start()
             with run.active(journal=journal, ledger=ledger), self._context():
                 journal.append("run", **self._identity(parts))
-                self.result = await self._phases(session, parts, report)
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            self.result = report.partial("stopped by the user; the program is as it was")
-            raise
+                result = await self._phases(session, parts, report)
         except Exception as error:
-            self.result = report.partial(f"{type(error).__name__}: {error}")
+            result = report.partial(f"{type(error).__name__}: {error}")
+            raise
+        except BaseException:
+            result = report.partial("stopped by the user; the program is as it was")
             raise
         finally:
             journal.close()
+            self.result = watch.end(result)
         return self.result
 
     @contextlib.contextmanager
@@ -514,7 +524,9 @@ class Trainer:
 
     def __repr__(self) -> str:
         where = f", run_dir={str(self.run_dir)!r}" if self.run_dir is not None else ""
-        return f"Trainer({type(self.model).__name__}, {type(self.optimizer).__name__}, budget: {self.budget}{where})"
+        watched = f", callbacks: {', '.join(map(name_of, self.callbacks))}" if self.callbacks else ""
+        about = f"{type(self.model).__name__}, {type(self.optimizer).__name__}, budget: {self.budget}"
+        return f"Trainer({about}{where}{watched})"
 
 
 class _Report:
