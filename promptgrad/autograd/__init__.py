@@ -3,8 +3,17 @@
 from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detect_anomaly
 from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._clip import clip_grad_tokens_
-from promptgrad.autograd._cluster import Cluster
-from promptgrad.autograd._critic import RIGHT, Critic, JointCritic, NodeFailure, Target, TraceFailure, WeightTrace
+from promptgrad.autograd._cluster import Cluster, same_group
+from promptgrad.autograd._critic import (
+    RIGHT,
+    AgreeingCritic,
+    Critic,
+    JointCritic,
+    NodeFailure,
+    Target,
+    TraceFailure,
+    WeightTrace,
+)
 from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._function import Context, Function
@@ -24,6 +33,7 @@ from promptgrad.autograd._text import Text, attach
 __all__ = [
     "RIGHT",
     "AccumulateGrad",
+    "AgreeingCritic",
     "AnomalyWarning",
     "BackwardReport",
     "Blame",
@@ -74,5 +84,6 @@ __all__ = [
     "record_reads",
     "register_rule",
     "retrieve",
+    "same_group",
     "split",
 ]

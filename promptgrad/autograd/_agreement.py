@@ -2,41 +2,56 @@
 
 from collections.abc import Mapping, Sequence
 
-from promptgrad.autograd._cluster import THRESHOLD, stars
+from promptgrad.autograd._cluster import THRESHOLD, Similarity, stars, wording
 from promptgrad.autograd._critic import blame_in
 
 
-def agreed(answers: Sequence[Mapping[str, str]], threshold: float = THRESHOLD) -> dict[str, tuple[str, float]]:
+def blames(answers: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """What the answers blame each target for, in their order; targets in the order in which they are first blamed."""
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        for target, text in answer.items():
+            if blame := blame_in(text):
+                found.setdefault(target, []).append(blame)
+    return found
+
+
+def wordings(texts: Sequence[str]) -> list[str]:
+    """One text for each wording, in order: what there is to compare by its meaning."""
+    found: dict[str, str] = {}
+    for text in texts:
+        found.setdefault(wording(text), text)
+    return list(found.values())
+
+
+def agreed(
+    answers: Sequence[Mapping[str, str]], similarities: Mapping[str, Similarity] | None = None
+) -> dict[str, tuple[str, float]]:
     """What repeated answers about one call say of each target, and the share of the answers that say so.
 
-    For each target the texts are clustered by their words, as in `Gradient.cluster`. The largest cluster speaks, the
-    one that begins earliest if several are as large; its most central text is what it says. Answers that do not blame
-    the target count among those that say something else, so one answer of four gives 0.25 even where nobody disagrees
-    in words.
+    For each target the texts are clustered as in `Gradient.cluster`. The largest cluster speaks, the one that begins
+    earliest if several are as large; its most central text is what it says. Answers that do not blame the target count
+    among those that say something else, so one answer of four gives 0.25 even where nobody disagrees in words.
 
     Args:
         answers: At least one; a target that is missing, empty or right (`RIGHT`) is not blamed.
-        threshold: Least similarity within a cluster.
+        similarities: How alike two texts about a target are, by target; without it those with the same words are.
 
     Returns:
         The targets that some answer blames, in the order in which they are first blamed. One answer alone is repeated
         as it is, with an agreement of 1.
     """
-    said: dict[str, list[str]] = {}
-    for answer in answers:
-        for target, text in answer.items():
-            if blame := blame_in(text):
-                said.setdefault(target, []).append(blame)
-    return {target: _majority(texts, len(answers), threshold) for target, texts in said.items()}
+    measures = similarities or {}
+    return {target: _majority(texts, len(answers), measures.get(target)) for target, texts in blames(answers).items()}
 
 
-def _majority(texts: Sequence[str], answers: int, threshold: float) -> tuple[str, float]:
+def _majority(texts: Sequence[str], answers: int, similarity: Similarity | None) -> tuple[str, float]:
     places: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
         places.setdefault(text, []).append(place)
     distinct = sorted(places)
     found = []
-    for center, members in stars(distinct, [len(places[text]) for text in distinct], threshold, None):
+    for center, members in stars(distinct, [len(places[text]) for text in distinct], THRESHOLD, similarity):
         inside = [place for member in members for place in places[distinct[member]]]
         found.append((-len(inside), min(inside), distinct[center]))
     size, _, text = min(found)

@@ -1,11 +1,9 @@
 """Clusters of critiques that say the same, each with the number of examples that say it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-from promptgrad.autograd._wording import Wording, neighbours, read
 
 if TYPE_CHECKING:
     from promptgrad.autograd._gradient import Critique
@@ -79,7 +77,7 @@ def clusters_of(
     """The clusters, by support, those of equal support by first appearance; see `Gradient.clusters`."""
     if not 0 < threshold <= 1:
         raise ValueError(
-            f"threshold is a similarity in (0, 1], not {threshold}: 1 merges only what is alike in all words"
+            f"threshold is a similarity in (0, 1], not {threshold}: 1 merges only what is alike in all respects"
         )
     places: dict[tuple[str, str], dict[str, list[int]]] = {}
     for place, critique in enumerate(critiques):
@@ -96,6 +94,48 @@ def clusters_of(
             made.append((first, Cluster(_merged(exemplar, inside), tuple(inside))))
     made.sort(key=lambda item: (-item[1].support, item[0]))
     return tuple(cluster for _, cluster in made)
+
+
+def wording(text: str) -> str:
+    """What two texts share that differ in white space, the first letter's case and the last mark alone.
+
+    Every other sign counts: a comma turns "No, metres are needed" into its contrary, and `"yes"` is not `"Yes"`.
+
+    >>> wording("Use metres!") == wording("use  metres"), wording("use 3 words") == wording("use 5 words")
+    (True, False)
+    """
+    words = " ".join(text.split())
+    words = words.rstrip(" .!") or words
+    return words[:1].lower() + words[1:]
+
+
+def same_group(texts: Sequence[str], groups: Iterable[Iterable[int]]) -> Similarity:
+    """The similarity of texts of which somebody knows the groups: 1 inside a group and 0 between two.
+
+    For `Gradient.cluster(similarity=...)`, if a language model or a person has said which critiques agree.
+
+    >>> same = same_group(["name the unit", "give the unit", "be brief"], [[0, 1]])
+    >>> same("name the unit", "give the unit"), same("name the unit", "be brief")
+    (1.0, 0.0)
+
+    A text in several groups stays in the first. One in none is by itself; an index of no text says nothing. Texts
+    that `Gradient.cluster` merges by their words count as one.
+
+    Args:
+        texts: The texts.
+        groups: Those that say the same, by index, group by group.
+    """
+    found: dict[str, int] = {}
+    for number, group in enumerate(groups):
+        for place in group:
+            if 0 <= place < len(texts):
+                found.setdefault(wording(texts[place]), number)
+
+    def similarity(one: str, other: str) -> float:
+        one, other = wording(one), wording(other)
+        return float(one == other or (one in found and found[one] == found.get(other)))
+
+    return similarity
 
 
 def stars(
@@ -139,23 +179,14 @@ def _near(
     texts: Sequence[str], threshold: float, similarity: Similarity | None
 ) -> tuple[list[list[int]], list[dict[int, float]]]:
     """Groups of texts that are the same to the measure, and the groups close to each."""
-    groups: list[list[int]]
-    pairs: Iterator[tuple[int, int, float]]
     if similarity is None:
-        same: dict[object, list[int]] = {}
-        readings: dict[object, Wording] = {}
+        same: dict[str, list[int]] = {}
         for place, text in enumerate(texts):
-            reading = read(text)
-            key = (reading.marks, reading.light, frozenset(reading.contexts.items()), reading.mood)
-            same.setdefault(key, []).append(place)
-            readings[key] = reading
-        groups = list(same.values())
-        pairs = neighbours(list(readings.values()), threshold)
-    else:
-        groups = [[place] for place in range(len(texts))]
-        pairs = _measured(texts, threshold, similarity)
+            same.setdefault(wording(text), []).append(place)
+        return list(same.values()), [{} for _ in same]
+    groups = [[place] for place in range(len(texts))]
     near: list[dict[int, float]] = [{} for _ in groups]
-    for one, other, value in pairs:
+    for one, other, value in _measured(texts, threshold, similarity):
         near[one][other] = near[other][one] = value
     return groups, near
 

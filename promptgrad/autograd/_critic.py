@@ -92,6 +92,18 @@ class JointCritic(Protocol):
         ...
 
 
+@runtime_checkable
+class AgreeingCritic(Protocol):
+    """A critic that can also say which of its answers about one call agree, for `backward(repeat=...)`."""
+
+    async def agreeing(self, failure: NodeFailure, target: str, texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Groups of texts about one target that ask for the same, by index; a text in no group agrees with none.
+
+        Called once for each target that repeated answers blame in more than one wording.
+        """
+        ...
+
+
 RIGHT = "it is right"
 """What a critic says of a target that is not to blame."""
 

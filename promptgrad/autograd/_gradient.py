@@ -184,16 +184,15 @@ class Gradient:
     def clusters(self, threshold: float = THRESHOLD, *, similarity: Similarity | None = None) -> tuple[Cluster, ...]:
         """The critiques by what they say, the most supported first, those of equal support by first appearance.
 
-        Critiques are compared if they blame the same target of the same module, by their words: order and function
-        words do not matter; numbers, negations, opposites, and what is too much, missing or wrong do, and so does a
-        word that stands in another's place. English is understood best. What counts as support is examples: one that
-        says the same at two calls of a loop, or in two accumulated backward passes, counts once. Examples without an id
-        count one for each critique.
+        Critiques are compared if they blame the same target of the same module. Without a `similarity`, those are the
+        same whose words are: case of the first letter, white space and the last mark aside. So nothing is merged that
+        asks for something else, and paraphrases stay apart: whether they mean the same is for an embedding to say, or
+        for a language model (`nn.Grouper`). What counts as support is examples: one that says the same at two calls of
+        a loop, or in two accumulated backward passes, counts once. Examples without an id count one for each critique.
 
         Supports and texts do not depend on the order in which the critiques were added.
 
-        Cost: no LM call. By words 2,000 different critiques take about half a second of one core; by `similarity` one
-        call for each pair of different texts of one target.
+        Cost: no LM call. With a `similarity`, one call of it for each pair of different texts of one target.
 
         Args:
             threshold: Least similarity to the critique that stands for the cluster, in (0, 1].

@@ -122,8 +122,10 @@ class Loss:
                 critic calls or more, if the critic can, `repeat` is 1, and there are no hooks or rules of your own on
                 the way.
             repeat: How many answers about each call the critic is asked for. What most of them say counts, and
-                `critique.agreement` is their share: an estimate of how much of a critique is noise. Costs `repeat`
-                times as many critic calls; the local engine only.
+                `critique.agreement` is their share: an estimate of how much of a critique is noise. Which answers say
+                the same is for the critic to say if it can (`AgreeingCritic`), else their words decide. Costs `repeat`
+                times as many critic calls, and one more for each target that is blamed in different words; the local
+                engine only.
             concurrency: Most critic calls in flight; by default what `promptgrad.context(concurrency=...)` said when
                 the loss was made, else only the cap of the language model bounds them.
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.autograd._agreement import agreed
+from promptgrad.autograd._agreement import agreed, blames, wordings
 from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._caller import warn
-from promptgrad.autograd._critic import Critic, NodeFailure, Target, TraceFailure, blame_in
+from promptgrad.autograd._cluster import Similarity, same_group
+from promptgrad.autograd._critic import AgreeingCritic, Critic, NodeFailure, Target, TraceFailure, blame_in
 from promptgrad.autograd._edges import Edge, joined_sources, texts_of
 from promptgrad.autograd._gradient import Critique
 from promptgrad.autograd._loss_row import LossRow
@@ -424,10 +425,32 @@ class SamplePass:
         if errors:
             reason = f"{len(errors)} of {self.repeat} answers failed, the first: {errors[0]!r}"
             self.skipped.append(Skipped(self.example_id, node.path, node.index, reason))
-        said = agreed(answers)
+        said = agreed(answers, await self._similarities(failure, answers))
         for target, (_, share) in said.items():
             self.agreement[node, target] = share
         return {target: text for target, (text, _) in said.items()}
+
+    async def _similarities(self, failure: NodeFailure, answers: Sequence[Mapping[str, str]]) -> dict[str, Similarity]:
+        """How alike repeated answers about a target are, by target, as the critic says; else their words decide."""
+        found: dict[str, Similarity] = {}
+        critic: object = self.critic
+        if not isinstance(critic, AgreeingCritic):
+            return found
+        for target, texts in blames(answers).items():
+            if len(different := wordings(texts)) == 1:
+                continue
+            self.calls += 1
+            try:
+                async with self.gate:
+                    found[target] = same_group(different, await critic.agreeing(failure, target, different))
+            except ReplayError:
+                raise
+            except BaseException as error:
+                if not aio.is_failure(error):
+                    raise
+                reason = f"the answers about '{target}' were compared by their words alone: {error!r}"
+                self.skipped.append(Skipped(self.example_id, failure.node.path, failure.node.index, reason))
+        return found
 
     def _divide(self, fn: GradFn, answer: Mapping[str, Any], blames: Sequence[_Blame]) -> dict[Edge, Sequence[_Blame]]:
         """What an answer gives to each parameter, and to each edge. A text that is only handed on keeps its origin."""

@@ -8,6 +8,7 @@ from promptgrad.nn._batch import Batch, ErrorRow, Row
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
+from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._history import History, inspect_history
 from promptgrad.nn._hooks import RemovableHandle
 from promptgrad.nn._joint_critic import Finding, JointCritic
@@ -26,6 +27,7 @@ __all__ = [
     "Critic",
     "ErrorRow",
     "Finding",
+    "Grouper",
     "History",
     "JointCritic",
     "Judge",

@@ -6,6 +6,7 @@ from typing import Any
 from promptgrad.autograd import RIGHT, Node, NodeFailure, Parameter, Target, TraceFailure, no_grad
 from promptgrad.lm import LM, current
 from promptgrad.nn._fit import fit
+from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._joint_critic import JointCritic
 from promptgrad.nn._module import Module
 from promptgrad.nn._plain import is_right, plain
@@ -38,9 +39,11 @@ class Critic(Module, in_place=True):
     budgets and journals treat its calls like all others. It sees the step's instruction, demos, inputs, outputs and
     feedback in full, and judges them against one another; demos that require a gradient get a critique too.
 
-    For `backward(engine="joint")` it has a `JointCritic`, `.joint`, on the same LM.
+    For `backward(engine="joint")` it has a `JointCritic`, `.joint`, and for `backward(repeat=n)` a `Grouper`,
+    `.grouper`, on the same LM.
 
-    Cost: one LM call per (failed sample, step), for all parts of the step together; with `backward(repeat=n)`, n.
+    Cost: one LM call per (failed sample, step), for all parts of the step together; with `backward(repeat=n)`, n, and
+    one more for each part that is blamed in different words.
 
     Args:
         lm: The LM that criticises; else that of `promptgrad.context(critic=...)` or `configure(critic=...)`, else the
@@ -70,6 +73,7 @@ class Critic(Module, in_place=True):
         self.predict = Predict(_signature((), frozenset()).with_instruction(instruction))
         self.predict.requires_grad_(requires_grad=False)
         self.joint = JointCritic(group=group) if max_tokens is None else JointCritic(group=group, max_tokens=max_tokens)
+        self.grouper = Grouper()
         self.__dict__["_variants"] = {}
         if lm is not None:
             self.to(lm)
@@ -81,6 +85,10 @@ class Critic(Module, in_place=True):
     async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
         """What is wrong with each parameter, for forwards judged as wholes; see `JointCritic`."""
         return await self.joint.critique_traces(group)
+
+    async def agreeing(self, failure: NodeFailure, target: str, texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Which of several critiques of one target ask for the same; see `Grouper.group`."""
+        return await self.grouper.group(texts, self._critic_lm(failure.node))
 
     async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
         """What is wrong with each target that is to blame; targets that are right are left out.

@@ -5,12 +5,18 @@ from typing import Any
 
 from promptgrad.autograd import RIGHT
 from promptgrad.data import Example
+from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 
 
 def is_right(text: str) -> bool:
     """Whether a critique says that its target is not to blame."""
     return text.strip().strip("\"'`.! ").lower() in (RIGHT, "right", "it's right", "none", "n/a")
+
+
+def is_embedded(predict: Predict, lm: Any) -> bool:
+    """Whether a call would be answered in the format of the embedded model, which knows only its own tasks."""
+    return bool(getattr(predict.adapter or lm, "name" if predict.adapter else "adapter", "") == "pocket")
 
 
 def plain(value: Any) -> Any:

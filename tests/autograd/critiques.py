@@ -190,7 +190,7 @@ BY_DEFECT = {
     ],
 }
 
-# Written after the measure was settled, and nothing was changed because of them.
+# Written later than those above, by the same rules.
 FRESH = {
     "percent": [
         "Give the discount in percent, with a percent sign.",

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptgrad.autograd import RIGHT
-from promptgrad.autograd._agreement import agreed
+from promptgrad.autograd import RIGHT, same_group
+from promptgrad.autograd._agreement import agreed, wordings
 
 UNIT, WORD = "Say which unit is meant.", "Answer in one word."
 
@@ -16,7 +16,7 @@ def test_the_largest_cluster_speaks_and_its_share_is_of_all_answers():
     answers = [
         {"instruction": WORD, "text": "it is empty"},
         {"instruction": UNIT},
-        {"instruction": "The instruction should say which unit is meant", "text": "It is right."},
+        {"instruction": "Say  which unit is meant", "text": "It is right."},
         {"instruction": "say which unit is meant!", "text": None},
         {"instruction": "  "},
     ]
@@ -31,6 +31,18 @@ def test_the_largest_cluster_speaks_and_its_share_is_of_all_answers():
 def test_of_equal_clusters_the_earliest_speaks():
     assert agreed([{"i": WORD}, {"i": UNIT}]) == {"i": (WORD, 0.5)}
     assert agreed([{"i": UNIT}, {"i": WORD}, {"i": WORD}, {"i": UNIT}]) == {"i": (UNIT, 0.5)}
+
+
+def test_other_words_agree_if_somebody_says_so_of_their_target():
+    answers = [{"i": UNIT, "x": UNIT}, {"i": WORD}, {"i": "Name the unit.", "x": "Name the unit."}]
+    same = {"i": same_group([UNIT, WORD, "Name the unit."], [[0, 2], [1]])}
+    found = agreed(answers, same)
+    assert found["i"] == ("Name the unit.", pytest.approx(2 / 3))
+    assert found["x"] == (UNIT, pytest.approx(1 / 3))
+
+
+def test_of_each_wording_one_text_is_compared():
+    assert wordings([UNIT, WORD, "say which unit is  meant", "use metres", WORD]) == [UNIT, WORD, "use metres"]
 
 
 @pytest.mark.parametrize("pair", [("use metres", "do not use metres"), ("at most 3 words", "at most 5 words")])

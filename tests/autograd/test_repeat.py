@@ -26,9 +26,9 @@ class Several(ScriptedCritic):
         return {"instruction": answer}
 
 
-def backward(*answers, **options):
+def backward(*answers, critic=Several, **options):
     call = Call("call", lambda q: "text")
-    critic = Several(*answers)
+    critic = critic(*answers)
     report = Loss([row(lambda q: call(q=q).out, None, q="x")], critic).backward(repeat=len(answers), **options)
     return call, critic, report
 
@@ -58,6 +58,39 @@ def test_an_answer_that_fails_is_one_answer_less_and_all_of_them_a_skipped_call(
     assert texts(call.instruction) == []
 
 
+class Agreeing(Several):
+    """Says which of its answers agree: those that end in the same word."""
+
+    def __init__(self, *answers):
+        super().__init__(*answers)
+        self.compared = []
+
+    async def agreeing(self, failure, target, texts):
+        self.compared.append((failure.node.path, target, tuple(texts)))
+        ends = list(dict.fromkeys(text.split()[-1] for text in texts))
+        if "down" in ends:
+            raise LMConnectionError("down")
+        return [[number for number, text in enumerate(texts) if text.endswith(end)] for end in ends]
+
+
+def test_a_critic_that_can_says_which_of_its_answers_agree():
+    answers = ("name the unit", "be brief", "give a unit", "Name the unit.", "it is right")
+    call, critic, report = backward(*answers, critic=Agreeing)
+    (critique,) = call.instruction.grad.critiques
+    assert (critique.text, critique.agreement) == ("Name the unit.", 0.6)
+    assert critic.compared == [("call", "instruction", ("name the unit", "be brief", "give a unit"))]
+    assert report.calls == len(critic.asked) + 1 == 6
+    assert backward("name the unit", "Name the unit!", critic=Agreeing)[1].compared == []
+
+
+def test_where_the_comparison_fails_the_words_decide_and_the_report_says_so():
+    call, _, report = backward("name the unit", "name the unit", "it is down", critic=Agreeing)
+    (critique,) = call.instruction.grad.critiques
+    assert (critique.text, critique.agreement) == ("name the unit", pytest.approx(2 / 3))
+    (skipped,) = report.skipped
+    assert skipped.reason.startswith("the answers about 'instruction' were compared by their words alone")
+
+
 def test_it_is_for_single_calls():
     with pytest.raises(ValueError, match="engine='local'"):
         backward("a", "b", engine="joint")
@@ -82,5 +115,5 @@ def test_each_answer_is_a_request_of_its_own_and_the_first_is_the_usual_one():
         loss = nn.MetricLoss(exact_match)(model.map(batch), batch)
         requests.clear()
         loss.backward(repeat=repeat)
-        assert sorted((request.replicate, request.temperature) for request in requests if True) == asked
+        assert sorted((request.replicate, request.temperature) for request in requests) == asked
         assert model.instruction.grad.critiques[0].agreement == 1.0
