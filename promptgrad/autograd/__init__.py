@@ -18,6 +18,7 @@ from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._function import Context, Function
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
+from promptgrad.autograd._gradients import Gradients
 from promptgrad.autograd._graph import Graph, graph
 from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._loss import Loss
@@ -46,6 +47,7 @@ __all__ = [
     "Function",
     "GradFn",
     "Gradient",
+    "Gradients",
     "Graph",
     "Join",
     "JointCritic",

@@ -18,10 +18,10 @@ from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._caller import Caller, pointing_at, warn
 from promptgrad.autograd._critic import Critic, JointCritic, TraceFailure, WeightTrace
-from promptgrad.autograd._edges import exact_sources, joined_sources
+from promptgrad.autograd._edges import exact_sources
 from promptgrad.autograd._gradient import Critique, Gradient, Trace
+from promptgrad.autograd._gradients import Gradients
 from promptgrad.autograd._loss_row import LossRow
-from promptgrad.autograd._node import Node
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._report import BackwardReport
 from promptgrad.autograd._rules import rule_of
@@ -49,6 +49,7 @@ class Backward:
         *,
         retain_graph: bool,
         weights: bool | None,
+        accumulate: bool = True,
         truncate: int | None = None,
         engine: str = "auto",
         repeat: int = 1,
@@ -69,7 +70,8 @@ class Backward:
         self.wanted = Wanted(inputs)
         self.retain_graph = retain_graph
         self.weights = weights
-        self.terms = [(scale, [_with_tape(row) for row in rows], own) for scale, rows, own in terms]
+        self.accumulate = accumulate
+        self.terms = [(scale, [replace(row, tape=row.recorded) for row in rows], own) for scale, rows, own in terms]
         self.rows = [row for _, rows, _ in self.terms for row in rows]
         self._check()
         self.gate = nullcontext() if concurrency is None else aio.Semaphore(concurrency)
@@ -162,26 +164,30 @@ class Backward:
         """Whether `run` has anything to wait for."""
         return bool(self.traced) or any(one.failures for one in self.passes)
 
-    async def run(self) -> BackwardReport:
-        """Ask the critics, then add what they say, and the traces, to the parameters' gradients."""
+    async def run(self) -> Gradients:
+        """Ask the critics, and make gradients of what they say and of the traces; these are added where that is asked.
+
+        Passes over the same forwards may run side by side as long as none of them frees what was recorded.
+        """
         tapes = list(dict.fromkeys(row.tape for row in self.rows if row.tape is not None))
         with _lock:
-            if any(tape.walked for tape in tapes):
+            if any(tape.walkers < 0 or (tape.walkers and not self.retain_graph) for tape in tapes):
                 raise GraphError(
                     "another backward() works on these forwards at this moment: wait for it, and call it with "
                     "retain_graph=True if the same forwards shall be gone through again"
                 )
             self._check_freed()  # another may have come and gone since this one was made
             for tape in tapes:
-                tape.walked = True
+                tape.walkers = tape.walkers + 1 if self.retain_graph else -1
         try:
             with pointing_at(self.caller):
                 return await self._run()
         finally:
-            for tape in tapes:
-                tape.walked = False
+            with _lock:
+                for tape in tapes:
+                    tape.walkers = tape.walkers - 1 if self.retain_graph else 0
 
-    async def _run(self) -> BackwardReport:
+    async def _run(self) -> Gradients:
         detector = current_detector()
         if detector is not None:
             detector.before_backward(self.rows)
@@ -196,7 +202,11 @@ class Backward:
         for trace, advantage in self.traced:
             await aio.in_thread(trace.backward, advantage)
         never = [] if detector is None else self._never_read()
-        report = self._accumulate()
+        found = self._gradients()
+        report = found.report
+        if self.accumulate:
+            for parameter, gradient in found.items():
+                parameter.accumulate(gradient)
         if detector is not None:
             detector.after_backward(self.rows, report, never)
         asked = sum(one.asked for one in self.passes)
@@ -206,7 +216,7 @@ class Backward:
             for row in self.rows:
                 if row.tape is not None and row.tape.finished:  # of a forward that still runs, the rest is to come
                     row.tape.free()
-        return report
+        return found
 
     def _never_read(self) -> list[Parameter]:
         """Wanted parameters, of the programs or named, that no failed forward read."""
@@ -217,7 +227,7 @@ class Backward:
         every.update(dict.fromkeys(self.wanted.named))
         return [parameter for parameter in every if self.wanted(parameter) and parameter not in read]
 
-    def _accumulate(self) -> BackwardReport:
+    def _gradients(self) -> Gradients:
         shares: dict[Parameter, list[Critique | Trace]] = {}
         wanted: dict[Parameter, str] = {}
         failed = {one.number: one for one in self.passes}
@@ -243,12 +253,11 @@ class Backward:
                             )
                             shares.setdefault(read.parameter, []).append(trace)
         grown = {parameter: parameter.hooked(Gradient(records)) for parameter, records in shares.items()}
-        for parameter, share in grown.items():
-            self.deliver(parameter, share)
+        for parameter in grown:
             wanted.setdefault(parameter, parameter.name or parameter.kind)
         for parameter in self.wanted.named:
             wanted.setdefault(parameter, parameter.name or parameter.kind)
-        return BackwardReport(
+        report = BackwardReport(
             rows=len(self.rows),
             failed=sum(row.failed and row.error is None for row in self.rows),
             errors=sum(row.error is not None for row in self.rows),
@@ -262,6 +271,7 @@ class Backward:
             truncated=sum(one.truncated for one in self.passes),
             together={number: one.number for one in self.passes for number, _ in one.rows[1:]},
         )
+        return Gradients(grown, report)
 
     def _scores(self) -> dict[int, float]:
         """What the traces of a forward are worth, by the first row about all of it: the weighted mean of its losses."""
@@ -279,10 +289,6 @@ class Backward:
             alone = all(score == first for _, _, score in parts)
             means[parts[0][0]] = first if alone else sum(scale * score for _, scale, score in parts) / total
         return means
-
-    def deliver(self, parameter: Parameter, gradient: Gradient) -> None:
-        """Let a parameter have its share: the only place where gradients grow."""
-        parameter.accumulate(gradient)
 
     def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
         """The local models' samples with their advantages: score minus the mean over the example's rollouts."""
@@ -308,17 +314,6 @@ class Backward:
                         if self.weights or trace.requires_grad
                     ]
         return traced
-
-
-def _with_tape(row: LossRow) -> LossRow:
-    """The row, with the tape that its output comes from where the caller did not say."""
-    if row.tape is not None:
-        return row
-    for fn in exact_sources(row.output):
-        for source in joined_sources(fn):
-            if isinstance(source, Node):
-                return replace(row, tape=source.tape)
-    return row
 
 
 def _forward(row: LossRow, number: int) -> Any:

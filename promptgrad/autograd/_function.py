@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, NoReturn
 
 from promptgrad.autograd._node import Node, Pick
@@ -186,10 +187,15 @@ class _Backward:
         self.ctx = ctx
         self.names = names
 
-    def grads(self, passing: Passing) -> list[str | None]:
-        """What is said of each output; also says in the ctx who wants to hear."""
+    def context(self, passing: Passing) -> Context:
+        """The ctx of the call, for one backward pass: it says which inputs that pass wants to hear of."""
         wanted = {target.name.removeprefix("input.") for target in passing.targets}
-        self.ctx.needs_input_grad = tuple(name in wanted for name in self.names)
+        ctx = copy(self.ctx)
+        ctx.needs_input_grad = tuple(name in wanted for name in self.names)
+        return ctx
+
+    def grads(self, passing: Passing) -> list[str | None]:
+        """What is said of each output."""
         by_output = (passing.feedback,) if passing.by_output is None else passing.by_output
         return [FEEDBACK_SEPARATOR.join(texts) or None for texts in by_output]
 
@@ -225,12 +231,12 @@ def _rule(cls: type[Function], ctx: Context, names: tuple[str, ...]) -> Callable
 
         async def later(passing: Passing) -> Mapping[str, Any]:
             grads = own.grads(passing)
-            return own.answer(passing, grads, await cls.backward(ctx, *grads))
+            return own.answer(passing, grads, await cls.backward(own.context(passing), *grads))
 
         return later
 
     def rule(passing: Passing) -> Mapping[str, Any]:
         grads = own.grads(passing)
-        return own.answer(passing, grads, cls.backward(ctx, *grads))
+        return own.answer(passing, grads, cls.backward(own.context(passing), *grads))
 
     return rule

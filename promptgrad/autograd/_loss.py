@@ -14,8 +14,11 @@ from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
     from promptgrad.autograd._critic import Critic
+    from promptgrad.autograd._engine import Backward
+    from promptgrad.autograd._gradients import Gradients
     from promptgrad.autograd._parameter import Parameter
     from promptgrad.autograd._report import BackwardReport
+    from promptgrad.autograd._tape import Tape
 
 
 class Loss:
@@ -69,6 +72,12 @@ class Loss:
     def rows(self) -> tuple[LossRow, ...]:
         """The samples, in order."""
         return tuple(row for _, rows, _ in self._terms for row in rows)
+
+    @property
+    def tapes(self) -> "tuple[Tape, ...]":
+        """The records of the forwards behind the samples, in order and once each, as far as they were recorded."""
+        recorded = [row.recorded for row in self.rows]
+        return tuple(dict.fromkeys(tape for tape in recorded if tape is not None))
 
     @property
     def items(self) -> tuple[float, ...]:
@@ -135,22 +144,20 @@ class Loss:
             ValueError: `inputs` is empty, a number is below one, or there is no engine of that name.
             AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
         """
-        from promptgrad.autograd._engine import Backward
-
         if aio.is_program_loop():
             raise AsyncUsageError("inside async code write `await loss.abackward()` instead of `loss.backward()`")
-        work = Backward(
-            self._terms,
-            None if critic is None else self._as_critic(critic),
+        work = self._pass(
+            critic,
             inputs,
             retain_graph=retain_graph,
             weights=weights,
+            accumulate=True,
             truncate=truncate,
             engine=engine,
             repeat=repeat,
-            concurrency=self.concurrency if concurrency is None else concurrency,
+            concurrency=concurrency,
         )
-        self.report = aio.run(work.run()) if work.suspends else aio.drive(work.run())
+        self.report = (aio.run(work.run()) if work.suspends else aio.drive(work.run())).report
         return self.report
 
     async def abackward(
@@ -166,21 +173,107 @@ class Loss:
         concurrency: int | None = None,
     ) -> "BackwardReport":
         """`backward`, to be awaited."""
-        from promptgrad.autograd._engine import Backward
-
-        work = Backward(
-            self._terms,
-            None if critic is None else self._as_critic(critic),
+        work = self._pass(
+            critic,
             inputs,
             retain_graph=retain_graph,
             weights=weights,
+            accumulate=True,
             truncate=truncate,
             engine=engine,
             repeat=repeat,
-            concurrency=self.concurrency if concurrency is None else concurrency,
+            concurrency=concurrency,
         )
-        self.report = await work.run()
+        self.report = (await work.run()).report
         return self.report
+
+    def gradients(
+        self,
+        inputs: "Iterable[Parameter] | Parameter | None" = None,
+        critic: "Critic | Any" = None,
+        *,
+        retain_graph: bool = False,
+        truncate: int | None = None,
+        engine: str = "auto",
+        repeat: int = 1,
+        concurrency: int | None = None,
+    ) -> "Gradients":
+        """What `backward` would add to each parameter's `grad`, as a value; as `torch.autograd.grad`.
+
+        No `grad` changes, neither of parameters nor of local weights, and `report` stays what it was: the report of
+        this pass is `gradients.report`. So any number of passes may run at once, over losses of the same parameters,
+        and with `retain_graph=True` over the same loss. Hooks of values, modules and parameters run as in `backward`;
+        those that wait for `grad` to grow do not.
+
+        Cost: as `backward`.
+
+        Args:
+            inputs: As in `backward`.
+            critic: As in `backward`.
+            retain_graph: As in `backward`.
+            truncate: As in `backward`.
+            engine: As in `backward`.
+            repeat: As in `backward`.
+            concurrency: As in `backward`.
+
+        Returns:
+            A mapping from each parameter that was reached to its `Gradient`.
+
+        Raises:
+            GraphError: As `backward`; or another pass that frees the graph works on the same forwards.
+            TypeError: As `backward`.
+            ValueError: As `backward`.
+            AsyncUsageError: Called on the program loop; use `await loss.agradients()`.
+        """
+        if aio.is_program_loop():
+            raise AsyncUsageError("inside async code write `await loss.agradients()` instead of `loss.gradients()`")
+        work = self._pass(
+            critic,
+            inputs,
+            retain_graph=retain_graph,
+            weights=False,
+            accumulate=False,
+            truncate=truncate,
+            engine=engine,
+            repeat=repeat,
+            concurrency=concurrency,
+        )
+        return aio.run(work.run()) if work.suspends else aio.drive(work.run())
+
+    async def agradients(
+        self,
+        inputs: "Iterable[Parameter] | Parameter | None" = None,
+        critic: "Critic | Any" = None,
+        *,
+        retain_graph: bool = False,
+        truncate: int | None = None,
+        engine: str = "auto",
+        repeat: int = 1,
+        concurrency: int | None = None,
+    ) -> "Gradients":
+        """`gradients`, to be awaited."""
+        work = self._pass(
+            critic,
+            inputs,
+            retain_graph=retain_graph,
+            weights=False,
+            accumulate=False,
+            truncate=truncate,
+            engine=engine,
+            repeat=repeat,
+            concurrency=concurrency,
+        )
+        return await work.run()
+
+    def _pass(
+        self, critic: "Critic | Any", inputs: "Iterable[Parameter] | Parameter | None", **options: Any
+    ) -> "Backward":
+        """One backward pass over this loss; it begins when it is run."""
+        from promptgrad.autograd._engine import Backward
+
+        if options["concurrency"] is None:
+            options["concurrency"] = self.concurrency
+        return Backward(self._terms, None if critic is None else self._as_critic(critic), inputs, **options)
 
     def explain(self) -> Explanation:
         """Say in words what went wrong in each failed sample and, after `backward()`, who is blamed for it.

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.autograd._edges import exact_sources, joined_sources
+from promptgrad.autograd._node import Node
+
 if TYPE_CHECKING:
-    from promptgrad.autograd._node import Node
     from promptgrad.autograd._tape import Tape
 
 _TOLERANCE = 1e-9
@@ -45,6 +47,14 @@ class LossRow:
     def loss(self) -> float:
         """`best - score`; nan in an error row."""
         return math.nan if self.error is not None else self.best - self.score
+
+    @property
+    def recorded(self) -> "Tape | None":
+        """The record of the forward: `tape`, else the one that the output remembers by itself."""
+        if self.tape is not None:
+            return self.tape
+        sources = (source for fn in exact_sources(self.output) for source in joined_sources(fn))
+        return next((source.tape for source in sources if isinstance(source, Node)), None)
 
     @property
     def failed(self) -> bool:

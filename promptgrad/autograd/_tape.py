@@ -90,7 +90,7 @@ class Tape(ReadLog):
         finished: Whether the forward is over.
         freed: Whether a backward has let go of what was recorded.
         began: When it was opened, among everything that is recorded.
-        walked: Whether a backward works on it at this moment.
+        walkers: How many backward passes that keep the record work on it at this moment; -1 for one that frees it.
         player: Answers calls in place of their language models: a function of the node, the LM and the request, which
             returns a reply, outputs by field, or None for a call that shall be made. None where every call is made.
 
@@ -114,7 +114,7 @@ class Tape(ReadLog):
         "output",
         "player",
         "program",
-        "walked",
+        "walkers",
     )
 
     def __init__(self, inputs: Mapping[str, Any] | None = None, program: Any = None) -> None:
@@ -129,7 +129,7 @@ class Tape(ReadLog):
         self.error: BaseException | None = None
         self.finished = False
         self.freed = False
-        self.walked = False
+        self.walkers = 0
         self.began = _tick()
         self._counters: dict[str, count[int]] = {}
         self._outer: ReadLog | None = None

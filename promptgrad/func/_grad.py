@@ -5,22 +5,10 @@ from inspect import isawaitable
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.autograd import Critic, Gradient, Loss, Parameter, enable_grad
-from promptgrad.autograd._engine import Backward, _with_tape
+from promptgrad.autograd import Critic, Gradient, Gradients, Loss, Parameter, enable_grad
 from promptgrad.errors import GraphError
 from promptgrad.nn._metric_loss import as_critic
 from promptgrad.nn._module import is_coroutine_function
-
-
-class _Collect(Backward):
-    """A backward pass whose result is returned rather than put into the parameters."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.found: dict[Parameter, Gradient] = {}
-
-    def deliver(self, parameter: Parameter, gradient: Gradient) -> None:
-        self.found[parameter] = gradient
 
 
 class Grad:
@@ -49,12 +37,9 @@ class Grad:
             loss = self.fn(*args, **kwargs)
             if isawaitable(loss):
                 loss = aio.run(aio.awaited(loss))
-        work, paths = self._work(loss, args)
-        if work.suspends:
-            aio.run(work.run())
-        else:
-            aio.drive(work.run())
-        return self._result(work, paths, loss)
+        inputs, paths = self._wanted(loss, args)
+        found = loss.gradients(inputs, self.critic, retain_graph=self.retain_graph)
+        return self._result(found, paths, loss)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """The same, from a coroutine."""
@@ -66,11 +51,14 @@ class Grad:
                 loss = await aio.awaited(self.fn(*args, **kwargs))
             else:
                 loss = await aio.in_thread(self.fn, *args, **kwargs)
-        work, paths = self._work(loss, args)
-        await work.run()
-        return self._result(work, paths, loss)
+        inputs, paths = self._wanted(loss, args)
+        found = await loss.agradients(inputs, self.critic, retain_graph=self.retain_graph)
+        return self._result(found, paths, loss)
 
-    def _work(self, loss: Any, args: tuple[Any, ...]) -> tuple[_Collect, dict[str, Parameter] | None]:
+    def _wanted(
+        self, loss: Any, args: tuple[Any, ...]
+    ) -> tuple[tuple[Parameter, ...] | None, dict[str, Parameter] | None]:
+        """Which parameters shall get a gradient, and by which paths, where the function was called with some."""
         if not isinstance(loss, Loss):
             raise TypeError(
                 f"the function returned {type(loss).__name__}, not a Loss: end it with criterion(outputs, examples)"
@@ -82,13 +70,12 @@ class Grad:
             if all(path in known for path in args[0]):
                 paths = {path: known[path] for path in args[0]}
                 inputs = tuple(paths.values()) if inputs is None else inputs
-        work = _Collect(loss._terms, self.critic, inputs, retain_graph=self.retain_graph, weights=False)
-        return work, paths
+        return inputs, paths
 
-    def _result(self, work: _Collect, paths: dict[str, Parameter] | None, loss: Loss) -> Any:
+    def _result(self, found: Gradients, paths: dict[str, Parameter] | None, loss: Loss) -> Any:
         if paths is None:
             gradients: dict[str, Gradient] = {}
-            for parameter, gradient in work.found.items():
+            for parameter, gradient in found.items():
                 name = parameter.name or parameter.kind
                 if name in gradients:
                     raise GraphError(
@@ -96,7 +83,7 @@ class Grad:
                     )
                 gradients[name] = gradient
         else:
-            gradients = {path: work.found.get(parameter, Gradient()) for path, parameter in paths.items()}
+            gradients = {path: found.get(parameter, Gradient()) for path, parameter in paths.items()}
         return (gradients, loss) if self.value else gradients
 
     def __repr__(self) -> str:
@@ -157,12 +144,7 @@ def grad_and_value(
 def _paths(loss: Loss) -> dict[str, Parameter]:
     """The parameters of all programs in a loss, by path; of the first one where two share a path."""
     known: dict[str, Parameter] = {}
-    programs: dict[int, None] = {}
-    for row in loss.rows:
-        tape = _with_tape(row).tape
-        program = None if tape is None else tape.program
-        if program is not None and id(program) not in programs:
-            programs[id(program)] = None
-            for path, parameter in program.named_parameters(remove_duplicate=False):
-                known.setdefault(path, parameter)
+    for program in dict.fromkeys(tape.program for tape in loss.tapes if tape.program is not None):
+        for path, parameter in program.named_parameters(remove_duplicate=False):
+            known.setdefault(path, parameter)
     return known

@@ -1,0 +1,36 @@
+"""`Gradients`: what a backward pass found, as a value."""
+
+from collections.abc import Iterator, Mapping
+
+from promptgrad.autograd._gradient import Gradient
+from promptgrad.autograd._parameter import Parameter
+from promptgrad.autograd._report import BackwardReport
+
+
+class Gradients(Mapping[Parameter, Gradient]):
+    """The gradient of each parameter that a backward pass reached, in the order in which they were reached.
+
+    `Loss.gradients` returns it. A parameter that got nothing is not among its keys: `gradients.get(parameter)`.
+
+    Attributes:
+        report: What the pass did.
+    """
+
+    __slots__ = ("_found", "report")
+
+    def __init__(self, found: Mapping[Parameter, Gradient], report: BackwardReport) -> None:
+        self._found = dict(found)
+        self.report = report
+
+    def __getitem__(self, parameter: Parameter) -> Gradient:
+        return self._found[parameter]
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        lines = [f"  {parameter.name or parameter.kind}: {gradient!r}" for parameter, gradient in self.items()]
+        return "\n".join([f"Gradients of {len(lines)} parameter{'' if len(lines) == 1 else 's'}", *lines])
