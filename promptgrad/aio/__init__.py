@@ -11,6 +11,7 @@ from promptgrad.aio._gather import Semaphore, gather, is_failure, is_stopping, s
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run
 from promptgrad.aio._signal import Signal, drive, is_driven
 from promptgrad.aio._threads import in_thread
+from promptgrad.aio._twins import blocking
 
 if TYPE_CHECKING:
     from promptgrad.aio._executor import Executor
@@ -20,6 +21,7 @@ __all__ = [
     "Semaphore",
     "Signal",
     "awaited",
+    "blocking",
     "drive",
     "gather",
     "in_thread",

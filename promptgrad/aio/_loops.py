@@ -127,13 +127,14 @@ class Loop:
 class Remote(Signal[T]):
     """A task on one of our loops, seen from outside: a signal that can cancel its source."""
 
-    __slots__ = ("_make", "_task", "_where")
+    __slots__ = ("_make", "_task", "_where", "carried")
 
     def __init__(self, where: Loop, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
         super().__init__()
         self._where = where
         self._make: Callable[[], Coroutine[Any, Any, T]] | None = make
         self._task: asyncio.Task[None] | None = None
+        self.carried: dict[str, Any] = {}  # what the coroutine hung on its cancellation, such as the finished rows
 
     def start(self) -> None:
         """Make the task; on the loop."""
@@ -143,10 +144,15 @@ class Remote(Signal[T]):
         self._task.add_done_callback(self._finish)
 
     async def _run(self) -> None:
+        import asyncio
+
         make, self._make = self._make, None
         if make is not None:
             try:
                 value = await make()
+            except asyncio.CancelledError as stop:
+                self.carried = vars(stop)
+                raise
             except (KeyboardInterrupt, SystemExit) as error:  # raised in the waiter; in a task it would end the loop
                 self.fail(error)
             else:
@@ -237,7 +243,8 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the program loop, in a copy of the caller's context, and block until it ends.
 
     In a thread in which another loop runs, such as a notebook cell, that loop stands still meanwhile.
-    Ctrl-C cancels the coroutine, waits up to `CLEANUP_SECONDS` for its cleanup, and is raised again.
+    Ctrl-C cancels the coroutine, waits up to `CLEANUP_SECONDS` for its cleanup, and is raised again, with the
+    attributes that the coroutine gave to its cancellation (the finished part of the work).
 
     Raises:
         AsyncUsageError: Called on one of promptgrad's own loops, where blocking would be a deadlock.
@@ -251,11 +258,12 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
     try:
         program.submit(remote)
         block(remote)
-    except BaseException:
+    except BaseException as stop:
         remote.cancel()
         ended = threading.Event()
         if remote.subscribe(ended.set):
             ended.wait(CLEANUP_SECONDS)
+        vars(stop).update(remote.carried)
         raise
     return remote.result()
 

@@ -1,7 +1,7 @@
 """`evaluate`: a program, examples and a metric in, a report out."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -10,7 +10,7 @@ from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import inference_mode
 from promptgrad.data import Example
-from promptgrad.errors import AsyncUsageError, DataError, InputError, LMError, MetricError, is_outage
+from promptgrad.errors import DataError, InputError, LMError, MetricError, is_outage
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import Row
 from promptgrad.evaluation._runner import Job, Program, prepare, run_job
@@ -23,7 +23,7 @@ OUTAGE = 8
 """If this many rows, and as many as are in flight, got no answer and no row got one, the rest is not asked for."""
 
 
-def evaluate(
+async def aevaluate(
     program: Any,
     data: Iterable[Any],
     metric: Callable[..., Any],
@@ -60,72 +60,39 @@ def evaluate(
         LMError: No language model is configured, its key is wrong, or its price is unknown while money is limited; or
             no row got an answer: the rest is not asked for once 8 rows, and as many as run at the same time, failed.
         BudgetExceeded: The budget of the active run ended.
-        KeyboardInterrupt: Ctrl-C. Each of these three carries the finished rows as a `Report` in `.report`.
-        AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await aevaluate(...)`.
+        KeyboardInterrupt: Ctrl-C. Each of these three, and a cancellation, carries the finished rows as a `Report` in
+            `.report`; a cancellation under Python 3.10 only where it is caught inside the cancelled task, since
+            `await task` raises another exception there.
+        AsyncUsageError: `evaluate` was called inside a coroutine that promptgrad runs: use `await aevaluate(...)`.
     """
-    if aio.is_program_loop() and not aio.is_driven():
-        raise AsyncUsageError(
-            "evaluate was called inside a coroutine that promptgrad runs, where it would wait for itself: "
-            "write `await promptgrad.aevaluate(...)`"
-        )
-    work = _Evaluation(program, data, metric, replicates, concurrency, lm, seed_or_default(seed))
+    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
+        raise ValueError(f"replicates is a whole number of at least 1, not {replicates!r}")
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency is at least 1, not {concurrency!r}")
+    runner, first = Program(program), current().replicate or 0
+    judge = as_metric(metric)
+    jobs = [prepare(runner, item, first + number) for item in items_of(data) for number in range(replicates)]
+    work = _Evaluation(runner, judge, jobs, in_flight(concurrency), seed_or_default(seed))
     try:
-        return aio.run(work.run(progress=progress))
+        with nullcontext() if lm is None else context(lm=lm, override=True):
+            return await work.run(progress=progress)
     except BaseException as stop:
         work.attach(stop)
         raise
 
 
-async def aevaluate(
-    program: Any,
-    data: Iterable[Any],
-    metric: Callable[..., Any],
-    *,
-    concurrency: int | None = None,
-    lm: LM | str | None = None,
-    progress: bool | None = None,
-    replicates: int = 1,
-    seed: int | None = None,
-) -> Report:
-    """As `evaluate`, from a coroutine.
-
-    A cancellation carries the finished rows as a `Report` in `.report`; under Python 3.10 only where it is caught
-    inside the cancelled task, since `await task` raises another exception there.
-    """
-    work = _Evaluation(program, data, metric, replicates, concurrency, lm, seed_or_default(seed))
-    try:
-        return await work.run(progress=progress)
-    except BaseException as stop:
-        work.attach(stop)
-        raise
+evaluate = aio.blocking(aevaluate)
 
 
 class _Evaluation:
     """One evaluation under way, whose finished rows outlive an interruption."""
 
-    def __init__(
-        self,
-        program: Any,
-        data: Iterable[Any],
-        metric: Callable[..., Any],
-        replicates: int,
-        concurrency: int | None,
-        lm: LM | str | None,
-        seed: int,
-    ) -> None:
-        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
-            raise ValueError(f"replicates is a whole number of at least 1, not {replicates!r}")
-        if concurrency is not None and concurrency < 1:
-            raise ValueError(f"concurrency is at least 1, not {concurrency!r}")
-        self.program = Program(program)
-        self.metric: Metric = as_metric(metric)
-        self.lm = lm
+    def __init__(self, program: Program, metric: Metric, jobs: list[Job], limit: int, seed: int) -> None:
+        self.program = program
+        self.metric = metric
+        self.jobs = jobs
+        self.limit = limit
         self.seed = seed
-        self.limit = in_flight(concurrency)
-        first = current().replicate or 0
-        self.jobs: list[Job] = [
-            prepare(self.program, item, first + number) for item in items_of(data) for number in range(replicates)
-        ]
         self.rows: dict[int, Row] = {}
         self.down = True  # no row so far got an answer of its language model
         self.began = perf_counter()
@@ -137,8 +104,6 @@ class _Evaluation:
         """Compute all rows."""
         with ExitStack() as stack:
             stack.enter_context(inference_mode())
-            if self.lm is not None:
-                stack.enter_context(context(lm=self.lm, override=True))
             bar = stack.enter_context(progress_bar(len(self.jobs), f"evaluate {self.program.name}", progress))
             total, scored = 0.0, 0
 

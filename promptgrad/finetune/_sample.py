@@ -59,7 +59,7 @@ class Collected:
         return f"Collected({len(self.samples)} samples of {self.right} of {self.runs} runs, {self.errors} errors)"
 
 
-def collect(
+async def acollect(
     program: Module,
     data: Iterable[Example],
     metric: Any,
@@ -93,32 +93,6 @@ def collect(
         DataError: There is no example, or the teacher is a program of another structure.
         MetricError: The metric failed on every run.
     """
-    return aio.run(
-        acollect(
-            program,
-            data,
-            metric,
-            teacher=teacher,
-            n=n,
-            threshold=threshold,
-            concurrency=concurrency,
-            progress=progress,
-        )
-    )
-
-
-async def acollect(
-    program: Module,
-    data: Iterable[Example],
-    metric: Any,
-    *,
-    teacher: Any = None,
-    n: int = 1,
-    threshold: float | None = None,
-    concurrency: int | None = None,
-    progress: bool = False,
-) -> Collected:
-    """Collect samples from a coroutine. See `collect`."""
     examples = list(data)
     if not examples:
         raise DataError("there are no examples to run: the data is empty")
@@ -138,6 +112,9 @@ async def acollect(
             right += 1
             samples += samples_of(program, row)
     return Collected(tuple(samples), len(loss.rows), right, errors)
+
+
+collect = aio.blocking(acollect)
 
 
 def samples_of(program: Module, row: LossRow) -> list[Sample]:

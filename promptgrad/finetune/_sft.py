@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -85,7 +86,7 @@ class SFTResult:
         )
 
 
-def sft(
+async def asft(
     program: Module,
     data: Iterable[Example] | Iterable[Sample],
     *,
@@ -112,7 +113,8 @@ def sft(
     that the program sends; the loss is on the reply's tokens alone.
 
     The program and its model stay as they are: a copy of the weights is trained (so there must be memory for two).
-    Ctrl-C during the training returns the model as far as it was trained.
+    Ctrl-C during the training returns the model as far as it was trained; that of `asft` runs in a thread and ends when
+    the coroutine is cancelled.
 
     Cost: with a metric, `n` runs of the program (or the teacher) for each example, then no LM call. The embedded
     model takes about ten seconds for 60 steps on two cores.
@@ -145,45 +147,17 @@ def sft(
     """
     options = _checked(lora, steps, epochs, lr, batch_size, seed)
     local, paths = local_lm(program)
-    given = list(data)
+    given: list[Any] = list(data)
     collected = _given(given)
     if collected is None:
         if metric is None:
-            collected = labeled(program, given)  # type: ignore[arg-type]
+            collected = labeled(program, given)
         else:
-            collected = aio.run(_runs(program, given, metric, teacher, n, threshold, concurrency, progress))
-    return _tune(program, local, paths, collected, options, max_length, skip_long, progress)
-
-
-async def asft(
-    program: Module,
-    data: Iterable[Example] | Iterable[Sample],
-    *,
-    metric: Any = None,
-    teacher: Any = None,
-    n: int = 1,
-    threshold: float | None = None,
-    lora: Mapping[str, Any] | None = LORA,
-    steps: int | None = None,
-    epochs: float | None = None,
-    lr: float | None = None,
-    batch_size: int = 32,
-    max_length: int | None = None,
-    skip_long: bool = False,
-    seed: int = 0,
-    concurrency: int | None = None,
-    progress: bool | None = None,
-) -> SFTResult:
-    """Fine-tune from a coroutine; the training runs in a thread and ends when the coroutine is cancelled. See `sft`."""
-    options = _checked(lora, steps, epochs, lr, batch_size, seed)
-    local, paths = local_lm(program)
-    given = list(data)
-    collected = _given(given)
-    if collected is None:
-        if metric is None:
-            collected = labeled(program, given)  # type: ignore[arg-type]
-        else:
-            collected = await _runs(program, given, metric, teacher, n, threshold, concurrency, progress)
+            runs = partial(acollect, program, given, metric, teacher=teacher, n=n, threshold=threshold)
+            runs = partial(runs, concurrency=concurrency, progress=progress is not False)
+            collected = await (aio.on_program(runs) if aio.is_driven() else runs())
+    if aio.is_driven():
+        return _tune(program, local, paths, collected, options, max_length, skip_long, progress)
     stop = threading.Event()
     try:
         return await aio.in_thread(
@@ -191,6 +165,9 @@ async def asft(
         )
     finally:
         stop.set()
+
+
+sft = aio.blocking(asft, in_place=True)
 
 
 def local_lm(program: Module) -> tuple[lm.Local, tuple[str, ...]]:
@@ -226,28 +203,6 @@ def _local_of(module: Predict) -> lm.Local | None:
         return None
     transport = resolved.transport
     return transport if isinstance(transport, lm.Local) else None
-
-
-async def _runs(
-    program: Module,
-    data: Sequence[Any],
-    metric: Any,
-    teacher: Any,
-    n: int,
-    threshold: float | None,
-    concurrency: int | None,
-    progress: bool | None,  # noqa: FBT001 - internal
-) -> Collected:
-    return await acollect(
-        program,
-        data,
-        metric,
-        teacher=teacher,
-        n=n,
-        threshold=threshold,
-        concurrency=concurrency,
-        progress=progress is not False,
-    )
 
 
 def _given(data: Sequence[Any]) -> Collected | None:

@@ -94,7 +94,7 @@ class Credit:
         return f"<Credit {'; '.join(parts)}>"
 
 
-def counterfactual(
+async def acounterfactual(
     model: Module,
     row: Row | LossRow | Tape,
     call: CallName,
@@ -130,18 +130,6 @@ def counterfactual(
         LMError: A call that was made got no answer.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: `await acounterfactual(...)` there.
     """
-    return aio.run(acounterfactual(model, row, call, outputs, metric=metric))
-
-
-async def acounterfactual(
-    model: Module,
-    row: Row | LossRow | Tape,
-    call: CallName,
-    outputs: Mapping[str, Any],
-    *,
-    metric: Callable[..., Any] | None = None,
-) -> Credit:
-    """`counterfactual`, to be awaited."""
     record = _Record(model, row)
     node = record.find(call)
     answer = record.answer(node, outputs)
@@ -150,7 +138,10 @@ async def acounterfactual(
     return await record.run_with(node, answer, judge, before)
 
 
-def credit(
+counterfactual = aio.blocking(acounterfactual)
+
+
+async def acredit(
     model: Module, row: Row | LossRow | Tape, metric: Callable[..., Any], better: Better, *, index: int | None = None
 ) -> list[Credit]:
     """Give each LM call of a recorded forward a better answer, one at a time, and measure what the score gains.
@@ -177,13 +168,6 @@ def credit(
         InputError: A better answer does not fit its call.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: `await acredit(...)` there.
     """
-    return aio.run(acredit(model, row, metric, better, index=index))
-
-
-async def acredit(
-    model: Module, row: Row | LossRow | Tape, metric: Callable[..., Any], better: Better, *, index: int | None = None
-) -> list[Credit]:
-    """`credit`, to be awaited."""
     record = _Record(model, row)
     if isinstance(better, Mapping):
         for name in better:
@@ -203,6 +187,9 @@ async def acredit(
     return await aio.gather(
         [partial(record.run_with, node, answer, judge, before) for node, answer in tries], limit=limit
     )
+
+
+credit = aio.blocking(acredit)
 
 
 class _Record:

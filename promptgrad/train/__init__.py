@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from promptgrad.search import Phase, Plan
     from promptgrad.train._callback import Callback
     from promptgrad.train._checkpoint import load, save
-    from promptgrad.train._gradcheck import GradcheckArm, GradcheckReport, agradcheck, gradcheck
+    from promptgrad.train._gradcheck import agradcheck, gradcheck
+    from promptgrad.train._gradcheck_report import GradcheckArm, GradcheckReport
     from promptgrad.train._result import Estimate, FitResult, Gain
     from promptgrad.train._trainer import Trainer
 else:
@@ -32,8 +33,8 @@ else:
         "Estimate": "_result",
         "FitResult": "_result",
         "Gain": "_result",
-        "GradcheckArm": "_gradcheck",
-        "GradcheckReport": "_gradcheck",
+        "GradcheckArm": "_gradcheck_report",
+        "GradcheckReport": "_gradcheck_report",
         "Phase": "_trainer",
         "Plan": "_trainer",
         "Trainer": "_trainer",

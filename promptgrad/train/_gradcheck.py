@@ -12,205 +12,28 @@ from typing import Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad
-from promptgrad.autograd._gradient import plain
 from promptgrad.autograd._sample import _default_feedback
 from promptgrad.data import DataLoader, Example, collate
-from promptgrad.errors import AsyncUsageError, DataError, GraphError, MetricError, is_outage
+from promptgrad.errors import DataError, GraphError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator, grouped_interval, paired_test
 from promptgrad.lm import LM, Usage, track_usage
-from promptgrad.metrics import as_metric
+from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import MetricLoss, Module
 from promptgrad.nn._metric_loss import as_critic
 from promptgrad.optim import TGD, Optimizer
 from promptgrad.optim._optimizer import check_trained
 from promptgrad.run import Progress, spawn, value_digest
 from promptgrad.run import progress as progress_bar
+from promptgrad.train._gradcheck_report import ARMS, LEVEL, GradcheckArm, GradcheckReport
 from promptgrad.train._result import Gain
 
 BLANK = "the output is wrong"
 """The feedback of the blank arm: it says that there is a fault, and nothing else."""
 
-ARMS = ("true", "shuffled", "blank")
-
-LEVEL = 0.95
-
-LEAST = 6
-"""Repeats that it takes to pass: of fewer, all may agree by chance."""
-
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class GradcheckArm:
-    """What steps from one kind of feedback did.
-
-    Attributes:
-        name: "true", "shuffled" or "blank".
-        gain: Mean gain over the start on the fresh examples, with its interval.
-        better: Repeats whose candidate scored above the start.
-        worse: Repeats whose candidate scored below it.
-        same: Repeats without a difference.
-        idle: Steps, of all repeats, that proposed nothing.
-        usage: What its backward passes and proposals cost (and its own forwards, from the second step on).
-        values: The parameter values that each repeat came to, by path; empty where nothing was proposed.
-        gains: Gain of each repeat on each example.
-    """
-
-    name: str
-    gain: Gain
-    better: int
-    worse: int
-    same: int
-    idle: int
-    usage: Usage
-    values: tuple[Values, ...]
-    gains: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class GradcheckReport:
-    """What `gradcheck` found; print it, or show it in a notebook.
-
-    Attributes:
-        start: Mean score of the start on the fresh examples.
-        arms: The three arms by name: "true", "shuffled", "blank".
-        differences: How much more the true arm gained than each other, by the other's name.
-        repeats: Batches that steps were taken from.
-        steps: Steps from each.
-        batch_size: Examples of a batch.
-        examples: Fresh examples that all were measured on.
-        left_out: Fresh examples left out, because a language model gave no answer.
-        failed: Failed samples in the batches of the first steps.
-        shuffled: How many of them got the text of another sample that differs from their own.
-        usage: Everything: forwards, arms and evaluation.
-        evaluation: The part of it that measured the candidates.
-        seconds: Wall time.
-    """
-
-    start: float
-    arms: Mapping[str, GradcheckArm]
-    differences: Mapping[str, Gain]
-    repeats: int
-    steps: int
-    batch_size: int
-    examples: int
-    left_out: int
-    failed: int
-    shuffled: int
-    usage: Usage
-    evaluation: Usage
-    seconds: float
-
-    @property
-    def downhill(self) -> bool:
-        """Whether true feedback gains beyond doubt."""
-        return self.arms["true"].gain.low > 0
-
-    @property
-    def passed(self) -> bool:
-        """Whether true feedback gains beyond doubt, and more than shuffled and blank feedback, in six repeats or more.
-
-        All three intervals have to lie above zero, so no correction for their number is needed.
-        """
-        return self.repeats >= LEAST and self.downhill and all(gain.low > 0 for gain in self.differences.values())
-
-    @property
-    def verdict(self) -> str:
-        """The finding in words."""
-        gain = self.arms["true"].gain
-        if gain.high < 0:
-            parts = [f"true feedback goes uphill ({_brief(gain)})"]
-        elif self.downhill:
-            parts = [f"true feedback goes downhill ({_brief(gain)})"]
-        else:
-            parts = [f"no evidence that true feedback goes downhill ({_brief(gain)})"]
-        for name, lead in self.differences.items():
-            if lead.low > 0:
-                parts.append(f"it beats {name} feedback ({_brief(lead)})")
-            elif name == "shuffled" and not self.shuffled:
-                parts.append("shuffling changed no text, so it says nothing")
-            else:
-                parts.append(f"no evidence that it beats {name} feedback ({_brief(lead)})")
-        if self.repeats < LEAST:
-            parts.append(f"{self.repeats} repeats are too few to pass, it takes {LEAST}")
-        return "; ".join(parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in JSON types."""
-        return {
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "start": self.start,
-            "arms": {
-                name: {
-                    "gain": _gain_dict(arm.gain),
-                    "better": arm.better,
-                    "worse": arm.worse,
-                    "same": arm.same,
-                    "idle": arm.idle,
-                    "usage": arm.usage.to_dict(),
-                    "values": [plain(values) for values in arm.values],
-                    "gains": [list(gains) for gains in arm.gains],
-                }
-                for name, arm in self.arms.items()
-            },
-            "differences": {name: _gain_dict(gain) for name, gain in self.differences.items()},
-            "repeats": self.repeats,
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "examples": self.examples,
-            "left_out": self.left_out,
-            "failed": self.failed,
-            "shuffled": self.shuffled,
-            "usage": self.usage.to_dict(),
-            "evaluation": self.evaluation.to_dict(),
-            "seconds": self.seconds,
-        }
-
-    def _lines(self) -> list[str]:
-        return [
-            f"gradcheck: {'passed' if self.passed else 'not passed'}. {self.verdict}",
-            f"{_count(self.repeats, 'repeat')} of {_count(self.steps, 'step')} from batches of {self.batch_size} "
-            f"({self.failed} samples failed, {self.shuffled} got another's text), measured on "
-            f"{_count(self.examples, 'fresh example')}"
-            + (f" ({self.left_out} left out: no answer)" if self.left_out else "")
-            + f"; the start scores {self.start:.3f}",
-        ]
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]] = [
-            ("feedback", "gain", "95 % interval", "better/worse/same", "no proposal", "calls", "tokens")
-        ]
-        for arm in self.arms.values():
-            signs = f"{arm.better}/{arm.worse}/{arm.same}"
-            rows.append(
-                (arm.name, *_cells(arm.gain), signs, f"{arm.idle}", f"{arm.usage.calls}", f"{arm.usage.tokens}")
-            )
-        for name, gain in self.differences.items():
-            rows.append((f"true - {name}", *_cells(gain), "", "", "", ""))
-        return rows
-
-    def __repr__(self) -> str:
-        rows = self._rows()
-        widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-        table = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        cost = (
-            f"cost: {self.usage.calls} calls ({self.evaluation.calls} of them to measure), {self.usage.tokens} tokens, "
-            f"{self.seconds:.1f} s"
-        )
-        return "\n".join([*self._lines(), *(line.rstrip() for line in table), cost])
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        head, *body = self._rows()
-        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-        said = "".join(f"<p>{escape(line)}</p>" for line in self._lines())
-        return f"{said}<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def gradcheck(
+async def agradcheck(
     model: Module,
     train: Iterable[Any],
     fresh: Iterable[Any],
@@ -275,40 +98,15 @@ def gradcheck(
         LMError: No sample of a batch got an answer; single ones without are left out.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await agradcheck(...)`.
     """
-    if aio.is_program_loop() and not aio.is_driven():
-        raise AsyncUsageError(
-            "gradcheck was called inside a coroutine that promptgrad runs, where it would wait for itself: "
-            "write `await promptgrad.agradcheck(...)`"
-        )
-    work = _Check(
-        model, train, fresh, metric, criterion, optimizer, batch_size, steps, repeats, seed, critic, concurrency
-    )
-    with _kept(work.parameters):
-        return aio.run(work.run(progress=progress))
-
-
-async def agradcheck(
-    model: Module,
-    train: Iterable[Any],
-    fresh: Iterable[Any],
-    metric: Callable[..., Any],
-    *,
-    criterion: Module | None = None,
-    optimizer: "Optimizer | Callable[[Any], Optimizer] | None" = None,
-    batch_size: int = 8,
-    steps: int = 1,
-    repeats: int = 6,
-    seed: int | None = None,
-    critic: Any = None,
-    concurrency: int | None = None,
-    progress: bool | None = None,
-) -> GradcheckReport:
-    """As `gradcheck`, from a coroutine."""
-    work = _Check(
-        model, train, fresh, metric, criterion, optimizer, batch_size, steps, repeats, seed, critic, concurrency
-    )
+    sampling = _Sampling(batch_size, steps, repeats, seed_or_default(seed))
+    data = _examples(train, "training"), _examples(fresh, "fresh")
+    _refuse_overlap(*data)
+    work = _Check(model, data, _Judges.of(metric, criterion, critic), optimizer, sampling, concurrency)
     with _kept(work.parameters):
         return await work.run(progress=progress)
+
+
+gradcheck = aio.blocking(agradcheck)
 
 
 class _Arm:
@@ -322,36 +120,54 @@ class _Arm:
         self.usage = Usage()
 
 
+@dataclass(frozen=True)
+class _Sampling:
+    """How many batches are drawn, how large they are, and how many steps are taken from each."""
+
+    batch_size: int
+    steps: int
+    repeats: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "repeats"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """What scores outputs, what makes the loss of a batch, and who divides the blame."""
+
+    metric: Metric
+    criterion: Module
+    critic: Any
+
+    @classmethod
+    def of(cls, metric: Any, criterion: Module | None, critic: Any) -> "_Judges":
+        if isinstance(metric, MetricLoss):
+            criterion = metric if criterion is None else criterion
+            metric = metric.metric
+        made = MetricLoss(metric, critic=critic) if criterion is None else criterion
+        return cls(as_metric(metric), made, None if critic is None else as_critic(critic))
+
+
 class _Check:
     """One gradcheck under way."""
 
     def __init__(
         self,
         model: Module,
-        train: Iterable[Any],
-        fresh: Iterable[Any],
-        metric: Callable[..., Any],
-        criterion: Module | None,
+        data: tuple[list[Example], list[Example]],
+        judges: _Judges,
         optimizer: "Optimizer | Callable[[Any], Optimizer] | None",
-        batch_size: int,
-        steps: int,
-        repeats: int,
-        seed: int | None,
-        critic: Any,
+        sampling: _Sampling,
         concurrency: int | None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("steps", steps), ("repeats", repeats)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
         self.model = model
-        self.train, self.fresh = _examples(train, "training"), _examples(fresh, "fresh")
-        _refuse_overlap(self.train, self.fresh)
-        if isinstance(metric, MetricLoss):
-            criterion = metric if criterion is None else criterion
-            metric = metric.metric
-        self.metric = as_metric(metric)
-        self.critic = None if critic is None else as_critic(critic)
-        self.criterion = MetricLoss(metric, critic=critic) if criterion is None else criterion
+        self.train, self.fresh = data
+        self.metric, self.criterion, self.critic = judges.metric, judges.criterion, judges.critic
         self.parameters = list(model.parameters())
         self.optimizer = _made(optimizer, self.parameters)
         check_trained(self.optimizer)
@@ -363,10 +179,8 @@ class _Check:
                 f"{', '.join(self.optimizer.kinds) or 'nothing'}, and the program's parameters are "
                 f"{', '.join(self.paths.values()) or 'none'}"
             )
-        self.batch_size = min(batch_size, len(self.train))
-        self.steps = steps
-        self.repeats = repeats
-        self.seed = seed_or_default(seed)
+        self.batch_size = min(sampling.batch_size, len(self.train))
+        self.steps, self.repeats, self.seed = sampling.steps, sampling.repeats, sampling.seed
         self.concurrency = concurrency
         self.evaluator = Evaluator(model, self.metric, concurrency=concurrency)
         self.failed = 0
@@ -625,19 +439,3 @@ def _derange(texts: Sequence[Any], rng: Random) -> list[int]:
     for number, place in enumerate(order):
         sources[place] = order[(number + shift) % len(order)]
     return sources
-
-
-def _brief(gain: Gain) -> str:
-    return f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
-
-
-def _cells(gain: Gain) -> tuple[str, str]:
-    return f"{gain.mean:+.3f}", f"[{gain.low:+.3f}, {gain.high:+.3f}]"
-
-
-def _gain_dict(gain: Gain) -> dict[str, Any]:
-    return {"mean": gain.mean, "interval": [gain.low, gain.high], "p": gain.p}
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

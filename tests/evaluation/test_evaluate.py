@@ -80,7 +80,7 @@ def test_from_a_coroutine():
         return pg.evaluate(Echo(), rows(), exact_match)
 
     assert asyncio.run(blocking()).score == 0.7  # a foreign loop, as in a notebook
-    with pytest.raises(AsyncUsageError, match=r"await promptgrad\.aevaluate"):
+    with pytest.raises(AsyncUsageError, match=r"await promptgrad\.evaluation\.aevaluate"):
         aio.run(blocking())
 
 

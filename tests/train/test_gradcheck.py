@@ -271,7 +271,7 @@ class TestTheProtocol:
 
     def test_from_a_coroutine(self, model):
         async def main():
-            with pytest.raises(AsyncUsageError, match=r"await promptgrad\.agradcheck"):
+            with pytest.raises(AsyncUsageError, match=r"await promptgrad\.train\.agradcheck"):
                 await pg.aio.on_program(wrong)
             return await pg.agradcheck(model, TRAIN, FRESH, pg.metrics.exact_match, batch_size=6, repeats=2)
 

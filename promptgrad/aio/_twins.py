@@ -1,0 +1,56 @@
+"""`blocking`: the plain twin of a coroutine function, with one argument list and one docstring for both."""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast, overload
+
+from promptgrad.aio._loops import run
+from promptgrad.aio._signal import drive, state
+from promptgrad.errors import AsyncUsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C")
+
+
+@overload
+def blocking(fn: "classmethod[C, P, Coroutine[Any, Any, T]]", *, in_place: bool = False) -> "classmethod[C, P, T]": ...
+@overload
+def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False) -> Callable[P, T]: ...
+def blocking(fn: Any, *, in_place: bool = False) -> Any:
+    """Make the function that does what a coroutine function does, and waits for it.
+
+    The twin has the same arguments and docstring; its name is the coroutine function's without the leading "a":
+    `evaluate = blocking(aevaluate)`, also in the body of a class and of a class method.
+
+    Args:
+        fn: A coroutine function whose name begins with "a".
+        in_place: Run the coroutine in the calling thread, which suits one that works rather than waits; by default it
+            runs on the program loop.
+
+    Raises:
+        AsyncUsageError: The twin is called inside a coroutine that promptgrad runs, where it would wait for itself.
+
+    >>> async def adouble(number):
+    ...     return 2 * number
+    >>> blocking(adouble)(21)
+    42
+    """
+    if isinstance(fn, classmethod):
+        return classmethod(blocking(cast(Callable[..., Any], fn.__func__), in_place=in_place))
+    prefix, dot, last = fn.__qualname__.rpartition(".")
+    name = f"{prefix}{dot}{last[1:]}"
+
+    @wraps(fn)
+    def twin(*args: Any, **kwargs: Any) -> Any:
+        if state.serving:
+            home = [part for part in fn.__module__.split(".") if not part.startswith("_")]
+            other = ".".join([*([] if dot else home), fn.__qualname__.rpartition("<locals>.")[2]])
+            raise AsyncUsageError(
+                f"{last[1:]} was called inside a coroutine that promptgrad runs, where it would wait for itself: "
+                f"write `await {other}(...)`"
+            )
+        return (drive if in_place else run)(fn(*args, **kwargs))
+
+    twin.__name__, twin.__qualname__ = last[1:], name
+    return twin
