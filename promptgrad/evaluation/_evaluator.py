@@ -125,6 +125,7 @@ class Evaluator:
             seen or {},
             row.output,
             row.error,
+            row.parts or {},
         )
         if row.error is None and name is not None and seen is not None:
             self.cells.put(cell, lm=lm, source=source)

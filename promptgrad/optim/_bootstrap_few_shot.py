@@ -6,7 +6,7 @@ from promptgrad.autograd import Parameter
 from promptgrad.optim._labeled_few_shot import best_demos
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._report import Change
-from promptgrad.search import Candidate, Measured, Session, bootstrap
+from promptgrad.search import Measured, Session, bootstrap
 
 
 class BootstrapFewShot(Optimizer):
@@ -79,7 +79,7 @@ class BootstrapFewShot(Optimizer):
 
     async def fit(self, session: Session) -> None:
         """Collect traces and offer one set of demos."""
-        paths = [parameter.name or "" for parameter, _ in self.trained()]
+        paths = [place.path for place in session.places(self.kinds)]
         pool = await bootstrap(
             session,
             paths,
@@ -109,7 +109,7 @@ class BootstrapFewShot(Optimizer):
             )
             return
         besides = ", labelled demos besides" if self.max_labeled_demos else ""
-        candidate = Candidate(values, f"{traces} traces of {pool.tried} runs{besides}")
+        candidate = session.base.child(values, f"{traces} traces of {pool.tried} runs{besides}")
         if session.val:
             measured = await session.evaluate(candidate, session.val, scope="bootstrap/val")
         else:

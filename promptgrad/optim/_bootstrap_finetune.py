@@ -99,7 +99,8 @@ class BootstrapFinetune(Optimizer):
 
     async def fit(self, session: Session) -> None:
         """Collect runs, train, and offer the program on the trained model."""
-        _, on_local = local_lm(session.model)
+        program, base = session.program(), session.base
+        _, on_local = local_lm(program)
         samples, tried, right = await self._runs(session, on_local)
         session.decide("bootstrapped", tried=tried, right=right, samples=len(samples))
         if not samples:
@@ -108,7 +109,7 @@ class BootstrapFinetune(Optimizer):
                 "give a stronger teacher=)"
             )
         self._result = result = await asft(
-            session.model,
+            program,
             samples,
             lora=self.lora,
             steps=self.steps,
@@ -120,7 +121,7 @@ class BootstrapFinetune(Optimizer):
         )
         session.decide("finetuned", lm=result.lm.name, samples=result.samples, steps=len(result.losses))
         origin = f"weights trained on {result.samples} calls of {right} runs that went right"
-        candidate = Candidate({}, origin, program=result.program, label=result.lm.name)
+        candidate = Candidate(base.values, origin, result.program, result.lm.name, (base,))
         if session.val:
             measured = await session.evaluate(candidate, session.val, scope="finetune/val")
         else:
@@ -131,7 +132,9 @@ class BootstrapFinetune(Optimizer):
     async def _runs(self, session: Session, on_local: Sequence[str], block: int = 16) -> tuple[list[Sample], int, int]:
         """Samples of the runs that went right, how many examples were tried, how many went right."""
         teacher = self.teacher if self.teacher is not None else session.teacher
-        shown = [] if isinstance(teacher, Module) else _without_demos(session.model)
+        program = teacher if isinstance(teacher, Module) else session.program()
+        names = {place.parameter: path for path, place in places(program).items()}
+        shown = [] if isinstance(teacher, Module) else _without_demos(session)
         samples: list[Sample] = []
         traces: dict[str, dict[str, Example]] = {}
         left: list[Example] = list(session.train)
@@ -144,7 +147,7 @@ class BootstrapFinetune(Optimizer):
                 if round_number:
                     values = {place.path: demos[place.path] for place in shown if place.path in demos}
                 loss = await session.forward(
-                    Candidate(values, "teacher") if values else session.start,
+                    session.base.child(values, "teacher") if values else session.base,
                     part,
                     scope=f"finetune/{round_number}/{start // block}",
                     replicate=round_number,
@@ -152,9 +155,9 @@ class BootstrapFinetune(Optimizer):
                 )
                 for row in loss.rows:
                     if row.error is None and row.score >= (row.best if self.threshold is None else self.threshold):
-                        samples += _learned(session.model, row, on_local)
+                        samples += _learned(session, row, on_local)
                         rng = session.rng("finetune", "call", row.example.id)
-                        for path, demo in demos_of(row, rng).items():
+                        for path, demo in demos_of(row, rng, names).items():
                             if len(traces.setdefault(path, {})) < self.max_bootstrapped_demos:
                                 traces[path][row.example.id] = demo
                     else:
@@ -182,10 +185,14 @@ class BootstrapFinetune(Optimizer):
         return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]
 
 
-def _without_demos(model: Module) -> list[Place]:
+def _without_demos(session: Session) -> list[Place]:
     """The demos parameters that are empty, and could hold labelled examples for the runs."""
-    return [place for place in places(model).values() if place.parameter.kind == "demos" and not place.parameter.data]
+    known = places(session.program()).values()
+    return [place for place in known if place.parameter.kind == "demos" and not session.value(place.path)]
 
 
-def _learned(model: Module, row: LossRow, on_local: Sequence[str]) -> list[Sample]:
-    return [sample for sample in samples_of(model, row) if sample.path in on_local]
+def _learned(session: Session, row: LossRow, on_local: Sequence[str]) -> list[Sample]:
+    """The calls of one run, as the program itself would be asked them where the search starts."""
+    program = session.program()
+    with program.candidate(dict(session.base.values)):
+        return [sample for sample in samples_of(program, row) if sample.path in on_local]

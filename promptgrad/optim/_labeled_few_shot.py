@@ -8,7 +8,7 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._report import Change
-from promptgrad.search import Candidate, Measured, Session, fields_of, labeled_demos, places
+from promptgrad.search import Measured, Session, fields_of, labeled_demos
 
 
 class LabeledFewShot(Optimizer):
@@ -63,21 +63,20 @@ class LabeledFewShot(Optimizer):
 
     async def fit(self, session: Session) -> None:
         """Draw the demos and offer them."""
-        known = places(session.model)
+        most = {session.path_of(parameter): int(group["k"]) for parameter, group in self.trained()}
         values: dict[str, Any] = {}
-        for parameter, group in self.trained():
-            place = known.get(parameter.name or "")
-            demos = labeled_demos(place.signature, session.train) if place is not None else []
-            if place is not None and demos:
+        for place in session.places(self.kinds):
+            demos = labeled_demos(place.signature, session.train)
+            if demos:
                 session.rng("labeled", place.path).shuffle(demos)
-                values[place.path] = tuple(demos[: int(group["k"])])
+                values[place.path] = tuple(demos[: most[place.path]])
         if not values:
             raise DataError(
                 "no training example has the fields of a module with demos: "
                 "a labelled demo needs every input of the module and at least one of its outputs"
             )
         count = sum(len(demos) for demos in values.values())
-        candidate = Candidate(values, f"{count} labelled demos")
+        candidate = session.base.child(values, f"{count} labelled demos")
         if session.val:
             measured = await session.evaluate(candidate, session.val, scope="labeled")
         else:

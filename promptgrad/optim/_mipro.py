@@ -26,7 +26,6 @@ from promptgrad.search import (
     describe,
     labeled_demos,
     make_proposer,
-    places,
     refusal,
     role,
     write,
@@ -134,9 +133,6 @@ class MIPRO(Optimizer):
 
     # -- the pools ----------------------------------------------------------------------------------------------
 
-    def _sought(self) -> list[str]:
-        return [parameter.name or "" for parameter, _ in self.trained()]
-
     async def fit(self, session: Session) -> None:
         """Bootstrap, propose, search; see the class."""
         fixed = [
@@ -148,24 +144,20 @@ class MIPRO(Optimizer):
                 f"the choice parameter{'s' if len(fixed) > 1 else ''} {', '.join(names[choice] for choice in fixed)} "
                 "kept the value as requires_grad is False: call requires_grad_() on a choice that shall be searched"
             )
-        known = places(session.model)
-        sought = [path for path in self._sought() if path in known]
-        instructions = [path for path in sought if known[path].parameter.kind == "instruction"]
-        demos = [path for path in sought if known[path].parameter.kind == "demos"]
-        pool = await self._bootstrap(session, demos)
+        instructions = session.places(("instruction",))
+        pool = await self._bootstrap(session, [place.path for place in session.places(("demos",))])
         dimensions = []
-        for path in sought:
-            parameter = known[path].parameter
-            if parameter.kind == "demos":
-                choices = self._demo_sets(session, pool, path, parameter.data)
-            elif parameter.kind == "choice":
-                options = tuple(parameter.options or ())
-                choices = (parameter.data, *(option for option in options if option != parameter.data))
+        for place in session.places(self.kinds):
+            path, kind, present = place.path, place.parameter.kind, session.value(place.path)
+            if kind == "demos":
+                choices = self._demo_sets(session, pool, path, present)
+            elif kind == "choice":
+                choices = (present, *(option for option in place.parameter.options or () if option != present))
             else:
-                choices = (parameter.data,)
-            dimensions.append(Dimension(path, parameter.kind, choices))
+                choices = (present,)
+            dimensions.append(Dimension(path, kind, choices))
         if instructions and self.num_candidates:
-            written = await self._propose_all(session, [known[path] for path in instructions], pool)
+            written = await self._propose_all(session, instructions, pool)
             dimensions = [
                 Dimension(d.path, d.kind, (*d.choices, *written[d.path])) if d.path in written else d
                 for d in dimensions
@@ -216,7 +208,7 @@ class MIPRO(Optimizer):
         self, session: Session, targets: Sequence[Place], pool: DemoPool
     ) -> dict[str, tuple[str, ...]]:
         """New instructions for each module, written side by side."""
-        program = describe(session.model)
+        program = describe(session.program())
         own = resolve(self.prompt_lm) if self.prompt_lm is not None else session.program_lm()
         jobs = [(place, index) for place in targets for index in range(self.num_candidates)]
         session.admit(calls=len(jobs))
@@ -231,7 +223,7 @@ class MIPRO(Optimizer):
             if text is not None:
                 reason = (
                     refusal(
-                        place.parameter.data,
+                        session.value(place.path),
                         text,
                         max_tokens=self.max_tokens,
                         constraints=[*place.parameter.constraints, *self.constraints],
@@ -257,7 +249,7 @@ class MIPRO(Optimizer):
         inputs = {
             "program": program,
             "role": role(place),
-            "instruction": place.parameter.data,
+            "instruction": session.value(place.path),
             "examples": shown,
             "tip": TIPS[index % len(TIPS)],
         }
@@ -330,7 +322,7 @@ class MIPRO(Optimizer):
                 if point is None:
                     session.decide("stop", reason=f"all {search.size} combinations are known")
                     break
-                candidate = _candidate(dimensions, point.choices, f"trial {number}")
+                candidate = _candidate(session, dimensions, point.choices, f"trial {number}")
                 measured = await session.evaluate(candidate, minibatch, scope=f"trial/{number}/minibatch")
                 search.tell(point, _shrunken(session, measured))
                 if point.key not in full:
@@ -365,7 +357,7 @@ class MIPRO(Optimizer):
             return
         key = _best(open_points, session)
         choices = dict(zip((dimension.path for dimension in dimensions), key, strict=True))
-        candidate = _candidate(dimensions, choices, known[key].candidate.origin)
+        candidate = _candidate(session, dimensions, choices, known[key].candidate.origin)
         measured = await session.evaluate(candidate, session.val, scope=f"trial/{number}/full")
         known[key] = measured
         full.add(key)
@@ -430,28 +422,18 @@ def _found(session: Session, measured: Measured) -> None:
         session.promote(measured)
 
 
-def _candidate(dimensions: Sequence[Dimension], choices: Mapping[str, int], origin: str) -> Candidate:
+def _candidate(session: Session, dimensions: Sequence[Dimension], choices: Mapping[str, int], origin: str) -> Candidate:
     values = {
         dimension.path: dimension.choices[choices[dimension.path]]
         for dimension in dimensions
         if choices[dimension.path]
     }
-    return Candidate(values, origin if values else "start")
+    return session.base.child(values, origin) if values else session.base
 
 
 def _merged(old: Measured | None, new: Measured) -> Measured:
     """What is known of a combination over all minibatches it was scored on, each example once."""
-    if old is None:
-        return new
-    seen = set(old.ids)
-    fresh = [(key, score) for key, score in zip(new.ids, new.scores, strict=True) if key not in seen]
-    return Measured(
-        old.candidate,
-        (*old.ids, *(key for key, _ in fresh)),
-        (*old.scores, *(score for _, score in fresh)),
-        old.errors + new.errors,
-        new.scope,
-    )
+    return new if old is None else old + new.without(old.ids)
 
 
 def _shrunken(session: Session, measured: Measured) -> float:

@@ -500,7 +500,7 @@ class TGD(Optimizer):
         try:
             yield
         finally:
-            if session.incumbent is session.start and self._refused:
+            if session.incumbent is session.base and self._refused:
                 session.notes.append(_refusals(self._refused))
 
     async def _gated_step(
@@ -619,7 +619,7 @@ class TGD(Optimizer):
                     refused=change.reason if change.status == "rejected" else None,
                 )
             if values:
-                candidate = base.with_values(values, f"step {number}, rewrite {variant}")
+                candidate = base.child(values, f"step {number}, rewrite {variant}")
                 if all(candidate.key != other.key for other in (session.incumbent, *candidates)):
                     candidates.append(candidate)
         return candidates

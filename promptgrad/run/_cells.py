@@ -18,6 +18,7 @@ class Cell:
         reads: Digest of every parameter value that was read on the way, by path.
         output: What the program returned.
         error: Why there is no score, or None. Such a cell is not kept in a store.
+        parts: The metric's scores of named aspects.
     """
 
     example: str
@@ -27,6 +28,7 @@ class Cell:
     reads: Mapping[str, str] = field(default_factory=dict)
     output: Any = None
     error: BaseException | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class CellStore:

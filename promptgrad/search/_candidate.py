@@ -1,7 +1,7 @@
 """A candidate: values to lay over a program's parameters, and what was measured of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptgrad.autograd._gradient import plain
@@ -15,27 +15,39 @@ from promptgrad.run import value_digest
 class Candidate:
     """Values by parameter path, laid over a program while it is tried; the program itself is not changed.
 
+    The values are complete: what they do not name is as the program has it. So a candidate that goes on from another
+    one is made by `child`, which keeps what the other one has.
+
     Attributes:
-        values: The values that differ from the start; none for the start itself.
+        values: The values that differ from the program's own; none for the program as it is.
         origin: Where it came from, in words.
-        program: The program to try instead of the session's, where something else than parameters changed (the
-            weights of a local model). It has the same parameters.
-        label: Tells such programs apart in the journal: equal for equal weights.
+        program: The program to try instead of the session's, where something else than parameters changed: the
+            weights of a local model, or the structure (several members that vote). `values` are paths in it.
+        label: Tells such programs apart in the journal: equal for equal weights and equal members.
+        parents: The candidates that it was made of; none for a start. Two candidates of the same content are equal
+            whatever they were made of.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "start"
-    program: Module | None = None
+    program: Module | None = field(default=None, repr=False)
     label: str = ""
+    parents: "tuple[Candidate, ...]" = field(default=(), repr=False)
 
     @property
     def key(self) -> str:
         """Digest of the content, equal in every process."""
         return value_digest([dict(self.values), self.label])
 
-    def with_values(self, values: Mapping[str, Any], origin: str) -> "Candidate":
-        """This candidate with some values replaced."""
-        return Candidate({**self.values, **values}, origin, self.program, self.label)
+    def child(self, values: Mapping[str, Any], origin: str, *more: "Candidate") -> "Candidate":
+        """This candidate with some values replaced; it is the parent of the new one.
+
+        Args:
+            values: The new values by path.
+            origin: Where they came from, in words.
+            more: Further parents, such as the other side of a merge.
+        """
+        return Candidate({**self.values, **values}, origin, self.program, self.label, (self, *more))
 
     def to_dict(self) -> dict[str, Any]:
         """The values in JSON types, as the journal keeps them."""
@@ -52,15 +64,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores of one candidate on some examples.
+    """Scores of one candidate on some examples, and what the metric said besides.
+
+    Shape: `scores`, `feedback`, `outputs` and each tuple of `parts` have one entry for each of `ids`, in that order.
 
     Attributes:
         candidate: What was measured.
         ids: Ids of the examples.
         scores: Its score on each; None where a language model gave no answer, which says nothing about it.
         errors: How many runs of the program failed (they count as 0) or had no answer.
-        failure: The first error among them, in this process.
         scope: Where in the run it was measured.
+        failure: The first error among them, in this process.
+        parts: The metric's scores of named aspects (`Score.parts`), by name; None where there is none.
+        feedback: The metric's feedback; empty where there is none.
+        outputs: What the program returned; None where it failed.
     """
 
     candidate: Candidate
@@ -69,6 +86,14 @@ class Measured:
     errors: int = 0
     scope: str = ""
     failure: BaseException | None = field(default=None, compare=False, repr=False)
+    parts: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict, compare=False)
+    feedback: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    outputs: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.ids)
+        object.__setattr__(self, "feedback", self.feedback or ("",) * count)
+        object.__setattr__(self, "outputs", self.outputs or (None,) * count)
 
     @property
     def known(self) -> tuple[float, ...]:
@@ -80,6 +105,11 @@ class Measured:
         """Mean score, 0 if none is known."""
         known = self.known
         return sum(known) / len(known) if known else 0.0
+
+    @property
+    def total(self) -> float:
+        """Sum of the known scores."""
+        return sum(self.known)
 
     def by_id(self) -> dict[str, float]:
         """The known scores by example."""
@@ -93,7 +123,25 @@ class Measured:
             self.errors + other.errors,
             other.scope or self.scope,
             self.failure or other.failure,
+            {name: self._part(name) + other._part(name) for name in dict.fromkeys([*self.parts, *other.parts])},
+            self.feedback + other.feedback,
+            self.outputs + other.outputs,
         )
+
+    def without(self, ids: Collection[str]) -> "Measured":
+        """What was measured on the other examples."""
+        kept = [place for place, key in enumerate(self.ids) if key not in ids]
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in kept),
+            scores=tuple(self.scores[place] for place in kept),
+            parts={name: tuple(scores[place] for place in kept) for name, scores in self.parts.items()},
+            feedback=tuple(self.feedback[place] for place in kept),
+            outputs=tuple(self.outputs[place] for place in kept),
+        )
+
+    def _part(self, name: str) -> tuple[float | None, ...]:
+        return self.parts.get(name, (None,) * len(self.ids))
 
 
 def pairs(first: Measured, second: Measured) -> tuple[list[float], list[float]]:

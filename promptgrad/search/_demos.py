@@ -9,7 +9,6 @@ from promptgrad.autograd import LossRow, Parameter
 from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.nn._predict import _FitsSignature
-from promptgrad.search._candidate import Candidate
 from promptgrad.search._places import places
 from promptgrad.search._session import Session
 
@@ -78,20 +77,25 @@ class DemoPool:
         return (*(demo for _, demo in chosen), *rest[: max(0, total - len(chosen))])
 
 
-def demos_of(row: LossRow, rng: random.Random) -> dict[str, Example]:
-    """What one recorded run shows about each demos parameter that it read.
+def demos_of(row: LossRow, rng: random.Random, paths: Mapping[Parameter, str]) -> dict[str, Example]:
+    """What one recorded run shows about each demos parameter that it read, by path.
 
     Where a module was called several times, one of its calls is taken: the last with probability one half, else
     any earlier one, as DSPy does.
+
+    Args:
+        row: The run.
+        rng: Chooses the call.
+        paths: Path of each parameter of the program that was run.
     """
     calls: dict[str, list[Example]] = {}
     for node in row.tape.nodes if row.tape is not None else ():
         if node.kind != "lm" or node.error is not None or not node.outputs:
             continue
         for read in node.reads:
-            if read.parameter.kind == "demos" and read.parameter.name:
+            if read.parameter.kind == "demos" and read.parameter in paths:
                 demo = Example({**_known(node.inputs), **_known(node.outputs)}).with_inputs(*_known(node.inputs))
-                calls.setdefault(read.parameter.name, []).append(demo)
+                calls.setdefault(paths[read.parameter], []).append(demo)
     chosen = {}
     for path, demos in calls.items():
         pick = demos[-1] if len(demos) == 1 or rng.random() < 0.5 else rng.choice(demos[:-1])
@@ -133,7 +137,9 @@ async def bootstrap(
         block: Examples run side by side.
         limit: Most examples to run; None for all.
     """
-    known = places(session.model)
+    known = places(session.program())
+    ran = places(teacher) if isinstance(teacher, Module) else known
+    names = {place.parameter: path for path, place in ran.items()}
     pool = DemoPool()
     for path in paths:
         signature = known[path].signature
@@ -154,10 +160,10 @@ async def bootstrap(
                 for path in paths:
                     outside = [demo for key, demo in pool.labeled[path] if key not in inside]
                     session.rng("bootstrap", "teacher", path, start).shuffle(outside)
-                    if outside and not known[path].parameter.data:
+                    if outside and not session.value(path):
                         values[path] = tuple(outside[:max_labeled])
             loss = await session.forward(
-                Candidate(values, "teacher") if values else session.start,
+                session.base.child(values, "teacher") if values else session.base,
                 part,
                 scope=f"bootstrap/{round_number}/{start // block}",
                 replicate=round_number,
@@ -171,7 +177,7 @@ async def bootstrap(
                     failed.append(example)
                     continue
                 rng = session.rng("bootstrap", "call", example.id)
-                for path, demo in demos_of(row, rng).items():
+                for path, demo in demos_of(row, rng, names).items():
                     if path in pool.traces:
                         pool.traces[path].setdefault(example.id, demo)
         examples = failed

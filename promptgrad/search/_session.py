@@ -1,9 +1,10 @@
 """A session: everything an optimizer may use while the trainer runs it, and the record of what it found."""
 
 import contextlib
+import copy
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -14,8 +15,10 @@ from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
 from promptgrad.nn import MetricLoss, Module
+from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._outage import is_final
+from promptgrad.search._places import Place, places
 
 T = TypeVar("T")
 
@@ -97,8 +100,12 @@ class Session:
     gives each block a logical name: the same seed then makes the same decisions at any concurrency, and a run that
     was killed is resumed by executing it again.
 
+    A search starts from `base`: `value` gives the present value of a parameter there, `places` the parameters that it
+    may change, and `base.child(values, origin)` makes a candidate that keeps all else. An optimizer that runs others
+    gives each a session of its own by `phase`.
+
     Attributes:
-        model: The program, at its start.
+        model: The program.
         train: Examples to learn from: bootstrap, reflect.
         val: Examples to compare candidates on; empty for an optimizer that makes no choice.
         metric: The metric.
@@ -108,11 +115,13 @@ class Session:
         concurrency: Examples in flight.
         journal: The run's journal.
         ledger: The run's budget.
-        baseline: The start, measured on `val`.
+        base: Where the search starts: the program as it is, or what an earlier phase of the search found.
+        baseline: The base, measured on `val`.
         history: The trials so far.
         notes: What the report should say besides.
         finalists: Candidates worth confirming, each with its measurement on `val`.
         incumbent: The best so far by the optimizer's own account.
+        parameters: What the optimizer was given to train.
     """
 
     def __init__(
@@ -129,6 +138,7 @@ class Session:
         teacher: Any = None,
         concurrency: int | None = None,
         progress: bool | None = None,
+        parameters: Iterable[Parameter] | None = None,
     ) -> None:
         self.model = model
         self.train = list(train)
@@ -142,14 +152,16 @@ class Session:
         self.teacher = teacher
         self.concurrency = concurrency
         self.progress = progress
-        self.start = Candidate()
-        self.incumbent = self.start
+        self.parameters = list(model.parameters() if parameters is None else parameters)
+        self.base = Candidate()
+        self.incumbent = self.base
         self._incumbent: Measured | None = None
         self.baseline: Measured | None = None
         self.history: list[Trial] = []
         self.finalists: list[Measured] = []
         self.notes: list[str] = []
         self.cost_per_example = Cost()
+        self._prefix = ""
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}
         self._described: set[str] = set()
@@ -170,8 +182,94 @@ class Session:
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
         """Name the paid calls made inside, such as "trial/3/minibatch"."""
-        with run.scope(name):
+        with run.scope(self._prefix + name):
             yield
+
+    # -- where it starts ----------------------------------------------------------------------------------------
+
+    def program(self, candidate: Candidate | None = None) -> Module:
+        """The program of a candidate, of `base` by default; a candidate's values are to be laid over it."""
+        return (candidate or self.base).program or self.model
+
+    def value(self, path: str, candidate: Candidate | None = None) -> Any:
+        """The value of a parameter in a candidate, in `base` by default.
+
+        Raises:
+            AttributeError: The candidate's program has no parameter of this path.
+        """
+        candidate = candidate or self.base
+        if path in candidate.values:
+            return candidate.values[path]
+        return self.program(candidate).get_parameter(path).data
+
+    def path_of(self, parameter: Parameter) -> str | None:
+        """The path of a parameter from the root of the program; None if it is not in it."""
+        return next((path for path, known in self.model.named_parameters() if known is parameter), None)
+
+    def places(self, kinds: Collection[str] | None = None, *, requires_grad: bool | None = True) -> list[Place]:
+        """The parameters that the optimizer was given, as they stand in the program that the search starts from.
+
+        Their order is that in which they were given. Their values are those of the program alone; `value` gives those
+        of `base`.
+
+        Args:
+            kinds: Kinds wanted; None for all.
+            requires_grad: Whether they require a gradient; None for all.
+        """
+        given = {parameter: path for path, parameter in self.model.named_parameters()}
+        known = places(self.program())
+        paths = [given[parameter] for parameter in self.parameters if parameter in given]
+        found = [known[path] for path in paths if path in known]
+        return [
+            place
+            for place in found
+            if (kinds is None or place.parameter.kind in kinds)
+            and (requires_grad is None or place.parameter.requires_grad == requires_grad)
+        ]
+
+    async def phase(
+        self,
+        name: str,
+        base: Candidate | Measured | None = None,
+        *,
+        parameters: Iterable[Parameter] | None = None,
+        train: Sequence[Example] | None = None,
+        val: Sequence[Example] | None = None,
+    ) -> "Session":
+        """Make a session for a part of the search, which another optimizer runs: `await other.fit(part)`.
+
+        It has the journal, the budget, the cells, the history and the notes of this session, and seeds, names of
+        scopes, base, incumbent and finalists of its own. What it found is in its `finalists`; nothing of it is offered
+        here unless the optimizer does so.
+
+        Cost: none if the base was measured on `val` before, else one run of the program for each example of it.
+
+        Args:
+            name: Name of the part, unique in this session.
+            base: Where it starts; that of this session by default.
+            parameters: What it may change; by default all that this session may.
+            train: Examples to learn from; those of this session by default.
+            val: Examples to compare candidates on; those of this session by default.
+
+        Raises:
+            BudgetExceeded: Measuring the base does not fit what the budget leaves for the search.
+        """
+        part = copy.copy(self)
+        part._prefix = f"{self._prefix}{name}/"
+        part.seed = self.spawn("phase", name)
+        part.train = list(self.train if train is None else train)
+        part.val = list(self.val if val is None else val)
+        part.parameters = list(self.parameters if parameters is None else parameters)
+        measured = self.baseline if base is None else base if isinstance(base, Measured) else None
+        part.base = base if isinstance(base, Candidate) else self.base if measured is None else measured.candidate
+        part.incumbent = part.base
+        part._incumbent = None
+        part.finalists = []
+        part.baseline = measured
+        self.decide("phase", name=part._prefix[:-1], base=part.base.key)
+        if measured is None or set(measured.ids) != {example.id for example in part.val}:
+            part.baseline = await part.evaluate(part.base, part.val, scope="baseline") if part.val else None
+        return part
 
     # -- trying -------------------------------------------------------------------------------------------------
 
@@ -198,6 +296,7 @@ class Session:
         self.admit(len(candidates) * len(examples))
         for candidate in candidates:
             self._describe(candidate)
+        scope = self._prefix + scope
         names = [scope if len(candidates) == 1 else f"{scope}/{index}" for index in range(len(candidates))]
         measured = await aio.gather(
             [
@@ -220,21 +319,29 @@ class Session:
         evaluator = self._evaluator(candidate)
         name = f"{candidate.key}/{replicate}"
         asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
-        with self.scope(scope):
+        with run.scope(scope):
             cells = await evaluator(candidate.values, asked, replicate) if asked else []
             self._note_unanswered([f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
-        scores: dict[str, float | None] = {}
-        errors = len(examples) - len(asked)
-        for example, cell in zip(asked, cells, strict=True):
-            errors += cell.error is not None
-            known = cell.error is None or not is_outage(cell.error)
-            scores[example.id] = (float(cell.score) if cell.error is None else 0.0) if known else None
         failures = [cell.error for cell in cells if cell.error is not None]
         if failures and all(isinstance(cell.error, MetricError) for cell in cells):
             raise failures[0]
+        known = {example.id: cell for example, cell in zip(asked, cells, strict=True)}
         ids = tuple(example.id for example in examples)
-        failure = failures[0] if failures else None
-        return Measured(candidate, ids, tuple(scores.get(key) for key in ids), errors, scope, failure)
+        found = [known.get(key, Cell(key)) for key in ids]
+        return Measured(
+            candidate,
+            ids,
+            tuple(_score(known.get(key)) for key in ids),
+            len(examples) - len(asked) + len(failures),
+            scope,
+            failures[0] if failures else None,
+            {
+                name: tuple(cell.parts.get(name) for cell in found)
+                for name in dict.fromkeys(name for cell in found for name in cell.parts)
+            },
+            tuple(cell.feedback for cell in found),
+            tuple(cell.output for cell in found),
+        )
 
     def _note_unanswered(self, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
         """Go on without a few answers; stop, to be resumed, where the language model is down.
@@ -263,6 +370,8 @@ class Session:
         """
         errors: list[BaseException | None] = [None] * len(thunks)
 
+        keys = [self._prefix + key for key in keys]
+
         async def one(index: int) -> "T | None":
             if keys[index] in self._unanswered:
                 return None
@@ -277,7 +386,7 @@ class Session:
         return results
 
     def _evaluator(self, candidate: Candidate) -> Evaluator:
-        program = candidate.program or self.model
+        program = self.program(candidate)
         evaluator = self._evaluators.get(id(program))
         if evaluator is None:
             evaluator = Evaluator(program, self.metric, concurrency=self.concurrency, seed=self.seed)
@@ -301,8 +410,8 @@ class Session:
         """
         self.admit(len(examples))
         self._describe(candidate)
-        program = teacher if isinstance(teacher, Module) else candidate.program or self.model
-        name = f"forward/{scope}"
+        program = teacher if isinstance(teacher, Module) else self.program(candidate)
+        name = f"forward/{self._prefix}{scope}"
         asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.scope(scope))
@@ -387,15 +496,18 @@ class Session:
         return trial
 
     def offer(self, measured: Measured) -> None:
-        """Offer a candidate for confirmation, with its measurement on `val`; a newer one replaces an older."""
-        if not measured.candidate.values and measured.candidate.program is None:
+        """Offer a candidate for confirmation, with its measurement on `val`; a newer one replaces an older.
+
+        The base is no candidate.
+        """
+        if measured.candidate.key == self.base.key:
             return
         key = measured.candidate.key
         self.finalists = [other for other in self.finalists if other.candidate.key != key]
         self.finalists.append(measured)
 
     def gain(self, measured: Measured) -> float:
-        """Mean paired gain over the start, shrunk towards zero the fewer examples it was measured on."""
+        """Mean paired gain over the base, shrunk towards zero the fewer examples it was measured on."""
         if self.baseline is None:
             return measured.mean
         before, after = pairs(self.baseline, measured)
@@ -418,19 +530,20 @@ class Session:
         self.decide("incumbent", candidate=measured.candidate.key, mean=measured.mean, examples=len(measured.known))
 
     def gain_of_incumbent(self) -> float:
-        """Shrunken gain of the incumbent over the start."""
+        """Shrunken gain of the incumbent over the base."""
         return 0.0 if self._incumbent is None else self.gain(self._incumbent)
 
     def perfect(self) -> bool:
         """Whether the incumbent has the full score on all of `val`, so that no candidate can be better."""
-        if self._incumbent is None:
+        incumbent = self._incumbent or self.baseline
+        if incumbent is None:
             return False
-        scores = self._incumbent.scores
+        scores = incumbent.scores
         return len(scores) >= len(self.val) and all(score == self.best_score for score in scores)
 
     def program_lm(self) -> lm.LM | None:
         """The first language model set in the program; None if it takes that of the context."""
-        for module in self.model.modules():
+        for module in self.program().modules():
             if module._lm is not None:
                 return module._lm
         return None
@@ -446,3 +559,10 @@ class Session:
         if key not in self._described:
             self._described.add(key)
             self.journal.append("candidate", **candidate.to_dict())
+
+
+def _score(cell: Cell | None) -> float | None:
+    """The score of a run: 0 where the program failed, None where a language model gave no answer."""
+    if cell is None or is_outage(cell.error):
+        return None
+    return float(cell.score) if cell.error is None else 0.0

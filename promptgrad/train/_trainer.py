@@ -335,6 +335,7 @@ class Trainer:
             teacher=self.teacher,
             concurrency=self.concurrency,
             progress=self.progress,
+            parameters=self.optimizer.parameters(),
         )
         report = _Report(self, session, journal, ledger)
         watch = Watch(self, journal, ledger)
@@ -387,7 +388,7 @@ class Trainer:
         before = session.ledger.spent
         try:
             with run.phase("baseline"):
-                session.baseline = await session.evaluate(session.start, session.val, scope="baseline")
+                session.baseline = await session.evaluate(session.base, session.val, scope="baseline")
         except BudgetExceeded as error:
             raise BudgetExceeded(
                 f"the budget ({self.budget}) does not cover measuring the start on {len(session.val)} validation "
@@ -442,7 +443,7 @@ class Trainer:
         names = [entry.candidate for entry in finalists]
         try:
             with run.phase("confirm"):
-                measured = await session.evaluate_all([session.start, *names], parts.confirm, scope="confirm")
+                measured = await session.evaluate_all([session.base, *names], parts.confirm, scope="confirm")
         except BudgetExceeded as error:
             report.best = names[0]
             return await report.final(
@@ -550,7 +551,7 @@ class _Report:
             self.before = _confirm.estimate(session.baseline, seed=seed, best=best)
         test_before = test_after = None
         if parts.test:
-            wanted = [session.start] if shipped is None else [session.start, shipped]
+            wanted = [session.base] if shipped is None else [session.base, shipped]
             try:
                 with run.phase("test"):
                     measured = await session.evaluate_all(wanted, parts.test, scope="test")

@@ -540,7 +540,7 @@ class TestThePriceOfLength:
         first.name, second.name = "one", "two"
         opt = optim.TGD([first, second], length_price=1.0)
         incumbent = optim.Candidate({"one": "One better.", "two": "Two, which is a good deal longer than it was."})
-        bred = optim.Candidate().with_values({"one": "One new."}, "step 3")
+        bred = optim.Candidate().child({"one": "One new."}, "step 3")
         changes = opt._changed(incumbent, bred, opt.trained())
         assert [(change.path, change.old, change.new) for _, change in changes] == [
             ("one", "One better.", "One new."),

@@ -1,0 +1,314 @@
+"""Sessions: a search starts from a base, and keeps what it does not change of it."""
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import aio, data, lm, nn, optim, run
+from promptgrad.search import Candidate, Measured, Session
+
+FOUND = {"pick.instruction": "Take the last word."}
+"""What an earlier phase has found."""
+
+
+def program(world, answer=None):
+    return world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+
+
+def session_of(world, model, train=24, val=30, metric=None, **options):
+    journal = run.Journal()
+    return Session(
+        model=model,
+        train=world.examples(train),
+        val=world.examples(val, seed=1),
+        metric=metric or world.metric,
+        seed=5,
+        journal=journal,
+        ledger=run.Ledger(run.Budget(), journal),
+        progress=False,
+        **options,
+    )
+
+
+def within(session, work):
+    """Run a coroutine function in the run of a session."""
+
+    async def go():
+        with run.active(journal=session.journal, ledger=session.ledger):
+            return await work()
+
+    return aio.run(go())
+
+
+def search(session, optimizer, base):
+    async def work():
+        part = await session.phase("second", base, parameters=optimizer.parameters())
+        await optimizer.fit(part)
+        return part
+
+    return within(session, work)
+
+
+def small_mipro(params):
+    return optim.MIPRO(params, num_candidates=3, num_demo_sets=2, num_trials=9, minibatch_size=10, full_eval_every=3)
+
+
+class TestBase:
+    @pytest.mark.parametrize(
+        "make",
+        [
+            small_mipro,
+            lambda params: optim.TGD(params, steps=2, batch_size=6, proposals=2),
+            lambda params: optim.BootstrapFewShot(params, max_labeled_demos=2, threshold=0.5),
+        ],
+    )
+    def test_what_an_earlier_phase_found_is_kept(self, world, make):
+        """0.1: every finalist of the second optimizer had lost what the first had found."""
+        model = program(world)
+        part = search(session_of(world, model), make(model.spell.parameters()), Candidate(FOUND))
+        tried = [trial.candidate for trial in part.history]
+        assert part.finalists
+        assert {candidate.values["pick.instruction"] for candidate in tried} == {"Take the last word."}
+        assert {entry.candidate.values["pick.instruction"] for entry in part.finalists} == {"Take the last word."}
+        assert model.pick.instruction.data.startswith("Given the fields")
+
+    def test_labelled_demos_lie_beside_it(self, world):
+        model, _ = world.single()
+        model.to(lm.Function(world.answer))
+        session = session_of(world, model)
+        session.train = world.single()[1][:20]
+        session.val = world.single()[1][20:40]
+        part = search(session, optim.LabeledFewShot(model.parameters(), k=2), Candidate({"instruction": "Reverse it."}))
+        assert part.finalists[0].candidate.values["instruction"] == "Reverse it."
+        assert len(part.finalists[0].candidate.values["demos"]) == 2
+
+    def test_proposals_start_from_it(self, world):
+        shown = []
+
+        def spying(messages):
+            if "[[ ## tip ## ]]" in messages[-1].content:
+                shown.append(world.sections(messages[-1].content)["instruction"])
+            return world.answer(messages)
+
+        model = program(world, spying)
+        part = search(session_of(world, model), small_mipro(model.parameters()), Candidate(FOUND))
+        assert shown.count("Take the last word.") == 3
+        assert part.baseline.candidate.values == FOUND
+        assert part.baseline.mean == 0.5
+
+    def test_demos_of_the_base_are_a_choice_and_the_teacher_keeps_them(self, world):
+        demo = pg.Example(word="red", answer="der").with_inputs("word")
+        model = program(world)
+        part = search(session_of(world, model), small_mipro(model.parameters()), Candidate({"spell.demos": (demo,)}))
+        sets = {trial.candidate.values.get("spell.demos") for trial in part.history}
+        assert (demo,) in sets
+
+    def test_value_and_program(self, world):
+        model = program(world)
+        session = session_of(world, model)
+        other = world.Program()
+        other.pick.instruction.data = "Of another program."
+        swapped = Candidate({}, "other", other, "o")
+        assert session.value("pick.instruction").startswith("Given the fields")
+        assert session.value("pick.instruction", Candidate(FOUND)) == "Take the last word."
+        assert session.value("pick.instruction", swapped) == "Of another program."
+        assert session.program(swapped) is other
+        assert session.program() is model
+        with pytest.raises(AttributeError, match=r"pick\.instruction"):
+            session.value("pick.instructions")
+
+
+class TestPlaces:
+    def test_only_what_the_optimizer_was_given_in_its_order(self, world):
+        model = program(world)
+        session = session_of(world, model, parameters=[model.spell.demos, model.spell.instruction])
+        assert [place.path for place in session.places()] == ["spell.demos", "spell.instruction"]
+        assert [place.path for place in session.places(("instruction",))] == ["spell.instruction"]
+
+    def test_what_requires_no_gradient_is_left_out_unless_asked_for(self, world):
+        model = program(world)
+        model.pick.requires_grad_(False)
+        session = session_of(world, model)
+        assert [place.path for place in session.places(("instruction",))] == ["spell.instruction"]
+        every = session.places(("instruction",), requires_grad=None)
+        assert [place.path for place in every] == ["pick.instruction", "spell.instruction"]
+
+    def test_paths_are_from_the_root_of_the_program(self, world):
+        inner = program(world)
+        session = session_of(world, nn.Sequential(inner))
+        assert session.path_of(inner.pick.instruction) == "0.pick.instruction"
+        assert session.path_of(pg.Parameter("x")) is None
+        assert session_of(world, inner.pick).places(("instruction",))[0].path == "instruction"
+
+    def test_of_another_program_they_are_its_own(self, world):
+        model, other = program(world), program(world)
+        session = session_of(world, model, parameters=[model.pick.instruction])
+        session.base = Candidate({}, "other weights", other, "w")
+        assert [place.parameter for place in session.places()] == [other.pick.instruction]
+
+
+class TestPhase:
+    def test_it_has_chance_finalists_and_incumbent_of_its_own_and_shares_the_record(self, world):
+        session = session_of(world, program(world))
+
+        async def work():
+            one = await session.phase("one", Candidate(FOUND))
+            two = await one.phase("two")
+            found = await two.evaluate(
+                two.base.child({"spell.instruction": "Reverse the word."}, "x"), two.val, scope="a"
+            )
+            two.trial(found)
+            two.offer(found)
+            two.promote(found)
+            return one, two, found
+
+        one, two, found = within(session, work)
+        assert session.seed != one.seed != two.seed
+        assert (session.finalists, one.finalists, two.finalists) == ([], [], [found])
+        assert session.history == two.history
+        assert session.history[0].number == 0
+        assert (one.incumbent, two.incumbent) == (one.base, found.candidate)
+        assert found.scope == "one/two/a"
+        assert two.gain(found) == pytest.approx(15 / 38)
+        events = [event for event in session.journal.canonical() if event["kind"] == "phase"]
+        assert [event["name"] for event in events] == ["one", "one/two"]
+
+    def test_measuring_a_base_again_costs_nothing(self, world):
+        calls = []
+        model = program(world, lambda messages: calls.append(messages) or world.answer(messages))
+        session = session_of(world, model)
+
+        async def work():
+            first = await session.phase("one", Candidate(FOUND))
+            count = len(calls)
+            second = await session.phase("two", first.baseline)
+            assert second.baseline is first.baseline
+            third = await session.phase("three", Candidate(FOUND))
+            assert third.baseline.scores == first.baseline.scores
+            part = await session.phase("four", first.baseline, val=session.val[:4])
+            assert len(part.baseline.ids) == 4
+            assert len(calls) == count
+
+        within(session, work)
+
+    def test_a_base_without_validation_data_is_not_measured(self, world):
+        session = session_of(world, program(world))
+        part = within(session, lambda: session.phase("one", Candidate(FOUND), val=[]))
+        assert part.baseline is None
+        assert part.base.values == FOUND
+
+    def test_what_earlier_processes_got_no_answer_to_is_known_by_the_phase(self, world):
+        session = session_of(world, program(world))
+        session._unanswered.add("one/q")
+
+        async def work():
+            part = await session.phase("one", val=[])
+
+            async def reply():
+                return "an answer"
+
+            return await part.ask_all(["q"], [reply]), await session.ask_all(["q"], [reply])
+
+        assert within(session, work) == ([None], ["an answer"])
+
+
+class TestOffers:
+    def test_a_candidate_is_a_finalist_once_with_its_newest_measurement(self, world):
+        session = session_of(world, program(world))
+        candidate = Candidate(FOUND, "first")
+        session.offer(Measured(candidate, ("a",), (0.5,)))
+        session.offer(Measured(Candidate({"spell.instruction": "x"}), ("a",), (0.25,)))
+        newest = Measured(Candidate(FOUND, "again"), ("a", "b"), (0.5, 1.0))
+        session.offer(newest)
+        assert len(session.finalists) == 2
+        assert session.finalists[-1] is newest
+
+    def test_the_base_is_no_candidate(self, world):
+        session = session_of(world, program(world))
+        session.offer(Measured(Candidate(), ("a",), (1.0,)))
+        assert session.finalists == []
+        session.base = Candidate(FOUND)
+        session.offer(Measured(Candidate(FOUND), ("a",), (1.0,)))
+        assert session.finalists == []
+        session.offer(Measured(Candidate(), ("a",), (1.0,)))  # a way back
+        assert len(session.finalists) == 1
+
+    def test_gains_are_shrunken_by_eight_examples_of_no_gain(self, world):
+        session = session_of(world, program(world))
+        ids = tuple("abcdefgh")
+        session.baseline = Measured(Candidate(), ids, (0.0,) * 8)
+        lucky = Measured(Candidate(FOUND), ids[:2], (1.0, 1.0))
+        steady = Measured(Candidate({"spell.instruction": "x"}), ids, (1.0,) * 5 + (0.0,) * 3)
+        assert session.gain(lucky) == pytest.approx(2 / 10)
+        assert session.gain(steady) == pytest.approx(5 / 16)
+        for measured in (lucky, steady):
+            session.offer(measured)
+        assert session.ranked() == [steady, lucky]
+
+
+class TestMeasured:
+    def test_parts_feedback_and_outputs_reach_the_optimizer(self, world):
+        """0.1: a cell had no parts, and what was measured neither feedback nor outputs."""
+
+        def metric(example, output):
+            right = output.answer == example.answer
+            parts = {"right": float(right), "short": 1.0 - len(output.answer) / 10}
+            return data.Score(float(right), feedback=f"not {output.answer}", parts=parts)
+
+        calls = []
+        model = program(world, lambda messages: calls.append(messages) or world.answer(messages))
+        session = session_of(world, model, val=4, metric=metric)
+
+        async def work():
+            first = await session.evaluate(session.base, session.val, scope="a")
+            count = len(calls)
+            return first, await session.evaluate(session.base, session.val[::-1], scope="b"), count
+
+        first, again, count = within(session, work)
+        assert len(calls) == count  # from the stored cells
+        words = [example.text.split()[0] for example in session.val]
+        assert [output.answer for output in first.outputs] == words
+        assert first.feedback == tuple(f"not {word}" for word in words)
+        assert first.parts == {"right": (0.0,) * 4, "short": tuple(1.0 - len(word) / 10 for word in words)}
+        assert again.feedback == first.feedback[::-1]
+        assert again.parts["short"] == first.parts["short"][::-1]
+        assert [output.answer for output in again.outputs] == words[::-1]
+
+    def test_what_failed_counts_nothing_and_has_no_output(self, world):
+        class Broken(nn.Module):
+            def forward(self, text):
+                raise ValueError(text)
+
+        session = session_of(world, Broken(), val=3)
+        measured = within(session, lambda: session.evaluate(session.base, session.val, scope="a"))
+        assert (measured.errors, measured.outputs, measured.scores) == (3, (None,) * 3, (0.0,) * 3)
+        assert isinstance(measured.failure, ValueError)
+
+    def test_sums_and_parts_of_it(self):
+        one = Measured(Candidate(), ("a", "b"), (1.0, None), parts={"x": (0.5, None)}, feedback=("good", ""))
+        two = Measured(Candidate(), ("c",), (0.5,), outputs=("out",), parts={"y": (1.0,)})
+        both = one + two
+        assert (both.total, both.mean) == (1.5, 0.75)
+        assert both.parts == {"x": (0.5, None, None), "y": (None, None, 1.0)}
+        assert both.feedback == ("good", "", "")
+        assert both.outputs == (None, None, "out")
+        rest = both.without(["a"])
+        assert (rest.ids, rest.scores, rest.outputs) == (("b", "c"), (None, 0.5), (None, "out"))
+        assert rest.parts == {"x": (None, None), "y": (None, 1.0)}
+
+
+class TestCandidate:
+    def test_a_child_keeps_what_it_does_not_replace_and_knows_its_parents(self, world):
+        other = world.Program()
+        parent = Candidate({"a": "1", "b": "2"}, "first", other, "w")
+        side = Candidate({"a": "3"}, "second")
+        child = parent.child({"b": "4"}, "merge", side)
+        assert child.values == {"a": "1", "b": "4"}
+        assert (child.program, child.label, child.origin) == (other, "w", "merge")
+        assert child.parents == (parent, side)
+        assert parent.parents == ()
+        assert "parents" not in repr(child)
+
+    def test_the_key_is_of_the_content_alone(self):
+        alone = Candidate({"a": "1"}, "alone")
+        assert Candidate().child({"a": "1"}, "bred").key == alone.key
+        assert Candidate({"a": "1"}, "alone", None, "w").key != alone.key
