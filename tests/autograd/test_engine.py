@@ -1,7 +1,6 @@
 import asyncio
 import random
 import threading
-import time
 
 import pytest
 
@@ -29,6 +28,7 @@ from promptgrad.errors import (
 )
 from tests.aio.test_drive import interrupt_when
 from tests.autograd.programs import Call, ScriptedCritic, row, run, texts
+from tests.counting import growth
 
 
 class Chain:
@@ -646,17 +646,11 @@ class TestScale:
         assert [critique.index for critique in call.instruction.grad.critiques] == list(range(10_000))
 
     def test_the_cost_of_a_call_does_not_grow_with_their_number(self):
-        def seconds(depth):
+        def backward(depth):
             _, one = self.chain(depth)
-            loss = Loss([one], ScriptedCritic(lambda path, target, feedback: "bad" if target == "x" else ""))
-            began = time.process_time()
-            loss.backward()
-            return time.process_time() - began
+            return Loss([one], ScriptedCritic(lambda path, target, feedback: "bad" if target == "x" else "")).backward
 
-        seconds(50)
-        small = min(seconds(200) for _ in range(3))
-        large = min(seconds(2000) for _ in range(2))
-        assert large / small < 35
+        assert growth(backward, 100, times=8) < 10  # 8 if linear, 64 if quadratic
 
     def test_a_join_of_ten_thousand_and_a_fan_of_a_thousand(self):
         part, use = Call("part", lambda i: f"part {i}"), Call("use", lambda x: "done")

@@ -8,7 +8,6 @@ import random
 import re
 import string
 import textwrap
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -19,6 +18,7 @@ from promptgrad.aio import Executor
 from promptgrad.autograd import Join, Loss, Text, edges, graph
 from promptgrad.autograd._edges import Output, joined_sources
 from tests.autograd.programs import Call, ScriptedCritic, row, run, texts
+from tests.counting import growth
 
 WORDS = [a + b + c for a in ("ba", "ki", "mo", "ru", "te") for b in ("lan", "dor", "fes", "gim") for c in "aeionrst"]
 
@@ -253,7 +253,8 @@ def test_a_caught_exception_shown_to_a_later_call_is_its_source():
     assert len(texts(a.instruction)) == 1
 
 
-def seconds(size, how):
+def long_chain(size, how):
+    """What there is to do for a chain of so many calls: its graph and its backward pass."""
     call = Call("step", lambda x: f"note {len(x)} of the day {next(numbers)} was {next(numbers)} words long")
     numbers = iter(range(10**9))
 
@@ -264,14 +265,16 @@ def seconds(size, how):
         return text
 
     loss = Loss([row(program, None)], ScriptedCritic(lambda path, target, feedback: "wrong"))
-    began = time.process_time()
-    assert len(graph(loss).nodes) >= size
-    loss.backward()
-    assert len(texts(call.instruction)) == size
-    return time.process_time() - began
+
+    def work():
+        assert len(graph(loss).nodes) >= size
+        loss.backward()
+        assert len(texts(call.instruction)) == size
+
+    return work
 
 
 @pytest.mark.parametrize("how", [lambda text: text, lambda text: f"so far: {text}"], ids=["exact", "content"])
 def test_ten_thousand_calls_neither_recurse_nor_go_quadratic(how):
-    small = min(seconds(1000, how) for _ in range(2))
-    assert seconds(10_000, how) < 30 * small
+    long_chain(10_000, how)()
+    assert growth(lambda size: long_chain(size, how), 100, times=8) < 10  # 8 if linear, 64 if quadratic

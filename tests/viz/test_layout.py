@@ -1,11 +1,11 @@
 import random
-import time
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptgrad.viz._layout import layout
+from tests.counting import growth, steps
 
 
 def overlap(one, other, sizes, corners):
@@ -58,9 +58,11 @@ def test_crossings_that_can_be_avoided_are():
 
 
 def test_ten_thousand_boxes_take_no_recursion_and_no_quadratic_time():
-    rng = random.Random(0)
-    count = 10_000
-    links = [(max(0, b - rng.randrange(1, 4)), b) for b in range(1, count)] + [(0, b) for b in range(100, count, 100)]
-    began = time.process_time()
-    layout([(80, 40)] * count, links)
-    assert time.process_time() - began < 10
+    def work(count, every):
+        rng = random.Random(0)
+        links = [(max(0, b - rng.randrange(1, 4)), b) for b in range(1, count)]
+        links += [(0, b) for b in range(every, count, every)]
+        return lambda: layout([(80, 40)] * count, links)
+
+    assert growth(lambda count: work(count, count // 4), 200, times=8) < 10
+    assert steps(work(10_000, 100)) / 10_000 < 600  # about 360, whatever the number of long links
