@@ -6,12 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from promptgrad import aio
 from promptgrad.errors import BudgetExceeded, UnknownPriceError
+from promptgrad.run._here import here
 from promptgrad.run._journal import Journal, amounts
 
 KINDS = ("calls", "tokens", "usd")
@@ -107,17 +107,6 @@ class _Account:
         return Spent(calls, tokens, usd, self.sent, self.replayed, self.failed, self.cached)
 
 
-@dataclass(frozen=True)
-class _Phase:
-    name: str = ""
-    keep: Budget | None = None
-
-
-_NO_PHASE = _Phase()
-_phase: ContextVar[_Phase] = ContextVar("promptgrad_phase", default=_NO_PHASE)
-_holding: ContextVar[bool] = ContextVar("promptgrad_reservation", default=False)
-
-
 @contextmanager
 def phase(name: str, keep: Budget | None = None) -> Iterator[None]:
     """Name the phase to which calls are booked from here on, and keep part of the budget for later phases.
@@ -127,11 +116,12 @@ def phase(name: str, keep: Budget | None = None) -> Iterator[None]:
         keep: What this phase must leave: with a budget of 1,000 calls and `keep=Budget(calls=200)`, the ledger
             refuses the 801st call inside this phase.
     """
-    token = _phase.set(_Phase(name, keep if keep is not None else _phase.get().keep))
+    outer = here.get()
+    token = here.set(outer._replace(phase=name, keep=keep if keep is not None else outer.keep))
     try:
         yield
     finally:
-        _phase.reset(token)
+        here.reset(token)
 
 
 class Ledger:
@@ -256,9 +246,9 @@ class Ledger:
                 refusal = refusal or self._refusal(kind, limit, used)
             elif used + self._reserved[place] + wanted[place] > limit:
                 wait = True
-                if _holding.get():  # the call in flight is our own caller: to wait for it would be forever
+                if here.get().holding:  # the call in flight is our own caller: to wait for it would be forever
                     refusal = refusal or self._refusal(kind, limit, used + self._reserved[place])
-        if refusal is not None and (not self._open or _holding.get()):
+        if refusal is not None and (not self._open or here.get().holding):
             raise refusal
         if wait or refusal is not None:
             turn: aio.Signal[None] = aio.Signal()
@@ -272,11 +262,10 @@ class Ledger:
     def _refusal(self, kind: str, limit: float, used: float) -> BudgetExceeded:
         if kind == "usd":
             limit, used = limit / _USD, used / _USD
-        where = _phase.get()
-        kept = getattr(where.keep, kind, None)
+        kept = getattr(here.get().keep, kind, None)
         text = f"the budget of {limit:g} {kind} is used up: {used:g} spent or in flight, and the next call does not fit"
         if kept is not None:
-            text += f" ({kept:g} {kind} are kept for what comes after phase {where.name!r})"
+            text += f" ({kept:g} {kind} are kept for what comes after phase {here.get().phase!r})"
         return BudgetExceeded(text, kind=kind, limit=limit, used=used)
 
     def _limit(self, kind: str) -> float:
@@ -284,12 +273,12 @@ class Ledger:
         limit: float | None = getattr(self.budget, kind)
         if limit is None:
             return math.inf
-        kept: float | None = getattr(_phase.get().keep, kind, None)
+        kept: float | None = getattr(here.get().keep, kind, None)
         limit = max(0, limit - (kept or 0))
         return round(limit * _USD) if kind == "usd" else limit
 
     def _accounts(self) -> tuple[_Account, _Account]:
-        name = _phase.get().name
+        name = here.get().phase
         account = self._phases.get(name)
         if account is None:
             account = self._phases[name] = _Account()

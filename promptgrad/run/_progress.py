@@ -5,8 +5,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+
+from promptgrad.run._here import here
 
 if TYPE_CHECKING:
     import rich.progress
@@ -44,9 +45,6 @@ class Progress:
             self._bars.update(self._task, note=text)
 
 
-_outer: ContextVar["rich.progress.Progress | None"] = ContextVar("promptgrad_progress", default=None)
-
-
 def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return type(shell).__name__ == "ZMQInteractiveShell"
@@ -75,7 +73,7 @@ def progress(total: int | None, description: str, enabled: bool | None = None) -
         description: What is going on.
         enabled: None shows it in a terminal, or in a notebook that has ipywidgets; True and False decide.
     """
-    outer = _outer.get()
+    outer = here.get().bars
     if enabled is False or (outer is None and not _wanted(enabled)):
         yield Progress(total, None, description)
         return
@@ -102,9 +100,9 @@ def progress(total: int | None, description: str, enabled: bool | None = None) -
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
-    token = _outer.set(bars)
+    token = here.set(here.get()._replace(bars=bars))
     try:
         with bars:
             yield Progress(total, bars, description)
     finally:
-        _outer.reset(token)
+        here.reset(token)

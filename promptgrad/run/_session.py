@@ -3,11 +3,11 @@
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from promptgrad.aio import Signal
-from promptgrad.run._budget import Ledger, _holding
+from promptgrad.run._budget import Ledger
+from promptgrad.run._here import here
 from promptgrad.run._journal import Journal
 
 _EMPTY: Mapping[str, Any] = {}
@@ -103,7 +103,7 @@ class Session:
         self, key: str, send: Callable[[], Awaitable[Mapping[str, Any]]], tokens: int, usd: float | None
     ) -> Mapping[str, Any]:
         reservation = await self.ledger.reserve(calls=1, tokens=tokens, usd=usd)
-        held = _holding.set(True)
+        outside = here.set(here.get().held())
         sent = False
         try:
             self.journal.sending(key)
@@ -115,7 +115,7 @@ class Session:
                 self.journal.failed(key, type(error).__name__)
             raise
         finally:
-            _holding.reset(held)
+            here.reset(outside)
         self._shared.charged.add(key)
         reservation.commit(reply.get("usage") or _EMPTY)  # first, so that who observes the call finds it booked
         self.journal.call(key, self.scope, reply)
@@ -161,12 +161,9 @@ class Session:
         return f"<Session {self.scope or 'run'} of {self.journal!r}>"
 
 
-_session: ContextVar[Session | None] = ContextVar("promptgrad_session", default=None)
-
-
 def current() -> Session | None:
     """The active run as seen from here, or None outside of one."""
-    return _session.get()
+    return here.get()[0]
 
 
 @contextmanager
@@ -195,7 +192,7 @@ def scope(name: str | int) -> Iterator[Session | None]:
     The calls of a scope count in the canonical journal only once it ended without an error, because how far a part
     came that was interrupted depends on timing. A part that is refused by the budget is such a part.
     """
-    outer = _session.get()
+    outer = here.get().session
     if outer is None:
         yield None
         return
@@ -208,10 +205,10 @@ def scope(name: str | int) -> Iterator[Session | None]:
 
 @contextmanager
 def _within(session: Session) -> Iterator[Session]:
-    token = _session.set(session)
+    token = here.set(here.get()._replace(session=session))
     try:
         session._enter()
         yield session
         session._leave()
     finally:
-        _session.reset(token)
+        here.reset(token)
