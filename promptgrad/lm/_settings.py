@@ -39,7 +39,7 @@ class Settings:
 _NAMES = tuple(f.name for f in fields(Settings))
 _default = Settings()  # replaced as a whole, and by `change_default` alone
 _lock = threading.Lock()
-overlay: ContextVar[Settings | None] = ContextVar("promptgrad_settings", default=None)
+overlay: ContextVar[Settings | None] = ContextVar("promptgrad.settings", default=None)
 
 
 def default() -> Settings:
