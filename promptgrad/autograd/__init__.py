@@ -14,10 +14,11 @@ from promptgrad.autograd._critic import (
     TraceFailure,
     WeightTrace,
 )
+from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import Edge, Output, edges
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._function import Context, Function
-from promptgrad.autograd._gradient import Critique, Gradient, Trace
+from promptgrad.autograd._gradient import Gradient, Trace
 from promptgrad.autograd._gradients import Gradients
 from promptgrad.autograd._graph import Graph, graph
 from promptgrad.autograd._handle import RemovableHandle
@@ -30,6 +31,8 @@ from promptgrad.autograd._report import BackwardReport, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
 from promptgrad.autograd._tape import ReadLog, Tape, current_tape, record_reads
 from promptgrad.autograd._text import Text, attach
+from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd._values import to_json
 
 __all__ = [
     "RIGHT",
@@ -88,4 +91,6 @@ __all__ = [
     "retrieve",
     "same_group",
     "split",
+    "to_json",
+    "tokens",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from promptgrad.autograd._gradient import Critique
+    from promptgrad.autograd._critique import Critique
 
 THRESHOLD = 0.75
 

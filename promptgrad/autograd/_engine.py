@@ -18,8 +18,9 @@ from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._caller import Caller, pointing_at, warn
 from promptgrad.autograd._critic import Critic, JointCritic, TraceFailure, WeightTrace
+from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import exact_sources
-from promptgrad.autograd._gradient import Critique, Gradient, Trace
+from promptgrad.autograd._gradient import Gradient, Trace
 from promptgrad.autograd._gradients import Gradients
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._parameter import Parameter

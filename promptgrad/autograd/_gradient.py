@@ -2,62 +2,17 @@
 
 import html
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, overload
 
 from promptgrad.autograd._cluster import THRESHOLD, Cluster, Similarity, clusters_of, support_of
+from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd._values import to_json
 
 FORMAT = "promptgrad.gradient"
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Critique:
-    """What one failed example says about one text.
-
-    Attributes:
-        example_id: The example that failed.
-        path: The module that was blamed.
-        index: Which of its calls, in the order of the forward.
-        target: What was blamed there: a parameter's or an input's name.
-        text: What is wrong, and how to change it.
-        evidence: Inputs and outputs of the call, and the feedback that reached it.
-        support: How many examples say this.
-        verdict: "wrong", or "error" when the call failed.
-        lm: The language model that answered the call, if one did; no part of the critique's identity.
-        agreement: Share of repeated critiques of the same call that said the same.
-        examples: The ids of all examples that say this, where the critique stands for several.
-    """
-
-    example_id: str
-    path: str
-    index: int
-    target: str
-    text: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    support: int = 1
-    verdict: str = "wrong"
-    lm: Any = field(default=None, repr=False, compare=False)
-    agreement: float = 1.0
-    examples: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """In JSON types, without the language model."""
-        return {
-            "kind": "critique",
-            "example_id": self.example_id,
-            "path": self.path,
-            "index": self.index,
-            "target": self.target,
-            "text": str.__str__(self.text),
-            "evidence": plain(self.evidence),
-            "support": self.support,
-            "verdict": self.verdict,
-            "agreement": self.agreement,
-            "examples": list(self.examples),
-        }
 
 
 @dataclass(frozen=True)
@@ -87,8 +42,8 @@ class Trace:
             "example_id": self.example_id,
             "path": self.path,
             "index": self.index,
-            "inputs": plain(self.inputs),
-            "outputs": plain(self.outputs),
+            "inputs": to_json(self.inputs),
+            "outputs": to_json(self.outputs),
             "score": self.score,
         }
 
@@ -330,20 +285,3 @@ def _record(number: int, data: Any) -> Record:
         return kind(**values)
     except TypeError as error:
         raise ValueError(f"record {number} of the gradient is no {data['kind']}: {error}") from None
-
-
-def plain(value: Any) -> Any:
-    """The value in JSON types, as well as it can be said."""
-    if isinstance(value, str):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    for name in ("to_dict", "model_dump"):
-        dump = getattr(value, name, None)
-        if callable(dump):
-            return plain(dump())
-    return str(value)

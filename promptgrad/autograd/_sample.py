@@ -16,8 +16,8 @@ from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._caller import warn
 from promptgrad.autograd._cluster import Similarity, same_group
 from promptgrad.autograd._critic import AgreeingCritic, Critic, NodeFailure, Target, TraceFailure, blame_in
+from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import Edge, joined_sources, texts_of
-from promptgrad.autograd._gradient import Critique
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick
 from promptgrad.autograd._parameter import Parameter

@@ -71,3 +71,20 @@ def _inside(part: Any) -> list[Any] | None:
     if callable(getattr(kind, "keys", None)) and hasattr(kind, "__getitem__"):
         return [part[name] for name in part.keys()]  # noqa: SIM118 - a record is not a mapping: it may not be iterable
     return None
+
+
+def to_json(value: Any) -> Any:
+    """The value in JSON types, as well as it can be said."""
+    if isinstance(value, str):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    for name in ("to_dict", "model_dump"):
+        dump = getattr(value, name, None)
+        if callable(dump):
+            return to_json(dump())
+    return str(value)

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from promptgrad.autograd import Loss, LossRow
+from promptgrad.autograd import Loss, LossRow, tokens
 from promptgrad.autograd._sample import example_id
-from promptgrad.autograd._tokens import tokens
 from promptgrad.errors import is_outage
 from promptgrad.evaluation import paired_interval
 from promptgrad.optim._report import Verdict

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from promptgrad import aio, run
 from promptgrad._seed import seed_or_default
-from promptgrad.autograd import Critique, Gradient, Loss, Parameter
-from promptgrad.autograd._gradient import plain
+from promptgrad.autograd import Critique, Gradient, Loss, Parameter, to_json
 from promptgrad.data import DataLoader
 from promptgrad.errors import LMError, NoLMError, PromptgradError, ReplayError
 from promptgrad.evaluation import paired_interval
@@ -384,7 +383,7 @@ class TGD(Optimizer):
             if len(shown) == self.max_failures:
                 break
             if str.__str__(critique.text).strip() in critiques and critique.evidence:
-                shown.append({name: plain(value) for name, value in critique.evidence.items()})
+                shown.append({name: to_json(value) for name, value in critique.evidence.items()})
         return shown
 
     # -- what is learnt from the fate of a proposal -------------------------------------------------------------

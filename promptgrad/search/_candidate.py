@@ -4,8 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from promptgrad.autograd._gradient import plain
-from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd import to_json, tokens
 from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.run import value_digest
@@ -51,7 +50,7 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """The values in JSON types, as the journal keeps them."""
-        return {"id": self.key, "origin": self.origin, "values": plain(self.values), "label": self.label}
+        return {"id": self.key, "origin": self.origin, "values": to_json(self.values), "label": self.label}
 
     @property
     def size(self) -> int:

@@ -1,6 +1,6 @@
 """How far one text is from another, in tokens: what `max_edit` bounds."""
 
-from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd import tokens
 
 
 def edit_distance(old: str, new: str) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptgrad.autograd._gradient import plain
+from promptgrad.autograd import to_json
 from promptgrad.lm import Usage
 from promptgrad.train._result import Gain
 
@@ -125,7 +125,7 @@ class GradcheckReport:
                     "same": arm.same,
                     "idle": arm.idle,
                     "usage": arm.usage.to_dict(),
-                    "values": [plain(values) for values in arm.values],
+                    "values": [to_json(values) for values in arm.values],
                     "gains": [list(gains) for gains in arm.gains],
                 }
                 for name, arm in self.arms.items()

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptgrad.autograd import AccumulateGrad, Blame, Edge, GradFn, Join, Loss, LossRow, Node, Output, Tape
+from promptgrad.autograd import AccumulateGrad, Blame, Edge, GradFn, Join, Loss, LossRow, Node, Output, Tape, to_json
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._explain import call_name, short
-from promptgrad.autograd._gradient import plain
 from promptgrad.autograd._walk import Walk
 from promptgrad.errors import GraphError
 from promptgrad.nn import Batch, Prediction
@@ -252,7 +251,7 @@ def _what(blame: Blame) -> str:
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of a record; empty for what is none."""
     if isinstance(value, (Mapping, Prediction)):
-        shown = plain(dict(value.items()))
+        shown = to_json(dict(value.items()))
         return shown if isinstance(shown, dict) else {}
     return {}
 

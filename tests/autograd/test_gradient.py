@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptgrad.autograd import Critique, Gradient, Text, Trace
-from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd import Critique, Gradient, Text, Trace, tokens
 from promptgrad.data import Example
 
 json_values = st.recursive(
