@@ -4,6 +4,7 @@ from promptgrad.evaluation._evaluate import aevaluate, evaluate
 from promptgrad.evaluation._evaluator import Evaluator
 from promptgrad.evaluation._report import Comparison, Report
 from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._sources import source_digest
 from promptgrad.evaluation._statistics import grouped_interval, mean_interval, paired_interval, paired_test
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "mean_interval",
     "paired_interval",
     "paired_test",
+    "source_digest",
 ]

@@ -1,6 +1,8 @@
 """What a program and a metric are made of, besides parameters: results are reused only while it is the same."""
 
+import dataclasses
 import hashlib
+import heapq
 import inspect
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -73,12 +75,12 @@ def _code(code: CodeType) -> list[str]:
     """The instructions and constants of a function, without where it stands in its file."""
     lines = [code.co_code.hex(), " ".join(code.co_names)]
     for constant in code.co_consts:
-        lines += _code(constant) if isinstance(constant, CodeType) else [repr(constant)]
+        lines += _code(constant) if isinstance(constant, CodeType) else [_value(constant)]
     return lines
 
 
 def _value(value: Any) -> str:
-    """A plain value as text; the type alone where its text would not be the same in another process."""
+    """A value as text, sets in the order of that text; the type alone where it would be another in each process."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if inspect.isfunction(value):
@@ -87,5 +89,10 @@ def _value(value: Any) -> str:
         return f"{len(value)}[" + ",".join(map(_value, value[:_ENOUGH])) + "]"
     if isinstance(value, dict):
         return f"{len(value)}{{" + ",".join(f"{key!r}:{_value(value[key])}" for key in [*value][:_ENOUGH]) + "}"
+    if isinstance(value, (set, frozenset)):
+        return f"{len(value)}{{" + ",".join(heapq.nsmallest(_ENOUGH, map(_value, value))) + "}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [f"{field.name}={_value(getattr(value, field.name, None))}" for field in dataclasses.fields(value)]
+        return f"{type(value).__qualname__}({','.join(fields)})"
     text = type(value).__qualname__ if isinstance(value, Module) else repr(value)
     return type(value).__qualname__ if " at 0x" in text else text

@@ -769,7 +769,9 @@ def plain_setting(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): plain_setting(item) for name, item in value.items()}
     if isinstance(value, Module):
-        return [type(value).__name__, value_digest(json.loads(json.dumps(value.state_dict(), default=repr)))]
+        return [type(value).__name__, value_digest(value.state_dict())]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain_setting(item) for item in value), key=json.dumps)
     return getattr(value, "name", None) or getattr(value, "__qualname__", None) or type(value).__name__
 
 

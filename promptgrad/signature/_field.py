@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from promptgrad.errors import InputError, ParseError, SignatureError
+from promptgrad.signature._sets import may_hold_sets, with_sorted_sets
 from promptgrad.signature._types import is_known_good, type_name
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Field:
             or the type is one that pydantic cannot check.
     """
 
-    __slots__ = ("_adapter", "annotation", "constraints", "description", "is_text", "name", "role")
+    __slots__ = ("_adapter", "_may_hold_sets", "annotation", "constraints", "description", "is_text", "name", "role")
 
     name: str
     annotation: Any
@@ -60,6 +62,7 @@ class Field:
     constraints: Mapping[str, Any]
     is_text: bool
     _adapter: TypeAdapter[Any] | None
+    _may_hold_sets: bool
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Field:
         base = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
         put(self, "is_text", base is str)
         put(self, "_adapter", None)
+        put(self, "_may_hold_sets", False)  # noqa: FBT003
         for key in self.constraints:
             if key not in CONSTRAINTS:
                 raise SignatureError(f"field {name!r}: unknown constraint {key!r}{suggest(key, CONSTRAINTS)}")
@@ -96,7 +100,9 @@ class Field:
     def adapter(self) -> TypeAdapter[Any]:
         """The pydantic validator of this field, built when it is first needed."""
         if self._adapter is None:
-            object.__setattr__(self, "_adapter", self._build())
+            adapter = self._build()
+            object.__setattr__(self, "_may_hold_sets", may_hold_sets(adapter.core_schema))
+            object.__setattr__(self, "_adapter", adapter)
         return self._adapter  # type: ignore[return-value]
 
     def _build(self) -> TypeAdapter[Any]:
@@ -166,15 +172,18 @@ class Field:
             self._refuse(_reasons(error), text, error)
 
     def dump_json(self, value: Any) -> str:
-        """A value as one line of JSON that `validate_json` reads back.
+        """A value as one line of JSON that `validate_json` reads back; the same in every process, as sets are sorted.
 
         Raises:
             InputError: The value cannot be written as JSON.
         """
         try:
-            return self.adapter.dump_json(value, warnings=False).decode()
+            text = self.adapter.dump_json(value, warnings=False).decode()
         except ValueError as error:
             raise InputError(f"field {self.name!r}: the value cannot be written as JSON: {error}") from error
+        if not self._may_hold_sets:
+            return text
+        return json.dumps(with_sorted_sets(value, json.loads(text)), ensure_ascii=False, separators=(",", ":"))
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of the type and its constraints, with the description where there is one."""

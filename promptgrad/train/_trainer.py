@@ -1,7 +1,6 @@
 """`Trainer`: runs an optimizer within a budget, journalled and resumable, and ships only what is confirmed."""
 
 import contextlib
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from promptgrad import aio, lm, run
 from promptgrad._seed import seed_or_default
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, DataError, JournalError, ParseError
-from promptgrad.evaluation._sources import source_digest
+from promptgrad.evaluation import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
 from promptgrad.optim import Candidate, Measured, Optimizer, Session
@@ -513,7 +512,7 @@ class Trainer:
         return {
             **self._settings(),
             "program": type(self.model).__name__,
-            "start": run.value_digest(json.loads(json.dumps(self.model.state_dict(), default=repr))),
+            "start": run.value_digest(self.model.state_dict()),
             "optimizer": self.optimizer.config(),
             "source": source_digest(self.model),
             "metric": source_digest(getattr(self.metric, "fn", self.metric)),

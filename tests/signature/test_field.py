@@ -125,3 +125,32 @@ def test_a_field_is_a_frozen_value() -> None:
         field.name = "b"
     with pytest.raises(SignatureError, match="is not a Python identifier"):
         Field("a b")
+
+
+class Crowd(pydantic.BaseModel):
+    tags: set[str]
+    by_name: dict[str, frozenset[str]] = {}
+
+
+WORDS = ("delta", "alpha", "Éclair", "charlie", "bravo")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "wanted"),
+    [
+        (set[str], {*WORDS}, '["alpha","bravo","charlie","delta","Éclair"]'),
+        (frozenset[int], frozenset({3, 1, 2}), "[1,2,3]"),
+        (set[bytes], {b"\xff", b"a"}, '["YQ==","_w=="]'),
+        (dict[str, list[set[str]]], {"b": [{"y", "x"}], "a": []}, '{"b":[["x","y"]],"a":[]}'),
+        (set[frozenset[str]], {frozenset({"b", "a"}), frozenset({"0"})}, '[["0"],["a","b"]]'),
+        (tuple[set[str], int], ({"b", "a"}, 1), '[["a","b"],1]'),
+        (Crowd, Crowd(tags={"b", "a"}, by_name={"x": {"d", "c"}}), '{"tags":["a","b"],"by_name":{"x":["c","d"]}}'),
+        (list[Crowd], [Crowd(tags={"b", "a"})], '[{"tags":["a","b"],"by_name":{}}]'),
+        (Any, {"items": {"b", "a"}}, '{"items":["a","b"]}'),
+    ],
+)
+def test_sets_are_written_in_one_order(annotation: Any, value: Any, wanted: str) -> None:
+    field = Field("a", annotation)
+    assert field.dump_json(value) == wanted
+    if annotation is not Any:
+        assert field.validate_json(wanted) == value

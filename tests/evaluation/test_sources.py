@@ -1,0 +1,108 @@
+"""The digest of a program's and a metric's source is the same in every process, whatever the hash seed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from promptgrad import nn
+from promptgrad.evaluation import source_digest
+
+SCRIPT = """
+import dataclasses, enum, json
+import promptgrad as pg
+from promptgrad import nn, optim
+from promptgrad.evaluation import source_digest
+from promptgrad.run import value_digest
+
+WORDS = ("alpha", "beta", "gamma", "delta", "epsilon")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    allowed: frozenset = frozenset(WORDS)
+    nested: tuple = (frozenset(WORDS), {"x": {*WORDS}})
+
+
+class Program(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.think = nn.ChainOfThought("question, context, notes: list[str] -> plan, query")
+        self.answer = nn.Predict("question: set[str], context, plan -> answer: Literal['a', 'b'], sure: bool")
+        self.allowed = {*WORDS}
+        self.settings = Settings()
+        self.by_name = {"one": {*WORDS}, "two": [{*WORDS}]}
+        self.answer.demos.data = (pg.Example(question={*WORDS}, context="c", plan="p", answer="a", sure=True),)
+
+    def forward(self, question, context):
+        return self.answer if question in {"alpha", "beta", "gamma", "delta"} else self.think
+
+
+def metric(example, output, known=frozenset(WORDS)):
+    return output.answer in {"a", "b", "c", "d"}
+
+
+def made(words):
+    return lambda example, output: output.answer in words
+
+
+model = Program()
+print(json.dumps([
+    source_digest(model),
+    model.state_dict(),
+    value_digest(model.state_dict()),
+    [model.answer.demos.data[0].id, value_digest(model.answer.demos.data)],
+    source_digest(metric),
+    source_digest(made({*WORDS})),
+    source_digest(nn.Judge("Is it right?", lm=pg.lm.Function(lambda messages: "", name="judge"))),
+    optim.MIPRO(model.parameters(), constraints=[made]).config(),
+    optim.TGD(model.parameters()).config(),
+]))
+"""
+
+
+def digests(seed):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_same_under_every_hash_seed():
+    assert len({digests(seed) for seed in (0, 1, 2)}) == 1
+
+
+class Chooser(nn.Module):
+    def __init__(self, words):
+        super().__init__()
+        self.words = words
+
+    def forward(self, text):
+        return text in self.words
+
+
+def test_what_a_set_holds_counts():
+    first = source_digest(Chooser({"a", "b"}))
+    assert first == source_digest(Chooser({"b", "a"}))
+    assert first != source_digest(Chooser({"a", "c"}))
+    assert first != source_digest(Chooser(["a", "b"]))
+
+
+def test_what_a_constant_of_the_code_holds_counts():
+    one = source_digest(lambda example, output: output in {"a", "b"})
+    assert one == source_digest(lambda example, output: output in {"b", "a"})
+    assert one != source_digest(lambda example, output: output in {"a", "c"})
+
+
+@pytest.mark.parametrize("size", [1, 200])
+def test_a_long_set_is_known_by_its_beginning_and_its_length(size):
+    words = {f"w{number:03}" for number in range(size)}
+    assert source_digest(Chooser(words)) == source_digest(Chooser({*sorted(words, reverse=True)}))
+    assert source_digest(Chooser(words)) != source_digest(Chooser(words | {"zzz"}))
