@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Callable
 
+from promptgrad import aio
 
-def steps(work: Callable[[], object]) -> int:
-    """How many lines of Python `work` executes in this thread, each turn of a loop included, and calls of C functions.
 
-    What a C function does inside is not seen: one `in` of a long list is one step.
+def steps(work: Callable[[], object], *, loop: bool = False) -> int:
+    """How many lines of Python `work` executes, each turn of a loop included, and calls of C functions.
+
+    What a C function does inside is not seen: one `in` of a long list is one step. What suspends goes on in the thread
+    of the program loop, which counts with `loop`, and then the turns of the event loop do too.
     """
     count = 0
 
@@ -20,14 +23,20 @@ def steps(work: Callable[[], object]) -> int:
         nonlocal count
         count += event == "c_call"
 
-    before = sys.gettrace(), sys.getprofile()
-    sys.settrace(line)
-    sys.setprofile(call)
+    async def observe(trace, profile):
+        before = sys.gettrace(), sys.getprofile()
+        sys.settrace(trace)
+        sys.setprofile(profile)
+        return before
+
+    there = aio.run(observe(line, call)) if loop else (None, None)
+    here = aio.drive(observe(line, call))
     try:
         work()
     finally:
-        sys.setprofile(before[1])
-        sys.settrace(before[0])
+        aio.drive(observe(*here))
+        if loop:
+            aio.run(observe(*there))
     return count
 
 
@@ -37,6 +46,6 @@ def growth(work: Callable[[int], Callable[[], object]], size: int, times: int = 
     `work(size)` prepares, uncounted, and returns what is to be counted.
     """
     work(size)()  # what is loaded, compiled or cached once is no part of either
-    small = steps(work(size))
+    small = steps(work(size), loop=True)
     assert small > size, "the work is done in another thread, or there is none"
-    return steps(work(size * times)) / small
+    return steps(work(size * times), loop=True) / small
