@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from promptgrad.autograd import Parameter
 from promptgrad.lm import Usage
-from promptgrad.search import Hunk
+from promptgrad.search import Hunk, show_value
 
 Status = Literal["proposed", "accepted", "rejected", "untouched"]
 
@@ -185,11 +185,3 @@ def _brief(change: Change) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def show_value(value: Any, width: int = 60) -> str:
-    """A parameter's value in one short line."""
-    if isinstance(value, tuple):
-        return f"{len(value)} demo{'' if len(value) == 1 else 's'}"
-    text = repr(value if not isinstance(value, str) else str(value))
-    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -49,12 +49,13 @@ __all__ = [
     "race",
     "refusal",
     "role",
+    "show_value",
     "size_of",
     "write",
 ]
 
 if TYPE_CHECKING:
-    from promptgrad.search._candidate import Candidate, Measured, pairs, size_of
+    from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
     from promptgrad.search._checks import Constraint, broken, checked_constraints, placeholders, refusal
     from promptgrad.search._demos import DemoPool, bootstrap, demos_of, fields_of, labeled_demos
     from promptgrad.search._edit import edit_distance, edit_ratio
@@ -120,6 +121,7 @@ else:
         "race": "_race",
         "refusal": "_checks",
         "role": "_places",
+        "show_value": "_candidate",
         "size_of": "_candidate",
         "write": "_proposer",
     }

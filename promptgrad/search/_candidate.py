@@ -159,3 +159,11 @@ def size_of(value: Any) -> int:
     if isinstance(value, Sequence):
         return sum(size_of(item) for item in value)
     return 1
+
+
+def show_value(value: Any, width: int = 60) -> str:
+    """A parameter's value in one short line."""
+    if isinstance(value, tuple):
+        return f"{len(value)} demo{'' if len(value) == 1 else 's'}"
+    text = repr(value if not isinstance(value, str) else str(value))
+    return text if len(text) <= width else f"{text[: width - 3]}..."

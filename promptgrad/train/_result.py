@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from promptgrad.optim import Trial
-from promptgrad.optim._report import show_value
+from promptgrad.nn import Module
+from promptgrad.optim import Candidate, Trial
 from promptgrad.run import Spent
+from promptgrad.search import show_value
+from promptgrad.train._install import as_program
 
 Outcome = Literal[
     "shipped", "no significant gain", "nothing to improve", "no candidate", "not confirmed", "interrupted"
@@ -71,8 +73,9 @@ class FitResult:
     """What `Trainer.fit` returns; print it.
 
     Attributes:
-        outcome: "shipped" (the program has new values), "no significant gain", "nothing to improve", "no candidate",
-            "not confirmed" (the budget ended first), or "interrupted". In all but the first, it is as it was.
+        outcome: "shipped" (the program has new values, or there is another one in its place), "no significant gain",
+            "nothing to improve", "no candidate", "not confirmed" (the budget ended first), or "interrupted". In all
+            but the first, the program is as it was.
         reason: The decision in words.
         before: The start on validation data that nobody chose on (None if it was not measured).
         after: The best candidate on the same data.
@@ -81,6 +84,10 @@ class FitResult:
         test_after: The result on the test set.
         values: The values that were installed, by parameter path; none unless shipped.
         best: The values of the best candidate found, shipped or not.
+        program: The program to use from here on: the one that was trained, or, where what shipped has another
+            structure (such as `nn.Ensemble`), that one; the trained one is then as it was. `promptgrad.save(
+            result.program, path)` saves either.
+        candidate: The best candidate found, shipped or not, with what it was made of (`Candidate.parents`).
         history: What was tried, in order.
         spent: Calls, tokens and money; those answered from the journal of a resumed run are counted as well.
         phases: The same for each phase.
@@ -106,11 +113,27 @@ class FitResult:
     lost: int = 0
     notes: tuple[str, ...] = ()
     run_dir: str = ""
+    program: Module | None = field(default=None, repr=False)
+    candidate: Candidate = field(default_factory=Candidate, repr=False)
 
     @property
     def shipped(self) -> bool:
-        """Whether the program has new values."""
+        """Whether the program has new values, or there is another one in its place."""
         return self.outcome == "shipped"
+
+    @property
+    def best_program(self) -> Module:
+        """The best candidate found as a program, shipped or not: a new copy with its values.
+
+        Language models are shared with the program that was trained; what the best candidate does not name has the
+        value that the program has now.
+
+        Raises:
+            RuntimeError: The result was made without a program.
+        """
+        if self.program is None:
+            raise RuntimeError("this FitResult holds no program: only one that Trainer.fit or resume returned does")
+        return as_program(self.program, self.candidate)
 
     @property
     def calls(self) -> int:
@@ -157,5 +180,8 @@ class FitResult:
         for path, value in changed.items():
             lines.append(f"  {label:<12} {path}: {show_value(value, 90)}")
             label = ""
+        if self.shipped and self.candidate.program is self.program:
+            kind = type(self.program).__name__
+            lines.append(f"  {'program':<12} result.program is another program ({kind}); the trained one is as it was")
         lines += [f"  {'note':<12} {note}" for note in self.notes]
         return "\n".join(lines)

@@ -20,6 +20,7 @@ from promptgrad.optim._optimizer import check_trained
 from promptgrad.search import EXHAUSTED, Cost, Phase, Plan
 from promptgrad.train import _confirm, _rundir
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
+from promptgrad.train._install import install
 from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult, Outcome
 
@@ -43,8 +44,9 @@ class Trainer:
     The validation data is split, by the seed, into a part on which the optimizer chooses and a part that it never
     sees. At the end the best candidates meet the start on the second part, and the result ships, that is, its values
     are installed in the program, only if the lower bound of their paired difference lies above zero and a permutation
-    test agrees. Otherwise the program stays as it was and the report says "no significant gain". Test data is used
-    once, for the report.
+    test agrees. Otherwise the program stays as it was and the report says "no significant gain". What ships may be
+    another program, such as several that vote: it is `result.program`, and the one given stays as it was. Test data is
+    used once, for the report.
 
     With `run_dir` every paid call is journalled before it is used. After a crash, a kill or Ctrl-C,
     `Trainer.resume(run_dir, ...)` goes on where it stopped, and no journalled call is sent again. With the same seed
@@ -541,6 +543,7 @@ class _Report:
         self.after: Any = None
         self.gain: Any = None
         self.best: Candidate | None = None
+        self.program = trainer.model
 
     async def final(self, outcome: Outcome, reason: str, parts: Parts, shipped: Candidate | None = None) -> FitResult:
         """Measure start and result on the test set, install what ships, and sum up."""
@@ -560,7 +563,7 @@ class _Report:
                 session.notes.append(f"the budget ended before the test report ({error.kind})")
         session.decide("result", outcome=outcome, candidate=shipped.key if shipped is not None else None)
         if shipped is not None:
-            install(self.trainer.model, shipped)
+            self.program = install(self.trainer.model, shipped)
         return self._result(outcome, reason, test_before, test_after, shipped)
 
     def partial(self, reason: str) -> FitResult:
@@ -582,6 +585,8 @@ class _Report:
             test_after=test_after,
             values=dict(shipped.values) if shipped is not None else {},
             best=dict(best.values),
+            program=self.program,
+            candidate=best,
             history=tuple(session.history),
             spent=self.ledger.spent,
             phases=self.ledger.phases,
@@ -590,16 +595,6 @@ class _Report:
             notes=tuple(session.notes),
             run_dir="" if self.trainer.run_dir is None else str(self.trainer.run_dir),
         )
-
-
-def install(model: Module, candidate: Candidate) -> None:
-    """Put a candidate's values into a program; and its language models, where it has other ones."""
-    if candidate.program is not None:
-        for path, module in candidate.program.named_modules():
-            if module._lm is not None:
-                model.get_submodule(path)._lm = module._lm
-    for path, value in candidate.values.items():
-        model.get_parameter(path).data = value
 
 
 def _by_name(parts: Parts) -> dict[str, list[Example]]:

@@ -89,6 +89,58 @@ class TestSearch:
         assert result.values == {"way": "turn"}
         assert model.way.data == "turn"
 
+    def test_minibatches_change_from_round_to_round_and_cover_the_data(self, world, model, monkeypatch):
+        batches = {}
+        evaluate = optim.Session.evaluate
+
+        async def watch(session, candidate, examples, *, scope, replicate=0):
+            if scope.endswith("minibatch"):
+                batches[int(scope.split("/")[1])] = [example.id for example in examples]
+            return await evaluate(session, candidate, examples, scope=scope, replicate=replicate)
+
+        monkeypatch.setattr(optim.Session, "evaluate", watch)
+        never = [lambda text: "no turning" if "everse" in text else None]  # or it would end, as all is right
+        fit(world, model, num_trials=9, minibatch_size=10, num_demo_sets=3, max_bootstrapped_demos=1, constraints=never)
+        rounds = {tuple(batches[number]) for number in batches}
+        assert len(rounds) == 3
+        assert len({key for batch in rounds for key in batch}) == 30
+
+    def test_another_seed_tries_other_combinations(self, world):
+        class Chooser(nn.Module):
+            def __init__(self):
+                super().__init__()
+                for name in "abcd":
+                    options = [f"{name}{number}" for number in range(4)]
+                    self.register_parameter(name, pg.Parameter(options[0], kind="choice", options=options))
+                self.requires_grad_()
+
+            def forward(self, word):
+                return " ".join(p.data for p in (self.a, self.b, self.c, self.d))
+
+        def tried(seed):
+            model = Chooser()
+            opt = optim.MIPRO(model.parameters(), num_trials=6)
+            rows = [pg.Example(word=str(number)).with_inputs("word") for number in range(40)]
+            trainer = Trainer(model, opt, metric=lambda example, output: len(set(output)) / 20, seed=seed)
+            result = trainer.fit(rows[:10], rows[10:])
+            return [tuple(trial.details["choices"].values()) for trial in result.history if trial.note == "minibatch"]
+
+        assert tried(0) == tried(0)
+        assert tried(0) != tried(1)
+
+    def test_means_of_few_examples_are_shrunken_towards_the_start(self):
+        from types import SimpleNamespace
+
+        from promptgrad.optim import _mipro
+
+        ids = tuple("abcdefgh")
+        lucky = optim.Measured(optim.Candidate({"x": "y"}), ids[:2], (1.0, 1.0))
+        session = SimpleNamespace(baseline=None)
+        assert _mipro._shrunken(session, lucky) == pytest.approx(2 / 10)
+        session.baseline = optim.Measured(optim.Candidate(), ids, (0.5,) * 8)
+        session.gain = lambda measured: optim.Session.gain(session, measured)
+        assert _mipro._shrunken(session, lucky) == pytest.approx(0.5 + 2 * 0.5 / 10)
+
     def test_nothing_to_search(self, world, model):
         result = fit(world, model, num_candidates=0, num_demo_sets=0)
         assert result.outcome == "no candidate"
@@ -115,6 +167,18 @@ class TestProposals:
         proposals = [event for event in events if event["kind"] == "proposal"]
         assert len(proposals) == 8
         assert any(event["refused"] == "it was proposed before" for event in proposals)
+
+    def test_each_is_another_sample(self, world, model):
+        class Writer(lm.LM):
+            name = "writer"
+
+            async def complete(self, request):
+                asked.append(request.replicate)
+                return lm.Completion(world.answer([{"role": m.role, "content": m.content} for m in request.messages]))
+
+        asked = []
+        fit(world, model, num_candidates=3, num_demo_sets=0, prompt_lm=Writer())
+        assert sorted(asked) == [0, 0, 1, 1, 2, 2]
 
     def test_a_prompt_lm_of_its_own(self, world, model):
         writer = lm.Function(lambda messages: world.answer(messages), name="writer")

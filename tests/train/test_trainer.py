@@ -18,6 +18,8 @@ from promptgrad.errors import (
     StateDictError,
 )
 from promptgrad.optim import Candidate, Measured, Optimizer, Session
+from promptgrad.search import Cost
+from promptgrad.train import _confirm
 
 
 class Count:
@@ -329,6 +331,24 @@ class TestBudget:
         model = program(world, counted)
         again = Trainer.resume(tmp_path, model, opt(model), world.metric)
         assert (again.values, again.notes, counted.asked) == (first.values, first.notes, [])
+
+    def test_both_programs_on_the_confirmation_and_on_the_test_set_are_kept_for(self, world, data):
+        trainer_ = trainer(world, program(world), budget=Budget(calls=1000), finalists=3)
+        parts = trainer_._parts(*data)
+        session = Session(
+            model=trainer_.model,
+            train=parts.train,
+            val=parts.val,
+            metric=world.metric,
+            seed=5,
+            journal=run.Journal(),
+            ledger=run.Ledger(trainer_.budget),
+        )
+        session.cost_per_example = Cost(2.0)
+        runs = (1 + 3) * len(parts.confirm) + 2 * len(parts.test)
+        assert trainer_._kept(session, parts) == Budget(calls=2 * runs)
+        trainer_.optimizer.selects = False  # then there is one candidate
+        assert trainer_._kept(session, parts) == Budget(calls=2 * (2 * len(parts.confirm) + 2 * len(parts.test)))
 
     def test_time_is_kept_for_the_confirmation(self, world, data):
         model = program(world)
@@ -654,6 +674,109 @@ def test_candidates_may_be_other_programs(world, data):
     assert result.shipped
     assert result.test_after.mean == 1.0
     assert model.pick._lm is better
+
+
+BETTER_IN_SEQUENCE = {"0.instruction": "Take the last word.", "1.instruction": "Reverse the word."}
+
+
+class Swapped(Fixed):
+    """Offers a program of another structure: the parts of the model in a sequence."""
+
+    async def fit(self, session):
+        import copy
+
+        own = copy.deepcopy(session.model)
+        other = nn.Sequential(own.pick, own.spell)
+        for number, values in enumerate(self._values):
+            candidate = Candidate(values, f"sequence {number}", other, "sequence")
+            measured = await session.evaluate(candidate, session.val, scope=f"other/{number}")
+            session.trial(measured)
+            session.offer(measured)
+
+
+class TestAnotherProgram:
+    def test_it_is_returned_and_the_model_stays(self, world, data, tmp_path):
+        model = program(world)
+        before = model.state_dict()
+        result = Trainer(model, Swapped(model.parameters(), BETTER_IN_SEQUENCE), metric=world.metric).fit(*data)
+        assert result.shipped
+        assert model.state_dict() == before
+        assert isinstance(result.program, nn.Sequential)
+        assert result.program(text="red green lime").answer == "emil"
+        assert "result.program is another program (Sequential); the trained one is as it was" in repr(result)
+        assert result.test_after.mean == 1.0
+        pg.save(result.program, tmp_path / "best")
+        again = pg.load(tmp_path / "best", nn.Sequential(world.Program().pick, world.Program().spell))
+        assert again[1].instruction.data == "Reverse the word."
+
+    def test_it_comes_back_on_resume_without_a_call(self, world, data, tmp_path):
+        model = program(world)
+        first = Trainer(
+            model, Swapped(model.parameters(), BETTER_IN_SEQUENCE), metric=world.metric, run_dir=tmp_path
+        ).fit(*data)
+        counted = Count(world)
+        model = program(world, counted)
+        again = Trainer.resume(tmp_path, model, Swapped(model.parameters(), BETTER_IN_SEQUENCE), world.metric)
+        assert again.program.state_dict() == first.program.state_dict()
+        assert counted.asked == []
+
+    def test_it_stays_outside_where_it_is_not_better(self, world, data):
+        model = program(world)
+        worse = {"0.instruction": "Take the first word, please."}
+        result = Trainer(model, Swapped(model.parameters(), worse), metric=world.metric).fit(*data[:2])
+        assert result.outcome == "no significant gain"
+        assert result.program is model
+        assert isinstance(result.best_program, nn.Sequential)
+        assert result.best_program[0].instruction.data == "Take the first word, please."
+        assert "another program" not in repr(result)
+
+
+def test_gradients_are_afterwards_what_they_were(world, data):
+    model = program(world)
+    rows = data[0][:6]
+    nn.MetricLoss(world.metric)(model.map(rows), rows).backward()
+    before = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert before["pick.instruction"] is not None
+    assert trainer(world, model).fit(*data[:2]).shipped
+    assert all(parameter.grad is before[name] for name, parameter in model.named_parameters())
+
+
+def test_a_resumed_run_confirms_on_as_much_and_as_many(world, data, tmp_path):
+    model = program(world)
+    options = {"metric": world.metric, "confirm": 0.4, "finalists": 1, "run_dir": tmp_path}
+    first = Trainer(model, Fixed(model.parameters(), BETTER, HALF), **options).fit(*data[:2])
+    assert first.gain.pairs == 24
+    model = program(world)
+    again = Trainer.resume(tmp_path, model, Fixed(model.parameters(), BETTER, HALF), world.metric)
+    assert (again.gain, again.outcome) == (first.gain, first.outcome)
+
+
+@pytest.mark.parametrize(("finalists", "ships"), [(1, True), (2, False)])
+def test_the_doubt_that_is_allowed_is_shared_by_the_finalists(finalists, ships):
+    """Five gains in seven pairs: chance alone does as well in 1 of 32 cases."""
+    ids = tuple("abcdefg")
+    start = Measured(Candidate(), ids, (0.0,) * 7)
+    gain = _confirm.compare(start, Measured(Candidate(HALF), ids, (1.0,) * 5 + (0.0,) * 2), finalists=finalists, seed=0)
+    assert gain.p == pytest.approx(1 / 32)
+    assert gain.low > 0
+    assert _confirm.ships(gain, finalists) == ships
+    assert bool(_confirm.objection(gain, finalists)) != ships
+
+
+def test_the_best_candidate_as_a_program(world, data):
+    model = program(world)
+    result = Trainer(model, Fixed(model.parameters(), WORSE), metric=world.metric).fit(*data[:2])
+    best = result.best_program
+    assert best is not model
+    assert best.pick.instruction.data == "Take the first word, please."
+    assert model.pick.instruction.data != best.pick.instruction.data
+    assert best.pick.lm is model.pick.lm
+    result = Trainer(model, Fixed(model.parameters(), BETTER), metric=world.metric).fit(*data[:2])
+    assert result.program is model
+    assert result.best_program is not model
+    assert result.best_program.state_dict() == model.state_dict()
+    with pytest.raises(RuntimeError, match="holds no program"):
+        _ = pg.train.FitResult("shipped", "").best_program
 
 
 def test_nn_modules_in_lists_are_found(world):
