@@ -1,7 +1,6 @@
 """Text that remembers, parameters, the tape, and the backward pass."""
 
 from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detect_anomaly
-from promptgrad.autograd._blame import Blame
 from promptgrad.autograd._clip import clip_grad_tokens_
 from promptgrad.autograd._cluster import Cluster, same_group
 from promptgrad.autograd._critic import (
@@ -29,6 +28,8 @@ from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick, 
 from promptgrad.autograd._parameter import Parameter, candidate
 from promptgrad.autograd._report import BackwardReport, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
+from promptgrad.autograd._sample import Sample
+from promptgrad.autograd._seed import feedback_of
 from promptgrad.autograd._tape import ReadLog, Tape, current_tape, record_reads
 from promptgrad.autograd._text import Text, attach
 from promptgrad.autograd._tokens import tokens
@@ -40,7 +41,6 @@ __all__ = [
     "AgreeingCritic",
     "AnomalyWarning",
     "BackwardReport",
-    "Blame",
     "Cluster",
     "Context",
     "Critic",
@@ -65,6 +65,7 @@ __all__ = [
     "Read",
     "ReadLog",
     "RemovableHandle",
+    "Sample",
     "Skipped",
     "Tape",
     "Target",
@@ -81,6 +82,7 @@ __all__ = [
     "edges",
     "enable_grad",
     "explain_error",
+    "feedback_of",
     "graph",
     "inference_mode",
     "is_grad_enabled",

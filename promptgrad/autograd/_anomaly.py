@@ -120,11 +120,10 @@ class detect_anomaly:
 
     def _sameness(self, report: "BackwardReport") -> None:
         said: dict[str, list[str]] = {}
-        for blame in report.blames:
-            if blame.kind != "input":
-                said.setdefault(f"{blame.path}.{blame.target}".removeprefix("."), []).append(
-                    " ".join(blame.text.split())
-                )
+        for critique in (critique for several in report.critiques.values() for critique in several):
+            if critique.target_kind != "input":
+                name = f"{critique.path}.{critique.target}".removeprefix(".")
+                said.setdefault(name, []).append(" ".join(critique.text.split()))
         for name, texts in said.items():
             if len(texts) > 2 and len(dict.fromkeys(texts)) == 1:
                 self.say(
@@ -245,7 +244,7 @@ def _where_it_broke(name: str, report: "BackwardReport") -> str:
         skip = report.skipped[0]
         place = f" at {skip.path}[{skip.index}]" if skip.path else " in a forward"
         return f"the path to it may break{place}, where {skip.reason}"
-    blamed = list(dict.fromkeys(blame.path for blame in report.blames))
+    blamed = list(dict.fromkeys(critique.path for several in report.critiques.values() for critique in several))
     if module in blamed:
         return f"the critic finds no fault with it, but with other things at {module}. Freeze it if that is so"
     if blamed:

@@ -55,7 +55,7 @@ class TraceFailure:
         feedback: What is wrong with what the forward returned.
         nodes: The calls from which its output came and in which a parameter may be to blame, in their order.
         edges: Which of them used what another one produced.
-        told: What is wrong with single calls, where a loss says so.
+        node_feedback: What is wrong with single calls, where a loss says so.
         targets: The parameters, by full name, with the values that were read.
     """
 
@@ -63,7 +63,7 @@ class TraceFailure:
     feedback: tuple[str, ...]
     nodes: "tuple[Node, ...]"
     edges: "tuple[Edge, ...]"
-    told: "Mapping[Node, tuple[str, ...]]"
+    node_feedback: "Mapping[Node, tuple[str, ...]]"
     targets: tuple[Target, ...]
 
 

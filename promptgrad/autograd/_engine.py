@@ -1,330 +1,68 @@
-"""The backward pass.
+"""The chain rule of text.
 
-The walk over the graph is plain Python and takes no LM call. It leaves, for each failed sample, the calls that read a
-wanted text parameter, or through which one can be reached. These get one critic call each, as soon as all calls that
-used their outputs have had theirs; samples and branches run side by side. Results are merged in the order of the
-batch, then of the calls, so that the same answers give the same gradient at any speed.
+A vertex of the graph waits until everything that used its value has had its turn. The critiques that the value has by
+then are divided among what it was made of, and the walk goes on from there. It knows neither the rule by which they are
+divided nor what becomes of the gradients: that is `_divide`. Where to begin is `_seed`, what is worth a visit `_prune`.
 """
 
-import threading
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections import deque
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Protocol
 
 from promptgrad import aio
-from promptgrad.autograd._anomaly import current_detector
-from promptgrad.autograd._caller import Caller, pointing_at, warn
-from promptgrad.autograd._critic import Critic, JointCritic, TraceFailure, WeightTrace
 from promptgrad.autograd._critique import Critique
-from promptgrad.autograd._edges import exact_sources
-from promptgrad.autograd._gradient import Gradient, Trace
-from promptgrad.autograd._gradients import Gradients
-from promptgrad.autograd._loss_row import LossRow
-from promptgrad.autograd._parameter import Parameter
-from promptgrad.autograd._report import BackwardReport
-from promptgrad.autograd._rules import rule_of
-from promptgrad.autograd._sample import NO_CRITIC, SamplePass, Wanted, example_id
-from promptgrad.errors import GraphError, ReplayError
+from promptgrad.autograd._edges import Edge
+from promptgrad.autograd._node import GradFn
+from promptgrad.autograd._prune import Subgraph
 
-ENGINES = ("auto", "local", "joint")
-LONG = 12
-"""From this many critic calls for one failed forward on, `engine="auto"` has it judged as a whole, in one call."""
-
-_lock = threading.Lock()
-
-Group = list[tuple[SamplePass, TraceFailure]]
-Terms = Sequence[tuple[float, Sequence[LossRow], "Critic | None"]]
+Critiques = Mapping[Edge | None, Sequence[Critique]]
+"""The critiques of a value, by the edge that leads to who used it; the loss has none."""
 
 
-class Backward:
-    """One backward pass over the rows of a loss: the walk when it is made, the LM calls in `run`."""
+class Division(Protocol):
+    """Divides the critiques of a value among the edges into its vertex; parameters get their share on the way."""
 
-    def __init__(
-        self,
-        terms: Terms,
-        critic: Critic | None,
-        inputs: Iterable[Parameter] | Parameter | None,
-        *,
-        retain_graph: bool,
-        weights: bool | None,
-        accumulate: bool = True,
-        truncate: int | None = None,
-        engine: str = "auto",
-        repeat: int = 1,
-        concurrency: int | None = None,
-    ) -> None:
-        if concurrency is not None and concurrency < 1:
-            raise ValueError(f"concurrency is a number of critic calls in flight and at least 1, not {concurrency}")
-        if repeat < 1:
-            raise ValueError(f"repeat is a number of answers and at least 1, not {repeat}")
-        if engine == "joint" and repeat > 1:
-            raise ValueError("repeat asks about one call several times: take engine='local' for it")
-        if engine not in ENGINES:
-            raise ValueError(f"engine is one of {', '.join(map(repr, ENGINES))}, not {engine!r}")
-        if truncate is not None and truncate < 1:
-            raise ValueError(f"truncate is a number of calls and at least 1, not {truncate}")
-        self.began = time.perf_counter()
-        self.caller = Caller()
-        self.wanted = Wanted(inputs)
-        self.retain_graph = retain_graph
-        self.weights = weights
-        self.accumulate = accumulate
-        self.terms = [(scale, [replace(row, tape=row.recorded) for row in rows], own) for scale, rows, own in terms]
-        self.rows = [row for _, rows, _ in self.terms for row in rows]
-        self._check()
-        self.gate = nullcontext() if concurrency is None else aio.Semaphore(concurrency)
-        self.passes = self._passes(critic, truncate, repeat)
-        if any(one.critic is None and one.asks for one in self.passes):
-            raise GraphError(NO_CRITIC)
-        self.traced = self._traced_weights()
-        self.joint = self._joint(engine)
+    def waits(self, fn: GradFn) -> bool:
+        """Whether a vertex has to wait for an answer, of a critic or of a user's rule."""
+        ...
 
-    def _joint(self, engine: str) -> list[tuple[JointCritic, Group]]:
-        """The failed forwards that are judged as wholes, in the groups in which their critics want them."""
-        waiting: dict[int, tuple[Critic, Group]] = {}
-        alone = all(one.repeat == 1 for one in self.passes)
-        for one in self.passes:
-            due = sum(rule_of(fn) is None for fn in one.failures)
-            long = engine == "auto" and due >= LONG and alone and not one.has_own_backward
-            if one.critic is not None and (long or (engine == "joint" and due > 0)):
-                waiting.setdefault(id(one.critic), (one.critic, []))[1].append((one, one.whole()))
-        found: list[tuple[JointCritic, Group]] = []
-        for critic, members in waiting.values():
-            groups = critic.groups([whole for _, whole in members]) if isinstance(critic, JointCritic) else ()
-            if engine == "joint" and not groups:
-                raise GraphError(
-                    "engine='joint' needs a critic that can judge whole forwards (nn.Critic on a language model "
-                    f"that speaks the chat or json format), and {critic!r} cannot: leave engine out"
-                )
-            passes = {id(whole): one for one, whole in members}
-            found += [(cast(JointCritic, critic), [(passes[id(whole)], whole) for whole in group]) for group in groups]
-        return found
+    def at_once(self, fn: GradFn, critiques: Critiques) -> Mapping[Edge, Sequence[Critique]]:
+        """The shares, for a vertex that does not wait."""
+        ...
 
-    async def _judge_together(self, critic: JointCritic, group: Group) -> None:
-        """Have whole forwards judged by one call."""
-        group[0][0].calls += 1
-        for one, _ in group:
-            one.asked += 1
-        try:
-            async with self.gate:
-                answers = await critic.critique_traces([whole for _, whole in group])
-            if len(answers) != len(group):
-                raise TypeError(f"a critic gave {len(answers)} answers about {len(group)} forwards")
-        except ReplayError:
-            raise
-        except BaseException as error:  # kept in the report; the other calls go on
-            if not aio.is_failure(error):
-                raise
-            for one, _ in group:
-                one.give_up(error)
-            return
-        for (one, whole), answer in zip(group, answers, strict=True):
-            try:
-                one.take(whole, answer)
-            except TypeError as error:  # this answer is malformed
-                one.give_up(error)
-
-    def _passes(self, critic: Critic | None, truncate: int | None, repeat: int) -> list[SamplePass]:
-        """One pass for each failed forward, whatever number of losses judged it, in the order of the rows."""
-        groups: dict[Any, list[tuple[int, LossRow]]] = {}
-        critics: dict[Any, Critic | None] = {}
-        number = 0
-        for scale, rows, own in self.terms:
-            for row in rows:
-                if row.failed and scale > 0:
-                    key = _forward(row, number)
-                    groups.setdefault(key, []).append((number, row))
-                    critics[key] = critic or critics.get(key) or own
-                number += 1
-        return [
-            SamplePass(rows, critics[key], self.wanted, self.gate, truncate=truncate, repeat=repeat)
-            for key, rows in groups.items()
-        ]
-
-    def _check(self) -> None:
-        self._check_freed()
-        if self.rows and all(row.tape is None and not any(exact_sources(row.output)) for row in self.rows):
-            raise GraphError(
-                "nothing was recorded in the forwards of this loss: they ran under no_grad() or inference_mode(), "
-                "no parameter of the program has requires_grad=True, or the outputs are plain strings; of a Parameter "
-                "that is the output, pass the parameter itself, or str(parameter)"
-            )
-
-    def _check_freed(self) -> None:
-        if any(row.tape is not None and row.tape.freed for row in self.rows):
-            raise GraphError(
-                "backward() was called a second time on the same forwards, and the first freed what they recorded: "
-                "write backward(retain_graph=True) the first time, or run the forwards again"
-            )
-
-    @property
-    def suspends(self) -> bool:
-        """Whether `run` has anything to wait for."""
-        return bool(self.traced) or any(one.failures for one in self.passes)
-
-    async def run(self) -> Gradients:
-        """Ask the critics, and make gradients of what they say and of the traces; these are added where that is asked.
-
-        Passes over the same forwards may run side by side as long as none of them frees what was recorded.
-        """
-        tapes = list(dict.fromkeys(row.tape for row in self.rows if row.tape is not None))
-        with _lock:
-            if any(tape.walkers < 0 or (tape.walkers and not self.retain_graph) for tape in tapes):
-                raise GraphError(
-                    "another backward() works on these forwards at this moment: wait for it, and call it with "
-                    "retain_graph=True if the same forwards shall be gone through again"
-                )
-            self._check_freed()  # another may have come and gone since this one was made
-            for tape in tapes:
-                tape.walkers = tape.walkers + 1 if self.retain_graph else -1
-        try:
-            with pointing_at(self.caller):
-                return await self._run()
-        finally:
-            with _lock:
-                for tape in tapes:
-                    tape.walkers = tape.walkers - 1 if self.retain_graph else 0
-
-    async def _run(self) -> Gradients:
-        detector = current_detector()
-        if detector is not None:
-            detector.before_backward(self.rows)
-        whole = {id(one) for _, group in self.joint for one, _ in group}
-        jobs: list[Callable[[], Awaitable[None]]] = []
-        for one in self.passes:
-            if id(one) not in whole:
-                one.begin()
-                jobs += [partial(one.judge, fn) for fn in one.failures]
-        jobs += [partial(self._judge_together, critic, group) for critic, group in self.joint]
-        await aio.gather(jobs)
-        for trace, advantage in self.traced:
-            await aio.in_thread(trace.backward, advantage)
-        never = [] if detector is None else self._never_read()
-        found = self._gradients()
-        report = found.report
-        if self.accumulate:
-            for parameter, gradient in found.items():
-                parameter.accumulate(gradient)
-        if detector is not None:
-            detector.after_backward(self.rows, report, never)
-        asked = sum(one.asked for one in self.passes)
-        if asked and sum(one.unanswered for one in self.passes) == asked:
-            warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning)
-        if not self.retain_graph:
-            for row in self.rows:
-                if row.tape is not None and row.tape.finished:  # of a forward that still runs, the rest is to come
-                    row.tape.free()
-        return found
-
-    def _never_read(self) -> list[Parameter]:
-        """Wanted parameters, of the programs or named, that no failed forward read."""
-        tapes = [one.row.tape for one in self.passes if one.row.tape is not None]
-        programs = dict.fromkeys(tape.program for tape in tapes if tape.program is not None)
-        read = {read.parameter for tape in tapes for read in tape.reads}
-        every = dict.fromkeys(parameter for program in programs for parameter in program.parameters())
-        every.update(dict.fromkeys(self.wanted.named))
-        return [parameter for parameter in every if self.wanted(parameter) and parameter not in read]
-
-    def _gradients(self) -> Gradients:
-        shares: dict[Parameter, list[Critique | Trace]] = {}
-        wanted: dict[Parameter, str] = {}
-        failed = {one.number: one for one in self.passes}
-        scores = self._scores()
-        for number, row in enumerate(self.rows):
-            one = failed.get(number)
-            if one is not None:
-                for _, parameter, critique in sorted(one.found, key=lambda item: item[0]):
-                    shares.setdefault(parameter, []).append(critique)
-            for node in () if row.tape is None else row.tape.nodes:
-                for read in node.reads:
-                    if self.wanted(read.parameter):
-                        if one is not None:
-                            wanted.setdefault(read.parameter, read.parameter.name or f"{node.path}.{read.name}")
-                        if read.parameter.kind == "demos" and number in scores and node.outputs:
-                            trace = Trace(
-                                example_id(row.example),
-                                node.path,
-                                node.index,
-                                node.inputs,
-                                node.outputs,
-                                scores[number],
-                            )
-                            shares.setdefault(read.parameter, []).append(trace)
-        grown = {parameter: parameter.hooked(Gradient(records)) for parameter, records in shares.items()}
-        for parameter in grown:
-            wanted.setdefault(parameter, parameter.name or parameter.kind)
-        for parameter in self.wanted.named:
-            wanted.setdefault(parameter, parameter.name or parameter.kind)
-        report = BackwardReport(
-            rows=len(self.rows),
-            failed=sum(row.failed and row.error is None for row in self.rows),
-            errors=sum(row.error is not None for row in self.rows),
-            calls=sum(one.calls for one in self.passes),
-            skipped=tuple(skip for one in self.passes for skip in sorted(one.skipped, key=lambda s: (s.path, s.index))),
-            reached=tuple(name for parameter, name in wanted.items() if parameter in shares),
-            unreached=tuple(name for parameter, name in wanted.items() if parameter not in shares),
-            joint=sum(len(group) for _, group in self.joint),
-            seconds=time.perf_counter() - self.began,
-            blames=tuple(blame for one in self.passes for blame in one.told()),
-            truncated=sum(one.truncated for one in self.passes),
-            together={number: one.number for one in self.passes for number, _ in one.rows[1:]},
-        )
-        return Gradients(grown, report)
-
-    def _scores(self) -> dict[int, float]:
-        """What the traces of a forward are worth, by the first row about all of it: the weighted mean of its losses."""
-        judged: dict[Any, list[tuple[int, float, float]]] = {}
-        number = 0
-        for scale, rows, _ in self.terms:
-            for row in rows:
-                if row.node is None and row.error is None and scale > 0:
-                    judged.setdefault(_forward(row, number), []).append((number, scale, row.score))
-                number += 1
-        means = {}
-        for parts in judged.values():
-            total = sum(scale for _, scale, _ in parts)
-            first = parts[0][2]
-            alone = all(score == first for _, _, score in parts)
-            means[parts[0][0]] = first if alone else sum(scale * score for _, scale, score in parts) / total
-        return means
-
-    def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
-        """The local models' samples with their advantages: score minus the mean over the example's rollouts."""
-        if self.weights is False:
-            return []
-        traced = []
-        for scale, rows, _ in self.terms:
-            groups: dict[Any, list[float]] = {}
-            for row in rows:
-                if row.error is None:
-                    groups.setdefault(_rollouts_of(row), []).append(row.score)
-            for row in rows:
-                if row.error is not None or row.tape is None:
-                    continue
-                scores = groups[_rollouts_of(row)]
-                advantage = scale * (row.score - sum(scores) / len(scores))
-                if advantage:
-                    traced += [
-                        (trace, advantage)
-                        for node in row.tape.nodes
-                        if row.node is None or node.started <= row.node.started
-                        for trace in node.weight_traces
-                        if self.weights or trace.requires_grad
-                    ]
-        return traced
+    async def later(self, fn: GradFn, critiques: Critiques) -> Mapping[Edge, Sequence[Critique]]:
+        """The shares, for a vertex that waits."""
+        ...
 
 
-def _forward(row: LossRow, number: int) -> Any:
-    """What tells one forward from another, among the rows of all losses."""
-    if row.tape is None:
-        return number
-    return id(row.tape), example_id(row.example) or id(row.example), row.replicate
+async def backward(graph: Subgraph, seeds: Mapping[GradFn, Sequence[Critique]], divide: Division) -> None:
+    """Go back from the seeds. Vertices that wait do so side by side, unless one needs what another one says."""
+    critiques: dict[GradFn, dict[Edge | None, Sequence[Critique]]] = {fn: {None: seeds[fn]} for fn in seeds}
+    users = graph.users()
+    turns: dict[GradFn, aio.Signal[None]] = {fn: aio.Signal() for fn in graph.order if divide.waits(fn)}
 
+    def hand_on(fn: GradFn, shares: Mapping[Edge, Sequence[Critique]]) -> None:
+        for edge, share in shares.items():
+            critiques.setdefault(edge.source, {})[edge] = share
+        for source in graph.sources(fn):
+            users[source] -= 1
+            if not users[source]:
+                free.append(source)
 
-def _rollouts_of(row: LossRow) -> Any:
-    """What the rollouts of one example share: a row about one call is compared with the same call of the others."""
-    call = ("", 0) if row.node is None else (row.node.path, row.node.index)
-    return example_id(row.example) or id(row.example), call
+    def settle() -> None:
+        while free:
+            fn = free.popleft()
+            if fn in turns:
+                turns[fn].set(None)
+            else:
+                hand_on(fn, divide.at_once(fn, critiques.pop(fn, {})))
+
+    async def visit(fn: GradFn) -> None:
+        await turns[fn]
+        hand_on(fn, await divide.later(fn, critiques.pop(fn, {})))
+        settle()
+
+    free = deque(fn for fn in reversed(graph.order) if not users[fn])
+    settle()
+    await aio.gather([partial(visit, fn) for fn in reversed(graph.order) if fn in turns])

@@ -1,10 +1,10 @@
 """`Explanation`: a loss in words, and who is blamed for it."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.autograd._blame import Blame
+from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._loss_row import LossRow
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ class Explanation:
     """A loss in words: what went wrong in each sample, and what backward blames for it. Its `repr` is the text.
 
     Attributes:
-        blames: Who is blamed for what; empty before `backward()`.
+        critiques: What is wrong with which parameter or input, by row; empty before `backward()`.
     """
 
     def __init__(self, head: str, rows: Sequence[LossRow], report: "BackwardReport | None") -> None:
-        self.blames: tuple[Blame, ...] = () if report is None else report.blames
+        self.critiques: Mapping[int, tuple[Critique, ...]] = {} if report is None else report.critiques
         self._text = "\n".join([head, *_lines(rows, report)])
 
     def __str__(self) -> str:
@@ -36,9 +36,7 @@ class Explanation:
 
 def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator[str]:
     failed = [(number, row) for number, row in enumerate(rows) if row.failed]
-    blames: dict[int, list[Blame]] = {}
-    for blame in () if report is None else report.blames:
-        blames.setdefault(blame.row, []).append(blame)
+    critiques: Mapping[int, tuple[Critique, ...]] = {} if report is None else report.critiques
     for number, row in failed:
         yield f"row {number}: {short(row.example)}"
         if row.error is not None:
@@ -51,11 +49,12 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
         for path, said in row.module_feedback.items():
             texts = [said] if isinstance(said, str) else said
             yield from (f"  feedback for {path or 'program'}: {_indented(text)}" for text in texts if text)
-        for blame in blames.get(number, ()):
-            what = f"input {blame.target}" if blame.kind == "input" else blame.target
-            where = f"{call_name(blame.path, blame.index)} " if blame.path or blame.kind != "solution" else ""
-            yield f"  {where}{what}: {_indented(blame.text)}"
-        if report is not None and number not in blames:
+        for critique in critiques.get(number, ()):
+            what = f"input {critique.target}" if critique.target_kind == "input" else critique.target
+            alone = not critique.path and critique.target_kind == "solution"
+            where = "" if alone else f"{call_name(critique.path, critique.index)} "
+            yield f"  {where}{what}: {_indented(critique.text)}"
+        if report is not None and number not in critiques:
             other = report.together.get(number)
             yield "  nobody is blamed" if other is None else f"  the same forward as row {other}: see there"
     if len(failed) < len(rows):
@@ -66,9 +65,9 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
             yield "nobody is blamed yet: backward() has not run"
         return
     totals: dict[str, int] = {}
-    for blame in report.blames:
-        if blame.kind != "input":
-            name = blame.parameter or f"{blame.path}.{blame.target}".removeprefix(".")
+    for critique in (critique for several in critiques.values() for critique in several):
+        if critique.target_kind != "input":
+            name = critique.parameter or f"{critique.path}.{critique.target}".removeprefix(".")
             totals[name] = totals.get(name, 0) + 1
     for name, times in sorted(totals.items(), key=lambda item: -item[1]):
         yield f"{name}: blamed {times} time{'' if times == 1 else 's'}"

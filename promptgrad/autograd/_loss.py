@@ -13,8 +13,8 @@ from promptgrad.autograd._parameter import is_trial
 from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
+    from promptgrad.autograd._backward import Backward
     from promptgrad.autograd._critic import Critic
-    from promptgrad.autograd._engine import Backward
     from promptgrad.autograd._gradients import Gradients
     from promptgrad.autograd._parameter import Parameter
     from promptgrad.autograd._report import BackwardReport
@@ -269,7 +269,7 @@ class Loss:
         self, critic: "Critic | Any", inputs: "Iterable[Parameter] | Parameter | None", **options: Any
     ) -> "Backward":
         """One backward pass over this loss; it begins when it is run."""
-        from promptgrad.autograd._engine import Backward
+        from promptgrad.autograd._backward import Backward
 
         if options["concurrency"] is None:
             options["concurrency"] = self.concurrency

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.autograd._edges import exact_sources, joined_sources
 from promptgrad.autograd._node import Node
+from promptgrad.autograd._sample import sample_of
 
 if TYPE_CHECKING:
     from promptgrad.autograd._tape import Tape
@@ -47,6 +48,11 @@ class LossRow:
     def loss(self) -> float:
         """`best - score`; nan in an error row."""
         return math.nan if self.error is not None else self.best - self.score
+
+    @property
+    def example_id(self) -> str:
+        """How the example is called in gradients and reports; empty where nothing tells it from others."""
+        return sample_of(self.example).id
 
     @property
     def recorded(self) -> "Tape | None":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from promptgrad.autograd._blame import Blame
+from promptgrad.autograd._critique import Critique
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BackwardReport:
         unreached: Names of the wanted parameters that got nothing: those that were read in a failed sample, and those
             that `inputs` names.
         seconds: Wall time.
-        blames: Who is blamed for what, by row and then by call.
+        critiques: What is wrong with which parameter or input, by row of the loss, in the order of the calls.
         truncated: Calls that `truncate` left out.
         joint: Failed forwards that were judged as wholes.
         together: Rows whose forward another loss had judged before, with the row under which its blame stands.
@@ -44,7 +44,7 @@ class BackwardReport:
     reached: tuple[str, ...]
     unreached: tuple[str, ...]
     seconds: float
-    blames: tuple[Blame, ...] = field(default=(), repr=False)
+    critiques: Mapping[int, tuple[Critique, ...]] = field(default_factory=dict, repr=False)
     truncated: int = 0
     joint: int = 0
     together: Mapping[int, int] = field(default_factory=dict, repr=False)

@@ -165,8 +165,8 @@ def _calls(failure: TraceFailure) -> list[dict[str, Any]]:
             call["error"] = f"{type(node.error).__name__}: {node.error}"
         else:
             call["outputs"] = {name: plain(value) for name, value in node.outputs.items()}
-        if node in failure.told:
-            call["feedback"] = "\n".join(failure.told[node])
+        if node in failure.node_feedback:
+            call["feedback"] = "\n".join(failure.node_feedback[node])
         calls.append(call)
     return calls
 

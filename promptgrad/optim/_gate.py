@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 from promptgrad.autograd import Loss, LossRow, tokens
-from promptgrad.autograd._sample import example_id
 from promptgrad.errors import is_outage
 from promptgrad.evaluation import paired_interval
 from promptgrad.optim._report import Verdict
@@ -155,7 +154,7 @@ def _judged(loss: Loss) -> Iterator[tuple[float, Key, LossRow]]:
         count: dict[tuple[str, int], int] = {}
         for row in rows:
             if row.node is None:
-                key = (example_id(row.example), row.replicate)
+                key = (row.example_id, row.replicate)
                 count[key] = count.get(key, -1) + 1
                 yield scale, (*key, count[key]), row
 

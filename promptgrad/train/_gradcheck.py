@@ -11,8 +11,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
-from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad
-from promptgrad.autograd._sample import _default_feedback
+from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad, feedback_of
 from promptgrad.data import DataLoader, Example, collate
 from promptgrad.errors import DataError, GraphError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator, grouped_interval, paired_test
@@ -344,9 +343,7 @@ def told_as(arm: str, loss: Loss, rng: Random) -> tuple[Loss, int, int]:
     for scale, rows, critic in loss._terms:
         told = list(rows)
         places = [place for place, row in enumerate(rows) if row.failed and not isinstance(row.error, MetricError)]
-        texts = [
-            (rows[place].feedback or _default_feedback(rows[place]), rows[place].module_feedback) for place in places
-        ]
+        texts = [(feedback_of(rows[place]), rows[place].module_feedback) for place in places]
         sources = _derange(texts, rng) if arm == "shuffled" else range(len(places))
         for place, own, source in zip(places, texts, sources, strict=True):
             text, by_module = (BLANK, {}) if arm == "blank" else texts[source]

@@ -1,11 +1,11 @@
 """`graph`: what was recorded, as a picture."""
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptgrad.autograd import AccumulateGrad, Blame, Edge, GradFn, Join, Loss, LossRow, Node, Output, Tape, to_json
+from promptgrad.autograd import AccumulateGrad, Critique, Edge, GradFn, Join, Loss, LossRow, Node, Output, Tape, to_json
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._explain import call_name, short
 from promptgrad.autograd._walk import Walk
@@ -77,30 +77,31 @@ class _Row:
         return self.error is not None or (self.judged is not None and self.judged.failed)
 
 
-def _rows(of: Any) -> tuple[list[_Row], tuple[Blame, ...]]:
+def _rows(of: Any) -> tuple[list[_Row], Mapping[int, Sequence[Critique]]]:
     if isinstance(of, Loss):
         rows = [_Row(row.output, row.tape, row.error, row) for row in of.rows]
-        return rows, () if of.report is None else of.report.blames
+        return rows, {} if of.report is None else of.report.critiques
     if isinstance(of, Batch):
-        return [_Row(row.output, row.tape, row.error) for row in of.rows], ()
+        return [_Row(row.output, row.tape, row.error) for row in of.rows], {}
     if isinstance(of, Tape):
-        return [_Row(of.output, of, of.error)], ()
-    return [_Row(of, None)], ()
+        return [_Row(of.output, of, of.error)], {}
+    return [_Row(of, None)], {}
 
 
 class _Collect:
     """Collects the vertices of some samples, and makes boxes of them."""
 
-    def __init__(self, blames: Iterable[Blame]) -> None:
+    def __init__(self, critiques: Mapping[int, Sequence[Critique]]) -> None:
         self.walk = Walk()
         self.rows: list[tuple[int, _Row, list[Edge]]] = []
         self.tapes: dict[Tape, list[int]] = {}  # the rows of each forward: several losses may judge one
-        self.blames: dict[Place, list[Blame]] = {}
-        self.named: dict[tuple[int, str], list[Blame]] = {}
-        for blame in blames:
-            self.blames.setdefault((blame.row, blame.path, blame.index), []).append(blame)
-            if blame.parameter:
-                self.named.setdefault((blame.row, blame.parameter), []).append(blame)
+        self.at: dict[Place, list[Critique]] = {}
+        self.named: dict[tuple[int, str], list[Critique]] = {}
+        for row, several in critiques.items():
+            for critique in several:
+                self.at.setdefault((row, critique.path, critique.index), []).append(critique)
+                if critique.parameter:
+                    self.named.setdefault((row, critique.parameter), []).append(critique)
 
     def add(self, number: int, row: _Row) -> None:
         """Add one sample, with all that its forward recorded."""
@@ -148,35 +149,35 @@ class _Collect:
     def box(self, fn: GradFn, rows: list[int]) -> Box:
         """The box of a call, or of a parameter that is used in some rows."""
         if isinstance(fn, AccumulateGrad):
-            return _parameter(fn, [blame for row in rows for blame in self.named.get((row, fn.parameter.name), [])])
+            return _parameter(fn, [one for row in rows for one in self.named.get((row, fn.parameter.name), [])])
         if not isinstance(fn, Node):
             return Box(repr(fn), fn.kind, "call", (), repr(fn))
         own = {read.parameter.name for read in fn.reads}
-        blames = [
-            blame
+        critiques = [
+            critique
             for row in self.tapes.get(fn.tape, [])
-            for blame in self.blames.get((row, fn.path, fn.index), [])
-            if blame.kind == "input" or blame.parameter in own
+            for critique in self.at.get((row, fn.path, fn.index), [])
+            if critique.target_kind == "input" or critique.parameter in own
         ]
         lines = [Line(short(f"{name}: {_said(value)}", _WIDE)) for name, value in fn.outputs.items()]
         lines = _some(lines, "outputs")
         if fn.error is not None:
             lines.append(Line(short(f"{type(fn.error).__name__}: {fn.error}", _WIDE), "error"))
-        lines += _some([Line(short(f"{_what(blame)}: {blame.text}", _WIDE), "blame") for blame in blames], "critiques")
-        state = "error" if fn.error is not None else "blamed" if blames else ""
+        lines += _some([Line(short(f"{_what(one)}: {one.text}", _WIDE), "blame") for one in critiques], "critiques")
+        state = "error" if fn.error is not None else "blamed" if critiques else ""
         title = call_name(fn.path, fn.index)
-        return Box(title, fn.module_name or fn.kind, "call", tuple(lines), "\n".join(_tooltip(fn, blames)), state)
+        return Box(title, fn.module_name or fn.kind, "call", tuple(lines), "\n".join(_tooltip(fn, critiques)), state)
 
 
-def _parameter(fn: AccumulateGrad, blames: list[Blame]) -> Box:
+def _parameter(fn: AccumulateGrad, critiques: list[Critique]) -> Box:
     name = fn.parameter.name or fn.parameter.kind
     text = str(fn.value)
     lines = [Line(short(text, _WIDE))]
     full = [name, "", text]
-    if blames:
-        lines += _some([Line(short(blame.text, _WIDE), "blame") for blame in blames], "critiques")
-        full += ["", "critiques", *(f"  {blame.text}" for blame in blames)]
-    return Box(name, fn.parameter.kind, "parameter", tuple(lines), "\n".join(full), "blamed" if blames else "")
+    if critiques:
+        lines += _some([Line(short(critique.text, _WIDE), "blame") for critique in critiques], "critiques")
+        full += ["", "critiques", *(f"  {critique.text}" for critique in critiques)]
+    return Box(name, fn.parameter.kind, "parameter", tuple(lines), "\n".join(full), "blamed" if critiques else "")
 
 
 def _link(links: dict[tuple[int, int, str, str], Link], source: int, target: int, edge: Edge) -> None:
@@ -218,7 +219,7 @@ def _output(number: int, row: _Row, *, many: bool) -> Box:
     return Box(title, subtitle, "output", tuple(lines), "\n".join(full).rstrip(), state)
 
 
-def _tooltip(node: Node, blames: Iterable[Blame]) -> Iterator[str]:
+def _tooltip(node: Node, critiques: Iterable[Critique]) -> Iterator[str]:
     yield f"{call_name(node.path, node.index)} {node.module_name}".rstrip()
     for head, values in (("inputs", node.inputs), ("outputs", node.outputs)):
         if values:
@@ -233,10 +234,10 @@ def _tooltip(node: Node, blames: Iterable[Blame]) -> Iterator[str]:
     if node.error is not None:
         yield "\nerror"
         yield from _trace(node.error)
-    for number, blame in enumerate(blames):
+    for number, critique in enumerate(critiques):
         if not number:
             yield "\ncritiques"
-        yield f"  {_what(blame)}: {blame.text}"
+        yield f"  {_what(critique)}: {critique.text}"
 
 
 def _trace(error: BaseException) -> Iterator[str]:
@@ -244,8 +245,8 @@ def _trace(error: BaseException) -> Iterator[str]:
         yield part.rstrip()
 
 
-def _what(blame: Blame) -> str:
-    return f"input {blame.target}" if blame.kind == "input" else blame.target
+def _what(critique: Critique) -> str:
+    return f"input {critique.target}" if critique.target_kind == "input" else critique.target
 
 
 def _fields(value: Any) -> dict[str, Any]:

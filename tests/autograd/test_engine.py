@@ -490,7 +490,7 @@ class TestAccumulation:
         told = {failure.node.path: failure.feedback for failure in critic.asked}
         assert told["n"] == ("a blames t", "b blames t")
         assert texts(hint) == ["a blames hint", "b blames hint"]
-        of_hint = [blame.text for blame in report.blames if blame.kind == "description"]
+        of_hint = [one.text for one in report.critiques[0] if one.target_kind == "description"]
         assert of_hint == ["a blames hint", "b blames hint"]
 
 

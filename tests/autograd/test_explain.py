@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from promptgrad.autograd import Blame, Loss, LossRow
+from promptgrad.autograd import Loss, LossRow
 from promptgrad.data import Example
 
 _spec = importlib.util.spec_from_file_location("programs", Path(__file__).with_name("programs.py"))
@@ -43,7 +43,15 @@ def test_a_failed_row_is_told_call_by_call(two_steps):
         "first.instruction: blamed 1 time",
         "second.instruction: blamed 1 time",
     ]
-    assert loss.explain().blames[2] == Blame(1, wrong.example.id, "second", 0, "note", "input", "note\nof second")
+    assert list(loss.explain().critiques) == [1]
+    critiques = loss.explain().critiques[1]
+    assert critiques == report.critiques[1]
+    assert [(c.path, c.index, c.target, c.target_kind, c.parameter, c.text) for c in critiques] == [
+        ("first", 0, "instruction", "instruction", "first.instruction", "instruction\nof first"),
+        ("second", 0, "instruction", "instruction", "second.instruction", "instruction\nof second"),
+        ("second", 0, "note", "input", "", "note\nof second"),
+    ]
+    assert {c.example_id for c in critiques} == {wrong.example.id}
 
 
 def test_errors_and_silence_are_told(two_steps):

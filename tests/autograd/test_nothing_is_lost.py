@@ -8,7 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import autograd, nn
 from promptgrad.autograd import Gradient, Loss, LossRow
-from promptgrad.autograd._engine import Backward
+from promptgrad.autograd._backward import Backward
 from promptgrad.data import Example
 from promptgrad.errors import GraphError
 from promptgrad.testing import Fields

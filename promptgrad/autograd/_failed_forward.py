@@ -1,0 +1,136 @@
+"""`FailedForward`: what a backward pass knows of one failed forward, and what it finds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from promptgrad.autograd._critic import Critic, Target, blame_in
+from promptgrad.autograd._critique import Critique
+from promptgrad.autograd._edges import joined_sources
+from promptgrad.autograd._loss_row import LossRow
+from promptgrad.autograd._node import GradFn, Join, Node
+from promptgrad.autograd._parameter import Parameter
+from promptgrad.autograd._prune import Subgraph, Wanted
+from promptgrad.autograd._report import Skipped
+from promptgrad.autograd._seed import LAST, seeds
+
+
+class FailedForward:
+    """One failed forward, for all losses that judged it.
+
+    Attributes:
+        rows: What the losses say of it, each with its place in the whole loss; they share one tape and example.
+        number: The place of the first of them.
+        row: The first of them.
+        critic: Who divides the blame for a call.
+        seeds: What the losses say, by the vertex that it is about.
+        graph: The vertices that are worth a visit.
+        found: The critiques of parameters.
+        passed: The critiques of inputs that earlier calls wrote.
+        skipped: What came to nothing, and why.
+        calls: Critic calls.
+        asked: Answers that were wanted of the critic.
+        unanswered: Those that it did not give.
+    """
+
+    def __init__(
+        self, rows: Sequence[tuple[int, LossRow]], critic: Critic | None, wanted: Wanted, *, truncate: int | None = None
+    ) -> None:
+        self.rows = rows
+        self.number, self.row = rows[0]
+        self.critic = critic
+        self._verdict = "error" if any(row.error is not None for _, row in rows) else "wrong"
+        self._example_id = self.row.example_id
+        self.seeds, self.skipped = seeds([row for _, row in rows], self._verdict)
+        self.graph = Subgraph(self.seeds, wanted, truncate)
+        self.found: list[tuple[Parameter, Critique]] = []
+        self.passed: list[Critique] = []
+        self.calls = self.asked = self.unanswered = 0
+
+    def critique(
+        self, fn: GradFn, target: Target, text: str, evidence: Mapping[str, Any], agreement: float, *place: int
+    ) -> Critique:
+        """A critique of a target of a vertex; `place` tells it from the others there."""
+        node = fn if isinstance(fn, Node) else None
+        return Critique(
+            self._example_id,
+            "" if node is None else node.path,
+            0 if node is None else node.index,
+            target.name.removeprefix("input.") if target.parameter is None else target.name,
+            text,
+            evidence,
+            verdict=self._verdict,
+            lm=None if node is None else node.lm,
+            agreement=agreement,
+            target_kind=target.kind,
+            parameter="" if target.parameter is None else target.parameter.name,
+            order=(*rank(fn), *place),
+        )
+
+    def remark(self, text: str) -> Critique:
+        """What a hook says of a value in place of what was said."""
+        return Critique(self._example_id, "", 0, "", text, verdict=self._verdict, order=(LAST, 0))
+
+    def give(self, fn: GradFn, parameter: Parameter, name: str, critiques: Sequence[Critique]) -> None:
+        """Let a parameter have all that is said of the vertex that holds or read it."""
+        for critique in critiques:
+            about = replace(
+                critique,
+                target=name,
+                target_kind=parameter.kind,
+                parameter=parameter.name,
+                order=(*rank(fn), *critique.order),
+            )
+            if isinstance(fn, Node):
+                about = replace(about, path=fn.path, index=fn.index, lm=fn.lm)
+            self.found.append((parameter, about))
+
+    def skip(self, path: str, index: int, reason: str) -> None:
+        """Note what came to nothing, and why."""
+        self.skipped.append(Skipped(self._example_id, path, index, reason))
+
+    def note_strangers(self, path: str, index: int, answer: Mapping[str, Any], targets: Sequence[Target]) -> None:
+        """Note what an answer blames and nobody asked about: a misspelt name would else be lost in silence."""
+        known = [target.name for target in targets]
+        strangers = [str(name) for name, text in answer.items() if name not in known and blame_texts(text)]
+        if strangers:
+            names = f"{', '.join(map(repr, strangers))}; to blame may be {', '.join(known) or 'nothing'}"
+            self.skip(path, index, f"an answer about what nobody asked: {names}")
+
+    def gradients(self) -> list[tuple[Parameter, Critique]]:
+        """The critiques of parameters, in the order of the calls."""
+        return sorted(self.found, key=lambda item: item[1].order)
+
+    def critiques(self) -> tuple[Critique, ...]:
+        """All critiques, in the order of the calls."""
+        every = [*self.passed, *(critique for _, critique in self.found)]
+        return tuple(sorted(every, key=lambda critique: critique.order))
+
+
+def rank(fn: GradFn) -> tuple[int, int]:
+    """Where a vertex comes in the order of the program, so that the order of replies makes no difference."""
+    if isinstance(fn, Node):
+        return fn.rank
+    if isinstance(fn, Join):
+        return max((source.rank for source in joined_sources(fn) if isinstance(source, Node)), default=(-1, 0))
+    return -1, 0
+
+
+def blame_texts(answer: Any) -> list[str]:
+    """The texts of an answer that blame: of a text or of several."""
+    several = answer if isinstance(answer, (list, tuple)) else (answer,)
+    for item in several:
+        if item is not None and not isinstance(item, str):
+            raise TypeError(f"what is said of a value is a text, several texts or None, not {item!r}")
+    return [text for item in several if (text := blame_in(item))]
+
+
+def checked(answer: Any) -> dict[str, Any]:
+    """A critic's answer as plain data, so that whatever is wrong with it shows here, where it is one skipped call."""
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"a critic answers with a mapping from target to text, not {answer!r}")
+    clean = dict(answer.items())
+    for name, text in clean.items():
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"a critic's answer about {name!r} is a text or None, not {text!r}")
+    return clean

@@ -1,0 +1,145 @@
+"""The engine "joint": failed forwards that a critic judges as wholes, several in one call."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, cast
+
+from promptgrad import aio
+from promptgrad.autograd._critic import Critic, JointCritic, Target, TraceFailure
+from promptgrad.autograd._failed_forward import FailedForward, blame_texts, checked, rank
+from promptgrad.autograd._node import AccumulateGrad, Node
+from promptgrad.autograd._parameter import Parameter
+from promptgrad.autograd._rules import is_built_in, rule_of
+from promptgrad.autograd._seed import feedback_of
+from promptgrad.errors import GraphError, ReplayError
+
+LONG = 12
+"""From this many critic calls for one failed forward on, `engine="auto"` has it judged as a whole, in one call."""
+
+
+class Group:
+    """Failed forwards that are judged together, by one call of their critic."""
+
+    def __init__(self, critic: JointCritic, members: Sequence[tuple[FailedForward, TraceFailure]]) -> None:
+        self.critic = critic
+        self.members = members
+
+    async def judge(self, gate: AbstractAsyncContextManager[None]) -> None:
+        """Ask the critic, and note its answers in the forwards."""
+        self.members[0][0].calls += 1
+        for forward, _ in self.members:
+            forward.asked += 1
+        try:
+            async with gate:
+                answers = await self.critic.critique_traces([failure for _, failure in self.members])
+            if len(answers) != len(self.members):
+                raise TypeError(f"a critic gave {len(answers)} answers about {len(self.members)} forwards")
+        except ReplayError:
+            raise
+        except BaseException as error:  # kept in the report; the other calls go on
+            if not aio.is_failure(error):
+                raise
+            for forward, _ in self.members:
+                _give_up(forward, error)
+            return
+        for (forward, failure), answer in zip(self.members, answers, strict=True):
+            try:
+                _note(forward, failure, answer)
+            except TypeError as error:  # this answer is malformed
+                _give_up(forward, error)
+
+
+def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[Group]:
+    """The forwards that are judged as wholes, in the groups in which their critics want them.
+
+    Raises:
+        GraphError: The engine is "joint", and a critic cannot judge forwards as wholes.
+    """
+    waiting: dict[int, tuple[Critic, list[tuple[FailedForward, TraceFailure]]]] = {}
+    for forward in forwards:
+        due = sum(rule_of(fn) is None for fn in forward.graph.order)
+        long = engine == "auto" and due >= LONG and repeat == 1 and not _has_own_backward(forward)
+        if forward.critic is not None and (long or (engine == "joint" and due > 0)):
+            members = waiting.setdefault(id(forward.critic), (forward.critic, []))[1]
+            members.append((forward, trace_failure(forward)))
+    found: list[Group] = []
+    for critic, members in waiting.values():
+        failures = [failure for _, failure in members]
+        together = critic.groups(failures) if isinstance(critic, JointCritic) else ()
+        if engine == "joint" and not together:
+            raise GraphError(
+                "engine='joint' needs a critic that can judge whole forwards (nn.Critic on a language model "
+                f"that speaks the chat or json format), and {critic!r} cannot: leave engine out"
+            )
+        known = {id(failure): forward for forward, failure in members}
+        found += [
+            Group(cast(JointCritic, critic), [(known[id(failure)], failure) for failure in group]) for group in together
+        ]
+    return found
+
+
+def _has_own_backward(forward: FailedForward) -> bool:
+    """Whether the user wrote what happens on the way: rules, functions, hooks of values or modules."""
+    return any(
+        bool(fn.value_hooks)
+        or (isinstance(fn, Node) and bool(fn.hooks))
+        or not (rule_of(fn) is None or is_built_in(rule_of(fn)) or isinstance(fn, AccumulateGrad))
+        for fn in forward.graph.order
+    )
+
+
+def trace_failure(forward: FailedForward) -> TraceFailure:
+    """A forward and its parameters, as a critic sees it that judges it in one call."""
+    graph = forward.graph
+    nodes = tuple(sorted((fn for fn in graph.order if isinstance(fn, Node)), key=rank))
+    feedback = {feedback_of(row): None for _, row in forward.rows if row.node is None}
+    node_feedback: dict[Node, tuple[str, ...]] = {}
+    for node in nodes:
+        texts = dict.fromkeys(critique.text for critique in forward.seeds.get(node, ()))
+        rest = tuple(text for text in texts if text not in feedback)
+        if rest:
+            node_feedback[node] = rest
+    targets: dict[Parameter, Target] = {}
+    for node in nodes:
+        for target in graph.own(node) + graph.demos(node):
+            if target.parameter is not None and target.parameter not in targets:
+                name = target.parameter.name or f"{node.path}.{target.name}"
+                targets[target.parameter] = replace(target, name=name)
+    for leaf in (fn for fn in graph.order if isinstance(fn, AccumulateGrad)):  # read by the program's code
+        parameter = leaf.parameter
+        name = parameter.name or parameter.kind
+        targets.setdefault(parameter, Target(name, parameter.kind, leaf.value, parameter))
+    names: dict[str, None] = {}
+    for parameter, target in targets.items():  # one name, one parameter
+        name, number = target.name, 1
+        while name in names:
+            name, number = f"{target.name}#{number}", number + 1
+        names[name] = None
+        targets[parameter] = replace(target, name=name)
+    edges = tuple(edge for node in nodes for edge in graph.into[node])
+    return TraceFailure(forward.row.example, tuple(feedback), nodes, edges, node_feedback, tuple(targets.values()))
+
+
+def _note(forward: FailedForward, failure: TraceFailure, answer: Any) -> None:
+    """Keep what a critic says of the parameters of a whole forward."""
+    clean = checked(answer)
+    forward.note_strangers("", 0, clean, failure.targets)
+    for number, target in enumerate(failure.targets):
+        parameter = target.parameter
+        if parameter is None:
+            continue
+        readers = [node for node in failure.nodes if any(read.parameter is parameter for read in node.reads)]
+        node = (readers or failure.nodes)[-1]
+        feedback = (*failure.feedback, *failure.node_feedback.get(node, ()))
+        evidence = {"inputs": node.inputs, "outputs": node.outputs, "feedback": feedback}
+        short = replace(target, name=target.name.rpartition(".")[2].partition("#")[0])
+        for place, text in enumerate(blame_texts(clean.get(target.name))):
+            critique = forward.critique(node, short, text, evidence, 1.0, number, place)
+            forward.found.append((parameter, critique))
+
+
+def _give_up(forward: FailedForward, error: BaseException) -> None:
+    """Note that the critic gave no answer about a forward that could be read."""
+    forward.unanswered += 1
+    forward.skip("", 0, f"the critic failed: {error!r}")

@@ -1,0 +1,125 @@
+"""Where a backward pass begins: what the losses say of a failed forward, and of which calls."""
+
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptgrad.autograd._critique import Critique
+from promptgrad.autograd._loss_row import LossRow
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Node
+from promptgrad.autograd._report import Skipped
+from promptgrad.autograd._sample import sample_of
+from promptgrad.autograd._tape import Tape
+from promptgrad.autograd._walk import Walk
+from promptgrad.errors import MetricError, is_outage
+
+LAST = 1 << 63
+"""Where the loss stands among those who criticise a value: after all calls."""
+
+UNRECORDED = "nothing was recorded: the forward ran under no_grad(), or its output is a plain value"
+
+_FRAMES = 4  # of a traceback, the innermost that are not ours
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def feedback_of(row: LossRow) -> str:
+    """What is wrong with a failed sample: the metric's feedback, else the traceback, the labels, or the score."""
+    if row.feedback:
+        return row.feedback
+    if row.error is not None:
+        frames = traceback.extract_tb(row.error.__traceback__)
+        theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+        lines = traceback.format_list((theirs or frames)[-_FRAMES:])
+        lines += traceback.format_exception_only(type(row.error), row.error)
+        return "the call failed:\nTraceback (most recent call last):\n" + "".join(lines).strip()
+    labels = _labels(row.example, row.tape)
+    if labels:
+        return "; ".join(f"the {name} should be {value}" for name, value in labels.items())
+    return f"the output scores {row.score:g} of {row.best:g}"
+
+
+def seeds(rows: Sequence[LossRow], verdict: str) -> tuple[dict[GradFn, list[Critique]], list[Skipped]]:
+    """What the losses say of one failed forward, by the vertex that it is about; and what nobody can act upon, and why.
+
+    The vertices are the call that failed, or the producers of the output, and calls of single modules that a loss
+    speaks of.
+    """
+    critiques: dict[GradFn, list[Critique]] = {}
+    skipped: dict[Skipped, None] = {}
+    for row in rows:
+        for start in _starts(row):
+            if isinstance(start, Skipped):
+                skipped[start] = None
+            else:
+                fn, text = start
+                order = (LAST, 0, sum(map(len, critiques.values())))
+                critique = Critique(row.example_id, "", 0, "", text, _evidence(row, text), verdict=verdict, order=order)
+                critiques.setdefault(fn, []).append(critique)
+    return critiques, list(skipped)
+
+
+def _starts(row: LossRow) -> Iterator[tuple[GradFn, str] | Skipped]:
+    """Where a loss begins, and with what text; or why it cannot."""
+    broken = _broken_node(row)
+    if broken is not None and is_outage(broken.error):
+        yield Skipped(row.example_id, broken.path, broken.index, f"no answer: {broken.error!r}")
+        return
+    if isinstance(row.error, MetricError):  # the judge failed, not the program
+        yield Skipped(row.example_id, "", 0, f"no score: {row.error}")
+        return
+    text = feedback_of(row)
+    if broken is not None:
+        yield broken, text
+    elif row.node is not None:
+        yield row.node, text
+    else:
+        sources = dict.fromkeys(edge.source for edge in Walk().into_output(row.tape, row.output))
+        if row.tape is None and not sources:
+            yield Skipped(row.example_id, "", 0, UNRECORDED)
+        yield from ((source, text) for source in sources)
+    for path, feedback in row.module_feedback.items():
+        calls = [] if row.tape is None else [node for node in row.tape.nodes if _is_call_of(node, path)]
+        texts = [feedback] if isinstance(feedback, str) else list(feedback)
+        chosen = calls[-1:] if isinstance(feedback, str) else calls
+        if len(texts) > len(chosen):
+            counts = f"the forward called it {len(calls)} times, and there are {len(texts)} texts about it"
+            yield Skipped(row.example_id, path, len(chosen), f"feedback that nobody hears: {counts}")
+        yield from ((node, text) for node, text in zip(chosen, texts, strict=False) if text)
+
+
+def _is_call_of(node: Node, path: str) -> bool:
+    """Whether a call is one of the module at a path, or of a part of that module."""
+    return node.path == path or node.path.startswith(f"{path}.")
+
+
+def _broken_node(row: LossRow) -> Node | None:
+    """The call whose failure ended the forward."""
+    if row.error is None or row.tape is None:
+        return None
+    causes: list[BaseException] = []
+    error: BaseException | None = row.error
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    for node in reversed(row.tape.nodes):
+        if any(node.error is cause for cause in causes):
+            return node
+    return None
+
+
+def _evidence(row: LossRow, text: str) -> dict[str, Any]:
+    """What the loss knows of a sample, for a parameter that no critic stands before."""
+    alone = isinstance(getattr(row.output, "grad_fn", None), AccumulateGrad)  # the output is the parameter's value
+    sample = sample_of(row.example)
+    inputs = sample.to_dict() if sample.input_keys is None else sample.inputs()
+    return {"inputs": dict(inputs), **({} if alone else {"outputs": row.output}), "feedback": (text,)}
+
+
+def _labels(example: Any, tape: Tape | None) -> dict[str, Any]:
+    sample = sample_of(example)
+    if sample.input_keys is not None:
+        return dict(sample.labels())
+    if tape is None or not tape.inputs:
+        return {}
+    return {name: value for name, value in sample.to_dict().items() if name not in tape.inputs}
