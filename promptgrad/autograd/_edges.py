@@ -355,7 +355,8 @@ def _strings(codes: list[CodeType]) -> Iterator[str]:
     while codes:
         code = codes.pop()
         for constant in code.co_consts:
-            for item in constant if isinstance(constant, (tuple, frozenset)) else (constant,):
+            inside = sorted(constant, key=repr) if isinstance(constant, frozenset) else constant
+            for item in inside if isinstance(inside, (tuple, list)) else (constant,):
                 if type(item) in (str, int, float):
                     yield str(item)
                 elif isinstance(item, CodeType):

@@ -159,6 +159,7 @@ def _flat(text: str) -> str:
 
 
 def _short(value: Any) -> str:
+    value = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value  # the same in every process
     shown = repr(str(value) if isinstance(value, str) else value)
     return shown if len(shown) <= 300 else shown[:297] + "..."
 

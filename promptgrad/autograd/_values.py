@@ -1,5 +1,6 @@
 """Looking into values: copies of containers, the leaves of a value, texts put back into it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ def _inside(part: Any) -> list[Any] | None:
 
 
 def to_json(value: Any) -> Any:
-    """The value in JSON types, as well as it can be said."""
+    """The value in JSON types, as well as it can be said; sets become sorted lists."""
     if isinstance(value, str):
         return str(value)
     if value is None or isinstance(value, (bool, int, float)):
@@ -83,6 +84,8 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((to_json(item) for item in value), key=json.dumps)
     for name in ("to_dict", "model_dump"):
         dump = getattr(value, name, None)
         if callable(dump):

@@ -1,5 +1,6 @@
 """Values and answers as a critic or judge sees them."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from promptgrad.autograd import RIGHT
 from promptgrad.data import Example
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.signature import with_sorted_sets
 
 
 def is_right(text: str) -> bool:
@@ -20,16 +22,18 @@ def is_embedded(predict: Predict, lm: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A value as it is shown to a language model: records become dicts, `Text` becomes `str`."""
+    """A value as it is shown to a language model: records become dicts, `Text` becomes `str`, sets sorted lists."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Prediction):
         return {name: plain(item) for name, item in fields_of(value).items()}
     if isinstance(value, (Mapping, Example)):
         return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=json.dumps)
+    if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value
     dump = getattr(value, "model_dump", None)
-    return plain(dump(mode="json")) if dump is not None else repr(value)
+    return with_sorted_sets(value, dump(mode="json")) if dump is not None else repr(value)

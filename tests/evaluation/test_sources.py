@@ -1,5 +1,6 @@
 """The digest of a program's and a metric's source is the same in every process, whatever the hash seed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -62,9 +63,9 @@ print(json.dumps([
 """
 
 
-def digests(seed):
+def digests(seed, script=SCRIPT):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         env={**os.environ, "PYTHONHASHSEED": str(seed)},
         capture_output=True,
         text=True,
@@ -106,3 +107,66 @@ def test_a_long_set_is_known_by_its_beginning_and_its_length(size):
     words = {f"w{number:03}" for number in range(size)}
     assert source_digest(Chooser(words)) == source_digest(Chooser({*sorted(words, reverse=True)}))
     assert source_digest(Chooser(words)) != source_digest(Chooser(words | {"zzz"}))
+
+
+PROMPTS = """
+import json
+import pydantic
+import promptgrad as pg
+from promptgrad import nn, optim
+
+WORDS = ("alpha", "beta", "gamma", "delta", "epsilon")
+
+
+class Tagged(pydantic.BaseModel):
+    tags: set[str]
+
+
+class Program(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Predict("text, seen: set[str] -> word")
+        self.second = nn.Predict("word, tagged: Tagged -> answer", types={"Tagged": Tagged})
+
+    def forward(self, text):
+        word = self.first(text=text, seen={*WORDS}).word
+        if text in {"alpha", "beta", "gamma"}:
+            raise ValueError("no")
+        return self.second(word=word, tagged=Tagged(tags={*WORDS})).answer
+
+
+asked = []
+
+def answer(messages):
+    system = messages[0].content
+    asked.append([message.content for message in messages])
+    if "critique" in system:
+        return "\\n\\n".join(
+            f"[[ ## {name} ## ]]\\nbe bold"
+            for name in ("critique", "critique_of_word", "critique_of_seen", "critique_of_tagged")
+        )
+    last = "answer" if "tagged" in messages[-1].content else "word"
+    name = "new_instruction" if "new_instruction" in system else last
+    return f"[[ ## {name} ## ]]\\nBe bold."
+
+
+model = Program().to(pg.lm.Function(answer))
+rows = [pg.Example(text=text, answer="no").with_inputs("text") for text in ("alpha", "x", "y")]
+for engine in ("local", "joint"):
+    loss = nn.MetricLoss(pg.metrics.exact_match)(model.map(rows, concurrency=1), rows)
+    loss.backward(engine=engine, concurrency=1)
+opt = optim.TGD(model.parameters(), lm=model.first.lm)
+opt.step()
+print(json.dumps(sorted(map(json.dumps, asked))))
+"""
+
+
+def test_prompts_are_the_same_under_every_hash_seed():
+    first, second = prompts(0), prompts(1)
+    assert first == second
+    assert any("critique" in prompt for prompt in first)
+    assert any("new_instruction" in prompt for prompt in first)
+
+
+def prompts(seed):
+    return json.loads(digests(seed, PROMPTS))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
 
 from promptgrad import nn
@@ -93,6 +94,21 @@ class Program(nn.Module):
         return self.spell(word=self.pick(text=text).word)
 
 
+class Several(nn.Module):
+    """The same two steps with several inputs each; the order of a set is another under every hash seed."""
+
+    def __init__(self):
+        super().__init__()
+        self.pick = nn.Predict("text, hint, notes: list[str] -> word")
+        self.spell = nn.Predict("word, hint, seen: set[str] -> answer")
+        self.known = {*WORDS}
+
+    def forward(self, text, hint):
+        hint = "none" if hint in {"", "no", "nothing", "empty"} else hint
+        word = self.pick(text=text, hint=hint, notes=[hint, "a note"]).word
+        return self.spell(word=word, hint=hint, seen=self.known & {*text.split()})
+
+
 def metric(example, output):
     """Full for the right answer, half for the right letters."""
     if output.answer == example.answer:
@@ -108,6 +124,12 @@ def examples(count, seed=0):
     rng = random.Random(seed)
     texts = {" ".join(rng.sample(WORDS, 3)): None for _ in range(3 * count)}
     return [Example(text=text, answer=text.split()[-1][::-1]).with_inputs("text") for text in list(texts)[:count]]
+
+
+def hinted(count, seed=0):
+    """Examples for `Several`."""
+    rows = enumerate(examples(count, seed))
+    return [row.copy(hint=("", "look", "nothing")[i % 3]).with_inputs("text", "hint") for i, row in rows]
 
 
 def single():
@@ -143,18 +165,30 @@ def serve(latency, port):
             print(json.dumps([request.headers.get("idempotency-key") for request in server.requests]), flush=True)  # noqa: T201
 
 
-def train(name, url, run_dir, concurrency):
+def kill_after(events):
+    """A callback that kills this process with SIGKILL when it has written so many events."""
+    written = []
+
+    def watch(event):
+        written.extend([] if event["replayed"] else [event["kind"]])
+        if len(written) == events:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return watch
+
+
+def train(name, url, run_dir, concurrency, events):
     """Start the run, or go on with it; print the final values and the digest of the canonical journal."""
     from promptgrad import Trainer, run
 
-    model = Program()
+    model = Several()
     model.to(lm_at(url))
-    options = {"metric": metric, "concurrency": concurrency}
+    options = {"metric": metric, "concurrency": concurrency, "callbacks": [kill_after(events)] if events else []}
     if os.path.exists(os.path.join(run_dir, "run.json")):
         result = Trainer.resume(run_dir, model, optimizer(name, model), **options)
     else:
         trainer = Trainer(model, optimizer(name, model), run_dir=run_dir, seed=5, **options)
-        result = trainer.fit(examples(24), examples(60, seed=1))
+        result = trainer.fit(hinted(24), hinted(60, seed=1))
     journal = run.Journal(os.path.join(run_dir, "journal.jsonl"), readonly=True)
     state = model.state_dict()
     state.pop("_meta")
@@ -167,4 +201,4 @@ if __name__ == "__main__":
     if role == "serve":
         serve(float(rest[0]), int(rest[1]))
     else:
-        train(rest[0], rest[1], rest[2], int(rest[3]))
+        train(rest[0], rest[1], rest[2], int(rest[3]), int(rest[4]))
