@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
-    from promptgrad.optim._report import Change, StepReport, Verdict
+    from promptgrad.optim._report import Change, StepReport
     from promptgrad.optim._tgd import TGD
     from promptgrad.optim._trust_region import TrustRegionEdit
     from promptgrad.search import (
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         ProposeInstruction,
         Session,
         Trial,
+        Verdict,
         apply_hunks,
         edit_distance,
         edit_ratio,
@@ -81,7 +82,6 @@ else:
         "StepEdit": "_edit_scheduler",
         "StepReport": "_report",
         "TrustRegionEdit": "_trust_region",
-        "Verdict": "_report",
     }
     _SHARED = frozenset(__all__) - _HOME.keys()  # what search has and people meet here
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import StateDictError
-from promptgrad.optim._optimizer import Optimizer, is_number, plain_setting
+from promptgrad.optim._optimizer import Optimizer, plain_setting
 from promptgrad.optim._report import StepReport
+from promptgrad.search import is_number
 
 FLOOR = 0.01
 """Smallest `max_edit` that a scheduler sets, unless told otherwise: with less, no text of a usual length may change."""

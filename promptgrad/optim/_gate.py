@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from promptgrad.autograd import Loss, LossRow, tokens
 from promptgrad.errors import is_outage
 from promptgrad.evaluation import paired_interval
-from promptgrad.optim._report import Verdict
+from promptgrad.search import Verdict
 
 UNTRIED = "not tried: "
 """Beginning of the reason of a proposal that the rows, and not its text, kept from being tried."""
@@ -105,15 +105,6 @@ def hopeless(
 def known_scores(loss: Loss) -> list[float]:
     """The scores of a loss's samples, without those where a language model gave no answer."""
     return [score for score in _samples(loss).values() if score is not None]
-
-
-def price_of(old: str, new: str, per_100_tokens: float) -> float:
-    """The score that a text must gain to be worth its growth; negative where it shrinks.
-
-    >>> price_of("Answer.", "Answer in one word.", 0.5)
-    0.015
-    """
-    return per_100_tokens * (len(tokens(new)) - len(tokens(old))) / 100 if per_100_tokens else 0.0
 
 
 def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float], int]:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from promptgrad import aio
@@ -16,9 +15,9 @@ from promptgrad.errors import ConstraintError, GraphError, StateDictError
 from promptgrad.lm import Usage, UsageTracker, track_usage
 from promptgrad.nn import Module
 from promptgrad.optim._gate import UNTRIED, best_of, hopeless, judge, known_scores, paired_rows
-from promptgrad.optim._report import Change, StepReport, Verdict
+from promptgrad.optim._report import Change, StepReport
 from promptgrad.run import value_digest
-from promptgrad.search import broken, size_of
+from promptgrad.search import Verdict, broken, is_number, size_of
 
 if TYPE_CHECKING:
     from promptgrad.search import Session
@@ -740,11 +739,6 @@ def check_trained(optimizer: Optimizer) -> None:
         f"{', '.join(optimizer.kinds)} that require a gradient, and was given {', '.join(given[:6])}{more}. Give it "
         "parameters of its kinds, such as model.parameters(), and call requires_grad_() on those that are frozen"
     )
-
-
-def is_number(value: Any, *, whole: bool = False) -> bool:
-    """Whether it is a number and no bool, of Python or of numpy."""
-    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
 
 
 @contextmanager

@@ -5,60 +5,9 @@ from typing import Any, Literal
 
 from promptgrad.autograd import Parameter
 from promptgrad.lm import Usage
-from promptgrad.search import Hunk, show_value
+from promptgrad.search import Edit, Hunk, Verdict, show_value
 
 Status = Literal["proposed", "accepted", "rejected", "untouched"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a gate found when a proposal met the current values on the same examples.
-
-    Attributes:
-        accepted: Whether the evidence was enough.
-        before: Mean score of the current values.
-        after: Mean score of the proposal.
-        low: Lower end of the interval of the paired difference, at `confidence`.
-        high: Upper end.
-        pairs: Number of pairs.
-        confidence: Coverage of the interval's lower bound, one-sided; corrected for the choice among `of` proposals.
-        reason: The decision in words.
-        price: What the growth of the texts costs, in score: the gain must exceed it; negative where they shrink.
-        of: How many proposals were measured, of which the best is taken.
-        dropped: How many rows left the comparison, because a language model gave no answer.
-    """
-
-    accepted: bool = False
-    before: float = 0.0
-    after: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    pairs: int = 0
-    confidence: float = 0.9
-    reason: str = ""
-    price: float = 0.0
-    of: int = 1
-    dropped: int = 0
-
-    @property
-    def gain(self) -> float:
-        """Mean paired difference, without the price."""
-        return self.after - self.before
-
-    @property
-    def effect(self) -> str:
-        """Gain and interval in a few words."""
-        return f"gain {self.gain:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-
-    def __str__(self) -> str:
-        price = f", price {self.price:+.3f}" if self.price else ""
-        best = f", best of {self.of}" if self.of > 1 else ""
-        if not self.pairs:
-            return f"no row compared, {self.dropped} without an answer"
-        left = f" ({_count(self.dropped, 'row')} without an answer left out)" if self.dropped else ""
-        return (
-            f"{self.before:.3f} -> {self.after:.3f} on {_count(self.pairs, 'pair')}{left}{best}, {self.effect}{price}"
-        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +43,22 @@ class Change:
     verdict: Verdict | None = None
     usage: Usage = Usage()  # noqa: RUF009 - frozen
     parameter: Parameter | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, edit: Edit, kind: str, reason: str) -> "Change":
+        """What a rewriter proposed for a parameter of some kind; `reason` says why, where it is not refused."""
+        return cls(
+            edit.path,
+            kind,
+            "proposed" if edit.passed else "rejected",
+            edit.reason or reason,
+            edit.old,
+            edit.text,
+            edit.ratio,
+            edit.variant,
+            edit.hunks,
+            usage=edit.usage,
+        )
 
     def is_of_same(self, other: "Change") -> bool:
         """Whether both are about one parameter."""

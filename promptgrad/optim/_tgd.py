@@ -1,50 +1,42 @@
 """TGD: textual gradient descent, rewriting parameters as their critiques ask."""
 
-import math
 import random
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from promptgrad import aio, run
 from promptgrad._seed import seed_or_default
-from promptgrad.autograd import Critique, Gradient, Loss, Parameter, to_json
-from promptgrad.data import DataLoader
-from promptgrad.errors import LMError, NoLMError, PromptgradError, ReplayError
-from promptgrad.evaluation import paired_interval
-from promptgrad.lm import LM, resolve, resolve_lm, track_usage
-from promptgrad.optim._gate import UNTRIED, price_of
-from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE, Optimizer, Params, is_number
-from promptgrad.optim._report import Change, StepReport, Verdict
+from promptgrad.autograd import Gradient, Loss, Parameter
+from promptgrad.errors import LMError, NoLMError, ReplayError
+from promptgrad.lm import LM, resolve
+from promptgrad.optim._fate import attempt_of, raced
+from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._report import Change, StepReport
 from promptgrad.search import (
-    Amend,
     Candidate,
     Constraint,
-    Hunk,
-    Improve,
-    ImproveSolution,
-    Measured,
+    Evidence,
+    Memory,
+    Momentum,
     Place,
+    Rewriter,
+    Rules,
     Session,
-    amend,
+    Step,
     check_amends,
+    check_attempts,
+    check_counts,
+    check_weights,
     checked_constraints,
-    edit_ratio,
-    make_proposer,
-    pairs,
-    places,
-    race,
-    refusal,
+    hypotheses,
+    is_number,
+    make_writers,
     role,
-    write,
+    unblamed,
+    writer_of,
 )
-
-FORGOTTEN = 0.25
-"""Weight below which a critique of earlier steps is dropped: a quarter of an example."""
 
 
 class TGD(Optimizer):
@@ -57,8 +49,8 @@ class TGD(Optimizer):
     without a critique is touched.
 
     `step()` alone makes one proposal, installs what passes the checks and says that it is not gated. `step(closure)`
-    makes `proposals` of them, each for all parameters together: the first hears the weightiest critiques, the others
-    one critique alone or a random half. Each is measured on the closure's batch, and the best is kept if its paired
+    makes `proposals` of them, each for all parameters together: the first is shown the weightiest critiques, the
+    others one alone or a random half. Each is measured on the closure's batch, and the best is kept if its paired
     gain, less the price of its length, lies above zero beyond doubt; the doubt that is allowed is divided by the number
     of proposals measured (Bonferroni), as the best of several looks better than it is. In `Trainer.fit` each step
     proposes from one training batch, and the rewrites meet the present values on validation examples, block by block;
@@ -137,6 +129,19 @@ class TGD(Optimizer):
         batch_size: int = 8,
         patience: int = 4,
     ) -> None:
+        check_counts(
+            max_critiques=(max_critiques, 1),
+            max_failures=(max_failures, 0),
+            memory=(memory, 0),
+            steps=(steps, 1),
+            batch_size=(batch_size, 1),
+            proposals=(proposals, 1),
+            patience=(patience, 1),
+        )
+        if temperature is not None and not (is_number(temperature) and temperature >= 0):
+            raise ValueError(f"temperature is at least 0, or None for that of the LM, not {temperature!r}")
+        self.edits = edits
+        self.proposer, self.solver = make_writers(edits)
         defaults = {
             "lm": lm,
             "max_edit": max_edit,
@@ -145,25 +150,6 @@ class TGD(Optimizer):
             "momentum": momentum,
             "max_tokens": max_tokens,
         }
-        for name, value, least in (
-            ("max_critiques", max_critiques, 1),
-            ("max_failures", max_failures, 0),
-            ("memory", memory, 0),
-            ("steps", steps, 1),
-            ("batch_size", batch_size, 1),
-            ("proposals", proposals, 1),
-            ("patience", patience, 1),
-        ):
-            if not is_number(value, whole=True):
-                raise TypeError(f"{name} is a whole number, not {value!r}")
-            if value < least:
-                raise ValueError(f"{name} is at least {least}, not {value}")
-        if temperature is not None and not (is_number(temperature) and temperature >= 0):
-            raise ValueError(f"temperature is at least 0, or None for that of the LM, not {temperature!r}")
-        if edits not in ("rewrite", "hunks"):
-            raise ValueError(f'edits is "rewrite" or "hunks", not {edits!r}')
-        self.edits = edits
-        self.proposer = make_proposer(Improve if edits == "rewrite" else Amend, None)
         super().__init__(params, defaults, gate=gate)
         self.max_critiques = max_critiques
         self.max_failures = max_failures
@@ -173,9 +159,7 @@ class TGD(Optimizer):
         self.steps = steps
         self.batch_size = batch_size
         self.patience = patience
-        self.solver = make_proposer(ImproveSolution, None)
-        self._refused: Counter[str] = Counter()
-        self._folded: dict[Parameter, tuple[Gradient | None, dict[str, float]]] = {}
+        self._momentum = Momentum(self.state)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
@@ -196,34 +180,52 @@ class TGD(Optimizer):
         super().add_param_group(group)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        for name in ("max_edit", "momentum", "length_price"):
-            if not is_number(options[name]):
-                raise TypeError(f"{name} is a number, not {options[name]!r}")
-        if not 0 < options["max_edit"] <= 1:
-            raise ValueError(f"max_edit is a share of the text in (0, 1], not {options['max_edit']}")
-        if not 0 <= options["momentum"] < 1:
-            raise ValueError(f"momentum lies in [0, 1), not {options['momentum']}")
-        if not 0 <= options["length_price"] < math.inf:
-            raise ValueError(f"length_price is score per 100 tokens, not negative, not {options['length_price']}")
-        longest = options["max_tokens"]
-        if longest is not None and not (is_number(longest, whole=True) and longest >= 1):
-            raise ValueError(f"max_tokens is at least 1, or None for no bound, not {longest!r}")
-        writer = options["lm"]
+        Rules.of(options)
+        momentum, writer = options["momentum"], options["lm"]
+        if not is_number(momentum):
+            raise TypeError(f"momentum is a number, not {momentum!r}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum lies in [0, 1), not {momentum}")
         if writer is not None and not (isinstance(writer, (str, LM)) or callable(writer)):
             raise TypeError(f"lm is a language model, its name, or a function of the messages, not {writer!r}")
 
     def _check_state(self, entry: Mapping[str, Any]) -> None:
-        for old in entry.get("rejected", ()):
-            if not isinstance(old, Mapping) or not isinstance(old.get("text"), str) or "effect" not in old:
-                raise ValueError(f"a rejected proposal has text, effect and measured, and is not {old!r}")
-        for text, weight in dict(entry.get("critiques", {})).items():
-            if not isinstance(text, str) or not (is_number(weight) and weight >= 0):
-                raise ValueError(f"a critique has a weight that is not negative, not {weight!r}")
+        check_attempts(entry)
+        check_weights(entry)
 
     def _shown(self) -> str:
         hunks = self.edits == "hunks" and any(p.kind == "solution" for p, _ in self.trained())
         edits = f"edits={self.edits!r}{' (solutions are rewritten)' if hunks else ''}"
         return f"{edits}, proposals={self.proposals}, memory={self.memory}"
+
+    @property
+    def _memory(self) -> Memory[Parameter]:
+        return Memory(self.state, self.memory)
+
+    @property
+    def _rewriter(self) -> Rewriter:
+        return Rewriter(
+            self._memory, self.proposer, self.solver, max_failures=self.max_failures, temperature=self.temperature
+        )
+
+    def _asked(self, texts: Sequence[Evidence], count: int, rng: random.Random) -> list[Evidence]:
+        """The evidence about each text as each of `count` proposals is shown it, by variant and then by text."""
+        options = dict(self.trained())
+        shown = []
+        for each in texts:
+            momentum = float(options[each.parameter]["momentum"])
+            weights = self._momentum.weights(each.parameter, each.gradient, momentum)
+            shown.append(hypotheses(weights, count, self.max_critiques, rng))
+        return [
+            replace(each, critiques=critiques[variant], variant=variant)
+            for variant in range(count)
+            for each, critiques in zip(texts, shown, strict=True)
+        ]
+
+    def _price(self, changes: Iterable[tuple[Parameter, Change]]) -> float:
+        options = dict(self.trained())
+        proposed = [(options[parameter], change) for parameter, change in changes if change.status == "proposed"]
+        return sum(Rules.of(group).price(change.old, change.new) for group, change in proposed)
 
     # -- one step -----------------------------------------------------------------------------------------------
 
@@ -231,223 +233,48 @@ class TGD(Optimizer):
         return self.proposals
 
     async def _propose_variants(self, count: int) -> list[list[tuple[Parameter, Change]]]:
-        trained = self.trained()
-        told = self._tell(trained, count, run.rng(seed_or_default(None), "tgd", self._steps))
-        jobs = [(variant, parameter, group) for variant in range(count) for parameter, group in trained]
-        changes = await aio.gather(
-            [
-                partial(self._try_rewrite, parameter, group, told[parameter][variant], variant)
-                for variant, parameter, group in jobs
-            ]
-        )
+        texts = [
+            Evidence(p, name := p.name or "", p.data, p.role or name, (), _given(p), Rules.of(group))
+            for p, group in self.trained()
+        ]
+        asked = self._asked(texts, count, run.rng(seed_or_default(None), "tgd", self._steps))
+        changes = await aio.gather([partial(self._change, evidence) for evidence in asked])
         made: list[list[tuple[Parameter, Change]]] = [[] for _ in range(count)]
-        for (variant, parameter, _), change in zip(jobs, changes, strict=True):
-            made[variant].append((parameter, change))
+        for evidence, change in zip(asked, changes, strict=True):
+            made[evidence.variant].append((evidence.parameter, change))
         return [pairs for pairs in made if any(change.status != "untouched" for _, change in pairs)] or made[:1]
 
-    async def _try_rewrite(
-        self, parameter: Parameter, group: Mapping[str, Any], critiques: Sequence[str], variant: int
-    ) -> Change:
-        """One proposal, rejected where the language model gave no answer."""
+    async def _change(self, evidence: Evidence) -> Change:
+        """One proposal for one text; rejected where the language model gave no answer."""
+        path, kind, count = evidence.path, evidence.parameter.kind, len(evidence.critiques)
+        if not count:
+            reason = "no critique"
+            if evidence.parameter.grad is None:
+                reason = "no gradient: nothing failed, the critic did not blame it, or its call failed"
+                reason += "" if self._is_backward_seen() else ", or backward() was not called"
+                reason += " (see the report that backward() returns)"
+            return Change(path, kind, "untouched", reason)
+        own = dict(self.trained())[evidence.parameter]["lm"]
+        writer = writer_of(evidence.gradient, self.proposer) if own is None else resolve(own)
         try:
-            return await self._rewrite(parameter, group, critiques, own=self._writer(parameter, group), variant=variant)
+            edit = await self._rewriter.write(evidence, writer)
         except ReplayError:
             raise
         except NoLMError:
             raise NoLMError("TGD needs a language model that writes: optim.TGD(model.parameters(), lm=...)") from None
         except LMError as error:
-            reason = f"the language model gave no answer: {error}"
-            return Change(parameter.name or "", parameter.kind, "rejected", reason, parameter.data)
-
-    def _writer(self, parameter: Parameter, group: Mapping[str, Any]) -> LM | None:
-        """The LM of the blamed call, where none is set."""
-        if group["lm"] is not None or parameter.grad is None:
-            return None
-        try:
-            resolve_lm(None, self.proposer.lm)
-        except NoLMError:
-            return next((critique.lm for critique in parameter.grad.critiques if critique.lm is not None), None)
-        return None
-
-    async def _rewrite(
-        self,
-        parameter: Parameter,
-        group: Mapping[str, Any],
-        critiques: Sequence[str],
-        *,
-        place: Place | None = None,
-        own: LM | None = None,
-        variant: int = 0,
-    ) -> Change:
-        """One proposal for one parameter, from the critiques that this variant hears."""
-        path, old = parameter.name or "", parameter.data
-        if not critiques:
-            reason = "no critique"
-            if parameter.grad is None:
-                reason = "no gradient: nothing failed, the critic did not blame it, or its call failed"
-                if not self._is_backward_seen():
-                    reason += ", or backward() was not called"
-                reason += " (see the report that backward() returns)"
-            return Change(path, parameter.kind, "untouched", reason)
-        tried = list(self.state[parameter].get("rejected", ()))
-        constraints = [*parameter.constraints, *group["constraints"]]
-        inputs = {
-            "role": parameter.role or (role(place) if place is not None else path),
-            "instruction": old,
-            "critiques": list(critiques),
-            "failures": self._failures(parameter, critiques),
-            "rules": _rules(group, constraints),
-            "rejected": [f"{entry['text']} -- {entry['effect']}" for entry in tried],
-        }
-        config: dict[str, Any] = {}
-        if variant:
-            config["replicate"] = variant
-            if self.temperature is not None:
-                config["temperature"] = self.temperature
-        writer = resolve(group["lm"]) if group["lm"] is not None else own
-        solution = parameter.kind == "solution"
-        hunks: tuple[Hunk, ...] = ()
-        with track_usage() as usage, _failing_as_lm():
-            if self.edits == "hunks" and not solution:
-                text, hunks, reason = await amend(self.proposer, inputs, lm=writer, config=config)
-            else:
-                proposer = self.solver if solution else self.proposer
-                text, reason = await write(proposer, inputs, lm=writer, config=config)
-        change = Change(
-            path, parameter.kind, "rejected", reason, old, text, variant=variant, hunks=hunks, usage=usage.total
-        )
-        if text is None:
-            return change
-        change = replace(change, edit=edit_ratio(old, text))
-        refused = refusal(
-            old,
-            text,
-            max_edit=float(group["max_edit"]),
-            max_tokens=group["max_tokens"],
-            constraints=constraints,
-            tried=[entry["text"] for entry in tried if entry.get("measured")],
-            verbatim=solution,
-        )
-        if refused is not None:
-            return change.to("rejected", refused)
-        return change.to("proposed", f"{len(critiques)} critique{'' if len(critiques) == 1 else 's'}")
-
-    # -- what the proposer hears --------------------------------------------------------------------------------
-
-    def _tell(
-        self, trained: Sequence[tuple[Parameter, Mapping[str, Any]]], count: int, rng: random.Random
-    ) -> dict[Parameter, list[list[str]]]:
-        """For each parameter the critiques that each of `count` variants hears.
-
-        The first hears the weightiest. The others are hypotheses that the majority would drown: by turns one critique
-        alone and a random half of them, in an order drawn by weight, so that no two hear the same while there are more.
-        """
-        told: dict[Parameter, list[list[str]]] = {}
-        for parameter, group in trained:
-            weights = self._fold(parameter, float(group["momentum"]))
-            heard = sorted(weights, key=lambda text: -weights[text])  # stable: the earlier of equals first
-            drawn = sorted(heard, key=lambda text: -(rng.random() ** (1 / max(weights[text], 1e-6))))
-            told[parameter] = [heard[: self.max_critiques]]
-            for variant in range(1, count):
-                few = min(self.max_critiques, max(1, len(heard) // 2))
-                turn = (variant // 2) % max(1, len(drawn))
-                chosen = drawn[turn : turn + 1] if variant % 2 else [*drawn[turn:], *drawn[:turn]][:few]
-                told[parameter].append([text for text in heard if text in chosen])
-        return told
-
-    def _fold(self, parameter: Parameter, momentum: float) -> dict[str, float]:
-        """The weight of each critique of a parameter: its support, and `momentum` times what it weighed before.
-
-        Critiques that say the same in other words are one, see `Gradient.cluster`. Called once a step, so that what is
-        not said again fades; a gradient that was counted already, as when a step is proposed again, is not counted
-        twice. Nothing where there is no critique now.
-        """
-        fresh: dict[str, float] = {}
-        if parameter.grad is not None:
-            for critique in parameter.grad.cluster().critiques:
-                text = str.__str__(critique.text).strip()
-                fresh[text] = fresh.get(text, 0.0) + critique.support * critique.agreement
-        if not momentum:
-            return fresh
-        state = self.state[parameter]
-        grad, folded = self._folded.get(parameter, (None, None))
-        if grad is None or grad is not parameter.grad or state.get("critiques") is not folded:
-            state["critiques"] = _averaged(fresh, state.get("critiques", {}), momentum)
-            self._folded[parameter] = parameter.grad, state["critiques"]
-        return dict(state["critiques"]) if fresh else {}
-
-    def _failures(self, parameter: Parameter, critiques: Sequence[str]) -> list[dict[str, Any]]:
-        """A few of the calls that the critiques are about, each with its inputs, outputs and feedback."""
-        shown: list[dict[str, Any]] = []
-        for critique in parameter.grad.critiques if parameter.grad is not None else ():
-            if len(shown) == self.max_failures:
-                break
-            if str.__str__(critique.text).strip() in critiques and critique.evidence:
-                shown.append({name: to_json(value) for name, value in critique.evidence.items()})
-        return shown
-
-    # -- what is learnt from the fate of a proposal -------------------------------------------------------------
+            return Change(path, kind, "rejected", f"the language model gave no answer: {error}", evidence.text)
+        return Change.of(edit, kind, f"{count} critique{'' if count == 1 else 's'}")
 
     def _remember(self, parameter: Parameter, change: Change, *, alone: bool = True) -> None:
         if change.status == "accepted":
-            self._forget(parameter, change.new)
-        passed = change.verdict is not None and change.verdict.accepted
-        if change.status != "rejected" or (passed and change.reason != REVERTED):
-            return
-        if change.reason == TWICE or change.reason.startswith(UNTRIED) or change.edit == 0:
-            return
-        if change.reason == REVERTED:
-            self._reject(parameter, change.new, "taken back")
-        elif change.reason == DROPPED:
-            self._reject(parameter, change.new, "not tried", measured=False)
-        elif change.verdict is not None:
-            self._judged(parameter, change.new, change.verdict, alone=alone, useless=_is_useless(change.verdict))
-        elif change.hunks and change.new is None:
-            self._reject(parameter, "; ".join(map(str, change.hunks)), f"refused: {change.reason}", measured=False)
-        elif isinstance(change.new, str):
-            self._reject(parameter, change.new, f"refused: {change.reason}", measured=False)
-
-    def _judged(self, parameter: Parameter, text: str, verdict: Verdict, *, alone: bool, useless: bool) -> None:
-        """Remember what a measurement said; nothing where no pair could be compared."""
-        if verdict.pairs:
-            self._reject(parameter, text, _effect(verdict, alone=alone, useless=useless), measured=alone and useless)
-
-    def _forget(self, parameter: Parameter, text: Any) -> None:
-        """What is installed is no rejected text any more."""
-        known = self.state[parameter].get("rejected", ()) if parameter in self.state else ()
-        if any(entry["text"] == text for entry in known):
-            self.state[parameter]["rejected"] = [entry for entry in known if entry["text"] != text]
-
-    def _reject(self, parameter: Parameter, text: str, effect: str, *, measured: bool = True) -> None:
-        """Remember a text and its effect.
-
-        What was only refused by a rule may be proposed again, as rules move; so may what was measured only together
-        with other changes, which may have done the harm, and what looked better and was not shown to be.
-        """
-        known = list(self.state[parameter].get("rejected", ()))
-        old = next((entry for entry in known if entry["text"] == text), None)
-        if not self.memory or (old is not None and old.get("measured") and not measured):
-            return
-        entry = {"text": text, "effect": effect, "measured": measured}
-        self.state[parameter]["rejected"] = [*(each for each in known if each is not old), entry][-self.memory :]
-
-    def _price(self, changes: Iterable[tuple[Parameter, Change]]) -> float:
-        groups = dict(self.trained())
-        return sum(
-            price_of(change.old, change.new, float(groups[parameter]["length_price"]))
-            for parameter, change in changes
-            if change.status == "proposed"
-        )
+            self._memory.forget(parameter, change.new)
+        self._memory.add(parameter, attempt_of(change, alone=alone))
 
     def _notes(self, loss: Loss | None) -> list[str]:
         if loss is None or any(p.grad is not None and p.grad.critiques for p, _ in self.trained()):
             return []
-        rows = [row for row in loss.rows if row.error is None]
-        failed = sum(1 for row in rows if row.failed)
-        if not failed:
-            return []
-        why = _whose(loss, seen=self._is_backward_seen())
-        return [f"{failed} of {len(rows)} samples failed and nobody was blamed{why}"]
+        return unblamed(loss, seen=self._is_backward_seen())
 
     # -- the managed search -------------------------------------------------------------------------------------
 
@@ -456,172 +283,43 @@ class TGD(Optimizer):
         self.state.clear()
         for scheduler in self._schedulers:
             scheduler.reset()
-        known = places(session.model)
-        trained = [(p, group) for p, group in self.trained() if (p.name or "") in known]
-        own = session.program_lm()
-        loader = DataLoader(
-            session.train, batch_size=min(self.batch_size, len(session.train)), shuffle=True, seed=session.spawn("tgd")
-        )
-        epoch, batches = 0, iter(loader)
-        idle = unblamed = back = taken = 0
-        lineage = [session.incumbent]
-        self._refused = Counter()
-        with session.bar(self.steps, "TGD") as bar, self._told_why(session):
-            for number in range(self.steps):
-                batch = next(batches, None)
-                if batch is None:
-                    epoch += 1
-                    loader.set_epoch(epoch)
-                    batches = iter(loader)
-                    batch = next(batches)
-                base = lineage[max(0, len(lineage) - 1 - back)]
-                report = await self._gated_step(session, number, base, batch, trained, known, own)
-                for scheduler in self._schedulers:
-                    scheduler.step(report)
-                taken += 1
-                gained = bool(report.accepted)
-                idle = 0 if gained else idle + 1
-                unblamed += bool(report.notes)
-                back = back + 1 if report.notes else 0
-                if gained:
-                    lineage.append(session.incumbent)
-                bar.advance(note=f"{'kept' if gained else 'no gain'}")
-                if session.perfect() or idle >= self.patience:
-                    why = f"{idle} steps without a gain" if idle else "every validation example is right"
-                    session.decide("stop", reason=why)
-                    break
-        if unblamed:
-            session.notes.append(f"in {unblamed} of {taken} steps samples failed and nobody was blamed")
+        given = {session.path_of(parameter): parameter for parameter, _ in self.trained()}
+        trained = [(place, given[place.path]) for place in session.places(self.kinds) if place.path in given]
+        lineage, back, notes = [session.base], 0, 0
+        for step in session.steps(self.steps, "TGD", batch_size=self.batch_size, patience=self.patience):
+            base = lineage[max(0, len(lineage) - 1 - back)]
+            report = await self._gated_step(step, base, trained)
+            for scheduler in self._schedulers:
+                scheduler.step(report)
+            if report.accepted:
+                lineage.append(session.incumbent)
+            back, notes, taken = back + 1 if report.notes else 0, notes + bool(report.notes), step.number + 1
+        if notes:
+            session.notes.append(f"in {notes} of {taken} steps samples failed and nobody was blamed")
 
-    @contextmanager
-    def _told_why(self, session: Session) -> Iterator[None]:
-        """Note what became of the proposals of a search that found nothing, also where the budget ended it."""
-        try:
-            yield
-        finally:
-            if session.incumbent is session.base and self._refused:
-                session.notes.append(_refusals(self._refused))
-
-    async def _gated_step(
-        self,
-        session: Session,
-        number: int,
-        base: Candidate,
-        batch: Sequence[Any],
-        trained: Sequence[tuple[Parameter, Mapping[str, Any]]],
-        known: Mapping[str, Place],
-        own: LM | None,
-    ) -> StepReport:
+    async def _gated_step(self, step: Step, base: Candidate, trained: Sequence[tuple[Place, Parameter]]) -> StepReport:
         """Rewrite the texts of `base` as they are criticised there; the best rewrite must beat the incumbent."""
-        incumbent = session.incumbent
-        saved = {parameter: parameter.grad for parameter, _ in trained}
-        self._clear(trained)
-        try:
-            loss = await session.forward(base, batch, scope=f"step/{number}/forward")
-            with session.scope(f"step/{number}/backward"):
-                report = await session.backward(loss, [parameter for parameter, _ in trained])
-            blamed = sum(1 for parameter, _ in trained if parameter.grad is not None and parameter.grad.critiques)
-            session.decide("gradient", step=number, loss=loss.item(), parameters=blamed, skipped=len(report.skipped))
-            if not blamed:
-                return StepReport((), notes=tuple(self._notes(loss)))
-            candidates = await self._rewritten(session, number, base, trained, known, own)
-        finally:
-            for parameter, grad in saved.items():
-                parameter.grad = grad
+        session, options = step.session, dict(self.trained())
+        loss, gradients = await step.gradients(base, step.minibatch(), [place for place, _ in trained])
+        if not any(gradient.critiques for gradient in gradients.values()):
+            return StepReport((), notes=tuple(unblamed(loss)))
+        texts = []
+        for place, parameter in trained:
+            text, about = session.value(place.path, base), parameter.role or role(place)
+            lm, rules = options[parameter]["lm"], Rules.of(options[parameter])
+            writer = None if lm is None else resolve(lm)
+            texts.append(Evidence(parameter, place.path, text, about, (), gradients[place.path], rules, writer))
+        asked = [evidence for evidence in self._asked(texts, self.proposals, step.rng) if evidence.critiques]
+        edits = await self._rewriter.rewrite(step, asked)
+        candidates: list[Candidate] = []
+        for variant in range(self.proposals):
+            passed = [edit for edit in edits if edit is not None and edit.passed and edit.variant == variant]
+            candidate = base.child({edit.path: edit.text for edit in passed}, f"step {step.number}, rewrite {variant}")
+            if passed and all(candidate.key != other.key for other in (session.incumbent, *candidates)):
+                candidates.append(candidate)
         if not candidates:
             return StepReport(())
-        changes = [self._changed(incumbent, candidate, trained) for candidate in candidates]
-        prices = [self._price(changed) for changed in changes]
-        races = await race(session, candidates, scope=f"step/{number}/race", confidence=self.gate, prices=prices)
-        told: list[Change] = []
-        for changed, result, price in zip(changes, races.results, prices, strict=True):
-            won = result is races.winner
-            verdict = _verdict(races.champion, result, price, accepted=won, confidence=self.gate, of=len(candidates))
-            told += [replace(change.to("accepted" if won else "rejected"), verdict=verdict) for _, change in changed]
-            if 0 < verdict.gain <= price:
-                self._refused["it gained less than length_price charges for its length"] += 1
-            if not won:
-                alone = len(changed) == 1
-                for parameter, change in changed:
-                    self._judged(parameter, change.new, verdict, alone=alone, useless=result in races.hopeless)
-        if races.winner is not None:
-            session.promote(races.winner)
-            session.offer(races.winner)
-        installed = tuple(change for change in told if change.status == "accepted")
-        return StepReport(installed, (installed or told)[0].verdict, proposals=tuple(told))
-
-    def _changed(
-        self, incumbent: Candidate, candidate: Candidate, trained: Sequence[tuple[Parameter, Mapping[str, Any]]]
-    ) -> list[tuple[Parameter, Change]]:
-        """What a candidate changes of the incumbent."""
-        changed = []
-        for parameter, _ in trained:
-            path = parameter.name or ""
-            old = incumbent.values.get(path, parameter.data)
-            new = candidate.values.get(path, parameter.data)  # not named: as at the start, which may be a change back
-            if new != old:
-                changed.append((parameter, Change(path, parameter.kind, "proposed", "", old, new, parameter=parameter)))
-        return changed
-
-    def _clear(self, trained: Sequence[tuple[Parameter, Mapping[str, Any]]]) -> None:
-        for parameter, _ in trained:
-            parameter.grad = None
-
-    async def _rewritten(
-        self,
-        session: Session,
-        number: int,
-        base: Candidate,
-        trained: Sequence[tuple[Parameter, Mapping[str, Any]]],
-        known: Mapping[str, Place],
-        own: LM | None,
-    ) -> list[Candidate]:
-        """The base with its texts rewritten, in up to `proposals` ways."""
-        session.admit(calls=len(trained) * self.proposals)
-        told = self._tell(trained, self.proposals, session.rng("tgd", number))
-        candidates: list[Candidate] = []
-        with session.scope(f"step/{number}/propose"), session.model.candidate(dict(base.values)):
-            jobs = [(variant, parameter, group) for variant in range(self.proposals) for parameter, group in trained]
-            changes = await session.ask_all(
-                [f"step/{number}/{variant}/{parameter.name}" for variant, parameter, _ in jobs],
-                [
-                    partial(
-                        self._rewrite,
-                        parameter,
-                        group,
-                        told[parameter][variant],
-                        place=known[parameter.name or ""],
-                        own=own,
-                        variant=variant,
-                    )
-                    for variant, parameter, group in jobs
-                ],
-            )
-        for variant in range(self.proposals):
-            values: dict[str, Any] = {}
-            for (turn, parameter, _), change in zip(jobs, changes, strict=True):
-                if turn == variant and change is None:
-                    self._refused["the language model gave no answer"] += 1
-                if turn != variant or change is None or change.status == "untouched":
-                    continue
-                if change.status == "proposed":
-                    values[parameter.name or ""] = change.new
-                else:
-                    self._refused[change.reason] += 1
-                    self._remember(parameter, change)
-                session.decide(
-                    "proposal",
-                    step=number,
-                    variant=variant,
-                    path=change.path,
-                    text=change.new,
-                    refused=change.reason if change.status == "rejected" else None,
-                )
-            if values:
-                candidate = base.child(values, f"step {number}, rewrite {variant}")
-                if all(candidate.key != other.key for other in (session.incumbent, *candidates)):
-                    candidates.append(candidate)
-        return candidates
+        return await raced(step, candidates, trained, self._memory, gate=self.gate, price=self._price)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: forward, backward, proposals, races."""
@@ -634,95 +332,5 @@ class TGD(Optimizer):
         ]
 
 
-@contextmanager
-def _failing_as_lm() -> Iterator[None]:
-    """Let a language model that raises an error of its own, such as a function, fail as one that cannot be reached."""
-    try:
-        yield
-    except (PromptgradError, ImportError):
-        raise
-    except BaseException as error:
-        if not aio.is_failure(error):
-            raise
-        raise LMError(f"{type(error).__name__}: {error}") from error
-
-
-def _averaged(fresh: Mapping[str, float], old: Mapping[str, float], momentum: float) -> dict[str, float]:
-    """The weights of now and those of before, faded; what says the same adds up, in the words of now."""
-    texts = [*fresh, *(text for text in old if text not in fresh)]
-    weights: dict[str, float] = {}
-    for cluster in Gradient(Critique("", "", 0, "", text) for text in texts).clusters():
-        said = [critique.text for critique in cluster.critiques]
-        weight = sum(fresh.get(text, 0.0) + momentum * old.get(text, 0.0) for text in said)
-        if weight >= FORGOTTEN or said[0] in fresh:
-            weights[said[0]] = weight
-    return {text: weights[text] for text in texts if text in weights}
-
-
-def _rules(group: Mapping[str, Any], constraints: Iterable[Constraint | str]) -> list[str]:
-    """What the proposer is told of the checks that its rewrite will have to pass."""
-    rules = []
-    if group["max_edit"] < 1:
-        rules.append(f"change at most {group['max_edit']:.0%} of the words")
-    if group["max_tokens"] is not None:
-        rules.append(f"at most {group['max_tokens']} words and punctuation marks")
-    if group["length_price"]:
-        price = f"{group['length_price']:g}"
-        rules.append(f"be short: each 100 words that are added must raise the score by more than {price}")
-    for constraint in constraints:
-        if isinstance(constraint, str):
-            rules.append(" ".join(constraint.split()))
-            continue
-        told = (getattr(constraint, "__doc__", None) or "").strip().splitlines()
-        if told:
-            rules.append(told[0])
-    return rules
-
-
-def _whose(loss: Loss, *, seen: bool) -> str:
-    """Why nobody was blamed, as far as the backward of this loss says, or whether there was one."""
-    if loss.report is None and seen:
-        return " (of the closure's batch): backward() reached other parameters, and the critic blamed no text or failed"
-    if loss.report is None:
-        return " (of the closure's batch; was backward() called, on a batch with failures?)"
-    if loss.report.skipped:
-        first = loss.report.skipped[0]
-        count = len(loss.report.skipped)
-        return f": {count} call{'' if count == 1 else 's'} got no critique, the first as {first.reason}"
-    return ": the critic found every instruction right. Take the gradient at an earlier text, or ask another critic"
-
-
-def _refusals(reasons: "Counter[str]") -> str:
-    """Why proposals were refused, the most frequent reason first; reasons that differ in numbers only are one."""
-    alike: dict[str, list[str]] = {}
-    for reason in reasons.elements():
-        alike.setdefault(re.sub(r"\d+", "0", reason), []).append(reason)
-    most = sorted(alike.values(), key=lambda same: -len(same))
-    count = reasons.total()
-    told = "; ".join(f"{len(same)}x {same[0]}" for same in most[:3])
-    more = f"; {sum(map(len, most[3:]))}x other reasons" if most[3:] else ""
-    return f"{count} proposal{'' if count == 1 else 's'} refused: {told}{more}"
-
-
-def _is_useless(verdict: Verdict) -> bool:
-    """Whether a text gained nothing, or less than its length costs. What gained is at worst undecided."""
-    return verdict.gain <= verdict.price
-
-
-def _effect(verdict: Verdict, *, alone: bool, useless: bool) -> str:
-    """What a measured proposal did, as the proposer is told."""
-    more = "" if useless else "; undecided, it may come again"
-    return f"{verdict.effect} on {verdict.pairs} pairs{'' if alone else ', with other changes'}{more}"
-
-
-def _verdict(
-    champion: Measured | None, result: Measured, price: float, *, accepted: bool, confidence: float, of: int
-) -> Verdict:
-    """How a race ended for one candidate."""
-    before, after = ([], []) if champion is None else pairs(champion, result)
-    count = len(before)
-    if not count:
-        return Verdict(accepted=accepted, confidence=confidence, price=price, of=of)
-    low, high = paired_interval(before, after, level=max(2 * confidence - 1, 1e-9))
-    first, second = sum(before) / count, sum(after) / count
-    return Verdict(accepted, first, second, low, high, count, confidence, price=price, of=of)
+def _given(parameter: Parameter) -> Gradient:
+    return Gradient() if parameter.grad is None else parameter.grad

@@ -130,6 +130,17 @@ def make_proposer(signature: type[Signature], lm: LM | str | None) -> Predict:
     return Writer(signature, lm=lm)
 
 
+def make_writers(edits: str) -> tuple[Predict, Predict]:
+    """The program that writes instructions, in whole or by hunks, and the one that writes solutions.
+
+    Raises:
+        ValueError: `edits` is neither "rewrite" nor "hunks".
+    """
+    if edits not in ("rewrite", "hunks"):
+        raise ValueError(f'edits is "rewrite" or "hunks", not {edits!r}')
+    return make_proposer(Amend if edits == "hunks" else Improve, None), make_proposer(ImproveSolution, None)
+
+
 def check_amends(proposer: Predict, lm: LM) -> None:
     """Check that a language model can be asked for hunks.
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, pvariance
 
+from promptgrad.evaluation import paired_interval
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._session import Session
+from promptgrad.search._verdict import Verdict
 
 BLOCK = 10
 """Validation examples in a block."""
@@ -26,12 +28,14 @@ class Race:
         winner: The candidate that is better than the incumbent beyond doubt; None if there is none.
         champion: The incumbent's scores.
         results: The candidates' scores on what they were run on, in their order.
+        verdicts: How each of them stood against the incumbent in the end.
         hopeless: Those that were dropped.
     """
 
     winner: Measured | None
     champion: Measured | None
     results: tuple[Measured, ...]
+    verdicts: tuple[Verdict, ...]
     hopeless: tuple[Measured, ...]
 
 
@@ -89,10 +93,15 @@ async def race(
         merit = (round(probability, 9), -result.candidate.size)
         if probability >= confidence and merit > best:
             winner, best = index, merit
+    verdicts = [
+        _verdict(champion, result, price[index], accepted=index == winner, confidence=confidence, of=len(candidates))
+        for index, result in enumerate(running)
+    ]
     return Race(
         None if winner is None else running[winner],
         champion,
         tuple(running),
+        tuple(verdicts),
         tuple(running[index] for index in range(len(candidates)) if index not in alive),
     )
 
@@ -108,3 +117,16 @@ def chance(champion: Measured | None, challenger: Measured | None, price: float 
     noise = max(pvariance(gains), 0.0625) / len(gains)
     weight = PRIOR**2 / (PRIOR**2 + noise)
     return NormalDist().cdf(weight * fmean(gains) / math.sqrt(weight * noise))
+
+
+def _verdict(
+    champion: Measured | None, result: Measured, price: float, *, accepted: bool, confidence: float, of: int
+) -> Verdict:
+    """How a race ended for one candidate."""
+    before, after = ([], []) if champion is None else pairs(champion, result)
+    count = len(before)
+    if not count:
+        return Verdict(accepted=accepted, confidence=confidence, price=price, of=of)
+    low, high = paired_interval(before, after, level=max(2 * confidence - 1, 1e-9))
+    first, second = sum(before) / count, sum(after) / count
+    return Verdict(accepted, first, second, low, high, count, confidence, price=price, of=of)

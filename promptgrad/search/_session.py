@@ -4,13 +4,14 @@ import contextlib
 import copy
 import math
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from promptgrad import aio, lm, run
-from promptgrad.autograd import BackwardReport, Critic, JointCritic, Loss, NodeFailure, Parameter, TraceFailure
+from promptgrad.autograd import Critic, Gradients, JointCritic, Loss, NodeFailure, Parameter, TraceFailure
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
@@ -19,6 +20,8 @@ from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._outage import is_final
 from promptgrad.search._places import Place, places
+from promptgrad.search._reasons import refusals
+from promptgrad.search._steps import Steps
 
 T = TypeVar("T")
 
@@ -119,6 +122,7 @@ class Session:
         baseline: The base, measured on `val`.
         history: The trials so far.
         notes: What the report should say besides.
+        refused: Why proposals came to nothing, and how often each.
         finalists: Candidates worth confirming, each with its measurement on `val`.
         incumbent: The best so far by the optimizer's own account.
         parameters: What the optimizer was given to train.
@@ -160,6 +164,7 @@ class Session:
         self.history: list[Trial] = []
         self.finalists: list[Measured] = []
         self.notes: list[str] = []
+        self.refused: Counter[str] = Counter()
         self.cost_per_example = Cost()
         self._prefix = ""
         self._criterion = MetricLoss(metric, critic=critic)
@@ -426,18 +431,28 @@ class Session:
         kept = [row for row in loss.rows if not is_outage(row.error)]
         return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)
 
-    async def backward(self, loss: Loss, parameters: Sequence[Parameter]) -> BackwardReport:
-        """Fill the gradients of some parameters.
+    async def gradients(
+        self, loss: Loss, parameters: Sequence[Parameter], *, critic: Critic | None = None
+    ) -> Gradients:
+        """Find what is wrong with some parameters, as values: nothing is left in their `grad`.
+
+        The loss keeps the report, for `loss.explain()`.
+
+        Args:
+            loss: The loss.
+            parameters: Whose gradients are wanted.
+            critic: Who divides the blame; that of the session by default.
 
         Raises:
             BudgetExceeded: The critic's calls do not fit the budget.
             LMError: The critic's language model is down.
         """
-        critic = _Watched(self._criterion.critic)
-        report = await loss.abackward(critic=critic, inputs=parameters)
-        if critic.stopped is not None:
-            raise critic.stopped
-        return report
+        watched = _Watched(critic or self._criterion.critic)
+        found = await loss.agradients(parameters, watched)
+        if watched.stopped is not None:
+            raise watched.stopped
+        loss.report = found.report
+        return found
 
     def admit(self, examples: int = 0, calls: int = 0) -> None:
         """Check, before a block, that it fits what the budget leaves once the confirmation is set aside.
@@ -475,6 +490,15 @@ class Session:
     def decide(self, kind: str, **fields: Any) -> None:
         """Write a decision into the journal; a resumed run must come to the same one."""
         self.journal.append(kind, **fields)
+
+    def refuse(self, reason: str) -> None:
+        """Count a proposal that came to nothing, with the reason; see `note_refusals`."""
+        self.refused[reason] += 1
+
+    def note_refusals(self) -> None:
+        """Note why proposals were refused, if the search found nothing. The trainer calls it when the search ends."""
+        if self.incumbent is self.base and self.refused:
+            self.notes.append(refusals(self.refused.elements()))
 
     def trial(self, measured: Measured, note: str = "", **details: Any) -> Trial:
         """Add a line to the history, and to the journal, where it is no part of what a resumed run is compared with."""
@@ -547,6 +571,20 @@ class Session:
             if module._lm is not None:
                 return module._lm
         return None
+
+    def steps(
+        self, count: int, name: str, *, batch_size: int = 1, drop_last: bool = False, patience: int | None = None
+    ) -> Steps:
+        """The rounds of a search, one after the other: `for step in session.steps(8, "TGD", batch_size=8)`.
+
+        Args:
+            count: Most steps.
+            name: Name of the search, from which the chance of its steps is drawn.
+            batch_size: Examples of `step.minibatch()`; all of them, if there are fewer.
+            drop_last: Leave out the last minibatch of an epoch if it is smaller than the others.
+            patience: Steps that leave the incumbent as it was after which the search ends; None for no such end.
+        """
+        return Steps(self, count, name, batch_size=batch_size, drop_last=drop_last, patience=patience)
 
     @contextlib.contextmanager
     def bar(self, total: int, description: str) -> Iterator[run.Progress]:

@@ -420,6 +420,8 @@ class Trainer:
             session.notes.append(
                 f"the search ended when its share of the budget did ({_share(self.budget, keep, error)})"
             )
+        finally:
+            session.note_refusals()
 
     def _kept(self, session: Session, parts: Parts) -> "run.Budget | None":
         """What the search must leave: the confirmation and the test report."""

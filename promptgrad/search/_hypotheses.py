@@ -1,0 +1,95 @@
+"""What critiques weigh, over the steps, and which of them each of several proposals is shown."""
+
+import random
+from collections.abc import Hashable, Mapping, MutableMapping
+from typing import Any, Generic, TypeVar
+
+from promptgrad.autograd import Critique, Gradient
+from promptgrad.search._numbers import is_number
+
+K = TypeVar("K", bound=Hashable)
+
+ENTRY = "critiques"
+"""Under which name the weights stand in an optimizer's state."""
+
+FORGOTTEN = 0.25
+"""Weight below which a critique of earlier steps is dropped: a quarter of an example."""
+
+
+def weigh(gradient: Gradient | None) -> dict[str, float]:
+    """The weight of each critique, its support times its agreement. Those that say the same in other words are one."""
+    weights: dict[str, float] = {}
+    for critique in gradient.cluster().critiques if gradient is not None else ():
+        text = str.__str__(critique.text).strip()
+        weights[text] = weights.get(text, 0.0) + critique.support * critique.agreement
+    return weights
+
+
+def averaged(fresh: Mapping[str, float], old: Mapping[str, float], momentum: float) -> dict[str, float]:
+    """The weights of now, and `momentum` times those of before. What says the same adds up, in the words of now."""
+    texts = [*fresh, *(text for text in old if text not in fresh)]
+    weights: dict[str, float] = {}
+    for cluster in Gradient(Critique("", "", 0, "", text) for text in texts).clusters():
+        alike = [critique.text for critique in cluster.critiques]
+        weight = sum(fresh.get(text, 0.0) + momentum * old.get(text, 0.0) for text in alike)
+        if weight >= FORGOTTEN or alike[0] in fresh:
+            weights[alike[0]] = weight
+    return {text: weights[text] for text in texts if text in weights}
+
+
+class Momentum(Generic[K]):
+    """What critiques weigh, those of earlier steps included, kept in an optimizer's state in JSON types.
+
+    It has no store of its own, see `Memory`. The weights stand in the state under "critiques".
+
+    Args:
+        state: A dict for each text, by parameter or path.
+    """
+
+    def __init__(self, state: MutableMapping[K, dict[str, Any]]) -> None:
+        self._state = state
+        self._counted: dict[K, tuple[Gradient | None, dict[str, float]]] = {}
+
+    def weights(self, key: K, gradient: Gradient | None, momentum: float) -> dict[str, float]:
+        """What each critique weighs; nothing where there is none now.
+
+        Called once a step, so that what is not said again fades. A gradient that was counted already, as when a step is
+        proposed again, is not counted twice.
+        """
+        fresh = weigh(gradient)
+        if not momentum:
+            return fresh
+        state = self._state.setdefault(key, {})
+        counted, known = self._counted.get(key, (None, None))
+        if counted is None or counted is not gradient or state.get(ENTRY) is not known:
+            state[ENTRY] = averaged(fresh, state.get(ENTRY, {}), momentum)
+            self._counted[key] = gradient, state[ENTRY]
+        return dict(state[ENTRY]) if fresh else {}
+
+
+def check_weights(entry: Mapping[str, Any]) -> None:
+    """Check the weights in what an optimizer remembers of one text.
+
+    Raises:
+        ValueError: One is malformed.
+    """
+    for text, weight in dict(entry.get(ENTRY, {})).items():
+        if not isinstance(text, str) or not (is_number(weight) and weight >= 0):
+            raise ValueError(f"a critique has a weight that is not negative, not {weight!r}")
+
+
+def hypotheses(weights: Mapping[str, float], count: int, most: int, rng: random.Random) -> list[list[str]]:
+    """The critiques that each of `count` proposals is shown, at most `most`.
+
+    The first is shown the weightiest. The others are hypotheses that the majority would drown: by turns one critique
+    alone and a random half of them, in an order drawn by weight, so that no two see the same while there are more.
+    """
+    known = sorted(weights, key=lambda text: -weights[text])  # stable: the earlier of equals first
+    drawn = sorted(known, key=lambda text: -(rng.random() ** (1 / max(weights[text], 1e-6))))
+    shown = [known[:most]]
+    for variant in range(1, count):
+        few = min(most, max(1, len(known) // 2))
+        turn = (variant // 2) % max(1, len(drawn))
+        chosen = drawn[turn : turn + 1] if variant % 2 else [*drawn[turn:], *drawn[:turn]][:few]
+        shown.append([text for text in known if text in chosen])
+    return shown

@@ -1,0 +1,113 @@
+"""`Memory`: what was tried for each text, and what came of it."""
+
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
+
+from promptgrad.search._hunks import Hunk
+from promptgrad.search._verdict import Verdict
+
+K = TypeVar("K", bound=Hashable)
+
+ENTRY = "rejected"
+"""Under which name the attempts for a text stand in an optimizer's state."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One text that was tried and not kept.
+
+    Attributes:
+        text: The text, or the hunks that make it where they did not apply.
+        effect: What came of it, in words: the measured gain, or the rule that refused it.
+        measured: True if it was measured alone and did not gain, so that it is not to be tried again. What a rule
+            refused may come again, as rules move; so may what was measured only together with other changes, which may
+            have done the harm, and what looked better and was not shown to be.
+    """
+
+    text: str
+    effect: str
+    measured: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.text} -- {self.effect}"
+
+
+class Memory(Generic[K]):
+    """The latest attempts for each text, kept in an optimizer's state in JSON types.
+
+    It has no store of its own: `state` is `Optimizer.state` or any mapping of dicts, so that `state_dict()` saves it
+    and what is loaded there is known here.
+
+    Args:
+        state: A dict for each text, by parameter or path. Attempts stand in it under "rejected".
+        limit: Most attempts that are kept for a text; 0 keeps none.
+    """
+
+    def __init__(self, state: MutableMapping[K, dict[str, Any]], limit: int) -> None:
+        self._state = state
+        self.limit = limit
+
+    def attempts(self, key: K) -> tuple[Attempt, ...]:
+        """The attempts for one text, oldest first."""
+        entries = self._state[key].get(ENTRY, ()) if key in self._state else ()
+        return tuple(Attempt(e["text"], e["effect"], bool(e.get("measured"))) for e in entries)
+
+    def shown(self, key: K) -> list[str]:
+        """The attempts as a proposer sees them, each with its effect."""
+        return [str(attempt) for attempt in self.attempts(key)]
+
+    def spent(self, key: K) -> list[str]:
+        """The texts that are not to be tried again."""
+        return [attempt.text for attempt in self.attempts(key) if attempt.measured]
+
+    def add(self, key: K, attempt: Attempt | None) -> None:
+        """Keep an attempt; what a measurement showed of a text is not replaced by less. None is no attempt."""
+        if attempt is None or not self.limit:
+            return
+        known = self.attempts(key)
+        old = next((each for each in known if each.text == attempt.text), None)
+        if old is None or attempt.measured or not old.measured:
+            self._keep(key, [*(each for each in known if each is not old), attempt][-self.limit :])
+
+    def forget(self, key: K, text: Any) -> None:
+        """Drop a text, which is the current value now."""
+        known = self.attempts(key)
+        if any(attempt.text == text for attempt in known):
+            self._keep(key, [attempt for attempt in known if attempt.text != text])
+
+    def _keep(self, key: K, attempts: Sequence[Attempt]) -> None:
+        self._state.setdefault(key, {})[ENTRY] = [asdict(attempt) for attempt in attempts]
+
+
+def refused(text: str | None, reason: str, hunks: Sequence[Hunk] = ()) -> Attempt | None:
+    """What is kept of a proposal that a rule refused: its text, or the hunks that made none; else nothing."""
+    shown = "; ".join(map(str, hunks)) if text is None else text
+    return Attempt(shown, f"refused: {reason}", measured=False) if shown else None
+
+
+def judged(text: str, verdict: Verdict, *, alone: bool, useless: bool) -> Attempt | None:
+    """What a measurement says of a text; None where no pair could be compared.
+
+    Args:
+        text: The text.
+        verdict: What was measured.
+        alone: Whether it was the only change that was measured.
+        useless: Whether it gained nothing, or less than its length costs. What gained is at worst undecided.
+    """
+    if not verdict.pairs:
+        return None
+    more = "" if useless else "; undecided, it may come again"
+    effect = f"{verdict.effect} on {verdict.pairs} pairs{'' if alone else ', with other changes'}{more}"
+    return Attempt(text, effect, measured=alone and useless)
+
+
+def check_attempts(entry: Mapping[str, Any]) -> None:
+    """Check the attempts in what an optimizer remembers of one text.
+
+    Raises:
+        ValueError: One is malformed.
+    """
+    for old in entry.get(ENTRY, ()):
+        if not isinstance(old, Mapping) or not isinstance(old.get("text"), str) or "effect" not in old:
+            raise ValueError(f"a rejected proposal has text, effect and measured, and is not {old!r}")

@@ -1,0 +1,177 @@
+"""Steps: the loop that optimizers share, with a name, a generator of chance and a minibatch for each round."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from promptgrad.autograd import Critic, Gradient, Loss
+from promptgrad.data import DataLoader, Example
+from promptgrad.search._candidate import Candidate, Measured
+from promptgrad.search._places import Place
+
+if TYPE_CHECKING:
+    from promptgrad.search._session import Session
+
+
+class Step:
+    """One round of a search. What is paid for in it is journalled under its name, "step/3/...".
+
+    Attributes:
+        session: The session.
+        number: Counts the steps of the loop, from 0.
+        rng: Chance for this step alone, drawn from the seed, the loop's name and the number.
+    """
+
+    def __init__(self, loop: "Steps", number: int) -> None:
+        self.session = loop.session
+        self.number = number
+        self.rng: random.Random = loop.session.rng(loop.key, number)
+        self._loop = loop
+        self._evaluations = 0
+
+    def scope(self, what: str) -> str:
+        """The name of a part of this step, such as "step/3/forward"."""
+        return f"step/{self.number}/{what}"
+
+    def minibatch(self) -> list[Example]:
+        """The next training examples: each epoch has its own order, which depends on the seed alone."""
+        return self._loop.minibatch()
+
+    def turn(self, places: Sequence[Place], candidate: Candidate | None = None) -> Place:
+        """One place after the other, round robin.
+
+        Args:
+            places: The places, the same at each step.
+            candidate: Whose turns count. Each candidate has its own and goes on where its parents were; by default
+                all have the same.
+        """
+        return places[self._loop.turn(candidate) % len(places)]
+
+    async def gradients(
+        self, candidate: Candidate, batch: Sequence[Example], places: Sequence[Place], *, critic: Critic | None = None
+    ) -> tuple[Loss, dict[str, Gradient]]:
+        """Run a candidate on a batch, and find what is wrong with its texts.
+
+        Gradients are values: nothing is left in any parameter's `grad`.
+
+        Cost: one run of the program for each example, and the critic's calls.
+
+        Args:
+            candidate: What to run.
+            batch: On what.
+            places: Whose gradients are wanted.
+            critic: Who divides the blame; the session's by default.
+
+        Returns:
+            The loss, and the gradient at each place by path; an empty one where nobody blames it.
+
+        Raises:
+            BudgetExceeded: The examples do not fit what the budget leaves for the search.
+            LMError: A language model is down.
+        """
+        session, program = self.session, self.session.program(candidate)
+        parameters = {place.path: program.get_parameter(place.path) for place in places}
+        loss = await session.forward(candidate, batch, scope=self.scope("forward"))
+        with session.scope(self.scope("backward")):
+            found = await session.gradients(loss, list(parameters.values()), critic=critic)
+        gradients = {path: found.get(parameter, Gradient()) for path, parameter in parameters.items()}
+        session.decide(
+            "gradient",
+            step=self.number,
+            loss=loss.item(),
+            parameters=sum(1 for gradient in gradients.values() if gradient.critiques),
+            skipped=len(found.report.skipped),
+        )
+        return loss, gradients
+
+    async def evaluate(self, candidate: Candidate, examples: Sequence[Example]) -> Measured:
+        """Score a candidate on some examples; what the cell store knows already is not run again.
+
+        Raises:
+            BudgetExceeded: The examples do not fit what the budget leaves for the search.
+            LMError: The language model is down.
+        """
+        return (await self.evaluate_all([candidate], examples))[0]
+
+    async def evaluate_all(self, candidates: Sequence[Candidate], examples: Sequence[Example]) -> list[Measured]:
+        """Score several candidates on the same examples, all at once.
+
+        Raises:
+            BudgetExceeded: They do not fit what the budget leaves for the search.
+            LMError: The language model is down.
+        """
+        name = self.scope(f"evaluate/{self._evaluations}")
+        self._evaluations += 1
+        return await self.session.evaluate_all(candidates, examples, scope=name)
+
+
+class Steps:
+    """The rounds of a search: `for step in session.steps(8, "TGD", batch_size=8)`.
+
+    They show a bar, and end when all have been taken, when the session's incumbent is right on every validation
+    example, or after `patience` steps that left the incumbent as it was.
+
+    Args:
+        session: The session.
+        count: Most steps.
+        name: Name of the search, from which its chance is drawn; the bar shows it.
+        batch_size: Examples of a minibatch; all of them, if there are fewer.
+        drop_last: Leave out the last minibatch of an epoch if it is smaller than the others.
+        patience: Steps without a gain after which the search ends; None for no such end.
+    """
+
+    def __init__(
+        self,
+        session: "Session",
+        count: int,
+        name: str,
+        *,
+        batch_size: int = 1,
+        drop_last: bool = False,
+        patience: int | None = None,
+    ) -> None:
+        self.session = session
+        self.count = count
+        self.name = name
+        self.key = name.lower()
+        self.patience = patience
+        self._loader = DataLoader(
+            session.train,
+            batch_size=min(batch_size, len(session.train)),
+            shuffle=True,
+            seed=session.spawn(self.key),
+            drop_last=drop_last,
+        )
+        self._batches: Iterator[list[Example]] = iter(())
+        self._turns: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[Step]:
+        idle = 0
+        with self.session.bar(self.count, self.name) as bar:
+            for number in range(self.count):
+                before = self.session.incumbent
+                yield Step(self, number)
+                gained = self.session.incumbent is not before
+                idle = 0 if gained else idle + 1
+                bar.advance(note="kept" if gained else "no gain")
+                if self.session.perfect() or (self.patience is not None and idle >= self.patience):
+                    why = f"{idle} steps without a gain" if idle else "every validation example is right"
+                    self.session.decide("stop", reason=why)
+                    break
+
+    def minibatch(self) -> list[Example]:
+        """The next training examples, of the next epoch where this one is over."""
+        batch = next(self._batches, None)
+        if batch is None:
+            self._batches = iter(self._loader)
+            batch = next(self._batches)
+        return batch
+
+    def turn(self, candidate: Candidate | None) -> int:
+        """How many turns a candidate and its ancestors had before this one."""
+        key = "" if candidate is None else candidate.key
+        if key not in self._turns:
+            parents = () if candidate is None else candidate.parents
+            self._turns[key] = max((self._turns.get(parent.key, 0) for parent in parents), default=0)
+        self._turns[key] += 1
+        return self._turns[key] - 1
