@@ -129,3 +129,31 @@ def test_the_check_sees_each_kind_of_wrong_import(importer, source, said):
     found = [problem(importer, target) for target in imports(source, {*MODULES, "promptgrad.optim"})]
     assert len(found) == 1
     assert said in found[0]
+
+
+def optimizers(modules):
+    """The files of `optim` that define an optimizer, by its base class or one that derives from it."""
+    classes, homes = {"Optimizer"}, {}
+    trees = {name: ast.parse(path.read_text()) for name, path in modules.items() if room(name) == "optim"}
+    while True:
+        found = {
+            node.name: name
+            for name, tree in trees.items()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") in classes for base in node.bases)
+        }
+        if homes == found:
+            return sorted(set(homes.values()))
+        homes = found
+        classes |= homes.keys()
+
+
+BASES = {"promptgrad.optim._search"}
+"""Files that hold no optimizer but a base of several."""
+
+
+@pytest.mark.parametrize("name", sorted(set(optimizers(MODULES)) - BASES))
+def test_no_optimizer_imports_another(name):
+    siblings = set(optimizers(MODULES)) - BASES - {name}
+    assert "promptgrad.optim._tgd" in {*siblings, name}
+    assert [target for target in imports(MODULES[name].read_text(), MODULES) if target in siblings] == []

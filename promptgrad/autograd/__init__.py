@@ -25,7 +25,7 @@ from promptgrad.autograd._loss import Loss
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import enable_grad, inference_mode, is_grad_enabled, no_grad
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick, Read
-from promptgrad.autograd._parameter import Parameter, candidate
+from promptgrad.autograd._parameter import Parameter, candidate, objection
 from promptgrad.autograd._report import BackwardReport, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
 from promptgrad.autograd._sample import Sample
@@ -87,6 +87,7 @@ __all__ = [
     "inference_mode",
     "is_grad_enabled",
     "no_grad",
+    "objection",
     "pass_through",
     "record_reads",
     "register_rule",

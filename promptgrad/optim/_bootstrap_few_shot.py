@@ -3,10 +3,9 @@
 from typing import Any
 
 from promptgrad.autograd import Parameter
-from promptgrad.optim._labeled_few_shot import best_demos
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._report import Change
-from promptgrad.search import Measured, Session, bootstrap
+from promptgrad.search import Measured, Session, best_demos, bootstrap
 
 
 class BootstrapFewShot(Optimizer):

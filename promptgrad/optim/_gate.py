@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from promptgrad.autograd import Loss, LossRow, tokens
+from promptgrad.autograd import Loss, LossRow
 from promptgrad.errors import is_outage
 from promptgrad.evaluation import paired_interval
 from promptgrad.search import Verdict

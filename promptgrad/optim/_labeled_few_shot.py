@@ -8,7 +8,7 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.optim._optimizer import Optimizer, Params
 from promptgrad.optim._report import Change
-from promptgrad.search import Measured, Session, fields_of, labeled_demos
+from promptgrad.search import Measured, Session, best_demos, fields_of, labeled_demos
 
 
 class LabeledFewShot(Optimizer):
@@ -87,15 +87,3 @@ class LabeledFewShot(Optimizer):
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return no phase: the demos are taken as they are."""
         return []
-
-
-def best_demos(traces: Sequence[Any], k: int, threshold: float | None) -> list[Example]:
-    """Up to `k` demos out of scored traces: one for each example, the highest scores first, then the latest."""
-    floor = 1.0 if threshold is None else threshold
-    latest: dict[str, tuple[float, int, Any]] = {}
-    for order, trace in enumerate(traces):
-        known = latest.get(trace.example_id)
-        if trace.score >= floor and (known is None or trace.score >= known[0]):
-            latest[trace.example_id] = (trace.score, order, trace)
-    chosen = sorted(latest.values(), key=lambda entry: (-entry[0], -entry[1]))[:k]
-    return [Example({**trace.inputs, **trace.outputs}).with_inputs(*trace.inputs) for _, _, trace in chosen]

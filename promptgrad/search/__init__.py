@@ -41,6 +41,7 @@ __all__ = [
     "amend",
     "apply_hunks",
     "averaged",
+    "best_demos",
     "bootstrap",
     "broken",
     "chance",
@@ -80,7 +81,7 @@ __all__ = [
 if TYPE_CHECKING:
     from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
     from promptgrad.search._checks import Constraint, broken, checked_constraints, placeholders, refusal
-    from promptgrad.search._demos import DemoPool, bootstrap, demos_of, fields_of, labeled_demos
+    from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
     from promptgrad.search._edit import edit_distance, edit_ratio
     from promptgrad.search._hunks import Hunk, apply_hunks
     from promptgrad.search._hypotheses import Momentum, averaged, check_weights, hypotheses, weigh
@@ -145,6 +146,7 @@ else:
         "amend": "_proposer",
         "apply_hunks": "_hunks",
         "averaged": "_hypotheses",
+        "best_demos": "_demos",
         "bootstrap": "_demos",
         "broken": "_checks",
         "chance": "_race",

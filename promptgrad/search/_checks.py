@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from promptgrad.autograd import tokens
-from promptgrad.autograd._parameter import objection
+from promptgrad.autograd import objection, tokens
 from promptgrad.search._edit import edit_ratio
 
 Constraint = Callable[[Any], Any]

@@ -43,6 +43,18 @@ def labeled_demos(fields: Fields | None, examples: Iterable[Example]) -> list[Ex
     return demos
 
 
+def best_demos(traces: Sequence[Any], k: int, threshold: float | None) -> list[Example]:
+    """Up to `k` demos out of scored traces: one for each example, the highest scores first, then the latest."""
+    floor = 1.0 if threshold is None else threshold
+    latest: dict[str, tuple[float, int, Any]] = {}
+    for order, trace in enumerate(traces):
+        known = latest.get(trace.example_id)
+        if trace.score >= floor and (known is None or trace.score >= known[0]):
+            latest[trace.example_id] = (trace.score, order, trace)
+    chosen = sorted(latest.values(), key=lambda entry: (-entry[0], -entry[1]))[:k]
+    return [Example({**trace.inputs, **trace.outputs}).with_inputs(*trace.inputs) for _, _, trace in chosen]
+
+
 @dataclass
 class DemoPool:
     """What demos can be drawn from, by path of the demos parameter.

@@ -8,7 +8,6 @@ from promptgrad.autograd import no_grad
 from promptgrad.errors import HunkError, ParseError, SignatureError
 from promptgrad.lm import LM, current
 from promptgrad.nn import Predict
-from promptgrad.nn._prediction import fields_of
 from promptgrad.search._hunks import Hunk, apply_hunks
 from promptgrad.signature import Input, Output, Signature
 
@@ -170,7 +169,7 @@ async def write(
             reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except ParseError as error:
         return None, f"the reply holds no {text}: {error.reason}"
-    written = str.__str__(fields_of(reply)[f"new_{text}"])
+    written = str.__str__(reply[f"new_{text}"])
     return (_indented(written, reply.reply) if text == "solution" else written.strip()), ""
 
 

@@ -7,8 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
-from promptgrad.autograd import Gradient, Parameter
-from promptgrad.autograd._gradient import plain
+from promptgrad.autograd import Gradient, Parameter, to_json
 from promptgrad.errors import LMError, NoLMError, PromptgradError
 from promptgrad.lm import LM, Usage, resolve_lm, track_usage
 from promptgrad.nn import Predict
@@ -218,7 +217,7 @@ class Rewriter:
 def _failures(gradient: Gradient, critiques: Sequence[str], most: int) -> list[dict[str, Any]]:
     """A few of the calls that the critiques are about, each with its inputs, outputs and feedback, in JSON types."""
     about = [c for c in gradient.critiques if str.__str__(c.text).strip() in critiques and c.evidence]
-    return [{name: plain(value) for name, value in critique.evidence.items()} for critique in about[:most]]
+    return [{name: to_json(value) for name, value in critique.evidence.items()} for critique in about[:most]]
 
 
 def writer_of(gradient: Gradient, proposer: Predict) -> LM | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd import tokens
 from promptgrad.search._checks import Constraint, checked_constraints, refusal
 from promptgrad.search._numbers import is_number
 

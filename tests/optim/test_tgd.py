@@ -305,9 +305,9 @@ class TestWhatIsShown:
         heard = json.loads(re.search(r"## critiques ## \]\]\n(.*)", writer.shown[0]).group(1))
         assert len(heard) == 2
         assert heard[1] == said[2]
-        model.instruction.grad = Gradient([critique("Take the last word, you should!")])
+        model.instruction.grad = Gradient([critique("you should take the last word")])
         opt.step()
-        assert opt.state[model.instruction]["critiques"] == {"Take the last word, you should!": 2.0, said[2]: 0.5}
+        assert opt.state[model.instruction]["critiques"] == {"you should take the last word": 2.0, said[2]: 0.5}
 
     def test_what_is_said_again_and_again_gains_weight_once_a_step(self):
         model = predict(grad=("often",))
@@ -534,21 +534,6 @@ class TestThePriceOfLength:
         opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("{text} up to 1")), length_price=0.1)
         report, _ = gated(opt, model)
         assert "shorter, but the score falls by more than that is worth" in report.changes[0].reason
-
-    def test_a_candidate_bred_from_the_start_pays_for_what_it_takes_back_of_the_incumbent(self):
-        first, second = pg.Parameter("Start one."), pg.Parameter("Start two.")
-        first.name, second.name = "one", "two"
-        opt = optim.TGD([first, second], length_price=1.0)
-        incumbent = optim.Candidate({"one": "One better.", "two": "Two, which is a good deal longer than it was."})
-        bred = optim.Candidate().child({"one": "One new."}, "step 3")
-        changes = opt._changed(incumbent, bred, opt.trained())
-        assert [(change.path, change.old, change.new) for _, change in changes] == [
-            ("one", "One better.", "One new."),
-            ("two", "Two, which is a good deal longer than it was.", "Start two."),
-        ]
-        assert opt._price(changes) == pytest.approx(-0.09)  # 12 tokens become 3
-        only_back = optim.Candidate({"one": "One better."})
-        assert [change.path for _, change in opt._changed(incumbent, only_back, opt.trained())] == ["two"]
 
     def test_of_equals_the_shorter_wins(self):
         model = predict(grad=("one", "two"))

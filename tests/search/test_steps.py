@@ -1,0 +1,192 @@
+"""Steps, and the rewriter in them."""
+
+from collections import defaultdict
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import aio, lm, run
+from promptgrad.autograd import Gradient
+from promptgrad.search import Memory, Rewriter, Rules, Session, unblamed
+
+
+def session_of(world, answer=None, train=24, val=20, **options):
+    journal = run.Journal()
+    model = world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+    return Session(
+        model=model,
+        train=world.examples(train),
+        val=world.examples(val, seed=1),
+        metric=world.metric,
+        seed=5,
+        journal=journal,
+        ledger=run.Ledger(run.Budget(), journal),
+        progress=False,
+        **options,
+    )
+
+
+def within(session, work):
+    async def go():
+        with run.active(journal=session.journal, ledger=session.ledger):
+            return await work()
+
+    return aio.run(go())
+
+
+def events(session, kind):
+    return [event for event in session.journal.events() if event["kind"] == kind]
+
+
+class TestTheLoop:
+    def test_every_epoch_has_all_examples_in_an_order_of_its_own(self, world):
+        def batches(**options):
+            steps = session_of(world, train=7).steps(6, "Search", batch_size=3, **options)
+            return [[example.text for example in step.minibatch()] for step in steps]
+
+        shown = batches()
+        assert [len(batch) for batch in shown] == [3, 3, 1, 3, 3, 1]
+        first, second = ([text for batch in part for text in batch] for part in (shown[:3], shown[3:]))
+        assert sorted(first) == sorted(second) == sorted(example.text for example in world.examples(7))
+        assert first != second
+        assert batches() == shown
+        assert [len(batch) for batch in batches(drop_last=True)] == [3] * 6
+
+    def test_chance_depends_on_the_seed_the_name_and_the_number(self, world):
+        def drawn(name):
+            return [step.rng.random() for step in session_of(world).steps(3, name)]
+
+        assert drawn("One") == drawn("One")
+        assert len({*drawn("One"), *drawn("Two")}) == 6
+
+    def test_it_ends_after_steps_without_a_gain(self, world):
+        session = session_of(world)
+        taken = []
+        for step in session.steps(9, "Search", patience=2):
+            taken.append(step.number)
+            if step.number == 1:
+                session.incumbent = session.base.child({}, "better")
+        assert taken == [0, 1, 2, 3]
+        assert events(session, "stop")[0]["reason"] == "2 steps without a gain"
+
+    def test_it_ends_where_nothing_can_be_better(self, world):
+        session = session_of(world)
+        right = session.base.child(
+            {"pick.instruction": "Take the last word.", "spell.instruction": "Reverse the word."}, "right"
+        )
+
+        async def search():
+            taken = 0
+            for step in session.steps(9, "Search"):
+                taken += 1
+                session.promote(await step.evaluate(right, session.val))
+            return taken
+
+        assert within(session, search) == 1
+        assert events(session, "stop")[0]["reason"] == "every validation example is right"
+
+    def test_turns(self, world):
+        session = session_of(world)
+        places = session.places(("instruction",))
+        child = session.base.child({"pick.instruction": "x"}, "child")
+        steps = list(session.steps(4, "Search"))
+        assert [step.turn(places).path for step in steps] == ["pick.instruction", "spell.instruction"] * 2
+        assert steps[0].turn(places, session.base).path == "pick.instruction"
+        assert [steps[0].turn(places, child).path for _ in range(2)] == ["spell.instruction", "pick.instruction"]
+        assert steps[0].turn(places, session.base).path == "spell.instruction"
+
+
+class TestGradients:
+    def test_they_are_values_and_nothing_is_left_in_grad(self, world):
+        session = session_of(world)
+        places = session.places(("instruction",))
+
+        async def search():
+            for step in session.steps(1, "Search", batch_size=4):
+                return await step.gradients(session.base, step.minibatch(), places)
+
+        loss, gradients = within(session, search)
+        assert list(gradients) == ["pick.instruction", "spell.instruction"]
+        assert gradients["pick.instruction"].critiques[0].text == "Take the last word."
+        assert all(parameter.grad is None for parameter in session.model.parameters())
+        (event,) = events(session, "gradient")
+        assert (event["step"], event["loss"], event["parameters"], event["skipped"]) == (0, 1.0, 2, 0)
+        assert loss.report.failed == 4
+
+    def test_of_a_candidate_that_is_right_they_are_empty(self, world):
+        session = session_of(world)
+        values = {"pick.instruction": "Take the last word.", "spell.instruction": "Reverse the word."}
+
+        async def search():
+            for step in session.steps(1, "Search", batch_size=4):
+                right = session.base.child(values, "right")
+                return await step.gradients(right, step.minibatch(), session.places(("instruction",)))
+
+        loss, gradients = within(session, search)
+        assert [len(gradient) for gradient in gradients.values()] == [0, 0]
+        assert unblamed(loss) == []
+
+    def test_a_critic_of_ones_own_divides_the_blame(self, world):
+        class Blames:
+            async def critique(self, failure):
+                return {target.name: "; ".join(failure.feedback) for target in failure.targets}
+
+        session = session_of(world)
+
+        async def search():
+            for step in session.steps(1, "Search", batch_size=2):
+                batch = step.minibatch()
+                _, found = await step.gradients(session.base, batch, session.places(("instruction",)), critic=Blames())
+                return batch, found
+
+        batch, found = within(session, search)
+        told = [critique.text for critique in found["pick.instruction"].critiques]
+        assert told == [f"the answer should be {example.answer}" for example in batch]
+
+
+class TestTheRewriter:
+    def rewrite(self, world, answer=None, *, rules=Rules(), state=None, grad=True):  # noqa: B008
+        session = session_of(world, answer)
+        state = defaultdict(dict) if state is None else state
+        rewriter = Rewriter(Memory(state, 8), rules=rules)
+        place = session.places(("instruction",))[0]
+
+        async def search():
+            for step in session.steps(1, "Search", batch_size=4):
+                _, found = await step.gradients(session.base, step.minibatch(), [place])
+                gradient = found[place.path] if grad else Gradient()
+                return await rewriter(step, session.base, place, gradient)
+
+        return session, place, state, within(session, search)
+
+    def test_evidence_in_and_checked_text_out(self, world):
+        session, place, _, edit = self.rewrite(world)
+        assert edit.text == "Given the fields `text`, produce the fields `word`. Take the last word."
+        assert (edit.path, edit.old, edit.usage.calls) == ("pick.instruction", place.parameter.data, 1)
+        (event,) = events(session, "proposal")
+        assert (event["path"], event["text"], event["refused"]) == ("pick.instruction", edit.text, None)
+        assert session.model.pick.instruction.data == edit.old
+
+    def test_a_refused_one_is_journalled_counted_and_remembered_and_never_returned(self, world):
+        session, place, state, edit = self.rewrite(world, rules=Rules(max_tokens=5))
+        assert edit is None
+        (event,) = events(session, "proposal")
+        assert event["refused"] == "it has 19 tokens, more than max_tokens=5"
+        assert session.refused == {event["refused"]: 1}
+        assert state[place.parameter]["rejected"][0]["effect"] == f"refused: {event['refused']}"
+        session.note_refusals()
+        assert session.notes == [f"1 proposal refused: 1x {event['refused']}"]
+
+    def test_without_a_critique_nothing_is_asked(self, world):
+        session, *_, edit = self.rewrite(world, grad=False)
+        assert edit is None
+        assert events(session, "proposal") == []
+
+    def test_no_answer_is_no_text(self, world):
+        def answer(messages):
+            if "critiques" in messages[0]["content"]:
+                raise pg.errors.LMConnectionError("down")
+            return world.answer(messages)
+
+        with pytest.raises(pg.errors.LMConnectionError):
+            self.rewrite(world, answer)  # all of one call: the LM is down
