@@ -159,7 +159,7 @@ class TGD(Optimizer):
         self.steps = steps
         self.batch_size = batch_size
         self.patience = patience
-        self._momentum = Momentum(self.state)
+        self._counted: dict[Parameter, tuple[Gradient | None, dict[str, float]]] = {}
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
@@ -210,11 +210,11 @@ class TGD(Optimizer):
 
     def _asked(self, texts: Sequence[Evidence], count: int, rng: random.Random) -> list[Evidence]:
         """The evidence about each text as each of `count` proposals is shown it, by variant and then by text."""
-        options = dict(self.trained())
+        options, momentum = dict(self.trained()), Momentum(self.state, self._counted)
         shown = []
         for each in texts:
-            momentum = float(options[each.parameter]["momentum"])
-            weights = self._momentum.weights(each.parameter, each.gradient, momentum)
+            kept = float(options[each.parameter]["momentum"])
+            weights = momentum.weights(each.parameter, each.gradient, kept)
             shown.append(hypotheses(weights, count, self.max_critiques, rng))
         return [
             replace(each, critiques=critiques[variant], variant=variant)

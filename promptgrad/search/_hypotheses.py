@@ -9,6 +9,9 @@ from promptgrad.search._numbers import is_number
 
 K = TypeVar("K", bound=Hashable)
 
+Counted = MutableMapping[K, tuple[Gradient | None, dict[str, float]]]
+"""The gradient that was counted last for each text, and the weights that came of it."""
+
 ENTRY = "critiques"
 """Under which name the weights stand in an optimizer's state."""
 
@@ -44,11 +47,12 @@ class Momentum(Generic[K]):
 
     Args:
         state: A dict for each text, by parameter or path.
+        counted: What was counted last, kept by the optimizer in a dict of its own beside the state.
     """
 
-    def __init__(self, state: MutableMapping[K, dict[str, Any]]) -> None:
+    def __init__(self, state: MutableMapping[K, dict[str, Any]], counted: Counted[K]) -> None:
         self._state = state
-        self._counted: dict[K, tuple[Gradient | None, dict[str, float]]] = {}
+        self._counted = counted
 
     def weights(self, key: K, gradient: Gradient | None, momentum: float) -> dict[str, float]:
         """What each critique weighs; nothing where there is none now.

@@ -24,7 +24,7 @@ def test_what_is_not_said_again_fades_and_is_forgotten():
 
 def test_momentum_counts_a_gradient_once():
     state = {}
-    momentum = Momentum(state)
+    momentum = Momentum(state, {})
     now = gradient("often")
     for _ in range(2):
         assert momentum.weights("a", now, 0.5) == {"often": 1.0}
@@ -36,7 +36,7 @@ def test_momentum_counts_a_gradient_once():
 
 def test_without_momentum_nothing_is_kept():
     state = {}
-    assert Momentum(state).weights("a", gradient("often"), 0.0) == {"often": 1}
+    assert Momentum(state, {}).weights("a", gradient("often"), 0.0) == {"often": 1}
     assert state == {}
 
 
