@@ -8,6 +8,7 @@ from promptgrad.nn._batch import Batch, ErrorRow, Row
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
+from promptgrad.nn._ensemble import Ensemble, majority
 from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._history import History, inspect_history
 from promptgrad.nn._hooks import RemovableHandle
@@ -25,6 +26,7 @@ __all__ = [
     "Batch",
     "ChainOfThought",
     "Critic",
+    "Ensemble",
     "ErrorRow",
     "Finding",
     "Grouper",
@@ -45,6 +47,7 @@ __all__ = [
     "Row",
     "Sequential",
     "inspect_history",
+    "majority",
     "op",
 ]
 

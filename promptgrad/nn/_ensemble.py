@@ -1,0 +1,126 @@
+"""`Ensemble`: several programs answer side by side, and their answers are made one."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from promptgrad import aio
+from promptgrad.autograd import Context, Function
+from promptgrad.nn._containers import ModuleList
+from promptgrad.nn._module import Module
+from promptgrad.nn._prediction import Prediction, fields_of
+
+T = TypeVar("T")
+
+
+def normalized(text: str) -> str:
+    """A text without differences of case and white space.
+
+    >>> normalized(" The  Answer ")
+    'the answer'
+    """
+    return " ".join(text.split()).casefold()
+
+
+def majority(outputs: Sequence[T], *, field: str | None = None, normalize: Callable[[str], str] = normalized) -> T:
+    """The output whose answer most of the outputs give; of answers that are given equally often, the earliest.
+
+    What is returned is the first output with that answer, as it is.
+
+    Source: DSPy's function of this name.
+
+    Args:
+        outputs: What several programs made of the same inputs, at least one.
+        field: For outputs with several fields: the one that is the answer; the last by default.
+        normalize: Makes texts alike that shall count as one answer. Values of other types are compared as they are.
+
+    Raises:
+        ValueError: There is no output.
+        KeyError: An output has no such field.
+
+    >>> majority(["Paris", "Rome", "paris"])
+    'Paris'
+    """
+    if not outputs:
+        raise ValueError("majority takes at least one output, and there is none")
+    votes = [_vote(output, field, normalize) for output in outputs]
+    counts = [votes.count(vote) for vote in votes]
+    return outputs[counts.index(max(counts))]
+
+
+class Ensemble(Module, in_place=True):
+    """Call several programs with the same inputs, side by side, and make one output of theirs.
+
+    It is a module like any other: its members train, save and move to another LM as submodules do. What is said of its
+    output is said of the members whose answer it is (by the last field, without case and white space), and of no
+    other; of all members, where it is the answer of none, as a mean is.
+
+    Shape: the output is what `reduce` returns: with `majority`, an output of one of the members.
+    Cost: the sum of what its members cost; in time, what the slowest member takes.
+    Source: Dietterich 2000, "Ensemble Methods in Machine Learning"; the majority of several answers of one prompt is
+    self-consistency, Wang et al. 2022, arXiv 2203.11171.
+
+    Args:
+        members: The programs, at least one; all take the same inputs. A module that is given twice is called twice.
+        reduce: Makes one output of the members' outputs, which it is given as a list in their order: `majority`,
+            `functools.partial(majority, field="answer")`, or a function of your own. It may be an `async def`.
+
+    Raises:
+        ValueError: There is no member.
+        TypeError: A member is no module, or `reduce` no function.
+        Exception: When called: the first that a member raises; the others are cancelled.
+    """
+
+    def __init__(self, members: Iterable[Module], reduce: Callable[[Sequence[Any]], Any] = majority) -> None:
+        super().__init__()
+        self.members = ModuleList(members)
+        if not len(self.members):
+            raise ValueError("an Ensemble needs at least one member, and there is none")
+        if not callable(reduce):
+            raise TypeError(f"reduce is a function of the members' outputs, not {reduce!r}")
+        self.reduce = reduce
+
+    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the members and reduce their outputs."""
+        outputs = await aio.gather([partial(member.acall, *args, **kwargs) for member in self.members])
+        chosen = self.reduce(list(outputs))
+        if hasattr(chosen, "__await__"):
+            chosen = await aio.awaited(chosen)
+        if isinstance(chosen, Prediction):
+            return Prediction(_Choice.apply(fields_of(chosen), *outputs))
+        return _Choice.apply(chosen, *outputs)
+
+    def input_names(self) -> tuple[str, ...] | None:
+        """Names of the inputs of the first member."""
+        return next(iter(self.members)).input_names()
+
+    def extra_repr(self) -> str:
+        """How the outputs are made one."""
+        return f"reduce={getattr(self.reduce, '__qualname__', None) or repr(self.reduce)}"
+
+
+class _Choice(Function):
+    """What was made of the members' outputs, with its blame for those whose answer it is."""
+
+    @staticmethod
+    def forward(ctx: Context, chosen: Any, *outputs: Any) -> Any:
+        """Return what was chosen, and remember whose it is."""
+        answer = _vote(chosen, None, normalized)
+        ctx.save_for_backward(*(_vote(output, None, normalized) == answer for output in outputs))
+        return chosen
+
+    @staticmethod
+    def backward(ctx: Context, grad: str | None) -> tuple[str | None, ...]:
+        """Tell those whose answer it is."""
+        whose = ctx.saved
+        return None, *(grad if mine or not any(whose) else None for mine in whose)
+
+
+def _vote(output: Any, field: str | None, normalize: Callable[[str], str]) -> Any:
+    """What of an output counts as its answer."""
+    fields = fields_of(output) if isinstance(output, Prediction) else output
+    if isinstance(fields, dict) and fields:
+        if field is not None and field not in fields:
+            raise KeyError(f"an output has no field {field!r}: its fields are {', '.join(map(str, fields))}")
+        fields = fields[field if field is not None else [*fields][-1]]
+    return normalize(str.__str__(fields)) if isinstance(fields, str) else fields
