@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from promptgrad.autograd._node import Node, Pick
 from promptgrad.autograd._parameter import Parameter
@@ -83,7 +83,7 @@ class Function:
     forward: ClassVar[Callable[..., Any]]
     backward: ClassVar[Callable[..., Any]]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # not NoReturn, which takes `apply` from type checkers
         raise TypeError(f"a Function is not made: write {cls.__name__}.apply(...)")
 
     @classmethod
