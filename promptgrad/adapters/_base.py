@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import InputError, ParseError
-from promptgrad.lm import Message, Prefix
+from promptgrad.lm import Completion, Content, Message, Prefix
 from promptgrad.signature import Field, Signature
 
 _MOST_COMPILED = 512
@@ -26,8 +26,8 @@ class Format:
         """The system message; "" for none."""
         raise NotImplementedError
 
-    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
-        """The user message of one call.
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> Content:
+        """The user message of one call: text, or parts.
 
         Args:
             inputs: A value for every input.
@@ -38,7 +38,7 @@ class Format:
         """
         raise NotImplementedError
 
-    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
         """The user message of a demo, which may lack some inputs.
 
         Args:
@@ -47,12 +47,24 @@ class Format:
         """
         raise NotImplementedError
 
-    def assistant(self, outputs: Mapping[str, Any]) -> str:
+    def assistant(self, outputs: Mapping[str, Any]) -> Content:
         """The reply that holds these outputs; a demo may lack some."""
         raise NotImplementedError
 
-    def parse(self, reply: str) -> dict[str, Any]:
-        """The outputs that a reply holds.
+    def parse(self, completion: Completion) -> dict[str, Any]:
+        """The outputs that a completion holds: those that `read` finds in its text.
+
+        A format that also wants its calls of tools, its reasoning or its log-probabilities overrides this.
+
+        Raises:
+            ParseError: An output is missing, or its value does not fit; or the model refused.
+        """
+        if completion.refusal and not completion.text:
+            raise unreadable(completion.refusal, "the model refused to answer", self.signature)
+        return self.read(completion.text)
+
+    def read(self, reply: str) -> dict[str, Any]:
+        """The outputs that the text of a reply holds.
 
         Raises:
             ParseError: An output is missing, or its value does not fit.
@@ -94,13 +106,13 @@ class Compiled:
         """Every message of this call, exactly as it is sent."""
         return self.prefix.messages + self.request_tail(inputs)
 
-    def parse(self, reply: str) -> dict[str, Any]:
-        """The outputs that a reply holds, in the signature's order.
+    def parse(self, reply: Completion | str) -> dict[str, Any]:
+        """The outputs that a completion, or a text in place of one, holds, in the signature's order.
 
         Raises:
-            ParseError: An output is missing, or its value does not fit.
+            ParseError: An output is missing, or its value does not fit; or the model refused.
         """
-        return self._format.parse(reply)
+        return self._format.parse(Completion(reply) if isinstance(reply, str) else reply)
 
     def __repr__(self) -> str:
         return f"Compiled({self.signature!r}, {len(self.prefix)} messages)"
@@ -135,13 +147,13 @@ class Adapter:
         """JSON text of the `response_format` to ask of the endpoint; None for free text."""
         return None
 
-    def repair_messages(self, reply: str, error: ParseError) -> tuple[Message, ...]:
+    def repair_messages(self, completion: Completion, error: ParseError) -> tuple[Message, ...]:
         """What to add to a conversation whose last reply could not be read, to ask again.
 
         Empty where asking again in words is of no use; the caller then gives up.
         """
         return (
-            Message("assistant", reply),
+            Message("assistant", completion.text or completion.refusal),
             Message(
                 "user",
                 f"That reply could not be read: {error.reason}.\n"
@@ -159,13 +171,13 @@ class Adapter:
                 self._formats[signature] = found
         return found
 
-    def parse(self, signature: Signature, text: str) -> dict[str, Any]:
-        """The outputs that a reply holds, in the signature's order.
+    def parse(self, signature: Signature, reply: Completion | str) -> dict[str, Any]:
+        """The outputs that a completion, or a text in place of one, holds, in the signature's order.
 
         Raises:
-            ParseError: An output is missing, or its value does not fit.
+            ParseError: An output is missing, or its value does not fit; or the model refused.
         """
-        return self.format(signature).parse(text)
+        return self.format(signature).parse(Completion(reply) if isinstance(reply, str) else reply)
 
     def compile(self, signature: Signature, instruction: str | None = None, demos: Iterable[Any] = ()) -> Compiled:
         """Render the system message and the demos.

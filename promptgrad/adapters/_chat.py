@@ -146,7 +146,7 @@ class ChatFormat(Format):
         ]
         return "\n\n".join([*sections, self.last])
 
-    def parse(self, reply: str) -> dict[str, Any]:
+    def read(self, reply: str) -> dict[str, Any]:
         found = self._as_asked(reply) or self._sections(reply)
         for attempt in _LOOSER:
             if len(found) == len(self.outputs):

@@ -53,7 +53,7 @@ class JSONFormat(Format):
                 pairs.append(f"{json.dumps(name, ensure_ascii=False)}: {text}")
         return f"{{{', '.join(pairs)}}}"
 
-    def parse(self, reply: str) -> dict[str, Any]:
+    def read(self, reply: str) -> dict[str, Any]:
         try:
             found = json.loads(reply)
         except ValueError:

@@ -12,7 +12,7 @@ from promptgrad.adapters._values import reader
 from promptgrad.data import Example, pocket
 from promptgrad.data.pocket._tasks import say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError
-from promptgrad.lm import Message
+from promptgrad.lm import Completion, Message
 from promptgrad.signature import Field, Signature
 
 VAGUE_INSTRUCTION = "do the task"
@@ -114,7 +114,7 @@ class PocketFormat(Format):
         self._check(text)
         return text
 
-    def parse(self, reply: str) -> dict[str, Any]:
+    def read(self, reply: str) -> dict[str, Any]:
         parts = _MARKER.split(reply)
         sections = list(zip(parts[1::2], (_words(part) for part in parts[2::2]), strict=True))
         head = _words(parts[0])
@@ -230,6 +230,6 @@ class PocketAdapter(Adapter):
         """
         return PocketFormat(signature)
 
-    def repair_messages(self, reply: str, error: ParseError) -> tuple[Message, ...]:
+    def repair_messages(self, completion: Completion, error: ParseError) -> tuple[Message, ...]:
         """Nothing: the model knows no conversation about formats."""
         return ()

@@ -8,7 +8,7 @@ awaiting it works in a coroutine that `drive` runs in place, and in a task of an
 from typing import TYPE_CHECKING
 
 from promptgrad.aio._gather import Semaphore, gather, is_failure, is_stopping, sleep
-from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run
+from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run, start
 from promptgrad.aio._signal import Signal, drive, is_driven
 from promptgrad.aio._threads import in_thread
 from promptgrad.aio._twins import blocking
@@ -33,6 +33,7 @@ __all__ = [
     "on_transport",
     "run",
     "sleep",
+    "start",
 ]
 
 if not TYPE_CHECKING:

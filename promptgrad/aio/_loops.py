@@ -125,11 +125,11 @@ class Loop:
 
 
 class Remote(Signal[T]):
-    """A task on one of our loops, seen from outside: a signal that can cancel its source."""
+    """A task on one of our loops, or on the caller's own, seen from outside: a signal that can cancel its source."""
 
     __slots__ = ("_make", "_task", "_where", "carried")
 
-    def __init__(self, where: Loop, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, where: "Loop | None", make: Callable[[], Coroutine[Any, Any, T]]) -> None:
         super().__init__()
         self._where = where
         self._make: Callable[[], Coroutine[Any, Any, T]] | None = make
@@ -173,7 +173,16 @@ class Remote(Signal[T]):
 
     def cancel(self) -> None:
         """Ask the task to stop. Does not wait."""
-        self._where.post(self._cancel)
+        if self._where is None:
+            self._cancel()
+        else:
+            self._where.post(self._cancel)
+
+    async def stop(self) -> None:
+        """Ask the task to stop, unless it has ended, and wait for its cleanup."""
+        if not self.done:
+            self.cancel()
+            await _end(self)
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -228,6 +237,22 @@ async def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **k
     This is how driven code awaits a user's coroutine. Cancelling the waiter cancels the function.
     """
     return await _on(program, fn, *args, **kwargs)
+
+
+def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Remote[T]:
+    """Start an async function beside the caller, in a copy of the context: await what it returns, or `stop()` it.
+
+    It runs as a task of the loop that runs here, or of the program loop where the caller is driven.
+    """
+    if is_driven():
+        remote: Remote[T] = Remote(program, lambda: fn(*args, **kwargs))
+        program.submit(remote)
+        return remote
+    remote = Remote(None, lambda: fn(*args, **kwargs))
+    context = copy_context()
+    fork(context)
+    context.run(remote.start)
+    return remote
 
 
 async def awaited(call: Awaitable[T]) -> T:

@@ -151,12 +151,12 @@ def make_sample(
     example: Any = None,
 ) -> Sample:
     """One call of a module as a sample: what it sends for these inputs, and a reply that holds these outputs."""
-    messages = tuple(lm.Message(m["role"], m["content"]) for m in module.render(**inputs))
+    messages = module.messages(**inputs)
     if node is not None and node.reply is not None and tuple(node.messages) == messages:
         reply = node.reply
     else:
         plain = {name: "".join(("", v)) if isinstance(v, str) else v for name, v in outputs.items()}
-        reply = adapter_of(module).format(module.signature).assistant(plain)
+        reply = lm.Message("assistant", adapter_of(module).format(module.signature).assistant(plain)).text
     return Sample(messages, reply, path, example.id if isinstance(example, Example) else "")
 
 

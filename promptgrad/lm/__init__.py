@@ -3,7 +3,7 @@
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._cassette import Cassette, record
-from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._function import Function
 from promptgrad.lm._http import HTTP
@@ -11,12 +11,24 @@ from promptgrad.lm._layer import Layer
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Generation, Local
+from promptgrad.lm._parts import (
+    AudioPart,
+    Content,
+    FilePart,
+    ImagePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
 from promptgrad.lm._pocket import pocket
 from promptgrad.lm._replay import replay
 from promptgrad.lm._request import EMPTY_PREFIX, Message, Prefix, Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
 from promptgrad.lm._settings import Settings, current
+from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
 from promptgrad.lm._transport import Transport
 from promptgrad.lm._usage import UsageTracker, track_usage
 
@@ -24,20 +36,36 @@ __all__ = [
     "EMPTY_PREFIX",
     "HTTP",
     "LM",
+    "AudioPart",
     "Cache",
     "Cassette",
     "Completion",
+    "Content",
+    "Delta",
+    "Event",
+    "FilePart",
     "Function",
     "Generation",
+    "ImagePart",
     "Layer",
     "Limit",
+    "Listener",
     "LiteLLM",
     "Local",
     "Message",
+    "Part",
     "Prefix",
+    "ReasoningDelta",
+    "ReasoningPart",
     "Request",
     "Retry",
     "Settings",
+    "TextDelta",
+    "TextPart",
+    "TokenLogprob",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolResult",
     "Transport",
     "Usage",
     "UsageTracker",

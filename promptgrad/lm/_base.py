@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Prompt, Request
+from promptgrad.lm._stream import Event, Listener, pieces
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,6 +56,40 @@ class LM(metaclass=_Meta):
             BudgetExceeded: The budget of the active run does not allow the call.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define complete()")
+
+    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer one request piece by piece: deltas as they come, and at the end the `Completion`.
+
+        All layers hold as for `complete`: a streamed reply is cached, counted, journalled and recorded when it is
+        whole, and one that a cache, a journal or a cassette answers comes in pieces too. What failed before the first
+        piece is tried again as usual; an error after it is raised. Leaving the loop early and closing the generator, or
+        cancelling the task, ends the request, which is then not journalled, though its provider may charge for it.
+
+        Example:
+            ```python
+            async for event in lm.stream(Request.of("Tell me a story.")):
+                match event:
+                    case TextDelta(text): print(text, end="")
+                    case Completion(): print(event.usage)
+            ```
+
+        Cost: one LM call, unless a cache below answers.
+
+        Raises:
+            LMError, BudgetExceeded: As `complete`.
+        """
+        listener = Listener()
+        reply = aio.start(self.complete, request.replace(listener=listener))
+        try:
+            async for delta in listener.until(reply):
+                yield delta
+            completion = await reply
+            if not listener.started:
+                for delta in pieces(completion):
+                    yield delta
+            yield completion
+        finally:
+            await reply.stop()
 
     def __call__(self, prompt: Prompt, **options: Any) -> Completion:
         """Answer a prompt or messages; the thread waits. Options are those of `Request`.

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from promptgrad.lm._prices import Prices
     from promptgrad.lm._request import Request
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the file: 1 held replies of text alone; they are still read."""
 FACTS = ("status", "body", "retry_after")
 
 
@@ -38,6 +39,7 @@ class Cassette:
         self._lms: list[dict[str, Any]] = []
         self._entries: dict[str, list[dict[str, Any]]] = {}
         self._lock = threading.Lock()
+        self._schema = SCHEMA
 
     @property
     def lms(self) -> tuple[str, ...]:
@@ -69,6 +71,8 @@ class Cassette:
                             f"{self.path} has schema {entry['schema']}, and this version reads up to {SCHEMA}: "
                             "upgrade promptgrad"
                         )
+                    if kind == "cassette":
+                        self._schema = entry["schema"]
                     if kind == "lm":
                         self._lms.append(entry)
                     elif kind != "cassette":
@@ -101,9 +105,11 @@ class Recorder(Cassette):
                     f"{self.path} exists: delete it to record anew, or write record(path, append=True) to add to it"
                 )
             self._read()
+            if self._schema == SCHEMA:
+                return
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._write({"kind": "cassette", "schema": SCHEMA})
+        self._write({"kind": "cassette", "schema": SCHEMA})
 
     def next_turn(self, key: str) -> int:
         """How often the request was asked before, so that equal ones side by side keep their order on record."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from promptgrad import run
 from promptgrad.errors import LMError
 from promptgrad.lm._completion import Completion
+from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import cost
 from promptgrad.lm._request import Request
 
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
 
 REPLY_TOKENS = 256
 """Estimated length of a reply whose request sets no `max_tokens`, for the budget's reservation."""
+
+
+def estimate_tokens(request: Request) -> int:
+    """Estimate how many tokens a request sends, for the budget's reservation: rather too many than too few."""
+    messages = request.messages
+    size = sum([weigh(m.content) for m in messages])
+    if request.extra:  # tools are read as well
+        size += sum([len(text) for _, text in request.extra])
+    return size // 3 + 4 * len(messages)
 
 
 class Call:
@@ -135,7 +145,7 @@ class Journalled(_Link):
             fresh.append(await self.next.answer(call))
             return lm._record(fresh[0])
 
-        read = sum(len(m.content) for m in asked.messages) // 3 + 4 * len(asked.messages)
+        read = estimate_tokens(asked)
         written = asked.max_tokens or REPLY_TOKENS
         usd = cost(lm.prices, read, written)
         reply, _ = await self.session.call(call.key, send, tokens=read + written, usd=usd)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from promptgrad._frozen import setters
+from promptgrad._frozen import fast_init
+from promptgrad.lm._codec import from_plain, to_plain
+from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
+from promptgrad.lm._request import Message
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@fast_init
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What calls cost; usages add.
 
@@ -28,22 +32,6 @@ class Usage:
     usd: float | None = 0.0
     cached: int = 0
     seconds: float = 0.0
-
-    def __init__(
-        self,
-        calls: int = 0,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        usd: float | None = 0.0,
-        cached: int = 0,
-        seconds: float = 0.0,
-    ) -> None:
-        _set_calls(self, calls)
-        _set_input_tokens(self, input_tokens)
-        _set_output_tokens(self, output_tokens)
-        _set_usd(self, usd)
-        _set_cached(self, cached)
-        _set_seconds(self, seconds)
 
     @property
     def tokens(self) -> int:
@@ -67,14 +55,7 @@ class Usage:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the usage in JSON types."""
-        return {
-            "calls": self.calls,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "usd": self.usd,
-            "cached": self.cached,
-            "seconds": self.seconds,
-        }
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Usage:
@@ -82,66 +63,112 @@ class Usage:
         return cls(**{name: data[name] for name in cls.__slots__ if name in data})
 
 
-_set_calls, _set_input_tokens, _set_output_tokens, _set_usd, _set_cached, _set_seconds = setters(Usage)
-
 NO_USAGE = Usage()
 CACHE_HIT = Usage(cached=1)
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token of a reply was.
+
+    Args:
+        token: Its text.
+        logprob: Its log-probability.
+        top: The likeliest tokens in its place, with theirs, as far as they were asked for.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@fast_init
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The reply of a language model.
 
     Args:
-        text: The reply; a plain `str`.
+        content: The reply: a plain `str`, or parts where it is more than text.
         usage: What it cost.
         model: The model that answered, as it names itself.
-        finish_reason: `stop`, `length` (cut at `max_tokens`), `content_filter`, or what the provider says.
+        finish_reason: `stop`, `length` (cut at `max_tokens`), `tool_calls`, `content_filter`, or what the provider
+            says.
         cached: Whether a cache answered.
+        refusal: Why the model refuses to answer, in its words, where its provider tells that from an answer.
+        logprobs: How likely each token was; empty unless the request asks for `logprobs`.
         trace: What `lm.Local` needs to send a gradient to its weights; None for every other LM.
     """
 
-    text: str
+    content: Content
     usage: Usage = NO_USAGE
     model: str = ""
     finish_reason: str = "stop"
     cached: bool = False
+    refusal: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
     trace: Any = field(default=None, compare=False, repr=False)
 
-    def __init__(
-        self,
-        text: str,
-        usage: Usage = NO_USAGE,
-        model: str = "",
-        finish_reason: str = "stop",
-        cached: bool = False,  # noqa: FBT001, FBT002 - a field
-        trace: Any = None,
-    ) -> None:
-        _set_text(self, text)
-        _set_usage(self, usage)
-        _set_model(self, model)
-        _set_finish_reason(self, finish_reason)
-        _set_was_cached(self, cached)
-        _set_trace(self, trace)
+    @property
+    def text(self) -> str:
+        """The text alone; empty where the reply is a call of tools."""
+        content = self.content
+        return content if isinstance(content, str) else text_of(content)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The reply as parts, also where it is text alone."""
+        content = self.content
+        if isinstance(content, str):
+            return (TextPart(content),) if content else ()
+        return content
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the model asks to be called, in its order."""
+        content = self.content
+        return () if isinstance(content, str) else tuple(part for part in content if isinstance(part, ToolCall))
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it answered, as far as its provider shows it."""
+        content = self.content
+        if isinstance(content, str):
+            return ""
+        return "".join(part.text for part in content if isinstance(part, ReasoningPart))
+
+    @property
+    def preview(self) -> str:
+        """The reply as people read it: with its reasoning, its calls of tools and its refusal, each on a line."""
+        shown = show(self.content)
+        return f"{shown}\n<refusal {self.refusal}>".lstrip("\n") if self.refusal else shown
+
+    @property
+    def message(self) -> Message:
+        """The reply as a message, to go on from: with its calls of tools and its sealed reasoning."""
+        return Message("assistant", self.content)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the reply in JSON types, without its trace."""
-        return {
-            "text": self.text,
-            "usage": self.usage.to_dict(),
-            "model": self.model,
-            "finish_reason": self.finish_reason,
-        }
+        """Return the reply in JSON types, without its trace: `text`, or `content` where it is more than text."""
+        plain = to_plain(self)
+        if isinstance(self.content, str):
+            plain["text"] = plain.pop("content")
+        plain["usage"] = self.usage.to_dict()
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Completion:
-        """Make a completion from what `to_dict` returned."""
+        """Make a completion from what `to_dict` returned, in this version or in 0.1.
+
+        Raises:
+            ValueError: The data is of a later version, or no completion.
+        """
         usage = Usage.from_dict(data.get("usage") or {})
-        return cls(data["text"], usage, data.get("model", ""), data.get("finish_reason", "stop"), usage.cached > 0)
+        known = {name: value for name, value in data.items() if name not in ("usage", "text", "trace")}
+        if "text" in data:
+            known["content"] = data["text"]
+        known.setdefault("cached", usage.cached > 0)
+        return replace(from_plain(cls, known), usage=usage)
 
     def as_cached(self) -> Completion:
         """Return the reply as a cache gives it: one cached call, no cost, no trace."""
-        return Completion(self.text, CACHE_HIT, self.model, self.finish_reason, True)  # noqa: FBT003 - a field
-
-
-_set_text, _set_usage, _set_model, _set_finish_reason, _set_was_cached, _set_trace = setters(Completion)
+        return replace(self, usage=CACHE_HIT, cached=True, trace=None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._parts import weigh
 from promptgrad.lm._request import Message, Request
 from promptgrad.lm._transport import Transport
 
@@ -57,7 +58,7 @@ class Function(Transport):
             )
         size = len(request.prefix.encoded)
         for message in request.tail:
-            size += len(message.content)
+            size += weigh(message.content)
         usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
         return Completion(str(reply), usage, self.name)
 

@@ -19,10 +19,12 @@ from promptgrad.errors import (
     LMTimeoutError,
 )
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._fork import tell_after_fork
+from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
-from promptgrad.lm._request import Request, canonical_json, encode_messages
+from promptgrad.lm._request import Request, canonical_json, encode_messages, is_text
 from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._status import error_kind
@@ -116,18 +118,26 @@ class HTTP(Transport):
         return self._prices or find_prices(self.name)
 
     async def _send(self, request: Request, key: str) -> Completion:
-        messages = (request.prefix.encoded + encode_messages(request.tail))[:-1]
+        size = 0
+        if request.prefix.is_text and is_text(request.tail):
+            messages = (request.prefix.encoded + encode_messages(request.tail))[:-1]
+        else:
+            messages = json.dumps(write_messages(request.messages), separators=(",", ":")).encode("ascii")[1:-1]
+            size = sum([weigh(m.content) for m in request.messages])
         body = b'{"messages":[' + messages + _encode_fields(self.model, self._limit_name, request)
+        size = size or len(body)
         places = self._places
         if places is not None:
             await places.acquire()
         try:
-            return await (aio.on_transport(self._post, body, key) if aio.is_driven() else self._post(body, key))
+            return await (
+                aio.on_transport(self._post, body, key, size) if aio.is_driven() else self._post(body, key, size)
+            )
         finally:
             if places is not None:
                 places.release()
 
-    async def _post(self, body: bytes, key: str) -> Completion:
+    async def _post(self, body: bytes, key: str, size: int) -> Completion:
         import asyncio
 
         import aiohttp
@@ -155,7 +165,7 @@ class HTTP(Transport):
             raise LMConnectionError(f"cannot reach {self.base_url}: {reason}; does the server run there?") from None
         if response.status != 200:
             raise self._status_error(response.status, raw, response.headers)
-        return self._read(raw, len(body), perf_counter() - started)
+        return self._read(raw, size, perf_counter() - started)
 
     def _pool(self) -> Sessions:
         from promptgrad.lm._sessions import Sessions
@@ -184,7 +194,7 @@ class HTTP(Transport):
                 text = secret.scrub(text)
         return text
 
-    def _read(self, raw: bytes, sent: int, seconds: float) -> Completion:
+    def _read(self, raw: bytes, size: int, seconds: float) -> Completion:
         try:
             reply = json.loads(raw)
         except ValueError:
@@ -193,21 +203,24 @@ class HTTP(Transport):
             raise self._spoilt(raw, "is not a JSON object")
         try:
             choice = reply["choices"][0]
-            text = _text(choice["message"])
-        except (KeyError, IndexError, TypeError):
+            content, refusal = read_message(choice["message"])
+            logprobs = read_logprobs(choice)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise self._spoilt(raw, "has no choices[0].message") from None
         used = reply.get("usage")
         if not isinstance(used, dict):
             used = {}
         paid, got = used.get("prompt_tokens"), used.get("completion_tokens")
-        paid = paid if isinstance(paid, int) else sent // 4 + 1
-        got = got if isinstance(got, int) else len(text) // 4 + 1
+        paid = paid if isinstance(paid, int) else size // 4 + 1
+        got = got if isinstance(got, int) else weigh(content) // 4 + 1
         model, reason = reply.get("model"), choice.get("finish_reason")
         return Completion(
-            text,
+            content,
             Usage(1, paid, got, cost(self.prices, paid, got), 0, seconds),
             model if isinstance(model, str) else self.model,
             reason if isinstance(reason, str) else "stop",
+            refusal=refusal,
+            logprobs=logprobs,
         )
 
     def _spoilt(self, raw: bytes, fault: str) -> LMReplyError:
@@ -296,17 +309,6 @@ def _encode_fields(model: str, limit_name: str, request: Request) -> bytes:
     options.pop("replicate", None)
     settled = tuple(options.items())
     return _encode_fields_of(model, limit_name, settled, repr(settled))
-
-
-def _text(message: Any) -> str:
-    content = message["content"] if "content" in message else message["text"]
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):  # parts
-        return "".join(part["text"] for part in content if part.get("type") == "text")
-    if content is None:
-        return str(message.get("refusal") or "")
-    raise TypeError(content)
 
 
 def _cut(text: str) -> str:

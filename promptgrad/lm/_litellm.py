@@ -22,7 +22,9 @@ from promptgrad.errors import (
     MissingExtraError,
 )
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
+from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._retry_after import read_retry_after
@@ -124,7 +126,7 @@ class LiteLLM(Transport):
     async def _send(self, request: Request, key: str) -> Completion:
         arguments: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "messages": write_messages(request.messages),
             "num_retries": 0,
             "max_retries": 0,
             "timeout": self.timeout,
@@ -146,9 +148,9 @@ class LiteLLM(Transport):
         if key:
             arguments["extra_headers"] = {**arguments.get("extra_headers", {}), "Idempotency-Key": key}
         litellm = await aio.in_thread(load_litellm)
-        return await aio.on_transport(self._post, litellm, arguments)
+        return await aio.on_transport(self._post, litellm, request, arguments)
 
-    async def _post(self, litellm: Any, arguments: dict[str, Any]) -> Completion:
+    async def _post(self, litellm: Any, request: Request, arguments: dict[str, Any]) -> Completion:
         started = perf_counter()
         try:
             response = await litellm.acompletion(**arguments)
@@ -159,17 +161,24 @@ class LiteLLM(Transport):
             raise failure from None
         seconds = perf_counter() - started
         try:
-            choice = response.choices[0]
-            text = choice.message.content or ""
-        except (AttributeError, IndexError):
+            choice = response.choices[0].model_dump()
+            content, refusal = read_message(choice["message"])
+            logprobs = read_logprobs(choice)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             raise LMReplyError(f"the answer of {self.model} has no choices[0].message", body=str(response)) from None
         used = getattr(response, "usage", None)
         paid, got = getattr(used, "prompt_tokens", None), getattr(used, "completion_tokens", None)
         if not isinstance(paid, int) or not isinstance(got, int):
-            paid = sum(len(m["content"]) for m in arguments["messages"]) // 4 + 1
-            got = len(text) // 4 + 1
-        usage = Usage(1, paid, got, self._cost(litellm, response, paid, got), 0, seconds)
-        return Completion(text, usage, response.model or self.model, choice.finish_reason or "stop")
+            paid = sum(weigh(m.content) for m in request.messages) // 4 + 1
+            got = weigh(content) // 4 + 1
+        return Completion(
+            content,
+            Usage(1, paid, got, self._cost(litellm, response, paid, got), 0, seconds),
+            response.model or self.model,
+            choice.get("finish_reason") or "stop",
+            refusal=refusal,
+            logprobs=logprobs,
+        )
 
     def _cost(self, litellm: Any, response: Any, paid: int, got: int) -> float | None:
         if self._prices is None:

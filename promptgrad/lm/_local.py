@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
-from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
+from promptgrad.errors import ContextWindowError, InputError, LMError, MissingExtraError
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._parts import TextPart
 from promptgrad.lm._request import Message, Prefix, Request, canonical_json
 from promptgrad.lm._transport import Transport
 
@@ -247,9 +248,7 @@ class Local(Transport):
         from promptgrad.lm._weight_trace import WeightTrace
 
         trace = WeightTrace.from_dict(self, reply["trace"])
-        return Completion(
-            completion.text, completion.usage, completion.model, completion.finish_reason, completion.cached, trace
-        )
+        return replace(completion, trace=trace)
 
     def _load(self) -> _Engine:
         with self._lock:
@@ -358,19 +357,31 @@ class _Engine:
 
     def encode(self, messages: Sequence[Message], *, reply: bool = True) -> list[int]:
         """Return the ids of a prompt, up to where the reply begins."""
+        self._refuse_parts(messages)
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
-            lines = [f"{m.role}: {m.content}" for m in messages]
+            lines = [f"{m.role}: {m.text}" for m in messages]
             text = "\n".join([*lines, "assistant:"] if reply else [*lines, ""])
             ids: list[int] = tokenizer(text)["input_ids"]
             return ids
-        told = [{"role": m.role, "content": m.content} for m in messages]
+        told = [{"role": m.role, "content": m.text} for m in messages]
         try:
             text = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=reply)
         except Exception as error:  # jinja's own kinds, which need not be importable here
             raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def _refuse_parts(self, messages: Sequence[Message]) -> None:
+        for number, message in enumerate(messages, 1):
+            if isinstance(message.content, str):
+                continue
+            for part in message.content:
+                if not isinstance(part, TextPart):
+                    raise InputError(
+                        f"local model {self.name!r} takes text alone, and message {number} ({message.role}) holds "
+                        f"{part}: use an LM of a provider or a server (HTTP, LiteLLM) for it"
+                    )
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

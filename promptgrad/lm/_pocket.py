@@ -42,7 +42,7 @@ class _Pocket(Local):
         from promptgrad.data.pocket._tasks import say_unknown
 
         messages = request.messages
-        if not messages or messages[-1].content.endswith(world.MARKERS):
+        if not messages or messages[-1].text.endswith(world.MARKERS):
             return
         unknown = world.unknown_words(messages)
         if unknown:

@@ -16,6 +16,7 @@ from promptgrad.lm._base import LM
 from promptgrad.lm._cassette import FACTS, Cassette
 from promptgrad.lm._channel import Replayed, in_front
 from promptgrad.lm._completion import Completion
+from promptgrad.lm._parts import show, to_content
 from promptgrad.lm._prices import Prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._settings import Settings, current, overlay
@@ -164,7 +165,7 @@ def _lines(request: Mapping[str, Any]) -> list[str]:
     lines = []
     for message in request["messages"]:
         lines.append(f"[{message['role']}]")
-        lines += message["content"].splitlines()
+        lines += show(to_content(message["content"])).splitlines()
     lines += [f"{name} = {json.dumps(value)}" for name, value in request.items() if name != "messages"]
     return lines
 

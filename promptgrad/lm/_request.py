@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
-from promptgrad._frozen import setters
+from promptgrad._frozen import fast_init
+from promptgrad.lm._codec import digested, to_plain
+from promptgrad.lm._parts import Content, Part, TextPart, ToolCall, json_text, show, text_of, to_content
+
+if TYPE_CHECKING:
+    from promptgrad.lm._stream import Listener
 
 DIGEST_SIZE = 16
 """Bytes of a request digest (32 hexadecimal characters)."""
@@ -18,14 +24,50 @@ DIGEST_SIZE = 16
 _SECRETS = frozenset({"api_key", "apikey", "authorization", "headers", "extra_headers", "access_token", "secret"})
 
 
+DIGEST_VERSION = 1
+"""How requests become keys. Journals, cassettes and caches of another version answer nothing, as their keys differ."""
+
+
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message: who speaks (`system`, `user` or `assistant`) and what is said."""
+    """One chat message: who speaks, and what.
+
+    Args:
+        role: `system`, `user`, `assistant`, or `tool` for what tools gave back.
+        content: Text, or a tuple of parts: `Message("user", ("What is this?", ImagePart.read("cat.png")))` is made
+            by `Request.of`, which turns texts among parts into `TextPart`; the constructor trusts its caller.
+    """
 
     role: str
-    content: str
+    content: Content
 
-    def __getitem__(self, key: str) -> str:
+    @property
+    def text(self) -> str:
+        """The text alone."""
+        return text_of(self.content)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The content as parts, also where it is text alone."""
+        content = self.content
+        return (TextPart(content),) if isinstance(content, str) else content
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that an assistant's message asks for."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def preview(self) -> str:
+        """The content as people read it: an image is `<image png, 12 kB>`."""
+        return show(self.content)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the message in JSON types: bytes are base64. `Request.of` takes it back."""
+        return to_plain(self)
+
+    def __getitem__(self, key: str) -> Any:
         if key == "role":
             return self.role
         if key == "content":
@@ -39,33 +81,43 @@ MessageLike = Message | Mapping[str, Any]
 
 def _message(item: MessageLike) -> Message:
     if isinstance(item, Message):
-        return item
+        content = item.content
+        if isinstance(content, str):
+            return item
+        checked = to_content(content)
+        return item if checked == content else Message(item.role, checked)
     if not isinstance(item, Mapping):
         raise TypeError(f"a message is a Message or a mapping with 'role' and 'content', not {type(item).__name__}")
     unknown = sorted(set(item) - {"role", "content"})
     if unknown or len(item) != 2:
         found = ", ".join(repr(key) for key in item)
         raise ValueError(f"a message has exactly the keys 'role' and 'content', not {found or 'none'}")
-    role, content = item["role"], item["content"]
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise TypeError(
-            f"'role' and 'content' of a message are str, not {type(role).__name__} and {type(content).__name__}"
-        )
-    return Message(role, content)
+    role = item["role"]
+    if not isinstance(role, str):
+        raise TypeError(f"'role' of a message is a str, not {type(role).__name__}")
+    return Message(role, to_content(item["content"]))
 
 
 def encode_messages(messages: Iterable[Message]) -> bytes:
     """Encode messages as the inside of a JSON array, each one followed by a comma.
 
     The trailing comma makes the bytes of a whole the concatenation of the bytes of its parts, so a digest
-    does not depend on where a conversation is cut into prefix and tail.
+    does not depend on where a conversation is cut into prefix and tail. Messages of text are encoded as servers
+    take them; of images and other bytes, what is encoded is their digest.
     """
     return "".join(
         [
             f'{{"role":{encode_basestring_ascii(m.role)},"content":{encode_basestring_ascii(m.content)}}},'
+            if isinstance(m.content, str)
+            else canonical_json(to_plain(m, digested)) + ","
             for m in messages
         ]
     ).encode("ascii")
+
+
+def is_text(messages: Iterable[Message]) -> bool:
+    """Whether messages hold nothing but text."""
+    return not [m for m in messages if not isinstance(m.content, str)]
 
 
 class Prefix:
@@ -76,17 +128,24 @@ class Prefix:
 
     Args:
         messages: The messages, as `Message` objects or mappings with `role` and `content`.
+
+    Attributes:
+        messages: The messages.
+        encoded: Their bytes, as `encode_messages` gives them.
+        is_text: Whether they hold nothing but text.
     """
 
-    __slots__ = ("__weakref__", "_state", "encoded", "messages")
+    __slots__ = ("__weakref__", "_state", "encoded", "is_text", "messages")
 
     messages: tuple[Message, ...]
     encoded: bytes
+    is_text: bool
 
     def __init__(self, messages: Iterable[MessageLike] = ()) -> None:
         put = object.__setattr__
         put(self, "messages", tuple(_message(m) for m in messages))
         put(self, "encoded", encode_messages(self.messages))
+        put(self, "is_text", is_text(self.messages))
         put(self, "_state", blake2b(self.encoded, digest_size=DIGEST_SIZE))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -123,6 +182,7 @@ EMPTY_PREFIX = Prefix()
 
 @lru_cache(maxsize=4096, typed=True)
 def _encode_options(
+    shape: _Shape,
     temperature: float | None,
     max_tokens: int | None,
     top_p: float | None,
@@ -131,8 +191,9 @@ def _encode_options(
     response_format: str | None,
     replicate: int,
     extra: tuple[tuple[str, str], ...],
+    *later: Any,
 ) -> bytes:
-    values = [
+    values: list[Any] = [
         None if temperature is None else float(temperature),
         max_tokens,
         None if top_p is None else float(top_p),
@@ -142,6 +203,8 @@ def _encode_options(
         replicate,
         extra,
     ]
+    named = zip(list(shape.defaults.items())[len(values) :], later, strict=True)
+    values += [[name, value] for (name, default), value in named if value != default]
     return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
@@ -165,7 +228,7 @@ def _number(name: str, value: object, low: float, high: float | None = None) -> 
         raise ValueError(f"{name} is {bound}, not {value!r}")
 
 
-def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = None) -> dict[str, Any]:
     """Check sampling options and bring them into the form in which `Request` holds them.
 
     Names that are not fields of `Request` are provider options and are collected, as JSON text, in `extra`.
@@ -175,6 +238,7 @@ def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: An option is out of its range, or is a secret (which would end up in keys and journals).
     """
     known: dict[str, Any] = {}
+    fields_of_it = _shape(cls or Request).defaults
     extra: dict[str, str] = dict(options.get("extra", ()))
     for name, value in options.items():
         if name.lower() in _SECRETS:
@@ -182,10 +246,10 @@ def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name!r} is not an option of a request, because requests are digested and journalled; "
                 f"give it to the LM instead, for example promptgrad.lm.HTTP(..., api_key=...)"
             )
-        if name in _OPTIONS:
+        if name in fields_of_it:
             known[name] = value
         else:
-            extra[name] = canonical_json(value)
+            extra[name] = json_text(value)
     if extra:
         known["extra"] = tuple(sorted(extra.items()))
     stop = known.get("stop")
@@ -196,7 +260,7 @@ def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
         known["stop"] = stops
     form = known.get("response_format")
     if form is not None and not isinstance(form, str):
-        known["response_format"] = canonical_json(form)
+        known["response_format"] = json_text(form)
     _number("temperature", known.get("temperature"), 0)
     _number("top_p", known.get("top_p"), 0, 1)
     for name in ("temperature", "top_p"):
@@ -210,7 +274,8 @@ def normalize_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@fast_init
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request to a language model; frozen, hashable and digestible.
 
@@ -227,7 +292,9 @@ class Request:
         seed: Sampling seed, where the LM knows one.
         response_format: JSON text of an OpenAI `response_format`.
         replicate: Which of several independent replies to the same prompt is meant; part of the digest.
-        extra: Options of one provider: name and JSON text, sorted by name.
+        extra: Options of one provider: name and JSON text, sorted by name. `tools`, `tool_choice` and `logprobs` are
+            among them.
+        listener: What is told of the reply while it comes, for `LM.stream`; no part of the request's value.
     """
 
     prefix: Prefix = EMPTY_PREFIX
@@ -240,30 +307,7 @@ class Request:
     response_format: str | None = None
     replicate: int = 0
     extra: tuple[tuple[str, str], ...] = ()
-
-    def __init__(
-        self,
-        prefix: Prefix = EMPTY_PREFIX,
-        tail: tuple[Message, ...] = (),
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        top_p: float | None = None,
-        stop: tuple[str, ...] = (),
-        seed: int | None = None,
-        response_format: str | None = None,
-        replicate: int = 0,
-        extra: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        _set_prefix(self, prefix)
-        _set_tail(self, tail)
-        _set_temperature(self, temperature)
-        _set_max_tokens(self, max_tokens)
-        _set_top_p(self, top_p)
-        _set_stop(self, stop)
-        _set_seed(self, seed)
-        _set_response_format(self, response_format)
-        _set_replicate(self, replicate)
-        _set_extra(self, extra)
+    listener: Listener | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, prompt: Prompt, **options: Any) -> Request:
@@ -291,7 +335,7 @@ class Request:
             )
         if not tail and not prefix.messages:
             raise ValueError("a request needs at least one message")
-        return cls(prefix, tail, **normalize_options(options))
+        return cls(prefix, tail, **normalize_options(options, cls))
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -305,21 +349,30 @@ class Request:
             TypeError: An option has the wrong type.
             ValueError: An option is out of its range or secret.
         """
-        values = {name: getattr(self, name) for name in _FIELDS}
-        for name in ("prefix", "tail"):
+        cls = type(self)
+        values = {name: getattr(self, name) for name in _shape(cls).fields}
+        for name in ("prefix", "tail", "listener"):
             if name in changes:
                 values[name] = changes.pop(name)
         if not isinstance(values["prefix"], Prefix):
             raise TypeError(f"prefix is a Prefix, not {type(values['prefix']).__name__}")
         values["tail"] = tuple(_message(m) for m in values["tail"])
-        if any(name not in _OPTIONS for name in changes):
+        if any(name not in _shape(cls).defaults for name in changes):
             changes["extra"] = (*self.extra, *changes.get("extra", ()))
-        values.update(normalize_options(changes))
-        return Request(**values)
+        values.update(normalize_options(changes, cls))
+        return cls(**values)
+
+    def with_defaults(self, options: Mapping[str, Any]) -> Request:
+        """Return the request with options, in the form of `options()`, where it leaves them open."""
+        cls = type(self)
+        merged = {**options, **self.options()}
+        merged["extra"] = tuple(sorted((dict(options.get("extra", ())) | dict(self.extra)).items()))
+        return cls(prefix=self.prefix, tail=self.tail, listener=self.listener, **merged)
 
     def options(self) -> dict[str, Any]:
         """Return the options that are set, without the messages."""
-        return {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        defaults = _shape(type(self)).defaults
+        return {name: value for name, default in defaults.items() if (value := getattr(self, name)) != default}
 
     def digest(self, identity: str = "") -> str:
         """Return the hexadecimal digest of everything that is sent, and of `identity` (the LM it is sent to).
@@ -328,27 +381,13 @@ class Request:
         """
         state = self.prefix.copy()
         tail = self.tail
-        if len(tail) == 1:
-            role, content = tail[0].role, tail[0].content
-            state.update(
-                f'{{"role":{encode_basestring_ascii(role)},"content":{encode_basestring_ascii(content)}}},'.encode(
-                    "ascii"
-                )
-            )
+        if len(tail) == 1 and tail[0].content.__class__ is str:
+            role, content = encode_basestring_ascii(tail[0].role), encode_basestring_ascii(tail[0].content)
+            state.update(f'{{"role":{role},"content":{content}}},'.encode("ascii"))
         else:
             state.update(encode_messages(tail))
-        state.update(
-            _encode_options(
-                self.temperature,
-                self.max_tokens,
-                self.top_p,
-                self.stop,
-                self.seed,
-                self.response_format,
-                self.replicate,
-                self.extra,
-            )
-        )
+        shape = _shape(self.__class__)
+        state.update(_encode_options(shape, *shape.values(self)))
         if identity:
             state.update(identity.encode("utf-8", "surrogatepass"))
         digest: str = state.hexdigest()
@@ -357,26 +396,29 @@ class Request:
     def to_dict(self) -> dict[str, Any]:
         """Return the request in JSON types, as it is shown and journalled."""
         return {
-            "messages": [{"role": m.role, "content": m.content} for m in self.messages],
+            "messages": [m.to_dict() for m in self.messages],
             **{k: [list(x) for x in v] if k == "extra" else v for k, v in self.options().items()},
         }
 
 
-(
-    _set_prefix,
-    _set_tail,
-    _set_temperature,
-    _set_max_tokens,
-    _set_top_p,
-    _set_stop,
-    _set_seed,
-    _set_response_format,
-    _set_replicate,
-    _set_extra,
-) = setters(Request)
-_FIELDS = tuple(f.name for f in fields(Request))
-_DEFAULTS = {f.name: f.default for f in fields(Request) if f.name not in {"prefix", "tail"}}
-_OPTIONS = frozenset(_DEFAULTS)
+class _Shape:
+    """Which options a class of requests has: every field but the messages and what is no part of its value."""
+
+    def __init__(self, cls: Any) -> None:
+        self.fields = tuple(f.name for f in fields(cls))
+        self.defaults = {f.name: f.default for f in fields(cls) if f.compare and f.name not in {"prefix", "tail"}}
+        self.values = attrgetter(*self.defaults)
+
+
+_shapes: dict[Any, _Shape] = {}
+
+
+def _shape(cls: Any) -> _Shape:
+    found = _shapes.get(cls)
+    if found is None:
+        found = _shapes[cls] = _Shape(cls)
+    return found
+
 
 Prompt = (
     str
@@ -384,6 +426,7 @@ Prompt = (
     | list[MessageLike]
     | list[Message]
     | list[dict[str, str]]
+    | list[dict[str, Any]]
     | tuple[Message, ...]
     | Prefix
     | Request

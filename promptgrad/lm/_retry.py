@@ -39,7 +39,8 @@ class Retry(Layer):
     request's digest, so that many callers spread out and a run repeats exactly. A server's `Retry-After` is obeyed
     instead, unless it asks for more than `patience` seconds: then its error is raised at once.
 
-    Cost: up to `attempts` requests for one call. What cannot pass (other 4xx) is never repeated.
+    Cost: up to `attempts` requests for one call. What cannot pass (other 4xx) is never repeated, nor is a stream of
+    which a piece has come.
 
     Args:
         lm: The LM to wrap.
@@ -79,7 +80,7 @@ class Retry(Layer):
             try:
                 return await self.lm.complete(request)
             except LMError as error:
-                if not is_transient(error):
+                if not is_transient(error) or (request.listener is not None and request.listener.started):
                     raise
                 wait = self._wait(request, attempt, error)
                 if attempt >= self.attempts or wait is None:

@@ -12,10 +12,11 @@ import weakref
 from pathlib import Path
 from queue import SimpleQueue
 
-from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._completion import Completion
 from promptgrad.lm._fork import keep_forever, tell_after_fork
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the file: 1 held replies of text alone, as arrays; they are still read."""
 BATCH = 256
 """Most entries that are written in one transaction."""
 LOG_PAGES = 250
@@ -69,7 +70,9 @@ class Store:
         try:
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA:
-                raise ValueError(f"{self.path} was written by a newer version of promptgrad; use another cache file")
+                raise ValueError(
+                    f"{self.path} was written by a newer version of promptgrad: upgrade, or use another cache file"
+                )
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             database.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
@@ -193,22 +196,15 @@ def _insert(database: sqlite3.Connection, rows: list[tuple[bytes, str]]) -> None
 
 
 def _encode(completion: Completion) -> str:
-    used = completion.usage
-    values = [
-        completion.text,
-        completion.model,
-        completion.finish_reason,
-        used.input_tokens,
-        used.output_tokens,
-        used.usd,
-        round(used.seconds, 6),
-    ]
-    return json.dumps(values, separators=(",", ":"))
+    return json.dumps(completion.to_dict(), separators=(",", ":"))
 
 
 def _decode(reply: str) -> Completion:
-    text, model, reason, paid, got, usd, seconds = json.loads(reply)
-    return Completion(text, Usage(1, paid, got, usd, 0, seconds), model, reason).as_cached()
+    found = json.loads(reply)
+    if isinstance(found, list):
+        text, model, reason = found[:3]
+        return Completion(text, model=model, finish_reason=reason).as_cached()
+    return Completion.from_dict(found).as_cached()
 
 
 def _flush_all() -> None:

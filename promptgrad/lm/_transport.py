@@ -56,10 +56,7 @@ class Transport(LM):
 
     def with_defaults(self, request: Request) -> Request:
         """Return the request with this LM's options where it leaves them open."""
-        given = request.options()
-        extra = dict(self.options.get("extra", ())) | dict(request.extra)
-        merged = {**self.options, **given, "extra": tuple(sorted(extra.items()))}
-        return Request(request.prefix, request.tail, **merged)
+        return request.with_defaults(self.options)
 
     async def _send(self, request: Request, key: str) -> Completion:
         """Send the request to the model. `key` is its journal key, empty outside a run."""

@@ -44,13 +44,13 @@ class Call:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The messages of the last request."""
+        """The messages of the last request; parts that are no text are shown by their kind and size."""
         exchanges = self.exchanges
-        return [{"role": m.role, "content": m.content} for m in exchanges[-1][0].messages] if exchanges else []
+        return [{"role": m.role, "content": m.preview} for m in exchanges[-1][0].messages] if exchanges else []
 
     @property
     def reply(self) -> str:
-        """The last reply; empty where the LM failed."""
+        """The text of the last reply; empty where the LM failed, and where the reply is a call of tools."""
         exchanges = self.exchanges
         completion = exchanges[-1][1] if exchanges else None
         return "" if completion is None else completion.text
@@ -65,8 +65,12 @@ class Call:
         lines = [f"=== {self.module or 'top module'} on {self.lm}{again}"]
         for message in self.messages:
             lines += [f"--- {message['role']}", message["content"]]
-        if self.reply or not self.error:
-            lines += ["--- reply", self.reply]
+        exchanges = self.exchanges
+        completion = exchanges[-1][1] if exchanges else None
+        if completion is not None and (completion.content or completion.refusal):
+            lines += ["--- reply", completion.preview]
+        elif not self.error:
+            lines += ["--- reply", ""]
         if self.error:
             lines.append(f"--- failed: {self.error}")
         return "\n".join(lines)

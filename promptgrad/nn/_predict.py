@@ -9,7 +9,7 @@ from promptgrad.adapters import Adapter, Compiled, get_adapter
 from promptgrad.autograd import Node, Parameter, attach, current_tape
 from promptgrad.data import Example
 from promptgrad.errors import InputError, NoLMError, ParseError
-from promptgrad.lm import LM, Completion, Request, current, resolve_lm
+from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._history import Call, remember
 from promptgrad.nn._module import Module, begin_node
 from promptgrad.nn._prediction import Prediction, make_prediction
@@ -154,7 +154,7 @@ class Predict(Module, in_place=True):
             else:
                 completion = call.completion = await lm.complete(request) if played is None else played
                 try:
-                    outputs = self._parse(compiled, completion.text)
+                    outputs = self._parse(compiled, completion)
                 except ParseError as error:
                     outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
         except Exception as error:
@@ -164,9 +164,9 @@ class Predict(Module, in_place=True):
         self._note(node, lm, call, outputs, None)
         return make_prediction(outputs, node, call)
 
-    def _parse(self, compiled: Compiled, reply: str) -> dict[str, Any]:
+    def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
         """The outputs in a reply; a subclass may take fewer replies for one."""
-        return compiled.parse(reply)
+        return compiled.parse(completion)
 
     async def _ask_again(
         self, lm: LM, adapter: Adapter, compiled: Compiled, call: Call, completion: Completion, error: ParseError
@@ -176,7 +176,7 @@ class Predict(Module, in_place=True):
             reason = error.reason
             if completion.finish_reason == "length":
                 reason += " (the reply was cut off: raise max_tokens)"
-            again = adapter.repair_messages(completion.text, error) if call.reasks < self.retries else ()
+            again = adapter.repair_messages(completion, error) if call.reasks < self.retries else ()
             if not again or call.request is None:
                 raise self._unparsable(lm, completion, reason, call.reasks + 1) from error
             request = call.request.replace(tail=call.request.tail + again)
@@ -185,7 +185,7 @@ class Predict(Module, in_place=True):
             completion = await lm.complete(request)
             call.reasked = (*earlier, (request, completion))
             try:
-                return self._parse(compiled, completion.text)
+                return self._parse(compiled, completion)
             except ParseError as next_error:
                 error = next_error
 
@@ -301,7 +301,7 @@ class Predict(Module, in_place=True):
 
     def _unparsable(self, lm: LM, completion: Completion, reason: str, attempts: int) -> ParseError:
         times = "" if attempts == 1 else f" (asked {attempts} times)"
-        text = completion.text
+        text = completion.text or completion.refusal
         shown = text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
         return ParseError(
             f"the reply of {lm.name} to {self._called()} does not parse{times}: {reason}\nThe reply was: {shown}",
@@ -323,7 +323,7 @@ class Predict(Module, in_place=True):
                 named = "chat"
         return get_adapter(named)
 
-    def render(self, *args: Any, **inputs: Any) -> list[dict[str, str]]:
+    def messages(self, *args: Any, **inputs: Any) -> tuple[Message, ...]:
         """The messages that a call with these inputs sends, exactly. No LM is called.
 
         Raises:
@@ -331,8 +331,18 @@ class Predict(Module, in_place=True):
         """
         values, _, _ = self._sort_arguments(args, inputs)
         compiled = self._adapter_here().compile(self._signature, self.instruction.data, self.demos.data)
-        messages = compiled.messages(self._checked(values))
-        return [{"role": m.role, "content": m.content} for m in messages]
+        return compiled.messages(self._checked(values))
+
+    def render(self, *args: Any, **inputs: Any) -> list[dict[str, str]]:
+        """The messages that a call with these inputs sends, to be read. No LM is called.
+
+        Texts are exactly what is sent; images and other parts that are no text are shown by their kind and size, such
+        as `<image png, 12 kB>`.
+
+        Raises:
+            InputError: As the call.
+        """
+        return [{"role": m.role, "content": m.preview} for m in self.messages(*args, **inputs)]
 
     def _export(self) -> dict[str, Any]:
         adapter = self._adapter_here()
@@ -349,7 +359,7 @@ class Predict(Module, in_place=True):
         slots = {name: f"{{{name}}}" for name in shadow.inputs}
         messages = compiled.prefix.messages + adapter.compile(shadow, instruction, demos).request_tail(slots)
         exported: dict[str, Any] = {
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "messages": [m.to_dict() for m in messages],
             **self._field_types(),
             "adapter": adapter.name,
             "options": {name: value for name, value in self.options.items() if name != "extra"},

@@ -15,7 +15,8 @@ from typing import Any
 from promptgrad.errors import JournalError
 from promptgrad.run._observers import Observer, Observers, Subscription
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the file: 1 held replies of text alone; a run of that version is still resumed."""
 
 _OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
 _OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed"})
@@ -89,7 +90,7 @@ class Journal:
         elif not readonly:
             self.resumed = True
             self.lost = self._land()
-            self._write({"kind": "process", "date": _now(), "lost": self.lost})
+            self._write({"kind": "process", "schema": SCHEMA, "date": _now(), "lost": self.lost})
         self._earlier = self._size if self.resumed else 0  # where the part of this process begins
         _open_journals.add(self)
 
@@ -379,7 +380,11 @@ class Journal:
     def _check_header(self, event: dict[str, Any]) -> None:
         if event.get("kind") != "header" or not isinstance(event.get("schema"), int):
             raise JournalError(f"{self.path} is no journal: its first line is {_show(event)}")
-        if event["schema"] > SCHEMA:
+        self._check_schema(event)
+
+    def _check_schema(self, event: dict[str, Any]) -> None:
+        """Of the header, and of each later process, which may have been of a newer version."""
+        if event.get("schema", 0) > SCHEMA:
             raise JournalError(
                 f"{self.path} has schema {event['schema']} and this version reads up to {SCHEMA}: upgrade promptgrad"
             )
@@ -409,6 +414,7 @@ class Journal:
         elif kind == "scope":
             self._scopes.setdefault(event["scope"], [0, 0])[event["event"] == "close"] += 1
         elif kind == "process":
+            self._check_schema(event)
             self.lost = self._land()
         elif "key" in event:
             self._keys[kind, event["key"]] = offset, length

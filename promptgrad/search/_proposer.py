@@ -6,7 +6,7 @@ from typing import Any
 from promptgrad.adapters import Compiled, get_adapter
 from promptgrad.autograd import no_grad
 from promptgrad.errors import HunkError, ParseError, SignatureError
-from promptgrad.lm import LM, current
+from promptgrad.lm import LM, Completion, current
 from promptgrad.nn import Predict
 from promptgrad.search._hunks import Hunk, apply_hunks
 from promptgrad.signature import Input, Output, Signature
@@ -111,13 +111,14 @@ class Writer(Predict, in_place=True):
     is going to be installed might then be an error page or a message to us; here it is asked for again.
     """
 
-    def _parse(self, compiled: Compiled, reply: str) -> dict[str, Any]:
-        prompt = _letters("".join(message.content for message in compiled.prefix.messages))
+    def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
+        prompt = _letters("".join(message.text for message in compiled.prefix.messages))
+        reply = completion.text
         for name in compiled.signature.outputs:
             if _letters(name) in prompt and _letters(name) not in _letters(reply):
                 reason = f"it does not name the field `{name}`, so what it holds may be anything"
                 raise ParseError(f"{reason}: {reply[:200]}", reply=reply, reason=reason)
-        return super()._parse(compiled, reply)
+        return super()._parse(compiled, completion)
 
 
 def _letters(text: str) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from promptgrad.adapters import PocketAdapter
 from promptgrad.data import Example, pocket
 from promptgrad.errors import InputError, ParseError, SignatureError
+from promptgrad.lm import Completion
 from promptgrad.signature import Input, Output, Signature, make_signature
 
 POCKET = PocketAdapter()
@@ -83,7 +84,7 @@ words = st.lists(st.sampled_from(pocket.words()), min_size=1, max_size=6).map(" 
 @settings(max_examples=50, deadline=None)
 def test_words_of_the_world_come_back(reasoning: str, answer: str, text: str) -> None:
     form = POCKET.format(COT)
-    assert form.parse(form.assistant({"reasoning": reasoning, "answer": answer})) == {
+    assert form.read(form.assistant({"reasoning": reasoning, "answer": answer})) == {
         "reasoning": reasoning,
         "answer": answer,
     }
@@ -178,7 +179,7 @@ def test_unknown_words_are_warned_of_once() -> None:
 
 
 def test_the_model_is_not_asked_again() -> None:
-    assert POCKET.repair_messages("x", ParseError("no")) == ()
+    assert POCKET.repair_messages(Completion("x"), ParseError("no")) == ()
 
 
 def test_demos_of_tasks_are_inside_the_world() -> None:

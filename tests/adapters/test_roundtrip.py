@@ -155,7 +155,7 @@ def test_values_come_back(adapter: str, annotation: Any, strategy: st.SearchStra
         "answer": data.draw(strategy),
     }
     form = ADAPTERS[adapter].format(sig)
-    read = form.parse(form.assistant({"first": values["first"], "answer": values["answer"]}))
+    read = form.read(form.assistant({"first": values["first"], "answer": values["answer"]}))
     assert list(read) == ["first", "answer"]
     assert same(read["first"], values["first"])
     assert same(read["answer"], values["answer"])
@@ -230,9 +230,9 @@ def test_a_field_called_like_the_end_marker() -> None:
     form = ADAPTERS["chat"].format(sig)
     reply = form.assistant({"completed": True, "answer": "x"})
     assert reply.endswith(marker("completed_"))
-    assert form.parse(reply) == {"completed": True, "answer": "x"}
+    assert form.read(reply) == {"completed": True, "answer": "x"}
 
 
 def test_not_a_number_comes_back() -> None:
     form = ADAPTERS["chat"].format(Signature("a -> x: float"))
-    assert math.isnan(form.parse(form.assistant({"x": math.nan}))["x"])
+    assert math.isnan(form.read(form.assistant({"x": math.nan}))["x"])

@@ -9,6 +9,7 @@ import pytest
 
 from promptgrad.adapters import Adapter, ChatAdapter, JSONAdapter
 from promptgrad.errors import ParseError
+from promptgrad.lm import Completion
 from promptgrad.signature import Input, Output, Signature
 
 CHAT, JSON = ChatAdapter(), JSONAdapter()
@@ -244,7 +245,7 @@ def test_json_refused(reply: str, reason: str) -> None:
 @pytest.mark.parametrize("adapter", [CHAT, JSON])
 def test_the_re_ask_tells_the_reason(adapter: Adapter) -> None:
     error = ParseError("long message", reply="r", reason="the field `answer` is missing")
-    assistant, user = adapter.repair_messages("r", error)
+    assistant, user = adapter.repair_messages(Completion("r"), error)
     assert (assistant.role, assistant.content, user.role) == ("assistant", "r", "user")
     assert "the field `answer` is missing" in user.content
 

@@ -258,7 +258,7 @@ def test_content_null_refusals_and_parts(server, lm):
     refusal = {"choices": [{"message": {"content": None, "refusal": "I cannot."}, "finish_reason": None}]}
     server.script(Garbage(json.dumps(refusal).encode()))
     completion = lm("hi")
-    assert (completion.text, completion.finish_reason) == ("I cannot.", "stop")
+    assert (completion.text, completion.refusal, completion.finish_reason) == ("", "I cannot.", "stop")
     server.script(body([{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]))
     assert lm("hi").text == "ab"
 

@@ -1,0 +1,214 @@
+"""OpenAI's chat dialect, which `HTTP` and `LiteLLM` speak: messages with parts as JSON, and replies back into parts."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from promptgrad.lm._completion import TokenLogprob
+from promptgrad.lm._parts import (
+    AudioPart,
+    Content,
+    FilePart,
+    ImagePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    json_text,
+    text_of,
+)
+from promptgrad.lm._request import Message
+
+_AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a", "x-m4a": "m4a"}
+_CALL_FIELDS = frozenset({"id", "type", "function", "index"})
+
+
+def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return messages as a server of this dialect takes them.
+
+    Each tool result is a message of its own there, and comes before what else its message holds. A failed one begins
+    with "Error: ", because the dialect has no other way to say so.
+
+    Raises:
+        ValueError: A part cannot stand where it stands.
+    """
+    written: list[dict[str, Any]] = []
+    for message in messages:
+        content = message.content
+        if isinstance(content, str):
+            written.append({"role": message.role, "content": content})
+            continue
+        rest = []
+        for part in content:
+            if isinstance(part, ToolResult):
+                written.append(_write_result(part))
+            else:
+                rest.append(part)
+        if rest and message.role == "tool":
+            raise ValueError(f"a message of the role 'tool' holds ToolResult parts alone, not {rest[0]}")
+        if rest and message.role == "assistant":
+            written.append(_write_assistant(rest))
+        elif rest or not content:
+            written.append({"role": message.role, "content": [_write_part(part) for part in rest]})
+    return written
+
+
+def _write_result(result: ToolResult) -> dict[str, Any]:
+    content: Any = result.content
+    if result.is_error:
+        content = f"Error: {content}" if isinstance(content, str) else (TextPart("Error: "), *content)
+    if not isinstance(content, str):
+        content = [_write_part(part) for part in content]
+    return {"role": "tool", "tool_call_id": result.id, "content": content}
+
+
+def _write_assistant(parts: Sequence[Part]) -> dict[str, Any]:
+    thoughts = [part for part in parts if isinstance(part, ReasoningPart)]
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    others = [part for part in parts if not isinstance(part, (ReasoningPart, ToolCall))]
+    content: Any = text_of(tuple(others)) or None
+    if not all(isinstance(part, TextPart) for part in others):
+        content = [_write_part(part) for part in others]
+    message: dict[str, Any] = {"role": "assistant", "content": content}
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+                **(json.loads(call.data) if call.data else {}),
+            }
+            for call in calls
+        ]
+    text = "".join(part.text for part in thoughts)
+    if text:
+        message["reasoning_content"] = text
+    blocks: list[Any] = []
+    details: list[Any] = []
+    for part in thoughts:
+        if part.signature:
+            blocks.append({"type": "thinking", "thinking": part.text, "signature": part.signature})
+        if part.data:
+            found = json.loads(part.data)
+            details.extend(found) if isinstance(found, list) else blocks.append(found)
+    if blocks:
+        message["thinking_blocks"] = blocks
+    if details:
+        message["reasoning_details"] = details
+    return message
+
+
+def _write_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ImagePart):
+        detail = {"detail": part.detail} if part.detail else {}
+        return {"type": "image_url", "image_url": {"url": part.data_url, **detail}}
+    if isinstance(part, AudioPart):
+        if part.url:
+            return {"type": "audio_url", "audio_url": {"url": part.url}}
+        form = part.media_type.partition("/")[2]
+        sound = {"data": b64encode(part.data).decode("ascii"), "format": _AUDIO_FORMATS.get(form, form)}
+        return {"type": "input_audio", "input_audio": sound}
+    if isinstance(part, FilePart):
+        named = {"filename": part.name} if part.name else {}
+        return {
+            "type": "file",
+            "file": {**named, **({"file_id": part.url} if part.url else {"file_data": part.data_url})},
+        }
+    raise ValueError(f"{part} stands in the message of an assistant, not in one of another role or in a tool's result")
+
+
+def read_message(message: Mapping[str, Any]) -> tuple[Content, str]:
+    """Return what a reply holds, and its refusal ("" for none). Reasoning comes first, calls of tools last.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not a message of this dialect.
+    """
+    content = message.get("content")
+    refusal = message.get("refusal") or ""
+    if isinstance(content, str) and message.keys().isdisjoint(_MORE):
+        return content, refusal
+    parts: list[Part] = [*_read_reasoning(message)]
+    if isinstance(content, str):
+        parts += [TextPart(content)] if content else []
+    elif isinstance(content, list):
+        for item in content:
+            if item.get("type") == "refusal":
+                refusal = refusal or item["refusal"]
+            else:
+                parts += _read_part(item)
+    elif content is not None:
+        raise TypeError(f"content is {type(content).__name__}")
+    elif message.keys().isdisjoint(_MORE | {"content", "refusal"}):
+        raise KeyError("content")
+    for image in message.get("images") or ():
+        parts += _read_part(image)
+    sound = message.get("audio")
+    if sound:
+        parts += [TextPart(sound["transcript"])] if sound.get("transcript") else []
+        parts += [AudioPart(b64decode(sound["data"]), f"audio/{sound.get('format') or 'wav'}")]
+    parts += [_read_call(call) for call in message.get("tool_calls") or ()]
+    if all(isinstance(part, TextPart) for part in parts):
+        return text_of(tuple(parts)), refusal
+    return tuple(parts), refusal
+
+
+_MORE = frozenset(
+    {"tool_calls", "reasoning_content", "reasoning", "thinking_blocks", "reasoning_details", "images", "audio"}
+)
+
+
+def _read_reasoning(message: Mapping[str, Any]) -> list[ReasoningPart]:
+    text = message.get("reasoning_content") or message.get("reasoning") or ""
+    blocks = message.get("thinking_blocks")
+    if blocks:
+        return [
+            ReasoningPart(block.get("thinking") or "", block.get("signature") or "")
+            if block.get("type") == "thinking"
+            else ReasoningPart(data=json_text(block))
+            for block in blocks
+        ]
+    details = message.get("reasoning_details")
+    data = json_text(details) if details else ""
+    return [ReasoningPart(text, data=data)] if text or data else []
+
+
+def _read_part(item: Mapping[str, Any]) -> list[Part]:
+    kind = item.get("type")
+    if kind == "text":
+        return [TextPart(item["text"])]
+    if kind == "image_url":
+        return [ImagePart(url=item["image_url"]["url"])]
+    if kind == "thinking":
+        thought = item["thinking"]
+        text = thought if isinstance(thought, str) else "".join(piece.get("text", "") for piece in thought)
+        return [ReasoningPart(text, item.get("signature") or "")]
+    return []  # what this version has no part for
+
+
+def _read_call(call: Mapping[str, Any]) -> ToolCall:
+    function = call["function"]
+    more = {name: value for name, value in call.items() if name not in _CALL_FIELDS and value is not None}
+    arguments = function.get("arguments")
+    if arguments is None:
+        arguments = "{}"
+    return ToolCall(call.get("id") or "", function["name"], arguments, json_text(more) if more else "")
+
+
+def read_logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
+    """Return the log-probabilities of a choice's tokens; empty where it has none."""
+    found = choice.get("logprobs")
+    items = found.get("content") if isinstance(found, Mapping) else None
+    return tuple(
+        TokenLogprob(
+            item["token"],
+            float(item["logprob"]),
+            tuple((top["token"], float(top["logprob"])) for top in item.get("top_logprobs") or ()),
+        )
+        for item in items or ()
+    )

@@ -1,0 +1,126 @@
+"""One new field visits one place: its declaration."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from promptgrad import lm
+from promptgrad._frozen import fast_init
+from promptgrad.lm import Completion, Message, Request, Usage
+from promptgrad.lm._codec import digested, from_plain, plan, to_plain
+
+RECORDS = [
+    made
+    for name in lm.__all__
+    if is_dataclass(made := getattr(lm, name)) and made not in (Request, lm.Settings, lm.Generation)
+]
+
+
+@fast_init
+@dataclass(frozen=True, slots=True)
+class MoreCompletion(Completion):
+    mood: str = "calm"
+    scores: tuple[tuple[str, float], ...] = ()
+
+
+@fast_init
+@dataclass(frozen=True, slots=True)
+class MoreRequest(Request):
+    effort: str | None = None
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_every_field_of_every_record_has_a_codec(record):
+    written = [entry[0] for entry in plan(record)]
+    assert written == [entry.name for entry in fields(record) if entry.compare]
+
+
+def test_a_field_that_json_has_no_form_for_is_refused_by_name():
+    @dataclass(frozen=True)
+    class Odd:
+        names: set[str] = field(default_factory=set)
+
+    with pytest.raises(TypeError, match=r"Odd\.names is a set\[str\], which has no form in JSON"):
+        to_plain(Odd())
+
+
+def test_alternatives_that_look_alike_in_json_are_refused():
+    @dataclass(frozen=True)
+    class Odd:
+        data: bytes | str = ""
+
+    with pytest.raises(TypeError, match="cannot be told apart"):
+        to_plain(Odd())
+
+
+def test_a_new_field_of_a_completion_goes_everywhere_by_being_declared():
+    made = MoreCompletion("hi", Usage(1), mood="glad", scores=(("a", 0.5),))
+    assert MoreCompletion.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    assert made.as_cached().mood == "glad"
+    assert made != MoreCompletion("hi", Usage(1))
+
+
+def test_a_new_field_of_a_request_is_in_its_digest_where_it_is_set_and_only_there():
+    old, new = Request.of("hi", temperature=1), MoreRequest.of("hi", temperature=1)
+    assert new.digest() == old.digest()
+    high = MoreRequest.of("hi", temperature=1, effort="high")
+    assert high.effort == "high"
+    assert high.digest() != old.digest()
+    assert high.replace(seed=1).effort == "high"
+    assert high.options() == {"temperature": 1.0, "effort": "high"}
+    assert new.with_defaults({"effort": "low"}).effort == "low"
+    assert high.with_defaults({"effort": "low"}).effort == "high"
+    assert high.to_dict()["effort"] == "high"
+
+
+def test_digests_of_text_are_those_of_every_version():
+    request = Request.of([Message("system", "Be brief."), Message("user", "ü")], temperature=0.5, stop="x", top_k=4)
+    assert request.digest("m") == "4b64264e5278a884039906c8aee70376"
+
+
+def test_what_has_its_default_is_not_written():
+    assert to_plain(lm.ImagePart(b"abc", "image/png")) == {"type": "image", "data": "YWJj", "media_type": "image/png"}
+    assert Completion("hi").to_dict() == {"text": "hi", "usage": Usage().to_dict()}
+
+
+def test_bytes_may_be_written_as_their_digest():
+    plain = to_plain(lm.ImagePart(b"abc", "image/png"), digested)
+    assert len(plain["data"]) == 32
+    assert plain["data"] != to_plain(lm.ImagePart(b"abd", "image/png"), digested)["data"]
+
+
+def test_what_is_no_record_is_refused_with_its_fields():
+    with pytest.raises(ValueError, match="'size' is not among its fields"):
+        from_plain(lm.TextPart, {"type": "text", "text": "x", "size": 3})
+    with pytest.raises(ValueError, match="no TextPart, whose fields are text"):
+        from_plain(lm.TextPart, {})
+    with pytest.raises(ValueError, match="the type 'video' is not known; the types are text, image"):
+        from_plain(Message, {"role": "user", "content": [{"type": "video"}]})
+
+
+def test_fast_init_is_an_ordinary_init():
+    assert str(inspect.signature(Usage)).startswith("(calls: 'int' = 0, input_tokens: 'int' = 0")
+    made = Completion("x", trace=object())
+    assert made == Completion("x")
+    assert "trace" not in repr(made)
+    with pytest.raises(FrozenInstanceError):
+        made.usage = Usage()  # type: ignore[misc]
+    with pytest.raises(TypeError, match="content"):
+        Completion()
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        Completion("x", color=1)
+
+
+def test_fast_init_refuses_what_it_would_forget():
+    @dataclass(frozen=True, slots=True)
+    class Checked:
+        kind: ClassVar[str] = "x"
+        names: Any = field(default_factory=list)
+
+    with pytest.raises(TypeError, match="default_factory"):
+        fast_init(Checked)
