@@ -31,7 +31,7 @@ DIGEST_VERSION = 1
 @fast_init
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message: who speaks, and what.
+    """One chat message: who speaks, and what: text or parts.
 
     Args:
         role: `system`, `user`, `assistant`, or `tool` for what tools gave back.

@@ -1,0 +1,179 @@
+import asyncio
+import threading
+
+import pytest
+from hypothesis import given
+
+from promptgrad import aio, run
+from promptgrad.errors import BudgetExceeded, LMConnectionError
+from promptgrad.lm import (
+    Cache,
+    Completion,
+    Function,
+    Limit,
+    ReasoningDelta,
+    ReasoningPart,
+    Request,
+    Retry,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolCallDelta,
+    record,
+    replay,
+    track_usage,
+)
+
+from tests.lm.test_parts import contents
+
+HI = Request.of("hi")
+
+
+async def listen(lm, request=HI):
+    return [event async for event in lm.stream(request)]
+
+
+def collect(lm, request=HI):
+    return asyncio.run(listen(lm, request))
+
+
+def text_of(events):
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_an_lm_that_only_completes_streams_its_reply_in_pieces():
+    events = collect(Function(lambda messages: "one  two\nthree", name="f"))
+    assert events[:-1] == [TextDelta("one  "), TextDelta("two\n"), TextDelta("three")]
+    assert events[-1].text == "one  two\nthree"
+
+
+@given(contents)
+def test_the_pieces_are_the_reply(content):
+    reply = Completion(content)
+    *deltas, last = collect(Function(lambda messages: reply, name="f"))
+    assert last == reply
+    assert text_of(deltas) == reply.text
+    assert "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta)) == reply.reasoning
+    calls = [delta for delta in deltas if isinstance(delta, ToolCallDelta)]
+    assert [(call.id, call.name, call.arguments) for call in calls] == [
+        (call.id, call.name, call.arguments) for call in reply.tool_calls
+    ]
+    assert [call.index for call in calls] == list(range(len(calls)))
+
+
+def test_what_a_driven_coroutine_streams():
+    assert aio.is_driven() is False
+    events = aio.drive(listen(Function(lambda messages: "one two", name="f")))
+    assert text_of(events) == "one two"
+
+
+def test_every_layer_holds(tmp_path):
+    asked = []
+
+    def answer(messages):
+        asked.append(messages)
+        if len(asked) == 1:
+            raise LMConnectionError("not yet")
+        return "one two"
+
+    async def no_wait(seconds):
+        return None
+
+    lm = Cache(Retry(Limit(Function(answer, name="f"), 1), sleep=no_wait), path=tmp_path / "lm.db")
+    with run.Journal(tmp_path / "journal.jsonl") as journal, run.active(journal=journal) as session:
+        with track_usage() as usage, record(tmp_path / "cassette.jsonl"):
+            first = collect(lm)
+        assert (usage.calls, session.ledger.spent.calls, len(asked)) == (1, 1, 2)
+    with track_usage() as usage:
+        second = collect(lm)
+    assert (usage.calls, usage.cached, len(asked)) == (0, 1, 2)
+    fresh = Function(answer, name="f")
+    with run.Journal(tmp_path / "journal.jsonl") as journal, run.active(journal=journal):
+        third = collect(fresh)
+    with replay(tmp_path / "cassette.jsonl"):
+        fourth = collect(fresh)
+    assert len(asked) == 2
+    assert [events[:-1] for events in (first, second, third, fourth)] == [[TextDelta("one "), TextDelta("two")]] * 4
+    assert {events[-1].text for events in (first, second, third, fourth)} == {"one two"}
+
+
+def test_a_budget_refuses_before_the_first_piece():
+    lm = Function(lambda messages: "x", name="f")
+    with run.active(ledger=run.Ledger(run.Budget(calls=1))), pytest.raises(BudgetExceeded):
+        for number in range(2):
+            collect(lm, Request.of(str(number)))
+
+
+def test_a_reply_of_parts_streams_all_of_them():
+    parts = (ReasoningPart("hm"), TextPart("ok"), ToolCall("c", "go", '{"x":1}'))
+    *deltas, last = collect(Function(lambda messages: Completion(parts), name="f"))
+    assert deltas == [ReasoningDelta("hm"), TextDelta("ok"), ToolCallDelta(0, "c", "go", '{"x":1}')]
+    assert last.content == parts
+
+
+def put_and_fail(pieces, error):
+    """A function that hands pieces to the listener, from another thread, and then fails."""
+
+    def answer(request: Request):
+        if request.listener is not None:
+            threads = [threading.Thread(target=request.listener.put, args=(TextDelta(piece),)) for piece in pieces]
+            for thread in threads:
+                thread.start()
+                thread.join()
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(("pieces", "attempts"), [([], 3), (["a", "b"], 1)])
+def test_what_fails_after_the_first_piece_is_not_tried_again(pieces, attempts):
+    tries = []
+
+    def answer(request: Request):
+        tries.append(request)
+        return put_and_fail(pieces, LMConnectionError("cut"))(request)
+
+    async def no_wait(seconds):
+        return None
+
+    async def listen_to_all():
+        heard = []
+        with pytest.raises(LMConnectionError, match="cut"):
+            async for event in Retry(Function(answer, name="f"), 3, sleep=no_wait).stream(HI):
+                heard.append(event.text)
+        return heard
+
+    assert asyncio.run(listen_to_all()) == pieces
+    assert len(tries) == attempts
+
+
+def test_leaving_early_ends_the_request():
+    ended = []
+
+    async def answer(request: Request):
+        request.listener.put(TextDelta("a"))
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(True)
+            raise
+
+    async def leave():
+        stream = Function(answer, name="f").stream(HI)
+        assert await anext(stream) == TextDelta("a")
+        await stream.aclose()
+
+    asyncio.run(leave())
+    assert ended == [True]
+
+
+def test_a_listener_is_no_part_of_a_request():
+    from promptgrad.lm import Listener
+
+    heard = HI.replace(listener=Listener())
+    assert heard == HI
+    assert heard.digest() == HI.digest()
+    assert heard.to_dict() == HI.to_dict()
+    assert heard.options() == {}
+    assert heard.replace(seed=1).listener is heard.listener
+    assert heard.with_defaults({"temperature": 1.0}).listener is heard.listener
