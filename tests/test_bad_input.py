@@ -491,14 +491,14 @@ def test_ctrl_c_in_the_middle_of_map_keeps_what_is_done():
             cwd=ROOT,
         )
         try:
-            server.wait_for(4, timeout=30)
+            server.wait_for(4, timeout=60)
             process.send_signal(signal.SIGINT)
-            server.wait_for(6, timeout=30)  # it went on, and is stuck again
+            server.wait_for(6, timeout=60)  # it went on, and is stuck again
             process.send_signal(signal.SIGINT)  # nobody catches this one
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         server.wait_idle()
     assert out == "kept ['A', 'B']\nagain C\n"
     assert process.returncode in (-signal.SIGINT, 130)
@@ -531,7 +531,7 @@ def test_a_fork_after_the_first_call_shares_the_cache_and_calls_on(server, tmp_p
         [sys.executable, "-c", FORKED, server.url, str(tmp_path / "cache")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         cwd=ROOT,
         check=False,
     )
@@ -554,7 +554,7 @@ def test_threads_do_not_see_one_anothers_language_model(server):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert seen == {name: [name, name] for name in "wxyz"}
     with pytest.raises(errors.NoLMError):
         model("a")

@@ -1,6 +1,9 @@
+import ast
 import socket
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 def test_a_connection_that_leaves_loopback_is_refused_and_noticed(escapes):
@@ -17,3 +20,30 @@ def test_loopback_may_be_reached(escapes):
         socket.create_connection(server.getsockname()).close()
     socket.getaddrinfo("localhost", 80)
     assert escapes == []
+
+
+CLOCKS = {"perf_counter", "process_time", "thread_time", "monotonic", "time", "perf_counter_ns", "monotonic_ns"}
+LOWER_BOUNDS = {"aio/test_gather.py", "testing/test_loopback.py"}  # a wait lasts at least so long, on any machine
+
+
+def test_no_test_reads_a_clock():
+    """What must be cheap is counted (tests/counting.py), and what must happen is waited for (tests/waiting.py)."""
+    folder = Path(__file__).parent
+    timed = []
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).as_posix()
+        if name == "waiting.py" or name in LOWER_BOUNDS:
+            continue
+        timed += [
+            f"{name}:{node.lineno}"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in CLOCKS
+            and getattr(node.func.value, "id", "") == "time"
+        ]
+    assert timed == []
+
+
+def test_no_property_has_a_deadline():
+    assert settings.default.deadline is None

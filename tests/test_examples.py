@@ -22,7 +22,7 @@ def run(script, *arguments, folder, code=0, **environment):
         env={**os.environ, "COLUMNS": "120", **environment},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=300,
         check=False,
     )
     assert done.returncode == code, done.stderr[-3000:]

@@ -56,7 +56,7 @@ def test_the_blocks_run_one_after_the_other(tmp_path):
     pytest.importorskip("torch")
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks_of(README)))
-    run_script(script, timeout=110)
+    run_script(script, timeout=300)
     saved = {path.name for path in tmp_path.iterdir()} - {"readme.py"}
     assert saved == set(re.findall(r'pg\.save\([^)]*\), "([^"]+)"\)', "\n".join(blocks_of(README))))
 
@@ -74,7 +74,7 @@ def failures(tmp_path_factory):
         scripts.append(script)
     runner = folder / "runner.py"
     runner.write_text(RUNNER)
-    run_script(runner, *scripts, timeout=110)
+    run_script(runner, *scripts, timeout=300)
     return json.loads((folder / "failures.json").read_text())
 
 

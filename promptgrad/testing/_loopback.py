@@ -152,7 +152,7 @@ class LoopbackLM:
         for answer in held:
             answer()
 
-    def wait_for(self, requests: int, timeout: float = 10.0) -> None:
+    def wait_for(self, requests: int, timeout: float = 60.0) -> None:
         """Block until that many requests have arrived.
 
         Raises:
@@ -162,7 +162,7 @@ class LoopbackLM:
             if not self._changed.wait_for(lambda: self._script.received >= requests, timeout):
                 raise TimeoutError(f"{self._script.received} of {requests} requests arrived in {timeout} s")
 
-    def wait_idle(self, timeout: float = 10.0) -> None:
+    def wait_idle(self, timeout: float = 60.0) -> None:
         """Block until no request waits for its answer; one whose client has left does not wait.
 
         Raises:

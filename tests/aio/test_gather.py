@@ -7,6 +7,7 @@ import pytest
 
 from promptgrad import aio
 from tests.aio.test_drive import interrupt_when
+from tests.waiting import turns
 
 MODES = [aio.drive, aio.run, asyncio.run]
 
@@ -112,7 +113,7 @@ def test_cancelling_gather_cancels_all_and_waits_for_them():
 
     async def main():
         task = asyncio.ensure_future(aio.gather([lambda i=i: child(i) for i in range(5)], limit=3))
-        await asyncio.sleep(0.01)
+        await turns()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -131,13 +132,13 @@ def test_a_second_cancellation_of_gather_leaves_nothing_running():
             try:
                 await asyncio.Event().wait()  # a cleanup that the second cancellation ends
             finally:
-                await asyncio.sleep(0.01)
+                await turns()
                 ended.append(i)
 
     async def main():
         task = asyncio.ensure_future(aio.gather([lambda i=i: child(i) for i in range(3)]))
         for _ in range(2):
-            await asyncio.sleep(0.01)
+            await turns()
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -255,7 +256,7 @@ class TestSemaphore:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert sorted(results) == list(range(30))
 
     def test_no_room_is_refused(self):

@@ -74,7 +74,7 @@ def test_one_result_wakes_waiters_on_different_loops_and_in_driven_code():
     waiting.wait(5)
     signal.set(7)
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert results == [7, 7, 7]
 
 

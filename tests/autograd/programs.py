@@ -59,24 +59,35 @@ class Call:
         return Record(outputs, node)
 
 
-def run(forward: Callable[..., Any], program: Any = None, **inputs: Any) -> tuple[Any, Tape]:
-    """One recorded forward."""
+def run(
+    forward: Callable[..., Any], program: Any = None, *, raises: type[BaseException] | None = None, **inputs: Any
+) -> tuple[Any, Tape]:
+    """One recorded forward, which raises an error of the class `raises`, if any, and no other."""
     tape = Tape(inputs, program)
     output = None
     try:
         with tape.active():
             output = forward(**inputs)
             tape.finish(output)
-    except Exception:  # noqa: BLE001 - on the tape
-        pass
+    except BaseException as error:
+        if raises is None or not isinstance(error, raises):
+            raise
+    else:
+        assert raises is None, f"the forward did not raise {raises.__name__}"
     return output, tape
 
 
 def row(
-    forward: Callable[..., Any], example: Any, score: float = 0.0, feedback: str = "wrong", **inputs: Any
+    forward: Callable[..., Any],
+    example: Any,
+    score: float = 0.0,
+    feedback: str = "wrong",
+    *,
+    raises: type[BaseException] | None = None,
+    **inputs: Any,
 ) -> LossRow:
-    """One recorded forward, judged."""
-    output, tape = run(forward, **inputs)
+    """One recorded forward, judged; one that `raises` is the row of a failed sample."""
+    output, tape = run(forward, raises=raises, **inputs)
     return LossRow(example, output, score, feedback=feedback, tape=tape, error=tape.error)
 
 

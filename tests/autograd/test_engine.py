@@ -278,7 +278,7 @@ class TestErrors:
             raise ValueError("no field 'answer'")
 
         first, broken = Call("first", lambda q: "a first text"), Call("broken", fail)
-        one = row(lambda q: broken(x=first(q=q).out).out, example(0), feedback="", q="x")
+        one = row(lambda q: broken(x=first(q=q).out).out, example(0), feedback="", raises=ValueError, q="x")
         critic = ScriptedCritic()
         loss = Loss([one], critic)
         report = loss.backward()
@@ -315,7 +315,7 @@ class TestErrors:
     def test_an_error_in_the_programs_own_code_blames_what_led_there(self):
         solve = Call("solve", lambda q: "forty-two")
         critic = ScriptedCritic()
-        Loss([row(lambda q: int(solve(q=q).out), None, feedback="", q="x")], critic).backward()
+        Loss([row(lambda q: int(solve(q=q).out), None, feedback="", raises=ValueError, q="x")], critic).backward()
         assert critic.calls == [("solve", 0)]
         assert "ValueError: invalid literal for int()" in critic.asked[0].feedback[0]
 
@@ -332,7 +332,7 @@ class TestErrors:
                 raise RuntimeError("outer") from error
 
         critic = ScriptedCritic()
-        Loss([row(forward, None, feedback="")], critic).backward()
+        Loss([row(forward, None, feedback="", raises=RuntimeError)], critic).backward()
         assert critic.calls == [("broken", 0)]
 
     @pytest.mark.parametrize("error", [LMConnectionError("down"), BudgetExceeded(kind="calls")])
@@ -341,7 +341,7 @@ class TestErrors:
             raise error
 
         broken, critic = Call("broken", fail), ScriptedCritic()
-        report = Loss([row(lambda: broken(x="x"), None)], critic).backward()
+        report = Loss([row(lambda: broken(x="x"), None, raises=type(error))], critic).backward()
         assert (report.calls, critic.asked) == (0, [])
         assert "no answer" in report.skipped[0].reason
         assert broken.instruction.grad is None
@@ -351,7 +351,9 @@ class TestErrors:
             raise ContextWindowError("too long", status=400)
 
         broken = Call("broken", fail)
-        assert Loss([row(lambda: broken(x="x"), None)], ScriptedCritic()).backward().calls == 1
+        assert (
+            Loss([row(lambda: broken(x="x"), None, raises=ContextWindowError)], ScriptedCritic()).backward().calls == 1
+        )
 
     def test_a_critic_that_raises_is_noted_and_the_rest_goes_on(self):
         chain = Chain(2)
@@ -470,10 +472,15 @@ class TestAccumulation:
 
     @pytest.mark.parametrize("slow", ["a", "b"])
     def test_who_is_slow_changes_neither_what_is_told_nor_what_a_parameter_hears(self, slow):
+        quick_one_is_done = aio.Signal()
+
         class Slow(ScriptedCritic):
             async def critique(self, failure):
-                await aio.sleep(0.03 if failure.node.path == slow else 0.001)
+                if failure.node.path == slow:
+                    await quick_one_is_done
                 answer = await super().critique(failure)
+                if failure.node.path in {"a", "b"} - {slow}:
+                    quick_one_is_done.set(None)
                 return {name: f"{failure.node.path} blames {name}" for name in answer}
 
         hint = Parameter("think of the unit first", "description", requires_grad=True)

@@ -216,7 +216,7 @@ def test_what_forward_raises_is_the_nodes_error():
     ask, _, program = rag(Fails.apply)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Loss([row(program, None, feedback="", q="where")], ScriptedCritic()).backward()
+        Loss([row(program, None, feedback="", raises=LookupError, q="where")], ScriptedCritic()).backward()
     assert texts(ask.instruction) == ["ask.instruction: ask otherwise: LookupError: no such river"]
 
 

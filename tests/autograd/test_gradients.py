@@ -88,9 +88,11 @@ class Meeting(ScriptedCritic):
     def __init__(self, word, barrier):
         super().__init__(lambda path, target, feedback: f"{word} {path}.{target}: {' & '.join(feedback)}")
         self.barrier = barrier
+        self.met = False
 
     async def critique(self, failure):
-        if not self.asked:
+        if not self.met:
+            self.met = True
             await aio.in_thread(self.barrier.wait, 20)
         return await super().critique(failure)
 

@@ -114,6 +114,6 @@ def test_the_critic_of_a_sum_is_each_ones_own():
 
     solve = Call("solve", lambda: "x")
     first, second = ScriptedCritic(), ScriptedCritic()
-    loss = Loss([row(lambda: solve().out, None)], first) + Loss([row(lambda: solve().out, None)] * 1, second)
+    loss = Loss([row(lambda: solve().out, None)], first) + Loss([row(lambda: solve().out, None)], second)
     loss.backward()
     assert (len(first.asked), len(second.asked)) == (1, 1)

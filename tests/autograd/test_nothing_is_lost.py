@@ -13,6 +13,7 @@ from promptgrad.data import Example
 from promptgrad.errors import GraphError
 from promptgrad.testing import Fields
 from tests.autograd.programs import Call, ScriptedCritic, row, run, texts
+from tests.waiting import turns
 
 ANSWERS = Fields(word="cat", color="red", critique="bad", critique_of_word="bad word", critique_of_text="bad text")
 
@@ -245,7 +246,7 @@ def test_the_context_bounds_the_critic_calls_in_flight():
         async def critique(self, failure):
             now[0] += 1
             most[0] = max(most[0], now[0])
-            await asyncio.sleep(0.002)
+            await turns()
             now[0] -= 1
             return {"instruction": "bad"}
 

@@ -63,7 +63,7 @@ class TestSums:
             raise ValueError("no")
 
         broken = Call("broken", fail)
-        one = row(lambda: broken(x="x"), example(), feedback="")
+        one = row(lambda: broken(x="x"), example(), feedback="", raises=ValueError)
         report = (Loss([one], ScriptedCritic()) + Loss([one])).backward()
         assert (report.calls, report.errors) == (1, 2)
         assert len(texts(broken.instruction)) == 1

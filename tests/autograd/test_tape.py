@@ -65,7 +65,7 @@ def test_a_failed_forward_is_finished_with_its_error():
     def boom():
         raise LookupError("gone")
 
-    _, tape = run(boom)
+    _, tape = run(boom, raises=LookupError)
     assert tape.finished
     assert isinstance(tape.error, LookupError)
 

@@ -64,7 +64,7 @@ def test_async_code_awaits(model):
 
 def test_threads_see_only_their_own_values():
     seen = {}
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=60)
 
     class Look(nn.Module):
         def __init__(self):

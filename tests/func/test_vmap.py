@@ -47,7 +47,7 @@ def test_an_async_function_and_an_async_caller(model):
 
 
 def test_calls_run_side_by_side_and_come_back_in_order():
-    barrier = threading.Barrier(8, timeout=10)
+    barrier = threading.Barrier(8, timeout=60)
 
     def wait(number):
         barrier.wait()

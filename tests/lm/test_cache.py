@@ -123,7 +123,7 @@ def test_equal_requests_in_flight_are_sent_once(server):
     server.wait_for(1)
     server.release()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert [c.text for c in done] == ["echo q"] * 24
     assert len(server.requests) == 1
     assert sum(c.usage.calls for c in done) == 1
@@ -144,7 +144,7 @@ def test_a_failure_reaches_all_who_wait(server):
     thread.start()
     server.wait_for(1)
     server.release()
-    thread.join(20)
+    thread.join(60)
     assert [type(error) for error in found] == [LMConnectionError] * 5
 
 
@@ -395,7 +395,7 @@ def test_a_forked_child_reads_and_writes(folder, open_cache, counted):
     lm.flush()
     child = multiprocessing.get_context("fork").Process(target=lambda: (lm("before"), lm("child"), lm.flush()))
     child.start()
-    child.join(20)
+    child.join(60)
     assert child.exitcode == 0
     lm.clear()
     assert lm("child").text == "reply 2"

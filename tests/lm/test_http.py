@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import threading
-import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -22,6 +21,7 @@ from promptgrad.errors import (
 )
 from promptgrad.lm import HTTP, Message, Prefix, Request
 from promptgrad.testing import Cut, Drop, Garbage, Hang, Reply, Status
+from tests.waiting import until
 
 KEY = "sk-very-secret-0123456789"
 
@@ -131,7 +131,7 @@ def test_256_in_flight(server, lm):
     thread.start()
     server.wait_for(256)
     server.release()
-    thread.join(30)
+    thread.join(60)
     assert len(done) == 256
     assert server.in_flight_high_water == 256
 
@@ -144,7 +144,7 @@ def test_concurrency_caps_what_is_in_flight(server):
     thread.start()
     server.wait_for(3)
     server.release()
-    thread.join(30)
+    thread.join(60)
     assert len(done) == 10
     assert server.in_flight_high_water == 3
 
@@ -207,12 +207,12 @@ def test_statuses(server, lm, status, kind):
     assert str(status.code) in str(error)
 
 
-@pytest.mark.parametrize("seconds", [30, -30])
+@pytest.mark.parametrize("seconds", [3600, -3600])
 def test_retry_after_as_a_date(seconds):
     from promptgrad.lm._retry_after import read_retry_after
 
     date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
-    assert read_retry_after({"Retry-After": date}) == pytest.approx(max(0, seconds), abs=2)
+    assert read_retry_after({"Retry-After": date}) == pytest.approx(max(0, seconds), abs=120)
 
 
 def test_retry_after_in_other_spellings():
@@ -374,12 +374,15 @@ def test_a_forked_child_and_its_parent_both_go_on(server, lm):
             status = 0 if lm("child").text == "echo child" else 2
         finally:
             os._exit(status)
-    deadline = time.monotonic() + 20
-    while True:
+    ended = []
+
+    def has_ended():
         done, status = os.waitpid(child, os.WNOHANG)
-        if done or time.monotonic() > deadline:
-            break
-        time.sleep(0.01)
-    assert (done, status) == (child, 0)
+        if done:
+            ended.append(status)
+        return done
+
+    until(has_ended)
+    assert ended == [0]
     assert lm("after").text == "echo after"
     assert {r.prompt for r in server.requests} == {"before", "child", "after"}

@@ -5,17 +5,21 @@ import pytest
 
 from promptgrad import aio
 from promptgrad.lm import Function, Limit
+from tests.waiting import turns
 
 
 def test_it_holds_over_loops_and_threads():
-    running, most, lock = 0, 0, threading.Lock()
+    running, most, lock, full = 0, 0, threading.Lock(), threading.Event()
 
     async def busy(messages):
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        await asyncio.sleep(0.002)
+            if running == 3:
+                full.set()
+        await asyncio.to_thread(full.wait, 60)  # until three run side by side, in whichever threads
+        await turns()
         with lock:
             running -= 1
         return "x"
@@ -31,7 +35,7 @@ def test_it_holds_over_loops_and_threads():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert most == 3
     assert running == 0
 

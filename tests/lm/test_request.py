@@ -59,7 +59,7 @@ def test_another_process_makes_the_same_digest():
         "from promptgrad.lm import *\n"
         "print(Request.of([Message('system', 'a'), Message('user', 'ü')], temperature=0.3, b=1, a=[2]).digest('x'))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     mine = Request.of([Message("system", "a"), Message("user", "ü")], temperature=0.3, a=[2], b=1).digest("x")
     assert found.stdout.strip() == mine
 

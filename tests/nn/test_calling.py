@@ -87,7 +87,7 @@ def test_from_plain_code_and_threads(model, make):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert answers == [expected(program)] * 4
 
 

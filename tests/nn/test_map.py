@@ -158,7 +158,7 @@ def test_concurrency_is_a_cap_and_is_used(loopback, make, concurrency):
     server.wait_for(concurrency)
     assert server.in_flight == concurrency
     server.release()
-    thread.join(20)
+    thread.join(60)
     assert done == [["x"] * 8]
     assert server.in_flight_high_water <= concurrency
 
@@ -232,7 +232,7 @@ def test_ctrl_c_cancels_what_is_in_flight_and_keeps_what_is_done(loopback, make)
     thread.start()
     with pytest.raises(KeyboardInterrupt) as caught:
         program.map(["a", "b", "stuck", "stuck too"], concurrency=2)
-    thread.join(10)
+    thread.join(60)
     server.wait_idle()
     assert list(caught.value.batch) == ["x", "x"]
     assert [row.example for row in caught.value.batch.rows] == ["a", "b"]

@@ -60,13 +60,13 @@ def serving(port=0):
     finally:
         process.stdin.close()
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         process.stdout.close()
         process.stderr.close()
 
 
 def finish(process):
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out)
 
@@ -82,7 +82,7 @@ def journalled(journal):
 
 def killed(process):
     """Wait until the process has killed itself."""
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, err
 
 

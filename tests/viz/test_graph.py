@@ -127,7 +127,7 @@ def test_a_failed_call_is_seen_with_its_error(programs):
         raise LookupError("no <such> thing")
 
     step = programs.Call("step", fail)
-    drawing = viz.graph(Loss([programs.row(step, Example(text="a"), text="a")]))
+    drawing = viz.graph(Loss([programs.row(step, Example(text="a"), raises=LookupError, text="a")]))
     call = drawing.picture.boxes[0]
     assert (call.title, call.state, call.lines[0].text) == ("step[0]", "error", "LookupError: no <such> thing")
     assert "Traceback" in call.tooltip

@@ -1,0 +1,21 @@
+"""Waiting for what happens, however long it takes: the only clocks that tests look at are here."""
+
+import time
+from collections.abc import Callable
+
+from promptgrad import aio
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until something that another thread or process does is so; the deadline only ends a test that hangs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{condition} does not hold after {seconds} s")
+        time.sleep(0.002)
+
+
+async def turns(count: int = 50) -> None:
+    """Let all that can run on this event loop run, by turns of the loop rather than by time."""
+    for _ in range(count):
+        await aio.sleep(0)
