@@ -1,5 +1,6 @@
 """Every example runs, as its users run it: in a process of its own, on a server or on the embedded model."""
 
+import ast
 import os
 import re
 import subprocess
@@ -125,3 +126,21 @@ def test_solution_asks_a_server(server, tmp_path):
     assert "it should match 'july'" in asked[0]["critiques"]
     assert "SIMULATED" not in shown
     assert "--base-url needs --lm" in run("solution.py", "--base-url", server.url, folder=tmp_path, code=2)
+
+
+def test_micro_improves_its_prompts_with_nothing_but_the_standard_library(tmp_path):
+    tree = ast.parse((FOLDER / "micro.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= {"__future__", "collections", "collections.abc"}
+    assert len((FOLDER / "micro.py").read_text().splitlines()) < 190
+    shown = run("micro.py", folder=tmp_path)
+    assert "SIMULATED language models" in shown
+    assert [float(value) for value in re.findall(r"Test loss at the \w+: ([\d.]+)", shown)] == [1.0, 0.0]
+    assert re.findall(r"(\w+)\.instruction: '.*' (kept|refused), ([\d.]+) -> ([\d.]+)", shown) == [
+        ("paint", "refused", "1.0", "1.0"),
+        ("paint", "kept", "1.0", "0.5"),
+        ("pick", "kept", "0.5", "0.0"),
+    ]
+    assert "pick.instruction: Pick a word. Take the last word." in shown
+    assert list(tmp_path.iterdir()) == []
