@@ -133,7 +133,7 @@ def test_the_check_sees_each_kind_of_wrong_import(importer, source, said):
 
 def optimizers(modules):
     """The files of `optim` that define an optimizer, by its base class or one that derives from it."""
-    classes, homes = {"Optimizer"}, {}
+    classes, homes = {"Search"}, {}
     trees = {name: ast.parse(path.read_text()) for name, path in modules.items() if room(name) == "optim"}
     while True:
         found = {
@@ -148,7 +148,7 @@ def optimizers(modules):
         classes |= homes.keys()
 
 
-BASES = {"promptgrad.optim._search"}
+BASES = {"promptgrad.optim._optimizer"}
 """Files that hold no optimizer but a base of several."""
 
 

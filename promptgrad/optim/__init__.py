@@ -28,6 +28,7 @@ __all__ = [
     "Optimizer",
     "Point",
     "ProposeInstruction",
+    "Search",
     "Session",
     "StepEdit",
     "StepReport",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
     from promptgrad.optim._report import Change, StepReport
+    from promptgrad.optim._search import Search
     from promptgrad.optim._tgd import TGD
     from promptgrad.optim._trust_region import TrustRegionEdit
     from promptgrad.search import (
@@ -79,6 +81,7 @@ else:
         "LabeledFewShot": "_labeled_few_shot",
         "LambdaEdit": "_edit_scheduler",
         "Optimizer": "_optimizer",
+        "Search": "_search",
         "StepEdit": "_edit_scheduler",
         "StepReport": "_report",
         "TrustRegionEdit": "_trust_region",

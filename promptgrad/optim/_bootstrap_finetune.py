@@ -8,11 +8,12 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune import LORA, Sample, SFTResult, asft, local_lm, samples_of
 from promptgrad.nn import Module
-from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._groups import Params
+from promptgrad.optim._search import Search
 from promptgrad.search import Candidate, Measured, Place, Session, demos_of, labeled_demos, places
 
 
-class BootstrapFinetune(Optimizer):
+class BootstrapFinetune(Search):
     """Run the program (or a teacher) on training examples and fine-tune its local model on the runs that went right.
 
     The first round of runs is shown labelled examples as demos, where a module has the fields for them; a later round

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import StateDictError
-from promptgrad.optim._optimizer import Optimizer, plain_setting
+from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import StepReport
+from promptgrad.optim._search import plain_setting
 from promptgrad.search import is_number
 
 FLOOR = 0.01

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from promptgrad.autograd import Parameter
 from promptgrad.optim._gate import UNTRIED
-from promptgrad.optim._optimizer import DROPPED, REVERTED, TWICE
+from promptgrad.optim._optimizer import DROPPED, REVERTED
+from promptgrad.optim._proposals import TWICE
 from promptgrad.optim._report import Change, StepReport
 from promptgrad.search import Attempt, Candidate, Memory, Place, Session, Step, judged, race, refused
 

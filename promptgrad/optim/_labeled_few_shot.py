@@ -6,7 +6,8 @@ from typing import Any
 from promptgrad.autograd import Parameter
 from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._groups import Params
+from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.search import Measured, Session, best_demos, fields_of, labeled_demos
 

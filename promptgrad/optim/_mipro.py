@@ -10,7 +10,8 @@ from typing import Any
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded
 from promptgrad.lm import LM, resolve
-from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._groups import Params
+from promptgrad.optim._search import Search
 from promptgrad.search import (
     SHRINK,
     TIPS,
@@ -41,7 +42,7 @@ class Dimension:
     choices: tuple[Any, ...]
 
 
-class MIPRO(Optimizer):
+class MIPRO(Search):
     """Search over instruction candidates and demo sets of all modules at once, with a Bayesian model.
 
     1. *Demo sets*: the present demos; none, if there are some; labelled examples; traces of the program's successes

@@ -12,7 +12,8 @@ from promptgrad.autograd import Gradient, Loss, Parameter
 from promptgrad.errors import LMError, NoLMError, ReplayError
 from promptgrad.lm import LM, resolve
 from promptgrad.optim._fate import attempt_of, raced
-from promptgrad.optim._optimizer import Optimizer, Params
+from promptgrad.optim._groups import Params
+from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change, StepReport
 from promptgrad.search import (
     Candidate,
@@ -196,7 +197,7 @@ class TGD(Optimizer):
     def _shown(self) -> str:
         hunks = self.edits == "hunks" and any(p.kind == "solution" for p, _ in self.trained())
         edits = f"edits={self.edits!r}{' (solutions are rewritten)' if hunks else ''}"
-        return f"{edits}, proposals={self.proposals}, memory={self.memory}"
+        return f"{edits}, proposals={self.proposals}, memory={self.memory}, gate={self.gate:g}"
 
     @property
     def _memory(self) -> Memory[Parameter]:

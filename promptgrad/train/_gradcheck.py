@@ -19,8 +19,7 @@ from promptgrad.lm import LM, Usage, track_usage
 from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import MetricLoss, Module
 from promptgrad.nn._metric_loss import as_critic
-from promptgrad.optim import TGD, Optimizer
-from promptgrad.optim._optimizer import check_trained
+from promptgrad.optim import TGD, Optimizer, Search
 from promptgrad.run import Progress, spawn, value_digest
 from promptgrad.run import progress as progress_bar
 from promptgrad.train._gradcheck_report import ARMS, LEVEL, GradcheckArm, GradcheckReport
@@ -169,7 +168,7 @@ class _Check:
         self.metric, self.criterion, self.critic = judges.metric, judges.criterion, judges.critic
         self.parameters = list(model.parameters())
         self.optimizer = _made(optimizer, self.parameters)
-        check_trained(self.optimizer)
+        self.optimizer.check_trained(model)
         self.paths = {parameter: path for path, parameter in model.named_parameters()}
         self.trained = [parameter for parameter, _ in self.optimizer.trained() if parameter in self.paths]
         if not self.trained:
@@ -391,6 +390,11 @@ def _refuse_overlap(train: Sequence[Example], fresh: Sequence[Example]) -> None:
 def _made(optimizer: "Optimizer | Callable[[Any], Optimizer] | None", parameters: list[Parameter]) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
+    if isinstance(optimizer, Search):
+        raise TypeError(
+            f"gradcheck measures single steps, and {type(optimizer).__name__} takes none, as it searches: give one "
+            "that steps, such as optim.TGD(model.parameters(), lm=...)"
+        )
     made = (TGD if optimizer is None else optimizer)(parameters)
     if not isinstance(made, Optimizer):
         raise TypeError(

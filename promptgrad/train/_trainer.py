@@ -15,8 +15,7 @@ from promptgrad.errors import BudgetExceeded, DataError, JournalError, ParseErro
 from promptgrad.evaluation import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
-from promptgrad.optim import Candidate, Measured, Optimizer, Session
-from promptgrad.optim._optimizer import check_trained
+from promptgrad.optim import Candidate, Measured, Search, Session
 from promptgrad.search import EXHAUSTED, Cost, Phase, Plan
 from promptgrad.train import _confirm, _rundir
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
@@ -83,7 +82,7 @@ class Trainer:
     def __init__(
         self,
         model: Module,
-        optimizer: Optimizer,
+        optimizer: Search,
         *,
         metric: Any,
         budget: run.Budget | None = None,
@@ -99,7 +98,7 @@ class Trainer:
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"Trainer trains a promptgrad.nn.Module, not {type(model).__name__}")
-        if not isinstance(optimizer, Optimizer):
+        if not isinstance(optimizer, Search):
             raise TypeError(
                 f"Trainer takes an optimizer, such as optim.MIPRO(model.parameters()), not {type(optimizer).__name__}"
             )
@@ -215,7 +214,7 @@ class Trainer:
         return await self._start(self._parts(trainset, valset, testset))
 
     async def _start(self, parts: Parts) -> FitResult:
-        check_trained(self.optimizer)
+        self.optimizer.check_trained(self.model)
         if self.run_dir is not None:
             _rundir.create(self.run_dir, self._settings(), self.model.state_dict(), _by_name(parts))
         return await self._run(parts)
@@ -225,7 +224,7 @@ class Trainer:
         cls,
         run_dir: "str | os.PathLike[str]",
         model: Module,
-        optimizer: Optimizer,
+        optimizer: Search,
         metric: Any,
         *,
         critic: Any = None,
@@ -280,7 +279,7 @@ class Trainer:
         cls,
         run_dir: "str | os.PathLike[str]",
         model: Module,
-        optimizer: Optimizer,
+        optimizer: Search,
         metric: Any,
         *,
         critic: Any = None,
@@ -308,7 +307,7 @@ class Trainer:
             progress=progress,
             callbacks=callbacks,
         )
-        check_trained(optimizer)
+        optimizer.check_trained(model)
         examples = saved.data if data is None else {name: list(rows) for name, rows in data.items()}
         if examples is None:
             raise JournalError(

@@ -47,6 +47,84 @@ class Closure:
         return CRITERION(self.model.map(self.rows), self.rows)
 
 
+class Noted(optim.Optimizer):
+    """Notes the calls of a step; proposes each of some texts, for each parameter."""
+
+    kinds = ("instruction",)
+
+    def __init__(self, params, *texts):
+        super().__init__(params)
+        self.calls, self._texts = [], texts
+
+    def _variants(self):
+        return len(self._texts)
+
+    async def _propose_variants(self, count):
+        self.calls.append(f"propose {count}")
+        return [
+            [(p, optim.Change("", p.kind, "proposed", old=p.data, new=text)) for p, _ in self.trained()]
+            for text in self._texts[:count]
+        ]
+
+    def _price(self, changes):
+        self.calls.append(f"price {changes[0][1].new}")
+        return 0.0
+
+    def _remember(self, parameter, change, *, alone=True):
+        self.calls.append(f"remember {change.new} {change.status}")
+
+    def _notes(self, loss):
+        self.calls.append("notes")
+        return []
+
+
+def steps(opt, closure, how):
+    """One step with a plain closure, called from `step` or `astep`, or with a coroutine function."""
+    if how == "step":
+        return opt.step(closure)
+
+    async def later():
+        return closure()
+
+    return asyncio.run(opt.astep(closure if how == "astep" else later))
+
+
+@pytest.mark.parametrize("how", ["step", "astep", "coroutine"])
+def test_the_order_of_calls_is_that_of_the_contract(model, how):
+    opt = Noted([model.instruction], "good", "bad", "very good")
+
+    def closure():
+        opt.calls.append(f"closure {model.instruction.data}")
+        return losses[model.instruction.data]
+
+    losses = {}
+    for text in ("Answer.", "good", "bad", "very good"):
+        with pg.autograd.candidate({model.instruction: text}):
+            losses[text] = CRITERION(model.map(ROWS), ROWS)
+    report = steps(opt, closure, how)
+    assert opt.calls == [
+        "propose 3",
+        "closure Answer.",
+        *("price good", "price bad", "price very good"),
+        *("closure good", "closure bad", "closure very good"),
+        *("price good", "price bad", "price very good"),
+        *("remember bad rejected", "remember very good rejected", "remember good accepted"),
+    ]
+    assert [change.new for change in report.accepted] == ["good"]
+    assert model.instruction.data == "good"
+
+
+def test_search_optimizers_have_no_step_at_all(model):
+    opt = optim.MIPRO(model.parameters())
+    for name in ("step", "astep", "propose", "accept", "revert"):
+        assert not hasattr(opt, name)
+        with pytest.raises(AttributeError, match=r"no rule for a single step: write promptgrad\.Trainer"):
+            getattr(opt, name)
+    assert isinstance(opt, optim.Search)
+    assert not isinstance(opt, optim.Optimizer)
+    assert isinstance(optim.TGD(model.parameters()), optim.Search)
+
+
 class TestOrder:
     def test_the_closure_is_not_run_where_nothing_passed_the_checks(self, model):
         closure = Closure(model)

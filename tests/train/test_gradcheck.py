@@ -320,6 +320,8 @@ class TestRefusals:
             pg.gradcheck(model, TRAIN[0], FRESH, pg.metrics.exact_match)
 
     def test_what_is_no_optimizer_and_what_it_does_not_train(self, model):
+        with pytest.raises(TypeError, match="measures single steps, and MIPRO takes none"):
+            check(model, optimizer=optim.MIPRO(model.parameters()))
         with pytest.raises(TypeError, match="optimizer is an optimizer or makes one"):
             check(model, optimizer=list)
         other = nn.Predict("text -> answer")

@@ -1,0 +1,238 @@
+"""Parameters in groups with options of their own, what is remembered of each, and the state of both."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from promptgrad.autograd import Parameter
+from promptgrad.errors import StateDictError
+from promptgrad.search import is_number
+
+Params = Iterable[Any]
+"""Parameters, `(name, parameter)` pairs, or groups `{"params": [...], option: value}`, as in PyTorch."""
+
+
+class ParamGroups:
+    """The parameters that were given, in groups, as in PyTorch: the part that all optimizers have in common.
+
+    Args:
+        params: Parameters, `(name, parameter)` pairs, or groups of them with options of their own.
+        defaults: Options of the groups that do not set them.
+
+    Attributes:
+        param_groups: The groups, dicts with the key `params` and the options.
+        state: What is remembered of each parameter.
+        kinds: Kinds of parameters that there is a rule for; others keep their values.
+
+    Raises:
+        ValueError: There is no parameter, one is given twice, or an option is unknown.
+        TypeError: Something else than a parameter was given.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, params: Params, defaults: Mapping[str, Any] | None = None) -> None:
+        self.defaults: dict[str, Any] = dict(defaults or {})
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Parameter, dict[str, Any]] = defaultdict(dict)
+        self._steps = 0
+        for group in _groups(params):
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters with options of their own, such as `{"params": [...], "max_edit": 0.1}`.
+
+        Raises:
+            ValueError: The group is empty, holds a parameter that is there already, or an unknown option.
+            TypeError: It holds something else than parameters.
+        """
+        if "params" not in group:
+            raise ValueError("a parameter group is a dict with the key 'params'")
+        given = group["params"]
+        params = [_parameter(item) for item in ([given] if isinstance(given, Parameter) else given)]
+        if not params:
+            raise ValueError("optimizer got an empty parameter list")
+        unknown = sorted(set(group) - {"params"} - set(self.defaults))
+        if unknown:
+            known = ", ".join(sorted(self.defaults)) or "none"
+            raise ValueError(f"{type(self).__name__} has no option {unknown[0]!r} for a group; it has: {known}")
+        seen = {id(parameter) for old in self.param_groups for parameter in old["params"]}
+        for parameter in params:
+            if id(parameter) in seen:
+                raise ValueError(f"the parameter {parameter.name or repr(parameter)} is given twice")
+            seen.add(id(parameter))
+        self.param_groups.append({**self.defaults, **group, "params": params})
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError if an option of a group is out of range. The base takes any."""
+
+    def _check_state(self, entry: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError if what is remembered of a parameter is malformed. The base takes any."""
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters given, in order."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def trained(self) -> list[tuple[Parameter, dict[str, Any]]]:
+        """The parameters this optimizer has a rule for and that require a gradient, with their group."""
+        return [
+            (parameter, group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.requires_grad and parameter.kind in self.kinds
+        ]
+
+    def _names(self) -> dict[Parameter, str]:
+        """A name for each parameter: its path, else its role, else its place; equal ones are numbered."""
+        names: dict[Parameter, str] = {}
+        for index, parameter in enumerate(self.parameters()):
+            base = parameter.name or " ".join(parameter.role.split())[:60] or f"parameter{index}"
+            name, number = base, 0
+            while name in names.values():
+                number += 1
+                name = f"{base}#{number}"
+            names[parameter] = name
+        return names
+
+    @property
+    def skips(self) -> tuple[str, ...]:
+        """Kinds among the parameters that require a gradient and that this optimizer has no rule for."""
+        kinds = [p.kind for p in self.parameters() if p.requires_grad and p.kind not in self.kinds]
+        return tuple(dict.fromkeys(kinds))
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the optimizer remembers, in JSON types.
+
+        Parameters are named by their paths, those without one by their roles or places; equal names are numbered,
+        "instruction" and "instruction#1".
+        """
+        names = self._names()
+        return {
+            "steps": self._steps,
+            "state": {names[parameter]: dict(entry) for parameter, entry in self.state.items() if entry},
+            "param_groups": [
+                {
+                    **{name: value for name, value in group.items() if is_plain(value)},
+                    "params": [names[parameter] for parameter in group["params"]],
+                }
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned. Options that are not plain values (an LM, constraints) stay.
+
+        Raises:
+            StateDictError: The state is of other parameters, or a value is of the wrong type or out of range; all
+                differences are told at once, and nothing is changed.
+        """
+        groups, entries = (
+            (state.get("param_groups"), state.get("state", {})) if isinstance(state, Mapping) else (None, {})
+        )
+        if (
+            not isinstance(groups, (list, tuple))
+            or not isinstance(entries, Mapping)
+            or not all(
+                isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple)) for group in groups
+            )
+        ):
+            raise StateDictError(
+                f"the state of an optimizer is what state_dict() returned, with 'param_groups', not {state!r:.80}"
+            )
+        names = {name: parameter for parameter, name in self._names().items()}
+        theirs = [name for group in groups for name in group["params"]]
+        missing = [name for name in names if name not in theirs]
+        unexpected = [name for name in dict.fromkeys([*theirs, *entries]) if name not in names]
+        if missing or unexpected or len(groups) != len(self.param_groups):
+            raise StateDictError(
+                f"the state does not fit this {type(self).__name__}:\n"
+                f"  missing     {', '.join(missing) or '-'}\n"
+                f"  unexpected  {', '.join(unexpected) or '-'}\n"
+                f"  groups      {len(groups)} in the state, {len(self.param_groups)} here",
+                missing=missing,
+                unexpected=unexpected,
+            )
+        steps = state.get("steps", 0)
+        faults: dict[str, str] = {}
+        if not is_number(steps, whole=True) or steps < 0:
+            faults["steps"] = f"a number of steps, not {steps!r}"
+        for name, entry in entries.items():
+            with _collected(faults, name):
+                if not isinstance(entry, Mapping):
+                    raise TypeError(f"a dict, not {entry!r}")
+                self._check_state(entry)
+        options: list[dict[str, Any]] = []
+        ours = {parameter: name for name, parameter in names.items()}
+        for place, (group, saved) in enumerate(zip(self.param_groups, groups, strict=True)):
+            with _collected(faults, f"group {place}"):
+                if {ours[parameter] for parameter in group["params"]} != set(saved["params"]):
+                    raise ValueError(f"it holds {', '.join(saved['params'])}, and other parameters here")
+                strange = [name for name in saved if name not in group]
+                if strange:
+                    raise ValueError(f"there is no option {strange[0]!r}")
+                plain = {
+                    name: value
+                    for name, value in saved.items()
+                    if name != "params" and is_plain(value) and is_plain(group[name])
+                }
+                self._check_options({**group, **plain})
+                options.append(plain)
+        if faults:
+            told = "\n".join(f"  {name}: {reason}" for name, reason in faults.items())
+            raise StateDictError(f"the state does not fit this {type(self).__name__}:\n{told}", invalid=list(faults))
+        self._steps = int(steps)
+        self.state.clear()
+        for name, entry in entries.items():
+            self.state[names[name]] = dict(entry)
+        for group, plain in zip(self.param_groups, options, strict=True):
+            group.update(plain)
+
+
+def _groups(params: Params) -> list[Mapping[str, Any]]:
+    is_module = hasattr(params, "named_parameters")
+    if is_module or isinstance(params, (Parameter, str, Mapping)) or not isinstance(params, Iterable):
+        hint = ": pass model.parameters()" if is_module else ""
+        raise TypeError(f"an optimizer takes an iterable of parameters, not {type(params).__name__}{hint}")
+    items = list(params)
+    if not items:
+        raise ValueError("optimizer got an empty parameter list")
+    if all(isinstance(item, Mapping) for item in items):
+        return items
+    return [{"params": items}]
+
+
+def _parameter(item: Any) -> Parameter:
+    name = ""
+    if isinstance(item, tuple) and len(item) == 2:
+        name, item = item
+    if isinstance(item, Parameter):
+        item.name = item.name or name
+        return item
+    hint = ""
+    if type(item).__module__.startswith("torch"):
+        hint = ": the weights of a local model go to torch.optim"
+    elif hasattr(item, "parameters"):
+        hint = ": pass its .parameters()"
+    raise TypeError(f"an optimizer trains parameters, not {type(item).__name__}{hint}")
+
+
+@contextmanager
+def _collected(faults: dict[str, str], name: str) -> Iterator[None]:
+    """Note under a name what is wrong, and go on."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        faults[name] = str(error)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is one that JSON has a form for, and no container."""
+    return value is None or isinstance(value, (bool, int, float, str))
