@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._values import reader
 from promptgrad.data import Example, pocket
-from promptgrad.data.pocket._tasks import say_unknown
+from promptgrad.data.pocket import say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.lm import Completion, Message
 from promptgrad.signature import Field, Signature

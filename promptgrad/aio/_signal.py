@@ -50,6 +50,11 @@ def is_driven() -> bool:
     return driven is not _UNDRIVEN and driven is running_loop()
 
 
+def serving() -> str:
+    """Which of our loops this thread runs, where a blocking call would wait for itself; empty elsewhere."""
+    return state.serving
+
+
 class Signal(Generic[T]):
     """A result that comes once, from any thread, and can be awaited from everywhere.
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from types import FunctionType, MethodType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from promptgrad.aio._loops import run
-from promptgrad.aio._signal import drive, state
+from promptgrad.aio._signal import drive, serving
 from promptgrad.errors import AsyncUsageError
+
+_CO_COROUTINE = 0x80
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +46,7 @@ def blocking(fn: Any, *, in_place: bool = False) -> Any:
 
     @wraps(fn)
     def twin(*args: Any, **kwargs: Any) -> Any:
-        if state.serving:
+        if serving():
             home = [part for part in fn.__module__.split(".") if not part.startswith("_")]
             other = ".".join([*([] if dot else home), fn.__qualname__.rpartition("<locals>.")[2]])
             raise AsyncUsageError(
@@ -54,3 +57,13 @@ def blocking(fn: Any, *, in_place: bool = False) -> Any:
 
     twin.__name__, twin.__qualname__ = last[1:], name
     return twin
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling `function` gives a coroutine: an `async def`, a bound one, or an object whose call is one."""
+    while isinstance(function, MethodType):
+        function = function.__func__
+    if isinstance(function, FunctionType):
+        return bool(function.__code__.co_flags & _CO_COROUTINE)
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - its flags are wanted, not whether it is there
+    return isinstance(call, FunctionType) and bool(call.__code__.co_flags & _CO_COROUTINE)

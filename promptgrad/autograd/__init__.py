@@ -14,8 +14,8 @@ from promptgrad.autograd._critic import (
     WeightTrace,
 )
 from promptgrad.autograd._critique import Critique
-from promptgrad.autograd._edges import Edge, Output, edges
-from promptgrad.autograd._explain import Explanation
+from promptgrad.autograd._edges import Edge, Output, edges, joined_sources
+from promptgrad.autograd._explain import Explanation, call_name, short
 from promptgrad.autograd._function import Context, Function
 from promptgrad.autograd._gradient import Gradient, Trace
 from promptgrad.autograd._gradients import Gradients
@@ -33,7 +33,8 @@ from promptgrad.autograd._seed import feedback_of
 from promptgrad.autograd._tape import ReadLog, Tape, current_tape, record_reads
 from promptgrad.autograd._text import Text, attach
 from promptgrad.autograd._tokens import tokens
-from promptgrad.autograd._values import to_json
+from promptgrad.autograd._values import snapshot, to_json
+from promptgrad.autograd._walk import Walk
 
 __all__ = [
     "RIGHT",
@@ -72,8 +73,10 @@ __all__ = [
     "Text",
     "Trace",
     "TraceFailure",
+    "Walk",
     "WeightTrace",
     "attach",
+    "call_name",
     "candidate",
     "clip_grad_tokens_",
     "current_detector",
@@ -86,6 +89,7 @@ __all__ = [
     "graph",
     "inference_mode",
     "is_grad_enabled",
+    "joined_sources",
     "no_grad",
     "objection",
     "pass_through",
@@ -93,6 +97,8 @@ __all__ = [
     "register_rule",
     "retrieve",
     "same_group",
+    "short",
+    "snapshot",
     "split",
     "to_json",
     "tokens",

@@ -14,7 +14,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from promptgrad.autograd._content import Explained, Index, spans, words
-from promptgrad.autograd._node import UNFINISHED, AccumulateGrad, GradFn, Join, Node
+from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._text import Text
 from promptgrad.autograd._values import leaves
@@ -124,7 +124,7 @@ class _Search:
         self.telling: dict[GradFn, set[tuple[str, ...]]] = {}
 
     def run(self) -> list[Edge]:
-        nodes = [node for node in self.tape.nodes if node.finished != UNFINISHED]  # a cancelled call gave nothing
+        nodes = [node for node in self.tape.nodes if node.is_finished]
         events: list[tuple[int, int, GradFn]] = [(node.started, 1, node) for node in nodes]
         producers: list[GradFn] = [*(node for node in nodes if node.error is None), *self.tape.leaves]
         raised = [node for node in nodes if node.error is not None and not is_outage(node.error)]

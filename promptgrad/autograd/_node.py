@@ -206,6 +206,11 @@ class Node(GradFn):
         self.finished = UNFINISHED
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the call came to an end; a cancelled one gave nothing."""
+        return self.finished != UNFINISHED
+
+    @property
     def place(self) -> int:
         """When the call started."""
         return self.started

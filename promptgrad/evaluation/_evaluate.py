@@ -16,7 +16,7 @@ from promptgrad.evaluation._row import Row
 from promptgrad.evaluation._runner import Job, Program, prepare, run_job
 from promptgrad.lm import LM, context, current
 from promptgrad.metrics import Metric, as_metric
-from promptgrad.nn._map import in_flight
+from promptgrad.nn import in_flight
 from promptgrad.run import progress as progress_bar
 
 OUTAGE = 8

@@ -15,8 +15,7 @@ from promptgrad.evaluation._runner import Job, Program, prepare, run_job
 from promptgrad.evaluation._sources import lm_digest, source_digest
 from promptgrad.lm import context
 from promptgrad.metrics import Metric, as_metric
-from promptgrad.nn import Module
-from promptgrad.nn._map import in_flight
+from promptgrad.nn import Module, in_flight
 from promptgrad.run import Cell, CellStore, value_digest
 
 

@@ -21,8 +21,7 @@ from promptgrad.errors import (
 from promptgrad.evaluation._row import Row
 from promptgrad.lm import context, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
-from promptgrad.nn import Module
-from promptgrad.nn._map import Arguments, bind
+from promptgrad.nn import Arguments, Module, bind
 
 FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError, ImportError)
 """Errors that would be the same for every row: they end an evaluation."""

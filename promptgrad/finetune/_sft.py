@@ -21,7 +21,7 @@ from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._sample import Collected, Sample, acollect, labeled
 from promptgrad.finetune._tokens import Tokens, encode_all
 from promptgrad.finetune._train import Settings, add_lora, count_steps, default_lr, train
-from promptgrad.lm._layer import layered
+from promptgrad.lm import layered
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
 

@@ -9,17 +9,11 @@ from functools import partial
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.autograd import LossRow, Node, Tape, Text, enable_grad, is_grad_enabled, no_grad
-from promptgrad.autograd._values import snapshot
+from promptgrad.autograd import LossRow, Node, Tape, Text, enable_grad, is_grad_enabled, no_grad, snapshot
 from promptgrad.errors import GraphError, InputError, MetricError, ParseError, is_outage
-from promptgrad.lm import Completion, Usage, context, track_usage
-from promptgrad.lm._completion import CACHE_HIT
+from promptgrad.lm import CACHE_HIT, Completion, Usage, context, track_usage
 from promptgrad.metrics import Metric, as_metric, call_metric
-from promptgrad.nn import Module, Predict, Prediction
-from promptgrad.nn._batch import Row
-from promptgrad.nn._map import in_flight
-from promptgrad.nn._prediction import fields_of
-from promptgrad.nn._recent import remember_output
+from promptgrad.nn import Module, Predict, Prediction, Row, fields_of, in_flight, remember_output
 
 CallName = str | tuple[str, int] | Node
 """Which call: a module path (its first call), a path with the index of the call, or the recorded node itself."""

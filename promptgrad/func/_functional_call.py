@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptgrad.data import Example
-from promptgrad.nn import Module, Parameter
-from promptgrad.nn._map import bind
+from promptgrad.nn import Module, Parameter, bind
 
 Params = Mapping[str, Any]
 """Values of parameters by path, as `{"solve.instruction": "Answer in one word."}`."""

@@ -7,8 +7,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd import Critic, Gradient, Gradients, Loss, Parameter, enable_grad
 from promptgrad.errors import GraphError
-from promptgrad.nn._metric_loss import as_critic
-from promptgrad.nn._module import is_coroutine_function
+from promptgrad.nn import as_critic
 
 
 class Grad:
@@ -47,7 +46,7 @@ class Grad:
         with enable_grad():
             if acall is not None:
                 loss = await acall(*args, **kwargs)
-            elif is_coroutine_function(self.fn):
+            elif aio.is_coroutine_function(self.fn):
                 loss = await aio.awaited(self.fn(*args, **kwargs))
             else:
                 loss = await aio.in_thread(self.fn, *args, **kwargs)

@@ -7,9 +7,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.data import Example
 from promptgrad.func._functional_call import arguments
-from promptgrad.nn import Module, Prediction
-from promptgrad.nn._map import in_flight
-from promptgrad.nn._module import is_coroutine_function
+from promptgrad.nn import Module, Prediction, in_flight
 
 InDims = int | None | tuple[int | None, ...]
 
@@ -123,6 +121,6 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     acall: Callable[..., Awaitable[Any]] | None = getattr(fn, "acall", None)
     if acall is not None:
         return await acall(*args, **kwargs)
-    if is_coroutine_function(fn):
+    if aio.is_coroutine_function(fn):
         return await aio.awaited(fn(*args, **kwargs))
     return await aio.in_thread(fn, *args, **kwargs)

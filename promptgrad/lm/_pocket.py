@@ -39,7 +39,7 @@ class _Pocket(Local):
     def _check(self, request: Request) -> None:
         """Warn once of words that the model cannot read. Its own adapter, which ends with a marker, does so itself."""
         from promptgrad.data import pocket as world
-        from promptgrad.data.pocket._tasks import say_unknown
+        from promptgrad.data.pocket import say_unknown
 
         messages = request.messages
         if not messages or messages[-1].text.endswith(world.MARKERS):

@@ -15,13 +15,17 @@ from promptgrad.nn._hooks import RemovableHandle
 from promptgrad.nn._joint_critic import Finding, JointCritic
 from promptgrad.nn._judge import Judge
 from promptgrad.nn._judge_loss import JudgeLoss
-from promptgrad.nn._metric_loss import MetricLoss
+from promptgrad.nn._map import Arguments, bind, in_flight
+from promptgrad.nn._metric_loss import MetricLoss, as_critic
 from promptgrad.nn._module import Module
 from promptgrad.nn._op import Op, op
-from promptgrad.nn._predict import Predict
-from promptgrad.nn._prediction import Prediction
+from promptgrad.nn._predict import FitsSignature, Predict
+from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.nn._recent import remember_output
+from promptgrad.nn._state import trained_names
 
 __all__ = [
+    "Arguments",
     "AuxLoss",
     "Batch",
     "ChainOfThought",
@@ -29,6 +33,7 @@ __all__ = [
     "Ensemble",
     "ErrorRow",
     "Finding",
+    "FitsSignature",
     "Grouper",
     "History",
     "JointCritic",
@@ -46,9 +51,15 @@ __all__ = [
     "RemovableHandle",
     "Row",
     "Sequential",
+    "as_critic",
+    "bind",
+    "fields_of",
+    "in_flight",
     "inspect_history",
     "majority",
     "op",
+    "remember_output",
+    "trained_names",
 ]
 
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.

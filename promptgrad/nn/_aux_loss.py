@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from promptgrad.autograd import Critic as Critiques
 from promptgrad.autograd import Loss, Node
-from promptgrad.autograd._node import UNFINISHED
 from promptgrad.errors import InputError
 from promptgrad.lm import LM, current
 from promptgrad.nn._batch import Row
@@ -85,7 +84,7 @@ class AuxLoss(MetricLoss):
             return []
         program = row.tape.program
         path = self._path(program, row.tape.nodes)
-        found = [node for node in row.tape.nodes if node.path == path and node.finished != UNFINISHED]
+        found = [node for node in row.tape.nodes if node.path == path and node.is_finished]
         return found[-1:] if self.which == "last" else found
 
     def _path(self, program: Any, nodes: list[Node]) -> str:

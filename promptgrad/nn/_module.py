@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import count
-from types import CoroutineType, FunctionType, MethodType
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from promptgrad import aio
-from promptgrad.aio._signal import state
 from promptgrad.autograd import Node, Parameter, Tape, candidate, current_tape, is_grad_enabled
 from promptgrad.errors import AsyncUsageError, StateDictError
 from promptgrad.lm import LM, current, resolve
@@ -23,7 +22,6 @@ from promptgrad.signature import Field
 
 M = TypeVar("M", bound="Module")
 
-_CO_COROUTINE = 0x80
 _CO_VARKEYWORDS = 0x08
 _DEVICES = frozenset({"cpu", "cuda", "mps", "xpu", "meta"})
 
@@ -71,16 +69,6 @@ class _Plan:
         self.version = _Structure.version
         self.paths: dict[Module, str] = {module: path for path, module in root.named_modules()}
         self.parameters: tuple[Parameter, ...] = tuple(parameter for _, parameter in root.named_parameters())
-
-
-def is_coroutine_function(function: object) -> bool:
-    """Whether calling `function` gives a coroutine: an `async def`, a bound one, or an object whose call is one."""
-    while isinstance(function, MethodType):
-        function = function.__func__
-    if isinstance(function, FunctionType):
-        return bool(function.__code__.co_flags & _CO_COROUTINE)
-    call = getattr(type(function), "__call__", None)  # noqa: B004 - its flags are wanted, not whether it is there
-    return isinstance(call, FunctionType) and bool(call.__code__.co_flags & _CO_COROUTINE)
 
 
 def _argument_names(function: object) -> tuple[str, ...] | None:
@@ -133,7 +121,7 @@ class Module:
     def __init_subclass__(cls, *, in_place: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "forward" in cls.__dict__:
-            cls._coroutine = is_coroutine_function(cls.__dict__["forward"])
+            cls._coroutine = aio.is_coroutine_function(cls.__dict__["forward"])
             cls._in_place = in_place
             cls._arguments = None
 
@@ -665,7 +653,7 @@ class Module:
         Raises:
             AsyncUsageError: Called from a coroutine on promptgrad's own program loop: use `await module.acall(...)`.
         """
-        if state.serving:
+        if aio.serving():
             raise AsyncUsageError(
                 f"{type(self).__name__} was called inside a coroutine that promptgrad runs: a blocking call there "
                 "would wait for itself. Write `await module.acall(...)` instead of `module(...)`"
@@ -802,7 +790,7 @@ class Module:
             InputError: The batch is not a sequence of items.
             AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await module.amap(...)`.
         """
-        if state.serving:
+        if aio.serving():
             raise AsyncUsageError(
                 f"{type(self).__name__}.map was called inside a coroutine that promptgrad runs: a blocking call there "
                 "would wait for itself. Write `await module.amap(...)` instead of `module.map(...)`"

@@ -6,7 +6,7 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, overload
 
-from promptgrad.aio._signal import state
+from promptgrad import aio
 from promptgrad.autograd import Node, Parameter, Passing, attach, current_tape
 from promptgrad.errors import AsyncUsageError
 from promptgrad.nn._module import Module, begin_node
@@ -58,7 +58,7 @@ class Op(Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; of an `async def`, wait for its value (in a coroutine, `await op.acall(...)`)."""
-        if self._coroutine and state.serving:
+        if self._coroutine and aio.serving():
             raise AsyncUsageError(
                 f"the op {self.__name__} of an `async def` was called inside a coroutine that promptgrad runs, where "
                 f"it would wait for itself: write `await {self.__name__}.acall(...)`"

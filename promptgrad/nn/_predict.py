@@ -20,7 +20,7 @@ _SAMPLING = ("temperature", "max_tokens", "top_p", "stop", "seed", "response_for
 _ARGUMENTS = ("instruction", "demos", "adapter", "types", "retries", *_SAMPLING)
 
 
-class _FitsSignature:
+class FitsSignature:
     """The constraint on demos: each has at least one input and one output of the signature."""
 
     def __init__(self, signature: Signature) -> None:
@@ -101,7 +101,7 @@ class Predict(Module, in_place=True):
             )
         self._signature = made
         self.instruction = Parameter(made.instruction, kind="instruction")
-        self.demos = Parameter(_examples(demos), kind="demos", constraints=(_FitsSignature(made),))
+        self.demos = Parameter(_examples(demos), kind="demos", constraints=(FitsSignature(made),))
         self.adapter = None if adapter is None else get_adapter(adapter)
         self.retries = retries
         self.options: dict[str, Any] = _normalized(lm_options)

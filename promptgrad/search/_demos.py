@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from promptgrad.autograd import LossRow, Parameter
 from promptgrad.data import Example
-from promptgrad.nn import Module
-from promptgrad.nn._predict import _FitsSignature
+from promptgrad.nn import FitsSignature, Module
 from promptgrad.search._places import places
 from promptgrad.search._session import Session
 
@@ -24,7 +23,7 @@ class Fields(Protocol):
 
 def fields_of(demos: Parameter) -> Fields | None:
     """The fields of the module that demos belong to, as their constraint knows them; None if there is no such one."""
-    return next((rule for rule in demos.constraints if isinstance(rule, _FitsSignature)), None)
+    return next((rule for rule in demos.constraints if isinstance(rule, FitsSignature)), None)
 
 
 def labeled_demos(fields: Fields | None, examples: Iterable[Example]) -> list[Example]:

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from promptgrad.errors import StateDictError
-from promptgrad.lm import LM
-from promptgrad.lm._layer import layered
-from promptgrad.lm._local import Local
-from promptgrad.nn import Module
-from promptgrad.nn._state import trained_names
+from promptgrad.lm import LM, Local, layered
+from promptgrad.nn import Module, trained_names
 
 FORMAT = "promptgrad.state"
 VERSION = 1

@@ -17,8 +17,7 @@ from promptgrad.errors import DataError, GraphError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator, grouped_interval, paired_test
 from promptgrad.lm import LM, Usage, track_usage
 from promptgrad.metrics import Metric, as_metric
-from promptgrad.nn import MetricLoss, Module
-from promptgrad.nn._metric_loss import as_critic
+from promptgrad.nn import MetricLoss, Module, as_critic
 from promptgrad.optim import TGD, Optimizer, Search
 from promptgrad.run import Progress, spawn, value_digest
 from promptgrad.run import progress as progress_bar

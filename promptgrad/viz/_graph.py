@@ -5,10 +5,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptgrad.autograd import AccumulateGrad, Critique, Edge, GradFn, Join, Loss, LossRow, Node, Output, Tape, to_json
-from promptgrad.autograd._edges import joined_sources
-from promptgrad.autograd._explain import call_name, short
-from promptgrad.autograd._walk import Walk
+from promptgrad.autograd import (
+    AccumulateGrad,
+    Critique,
+    Edge,
+    GradFn,
+    Join,
+    Loss,
+    LossRow,
+    Node,
+    Output,
+    Tape,
+    Walk,
+    call_name,
+    joined_sources,
+    short,
+    to_json,
+)
 from promptgrad.errors import GraphError
 from promptgrad.nn import Batch, Prediction
 from promptgrad.viz._drawing import Drawing
