@@ -306,6 +306,8 @@ def test_a_criterion_is_a_module_whose_critic_is_visible_and_frozen():
     assert list(parameters) == [
         "critic.predict.instruction",
         "critic.predict.demos",
+        "critic.grouper.predict.instruction",
+        "critic.grouper.predict.demos",
         "critic.joint.predict.instruction",
         "critic.joint.predict.demos",
     ]
