@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from promptgrad.aio._gather import Semaphore, gather, is_failure, is_stopping, sleep
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run, start
-from promptgrad.aio._signal import Signal, drive, is_driven
+from promptgrad.aio._signal import Signal, drive, is_driven, serving
 from promptgrad.aio._threads import in_thread
-from promptgrad.aio._twins import blocking
+from promptgrad.aio._twins import blocking, is_coroutine_function
 
 if TYPE_CHECKING:
     from promptgrad.aio._executor import Executor
@@ -25,6 +25,7 @@ __all__ = [
     "drive",
     "gather",
     "in_thread",
+    "is_coroutine_function",
     "is_driven",
     "is_failure",
     "is_program_loop",
@@ -32,6 +33,7 @@ __all__ = [
     "on_program",
     "on_transport",
     "run",
+    "serving",
     "sleep",
     "start",
 ]

@@ -3,11 +3,11 @@
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._cassette import Cassette, record
-from promptgrad.lm._completion import Completion, TokenLogprob, Usage
+from promptgrad.lm._completion import CACHE_HIT, Completion, TokenLogprob, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._function import Function
 from promptgrad.lm._http import HTTP
-from promptgrad.lm._layer import Layer
+from promptgrad.lm._layer import Layer, layered
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Generation, Local
@@ -33,6 +33,7 @@ from promptgrad.lm._transport import Transport
 from promptgrad.lm._usage import UsageTracker, track_usage
 
 __all__ = [
+    "CACHE_HIT",
     "EMPTY_PREFIX",
     "HTTP",
     "LM",
@@ -72,6 +73,7 @@ __all__ = [
     "configure",
     "context",
     "current",
+    "layered",
     "pocket",
     "record",
     "replay",

@@ -306,10 +306,10 @@ def test_a_criterion_is_a_module_whose_critic_is_visible_and_frozen():
     assert list(parameters) == [
         "critic.predict.instruction",
         "critic.predict.demos",
-        "critic.grouper.predict.instruction",
-        "critic.grouper.predict.demos",
         "critic.joint.predict.instruction",
         "critic.joint.predict.demos",
+        "critic.grouper.predict.instruction",
+        "critic.grouper.predict.demos",
     ]
     assert not any(p.requires_grad for p in parameters.values())
     assert "exact_match" in repr(criterion)
