@@ -1,6 +1,7 @@
 """The transport loop and the program loop, and the ways to run something on them."""
 
 import atexit
+import inspect
 import os
 import threading
 from collections import deque
@@ -257,7 +258,16 @@ def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kw
 
 async def awaited(call: Awaitable[T]) -> T:
     """Await what a user's function returned: in place in a task, on the program loop in a driven coroutine."""
-    return await (on_program(_wait, call) if is_driven() else call)
+    if not is_driven():
+        return await call
+    try:
+        return await on_program(_wait, call)
+    except (Exception, GeneratorExit):  # a caller that is closed has not waited for the end of the task
+        raise
+    except BaseException:
+        if inspect.iscoroutine(call) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+            call.close()  # cancelled before the loop came to it: it is not awaited any more
+        raise
 
 
 async def _wait(call: Awaitable[T]) -> T:

@@ -34,11 +34,10 @@ class Fields:
         Raises:
             ValueError: The prompt asks for no fields, as another adapter's.
         """
-        asked = _ASKED.findall(_content(messages[0]))
+        asked = asked_of(messages)
         if not asked:
             raise ValueError("Fields answers prompts of the chat adapter, and this one asks for no fields")
-        parts = _GIVEN.split(_content(messages[-1]).rsplit("\n\nReply in the format above", 1)[0])
-        inputs = {name: body.strip("\n") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+        inputs = inputs_of(messages[-1])
         sections = [f"[[ ## {name} ## ]]\n{self._answer(name, kind, inputs)}" for name, kind in asked]
         return "\n\n".join([*sections, "[[ ## completed ## ]]"])
 
@@ -46,12 +45,31 @@ class Fields:
         value = self.values.get(name)
         if value is not None:
             return value(inputs) if callable(value) else value
-        if kind.startswith("one of `"):
-            return kind.split("`")[1]
-        if kind.startswith("JSON of the type list"):
-            return "[]"
-        return _KINDS.get(re.split("[;,]", kind)[0], self.default)
+        return default_answer(kind, self.default)
 
 
-def _content(message: Any) -> str:
+def asked_of(messages: Sequence[Any]) -> list[tuple[str, str]]:
+    """The fields that a prompt asks for, each with what it says of its type; none for another adapter's prompt."""
+    return _ASKED.findall(text_of(messages[0]))
+
+
+def inputs_of(message: Any) -> dict[str, str]:
+    """The values by field that one message of a prompt holds."""
+    parts = _GIVEN.split(text_of(message).rsplit("\n\nReply in the format above", 1)[0])
+    found = {name: body.strip("\n") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    found.pop("completed", None)
+    return found
+
+
+def default_answer(kind: str, default: str) -> str:
+    """An answer for a field of this type: `default` for a text."""
+    if kind.startswith("one of `"):
+        return kind.split("`")[1]
+    if kind.startswith("JSON of the type list"):
+        return "[]"
+    return _KINDS.get(re.split("[;,]", kind)[0], default)
+
+
+def text_of(message: Any) -> str:
+    """The content of a message."""
     return str(message["content"])

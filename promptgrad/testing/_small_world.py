@@ -1,0 +1,175 @@
+"""A small world for the contract suite of optimizers: a program, data, a metric, and a language model for all roles.
+
+The program has two steps, and the right answer is the last word of a text, reversed. The scripted model takes the
+first word and copies it, until an instruction, or two consistent demos, tell it better; it also plays critic and
+writer. All that it answers is a function of the messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from promptgrad import nn
+from promptgrad.data import Example, Score
+from promptgrad.testing._fields import asked_of, default_answer, inputs_of, text_of
+
+HINTS = ("Take the last word.", "Reverse the word.")
+"""What an instruction must say, for the first step and for the second."""
+
+DECOYS = ("Take the word in the middle.", "Copy the word.", "Think step by step.", "Be brief.")
+"""What a writer may propose besides, which does not help."""
+
+_WORDS = ("red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand")
+_RIGHT = "it is right"
+
+
+class Program(nn.Module):
+    """Two steps with several inputs; one of them a set, whose order is another under every hash seed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pick = nn.Predict("text, hint -> word")
+        self.spell = nn.Predict("word, hint, seen: set[str] -> answer")
+
+    def forward(self, text: str, hint: str) -> Any:
+        """Answer."""
+        hint = "none" if hint in {"", "no", "nothing", "empty"} else hint
+        word = self.pick(text=text, hint=hint).word
+        return self.spell(word=word, hint=hint, seen={*text.split()})
+
+
+def metric(example: Example, output: Any) -> Score:
+    """Full for the right answer, half for the right letters, with feedback and a part for each."""
+    right = output.answer == example.answer
+    letters = sorted(output.answer) == sorted(example.answer)
+    parts = {"letters": float(letters), "order": float(right)}
+    if right:
+        return Score(1.0, parts=parts)
+    return Score(0.5 * letters, feedback=f"the answer should be {example.answer}", parts=parts)
+
+
+def examples(count: int, seed: int = 0) -> list[Example]:
+    """Examples with different texts, the answer of the first step among the labels; other seeds give others."""
+    rng = random.Random(seed)
+    made = []
+    for number in range(count):
+        words = [*rng.sample(_WORDS, 3), f"w{seed}x{number}"]
+        fields = {"text": " ".join(words), "hint": ("", "look", "nothing")[number % 3]}
+        made.append(Example(**fields, word=words[-1], answer=words[-1][::-1]).with_inputs("text", "hint"))
+    return made
+
+
+class Scripted:
+    """The model, as an async function of the messages for `lm.Function`; replies come in a mixed order.
+
+    Args:
+        answers: Asked first, with the messages; None leaves the answer to the small world.
+        garbage: Share of prompts, by their digest, that get a reply without the fields asked for.
+        failing: Share of prompts, by their digest, that raise `error`.
+        error: Makes the error.
+        at: Called with the number of each call before it is answered.
+    """
+
+    def __init__(
+        self,
+        answers: Callable[[Sequence[Any]], str | None] = lambda messages: None,
+        *,
+        garbage: float = 0.0,
+        failing: float = 0.0,
+        error: Callable[[], Exception] = RuntimeError,
+        at: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self.calls = 0
+        self._answers = answers
+        self._garbage = garbage
+        self._failing = failing
+        self._error = error
+        self._at = at
+
+    async def __call__(self, messages: Sequence[Any]) -> str:
+        """Answer the messages."""
+        self.calls += 1
+        self._at(self.calls)
+        drawn = hashlib.sha256(repr([text_of(message) for message in messages]).encode()).digest()
+        for _ in range(drawn[0] % 5):
+            await asyncio.sleep(0)
+        if drawn[1] < 256 * self._failing:
+            raise self._error()
+        if drawn[2] < 256 * self._garbage:
+            return ("", "I would rather not.", "[[ ## nothing ## ]]\nat all", '{"half": ', "\ud83d")[drawn[3] % 5]
+        own = self._answers(messages)
+        return answer(messages, drawn[4]) if own is None else own
+
+
+def answer(messages: Sequence[Any], drawn: int = 0) -> str:
+    """What the model of the small world answers.
+
+    Args:
+        messages: The prompt.
+        drawn: Chooses among the texts that a writer may propose.
+    """
+    system = text_of(messages[0])
+    instruction = system.split("\n\nYou are given")[0].lower()
+    shown = [(inputs_of(messages[place]), inputs_of(messages[place + 1])) for place in range(1, len(messages) - 1, 2)]
+    given = inputs_of(messages[-1])
+    sections = []
+    for name, kind in asked_of(messages):
+        value = _field(name, instruction, shown, given)
+        if value is None:
+            known = default_answer(kind, "")
+            value = known or _written(given, text_of(messages[-1]), drawn)
+        sections.append(f"[[ ## {name} ## ]]\n{value}")
+    return "\n\n".join([*sections, "[[ ## completed ## ]]"])
+
+
+def _field(
+    name: str, instruction: str, shown: Sequence[tuple[Mapping[str, str], Mapping[str, str]]], given: Mapping[str, str]
+) -> str | None:
+    if name == "word" and "text" in given:
+        words = given["text"].split()
+        last = "last" in instruction or _learnt(shown, lambda i, o: o.get("word") == i["text"].split()[-1])
+        return words[-1] if last else words[0]
+    if name == "answer" and "word" in given:
+        turn = "reverse" in instruction or _learnt(shown, lambda i, o: o.get("answer") == i["word"][::-1])
+        return given["word"][::-1] if turn else given["word"]
+    if name.startswith("critique"):
+        return _critique(name, given)
+    return None
+
+
+def _learnt(
+    shown: Sequence[tuple[Mapping[str, str], Mapping[str, str]]],
+    holds: Callable[[Mapping[str, str], Mapping[str, str]], bool],
+) -> bool:
+    return len(shown) >= 2 and all(holds(inputs, outputs) for inputs, outputs in shown)
+
+
+def _critique(name: str, given: Mapping[str, str]) -> str:
+    found = re.search(r"should be (\w+)", given.get("feedback", ""))
+    gold = found.group(1) if found else ""
+    try:
+        inputs, outputs = json.loads(given.get("inputs", "{}")), json.loads(given.get("outputs", "{}"))
+    except ValueError:
+        return _RIGHT
+    if "text" in inputs:
+        return HINTS[0] if name == "critique" and outputs.get("word") != gold else _RIGHT
+    word = inputs.get("word", "")
+    if name == "critique":
+        return _RIGHT if outputs.get("answer") == word[::-1] else HINTS[1]
+    return f"the word should be {gold[::-1]}" if name == "critique_of_word" and word[::-1] != gold else _RIGHT
+
+
+def _written(given: Mapping[str, str], prompt: str, drawn: int) -> str:
+    """A text: the present one with the hints that the prompt holds; without a hint, any of the texts."""
+    hints = [hint for hint in HINTS if hint in prompt]
+    if not hints:
+        texts = (*HINTS, *DECOYS)
+        return texts[drawn % len(texts)]
+    present = given.get("instruction", given.get("text", ""))
+    return " ".join([present, *(hint for hint in hints if hint not in present)]).strip()

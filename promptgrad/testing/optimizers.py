@@ -1,0 +1,613 @@
+"""A contract suite for optimizers: what every optimizer keeps, as tests that one subclass runs for one of your own.
+
+```python
+from promptgrad.testing.optimizers import OptimizerContract
+
+class TestMine(OptimizerContract):
+    def make(self, params):
+        return Mine(params, trials=4)
+```
+
+Needs pytest, which is no dependency of promptgrad; nothing else in the package imports this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from promptgrad import aio, nn, run
+from promptgrad.autograd import Gradient
+from promptgrad.data import Example
+from promptgrad.errors import BudgetExceeded, DataError, JournalError, LMConnectionError, LMError, MissingExtraError
+from promptgrad.lm import LM, Function
+from promptgrad.metrics import as_metric
+from promptgrad.optim import Optimizer
+from promptgrad.run import Budget, Journal, Ledger
+from promptgrad.search import Candidate, Session
+from promptgrad.testing import _small_world as small
+from promptgrad.testing._promise import fail, must
+from promptgrad.train import FitResult, Trainer
+
+try:
+    import pytest
+except ImportError as error:
+    raise MissingExtraError(
+        "promptgrad.testing.optimizers is a suite of pytest, which is not installed: pip install pytest", extra="dev"
+    ) from error
+
+__all__ = ["OptimizerContract"]
+
+_ELSEWHERE = """
+import importlib.util, json, sys
+path, module_name, name, folder, events = sys.argv[1:]
+spec = importlib.util.spec_from_file_location(module_name, path)
+module = importlib.util.module_from_spec(spec)
+sys.modules[module_name] = module
+spec.loader.exec_module(module)
+case = module
+for part in name.split("."):
+    case = getattr(case, part)
+print(json.dumps(case()._here(folder, int(events))))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that has ended.
+
+    Attributes:
+        result: Its result.
+        state: The program's values afterwards.
+        folder: Where it was journalled.
+        asked: Calls that reached the language model in this process.
+    """
+
+    result: FitResult
+    state: dict[str, Any]
+    folder: Path
+    asked: int
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, to read."""
+        return Journal(self.folder / "journal.jsonl", readonly=True)
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The journal as it is in the file."""
+        return (self.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+
+
+class OptimizerContract:
+    """What holds for every optimizer in `Trainer.fit`. Subclass it in a test file, as a class `Test...` with `make`.
+
+    The suite brings a program of two steps, data, a metric, and a scripted language model that answers as program,
+    critic and writer; everything can be replaced by overriding the method of that name. Each test method is one
+    promise, which its docstring says; a failure says what was found, what is expected and what to do. Choose settings
+    with which a run takes a few hundred calls: the suite makes about 30 runs, in about two seconds for an optimizer
+    that waits for nothing.
+
+    Cost: no call of a real language model.
+
+    Attributes:
+        seed: Seed of all runs.
+        kills: After how many different moments a run is resumed, in this process.
+        exceeds: How many tokens a run may go past its budget: what one call used beyond its estimate.
+        keeps_base: Whether it offers candidates that go on from the session's base.
+    """
+
+    seed: int = 3
+    kills: int = 8
+    exceeds: int = 400
+    keeps_base: bool = True
+
+    # ---- what is tested, and on what
+
+    def make(self, params: Iterable[Any]) -> Optimizer:
+        """Make the optimizer for these parameters. Called for each run, and in another process."""
+        raise NotImplementedError(f"{type(self).__name__} does not define make(params), which gives the optimizer")
+
+    def program(self) -> nn.Module:
+        """Make the program, without a language model."""
+        return small.Program()
+
+    def data(self) -> tuple[list[Example], list[Example]]:
+        """Examples to train on, and to choose and to confirm on. Some are solved by the program as it is made."""
+        return small.examples(12), small.examples(24, seed=1)
+
+    def metric(self, example: Example, output: Any) -> Any:
+        """Score an output."""
+        return small.metric(example, output)
+
+    def perfect(self, model: nn.Module) -> None:
+        """Give the program values with which it solves every example."""
+        for path, hint in zip(("pick.instruction", "spell.instruction"), small.HINTS, strict=True):
+            model.get_parameter(path).data = hint
+
+    def base(self) -> Mapping[str, Any]:
+        """Values from which a search may have to go on, by path."""
+        return {"pick.instruction": "Take the word at the end, the last one.", "spell.instruction": small.HINTS[1]}
+
+    def answer(self, messages: Sequence[Any]) -> str | None:
+        """What the language model answers to a prompt; None leaves it to the small world.
+
+        The small world knows its own program, critics, and writers whose prompts quote the critiques; any other field
+        that is asked for gets one of a few texts. It reads prompts of the chat adapter.
+        """
+        return None
+
+    def lm(self, scripted: small.Scripted) -> LM:
+        """The language model of the program, around the script."""
+        return Function(scripted, name="scripted")
+
+    # ---- what it decides
+
+    def test_the_same_seed_is_the_same_search(self, tmp_path: Path) -> None:
+        """With the same seed and replies it decides the same, one call at a time or eight, in another run as well."""
+        one, many, again = (
+            self._fit(tmp_path / name, concurrency=concurrency)
+            for name, concurrency in (("one", 1), ("many", 8), ("again", 8))
+        )
+        for other, what in ((many, "8 calls in flight"), (again, "8 calls in flight, once more")):
+            _same_run(one, other, f"a run with 1 call in flight and one with {what}")
+        left = one.journal.unfinished()
+        must(not left, f"{len(left)} calls are in scopes that never ended, such as {str(left[:1])[:200]}")
+
+    def test_it_takes_no_more_calls_than_it_plans(self, tmp_path: Path) -> None:
+        """`expected_calls` covers what the search takes, so that `Trainer.plan` can be believed."""
+        model, _ = self._model()
+        plan = self._trainer(model).plan(*self.data())
+        done = self._fit(tmp_path / "run")
+        must(
+            done.result.calls <= plan.calls,
+            f"the run took {done.result.calls} calls, and the plan says {plan.calls}: {plan!r}. Let expected_calls() "
+            "return every phase of fit, at its most",
+        )
+
+    def test_its_settings_are_the_same_in_every_process(self) -> None:
+        """`config` is JSON, equal for equal optimizers, and says nothing that another process would not."""
+        first, second = (self.make(self.program().parameters()).config() for _ in range(2))
+        must(first == second, f"two optimizers made alike have the settings {first} and {second}")
+        must(
+            json.loads(json.dumps(first)) == first,
+            f"config() does not come back from JSON as it was: {first}. Use texts, numbers, lists and dicts",
+        )
+        text = json.dumps(first)
+        must(" at 0x" not in text, f"config() holds an address, which another process does not have: {text}")
+
+    # ---- what it leaves alone
+
+    def test_it_never_changes_the_program_in_fit(self, tmp_path: Path) -> None:
+        """Until the result ships, the parameters keep values, gradients and flags; candidates lie over them."""
+        model, _ = self._model()
+        start = _values(model)
+        changed: list[str] = []
+        ended: list[str] = []
+
+        def look(event: Mapping[str, Any]) -> None:
+            now = _values(model)
+            if not ended:
+                changed.extend(f"{path} at event {event['kind']!r}" for path in start if now[path] != start[path])
+            ended.extend(["result"] if event["kind"] == "result" else [])
+
+        gradients = {path: Gradient() for path, _ in model.named_parameters()}
+        for path, parameter in model.named_parameters():
+            parameter.grad = gradients[path]
+        self._trainer(model, callbacks=[look]).fit(*self.data())
+        must(not changed, f"fit changed {changed[0] if changed else ''}: lay values over it by a Candidate instead")
+        lost = [path for path, parameter in model.named_parameters() if parameter.grad is not gradients[path]]
+        must(not lost, f"after fit {', '.join(lost)} has another .grad: take gradients as values, or restore them")
+
+    def test_it_goes_on_from_the_base_that_it_is_given(self) -> None:
+        """What it offers keeps the values of `session.base`, in those parameters too that it does not train."""
+        if not self.keeps_base:
+            pytest.skip("keeps_base is False")
+        base = Candidate(dict(self.base()), "what another search found")
+        model, _ = self._model()
+        before = _values(model)
+        optimizer = self.make(model.parameters())
+        kept = [path for path in base.values if model.get_parameter(path).kind not in optimizer.kinds]
+        for path, parameters in ((None, list(model.parameters())), *self._parts_of(model, base)):
+            session, part = self._session(model, self.make(parameters), base)
+            untouched = [path for path in base.values if path not in kept] if path is None else [path]
+            for measured in part.finalists:
+                values = measured.candidate.values
+                for name in kept if path is None else untouched:
+                    must(
+                        values.get(name) == base.values[name],
+                        f"the base has {name} = {base.values[name]!r}, and {measured.candidate!r} has "
+                        f"{values.get(name, before.get(name))!r}: make it by session.base.child(values, origin)",
+                    )
+                missing = [name for name in base.values if name not in values]
+                must(not missing, f"{measured.candidate!r} lost {missing} of the base: make it by session.base.child")
+            must(not session.finalists, "candidates of a phase were offered to the session around it")
+        must(_values(model) == before, "fit of a phase changed the program")
+
+    # ---- kills
+
+    def test_killed_anywhere_it_is_resumed_to_the_same_end(self, tmp_path: Path) -> None:
+        """From every prefix of its journal a run ends as if never killed, and sends no journalled call again."""
+        whole = self._fit(tmp_path / "whole", concurrency=4)
+        lines = whole.lines
+        for number in range(self.kills):
+            place = 1 + number * (len(lines) - 1) // self.kills
+            torn = lines[place][: len(lines[place]) // 2] if number % 2 else b""
+            folder = tmp_path / f"killed at {place}"
+            folder.mkdir()
+            (folder / "run.json").write_bytes((whole.folder / "run.json").read_bytes())
+            (folder / "journal.jsonl").write_bytes(b"".join(lines[:place]) + torn)
+            lost = _lost(lines[:place])
+            resumed = self._resume(folder, concurrency=1 + number % 4)
+            what = f"a run killed after event {place} of {len(lines)} and resumed"
+            _same_run(whole, resumed, f"a whole run and {what}")
+            _sent_once(resumed, what)
+            must(resumed.result.lost == lost, f"{what}: {lost} calls were in flight, and lost is {resumed.result.lost}")
+
+    def test_stopped_by_the_user_it_is_resumed_to_the_same_end(self, tmp_path: Path) -> None:
+        """Cancelled in a call it leaves the program as it was, and the resumed run ends as if it had not been."""
+        whole = self._fit(tmp_path / "whole", concurrency=4)
+        for share in (1, 3):
+            folder = tmp_path / f"stopped at {share}"
+            asyncio.run(self._stopped(folder, max(1, share * whole.asked // 4)))
+            _same_run(whole, self._resume(folder), f"a whole run and one that was stopped after {share} of 4 calls")
+
+    def test_killed_in_another_process_it_is_resumed_in_a_third(self, tmp_path: Path) -> None:
+        """SIGKILL, and another hash seed in each process: the end is the same, and so are the settings."""
+        kind = type(self)
+        if "<" in kind.__qualname__ or sys.platform == "win32":
+            pytest.skip("another process cannot make this optimizer: define the test class at the top of a file")
+        whole = self._fit(tmp_path / "whole", concurrency=4)
+        folder = tmp_path / "killed"
+        killed = self._elsewhere(folder, len(whole.lines) // 2, hash_seed=1)
+        must(
+            killed.returncode == -signal.SIGKILL,
+            f"the process did not run as far as its kill:\n{killed.stderr[-3000:]}",
+        )
+        ended = self._elsewhere(folder, 0, hash_seed=2)
+        must(ended.returncode == 0, f"another process cannot resume the run:\n{ended.stderr[-3000:]}")
+        there = json.loads(ended.stdout.strip().splitlines()[-1])
+        here = self._told(whole)
+        must(
+            there == here,
+            f"killed and resumed in processes of their own, the run ends with {_difference(here, there)}: nothing may "
+            "depend on hash(), id(), the order of a set, or the time",
+        )
+
+    # ---- budgets and failures
+
+    def test_no_budget_of_calls_is_exceeded(self, tmp_path: Path) -> None:
+        """However small the budget, no call goes past it; the best so far comes back, and resuming adds nothing."""
+        calls = self._fit(tmp_path / "whole").asked
+        for part in (3, 5, 7):
+            limit = max(1, part * calls // 8)
+            folder = tmp_path / f"{limit} calls"
+            done = self._fit_or_stop(folder, BudgetExceeded, budget=Budget(calls=limit), concurrency=4)
+            if done is None:
+                continue  # it does not cover measuring the start
+            must(done.asked <= limit, f"{done.asked} calls were sent on a budget of {limit}")
+            again = self._resume(folder)
+            must(again.asked == 0, f"a run that had ended with its budget sent {again.asked} calls when it was resumed")
+            _same_run(done, again, f"a run on a budget of {limit} calls and the same, resumed")
+
+    def test_no_budget_of_tokens_is_exceeded(self, tmp_path: Path) -> None:
+        """A budget of tokens holds, one call at a time, up to what one call used beyond its estimate."""
+        tokens = self._fit(tmp_path / "whole").result.tokens
+        for part in (5, 7):
+            limit = max(1, part * tokens // 8)
+            done = self._fit_or_stop(tmp_path / f"{limit} tokens", BudgetExceeded, budget=Budget(tokens=limit))
+            must(
+                done is None or done.result.tokens <= limit + self.exceeds,
+                f"{done.result.tokens if done else 0} tokens were used on a budget of {limit}",
+            )
+
+    def test_garbage_does_not_end_a_run(self, tmp_path: Path) -> None:
+        """Replies without the fields asked for, in every role, cost rows and proposals, never the run."""
+        done = self._fit_or_stop(tmp_path / "run", DataError, garbage=0.25, concurrency=4)
+        if done is not None:
+            _reasons(done)
+            again = self._resume(tmp_path / "run")
+            _same_run(done, again, "a run among garbage and the same, resumed")
+
+    def test_a_fifth_of_the_calls_may_fail(self, tmp_path: Path) -> None:
+        """Where calls fail, the run goes on without them, or stops with an `LMError` to be resumed; nothing else."""
+        folder = tmp_path / "run"
+        lost = partial(LMConnectionError, "the connection is lost")
+        done = self._fit_or_stop(folder, (LMError, DataError), failing=0.2, error=lost, concurrency=4)
+        resumed = self._resume(folder)
+        if done is not None:
+            must(
+                resumed.state == done.state, "a run without an answer to a few calls ends otherwise when it is resumed"
+            )
+        _sent_once(resumed, "a run among failing calls")
+
+    def test_a_refused_proposal_has_a_reason(self, tmp_path: Path) -> None:
+        """Each proposal is in the journal; one that is not tried says why."""
+        _reasons(self._fit(tmp_path / "run"))
+
+    # ---- data
+
+    def test_nothing_to_improve(self, tmp_path: Path) -> None:
+        """A program that solves every example stays as it is."""
+        model, _ = self._model()
+        self.perfect(model)
+        before = _values(model)
+        with _quiet():
+            result = self._trainer(model).fit(*self.data())
+        must(not result.shipped and _values(model) == before, f"a program without a failure was changed: {result!r}")
+
+    @pytest.mark.parametrize("score", [0.0, 0.5])
+    def test_nothing_makes_a_difference(self, score: float) -> None:
+        """Where all scores are equal, whatever is tried, nothing ships; `DataError` may say that nothing is learnt."""
+        model, _ = self._model()
+        before = _values(model)
+        trainer = self._trainer(model, metric=lambda example, output: score)
+        try:
+            result = trainer.fit(*self.data())
+        except DataError:
+            return
+        must(
+            not result.shipped and _values(model) == before,
+            f"scores are all {score}, and a candidate shipped: {result!r}",
+        )
+
+    def test_a_single_training_example(self) -> None:
+        """One example to learn from is little, and no error other than a `DataError` that says so."""
+        model, _ = self._model()
+        train, val = self.data()
+        try:
+            self._trainer(model).fit(train[:1], val)
+        except DataError as error:
+            must(str(error) != "", "the DataError says nothing")
+
+    # ---- a step
+
+    def test_step_and_astep_agree(self) -> None:
+        """In a loop of one's own, `step` and `astep` propose, judge and install the same. Skipped without a step."""
+        found = []
+        for name in ("step", "astep"):
+            for gated in (False, True):
+                model, _ = self._model()
+                train, val = self.data()
+                criterion = nn.MetricLoss(as_metric(self.metric))
+                optimizer = self.make(model.parameters())
+                criterion(model.map(train), train).backward()
+                closure = (lambda m=model, c=criterion, v=val: c(m.map(v), v)) if gated else None
+                try:
+                    report = optimizer.step(closure) if name == "step" else asyncio.run(optimizer.astep(closure))
+                except (NotImplementedError, AttributeError) as error:
+                    pytest.skip(f"it has no single step: {error}")
+                changes = [(c.path, c.status, c.reason, repr(c.new)) for c in report.proposals or report.changes]
+                found.append((gated, changes, _values(model), optimizer.state_dict()))
+        for gated in (False, True):
+            one, other = (rest for known, *rest in found if known is gated)
+            must(one == other, f"step() and astep() differ, gated={gated}: {_difference(one, other)}")
+
+    # ---- inside
+
+    def _model(self, **script: Any) -> tuple[nn.Module, small.Scripted]:
+        scripted = small.Scripted(self.answer, **script)
+        model = self.program()
+        model.to(self.lm(scripted))
+        return model, scripted
+
+    def _trainer(self, model: nn.Module, **options: Any) -> Trainer:
+        options = {"metric": self.metric, "seed": self.seed, "progress": False, **options}
+        return Trainer(model, self.make(model.parameters()), **options)
+
+    def _fit(
+        self,
+        folder: Path,
+        *,
+        concurrency: int = 1,
+        budget: Budget | None = None,
+        callbacks: Sequence[Any] = (),
+        **script: Any,
+    ) -> Done:
+        model, scripted = self._model(**script)
+        options = {"concurrency": concurrency, "budget": budget, "callbacks": callbacks, "run_dir": folder}
+        with _quiet():
+            result = self._trainer(model, **options).fit(*self.data())
+        return Done(result, _values(model), folder, scripted.calls)
+
+    def _fit_or_stop(self, folder: Path, errors: Any, **options: Any) -> Done | None:
+        """The run, or None where it stopped with one of these errors."""
+        try:
+            return self._fit(folder, **options)
+        except errors as error:
+            must(str(error) != "", f"the {type(error).__name__} says nothing")
+            return None
+
+    def _resume(self, folder: Path, *, concurrency: int = 1, callbacks: Sequence[Any] = ()) -> Done:
+        model, scripted = self._model()
+        optimizer = self.make(model.parameters())
+        options: dict[str, Any] = {"concurrency": concurrency, "callbacks": callbacks, "progress": False}
+        try:
+            with _quiet():
+                result = Trainer.resume(folder, model, optimizer, self.metric, **options)
+        except JournalError as error:
+            fail(f"a resumed run decides otherwise than the first: {error}. Take all chance from session.rng and spawn")
+        return Done(result, _values(model), folder, scripted.calls)
+
+    async def _stopped(self, folder: Path, after: int) -> None:
+        """Run in a task that is cancelled in the middle of a call."""
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[Any] | None = None
+
+        def stop(number: int) -> None:
+            if number == after and task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+
+        model, _ = self._model(at=stop)
+        before = _values(model)
+        trainer = self._trainer(model, run_dir=folder, concurrency=4)
+        task = asyncio.ensure_future(trainer.afit(*self.data()))
+        try:
+            with _quiet():
+                await task
+        except asyncio.CancelledError:
+            found = trainer.result
+            must(
+                found is not None and found.outcome == "interrupted",
+                f"a run that was cancelled has the result {found!r}, and the outcome 'interrupted' is expected",
+            )
+            must(_values(model) == before, "a run that was cancelled has changed the program")
+
+    def _session(self, model: nn.Module, optimizer: Optimizer, base: Candidate) -> tuple[Session, Session]:
+        """A session around a phase with this base, after the optimizer has run in the phase."""
+        train, val = self.data()
+        journal = Journal()
+        ledger = Ledger(None, journal)
+        with _quiet():
+            session = Session(
+                model=model,
+                train=train,
+                val=val if optimizer.selects else [],
+                metric=as_metric(self.metric),
+                seed=self.seed,
+                journal=journal,
+                ledger=ledger,
+                progress=False,
+                parameters=optimizer.parameters(),
+            )
+
+            async def search() -> Session:
+                with run.active(journal=journal, ledger=ledger):
+                    part = await session.phase("part", base)
+                    try:
+                        await optimizer.fit(part)
+                    except DataError as error:
+                        must(str(error) != "", "the DataError says nothing")
+                return part
+
+            return session, aio.run(search())
+
+    def _parts_of(self, model: nn.Module, base: Candidate) -> Iterator[tuple[str, list[Any]]]:
+        """For each path of the base that the optimizer would train: all other parameters."""
+        kinds = self.make(model.parameters()).kinds
+        for path in base.values:
+            others = [parameter for name, parameter in model.named_parameters() if name != path]
+            if model.get_parameter(path).kind in kinds and any(parameter.kind in kinds for parameter in others):
+                yield path, others
+
+    def _elsewhere(self, folder: Path, events: int, hash_seed: int) -> subprocess.CompletedProcess[str]:
+        kind = type(self)
+        arguments = [inspect.getfile(kind), kind.__module__, kind.__qualname__, str(folder), str(events)]
+        paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
+        return subprocess.run(
+            [sys.executable, "-c", _ELSEWHERE, *arguments],
+            env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def _here(self, folder: str, events: int) -> dict[str, Any]:
+        """In a process of its own: begin a run that kills itself after so many events; or resume it, and sum up."""
+        written: list[str] = []
+
+        def kill(event: Mapping[str, Any]) -> None:
+            written.append(event["kind"])
+            if len(written) == events:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        path = Path(folder)
+        return self._told(self._fit(path, concurrency=4, callbacks=[kill]) if events else self._resume(path))
+
+    def _told(self, done: Done) -> dict[str, Any]:
+        config = self.make(self.program().parameters()).config()
+        values = {path: repr(value) for path, value in done.state.items()}
+        return {"outcome": done.result.outcome, "values": values, "digest": done.journal.digest(), "config": config}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of a run on little or failing data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _values(model: nn.Module) -> dict[str, Any]:
+    """What a program holds: values, flags, and whose replies it uses."""
+    found: dict[str, Any] = {path: parameter.data for path, parameter in model.named_parameters()}
+    found |= {f"{path} requires_grad": parameter.requires_grad for path, parameter in model.named_parameters()}
+    return found | {f"{path} training": module.training for path, module in model.named_modules()}
+
+
+def _same_run(one: Done, other: Done, what: str) -> None:
+    """Fail unless two runs decided the same."""
+    __tracebackhide__ = True
+    first, second = one.journal.canonical(), other.journal.canonical()
+    must(first == second, f"{what} have different journals: {_difference(first, second)}")
+    for name in ("outcome", "values", "best", "calls", "history"):
+        here, there = getattr(one.result, name), getattr(other.result, name)
+        if name == "history":
+            here, there = map(repr, here), map(repr, there)
+            here, there = list(here), list(there)
+        must(here == there, f"{what} differ in result.{name}: {here!r} and {there!r}")
+    must(one.state == other.state, f"{what} leave different programs: {_difference(one.state, other.state)}")
+
+
+def _difference(first: Any, second: Any) -> str:
+    """Where two values part."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in [*first, *second]:
+            if first.get(key) != second.get(key):
+                return f"at {key!r}: {_difference(first.get(key), second.get(key))}"
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        for place, pair in enumerate(zip(first, second)):  # noqa: B905 - their lengths are compared below
+            if pair[0] != pair[1]:
+                return f"at {place}: {_difference(*pair)}"
+        return f"{len(first)} and {len(second)} entries"
+    return f"{str(first)[:300]} and {str(second)[:300]}"
+
+
+def _sent_once(done: Done, what: str) -> None:
+    """Fail if a call was sent after its reply was in the journal."""
+    __tracebackhide__ = True
+    paid: set[str] = set()
+    for event in done.journal.events():
+        if event["kind"] == "call":
+            paid.add(event["key"])
+        elif event["kind"] == "send":
+            must(event["key"] not in paid, f"{what} sent a call again whose reply is in the journal: {event['key']}")
+
+
+def _lost(lines: Sequence[bytes]) -> int:
+    """Calls in flight at the end of a journal."""
+    flying: Counter[str] = Counter()
+    for event in map(json.loads, lines):
+        if event["kind"] == "send":
+            flying[event["key"]] += 1
+        elif event["kind"] in ("call", "fail"):
+            flying.pop(event["key"], None)
+    return flying.total()
+
+
+def _reasons(done: Done) -> None:
+    """Fail if a proposal that was not tried has no reason, or has one without words."""
+    __tracebackhide__ = True
+    for event in done.journal.events():
+        if event["kind"] != "proposal":
+            continue
+        must("refused" in event, f"the proposal {event} does not say whether it was refused: add refused=None or why")
+        refused, text = event["refused"], event.get("text")
+        must(
+            refused is None or (isinstance(refused, str) and refused.strip() != ""),
+            f"the proposal {event} was refused for the reason {refused!r}, and a text is expected",
+        )
+        must(refused is not None or text is not None, f"the proposal {event} has no text, and no reason why")

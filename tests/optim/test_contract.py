@@ -1,0 +1,24 @@
+"""What holds for every optimizer, by one suite; a new one is one line."""
+
+from promptgrad import optim
+from promptgrad.testing.optimizers import OptimizerContract
+
+
+class TestLabeledFewShot(OptimizerContract):
+    def make(self, params):
+        return optim.LabeledFewShot(params, k=3)
+
+
+class TestBootstrapFewShot(OptimizerContract):
+    def make(self, params):
+        return optim.BootstrapFewShot(params, max_bootstrapped_demos=3, max_labeled_demos=2, threshold=0.0)
+
+
+class TestMIPRO(OptimizerContract):
+    def make(self, params):
+        return optim.MIPRO(params, num_candidates=3, num_demo_sets=2, num_trials=5, minibatch_size=6, full_eval_every=3)
+
+
+class TestTGD(OptimizerContract):
+    def make(self, params):
+        return optim.TGD(params, steps=3, batch_size=4, proposals=2)
