@@ -221,7 +221,7 @@ class TestWords:
     @given(st.text(), st.text())
     def test_a_wording_is_its_own_and_no_word_is_lost(self, text, other):
         assert wording(wording(text)) == wording(text)
-        assert len(wording(text).split()) == len(text.split()) or text.rstrip(" .!") != text.rstrip()
+        assert wording(text).rstrip(" .!").casefold() == " ".join(text.split()).rstrip(" .!").casefold()
         if wording(text) == wording(other):
             assert [word.strip(".!").lower() for word in text.split() if word.strip(".!")] == [
                 word.strip(".!").lower() for word in other.split() if word.strip(".!")

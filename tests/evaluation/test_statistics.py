@@ -1,12 +1,15 @@
 import itertools
 import math
 import random
+from fractions import Fraction
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from promptgrad.evaluation import grouped_interval, mean_interval, paired_interval, paired_test
+from promptgrad.evaluation._statistics import _t_quantile
 
 scores = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 
@@ -51,6 +54,51 @@ def test_the_interval_of_a_paired_difference_covers_as_often_as_it_says():
         return paired_interval([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
 
     assert 0.89 <= coverage(draw, 0.1, interval) <= 0.99
+
+
+# Quantiles of Student's t at .975, from a printed table, by degrees of freedom.
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 24: 2.064, 59: 2.001, 99: 1.984}
+
+
+@pytest.mark.parametrize(("freedom", "value"), STUDENT.items())
+def test_the_tails_are_those_of_students_t(freedom, value):
+    assert _t_quantile(0.975, freedom) == pytest.approx(value, rel=0.01)
+
+
+def student(values):
+    """The width of the interval of a mean by Student's t."""
+    size, mean = len(values), sum(values) / len(values)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (size - 1))
+    return 2 * STUDENT[size - 1] * deviation / math.sqrt(size)
+
+
+@pytest.mark.parametrize("size", [10, 25, 60])
+def test_an_interval_is_as_wide_as_students_and_neither_wider_nor_narrower(size):
+    """Coverage is a coarse measure: an interval that is a tenth too narrow covers 92 % instead of 95."""
+    rng = random.Random(size)
+    means, differences = [], []
+    for seed in range(40):
+        values = [min(1.0, max(0.0, rng.gauss(0.5, 0.12))) for _ in range(size)]
+        low, high = mean_interval(values, seed=seed)
+        means.append((high - low) / student(values))
+        low, high = paired_interval([0.5] * size, values, seed=seed)
+        differences.append((high - low) / student(values))
+    assert sum(means) / 40 == pytest.approx(1, abs=0.03)
+    assert sum(differences) / 40 == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [10, 25, 60])
+@pytest.mark.parametrize("right", [0.3, 0.8])
+def test_the_interval_of_right_and_wrong_is_that_of_the_binomial_distribution(size, right):
+    count = round(right * size)
+    outside = NormalDist().cdf(-math.sqrt(size / (size - 1)) * STUDENT[size - 1])
+    share = Fraction(count, size)
+    below = [math.comb(size, k) * share**k * (1 - share) ** (size - k) for k in range(size + 1)]
+    totals = list(itertools.accumulate(below))
+    lower = next(k for k, total in enumerate(totals) if total >= outside)
+    upper = next(k for k, total in enumerate(totals) if total >= 1 - outside)
+    found = mean_interval([1.0] * count + [0.0] * (size - count))
+    assert found == pytest.approx((lower / size, upper / size))
 
 
 def test_pairing_narrows_the_interval():
@@ -146,6 +194,20 @@ def test_random_flips_agree_with_the_normal_approximation():
     assert paired_test(before, after, seed=1) == found
 
 
+def test_another_seed_is_another_draw():
+    rng = random.Random(3)
+    before = [rng.random() for _ in range(60)]
+    after = [rng.random() for _ in range(60)]
+    assert len({mean_interval(before, seed=seed) for seed in range(5)}) == 5
+    assert len({paired_interval(before, after, seed=seed) for seed in range(5)}) == 5
+    assert len({paired_test(before, after, seed=seed) for seed in range(5)}) > 1
+
+
+def test_no_p_value_from_random_flips_is_0():
+    after = [number / 400 for number in range(1, 401)]
+    assert paired_test([0.0] * 400, after, alternative="greater") == 1 / 5001  # of 5,000 flips none, and what was seen
+
+
 def test_without_a_difference_p_values_are_uniform():
     rng = random.Random(5)
     small = 0
@@ -171,6 +233,16 @@ class TestGroups:
 
         share = coverage(draw, 0.1, lambda rows, seed: grouped_interval(rows, crossed=crossed, seed=seed), rounds=80)
         assert share >= 0.92
+
+    @pytest.mark.parametrize("crossed", [False, True])
+    def test_of_groups_that_differ_in_their_luck_alone_it_is_as_wide_as_students(self, crossed):
+        rng = random.Random(4)
+        found = []
+        for seed in range(40):
+            luck = [rng.gauss(0.1, 0.05) for _ in range(10)]
+            low, high = grouped_interval([[one] * 12 for one in luck], crossed=crossed, seed=seed)
+            found.append((high - low) / student(luck))
+        assert sum(found) / 40 == pytest.approx(1, abs=0.03)
 
     def test_groups_that_share_their_luck_widen_it(self):
         rng = random.Random(3)
