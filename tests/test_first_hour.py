@@ -93,11 +93,12 @@ def test_parameters_are_tensors_of_text(model):
         assert p.grad is None
     p = model.polish.instruction
     p.data = "Shorten it."
-    assert (p.shape, p.name, str(p), f"{p}!") == ((), "polish.instruction", "Shorten it.", "Shorten it.!")
+    assert (p.shape, str(p), f"{p}!") == ((), "Shorten it.", "Shorten it.!")
+    assert dict(model.named_parameters())["polish.instruction"] is p
     assert model.polish.render(question="x")[0]["content"].startswith("Shorten it.")
     model.polish.demos.data = [{"question": "a", "answer": "b"}]
     assert model.polish.demos.shape == (1,)
-    with pytest.raises(errors.ConstraintError, match=r"polish.instruction cannot be 3: it must be a str, not int"):
+    with pytest.raises(errors.ConstraintError, match=r"instruction cannot be 3: it must be a str, not int"):
         p.data = 3
     with pytest.raises(TypeError, match=r"write `.instruction.data = ...`"):
         model.polish.instruction = "x"

@@ -30,7 +30,7 @@ from promptgrad.autograd._report import BackwardReport, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
 from promptgrad.autograd._sample import Sample
 from promptgrad.autograd._seed import feedback_of
-from promptgrad.autograd._tape import ReadLog, Tape, current_tape, record_reads
+from promptgrad.autograd._tape import ReadLog, Tape, current_tape, open_tape, record_reads
 from promptgrad.autograd._text import Text, attach
 from promptgrad.autograd._tokens import tokens
 from promptgrad.autograd._values import snapshot, to_json
@@ -92,6 +92,7 @@ __all__ = [
     "joined_sources",
     "no_grad",
     "objection",
+    "open_tape",
     "pass_through",
     "record_reads",
     "register_rule",

@@ -14,7 +14,6 @@ from promptgrad.errors import GraphError
 
 if TYPE_CHECKING:
     from promptgrad.autograd._loss_row import LossRow
-    from promptgrad.autograd._parameter import Parameter
     from promptgrad.autograd._report import BackwardReport
 
 _detector: "ContextVar[detect_anomaly | None]" = ContextVar("promptgrad.anomaly", default=None)
@@ -96,25 +95,23 @@ class detect_anomaly:
             for node in () if row.tape is None else row.tape.nodes:
                 for read in node.reads:
                     if isinstance(read.value, str):
-                        self._placeholders(read.value, read.parameter.name or f"{node.path}.{read.name}", "instruction")
+                        self._placeholders(read.value, node.name_of(read), "instruction")
                 for field, value in node.inputs.items():
                     if isinstance(value, str) and not _given(value, row):
                         self._placeholders(value, f"the input {field!r} of {node.path}", "input")
 
-    def after_backward(self, rows: "Sequence[LossRow]", report: "BackwardReport", never: "Iterable[Parameter]") -> None:
-        """Look at what came of it."""
-        never = tuple(never)
-        for parameter in never:
+    def after_backward(self, rows: "Sequence[LossRow]", report: "BackwardReport", never: Sequence[str]) -> None:
+        """Look at what came of it; `never` names the parameters that no failed forward read."""
+        for name in never:
             self.say(
-                f"{parameter.name or parameter.kind} requires a gradient, and none of the {report.failed} failed "
+                f"{name} requires a gradient, and none of the {report.failed} failed "
                 "forwards read it: its module was not called, or where nothing is recorded (under no_grad, or in "
                 "a bare thread; promptgrad.Executor carries the context). Call it, or freeze it "
                 "with .requires_grad_(False)"
             )
-        unread = {parameter.name or parameter.kind for parameter in never}
         cuts = _Cuts(row for row in rows if row.failed)
         for name in report.unreached:
-            if name in cuts.readers or name not in unread:
+            if name in cuts.readers or name not in never:
                 self.say(f"{name} was read and got no gradient: {cuts.above(name) or _where_it_broke(name, report)}")
         self._sameness(report)
 
@@ -205,7 +202,7 @@ class _Cuts:
                 walk.add_output(row.tape, row.output)
             for node in () if row.tape is None else row.tape.nodes:
                 for read in node.reads:
-                    self.readers.setdefault(read.parameter.name or f"{node.path}.{read.name}", []).append(node)
+                    self.readers.setdefault(node.name_of(read), []).append(node)
             for _, fn in () if row.tape is None else row.tape.detached:
                 detached.update(dict.fromkeys(() if fn is None else joined_sources(fn)))
         self._followed = dict.fromkeys(walk.vertices())

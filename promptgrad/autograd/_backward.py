@@ -30,6 +30,7 @@ from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._prune import Wanted
 from promptgrad.autograd._report import BackwardReport
 from promptgrad.autograd._rules import rule_of
+from promptgrad.autograd._tape import paths_in
 from promptgrad.errors import GraphError
 
 ENGINES = ("auto", "local", "joint")
@@ -169,18 +170,22 @@ class Backward:
                     row.tape.free()
         return found
 
-    def _never_read(self) -> list[Parameter]:
-        """Wanted parameters, of the programs or named, that no failed forward read."""
+    def _never_read(self) -> list[str]:
+        """Wanted parameters, of the programs or named, that no failed forward read, by name."""
         tapes = [one.row.tape for one in self.failed if one.row.tape is not None]
-        programs = dict.fromkeys(tape.program for tape in tapes if tape.program is not None)
         read = {read.parameter for tape in tapes for read in tape.reads}
-        every = dict.fromkeys(parameter for program in programs for parameter in program.parameters())
-        every.update(dict.fromkeys(self.wanted.named))
-        return [parameter for parameter in every if self.wanted(parameter) and parameter not in read]
+        every = paths_in(tapes)
+        every.update({parameter: parameter.name for parameter in self.wanted.named if parameter not in every})
+        return [
+            path or parameter.kind
+            for parameter, path in every.items()
+            if self.wanted(parameter) and parameter not in read
+        ]
 
     def _gradients(self) -> Gradients:
         shares: dict[Parameter, list[Critique | Trace]] = {}
         wanted: dict[Parameter, str] = {}
+        names = paths_in(row.tape for row in self.rows)
         failed = {one.number: one for one in self.failed}
         scores = self._scores()
         for number, row in enumerate(self.rows):
@@ -188,21 +193,22 @@ class Backward:
             if one is not None:
                 for parameter, critique in one.gradients():
                     shares.setdefault(parameter, []).append(critique)
+                    names.setdefault(parameter, critique.parameter)
             for node in () if row.tape is None else row.tape.nodes:
                 for read in node.reads:
                     if self.wanted(read.parameter):
                         if one is not None:
-                            wanted.setdefault(read.parameter, read.parameter.name or f"{node.path}.{read.name}")
+                            wanted.setdefault(read.parameter, node.name_of(read))
                         if read.parameter.kind == "demos" and number in scores and node.outputs:
                             trace = Trace(
                                 row.example_id, node.path, node.index, node.inputs, node.outputs, scores[number]
                             )
                             shares.setdefault(read.parameter, []).append(trace)
+                            names.setdefault(read.parameter, node.name_of(read))
         grown = {parameter: parameter.hooked(Gradient(records)) for parameter, records in shares.items()}
-        for parameter in grown:
-            wanted.setdefault(parameter, parameter.name or parameter.kind)
-        for parameter in self.wanted.named:
-            wanted.setdefault(parameter, parameter.name or parameter.kind)
+        for parameter in (*grown, *self.wanted.named):
+            names.setdefault(parameter, parameter.name or parameter.kind)
+            wanted.setdefault(parameter, names[parameter])
         report = BackwardReport(
             rows=len(self.rows),
             failed=sum(row.failed and row.error is None for row in self.rows),
@@ -217,7 +223,7 @@ class Backward:
             truncated=sum(one.graph.truncated for one in self.failed),
             together={number: one.number for one in self.failed for number, _ in one.rows[1:]},
         )
-        return Gradients(grown, report)
+        return Gradients(grown, report, names)
 
     def _scores(self) -> dict[int, float]:
         """What the traces of a forward are worth, by the first row about all of it: the weighted mean of its losses."""

@@ -24,7 +24,7 @@ class Critique:
         agreement: Share of repeated critiques of the same call that said the same.
         examples: The ids of all examples that say this, where the critique stands for several.
         target_kind: The kind of the parameter that was blamed, or "input" for what an earlier call wrote.
-        parameter: The full name of the parameter; empty for an input.
+        parameter: The path of the parameter in the program that was called, or its name; empty for an input.
         order: Its place among the critiques of a forward: by the call that they come from, then as they were written
             there, whatever the order of the replies; no part of the critique's identity.
     """

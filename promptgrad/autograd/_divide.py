@@ -56,7 +56,8 @@ class Divide:
             return {}
         every = [critique for critique, _ in numbered]
         if isinstance(fn, AccumulateGrad):
-            self.forward.give(fn, fn.parameter, fn.parameter.name.rpartition(".")[2] or fn.parameter.kind, every)
+            name = self.forward.name_of(fn.parameter).rpartition(".")[2]
+            self.forward.give(fn, fn.parameter, name, every)
             return {}
         rule = rule_of(fn)
         if rule is pass_through:

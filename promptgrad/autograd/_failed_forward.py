@@ -43,9 +43,19 @@ class FailedForward:
         self._example_id = self.row.example_id
         self.seeds, self.skipped = seeds([row for _, row in rows], self._verdict)
         self.graph = Subgraph(self.seeds, wanted, truncate)
+        self._names: dict[Parameter, str] = {}
+        for node in (fn for fn in self.graph.order if isinstance(fn, Node)):
+            for read in node.reads:
+                self._names.setdefault(read.parameter, node.name_of(read))
         self.found: list[tuple[Parameter, Critique]] = []
         self.passed: list[Critique] = []
         self.calls = self.asked = self.unanswered = 0
+
+    def name_of(self, parameter: Parameter) -> str:
+        """What a parameter is called: its path in the program that was called, its own name, or its kind."""
+        tape = self.row.tape
+        path = self._names.get(parameter) or (parameter.name if tape is None else tape.path_of(parameter))
+        return path or parameter.kind
 
     def critique(
         self, fn: GradFn, target: Target, text: str, evidence: Mapping[str, Any], agreement: float, *place: int
@@ -63,7 +73,7 @@ class FailedForward:
             lm=None if node is None else node.lm,
             agreement=agreement,
             target_kind=target.kind,
-            parameter="" if target.parameter is None else target.parameter.name,
+            parameter="" if target.parameter is None else self.name_of(target.parameter),
             order=(*rank(fn), *place),
         )
 
@@ -78,7 +88,7 @@ class FailedForward:
                 critique,
                 target=name,
                 target_kind=parameter.kind,
-                parameter=parameter.name,
+                parameter=self.name_of(parameter),
                 order=(*rank(fn), *critique.order),
             )
             if isinstance(fn, Node):

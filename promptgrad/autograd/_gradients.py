@@ -14,13 +14,17 @@ class Gradients(Mapping[Parameter, Gradient]):
 
     Attributes:
         report: What the pass did.
+        names: What each parameter is called: its path in the program that was called, its name, or its kind.
     """
 
-    __slots__ = ("_found", "report")
+    __slots__ = ("_found", "names", "report")
 
-    def __init__(self, found: Mapping[Parameter, Gradient], report: BackwardReport) -> None:
+    def __init__(
+        self, found: Mapping[Parameter, Gradient], report: BackwardReport, names: Mapping[Parameter, str]
+    ) -> None:
         self._found = dict(found)
         self.report = report
+        self.names = {parameter: names[parameter] for parameter in self._found}
 
     def __getitem__(self, parameter: Parameter) -> Gradient:
         return self._found[parameter]
@@ -32,5 +36,5 @@ class Gradients(Mapping[Parameter, Gradient]):
         return len(self._found)
 
     def __repr__(self) -> str:
-        lines = [f"  {parameter.name or parameter.kind}: {gradient!r}" for parameter, gradient in self.items()]
+        lines = [f"  {self.names[parameter]}: {gradient!r}" for parameter, gradient in self.items()]
         return "\n".join([f"Gradients of {len(lines)} parameter{'' if len(lines) == 1 else 's'}", *lines])

@@ -104,12 +104,10 @@ def trace_failure(forward: FailedForward) -> TraceFailure:
     for node in nodes:
         for target in graph.own(node) + graph.demos(node):
             if target.parameter is not None and target.parameter not in targets:
-                name = target.parameter.name or f"{node.path}.{target.name}"
-                targets[target.parameter] = replace(target, name=name)
+                targets[target.parameter] = replace(target, name=forward.name_of(target.parameter))
     for leaf in (fn for fn in graph.order if isinstance(fn, AccumulateGrad)):  # read by the program's code
         parameter = leaf.parameter
-        name = parameter.name or parameter.kind
-        targets.setdefault(parameter, Target(name, parameter.kind, leaf.value, parameter))
+        targets.setdefault(parameter, Target(forward.name_of(parameter), parameter.kind, leaf.value, parameter))
     names: dict[str, None] = {}
     for parameter, target in targets.items():  # one name, one parameter
         name, number = target.name, 1

@@ -227,6 +227,11 @@ class Node(GradFn):
         self.tape.depend(read)
         return read.value
 
+    def name_of(self, read: Read) -> str:
+        """What a parameter that this call read is called: its path in the program, else a name after the call."""
+        parameter = read.parameter
+        return self.tape.path_of(parameter) or f"{self.path}.{read.name or parameter.kind}".removeprefix(".")
+
     def finish(
         self,
         outputs: Mapping[str, Any] | None = None,

@@ -50,6 +50,8 @@ class Parameter:
         constraints: Functions of a value. One refuses it by returning a reason or False, or by raising.
         options: What a choice may be.
         role: What the text is for, in words; told to the language model that rewrites it.
+        name: What to call a parameter that is part of no program. One of a program is called by its path there,
+            which is for the program to say: `program.named_parameters()`.
 
     Raises:
         ConstraintError: The value is of the wrong type, not among the options, or refused by a constraint.
@@ -65,6 +67,7 @@ class Parameter:
         constraints: Iterable[Constraint] = (),
         options: Iterable[Any] | None = None,
         role: str = "",
+        name: str = "",
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}: a parameter is one of {', '.join(KINDS)}")
@@ -72,7 +75,7 @@ class Parameter:
             wrong = "needs options=..." if kind == "choice" else "has no options"
             raise ValueError(f"a parameter of kind {kind!r} {wrong}")
         self.kind = kind
-        self.name = ""
+        self.name = name
         self.role = role
         self.requires_grad = kind in _TRAINED if requires_grad is None else requires_grad
         self.constraints = tuple(constraints)

@@ -85,9 +85,10 @@ class Subgraph:
         for read in fn.reads:
             parameter = read.parameter
             if parameter.kind in _TEXTS and self._wanted(parameter):
-                name = read.name or parameter.name.rpartition(".")[2] or parameter.kind
+                path = fn.tape.path_of(parameter)
+                name = read.name or path.rpartition(".")[2] or parameter.kind
                 if name in found and found[name].parameter is not parameter:
-                    name = parameter.name or f"{name}_{len(found)}"
+                    name = path or f"{name}_{len(found)}"
                 found.setdefault(name, Target(name, parameter.kind, read.value, parameter))
         return tuple(found.values())
 

@@ -40,6 +40,8 @@ class ReadLog:
         return tuple(self._reads.values())
 
 
+_NO_PATHS: "Mapping[Parameter, str]" = {}
+
 _log: ContextVar[ReadLog | None] = ContextVar("promptgrad.reads", default=None)
 """What notes reads in this context: a tape, or a log that was opened, perhaps, while one recorded."""
 
@@ -67,6 +69,11 @@ def current_tape() -> "Tape | None":
     return None if log is None or mode.get() != GRAD else _tape_of(log)
 
 
+def open_tape() -> "Tape | None":
+    """The tape of the forward that runs in this context, also where the grad mode forbids it to record."""
+    return _tape_of(_log.get())
+
+
 def _tape_of(log: ReadLog | None) -> "Tape | None":
     return log if log is None or isinstance(log, Tape) else log._tape
 
@@ -91,12 +98,14 @@ class Tape(ReadLog):
         freed: Whether a backward has let go of what was recorded.
         began: When it was opened, among everything that is recorded.
         walkers: How many backward passes that keep the record work on it at this moment; -1 for one that frees it.
+        paths: The paths of the program's parameters. They are kept when the rest is freed.
         player: Answers calls in place of their language models: a function of the node, the LM and the request, which
             returns a reply, outputs by field, or None for a call that shall be made. None where every call is made.
 
     Args:
         inputs: What the forward is given, by name.
         program: The module; constants in its code count as explained when edges are looked for.
+        paths: The paths of the program's parameters.
     """
 
     __slots__ = (
@@ -112,15 +121,23 @@ class Tape(ReadLog):
         "inputs",
         "nodes",
         "output",
+        "paths",
         "player",
         "program",
         "walkers",
     )
 
-    def __init__(self, inputs: Mapping[str, Any] | None = None, program: Any = None) -> None:
+    def __init__(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        program: Any = None,
+        *,
+        paths: "Mapping[Parameter, str]" = _NO_PATHS,
+    ) -> None:
         super().__init__()
         self.inputs = {} if inputs is None else snapshots(inputs)
         self.program = program
+        self.paths = paths
         self.player: Callable[[Node, Any, Any], Any] | None = None
         self.nodes: list[Node] = []
         self._leaves: dict[Parameter, AccumulateGrad] = {}
@@ -202,6 +219,10 @@ class Tape(ReadLog):
         if parameter not in self._leaves and parameter.kind != "demos" and mode.get() == GRAD and not self.finished:
             self._leaves[parameter] = AccumulateGrad(parameter, read.version, read.value)
 
+    def path_of(self, parameter: "Parameter") -> str:
+        """The path of a parameter in the program; of one from elsewhere the name that its owner gave it, or ""."""
+        return self.paths.get(parameter) or parameter.name
+
     def depend(self, read: Read) -> None:
         """Note that a call read a parameter."""
         self._reads.setdefault(read.parameter, read)
@@ -229,6 +250,17 @@ class Tape(ReadLog):
     def __repr__(self) -> str:
         state = "freed" if self.freed else "finished" if self.finished else "recording"
         return f"<Tape of {len(self.nodes)} nodes, {state}>"
+
+
+def paths_in(tapes: "Iterable[Tape | None]") -> "dict[Parameter, str]":
+    """The paths of all parameters of the programs of some tapes; in the first of the programs that share one."""
+    found: dict[Parameter, str] = {}
+    seen: dict[int, None] = {}
+    for tape in tapes:
+        if tape is not None and id(tape.paths) not in seen:
+            seen[id(tape.paths)] = None
+            found.update({parameter: path for parameter, path in tape.paths.items() if parameter not in found})
+    return found
 
 
 class _Active:

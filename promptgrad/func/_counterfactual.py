@@ -268,7 +268,7 @@ class _Record:
         inputs = snapshot(self.tape.inputs)
         places = [name for name in inputs if name.isdigit()]  # arguments beyond those with a name
         args = tuple(inputs.pop(name) for name in places)
-        tape = Tape(self.tape.inputs, self.model)
+        tape = Tape(self.tape.inputs, self.model, paths=self.tape.paths)
         player = tape.player = _Player(self.tape, node, answer)
         output, error = None, None
         with enable_grad(), context(replicate=self.replicate), track_usage() as usage:

@@ -75,7 +75,7 @@ class Grad:
         if paths is None:
             gradients: dict[str, Gradient] = {}
             for parameter, gradient in found.items():
-                name = parameter.name or parameter.kind
+                name = found.names[parameter]
                 if name in gradients:
                     raise GraphError(
                         f"two parameters of the loss are called {name!r}: say which one is wanted with inputs=[...]"

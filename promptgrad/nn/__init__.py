@@ -19,6 +19,7 @@ from promptgrad.nn._map import Arguments, bind, in_flight
 from promptgrad.nn._metric_loss import MetricLoss, as_critic
 from promptgrad.nn._module import Module
 from promptgrad.nn._op import Op, op
+from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import FitsSignature, Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.nn._recent import remember_output
@@ -45,6 +46,7 @@ __all__ = [
     "ModuleList",
     "Op",
     "Parameter",
+    "ParameterIterator",
     "ParameterList",
     "Predict",
     "Prediction",

@@ -4,19 +4,21 @@ import copy
 import difflib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from itertools import count
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from promptgrad import aio
-from promptgrad.autograd import Node, Parameter, Tape, candidate, current_tape, is_grad_enabled
+from promptgrad.autograd import Node, Parameter, Tape, candidate, current_tape, is_grad_enabled, open_tape
 from promptgrad.errors import AsyncUsageError, StateDictError
 from promptgrad.lm import LM, current, resolve
 from promptgrad.nn import _state
 from promptgrad.nn._batch import Batch
 from promptgrad.nn._hooks import Hooks, RemovableHandle
 from promptgrad.nn._map import amap_rows, map_rows
+from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._recent import remember_output
 from promptgrad.signature import Field
 
@@ -61,14 +63,28 @@ def _changed() -> None:
 
 
 class _Plan:
-    """What is derived from the structure of a program: the paths of its modules, and all its parameters."""
+    """What is derived from the structure of a program: the paths of its modules and of its parameters."""
 
     __slots__ = ("parameters", "paths", "version")
 
     def __init__(self, root: "Module") -> None:
         self.version = _Structure.version
         self.paths: dict[Module, str] = {module: path for path, module in root.named_modules()}
-        self.parameters: tuple[Parameter, ...] = tuple(parameter for _, parameter in root.named_parameters())
+        self.parameters: dict[Parameter, str] = {parameter: path for path, parameter in root.named_parameters()}
+
+    def takes_gradient(self) -> bool:
+        """Whether a parameter requires a gradient, or a language model traces for its weights."""
+        for parameter in self.parameters:
+            if parameter.requires_grad:
+                return True
+        last = None
+        for module in self.paths:
+            lm = module._lm
+            if lm is not None and lm is not last:  # most programs run on one LM
+                if lm.traces():
+                    return True
+                last = lm
+        return False
 
 
 def _argument_names(function: object) -> tuple[str, ...] | None:
@@ -304,8 +320,8 @@ class Module:
     ) -> Iterator[tuple[str, Parameter]]:
         """All text, demo and choice parameters with their paths; weights of local models are in `weights()`.
 
-        A shared parameter is given once, under its first path. A parameter is called by its path from here on, in
-        the largest program that has named it.
+        A shared parameter is given once, under its first path. The paths are those in this module: a parameter of
+        `model.solve` has one path there and another in `model`, and its own `name` does not change.
         """
         seen: set[int] = set()
         modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
@@ -318,15 +334,11 @@ class Module:
                     if id(parameter) in seen:
                         continue
                     seen.add(id(parameter))
-                known = parameter.name
-                if not known or (full != known and full.endswith("." + known)):
-                    parameter.name = full
                 yield full, parameter
 
-    def parameters(self, *, recurse: bool = True) -> Iterator[Parameter]:
-        """All text, demo and choice parameters, each once, in the order of their paths."""
-        for _, parameter in self.named_parameters(recurse=recurse):
-            yield parameter
+    def parameters(self, *, recurse: bool = True) -> ParameterIterator:
+        """All text, demo and choice parameters, each once, in the order of their paths, which the iterator knows."""
+        return ParameterIterator(self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", *, recurse: bool = True) -> Iterator[tuple[str, Any]]:
         """All buffers with their paths."""
@@ -661,28 +673,34 @@ class Module:
         if self._coroutine:
             call = self.acall(*args, **kwargs)
             return aio.drive(call) if self._in_place else aio.run(call)
-        if current_tape() is None:
-            tape = self._open_tape(args, kwargs)
-            if tape is not None:
-                with tape.active():
-                    output = self._run_forward(args, kwargs)
-                    tape.finish(output)
-                remember_output(output, tape)
-                return output
-        return self._run_forward(args, kwargs)
+        if current_tape() is not None:
+            return self._run_forward(args, kwargs)
+        tape = self._open_tape(args, kwargs)
+        if tape is None:
+            with _called(self):
+                return self._run_forward(args, kwargs)
+        with tape.active():
+            output = self._run_forward(args, kwargs)
+            tape.finish(output)
+        remember_output(output, tape)
+        return output
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and return its value, from a coroutine.
 
         An `async def forward` runs on the loop of the caller, a plain one in a thread.
         """
-        tape = self._open_tape(args, kwargs) if current_tape() is None else None
+        recorded = current_tape() is not None
+        tape = None if recorded else self._open_tape(args, kwargs)
         if self._in_place and self._hooks is None:
             running = self.forward(*args, **kwargs)
         else:
             running = self._arun_forward(args, kwargs)
-        if tape is None:
+        if recorded:
             return await running
+        if tape is None:
+            with _called(self):
+                return await running
         with tape.active():
             output = await running
             tape.finish(output)
@@ -691,7 +709,8 @@ class Module:
 
     async def _arun_on(self, tape: Tape | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if tape is None:
-            return await self._arun_forward(args, kwargs)
+            with _called(self):
+                return await self._arun_forward(args, kwargs)
         with tape.active():
             output = await self._arun_forward(args, kwargs)
             tape.finish(output)
@@ -733,16 +752,8 @@ class Module:
         """A tape for a top-level call, or None where nothing is to be recorded."""
         if is_grad_enabled():
             plan = self._get_plan()
-            for parameter in plan.parameters:
-                if parameter.requires_grad:
-                    return Tape({**self._named(args), **kwargs} if args else kwargs, self)
-            last = None
-            for module in plan.paths:
-                lm = module._lm
-                if lm is not None and lm is not last:  # most programs run on one LM
-                    if lm.traces():
-                        return Tape({**self._named(args), **kwargs} if args else kwargs, self)
-                    last = lm
+            if plan.takes_gradient():
+                return Tape({**self._named(args), **kwargs} if args else kwargs, self, paths=plan.parameters)
         return None
 
     def _named(self, args: tuple[Any, ...]) -> dict[str, Any]:
@@ -856,6 +867,39 @@ def _no_such(what: str, target: str, known: Iterable[str], root: Module) -> str:
     near = difflib.get_close_matches(target, [path for path in known if path], 1)
     hint = f": did you mean {near[0]!r}?" if near else ""
     return f"{type(root).__name__} has no {what} {target!r}{hint}"
+
+
+_NOTHING = nullcontext()
+
+_program: "ContextVar[Module | None]" = ContextVar("promptgrad.program", default=None)
+"""The program whose forward runs in this context without being recorded; a recorded one is known to its tape."""
+
+
+def _called(module: Module) -> AbstractContextManager[Any]:
+    """Within the block, a forward of `module` runs unrecorded; the outermost one counts as the program."""
+    if not module._modules or _program.get() is not None:
+        return _NOTHING
+    return _Called(module)
+
+
+class _Called:
+    __slots__ = ("_module", "_token")
+
+    def __init__(self, module: Module) -> None:
+        self._module = module
+
+    def __enter__(self) -> None:
+        self._token = _program.set(self._module)
+
+    def __exit__(self, *_: object) -> None:
+        _program.reset(self._token)
+
+
+def path_in_call(module: Module) -> str:
+    """The path of a module in the program that is called in this context, recorded or not."""
+    tape = open_tape()
+    program = _program.get() if tape is None else tape.program
+    return program._get_plan().paths.get(module, "") if isinstance(program, Module) else ""
 
 
 def begin_node(

@@ -11,7 +11,7 @@ from promptgrad.data import Example
 from promptgrad.errors import InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._history import Call, remember
-from promptgrad.nn._module import Module, begin_node
+from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.signature import Field, Signature, make_signature
 
@@ -203,7 +203,7 @@ class Predict(Module, in_place=True):
             call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames
         remember(call)
         if node is None:
-            call.module = self.instruction.name.rpartition(".")[0]
+            call.module = path_in_call(self)
             return
         call.module = node.path
         node.lm = lm

@@ -61,9 +61,9 @@ class BootstrapFewShot(Optimizer):
         self.teacher = teacher
 
     async def _propose(self) -> list[tuple[Parameter, Change]]:
-        changes = []
+        changes, names = [], self.names()
         for parameter, _ in self.trained():
-            path, old = parameter.name or "", parameter.data
+            path, old = names[parameter], parameter.data
             traces = parameter.grad.traces if parameter.grad is not None else ()
             if not traces:
                 change = Change(path, parameter.kind, "untouched", "no trace: call loss.backward() first")

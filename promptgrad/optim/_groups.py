@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from promptgrad.autograd import Parameter
 from promptgrad.errors import StateDictError
+from promptgrad.nn import ParameterIterator
 from promptgrad.search import is_number
 
 Params = Iterable[Any]
@@ -35,6 +36,7 @@ class ParamGroups:
     def __init__(self, params: Params, defaults: Mapping[str, Any] | None = None) -> None:
         self.defaults: dict[str, Any] = dict(defaults or {})
         self.param_groups: list[dict[str, Any]] = []
+        self._given: dict[Parameter, str] = {}
         self.state: dict[Parameter, dict[str, Any]] = defaultdict(dict)
         self._steps = 0
         for group in _groups(params):
@@ -50,18 +52,22 @@ class ParamGroups:
         if "params" not in group:
             raise ValueError("a parameter group is a dict with the key 'params'")
         given = group["params"]
-        params = [_parameter(item) for item in ([given] if isinstance(given, Parameter) else given)]
+        pairs = [_named(item) for item in ([given] if isinstance(given, Parameter) else given)]
+        params = [parameter for parameter, _ in pairs]
         if not params:
             raise ValueError("optimizer got an empty parameter list")
         unknown = sorted(set(group) - {"params"} - set(self.defaults))
         if unknown:
             known = ", ".join(sorted(self.defaults)) or "none"
             raise ValueError(f"{type(self).__name__} has no option {unknown[0]!r} for a group; it has: {known}")
+        names = dict(given.paths) if isinstance(given, ParameterIterator) else {}
+        names.update({parameter: name for parameter, name in pairs if name})
         seen = {id(parameter) for old in self.param_groups for parameter in old["params"]}
         for parameter in params:
             if id(parameter) in seen:
-                raise ValueError(f"the parameter {parameter.name or repr(parameter)} is given twice")
+                raise ValueError(f"the parameter {names.get(parameter) or repr(parameter)} is given twice")
             seen.add(id(parameter))
+        self._given.update(names)
         self.param_groups.append({**self.defaults, **group, "params": params})
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
@@ -83,12 +89,23 @@ class ParamGroups:
             if parameter.requires_grad and parameter.kind in self.kinds
         ]
 
-    def _names(self) -> dict[Parameter, str]:
-        """A name for each parameter: its path, else its role, else its place; equal ones are numbered."""
+    def names(self, *, blamed: bool = False) -> dict[Parameter, str]:
+        """A name for each parameter: as it was given, else its role, else its place; equal ones are numbered.
+
+        Those of `model.parameters()` are given with their paths in the model, those of `(name, parameter)` pairs with
+        these names.
+
+        Args:
+            blamed: Call one that was given without a name, and has no role, as its gradient does, which knows where
+                in the program it was blamed. That name may change from step to step.
+        """
         names: dict[Parameter, str] = {}
         for index, parameter in enumerate(self.parameters()):
-            base = parameter.name or " ".join(parameter.role.split())[:60] or f"parameter{index}"
-            name, number = base, 0
+            base = self._given.get(parameter) or parameter.name or " ".join(parameter.role.split())[:60]
+            if not base and blamed:
+                base = _place_of_blame(parameter)
+            base = name = base or f"parameter{index}"
+            number = 0
             while name in names.values():
                 number += 1
                 name = f"{base}#{number}"
@@ -111,10 +128,9 @@ class ParamGroups:
     def state_dict(self) -> dict[str, Any]:
         """Return what the optimizer remembers, in JSON types.
 
-        Parameters are named by their paths, those without one by their roles or places; equal names are numbered,
-        "instruction" and "instruction#1".
+        Parameters are called as in `names`.
         """
-        names = self._names()
+        names = self.names()
         return {
             "steps": self._steps,
             "state": {names[parameter]: dict(entry) for parameter, entry in self.state.items() if entry},
@@ -147,7 +163,7 @@ class ParamGroups:
             raise StateDictError(
                 f"the state of an optimizer is what state_dict() returned, with 'param_groups', not {state!r:.80}"
             )
-        names = {name: parameter for parameter, name in self._names().items()}
+        names = {name: parameter for parameter, name in self.names().items()}
         theirs = [name for group in groups for name in group["params"]]
         missing = [name for name in names if name not in theirs]
         unexpected = [name for name in dict.fromkeys([*theirs, *entries]) if name not in names]
@@ -201,6 +217,8 @@ def _groups(params: Params) -> list[Mapping[str, Any]]:
     if is_module or isinstance(params, (Parameter, str, Mapping)) or not isinstance(params, Iterable):
         hint = ": pass model.parameters()" if is_module else ""
         raise TypeError(f"an optimizer takes an iterable of parameters, not {type(params).__name__}{hint}")
+    if isinstance(params, ParameterIterator):
+        return [{"params": params}]
     items = list(params)
     if not items:
         raise ValueError("optimizer got an empty parameter list")
@@ -209,19 +227,25 @@ def _groups(params: Params) -> list[Mapping[str, Any]]:
     return [{"params": items}]
 
 
-def _parameter(item: Any) -> Parameter:
+def _named(item: Any) -> tuple[Parameter, str]:
+    """A parameter, and its name where it is given as a pair."""
     name = ""
     if isinstance(item, tuple) and len(item) == 2:
         name, item = item
     if isinstance(item, Parameter):
-        item.name = item.name or name
-        return item
+        return item, name
     hint = ""
     if type(item).__module__.startswith("torch"):
         hint = ": the weights of a local model go to torch.optim"
     elif hasattr(item, "parameters"):
         hint = ": pass its .parameters()"
     raise TypeError(f"an optimizer trains parameters, not {type(item).__name__}{hint}")
+
+
+def _place_of_blame(parameter: Parameter) -> str:
+    """Where the first critique of a parameter was made; empty for a solution, which is no part of a program."""
+    critiques = () if parameter.grad is None or parameter.kind == "solution" else parameter.grad.critiques
+    return f"{critiques[0].path}.{critiques[0].target}".removeprefix(".") if critiques else ""
 
 
 @contextmanager

@@ -41,10 +41,11 @@ class LabeledFewShot(Optimizer):
         self._examples = list(examples)
 
     async def _propose(self) -> list[tuple[Parameter, Change]]:
-        return [(parameter, self._change(parameter, int(group["k"]))) for parameter, group in self.trained()]
+        names = self.names()
+        return [(p, self._change(names[p], p, int(group["k"]))) for p, group in self.trained()]
 
-    def _change(self, parameter: Parameter, k: int) -> Change:
-        path, old = parameter.name or "", parameter.data
+    def _change(self, path: str, parameter: Parameter, k: int) -> Change:
+        old = parameter.data
         traces = parameter.grad.traces if parameter.grad is not None else ()
         fields = fields_of(parameter) or next(iter(traces), None)
         if self._examples and fields is not None:

@@ -136,14 +136,12 @@ class MIPRO(Search):
 
     async def fit(self, session: Session) -> None:
         """Bootstrap, propose, search; see the class."""
-        fixed = [
-            parameter for parameter in self.parameters() if parameter.kind == "choice" and not parameter.requires_grad
-        ]
+        fixed = session.places(("choice",), requires_grad=False)
         if fixed:
-            names = self._names()
+            paths = ", ".join(place.path for place in fixed)
             session.notes.append(
-                f"the choice parameter{'s' if len(fixed) > 1 else ''} {', '.join(names[choice] for choice in fixed)} "
-                "kept the value as requires_grad is False: call requires_grad_() on a choice that shall be searched"
+                f"the choice parameter{'s' if len(fixed) > 1 else ''} {paths} kept the value as requires_grad is "
+                "False: call requires_grad_() on a choice that shall be searched"
             )
         instructions = session.places(("instruction",))
         pool = await self._bootstrap(session, [place.path for place in session.places(("demos",))])

@@ -235,7 +235,7 @@ class Optimizer(Search):
 
     async def _make(self, count: int) -> None:
         self._pending = Proposals()
-        names = self._names()
+        names = self.names(blamed=True)
 
         def named(parameter: Parameter, change: Change, variant: int) -> Change:
             path = names.get(parameter, change.path)

@@ -96,7 +96,7 @@ class Search(ParamGroups):
 
     def config(self) -> dict[str, Any]:
         """Return the settings in JSON types, by which a resumed run recognises its optimizer."""
-        names = self._names()
+        names = self.names()
         groups = [
             {
                 **{name: plain_setting(value) for name, value in group.items() if name != "params"},
@@ -123,7 +123,7 @@ class Search(ParamGroups):
         """
         if not self.kinds or self.trained():
             return
-        names = {**self._names(), **{parameter: path for path, parameter in model.named_parameters()}}
+        names = {**self.names(), **{parameter: path for path, parameter in model.named_parameters()}}
         given = [
             f"{names[parameter]} ({parameter.kind}{'' if parameter.requires_grad else ', requires_grad is False'})"
             for parameter in self.parameters()
@@ -147,7 +147,7 @@ class Search(ParamGroups):
         if self._shown():
             lines.append(f"  {self._shown()}")
         lines += [f"  {scheduler!r}" for scheduler in self._schedulers]
-        names = self._names()
+        names = self.names()
         for index, group in enumerate(self.param_groups):
             options = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
             paths = ", ".join(names[parameter] for parameter in group["params"])

@@ -234,8 +234,9 @@ class TGD(Optimizer):
         return self.proposals
 
     async def _propose_variants(self, count: int) -> list[list[tuple[Parameter, Change]]]:
+        names = self.names(blamed=True)
         texts = [
-            Evidence(p, name := p.name or "", p.data, p.role or name, (), _given(p), Rules.of(group))
+            Evidence(p, names[p], p.data, p.role or names[p], (), _given(p), Rules.of(group))
             for p, group in self.trained()
         ]
         asked = self._asked(texts, count, run.rng(seed_or_default(None), "tgd", self._steps))

@@ -1,5 +1,6 @@
 """`TrustRegionEdit`: `max_edit` as the radius of a trust region, moved by what the gate found."""
 
+from promptgrad.autograd import Parameter
 from promptgrad.optim._edit_scheduler import EditScheduler
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import StepReport
@@ -62,9 +63,10 @@ class TrustRegionEdit(EditScheduler):
         super().step(report)
         self._factors = []
 
-    def _factor(self, report: StepReport, params: list[object]) -> float:
+    def _factor(self, report: StepReport, params: list[Parameter]) -> float:
         own = {id(parameter) for parameter in params}
-        paths = {getattr(parameter, "name", "") for parameter in params}
+        names = self.optimizer.names()
+        paths = {names[parameter] for parameter in params}
         measured = [
             change
             for change in report.proposals

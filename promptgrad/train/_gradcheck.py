@@ -166,7 +166,7 @@ class _Check:
         self.train, self.fresh = data
         self.metric, self.criterion, self.critic = judges.metric, judges.criterion, judges.critic
         self.parameters = list(model.parameters())
-        self.optimizer = _made(optimizer, self.parameters)
+        self.optimizer = _made(optimizer, model)
         self.optimizer.check_trained(model)
         self.paths = {parameter: path for path, parameter in model.named_parameters()}
         self.trained = [parameter for parameter, _ in self.optimizer.trained() if parameter in self.paths]
@@ -386,7 +386,7 @@ def _refuse_overlap(train: Sequence[Example], fresh: Sequence[Example]) -> None:
         )
 
 
-def _made(optimizer: "Optimizer | Callable[[Any], Optimizer] | None", parameters: list[Parameter]) -> Optimizer:
+def _made(optimizer: "Optimizer | Callable[[Any], Optimizer] | None", model: Module) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
     if isinstance(optimizer, Search):
@@ -394,7 +394,7 @@ def _made(optimizer: "Optimizer | Callable[[Any], Optimizer] | None", parameters
             f"gradcheck measures single steps, and {type(optimizer).__name__} takes none, as it searches: give one "
             "that steps, such as optim.TGD(model.parameters(), lm=...)"
         )
-    made = (TGD if optimizer is None else optimizer)(parameters)
+    made = (TGD if optimizer is None else optimizer)(model.parameters())
     if not isinstance(made, Optimizer):
         raise TypeError(
             "optimizer is an optimizer or makes one of the parameters, as optim.TGD or "

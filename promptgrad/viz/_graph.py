@@ -159,13 +159,20 @@ class _Collect:
                 boxes.append(_output(place, row, many=len(self.rows) > 1))
         return Picture(tuple(boxes), tuple(links.values()), note)
 
+    def name_of(self, fn: AccumulateGrad, rows: Iterable[int]) -> str:
+        """What a parameter is called in the program of the first of some rows."""
+        tapes = [tape for tape, numbers in self.tapes.items() if any(number in rows for number in numbers)]
+        path = tapes[0].path_of(fn.parameter) if tapes else fn.parameter.name
+        return path or fn.parameter.kind
+
     def box(self, fn: GradFn, rows: list[int]) -> Box:
         """The box of a call, or of a parameter that is used in some rows."""
         if isinstance(fn, AccumulateGrad):
-            return _parameter(fn, [one for row in rows for one in self.named.get((row, fn.parameter.name), [])])
+            name = self.name_of(fn, rows)
+            return _parameter(fn, name, [one for row in rows for one in self.named.get((row, name), [])])
         if not isinstance(fn, Node):
             return Box(repr(fn), fn.kind, "call", (), repr(fn))
-        own = {read.parameter.name for read in fn.reads}
+        own = {fn.name_of(read) for read in fn.reads}
         critiques = [
             critique
             for row in self.tapes.get(fn.tape, [])
@@ -182,8 +189,7 @@ class _Collect:
         return Box(title, fn.module_name or fn.kind, "call", tuple(lines), "\n".join(_tooltip(fn, critiques)), state)
 
 
-def _parameter(fn: AccumulateGrad, critiques: list[Critique]) -> Box:
-    name = fn.parameter.name or fn.parameter.kind
+def _parameter(fn: AccumulateGrad, name: str, critiques: list[Critique]) -> Box:
     text = str(fn.value)
     lines = [Line(short(text, _WIDE))]
     full = [name, "", text]
@@ -243,7 +249,7 @@ def _tooltip(node: Node, critiques: Iterable[Critique]) -> Iterator[str]:
         yield "\nparameters"
         for read in node.reads:
             version = "candidate" if read.version < 0 else f"version {read.version}"
-            yield f"  {read.name or read.parameter.name or read.parameter.kind} ({version}): {_said(read.value)}"
+            yield f"  {read.name or node.name_of(read)} ({version}): {_said(read.value)}"
     if node.error is not None:
         yield "\nerror"
         yield from _trace(node.error)

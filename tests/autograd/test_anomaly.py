@@ -39,7 +39,8 @@ class Chain:
         return self.last(x=self.first(q=q).out).out
 
     def row(self, number):
-        tape = Tape({"q": f"question {number}"}, self)
+        paths = {parameter: parameter.name for parameter in self.parameters()}
+        tape = Tape({"q": f"question {number}"}, self, paths=paths)
         with tape.active():
             output = self(f"question {number}")
             tape.finish(output)

@@ -11,6 +11,7 @@ import pytest
 
 from promptgrad import Example, Parameter, lm, nn
 from promptgrad.errors import ConstraintError, StateDictError
+from promptgrad.testing import Fields
 
 
 class Pair(nn.Module):
@@ -38,15 +39,30 @@ def test_attributes_register_modules_and_parameters_in_order():
     assert list(model.children()) == [model.first, model.second]
 
 
-def test_parameters_are_called_by_their_path_in_the_largest_program():
+def test_what_asks_for_paths_leaves_nothing_behind_on_the_parameters():
+    model = Pair().to(lm.Function(Fields(query="1", answer="2")))
+    before = {parameter: dict(vars(parameter)) for parameter in model.parameters()}
+    list(model.named_parameters(prefix="x"))
+    list(model.first.named_parameters())
+    model.state_dict()
+    model(question="1")
+    assert {parameter: vars(parameter) for parameter in model.parameters()} == before
+
+
+def test_the_iterator_over_parameters_knows_their_paths_in_the_module_that_was_asked():
     model = Pair()
-    assert model.first.instruction.name == ""
-    list(model.first.named_parameters())
-    assert model.first.instruction.name == "instruction"
-    list(model.named_parameters())
-    assert model.first.instruction.name == "first.instruction"
-    list(model.first.named_parameters())
-    assert model.first.instruction.name == "first.instruction"
+    outer, inner = model.parameters(), model.first.parameters()
+    assert list(inner) == [model.first.instruction, model.first.demos]
+    assert outer.paths == {}
+    assert next(outer) is model.tone
+    assert outer.paths == {model.tone: "tone"}
+    assert [outer.paths[parameter] for parameter in outer] == [
+        "first.instruction",
+        "first.demos",
+        "second.instruction",
+        "second.demos",
+    ]
+    assert list(inner.paths.values()) == ["instruction", "demos"]
 
 
 def test_a_shared_module_is_given_once_under_its_first_path():

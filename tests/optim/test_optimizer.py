@@ -46,6 +46,8 @@ class TestParameters:
 
     def test_given_twice(self, model):
         with pytest.raises(ValueError, match=r"0\.instruction is given twice"):
+            Shout([*model.named_parameters(), ("0.instruction", model.get_parameter("0.instruction"))])
+        with pytest.raises(ValueError, match=r"Parameter\(instruction, 'pick', requires_grad=True\) is given twice"):
             Shout([*model.parameters(), model.get_parameter("0.instruction")])
 
     def test_an_unknown_option(self, model):
@@ -171,8 +173,7 @@ class TestStateThatMakesNoSense:
             Shout(model.parameters()).load_state_dict(state)
 
     def test_groups_that_hold_other_parameters(self, model):
-        list(model.named_parameters())
-        first, second = model[0].instruction, model[1].instruction
+        first, second = list(model.named_parameters())[::2]
         state = Shout([{"params": [first]}, {"params": [second]}]).state_dict()
         with pytest.raises(StateDictError, match=r"group 0: it holds 0\.instruction, and other parameters here"):
             Shout([{"params": [second]}, {"params": [first]}]).load_state_dict(state)

@@ -364,11 +364,12 @@ class TestMemory:
 class TestIdentity:
     def test_equal_names_are_told_apart(self, model):
         other = nn.Predict("text -> word", instruction="Reply.").to(model.lm)
-        list(other.named_parameters())
-        list(model.named_parameters())
         blame(other.instruction)
         first, second = model.instruction, other.instruction
-        groups = [{"params": [first], "max_edit": 0.5}, {"params": [second], "max_edit": 0.25}]
+        groups = [
+            {"params": [("instruction", first)], "max_edit": 0.5},
+            {"params": [("instruction", second)], "max_edit": 0.25},
+        ]
         opt = optim.TGD(groups, lm=writes("Answer good."), proposals=1)
         scheduler = optim.TrustRegionEdit(opt)
         first.data = "Answer x."
@@ -394,6 +395,11 @@ class TestIdentity:
         assert "\n  a title  accepted" in shown
         assert "\n  parameter1  accepted" in shown
         assert "a title, parameter1" in repr(opt)
+
+    def test_a_report_calls_a_parameter_without_a_name_by_the_place_where_it_was_blamed(self, model):
+        opt = optim.TGD([p for p in model.parameters() if p.kind == "instruction"], lm=writes("Answer good."))
+        assert [change.path for change in opt.step().changes] == ["x.instruction"]
+        assert list(opt.names().values()) == ["parameter0"]
 
 
 class TestReport:
