@@ -26,6 +26,8 @@ from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import enable_grad, inference_mode, is_grad_enabled, no_grad
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick, Read
 from promptgrad.autograd._parameter import Parameter, candidate, objection
+from promptgrad.autograd._program import Program
+from promptgrad.autograd._record import Record
 from promptgrad.autograd._report import BackwardReport, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
 from promptgrad.autograd._sample import Sample
@@ -63,8 +65,10 @@ __all__ = [
     "Parameter",
     "Passing",
     "Pick",
+    "Program",
     "Read",
     "ReadLog",
+    "Record",
     "RemovableHandle",
     "Sample",
     "Skipped",

@@ -165,7 +165,7 @@ class detect_anomaly:
         self._overlap(rows, self._held_out, self._trained)
 
     def _overlap(self, rows: "Sequence[LossRow]", mine: dict[str, None], others: dict[str, None]) -> None:
-        ids = [str(identity) for row in rows if (identity := getattr(row.example, "id", None)) is not None]
+        ids = [row.example_id for row in rows if row.example_id]
         shared = [identity for identity in dict.fromkeys(ids) if identity in others and identity not in mine]
         mine.update(dict.fromkeys(ids))
         if shared:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from promptgrad.autograd._gradient import Gradient, Trace, heaviest
 from promptgrad.autograd._parameter import Parameter
+from promptgrad.autograd._program import Program
 from promptgrad.autograd._tokens import tokens
 
 
@@ -40,7 +41,7 @@ def clip_grad_tokens_(parameters: Parameter | Iterable[Parameter], max_tokens: i
 def _parameters(parameters: Parameter | Iterable[Parameter]) -> Iterable[Parameter]:
     if isinstance(parameters, Parameter):
         return [parameters]
-    if callable(getattr(parameters, "parameters", None)):
+    if isinstance(parameters, Program):
         raise TypeError(f"clip_grad_tokens_ takes parameters: write {type(parameters).__name__.lower()}.parameters()")
     found = dict.fromkeys(parameters)
     for parameter in found:

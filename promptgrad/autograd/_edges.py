@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from promptgrad.autograd._content import Explained, Index, spans, words
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node
+from promptgrad.autograd._program import Program
+from promptgrad.autograd._record import is_record
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._text import Text
 from promptgrad.autograd._values import leaves
@@ -67,12 +69,17 @@ def edges(tape: Tape) -> tuple[Edge, ...]:
     return found
 
 
+_BY_VALUE = (str, int, float, bool, type(None), bytes, complex)
+_NO_RECORDS = (*_BY_VALUE, list, tuple, dict, set, frozenset)
+
+
 def origin(value: Any) -> GradFn | None:
-    """What produced a value, if the value knows: a `Text`, or a record with a `_node`."""
+    """What produced a value, if the value knows: a `Text`, or a `Record`."""
     if isinstance(value, Text):
         return value.grad_fn
-    node = getattr(value, "_node", None)
-    return node if isinstance(node, GradFn) else None
+    if isinstance(value, _NO_RECORDS):
+        return None
+    return value.__record__()[0] if is_record(value) else None
 
 
 def exact_sources(value: Any) -> Iterator[GradFn]:
@@ -99,7 +106,6 @@ def joined_sources(fn: GradFn) -> Iterator[GradFn]:
             yield top
 
 
-_BY_VALUE = (str, int, float, bool, type(None), bytes, complex)
 _PLAIN_NUMBERS = (int, float)
 
 
@@ -333,7 +339,7 @@ def _known_texts(tape: Tape) -> Iterator[str]:
 _code_texts: dict[type, tuple[str, ...]] = {}
 
 
-def _constants(program: Any) -> Iterator[str]:
+def _constants(program: Program) -> Iterator[str]:
     """Strings and numbers in the code of the program's modules, and in their plain attributes."""
     for module in program.modules():
         for value in vars(module).values():

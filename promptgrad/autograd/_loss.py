@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
+from promptgrad.autograd._critic import Critic
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import is_grad_enabled
@@ -14,7 +15,6 @@ from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
     from promptgrad.autograd._backward import Backward
-    from promptgrad.autograd._critic import Critic
     from promptgrad.autograd._gradients import Gradients
     from promptgrad.autograd._parameter import Parameter
     from promptgrad.autograd._report import BackwardReport
@@ -322,6 +322,6 @@ class Loss:
 
 
 def _only_critics(critic: Any) -> "Critic":
-    if not hasattr(critic, "critique"):
+    if not isinstance(critic, Critic):
         raise TypeError(f"the critic of backward is one with a method `critique`, not {type(critic).__name__}")
-    return critic  # type: ignore[no-any-return]
+    return critic

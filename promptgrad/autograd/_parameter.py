@@ -105,7 +105,7 @@ class Parameter:
         self.version += 1
 
     def read(self, name: str = "") -> Read:
-        """The value together with its version, for a call that keeps its own list of reads."""
+        """The value with its version; nothing notes it: for calls that keep a list of reads, and for what is shown."""
         overlay = _overlay.get()
         if overlay is not None and self in overlay:
             return Read(self, -1, overlay[self], name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from promptgrad.autograd._critique import Critique
+from promptgrad.autograd._edges import origin
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Node
 from promptgrad.autograd._report import Skipped
@@ -110,7 +111,7 @@ def _broken_node(row: LossRow) -> Node | None:
 
 def _evidence(row: LossRow, text: str) -> dict[str, Any]:
     """What the loss knows of a sample, for a parameter that no critic stands before."""
-    alone = isinstance(getattr(row.output, "grad_fn", None), AccumulateGrad)  # the output is the parameter's value
+    alone = isinstance(origin(row.output), AccumulateGrad)  # the output is the parameter's value
     sample = sample_of(row.example)
     inputs = sample.to_dict() if sample.input_keys is None else sample.inputs()
     return {"inputs": dict(inputs), **({} if alone else {"outputs": row.output}), "feedback": (text,)}

@@ -15,6 +15,7 @@ from promptgrad.autograd._values import leaves, snapshot, snapshots
 if TYPE_CHECKING:
     from promptgrad.autograd._edges import Edge
     from promptgrad.autograd._parameter import Parameter
+    from promptgrad.autograd._program import Program
 
 
 class ReadLog:
@@ -130,7 +131,7 @@ class Tape(ReadLog):
     def __init__(
         self,
         inputs: Mapping[str, Any] | None = None,
-        program: Any = None,
+        program: "Program | None" = None,
         *,
         paths: "Mapping[Parameter, str]" = _NO_PATHS,
     ) -> None:

@@ -1,8 +1,10 @@
 """Looking into values: copies of containers, the leaves of a value, texts put back into it."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from promptgrad.autograd._record import fields_of, is_record
 
 _ATOMS = (str, int, float, bool, type(None), bytes)
 _DEEPEST = 32  # containers nested deeper are kept by reference
@@ -35,8 +37,8 @@ def snapshots(values: Mapping[str, Any]) -> dict[str, Any]:
 def leaves(value: Any) -> Iterator[tuple[Any, bool]]:
     """Every part of a value, in order, with whether it is a leaf: containers come before what they hold.
 
-    Looks into lists, tuples, sets, mappings, records with `keys` and `[]`, and the fields of pydantic objects and
-    dataclasses. Iterative, each container once, and at most `_MOST` parts.
+    Looks into lists, tuples, sets, mappings, a `Record`, the fields of pydantic objects and dataclasses, and whatever
+    has `keys` and `[]`. Nothing notes that parts are read. Iterative, each container once, and at most `_MOST` parts.
     """
     stack: list[Any] = [value]
     seen: dict[int, Any] = {}
@@ -65,13 +67,24 @@ def _inside(part: Any) -> list[Any] | None:
         inside = list(part.values())
         inside += [key for key in part if isinstance(key, str) and type(key) is not str]  # a plain key is a name
         return inside
+    if is_record(part):
+        return list(part.__record__()[1].values())
     kind = type(part)
     if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__"):
         names = kind.model_fields if hasattr(kind, "model_fields") else kind.__dataclass_fields__
         return [getattr(part, name) for name in names if hasattr(part, name)]
-    if callable(getattr(kind, "keys", None)) and hasattr(kind, "__getitem__"):
-        return [part[name] for name in part.keys()]  # noqa: SIM118 - a record is not a mapping: it may not be iterable
+    if issubclass(kind, _Keyed):
+        return [part[name] for name in part.keys()]  # noqa: SIM118 - it need not be iterable
     return None
+
+
+@runtime_checkable
+class _Keyed(Protocol):
+    """Somebody else's record, such as a row of a database."""
+
+    def keys(self) -> Iterable[Any]: ...
+
+    def __getitem__(self, name: Any) -> Any: ...
 
 
 def to_json(value: Any) -> Any:
@@ -80,14 +93,15 @@ def to_json(value: Any) -> Any:
         return str(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
+    fields = fields_of(value)
+    if fields is not None:
+        return {str(key): to_json(item) for key, item in fields.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted((to_json(item) for item in value), key=json.dumps)
     for name in ("to_dict", "model_dump"):
-        dump = getattr(value, name, None)
+        dump = getattr(type(value), name, None)
         if callable(dump):
-            return to_json(dump())
+            return to_json(dump(value))
     return str(value)

@@ -133,6 +133,9 @@ class Example:
         """The fields as a new dict."""
         return dict(self._fields)
 
+    def __record__(self) -> tuple[None, dict[str, Any]]:
+        return None, self._fields
+
     def _marked(self, what: str) -> tuple[str, ...]:
         if self._input_keys is None:
             names = list(self._fields)

@@ -383,11 +383,14 @@ class Predict(Module, in_place=True):
 
     def extra_repr(self) -> str:
         """Signature, instruction in short, number of demos, LM."""
-        text = self.instruction.data
+        text, demos = (
+            self.instruction.read().value,
+            self.demos.read().value,
+        )  # to be shown, which the graph leaves alone
         shown = repr(text if len(text) <= 60 else text[:57] + "...")
         parts = [repr(self._signature), f"instruction={shown}"]
-        if self.demos.data:
-            parts.append(f"demos={len(self.demos.data)}")
+        if demos:
+            parts.append(f"demos={len(demos)}")
         if self._lm is not None:
             parts.append(f"lm={self._lm.name!r}")
         return ", ".join(parts)

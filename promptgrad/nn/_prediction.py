@@ -67,6 +67,9 @@ class Prediction:
                 node.touch(name)
         return dict(self._fields)
 
+    def __record__(self) -> tuple[Node | None, dict[str, Any]]:
+        return self._node, self._fields
+
     def __getitem__(self, name: str) -> Any:
         try:
             value = self._fields[name]

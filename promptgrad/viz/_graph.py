@@ -15,6 +15,7 @@ from promptgrad.autograd import (
     LossRow,
     Node,
     Output,
+    Record,
     Tape,
     Walk,
     call_name,
@@ -23,7 +24,7 @@ from promptgrad.autograd import (
     to_json,
 )
 from promptgrad.errors import GraphError
-from promptgrad.nn import Batch, Prediction
+from promptgrad.nn import Batch
 from promptgrad.viz._drawing import Drawing
 from promptgrad.viz._picture import Box, Line, Link, Picture
 
@@ -270,10 +271,8 @@ def _what(critique: Critique) -> str:
 
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of a record; empty for what is none."""
-    if isinstance(value, (Mapping, Prediction)):
-        shown = to_json(dict(value.items()))
-        return shown if isinstance(shown, dict) else {}
-    return {}
+    shown = to_json(value) if isinstance(value, (Mapping, Record)) else {}
+    return shown if isinstance(shown, dict) else {}
 
 
 def _said(value: Any) -> str:

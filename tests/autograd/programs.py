@@ -19,6 +19,9 @@ class Record:
             self._node.touch(name)
         return self._fields[name]
 
+    def __record__(self):
+        return self._node, self._fields
+
     def keys(self):
         return self._fields.keys()
 
