@@ -237,7 +237,7 @@ class TestSemaphore:
             granted_and_cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await granted_and_cancelled
-            await asyncio.wait_for(places.acquire(), 5)
+            await asyncio.wait_for(places.acquire(), 60)
             return True
 
         assert asyncio.run(main())

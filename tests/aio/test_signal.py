@@ -47,7 +47,7 @@ def test_it_wakes_a_waiter_of_every_mode_from_another_thread(mode):
         return await signal
 
     def giver():
-        started.wait(5)
+        started.wait(60)
         signal.set("here")
 
     thread = threading.Thread(target=giver)
@@ -62,7 +62,7 @@ def test_one_result_wakes_waiters_on_different_loops_and_in_driven_code():
     results = []
 
     async def waiter():
-        waiting.wait(5)
+        waiting.wait(60)
         return await signal
 
     threads = [
@@ -71,7 +71,7 @@ def test_one_result_wakes_waiters_on_different_loops_and_in_driven_code():
     ]
     for thread in threads:
         thread.start()
-    waiting.wait(5)
+    waiting.wait(60)
     signal.set(7)
     for thread in threads:
         thread.join(60)

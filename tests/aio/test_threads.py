@@ -95,13 +95,13 @@ def test_cancelling_reaches_a_thread_that_waits_for_us(blocked):
 
     async def main():
         task = asyncio.ensure_future(aio.in_thread(work))
-        await asyncio.get_running_loop().run_in_executor(None, started.wait, 5)
+        await asyncio.get_running_loop().run_in_executor(None, started.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    assert over.wait(5)
+    assert over.wait(60)
     assert ended == ["cleaned up"]
 
 
@@ -110,7 +110,7 @@ def test_cancelling_before_the_wait_is_delivered_at_the_wait():
 
     def work():
         began.set()
-        cancelled.wait(5)
+        cancelled.wait(60)
         try:
             aio.drive(_wait_for_ever())
         except asyncio.CancelledError:
@@ -124,12 +124,12 @@ def test_cancelling_before_the_wait_is_delivered_at_the_wait():
 
     async def main():
         task = asyncio.ensure_future(aio.in_thread(work))
-        await asyncio.get_running_loop().run_in_executor(None, began.wait, 5)
+        await asyncio.get_running_loop().run_in_executor(None, began.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         cancelled.set()
 
     asyncio.run(main())
-    assert over.wait(5)
+    assert over.wait(60)
     assert result == ["cancelled"]

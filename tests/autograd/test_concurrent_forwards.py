@@ -47,8 +47,8 @@ class Waiting(Base):
     async def forward(self, text):
         async def two(number):
             await asyncio.sleep(random.random() * 0.003)
-            first = (await asyncio.wait_for(self.step.acall(text=f"{text} {number}"), 5)).word
-            again = await asyncio.wait_for(self.step.acall(text=f"{first} again"), 5)
+            first = (await asyncio.wait_for(self.step.acall(text=f"{text} {number}"), 60)).word
+            again = await asyncio.wait_for(self.step.acall(text=f"{first} again"), 60)
             return again.word
 
         notes = await asyncio.gather(*[asyncio.create_task(two(n), name=f"worker {n % 2}") for n in range(4)])

@@ -243,7 +243,7 @@ def test_a_path_may_name_the_file(tmp_path, open_cache):
 
 def test_what_was_put_is_there_before_it_is_written(counted, open_cache, monkeypatch):
     gate = threading.Event()
-    monkeypatch.setattr("promptgrad.lm._store._insert", lambda database, entries: gate.wait(20))
+    monkeypatch.setattr("promptgrad.lm._store._insert", lambda database, entries: gate.wait(60))
     lm = open_cache(max_entries=1)
     lm("a"), lm("b")
     assert lm("a").text == "reply 1"
@@ -370,11 +370,11 @@ def test_many_processes_write_and_one_is_killed(folder, open_cache, counted):
         assert writers["killed"].stdout.readline() == "going\n"
         writers["killed"].kill()
         for name in ("one", "two"):
-            assert writers[name].wait(30) == 0
+            assert writers[name].wait(60) == 0
     finally:
         for writer in writers.values():
             writer.kill()
-            writer.wait(10)
+            writer.wait(60)
             writer.stdin.close()
             writer.stdout.close()
     lm = open_cache()

@@ -10,6 +10,7 @@ import promptgrad as pg
 from promptgrad import lm, nn, optim
 from promptgrad.autograd import Critique, Gradient
 from promptgrad.errors import LMConnectionError, NoLMError
+from tests.waiting import turns
 
 
 def critique(text, example="", support=1):
@@ -477,7 +478,7 @@ class TestSeveralProposals:
         async def aclosure():
             running[0] += 1
             most[0] = max(most[0], running[0])
-            await asyncio.sleep(0.01)
+            await turns()
             loss = await criterion.acall(await model.amap(batch), batch)
             running[0] -= 1
             return loss

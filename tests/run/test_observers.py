@@ -243,13 +243,13 @@ def test_a_slow_observer_does_not_lock_the_journal_and_close_waits_for_it():
 
     def slow(event):
         entered.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         heard.append(event)
 
     journal.subscribe(slow)
     first = threading.Thread(target=journal.append, args=("first",))
     first.start()
-    assert entered.wait(20)
+    assert entered.wait(60)
     journal.append("second")  # this thread goes on: the other one hands it over
     assert heard == []
     threading.Timer(0.01, go_on.set).start()

@@ -11,6 +11,7 @@ from promptgrad import lm, nn, optim
 from promptgrad.data import Example
 from promptgrad.errors import AsyncUsageError, DataError, GraphError, LMConnectionError
 from promptgrad.train._gradcheck import BLANK, _derange
+from tests.waiting import turns
 
 WORDS = [f"{a}{b}{c}" for a in "bdfg" for b in "aeiou" for c in "klmn"]
 
@@ -253,7 +254,7 @@ class TestTheProtocol:
             async def critique(self, failure):
                 flying.append(failure)
                 seen.append(len(flying))
-                await asyncio.sleep(0.01)
+                await turns()
                 flying.pop()
                 return {}
 
