@@ -13,12 +13,14 @@ __all__ = [
     "TPE",
     "Amend",
     "BayesianSignatureOptimizer",
+    "BetterTogether",
     "BootstrapFewShot",
     "BootstrapFinetune",
     "Candidate",
     "Change",
     "CosineAnnealingEdit",
     "EditScheduler",
+    "Ensemble",
     "Hunk",
     "Improve",
     "ImproveSolution",
@@ -41,9 +43,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from promptgrad.optim._better_together import BetterTogether
     from promptgrad.optim._bootstrap_few_shot import BootstrapFewShot
     from promptgrad.optim._bootstrap_finetune import BootstrapFinetune
     from promptgrad.optim._edit_scheduler import CosineAnnealingEdit, EditScheduler, LambdaEdit, StepEdit
+    from promptgrad.optim._ensemble import Ensemble
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
@@ -73,11 +77,13 @@ else:
         "MIPRO": "_mipro",
         "TGD": "_tgd",
         "BayesianSignatureOptimizer": "_mipro",
+        "BetterTogether": "_better_together",
         "BootstrapFewShot": "_bootstrap_few_shot",
         "BootstrapFinetune": "_bootstrap_finetune",
         "Change": "_report",
         "CosineAnnealingEdit": "_edit_scheduler",
         "EditScheduler": "_edit_scheduler",
+        "Ensemble": "_ensemble",
         "LabeledFewShot": "_labeled_few_shot",
         "LambdaEdit": "_edit_scheduler",
         "Optimizer": "_optimizer",

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from promptgrad.autograd import Parameter
 from promptgrad.errors import StateDictError
@@ -31,7 +31,7 @@ class ParamGroups:
         TypeError: Something else than a parameter was given.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ()
+    kinds: tuple[str, ...] = ()
 
     def __init__(self, params: Params, defaults: Mapping[str, Any] | None = None) -> None:
         self.defaults: dict[str, Any] = dict(defaults or {})

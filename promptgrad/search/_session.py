@@ -15,7 +15,7 @@ from promptgrad.autograd import Critic, Gradients, JointCritic, Loss, NodeFailur
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
-from promptgrad.nn import MetricLoss, Module
+from promptgrad.nn import MetricLoss, Module, Predict
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._outage import is_final
@@ -244,8 +244,8 @@ class Session:
         """Make a session for a part of the search, which another optimizer runs: `await other.fit(part)`.
 
         It has the journal, the budget, the cells, the history and the notes of this session, and seeds, names of
-        scopes, base, incumbent and finalists of its own. What it found is in its `finalists`; nothing of it is offered
-        here unless the optimizer does so.
+        scopes, base, incumbent and finalists of its own. What it found is in its `finalists`; `adopt` offers the best
+        of it here.
 
         Cost: none if the base was measured on `val` before, else one run of the program for each example of it.
 
@@ -298,7 +298,7 @@ class Session:
         Raises:
             BudgetExceeded: They do not fit what the budget leaves for the search.
         """
-        self.admit(len(candidates) * len(examples))
+        self.admit(sum(self._runs(candidate) for candidate in candidates) * len(examples))
         for candidate in candidates:
             self._describe(candidate)
         scope = self._prefix + scope
@@ -454,7 +454,17 @@ class Session:
         loss.report = found.report
         return found
 
-    def admit(self, examples: int = 0, calls: int = 0) -> None:
+    def _runs(self, candidate: Candidate) -> float:
+        """How many runs of the program one of a candidate's program costs: more where it has more calls in it."""
+        if candidate.program is None:
+            return 1
+        own, other = (
+            sum(isinstance(module, Predict) for module in program.modules())
+            for program in (self.model, candidate.program)
+        )
+        return max(1, other) / max(1, own)
+
+    def admit(self, examples: float = 0, calls: int = 0) -> None:
         """Check, before a block, that it fits what the budget leaves once the confirmation is set aside.
 
         This is decided from what is spent and from what an example cost at the start, so it is the same at any
@@ -518,6 +528,13 @@ class Session:
             details=details,
         )
         return trial
+
+    def adopt(self, part: "Session") -> Measured | None:
+        """Offer here the best that a phase found, and return it; None if it found nothing."""
+        found = next(iter(part.ranked()), None)
+        if found is not None:
+            self.offer(found)
+        return found
 
     def offer(self, measured: Measured) -> None:
         """Offer a candidate for confirmation, with its measurement on `val`; a newer one replaces an older.

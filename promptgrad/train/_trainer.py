@@ -174,9 +174,10 @@ class Trainer:
             phases.append(Phase("baseline", round(len(parts.val) * per), exact))
         for name, calls, certain in self.optimizer.expected_calls(draft):
             phases.append(Phase(name, round(calls), certain and exact))
-        phases.append(Phase("confirm", round((1 + finalists) * len(parts.confirm) * per), exact=False))
+        copies = self.optimizer.copies
+        phases.append(Phase("confirm", round((1 + finalists * copies) * len(parts.confirm) * per), exact=False))
         if parts.test:
-            phases.append(Phase("test", round(2 * len(parts.test) * per), exact=False))
+            phases.append(Phase("test", round((1 + copies) * len(parts.test) * per), exact=False))
         return _with_notes(replace(draft, phases=tuple(phases)), self.budget)
 
     # -- the run ------------------------------------------------------------------------------------------------
@@ -427,7 +428,8 @@ class Trainer:
         import math
 
         finalists = self.finalists if self.optimizer.selects else 1
-        runs = (1 + finalists) * len(parts.confirm) + 2 * len(parts.test)
+        copies = self.optimizer.copies
+        runs = (1 + finalists * copies) * len(parts.confirm) + (1 + copies) * len(parts.test)
         cost = session.cost_per_example
         keep = {
             "calls": math.ceil(runs * cost.calls) or None if self.budget.calls is not None else None,

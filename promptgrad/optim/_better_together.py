@@ -1,0 +1,93 @@
+"""BetterTogether: one optimizer after another, each from what the ones before it found."""
+
+from typing import Any
+
+from promptgrad.errors import DataError
+from promptgrad.nn import Module
+from promptgrad.optim._search import Search
+from promptgrad.search import Session
+
+
+class BetterTogether(Search):
+    """Run optimizers one after another: prompts, then weights, then prompts again, or whatever the strategy says.
+
+    `optim.BetterTogether("p -> w -> p", p=optim.MIPRO(model.parameters()), w=optim.BootstrapFinetune(model))`
+
+    Each phase is a search of its own that starts from the best so far: it reads its values, keeps those that it does
+    not change, and runs on its weights. What it found is kept if it scores better on the validation data than what it
+    started from, by its shrunken gain; else the next phase starts where this one did. The best of every phase goes to
+    the confirmation. The strategy ends early when every validation example is right.
+
+    Cost: that of its phases, in order, of one budget; measuring where a phase starts costs nothing, as it was measured
+    where it was found. A model in memory for each phase that trains weights.
+    Source: Soylu et al. 2024, arXiv 2407.10930 (DSPy's optimizer of this name). Differs: any names and any number of
+    optimizers; a phase that made it worse is not built upon.
+
+    Args:
+        strategy: Names of the optimizers in order, with arrows between them; a name may come again.
+        **optimizers: The optimizers by name, made for parameters of one program.
+
+    Raises:
+        ValueError: The strategy names an optimizer that is not given, or one is given that it does not name.
+        TypeError: One of them is no optimizer.
+        DataError: In `fit`: a phase cannot learn from the data and nothing was found before it; else it is noted.
+    """
+
+    def __init__(self, strategy: str = "p -> w -> p", **optimizers: Search) -> None:
+        names = [name.strip() for name in strategy.split("->")]
+        missing = [name or "(nothing)" for name in dict.fromkeys(names) if name not in optimizers]
+        unused = [name for name in optimizers if name not in names]
+        if missing or unused:
+            raise ValueError(
+                f"the strategy {strategy!r} and the optimizers do not fit: not given: {', '.join(missing) or 'none'}; "
+                f"not in the strategy: {', '.join(unused) or 'none'}. Write BetterTogether('p -> w', p=..., w=...)"
+            )
+        wrong = next((name for name, given in optimizers.items() if not isinstance(given, Search)), None)
+        if wrong is not None:
+            raise TypeError(f"{wrong}= is an optimizer, such as optim.MIPRO(...), not {optimizers[wrong]!r}")
+        given = {parameter: name for each in optimizers.values() for parameter, name in each.names().items()}
+        super().__init__([(name, parameter) for parameter, name in given.items()])
+        self.strategy = " -> ".join(names)
+        self.optimizers = optimizers
+        self.kinds = tuple(dict.fromkeys(kind for each in optimizers.values() for kind in each.kinds))
+        self.copies = max(each.copies for each in optimizers.values())
+
+    async def fit(self, session: Session) -> None:
+        """Run the phases; see the class."""
+        best = session.baseline
+        for number, name in enumerate(self.strategy.split(" -> "), 1):
+            optimizer = self.optimizers[name]
+            part = await session.phase(f"{number}-{name}", best, parameters=optimizer.parameters())
+            if not part.places(requires_grad=None):
+                session.notes.append(f"phase {number}-{name} was left out: what was found so far has another structure")
+                continue
+            try:
+                await optimizer.fit(part)
+            except DataError as error:
+                if session.incumbent is session.base:
+                    raise
+                session.notes.append(f"phase {number}-{name} found nothing: {error}")
+            finally:
+                found = session.adopt(part)
+            if found is not None and part.gain(found) > 0:
+                best = found
+                session.promote(found)
+            if session.perfect():
+                session.decide("stop", reason="every validation example is right")
+                break
+
+    def check_trained(self, model: Module) -> None:
+        """Check that each optimizer has something to train."""
+        for optimizer in self.optimizers.values():
+            optimizer.check_trained(model)
+
+    def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
+        """Return the phases of each optimizer, in the order of the strategy."""
+        return [
+            (f"{number}-{name}: {what}", calls, exact)
+            for number, name in enumerate(self.strategy.split(" -> "), 1)
+            for what, calls, exact in self.optimizers[name].expected_calls(plan)
+        ]
+
+    def _shown(self) -> str:
+        return f"strategy={self.strategy!r}"

@@ -1,0 +1,93 @@
+"""Ensemble: what several runs of an optimizer found, called side by side."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from promptgrad import nn
+from promptgrad.nn import Module, majority
+from promptgrad.optim._search import Search
+from promptgrad.run import value_digest
+from promptgrad.search import Candidate, Session, check_counts
+
+
+class Ensemble(Search):
+    """Run an optimizer several times, each with chance of its own, and let what they found vote.
+
+    The result is another program, an `nn.Ensemble`, whose members are copies of the program with what the best
+    candidate of each run changes; the program itself stays as it is, see `FitResult.program`. Runs that found nothing
+    better than the start, or the same as another, have no member. The best member alone goes to the confirmation as
+    well, and wins a tie, as it costs less to call.
+
+    Cost: `size` times what the optimizer costs, less what the runs have in common, such as equal calls; scoring the
+    ensemble calls nothing anew where the members' calls are known. What ships costs, for each input, what its members
+    cost together.
+    Source: Dietterich 2000, "Ensemble Methods in Machine Learning"; DSPy's optimizer of this name, which takes the
+    programs that it combines. Differs: members come from runs that differ in their seed, and an ensemble ships only if
+    it is confirmed to be better.
+
+    Args:
+        optimizer: The optimizer.
+        size: How often it is run: the most members, at least 2.
+        reduce: Makes one output of the members' outputs, see `nn.Ensemble`.
+
+    Raises:
+        ValueError: `size` is below 2.
+        TypeError: `optimizer` is no optimizer, `size` no whole number, or `reduce` no function.
+    """
+
+    def __init__(self, optimizer: Search, size: int = 3, reduce: Callable[[Sequence[Any]], Any] = majority) -> None:
+        check_counts(size=(size, 2))
+        if not isinstance(optimizer, Search):
+            raise TypeError(f"Ensemble takes an optimizer, such as optim.MIPRO(...), not {optimizer!r}")
+        if not callable(reduce):
+            raise TypeError(f"reduce is a function of the members' outputs, not {reduce!r}")
+        super().__init__([(name, parameter) for parameter, name in optimizer.names().items()])
+        self.inner = optimizer
+        self.size = self.copies = size
+        self.reduce = reduce
+        self.kinds = optimizer.kinds
+
+    async def fit(self, session: Session) -> None:
+        """Run the optimizer, and offer the ensemble and its best member."""
+        members: dict[str, Candidate] = {}
+        for number in range(self.size):
+            part = await session.phase(f"member/{number}", parameters=self.inner.parameters())
+            try:
+                await self.inner.fit(part)
+            finally:
+                found = session.adopt(part)
+            if found is not None and part.gain(found) > 0:
+                members.setdefault(found.candidate.key, found.candidate)
+        session.decide("ensemble", members=list(members))
+        if len(members) < 2:
+            session.notes.append(f"{len(members)} of {self.size} runs found a member of its own: there is no ensemble")
+            return
+        measured = await session.evaluate(self._joined(session, list(members.values())), session.val, scope="ensemble")
+        session.trial(measured, "ensemble")
+        session.offer(measured)
+
+    def _joined(self, session: Session, members: Sequence[Candidate]) -> Candidate:
+        """The members as one candidate: copies of the program, and over them the values of each."""
+        program = nn.Ensemble([copy.deepcopy(session.program(member)) for member in members], self.reduce)
+        values = {
+            f"members.{number}.{path}": value
+            for number, member in enumerate(members)
+            for path, value in member.values.items()
+        }
+        how = getattr(self.reduce, "__qualname__", None) or type(self.reduce).__name__
+        label = value_digest([how, *(member.label for member in members)])
+        return Candidate(values, f"{how} of {len(members)} members", program, label, tuple(members))
+
+    def check_trained(self, model: Module) -> None:
+        """Check that the optimizer has something to train."""
+        self.inner.check_trained(model)
+
+    def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
+        """Return the phases of the optimizer, `size` times, and the ensemble's score (at most)."""
+        once = self.inner.expected_calls(plan)
+        phases = [(f"{self.size}x {what}", self.size * calls, exact) for what, calls, exact in once]
+        return [*phases, (f"ensemble on {plan.val}", self.size * plan.val * plan.calls_per_example, False)]
+
+    def _shown(self) -> str:
+        return f"size={self.size}, of {type(self.inner).__name__}"
