@@ -22,3 +22,17 @@ class TestMIPRO(OptimizerContract):
 class TestTGD(OptimizerContract):
     def make(self, params):
         return optim.TGD(params, steps=3, batch_size=4, proposals=2)
+
+
+class TestBetterTogether(OptimizerContract):
+    def make(self, params):
+        params = list(params)
+        first = optim.LabeledFewShot(params, k=2)
+        second = optim.MIPRO(params, num_candidates=2, num_demo_sets=1, num_trials=3, minibatch_size=6)
+        return optim.BetterTogether("demos -> texts", demos=first, texts=second)
+
+
+class TestEnsemble(OptimizerContract):
+    def make(self, params):
+        inner = optim.MIPRO(params, num_candidates=2, num_demo_sets=1, num_trials=3, minibatch_size=6)
+        return optim.Ensemble(inner, size=2)
