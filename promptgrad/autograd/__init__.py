@@ -14,7 +14,7 @@ from promptgrad.autograd._critic import (
     WeightTrace,
 )
 from promptgrad.autograd._critique import Critique
-from promptgrad.autograd._edges import Edge, Output, edges, joined_sources
+from promptgrad.autograd._edges import Edge, ForwardOutput, edges, joined_sources
 from promptgrad.autograd._explain import Explanation, call_name, short
 from promptgrad.autograd._function import Context, Function
 from promptgrad.autograd._gradient import Gradient, Trace
@@ -50,6 +50,7 @@ __all__ = [
     "Critique",
     "Edge",
     "Explanation",
+    "ForwardOutput",
     "Function",
     "GradFn",
     "Gradient",
@@ -61,7 +62,6 @@ __all__ = [
     "LossRow",
     "Node",
     "NodeFailure",
-    "Output",
     "Parameter",
     "Passing",
     "Pick",

@@ -24,7 +24,7 @@ from promptgrad.errors import is_outage
 
 
 @dataclass(frozen=True)
-class Output:
+class ForwardOutput:
     """What a forward returned, as the target of edges."""
 
     tape: Tape | None = None
@@ -46,7 +46,7 @@ class Edge:
     """
 
     source: GradFn
-    target: "GradFn | Output"
+    target: "GradFn | ForwardOutput"
     field: str | None
     kind: str
     ambiguous: bool = False
@@ -142,7 +142,7 @@ class _Search:
                 self.produced(fn)
             elif isinstance(fn, Node):
                 into[fn] = self.consumed(fn)
-        output = Output(self.tape)
+        output = ForwardOutput(self.tape)
         into_output = list(self.explain(self.tape.output, output, None, 1 << 63))
         for edge in self.leftovers([*producers, *raised], output):
             if isinstance(edge.target, Node):
@@ -182,7 +182,7 @@ class _Search:
                 found += self.explain(value, node, field, node.started)
         return found
 
-    def explain(self, value: Any, target: Node | Output, field: str | None, before: int) -> Iterator[Edge]:
+    def explain(self, value: Any, target: Node | ForwardOutput, field: str | None, before: int) -> Iterator[Edge]:
         """The edges of one input: exact ones first, then those by content."""
         exact: dict[GradFn, None] = {}
         content: dict[GradFn, bool] = {}
@@ -260,7 +260,7 @@ class _Search:
                 if isinstance(top, Join):
                     stack.extend(top.sources)
 
-    def leftovers(self, producers: list[GradFn], output: Output) -> Iterator[Edge]:
+    def leftovers(self, producers: list[GradFn], output: ForwardOutput) -> Iterator[Edge]:
         """One edge for each producer that nothing uses."""
         for _, fn in self.tape.detached:
             if fn is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from promptgrad.autograd._edges import Edge, Output, edges, exact_sources
+from promptgrad.autograd._edges import Edge, ForwardOutput, edges, exact_sources
 from promptgrad.autograd._node import GradFn, Join, Node
 from promptgrad.autograd._tape import Tape
 
@@ -12,7 +12,7 @@ class Walk:
     """Follows edges backwards from what it was given. Iterative, each vertex once."""
 
     def __init__(self) -> None:
-        self._tapes: dict[Tape, dict[GradFn | Output, list[Edge]]] = {}
+        self._tapes: dict[Tape, dict[GradFn | ForwardOutput, list[Edge]]] = {}
         self._into: dict[GradFn, list[Edge]] = {}
         self._outputs: list[Edge] = []
 
@@ -21,7 +21,7 @@ class Walk:
 
         Where the value itself knows what produced it, that counts; the tape adds what only it knows.
         """
-        target = Output(tape)
+        target = ForwardOutput(tape)
         known = [Edge(source, target, None, "exact") for source in exact_sources(value)]
         if tape is None or tape.freed:
             return known
@@ -39,7 +39,7 @@ class Walk:
             return [Edge(source, fn, None, "exact") for source in fn.sources]
         return []
 
-    def _of(self, tape: Tape) -> dict[GradFn | Output, list[Edge]]:
+    def _of(self, tape: Tape) -> dict[GradFn | ForwardOutput, list[Edge]]:
         by_target = self._tapes.get(tape)
         if by_target is None:
             by_target = self._tapes[tape] = {}

@@ -13,7 +13,7 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError, LMError, MetricError, is_outage
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import Row
-from promptgrad.evaluation._runner import Job, Program, prepare, run_job
+from promptgrad.evaluation._runner import Evaluated, Job, prepare, run_job
 from promptgrad.lm import LM, context, current
 from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import in_flight
@@ -69,7 +69,7 @@ async def aevaluate(
         raise ValueError(f"replicates is a whole number of at least 1, not {replicates!r}")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency is at least 1, not {concurrency!r}")
-    runner, first = Program(program), current().replicate or 0
+    runner, first = Evaluated(program), current().replicate or 0
     judge = as_metric(metric)
     jobs = [prepare(runner, item, first + number) for item in items_of(data) for number in range(replicates)]
     work = _Evaluation(runner, judge, jobs, in_flight(concurrency), seed_or_default(seed))
@@ -87,7 +87,7 @@ evaluate = aio.blocking(aevaluate)
 class _Evaluation:
     """One evaluation under way, whose finished rows outlive an interruption."""
 
-    def __init__(self, program: Program, metric: Metric, jobs: list[Job], limit: int, seed: int) -> None:
+    def __init__(self, program: Evaluated, metric: Metric, jobs: list[Job], limit: int, seed: int) -> None:
         self.program = program
         self.metric = metric
         self.jobs = jobs

@@ -11,7 +11,7 @@ from promptgrad.data import Example
 from promptgrad.errors import InputError
 from promptgrad.evaluation._evaluate import items_of
 from promptgrad.evaluation._row import Row
-from promptgrad.evaluation._runner import Job, Program, prepare, run_job
+from promptgrad.evaluation._runner import Evaluated, Job, prepare, run_job
 from promptgrad.evaluation._sources import lm_digest, source_digest
 from promptgrad.lm import context
 from promptgrad.metrics import Metric, as_metric
@@ -57,7 +57,7 @@ class Evaluator:
         self.metric: Metric = as_metric(metric)
         self.cells = cells if cells is not None else CellStore()
         self.seed = seed
-        self._program = Program(program)
+        self._program = Evaluated(program)
         self._slots = aio.Semaphore(in_flight(concurrency))
 
     async def __call__(

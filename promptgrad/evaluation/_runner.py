@@ -30,7 +30,7 @@ FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPr
 _NOTHING = nullcontext()
 
 
-class Program:
+class Evaluated:
     """A module, or any function of the inputs, plain or async, as something to evaluate.
 
     Attributes:
@@ -100,7 +100,7 @@ class Job:
     replicate: int = 0
 
 
-def prepare(program: Program, item: Any, replicate: int) -> Job:
+def prepare(program: Evaluated, item: Any, replicate: int) -> Job:
     """Bind one item."""
     try:
         arguments: Arguments | InputError = program.bind(item)
@@ -113,7 +113,7 @@ def prepare(program: Program, item: Any, replicate: int) -> Job:
 
 
 async def run_job(
-    program: Program, metric: Metric, job: Job, *, tell: Callable[[tuple[Read, ...]], None] | None = None
+    program: Evaluated, metric: Metric, job: Job, *, tell: Callable[[tuple[Read, ...]], None] | None = None
 ) -> Row:
     """Compute one row. Errors of program and metric are kept in it.
 
@@ -158,7 +158,12 @@ async def run_job(
 
 
 def _run_plain(
-    program: Program, metric: Metric, row: Row, args: Any, kwargs: Any, tell: Callable[[tuple[Read, ...]], None] | None
+    program: Evaluated,
+    metric: Metric,
+    row: Row,
+    args: Any,
+    kwargs: Any,
+    tell: Callable[[tuple[Read, ...]], None] | None,
 ) -> Score | None:
     """Run a plain program in this thread, and the metric as well if it is a plain function."""
     if tell is None:

@@ -1,14 +1,14 @@
 """Weights of local models: collect what went right, and train on it."""
 
-from promptgrad.finetune._sample import Collected, Sample, acollect, collect, labeled, samples_of
+from promptgrad.finetune._sample import Collected, Conversation, acollect, collect, labeled, samples_of
 from promptgrad.finetune._sft import LORA, SFTResult, asft, local_lm, sft
 from promptgrad.finetune._train import Settings
 
 __all__ = [
     "LORA",
     "Collected",
+    "Conversation",
     "SFTResult",
-    "Sample",
     "Settings",
     "acollect",
     "asft",

@@ -17,7 +17,7 @@ from promptgrad.nn import MetricLoss, Module, Predict
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Conversation:
     """One call of a module, as it should go.
 
     Attributes:
@@ -44,12 +44,12 @@ class Collected:
         errors: How many failed.
     """
 
-    samples: tuple[Sample, ...]
+    samples: tuple[Conversation, ...]
     runs: int
     right: int
     errors: int
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Conversation]:
         return iter(self.samples)
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ async def acollect(
             stack.enter_context(lm.context(lm=teacher, override=True))
         batch = await runner.amap(examples, n=n, concurrency=concurrency, progress=progress)
         loss = await MetricLoss(metric).acall(batch, examples if n == 1 else None)
-    samples: list[Sample] = []
+    samples: list[Conversation] = []
     right = errors = 0
     for row in loss.rows:
         if row.error is not None:
@@ -117,7 +117,7 @@ async def acollect(
 collect = aio.blocking(acollect)
 
 
-def samples_of(program: Module, row: LossRow) -> list[Sample]:
+def samples_of(program: Module, row: LossRow) -> list[Conversation]:
     """Every call of one recorded run, as the program itself would be asked it.
 
     Raises:
@@ -131,7 +131,7 @@ def samples_of(program: Module, row: LossRow) -> list[Sample]:
     ]
 
 
-def _sample_of(program: Module, node: Node, example: Any) -> Sample:
+def _sample_of(program: Module, node: Node, example: Any) -> Conversation:
     try:
         module = program.get_submodule(node.path)
     except AttributeError as error:
@@ -149,7 +149,7 @@ def make_sample(
     *,
     node: Node | None = None,
     example: Any = None,
-) -> Sample:
+) -> Conversation:
     """One call of a module as a sample: what it sends for these inputs, and a reply that holds these outputs."""
     messages = module.messages(**inputs)
     if node is not None and node.reply is not None and tuple(node.messages) == messages:
@@ -157,7 +157,7 @@ def make_sample(
     else:
         plain = {name: "".join(("", v)) if isinstance(v, str) else v for name, v in outputs.items()}
         reply = lm.Message("assistant", adapter_of(module).format(module.signature).assistant(plain)).text
-    return Sample(messages, reply, path, example.id if isinstance(example, Example) else "")
+    return Conversation(messages, reply, path, example.id if isinstance(example, Example) else "")
 
 
 def labeled(program: Module, data: Iterable[Example]) -> Collected:
@@ -174,7 +174,7 @@ def labeled(program: Module, data: Iterable[Example]) -> Collected:
     if not examples:
         raise DataError("there are no examples to learn from: the data is empty")
     modules = [(path, module) for path, module in program.named_modules() if isinstance(module, Predict)]
-    samples: list[Sample] = []
+    samples: list[Conversation] = []
     served: dict[str, None] = {}
     lacking: dict[str, list[str]] = {}
     right = 0
@@ -203,7 +203,7 @@ def labeled(program: Module, data: Iterable[Example]) -> Collected:
     return Collected(tuple(samples), len(examples), right, 0)
 
 
-def _label_sample(module: Predict, path: str, example: Example) -> Sample:
+def _label_sample(module: Predict, path: str, example: Example) -> Conversation:
     signature = module.signature
     try:
         values = {name: field.validate(example[name]) for name, field in signature.fields.items()}

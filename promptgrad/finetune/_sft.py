@@ -18,7 +18,7 @@ from typing import Any
 from promptgrad import aio, lm
 from promptgrad.data import Example
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
-from promptgrad.finetune._sample import Collected, Sample, acollect, labeled
+from promptgrad.finetune._sample import Collected, Conversation, acollect, labeled
 from promptgrad.finetune._tokens import Tokens, encode_all
 from promptgrad.finetune._train import Settings, add_lora, count_steps, default_lr, train
 from promptgrad.lm import layered
@@ -88,7 +88,7 @@ class SFTResult:
 
 async def asft(
     program: Module,
-    data: Iterable[Example] | Iterable[Sample],
+    data: Iterable[Example] | Iterable[Conversation],
     *,
     metric: Any = None,
     teacher: Any = None,
@@ -207,7 +207,7 @@ def _local_of(module: Predict) -> lm.Local | None:
 
 def _given(data: Sequence[Any]) -> Collected | None:
     """Samples that were given ready-made."""
-    if data and all(isinstance(item, Sample) for item in data):
+    if data and all(isinstance(item, Conversation) for item in data):
         return Collected(tuple(data), len(data), len(data), 0)
     return None
 
@@ -326,7 +326,7 @@ def _trained(
     return model, losses, lora
 
 
-def version_of(local: lm.Local, samples: Sequence[Sample], settings: Settings, steps: int) -> str:
+def version_of(local: lm.Local, samples: Sequence[Conversation], settings: Settings, steps: int) -> str:
     """A name for the weights that training makes: equal for an equal start, equal samples and equal settings."""
     told = [
         local.identity(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptgrad.errors import DataError
-from promptgrad.finetune._sample import Sample
+from promptgrad.finetune._sample import Conversation
 from promptgrad.lm import Local, Request
 
 
@@ -24,7 +24,7 @@ class Tokens:
     start: int
 
 
-def encode(local: Local, sample: Sample) -> Tokens:
+def encode(local: Local, sample: Conversation) -> Tokens:
     """The prompt exactly as the model is given it when it is called, then the reply and the end of the turn."""
     prompt = local.encode(Request(tail=sample.messages))
     reply = _reply_ids(local.tokenizer, sample)
@@ -32,7 +32,7 @@ def encode(local: Local, sample: Sample) -> Tokens:
 
 
 def encode_all(
-    local: Local, samples: Iterable[Sample], *, max_length: int | None = None, skip_long: bool = False
+    local: Local, samples: Iterable[Conversation], *, max_length: int | None = None, skip_long: bool = False
 ) -> list[Tokens]:
     """All samples in tokens.
 
@@ -56,7 +56,7 @@ def encode_all(
     return fitting
 
 
-def _reply_ids(tokenizer: Any, sample: Sample) -> list[int]:
+def _reply_ids(tokenizer: Any, sample: Conversation) -> list[int]:
     """Tokens of the reply with the end of the turn, as the chat template writes an assistant message."""
     ends = _end_ids(tokenizer)
     text = _templated(tokenizer, sample)
@@ -67,7 +67,7 @@ def _reply_ids(tokenizer: Any, sample: Sample) -> list[int]:
     return [*ids, ends[0]] if ends else ids
 
 
-def _templated(tokenizer: Any, sample: Sample) -> str | None:
+def _templated(tokenizer: Any, sample: Conversation) -> str | None:
     """What the chat template adds for the reply; None where it does not simply follow the prompt."""
     if not getattr(tokenizer, "chat_template", None):
         return None

@@ -229,10 +229,10 @@ class Local(Transport):
         usage = Usage(1, len(made.prompt_ids), len(made.ids), 0.0, 0, perf_counter() - started)
         trace = None
         if traced:
-            from promptgrad.lm._weight_trace import WeightTrace
+            from promptgrad.lm._local_trace import LocalTrace
 
             temperature = engine.temperature(request) or 1.0
-            trace = WeightTrace(self, made.prompt_ids, made.ids, made.logprobs, temperature, engine.version())
+            trace = LocalTrace(self, made.prompt_ids, made.ids, made.logprobs, temperature, engine.version())
         return Completion(made.text, usage, self.name, made.finish_reason, trace=trace)
 
     def _record(self, completion: Completion) -> dict[str, Any]:
@@ -245,9 +245,9 @@ class Local(Transport):
         completion = Completion.from_dict(reply)
         if "trace" not in reply or not self.traces():
             return completion
-        from promptgrad.lm._weight_trace import WeightTrace
+        from promptgrad.lm._local_trace import LocalTrace
 
-        trace = WeightTrace.from_dict(self, reply["trace"])
+        trace = LocalTrace.from_dict(self, reply["trace"])
         return replace(completion, trace=trace)
 
     def _load(self) -> _Engine:

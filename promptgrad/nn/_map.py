@@ -23,7 +23,7 @@ _NOTHING = nullcontext()
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class Program(Protocol):
+class Mappable(Protocol):
     """What can be mapped over a batch: a `Module`."""
 
     def input_names(self) -> tuple[str, ...] | None: ...
@@ -38,7 +38,7 @@ def in_flight(asked: int | None = None) -> int:
     return asked or current().concurrency or CONCURRENCY
 
 
-def bind(program: Program, item: Any) -> Arguments:
+def bind(program: Mappable, item: Any) -> Arguments:
     """The arguments with which a program is called for one item of a batch.
 
     Raises:
@@ -51,7 +51,7 @@ def bind(program: Program, item: Any) -> Arguments:
     return (item,), {}
 
 
-def _example_inputs(program: Program, example: Example) -> dict[str, Any]:
+def _example_inputs(program: Mappable, example: Example) -> dict[str, Any]:
     names = program.input_names()
     keys = example.input_keys
     who = type(program).__name__
@@ -90,7 +90,7 @@ def check_items(batch: object) -> list[Any]:
     return list(batch)
 
 
-def map_rows(program: Program, batch: object, n: int, *, concurrency: int | None, progress: bool) -> Batch:
+def map_rows(program: Mappable, batch: object, n: int, *, concurrency: int | None, progress: bool) -> Batch:
     """Run a program on a batch and wait. See `Module.map`."""
     finished: dict[int, Row] = {}
     try:
@@ -101,7 +101,7 @@ def map_rows(program: Program, batch: object, n: int, *, concurrency: int | None
 
 
 async def amap_rows(
-    program: Program,
+    program: Mappable,
     batch: object,
     n: int,
     *,

@@ -6,7 +6,7 @@ from typing import Any
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.finetune import LORA, Sample, SFTResult, asft, local_lm, samples_of
+from promptgrad.finetune import LORA, Conversation, SFTResult, asft, local_lm, samples_of
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
 from promptgrad.optim._search import Search
@@ -130,13 +130,15 @@ class BootstrapFinetune(Search):
         session.trial(measured)
         session.offer(measured)
 
-    async def _runs(self, session: Session, on_local: Sequence[str], block: int = 16) -> tuple[list[Sample], int, int]:
+    async def _runs(
+        self, session: Session, on_local: Sequence[str], block: int = 16
+    ) -> tuple[list[Conversation], int, int]:
         """Samples of the runs that went right, how many examples were tried, how many went right."""
         teacher = self.teacher if self.teacher is not None else session.teacher
         program = teacher if isinstance(teacher, Module) else session.program()
         names = {place.parameter: path for path, place in places(program).items()}
         shown = [] if isinstance(teacher, Module) else _without_demos(session)
-        samples: list[Sample] = []
+        samples: list[Conversation] = []
         traces: dict[str, dict[str, Example]] = {}
         left: list[Example] = list(session.train)
         for round_number in range(self.max_rounds):
@@ -192,7 +194,7 @@ def _without_demos(session: Session) -> list[Place]:
     return [place for place in known if place.parameter.kind == "demos" and not session.value(place.path)]
 
 
-def _learned(session: Session, row: LossRow, on_local: Sequence[str]) -> list[Sample]:
+def _learned(session: Session, row: LossRow, on_local: Sequence[str]) -> list[Conversation]:
     """The calls of one run, as the program itself would be asked them where the search starts."""
     program = session.program()
     with program.candidate(dict(session.base.values)):

@@ -9,12 +9,12 @@ from promptgrad.autograd import (
     AccumulateGrad,
     Critique,
     Edge,
+    ForwardOutput,
     GradFn,
     Join,
     Loss,
     LossRow,
     Node,
-    Output,
     Record,
     Tape,
     Walk,
@@ -123,7 +123,7 @@ class _Collect:
         if node is None:
             into = self.walk.into_output(row.tape, row.output)
         else:
-            into = [Edge(node, Output(row.tape), None, "exact")]
+            into = [Edge(node, ForwardOutput(row.tape), None, "exact")]
         self.rows.append((number, row, into))
         self.walk.add(edge.source for edge in into)
         if row.tape is not None:
@@ -141,7 +141,7 @@ class _Collect:
         users: dict[GradFn, list[int]] = {}
         links: dict[tuple[int, int, str, str], Link] = {}
         for edge in self.walk.edges():
-            if isinstance(edge.target, (Join, Output)):
+            if isinstance(edge.target, (Join, ForwardOutput)):
                 continue
             for source in joined_sources(edge.source):
                 _link(links, number[source], number[edge.target], edge)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from promptgrad.aio import Executor
 from promptgrad.autograd import Join, Loss, Text, edges, graph
-from promptgrad.autograd._edges import Output, joined_sources
+from promptgrad.autograd._edges import ForwardOutput, joined_sources
 from tests.autograd.programs import Call, ScriptedCritic, row, run, texts
 from tests.counting import growth
 
@@ -160,7 +160,7 @@ def judged(plan, seed):
     assert len(tape.nodes) == len(plan)
     found = set()
     for edge in edges(tape):
-        target = len(plan) if isinstance(edge.target, Output) else edge.target.order
+        target = len(plan) if isinstance(edge.target, ForwardOutput) else edge.target.order
         if edge.kind in ("exact", "content"):
             found |= {(source.order, target) for source in joined_sources(edge.source)}
     return program.truth, found, edges(tape)
@@ -188,7 +188,7 @@ def test_a_call_has_at_most_one_control_or_order_edge_and_only_if_nothing_uses_i
     assert len(extra) == len(set(extra))
     assert not {source.order for source in extra} & {source for source, _ in found}
     for edge in all_edges:  # nothing runs backwards in time, so nothing in a ring
-        if not isinstance(edge.target, Output) and not isinstance(edge.source, Join):
+        if not isinstance(edge.target, ForwardOutput) and not isinstance(edge.source, Join):
             assert edge.source.finished < edge.target.started
 
 

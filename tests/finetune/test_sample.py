@@ -9,7 +9,7 @@ import pytest
 from promptgrad import lm, nn
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError
-from promptgrad.finetune import Sample, collect, labeled
+from promptgrad.finetune import Conversation, collect, labeled
 from promptgrad.metrics import exact_match
 
 EXAMPLES = [Example(question=q, answer=q.upper()).with_inputs("question") for q in ("a", "b", "c")]
@@ -119,5 +119,5 @@ def test_labels_that_do_not_fit() -> None:
 
 
 def test_a_sample_is_a_value() -> None:
-    sample = Sample((lm.Message("user", "x"),), "y")
-    assert sample == Sample((lm.Message("user", "x"),), "y")
+    sample = Conversation((lm.Message("user", "x"),), "y")
+    assert sample == Conversation((lm.Message("user", "x"),), "y")

@@ -9,10 +9,12 @@ import pytest
 from promptgrad import lm, nn
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError
-from promptgrad.finetune import Sample, labeled
+from promptgrad.finetune import Conversation, labeled
 from promptgrad.finetune._tokens import encode, encode_all
 
-SAMPLE = Sample((lm.Message("system", "do the task"), lm.Message("user", "[[text]] cat wolf [[answer]]")), "grey cat")
+SAMPLE = Conversation(
+    (lm.Message("system", "do the task"), lm.Message("user", "[[text]] cat wolf [[answer]]")), "grey cat"
+)
 
 
 def words(local: lm.Local, ids: tuple[int, ...]) -> list[str]:
@@ -58,7 +60,7 @@ def test_a_template_that_rewrites_the_prompt() -> None:
 
 
 def test_too_long() -> None:
-    long = Sample(SAMPLE.messages, " ".join([pocket.words()[0]] * 600))
+    long = Conversation(SAMPLE.messages, " ".join([pocket.words()[0]] * 600))
     with pytest.raises(DataError, match=r"1 of 2 samples are longer than \d+ tokens \(the longest has 610\)"):
         encode_all(lm.pocket(), [SAMPLE, long])
     assert len(encode_all(lm.pocket(), [SAMPLE, long], skip_long=True)) == 1

@@ -1,4 +1,4 @@
-"""`WeightTrace`: how `loss.backward()` reaches the weights of a local model."""
+"""`LocalTrace`: how `loss.backward()` reaches the weights of a local model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Trainable(Protocol):
         ...
 
 
-class WeightTrace:
+class LocalTrace:
     """One sampled reply: enough to compute the gradient of its log-likelihood again.
 
     Attributes:
@@ -105,9 +105,9 @@ class WeightTrace:
         }
 
     @classmethod
-    def from_dict(cls, lm: Trainable, data: Mapping[str, Any]) -> WeightTrace:
+    def from_dict(cls, lm: Trainable, data: Mapping[str, Any]) -> LocalTrace:
         """Make a trace of what `to_dict` returned; the LM's weights must be those it was sampled with."""
         return cls(lm, data["prompt_ids"], data["ids"], data["logprobs"], data["temperature"], lm.version())
 
     def __repr__(self) -> str:
-        return f"WeightTrace({self.lm.name!r}, {len(self.prompt_ids)} + {len(self.ids)} tokens)"
+        return f"LocalTrace({self.lm.name!r}, {len(self.prompt_ids)} + {len(self.ids)} tokens)"
