@@ -14,6 +14,7 @@ from promptgrad import aio
 from promptgrad.errors import (
     AuthenticationError,
     LMConnectionError,
+    LMError,
     LMReplyError,
     LMStatusError,
     LMTimeoutError,
@@ -27,6 +28,7 @@ from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request, canonical_json, encode_messages, is_text
 from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
+from promptgrad.lm._sse import DONE, Assembly, read_events
 from promptgrad.lm._status import error_kind
 from promptgrad.lm._transport import Transport
 
@@ -34,11 +36,14 @@ if TYPE_CHECKING:
     import aiohttp
 
     from promptgrad.lm._sessions import Sessions
+    from promptgrad.lm._stream import Listener
 
 OPENAI_URL = "https://api.openai.com/v1"
 
 SHOWN = 500
 """How many characters of a server's answer an error message shows; all of it is in the error's `body`."""
+
+EVENTS = "text/event-stream"
 
 _OURS = frozenset({"model", "messages", "stream", "n"})
 _NOT_FIELDS = frozenset({"replicate"})
@@ -50,7 +55,9 @@ class HTTP(Transport):
     One keep-alive session for each event loop, no limit on connections but `concurrency`. Called from a coroutine, it
     works on the running loop; called from a plain function, on promptgrad's transport loop.
 
-    With a `seed`, replicate `r` sends `seed + r`. `max_tokens` goes to api.openai.com as `max_completion_tokens`.
+    Images, audio, files, tools and reasoning go over in OpenAI's chat dialect and come back in it; `stream` takes the
+    server's events as they come. With a `seed`, replicate `r` sends `seed + r`. `max_tokens` goes to api.openai.com as
+    `max_completion_tokens`.
 
     Cost: one request for each call.
 
@@ -125,19 +132,22 @@ class HTTP(Transport):
             messages = json.dumps(write_messages(request.messages), separators=(",", ":")).encode("ascii")[1:-1]
             size = sum([weigh(m.content) for m in request.messages])
         body = b'{"messages":[' + messages + _encode_fields(self.model, self._limit_name, request)
+        listener = request.listener
+        if listener is not None:
+            body = body[:-1] + _streamed(request)
         size = size or len(body)
         places = self._places
         if places is not None:
             await places.acquire()
         try:
-            return await (
-                aio.on_transport(self._post, body, key, size) if aio.is_driven() else self._post(body, key, size)
-            )
+            if aio.is_driven():
+                return await aio.on_transport(self._post, body, key, size, listener)
+            return await self._post(body, key, size, listener)
         finally:
             if places is not None:
                 places.release()
 
-    async def _post(self, body: bytes, key: str, size: int) -> Completion:
+    async def _post(self, body: bytes, key: str, size: int, listener: Listener | None) -> Completion:
         import asyncio
 
         import aiohttp
@@ -152,10 +162,16 @@ class HTTP(Transport):
             headers["Authorization"] = authorization
         if key:
             headers["Idempotency-Key"] = key
+        if listener is not None:
+            headers["Accept"] = EVENTS
         url = self._endpoint.target
+        reply = None
         try:
             async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                raw = await response.read()
+                if listener is not None and response.status == 200 and response.content_type == EVENTS:
+                    reply = await self._listen(response, listener)
+                else:
+                    raw = await response.read()
         except asyncio.TimeoutError:
             raise LMTimeoutError(f"no answer from {self.base_url} within {self.timeout:g} s") from None
         except aiohttp.ClientPayloadError as error:
@@ -165,7 +181,33 @@ class HTTP(Transport):
             raise LMConnectionError(f"cannot reach {self.base_url}: {reason}; does the server run there?") from None
         if response.status != 200:
             raise self._status_error(response.status, raw, response.headers)
-        return self._read(raw, size, perf_counter() - started)
+        return self._read(self._parse(raw) if reply is None else reply, size, perf_counter() - started)
+
+    async def _listen(self, response: aiohttp.ClientResponse, listener: Listener) -> dict[str, Any]:
+        """Take in a stream to its end."""
+        assembly = Assembly(listener)
+        async for data in read_events(response.content.iter_any()):
+            if data == DONE:
+                assembly.ended = True
+                continue
+            raw = data.encode()
+            chunk = self._parse(raw)
+            if chunk.get("error"):
+                raise self._stream_error(chunk["error"], raw, response.headers)
+            try:
+                assembly.add(chunk)
+            except (KeyError, TypeError, AttributeError):
+                raise self._spoilt(raw, "is no chunk of a completion") from None
+        if not assembly.ended:
+            raise LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")
+        return assembly.reply()
+
+    def _stream_error(self, error: Any, raw: bytes, headers: Mapping[str, str]) -> LMError:
+        """The error that a server sends as an event: its status, if it has one, is in there too."""
+        status = error.get("code") if isinstance(error, Mapping) else None
+        if isinstance(status, int) and 400 <= status < 600:
+            return self._status_error(status, raw, headers)
+        return self._spoilt(raw, "ended with an error")
 
     def _pool(self) -> Sessions:
         from promptgrad.lm._sessions import Sessions
@@ -194,19 +236,22 @@ class HTTP(Transport):
                 text = secret.scrub(text)
         return text
 
-    def _read(self, raw: bytes, size: int, seconds: float) -> Completion:
+    def _parse(self, raw: bytes) -> dict[str, Any]:
         try:
             reply = json.loads(raw)
         except ValueError:
             raise self._spoilt(raw, "is not JSON") from None
         if not isinstance(reply, dict):
             raise self._spoilt(raw, "is not a JSON object")
+        return reply
+
+    def _read(self, reply: dict[str, Any], size: int, seconds: float) -> Completion:
         try:
             choice = reply["choices"][0]
             content, refusal = read_message(choice["message"])
             logprobs = read_logprobs(choice)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            raise self._spoilt(raw, "has no choices[0].message") from None
+            raise self._spoilt(json.dumps(reply).encode(), "has no choices[0].message") from None
         used = reply.get("usage")
         if not isinstance(used, dict):
             used = {}
@@ -309,6 +354,12 @@ def _encode_fields(model: str, limit_name: str, request: Request) -> bytes:
     options.pop("replicate", None)
     settled = tuple(options.items())
     return _encode_fields_of(model, limit_name, settled, repr(settled))
+
+
+def _streamed(request: Request) -> bytes:
+    """The end of a body that asks for a stream, with the usage at its end unless the request says otherwise."""
+    asked = any(name == "stream_options" for name, _ in request.extra)
+    return b',"stream":true}' if asked else b',"stream":true,"stream_options":{"include_usage":true}}'
 
 
 def _cut(text: str) -> str:

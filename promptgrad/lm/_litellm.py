@@ -29,7 +29,9 @@ from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
+from promptgrad.lm._sse import Assembly
 from promptgrad.lm._status import error_kind
+from promptgrad.lm._stream import Listener
 from promptgrad.lm._transport import Transport
 
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
@@ -153,7 +155,10 @@ class LiteLLM(Transport):
     async def _post(self, litellm: Any, request: Request, arguments: dict[str, Any]) -> Completion:
         started = perf_counter()
         try:
-            response = await litellm.acompletion(**arguments)
+            if request.listener is None:
+                response = await litellm.acompletion(**arguments)
+            else:
+                response = await self._listen(litellm, request.listener, arguments)
         except Exception as error:
             failure = self._failure(litellm, error)
             if failure is None:
@@ -168,7 +173,7 @@ class LiteLLM(Transport):
             raise LMReplyError(f"the answer of {self.model} has no choices[0].message", body=str(response)) from None
         used = getattr(response, "usage", None)
         paid, got = getattr(used, "prompt_tokens", None), getattr(used, "completion_tokens", None)
-        if not isinstance(paid, int) or not isinstance(got, int):
+        if not isinstance(paid, int) or not isinstance(got, int) or not paid:
             paid = sum(weigh(m.content) for m in request.messages) // 4 + 1
             got = weigh(content) // 4 + 1
         return Completion(
@@ -179,6 +184,17 @@ class LiteLLM(Transport):
             refusal=refusal,
             logprobs=logprobs,
         )
+
+    async def _listen(self, litellm: Any, listener: Listener, arguments: dict[str, Any]) -> Any:
+        """Take in a stream to its end."""
+        assembly = Assembly(listener)
+        stream = await litellm.acompletion(stream=True, **{"stream_options": {"include_usage": True}, **arguments})
+        try:
+            async for chunk in stream:
+                assembly.add(chunk.model_dump())
+        finally:
+            await stream.aclose()
+        return litellm.ModelResponse(**assembly.reply())
 
     def _cost(self, litellm: Any, response: Any, paid: int, got: int) -> float | None:
         if self._prices is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +18,80 @@ Messages: TypeAlias = Sequence[dict[str, Any]]
 class Reply:
     """A completion with more said about it than its text.
 
+    A client that asks for a stream gets it in events, a word or call of a tool each.
+
     Args:
         text: What the assistant says.
         finish_reason: "stop", or "length" for a reply that ran out of tokens.
         usage: `(input, output)` tokens to report; words are counted where this is None.
         model: The model name to report; the requested one where this is None.
+        reasoning: What the model thought before, as `reasoning_content`.
+        tool_calls: Name and arguments of each tool that is called; the ids are call_0, call_1, ...
+        refusal: Why the model refuses.
+        logprobs: Tokens with their log-probabilities.
+        pace: Seconds between two events of a stream.
     """
 
-    text: str
+    text: str = ""
     finish_reason: str = "stop"
     usage: tuple[int, int] | None = None
     model: str | None = None
+    reasoning: str = ""
+    tool_calls: Sequence[tuple[str, dict[str, Any]]] = ()
+    refusal: str | None = None
+    logprobs: Sequence[tuple[str, float]] = ()
+    pace: float = 0.0
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls of tools as they are sent."""
+        return [
+            {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+            for number, (name, arguments) in enumerate(self.tool_calls)
+        ]
+
+    def choice(self) -> dict[str, Any]:
+        """The choice, as it is sent at once."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["content"] = self.text or None
+            message["tool_calls"] = self.calls
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.refusal is not None:
+            message["content"], message["refusal"] = self.text or None, self.refusal
+        choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": self.finish_reason}
+        if self.logprobs:
+            choice["logprobs"] = {"content": _logprobs(self.logprobs)}
+        return choice
+
+    def deltas(self) -> list[dict[str, Any]]:
+        """The choices of a stream, one for each event."""
+        pieces: list[dict[str, Any]] = [{"reasoning_content": word} for word in _words(self.reasoning)]
+        pieces += [{"content": word} for word in _words(self.text)]
+        if self.refusal is not None:
+            pieces += [{"refusal": word} for word in _words(self.refusal)]
+        for index, call in enumerate(self.calls):
+            arguments = call["function"]["arguments"]
+            half = len(arguments) // 2
+            head = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
+            pieces.append({"tool_calls": [head]})
+            for piece in (arguments[:half], arguments[half:]):
+                pieces.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+        pieces = pieces or [{"content": ""}]
+        pieces[0] = {"role": "assistant", **pieces[0]}
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": piece, "finish_reason": None} for piece in pieces]
+        if self.logprobs:
+            choices[-1]["logprobs"] = {"content": _logprobs(self.logprobs)}
+        return [*choices, {"index": 0, "delta": {}, "finish_reason": self.finish_reason}]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+\s*|\s+", text)
+
+
+def _logprobs(tokens: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"token": token, "logprob": logprob, "top_logprobs": []} for token, logprob in tokens]
 
 
 @dataclass(frozen=True)
@@ -49,9 +113,15 @@ class Status:
 
 @dataclass(frozen=True)
 class Cut:
-    """A reply whose connection closes after a share of the promised body was sent."""
+    """A reply whose connection closes after a share of it was sent: of the promised body, or of a stream's events.
+
+    Args:
+        share: How much is sent.
+        answer: What would have been the reply.
+    """
 
     share: float = 0.5
+    answer: str | Reply = "a reply that will be cut"
 
 
 @dataclass(frozen=True)
@@ -61,10 +131,17 @@ class Drop:
 
 @dataclass(frozen=True)
 class Garbage:
-    """A complete HTTP reply whose body is no completion."""
+    """A complete HTTP reply whose body is no completion.
+
+    Args:
+        body: The body.
+        code: The status.
+        content_type: What it says to be; `text/event-stream` for a stream of your own.
+    """
 
     body: bytes = b"<html>502 Bad Gateway</html>"
     code: int = 200
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True)
@@ -281,15 +358,20 @@ class ChatProtocol(asyncio.Protocol):
             self.transport.abort()
             return
         if isinstance(answer, Garbage):
-            self._send(answer.code, answer.body)
+            self._send(answer.code, answer.body, content_type=answer.content_type)
             return
         if isinstance(answer, Status):
             error = {"error": {"message": answer.message, "type": "scripted", "code": answer.kind}}
             extra = b"" if answer.retry_after is None else b"Retry-After: %s\r\n" % f"{answer.retry_after:g}".encode()
             self._send(answer.code, json.dumps(error).encode(), extra)
             return
+        said = answer.answer if isinstance(answer, Cut) else answer
         try:
-            whole = _completion(request, Reply("a reply that will be cut") if isinstance(answer, Cut) else answer)
+            reply = said if isinstance(said, Reply) else Reply(_text(said))
+            if request.json.get("stream"):
+                self._stream(_events(request, reply), reply.pace, answer.share if isinstance(answer, Cut) else None)
+                return
+            whole = _completion(request, reply)
         except (KeyError, TypeError, ValueError) as error:
             message = f"not a chat completion request: {type(error).__name__}: {error}"
             self._send(400, json.dumps({"error": {"message": message}}).encode())
@@ -301,16 +383,42 @@ class ChatProtocol(asyncio.Protocol):
             return
         self._send(200, whole)
 
-    def _send(self, code: int, body: bytes, extra: bytes = b"") -> None:
-        self._done()  # first, so that a client which has its answer sees the count without it
-        self._put(code, body, extra)
-        self._go_on()
-
-    def _put(self, code: int, body: bytes, extra: bytes = b"") -> None:
+    def _stream(self, events: list[bytes], pace: float, share: float | None) -> None:
+        """Send events, one after the other; of a reply that is cut, so many, and then close."""
         if self.transport is not None:
             self.transport.write(
-                b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s"
-                % (code, b"OK" if code < 400 else b"Error", len(body), extra, body)
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+        left = deque(events if share is None else events[: int(len(events) * share)])
+
+        def put() -> None:
+            while left and self.transport is not None:
+                event = left.popleft()
+                self.transport.write(b"%x\r\n%s\r\n" % (len(event), event))
+                if pace > 0:
+                    self.loop.call_later(pace, put)
+                    return
+            if self.transport is None:  # the client has left
+                return
+            if share is not None:
+                self.transport.close()
+                return
+            self._done()
+            self.transport.write(b"0\r\n\r\n")
+            self._go_on()
+
+        put()
+
+    def _send(self, code: int, body: bytes, extra: bytes = b"", content_type: str = "application/json") -> None:
+        self._done()  # first, so that a client which has its answer sees the count without it
+        self._put(code, body, extra, content_type)
+        self._go_on()
+
+    def _put(self, code: int, body: bytes, extra: bytes = b"", content_type: str = "application/json") -> None:
+        if self.transport is not None:
+            self.transport.write(
+                b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n%s"
+                % (code, b"OK" if code < 400 else b"Error", content_type.encode(), len(body), extra, body)
             )
 
     def _done(self) -> None:
@@ -328,27 +436,42 @@ class ChatProtocol(asyncio.Protocol):
             self._next()
 
 
-def _completion(request: ReceivedRequest, answer: object) -> bytes:
-    reply = answer if isinstance(answer, Reply) else Reply(_text(answer))
-    payload = request.json
-    if payload.get("stream"):
-        raise ValueError("streaming is not served")
+def _counts(request: ReceivedRequest, reply: Reply) -> dict[str, int]:
     if reply.usage is None:
         used = sum(len(str(message.get("content")).split()) for message in request.messages)
-        made = len(reply.text.split())
+        made = len(reply.text.split()) + len(reply.reasoning.split())
     else:
         used, made = reply.usage
+    return {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+
+
+def _completion(request: ReceivedRequest, reply: Reply) -> bytes:
+    counts = _counts(request, reply)
     return b"".join(
         (
             b'{"id":"loopback-%d","object":"chat.completion","created":1700000000,"model":' % request.index,
-            json.dumps(reply.model or payload.get("model", "loopback")).encode(),
-            b',"choices":[{"index":0,"message":{"role":"assistant","content":',
-            json.dumps(reply.text, ensure_ascii=False).encode(),
-            b'},"finish_reason":',
-            json.dumps(reply.finish_reason).encode(),
-            b'}],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}' % (used, made, used + made),
+            json.dumps(reply.model or request.json.get("model", "loopback")).encode(),
+            b',"choices":[',
+            json.dumps(reply.choice(), ensure_ascii=False).encode("utf-8"),
+            b'],"usage":',
+            json.dumps(counts).encode(),
+            b"}",
         )
     )
+
+
+def _events(request: ReceivedRequest, reply: Reply) -> list[bytes]:
+    """The events of a stream: one for each piece, one with the usage if it is asked for, and the last one."""
+    head = {
+        "id": f"loopback-{request.index}",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": reply.model or request.json.get("model", "loopback"),
+    }
+    chunks = [{**head, "choices": [choice]} for choice in reply.deltas()]
+    if (request.json.get("stream_options") or {}).get("include_usage"):
+        chunks.append({**head, "choices": [], "usage": _counts(request, reply)})
+    return [*(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks), b"data: [DONE]\n\n"]
 
 
 def _text(answer: object) -> str:

@@ -206,9 +206,31 @@ def test_split_pipelined_and_chunked_requests_are_understood(server):
     assert received.index(b'"one"') < received.index(b'"two"')
 
 
-def test_streaming_and_nonsense_are_refused_as_bad_requests(server, client):
-    server.script("x", "x")
-    assert ask(client, stream=True)[0].status == 400
+def events(body):
+    return [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
+
+
+def test_a_stream_sends_the_reply_in_events_and_then_the_usage_if_asked(server, client):
+    reply = Reply("one two", reasoning="hm", tool_calls=[("go", {"x": 1})], refusal="no", logprobs=[("one", -0.5)])
+    server.script(reply, reply)
+    response, body = ask(client, stream=True, stream_options={"include_usage": True})
+    assert response.getheader("content-type") == "text/event-stream"
+    *chunks, last = events(body)
+    assert last == "[DONE]"
+    chunks = [json.loads(chunk) for chunk in chunks]
+    assert chunks.pop()["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert [delta.get("content") for delta in deltas if delta.get("content")] == ["one ", "two"]
+    assert [delta["reasoning_content"] for delta in deltas if "reasoning_content" in delta] == ["hm"]
+    assert [delta["refusal"] for delta in deltas if "refusal" in delta] == ["no"]
+    calls = [delta["tool_calls"][0]["function"] for delta in deltas if "tool_calls" in delta]
+    assert (calls[0]["name"], "".join(call["arguments"] for call in calls)) == ("go", '{"x": 1}')
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert not any("usage" in chunk for chunk in map(json.loads, events(ask(client, stream=True)[1])[:-1]))
+
+
+def test_nonsense_is_refused_as_a_bad_request(server, client):
+    server.script("x")
     client.request("POST", "/v1/chat/completions", b"not json")
     response = client.getresponse()
     assert response.status == 400

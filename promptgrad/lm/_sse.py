@@ -1,0 +1,151 @@
+"""Server-sent events, and a reply of OpenAI's chat dialect put together from them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from promptgrad.lm._stream import Listener, ReasoningDelta, TextDelta, ToolCallDelta
+
+DONE = "[DONE]"
+"""The data of the event after the last one."""
+
+
+async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Give the data of each event in a stream of bytes, however these are cut; comments and other fields are skipped.
+
+    Memory: one event.
+    """
+    pending = bytearray()
+    data: list[str] = []
+    async for chunk in chunks:
+        searched = max(len(pending) - 1, 0)
+        pending += chunk
+        start = 0
+        while (end := pending.find(b"\n", max(start, searched))) >= 0:
+            line = pending[start:end].decode("utf-8", "replace").removesuffix("\r")
+            start = end + 1
+            if line.startswith("data:"):
+                data.append(line[5:].removeprefix(" "))
+            elif not line and data:
+                yield "\n".join(data)
+                data.clear()
+        del pending[:start]
+    if pending.startswith(b"data:"):  # the last line of a stream may lack its end
+        data.append(pending[5:].decode("utf-8", "replace").strip())
+    if data:
+        yield "\n".join(data)
+
+
+class Assembly:
+    """A reply that comes in chunks. Each chunk is told to the listener; the whole is what a server sends at once.
+
+    Attributes:
+        ended: Whether the server said why the reply ends, without which it was cut.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.ended = False
+        self._listener = listener
+        self._message: dict[str, Any] = {"content": None}
+        self._choice: dict[str, Any] = {"message": self._message}
+        self._reply: dict[str, Any] = {"choices": [self._choice]}
+        self._calls: list[dict[str, Any]] = []
+        self._logprobs: list[Any] = []
+
+    @property
+    def size(self) -> int:
+        """How many characters of text have come."""
+        return len(self._message["content"] or "")
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take in the next chunk.
+
+        Raises:
+            KeyError, TypeError, AttributeError: It is no chunk of this dialect.
+        """
+        for name in ("model", "usage"):
+            if chunk.get(name):
+                self._reply[name] = chunk[name]
+        for choice in chunk.get("choices") or ():
+            if choice.get("index"):
+                continue  # another choice than the first, which nobody asked for
+            self._add_delta(choice.get("delta") or {})
+            logprobs = choice.get("logprobs") or {}
+            self._logprobs += logprobs.get("content") or ()
+            if choice.get("finish_reason"):
+                self._choice["finish_reason"] = choice["finish_reason"]
+                self.ended = True
+
+    def _add_delta(self, delta: Mapping[str, Any]) -> None:
+        message, listener = self._message, self._listener
+        for name in ("reasoning_content", "reasoning"):
+            if delta.get(name):
+                message[name] = message.get(name, "") + delta[name]
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if thought:
+            listener.put(ReasoningDelta(thought))
+        content = delta.get("content")
+        if content:
+            text = content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
+            message["content"] = (message["content"] or "") + text
+            if text:
+                listener.put(TextDelta(text))
+        if delta.get("refusal"):
+            message["refusal"] = message.get("refusal", "") + delta["refusal"]
+        for block in delta.get("thinking_blocks") or ():
+            _merge_block(message.setdefault("thinking_blocks", []), block)
+        for detail in delta.get("reasoning_details") or ():
+            _merge_detail(message.setdefault("reasoning_details", []), detail)
+        if delta.get("images"):
+            message.setdefault("images", []).extend(delta["images"])
+        for call in delta.get("tool_calls") or ():
+            self._add_call(call)
+
+    def _add_call(self, piece: Mapping[str, Any]) -> None:
+        function = piece.get("function") or {}
+        place = piece.get("index")
+        if place is None or place >= len(self._calls):
+            place = len(self._calls) - (place is None and not piece.get("id") and bool(self._calls))
+        elif piece.get("id") and self._calls[place]["id"] not in ("", piece["id"]):
+            place = len(self._calls)  # some servers give every call the index 0
+        if place == len(self._calls):
+            self._calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        call = self._calls[place]
+        for name, value in piece.items():
+            if name not in ("index", "function", "type") and value:
+                call[name] = value
+        call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
+        arguments = function.get("arguments") or ""
+        call["function"]["arguments"] += arguments
+        self._listener.put(ToolCallDelta(place, piece.get("id") or "", function.get("name") or "", arguments))
+
+    def reply(self) -> dict[str, Any]:
+        """Return the whole reply."""
+        if self._calls:
+            self._message["tool_calls"] = self._calls
+        if self._logprobs:
+            self._choice["logprobs"] = {"content": self._logprobs}
+        return self._reply
+
+
+def _merge_block(blocks: list[dict[str, Any]], block: Mapping[str, Any]) -> None:
+    """A block of thoughts comes in pieces, the last one of which has the signature."""
+    last = blocks[-1] if blocks else {}
+    if block.get("type") == last.get("type") == "thinking" and not last.get("signature"):
+        last["thinking"] = (last.get("thinking") or "") + (block.get("thinking") or "")
+        last["signature"] = block.get("signature")
+    else:
+        blocks.append(dict(block))
+
+
+def _merge_detail(details: list[dict[str, Any]], detail: Mapping[str, Any]) -> None:
+    """A detail comes in pieces of the same type and index, whose texts follow one another."""
+    last = details[-1] if details else {}
+    if "index" in detail and (last.get("type"), last.get("index")) == (detail.get("type"), detail["index"]):
+        for name, value in detail.items():
+            grows = name in ("text", "summary", "data") and isinstance(value, str)
+            if value is not None:
+                last[name] = (last.get(name) or "") + value if grows else value
+    else:
+        details.append(dict(detail))
