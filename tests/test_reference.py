@@ -13,7 +13,12 @@ SECTIONS = {
     title: dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", body, re.MULTILINE))
     for title, body in re.findall(r"^## (\S+)$(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
 }
-ROOMS = ["promptgrad", *(f"promptgrad.{room}" for room in pg._ROOMS), "promptgrad.data.pocket"]
+ROOMS = [
+    "promptgrad",
+    *(f"promptgrad.{room}" for room in pg._ROOMS),
+    "promptgrad.data.pocket",
+    "promptgrad.testing.lms",
+]
 
 
 def test_every_room_has_a_section_and_no_other_has():

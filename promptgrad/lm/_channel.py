@@ -97,7 +97,7 @@ class _Direct:
     """The end of the chain: the model answers."""
 
     def answer(self, call: Call) -> Awaitable[Completion]:
-        return call.lm._send(call.asked, call.key)
+        return call.lm.reach(call.asked, call.key)
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
         pass

@@ -20,6 +20,7 @@ class Endpoint:
         target: Where requests are posted.
         host: The host's name.
         login: User and password as basic authentication wants them; None if the address has none.
+        password: The password alone; None if the address has no user.
         private: Whether nobody on the way can read a key: https, or this machine.
     """
 
@@ -27,6 +28,7 @@ class Endpoint:
     target: str
     host: str
     login: Secret | None
+    password: Secret | None
     private: bool
 
     @classmethod
@@ -40,11 +42,13 @@ class Endpoint:
             raise ValueError("base_url must end where /chat/completions begins; give keys as api_key= or headers=")
         netloc = parts.netloc.rpartition("@")[2]
         url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
-        login = None
+        login = password = None
         if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            password = Secret(unquote(parts.password or ""))
+            pair = f"{unquote(parts.username)}:{password.reveal()}"
             login = Secret(base64.b64encode(pair.encode()).decode("ascii"))
-        return cls(url, f"{url}/chat/completions", host, login, parts.scheme == "https" or host in _LOOPBACK)
+        private = parts.scheme == "https" or host in _LOOPBACK
+        return cls(url, f"{url}/chat/completions", host, login, password, private)
 
     def proxy(self) -> str | None:
         """Find the proxy that the environment asks for; once for a session, since all requests go to one host."""

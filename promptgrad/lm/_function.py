@@ -31,6 +31,8 @@ class Function(Transport):
         options: Sampling options for requests that leave them open.
     """
 
+    in_place = True
+
     def __init__(
         self,
         fn: Callable[[tuple[Message, ...]], Reply | Awaitable[Reply]] | Callable[[Request], Reply | Awaitable[Reply]],

@@ -81,6 +81,8 @@ class HTTP(Transport):
         ValueError: `base_url` is not an http address, or an option cannot be sent.
     """
 
+    in_place = True
+
     def __init__(
         self,
         model: str,
@@ -228,7 +230,7 @@ class HTTP(Transport):
         return ""
 
     def _scrub(self, text: str) -> str:
-        secrets = [self._api_key, self._endpoint.login, *self._headers.values()]
+        secrets = [self._api_key, self._endpoint.login, self._endpoint.password, *self._headers.values()]
         if self._api_key_env:
             secrets.append(Secret(os.environ.get(self._api_key_env, "").strip()))
         for secret in secrets:

@@ -90,6 +90,8 @@ class LiteLLM(Transport):
         options: Sampling options for requests that leave them open.
     """
 
+    in_place = True
+
     def __init__(
         self,
         model: str,

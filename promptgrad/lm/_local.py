@@ -93,6 +93,8 @@ class Local(Transport):
         ValueError: `max_batch` is below one, or the folder is not there.
     """
 
+    in_place = True
+
     def __init__(
         self,
         model: Any,

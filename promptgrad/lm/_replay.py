@@ -32,6 +32,8 @@ _SHOWN = 40  # lines of the difference to the nearest
 class RecordedLM(Transport):
     """A recorded language model: its name, identity, adapter and prices, and inside `replay` its replies."""
 
+    in_place = True
+
     def __init__(self, fact: Mapping[str, Any]) -> None:
         super().__init__(fact["name"], adapter=fact.get("adapter", "chat"))
         self._identity = fact["identity"]

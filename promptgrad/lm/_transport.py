@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
+from promptgrad import aio
 from promptgrad.lm._base import LM
 from promptgrad.lm._channel import DIRECT, Call, answerer
 from promptgrad.lm._completion import Completion
@@ -16,11 +17,20 @@ from promptgrad.lm._usage import charge
 class Transport(LM):
     """An LM that reaches a model; subclasses define `_send`.
 
+    `_send` is an ordinary coroutine: it runs in a task of the caller's loop, or of promptgrad's program loop where the
+    caller is a plain function, which costs some 0.1 ms. Cache, retries, budget, journal, cassettes and usage are not
+    its business. `promptgrad.testing.lms.LMContract` tests it.
+
     Args:
         name: What the LM is called; never a secret.
         adapter: Name of the adapter that writes prompts for it.
         options: Sampling options for requests that leave them open, as `Request.of` takes them.
+
+    Attributes:
+        in_place: Whether `_send` waits for nothing but what `promptgrad.aio` gives, so that it needs no task.
     """
+
+    in_place: bool = False
 
     def __init__(self, name: str, *, adapter: str = "chat", options: dict[str, Any] | None = None) -> None:
         self.name = name
@@ -37,7 +47,7 @@ class Transport(LM):
         asked = self.with_defaults(request) if self.options else request
         link = answerer()
         direct = link is DIRECT  # most calls outside of runs: half a microsecond less
-        completion = await (self._send(asked, "") if direct else link.answer(Call(self, request, asked)))
+        completion = await (self.reach(asked, "") if direct else link.answer(Call(self, request, asked)))
         charge(completion.usage)
         return completion
 
@@ -57,6 +67,12 @@ class Transport(LM):
     def with_defaults(self, request: Request) -> Request:
         """Return the request with this LM's options where it leaves them open."""
         return request.with_defaults(self.options)
+
+    def reach(self, request: Request, key: str) -> Awaitable[Completion]:
+        """Send the request to the model, from wherever the caller is. Pays, books and counts nothing."""
+        if self.in_place or not aio.is_driven():
+            return self._send(request, key)
+        return aio.on_program(self._send, request, key)
 
     async def _send(self, request: Request, key: str) -> Completion:
         """Send the request to the model. `key` is its journal key, empty outside a run."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
 
 def in_threads(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """What the calls return, each in a thread of its own."""
+    """What the calls return, each in a thread of its own that carries the context of the caller."""
     results: list[Any] = [None] * len(calls)
 
     def work(place: int) -> None:
@@ -22,7 +23,7 @@ def in_threads(calls: Sequence[Callable[[], T]]) -> list[T]:
         except Exception as error:  # noqa: BLE001 - it is raised below, in the thread of the test
             results[place] = error
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(calls))]
+    threads = [threading.Thread(target=copy_context().run, args=(work, place)) for place in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:

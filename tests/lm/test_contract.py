@@ -1,25 +1,23 @@
-"""What holds for every LM: transports and layers, by one suite."""
+"""Every LM of ours keeps the contract that `promptgrad.testing.lms` checks: transports, layers, recorded ones."""
 
 import asyncio
-import copy
-import threading
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
 
 import pytest
 
-from promptgrad import aio, run
-from promptgrad.lm import HTTP, LM, Cache, Completion, Function, Limit, Local, Request, Retry, resolve, track_usage
+from promptgrad import lm as room
+from promptgrad.errors import ContextWindowError, LMConnectionError, LMTimeoutError
+from promptgrad.lm import HTTP, Cache, Function, Limit, LiteLLM, Local, Retry, record, replay, resolve
+from promptgrad.testing.lms import LMContract
+from tests.contract import PROMISES, run_contract
 
-KINDS = {
-    "Function": lambda server, local, folder: Function(lambda messages: messages[-1].content),
-    "async Function": lambda server, local, folder: Function(echo, name="echo"),
-    "HTTP": lambda server, local, folder: HTTP("m", server.url),
-    "Local": lambda server, local, folder: local(),
-    "Cache": lambda server, local, folder: Cache(HTTP("m", server.url)),
-    "Cache on disk": lambda server, local, folder: Cache(HTTP("m", server.url), folder),
-    "Retry": lambda server, local, folder: Retry(HTTP("m", server.url)),
-    "Limit": lambda server, local, folder: Limit(HTTP("m", server.url), 2),
-    "a name": lambda server, local, folder: resolve("m", base_url=server.url),
-}
+KEY = "sk-never-to-be-seen"
+
+
+async def no_wait(seconds):
+    pass
 
 
 async def echo(messages):
@@ -27,81 +25,199 @@ async def echo(messages):
     return messages[-1].content
 
 
-@pytest.fixture(params=KINDS)
-def lm(request, server, tmp_path):
-    def local():
-        models, tokenizer = request.getfixturevalue("models"), request.getfixturevalue("tokenizer")
-        return Local(models["llama"], tokenizer, max_tokens=4)
-
-    made = KINDS[request.param](server, local, tmp_path)
-    yield made
-    made.close()
+def last(messages):
+    return messages[-1].content
 
 
-def test_it_is_an_lm(lm):
-    assert isinstance(lm, LM)
-    assert type(lm.name) is str
-    assert type(lm.adapter) is str
-    assert type(lm.identity()) is str
-    assert lm.identity() == lm.identity()
-    assert lm.name in repr(lm) or "m" in repr(lm)
-    assert isinstance(lm.transport, LM)
-    assert lm.transport.transport is lm.transport
-    assert lm.traces() is False
-    assert copy.deepcopy(lm) is lm
+def out_of_time(messages):
+    raise LMTimeoutError("nobody answers")
 
 
-def test_it_answers_in_every_way(lm):
-    request = Request.of("w1 w2", temperature=0)
-    first = lm(request)
-    assert isinstance(first, Completion)
-    assert type(first.text) is str
-    assert (first.usage.calls, first.cached) == (1, False)
-    assert first.usage.input_tokens > 0
-    assert first.usage.seconds >= 0
-
-    async def caller():
-        return [await lm.complete(request), await lm.acall("w1 w2", temperature=0), lm(request)]
-
-    answers = [*asyncio.run(caller()), *aio.run(caller_without_blocking(lm, request))]
-    thread = threading.Thread(target=lambda: answers.append(lm(request)))
-    thread.start()
-    thread.join(20)
-    assert [answer.text for answer in answers] == [first.text] * 6
+async def too_long(request):
+    raise ContextWindowError("the prompt is too long", status=400)
 
 
-async def caller_without_blocking(lm, request):
-    return await asyncio.gather(lm.complete(request), lm.acall(request))
+class TestFunction(LMContract):
+    def make(self):
+        return Function(last)
+
+    def different(self):
+        return [Function(echo), Function(last, name="other"), Function(last, temperature=0.5)]
+
+    def failing(self):
+        return [(Function(out_of_time), LMTimeoutError), (Function(too_long), ContextWindowError)]
+
+
+class TestAsyncFunction(LMContract):
+    def make(self):
+        return Function(echo)
+
+
+class Wire(LMContract):
+    wire = True
+    secrets = (KEY,)
+
+    def http(self, **settings):
+        return HTTP("loopback-model", self.url, KEY, **settings)
+
+
+class TestHTTP(Wire):
+    def make(self):
+        return self.http()
+
+    def different(self):
+        return [self.http(temperature=0.5), HTTP("other-model", self.url), HTTP("loopback-model", "http://127.0.0.1:9")]
+
+    def failing(self):
+        return [(HTTP("loopback-model", "http://127.0.0.1:9", KEY), LMConnectionError)]
+
+
+class TestHTTPWithOptions(Wire):
+    secrets = (KEY, "never-either", "bm9ib2R5Om5ldmVyLWVpdGhlcg==")
+
+    def make(self):
+        address = self.url.replace("//", "//nobody:never-either@")
+        return HTTP("loopback-model", address, headers={"X-Key": KEY}, concurrency=3, temperature=0.25, top_k=4)
+
+
+class TestLiteLLM(Wire):
+    def make(self):
+        return LiteLLM("openai/loopback-model", KEY, api_base=self.url)
+
+    def different(self):
+        return [
+            LiteLLM("openai/other-model", api_base=self.url),
+            LiteLLM("openai/loopback-model", api_base=self.url, temperature=0.5),
+        ]
+
+
+@lru_cache(maxsize=2)
+def tiny(**sizes):
+    """A random model and its tokenizer, the same in each process."""
+    spec = importlib.util.spec_from_file_location("tiny_models", Path(__file__).with_name("conftest.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make_model(**sizes).requires_grad_(False), module.make_tokenizer()
+
+
+class TestLocal(LMContract):
+    options = {"max_tokens": 4}  # noqa: RUF012
+
+    def make(self):
+        pytest.importorskip("torch")
+        return Local(*tiny(), name="tiny")
+
+    def different(self):
+        return [Local(*tiny(), name="tiny", seed=1), Local(*tiny(), name="tiny", temperature=0.5)]
+
+    def failing(self):
+        model, tokenizer = tiny(max_position_embeddings=4)
+        return [(Local(model, tokenizer, name="short"), ContextWindowError)]
+
+
+class TestPocket(LMContract):
+    prompts = ("cat 5", "all animals", "7 8 9")
+    options = {"max_tokens": 4}  # noqa: RUF012
+
+    def make(self):
+        pytest.importorskip("torch")
+        return room.pocket()
+
+    def different(self):
+        return [room.pocket(temperature=0.5)]
+
+
+class TestCache(Wire):
+    def make(self):
+        return Cache(self.http())
+
+
+class TestCacheOnDisk(Wire):
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path_factory):
+        self._folder = tmp_path_factory.mktemp("cache")
+        self._number = 0
+
+    def make(self):
+        folder = getattr(self, "_folder", None)  # each has a file of its own, and another process none
+        if folder is None:
+            return Cache(self.http())
+        self._number += 1
+        return Cache(self.http(), folder / f"{self._number}.db")
+
+
+class TestRetry(Wire):
+    def make(self):
+        return Retry(self.http(), sleep=no_wait)
+
+
+class TestLimit(Wire):
+    def make(self):
+        return Limit(self.http(), 2)
+
+
+class TestName(Wire):
+    def make(self):
+        return resolve("loopback-model", base_url=self.url, api_key=KEY, cache=None)
+
+
+class TestRecorded(Wire):
+    """While all is recorded."""
+
+    @pytest.fixture(autouse=True)
+    def cassette(self, tmp_path_factory):
+        with record(tmp_path_factory.mktemp("record") / "cassette.jsonl") as cassette:
+            yield cassette
+
+    def make(self):
+        return self.http()
+
+
+class TestReplayed(LMContract):
+    """While the calls that are on record are replayed, and the others are made."""
+
+    @pytest.fixture(autouse=True)
+    def cassette(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("replay") / "cassette.jsonl"
+        with record(path):
+            for number in range(4):
+                self.make()(self.request(number))
+        with replay(path, strict=False) as cassette:
+            yield cassette
+
+    def make(self):
+        return Function(last)
+
+
+KINDS = [value for name, value in list(globals().items()) if name.startswith("Test")]
 
 
 @pytest.mark.asyncio
-async def test_it_answers_under_pytest_asyncio(lm):
-    replies = await asyncio.gather(*[lm.acall("w3", replicate=i) for i in range(5)])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+async def test_it_answers_under_pytest_asyncio(kind, server):
+    case = kind()
+    case.url = server.url
+    model = case.make()
+    replies = await asyncio.gather(*[model.acall(case.prompts[0], **case.options, replicate=i) for i in range(5)])
     assert len(replies) == 5
+    model.close()
 
 
-def test_usage_is_counted_once(lm):
-    with track_usage() as usage:
-        completion = lm("w1", temperature=0)
-    assert usage.total == completion.usage
+class Twice(LMContract):
+    """First the one language model, then the other."""
+
+    def make(self):
+        return self.maker()
 
 
-def test_a_run_pays_once(lm):
-    with run.active() as session, track_usage() as usage:
-        first = lm("w1 w2", temperature=0)
-        again = lm("w1 w2", temperature=0)
-        lm("w1 w2", temperature=0, replicate=1)
-        assert first.text == again.text
-        assert session.ledger.spent.calls == 2
-        assert session.journal.paid == 2
-        assert session.journal.has(Request.of("w1 w2", temperature=0).digest(lm.identity()))
-    assert usage.calls + usage.cached == 3
-
-
-def test_what_it_is_called_with_is_checked(lm):
-    with pytest.raises(TypeError):
-        lm(3)
-    with pytest.raises(ValueError, match="temperature"):
-        lm("w1", temperature=-1)
-    with pytest.raises(ValueError, match="api_key"):
-        lm("w1", api_key="sk-1")
+@pytest.mark.parametrize("name", [name for name in PROMISES if "another_process" not in name])
+def test_what_a_cassette_gives_in_place_of_a_language_model_keeps_the_contract(name, server, tmp_path):
+    path = tmp_path / "cassette.jsonl"
+    case = Twice()
+    case.maker = lambda: Function(last)
+    with record(path):
+        Function(last)("to have one on record")
+        run_contract(case, name, server, tmp_path / "recorded")
+    with replay(path) as cassette:
+        case.maker = cassette.lm
+        run_contract(case, name, server, tmp_path / "replayed")

@@ -1,0 +1,43 @@
+"""The parts on the page for people who extend promptgrad pass the contract suites, run as a reader runs them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "extending.md"
+FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def run_pytest(folder, name):
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_every_block_of_python_is_a_file():
+    assert len(FILES) == PAGE.read_text().count("```python\n")
+
+
+def test_the_language_model_of_the_page_passes_its_contract(tmp_path):
+    for name in ("house_lm.py", "test_house_lm.py"):
+        (tmp_path / name).write_text(FILES[name])
+    done = run_pytest(tmp_path, "test_house_lm.py")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"^\d\d passed, 1 skipped", done.stdout, re.MULTILINE), done.stdout[-300:]
+
+
+def test_and_does_not_when_its_key_shows(tmp_path):
+    (tmp_path / "test_house_lm.py").write_text(FILES["test_house_lm.py"])
+    (tmp_path / "house_lm.py").write_text(FILES["house_lm.py"].replace('f"house {self.url}', 'f"house {self._key}'))
+    done = run_pytest(tmp_path, "test_house_lm.py")
+    assert "test_secrets_show_nowhere" in done.stdout
+    assert done.returncode == 1
