@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "GEPA",
     "MIPRO",
     "TGD",
     "TPE",
@@ -30,6 +31,7 @@ __all__ = [
     "Optimizer",
     "Point",
     "ProposeInstruction",
+    "Rules",
     "Search",
     "Session",
     "StepEdit",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._bootstrap_finetune import BootstrapFinetune
     from promptgrad.optim._edit_scheduler import CosineAnnealingEdit, EditScheduler, LambdaEdit, StepEdit
     from promptgrad.optim._ensemble import Ensemble
+    from promptgrad.optim._gepa import GEPA
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
         Measured,
         Point,
         ProposeInstruction,
+        Rules,
         Session,
         Trial,
         Verdict,
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     )
 else:
     _HOME = {
+        "GEPA": "_gepa",
         "MIPRO": "_mipro",
         "TGD": "_tgd",
         "BayesianSignatureOptimizer": "_mipro",
@@ -107,7 +112,6 @@ else:
             ("BootstrapFewShotWithRandomSearch", "BootstrapRS", "BootstrapFewShotWithOptuna"),
             "promptgrad.optim.MIPRO(params, num_candidates=0), which searches over demo sets alone",
         ),
-        "GEPA": "promptgrad.optim.TGD or promptgrad.optim.MIPRO",
         "lr_scheduler": "promptgrad.optim.StepEdit, CosineAnnealingEdit, LambdaEdit or TrustRegionEdit: there is no lr "
         "here, and they move max_edit, the bound on how far a step may go",
         "LRScheduler": "promptgrad.optim.EditScheduler",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from promptgrad.errors import GraphError
@@ -169,4 +170,7 @@ def plain_setting(value: Any) -> Any:
         return [type(value).__name__, value_digest(value.state_dict())]
     if isinstance(value, (set, frozenset)):
         return sorted((plain_setting(item) for item in value), key=json.dumps)
-    return getattr(value, "name", None) or getattr(value, "__qualname__", None) or type(value).__name__
+    name = getattr(value, "name", None) or getattr(value, "__qualname__", None)
+    if name is None and is_dataclass(value):
+        return {field.name: plain_setting(getattr(value, field.name)) for field in fields(value)}
+    return name or type(value).__name__

@@ -236,7 +236,7 @@ class TGD(Optimizer):
     async def _propose_variants(self, count: int) -> list[list[tuple[Parameter, Change]]]:
         names = self.names(blamed=True)
         texts = [
-            Evidence(p, names[p], p.data, p.role or names[p], (), _given(p), Rules.of(group))
+            Evidence(p, names[p], p.data, p.role or names[p], (), _given(p), Rules.of(group), group["lm"])
             for p, group in self.trained()
         ]
         asked = self._asked(texts, count, run.rng(seed_or_default(None), "tgd", self._steps))
@@ -256,10 +256,9 @@ class TGD(Optimizer):
                 reason += "" if self._is_backward_seen() else ", or backward() was not called"
                 reason += " (see the report that backward() returns)"
             return Change(path, kind, "untouched", reason)
-        own = dict(self.trained())[evidence.parameter]["lm"]
-        writer = writer_of(evidence.gradient, self.proposer) if own is None else resolve(own)
+        own = writer_of(evidence.gradient, self.proposer) if evidence.lm is None else None
         try:
-            edit = await self._rewriter.write(evidence, writer)
+            edit = await self._rewriter.write(evidence, own)
         except ReplayError:
             raise
         except NoLMError:
@@ -308,16 +307,16 @@ class TGD(Optimizer):
         texts = []
         for place, parameter in trained:
             text, about = session.value(place.path, base), parameter.role or role(place)
-            lm, rules = options[parameter]["lm"], Rules.of(options[parameter])
-            writer = None if lm is None else resolve(lm)
-            texts.append(Evidence(parameter, place.path, text, about, (), gradients[place.path], rules, writer))
+            rules, lm = Rules.of(options[parameter]), options[parameter]["lm"]
+            texts.append(Evidence(parameter, place.path, text, about, (), gradients[place.path], rules, lm))
         asked = [evidence for evidence in self._asked(texts, self.proposals, step.rng) if evidence.critiques]
         edits = await self._rewriter.rewrite(step, asked)
         candidates: list[Candidate] = []
         for variant in range(self.proposals):
-            passed = [edit for edit in edits if edit is not None and edit.passed and edit.variant == variant]
-            candidate = base.child({edit.path: edit.text for edit in passed}, f"step {step.number}, rewrite {variant}")
-            if passed and all(candidate.key != other.key for other in (session.incumbent, *candidates)):
+            made = [edit.values for edit in edits if edit is not None and edit.variant == variant]
+            values = {path: text for texts in made for path, text in texts.items()}
+            candidate = base.child(values, f"step {step.number}, rewrite {variant}")
+            if values and all(candidate.key != other.key for other in (session.incumbent, *candidates)):
                 candidates.append(candidate)
         if not candidates:
             return StepReport(())

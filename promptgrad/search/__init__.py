@@ -19,12 +19,16 @@ __all__ = [
     "DemoPool",
     "Edit",
     "Evidence",
+    "Feedback",
+    "Fronts",
     "Hunk",
     "Improve",
     "ImproveSolution",
     "Measured",
     "Memory",
+    "Merge",
     "Momentum",
+    "Pareto",
     "Phase",
     "Place",
     "Plan",
@@ -48,6 +52,7 @@ __all__ = [
     "check_amends",
     "check_attempts",
     "check_counts",
+    "check_fronts",
     "check_weights",
     "checked_constraints",
     "demos_of",
@@ -83,11 +88,13 @@ if TYPE_CHECKING:
     from promptgrad.search._checks import Constraint, broken, checked_constraints, placeholders, refusal
     from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
     from promptgrad.search._edit import edit_distance, edit_ratio
+    from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
     from promptgrad.search._hypotheses import Momentum, averaged, check_weights, hypotheses, weigh
     from promptgrad.search._memory import Attempt, Memory, check_attempts, judged, refused
     from promptgrad.search._numbers import check_counts, is_number
     from promptgrad.search._outage import is_final
+    from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
     from promptgrad.search._places import Place, describe, places, role
     from promptgrad.search._plan import Phase, Plan
     from promptgrad.search._proposer import (
@@ -124,12 +131,16 @@ else:
         "DemoPool": "_demos",
         "Edit": "_rewriter",
         "Evidence": "_rewriter",
+        "Feedback": "_feedback",
+        "Fronts": "_pareto",
         "Hunk": "_hunks",
         "Improve": "_proposer",
         "ImproveSolution": "_proposer",
         "Measured": "_candidate",
         "Memory": "_memory",
+        "Merge": "_pareto",
         "Momentum": "_hypotheses",
+        "Pareto": "_pareto",
         "Phase": "_plan",
         "Place": "_places",
         "Plan": "_plan",
@@ -153,6 +164,7 @@ else:
         "check_amends": "_proposer",
         "check_attempts": "_memory",
         "check_counts": "_numbers",
+        "check_fronts": "_pareto",
         "check_weights": "_hypotheses",
         "checked_constraints": "_checks",
         "demos_of": "_demos",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad.autograd import Gradient, Parameter, to_json
 from promptgrad.errors import LMError, NoLMError, PromptgradError
-from promptgrad.lm import LM, Usage, resolve_lm, track_usage
+from promptgrad.lm import LM, Usage, resolve, resolve_lm, track_usage
 from promptgrad.nn import Predict
-from promptgrad.search._candidate import Candidate
+from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._edit import edit_ratio
 from promptgrad.search._hunks import Hunk
 from promptgrad.search._hypotheses import weigh
-from promptgrad.search._memory import Memory, refused
+from promptgrad.search._memory import Attempt, Memory, refused
 from promptgrad.search._places import Place, role
 from promptgrad.search._proposer import Improve, ImproveSolution, amend, make_proposer, write
 from promptgrad.search._rules import Rules
@@ -39,7 +39,7 @@ class Evidence:
         critiques: What is wrong with it, the weightiest first.
         gradient: Where they are from, with the calls that they are about.
         rules: What the new text must satisfy, besides the constraints of the parameter.
-        lm: LM that writes; None for that of the program, else of the context.
+        lm: LM that writes, or its name; None for that of the program, else of the context.
         variant: Which of several proposals is wanted, from 0; further ones are sampled.
     """
 
@@ -50,7 +50,7 @@ class Evidence:
     critiques: Sequence[str]
     gradient: Gradient
     rules: Rules = Rules()  # noqa: RUF009 - frozen
-    lm: LM | None = None
+    lm: LM | str | None = None
     variant: int = 0
 
 
@@ -83,6 +83,11 @@ class Edit:
         """Whether it may be tried."""
         return self.text is not None and not self.reason
 
+    @property
+    def values(self) -> dict[str, str]:
+        """What a candidate gets of it: the text by path, nothing where it may not be tried."""
+        return {} if self.text is None or self.reason else {self.path: self.text}
+
 
 class Rewriter:
     """Writes new texts, and checks them in code before anybody pays for trying them.
@@ -108,7 +113,7 @@ class Rewriter:
         solver: Predict | None = None,
         *,
         rules: Rules = Rules(),  # noqa: B008 - frozen
-        lm: LM | None = None,
+        lm: LM | str | None = None,
         max_critiques: int = 6,
         max_failures: int = 3,
         temperature: float | None = 1.0,
@@ -175,6 +180,27 @@ class Rewriter:
             )
         return edits
 
+    def is_better(self, step: "Step", place: Place, edit: Edit, before: Measured, after: Measured) -> bool:
+        """Whether an edit gained anything on the examples that it was tried on, in sum; the journal has both sums.
+
+        One that did not is remembered with its effect. It may come again: few examples are weak evidence.
+
+        Args:
+            step: The step.
+            place: Where the edit is.
+            edit: The edit.
+            before: The candidate without it, on some examples.
+            after: The candidate with it, on the same.
+        """
+        first, second = (sum(scores) for scores in pairs(before, after))
+        better = round(second - first, 9) > 0
+        step.session.decide("tried", step=step.number, path=place.path, before=first, after=second, better=better)
+        if not better and edit.text is not None:
+            step.session.refuse("it was no better on the examples of its step")
+            effect = f"{first:g} in sum became {second:g} on {len(after.known)} examples"
+            self.memory.add(place.parameter, Attempt(edit.text, effect, measured=False))
+        return better
+
     async def write(self, evidence: Evidence, own: LM | None = None) -> Edit:
         """Ask for one text and check it.
 
@@ -200,7 +226,8 @@ class Rewriter:
             config["replicate"] = evidence.variant
             if self.temperature is not None:
                 config["temperature"] = self.temperature
-        proposer, lm = self.solver if solution else self.proposer, evidence.lm or own
+        proposer = self.solver if solution else self.proposer
+        lm = own if evidence.lm is None else resolve(evidence.lm)
         hunks: tuple[Hunk, ...] = ()
         with track_usage() as usage, _failing_as_lm():
             if "hunks" in proposer.signature.outputs:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.autograd import Critic, Gradient, Loss
 from promptgrad.data import DataLoader, Example
@@ -28,6 +28,11 @@ class Step:
         self.rng: random.Random = loop.session.rng(loop.key, number)
         self._loop = loop
         self._evaluations = 0
+
+    @property
+    def name(self) -> str:
+        """What a candidate that is made in this step says of its origin."""
+        return f"step {self.number}"
 
     def scope(self, what: str) -> str:
         """The name of a part of this step, such as "step/3/forward"."""
@@ -84,6 +89,20 @@ class Step:
         )
         return loss, gradients
 
+    def measured(self, candidate: Candidate, loss: Loss) -> Measured:
+        """What a loss says of the candidate that it is of, so that it need not be run again on the same examples."""
+        rows = loss.rows
+        return Measured(
+            candidate,
+            tuple(row.example.id for row in rows),
+            tuple(row.score if row.error is None else 0.0 for row in rows),
+            sum(row.error is not None for row in rows),
+            self.scope("forward"),
+            next((row.error for row in rows if row.error is not None), None),
+            feedback=tuple(row.feedback for row in rows),
+            outputs=tuple(row.output for row in rows),
+        )
+
     async def evaluate(self, candidate: Candidate, examples: Sequence[Example]) -> Measured:
         """Score a candidate on some examples; what the cell store knows already is not run again.
 
@@ -103,6 +122,27 @@ class Step:
         name = self.scope(f"evaluate/{self._evaluations}")
         self._evaluations += 1
         return await self.session.evaluate_all(candidates, examples, scope=name)
+
+    async def validate(self, candidate: Candidate, note: str = "", **details: Any) -> Measured:
+        """Score a candidate on all validation examples and offer it for confirmation; it leads if none did better.
+
+        Cost: one run of the program for each validation example that is not known already.
+
+        Args:
+            candidate: The candidate.
+            note: What its line in the history says.
+            details: What the line holds besides.
+
+        Raises:
+            BudgetExceeded: The examples do not fit what the budget leaves for the search.
+            LMError: The language model is down.
+        """
+        session, measured = self.session, await self.evaluate(candidate, self.session.val)
+        session.trial(measured, note, **details)
+        session.offer(measured)
+        if session.gain(measured) > session.gain_of_incumbent():
+            session.promote(measured)
+        return measured
 
 
 class Steps:

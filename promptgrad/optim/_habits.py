@@ -1,0 +1,38 @@
+"""What users of DSPy and of the package gepa write out of habit, and what to write here."""
+
+from collections.abc import Iterable, Mapping
+
+GEPA_HABITS = {
+    **dict.fromkeys(
+        ("auto", "max_metric_calls", "max_full_evals"),
+        "promptgrad.Trainer(..., budget=promptgrad.Budget(calls=...)) for what it costs, and steps=... for its length",
+    ),
+    **dict.fromkeys(
+        ("metric", "valset", "trainset"), "promptgrad.Trainer(model, GEPA(...), metric=...).fit(train, val)"
+    ),
+    **dict.fromkeys(("seed", "num_threads", "log_dir"), "promptgrad.Trainer(..., seed=, concurrency=, run_dir=)"),
+    **dict.fromkeys(
+        ("reflection_lm", "task_lm", "prompt_model"), "lm=... writes the new texts; model.to(lm) runs them"
+    ),
+    "reflection_minibatch_size": "minibatch_size=...",
+    **dict.fromkeys(("use_merge", "max_merge_invocations"), "max_merges=..., 0 for none"),
+    "frontier_type": 'fronts="example", "part" or "both"',
+    "candidate_selection_strategy": "nothing: a parent is drawn by the number of its fronts",
+    **dict.fromkeys(("module_selector", "component_selector"), "nothing: the texts take turns"),
+    **dict.fromkeys(
+        ("skip_perfect_score", "perfect_score"), "nothing: a minibatch without failures leads to no reflection"
+    ),
+    **dict.fromkeys(("track_stats", "track_best_outputs"), "nothing: FitResult.history has every candidate"),
+}
+
+
+def refuse_habits(name: str, given: Iterable[str], known: Mapping[str, str]) -> None:
+    """Refuse arguments that an optimizer does not have.
+
+    Raises:
+        TypeError: There is one; the message says what to write instead, as far as that is known.
+    """
+    for argument in given:
+        raise TypeError(
+            f"{name} has no argument {argument!r}{': write ' * (argument in known)}{known.get(argument, '')}"
+        )
