@@ -109,4 +109,5 @@ class GEPA(Search):
         runs = self.steps * self.minibatch_size * plan.calls_per_example
         full = self.steps * max(plan.val, self.merge_examples) * plan.calls_per_example
         phases = {"minibatches": 2 * runs, "critiques": runs * self.critique, "proposals": self.steps}
-        return [(name, calls, False) for name, calls in {**phases, "full validations and merges": full}.items()]
+        phases |= {"full validations and merges": full}
+        return [(name, calls, False) for name, calls in phases.items() if calls]

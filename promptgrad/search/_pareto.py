@@ -104,7 +104,7 @@ class Pareto:
         self.by = check_fronts(by)
         self._value = value
         self._members: dict[str, Measured] = {start.candidate.key: start}
-        self._merged: set[str] = set()
+        self._merged: set[tuple[Any, ...]] = set()
 
     @classmethod
     async def of(cls, session: Session, by: Fronts = "example") -> "Pareto":
@@ -189,14 +189,15 @@ class Pareto:
         for ancestors in rng.sample(order, len(order)):
             weights = [ancestor.mean for _, _, ancestor in ancestors]
             one, other, ancestor = rng.choices(ancestors, weights if any(weights) else None)[0]
-            merged = one.candidate.child(
-                {path: self._of_two(path, one, other, ancestor, rng) for path in paths},
-                f"{name}, merge",
-                other.candidate,
-            )
-            if merged.key not in self._members and merged.key not in self._merged:
-                self._merged.add(merged.key)
-                return Merge(merged, (one, other), ancestor)
+            texts = [self._of_two(path, one, other, ancestor, rng) for path in paths]
+            known = {tuple(self._value(path, member.candidate) for path in paths) for member in self}
+            if (content := tuple(texts)) in known | self._merged:
+                continue
+            self._merged.add(content)
+            values = {
+                path: text for path, text in zip(paths, texts, strict=True) if text != self._value(path, one.candidate)
+            }
+            return Merge(one.candidate.child(values, f"{name}, merge", other.candidate), (one, other), ancestor)
         return None
 
     def _sides(self, one: str, other: str, paths: Sequence[str]) -> list[tuple[Measured, Measured, Measured]]:

@@ -28,6 +28,9 @@ T = TypeVar("T")
 EXHAUSTED = "exhausted"
 """Kind of the event that the search ended with its share of the budget."""
 
+DOWN = 3
+"""How many failures in a row say that a language model is down, where each block lost more than half of its calls."""
+
 SHRINK = 8
 """How many examples of no gain a candidate's mean gain is averaged with before candidates are ranked."""
 
@@ -169,6 +172,7 @@ class Session:
         self._prefix = ""
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}
+        self._silent: Counter[str] = Counter()
         self._described: set[str] = set()
         # Where an earlier process of this run went on without an answer. A call that failed is not journalled and
         # might succeed now, so asking again would make the resumed run take another way.
@@ -285,7 +289,7 @@ class Session:
 
         Raises:
             BudgetExceeded: The examples do not fit what the budget leaves for the search.
-            LMError: The language model is down: more than half of the examples got no answer.
+            LMError: The language model is down: more than half of the examples got no answer, and at least `DOWN`.
             MetricError: The metric raised on every example.
         """
         return (await self.evaluate_all([candidate], examples, scope=scope, replicate=replicate))[0]
@@ -326,7 +330,7 @@ class Session:
         asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
         with run.scope(scope):
             cells = await evaluator(candidate.values, asked, replicate) if asked else []
-            self._note_unanswered([f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
+            self._note_unanswered("run", [f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
         failures = [cell.error for cell in cells if cell.error is not None]
         if failures and all(isinstance(cell.error, MetricError) for cell in cells):
             raise failures[0]
@@ -348,16 +352,21 @@ class Session:
             tuple(cell.output for cell in found),
         )
 
-    def _note_unanswered(self, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
+    def _note_unanswered(self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
         """Go on without a few answers; stop, to be resumed, where the language model is down.
+
+        Of one or two calls any may fail by accident. So it counts as down after `DOWN` failures, in one block or in
+        several of one kind (`what`: runs of the program, or single calls) without a better one between.
 
         Raises:
             LMError: More than half got no answer, or asking again would not help either.
             BudgetExceeded: The budget refused one.
         """
         failed = [(key, error) for key, error in zip(keys, errors, strict=True) if is_outage(error)]
+        most = 2 * len(failed) > len(keys)
+        self._silent[what] = self._silent[what] + len(failed) if most else 0
         for _, error in failed:
-            if error is not None and (is_final(error) or 2 * len(failed) > len(keys)):
+            if error is not None and (is_final(error) or (most and self._silent[what] >= DOWN)):
                 raise error
         for key, error in failed:
             self.journal.record("unanswered", key, error=type(error).__name__)
@@ -370,7 +379,8 @@ class Session:
             thunks: The calls.
 
         Raises:
-            LMError: More than half got no answer, or asking again would not help either.
+            LMError: More than half got no answer, and at least `DOWN`, here and in the calls before; or asking again
+                would not help either.
             BudgetExceeded: The budget refused one.
         """
         errors: list[BaseException | None] = [None] * len(thunks)
@@ -387,7 +397,7 @@ class Session:
                 return None
 
         results = await aio.gather([partial(one, index) for index in range(len(thunks))])
-        self._note_unanswered(keys, errors)
+        self._note_unanswered("ask", keys, errors)
         return results
 
     def _evaluator(self, candidate: Candidate) -> Evaluator:
@@ -426,7 +436,9 @@ class Session:
                 stack.enter_context(lm.context(replicate=replicate))
             stack.enter_context(program.candidate(dict(candidate.values)))
             batch = await program.amap(asked, concurrency=self.concurrency)
-            self._note_unanswered([f"{name}/{example.id}" for example in asked], [row.error for row in batch.rows])
+            self._note_unanswered(
+                "run", [f"{name}/{example.id}" for example in asked], [row.error for row in batch.rows]
+            )
             loss: Loss = await self._criterion.acall(batch, asked)
         kept = [row for row in loss.rows if not is_outage(row.error)]
         return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)

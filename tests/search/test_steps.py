@@ -182,11 +182,18 @@ class TestTheRewriter:
         assert edit is None
         assert events(session, "proposal") == []
 
-    def test_no_answer_is_no_text(self, world):
+    def test_a_call_without_an_answer_is_no_text_and_three_of_them_end_the_run(self, world):
         def answer(messages):
             if "critiques" in messages[0]["content"]:
                 raise pg.errors.LMConnectionError("down")
             return world.answer(messages)
 
+        session, *_, edit = self.rewrite(world, answer)
+        assert edit is None
+        assert session.refused == {"the language model gave no answer": 1}
+        assert len(events(session, "unanswered")) == 1
+        model = world.Program().to(lm.Function(answer))
+        trainer = pg.Trainer(model, pg.optim.GEPA(model.parameters(), steps=9), metric=world.metric, seed=5)
         with pytest.raises(pg.errors.LMConnectionError):
-            self.rewrite(world, answer)  # all of one call: the LM is down
+            trainer.fit(world.examples(24), world.examples(60, seed=1))
+        assert len(trainer.result.history) == 1

@@ -61,7 +61,7 @@ def trainer(world, model, name="tgd", **options):
     return Trainer(model, world.optimizer(name, model), metric=world.metric, **{"seed": 5, **options})
 
 
-@pytest.mark.parametrize("name", ["mipro", "tgd"])
+@pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
 def test_a_tracker_sees_the_whole_run(world, data, name):
     heard = Heard()
     trainer_ = trainer(world, program(world), name, callbacks=[heard])

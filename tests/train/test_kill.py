@@ -86,7 +86,7 @@ def killed(process):
     assert process.returncode == -signal.SIGKILL, err
 
 
-@pytest.mark.parametrize("name", ["mipro", "tgd"])
+@pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
 def test_killed_and_resumed_is_as_if_never_killed(name, tmp_path):
     with serving() as server:
         whole = finish(start("train", name, server.url, tmp_path / "whole", CONCURRENCY, 0))

@@ -289,7 +289,7 @@ class TestArguments:
 
 
 class TestBudget:
-    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    @pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
     @pytest.mark.parametrize("calls", [130, 220, 320, 450])
     def test_it_is_never_exceeded_and_the_best_so_far_comes_back(self, world, data, name, calls):
         counted = Count(world)
@@ -411,7 +411,7 @@ class TestBudget:
             digests.append((journal.digest(), result.outcome, result.values))
         assert digests[0] == digests[1]
 
-    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    @pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
     def test_a_run_that_ended_with_its_budget_is_resumed(self, world, data, tmp_path, name):
         options = {"budget": Budget(calls=260), "run_dir": tmp_path}
         first = trainer(world, program(world), name, **options).fit(*data[:2])
@@ -450,7 +450,7 @@ class TestBudget:
 
 
 class TestJournal:
-    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    @pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
     def test_the_same_at_concurrency_1_and_32(self, world, data, tmp_path, name):
         found = []
         for concurrency in (1, 32):
@@ -609,7 +609,7 @@ class TestPlan:
         assert plan.tokens > plan.calls
         assert "LM calls" in repr(plan)
 
-    @pytest.mark.parametrize("name", ["mipro", "tgd"])
+    @pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
     def test_a_run_takes_no_more(self, world, data, name):
         model = program(world)
         trainer_ = trainer(world, model, name)

@@ -47,6 +47,8 @@ def answer(messages):
 def respond(instruction, shown, asked, wanted):
     if "critiques" in asked:
         critiques = json.loads(asked["critiques"]) if asked["critiques"].startswith("[") else [asked["critiques"]]
+        if all("should be" in critique for critique in critiques):  # no critic was asked: what the metric says
+            critiques = reflect(json.loads(asked["failures"]))
         return {"new_instruction": " ".join([asked["instruction"], *critiques[:2]])}
     if "examples" in asked:
         digest = hashlib.sha256(json.dumps([asked["examples"], asked["tip"], asked["role"]]).encode()).digest()
@@ -61,6 +63,17 @@ def respond(instruction, shown, asked, wanted):
     word = asked["word"]
     turn = "reverse" in instruction or learnt(shown, lambda i, o: o.get("answer") == i["word"][::-1])
     return {"answer": word[::-1] if turn else word}
+
+
+def reflect(failures):
+    """The rule that explains what went wrong in failed calls, as far as the feedback shows it."""
+    for failure in failures:
+        gold = re.search(r"should be (\w+)", "\n".join(failure["feedback"])).group(1)
+        if "text" in failure["inputs"] and failure["outputs"]["word"] != gold[::-1]:
+            return ["Take the last word."]
+        if "word" in failure["inputs"] and failure["inputs"]["word"] == gold[::-1]:
+            return ["Reverse the word."]
+    return ["Take care."]
 
 
 def learnt(shown, holds):
@@ -146,6 +159,8 @@ def optimizer(name, model):
         return optim.MIPRO(
             model.parameters(), num_candidates=3, num_demo_sets=2, num_trials=7, minibatch_size=8, full_eval_every=3
         )
+    if name == "gepa":
+        return optim.GEPA(model.parameters(), steps=10, minibatch_size=4)
     return optim.TGD(model.parameters(), steps=4, batch_size=6, proposals=2)
 
 

@@ -1,0 +1,223 @@
+"""GEPA in the trainer and in sessions: it improves, merges, and is the same again."""
+
+import re
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import aio, lm, nn, optim, run
+from promptgrad.search import Session
+from promptgrad.testing import Fields
+
+
+def program(world, answer=None):
+    return world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+
+
+def fit(world, model=None, optimizer=None, run_dir=None, **options):
+    model = model or program(world)
+    optimizer = optimizer or optim.GEPA(model.parameters(), steps=10, minibatch_size=4)
+    trainer = pg.Trainer(model, optimizer, metric=world.metric, seed=5, run_dir=run_dir, **options)
+    return trainer.fit(world.examples(24), world.examples(60, seed=1))
+
+
+def events(path, kind):
+    return [event for event in run.Journal(path / "journal.jsonl", readonly=True).events() if event["kind"] == kind]
+
+
+class TestInTheTrainer:
+    def test_it_improves_a_program_of_two_steps_from_the_feedback_alone(self, world, tmp_path):
+        critic = lm.Function(lambda messages: pytest.fail("no critic is asked"), name="critic")
+        result = fit(world, run_dir=tmp_path / "run", critic=critic)
+        assert result.shipped
+        assert result.after.mean == 1.0
+        assert result.values["pick.instruction"].endswith("Take the last word.")
+        assert result.values["spell.instruction"].endswith("Reverse the word.")
+        asked = {event["path"] for event in events(tmp_path / "run", "proposal")}
+        assert asked == {"pick.instruction", "spell.instruction"}
+        assert [event["better"] for event in events(tmp_path / "run", "tried")] == [True, True]
+        assert events(tmp_path / "run", "stop")[0]["reason"] == "every validation example is right"
+
+    def test_with_critiques_a_critic_divides_the_blame(self, world):
+        asked = []
+
+        def critic(messages):
+            asked.append(messages)
+            return world.answer(messages)
+
+        model = program(world)
+        optimizer = optim.GEPA(model.parameters(), steps=10, minibatch_size=4, critique=True)
+        result = fit(world, model, optimizer, critic=lm.Function(critic, name="critic"))
+        assert result.shipped
+        assert asked
+
+    def test_nothing_is_left_in_the_gradients_and_the_program_is_as_it_was(self, world):
+        model = program(world)
+        before = model.state_dict()
+        optimizer = optim.GEPA(model.parameters(), steps=3, rules=optim.Rules(max_tokens=2))
+        result = fit(world, model, optimizer)
+        assert not result.shipped
+        assert model.state_dict() == before
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert any(note.startswith("3 proposals refused: 3x it has") for note in result.notes)
+
+    def test_what_was_no_better_is_told_to_the_writer(self, world):
+        shown = []
+
+        def answer(messages):
+            if "critiques" in messages[0]["content"]:
+                shown.append(world.sections(messages[-1]["content"])["rejected"])
+                return f"[[ ## new_instruction ## ]]\nBe careful {len(shown)}.\n\n[[ ## completed ## ]]"
+            return world.answer(messages)
+
+        model = program(world, answer)
+        result = fit(world, model, optim.GEPA(model.parameters(), steps=4, minibatch_size=4))
+        assert not result.shipped
+        assert "Be careful 1. -- 0 in sum became 0 on 4 examples" in shown[2]
+        assert any("4x it was no better on the examples of its step" in note for note in result.notes)
+
+    @pytest.mark.parametrize("calls", [150, 200])
+    def test_a_budget_ends_it(self, world, calls):
+        result = fit(world, budget=pg.Budget(calls=calls))
+        assert result.calls <= calls
+
+    def test_the_same_seed_makes_the_same_search_at_any_concurrency(self, world, tmp_path):
+        def digest(name, **options):
+            fit(world, run_dir=tmp_path / name, **options)
+            return run.Journal(tmp_path / name / "journal.jsonl", readonly=True).digest()
+
+        assert digest("one", concurrency=1) == digest("many", concurrency=32)
+
+    def test_the_plan_is_an_upper_bound(self, world):
+        model = program(world)
+        optimizer = optim.GEPA(model.parameters(), steps=10, minibatch_size=4)
+        trainer = pg.Trainer(model, optimizer, metric=world.metric, seed=5)
+        plan = trainer.plan(world.examples(24), world.examples(60, seed=1))
+        assert [phase.name for phase in plan.phases if phase.name.startswith(("mini", "prop", "crit", "full"))] == [
+            "minibatches",
+            "proposals",
+            "full validations and merges",
+        ]
+        assert fit(world, model, optimizer).calls <= plan.calls
+
+
+class Marks(nn.Module):
+    """Two texts that a writer improves only while the other one is as it was, so that a merge alone has both.
+
+    The first module writes a mark: "new" if its instruction says "X1", else "old". The second one is right about an
+    example of group "g" if the mark is new, of group "h" if its own instruction says "Y1", of group "k" if neither is.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.mark = nn.Predict("text -> mark", instruction="X0.")
+        self.word = nn.Predict("text, mark -> word", instruction="Y0.")
+        self.to(lm.Function(answer, name="simulated"))
+
+    def forward(self, text):
+        return self.word(text=text, mark=self.mark(text=text).mark)
+
+
+def answer(messages):
+    system = messages[0].content
+
+    def word(inputs):
+        said = "Y1" if "Y1." in system else "Y0"
+        new = inputs["mark"] == "new"
+        right = {"g": new, "h": said == "Y1", "k": not new and said == "Y0"}[inputs["text"][0]]
+        return "right" if right else f"wrong with {said}"
+
+    def write(inputs):
+        if inputs["instruction"].startswith("X"):
+            return "X1." if "Y1" not in inputs["critiques"] else "X, nothing new."
+        return "Y1." if "new" not in inputs["failures"] else "Y, nothing new."
+
+    return Fields(mark="new" if "X1." in system else "old", word=word, new_instruction=write)(messages)
+
+
+def metric(example, output):
+    return pg.Score(output.word == "right", feedback=f"it is {output.word}")
+
+
+def search(seed, **options):
+    """What a search of the two texts found: the best mean, the decisions about merges, and the instructions."""
+    model, journal = Marks(), run.Journal()
+    groups = "gggkhhh"
+    rows = [pg.Example(text=f"{groups[n % 7]}{n}").with_inputs("text") for n in range(42)]
+    session = Session(
+        model=model,
+        train=rows[:21],
+        val=rows[21:],
+        metric=metric,
+        seed=seed,
+        journal=journal,
+        ledger=run.Ledger(run.Budget(), journal),
+        progress=False,
+    )
+
+    async def work():
+        with run.active(journal=journal, ledger=session.ledger):
+            session.baseline = await session.evaluate(session.base, session.val, scope="baseline")
+            optimizer = optim.GEPA(model.parameters(), steps=16, minibatch_size=7, **options)
+            await optimizer.fit(session)
+
+    aio.run(work())
+    merges = [event for event in journal.events() if event["kind"] == "merge"]
+    values = [session.value(place.path, session.incumbent) for place in session.places(("instruction",))]
+    return max(trial.score for trial in session.history), merges, values
+
+
+class TestMerging:
+    @pytest.mark.parametrize("seed", [1, 2, 3])
+    def test_a_merge_finds_what_no_reflection_does(self, seed):
+        best, merges, values = search(seed)
+        alone, none, _ = search(seed, max_merges=0)
+        assert none == []
+        assert alone == pytest.approx(3 / 7)
+        assert best == pytest.approx(6 / 7)
+        assert values == ["X1.", "Y1."]
+        assert [event["holds"] for event in merges] == [True]
+        assert len(set(merges[0]["sides"])) == 2
+
+    def test_with_another_split_of_examples_it_is_tried_on_more(self):
+        (merge,) = search(1, merge_examples=9)[1]
+        assert merge["after"] >= max(merge["before"])
+
+    def test_fronts_of_parts_are_an_option(self):
+        assert search(1, fronts="both")[0] == pytest.approx(6 / 7)
+
+
+class TestHabits:
+    @pytest.mark.parametrize(
+        ("argument", "hint"),
+        [
+            ("auto", "Budget"),
+            ("max_metric_calls", "Budget"),
+            ("reflection_lm", "lm="),
+            ("reflection_minibatch_size", "minibatch_size="),
+            ("use_merge", "max_merges="),
+            ("candidate_selection_strategy", "drawn by the number of its fronts"),
+            ("metric", "Trainer"),
+            ("seed", "Trainer"),
+        ],
+    )
+    def test_what_users_of_dspy_write_gets_a_hint(self, world, argument, hint):
+        with pytest.raises(TypeError, match=f"GEPA has no argument '{argument}': write .*{re.escape(hint)}"):
+            optim.GEPA(program(world).parameters(), **{argument: 1})
+
+    def test_other_arguments_are_unknown(self, world):
+        with pytest.raises(TypeError, match=r"GEPA has no argument 'stepps'$"):
+            optim.GEPA(program(world).parameters(), stepps=1)
+
+    @pytest.mark.parametrize("options", [{"steps": 0}, {"minibatch_size": 0}, {"max_merges": -1}, {"fronts": "all"}])
+    def test_options_out_of_range(self, world, options):
+        with pytest.raises(ValueError, match="not"):
+            optim.GEPA(program(world).parameters(), **options)
+
+    def test_its_settings_are_known_to_a_resumed_run(self, world, tmp_path):
+        model = program(world)
+        fit(world, model, optim.GEPA(model.parameters(), steps=2), run_dir=tmp_path / "run")
+        again = program(world)
+        other = optim.GEPA(again.parameters(), steps=2, rules=optim.Rules(max_tokens=9))
+        with pytest.raises(pg.errors.JournalError):
+            pg.Trainer.resume(tmp_path / "run", again, other, world.metric)
