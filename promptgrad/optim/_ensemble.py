@@ -59,13 +59,14 @@ class Ensemble(Search):
                 found = session.adopt(part)
             if found is not None and part.gain(found) > 0:
                 members.setdefault(found.candidate.key, found.candidate)
+                session.consider(found)
         session.decide("ensemble", members=list(members))
         if len(members) < 2:
             session.notes.append(f"{len(members)} of {self.size} runs found a member of its own: there is no ensemble")
             return
         measured = await session.evaluate(self._joined(session, list(members.values())), session.val, scope="ensemble")
         session.trial(measured, "ensemble")
-        session.offer(measured)
+        session.consider(measured)
 
     def _joined(self, session: Session, members: Sequence[Candidate]) -> Candidate:
         """The members as one candidate: copies of the program, and over them the values of each."""

@@ -329,7 +329,7 @@ class MIPRO(Search):
                 session.trial(measured, "minibatch", choices=dict(point.choices))
                 if point.key not in full and everything <= set(known[point.key].ids):
                     full.add(point.key)
-                    _found(session, known[point.key])
+                    session.consider(known[point.key])
                 best = _best(known, session)
                 bar.advance(note=f"best {known[best].mean:.3f}")
                 if place == self.full_eval_every - 1 or number == count - 1:
@@ -362,7 +362,7 @@ class MIPRO(Search):
         full.add(key)
         search.add(choices, _shrunken(session, measured))
         session.trial(measured, "full", choices=choices)
-        _found(session, measured)
+        session.consider(measured)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases: bootstrap (at most), propose (exact), minibatches and full validations (at most)."""
@@ -412,13 +412,6 @@ def _next_point(
             search.enqueue(choices)
             return search.ask()
     return None
-
-
-def _found(session: Session, measured: Measured) -> None:
-    """Offer what was scored on all validation data; it leads where it is better than all before."""
-    session.offer(measured)
-    if session.gain(measured) > session.gain_of_incumbent():
-        session.promote(measured)
 
 
 def _candidate(session: Session, dimensions: Sequence[Dimension], choices: Mapping[str, int], origin: str) -> Candidate:

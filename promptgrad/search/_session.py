@@ -559,6 +559,12 @@ class Session:
         self.finalists = [other for other in self.finalists if other.candidate.key != key]
         self.finalists.append(measured)
 
+    def consider(self, measured: Measured) -> None:
+        """Offer a candidate that was scored on all of `val`; it is the incumbent where it is better than all before."""
+        self.offer(measured)
+        if self.gain(measured) > self.gain_of_incumbent():
+            self.promote(measured)
+
     def gain(self, measured: Measured) -> float:
         """Mean paired gain over the base, shrunk towards zero the fewer examples it was measured on."""
         if self.baseline is None:

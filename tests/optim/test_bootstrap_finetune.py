@@ -54,6 +54,36 @@ def test_runs_that_went_right_help_those_that_failed() -> None:
     assert shown == [0] * 40 + [4] * 20
 
 
+def test_after_prompts_it_learns_what_they_found() -> None:
+    """In BetterTogether the weights learn the prompts of the phase before, and both are installed."""
+
+    class Shown(optim.Search):
+        kinds = ("demos",)
+
+        async def fit(self, session: optim.Session) -> None:
+            candidate = session.base.child({"demos": tuple(TRAIN[:1])}, "one demo")
+            session.offer(await session.evaluate(candidate, session.val, scope="shown"))
+
+    def teacher(messages: list[dict[str, str]]) -> str:
+        text = messages[-1]["content"].removeprefix("[[text]] ").removesuffix(" [[answer]]")
+        return next(example.answer for example in TRAIN if example.text == text)
+
+    model = program()
+    weights = optim.BootstrapFinetune(model, steps=25, teacher=lm.Function(teacher, adapter="pocket"))
+    both = optim.BetterTogether("p -> w", p=Shown(model.parameters()), w=weights)
+    result = Trainer(model, both, metric=TASK.metric, finalists=1, progress=False).fit(TRAIN, VAL)
+    assert weights.result is not None
+    prompts = [[str(message.content) for message in sample.messages] for sample in weights.result.collected]
+    assert len(prompts) == 40
+    assert all(any(TRAIN[0].text in text for text in prompt[:-1]) for prompt in prompts)
+    assert result.shipped
+    assert model.demos.data == tuple(TRAIN[:1])
+    assert model.lm is weights.result.lm
+    assert result.program is model
+    assert result.after is not None
+    assert result.after.mean > 0.9
+
+
 def test_nothing_went_right() -> None:
     model = program()
     optimizer = optim.BootstrapFinetune(model.parameters(), max_labeled_demos=0)
