@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 # No test depends on how fast the machine is: what must be cheap is counted (tests/counting.py), not timed.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and their processes with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.update(
     HF_HUB_OFFLINE="1",

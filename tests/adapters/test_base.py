@@ -12,7 +12,7 @@ import pytest
 from promptgrad.adapters import Adapter, ChatAdapter, JSONAdapter, PocketAdapter, get_adapter
 from promptgrad.data import Example
 from promptgrad.errors import InputError
-from promptgrad.signature import Signature
+from promptgrad.signature import Field, Signature
 from tests.counting import steps
 
 COT = Signature("question -> reasoning, answer", "Think.")
@@ -121,6 +121,17 @@ def test_adapters_are_shared_by_copies_and_pickled_without_what_they_keep() -> N
     assert again.schema == "object"
     assert again._compiled == {}
     assert again.compile(COT, None, DEMOS).prefix == adapter.compile(COT, None, DEMOS).prefix
+
+
+@pytest.mark.parametrize("adapter", [ChatAdapter(), JSONAdapter()], ids=["chat", "json"])
+def test_signatures_that_differ_in_a_constraint_have_prompts_of_their_own(adapter: Adapter) -> None:
+    """Though all else is equal: what is kept for the one is not served to the other."""
+    for least in (1, 2):
+        field = Field("count", int, "how many", "output", {"ge": least})
+        compiled = adapter.compile(Signature([Field("question"), field], "Count."))
+        told = compiled.prefix.messages[0].content + compiled.request_tail({"question": "?"})[-1].content
+        assert f"{least}" in told
+        assert f"{3 - least}" not in told
 
 
 def test_overhead_of_a_call_with_eight_demos() -> None:

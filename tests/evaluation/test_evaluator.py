@@ -8,6 +8,7 @@ from promptgrad.evaluation import Evaluator
 from promptgrad.lm import Function
 from promptgrad.metrics import exact_match
 from promptgrad.run import Budget, CellStore, Journal, Ledger
+from tests.waiting import turns
 
 
 class Server:
@@ -149,6 +150,67 @@ def test_a_metric_error_is_an_error_cell():
 
     cells = aio.run(Evaluator(Router().to(Server().lm()), metric)(None, examples(1)))
     assert [type(cell.error) for cell in cells] == [MetricError, MetricError]
+
+
+def test_a_metric_error_is_not_kept():
+    class Calls:  # what is called is part of a cell's key, what it keeps is not
+        count = 0
+
+    def moody(example, output):
+        Calls.count += 1
+        if Calls.count == 1:
+            raise KeyError("gold")
+        return 1
+
+    evaluator = Evaluator(Router().to(Server().lm()), moody)
+    (failed,) = aio.run(evaluator(None, examples(1)[:1]))
+    (judged,) = aio.run(evaluator(None, examples(1)[:1]))
+    (kept,) = aio.run(evaluator(None, examples(1)[:1]))
+    assert isinstance(failed.error, MetricError)
+    assert (judged.error, judged.score, kept.score) == (None, 1, 1)
+    assert Calls.count == 2
+
+
+def test_no_more_rows_are_in_flight_than_there_are_slots_over_all_candidates():
+    flying, most = set(), 0
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.word = nn.Parameter("alpha")
+
+        async def forward(self, question):
+            nonlocal most
+            me = object()
+            flying.add(me)
+            most = max(most, len(flying))
+            await turns()
+            flying.remove(me)
+            return self.word.data
+
+    evaluator = Evaluator(Slow(), exact_match, concurrency=4)
+
+    async def main():
+        words = ("alpha", "beta", "gamma")
+        await aio.gather([lambda w=w: evaluator({"word": w}, examples()) for w in words])
+
+    aio.run(main())
+    assert most == 4
+    assert len(evaluator.cells) == 18
+
+
+def test_a_replicate_is_the_one_that_was_asked_for_whatever_the_context():
+    seen = []
+
+    def respond(request: pg.lm.Request):
+        seen.append(request.replicate)
+        return "[[ ## answer ## ]]\nalpha\n\n[[ ## completed ## ]]"
+
+    model = Router().to(Function(respond))
+    with pg.context(replicate=3):
+        for replicate in (0, 1):
+            aio.run(Evaluator(model, exact_match)(None, examples(1)[:1], replicate))
+    assert seen == [0, 1]
 
 
 def test_a_foreign_parameter_makes_a_cell_unfit_for_keeping():

@@ -6,6 +6,7 @@ import pickle
 import threading
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -116,6 +117,57 @@ def test_threads_loops_and_a_notebook_cell(server, lm):
 
 async def _gather(lm, count):
     return await asyncio.gather(*[lm.acall(str(i)) for i in range(count)])
+
+
+@pytest.fixture
+def plain_server():
+    """A server that answers every request as `answer(handler)` says, and keeps what it was sent."""
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            requests.append((self.path, dict(self.headers)))
+            status, headers = made.answer(self.path)
+            reply = body("Paris").body
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(reply))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(reply)
+
+        do_GET = do_POST
+
+        def log_message(self, *arguments):
+            pass
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.requests = requests
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join(60)
+    made.server_close()
+
+
+def test_no_redirect_is_followed_with_the_key(plain_server):
+    elsewhere = f"http://127.0.0.1:{plain_server.server_port}/elsewhere"
+    plain_server.answer = lambda path: (200, {}) if path == "/elsewhere" else (307, {"Location": elsewhere})
+    made = HTTP("tiny", f"http://127.0.0.1:{plain_server.server_port}/v1", KEY)
+    with pytest.raises(LMStatusError, match="redirects are not followed") as caught:
+        made("hi")
+    made.close()
+    assert caught.value.status == 307
+    assert [path for path, _ in plain_server.requests] == ["/v1/chat/completions"]
+
+
+def test_no_cookie_is_kept(plain_server):
+    plain_server.answer = lambda path: (200, {"Set-Cookie": "session=1; Path=/"})
+    made = HTTP("tiny", f"http://localhost:{plain_server.server_port}/v1")
+    assert [made("hi").text for _ in range(2)] == ["Paris", "Paris"]
+    made.close()
+    assert [headers.get("Cookie") for _, headers in plain_server.requests] == [None, None]
 
 
 def test_connections_are_kept_alive(server, lm):

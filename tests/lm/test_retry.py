@@ -72,6 +72,22 @@ def test_waits_do_not_pass_the_ceiling(waits, sleep):
     assert max(waits) <= 4.0
 
 
+def test_a_retry_after_of_just_the_patience_is_waited_for(server, waits, sleep):
+    server.script(Status(429, retry_after=9), "Paris")
+    assert Retry(HTTP("m", server.url), patience=9, sleep=sleep)("q").text == "Paris"
+    assert waits == [9]
+
+
+def test_each_attempt_draws_its_own_wait(waits, sleep):
+    def broken(messages):
+        raise LMConnectionError("down")
+
+    with pytest.raises(LMConnectionError):
+        Retry(Function(broken), attempts=5, sleep=sleep)("a")
+    shares = [wait / (0.5 * 2**attempt) for attempt, wait in enumerate(waits)]
+    assert len(set(shares)) == len(shares) == 4
+
+
 def test_a_retry_after_beyond_patience_is_raised_at_once(server, waits, sleep):
     server.script(Status(429, retry_after=3600))
     with pytest.raises(RateLimitError) as caught:

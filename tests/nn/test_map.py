@@ -124,6 +124,21 @@ def test_no_language_model_is_told_at_once():
         Echo().map(["a", "b"])
 
 
+def test_a_call_with_a_replicate_of_its_own_keeps_it_under_map(scripted):
+    model = scripted(lambda question: {"answer": "x"})
+
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ask = nn.Predict("question -> answer")
+
+        def forward(self, question):
+            return self.ask(question=question), self.ask(question=question, config={"replicate": 7})
+
+    Asks().to(model).map([{"question": "a"}], n=3)
+    assert sorted(request.replicate for request in model.asked) == [0, 1, 2, 7, 7, 7]
+
+
 def test_n_rollouts_stand_together_and_carry_their_replicate(scripted):
     model = echo_lm(scripted)
     batch = Echo().to(model).map([{"question": q} for q in "ab"], n=3)

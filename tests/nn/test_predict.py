@@ -178,7 +178,9 @@ def test_options_are_laid_over_one_another(scripted):
     predict(question="a")
     with pg.context(replicate=4):
         node = predict(question="a").grad_fn
-    first, second, third = model.asked
+        own = predict(question="a", config={"replicate": 1}).grad_fn
+    first, second, third, fourth = model.asked
+    assert fourth.replicate == own.replicate == 1  # the call's own number, whatever the context
     assert (first.temperature, first.max_tokens, first.replicate) == (0.9, 9, 2)
     assert (second.temperature, second.replicate) == (0.5, 0)
     assert third.replicate == node.replicate == 4

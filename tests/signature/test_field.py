@@ -154,3 +154,18 @@ def test_sets_are_written_in_one_order(annotation: Any, value: Any, wanted: str)
     assert field.dump_json(value) == wanted
     if annotation is not Any:
         assert field.validate_json(wanted) == value
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Field("a", int, "how many", "output", {"ge": 2}),
+        Field("a", int, "how many", "output"),
+        Field("a", int, "how much", "output", {"ge": 1}),
+        Field("a", float, "how many", "output", {"ge": 1}),
+        Field("a", int, "how many", "input", {"ge": 1}),
+        Field("b", int, "how many", "output", {"ge": 1}),
+    ],
+)
+def test_fields_that_differ_in_anything_are_not_equal(other):
+    assert Field("a", int, "how many", "output", {"ge": 1}) != other
