@@ -21,6 +21,16 @@ from promptgrad.autograd._gradient import Gradient, Trace
 from promptgrad.autograd._gradients import Gradients
 from promptgrad.autograd._graph import Graph, graph
 from promptgrad.autograd._handle import RemovableHandle
+from promptgrad.autograd._kind import (
+    Kind,
+    Selector,
+    as_kind,
+    demos_for,
+    demos_in,
+    kinds_of,
+    register_kind,
+    register_selector,
+)
 from promptgrad.autograd._loss import Loss
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._mode import enable_grad, inference_mode, is_grad_enabled, no_grad
@@ -58,6 +68,7 @@ __all__ = [
     "Graph",
     "Join",
     "JointCritic",
+    "Kind",
     "Loss",
     "LossRow",
     "Node",
@@ -71,6 +82,7 @@ __all__ = [
     "Record",
     "RemovableHandle",
     "Sample",
+    "Selector",
     "Skipped",
     "Tape",
     "Target",
@@ -79,12 +91,15 @@ __all__ = [
     "TraceFailure",
     "Walk",
     "WeightTrace",
+    "as_kind",
     "attach",
     "call_name",
     "candidate",
     "clip_grad_tokens_",
     "current_detector",
     "current_tape",
+    "demos_for",
+    "demos_in",
     "detect_anomaly",
     "edges",
     "enable_grad",
@@ -94,12 +109,15 @@ __all__ = [
     "inference_mode",
     "is_grad_enabled",
     "joined_sources",
+    "kinds_of",
     "no_grad",
     "objection",
     "open_tape",
     "pass_through",
     "record_reads",
+    "register_kind",
     "register_rule",
+    "register_selector",
     "retrieve",
     "same_group",
     "short",

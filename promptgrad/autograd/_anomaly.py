@@ -95,10 +95,10 @@ class detect_anomaly:
             for node in () if row.tape is None else row.tape.nodes:
                 for read in node.reads:
                     if isinstance(read.value, str):
-                        self._placeholders(read.value, node.name_of(read), "instruction")
+                        self._placeholders(read.value, node.name_of(read), is_input=False)
                 for field, value in node.inputs.items():
                     if isinstance(value, str) and not _given(value, row):
-                        self._placeholders(value, f"the input {field!r} of {node.path}", "input")
+                        self._placeholders(value, f"the input {field!r} of {node.path}", is_input=True)
 
     def after_backward(self, rows: "Sequence[LossRow]", report: "BackwardReport", never: Sequence[str]) -> None:
         """Look at what came of it; `never` names the parameters that no failed forward read."""
@@ -137,13 +137,13 @@ class detect_anomaly:
                     "blame between them. Use a stronger critic, or train one of them at a time"
                 )
 
-    def _placeholders(self, text: str, what: str, kind: str) -> None:
+    def _placeholders(self, text: str, what: str, *, is_input: bool) -> None:
         names = list(dict.fromkeys(_PLACEHOLDER.findall(text)))
         if names:
             shown = _listed([f"{{{name}}}" for name in names])
             do = (
                 "an instruction is no template: inputs are shown by their fields. Take it out, or double the braces"
-                if kind == "instruction"
+                if not is_input
                 else "an f-string without its f, or a format() that was not called"
             )
             self.say(f"{what} holds {shown}, which nothing filled: {do}")

@@ -199,7 +199,7 @@ class Backward:
                     if self.wanted(read.parameter):
                         if one is not None:
                             wanted.setdefault(read.parameter, node.name_of(read))
-                        if read.parameter.kind == "demos" and number in scores and node.outputs:
+                        if read.parameter.kind.is_demos and number in scores and node.outputs:
                             trace = Trace(
                                 row.example_id, node.path, node.index, node.inputs, node.outputs, scores[number]
                             )

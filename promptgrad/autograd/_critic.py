@@ -16,7 +16,7 @@ class Target:
 
     Attributes:
         name: What the critic's answer calls it: the parameter's name in its module, or the input field's.
-        kind: "instruction", "description" or "demos" for a parameter, "input" for an input that another call produced.
+        kind: That of the parameter, "input" for an input that another call produced.
         value: What it was at the call.
         parameter: The parameter; None for an input.
     """

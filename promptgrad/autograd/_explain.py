@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.autograd._critique import Critique
+from promptgrad.autograd._kind import as_kind
 from promptgrad.autograd._loss_row import LossRow
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
             yield from (f"  feedback for {path or 'program'}: {_indented(text)}" for text in texts if text)
         for critique in critiques.get(number, ()):
             what = f"input {critique.target}" if critique.target_kind == "input" else critique.target
-            alone = not critique.path and critique.target_kind == "solution"
+            alone = not critique.path and as_kind(critique.target_kind).exact
             where = "" if alone else f"{call_name(critique.path, critique.index)} "
             yield f"  {where}{what}: {_indented(critique.text)}"
         if report is not None and number not in critiques:

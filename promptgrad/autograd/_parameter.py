@@ -1,6 +1,5 @@
 """`Parameter`: a mutable tensor of text, and `candidate`, which lays other values over parameters for a while."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
@@ -8,14 +7,12 @@ from typing import Any
 
 from promptgrad.autograd._gradient import Gradient
 from promptgrad.autograd._handle import RemovableHandle
+from promptgrad.autograd._kind import as_kind, kinds_of
 from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import AccumulateGrad, Read
 from promptgrad.autograd._tape import current_log
 from promptgrad.autograd._text import Text
 from promptgrad.errors import ConstraintError
-
-KINDS = ("instruction", "demos", "description", "choice", "solution")
-_TRAINED = ("instruction", "demos", "solution")
 
 Constraint = Callable[[Any], object]
 GradHook = Callable[[Gradient], "Gradient | None"]
@@ -26,9 +23,6 @@ _overlay: "ContextVar[Mapping[Parameter, Any] | None]" = ContextVar("promptgrad.
 def is_trial() -> bool:
     """Whether candidate values lie over parameters in this context: something is being tried, not measured."""
     return _overlay.get() is not None
-
-
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 class Parameter:
@@ -45,7 +39,7 @@ class Parameter:
 
     Args:
         data: The first value.
-        kind: "instruction", "demos", "description", "choice" or "solution".
+        kind: "instruction", "demos", "description", "choice", "solution", or one of your own, see `register_kind`.
         requires_grad: Whether backward should fill `grad`; by default for instructions, demos and solutions.
         constraints: Functions of a value. One refuses it by returning a reason or False, or by raising.
         options: What a choice may be.
@@ -69,15 +63,16 @@ class Parameter:
         role: str = "",
         name: str = "",
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind {kind!r}: a parameter is one of {', '.join(KINDS)}")
-        if (kind == "choice") != (options is not None):
-            wrong = "needs options=..." if kind == "choice" else "has no options"
-            raise ValueError(f"a parameter of kind {kind!r} {wrong}")
-        self.kind = kind
+        self.kind = as_kind(kind)
+        if self.kind not in kinds_of():
+            known = ", ".join(kinds_of())
+            raise ValueError(f"unknown kind {str(kind)!r}: a parameter is one of {known}, or register_kind adds yours")
+        if self.kind.has_options != (options is not None):
+            wrong = "needs options=..." if self.kind.has_options else "has no options"
+            raise ValueError(f"a parameter of kind {str(kind)!r} {wrong}")
         self.name = name
         self.role = role
-        self.requires_grad = kind in _TRAINED if requires_grad is None else requires_grad
+        self.requires_grad = self.kind.trained if requires_grad is None else requires_grad
         self.constraints = tuple(constraints)
         self.options = None if options is None else tuple(options)
         self.grad: Gradient | None = None
@@ -125,22 +120,10 @@ class Parameter:
         return value
 
     def _normal(self, value: Any) -> Any:
-        if self.options is not None:
-            for option in self.options:
-                if option is value or (type(option) is type(value) and option == value):
-                    return option
-            raise self._refusal(value, f"it is none of {list(self.options)!r}")
-        if self.kind == "demos":
-            if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-                raise self._refusal(value, "demos are a sequence of examples")
-            demos = tuple(value)
-            for demo in demos:
-                if isinstance(demo, str) or not hasattr(demo, "keys") or not hasattr(demo, "__getitem__"):
-                    raise self._refusal(value, f"a demo is an Example or a dict, not {demo!r}")
-            return demos
-        if not isinstance(value, str):
-            raise self._refusal(value, f"it must be a str, not {type(value).__name__}")
-        return str(value)
+        try:
+            return self.kind.normal(value, self.options)
+        except (ValueError, TypeError) as error:
+            raise self._refusal(value, str(error)) from None
 
     def _refusal(self, value: Any, reason: str) -> ConstraintError:
         shown = repr(value)
@@ -151,19 +134,17 @@ class Parameter:
     def index(self) -> int:
         """Which of `options` is chosen."""
         if self.options is None:
-            raise AttributeError(f"a parameter of kind {self.kind!r} has no index: only a choice has options")
+            raise AttributeError(f"a parameter of kind {str(self.kind)!r} has no index: only a choice has options")
         return self.options.index(self.data)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(k,)` for k demos, else `()`."""
-        return (len(self._data),) if self.kind == "demos" else ()
+        """`(k,)` for k demos (of a selector: for as many as it chooses), else `()`."""
+        return self.kind.shape(self._data)
 
     def numel(self) -> int:
         """Words and punctuation marks of a text (roughly its tokens), the number of demos, 1 for a choice."""
-        if self.kind == "demos":
-            return len(self._data)
-        return 1 if self.kind == "choice" else len(_TOKEN.findall(self._data))
+        return self.kind.numel(self._data)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Parameter":  # noqa: FBT001, FBT002 - PyTorch's signature
         """Set `requires_grad`, and return the parameter."""
@@ -219,11 +200,7 @@ class Parameter:
         return format(str(self), spec)
 
     def __repr__(self) -> str:
-        value = self._data
-        if self.kind == "demos":
-            shown = f"{len(value)} demos"
-        else:
-            shown = repr(value) if len(repr(value)) <= 200 else repr(value)[:197] + "..."
+        shown = self.kind.show(self._data)
         grad = "" if self.grad is None else f", grad={self.grad!r}"
         label = f"{self.name}: {self.kind}" if self.name else self.kind
         return f"Parameter({label}, {shown}, requires_grad={self.requires_grad}{grad})"

@@ -10,8 +10,6 @@ from promptgrad.autograd._rules import rule_of, targets_of_join
 from promptgrad.autograd._tape import Tape
 from promptgrad.autograd._walk import Walk
 
-_TEXTS = ("instruction", "description")
-
 
 class Wanted:
     """Which parameters shall get a gradient."""
@@ -84,7 +82,7 @@ class Subgraph:
         found: dict[str, Target] = {}
         for read in fn.reads:
             parameter = read.parameter
-            if parameter.kind in _TEXTS and self._wanted(parameter):
+            if parameter.kind.is_text and self._wanted(parameter):
                 path = fn.tape.path_of(parameter)
                 name = read.name or path.rpartition(".")[2] or parameter.kind
                 if name in found and found[name].parameter is not parameter:
@@ -97,7 +95,7 @@ class Subgraph:
         return tuple(
             Target("demos", "demos", read.value, read.parameter)
             for read in (fn.reads if isinstance(fn, Node) and rule_of(fn) is None else ())
-            if read.parameter.kind == "demos" and read.value and self._wanted(read.parameter)
+            if read.parameter.kind.is_demos and read.value and self._wanted(read.parameter)
         )
 
     def targets(self, fn: GradFn) -> tuple[Target, ...]:

@@ -217,7 +217,7 @@ class Tape(ReadLog):
         """Note that the program's code read a parameter: its text may turn up in the inputs of later calls."""
         self.depend(read)
         parameter = read.parameter
-        if parameter not in self._leaves and parameter.kind != "demos" and mode.get() == GRAD and not self.finished:
+        if parameter not in self._leaves and not parameter.kind.is_demos and mode.get() == GRAD and not self.finished:
             self._leaves[parameter] = AccumulateGrad(parameter, read.version, read.value)
 
     def path_of(self, parameter: "Parameter") -> str:

@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptgrad.autograd import RIGHT, Node, NodeFailure, Parameter, Target, TraceFailure, no_grad
+from promptgrad.autograd import (
+    RIGHT,
+    Node,
+    NodeFailure,
+    Parameter,
+    Target,
+    TraceFailure,
+    as_kind,
+    demos_for,
+    no_grad,
+)
 from promptgrad.lm import LM, current
 from promptgrad.nn._fit import fit
 from promptgrad.nn._grouper import Grouper
@@ -117,7 +127,7 @@ class Critic(Module, in_place=True):
         demos = _demos(node)
         if demos:
             values["demos"] = demos
-        descriptions = {target.name: plain(target.value) for target in failure.targets if target.kind == "description"}
+        descriptions = {target.name: plain(target.value) for target in failure.targets if _describes(target)}
         if descriptions:
             values["descriptions"] = descriptions
         config = {"replicate": failure.replicate, "temperature": self.temperature} if failure.replicate else None
@@ -158,7 +168,7 @@ def _asked(targets: tuple[Target, ...]) -> dict[str, str]:
     """Which output of the critic speaks of which target. The instruction is always spoken of, wanted or not."""
     asked: dict[str, str] = {}
     for target in targets:
-        if target.kind == "instruction" and "critique" not in asked:
+        if as_kind(target.kind).instructs and "critique" not in asked:
             asked["critique"] = target.name
     for target in targets:
         if target.name not in asked.values():
@@ -192,18 +202,24 @@ def _signature(outputs: tuple[str, ...], inputs: frozenset[str]) -> Signature:
     return Signature(fields, INSTRUCTION, name="Critique")
 
 
+def _describes(target: Target) -> bool:
+    """Whether it is a text beside the instruction."""
+    kind = as_kind(target.kind)
+    return kind.is_text and not kind.instructs
+
+
 def _instruction(node: Node, targets: tuple[Target, ...]) -> str:
     for target in targets:
-        if target.kind == "instruction":
+        if as_kind(target.kind).instructs:
             return str.__str__(target.value)
     for read in node.reads:
-        if isinstance(read.parameter, Parameter) and read.parameter.kind == "instruction":
+        if isinstance(read.parameter, Parameter) and read.parameter.kind.instructs:
             return str.__str__(read.value)
     return ""
 
 
 def _demos(node: Node) -> list[Any]:
     for read in node.reads:
-        if read.parameter.kind == "demos":
-            return [plain(demo) for demo in read.value]
+        if read.parameter.kind.is_demos:
+            return [plain(demo) for demo in demos_for(read.value, node.inputs)]
     return []

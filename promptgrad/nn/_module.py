@@ -595,6 +595,7 @@ class Module:
         """The prompts of the program in JSON types, by module path, for use without promptgrad.
 
         Each has its messages, with `{name}` where an input goes, the names and types of its fields, and its options.
+        Where the inputs choose the demos, the messages have none, and "demos" says what they are chosen from, and how.
         """
         return {path: prompt for path, module in self.named_modules() if (prompt := module._export()) is not None}
 

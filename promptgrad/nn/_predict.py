@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from promptgrad.adapters import Adapter, Compiled, get_adapter
-from promptgrad.autograd import Node, Parameter, attach, current_tape
+from promptgrad.autograd import Node, Parameter, Selector, attach, current_tape, demos_for, demos_in
 from promptgrad.data import Example
 from promptgrad.errors import InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._history import Call, remember
 from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._prediction import Prediction, make_prediction
+from promptgrad.nn._state import encode
 from promptgrad.signature import Field, Signature, make_signature
 
 _NOT_INPUTS = ("lm", "config")
@@ -27,8 +28,8 @@ class FitsSignature:
         self.inputs = tuple(signature.inputs)
         self.outputs = tuple(signature.outputs)
 
-    def __call__(self, demos: Sequence[Any]) -> str | None:
-        for number, demo in enumerate(demos):
+    def __call__(self, demos: Sequence[Any] | Selector) -> str | None:
+        for number, demo in enumerate(demos_in(demos)):
             names = list(demo.keys())
             for role, wanted in (("input", self.inputs), ("output", self.outputs)):
                 if wanted and not any(name in names for name in wanted):
@@ -57,7 +58,8 @@ class Predict(Module, in_place=True):
     Args:
         signature: Inputs and outputs: a text, a `Signature` or a class of it.
         instruction: What to do, in place of the signature's own. It becomes the parameter `.instruction`.
-        demos: Examples to show, as `Example` or dict. They become the parameter `.demos`.
+        demos: Examples to show, as `Example` or dict, or what chooses them for each call, as `nn.Neighbours`. They
+            become the parameter `.demos`.
         lm: The LM, as with `.to(lm)`.
         adapter: Name of an adapter, or an adapter; else that of the context, else the one that the LM speaks.
         types: Types by name, for a signature given as text.
@@ -81,7 +83,7 @@ class Predict(Module, in_place=True):
         signature: str | Signature | type[Signature],
         *,
         instruction: str | None = None,
-        demos: Iterable[Any] = (),
+        demos: Iterable[Any] | Selector = (),
         lm: LM | str | None = None,
         adapter: Adapter | str | None = None,
         types: Mapping[str, Any] | None = None,
@@ -141,6 +143,8 @@ class Predict(Module, in_place=True):
             instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
         else:
             instruction, demos = self.instruction.data, self.demos.data
+        if type(demos) is not tuple:
+            demos = demos_for(demos, inputs)
         compiled = adapter.compile(self._signature, instruction, demos)
         if compiled.response_format is not None and "response_format" not in options:
             options = {**options, "response_format": compiled.response_format}
@@ -310,7 +314,7 @@ class Predict(Module, in_place=True):
         )
 
     def _called(self) -> str:
-        path = self.instruction.name.rpartition(".")[0]
+        path = path_in_call(self)
         return f"{path} ({self._signature!r})" if path else f"{type(self).__name__}({self._signature!r})"
 
     def _adapter_here(self) -> Adapter:
@@ -330,8 +334,9 @@ class Predict(Module, in_place=True):
             InputError: As the call.
         """
         values, _, _ = self._sort_arguments(args, inputs)
-        compiled = self._adapter_here().compile(self._signature, self.instruction.data, self.demos.data)
-        return compiled.messages(self._checked(values))
+        checked = self._checked(values)
+        demos = demos_for(self.demos.data, values)
+        return self._adapter_here().compile(self._signature, self.instruction.data, demos).messages(checked)
 
     def render(self, *args: Any, **inputs: Any) -> list[dict[str, str]]:
         """The messages that a call with these inputs sends, to be read. No LM is called.
@@ -346,7 +351,8 @@ class Predict(Module, in_place=True):
 
     def _export(self) -> dict[str, Any]:
         adapter = self._adapter_here()
-        instruction, demos = self.instruction.data, self.demos.data
+        instruction, chosen = self.instruction.data, self.demos.data
+        demos = () if isinstance(chosen, Selector) else chosen  # a selector's depend on the inputs
         compiled = adapter.compile(self._signature, instruction, demos)
         shadow = Signature(
             [
@@ -366,6 +372,8 @@ class Predict(Module, in_place=True):
         }
         if compiled.response_format is not None:
             exported["response_format"] = compiled.response_format
+        if chosen is not demos:
+            exported["demos"] = encode("demos", self.demos, self._signature.fields)
         return exported
 
     def input_names(self) -> tuple[str, ...]:
@@ -389,7 +397,9 @@ class Predict(Module, in_place=True):
         )  # to be shown, which the graph leaves alone
         shown = repr(text if len(text) <= 60 else text[:57] + "...")
         parts = [repr(self._signature), f"instruction={shown}"]
-        if demos:
+        if isinstance(demos, Selector):
+            parts.append(f"demos={demos!r}")
+        elif demos:
             parts.append(f"demos={len(demos)}")
         if self._lm is not None:
             parts.append(f"lm={self._lm.name!r}")
@@ -418,7 +428,9 @@ def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
     return Request.of("", **options).options() if options else {}
 
 
-def _examples(demos: Iterable[Any]) -> tuple[Any, ...]:
+def _examples(demos: Iterable[Any] | Selector) -> tuple[Any, ...] | Selector:
+    if isinstance(demos, Selector):
+        return demos
     if isinstance(demos, (str, Mapping, Example)):
         raise TypeError(f"demos is a list of examples, not one {type(demos).__name__}")
     return tuple(Example(demo) if isinstance(demo, Mapping) else demo for demo in demos)

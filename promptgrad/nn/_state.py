@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -78,10 +78,7 @@ def to_json(path: str, value: Any) -> Any:
 
 def encode(path: str, parameter: Parameter, fields: Mapping[str, Field]) -> Any:
     """The value of a parameter in JSON types; those of demos that have none of their own as their fields' types say."""
-    value = parameter.data
-    if parameter.kind == "demos":
-        value = [_written(path, demo, fields) for demo in value]
-    return to_json(path, value)
+    return parameter.kind.to_json(parameter.data, lambda item: to_json(path, _written(path, item, fields)))
 
 
 def _written(path: str, demo: Any, fields: Mapping[str, Field]) -> Any:
@@ -124,13 +121,10 @@ def decode(parameter: Parameter, value: Any, kind: str | None, fields: Mapping[s
     """The value that a parameter takes over from a state, and why it cannot (an empty str if it can)."""
     if kind is not None and kind != parameter.kind:
         return None, f"is of kind {kind} in the state and of kind {parameter.kind} here"
-    if parameter.kind == "demos":
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            return None, f"must be a list of examples, not {type(value).__name__}"
-        try:
-            value = tuple(_example(item, fields) for item in value)
-        except (DataError, TypeError) as error:
-            return None, str(error)
+    try:
+        value = parameter.kind.from_json(value, lambda item: _example(item, fields))
+    except (DataError, TypeError, ValueError) as error:
+        return None, str(error)
     try:
         return parameter.validate(value), ""
     except ConstraintError as error:

@@ -191,7 +191,7 @@ class BootstrapFinetune(Search):
 def _without_demos(session: Session) -> list[Place]:
     """The demos parameters that are empty, and could hold labelled examples for the runs."""
     known = places(session.program()).values()
-    return [place for place in known if place.parameter.kind == "demos" and not session.value(place.path)]
+    return [place for place in known if place.parameter.kind.is_demos and not session.value(place.path)]
 
 
 def _learned(session: Session, row: LossRow, on_local: Sequence[str]) -> list[Conversation]:

@@ -24,7 +24,8 @@ class ParamGroups:
     Attributes:
         param_groups: The groups, dicts with the key `params` and the options.
         state: What is remembered of each parameter.
-        kinds: Kinds of parameters that there is a rule for; others keep their values.
+        kinds: Kinds of parameters that there is a rule for, by their names or traits, as ("demos", "is_text"); others
+            keep their values.
 
     Raises:
         ValueError: There is no parameter, one is given twice, or an option is unknown.
@@ -86,7 +87,7 @@ class ParamGroups:
             (parameter, group)
             for group in self.param_groups
             for parameter in group["params"]
-            if parameter.requires_grad and parameter.kind in self.kinds
+            if parameter.requires_grad and parameter.kind.answers_to(self.kinds)
         ]
 
     def names(self, *, blamed: bool = False) -> dict[Parameter, str]:
@@ -115,7 +116,7 @@ class ParamGroups:
     @property
     def skips(self) -> tuple[str, ...]:
         """Kinds among the parameters that require a gradient and that this optimizer has no rule for."""
-        kinds = [p.kind for p in self.parameters() if p.requires_grad and p.kind not in self.kinds]
+        kinds = [p.kind for p in self.parameters() if p.requires_grad and not p.kind.answers_to(self.kinds)]
         return tuple(dict.fromkeys(kinds))
 
     def zero_grad(self) -> None:
@@ -244,7 +245,7 @@ def _named(item: Any) -> tuple[Parameter, str]:
 
 def _place_of_blame(parameter: Parameter) -> str:
     """Where the first critique of a parameter was made; empty for a solution, which is no part of a program."""
-    critiques = () if parameter.grad is None or parameter.kind == "solution" else parameter.grad.critiques
+    critiques = () if parameter.grad is None or parameter.kind.exact else parameter.grad.critiques
     return f"{critiques[0].path}.{critiques[0].target}".removeprefix(".") if critiques else ""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from promptgrad.autograd import Kind
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded
 from promptgrad.lm import LM, resolve
@@ -38,7 +39,7 @@ class Dimension:
     """One categorical dimension of the search: what a parameter may become; choice 0 is what it is."""
 
     path: str
-    kind: str
+    kind: Kind
     choices: tuple[Any, ...]
 
 
@@ -148,9 +149,9 @@ class MIPRO(Search):
         dimensions = []
         for place in session.places(self.kinds):
             path, kind, present = place.path, place.parameter.kind, session.value(place.path)
-            if kind == "demos":
+            if kind.is_demos:
                 choices = self._demo_sets(session, pool, path, present)
-            elif kind == "choice":
+            elif kind.has_options:
                 choices = (present, *(option for option in place.parameter.options or () if option != present))
             else:
                 choices = (present,)
@@ -368,7 +369,7 @@ class MIPRO(Search):
         """Return the phases: bootstrap (at most), propose (exact), minibatches and full validations (at most)."""
         per = plan.calls_per_example
         kinds = [parameter.kind for parameter, _ in self.trained()]
-        instructions, demos = kinds.count("instruction"), kinds.count("demos")
+        instructions, demos = sum(kind.is_text for kind in kinds), sum(kind.is_demos for kind in kinds)
         sizes = [self.num_candidates + 1] * instructions * bool(self.num_candidates)
         sizes += [self.num_demo_sets + 1] * demos * bool(self.num_demo_sets)
         options = [len(parameter.options or ()) for parameter, _ in self.trained()]

@@ -63,7 +63,7 @@ class Proposals:
         prices = {
             variant: self._price(self.open(variant))
             for variant, values in candidates.items()
-            if scores and not all(parameter.kind == "solution" for parameter in values)
+            if scores and not all(parameter.kind.exact for parameter in values)
         }
         kept = dict(candidates)
         for of in range(1, len(candidates) + 1):
@@ -92,7 +92,7 @@ class Proposals:
                 confidence=confidence,
                 seed=seed,
                 best=best,
-                exact=all(parameter.kind == "solution" for parameter, _ in changed),
+                exact=all(parameter.kind.exact for parameter, _ in changed),
                 price=self._price(changed),
                 of=len(trials),
                 dropped=dropped,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from promptgrad.autograd import kinds_of
 from promptgrad.errors import GraphError
 from promptgrad.nn import Module
 from promptgrad.optim._groups import ParamGroups, Params, is_plain
@@ -53,7 +54,8 @@ class Search(ParamGroups):
     Attributes:
         param_groups: The groups, dicts with the key `params` and the options.
         state: What the optimizer remembers of each parameter.
-        kinds: Kinds of parameters it has a rule for; others keep their values.
+        kinds: Kinds of parameters it has a rule for, by their names or traits, as ("demos", "is_text"); others keep
+            their values.
         selects: Whether its `fit` chooses among candidates by their scores; one that makes a single candidate leaves
             all validation data to the confirmation.
         copies: How many copies of the program what it offers may call for one input; more than 1 for ensembles.
@@ -130,9 +132,10 @@ class Search(ParamGroups):
             for parameter in self.parameters()
         ]
         more = f" and {len(given) - 6} more" if len(given) > 6 else ""
+        kinds = ", ".join(kinds_of(self.kinds))
         raise GraphError(
-            f"{type(self).__name__} has nothing to train: it has a rule for parameters of kind "
-            f"{', '.join(self.kinds)} that require a gradient, and was given {', '.join(given[:6])}{more}. Give it "
+            f"{type(self).__name__} has nothing to train: it has a rule for parameters of kind {kinds} "
+            f"that require a gradient, and was given {', '.join(given[:6])}{more}. Give it "
             "parameters of its kinds, such as model.parameters(), and call requires_grad_() on those that are frozen"
         )
 

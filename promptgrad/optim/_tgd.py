@@ -107,7 +107,7 @@ class TGD(Optimizer):
         SignatureError: `edits="hunks"`, and the LM cannot be asked for them.
     """
 
-    kinds = ("instruction", "description", "solution")
+    kinds = ("is_text",)
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class TGD(Optimizer):
         check_weights(entry)
 
     def _shown(self) -> str:
-        hunks = self.edits == "hunks" and any(p.kind == "solution" for p, _ in self.trained())
+        hunks = self.edits == "hunks" and any(p.kind.exact for p, _ in self.trained())
         edits = f"edits={self.edits!r}{' (solutions are rewritten)' if hunks else ''}"
         return f"{edits}, proposals={self.proposals}, memory={self.memory}, gate={self.gate:g}"
 

@@ -104,7 +104,7 @@ def demos_of(row: LossRow, rng: random.Random, paths: Mapping[Parameter, str]) -
         if node.kind != "lm" or node.error is not None or not node.outputs:
             continue
         for read in node.reads:
-            if read.parameter.kind == "demos" and read.parameter in paths:
+            if read.parameter.kind.is_demos and read.parameter in paths:
                 demo = Example({**_known(node.inputs), **_known(node.outputs)}).with_inputs(*_known(node.inputs))
                 calls.setdefault(paths[read.parameter], []).append(demo)
     chosen = {}

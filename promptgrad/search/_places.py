@@ -54,5 +54,5 @@ def role(place: Place) -> str:
 
 def describe(model: Module) -> str:
     """The modules of a program, a line each."""
-    lines = [role(place) for place in places(model).values() if place.parameter.kind == "instruction"]
+    lines = [role(place) for place in places(model).values() if place.parameter.kind.instructs]
     return "\n".join([type(model).__name__, *lines]) if lines else type(model).__name__

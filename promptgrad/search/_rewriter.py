@@ -211,7 +211,7 @@ class Rewriter:
         Raises:
             LMError: The LM gave no answer; a text that is refused is no error.
         """
-        key, old, solution = evidence.parameter, evidence.text, evidence.parameter.kind == "solution"
+        key, old, solution = evidence.parameter, evidence.text, evidence.parameter.kind.exact
         rules = evidence.rules.after(key.constraints)
         inputs = {
             "role": evidence.role,

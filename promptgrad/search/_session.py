@@ -232,7 +232,7 @@ class Session:
         return [
             place
             for place in found
-            if (kinds is None or place.parameter.kind in kinds)
+            if (kinds is None or place.parameter.kind.answers_to(kinds))
             and (requires_grad is None or place.parameter.requires_grad == requires_grad)
         ]
 

@@ -220,7 +220,7 @@ class OptimizerContract:
         model, _ = self._model()
         before = _values(model)
         optimizer = self.make(model.parameters())
-        kept = [path for path in base.values if model.get_parameter(path).kind not in optimizer.kinds]
+        kept = [path for path in base.values if not model.get_parameter(path).kind.answers_to(optimizer.kinds)]
         for path, parameters in ((None, list(model.parameters())), *self._parts_of(model, base)):
             session, part = self._session(model, self.make(parameters), base)
             untouched = [path for path in base.values if path not in kept] if path is None else [path]
@@ -499,7 +499,8 @@ class OptimizerContract:
         kinds = self.make(model.parameters()).kinds
         for path in base.values:
             others = [parameter for name, parameter in model.named_parameters() if name != path]
-            if model.get_parameter(path).kind in kinds and any(parameter.kind in kinds for parameter in others):
+            mine = model.get_parameter(path).kind.answers_to(kinds)
+            if mine and any(parameter.kind.answers_to(kinds) for parameter in others):
                 yield path, others
 
     def _elsewhere(self, folder: Path, events: int, hash_seed: int) -> subprocess.CompletedProcess[str]:

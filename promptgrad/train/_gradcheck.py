@@ -11,7 +11,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
-from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad, feedback_of
+from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad, feedback_of, kinds_of
 from promptgrad.data import DataLoader, Example, collate
 from promptgrad.errors import DataError, GraphError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator, grouped_interval, paired_test
@@ -173,7 +173,7 @@ class _Check:
         if not self.trained:
             raise GraphError(
                 f"{type(self.optimizer).__name__} trains no parameter of this program: it has a rule for "
-                f"{', '.join(self.optimizer.kinds) or 'nothing'}, and the program's parameters are "
+                f"{', '.join(kinds_of(self.optimizer.kinds)) or 'nothing'}, and the program's parameters are "
                 f"{', '.join(self.paths.values()) or 'none'}"
             )
         self.batch_size = min(sampling.batch_size, len(self.train))
