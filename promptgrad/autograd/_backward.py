@@ -26,14 +26,13 @@ from promptgrad.autograd._gradient import Gradient, Trace
 from promptgrad.autograd._gradients import Gradients
 from promptgrad.autograd._joint import groups
 from promptgrad.autograd._loss_row import LossRow
+from promptgrad.autograd._manner import Manner
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._prune import Wanted
 from promptgrad.autograd._report import BackwardReport
 from promptgrad.autograd._rules import rule_of
 from promptgrad.autograd._tape import paths_in
 from promptgrad.errors import GraphError
-
-ENGINES = ("auto", "local", "joint")
 
 _lock = threading.Lock()
 
@@ -48,41 +47,25 @@ class Backward:
         terms: Terms,
         critic: Critic | None,
         inputs: Iterable[Parameter] | Parameter | None,
+        manner: Manner,
         *,
-        retain_graph: bool,
-        weights: bool | None,
         accumulate: bool = True,
-        truncate: int | None = None,
-        engine: str = "auto",
-        repeat: int = 1,
-        concurrency: int | None = None,
     ) -> None:
-        if concurrency is not None and concurrency < 1:
-            raise ValueError(f"concurrency is a number of critic calls in flight and at least 1, not {concurrency}")
-        if repeat < 1:
-            raise ValueError(f"repeat is a number of answers and at least 1, not {repeat}")
-        if engine == "joint" and repeat > 1:
-            raise ValueError("repeat asks about one call several times: take engine='local' for it")
-        if engine not in ENGINES:
-            raise ValueError(f"engine is one of {', '.join(map(repr, ENGINES))}, not {engine!r}")
-        if truncate is not None and truncate < 1:
-            raise ValueError(f"truncate is a number of calls and at least 1, not {truncate}")
         self.began = time.perf_counter()
         self.caller = Caller()
         self.wanted = Wanted(inputs)
-        self.retain_graph = retain_graph
-        self.weights = weights
+        self.manner = manner
         self.accumulate = accumulate
         self.terms = [(scale, [replace(row, tape=row.recorded) for row in rows], own) for scale, rows, own in terms]
         self.rows = [row for _, rows, _ in self.terms for row in rows]
         self._check()
-        self.gate = nullcontext() if concurrency is None else aio.Semaphore(concurrency)
-        self.failed = self._failed(critic, truncate)
+        self.gate = nullcontext() if manner.concurrency is None else aio.Semaphore(manner.concurrency)
+        self.failed = self._failed(critic, manner.truncate)
         if any(one.critic is None and any(rule_of(fn) is None for fn in one.graph.order) for one in self.failed):
             raise GraphError(NO_CRITIC)
-        self.divisions = [Divide(one, self.gate, repeat) for one in self.failed]
+        self.divisions = [Divide(one, self.gate, manner.repeat) for one in self.failed]
         self.traced = self._traced_weights()
-        self.joint = groups(self.failed, engine, repeat)
+        self.joint = groups(self.failed, manner.engine, manner.repeat)
 
     def _failed(self, critic: Critic | None, truncate: int | None) -> list[FailedForward]:
         """The failed forwards, each once, whatever number of losses judged it, in the order of the rows."""
@@ -126,21 +109,21 @@ class Backward:
         """
         tapes = list(dict.fromkeys(row.tape for row in self.rows if row.tape is not None))
         with _lock:
-            if any(tape.walkers < 0 or (tape.walkers and not self.retain_graph) for tape in tapes):
+            if any(tape.walkers < 0 or (tape.walkers and not self.manner.retain_graph) for tape in tapes):
                 raise GraphError(
                     "another backward() works on these forwards at this moment: wait for it, and call it with "
                     "retain_graph=True if the same forwards shall be gone through again"
                 )
             self._check_freed()  # another may have come and gone since this one was made
             for tape in tapes:
-                tape.walkers = tape.walkers + 1 if self.retain_graph else -1
+                tape.walkers = tape.walkers + 1 if self.manner.retain_graph else -1
         try:
             with pointing_at(self.caller):
                 return await self._run()
         finally:
             with _lock:
                 for tape in tapes:
-                    tape.walkers = tape.walkers - 1 if self.retain_graph else 0
+                    tape.walkers = tape.walkers - 1 if self.manner.retain_graph else 0
 
     async def _run(self) -> Gradients:
         detector = current_detector()
@@ -164,7 +147,7 @@ class Backward:
         asked = sum(one.asked for one in self.failed)
         if asked and sum(one.unanswered for one in self.failed) == asked:
             warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning)
-        if not self.retain_graph:
+        if not self.manner.retain_graph:
             for row in self.rows:
                 if row.tape is not None and row.tape.finished:  # of a forward that still runs, the rest is to come
                     row.tape.free()
@@ -244,7 +227,7 @@ class Backward:
 
     def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
         """The local models' samples with their advantages: score minus the mean over the example's rollouts."""
-        if self.weights is False:
+        if self.manner.weights is False:
             return []
         traced = []
         for scale, rows, _ in self.terms:
@@ -263,7 +246,7 @@ class Backward:
                         for node in row.tape.nodes
                         if row.node is None or node.started <= row.node.started
                         for trace in node.weight_traces
-                        if self.weights or trace.requires_grad
+                        if self.manner.weights or trace.requires_grad
                     ]
         return traced
 

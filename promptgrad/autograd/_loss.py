@@ -9,12 +9,11 @@ from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._critic import Critic
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._loss_row import LossRow
+from promptgrad.autograd._manner import Manner
 from promptgrad.autograd._mode import is_grad_enabled
 from promptgrad.autograd._parameter import is_trial
-from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:
-    from promptgrad.autograd._backward import Backward
     from promptgrad.autograd._gradients import Gradients
     from promptgrad.autograd._parameter import Parameter
     from promptgrad.autograd._report import BackwardReport
@@ -97,7 +96,7 @@ class Loss:
             total += scale * (math.fsum(losses) / len(losses) if losses else math.nan)
         return total
 
-    def backward(
+    async def abackward(
         self,
         critic: "Critic | Any" = None,
         inputs: "Iterable[Parameter] | Parameter | None" = None,
@@ -142,52 +141,17 @@ class Loss:
             GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
             TypeError: `critic` is none, or `inputs` holds something else than parameters.
             ValueError: `inputs` is empty, a number is below one, or there is no engine of that name.
-            AsyncUsageError: Called on the program loop; use `await loss.abackward()`.
+            AsyncUsageError: `backward` was called inside a coroutine that promptgrad runs: use
+                `await loss.abackward()`.
         """
-        if aio.is_program_loop():
-            raise AsyncUsageError("inside async code write `await loss.abackward()` instead of `loss.backward()`")
-        work = self._pass(
-            critic,
-            inputs,
-            retain_graph=retain_graph,
-            weights=weights,
-            accumulate=True,
-            truncate=truncate,
-            engine=engine,
-            repeat=repeat,
-            concurrency=concurrency,
-        )
-        self.report = (aio.run(work.run()) if work.suspends else aio.drive(work.run())).report
+        limit = self.concurrency if concurrency is None else concurrency
+        how = Manner(retain_graph, weights, truncate, engine, repeat, limit)
+        self.report = (await self._pass(critic, inputs, how, accumulate=True)).report
         return self.report
 
-    async def abackward(
-        self,
-        critic: "Critic | Any" = None,
-        inputs: "Iterable[Parameter] | Parameter | None" = None,
-        *,
-        retain_graph: bool = False,
-        weights: bool | None = None,
-        truncate: int | None = None,
-        engine: str = "auto",
-        repeat: int = 1,
-        concurrency: int | None = None,
-    ) -> "BackwardReport":
-        """`backward`, to be awaited."""
-        work = self._pass(
-            critic,
-            inputs,
-            retain_graph=retain_graph,
-            weights=weights,
-            accumulate=True,
-            truncate=truncate,
-            engine=engine,
-            repeat=repeat,
-            concurrency=concurrency,
-        )
-        self.report = (await work.run()).report
-        return self.report
+    backward = aio.blocking(abackward, in_place=True)
 
-    def gradients(
+    async def agradients(
         self,
         inputs: "Iterable[Parameter] | Parameter | None" = None,
         critic: "Critic | Any" = None,
@@ -223,57 +187,29 @@ class Loss:
             GraphError: As `backward`; or another pass that frees the graph works on the same forwards.
             TypeError: As `backward`.
             ValueError: As `backward`.
-            AsyncUsageError: Called on the program loop; use `await loss.agradients()`.
+            AsyncUsageError: `gradients` was called inside a coroutine that promptgrad runs: use
+                `await loss.agradients()`.
         """
-        if aio.is_program_loop():
-            raise AsyncUsageError("inside async code write `await loss.agradients()` instead of `loss.gradients()`")
-        work = self._pass(
-            critic,
-            inputs,
-            retain_graph=retain_graph,
-            weights=False,
-            accumulate=False,
-            truncate=truncate,
-            engine=engine,
-            repeat=repeat,
-            concurrency=concurrency,
-        )
-        return aio.run(work.run()) if work.suspends else aio.drive(work.run())
+        limit = self.concurrency if concurrency is None else concurrency
+        how = Manner(retain_graph, weights=False, truncate=truncate, engine=engine, repeat=repeat, concurrency=limit)
+        return await self._pass(critic, inputs, how, accumulate=False)
 
-    async def agradients(
+    gradients = aio.blocking(agradients, in_place=True)
+
+    async def _pass(
         self,
-        inputs: "Iterable[Parameter] | Parameter | None" = None,
-        critic: "Critic | Any" = None,
+        critic: "Critic | Any",
+        inputs: "Iterable[Parameter] | Parameter | None",
+        manner: Manner,
         *,
-        retain_graph: bool = False,
-        truncate: int | None = None,
-        engine: str = "auto",
-        repeat: int = 1,
-        concurrency: int | None = None,
+        accumulate: bool,
     ) -> "Gradients":
-        """`gradients`, to be awaited."""
-        work = self._pass(
-            critic,
-            inputs,
-            retain_graph=retain_graph,
-            weights=False,
-            accumulate=False,
-            truncate=truncate,
-            engine=engine,
-            repeat=repeat,
-            concurrency=concurrency,
-        )
-        return await work.run()
-
-    def _pass(
-        self, critic: "Critic | Any", inputs: "Iterable[Parameter] | Parameter | None", **options: Any
-    ) -> "Backward":
-        """One backward pass over this loss; it begins when it is run."""
+        """One backward pass over this loss."""
         from promptgrad.autograd._backward import Backward
 
-        if options["concurrency"] is None:
-            options["concurrency"] = self.concurrency
-        return Backward(self._terms, None if critic is None else self._as_critic(critic), inputs, **options)
+        critic = None if critic is None else self._as_critic(critic)
+        work = Backward(self._terms, critic, inputs, manner, accumulate=accumulate)
+        return await (aio.on_program(work.run) if aio.is_driven() and work.suspends else work.run())
 
     def explain(self) -> Explanation:
         """Say in words what went wrong in each failed sample and, after `backward()`, who is blamed for it.

@@ -77,7 +77,7 @@ def test_a_blocking_call_on_the_program_loop_is_refused():
     async def cell():
         return loss.gradients()
 
-    with pytest.raises(AsyncUsageError, match=r"await loss\.agradients\(\)"):
+    with pytest.raises(AsyncUsageError, match=r"await Loss\.agradients\(\.\.\.\)"):
         aio.run(cell())
     assert len(asyncio.run(loss.agradients())) == 4
 

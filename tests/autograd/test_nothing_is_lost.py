@@ -9,6 +9,7 @@ import promptgrad as pg
 from promptgrad import autograd, nn
 from promptgrad.autograd import Gradient, Loss, LossRow
 from promptgrad.autograd._backward import Backward
+from promptgrad.autograd._manner import Manner
 from promptgrad.data import Example
 from promptgrad.errors import GraphError
 from promptgrad.testing import Fields
@@ -168,7 +169,7 @@ class TestGraphs:
     def test_a_pass_that_was_made_before_another_freed_the_graph_is_refused(self):
         model, example = make()
         loss = wrong(model, example)
-        early, late = (Backward(loss._terms, None, None, retain_graph=False, weights=None) for _ in range(2))
+        early, late = (Backward(loss._terms, None, None, Manner()) for _ in range(2))
         asyncio.run(late.run())
         with pytest.raises(GraphError, match="called a second time"):
             asyncio.run(early.run())

@@ -17,7 +17,9 @@ from promptgrad.lm._codec import digested, from_plain, plan, to_plain
 RECORDS = [
     made
     for name in lm.__all__
-    if is_dataclass(made := getattr(lm, name)) and made not in (Request, lm.Settings, lm.Generation)
+    if isinstance(made := getattr(lm, name), type)
+    and is_dataclass(made)
+    and made not in (Request, lm.Settings, lm.Generation)
 ]
 
 
