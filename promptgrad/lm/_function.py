@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from time import perf_counter
 from typing import Any
 
@@ -11,9 +11,11 @@ from promptgrad import aio
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._request import Message, Request
+from promptgrad.lm._stream import Listener, TextDelta
 from promptgrad.lm._transport import Transport
 
 Reply = str | Completion
+Answer = Reply | Awaitable[Reply] | AsyncGenerator[str, None]
 """What the function of a `Function` returns."""
 
 
@@ -21,11 +23,13 @@ class Function(Transport):
     """A Python function as a language model: for tests, rules, and models served in some way of your own.
 
     A plain function runs in place, on whatever thread or loop asks, so it must answer at once; one that waits should
-    be `async`. Tokens are counted as a quarter of the characters, money as nothing.
+    be `async`. An async generator yields its text in pieces, which `stream` gives as they come. Tokens are counted as a
+    quarter of the characters, money as nothing.
 
     Args:
         fn: Takes the messages (a tuple of `Message`, which also answer to `m["role"]` and `m["content"]`), or the whole
-            `Request` if its parameter is named `request` or annotated so; returns a `str` or a `Completion`.
+            `Request` if its parameter is named `request` or annotated so; returns a `str` or a `Completion`, or
+            yields pieces of text.
         name: What the LM is called. Part of cache and journal keys: give another name to another function.
         adapter: Name of the adapter that writes prompts for it.
         options: Sampling options for requests that leave them open.
@@ -35,7 +39,7 @@ class Function(Transport):
 
     def __init__(
         self,
-        fn: Callable[[tuple[Message, ...]], Reply | Awaitable[Reply]] | Callable[[Request], Reply | Awaitable[Reply]],
+        fn: Callable[[tuple[Message, ...]], Answer] | Callable[[Request], Answer],
         name: str = "",
         *,
         adapter: str = "chat",
@@ -49,9 +53,12 @@ class Function(Transport):
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
-        reply = self.fn(request if self._whole else request.prefix.messages + request.tail)
-        if reply.__class__ is not str and inspect.isawaitable(reply):
-            reply = await aio.awaited(reply)
+        reply: Any = self.fn(request if self._whole else request.prefix.messages + request.tail)
+        if reply.__class__ is not str:
+            if inspect.isasyncgen(reply):
+                reply = _joined(reply, request.listener)
+            if inspect.isawaitable(reply):
+                reply = await aio.awaited(reply)
         if isinstance(reply, Completion):
             return reply
         if not isinstance(reply, str):
@@ -63,6 +70,19 @@ class Function(Transport):
             size += weigh(message.content)
         usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
         return Completion(str(reply), usage, self.name)
+
+
+async def _joined(pieces: AsyncGenerator[Any, Any], listener: Listener | None) -> str:
+    """The text of an async generator, which a listener is told piece by piece."""
+    told = []
+    try:
+        async for piece in pieces:
+            told.append(piece)
+            if listener is not None:
+                listener.put(TextDelta(piece))
+    finally:
+        await pieces.aclose()
+    return "".join(told)
 
 
 def _takes_request(fn: Callable[..., Any]) -> bool:

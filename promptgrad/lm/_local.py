@@ -16,9 +16,10 @@ from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
 from promptgrad.errors import ContextWindowError, InputError, LMError, MissingExtraError
-from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._parts import TextPart
 from promptgrad.lm._request import Message, Prefix, Request, canonical_json
+from promptgrad.lm._stream import TokenTeller
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Local(Transport):
     the prompts' prefixes have in common is computed once. A reply depends on its request alone: its random numbers come
     from the messages, the replicate and the seeds, so the same request gets the same reply, whatever else is in the
     batch (up to rounding in the last digits); ask for another `replicate` to get another one. `response_format` is not
-    enforced.
+    enforced, and messages hold text alone. `stream` gives each token as it is chosen.
 
     With `requires_grad_()` on, and gradients enabled, replies carry a trace through which `loss.backward()` reaches the
     weights. Loaded by path, the weights are frozen until then; a model object is taken as it is.
@@ -85,7 +86,8 @@ class Local(Transport):
         seed: Added to the seeds of requests; by default that of `promptgrad.manual_seed`.
         adapter: Name of the adapter that writes prompts for it.
         options: Sampling options for requests that leave them open: `temperature`, `max_tokens`, `top_p`, `top_k`,
-            `stop`. Without a temperature, that of the model's generation config, or 0 if that does not sample.
+            `stop`, `logprobs`. Without a temperature, that of the model's generation config, or 0 if that does not
+            sample.
 
     Raises:
         MissingExtraError: At the first use: torch or transformers is not installed.
@@ -204,7 +206,12 @@ class Local(Transport):
         return text
 
     def encode(self, request: Request) -> list[int]:
-        """Return the token ids of a request's prompt, as the model reads them."""
+        """Return the token ids of a request's prompt, as the model reads them.
+
+        Raises:
+            InputError: A message holds more than text.
+        """
+        refuse_parts(self.name, request.messages)
         return self._load().encode(request.messages)
 
     async def sample(self, request: Request, *, logprobs: bool = False) -> Generation:
@@ -212,9 +219,11 @@ class Local(Transport):
 
         Raises:
             ContextWindowError: The prompt leaves no room for a reply.
+            InputError: A message holds more than text. Nothing is loaded then.
             LMError: The model cannot be loaded, the chat template refuses the messages, or the computation failed.
             ValueError: An option that a local model does not know.
         """
+        refuse_parts(self.name, request.messages)
         engine = self._engine
         if engine is None:
             engine = await aio.in_thread(self._load)
@@ -223,11 +232,12 @@ class Local(Transport):
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
+        refuse_parts(self.name, request.messages)
         engine = self._engine
         if engine is None:
             engine = await aio.in_thread(self._load)
-        traced = self.traces()
-        made = await engine.generate(request, seed_or_default(self.seed), logprobs=traced)
+        traced, asked = self.traces(), dict(request.extra).get("logprobs") == "true"
+        made = await engine.generate(request, seed_or_default(self.seed), logprobs=traced or asked)
         usage = Usage(1, len(made.prompt_ids), len(made.ids), 0.0, 0, perf_counter() - started)
         trace = None
         if traced:
@@ -235,7 +245,9 @@ class Local(Transport):
 
             temperature = engine.temperature(request) or 1.0
             trace = LocalTrace(self, made.prompt_ids, made.ids, made.logprobs, temperature, engine.version())
-        return Completion(made.text, usage, self.name, made.finish_reason, trace=trace)
+        tokens = zip(made.ids, made.logprobs, strict=True) if asked else ()
+        logprobs = tuple([TokenLogprob(engine.name_token(token), score) for token, score in tokens])
+        return Completion(made.text, usage, self.name, made.finish_reason, logprobs=logprobs, trace=trace)
 
     def _record(self, completion: Completion) -> dict[str, Any]:
         reply = completion.to_dict()
@@ -332,6 +344,10 @@ class _Engine:
         drawn = Request(request.prefix, request.tail, seed=request.seed, replicate=request.replicate)
         number = int(drawn.digest(f"sample {seed}")[:16], 16)
         sampling = Sampling(self.temperature(request), request.top_p, _top_k(request), number)
+        is_over = self._stopper(request.stop)
+        teller = None
+        if request.listener is not None:
+            teller = is_over = TokenTeller(request.listener, self.decode, request.stop, is_over)
         arrived: aio.Signal[None] = aio.Signal()
         job = Job(
             prompt,
@@ -339,7 +355,7 @@ class _Engine:
             most,
             sampling,
             logprobs,
-            self._stopper(request.stop),
+            is_over,
             lambda job: self._settle(job),
         )
         self._under_way[id(job)] = (job, arrived)
@@ -355,11 +371,12 @@ class _Engine:
         places = [place for stop in request.stop if (place := text.find(stop)) >= 0]
         if places:
             text = text[: min(places)]
+        if teller is not None:
+            teller.finish(text)
         return Generation(text, tuple(prompt), ids, tuple(job.scores), job.reason)
 
     def encode(self, messages: Sequence[Message], *, reply: bool = True) -> list[int]:
         """Return the ids of a prompt, up to where the reply begins."""
-        self._refuse_parts(messages)
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             lines = [f"{m.role}: {m.text}" for m in messages]
@@ -374,19 +391,13 @@ class _Engine:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _refuse_parts(self, messages: Sequence[Message]) -> None:
-        for number, message in enumerate(messages, 1):
-            if isinstance(message.content, str):
-                continue
-            for part in message.content:
-                if not isinstance(part, TextPart):
-                    raise InputError(
-                        f"local model {self.name!r} takes text alone, and message {number} ({message.role}) holds "
-                        f"{part}: use an LM of a provider or a server (HTTP, LiteLLM) for it"
-                    )
-
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def name_token(self, token: int) -> str:
+        """Return a token as text, with what `decode` leaves out."""
+        text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return text
 
     def _common(self, prefix: Prefix, prompt: list[int]) -> int:
@@ -440,6 +451,23 @@ class _Engine:
                 arrived.fail(failure)
 
 
+def refuse_parts(name: str, messages: Sequence[Message]) -> None:
+    """Refuse messages that hold more than text.
+
+    Raises:
+        InputError: One does.
+    """
+    for number, message in enumerate(messages, 1):
+        if isinstance(message.content, str):
+            continue
+        for part in message.content:
+            if not isinstance(part, TextPart):
+                raise InputError(
+                    f"local model {name!r} takes text alone, and message {number} ({message.role}) holds "
+                    f"{part}: use an LM of a provider or a server (HTTP, LiteLLM) for it"
+                )
+
+
 def _load_tokenizer(transformers: Any, lm: Local) -> Any:
     source = lm._tokenizer_source or getattr(lm._model, "name_or_path", "")
     if not source:
@@ -465,8 +493,11 @@ def _load_model(torch: Any, transformers: Any, lm: Local) -> Any:
 def _top_k(request: Request) -> int | None:
     extra = dict(request.extra)
     top_k = extra.pop("top_k", None)
+    extra.pop("logprobs", None)
     if extra:
-        raise ValueError(f"a local model has no option {', '.join(extra)}; it knows temperature, top_p, top_k, stop")
+        raise ValueError(
+            f"a local model has no option {', '.join(extra)}; it knows temperature, top_p, top_k, stop, logprobs"
+        )
     return None if top_k is None else int(top_k)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -103,3 +103,53 @@ def pieces(completion: Completion) -> Iterator[Delta]:
 
 
 _WORD = re.compile(r"\s*\S+\s*|\s+")
+
+
+class TokenTeller:
+    """Tells a listener the text of a reply as its tokens are chosen; a text that may become a stop is held back.
+
+    Args:
+        listener: Who is told.
+        decode: Makes text of token ids.
+        stops: Texts at which the reply ends.
+        is_over: Whether a stop has come, given the ids so far; None if there is none.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        decode: Callable[[Sequence[int]], str],
+        stops: Sequence[str],
+        is_over: Callable[[list[int]], bool] | None,
+    ) -> None:
+        self._listener = listener
+        self._decode = decode
+        self._is_over = is_over
+        self._held = max(map(len, stops), default=1) - 1
+        self._text = ""
+        self._told = 0
+        self._first = self._next = (
+            0  # tokens before `_next` are in the text; those from `_first` on are decoded with it
+        )
+
+    def __call__(self, ids: list[int]) -> bool:
+        """Take in the ids so far, and say whether a stop has come."""
+        if self._is_over is not None and self._is_over(ids):
+            return True
+        known, grown = self._decode(ids[self._first : self._next]), self._decode(ids[self._first :])
+        if len(grown) > len(known) and not grown.endswith("\ufffd"):  # else a character is not complete yet
+            self._text += grown[len(known) :]
+            self._first, self._next = self._next, len(ids)
+            self._tell(len(self._text) - self._held)
+        return False
+
+    def finish(self, text: str) -> None:
+        """Tell what was held back, now that the whole text is known."""
+        if text.startswith(self._text[: self._told]):
+            self._text = text
+            self._tell(len(text))
+
+    def _tell(self, end: int) -> None:
+        if end > self._told:
+            self._listener.put(TextDelta(self._text[self._told : end]))
+            self._told = end

@@ -6,13 +6,18 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
+from promptgrad import inspect_history, nn
 from promptgrad.adapters import Adapter, ChatAdapter, JSONAdapter, PocketAdapter, get_adapter
+from promptgrad.adapters._chat import ChatFormat
 from promptgrad.data import Example
-from promptgrad.errors import InputError
+from promptgrad.errors import InputError, ParseError
+from promptgrad.lm import HTTP, Completion, ImagePart, ReasoningPart, TextPart
 from promptgrad.signature import Field, Signature
+from promptgrad.testing import LoopbackLM, Reply
 from tests.counting import steps
 
 COT = Signature("question -> reasoning, answer", "Think.")
@@ -161,3 +166,73 @@ def test_chat_and_json_load_neither_pydantic_nor_the_pocket_world() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- what a format makes of more than text ---
+
+
+class Pictures(ChatFormat):
+    """Inputs are images, and the reply may be a call of a tool."""
+
+    def user(self, inputs, *, remind=False):
+        return (TextPart("What is it?"), *inputs.values())
+
+    def parse(self, completion):
+        if completion.tool_calls:
+            return completion.tool_calls[0].kwargs
+        return super().parse(completion)
+
+
+class PictureAdapter(Adapter):
+    name = "pictures"
+
+    def make_format(self, signature):
+        return Pictures(signature)
+
+
+PNG = ImagePart(b"\x89PNG" + bytes(12_000), "image/png")
+LOOK = Signature("picture: Any -> answer", types={"Any": Any})
+
+
+def test_a_format_writes_parts_and_reads_calls_of_tools_on_the_wire():
+    look = nn.Predict(LOOK, adapter=PictureAdapter())
+    with LoopbackLM() as server:
+        server.script(Reply(tool_calls=[("answer", {"answer": "a cat"})], finish_reason="tool_calls"))
+        look.to(HTTP("tiny", server.url))
+        assert look(picture=PNG).answer == "a cat"
+        sent = server.requests[-1].messages[-1]["content"]
+        assert sent == [
+            {"type": "text", "text": "What is it?"},
+            {"type": "image_url", "image_url": {"url": PNG.data_url}},
+        ]
+        shown = repr(inspect_history(1))
+        assert "<image png, 12 kB>" in shown
+        assert '<call answer({"answer": "a cat"})>' in shown
+        assert "base64" not in shown
+        assert look.render(picture=PNG)[-1]["content"] == "What is it?\n<image png, 12 kB>"
+        assert look.messages(picture=PNG)[-1].parts[1] is PNG
+        server.script(Reply("[[ ## answer ## ]]\na dog\n\n[[ ## completed ## ]]", reasoning="It barks."))
+        assert look(picture=PNG).answer == "a dog"
+        assert "<reasoning It barks.>" in repr(inspect_history(1))
+
+
+def test_a_refusal_is_no_answer_and_is_asked_about_again():
+    ask = nn.Predict("question -> answer")
+    with LoopbackLM() as server:
+        server.script(Reply(refusal="I cannot say."), Reply(refusal="I still cannot."))
+        ask.to(HTTP("tiny", server.url))
+        with pytest.raises(ParseError, match="the model refused to answer") as caught:
+            ask(question="?")
+        assert caught.value.reply == "I still cannot."
+        assert "I cannot say." in server.requests[-1].messages[-2]["content"]
+        assert "<refusal I still cannot.>" in repr(inspect_history(1))
+
+
+def test_a_text_may_stand_for_a_completion():
+    adapter, reply = ChatAdapter(), "[[ ## answer ## ]]\nx\n\n[[ ## completed ## ]]"
+    signature = Signature("question -> answer")
+    for said in (reply, Completion(reply), Completion((ReasoningPart("hm"), TextPart(reply)))):
+        assert adapter.parse(signature, said) == {"answer": "x"}
+        assert adapter.compile(signature).parse(said) == {"answer": "x"}
+    with pytest.raises(ParseError, match="refused"):
+        adapter.parse(signature, Completion("", refusal="no"))

@@ -7,8 +7,21 @@ import sys
 import pytest
 
 from promptgrad import aio, no_grad
-from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
-from promptgrad.lm import Cache, Local, Message, Prefix, Request, track_usage
+from promptgrad.errors import ContextWindowError, InputError, LMError, MissingExtraError
+from promptgrad.lm import (
+    Cache,
+    Completion,
+    ImagePart,
+    Local,
+    Message,
+    Prefix,
+    Request,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    track_usage,
+)
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -339,3 +352,77 @@ def test_a_forked_child_starts_its_own_thread(llama):
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert llama("w1", temperature=0, max_tokens=3).text == expected
+
+
+def stream(lm, request):
+    async def listen():
+        return [event async for event in lm.stream(request)]
+
+    *deltas, last = asyncio.run(listen())
+    assert isinstance(last, Completion)
+    assert all(isinstance(delta, TextDelta) and delta.text for delta in deltas)
+    return [delta.text for delta in deltas], last
+
+
+def test_a_stream_gives_each_token_and_the_reply_of_complete(llama):
+    for request in requests():
+        pieces, last = stream(llama, request)
+        assert "".join(pieces) == last.text == llama(request).text
+        assert len(pieces) <= last.usage.output_tokens
+        if last.usage.output_tokens > 3:
+            assert len(pieces) > 1
+
+
+def test_pieces_come_while_the_model_computes(llama):
+    computed = []
+    step = llama._load().decoder._step
+    llama._load().decoder._step = lambda rows: (computed.append(1), step(rows))[1]
+
+    async def first():
+        events = llama.stream(Request.of("w1", max_tokens=100, temperature=1.5, seed=3))
+        piece = await anext(events)
+        await events.aclose()
+        return piece
+
+    assert isinstance(asyncio.run(first()), TextDelta)
+    assert len(computed) < 99  # nobody waits for the rest, so it is not computed
+
+
+def test_a_stop_text_is_never_told(llama):
+    request = Request.of("w1", max_tokens=40, temperature=1.5)
+    words = llama(request).text.split()
+    stop = f"{words[5]} {words[6]}"
+    pieces, last = stream(llama, request.replace(stop=stop))
+    assert last.text == llama(request.replace(stop=stop)).text
+    assert "".join(pieces) == last.text
+    assert stop not in last.text
+
+
+def test_parts_are_refused_before_anything_is_loaded_or_computed(tmp_path):
+    lm = Local(tmp_path, name="absent")  # an empty folder: to load it is an error of another kind
+    for part, shown in (
+        (ImagePart(b"x", "image/png"), "message 2 .user. holds <image png, 1 bytes>"),
+        (ToolResult("c", "x"), "holds <result x>"),
+        (ToolCall("c", "f"), "holds <call f"),
+    ):
+        request = Request.of([Message("system", "w1"), Message("user", (TextPart("w2"), part))])
+        with pytest.raises(InputError, match=shown):
+            lm(request)
+        with pytest.raises(InputError, match="takes text alone"):
+            aio.run(lm.sample(request))
+        with pytest.raises(InputError, match="takes text alone"):
+            lm.encode(request)
+
+
+def test_text_parts_are_read_as_text(llama):
+    parts = Request.of([Message("user", (TextPart("w1 "), TextPart("w2")))])
+    assert llama.encode(parts) == llama.encode(Request.of("w1 w2"))
+
+
+def test_log_probabilities_come_with_the_completion_if_asked_for(llama):
+    request = Request.of("w1 w2", max_tokens=5, temperature=0.7)
+    made = together(llama, [request], logprobs=True)[0]
+    completion = llama(request.replace(logprobs=True))
+    assert [token.logprob for token in completion.logprobs] == pytest.approx(made.logprobs)
+    assert "".join(token.token for token in completion.logprobs).replace("<end>", "") == made.text.replace(" ", "")
+    assert llama(request).logprobs == ()

@@ -178,3 +178,33 @@ def test_a_listener_is_no_part_of_a_request():
     assert heard.options() == {}
     assert heard.replace(seed=1).listener is heard.listener
     assert heard.with_defaults({"temperature": 1.0}).listener is heard.listener
+
+
+def test_an_async_generator_streams_what_it_yields():
+    async def answer(messages):
+        for piece in ("one ", "two"):
+            yield piece
+
+    lm = Function(answer, name="f")
+    assert [event.text for event in collect(lm)] == ["one ", "two", "one two"]
+    assert lm("hi").text == "one two"
+    assert lm("hi").usage.calls == 1
+
+
+def test_an_async_generator_is_closed_where_its_listener_leaves():
+    closed = []
+
+    async def answer(messages):
+        try:
+            yield "one "
+            await asyncio.sleep(60)
+        finally:
+            closed.append(True)
+
+    async def leave():
+        stream = Function(answer, name="f").stream(HI)
+        assert await anext(stream) == TextDelta("one ")
+        await stream.aclose()
+
+    asyncio.run(leave())
+    assert closed == [True]

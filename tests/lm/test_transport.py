@@ -5,7 +5,7 @@ import pytest
 
 from promptgrad import aio, run
 from promptgrad.errors import BudgetExceeded, UnknownPriceError
-from promptgrad.lm import HTTP, Completion, Function, Transport, Usage, track_usage
+from promptgrad.lm import HTTP, Completion, FilePart, Function, ImagePart, ToolResult, Transport, Usage, track_usage
 
 
 def test_a_run_journals_and_replays(server, tmp_path):
@@ -81,3 +81,22 @@ def test_a_subclass_defines_send_alone():
     assert "top_k" in lm.identity()
     with pytest.raises(NotImplementedError, match="_send"):
         Transport("bare")("q")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options"),
+    [
+        ([{"role": "user", "content": ["What?", ImagePart(b"x", "image/png")]}], {}),
+        ([{"role": "user", "content": [FilePart(bytes(100_000), "application/pdf")]}], {}),
+        ([{"role": "tool", "content": [ToolResult("c", "x" * 4_000)]}], {}),
+        ("hi", {"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 4_000}}]}),
+    ],
+    ids=["image", "file", "tool result", "tools"],
+)
+def test_a_reservation_counts_what_is_more_than_text(server, prompt, options):
+    lm = HTTP("m", server.url)
+    with run.active(ledger=run.Ledger(run.Budget(tokens=1_000))):
+        with pytest.raises(BudgetExceeded):
+            lm(prompt, **options)
+        assert server.received == 0
+        assert lm("hi").text == "echo hi"
