@@ -113,13 +113,15 @@ if TYPE_CHECKING:
     from promptgrad.search._reasons import refusals, unblamed
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, writer_of
     from promptgrad.search._rules import Rules
-    from promptgrad.search._session import EXHAUSTED, SHRINK, Cost, Session, Trial
+    from promptgrad.search._running import EXHAUSTED
+    from promptgrad.search._session import SHRINK, Session
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._tpe import TPE, Point
+    from promptgrad.search._trial import Cost, Trial
     from promptgrad.search._verdict import Verdict
 else:
     _HOME = {
-        "EXHAUSTED": "_session",
+        "EXHAUSTED": "_running",
         "SHRINK": "_session",
         "TIPS": "_proposer",
         "TPE": "_tpe",
@@ -127,7 +129,7 @@ else:
         "Attempt": "_memory",
         "Candidate": "_candidate",
         "Constraint": "_checks",
-        "Cost": "_session",
+        "Cost": "_trial",
         "DemoPool": "_demos",
         "Edit": "_rewriter",
         "Evidence": "_rewriter",
@@ -152,7 +154,7 @@ else:
         "Session": "_session",
         "Step": "_steps",
         "Steps": "_steps",
-        "Trial": "_session",
+        "Trial": "_trial",
         "Verdict": "_verdict",
         "amend": "_proposer",
         "apply_hunks": "_hunks",

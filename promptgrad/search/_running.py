@@ -1,0 +1,334 @@
+"""Running candidates: scores, recorded forwards and gradients, named, journalled, and within the budget."""
+
+import contextlib
+import math
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from promptgrad import aio, lm, run
+from promptgrad.autograd import Critic, Gradients, Loss, Parameter
+from promptgrad.data import Example
+from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
+from promptgrad.evaluation import Evaluator
+from promptgrad.nn import MetricLoss, Module, Predict
+from promptgrad.run import Cell
+from promptgrad.search._candidate import Candidate, Measured
+from promptgrad.search._outage import is_final
+from promptgrad.search._trial import Cost
+from promptgrad.search._watched import Watched
+
+T = TypeVar("T")
+
+EXHAUSTED = "exhausted"
+"""Kind of the event that the search ended with its share of the budget."""
+
+DOWN = 3
+"""How many failures in a row say that a language model is down, where each block lost more than half of its calls."""
+
+
+class Running:
+    """The part of a `Session` that runs candidates on examples.
+
+    Attributes:
+        model: The program.
+        metric: The metric.
+        seed: Seed of the run.
+        critic: LM of the critic; None for the LM of the module that is blamed.
+        concurrency: Examples in flight.
+        journal: The run's journal.
+        ledger: The run's budget.
+        base: Where the search starts: the program as it is, or what an earlier phase of the search found.
+        cost_per_example: What a run of the program takes, as measured at the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Module,
+        metric: Any,
+        seed: int,
+        journal: run.Journal,
+        ledger: run.Ledger,
+        critic: Any,
+        concurrency: int | None,
+    ) -> None:
+        self.model = model
+        self.metric = metric
+        self.seed = seed
+        self.journal = journal
+        self.ledger = ledger
+        self.critic = critic
+        self.concurrency = concurrency
+        self.base = Candidate()
+        self.cost_per_example = Cost()
+        self._prefix = ""
+        self._criterion = MetricLoss(metric, critic=critic)
+        self._evaluators: dict[int, Evaluator] = {}
+        self._silent: Counter[str] = Counter()
+        self._described: set[str] = set()
+        # Where an earlier process of this run went on without an answer. A call that failed is not journalled and
+        # might succeed now, so asking again would make the resumed run take another way.
+        self._unanswered = {event["key"] for event in journal.events() if event["kind"] == "unanswered"}
+
+    def rng(self, *path: str | int) -> random.Random:
+        """A random generator for one purpose, named by its path."""
+        return run.rng(self.seed, *path)
+
+    def spawn(self, *path: str | int) -> int:
+        """A seed for one purpose, named by its path."""
+        return run.spawn(self.seed, *path)
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Name the paid calls made inside, such as "trial/3/minibatch"."""
+        with run.scope(self._prefix + name):
+            yield
+
+    def program(self, candidate: Candidate | None = None) -> Module:
+        """The program of a candidate, of `base` by default; a candidate's values are to be laid over it."""
+        return (candidate or self.base).program or self.model
+
+    def decide(self, kind: str, **fields: Any) -> None:
+        """Write a decision into the journal; a resumed run must come to the same one."""
+        self.journal.append(kind, **fields)
+
+    async def evaluate(
+        self, candidate: Candidate, examples: Sequence[Example], *, scope: str, replicate: int = 0
+    ) -> Measured:
+        """Score one candidate on some examples; what the cell store knows already is not run again.
+
+        Raises:
+            BudgetExceeded: The examples do not fit what the budget leaves for the search.
+            LMError: The language model is down: more than half of the examples got no answer, and at least `DOWN`.
+            MetricError: The metric raised on every example.
+        """
+        return (await self.evaluate_all([candidate], examples, scope=scope, replicate=replicate))[0]
+
+    async def evaluate_all(
+        self, candidates: Sequence[Candidate], examples: Sequence[Example], *, scope: str, replicate: int = 0
+    ) -> list[Measured]:
+        """Score several candidates on the same examples, all at once.
+
+        Raises:
+            BudgetExceeded: They do not fit what the budget leaves for the search.
+        """
+        self.admit(sum(self._runs(candidate) for candidate in candidates) * len(examples))
+        for candidate in candidates:
+            self._describe(candidate)
+        scope = self._prefix + scope
+        names = [scope if len(candidates) == 1 else f"{scope}/{index}" for index in range(len(candidates))]
+        measured = await aio.gather(
+            [
+                partial(self._measure, candidate, examples, name, replicate)
+                for candidate, name in zip(candidates, names, strict=True)
+            ]
+        )
+        for result in measured:
+            self.journal.append(
+                "evaluation",
+                candidate=result.candidate.key,
+                at=result.scope,
+                examples=len(result.ids),
+                mean=result.mean,
+                errors=result.errors,
+            )
+        return measured
+
+    async def _measure(self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int) -> Measured:
+        evaluator = self._evaluator(candidate)
+        name = f"{candidate.key}/{replicate}"
+        asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
+        with run.scope(scope):
+            cells = await evaluator(candidate.values, asked, replicate) if asked else []
+            self._note_unanswered("run", [f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
+        failures = [cell.error for cell in cells if cell.error is not None]
+        if failures and all(isinstance(cell.error, MetricError) for cell in cells):
+            raise failures[0]
+        known = {example.id: cell for example, cell in zip(asked, cells, strict=True)}
+        ids = tuple(example.id for example in examples)
+        found = [known.get(key, Cell(key)) for key in ids]
+        return Measured(
+            candidate,
+            ids,
+            tuple(_score(known.get(key)) for key in ids),
+            len(examples) - len(asked) + len(failures),
+            scope,
+            failures[0] if failures else None,
+            {
+                name: tuple(cell.parts.get(name) for cell in found)
+                for name in dict.fromkeys(name for cell in found for name in cell.parts)
+            },
+            tuple(cell.feedback for cell in found),
+            tuple(cell.output for cell in found),
+        )
+
+    def _note_unanswered(self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
+        """Go on without a few answers; stop, to be resumed, where the language model is down.
+
+        Of one or two calls any may fail by accident. So it counts as down after `DOWN` failures, in one block or in
+        several of one kind (`what`: runs of the program, or single calls) without a better one between.
+
+        Raises:
+            LMError: More than half got no answer, or asking again would not help either.
+            BudgetExceeded: The budget refused one.
+        """
+        failed = [(key, error) for key, error in zip(keys, errors, strict=True) if is_outage(error)]
+        most = 2 * len(failed) > len(keys)
+        self._silent[what] = self._silent[what] + len(failed) if most else 0
+        for _, error in failed:
+            if error is not None and (is_final(error) or (most and self._silent[what] >= DOWN)):
+                raise error
+        for key, error in failed:
+            self.journal.record("unanswered", key, error=type(error).__name__)
+
+    async def ask_all(self, keys: Sequence[str], thunks: Sequence[Callable[[], Awaitable[T]]]) -> "list[T | None]":
+        """Run single calls (proposals) side by side; None where the language model gave no answer.
+
+        Args:
+            keys: A name for each, unique in the run.
+            thunks: The calls.
+
+        Raises:
+            LMError: More than half got no answer, and at least `DOWN`, here and in the calls before; or asking again
+                would not help either.
+            BudgetExceeded: The budget refused one.
+        """
+        errors: list[BaseException | None] = [None] * len(thunks)
+
+        keys = [self._prefix + key for key in keys]
+
+        async def one(index: int) -> "T | None":
+            if keys[index] in self._unanswered:
+                return None
+            try:
+                return await thunks[index]()
+            except (LMError, BudgetExceeded, JournalError) as error:
+                errors[index] = error
+                return None
+
+        results = await aio.gather([partial(one, index) for index in range(len(thunks))])
+        self._note_unanswered("ask", keys, errors)
+        return results
+
+    def _evaluator(self, candidate: Candidate) -> Evaluator:
+        program = self.program(candidate)
+        evaluator = self._evaluators.get(id(program))
+        if evaluator is None:
+            evaluator = Evaluator(program, self.metric, concurrency=self.concurrency, seed=self.seed)
+            self._evaluators[id(program)] = evaluator
+        return evaluator
+
+    async def forward(
+        self, candidate: Candidate, examples: Sequence[Example], *, scope: str, replicate: int = 0, teacher: Any = None
+    ) -> Loss:
+        """Run a candidate on examples with its graph recorded, and return the loss: for traces and `backward`.
+
+        Args:
+            candidate: What to run.
+            examples: On what.
+            scope: Name of the block.
+            replicate: Number of the sample, for LMs that sample.
+            teacher: A program of the same structure, or an LM, to run instead.
+
+        Raises:
+            BudgetExceeded: The examples do not fit what the budget leaves for the search.
+        """
+        self.admit(len(examples))
+        self._describe(candidate)
+        program = teacher if isinstance(teacher, Module) else self.program(candidate)
+        name = f"forward/{self._prefix}{scope}"
+        asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.scope(scope))
+            if teacher is not None and not isinstance(teacher, Module):
+                stack.enter_context(lm.context(lm=lm.resolve(teacher), override=True))
+            if replicate:
+                stack.enter_context(lm.context(replicate=replicate))
+            stack.enter_context(program.candidate(dict(candidate.values)))
+            batch = await program.amap(asked, concurrency=self.concurrency)
+            self._note_unanswered(
+                "run", [f"{name}/{example.id}" for example in asked], [row.error for row in batch.rows]
+            )
+            loss: Loss = await self._criterion.acall(batch, asked)
+        kept = [row for row in loss.rows if not is_outage(row.error)]
+        return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)
+
+    async def gradients(
+        self, loss: Loss, parameters: Sequence[Parameter], *, critic: Critic | None = None
+    ) -> Gradients:
+        """Find what is wrong with some parameters, as values: nothing is left in their `grad`.
+
+        The loss keeps the report, for `loss.explain()`.
+
+        Args:
+            loss: The loss.
+            parameters: Whose gradients are wanted.
+            critic: Who divides the blame; that of the session by default.
+
+        Raises:
+            BudgetExceeded: The critic's calls do not fit the budget.
+            LMError: The critic's language model is down.
+        """
+        watched = Watched(critic or self._criterion.critic)
+        found = await loss.agradients(parameters, watched)
+        if watched.stopped is not None:
+            raise watched.stopped
+        loss.report = found.report
+        return found
+
+    def _runs(self, candidate: Candidate) -> float:
+        """How many runs of the program one of a candidate's program costs: more where it has more calls in it."""
+        if candidate.program is None:
+            return 1
+        own, other = (
+            sum(isinstance(module, Predict) for module in program.modules())
+            for program in (self.model, candidate.program)
+        )
+        return max(1, other) / max(1, own)
+
+    def admit(self, examples: float = 0, calls: int = 0) -> None:
+        """Check, before a block, that it fits what the budget leaves once the confirmation is set aside.
+
+        This is decided from what is spent and from what an example cost at the start, so it is the same at any
+        concurrency; the budget itself is kept call by call, whatever is decided here.
+
+        Raises:
+            BudgetExceeded: It does not fit: the search ends with the best so far.
+        """
+        recorded = self.journal.upcoming()
+        if recorded is not None and recorded["kind"] == EXHAUSTED:
+            raise BudgetExceeded("an earlier process of this run ended the search here", kind=recorded["of"])
+        cost = self.cost_per_example
+        needed = {
+            "calls": calls + math.ceil(examples * cost.calls),
+            "tokens": math.ceil(examples * cost.tokens),
+            "usd": examples * cost.usd,
+        }
+        for kind, amount in needed.items():
+            left = self.ledger.remaining(kind)
+            if left < amount:
+                raise BudgetExceeded(
+                    f"the next block needs about {amount:g} {kind}, and {left:g} are left for this phase",
+                    kind=kind,
+                    limit=getattr(self.ledger.budget, kind) or 0,
+                    used=getattr(self.ledger.spent, kind) or 0,
+                )
+        if recorded is None and self.ledger.remaining("seconds") <= 0:  # what is replayed was in time
+            limit = self.ledger.budget.seconds or 0
+            raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.ledger.seconds, 1))
+
+    def _describe(self, candidate: Candidate) -> None:
+        key = candidate.key
+        if key not in self._described:
+            self._described.add(key)
+            self.journal.append("candidate", **candidate.to_dict())
+
+
+def _score(cell: Cell | None) -> float | None:
+    """The score of a run: 0 where the program failed, None where a language model gave no answer."""
+    if cell is None or is_outage(cell.error):
+        return None
+    return float(cell.score) if cell.error is None else 0.0

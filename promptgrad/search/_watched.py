@@ -1,0 +1,37 @@
+"""A critic that remembers why a run must stop."""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar, cast
+
+from promptgrad.autograd import Critic, JointCritic, NodeFailure, TraceFailure
+from promptgrad.errors import BudgetExceeded, JournalError, LMError, is_outage
+
+T = TypeVar("T")
+
+
+class Watched:
+    """A critic that remembers why the run must stop: backward itself keeps a critic's errors in its report."""
+
+    def __init__(self, critic: Critic) -> None:
+        self._critic = critic
+        self.stopped: BaseException | None = None
+
+    async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
+        """Ask the critic."""
+        return await self._watch(self._critic.critique(failure))
+
+    def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
+        """As the critic puts them together, if it can judge whole forwards."""
+        return self._critic.groups(failures) if isinstance(self._critic, JointCritic) else ()
+
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
+        """Ask the critic about whole forwards."""
+        return await self._watch(cast(JointCritic, self._critic).critique_traces(group))
+
+    async def _watch(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except (BudgetExceeded, JournalError, LMError) as error:
+            if self.stopped is None and is_outage(error):
+                self.stopped = error
+            raise
