@@ -8,6 +8,7 @@ from typing import Any
 
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._local import Local
+from promptgrad.lm._parts import TextPart
 from promptgrad.lm._request import Request
 
 
@@ -44,6 +45,8 @@ class _Pocket(Local):
         messages = request.messages
         if not messages or messages[-1].text.endswith(world.MARKERS):
             return
+        if not all(isinstance(part, TextPart) for message in messages for part in message.parts):
+            return  # which is refused as by every local model
         unknown = world.unknown_words(messages)
         if unknown:
             self._warned = True

@@ -20,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,12 +42,18 @@ from promptgrad.lm import (
     LM,
     Cache,
     Completion,
+    Event,
+    ImagePart,
     Layer,
     Limit,
     Message,
     Prefix,
+    ReasoningDelta,
     Request,
     Retry,
+    TextDelta,
+    TextPart,
+    ToolCallDelta,
     Transport,
     Usage,
     record,
@@ -54,7 +61,7 @@ from promptgrad.lm import (
     track_usage,
 )
 from promptgrad.testing._loopback import LoopbackLM
-from promptgrad.testing._promise import in_threads, must, raised
+from promptgrad.testing._promise import fail, in_threads, must, raised
 from promptgrad.testing._protocol import Answer, Cut, Drop, Garbage, Status
 
 try:
@@ -76,6 +83,9 @@ _WIRE: dict[str, tuple[Answer, type[LMError] | tuple[type[LMError], ...], bool]]
     "what is no completion": (Garbage(b'{"no": "choices"}'), (LMReplyError, LMStatusError), True),
 }
 """What may happen on the way: how the server answers, the error that it becomes, and whether it may pass."""
+
+_PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
+"""An image of one pixel."""
 
 _ELSEWHERE = """
 import importlib.util, json, sys
@@ -293,6 +303,22 @@ class LMContract:
         before = request.to_dict()
         must(type(lm(request).text) is str, "a conversation of four messages was not answered with a text")
         must(request.to_dict() == before, f"the request was {before} and is now {request.to_dict()}")
+
+    def test_what_is_no_text_is_sent_or_refused(self, lm: LM, server: LoopbackLM) -> None:
+        """An image in a message reaches the model, or is refused by an error that says so; it is never left out."""
+        request = Request.of(
+            Message("user", (TextPart(self.prompts[0]), ImagePart(_PIXEL, "image/png"))), **self.options
+        )
+        try:
+            completion = lm(request)
+        except (LMError, ValueError, TypeError) as error:
+            must("image" in str(error), f"an image was refused by {error!r}, and the message does not say why")
+            must(server.received == 0, "a request with an image was refused after it had been sent")
+            return
+        must(type(completion.text) is str, f"a request with an image gave {completion!r}")
+        if self.wire:
+            sent = server.requests[-1].body
+            must(b64encode(_PIXEL) in sent, f"the image is not in what was sent: {sent[:200]!r}")
 
     # ---- options
 
@@ -583,6 +609,50 @@ class LMContract:
         must(told == recorded, f"recorded {told}, and the recorded LM gave {recorded}")
         must(server.received == sent, f"{server.received - sent} requests were sent in a replay")
 
+    # ---- streams
+
+    def test_a_stream_ends_with_what_a_call_gives(self, lm: LM) -> None:
+        """`stream` gives the pieces of the text and then the completion, which is that of `complete`, paid once."""
+        request = self.request()
+        with track_usage() as usage:
+            pieces, completion = asyncio.run(_streamed(lm, request))
+        text = _text_of(pieces)
+        must(text == completion.text, f"the pieces of a stream are {text!r}, and its completion is {completion.text!r}")
+        must(usage.total == completion.usage, f"a stream that used {completion.usage} was counted as {usage.total}")
+        self._same([self._made_again()(request).text], [completion.text], "streamed")
+
+    def test_a_stream_is_journalled_like_a_call(self, lm: LM, server: LoopbackLM) -> None:
+        """A streamed reply is in the journal under the key of the call, and is streamed from there."""
+        request = self.request()
+        with run.active() as session:
+            _, first = asyncio.run(_streamed(self._made_again(), request))
+            key = request.digest(lm.identity())
+            must(session.journal.has(key), "a streamed reply is not in the journal under the key of the call")
+            pieces, again = asyncio.run(_streamed(self._made_again(), request))
+            called = self._made_again()(request)
+            spent = session.ledger.spent
+        text = _text_of(pieces)
+        must(again == first == called, f"streamed {first!r}, again {again!r}, called {called!r}")
+        must(text == called.text, f"the pieces of a reply from the journal are {text!r}, and it is {called.text!r}")
+        must(spent.calls == 1, f"one request, streamed twice and called once, counts as {spent.calls} calls")
+        must(not self.wire or server.received == 1, f"one request was sent {server.received} times")
+
+    def test_a_stream_that_is_left_leaves_nothing(self, lm: LM) -> None:
+        """A stream whose reader leaves holds no reservation; the request may be asked again."""
+
+        async def leave() -> None:
+            events = lm.stream(self.request())
+            async for _ in events:
+                break
+            await events.aclose()
+
+        with run.active(ledger=run.Ledger(run.Budget(calls=1))) as session:
+            asyncio.run(leave())
+            again = lm(self.request())
+            spent = session.ledger.spent
+        must(type(again.text) is str, "after a stream that was left the same request was not answered")
+        must(spent.calls == 1, f"a stream that was left and a call count as {spent.calls} calls")
+
     # ---- the end
 
     def test_it_is_closed_and_works_again(self, lm: LM) -> None:
@@ -607,6 +677,22 @@ class LMContract:
                 f"{when}, it answers {list(found)}, and {list(expected)} is expected; an LM that gives another text "
                 "each time says so with deterministic = False",
             )
+
+
+async def _streamed(lm: LM, request: Request) -> tuple[list[Event], Completion]:
+    """The pieces of a stream, and what it ends with."""
+    events = [event async for event in lm.stream(request)]
+    end = events.pop() if events else None
+    if not isinstance(end, Completion):
+        fail(f"a stream ended with {end!r}, and a Completion is expected")
+    return events, end
+
+
+def _text_of(pieces: Sequence[Event]) -> str:
+    for piece in pieces:
+        if not isinstance(piece, (TextDelta, ReasoningDelta, ToolCallDelta)):
+            fail(f"a stream gave {piece!r} before its completion, and deltas are expected")
+    return "".join(piece.text for piece in pieces if isinstance(piece, TextDelta))
 
 
 class _Failing(Layer):

@@ -22,11 +22,11 @@ async def no_wait(seconds):
 
 async def echo(messages):
     await asyncio.sleep(0)
-    return messages[-1].content
+    return messages[-1].text
 
 
 def last(messages):
-    return messages[-1].content
+    return messages[-1].text
 
 
 def out_of_time(messages):
@@ -80,6 +80,8 @@ class TestHTTPWithOptions(Wire):
         return HTTP("loopback-model", address, headers={"X-Key": KEY}, concurrency=3, temperature=0.25, top_k=4)
 
 
+@pytest.mark.filterwarnings("ignore:Item.*ReadOnly:UserWarning")  # litellm's own, when it streams
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_.*:DeprecationWarning")
 class TestLiteLLM(Wire):
     def make(self):
         return LiteLLM("openai/loopback-model", KEY, api_base=self.url)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from promptgrad.errors import LMStatusError
-from promptgrad.lm import HTTP, LM, Completion, Layer, Retry, Transport, Usage
+from promptgrad.lm import HTTP, LM, Completion, Layer, Message, Retry, TextDelta, Transport, Usage
 from promptgrad.testing import LoopbackLM
 from promptgrad.testing.lms import LMContract
 from tests.contract import PROMISES, run_contract, variants
@@ -138,6 +138,35 @@ class Once(Good):
         return await super()._send(request, key)
 
 
+class Blind(HTTP):
+    """Leaves images out."""
+
+    async def _send(self, request, key):
+        return await super()._send(request.replace(tail=[Message(m.role, m.text) for m in request.tail]), key)
+
+
+class Endless(Good):
+    async def stream(self, request):
+        yield TextDelta((await self.complete(request)).text)
+
+
+class Stuttering(Good):
+    async def stream(self, request):
+        async for event in super().stream(request):
+            yield event
+            if isinstance(event, TextDelta):
+                yield event
+
+
+class Unpaid(Good):
+    """Streams past the journal."""
+
+    async def stream(self, request):
+        completion = await self._send(request, "")
+        yield TextDelta(completion.text)
+        yield completion
+
+
 class TestGood(LMContract):
     """The suite as its users write it."""
 
@@ -180,6 +209,10 @@ def server():
         (Random, "test_it_answers_in_every_way", "deterministic = False"),
         (Mixed, "test_calls_side_by_side_get_their_own_answers", "in tasks, it answers"),
         (Open, "test_secrets_show_nowhere", "repr, name or identity shows 1 of 1 secrets"),
+        (Endless, "test_a_stream_ends_with_what_a_call_gives", "a stream ended with TextDelta"),
+        (Stuttering, "test_a_stream_ends_with_what_a_call_gives", "the pieces of a stream are"),
+        (Unpaid, "test_a_stream_ends_with_what_a_call_gives", "was counted as Usage(calls=0"),
+        (Unpaid, "test_a_stream_is_journalled_like_a_call", "is not in the journal"),
         (Once, "test_it_is_closed_and_works_again", "closed"),
     ],
 )
@@ -219,6 +252,12 @@ def test_it_finds_a_call_that_goes_on_when_it_is_given_up(server, tmp_path):
     case = Case(lambda: Stubborn("m", server.url), wire=True)
     with pytest.raises(AssertionError, match="as if nothing had happened"):
         run_contract(case, "test_a_call_that_is_given_up_is_not_paid", server, tmp_path)
+
+
+def test_it_finds_an_image_that_was_left_out(server, tmp_path):
+    case = Case(lambda: Blind("m", server.url), wire=True)
+    with pytest.raises(AssertionError, match="the image is not in what was sent"):
+        run_contract(case, "test_what_is_no_text_is_sent_or_refused", server, tmp_path)
 
 
 def test_it_finds_a_transport_that_sends_again_by_itself(server, tmp_path):
