@@ -8,7 +8,7 @@ from promptgrad.optim._gate import UNTRIED
 from promptgrad.optim._optimizer import DROPPED, REVERTED
 from promptgrad.optim._proposals import TWICE
 from promptgrad.optim._report import Change, StepReport
-from promptgrad.search import Attempt, Candidate, Memory, Place, Session, Step, judged, race, refused
+from promptgrad.search import Attempt, Attempts, Candidate, Place, Session, Step, judged, race, refused
 
 Changes = Sequence[tuple[Parameter, Change]]
 
@@ -39,7 +39,7 @@ async def raced(
     step: Step,
     candidates: Sequence[Candidate],
     trained: Iterable[tuple[Place, Parameter]],
-    memory: Memory[Parameter],
+    memory: Attempts[Parameter],
     *,
     gate: float,
     price: Callable[[Changes], float],
@@ -50,7 +50,7 @@ async def raced(
 
     Args:
         step: The step of the search.
-        candidates: What is tried; at least one.
+        candidates: What is tried; where there are none, nothing is.
         trained: The texts that may differ: where they stand in the program, and by which parameter they are known.
         memory: Learns what the others did.
         gate: Confidence that the winner is an improvement.
@@ -59,6 +59,8 @@ async def raced(
     Returns:
         The report that `step` would give: what a candidate changes of the incumbent counts as proposed.
     """
+    if not candidates:
+        return StepReport(())
     session, places = step.session, list(trained)
     changes = [_changes(session, candidate, places) for candidate in candidates]
     prices = [price(changed) for changed in changes]

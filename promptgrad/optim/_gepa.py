@@ -7,10 +7,10 @@ from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import GEPA_HABITS, refuse_habits
 from promptgrad.optim._search import Search
 from promptgrad.search import (
+    Attempts,
     Feedback,
     Fronts,
     Improve,
-    Memory,
     Pareto,
     Rewriter,
     Rules,
@@ -81,7 +81,7 @@ class GEPA(Search):
         self.state.clear()
         places, critic = session.places(self.kinds), None if self.critique else Feedback()
         paths, most = [place.path for place in places], self.minibatch_size
-        rewriter = Rewriter(Memory(self.state, 8), self.proposer, rules=self.rules, lm=self.lm, max_failures=most)
+        rewriter = Rewriter(Attempts(self.state, 8), self.proposer, rules=self.rules, lm=self.lm, max_failures=most)
         pool, merges, fresh = await Pareto.of(session, self.fronts), 0, False
         for step in session.steps(self.steps, "GEPA", batch_size=self.minibatch_size, drop_last=True):
             merge = pool.merge(step.rng, paths, step.name) if fresh and merges < self.max_merges else None

@@ -2,24 +2,23 @@
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from promptgrad import aio, run
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import Gradient, Loss, Parameter
-from promptgrad.errors import LMError, NoLMError, ReplayError
 from promptgrad.lm import LM, resolve
 from promptgrad.optim._fate import attempt_of, raced
 from promptgrad.optim._groups import Params
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change, StepReport
+from promptgrad.optim._written import written
 from promptgrad.search import (
+    Attempts,
     Candidate,
     Constraint,
     Evidence,
-    Memory,
     Momentum,
     Place,
     Rewriter,
@@ -31,12 +30,12 @@ from promptgrad.search import (
     check_counts,
     check_weights,
     checked_constraints,
-    hypotheses,
+    children,
     is_number,
     make_writers,
     role,
     unblamed,
-    writer_of,
+    variants,
 )
 
 
@@ -200,8 +199,8 @@ class TGD(Optimizer):
         return f"{edits}, proposals={self.proposals}, memory={self.memory}, gate={self.gate:g}"
 
     @property
-    def _memory(self) -> Memory[Parameter]:
-        return Memory(self.state, self.memory)
+    def _memory(self) -> Attempts[Parameter]:
+        return Attempts(self.state, self.memory)
 
     @property
     def _rewriter(self) -> Rewriter:
@@ -210,18 +209,13 @@ class TGD(Optimizer):
         )
 
     def _asked(self, texts: Sequence[Evidence], count: int, rng: random.Random) -> list[Evidence]:
-        """The evidence about each text as each of `count` proposals is shown it, by variant and then by text."""
+        """The evidence about each text as each of `count` proposals is shown it."""
         options, momentum = dict(self.trained()), Momentum(self.state, self._counted)
-        shown = []
-        for each in texts:
-            kept = float(options[each.parameter]["momentum"])
-            weights = momentum.weights(each.parameter, each.gradient, kept)
-            shown.append(hypotheses(weights, count, self.max_critiques, rng))
-        return [
-            replace(each, critiques=critiques[variant], variant=variant)
-            for variant in range(count)
-            for each, critiques in zip(texts, shown, strict=True)
+        weights = [
+            momentum.weights(text.parameter, text.gradient, float(options[text.parameter]["momentum"]))
+            for text in texts
         ]
+        return variants(texts, weights, count, self.max_critiques, rng)
 
     def _price(self, changes: Iterable[tuple[Parameter, Change]]) -> float:
         options = dict(self.trained())
@@ -240,32 +234,12 @@ class TGD(Optimizer):
             for p, group in self.trained()
         ]
         asked = self._asked(texts, count, run.rng(seed_or_default(None), "tgd", self._steps))
-        changes = await aio.gather([partial(self._change, evidence) for evidence in asked])
+        rewriter, seen = self._rewriter, self._is_backward_seen()
+        changes = await aio.gather([partial(written, rewriter, evidence, "TGD", seen=seen) for evidence in asked])
         made: list[list[tuple[Parameter, Change]]] = [[] for _ in range(count)]
         for evidence, change in zip(asked, changes, strict=True):
             made[evidence.variant].append((evidence.parameter, change))
         return [pairs for pairs in made if any(change.status != "untouched" for _, change in pairs)] or made[:1]
-
-    async def _change(self, evidence: Evidence) -> Change:
-        """One proposal for one text; rejected where the language model gave no answer."""
-        path, kind, count = evidence.path, evidence.parameter.kind, len(evidence.critiques)
-        if not count:
-            reason = "no critique"
-            if evidence.parameter.grad is None:
-                reason = "no gradient: nothing failed, the critic did not blame it, or its call failed"
-                reason += "" if self._is_backward_seen() else ", or backward() was not called"
-                reason += " (see the report that backward() returns)"
-            return Change(path, kind, "untouched", reason)
-        own = writer_of(evidence.gradient, self.proposer) if evidence.lm is None else None
-        try:
-            edit = await self._rewriter.write(evidence, own)
-        except ReplayError:
-            raise
-        except NoLMError:
-            raise NoLMError("TGD needs a language model that writes: optim.TGD(model.parameters(), lm=...)") from None
-        except LMError as error:
-            return Change(path, kind, "rejected", f"the language model gave no answer: {error}", evidence.text)
-        return Change.of(edit, kind, f"{count} critique{'' if count == 1 else 's'}")
 
     def _remember(self, parameter: Parameter, change: Change, *, alone: bool = True) -> None:
         if change.status == "accepted":
@@ -311,26 +285,15 @@ class TGD(Optimizer):
             texts.append(Evidence(parameter, place.path, text, about, (), gradients[place.path], rules, lm))
         asked = [evidence for evidence in self._asked(texts, self.proposals, step.rng) if evidence.critiques]
         edits = await self._rewriter.rewrite(step, asked)
-        candidates: list[Candidate] = []
-        for variant in range(self.proposals):
-            made = [edit.values for edit in edits if edit is not None and edit.variant == variant]
-            values = {path: text for texts in made for path, text in texts.items()}
-            candidate = base.child(values, f"step {step.number}, rewrite {variant}")
-            if values and all(candidate.key != other.key for other in (session.incumbent, *candidates)):
-                candidates.append(candidate)
-        if not candidates:
-            return StepReport(())
+        candidates = children(step, base, edits)
         return await raced(step, candidates, trained, self._memory, gate=self.gate, price=self._price)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: forward, backward, proposals, races."""
-        per, texts = plan.calls_per_example, len(self.trained())
-        return [
-            ("forward", self.steps * self.batch_size * per, False),
-            ("backward", self.steps * self.batch_size * per, False),
-            ("proposals", self.steps * self.proposals * texts, False),
-            ("races", self.steps * self.proposals * plan.val * per, False),
-        ]
+        runs, written = self.steps * self.batch_size * plan.calls_per_example, self.steps * self.proposals
+        phases = {"forward": runs, "backward": runs, "proposals": written * len(self.trained())}
+        phases["races"] = written * plan.val * plan.calls_per_example
+        return [(name, calls, False) for name, calls in phases.items()]
 
 
 def _given(parameter: Parameter) -> Gradient:

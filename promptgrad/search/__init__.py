@@ -13,6 +13,7 @@ __all__ = [
     "TPE",
     "Amend",
     "Attempt",
+    "Attempts",
     "Candidate",
     "Constraint",
     "Cost",
@@ -25,7 +26,6 @@ __all__ = [
     "Improve",
     "ImproveSolution",
     "Measured",
-    "Memory",
     "Merge",
     "Momentum",
     "Pareto",
@@ -55,6 +55,7 @@ __all__ = [
     "check_fronts",
     "check_weights",
     "checked_constraints",
+    "children",
     "demos_of",
     "describe",
     "edit_distance",
@@ -78,6 +79,7 @@ __all__ = [
     "show_value",
     "size_of",
     "unblamed",
+    "variants",
     "weigh",
     "write",
     "writer_of",
@@ -91,7 +93,7 @@ if TYPE_CHECKING:
     from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
     from promptgrad.search._hypotheses import Momentum, averaged, check_weights, hypotheses, weigh
-    from promptgrad.search._memory import Attempt, Memory, check_attempts, judged, refused
+    from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
     from promptgrad.search._numbers import check_counts, is_number
     from promptgrad.search._outage import is_final
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
@@ -111,7 +113,7 @@ if TYPE_CHECKING:
     )
     from promptgrad.search._race import Race, chance, race
     from promptgrad.search._reasons import refusals, unblamed
-    from promptgrad.search._rewriter import Edit, Evidence, Rewriter, writer_of
+    from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, variants, writer_of
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import SHRINK, Session
@@ -127,6 +129,7 @@ else:
         "TPE": "_tpe",
         "Amend": "_proposer",
         "Attempt": "_memory",
+        "Attempts": "_memory",
         "Candidate": "_candidate",
         "Constraint": "_checks",
         "Cost": "_trial",
@@ -139,7 +142,6 @@ else:
         "Improve": "_proposer",
         "ImproveSolution": "_proposer",
         "Measured": "_candidate",
-        "Memory": "_memory",
         "Merge": "_pareto",
         "Momentum": "_hypotheses",
         "Pareto": "_pareto",
@@ -169,6 +171,7 @@ else:
         "check_fronts": "_pareto",
         "check_weights": "_hypotheses",
         "checked_constraints": "_checks",
+        "children": "_rewriter",
         "demos_of": "_demos",
         "describe": "_places",
         "edit_distance": "_edit",
@@ -192,6 +195,7 @@ else:
         "show_value": "_candidate",
         "size_of": "_candidate",
         "unblamed": "_reasons",
+        "variants": "_rewriter",
         "weigh": "_hypotheses",
         "write": "_proposer",
         "writer_of": "_rewriter",

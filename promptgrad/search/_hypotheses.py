@@ -43,7 +43,7 @@ def averaged(fresh: Mapping[str, float], old: Mapping[str, float], momentum: flo
 class Momentum(Generic[K]):
     """What critiques weigh, those of earlier steps included, kept in an optimizer's state in JSON types.
 
-    It has no store of its own, see `Memory`. The weights stand in the state under "critiques".
+    It has no store of its own, see `Attempts`. The weights stand in the state under "critiques".
 
     Args:
         state: A dict for each text, by parameter or path.

@@ -1,4 +1,4 @@
-"""`Memory`: what was tried for each text, and what came of it."""
+"""`Attempts`: what was tried for each text, and what came of it."""
 
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class Attempt:
         return f"{self.text} -- {self.effect}"
 
 
-class Memory(Generic[K]):
+class Attempts(Generic[K]):
     """The latest attempts for each text, kept in an optimizer's state in JSON types.
 
     It has no store of its own: `state` is `Optimizer.state` or any mapping of dicts, so that `state_dict()` saves it
@@ -48,31 +48,31 @@ class Memory(Generic[K]):
         self._state = state
         self.limit = limit
 
-    def attempts(self, key: K) -> tuple[Attempt, ...]:
+    def of(self, key: K) -> tuple[Attempt, ...]:
         """The attempts for one text, oldest first."""
         entries = self._state[key].get(ENTRY, ()) if key in self._state else ()
         return tuple(Attempt(e["text"], e["effect"], bool(e.get("measured"))) for e in entries)
 
     def shown(self, key: K) -> list[str]:
         """The attempts as a proposer sees them, each with its effect."""
-        return [str(attempt) for attempt in self.attempts(key)]
+        return [str(attempt) for attempt in self.of(key)]
 
     def spent(self, key: K) -> list[str]:
         """The texts that are not to be tried again."""
-        return [attempt.text for attempt in self.attempts(key) if attempt.measured]
+        return [attempt.text for attempt in self.of(key) if attempt.measured]
 
     def add(self, key: K, attempt: Attempt | None) -> None:
         """Keep an attempt; what a measurement showed of a text is not replaced by less. None is no attempt."""
         if attempt is None or not self.limit:
             return
-        known = self.attempts(key)
+        known = self.of(key)
         old = next((each for each in known if each.text == attempt.text), None)
         if old is None or attempt.measured or not old.measured:
             self._keep(key, [*(each for each in known if each is not old), attempt][-self.limit :])
 
     def forget(self, key: K, text: Any) -> None:
         """Drop a text, which is the current value now."""
-        known = self.attempts(key)
+        known = self.of(key)
         if any(attempt.text == text for attempt in known):
             self._keep(key, [attempt for attempt in known if attempt.text != text])
 

@@ -1,8 +1,9 @@
 """`Rewriter`: evidence in, checked text out, and a reason for every text that is refused."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ from promptgrad.nn import Predict
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._edit import edit_ratio
 from promptgrad.search._hunks import Hunk
-from promptgrad.search._hypotheses import weigh
-from promptgrad.search._memory import Attempt, Memory, refused
+from promptgrad.search._hypotheses import hypotheses, weigh
+from promptgrad.search._memory import Attempt, Attempts, refused
 from promptgrad.search._places import Place, role
 from promptgrad.search._proposer import Improve, ImproveSolution, amend, make_proposer, write
 from promptgrad.search._rules import Rules
@@ -108,7 +109,7 @@ class Rewriter:
 
     def __init__(
         self,
-        memory: Memory[Parameter],
+        memory: Attempts[Parameter],
         proposer: Predict | None = None,
         solver: Predict | None = None,
         *,
@@ -239,6 +240,38 @@ class Rewriter:
             ratio = edit_ratio(old, text)
             reason = rules.refusal(old, text, tried=self.memory.spent(key), verbatim=solution) or ""
         return Edit(evidence.path, old, text, reason, ratio, hunks, usage.total, evidence.variant)
+
+
+def variants(
+    texts: Sequence[Evidence], weights: Sequence[Mapping[str, float]], count: int, most: int, rng: random.Random
+) -> list[Evidence]:
+    """The evidence about some texts as each of several proposals is shown it, by proposal and then by text.
+
+    Args:
+        texts: The evidence, whose critiques are left open.
+        weights: What the critiques of each text weigh.
+        count: How many proposals.
+        most: Most critiques that one is shown of a text; see `hypotheses`.
+        rng: Draws them.
+    """
+    shown = [hypotheses(known, count, most, rng) for known in weights]
+    return [
+        replace(text, critiques=critiques[variant], variant=variant)
+        for variant in range(count)
+        for text, critiques in zip(texts, shown, strict=True)
+    ]
+
+
+def children(step: "Step", base: Candidate, edits: "Sequence[Edit | None]") -> list[Candidate]:
+    """The base with the edits of each proposal that may be tried; none that is the incumbent, or another one again."""
+    made: list[Candidate] = []
+    for variant in dict.fromkeys(edit.variant for edit in edits if edit is not None):
+        own = [edit.values for edit in edits if edit is not None and edit.variant == variant]
+        values = {path: text for texts in own for path, text in texts.items()}
+        child = base.child(values, f"{step.name}, rewrite {variant}")
+        if values and all(child.key != other.key for other in (step.session.incumbent, *made)):
+            made.append(child)
+    return made
 
 
 def _failures(gradient: Gradient, critiques: Sequence[str], most: int) -> list[dict[str, Any]]:

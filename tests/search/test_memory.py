@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import pytest
 
-from promptgrad.search import Attempt, Hunk, Memory, Verdict, check_attempts, judged, refused
+from promptgrad.search import Attempt, Attempts, Hunk, Verdict, check_attempts, judged, refused
 
 
 @pytest.fixture
@@ -14,50 +14,50 @@ def state():
 
 
 def test_what_was_measured_is_not_tried_again_and_what_was_refused_may_be(state):
-    memory = Memory(state, 8)
+    memory = Attempts(state, 8)
     memory.add("a", Attempt("Shout.", "refused: it shouts", measured=False))
     memory.add("a", Attempt("Whisper.", "gain -0.100 [-0.300, +0.100] on 9 pairs"))
     assert memory.shown("a") == ["Shout. -- refused: it shouts", "Whisper. -- gain -0.100 [-0.300, +0.100] on 9 pairs"]
     assert memory.spent("a") == ["Whisper."]
-    assert memory.attempts("b") == ()
+    assert memory.of("b") == ()
     assert "b" not in state
 
 
 def test_it_is_the_state_and_survives_json(state):
-    Memory(state, 8).add("a", Attempt("Whisper.", "no gain"))
+    Attempts(state, 8).add("a", Attempt("Whisper.", "no gain"))
     loaded = json.loads(json.dumps(state))
-    assert Memory(loaded, 8).attempts("a") == (Attempt("Whisper.", "no gain"),)
+    assert Attempts(loaded, 8).of("a") == (Attempt("Whisper.", "no gain"),)
 
 
 def test_the_latest_are_kept_each_text_once(state):
-    memory = Memory(state, 2)
+    memory = Attempts(state, 2)
     for text in ("one", "two", "one", "three"):
         memory.add("a", Attempt(text, "no gain"))
-    assert [attempt.text for attempt in memory.attempts("a")] == ["one", "three"]
+    assert [attempt.text for attempt in memory.of("a")] == ["one", "three"]
 
 
 def test_less_does_not_replace_what_a_measurement_showed(state):
-    memory = Memory(state, 2)
+    memory = Attempts(state, 2)
     memory.add("a", Attempt("one", "no gain"))
     memory.add("a", Attempt("one", "refused: it is long", measured=False))
-    assert memory.attempts("a") == (Attempt("one", "no gain"),)
+    assert memory.of("a") == (Attempt("one", "no gain"),)
     memory.add("a", Attempt("two", "refused: it is long", measured=False))
     memory.add("a", Attempt("two", "no gain"))
     assert memory.spent("a") == ["one", "two"]
 
 
 def test_no_memory_and_no_attempt_leave_no_trace(state):
-    Memory(state, 0).add("a", Attempt("one", "no gain"))
-    Memory(state, 8).add("a", None)
+    Attempts(state, 0).add("a", Attempt("one", "no gain"))
+    Attempts(state, 8).add("a", None)
     assert not state
 
 
 def test_what_is_the_value_now_is_forgotten(state):
-    memory = Memory(state, 8)
+    memory = Attempts(state, 8)
     memory.add("a", Attempt("one", "no gain"))
     memory.forget("a", "one")
     memory.forget("b", "one")
-    assert memory.attempts("a") == ()
+    assert memory.of("a") == ()
     assert "b" not in state
 
 

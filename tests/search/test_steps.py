@@ -7,7 +7,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import aio, lm, run
 from promptgrad.autograd import Gradient
-from promptgrad.search import Memory, Rewriter, Rules, Session, unblamed
+from promptgrad.search import Attempts, Rewriter, Rules, Session, unblamed
 
 
 def session_of(world, answer=None, train=24, val=20, **options):
@@ -148,7 +148,7 @@ class TestTheRewriter:
     def rewrite(self, world, answer=None, *, rules=Rules(), state=None, grad=True):  # noqa: B008
         session = session_of(world, answer)
         state = defaultdict(dict) if state is None else state
-        rewriter = Rewriter(Memory(state, 8), rules=rules)
+        rewriter = Rewriter(Attempts(state, 8), rules=rules)
         place = session.places(("instruction",))[0]
 
         async def search():

@@ -1,0 +1,41 @@
+"""One proposal of a rewriter as the change of a step, with a reason for whatever it is not."""
+
+from promptgrad.errors import LMError, NoLMError, ReplayError
+from promptgrad.optim._report import Change
+from promptgrad.search import Evidence, Rewriter, writer_of
+
+
+async def written(rewriter: Rewriter, evidence: Evidence, name: str, *, seen: bool) -> Change:
+    """Ask for one text; "untouched" where nobody criticises it, "rejected" where there is no answer or none that holds.
+
+    Where no LM is set, that of the blamed call writes.
+
+    Args:
+        rewriter: Who writes.
+        evidence: What there is to know of the text.
+        name: Name of the optimizer.
+        seen: Whether there was a backward, as far as the gradients tell.
+
+    Raises:
+        NoLMError: There is no LM at all.
+        ReplayError: The call is not in the cassette that is replayed.
+    """
+    path, kind, count = evidence.path, evidence.parameter.kind, len(evidence.critiques)
+    if not count:
+        reason = "no critique"
+        if evidence.parameter.grad is None:
+            reason = "no gradient: nothing failed, the critic did not blame it, or its call failed"
+            reason += "" if seen else ", or backward() was not called"
+            reason += " (see the report that backward() returns)"
+        return Change(path, kind, "untouched", reason)
+    own = writer_of(evidence.gradient, rewriter.proposer) if evidence.lm is None else None
+    try:
+        edit = await rewriter.write(evidence, own)
+    except ReplayError:
+        raise
+    except NoLMError:
+        needs = f"{name} needs a language model that writes: optim.{name}(model.parameters(), lm=...)"
+        raise NoLMError(needs) from None
+    except LMError as error:
+        return Change(path, kind, "rejected", f"the language model gave no answer: {error}", evidence.text)
+    return Change.of(edit, kind, f"{count} critique{'' if count == 1 else 's'}")
