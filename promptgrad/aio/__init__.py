@@ -11,7 +11,7 @@ from promptgrad.aio._gather import Semaphore, gather, is_failure, is_stopping, s
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run, start
 from promptgrad.aio._signal import Signal, drive, is_driven, serving
 from promptgrad.aio._threads import in_thread
-from promptgrad.aio._twins import blocking, is_coroutine_function
+from promptgrad.aio._twins import blocking, blocking_classmethod, is_coroutine_function
 
 if TYPE_CHECKING:
     from promptgrad.aio._executor import Executor
@@ -22,6 +22,7 @@ __all__ = [
     "Signal",
     "awaited",
     "blocking",
+    "blocking_classmethod",
     "drive",
     "gather",
     "in_thread",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from types import FunctionType, MethodType
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from promptgrad.aio._loops import run
 from promptgrad.aio._signal import drive, serving
@@ -16,15 +16,11 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 
-@overload
-def blocking(fn: "classmethod[C, P, Coroutine[Any, Any, T]]", *, in_place: bool = False) -> "classmethod[C, P, T]": ...
-@overload
-def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False) -> Callable[P, T]: ...
-def blocking(fn: Any, *, in_place: bool = False) -> Any:
+def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False) -> Callable[P, T]:
     """Make the function that does what a coroutine function does, and waits for it.
 
     The twin has the same arguments and docstring; its name is the coroutine function's without the leading "a":
-    `evaluate = blocking(aevaluate)`, also in the body of a class and of a class method.
+    `evaluate = blocking(aevaluate)`, also in the body of a class.
 
     Args:
         fn: A coroutine function whose name begins with "a".
@@ -39,13 +35,11 @@ def blocking(fn: Any, *, in_place: bool = False) -> Any:
     >>> blocking(adouble)(21)
     42
     """
-    if isinstance(fn, classmethod):
-        return classmethod(blocking(cast(Callable[..., Any], fn.__func__), in_place=in_place))
     prefix, dot, last = fn.__qualname__.rpartition(".")
     name = f"{prefix}{dot}{last[1:]}"
 
     @wraps(fn)
-    def twin(*args: Any, **kwargs: Any) -> Any:
+    def twin(*args: P.args, **kwargs: P.kwargs) -> T:
         if serving():
             home = [part for part in fn.__module__.split(".") if not part.startswith("_")]
             other = ".".join([*([] if dot else home), fn.__qualname__.rpartition("<locals>.")[2]])
@@ -57,6 +51,14 @@ def blocking(fn: Any, *, in_place: bool = False) -> Any:
 
     twin.__name__, twin.__qualname__ = last[1:], name
     return twin
+
+
+def blocking_classmethod(fn: Callable[Concatenate[type[C], P], Coroutine[Any, Any, T]]) -> "classmethod[C, P, T]":
+    """Make the twin of a class method, in the body of its class; see `blocking`.
+
+    As in `resume = blocking_classmethod(aresume)`.
+    """
+    return classmethod(blocking(cast("classmethod[C, P, Coroutine[Any, Any, T]]", fn).__func__))
 
 
 def is_coroutine_function(function: object) -> bool:

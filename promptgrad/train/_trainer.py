@@ -221,7 +221,7 @@ class Trainer:
         return await self._run(parts)
 
     @classmethod
-    def resume(
+    async def aresume(
         cls,
         run_dir: "str | os.PathLike[str]",
         model: Module,
@@ -260,37 +260,6 @@ class Trainer:
             StateDictError: The program has another structure.
             GraphError: As `fit`.
         """
-        return aio.run(
-            cls.aresume(
-                run_dir,
-                model,
-                optimizer,
-                metric,
-                critic=critic,
-                teacher=teacher,
-                concurrency=concurrency,
-                progress=progress,
-                callbacks=callbacks,
-                data=data,
-            )
-        )
-
-    @classmethod
-    async def aresume(
-        cls,
-        run_dir: "str | os.PathLike[str]",
-        model: Module,
-        optimizer: Search,
-        metric: Any,
-        *,
-        critic: Any = None,
-        teacher: Any = None,
-        concurrency: int | None = None,
-        progress: bool | None = None,
-        callbacks: Iterable[AnyCallback] = (),
-        data: "Mapping[str, Sequence[Example]] | None" = None,
-    ) -> FitResult:
-        """Do as `resume` does, in a coroutine."""
         saved = _rundir.read(Path(run_dir))
         settings = saved.settings
         trainer = cls(
@@ -319,6 +288,8 @@ class Trainer:
         return await trainer._run(
             Parts(**{name: examples.get(name, []) for name in ("train", "val", "confirm", "test")})
         )
+
+    resume = aio.blocking_classmethod(aresume)
 
     async def _run(self, parts: Parts) -> FitResult:
         path = None if self.run_dir is None else self.run_dir / _rundir.JOURNAL

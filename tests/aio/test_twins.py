@@ -39,7 +39,7 @@ class Tower:
         """Make one."""
         return cls(height)
 
-    build = aio.blocking(abuild)
+    build = aio.blocking_classmethod(abuild)
 
 
 def test_a_twin_waits_and_has_name_signature_and_docstring():
