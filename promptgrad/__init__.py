@@ -184,6 +184,7 @@ _ELSEWHERE = {
     "Evaluate": "promptgrad.evaluate(program, data, metric)",
     "InputField": "promptgrad.Input",
     "JSONAdapter": "promptgrad.adapters.JSONAdapter",
+    "KNNFewShot": "promptgrad.optim.KNNFewShot",
     "LabeledFewShot": "promptgrad.optim.LabeledFewShot",
     "MIPRO": "promptgrad.optim.MIPRO",
     "MIPROv2": "promptgrad.optim.MIPRO",

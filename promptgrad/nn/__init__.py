@@ -18,6 +18,7 @@ from promptgrad.nn._judge_loss import JudgeLoss
 from promptgrad.nn._map import Arguments, bind, in_flight
 from promptgrad.nn._metric_loss import MetricLoss, as_critic
 from promptgrad.nn._module import Module
+from promptgrad.nn._neighbours import Neighbours, Vectorizer, ngrams, register_vectorizer
 from promptgrad.nn._op import Op, op
 from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import FitsSignature, Predict
@@ -44,6 +45,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "Neighbours",
     "Op",
     "Parameter",
     "ParameterIterator",
@@ -53,13 +55,16 @@ __all__ = [
     "RemovableHandle",
     "Row",
     "Sequential",
+    "Vectorizer",
     "as_critic",
     "bind",
     "fields_of",
     "in_flight",
     "inspect_history",
     "majority",
+    "ngrams",
     "op",
+    "register_vectorizer",
     "remember_output",
     "trained_names",
 ]

@@ -25,6 +25,7 @@ __all__ = [
     "Hunk",
     "Improve",
     "ImproveSolution",
+    "KNNFewShot",
     "LabeledFewShot",
     "LambdaEdit",
     "Measured",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._edit_scheduler import CosineAnnealingEdit, EditScheduler, LambdaEdit, StepEdit
     from promptgrad.optim._ensemble import Ensemble
     from promptgrad.optim._gepa import GEPA
+    from promptgrad.optim._knn_few_shot import KNNFewShot
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
@@ -89,6 +91,7 @@ else:
         "CosineAnnealingEdit": "_edit_scheduler",
         "EditScheduler": "_edit_scheduler",
         "Ensemble": "_ensemble",
+        "KNNFewShot": "_knn_few_shot",
         "LabeledFewShot": "_labeled_few_shot",
         "LambdaEdit": "_edit_scheduler",
         "Optimizer": "_optimizer",

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from promptgrad.autograd import to_json, tokens
+from promptgrad.autograd import Selector, to_json, tokens
 from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.run import value_digest
@@ -156,6 +156,8 @@ def size_of(value: Any) -> int:
         return len(tokens(value))
     if isinstance(value, Example):
         return sum(size_of(str(item)) for item in value.values())
+    if isinstance(value, Selector):
+        return round(size_of(value.examples) * min(1.0, value.k / len(value.examples)))
     if isinstance(value, Sequence):
         return sum(size_of(item) for item in value)
     return 1

@@ -9,6 +9,11 @@ class TestLabeledFewShot(OptimizerContract):
         return optim.LabeledFewShot(params, k=3)
 
 
+class TestKNNFewShot(OptimizerContract):
+    def make(self, params):
+        return optim.KNNFewShot(params, k=2)
+
+
 class TestBootstrapFewShot(OptimizerContract):
     def make(self, params):
         return optim.BootstrapFewShot(params, max_bootstrapped_demos=3, max_labeled_demos=2, threshold=0.0)
