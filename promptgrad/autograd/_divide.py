@@ -76,6 +76,7 @@ class Divide:
         feedback = tuple(critique.text for critique in every)
         rule = rule_of(fn)
         path, index = (fn.path, fn.index) if isinstance(fn, Node) else (fn.kind, 0)
+        who = "critic" if rule is None else "rule"
         agreement: Mapping[str, float] = {}
         try:
             if rule is not None:
@@ -88,7 +89,6 @@ class Divide:
         except BaseException as error:  # kept in the report; the other calls go on
             if not aio.is_failure(error):
                 raise
-            who = "critic" if rule is None else "rule"
             self.forward.unanswered += rule is None
             self.forward.skip(path, index, f"the {who} failed: {error!r}")
             if rule is not None:
@@ -102,7 +102,7 @@ class Divide:
                     "from target to text, or None to leave the blame as it is"
                 )
             answer = answer if changed is None else changed
-        self.forward.note_strangers(path, index, answer, self.graph.targets(fn))
+        self.forward.note_strangers(who, path, index, answer, self.graph.targets(fn))
         return self._shares(fn, answer, every, agreement)
 
     def _as_hooks_make_it(self, fn: GradFn, critiques: Critiques) -> Numbered:

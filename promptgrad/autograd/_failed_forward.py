@@ -99,13 +99,16 @@ class FailedForward:
         """Note what came to nothing, and why."""
         self.skipped.append(Skipped(self._example_id, path, index, reason))
 
-    def note_strangers(self, path: str, index: int, answer: Mapping[str, Any], targets: Sequence[Target]) -> None:
-        """Note what an answer blames and nobody asked about: a misspelt name would else be lost in silence."""
+    def note_strangers(
+        self, who: str, path: str, index: int, answer: Mapping[str, Any], targets: Sequence[Target]
+    ) -> None:
+        """Note what an answer blames that is no target of it: a misspelt name would else be lost in silence."""
         known = [target.name for target in targets]
-        strangers = [str(name) for name, text in answer.items() if name not in known and blame_texts(text)]
+        strangers = [repr(str(name)) for name, text in answer.items() if name not in known and blame_texts(text)]
         if strangers:
-            names = f"{', '.join(map(repr, strangers))}; to blame may be {', '.join(known) or 'nothing'}"
-            self.skip(path, index, f"an answer about what nobody asked: {names}")
+            what = "which is not a target" if len(strangers) == 1 else "which are not targets"
+            there = f"the targets are {', '.join(known)}" if known else "there are none"
+            self.skip(path, index, f"the {who} blamed {', '.join(strangers)}, {what} here; {there}")
 
     def gradients(self) -> list[tuple[Parameter, Critique]]:
         """The critiques of parameters, in the order of the calls."""

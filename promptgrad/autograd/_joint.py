@@ -122,7 +122,7 @@ def trace_failure(forward: FailedForward) -> TraceFailure:
 def _note(forward: FailedForward, failure: TraceFailure, answer: Any) -> None:
     """Keep what a critic says of the parameters of a whole forward."""
     clean = checked(answer)
-    forward.note_strangers("", 0, clean, failure.targets)
+    forward.note_strangers("critic", "", 0, clean, failure.targets)
     for number, target in enumerate(failure.targets):
         parameter = target.parameter
         if parameter is None:

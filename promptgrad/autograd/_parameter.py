@@ -1,5 +1,6 @@
 """`Parameter`: a mutable tensor of text, and `candidate`, which lays other values over parameters for a while."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
@@ -16,6 +17,8 @@ from promptgrad.errors import ConstraintError
 
 Constraint = Callable[[Any], object]
 GradHook = Callable[[Gradient], "Gradient | None"]
+
+_growing = threading.Lock()
 
 _overlay: "ContextVar[Mapping[Parameter, Any] | None]" = ContextVar("promptgrad.candidate", default=None)
 
@@ -184,7 +187,8 @@ class Parameter:
     def accumulate(self, share: Gradient) -> None:
         """Add a share to `grad`, and tell the hooks that wait for that."""
         if share:
-            self.grad = (self.grad or Gradient()) + share
+            with _growing:  # two backward passes in two threads may both add to it
+                self.grad = (self.grad or Gradient()) + share
         for hook in list(self._after_hooks.values()):
             hook(self)
 

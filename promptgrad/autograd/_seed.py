@@ -84,9 +84,16 @@ def _starts(row: LossRow) -> Iterator[tuple[GradFn, str] | Skipped]:
         texts = [feedback] if isinstance(feedback, str) else list(feedback)
         chosen = calls[-1:] if isinstance(feedback, str) else calls
         if len(texts) > len(chosen):
-            counts = f"the forward called it {len(calls)} times, and there are {len(texts)} texts about it"
-            yield Skipped(row.example_id, path, len(chosen), f"feedback that nobody hears: {counts}")
+            yield Skipped(row.example_id, path, len(chosen), _ignored(path, len(texts), len(chosen), len(calls)))
         yield from ((node, text) for node, text in zip(chosen, texts, strict=False) if text)
+
+
+def _ignored(path: str, texts: int, used: int, calls: int) -> str:
+    """Why texts about single calls come to nothing."""
+    times = {0: "never called", 1: "called once", 2: "called twice"}.get(calls, f"called {calls} times")
+    some = "1 text" if texts == 1 else f"{texts} texts"
+    rest = "none of them is used" if not used else "only the first is used" if used == 1 else f"only {used} are used"
+    return f"module_feedback has {some} for {path!r}, which was {times}: {'it is ignored' if texts == 1 else rest}"
 
 
 def _is_call_of(node: Node, path: str) -> bool:

@@ -134,7 +134,7 @@ class JointCritic(Module, in_place=True):
                 continue
             one, name = finding.run - 1, finding.parameter
             if not 0 <= one < len(group):
-                one, name = 0, f"{name} of run {finding.run}"  # the engine says of it that nobody asked
+                one, name = 0, f"{name} of run {finding.run}"  # no target: the report says so
             known = found[one].get(name)
             found[one][name] = text if known is None else f"{known}\n{text}"
         return found

@@ -1,6 +1,7 @@
 import asyncio
 import copy
 import pickle
+import threading
 
 import pytest
 
@@ -219,3 +220,33 @@ class TestRecordReads:
                 _ = p.data
             assert len(inner.reads) == 1
         assert [read.parameter for read in outer.reads] == [p]
+
+
+class Watched(Parameter):
+    """Whoever reads `grad` waits a moment for another who does so at the same time."""
+
+    meeting = threading.Barrier(2)
+
+    @property
+    def grad(self):
+        grad = self.__dict__.get("grad")
+        try:
+            self.meeting.wait(0.2)
+        except threading.BrokenBarrierError:
+            self.meeting.reset()
+        return grad
+
+    @grad.setter
+    def grad(self, grad):
+        self.__dict__["grad"] = grad
+
+
+def test_passes_in_two_threads_lose_nothing_of_each_other():
+    p = Watched("x")
+    shares = [Gradient([Critique("e", "solve", 0, "instruction", text)]) for text in ("one", "two")]
+    threads = [threading.Thread(target=p.accumulate, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(critique.text for critique in p.__dict__["grad"]) == ["one", "two"]
