@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from promptgrad.autograd import Edge, Loss, Parameter, edges, graph
+from promptgrad.autograd import Edge, ForwardOutput, Loss, Parameter, edges, graph
 from tests.autograd.programs import Call, row, run
 
 CITY = "the town hall stands beside the river"
@@ -12,6 +12,8 @@ def shown(tape):
     """Edges as 'source -kind-> target.field'."""
 
     def name(vertex):
+        if isinstance(vertex, ForwardOutput):
+            return "Output"
         return f"{vertex.path}{vertex.index or ''}" if hasattr(vertex, "path") else type(vertex).__name__
 
     return [
