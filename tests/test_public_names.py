@@ -117,3 +117,25 @@ def test_manual_seed_is_the_default_until_a_seed_is_passed():
             pg.manual_seed("7")
     finally:
         pg.manual_seed(0)
+
+
+TWICE = {
+    "Critic": "what autograd asks for, and the program of nn that gives it",
+    "JointCritic": "the same",
+    "Function": "the operation of PyTorch, and the language model that a function plays",
+    "Ensemble": "the optimizer, and the program that it returns",
+    "Row": "of a batch, and of a report",
+    "Call": "in the history of a program, and on its way to a language model",
+    "Session": "of a run, and of a search in it",
+    "Settings": "of fine-tuning, and of the context",
+}
+"""Class names that stand for two things, and why they may."""
+
+
+def test_a_class_name_stands_for_one_thing():
+    homes = {}
+    for path in sorted(FRONT_DOOR.parent.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(path.relative_to(FRONT_DOOR.parent).as_posix())
+    assert {name: where for name, where in homes.items() if len(where) > 1 and name not in TWICE} == {}

@@ -32,7 +32,7 @@ from promptgrad.data.pocket._ops import (  # noqa: E402
     OPS,
     Fields,
     LabelMap,
-    Op,
+    Operation,
     make_map,
 )
 from promptgrad.data.pocket._phrases import IT_IS_RIGHT, instruction, names_op  # noqa: E402
@@ -142,7 +142,7 @@ class Bench:
     def items(
         self,
         name: str,
-        draw: Callable[[Random], Op],
+        draw: Callable[[Random], Operation],
         level: str,
         shots: int = 0,
         *,
@@ -204,7 +204,7 @@ class Bench:
         for family in families:
             names = [name for name in FAMILIES[family] if name not in HELD_OUT_COMPOSITIONS]
 
-            def draw(r: Random, names: list[str] = names) -> Op:
+            def draw(r: Random, names: list[str] = names) -> Operation:
                 return OPS[r.choice(names)]
 
             for reason in (False, True):
@@ -237,7 +237,7 @@ class Bench:
 
     # --- meta ---
 
-    def accuracy(self, op: Op, system: str, texts: Sequence[Fields]) -> list[tuple[Prompt, Prompt]]:
+    def accuracy(self, op: Operation, system: str, texts: Sequence[Fields]) -> list[tuple[Prompt, Prompt]]:
         return [(prompt(system, ep.render(fields), "answer"), op.solve(fields).answer) for fields in texts]
 
     def induction(self) -> None:
@@ -361,7 +361,7 @@ class Bench:
 
     def one_step(self, group: str, names: Sequence[str], n: int) -> None:
         r = self.random(group)
-        ops: list[Op] = [OPS[r.choice(names)] if names else make_map(r) for _ in range(n)]
+        ops: list[Operation] = [OPS[r.choice(names)] if names else make_map(r) for _ in range(n)]
         train = [[op.draw(r, "train") for _ in range(12)] for op in ops]
         test = [[op.draw(r, self.part) for _ in range(8)] for op in ops]
         starts = [instruction(r, op, "vague") for op in ops]
@@ -397,7 +397,9 @@ class Bench:
             self.table.add(group, ability, [hit for row in self.score(ops, systems, test) for hit in row])
         self.notes[group] = [f"{op.name}: {text}" for op, text in zip(ops, final, strict=True)]
 
-    def score(self, ops: Sequence[Op], systems: Sequence[str], texts: Sequence[Sequence[Fields]]) -> list[list[bool]]:
+    def score(
+        self, ops: Sequence[Operation], systems: Sequence[str], texts: Sequence[Sequence[Fields]]
+    ) -> list[list[bool]]:
         """Hits of each task on its texts."""
         items = [self.accuracy(*row) for row in zip(ops, systems, texts, strict=True)]
         hits = iter(self.solve([item for row in items for item in row]))

@@ -12,7 +12,7 @@ from promptgrad.errors import AsyncUsageError
 if TYPE_CHECKING:
     import asyncio
 
-    from promptgrad.aio._threads import Job
+    from promptgrad.aio._threads import ThreadCall
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _UNDRIVEN = object()
 class _ThreadState(threading.local):
     driven: object = _UNDRIVEN  # the loop that was running when `drive` began, or None; else `_UNDRIVEN`
     serving: str = ""  # the name of our loop that this thread runs
-    job: "Job | None" = None  # the `in_thread` call that this thread works on
+    job: "ThreadCall | None" = None  # the `in_thread` call that this thread works on
 
 
 state = _ThreadState()

@@ -17,7 +17,7 @@ IDLE_SECONDS = 10.0
 """How long a thread without work is kept."""
 
 
-class Job:
+class ThreadCall:
     """One function call in a thread, which can be cancelled at the next point where it waits for one of our signals."""
 
     def __init__(self, call: Callable[[], Any], context: Context) -> None:
@@ -74,14 +74,14 @@ class Job:
 class _Worker:
     """A daemon thread that takes one job at a time and waits a while for the next."""
 
-    def __init__(self, pool: "_Pool", job: Job) -> None:
+    def __init__(self, pool: "_Pool", job: ThreadCall) -> None:
         self._pool = pool
-        self._job: Job | None = job
+        self._job: ThreadCall | None = job
         self._gate = threading.Lock()
         self._gate.acquire()
         threading.Thread(target=self._serve, name="promptgrad-worker", daemon=True).start()
 
-    def give(self, job: Job) -> None:
+    def give(self, job: ThreadCall) -> None:
         self._job = job
         self._gate.release()
 
@@ -107,7 +107,7 @@ class _Pool:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: ThreadCall) -> None:
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         if worker is None:
@@ -145,7 +145,7 @@ async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     fork(context)
     if is_driven() and running_loop() is None:
         return context.run(fn, *args, **kwargs)
-    job = Job(lambda: fn(*args, **kwargs), context)
+    job = ThreadCall(lambda: fn(*args, **kwargs), context)
     _pool.submit(job)
     try:
         result: T = await job.signal

@@ -4,11 +4,12 @@ The rest of the package asks a kind what it wants to know (`kind.is_text`, `kind
 compares names, so a new kind is one class here or in anybody's code, and one call of `register_kind`.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd._values import Keyed
+
 _TRAITS = ("trained", "is_text", "instructs", "exact", "is_demos", "has_options")
 
 
@@ -167,7 +168,7 @@ class _TextKind(Kind):
         return str(value)
 
     def numel(self, value: Any) -> int:
-        return len(_TOKEN.findall(value))
+        return len(tokens(value))
 
 
 class _Instruction(_TextKind):
@@ -212,7 +213,7 @@ class _Demos(Kind):
             raise ValueError("demos are a sequence of examples")
         demos = value.examples if isinstance(value, Selector) else tuple(value)
         for demo in demos:
-            if isinstance(demo, str) or not hasattr(demo, "keys") or not hasattr(demo, "__getitem__"):
+            if not issubclass(type(demo), Keyed):
                 raise ValueError(f"a demo is an Example or a dict, not {demo!r}")
         return value if selector else demos
 

@@ -73,14 +73,14 @@ def _inside(part: Any) -> list[Any] | None:
     if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__"):
         names = kind.model_fields if hasattr(kind, "model_fields") else kind.__dataclass_fields__
         return [getattr(part, name) for name in names if hasattr(part, name)]
-    if issubclass(kind, _Keyed):
+    if issubclass(kind, Keyed):
         return [part[name] for name in part.keys()]  # noqa: SIM118 - it need not be iterable
     return None
 
 
 @runtime_checkable
-class _Keyed(Protocol):
-    """Somebody else's record, such as a row of a database."""
+class Keyed(Protocol):
+    """What has fields by name, such as an example, a dict, or a row of a database."""
 
     def keys(self) -> Iterable[Any]: ...
 

@@ -23,7 +23,7 @@ PATIENCE = 8
 
 
 @dataclass(slots=True)
-class Job:
+class Decoding:
     """One reply to be made.
 
     Args:
@@ -46,7 +46,7 @@ class Job:
     sampling: Sampling
     scored: bool
     is_over: Callable[[list[int]], bool] | None
-    done: Callable[[Job], object]
+    done: Callable[[Decoding], object]
     dropped: bool = False
     ids: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Job:
 class _Begun:
     """A job that is about to join: how many of its tokens are known, and their keys and values."""
 
-    job: Job
+    job: Decoding
     known: int = 0
     pairs: list[Pair] | None = None
 
@@ -71,7 +71,7 @@ class _Begun:
 class _Rows:
     """Replies under way: their jobs, cache, mask, positions and newest tokens, one row each."""
 
-    def __init__(self, jobs: list[Job], cache: Cache, mask: torch.Tensor, positions: torch.Tensor) -> None:
+    def __init__(self, jobs: list[Decoding], cache: Cache, mask: torch.Tensor, positions: torch.Tensor) -> None:
         self.jobs = jobs
         self.cache = cache
         self.mask = mask  # (rows, places), 1 where a token is
@@ -118,7 +118,7 @@ class Decoder:
         """Whether any weight wants a gradient."""
         return any(weight.requires_grad for weight in self._weights)
 
-    def run(self, waiting: deque[Job], stop: Callable[[], bool] = lambda: False) -> None:
+    def run(self, waiting: deque[Decoding], stop: Callable[[], bool] = lambda: False) -> None:
         """Make the replies to all waiting jobs; more may be added, by other threads, while it runs.
 
         Args:
@@ -134,7 +134,7 @@ class Decoder:
                     self._step(rows)
                     rows = self._thin(rows)
 
-    def _admits(self, rows: _Rows | None, waiting: deque[Job]) -> bool:
+    def _admits(self, rows: _Rows | None, waiting: deque[Decoding]) -> bool:
         if rows is None:
             return True
         first = waiting[0]
@@ -143,9 +143,9 @@ class Decoder:
             return False
         return 4 * len(waiting) >= len(rows.jobs) or first.waited > PATIENCE
 
-    def _admit(self, rows: _Rows | None, waiting: deque[Job]) -> _Rows | None:
+    def _admit(self, rows: _Rows | None, waiting: deque[Decoding]) -> _Rows | None:
         free = self.most_rows - (0 if rows is None else len(rows.jobs))
-        new: list[Job] = []
+        new: list[Decoding] = []
         while waiting and len(new) < free:
             job = waiting.popleft()
             if not job.dropped:
@@ -157,7 +157,7 @@ class Decoder:
                 rows = more if rows is None else _joined(rows, more)
         return rows
 
-    def _sorted(self, jobs: list[Job]) -> list[list[_Begun]]:
+    def _sorted(self, jobs: list[Decoding]) -> list[list[_Begun]]:
         """Find what each job can reuse, and put together those with about as many tokens left to read."""
         begun = self._reuse(jobs)
         if not self._plain:  # rows cannot be joined later: one batch of all
@@ -171,7 +171,7 @@ class Decoder:
             parts[-1].append(one)
         return parts
 
-    def _reuse(self, jobs: list[Job]) -> list[_Begun]:
+    def _reuse(self, jobs: list[Decoding]) -> list[_Begun]:
         begun = [_Begun(job) for job in jobs]
         if not (self._plain and self.keeps_prefixes):
             return begun

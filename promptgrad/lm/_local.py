@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from promptgrad.lm._decode import Decoder, Job
+    from promptgrad.lm._decode import Decoder, Decoding
     from promptgrad.lm._worker import Worker
 
 MAX_TOKENS = 256
@@ -316,9 +316,9 @@ class _Engine:
         )
         self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
         self.loaded_version = self.version()
-        self._under_way: dict[int, tuple[Job, aio.Signal[None]]] = {}
+        self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
         self._prefixes: OrderedDict[Prefix, list[int]] = OrderedDict()
-        self.worker: Worker[Job] = Worker(self._work, f"promptgrad-local-{lm.name}")
+        self.worker: Worker[Decoding] = Worker(self._work, f"promptgrad-local-{lm.name}")
 
     def temperature(self, request: Request) -> float:
         if request.temperature is not None:
@@ -329,7 +329,7 @@ class _Engine:
         return 1.0 if config.temperature is None else float(config.temperature)
 
     async def generate(self, request: Request, seed: int, *, logprobs: bool) -> Generation:
-        from promptgrad.lm._decode import Job
+        from promptgrad.lm._decode import Decoding
         from promptgrad.lm._sampling import Sampling
 
         prompt = self.encode(request.messages)
@@ -349,7 +349,7 @@ class _Engine:
         if request.listener is not None:
             teller = is_over = TokenTeller(request.listener, self.decode, request.stop, is_over)
         arrived: aio.Signal[None] = aio.Signal()
-        job = Job(
+        job = Decoding(
             prompt,
             self._common(request.prefix, prompt),
             most,
@@ -431,12 +431,12 @@ class _Engine:
 
         return is_over
 
-    def _settle(self, job: Job) -> None:
+    def _settle(self, job: Decoding) -> None:
         found = self._under_way.pop(id(job), None)
         if found is not None:
             found[1].set(None)
 
-    def _work(self, jobs: deque[Job]) -> None:
+    def _work(self, jobs: deque[Decoding]) -> None:
         try:
             if self._threads is not None:
                 self._torch.set_num_threads(self._threads)

@@ -12,7 +12,7 @@ from promptgrad.search._places import places
 from promptgrad.search._session import Session
 
 
-class Fields(Protocol):
+class DemoFields(Protocol):
     """What has the names of a module's inputs and outputs, such as its signature, or a trace of one of its calls."""
 
     @property
@@ -21,12 +21,12 @@ class Fields(Protocol):
     def outputs(self) -> Iterable[str]: ...
 
 
-def fields_of(demos: Parameter) -> Fields | None:
+def fields_of(demos: Parameter) -> DemoFields | None:
     """The fields of the module that demos belong to, as their constraint knows them; None if there is no such one."""
     return next((rule for rule in demos.constraints if isinstance(rule, FitsSignature)), None)
 
 
-def labeled_demos(fields: Fields | None, examples: Iterable[Example]) -> list[Example]:
+def labeled_demos(fields: DemoFields | None, examples: Iterable[Example]) -> list[Example]:
     """The examples that can serve a module as demos without having been run, cut to its fields.
 
     An example serves if it has every input of the module and at least one output. In a program of several modules

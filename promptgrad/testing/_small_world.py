@@ -29,7 +29,7 @@ _WORDS = ("red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum"
 _RIGHT = "it is right"
 
 
-class Program(nn.Module):
+class SmallProgram(nn.Module):
     """Two steps with several inputs; one of them a set, whose order is another under every hash seed."""
 
     def __init__(self) -> None:

@@ -123,7 +123,7 @@ class OptimizerContract:
 
     def program(self) -> nn.Module:
         """Make the program, without a language model."""
-        return small.Program()
+        return small.SmallProgram()
 
     def data(self) -> tuple[list[Example], list[Example]]:
         """Examples to train on, and to choose and to confirm on. Some are solved by the program as it is made."""

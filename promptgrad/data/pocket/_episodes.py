@@ -18,7 +18,7 @@ from promptgrad.data.pocket._ops import (
     OPS,
     Fields,
     LabelMap,
-    Op,
+    Operation,
     make_map,
     say_rule,
 )
@@ -87,7 +87,7 @@ def render(fields: Fields) -> list[str]:
     return [token for name, value in fields.items() for token in (f"[[{name}]]", *value)]
 
 
-def outputs(op: Op, fields: Fields, *, reason: bool) -> list[tuple[str, list[str]]]:
+def outputs(op: Operation, fields: Fields, *, reason: bool) -> list[tuple[str, list[str]]]:
     """The output fields of the right answer."""
     reasoning, answer = op.solve(fields)
     return [("reasoning", reasoning), ("answer", answer)] if reason else [("answer", answer)]
@@ -97,7 +97,7 @@ def outputs(op: Op, fields: Fields, *, reason: bool) -> list[tuple[str, list[str
 
 
 def task_episode(
-    r: Random, op: Op, level: str, shots: int, *, reason: bool = False, noise: float = 0.0, part: str = "train"
+    r: Random, op: Operation, level: str, shots: int, *, reason: bool = False, noise: float = 0.0, part: str = "train"
 ) -> Episode:
     """One instruction and `shots` solved texts; a share `noise` of the demos is wrong and not learned."""
     system = "" if level == "vague" and r.random() < 0.04 else instruction(r, op, level, part)
@@ -161,7 +161,7 @@ def class_map_episode(r: Random) -> Episode:
 # --- meta-tasks: critique, improve, induct ---
 
 
-def rivals(op: Op) -> list[Op]:
+def rivals(op: Operation) -> list[Operation]:
     """Other operations that apply to the same texts and whose wording may be written by the model."""
     return [
         other
@@ -183,7 +183,7 @@ class Failure:
     fields: Fields
     given: list[str]
     feedback: str
-    bad: Op | None
+    bad: Operation | None
     reasoning: list[str] | None = None
 
     def render(self) -> list[str]:
@@ -205,7 +205,7 @@ _GIVES_OBJECT = frozenset(
 )
 
 
-def fail(r: Random, op: Op, *, part: str = "train", partly: bool = False) -> Failure:
+def fail(r: Random, op: Operation, *, part: str = "train", partly: bool = False) -> Failure:
     """A sample that a call with a vague, partial, rival or (seldom) right instruction got wrong.
 
     Args:
@@ -236,7 +236,7 @@ def fail(r: Random, op: Op, *, part: str = "train", partly: bool = False) -> Fai
     return Failure(current, fields, given.answer, says, bad, given.reasoning if r.random() < 0.12 else None)
 
 
-def is_precise(current: str, op: Op) -> bool:
+def is_precise(current: str, op: Operation) -> bool:
     """Whether an instruction is not one of the vague or partial ones."""
     return current not in VAGUE and current not in PARTIAL[op.group]
 
@@ -254,7 +254,7 @@ def complain(r: Random, should: str, is_now: str | None) -> str:
     )
 
 
-def blame(r: Random, should: str, bad: Op | None) -> str:
+def blame(r: Random, should: str, bad: Operation | None) -> str:
     """A critique that knows which other operation the answer came from, if any."""
     return complain(r, should, bad.phrase(r) if bad else None)
 
@@ -264,7 +264,7 @@ def one_rule(r: Random, op: LabelMap, pair: tuple[str, str] | None = None) -> st
     return say_rule(r, [pair or r.choice(op.labels)])
 
 
-def critique_episode(r: Random, op: Op, *, part: str = "train") -> Episode:
+def critique_episode(r: Random, op: Operation, *, part: str = "train") -> Episode:
     """Blame for one failed sample of one call."""
     episode = Episode(r.choice(CRITIQUE))
     if r.random() < 0.04:
@@ -353,7 +353,7 @@ def copy_episode(r: Random) -> Episode:
     return Episode(r.choice(IMPROVE)).turn(user, [("instruction", sentence.split())])
 
 
-def improve_episode(r: Random, op: Op, count: int | None = None) -> Episode:
+def improve_episode(r: Random, op: Operation, count: int | None = None) -> Episode:
     """Rewrite an instruction as most of its critiques ask; some of them are wrong."""
     n = count or r.choices(range(1, 7), (4, 2, 2, 2, 2, 2))[0]
     wrong = r.randint(0, int(0.4 * n)) if r.random() < 0.6 else 0
@@ -386,7 +386,7 @@ def improve_episode(r: Random, op: Op, count: int | None = None) -> Episode:
     return Episode(r.choice(IMPROVE)).turn(user, [("instruction", target.split())])
 
 
-def induct_episode(r: Random, op: Op, count: int | None = None, *, part: str = "train") -> Episode:
+def induct_episode(r: Random, op: Operation, count: int | None = None, *, part: str = "train") -> Episode:
     """Write the instruction that examples obey."""
     n = count or (r.randint(4, 6) if op.family == "label-map" else r.randint(1, 6))
     user: list[str] = []
@@ -430,7 +430,7 @@ WEIGHTS = {
 """How often each family is drawn in the mixture."""
 
 
-def draw_op(r: Random, *, meta: bool) -> Op:
+def draw_op(r: Random, *, meta: bool) -> Operation:
     """Draw an operation by family weight; for meta-tasks without the held-out families."""
     weights = {k: v for k, v in WEIGHTS.items() if not meta or k not in HELD_OUT_FAMILIES}
     while True:

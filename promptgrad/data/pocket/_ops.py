@@ -43,7 +43,7 @@ class Solution(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Op:
+class Operation:
     """One operation.
 
     Attributes:
@@ -98,7 +98,7 @@ ATTRIBUTE_WORDS = {
 _ODD_WORDS = ("the odd one out", "the word that does not fit", "the item that is different from the others")
 _WHERE = ("of the text", "in the text", "of the input", "in the list", "of the list")
 
-OPS: dict[str, Op] = {}
+OPS: dict[str, Operation] = {}
 """Every operation by name; label maps are made by `make_map`."""
 FAMILIES: dict[str, list[str]] = {}
 """Names of the operations of each family."""
@@ -245,7 +245,7 @@ def _add(
     def say(r: Random) -> str:
         return r.choice(phrase) if isinstance(phrase, tuple) else phrase(r)
 
-    OPS[name] = Op(name, family, texts, group, hops, sample, solution, say, neutral)
+    OPS[name] = Operation(name, family, texts, group, hops, sample, solution, say, neutral)
     FAMILIES.setdefault(family, []).append(name)
 
 
@@ -594,7 +594,7 @@ _add_other_ops()
 
 
 @dataclass(frozen=True)
-class LabelMap(Op):
+class LabelMap(Operation):
     """Classes of one feature mapped to label words that mean nothing.
 
     Attributes:

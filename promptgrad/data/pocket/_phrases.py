@@ -6,7 +6,7 @@ import zlib
 from functools import cache
 from random import Random
 
-from promptgrad.data.pocket._ops import OPS, Op
+from promptgrad.data.pocket._ops import OPS, Operation
 
 VERBS = (
     "give",
@@ -67,7 +67,7 @@ def is_test_sentence(sentence: str) -> bool:
     return zlib.crc32(sentence.encode()) % 10 == 0
 
 
-def precise(r: Random, op: Op, part: str = "train") -> str:
+def precise(r: Random, op: Operation, part: str = "train") -> str:
     """An instruction that says exactly what to do, from one part of the sentence space."""
     while True:
         sentence = f"{r.choice(VERBS)} {op.phrase(r)} {r.choice(TAILS)}".strip()
@@ -75,7 +75,7 @@ def precise(r: Random, op: Op, part: str = "train") -> str:
             return sentence
 
 
-def instruction(r: Random, op: Op, level: str, part: str = "train") -> str:
+def instruction(r: Random, op: Operation, level: str, part: str = "train") -> str:
     """An instruction of level "precise", "partial" (says what kind of answer) or "vague" (says nothing)."""
     if level == "precise":
         return precise(r, op, part)

@@ -14,7 +14,7 @@ from promptgrad.data._example import Example
 from promptgrad.data._score import Score
 from promptgrad.data.pocket._episodes import SPECIALS, build_vocabulary, feedback
 from promptgrad.data.pocket._ontology import CLASSES
-from promptgrad.data.pocket._ops import FAMILIES, HELD_OUT_FAMILIES, INDEX, OPS, Op, make_map
+from promptgrad.data.pocket._ops import FAMILIES, HELD_OUT_FAMILIES, INDEX, OPS, Operation, make_map
 from promptgrad.data.pocket._phrases import instruction as say
 from promptgrad.errors import DataError
 
@@ -87,7 +87,7 @@ class Task:
     held_out: bool
     steps: tuple[str, ...]
     seed: int
-    op: Op
+    op: Operation
 
     @property
     def inputs(self) -> tuple[str, ...]:
