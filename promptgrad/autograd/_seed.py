@@ -29,15 +29,23 @@ def feedback_of(row: LossRow) -> str:
     if row.feedback:
         return row.feedback
     if row.error is not None:
-        frames = traceback.extract_tb(row.error.__traceback__)
-        theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
-        lines = traceback.format_list((theirs or frames)[-_FRAMES:])
-        lines += traceback.format_exception_only(type(row.error), row.error)
-        return "the call failed:\nTraceback (most recent call last):\n" + "".join(lines).strip()
+        return "the call failed:\n" + "".join(_frames_of(row.error)) + _last_line(row.error)
     labels = _labels(row.example, row.tape)
     if labels:
         return "; ".join(f"the {name} should be {value}" for name, value in labels.items())
     return f"the output scores {row.score:g} of {row.best:g}"
+
+
+def _frames_of(error: BaseException) -> list[str]:
+    """The user's frames of a traceback, the same wherever and in whatever mode the program runs; none of ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)][-_FRAMES:]
+    shown = [traceback.FrameSummary(Path(f.filename).name, f.lineno, f.name, line=f.line) for f in theirs]
+    return ["Traceback (most recent call last):\n", *traceback.format_list(shown)] if shown else []
+
+
+def _last_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(type(error), error)).strip()
 
 
 def seeds(rows: Sequence[LossRow], verdict: str) -> tuple[dict[GradFn, list[Critique]], list[Skipped]]:

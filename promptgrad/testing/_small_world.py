@@ -27,6 +27,7 @@ DECOYS = ("Take the word in the middle.", "Copy the word.", "Think step by step.
 
 _WORDS = ("red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand")
 _RIGHT = "it is right"
+_HELD = 1 / 16  # share of the calls that are held back until others are answered
 
 
 class SmallProgram(nn.Module):
@@ -74,6 +75,7 @@ class Scripted:
         failing: Share of prompts, by their digest, that raise `error`.
         error: Makes the error.
         at: Called with the number of each call before it is answered.
+        order: Seed of the order in which calls in flight are answered.
     """
 
     def __init__(
@@ -84,8 +86,12 @@ class Scripted:
         failing: float = 0.0,
         error: Callable[[], Exception] = RuntimeError,
         at: Callable[[int], None] = lambda number: None,
+        order: int = 0,
     ) -> None:
         self.calls = 0
+        self._held = 0
+        self._answered = 0
+        self._order = random.Random(order)
         self._answers = answers
         self._garbage = garbage
         self._failing = failing
@@ -96,10 +102,25 @@ class Scripted:
         """Answer the messages."""
         self.calls += 1
         self._at(self.calls)
-        drawn = hashlib.sha256(repr([text_of(message) for message in messages]).encode()).digest()
-        for _ in range(drawn[0] % 5):
-            await asyncio.sleep(0)
-        if drawn[1] < 256 * self._failing:
+        try:
+            return await self._reply(messages)
+        finally:
+            self._answered += 1
+
+    async def _overtaken(self) -> None:
+        """Wait until a block of other calls was answered, or nothing else is in flight for a while."""
+        until, idle = self._answered + 40, 0
+        self._held += 1
+        while self._answered < until and idle < 5:
+            idle = idle + 1 if self.calls - self._answered <= self._held else 0
+            await asyncio.sleep(0.0005)
+        self._held -= 1
+
+    async def _reply(self, messages: Sequence[Any]) -> str:
+        drawn = hashlib.sha256(f"{text_of(messages[0])} {_asked_with(messages)}".encode()).digest()
+        if self._order.random() < _HELD:
+            await self._overtaken()
+        if drawn[5] < 256 * self._failing:
             raise self._error()
         if drawn[2] < 256 * self._garbage:
             return ("", "I would rather not.", "[[ ## nothing ## ]]\nat all", '{"half": ', "\ud83d")[drawn[3] % 5]
@@ -117,15 +138,21 @@ def answer(messages: Sequence[Any], drawn: int = 0) -> str:
     system = text_of(messages[0])
     instruction = system.split("\n\nYou are given")[0].lower()
     shown = [(inputs_of(messages[place]), inputs_of(messages[place + 1])) for place in range(1, len(messages) - 1, 2)]
-    given = inputs_of(messages[-1])
+    given = _asked_with(messages)
     sections = []
     for name, kind in asked_of(messages):
         value = _field(name, instruction, shown, given)
         if value is None:
             known = default_answer(kind, "")
-            value = known or _written(given, text_of(messages[-1]), drawn)
+            value = known or _written(given, repr(given), drawn)
         sections.append(f"[[ ## {name} ## ]]\n{value}")
     return "\n\n".join([*sections, "[[ ## completed ## ]]"])
+
+
+def _asked_with(messages: Sequence[Any]) -> dict[str, str]:
+    """The inputs of a prompt, those of the first time where it is asked again because of its reply."""
+    found = (inputs_of(message) for message in reversed(messages) if message["role"] == "user")
+    return next((inputs for inputs in found if inputs), {})
 
 
 def _field(

@@ -1,0 +1,261 @@
+"""The contract suite of optimizers notices each broken promise: optimizers that break one, and the test that fails."""
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from promptgrad import optim
+from promptgrad.errors import MissingExtraError
+from promptgrad.search import Candidate
+from promptgrad.testing.optimizers import OptimizerContract
+
+TEXTS = ["Take the last word.", "Copy it.", "Reverse the word.", "Take the first word.", "Be brief."]
+
+
+class Good(optim.Search):
+    """Tries texts for all instructions, in an order drawn by the seed."""
+
+    kinds = ("instruction",)
+
+    def __init__(self, params, trials=4):
+        super().__init__(params)
+        self.trials = trials
+
+    def texts(self, session):
+        texts = list(TEXTS)
+        session.rng("texts").shuffle(texts)
+        return texts[: self.trials]
+
+    def candidate(self, session, values, number):
+        return session.base.child(values, f"text {number}")
+
+    async def fit(self, session):
+        for number, text in enumerate(self.texts(session)):
+            for place in session.places(self.kinds):
+                session.decide("proposal", path=place.path, text=text, refused=None)
+                await self.attempt(session, place, text, number)
+
+    async def attempt(self, session, place, text, number):
+        candidate = self.candidate(session, {place.path: text}, number)
+        measured = await session.evaluate(candidate, session.val, scope=f"{place.path}/{number}")
+        session.trial(measured)
+        session.offer(measured)
+
+    def expected_calls(self, plan):
+        return [("trials", 2 * self.trials * plan.val * plan.calls_per_example, False)]
+
+
+class OfItsOwnChance(Good):
+    def texts(self, session):
+        return random.sample(TEXTS, self.trials)
+
+
+class InTheOrderOfASet(Good):
+    def texts(self, session):
+        return list({*TEXTS})[: self.trials]
+
+
+class WithAClock(Good):
+    """As a set of texts, but of this process alone: a counter that a resumed run does not have."""
+
+    runs = 0
+
+    def texts(self, session):
+        WithAClock.runs += 1
+        return TEXTS[: 2 + WithAClock.runs % 3]
+
+
+class DependsOnConcurrency(Good):
+    def texts(self, session):
+        return TEXTS[: self.trials] if session.concurrency == 1 else TEXTS[-self.trials :]
+
+
+class Assigns(Good):
+    async def attempt(self, session, place, text, number):
+        parameter, before = place.parameter, place.parameter.data
+        parameter.data = text
+        await super().attempt(session, place, text, number)
+        parameter.data = before
+
+
+class DropsGradients(Good):
+    async def fit(self, session):
+        for parameter in self.parameters():
+            parameter.grad = None
+        await super().fit(session)
+
+
+class FromScratch(Good):
+    def candidate(self, session, values, number):
+        return Candidate(values, f"text {number}")
+
+
+class Unplanned(Good):
+    def expected_calls(self, plan):
+        return []
+
+
+class WithoutAReason(Good):
+    async def fit(self, session):
+        session.decide("proposal", path="pick.instruction", text=None, refused="")
+        await super().fit(session)
+
+
+class WithoutAWord(Good):
+    async def fit(self, session):
+        session.decide("proposal", path="pick.instruction", text=None, refused=None)
+        await super().fit(session)
+
+
+class WithAnAddress(Good):
+    def config(self):
+        return {**super().config(), "made": repr(object())}
+
+
+class OfNoJson(Good):
+    def config(self):
+        return {**super().config(), "sizes": (1, 2)}
+
+
+class StumblesOverGarbage(Good):
+    async def attempt(self, session, place, text, number):
+        candidate = self.candidate(session, {place.path: text}, number)
+        measured = await session.evaluate(candidate, session.val, scope=f"{place.path}/{number}")
+        if measured.errors:
+            raise RuntimeError("what is this?")
+        session.offer(measured)
+
+
+class KeepsWhatItSaw(Good):
+    """Resumed, it decides by what the first process left behind in the optimizer's class."""
+
+    seen: list = []  # noqa: RUF012 - the point
+
+    async def attempt(self, session, place, text, number):
+        self.seen.append(text)
+        if self.seen.count(text) < 4:
+            await super().attempt(session, place, text, number)
+
+
+class NeedsTwoExamples(Good):
+    async def fit(self, session):
+        _ = session.train[1]
+        await super().fit(session)
+
+
+class Ships(Good):
+    """Offers a candidate whose measurement is made up."""
+
+    async def attempt(self, session, place, text, number):
+        session.train[:] = []
+        session.model.get_parameter(place.path).data = text
+
+
+class Uneven(optim.LabeledFewShot):
+    async def astep(self, closure=None, *, loss=None):
+        report = await super().astep(closure, loss=loss)
+        self.revert()
+        return report
+
+
+def contract(optimizer, **options):
+    class Case(OptimizerContract):
+        def make(self, params):
+            return optimizer(params, **options)
+
+    return Case()
+
+
+class TestGood(OptimizerContract):
+    def make(self, params):
+        return Good(params)
+
+
+class TestOrderOfASet(OptimizerContract):
+    """Only for what another process finds."""
+
+    __test__ = False
+
+    def make(self, params):
+        return InTheOrderOfASet(params)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "promise", "message"),
+    [
+        (OfItsOwnChance, "test_the_same_seed_is_the_same_search", "have different journals"),
+        (DependsOnConcurrency, "test_the_same_seed_is_the_same_search", "have different journals"),
+        (OfItsOwnChance, "test_killed_anywhere_it_is_resumed_to_the_same_end", "take all chance from session"),
+        (WithAClock, "test_killed_anywhere_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
+        (WithAClock, "test_stopped_by_the_user_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
+        (KeepsWhatItSaw, "test_killed_anywhere_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
+        (Assigns, "test_it_never_changes_the_program_in_fit", "fit changed pick.instruction"),
+        (DropsGradients, "test_it_never_changes_the_program_in_fit", "has another .grad"),
+        (FromScratch, "test_it_goes_on_from_the_base_that_it_is_given", "session.base.child"),
+        (Unplanned, "test_it_takes_no_more_calls_than_it_plans", "Let expected_calls"),
+        (WithoutAReason, "test_a_refused_proposal_has_a_reason", "for the reason ''"),
+        (WithoutAWord, "test_a_refused_proposal_has_a_reason", "has no text, and no reason why"),
+        (WithAnAddress, "test_its_settings_are_the_same_in_every_process", "have the settings|holds an address"),
+        (OfNoJson, "test_its_settings_are_the_same_in_every_process", "does not come back from JSON"),
+        (Ships, "test_nothing_makes_a_difference", "and a candidate shipped"),
+    ],
+)
+def test_a_broken_promise_is_noticed(optimizer, promise, message, tmp_path):
+    case, arguments = contract(optimizer), {"tmp_path": tmp_path}
+    if promise in ("test_it_goes_on_from_the_base_that_it_is_given", "test_its_settings_are_the_same_in_every_process"):
+        arguments = {}
+    if promise == "test_nothing_makes_a_difference":
+        arguments = {"score": 0.5}
+    with pytest.raises(AssertionError, match=message):
+        getattr(case, promise)(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "promise", "error"),
+    [
+        (StumblesOverGarbage, "test_garbage_does_not_end_a_run", RuntimeError),
+        (StumblesOverGarbage, "test_a_fifth_of_the_calls_may_fail", RuntimeError),
+    ],
+)
+def test_an_optimizer_that_stumbles_is_noticed(optimizer, promise, error, tmp_path):
+    with pytest.raises(error, match="what is this"):
+        getattr(contract(optimizer), promise)(tmp_path)
+
+
+def test_one_that_needs_more_data_is_noticed():
+    with pytest.raises(IndexError):
+        contract(NeedsTwoExamples).test_a_single_training_example()
+
+
+def test_an_order_that_depends_on_the_hash_seed_is_noticed(tmp_path):
+    with pytest.raises(AssertionError, match=r"cannot resume the run|order of a set"):
+        TestOrderOfASet().test_killed_in_another_process_it_is_resumed_in_a_third(tmp_path)
+
+
+def test_a_step_that_differs_from_its_twin_is_noticed():
+    from promptgrad.testing import _small_world as small
+
+    with pytest.raises(AssertionError, match=r"step\(\) and astep\(\) differ"):
+        contract(Uneven, k=2, examples=small.examples(4)).test_step_and_astep_agree()
+
+
+def test_make_is_asked_for():
+    with pytest.raises(NotImplementedError, match=r"OptimizerContract does not define make\(params\)"):
+        OptimizerContract().test_its_settings_are_the_same_in_every_process()
+
+
+def test_pytest_is_asked_for_where_it_is_missing(tmp_path):
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from promptgrad.errors import MissingExtraError\n"
+        "import promptgrad.testing\n"
+        "try:\n    import promptgrad.testing.optimizers\nexcept MissingExtraError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, check=True
+    )
+    assert "a suite of pytest, which is not installed: pip install pytest" in done.stdout
+    assert issubclass(MissingExtraError, ImportError)
