@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from promptgrad.errors import InputError, ParseError, SignatureError
@@ -19,6 +21,8 @@ Role = Literal["input", "output"]
 _ON_NUMBER = ("ge", "gt", "le", "lt", "multiple_of")
 _ON_TEXT = ("min_length", "max_length", "pattern")
 CONSTRAINTS = (*_ON_NUMBER, *_ON_TEXT)
+_HALF = re.compile("[\ud800-\udfff]")  # half of a character: what a server makes of an emoji that it cuts
+_LONE = re.compile(r"\\u[dD][89a-fA-F]")  # the same as JSON writes it
 _RESERVED = frozenset({"False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
                        "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in",
                        "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with",
@@ -169,6 +173,9 @@ class Field:
         try:
             return self.adapter.validate_json(text, strict=strict or None)
         except pydantic.ValidationError as error:
+            if _LONE.search(text):  # half of a character, which pydantic's reader does not know
+                with suppress(ValueError):
+                    return self.adapter.validate_python(json.loads(text), strict=strict or None)
             self._refuse(_reasons(error), text, error)
 
     def dump_json(self, value: Any) -> str:
@@ -180,10 +187,17 @@ class Field:
         try:
             text = self.adapter.dump_json(value, warnings=False).decode()
         except ValueError as error:
-            raise InputError(f"field {self.name!r}: the value cannot be written as JSON: {error}") from error
+            text = self._dump_by_python(value, error)
         if not self._may_hold_sets:
             return text
-        return json.dumps(with_sorted_sets(value, json.loads(text)), ensure_ascii=False, separators=(",", ":"))
+        return _as_json(with_sorted_sets(value, json.loads(text)))
+
+    def _dump_by_python(self, value: Any, cause: ValueError) -> str:
+        """What `dump_json` gives for a text with half of a character in it, which pydantic's writer does not know."""
+        try:
+            return _as_json(self.adapter.dump_python(value, mode="json", warnings=False))
+        except (ValueError, TypeError):
+            raise InputError(f"field {self.name!r}: the value cannot be written as JSON: {cause}") from cause
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of the type and its constraints, with the description where there is one."""
@@ -241,6 +255,12 @@ class Field:
             parts.append(f"description={self.description!r}")
         parts += [f"{key}={value!r}" for key, value in self.constraints.items()]
         return f"Field({', '.join(parts)})"
+
+
+def _as_json(data: Any) -> str:
+    """JSON as pydantic writes it, with half characters escaped."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _HALF.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
 
 
 def _same_annotated(a: Any, b: Any) -> bool:

@@ -41,3 +41,8 @@ class TestEnsemble(OptimizerContract):
     def make(self, params):
         inner = optim.MIPRO(params, num_candidates=2, num_demo_sets=1, num_trials=3, minibatch_size=6)
         return optim.Ensemble(inner, size=2)
+
+
+class TestGEPA(OptimizerContract):
+    def make(self, params):
+        return optim.GEPA(params, steps=5, minibatch_size=4)
