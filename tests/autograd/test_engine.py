@@ -729,7 +729,7 @@ class TestTracebacks:
             assert where.endswith(", in forward")
             assert line == "    return self.step(text=text).word"
             assert rest == [
-                "promptgrad.errors.ParseError: the reply of silent to Predict(text -> word) does not parse "
+                "promptgrad.errors.ParseError: the reply of silent to step (text -> word) does not parse "
                 "(asked 2 times): the field `word` is missing",
                 "The reply was:",
             ]
