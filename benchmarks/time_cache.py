@@ -36,7 +36,7 @@ def ours(path: str | None = None, entries: int = 10_000) -> Any:
     """Our cache around an LM that answers at once."""
     import promptgrad as pg
 
-    return pg.lm.Cache(pg.lm.Function(lambda messages: REPLY, name="instant"), path, max_entries=entries)
+    return pg.lm.Cache(pg.lm.FunctionLM(lambda messages: REPLY, name="instant"), path, max_entries=entries)
 
 
 def hits(lm: Any, requests: list[Any], n: int) -> Block:

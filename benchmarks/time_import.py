@@ -16,7 +16,7 @@ from _side_by_side import CLIENT, ROOT, header, median, options, say
 FIRST_CALL = """
 import promptgrad as pg
 from promptgrad import nn, optim
-lm = pg.lm.Function(lambda messages: "[[ ## answer ## ]]\\nParis\\n\\n[[ ## completed ## ]]", name="one")
+lm = pg.lm.FunctionLM(lambda messages: "[[ ## answer ## ]]\\nParis\\n\\n[[ ## completed ## ]]", name="one")
 model = nn.Predict("question -> answer").to(lm)
 optim.TGD
 assert model(question="Where?").answer == "Paris"

@@ -27,7 +27,7 @@ def ours(params: dict[str, Any]) -> Any:
     import promptgrad as pg
     from promptgrad import nn
 
-    instant = pg.lm.Function(lambda messages: REPLY, name="instant")
+    instant = pg.lm.FunctionLM(lambda messages: REPLY, name="instant")
     layered = pg.lm.Cache(pg.lm.Retry(pg.lm.Limit(instant, 256))) if params.get("layers", True) else instant
     return nn.Predict("question -> answer", demos=demos(params["demos"])).to(layered)
 
@@ -87,7 +87,7 @@ def thread_hop(params: dict[str, Any]) -> Block:
     async def answer(messages: Any) -> str:
         return await aio.on_transport(there)
 
-    model = nn.Predict("question -> answer", demos=demos(params["demos"])).to(pg.lm.Function(answer, name="hop"))
+    model = nn.Predict("question -> answer", demos=demos(params["demos"])).to(pg.lm.FunctionLM(answer, name="hop"))
     numbers, n = count(), params["n"]
 
     def block() -> int:

@@ -46,7 +46,7 @@ def program(*, plain: bool = False) -> Any:
                 result = self.improve(question=question, draft=draft)
             return result
 
-    return Loop().to(pg.lm.Function(answer, name="instant"))
+    return Loop().to(pg.lm.FunctionLM(answer, name="instant"))
 
 
 def forwards(params: dict[str, Any], *, size: int, grad: bool) -> Block:

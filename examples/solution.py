@@ -76,7 +76,7 @@ def main() -> None:
     if args.base_url and not args.lm:
         parser.error("--base-url needs --lm, the name of the model there")
     if args.lm is None:
-        lm = pg.lm.Function(Fields(new_solution=simulated), name="simulated")
+        lm = pg.lm.FunctionLM(Fields(new_solution=simulated), name="simulated")
         print("The rewrites are those of a SIMULATED language model, a function in this script.")
     else:
         lm = pg.LM(args.lm, **({"base_url": args.base_url} if args.base_url else {}))

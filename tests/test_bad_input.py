@@ -424,7 +424,7 @@ def test_a_package_that_is_missing_is_told_at_once_and_not_row_by_row(kind):
     def broken(messages):
         raise kind("no module named 'torch'")
 
-    model = nn.Predict("question -> answer", lm=lm.Function(broken))
+    model = nn.Predict("question -> answer", lm=lm.FunctionLM(broken))
     trainer = pg.Trainer(model, optim.BootstrapFewShot(model.parameters()), metric=exact_match)
     for call in (
         lambda: model.map(examples()),
@@ -546,7 +546,7 @@ def test_threads_do_not_see_one_anothers_language_model(server):
     barrier = threading.Barrier(4)
 
     def work(name):
-        with pg.context(lm=lm.Function(lambda messages: name)):
+        with pg.context(lm=lm.FunctionLM(lambda messages: name)):
             barrier.wait(60)
             seen[name] = [row.answer for row in model.map(["a", "b"])]
 

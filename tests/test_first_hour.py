@@ -155,7 +155,7 @@ def test_states_through_json_and_files(model, tmp_path):
 
 
 def test_to_moves_a_part(model):
-    assert model.polish.to(lm.Function(lambda messages: "by hand")) is model.polish
+    assert model.polish.to(lm.FunctionLM(lambda messages: "by hand")) is model.polish
     assert model("a").answer == "by hand"
     assert model.think.lm.name == "simulated"
     for device in ("cuda", "cuda:0", "cpu"):

@@ -86,7 +86,7 @@ def test_a_first_text_call_needs_no_pydantic(tmp_path):
     code = """
 import promptgrad as pg
 from promptgrad import nn
-lm = pg.lm.Function(lambda messages: "[[ ## answer ## ]]\\nParis\\n\\n[[ ## completed ## ]]", name="one")
+lm = pg.lm.FunctionLM(lambda messages: "[[ ## answer ## ]]\\nParis\\n\\n[[ ## completed ## ]]", name="one")
 assert nn.Predict("question -> answer", lm=lm)(question="What is the capital of France?").answer == "Paris"
 """
     assert third_party(modules_after(code, tmp_path)) == []

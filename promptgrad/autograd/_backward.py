@@ -16,7 +16,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._caller import Caller, pointing_at, warn
-from promptgrad.autograd._critic import Critic, WeightTrace
+from promptgrad.autograd._critic import CriticLike, WeightTrace
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._divide import NO_CRITIC, Divide
 from promptgrad.autograd._edges import exact_sources
@@ -36,7 +36,7 @@ from promptgrad.errors import GraphError
 
 _lock = threading.Lock()
 
-Terms = Sequence[tuple[float, Sequence[LossRow], "Critic | None"]]
+Terms = Sequence[tuple[float, Sequence[LossRow], "CriticLike | None"]]
 
 
 class Backward:
@@ -45,7 +45,7 @@ class Backward:
     def __init__(
         self,
         terms: Terms,
-        critic: Critic | None,
+        critic: CriticLike | None,
         inputs: Iterable[Parameter] | Parameter | None,
         manner: Manner,
         *,
@@ -67,10 +67,10 @@ class Backward:
         self.traced = self._traced_weights()
         self.joint = groups(self.failed, manner.engine, manner.repeat)
 
-    def _failed(self, critic: Critic | None, truncate: int | None) -> list[FailedForward]:
+    def _failed(self, critic: CriticLike | None, truncate: int | None) -> list[FailedForward]:
         """The failed forwards, each once, whatever number of losses judged it, in the order of the rows."""
         together: dict[Any, list[tuple[int, LossRow]]] = {}
-        critics: dict[Any, Critic | None] = {}
+        critics: dict[Any, CriticLike | None] = {}
         number = 0
         for scale, rows, own in self.terms:
             for row in rows:

@@ -68,7 +68,7 @@ class TraceFailure:
 
 
 @runtime_checkable
-class Critic(Protocol):
+class CriticLike(Protocol):
     """Divides the blame for a failed call among its targets."""
 
     async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
@@ -80,7 +80,7 @@ class Critic(Protocol):
 
 
 @runtime_checkable
-class JointCritic(Protocol):
+class JointCriticLike(Protocol):
     """A critic that can also judge whole forwards, for `backward(engine="joint")`."""
 
     def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from promptgrad.autograd._critic import Critic, Target, blame_in
+from promptgrad.autograd._critic import CriticLike, Target, blame_in
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._loss_row import LossRow
@@ -28,13 +28,18 @@ class FailedForward:
         found: The critiques of parameters.
         passed: The critiques of inputs that earlier calls wrote.
         skipped: What came to nothing, and why.
-        calls: Critic calls.
+        calls: CriticLike calls.
         asked: Answers that were wanted of the critic.
         unanswered: Those that it did not give.
     """
 
     def __init__(
-        self, rows: Sequence[tuple[int, LossRow]], critic: Critic | None, wanted: Wanted, *, truncate: int | None = None
+        self,
+        rows: Sequence[tuple[int, LossRow]],
+        critic: CriticLike | None,
+        wanted: Wanted,
+        *,
+        truncate: int | None = None,
     ) -> None:
         self.rows = rows
         self.number, self.row = rows[0]

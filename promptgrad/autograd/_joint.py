@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from promptgrad import aio
-from promptgrad.autograd._critic import Critic, JointCritic, Target, TraceFailure
+from promptgrad.autograd._critic import CriticLike, JointCriticLike, Target, TraceFailure
 from promptgrad.autograd._failed_forward import FailedForward, blame_texts, checked, rank
 from promptgrad.autograd._node import AccumulateGrad, Node
 from promptgrad.autograd._parameter import Parameter
@@ -21,7 +21,7 @@ LONG = 12
 class Group:
     """Failed forwards that are judged together, by one call of their critic."""
 
-    def __init__(self, critic: JointCritic, members: Sequence[tuple[FailedForward, TraceFailure]]) -> None:
+    def __init__(self, critic: JointCriticLike, members: Sequence[tuple[FailedForward, TraceFailure]]) -> None:
         self.critic = critic
         self.members = members
 
@@ -56,7 +56,7 @@ def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[
     Raises:
         GraphError: The engine is "joint", and a critic cannot judge forwards as wholes.
     """
-    waiting: dict[int, tuple[Critic, list[tuple[FailedForward, TraceFailure]]]] = {}
+    waiting: dict[int, tuple[CriticLike, list[tuple[FailedForward, TraceFailure]]]] = {}
     for forward in forwards:
         due = sum(rule_of(fn) is None for fn in forward.graph.order)
         long = engine == "auto" and due >= LONG and repeat == 1 and not _has_own_backward(forward)
@@ -66,7 +66,7 @@ def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[
     found: list[Group] = []
     for critic, members in waiting.values():
         failures = [failure for _, failure in members]
-        together = critic.groups(failures) if isinstance(critic, JointCritic) else ()
+        together = critic.groups(failures) if isinstance(critic, JointCriticLike) else ()
         if engine == "joint" and not together:
             raise GraphError(
                 "engine='joint' needs a critic that can judge whole forwards (nn.Critic on a language model "
@@ -74,7 +74,8 @@ def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[
             )
         known = {id(failure): forward for forward, failure in members}
         found += [
-            Group(cast(JointCritic, critic), [(known[id(failure)], failure) for failure in group]) for group in together
+            Group(cast(JointCriticLike, critic), [(known[id(failure)], failure) for failure in group])
+            for group in together
         ]
     return found
 

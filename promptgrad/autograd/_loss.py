@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
-from promptgrad.autograd._critic import Critic
+from promptgrad.autograd._critic import CriticLike
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._manner import Manner
@@ -41,10 +41,10 @@ class Loss:
     def __init__(
         self,
         rows: Sequence[LossRow],
-        critic: "Critic | None" = None,
+        critic: "CriticLike | None" = None,
         *,
         concurrency: int | None = None,
-        as_critic: "Callable[[Any], Critic] | None" = None,
+        as_critic: "Callable[[Any], CriticLike] | None" = None,
     ) -> None:
         self.critic = critic
         self._as_critic = as_critic or _only_critics
@@ -53,15 +53,15 @@ class Loss:
         detector = current_detector()
         if detector is not None and not is_grad_enabled() and not is_trial():
             detector.held_out(rows)
-        self._terms: tuple[tuple[float, tuple[LossRow, ...], Critic | None], ...] = ((1.0, tuple(rows), critic),)
+        self._terms: tuple[tuple[float, tuple[LossRow, ...], CriticLike | None], ...] = ((1.0, tuple(rows), critic),)
 
     @classmethod
     def _of(
         cls,
-        terms: "Iterable[tuple[float, tuple[LossRow, ...], Critic | None]]",
-        critic: "Critic | None",
+        terms: "Iterable[tuple[float, tuple[LossRow, ...], CriticLike | None]]",
+        critic: "CriticLike | None",
         concurrency: int | None = None,
-        as_critic: "Callable[[Any], Critic] | None" = None,
+        as_critic: "Callable[[Any], CriticLike] | None" = None,
     ) -> "Loss":
         loss = cls((), critic, concurrency=concurrency, as_critic=as_critic)
         loss._terms = tuple(terms)
@@ -98,7 +98,7 @@ class Loss:
 
     async def abackward(
         self,
-        critic: "Critic | Any" = None,
+        critic: "CriticLike | Any" = None,
         inputs: "Iterable[Parameter] | Parameter | None" = None,
         *,
         retain_graph: bool = False,
@@ -154,7 +154,7 @@ class Loss:
     async def agradients(
         self,
         inputs: "Iterable[Parameter] | Parameter | None" = None,
-        critic: "Critic | Any" = None,
+        critic: "CriticLike | Any" = None,
         *,
         retain_graph: bool = False,
         truncate: int | None = None,
@@ -198,7 +198,7 @@ class Loss:
 
     async def _pass(
         self,
-        critic: "Critic | Any",
+        critic: "CriticLike | Any",
         inputs: "Iterable[Parameter] | Parameter | None",
         manner: Manner,
         *,
@@ -257,7 +257,7 @@ class Loss:
         return f"Loss({self.item():.4g}, {failed} of {len(self)} failed, {errors} error{plural})"
 
 
-def _only_critics(critic: Any) -> "Critic":
-    if not isinstance(critic, Critic):
+def _only_critics(critic: Any) -> "CriticLike":
+    if not isinstance(critic, CriticLike):
         raise TypeError(f"the critic of backward is one with a method `critique`, not {type(critic).__name__}")
     return critic

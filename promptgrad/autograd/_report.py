@@ -24,7 +24,7 @@ class BackwardReport:
         rows: Rows of the loss: its samples, once for each loss in a sum.
         failed: Rows below the best score.
         errors: Rows without a score, because the program or the metric failed.
-        calls: Critic calls.
+        calls: CriticLike calls.
         skipped: Calls that got no critique although they were due one.
         reached: Names of the parameters whose gradient grew.
         unreached: Names of the wanted parameters that got nothing: those that were read in a failed sample, and those

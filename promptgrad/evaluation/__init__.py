@@ -3,7 +3,7 @@
 from promptgrad.evaluation._evaluate import aevaluate, evaluate
 from promptgrad.evaluation._evaluator import Evaluator
 from promptgrad.evaluation._report import Comparison, Report
-from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._row import ReportRow
 from promptgrad.evaluation._sources import source_digest
 from promptgrad.evaluation._statistics import grouped_interval, mean_interval, paired_interval, paired_test
 
@@ -11,7 +11,7 @@ __all__ = [
     "Comparison",
     "Evaluator",
     "Report",
-    "Row",
+    "ReportRow",
     "aevaluate",
     "evaluate",
     "grouped_interval",

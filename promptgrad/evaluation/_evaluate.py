@@ -12,8 +12,8 @@ from promptgrad.autograd import inference_mode
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError, LMError, MetricError, is_outage
 from promptgrad.evaluation._report import Report
-from promptgrad.evaluation._row import Row
-from promptgrad.evaluation._runner import Evaluated, Job, prepare, run_job
+from promptgrad.evaluation._row import ReportRow
+from promptgrad.evaluation._runner import Evaluated, EvaluationJob, prepare, run_job
 from promptgrad.lm import LM, context, current
 from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import in_flight
@@ -87,13 +87,13 @@ evaluate = aio.blocking(aevaluate)
 class _Evaluation:
     """One evaluation under way, whose finished rows outlive an interruption."""
 
-    def __init__(self, program: Evaluated, metric: Metric, jobs: list[Job], limit: int, seed: int) -> None:
+    def __init__(self, program: Evaluated, metric: Metric, jobs: list[EvaluationJob], limit: int, seed: int) -> None:
         self.program = program
         self.metric = metric
         self.jobs = jobs
         self.limit = limit
         self.seed = seed
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, ReportRow] = {}
         self.down = True  # no row so far got an answer of its language model
         self.began = perf_counter()
         errors = [job.arguments for job in self.jobs if isinstance(job.arguments, InputError)]

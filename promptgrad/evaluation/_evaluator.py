@@ -10,8 +10,8 @@ from promptgrad.autograd import Parameter, Read, inference_mode
 from promptgrad.data import Example
 from promptgrad.errors import InputError
 from promptgrad.evaluation._evaluate import items_of
-from promptgrad.evaluation._row import Row
-from promptgrad.evaluation._runner import Evaluated, Job, prepare, run_job
+from promptgrad.evaluation._row import ReportRow
+from promptgrad.evaluation._runner import Evaluated, EvaluationJob, prepare, run_job
 from promptgrad.evaluation._sources import lm_digest, source_digest
 from promptgrad.lm import context
 from promptgrad.metrics import Metric, as_metric
@@ -100,11 +100,11 @@ class Evaluator:
         self._record(found, value_digest([values, lm, source]))
         return found
 
-    def _find(self, job: Job, state: "_State", lm: str, source: str) -> Cell | None:
+    def _find(self, job: EvaluationJob, state: "_State", lm: str, source: str) -> Cell | None:
         name = _name(job.item)
         return None if name is None else self.cells.get(name, state, replicate=job.replicate, lm=lm, source=source)
 
-    async def _measure(self, job: Job, state: "_State", lm: str, source: str, *, limited: bool) -> Cell:
+    async def _measure(self, job: EvaluationJob, state: "_State", lm: str, source: str, *, limited: bool) -> Cell:
         reads: list[tuple[Read, ...]] = []
         with context(replicate=job.replicate):
             async with self._slots:
@@ -112,7 +112,13 @@ class Evaluator:
         return self._keep(job, row, state, reads, lm, source)
 
     def _keep(
-        self, job: Job, row: Row, state: "_State", reads: Sequence[tuple[Read, ...]], lm: str, source: str
+        self,
+        job: EvaluationJob,
+        row: ReportRow,
+        state: "_State",
+        reads: Sequence[tuple[Read, ...]],
+        lm: str,
+        source: str,
     ) -> Cell:
         name = _name(job.item)
         seen = state.digests(reads[0]) if reads else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from promptgrad.data import Example
 from promptgrad.errors import DataError, MissingExtraError
-from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._row import ReportRow
 from promptgrad.evaluation._statistics import mean_interval, paired_interval, paired_test
 from promptgrad.lm import Usage
 
@@ -26,7 +26,7 @@ _SHOWN = 10
 _WIDTH = 60
 
 
-class Report(Sequence[Row]):
+class Report(Sequence[ReportRow]):
     """What an evaluation found: the mean score, its interval, and every row.
 
     Rows where the program or the metric failed are errors: they have no score and count neither as 0 nor otherwise.
@@ -47,7 +47,7 @@ class Report(Sequence[Row]):
 
     def __init__(
         self,
-        rows: Iterable[Row],
+        rows: Iterable[ReportRow],
         *,
         metric: str = "metric",
         program: str = "program",
@@ -78,7 +78,7 @@ class Report(Sequence[Row]):
         return mean_interval(self._means(), seed=self.seed, best=self.best)
 
     @property
-    def errors(self) -> list[Row]:
+    def errors(self) -> list[ReportRow]:
         """The rows where program or metric failed."""
         return [row for row in self.rows if row.error is not None]
 
@@ -120,7 +120,7 @@ class Report(Sequence[Row]):
         Raises:
             DataError: An example lacks the field.
         """
-        groups: dict[Any, list[Row]] = {}
+        groups: dict[Any, list[ReportRow]] = {}
         for row in self.rows:
             if callable(by):
                 value = by(row.example)
@@ -132,7 +132,7 @@ class Report(Sequence[Row]):
             groups.setdefault(value if value.__hash__ is not None else repr(value), []).append(row)
         return Slices((value, self._with(rows)) for value, rows in groups.items())
 
-    def _with(self, rows: list[Row]) -> "Report":
+    def _with(self, rows: list[ReportRow]) -> "Report":
         return Report(
             rows, metric=self.metric, program=self.program, best=self.best, seed=self.seed, complete=self.complete
         )
@@ -251,7 +251,7 @@ class Report(Sequence[Row]):
         more = f"<p>{len(rows)} of {len(self.rows)} rows, the worst first</p>" if len(rows) < len(self.rows) else ""
         return f"<pre>{summary}</pre><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
-    def _worst(self, limit: int) -> list[Row]:
+    def _worst(self, limit: int) -> list[ReportRow]:
         return sorted(self.rows, key=lambda row: -1.0 if row.error is not None else row.score)[:limit]
 
     # ----------------------------------------------------------------------------------------------- exporting
@@ -313,16 +313,16 @@ class Report(Sequence[Row]):
     # ---------------------------------------------------------------------------------------------- a sequence
 
     @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> ReportRow: ...
     @overload
     def __getitem__(self, index: slice) -> "Report": ...
-    def __getitem__(self, index: int | slice) -> "Row | Report":
+    def __getitem__(self, index: int | slice) -> "ReportRow | Report":
         return self._with(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[ReportRow]:
         return iter(self.rows)
 
     def __float__(self) -> float:
@@ -411,7 +411,7 @@ def _fields(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: ReportRow) -> dict[str, Any]:
     """A row as flat named values: fields of the example, of the output (`output.NAME` in case of a record), figures."""
     example, output = _fields(row.example), _fields(row.output)
     record: dict[str, Any] = {"example": row.example} if example is None else dict(example)
@@ -431,7 +431,7 @@ def _record(row: Row) -> dict[str, Any]:
     return record
 
 
-def _cells(row: Row) -> dict[str, Any]:
+def _cells(row: ReportRow) -> dict[str, Any]:
     """What a table shows of a row."""
     record = _record(row)
     for name in ("replicate", "calls", "tokens", "usd", "seconds"):
@@ -444,7 +444,7 @@ def _cells(row: Row) -> dict[str, Any]:
     return record
 
 
-def _columns(rows: Iterable[Row]) -> list[str]:
+def _columns(rows: Iterable[ReportRow]) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in _cells(row))
     last = [name for name in names if name in ("score", "feedback") or name.startswith("part.")]
     return [*(name for name in names if name not in last), *last]

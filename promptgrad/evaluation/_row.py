@@ -11,7 +11,7 @@ NO_USAGE = Usage()
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class ReportRow:
     """One example, what the program made of it, and what the metric said.
 
     Attributes:
@@ -38,4 +38,4 @@ class Row:
 
     def __repr__(self) -> str:
         what = f"error={type(self.error).__name__}" if self.error is not None else f"score={self.score:g}"
-        return f"Row({what}, example={self.example!r:.120}, output={self.output!r:.80})"
+        return f"ReportRow({what}, example={self.example!r:.120}, output={self.output!r:.80})"

@@ -18,7 +18,7 @@ from promptgrad.errors import (
     NoLMError,
     UnknownPriceError,
 )
-from promptgrad.evaluation._row import Row
+from promptgrad.evaluation._row import ReportRow
 from promptgrad.lm import context, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Arguments, Module, bind
@@ -84,7 +84,7 @@ class _Names:
 
 
 @dataclass
-class Job:
+class EvaluationJob:
     """One row to compute.
 
     Attributes:
@@ -100,21 +100,21 @@ class Job:
     replicate: int = 0
 
 
-def prepare(program: Evaluated, item: Any, replicate: int) -> Job:
+def prepare(program: Evaluated, item: Any, replicate: int) -> EvaluationJob:
     """Bind one item."""
     try:
         arguments: Arguments | InputError = program.bind(item)
     except InputError as error:
-        return Job(item, item, error, replicate)
+        return EvaluationJob(item, item, error, replicate)
     example = item
     if isinstance(item, Example) and item.input_keys is None and not isinstance(arguments, InputError):
         example = item.with_inputs(*arguments[1])  # what is no input is a label: metrics find their field by that
-    return Job(item, example, arguments, replicate)
+    return EvaluationJob(item, example, arguments, replicate)
 
 
 async def run_job(
-    program: Evaluated, metric: Metric, job: Job, *, tell: Callable[[tuple[Read, ...]], None] | None = None
-) -> Row:
+    program: Evaluated, metric: Metric, job: EvaluationJob, *, tell: Callable[[tuple[Read, ...]], None] | None = None
+) -> ReportRow:
     """Compute one row. Errors of program and metric are kept in it.
 
     Args:
@@ -128,7 +128,7 @@ async def run_job(
         JournalError: A paid reply could not be written.
         LMError: One that would be the same for every row: no LM, a wrong key, an unknown price.
     """
-    row = Row(job.example, replicate=job.replicate)
+    row = ReportRow(job.example, replicate=job.replicate)
     if isinstance(job.arguments, InputError):
         row.error = job.arguments
         return row
@@ -160,7 +160,7 @@ async def run_job(
 def _run_plain(
     program: Evaluated,
     metric: Metric,
-    row: Row,
+    row: ReportRow,
     args: Any,
     kwargs: Any,
     tell: Callable[[tuple[Read, ...]], None] | None,

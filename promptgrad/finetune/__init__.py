@@ -2,14 +2,14 @@
 
 from promptgrad.finetune._sample import Collected, Conversation, acollect, collect, labeled, samples_of
 from promptgrad.finetune._sft import LORA, SFTResult, asft, local_lm, sft
-from promptgrad.finetune._train import Settings
+from promptgrad.finetune._train import TuneSettings
 
 __all__ = [
     "LORA",
     "Collected",
     "Conversation",
     "SFTResult",
-    "Settings",
+    "TuneSettings",
     "acollect",
     "asft",
     "collect",

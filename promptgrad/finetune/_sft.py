@@ -20,7 +20,7 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._sample import Collected, Conversation, acollect, labeled
 from promptgrad.finetune._tokens import Tokens, encode_all
-from promptgrad.finetune._train import Settings, add_lora, count_steps, default_lr, train
+from promptgrad.finetune._train import TuneSettings, add_lora, count_steps, default_lr, train
 from promptgrad.lm import layered
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
@@ -50,7 +50,7 @@ class SFTResult:
     samples: int
     collected: Collected
     seconds: float
-    settings: Settings
+    settings: TuneSettings
     interrupted: bool = False
     _lora: Any = field(default=None, repr=False, compare=False)
 
@@ -281,19 +281,19 @@ def _tune(
     )
 
 
-def _settings(local: lm.Local, options: dict[str, Any], samples: int) -> Settings:
+def _settings(local: lm.Local, options: dict[str, Any], samples: int) -> TuneSettings:
     lora = options["lora"]
     lr = options["lr"]
     if lr is None:
         lr = default_lr(sum(weight.numel() for weight in local.model.parameters()), lora=lora is not None)
     steps = count_steps(samples, options["batch_size"], options["epochs"], options["steps"])
-    return Settings(lora, steps, lr, options["batch_size"], seed=options["seed"])
+    return TuneSettings(lora, steps, lr, options["batch_size"], seed=options["seed"])
 
 
 def _trained(
     local: lm.Local,
     data: Sequence[Tokens],
-    settings: Settings,
+    settings: TuneSettings,
     progress: bool | None,  # noqa: FBT001 - internal
     stop: threading.Event | None,
 ) -> tuple[Any, list[float], Any]:
@@ -326,7 +326,7 @@ def _trained(
     return model, losses, lora
 
 
-def version_of(local: lm.Local, samples: Sequence[Conversation], settings: Settings, steps: int) -> str:
+def version_of(local: lm.Local, samples: Sequence[Conversation], settings: TuneSettings, steps: int) -> str:
     """A name for the weights that training makes: equal for an equal start, equal samples and equal settings."""
     told = [
         local.identity(),

@@ -20,7 +20,7 @@ _MICRO_BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True)
-class Settings:
+class TuneSettings:
     """How to train; every number that the result depends on.
 
     Attributes:
@@ -92,7 +92,7 @@ def add_lora(model: Any, options: dict[str, Any]) -> Any:
 def train(
     model: Any,
     data: Sequence[Tokens],
-    settings: Settings,
+    settings: TuneSettings,
     *,
     on_step: Callable[[float], None] = lambda loss: None,
     stopped: Callable[[], bool] = lambda: False,

@@ -13,7 +13,7 @@ from promptgrad.autograd import LossRow, Node, Tape, Text, enable_grad, is_grad_
 from promptgrad.errors import GraphError, InputError, MetricError, ParseError, is_outage
 from promptgrad.lm import CACHE_HIT, Completion, Usage, context, track_usage
 from promptgrad.metrics import Metric, as_metric, call_metric
-from promptgrad.nn import Module, Predict, Prediction, Row, fields_of, in_flight, remember_output
+from promptgrad.nn import BatchRow, Module, Predict, Prediction, fields_of, in_flight, remember_output
 
 CallName = str | tuple[str, int] | Node
 """Which call: a module path (its first call), a path with the index of the call, or the recorded node itself."""
@@ -90,7 +90,7 @@ class Credit:
 
 async def acounterfactual(
     model: Module,
-    row: Row | LossRow | Tape,
+    row: BatchRow | LossRow | Tape,
     call: CallName,
     outputs: Mapping[str, Any],
     *,
@@ -136,7 +136,12 @@ counterfactual = aio.blocking(acounterfactual)
 
 
 async def acredit(
-    model: Module, row: Row | LossRow | Tape, metric: Callable[..., Any], better: Better, *, index: int | None = None
+    model: Module,
+    row: BatchRow | LossRow | Tape,
+    metric: Callable[..., Any],
+    better: Better,
+    *,
+    index: int | None = None,
 ) -> list[Credit]:
     """Give each LM call of a recorded forward a better answer, one at a time, and measure what the score gains.
 
@@ -189,7 +194,7 @@ credit = aio.blocking(acredit)
 class _Record:
     """A recorded forward that can be run again."""
 
-    def __init__(self, model: Module, row: Row | LossRow | Tape) -> None:
+    def __init__(self, model: Module, row: BatchRow | LossRow | Tape) -> None:
         tape = row if isinstance(row, Tape) else row.tape
         if tape is None:
             raise GraphError(

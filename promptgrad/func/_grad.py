@@ -5,7 +5,7 @@ from inspect import isawaitable
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.autograd import Critic, Gradient, Gradients, Loss, Parameter, enable_grad
+from promptgrad.autograd import CriticLike, Gradient, Gradients, Loss, Parameter, enable_grad
 from promptgrad.errors import GraphError
 from promptgrad.nn import as_critic
 
@@ -25,7 +25,7 @@ class Grad:
         if not callable(fn):
             raise TypeError(f"grad takes a function that returns a Loss, such as a criterion, not {type(fn).__name__}")
         self.fn = fn
-        self.critic: Critic | None = None if critic is None else as_critic(critic)
+        self.critic: CriticLike | None = None if critic is None else as_critic(critic)
         self.inputs = None if inputs is None else tuple(inputs)
         self.retain_graph = retain_graph
         self.value = value

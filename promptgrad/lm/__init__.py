@@ -1,11 +1,13 @@
 """Language models: the protocol, the transports that reach a model, and the layers around them."""
 
+from typing import TYPE_CHECKING
+
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._cassette import Cassette, record
 from promptgrad.lm._completion import CACHE_HIT, Completion, TokenLogprob, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
-from promptgrad.lm._function import Function
+from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer, layered
 from promptgrad.lm._limit import Limit
@@ -45,7 +47,7 @@ __all__ = [
     "Delta",
     "Event",
     "FilePart",
-    "Function",
+    "FunctionLM",
     "Generation",
     "ImagePart",
     "Layer",
@@ -81,3 +83,9 @@ __all__ = [
     "resolve_lm",
     "track_usage",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        hint = ": write promptgrad.lm.FunctionLM" if name == "FunctionLM" else ""
+        raise AttributeError(f"module 'promptgrad.lm' has no attribute {name!r}{hint}")

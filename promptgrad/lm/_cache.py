@@ -24,7 +24,7 @@ _ASKERS_OWN = (BudgetExceeded, UnknownPriceError, JournalError, ReplayError)
 """Errors of the run, or of the replay, that asked: they say nothing of the LM."""
 
 
-class Memory:
+class MemoryStore:
     """What a cache remembers.
 
     Args:
@@ -42,9 +42,9 @@ class Memory:
         self.flying: dict[str, aio.Signal[Completion | None]] = {}
         self.store: Store | None = None
 
-    def empty(self) -> Memory:
+    def empty(self) -> MemoryStore:
         """A new memory of the same size, without a file."""
-        return Memory(self.most)
+        return MemoryStore(self.most)
 
     def find(self, key: str) -> Completion | None:
         """The reply, as a cached one; None where there is none."""
@@ -106,7 +106,7 @@ class Cache(Layer):
         super().__init__(lm)
         if max_entries < 1:
             raise ValueError(f"max_entries must be at least 1, not {max_entries}")
-        self._memory = Memory(max_entries)
+        self._memory = MemoryStore(max_entries)
         tell_after_fork(self)
         if path is not None:
             from promptgrad.lm._store import Store
@@ -145,7 +145,7 @@ class Cache(Layer):
             await other  # it is in the cache now; or only its caller cannot have it, and the next one asks
 
     async def _fetch(
-        self, request: Request, memory: Memory, key: str, mine: aio.Signal[Completion | None]
+        self, request: Request, memory: MemoryStore, key: str, mine: aio.Signal[Completion | None]
     ) -> Completion:
         failure: Exception | None = None
         try:

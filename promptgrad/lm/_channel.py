@@ -28,7 +28,7 @@ from promptgrad.lm._request import Request
 
 if TYPE_CHECKING:
     from promptgrad.lm._base import LM
-    from promptgrad.lm._cache import Memory
+    from promptgrad.lm._cache import MemoryStore
     from promptgrad.lm._cassette import Recorder
     from promptgrad.lm._replay import Player
     from promptgrad.lm._transport import Transport
@@ -88,7 +88,7 @@ class Answerer(Protocol):
         """
         ...
 
-    def memory(self, own: Memory) -> Memory:
+    def memory(self, own: MemoryStore) -> MemoryStore:
         """What a cache may remember here: its own memory, or another one in its place."""
         ...
 
@@ -102,7 +102,7 @@ class _Direct:
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
         pass
 
-    def memory(self, own: Memory) -> Memory:
+    def memory(self, own: MemoryStore) -> MemoryStore:
         return own
 
 
@@ -123,7 +123,7 @@ class _Link:
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
         await self.next.book(lm, request, key, reply)
 
-    def memory(self, own: Memory) -> Memory:
+    def memory(self, own: MemoryStore) -> MemoryStore:
         return self.next.memory(own)
 
 
@@ -132,7 +132,7 @@ class Journalled(_Link):
 
     __slots__ = ("session",)
 
-    def __init__(self, session: run.Session, after: Answerer) -> None:
+    def __init__(self, session: run.ActiveRun, after: Answerer) -> None:
         self.next = after
         self.session = session
 
@@ -200,7 +200,7 @@ class Replayed(_Link):
     def __init__(self, cassette: Player, after: Answerer) -> None:
         super().__init__(after)
         self.cassette = cassette
-        self._memories: dict[Memory, Memory] = {}
+        self._memories: dict[MemoryStore, MemoryStore] = {}
 
     async def answer(self, call: Call) -> Completion:
         reply = self.cassette.play(call)
@@ -211,7 +211,7 @@ class Replayed(_Link):
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
         pass  # it was answered from the cassette before, and remembered since
 
-    def memory(self, own: Memory) -> Memory:
+    def memory(self, own: MemoryStore) -> MemoryStore:
         """A new, empty one: what happens to be cached here and was not there changes nothing."""
         found = self._memories.get(own)
         return found if found is not None else self._memories.setdefault(own, own.empty())

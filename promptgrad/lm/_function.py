@@ -1,4 +1,4 @@
-"""`Function`: a Python function as a language model."""
+"""`FunctionLM`: a Python function as a language model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from promptgrad.lm._transport import Transport
 
 Reply = str | Completion
 Answer = Reply | Awaitable[Reply] | AsyncGenerator[str, None]
-"""What the function of a `Function` returns."""
+"""What the function of a `FunctionLM` returns."""
 
 
-class Function(Transport):
+class FunctionLM(Transport):
     """A Python function as a language model: for tests, rules, and models served in some way of your own.
 
     A plain function runs in place, on whatever thread or loop asks, so it must answer at once; one that waits should
@@ -46,7 +46,7 @@ class Function(Transport):
         **options: Any,
     ) -> None:
         if not callable(fn):
-            raise TypeError(f"Function takes a function of the messages, not {type(fn).__name__}")
+            raise TypeError(f"FunctionLM takes a function of the messages, not {type(fn).__name__}")
         super().__init__(name or getattr(fn, "__name__", type(fn).__name__), adapter=adapter, options=options)
         self.fn: Callable[[Any], Any] = fn
         self._whole = _takes_request(fn)

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptgrad.lm._base import LM, register_maker
 from promptgrad.lm._cache import Cache
-from promptgrad.lm._function import Function
+from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP, OPENAI_URL
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._prices import Prices
@@ -46,7 +46,7 @@ def resolve(
     every name with a `base_url`, go over our own HTTP; their keys come from OPENAI_API_KEY and HOSTED_VLLM_API_KEY,
     their addresses from OPENAI_BASE_URL, HOSTED_VLLM_API_BASE and OLLAMA_API_BASE. Every other name is litellm's.
     The same name with the same arguments is the same object. An `LM` is returned as it is; a function becomes
-    a `Function`.
+    a `FunctionLM`.
 
     Args:
         model: A name, an `LM`, or a function of the messages.
@@ -74,7 +74,7 @@ def resolve(
             return model
         if not callable(model) or isinstance(model, type):
             raise TypeError(f"a language model is an LM, a name or a function, not {model!r}")
-        return Function(model, adapter=adapter or "chat", **options)
+        return FunctionLM(model, adapter=adapter or "chat", **options)
     if not model.strip():
         raise ValueError('the name of a language model is empty; it looks like "openai/gpt-4o-mini" or "pocket"')
     caching = cache is not None and cache is not False

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from promptgrad.autograd import Parameter
 from promptgrad.nn._aux_loss import AuxLoss
-from promptgrad.nn._batch import Batch, ErrorRow, Row
+from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
@@ -30,6 +30,7 @@ __all__ = [
     "Arguments",
     "AuxLoss",
     "Batch",
+    "BatchRow",
     "ChainOfThought",
     "Critic",
     "Ensemble",
@@ -53,7 +54,6 @@ __all__ = [
     "Predict",
     "Prediction",
     "RemovableHandle",
-    "Row",
     "Sequential",
     "Vectorizer",
     "as_critic",
@@ -84,6 +84,7 @@ _ELSEWHERE = {
     "NLLLoss": "nn.MetricLoss(metric)",
     "OutputField": "promptgrad.Output",
     "ReAct": "a forward() with a loop of your own",
+    "BatchRow": "nn.BatchRow",
     "Retrieve": "a forward() that calls your index (nn.Retrieve is on the roadmap)",
     "Signature": "promptgrad.Signature",
     "TextLoss": "nn.JudgeLoss(rubric)",

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from promptgrad.autograd import Critic as Critiques
-from promptgrad.autograd import Loss, Node
+from promptgrad.autograd import CriticLike, Loss, Node
 from promptgrad.errors import InputError
 from promptgrad.lm import LM, current
-from promptgrad.nn._batch import Row
+from promptgrad.nn._batch import BatchRow
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._metric_loss import MetricLoss, as_critic, pair
 from promptgrad.nn._module import Module
@@ -53,7 +52,7 @@ class AuxLoss(MetricLoss):
         self,
         module: Module | str,
         metric: Callable[..., Any],
-        critic: "Critic | Critiques | LM | str | None" = None,
+        critic: "Critic | CriticLike | LM | str | None" = None,
         *,
         which: Literal["all", "last"] = "all",
     ) -> None:
@@ -73,12 +72,12 @@ class AuxLoss(MetricLoss):
             examples: The examples in the same order, or the one example. A `Batch` knows its own.
         """
         calls = [(row, node) for row in pair(outputs, examples) for node in self._calls(row)]
-        rows = [Row(row.example, _returned(node), node.error, row.tape, row.replicate) for row, node in calls]
+        rows = [BatchRow(row.example, _returned(node), node.error, row.tape, row.replicate) for row, node in calls]
         scored = await self._scored(rows)
         marked = [replace(row, node=node) for row, (_, node) in zip(scored, calls, strict=True)]
         return Loss(marked, critic=self.critic, concurrency=current().concurrency, as_critic=as_critic)
 
-    def _calls(self, row: Row) -> list[Node]:
+    def _calls(self, row: BatchRow) -> list[Node]:
         """The calls of the module in one forward."""
         if row.tape is None:
             return []

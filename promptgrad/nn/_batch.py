@@ -10,7 +10,7 @@ from promptgrad.lm import Usage
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class BatchRow:
     """One call of a batch, finished or failed.
 
     Attributes:
@@ -77,7 +77,7 @@ class Batch(list[Any]):
         rows: What is known of each call, in the same order.
     """
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, rows: Iterable[BatchRow] = ()) -> None:
         self.rows = list(rows)
         super().__init__(
             row.output if row.error is None else ErrorRow(row.error, row.example, row.replicate) for row in self.rows
@@ -100,7 +100,7 @@ class Batch(list[Any]):
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         return Batch(self.rows[index]) if isinstance(index, slice) else super().__getitem__(index)
 
-    def __reduce__(self) -> tuple[type["Batch"], tuple[list[Row]]]:
+    def __reduce__(self) -> tuple[type["Batch"], tuple[list[BatchRow]]]:
         return (Batch, (self.rows,))
 
 

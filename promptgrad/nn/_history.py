@@ -10,7 +10,7 @@ KEPT = 50
 """How many calls are remembered, whatever their number."""
 
 
-class Call:
+class HistoryCall:
     """One call of a `Predict`: what was sent, and what came back, re-asks included.
 
     Attributes:
@@ -76,23 +76,23 @@ class Call:
         return "\n".join(lines)
 
 
-class History(Sequence[Call]):
+class History(Sequence[HistoryCall]):
     """Calls in the order in which they ended, the last one at the end. `print` it to read them."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: Sequence[HistoryCall]) -> None:
         self._calls = tuple(calls)
 
     @overload
-    def __getitem__(self, index: int) -> Call: ...
+    def __getitem__(self, index: int) -> HistoryCall: ...
     @overload
     def __getitem__(self, index: slice) -> "History": ...
-    def __getitem__(self, index: int | slice) -> "Call | History":
+    def __getitem__(self, index: int | slice) -> "HistoryCall | History":
         return History(self._calls[index]) if isinstance(index, slice) else self._calls[index]
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def __iter__(self) -> Iterator[Call]:
+    def __iter__(self) -> Iterator[HistoryCall]:
         return iter(self._calls)
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class History(Sequence[Call]):
         return "\n\n".join(map(repr, self._calls))
 
 
-_calls: deque[Call] = deque(maxlen=KEPT)
+_calls: deque[HistoryCall] = deque(maxlen=KEPT)
 
 remember = _calls.append
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from promptgrad.autograd import Critic as Critiques
+from promptgrad.autograd import CriticLike
 from promptgrad.lm import LM
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._judge import Judge
@@ -39,7 +39,7 @@ class JudgeLoss(MetricLoss):
         self,
         rubric: str | Mapping[str, str],
         lm: LM | str | None = None,
-        critic: "Critic | Critiques | LM | str | None" = None,
+        critic: "Critic | CriticLike | LM | str | None" = None,
         *,
         labels: bool = True,
         **options: Any,

@@ -11,7 +11,7 @@ from promptgrad.autograd import Tape, current_tape
 from promptgrad.data import Example
 from promptgrad.errors import InputError, NoLMError
 from promptgrad.lm import context, current, track_usage
-from promptgrad.nn._batch import Batch, Row
+from promptgrad.nn._batch import Batch, BatchRow
 from promptgrad.nn._prediction import Prediction
 
 CONCURRENCY = 32
@@ -92,7 +92,7 @@ def check_items(batch: object) -> list[Any]:
 
 def map_rows(program: Mappable, batch: object, n: int, *, concurrency: int | None, progress: bool) -> Batch:
     """Run a program on a batch and wait. See `Module.map`."""
-    finished: dict[int, Row] = {}
+    finished: dict[int, BatchRow] = {}
     try:
         return aio.run(amap_rows(program, batch, n, concurrency=concurrency, progress=progress, finished=finished))
     except KeyboardInterrupt as stop:
@@ -107,7 +107,7 @@ async def amap_rows(
     *,
     concurrency: int | None,
     progress: bool,
-    finished: dict[int, Row] | None = None,
+    finished: dict[int, BatchRow] | None = None,
 ) -> Batch:
     """Run a program on a batch. See `Module.map`; rows are put into `finished` as they end."""
     items = check_items(batch)
@@ -115,7 +115,7 @@ async def amap_rows(
         raise ValueError(f"n is a number of rollouts and at least 1, not {n}")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency is a number of items in flight and at least 1, not {concurrency}")
-    rows: dict[int, Row] = {} if finished is None else finished
+    rows: dict[int, BatchRow] = {} if finished is None else finished
     settings = current()
     limit = in_flight(concurrency)
     calls: list[Arguments | InputError] = []
@@ -131,7 +131,7 @@ async def amap_rows(
     async def one(index: int) -> None:
         item, call = items[index // n], calls[index // n]
         replicate = index % n if n > 1 else settings.replicate or 0
-        row = Row(item, replicate=replicate)
+        row = BatchRow(item, replicate=replicate)
         if isinstance(call, InputError):
             row.error = call
             rows[index] = row

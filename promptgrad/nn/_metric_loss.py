@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 from promptgrad import aio
-from promptgrad.autograd import Critic as Critiques
-from promptgrad.autograd import Loss, LossRow, Parameter
+from promptgrad.autograd import CriticLike, Loss, LossRow, Parameter
 from promptgrad.data import Example, Score
 from promptgrad.errors import InputError, LMError, MetricError, ParseError
 from promptgrad.lm import LM, current
 from promptgrad.metrics import FieldMetric, as_metric, call_metric
-from promptgrad.nn._batch import Batch, ErrorRow, Row
+from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
 from promptgrad.nn._containers import ParameterList
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._map import in_flight
@@ -50,7 +49,7 @@ class MetricLoss(Module, in_place=True):
 
     _makes_loss: ClassVar[bool] = True  # so that `as_metric` can refuse it
 
-    def __init__(self, metric: Callable[..., Any], critic: "Critic | Critiques | LM | str | None" = None) -> None:
+    def __init__(self, metric: Callable[..., Any], critic: "Critic | CriticLike | LM | str | None" = None) -> None:
         super().__init__()
         self.metric = as_metric(metric)
         if isinstance(metric, Module):
@@ -68,7 +67,7 @@ class MetricLoss(Module, in_place=True):
         scored = await self._scored(pair(outputs, examples))
         return Loss(scored, critic=self.critic, concurrency=current().concurrency, as_critic=as_critic)
 
-    async def _scored(self, rows: list[Row]) -> list[LossRow]:
+    async def _scored(self, rows: list[BatchRow]) -> list[LossRow]:
         """Score all rows; raises where none could be scored, which is no accident."""
         if isinstance(self.metric, FieldMetric):
             scored = [await self._score(row) for row in rows]
@@ -81,7 +80,7 @@ class MetricLoss(Module, in_place=True):
             raise broken[0]
         return scored
 
-    async def _score(self, row: Row) -> LossRow:
+    async def _score(self, row: BatchRow) -> LossRow:
         score, error = None, row.error
         if error is None:
             try:
@@ -110,12 +109,12 @@ def as_critic(critic: Any) -> Any:
     """Make a critic of what a criterion was given."""
     if critic is None or isinstance(critic, (str, LM)):
         return Critic(critic)
-    if isinstance(critic, Critiques):
+    if isinstance(critic, CriticLike):
         return critic
     raise TypeError(f"critic is an LM, the name of one, or a Critic, not {type(critic).__name__}")
 
 
-def _check_modules(metric: str, score: Score, row: Row) -> None:
+def _check_modules(metric: str, score: Score, row: BatchRow) -> None:
     """See that a metric gives feedback for modules that there are.
 
     Raises:
@@ -134,7 +133,7 @@ def _check_modules(metric: str, score: Score, row: Row) -> None:
                 ) from None
 
 
-def pair(outputs: Any, examples: Any) -> list[Row]:
+def pair(outputs: Any, examples: Any) -> list[BatchRow]:
     """One row per output, with its example and its tape."""
     if isinstance(outputs, Batch):
         rows = outputs.rows
@@ -157,7 +156,7 @@ def pair(outputs: Any, examples: Any) -> list[Row]:
             rollouts = f", rollouts of {count} items," if count < len(rows) else ""
             raise InputError(f"there are {len(rows)} outputs{rollouts} and {len(wanted)} examples")
         return [
-            Row(example, row.output, row.error, row.tape, row.replicate, row.usage, row.seconds)
+            BatchRow(example, row.output, row.error, row.tape, row.replicate, row.usage, row.seconds)
             for example, row in zip(wanted, rows, strict=True)
         ]
     if examples is None and not isinstance(outputs, (str, Mapping, Prediction, Parameter)):
@@ -176,9 +175,9 @@ def pair(outputs: Any, examples: Any) -> list[Row]:
     if len(listed) != len(wanted):
         raise InputError(f"there are {len(listed)} outputs and {len(wanted)} examples")
     rows = [
-        Row(example, error=output.error, replicate=output.replicate)
+        BatchRow(example, error=output.error, replicate=output.replicate)
         if isinstance(output, ErrorRow)
-        else Row(example, _read(output))
+        else BatchRow(example, _read(output))
         for output, example in zip(listed, wanted, strict=True)
     ]
     finished = [row for row in rows if row.error is None]
@@ -187,7 +186,7 @@ def pair(outputs: Any, examples: Any) -> list[Row]:
     return rows
 
 
-def _items(rows: list[Row]) -> list[int]:
+def _items(rows: list[BatchRow]) -> list[int]:
     """Number of the item that each row is a rollout of; those of one item stand together."""
     numbers: list[int] = []
     for number, row in enumerate(rows):

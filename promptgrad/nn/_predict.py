@@ -10,7 +10,7 @@ from promptgrad.autograd import Node, Parameter, Selector, attach, current_tape,
 from promptgrad.data import Example
 from promptgrad.errors import InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
-from promptgrad.nn._history import Call, remember
+from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.nn._state import encode
@@ -41,7 +41,7 @@ class FitsSignature:
 
 
 class Predict(Module, in_place=True):
-    """Call a language model: inputs by name in, a `Prediction` out.
+    """HistoryCall a language model: inputs by name in, a `Prediction` out.
 
     `nn.Predict("question, context: list[str] -> answer: float")`. The call `predict(question=..., context=...)`, or
     `predict("...")` where there is one input, renders the signature through an adapter, asks the LM, parses and
@@ -150,7 +150,7 @@ class Predict(Module, in_place=True):
             options = {**options, "response_format": compiled.response_format}
         tail = compiled.request_tail(values)
         request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
-        call = Call(request)
+        call = HistoryCall(request)
         try:
             played = None if node is None or node.tape.player is None else node.tape.player(node, lm, request)
             if isinstance(played, dict):
@@ -173,7 +173,7 @@ class Predict(Module, in_place=True):
         return compiled.parse(completion)
 
     async def _ask_again(
-        self, lm: LM, adapter: Adapter, compiled: Compiled, call: Call, completion: Completion, error: ParseError
+        self, lm: LM, adapter: Adapter, compiled: Compiled, call: HistoryCall, completion: Completion, error: ParseError
     ) -> dict[str, Any]:
         """Ask with the reason why the last reply does not parse, until one does or the tries are used up."""
         while True:
@@ -197,7 +197,7 @@ class Predict(Module, in_place=True):
         self,
         node: Node | None,
         lm: LM,
-        call: Call,
+        call: HistoryCall,
         outputs: dict[str, Any] | None,
         error: BaseException | None,
     ) -> None:

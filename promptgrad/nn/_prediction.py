@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 from promptgrad._frozen import setters
 from promptgrad.autograd import Node
 from promptgrad.lm import Usage
-from promptgrad.nn._history import Call
+from promptgrad.nn._history import HistoryCall
 
-_NO_CALL = Call()
+_NO_CALL = HistoryCall()
 
 
 class Prediction:
@@ -36,7 +36,7 @@ class Prediction:
     __slots__ = ("_call", "_fields", "_node")
     _fields: dict[str, Any]
     _node: Node | None
-    _call: Call
+    _call: HistoryCall
 
     def __init__(self, base: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         _set_fields(self, {**base, **fields} if base is not None else fields)
@@ -177,7 +177,7 @@ _set_call, _set_fields, _set_node = setters(Prediction)
 _new = object.__new__
 
 
-def make_prediction(fields: dict[str, Any], node: Node | None, call: Call) -> Prediction:
+def make_prediction(fields: dict[str, Any], node: Node | None, call: HistoryCall) -> Prediction:
     """A prediction that takes `fields` over, without a copy."""
     prediction = _new(Prediction)
     _set_fields(prediction, fields)

@@ -5,6 +5,7 @@ before it is used, so a run is resumed by executing it again with the journalled
 and nothing journalled is bought twice.
 """
 
+from promptgrad.run._active import ActiveRun, active, current, scope
 from promptgrad.run._budget import Budget, Ledger, Reservation, Spent, phase
 from promptgrad.run._cells import Cell, CellStore
 from promptgrad.run._digest import value_digest
@@ -12,9 +13,9 @@ from promptgrad.run._journal import Journal
 from promptgrad.run._observers import Subscription
 from promptgrad.run._progress import Progress, progress
 from promptgrad.run._seeds import rng, spawn
-from promptgrad.run._session import Session, active, current, scope
 
 __all__ = [
+    "ActiveRun",
     "Budget",
     "Cell",
     "CellStore",
@@ -22,7 +23,6 @@ __all__ = [
     "Ledger",
     "Progress",
     "Reservation",
-    "Session",
     "Spent",
     "Subscription",
     "active",

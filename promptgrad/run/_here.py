@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from promptgrad.run._active import ActiveRun
     from promptgrad.run._budget import Budget
-    from promptgrad.run._session import Session
 
 
 class Here(NamedTuple):
@@ -21,7 +21,7 @@ class Here(NamedTuple):
         bars: The progress bars that are drawn, below which another one appears.
     """
 
-    session: "Session | None" = None
+    session: "ActiveRun | None" = None
     phase: str = ""
     keep: "Budget | None" = None
     holding: bool = False

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio, lm, run
-from promptgrad.autograd import Critic, Gradients, Loss, Parameter
+from promptgrad.autograd import CriticLike, Gradients, Loss, Parameter
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
@@ -257,7 +257,7 @@ class Running:
         return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)
 
     async def gradients(
-        self, loss: Loss, parameters: Sequence[Parameter], *, critic: Critic | None = None
+        self, loss: Loss, parameters: Sequence[Parameter], *, critic: CriticLike | None = None
     ) -> Gradients:
         """Find what is wrong with some parameters, as values: nothing is left in their `grad`.
 

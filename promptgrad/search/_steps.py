@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.autograd import Critic, Gradient, Loss
+from promptgrad.autograd import CriticLike, Gradient, Loss
 from promptgrad.data import DataLoader, Example
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._places import Place
@@ -53,7 +53,12 @@ class Step:
         return places[self._loop.turn(candidate) % len(places)]
 
     async def gradients(
-        self, candidate: Candidate, batch: Sequence[Example], places: Sequence[Place], *, critic: Critic | None = None
+        self,
+        candidate: Candidate,
+        batch: Sequence[Example],
+        places: Sequence[Place],
+        *,
+        critic: CriticLike | None = None,
     ) -> tuple[Loss, dict[str, Gradient]]:
         """Run a candidate on a batch, and find what is wrong with its texts.
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar, cast
 
-from promptgrad.autograd import Critic, JointCritic, NodeFailure, TraceFailure
+from promptgrad.autograd import CriticLike, JointCriticLike, NodeFailure, TraceFailure
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, is_outage
 
 T = TypeVar("T")
@@ -12,7 +12,7 @@ T = TypeVar("T")
 class Watched:
     """A critic that remembers why the run must stop: backward itself keeps a critic's errors in its report."""
 
-    def __init__(self, critic: Critic) -> None:
+    def __init__(self, critic: CriticLike) -> None:
         self._critic = critic
         self.stopped: BaseException | None = None
 
@@ -22,11 +22,11 @@ class Watched:
 
     def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
         """As the critic puts them together, if it can judge whole forwards."""
-        return self._critic.groups(failures) if isinstance(self._critic, JointCritic) else ()
+        return self._critic.groups(failures) if isinstance(self._critic, JointCriticLike) else ()
 
     async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
         """Ask the critic about whole forwards."""
-        return await self._watch(cast(JointCritic, self._critic).critique_traces(group))
+        return await self._watch(cast(JointCriticLike, self._critic).critique_traces(group))
 
     async def _watch(self, answer: Awaitable[T]) -> T:
         try:

@@ -12,7 +12,7 @@ _KINDS = {"a number": "7", "a whole number": "7", "true or false": "true"}
 
 
 class Fields:
-    """Answer the prompts of promptgrad's chat adapter field by field; for `LoopbackLM(respond=...)` and `lm.Function`.
+    """Answer the prompts of our chat adapter field by field; for `LoopbackLM(respond=...)` and `lm.FunctionLM`.
 
     It reads which fields a prompt asks for, so one of it serves a whole program with its critics and proposers:
 

@@ -67,7 +67,7 @@ def examples(count: int, seed: int = 0) -> list[Example]:
 
 
 class Scripted:
-    """The model, as an async function of the messages for `lm.Function`; replies come in a mixed order.
+    """The model, as an async function of the messages for `lm.FunctionLM`; replies come in a mixed order.
 
     Args:
         answers: Asked first, with the messages; None leaves the answer to the small world.

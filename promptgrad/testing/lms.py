@@ -447,7 +447,7 @@ class LMContract:
                 raised(partial(cached, request), kind, repr(cached))
             lm.close()
 
-    def _failed(self, session: run.Session, key: str, error: BaseException) -> None:
+    def _failed(self, session: run.ActiveRun, key: str, error: BaseException) -> None:
         spent = session.ledger.spent
         must(str(error) != "", f"the {type(error).__name__} says nothing")
         must((spent.calls, spent.failed) == (0, 1), f"a failed call is booked as {spent}: none paid, one failed")

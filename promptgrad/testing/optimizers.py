@@ -33,7 +33,7 @@ from promptgrad import aio, nn, run
 from promptgrad.autograd import Gradient
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, DataError, JournalError, LMConnectionError, LMError, MissingExtraError
-from promptgrad.lm import LM, Function
+from promptgrad.lm import LM, FunctionLM
 from promptgrad.metrics import as_metric
 from promptgrad.optim import Optimizer, Search
 from promptgrad.run import Budget, Journal, Ledger
@@ -152,7 +152,7 @@ class OptimizerContract:
 
     def lm(self, scripted: small.Scripted) -> LM:
         """The language model of the program, around the script."""
-        return Function(scripted, name="scripted")
+        return FunctionLM(scripted, name="scripted")
 
     # ---- what it decides
 

@@ -222,7 +222,7 @@ def test_a_call_without_a_path_is_named_by_what_is_blamed():
     from promptgrad import nn
     from promptgrad.testing import Fields
 
-    program = nn.Predict("question -> answer").to(pg.lm.Function(Fields(answer="x", critique="say more")))
+    program = nn.Predict("question -> answer").to(pg.lm.FunctionLM(Fields(answer="x", critique="say more")))
     examples = [pg.Example(question=f"q{i}", answer="y").with_inputs("question") for i in range(3)]
     with (
         pg.detect_anomaly() as found,

@@ -57,7 +57,7 @@ def test_it_clips_alone_as_gradient_clip_does():
 
 
 def test_between_backward_and_step_it_bounds_what_a_step_reads():
-    lm = pg.lm.Function(pg.testing.Fields(answer="cat", critique="say which word is meant, and name its color"))
+    lm = pg.lm.FunctionLM(pg.testing.Fields(answer="cat", critique="say which word is meant, and name its color"))
     model = nn.Predict("text -> answer").to(lm)
     examples = [pg.Example(text=f"wolf {n}", answer="dog").with_inputs("text") for n in range(3)]
     nn.MetricLoss(pg.metrics.exact_match)(model.map(examples), examples).backward()

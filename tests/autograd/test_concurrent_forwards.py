@@ -123,13 +123,13 @@ def answer(messages):
 def trained(program, **options):
     random.seed()
     model = program()
-    model.to(pg.lm.Function(answer))
+    model.to(pg.lm.FunctionLM(answer))
     examples = [Example(text=text, answer="no").with_inputs("text") for text in ("wolf", "cat")]
     batch = model.map(examples)
     paths = [[(node.path, node.index, dict(node.inputs)) for node in row.tape.nodes] for row in batch.rows]
     nn.MetricLoss(pg.metrics.exact_match)(batch, examples).backward(**options)
     gradient = [critique.to_dict() for critique in model.step.instruction.grad.critiques]
-    optim.TGD(model.parameters(), lm=pg.lm.Function(answer), proposals=1).step()
+    optim.TGD(model.parameters(), lm=pg.lm.FunctionLM(answer), proposals=1).step()
     return paths, gradient, str(model.step.instruction)
 
 
@@ -202,7 +202,7 @@ async def same_answer(messages):
 @pytest.mark.parametrize("program", [Vote, Checked])
 def test_edges_do_not_depend_on_who_was_first(program):
     def shown():
-        batch = program().to(pg.lm.Function(same_answer)).map([{"text": "t"}])
+        batch = program().to(pg.lm.FunctionLM(same_answer)).map([{"text": "t"}])
         return [repr(edge) for edge in pg.autograd.edges(batch.rows[0].tape)]
 
     first = shown()

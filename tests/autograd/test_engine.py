@@ -8,7 +8,7 @@ import pytest
 from promptgrad import aio
 from promptgrad.autograd import (
     RIGHT,
-    Critic,
+    CriticLike,
     Loss,
     LossRow,
     Parameter,
@@ -589,7 +589,7 @@ class TestConcurrency:
                 here.append(advantage)
 
         assert isinstance(Weights(), WeightTrace)
-        assert isinstance(ScriptedCritic(), Critic)
+        assert isinstance(ScriptedCritic(), CriticLike)
         chain = Chain(1)
         rows = batch(chain, [1, 1])
         rows[0].tape.nodes[0].weight_traces.append(Weights())
@@ -689,7 +689,7 @@ class TestTracebacks:
             def forward(self, text):
                 return int(self.step(text=text).word)
 
-        model = Fragile().to(pg.lm.Function(lambda prompt: "[[ ## word ## ]]\ncat"))
+        model = Fragile().to(pg.lm.FunctionLM(lambda prompt: "[[ ## word ## ]]\ncat"))
         examples = [Example(text="x", answer="1").with_inputs("text")]
         critic = ScriptedCritic()
         nn.MetricLoss(pg.metrics.exact_match, critic=critic)(model.map(examples), examples).backward()

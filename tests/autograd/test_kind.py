@@ -84,7 +84,7 @@ def answer(messages):
 
 @pytest.fixture
 def model():
-    return Program().to(lm.Function(answer, name="advised"))
+    return Program().to(lm.FunctionLM(answer, name="advised"))
 
 
 def metric(example, output):
@@ -181,8 +181,8 @@ class TestAKindOfYourOwn:
         assert again.values == result.values
 
     def test_a_text_of_a_new_kind_is_rewritten_by_what_rewrites_texts(self, model):
-        writer = lm.Function(pg.testing.Fields(new_instruction="Shout it."), name="writer")
-        critic = lm.Function(
+        writer = lm.FunctionLM(pg.testing.Fields(new_instruction="Shout it."), name="writer")
+        critic = lm.FunctionLM(
             pg.testing.Fields(critique="it is right", critique_of_advice="Say: shout it."), name="critic"
         )
         opt = optim.TGD(model.parameters(), lm=writer)

@@ -30,7 +30,7 @@ class Two(nn.Module):
 
 
 def make(program=None):
-    model = (program or Two()).to(pg.lm.Function(ANSWERS))
+    model = (program or Two()).to(pg.lm.FunctionLM(ANSWERS))
     return model, Example(text="wolf", answer="grey").with_inputs("text")
 
 
@@ -61,7 +61,7 @@ class TestNames:
                 {"run": 1, "parameter": "nope", "critique": "y"},
             ]
         )
-        critic = nn.Critic(pg.lm.Function(Fields(findings=findings)))
+        critic = nn.Critic(pg.lm.FunctionLM(Fields(findings=findings)))
         report = wrong(model, example, critic).backward(engine="joint")
         assert "pick.instruction of run 9" in report.skipped[0].reason
         assert "'nope'" in report.skipped[0].reason
@@ -135,7 +135,7 @@ class TestValues:
             seen.append(request.messages[-1]["content"])
             return ANSWERS(request.messages) if "critique" in request.messages[0]["content"] else "many"
 
-        model = Careful().to(pg.lm.Function(respond))
+        model = Careful().to(pg.lm.FunctionLM(respond))
         example = Example(text="wolf", answer="1").with_inputs("text")
         report = wrong(model, example).backward()
         assert report.calls == 1
@@ -237,7 +237,7 @@ def test_auto_leaves_forwards_with_a_backward_of_their_own_to_the_local_engine()
 
     for own, joint in ((False, 1), (True, 0)):
         model, example = make(Loop(own))
-        critic = nn.Critic(pg.lm.Function(Fields(findings="[]", critique="bad", critique_of_text="bad text")))
+        critic = nn.Critic(pg.lm.FunctionLM(Fields(findings="[]", critique="bad", critique_of_text="bad text")))
         report = wrong(model, example, critic).backward()
         assert report.joint == joint
         assert report.calls == (1 if joint else 14)
@@ -289,7 +289,7 @@ def test_a_call_that_was_cancelled_is_blamed_by_nobody_and_no_demo():
             await asyncio.sleep(5)
         return ANSWERS(messages)
 
-    model = Patient().to(pg.lm.Function(respond))
+    model = Patient().to(pg.lm.FunctionLM(respond))
     example = Example(text="wolf", answer="grey").with_inputs("text")
     report = wrong(model, example).backward()
     assert report.calls == 1

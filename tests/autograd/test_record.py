@@ -30,7 +30,7 @@ class Aside(nn.Module):
 
 def kind_of_edge(look):
     """By what kind of edge the first call hangs together with the rest, and what counts as read of it."""
-    model = Aside(look).to(pg.lm.Function(Fields(word="cat", score=3, answer="yes")))
+    model = Aside(look).to(pg.lm.FunctionLM(Fields(word="cat", score=3, answer="yes")))
     output = model(text="a wolf")
     tape = output.grad_fn.tape
     (edge,) = [edge for edge in edges(tape) if edge.source is tape.nodes[0]]
@@ -87,7 +87,7 @@ def test_a_parameter_that_is_shown_inside_a_forward_is_not_read():
             assert repr(self)
             return self.solve(text=text)
 
-    model = Shows().to(pg.lm.Function(Fields(answer="yes")))
+    model = Shows().to(pg.lm.FunctionLM(Fields(answer="yes")))
     assert model(text="a wolf").grad_fn.tape.leaves == ()
 
 

@@ -107,7 +107,7 @@ def test_each_answer_is_a_request_of_its_own_and_the_first_is_the_usual_one():
             return "[[ ## critique ## ]]\nname the unit"
         return "[[ ## answer ## ]]\nParis"
 
-    lm = pg.lm.Function(respond)
+    lm = pg.lm.FunctionLM(respond)
     model = nn.Predict("question -> answer").to(lm)
     batch = [Example(question="q", answer="Rome").with_inputs("question")]
     for repeat, asked in ((1, [(0, None)]), (3, [(0, None), (1, 1.0), (2, 1.0)])):

@@ -20,7 +20,7 @@ from promptgrad.errors import (
     NoLMError,
     ParseError,
 )
-from promptgrad.lm import LM, Completion, Function, Usage
+from promptgrad.lm import LM, Completion, FunctionLM, Usage
 from promptgrad.metrics import exact_match
 from tests.waiting import turns
 
@@ -202,7 +202,7 @@ def test_metrics_of_all_sorts():
 
 
 def test_a_metric_may_call_a_module():
-    judge = nn.Predict("question, output -> answer").to(Function(lambda messages: answer("yes"), name="judge"))
+    judge = nn.Predict("question, output -> answer").to(FunctionLM(lambda messages: answer("yes"), name="judge"))
 
     def metric(example, output):
         return judge(question=example.question, output=output).answer == "yes"
@@ -224,7 +224,7 @@ def test_usage_and_time_of_rows_add_up():
         calls.append(messages)
         return Completion(answer("3"), Usage(calls=1, input_tokens=10, output_tokens=2, usd=0.001))
 
-    model = nn.Predict("question -> answer").to(Function(respond, name="m"))
+    model = nn.Predict("question -> answer").to(FunctionLM(respond, name="m"))
     report = pg.evaluate(model, rows(5), exact_match)
     assert len(calls) == 5
     assert (report.usage.calls, report.usage.tokens) == (5, 60)
@@ -272,8 +272,8 @@ def test_replicates_are_told_apart_and_averaged_by_example():
 
 
 def test_another_lm_for_the_whole_program():
-    model = nn.Predict("question -> answer").to(Function(lambda messages: answer("wrong"), name="a"))
-    report = pg.evaluate(model, rows(3), exact_match, lm=Function(lambda messages: answer("1"), name="b"))
+    model = nn.Predict("question -> answer").to(FunctionLM(lambda messages: answer("wrong"), name="a"))
+    report = pg.evaluate(model, rows(3), exact_match, lm=FunctionLM(lambda messages: answer("1"), name="b"))
     assert [row.score for row in report] == [0, 1, 0]
 
 
@@ -287,20 +287,20 @@ def test_a_wrong_key_ends_it():
         raise AuthenticationError("no key", status=401)
 
     with pytest.raises(AuthenticationError):
-        pg.evaluate(nn.Predict("question -> answer").to(Function(refuse, name="m")), rows(), exact_match)
+        pg.evaluate(nn.Predict("question -> answer").to(FunctionLM(refuse, name="m")), rows(), exact_match)
 
 
 def test_a_reply_that_does_not_parse_is_an_error_row():
     def respond(messages):
         return answer("1") if "\n1" in last(messages) else "gibberish without a field"
 
-    model = nn.Predict("question -> answer: int", retries=0).to(Function(respond, name="m"))
+    model = nn.Predict("question -> answer: int", retries=0).to(FunctionLM(respond, name="m"))
     report = pg.evaluate(model, rows(3), exact_match)
     assert [type(row.error) for row in report] == [ParseError, type(None), ParseError]
 
 
 def test_an_exhausted_budget_carries_the_finished_rows():
-    model = nn.Predict("question -> answer").to(Function(lambda messages: answer("1"), name="m"))
+    model = nn.Predict("question -> answer").to(FunctionLM(lambda messages: answer("1"), name="m"))
     with run.active(ledger=run.Ledger(run.Budget(calls=4))), pytest.raises(BudgetExceeded) as caught:
         pg.evaluate(model, rows(), exact_match, concurrency=1)
     report = caught.value.report

@@ -5,7 +5,7 @@ from promptgrad import aio, nn, run
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, DataError, InputError, MetricError, StateDictError
 from promptgrad.evaluation import Evaluator
-from promptgrad.lm import Function
+from promptgrad.lm import FunctionLM
 from promptgrad.metrics import exact_match
 from promptgrad.run import Budget, CellStore, Journal, Ledger
 from tests.waiting import turns
@@ -23,7 +23,7 @@ class Server:
             word = next(w for w in ("alpha", "beta", "gamma", "delta") if w in messages[0].content)
             return f"[[ ## answer ## ]]\n{word}\n\n[[ ## completed ## ]]"
 
-        return Function(respond, name=name)
+        return FunctionLM(respond, name=name)
 
 
 class Router(nn.Module):
@@ -206,7 +206,7 @@ def test_a_replicate_is_the_one_that_was_asked_for_whatever_the_context():
         seen.append(request.replicate)
         return "[[ ## answer ## ]]\nalpha\n\n[[ ## completed ## ]]"
 
-    model = Router().to(Function(respond))
+    model = Router().to(FunctionLM(respond))
     with pg.context(replicate=3):
         for replicate in (0, 1):
             aio.run(Evaluator(model, exact_match)(None, examples(1)[:1], replicate))

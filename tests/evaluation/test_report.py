@@ -7,7 +7,7 @@ import pytest
 
 from promptgrad.data import Example
 from promptgrad.errors import DataError, MissingExtraError
-from promptgrad.evaluation import Report, Row
+from promptgrad.evaluation import Report, ReportRow
 from promptgrad.lm import Usage
 from promptgrad.nn import Prediction
 
@@ -18,9 +18,11 @@ def example(n, **more):
 
 def report(scores, **options):
     rows = [
-        Row(example(n, kind="even" if n % 2 == 0 else "odd"), output=f"o{n}", score=score, usage=Usage(1, 5, 2, 0.001))
+        ReportRow(
+            example(n, kind="even" if n % 2 == 0 else "odd"), output=f"o{n}", score=score, usage=Usage(1, 5, 2, 0.001)
+        )
         if score is not None
-        else Row(example(n, kind="even" if n % 2 == 0 else "odd"), error=KeyError("x"))
+        else ReportRow(example(n, kind="even" if n % 2 == 0 else "odd"), error=KeyError("x"))
         for n, score in enumerate(scores)
     ]
     return Report(rows, metric="exact_match", program="QA", **options)
@@ -45,7 +47,7 @@ def test_it_is_a_sequence_of_rows():
     assert isinstance(found[:2], Report)
     assert found[:2].score == 0.5
     assert [row.score for row in found] == [1, 0, 1, 1]
-    assert repr(found[1]).startswith("Row(score=0, example=Example(")
+    assert repr(found[1]).startswith("ReportRow(score=0, example=Example(")
     assert "error=KeyError" in repr(report([None])[0])
 
 
@@ -98,13 +100,13 @@ def test_compare_clearly_better():
 
 def test_compare_refuses_what_has_nothing_in_common():
     with pytest.raises(DataError, match="no example in common"):
-        report([1]).compare(Report([Row(example(9), score=1.0)], metric="exact_match"))
+        report([1]).compare(Report([ReportRow(example(9), score=1.0)], metric="exact_match"))
     with pytest.raises(DataError, match="different metrics"):
         report([1]).compare(report([1], best=10))
 
 
 def test_replicates_of_an_example_are_one_observation():
-    rows = [Row(example(n), score=float(n % 2), replicate=r) for n in range(4) for r in range(50)]
+    rows = [ReportRow(example(n), score=float(n % 2), replicate=r) for n in range(4) for r in range(50)]
     found = Report(rows)
     assert found.score == 0.5
     assert found.interval[1] - found.interval[0] > 0.8
@@ -112,10 +114,10 @@ def test_replicates_of_an_example_are_one_observation():
 
 
 records = [
-    Row(example(0), output=Prediction(answer="0", reasoning="r"), score=1.0, parts={"style": 0.5}),
-    Row(example(1, tags=["a", "b"]), output={"answer": 1.5, "n": None}, score=0.25, feedback="the answer, be 1"),
-    Row(example(2), error=ValueError("bad\nvalue")),
-    Row("a plain item", output=[1, {"x": float("nan")}], score=0.0),
+    ReportRow(example(0), output=Prediction(answer="0", reasoning="r"), score=1.0, parts={"style": 0.5}),
+    ReportRow(example(1, tags=["a", "b"]), output={"answer": 1.5, "n": None}, score=0.25, feedback="the answer, be 1"),
+    ReportRow(example(2), error=ValueError("bad\nvalue")),
+    ReportRow("a plain item", output=[1, {"x": float("nan")}], score=0.0),
 ]
 
 
@@ -157,8 +159,8 @@ def test_pandas_is_asked_for(monkeypatch):
 
 def test_tables_show_the_worst_rows_first_and_escape_what_they_show():
     rich_console = pytest.importorskip("rich.console")
-    rows = [Row(example(n), output="[red]<b>o</b>", score=float(n)) for n in range(30)] + [
-        Row(example(99), error=KeyError("x"))
+    rows = [ReportRow(example(n), output="[red]<b>o</b>", score=float(n)) for n in range(30)] + [
+        ReportRow(example(99), error=KeyError("x"))
     ]
     found = Report(rows, metric="exact_match", best=30)
     file = io.StringIO()

@@ -56,7 +56,7 @@ print(json.dumps([
     [model.answer.demos.data[0].id, value_digest(model.answer.demos.data)],
     source_digest(metric),
     source_digest(made({*WORDS})),
-    source_digest(nn.Judge("Is it right?", lm=pg.lm.Function(lambda messages: "", name="judge"))),
+    source_digest(nn.Judge("Is it right?", lm=pg.lm.FunctionLM(lambda messages: "", name="judge"))),
     optim.MIPRO(model.parameters(), constraints=[made]).config(),
     optim.TGD(model.parameters()).config(),
 ]))
@@ -150,7 +150,7 @@ def answer(messages):
     return f"[[ ## {name} ## ]]\\nBe bold."
 
 
-model = Program().to(pg.lm.Function(answer))
+model = Program().to(pg.lm.FunctionLM(answer))
 rows = [pg.Example(text=text, answer="no").with_inputs("text") for text in ("alpha", "x", "y")]
 for engine in ("local", "joint"):
     loss = nn.MetricLoss(pg.metrics.exact_match)(model.map(rows, concurrency=1), rows)

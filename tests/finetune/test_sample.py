@@ -21,7 +21,7 @@ def upper(messages: Any) -> str:
 
 
 def program() -> nn.Predict:
-    return nn.Predict("question -> answer", instruction="Say it loud.").to(lm.Function(upper))
+    return nn.Predict("question -> answer", instruction="Say it loud.").to(lm.FunctionLM(upper))
 
 
 def test_runs_that_went_right() -> None:
@@ -48,7 +48,7 @@ def test_a_failed_run_is_counted_apart() -> None:
             raise ValueError("no")
         return upper(messages)
 
-    made = collect(nn.Predict("question -> answer").to(lm.Function(fails)), EXAMPLES, exact_match)
+    made = collect(nn.Predict("question -> answer").to(lm.FunctionLM(fails)), EXAMPLES, exact_match)
     assert (made.runs, made.right, made.errors) == (3, 2, 1)
 
 
@@ -61,16 +61,16 @@ def test_frozen_parameters_are_no_hindrance() -> None:
 def test_a_teacher_with_demos_teaches_the_bare_prompt() -> None:
     student = program()
     teacher = nn.Predict("question -> answer", instruction="Other words.", demos=[Example(question="x", answer="X")])
-    teacher.to(lm.Function(upper))
+    teacher.to(lm.FunctionLM(upper))
     first = collect(student, EXAMPLES, exact_match, teacher=teacher).samples[0]
     assert [{"role": m.role, "content": m.content} for m in first.messages] == student.render(question="a")
     assert first.reply == "[[ ## answer ## ]]\nA\n\n[[ ## completed ## ]]"  # as the adapter writes it
 
 
 def test_another_language_model_as_teacher() -> None:
-    student = nn.Predict("question -> answer").to(lm.Function(lambda messages: "?"))
+    student = nn.Predict("question -> answer").to(lm.FunctionLM(lambda messages: "?"))
     assert len(collect(student, EXAMPLES, exact_match)) == 0
-    made = collect(student, EXAMPLES, exact_match, teacher=lm.Function(upper))
+    made = collect(student, EXAMPLES, exact_match, teacher=lm.FunctionLM(upper))
     assert len(made) == 2
     assert made.samples[0].reply == "Sure!\n[[ ## answer ## ]]\nA"
 
@@ -90,14 +90,14 @@ def test_every_call_of_a_program_is_a_sample() -> None:
     def reply(messages: Any) -> str:
         return "true" if "verdict" in messages[0]["content"] else upper(messages)
 
-    made = collect(Twice().to(lm.Function(reply)), [EXAMPLES[0]], exact_match)
+    made = collect(Twice().to(lm.FunctionLM(reply)), [EXAMPLES[0]], exact_match)
     assert [s.path for s in made] == ["say", "say", "check"]
     with pytest.raises(DataError, match="the teacher called 'say', and the program has no such module"):
-        collect(program(), [EXAMPLES[0]], exact_match, teacher=Twice().to(lm.Function(reply)))
+        collect(program(), [EXAMPLES[0]], exact_match, teacher=Twice().to(lm.FunctionLM(reply)))
 
 
 def test_labels() -> None:
-    one = nn.Predict("question -> answer: int").to(lm.Function(lambda messages: "?"))
+    one = nn.Predict("question -> answer: int").to(lm.FunctionLM(lambda messages: "?"))
     made = labeled(one, [Example(question="1 + 1", answer="2"), Example(question="no label")])
     assert (made.runs, made.right, len(made)) == (2, 1, 1)
     assert made.samples[0].reply == "[[ ## answer ## ]]\n2\n\n[[ ## completed ## ]]"
@@ -105,11 +105,11 @@ def test_labels() -> None:
 
 
 def test_labels_that_do_not_fit() -> None:
-    one = nn.ChainOfThought("question -> answer: int").to(lm.Function(lambda messages: "?"))
+    one = nn.ChainOfThought("question -> answer: int").to(lm.FunctionLM(lambda messages: "?"))
     with pytest.raises(DataError, match=r"ChainOfThought lacks reasoning.*Give a metric="):
         labeled(one, [Example(question="1 + 1", answer=2)])
     with pytest.raises(InputError, match="does not fit the program"):
-        labeled(nn.Predict("question -> answer: int").to(lm.Function(upper)), [Example(question="1", answer="two")])
+        labeled(nn.Predict("question -> answer: int").to(lm.FunctionLM(upper)), [Example(question="1", answer="two")])
     several = nn.ModuleDict({"one": program(), "two": program()})
     with pytest.raises(DataError, match=r"the fields of several modules \(one, two\), and do not say whose"):
         labeled(several, EXAMPLES)

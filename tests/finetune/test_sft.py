@@ -98,7 +98,7 @@ def test_only_modules_on_the_local_model(data: Data) -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first = nn.Predict("text -> reasoning").to(lm.Function(lambda messages: "it is positive"))
+            self.first = nn.Predict("text -> reasoning").to(lm.FunctionLM(lambda messages: "it is positive"))
             self.second = nn.Predict("text, reasoning -> answer").to(lm.Cache(lm.pocket()))
 
         def forward(self, text: str) -> Any:
@@ -122,7 +122,7 @@ def test_the_model_of_the_context(task: pocket.Task, data: Data) -> None:
 
 
 def test_no_local_model_or_two(data: Data) -> None:
-    program = nn.Predict("text -> answer").to(lm.Function(lambda messages: "x"))
+    program = nn.Predict("text -> answer").to(lm.FunctionLM(lambda messages: "x"))
     with pytest.raises(NoLMError, match=r"runs on no local model.*\.to\(promptgrad.lm.Local"):
         sft(program, data[0])
     with pytest.raises(NoLMError, match="runs on no local model"):

@@ -13,7 +13,7 @@ import torch
 from promptgrad import lm
 from promptgrad.finetune._tokens import Tokens
 from promptgrad.finetune._train import (
-    Settings,
+    TuneSettings,
     _batches,
     _micro_batches,
     _reply_loss,
@@ -60,14 +60,14 @@ def test_micro_batches_bound_the_memory() -> None:
 
 
 def test_it_learns_and_repeats_itself() -> None:
-    settings = Settings(None, 6, 1e-3, 4)
+    settings = TuneSettings(None, 6, 1e-3, 4)
     first, second, other = fresh(), fresh(), fresh()
     losses = train(first, DATA, settings)
     assert len(losses) == 6
     assert losses[-1] < losses[0]
     assert train(second, DATA, settings) == losses
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    assert train(other, DATA, Settings(None, 6, 1e-3, 4, seed=1)) != losses
+    assert train(other, DATA, TuneSettings(None, 6, 1e-3, 4, seed=1)) != losses
     assert not first.training
 
 
@@ -80,7 +80,7 @@ def test_ctrl_c_keeps_the_steps_that_are_done() -> None:
             raise KeyboardInterrupt
 
     model = fresh()
-    assert train(model, DATA, Settings(None, 50, 1e-3, 4), on_step=interrupt) == done
+    assert train(model, DATA, TuneSettings(None, 50, 1e-3, 4), on_step=interrupt) == done
     assert len(done) == 2
     assert not model.training
 
@@ -88,14 +88,14 @@ def test_ctrl_c_keeps_the_steps_that_are_done() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(model, DATA, Settings(None, 50, 1e-3, 4), stopped=at_once)
-    assert train(model, DATA, Settings(None, 50, 1e-3, 4), stopped=lambda: True) == []
+        train(model, DATA, TuneSettings(None, 50, 1e-3, 4), stopped=at_once)
+    assert train(model, DATA, TuneSettings(None, 50, 1e-3, 4), stopped=lambda: True) == []
 
 
 def test_a_lora_trains_nothing_else() -> None:
     model = add_lora(copy.deepcopy(lm.pocket().model), {"r": 2})
     base = {name: w.clone() for name, w in model.named_parameters() if "lora_" not in name}
-    train(model, DATA, Settings({"r": 2}, 2, 1e-2, 4))
+    train(model, DATA, TuneSettings({"r": 2}, 2, 1e-2, 4))
     assert all(torch.equal(base[name], w) for name, w in model.named_parameters() if name in base)
     assert any(w.abs().sum() > 0 for name, w in model.named_parameters() if "lora_B" in name)
     with pytest.raises(ValueError, match="not 'rank'"):

@@ -19,4 +19,4 @@ def model(world):
     """`text -> word -> answer`: takes the first word and copies it, until its instructions say better."""
     from promptgrad import lm
 
-    return world.Program().to(lm.Function(world.answer, name="simulated"))
+    return world.Program().to(lm.FunctionLM(world.answer, name="simulated"))

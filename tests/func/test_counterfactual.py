@@ -9,7 +9,7 @@ import promptgrad as pg
 from promptgrad import func, nn
 from promptgrad.data import Example
 from promptgrad.errors import ContextWindowError, GraphError, InputError, LMConnectionError
-from promptgrad.lm import HTTP, Function
+from promptgrad.lm import HTTP, FunctionLM
 from promptgrad.testing import LoopbackLM
 
 
@@ -33,7 +33,7 @@ def asked(world):
 @pytest.fixture
 def model(world, asked):
     """`text -> word -> answer`; the first word is taken where the last is wanted."""
-    model = world.Program().to(Function(asked, name="simulated"))
+    model = world.Program().to(FunctionLM(asked, name="simulated"))
     model.spell.instruction.data = "Reverse the word."
     return model
 
@@ -138,7 +138,7 @@ class TestPrograms:
     """Control flow, loops, branches, threads: what is served is told by what is asked, not by its place."""
 
     def lm(self, asked):
-        return Function(asked, name="letters")
+        return FunctionLM(asked, name="letters")
 
     def letters(self, fields):
         """Answers each output with a letter more than the input has."""
@@ -268,7 +268,9 @@ class TestPrograms:
                 found = self.read(text=text)
                 return sum(found.numbers), found.note
 
-        model = Sum().to(Function(lambda messages: "[[ ## numbers ## ]]\n[1, 2]\n[[ ## note ## ]]\nkept", name="sums"))
+        model = Sum().to(
+            FunctionLM(lambda messages: "[[ ## numbers ## ]]\n[1, 2]\n[[ ## note ## ]]\nkept", name="sums")
+        )
         (row,) = model.map([{"text": "1 2"}]).rows
         found = func.counterfactual(model, row, "read", {"numbers": ["3", 4]})
         assert found.output == (7, "kept")
@@ -290,7 +292,7 @@ class TestPrograms:
                 return int(self.read(text=text).word)
 
         example = Example(text="q", number=3).with_inputs("text")
-        model = Number().to(Function(lambda messages: "[[ ## word ## ]]\nthree", name="spells"))
+        model = Number().to(FunctionLM(lambda messages: "[[ ## word ## ]]\nthree", name="spells"))
         (row,) = model.map([example]).rows
         assert isinstance(row.error, ValueError)
 
@@ -324,7 +326,7 @@ class TestPrograms:
                 "[[ ## n ## ]]\nno number" if "`n`" in m[0].content or "## n ##" in m[0].content else world.answer(m)
             )
         )
-        model = Careful().to(Function(asked, name="careful"))
+        model = Careful().to(FunctionLM(asked, name="careful"))
         (row,) = model.map(world.examples(1)).rows
         assert row.error is None
         asked.texts.clear()
@@ -346,7 +348,7 @@ class TestPrograms:
                     self.spell(word="aside")  # in no record, so it is asked again
                 return super().forward(text)
 
-        model = Aside().to(Function(asked, name="aside"))
+        model = Aside().to(FunctionLM(asked, name="aside"))
         (row,) = model.map(world.examples(1)).rows
 
         def down(messages):
@@ -365,7 +367,7 @@ class TestPrograms:
                     raise LookupError("something else is gone")
                 return super().forward(text)
 
-        model = Fragile().to(Function(asked, name="fragile"))
+        model = Fragile().to(FunctionLM(asked, name="fragile"))
         (row,) = model.map(world.examples(1)).rows
         model.broken = True
         with pytest.raises(GraphError, match="the call was not made") as caught:
@@ -419,7 +421,7 @@ class TestRefusals:
             def forward(self, text):
                 return self.upper(self.pick(text=text).word)
 
-        model = Shout().to(Function(world.answer, name="simulated"))
+        model = Shout().to(FunctionLM(world.answer, name="simulated"))
         (row,) = model.map([{"text": "red blue"}]).rows
         with pytest.raises(GraphError, match=r"upper\[0\] asked no language model \(function\)"):
             func.counterfactual(model, row, "upper", {"out": "x"})
@@ -436,7 +438,7 @@ class TestCredit:
         assert [(c.path, c.gain, c.flips, c.calls) for c in found] == [("pick", 1.0, True, 1), ("spell", 1.0, True, 0)]
 
     def test_a_call_that_did_its_part_gains_nothing(self, world, asked):
-        model = world.Program().to(Function(asked, name="simulated"))
+        model = world.Program().to(FunctionLM(asked, name="simulated"))
         model.pick.instruction.data = "Take the last word."
         (row,) = model.map(world.examples(1)).rows
         first, second = func.credit(model, row, world.metric, self.oracle(row))
@@ -452,7 +454,7 @@ class TestCredit:
             await asyncio.sleep(0)
             return oracle(node)
 
-        teacher = world.Program().to(Function(world.answer, name="teacher"))
+        teacher = world.Program().to(FunctionLM(world.answer, name="teacher"))
         teacher.pick.instruction.data = "Take the last word."
         teacher.spell.instruction.data = "Reverse the word."
         better = {"function": oracle, "coroutine": slow, "teacher": teacher}[kind]
@@ -525,7 +527,7 @@ def test_random_programs_play_back_exactly():
     for seed in range(20):
         r = Random(seed)
         asked = Asked(answer)
-        model = Program([(r.randrange(3), r.randrange(10)) for _ in range(6)]).to(Function(asked, name="noise"))
+        model = Program([(r.randrange(3), r.randrange(10)) for _ in range(6)]).to(FunctionLM(asked, name="noise"))
         (row,) = model.map([{"text": "start"}]).rows
         asked.texts.clear()
         for node in row.tape.nodes:

@@ -5,7 +5,7 @@ import pytest
 from promptgrad import func, nn
 from promptgrad.autograd import Gradient, Loss
 from promptgrad.errors import GraphError
-from promptgrad.lm import Function
+from promptgrad.lm import FunctionLM
 
 INSTRUCTIONS = ["pick.instruction", "spell.instruction"]
 
@@ -76,7 +76,7 @@ def test_inputs_and_critic_can_be_chosen(model, criterion, world):
     def outputs():
         return model.map(batch)
 
-    found = func.grad(criterion, critic=Function(critic), inputs=[model.spell.instruction])(outputs(), batch)
+    found = func.grad(criterion, critic=FunctionLM(critic), inputs=[model.spell.instruction])(outputs(), batch)
     assert list(found) == ["spell.instruction"]
     assert len(calls) == 2
     assert list(func.grad(criterion, inputs=[model.pick.demos])(outputs(), batch)) == ["pick.demos"]

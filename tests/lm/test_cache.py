@@ -12,7 +12,7 @@ import pytest
 
 from promptgrad import aio, run
 from promptgrad.errors import BudgetExceeded, LMConnectionError
-from promptgrad.lm import HTTP, Cache, Completion, Function, Message, Prefix, Request, Usage, track_usage
+from promptgrad.lm import HTTP, Cache, Completion, FunctionLM, Message, Prefix, Request, Usage, track_usage
 from promptgrad.lm._store import Store
 
 
@@ -42,7 +42,7 @@ def open_cache(counted, folder):
     made = []
 
     def make(path=folder, **options):
-        made.append(Cache(Function(counted, name="f"), path, **options))
+        made.append(Cache(FunctionLM(counted, name="f"), path, **options))
         return made[-1]
 
     yield make
@@ -51,7 +51,7 @@ def open_cache(counted, folder):
 
 
 def test_a_repeated_request_is_answered_from_memory(counted):
-    lm = Cache(Function(counted))
+    lm = Cache(FunctionLM(counted))
     first, second = lm("q", temperature=1), lm("q", temperature=1)
     assert (first.text, first.cached, first.usage.calls) == ("reply 1", False, 1)
     assert (second.text, second.cached, second.usage) == ("reply 1", True, Usage(cached=1))
@@ -62,7 +62,7 @@ def test_a_repeated_request_is_answered_from_memory(counted):
 
 
 def test_usage_counts_hits_apart(counted):
-    lm = Cache(Function(counted))
+    lm = Cache(FunctionLM(counted))
     with track_usage() as usage:
         for _ in range(3):
             lm("q")
@@ -70,7 +70,7 @@ def test_usage_counts_hits_apart(counted):
 
 
 def test_the_least_recently_used_goes_first(counted):
-    lm = Cache(Function(counted), max_entries=2)
+    lm = Cache(FunctionLM(counted), max_entries=2)
     lm("a"), lm("b"), lm("a"), lm("c")
     assert counted.calls == 3
     lm("a"), lm("c")
@@ -80,7 +80,7 @@ def test_the_least_recently_used_goes_first(counted):
 
 
 def test_clear_forgets(counted):
-    lm = Cache(Function(counted))
+    lm = Cache(FunctionLM(counted))
     lm("a")
     lm.clear()
     lm("a")
@@ -159,7 +159,7 @@ def test_the_end_of_one_runs_budget_is_no_answer_to_another_caller():
             await over
         return "here"
 
-    lm = Cache(Function(answer, name="slow"))
+    lm = Cache(FunctionLM(answer, name="slow"))
 
     async def in_run():
         with run.active(ledger=run.Ledger(run.Budget(calls=1))):
@@ -206,7 +206,7 @@ def test_when_the_first_caller_is_cancelled_the_next_one_sends(server):
 
 
 def test_a_hit_costs_nothing_even_if_the_reply_came_from_a_cache_of_the_server():
-    lm = Cache(Function(lambda messages: Completion("r", Usage(1, 100, 100, 0.5), "m", cached=True), name="f"))
+    lm = Cache(FunctionLM(lambda messages: Completion("r", Usage(1, 100, 100, 0.5), "m", cached=True), name="f"))
     assert lm("q").usage.usd == 0.5
     with track_usage() as usage:
         hit = lm("q")
@@ -215,7 +215,7 @@ def test_a_hit_costs_nothing_even_if_the_reply_came_from_a_cache_of_the_server()
 
 
 def test_a_hit_does_not_suspend(counted):
-    lm = Cache(Function(counted))
+    lm = Cache(FunctionLM(counted))
     lm("q")
     with pytest.raises(StopIteration):
         lm.complete(Request.of("q")).send(None)
@@ -280,7 +280,7 @@ def test_a_reply_that_has_no_json_stops_no_other_from_being_written(folder, open
         usd = Decimal("0.01") if messages[-1].content == "odd" else 0.01
         return Completion("r", Usage(1, 1, 1, usd), "m")
 
-    lm = Cache(Function(answer, name="f"), folder)
+    lm = Cache(FunctionLM(answer, name="f"), folder)
 
     def ask(*questions):
         for question in questions:
@@ -309,7 +309,7 @@ def test_a_file_that_went_away_stops_no_call(counted, folder, open_cache):
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
     (tmp_path / "lm.db").write_text("this is not a database" * 100)
     with pytest.raises(ValueError, match="cannot be used as a cache"):
-        Cache(Function(str), tmp_path)
+        Cache(FunctionLM(str), tmp_path)
 
 
 def test_a_newer_file_is_refused(tmp_path):
@@ -317,17 +317,17 @@ def test_a_newer_file_is_refused(tmp_path):
     database.execute("PRAGMA user_version=99")
     database.close()
     with pytest.raises(ValueError, match="newer version"):
-        Cache(Function(str), tmp_path)
+        Cache(FunctionLM(str), tmp_path)
 
 
 def test_memory_has_room_for_one():
     with pytest.raises(ValueError, match="at least 1"):
-        Cache(Function(str), max_entries=0)
+        Cache(FunctionLM(str), max_entries=0)
 
 
 def test_an_entry_is_small(open_cache, folder):
     prefix = Prefix([Message("system", "x" * 200)])
-    lm = Cache(Function(lambda messages: "y" * 100), folder)
+    lm = Cache(FunctionLM(lambda messages: "y" * 100), folder)
     for i in range(500):
         lm(Request(prefix, (Message("user", str(i)),)))
     lm.close()
@@ -336,8 +336,8 @@ def test_an_entry_is_small(open_cache, folder):
 
 WRITER = """
 import sys
-from promptgrad.lm import Cache, Function
-lm = Cache(Function(lambda messages: messages[-1].content, name="f"), sys.argv[1])
+from promptgrad.lm import Cache, FunctionLM
+lm = Cache(FunctionLM(lambda messages: messages[-1].content, name="f"), sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(100):
@@ -422,7 +422,7 @@ def test_a_store_opens_without_blocking_readers(tmp_path):
 
 def test_a_hit_counts_in_a_run_as_the_journal_would_count_it(counted, tmp_path):
     path = tmp_path / "journal.jsonl"
-    warm = Cache(Function(counted, name="f"))
+    warm = Cache(FunctionLM(counted, name="f"))
     warm("known before the run")
 
     def go(lm):
@@ -434,13 +434,13 @@ def test_a_hit_counts_in_a_run_as_the_journal_would_count_it(counted, tmp_path):
     first = go(warm)
     assert first[0] == ["reply 1", "reply 2", "reply 2", "reply 1"]
     assert counted.calls == 2
-    cold = go(Cache(Function(counted, name="f")))  # resumed in a process whose cache is empty
+    cold = go(Cache(FunctionLM(counted, name="f")))  # resumed in a process whose cache is empty
     assert cold == first
     assert go(warm) == first
     assert counted.calls == 2
 
 
 def test_an_empty_cache_is_true():
-    lm = Cache(Function(lambda request: "x", "f"))
+    lm = Cache(FunctionLM(lambda request: "x", "f"))
     assert len(lm) == 0
     assert (lm or None) is lm

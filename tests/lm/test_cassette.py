@@ -50,7 +50,7 @@ def path(tmp_path):
 
 def test_what_was_recorded_is_replayed_in_order_and_nothing_is_called(path):
     numbers = Numbers()
-    model = lm.Function(numbers, name="numbers")
+    model = lm.FunctionLM(numbers, name="numbers")
     with lm.record(path) as cassette:
         said = [model("a").text, model("b", temperature=0.5).text, model("a").text]
         assert len(cassette) == 3
@@ -74,7 +74,7 @@ def test_equal_requests_side_by_side_keep_their_replies(path):
         answered[number].set()
         return f"[[ ## word ## ]]\n{words[number]}\n\n[[ ## completed ## ]]"
 
-    model = nn.Predict("text -> word").to(lm.Function(sample, name="sampling"))
+    model = nn.Predict("text -> word").to(lm.FunctionLM(sample, name="sampling"))
     batch = [{"text": "the same"}] * 4
     with lm.record(path):
         recorded = [output.word for output in model.map(batch)]
@@ -89,7 +89,7 @@ def test_equal_requests_side_by_side_keep_their_replies(path):
 
 def test_the_file_is_versioned_json_lines_with_everything_that_was_said(path):
     with lm.record(path):
-        lm.Function(lambda messages: "yes", name="one")("Is it?", temperature=0.5)
+        lm.FunctionLM(lambda messages: "yes", name="one")("Is it?", temperature=0.5)
     header, model, call = lines(path)
     assert header == {"kind": "cassette", "schema": 2}
     assert model == {"kind": "lm", "name": "one", "identity": "one", "adapter": "chat", "prices": [0.0, 0.0]}
@@ -108,7 +108,7 @@ def test_no_key_reaches_the_file(path):
 
 
 def test_an_existing_file_is_never_overwritten(path):
-    model = lm.Function(Numbers(), name="numbers")
+    model = lm.FunctionLM(Numbers(), name="numbers")
     with lm.record(path):
         model("a")
     with pytest.raises(FileExistsError, match="append=True"), lm.record(path):
@@ -121,7 +121,7 @@ def test_an_existing_file_is_never_overwritten(path):
 
 def test_an_unknown_request_is_refused_and_the_nearest_is_shown(path):
     numbers = Numbers()
-    model = lm.Function(numbers, name="numbers")
+    model = lm.FunctionLM(numbers, name="numbers")
     with lm.record(path):
         model("Name the capital of France.")
         model("How many legs has a spider?")
@@ -137,7 +137,7 @@ def test_an_unknown_request_is_refused_and_the_nearest_is_shown(path):
 
 
 def test_options_are_part_of_a_request(path):
-    model = lm.Function(Numbers(), name="numbers")
+    model = lm.FunctionLM(Numbers(), name="numbers")
     with lm.record(path):
         model("a", temperature=0.5)
     with pytest.raises(ReplayError, match=r"-temperature = 0\.5"), lm.replay(path):
@@ -146,15 +146,15 @@ def test_options_are_part_of_a_request(path):
 
 def test_the_same_request_of_another_model_is_another_request(path):
     with lm.record(path):
-        lm.Function(Numbers(), name="one")("a")
+        lm.FunctionLM(Numbers(), name="one")("a")
     with pytest.raises(ReplayError, match="another language model") as caught, lm.replay(path):
-        lm.Function(Numbers(), name="two")("a")
+        lm.FunctionLM(Numbers(), name="two")("a")
     assert "cassette.lm()" in str(caught.value)
 
 
 def test_what_is_not_strict_asks_the_model_for_the_rest(path):
     numbers = Numbers()
-    model = lm.Function(numbers, name="numbers")
+    model = lm.FunctionLM(numbers, name="numbers")
     with lm.record(path):
         model("a")
     with lm.replay(path, strict=False):
@@ -165,7 +165,7 @@ def test_what_is_not_strict_asks_the_model_for_the_rest(path):
 
 
 def test_a_refusal_stops_a_batch_and_is_not_a_wrong_answer(path):
-    model = nn.Predict("question -> answer", lm=lm.Function(lambda m: "[[ ## answer ## ]]\nParis", name="one"))
+    model = nn.Predict("question -> answer", lm=lm.FunctionLM(lambda m: "[[ ## answer ## ]]\nParis", name="one"))
     with lm.record(path):
         model(question="a")
     with pytest.raises(ReplayError), lm.replay(path):
@@ -173,7 +173,7 @@ def test_a_refusal_stops_a_batch_and_is_not_a_wrong_answer(path):
 
 
 def test_a_refusal_that_a_program_swallows_is_raised_at_the_end(path):
-    model = lm.Function(Numbers(), name="numbers")
+    model = lm.FunctionLM(Numbers(), name="numbers")
     with lm.record(path):
         model("a")
     with pytest.raises(ReplayError, match="holds no reply"), lm.replay(path) as cassette:  # noqa: PT012
@@ -184,7 +184,7 @@ def test_a_refusal_that_a_program_swallows_is_raised_at_the_end(path):
 
 def test_caches_begin_empty_and_hits_are_recorded(path):
     numbers = Numbers()
-    model = lm.Cache(lm.Function(numbers, name="numbers"))
+    model = lm.Cache(lm.FunctionLM(numbers, name="numbers"))
     first = model("warm").text
     with lm.record(path), lm.track_usage() as recorded:
         assert [model("warm").text, model("cold").text, model("cold").text] == [first, "cold 2", "cold 2"]
@@ -224,7 +224,7 @@ def test_an_error_keeps_its_type(path, kind):
     def fail(messages):
         raise kind("too much")
 
-    model = lm.Function(fail, name="failing")
+    model = lm.FunctionLM(fail, name="failing")
     with lm.record(path), pytest.raises(kind):
         model("a")
     with lm.replay(path) as cassette, pytest.raises(kind, match="too much"):
@@ -298,7 +298,7 @@ def test_a_training_run_replays_without_any_model_to_the_same_canonical_journal(
 
 
 def test_a_resumed_run_is_recorded_in_full(tmp_path, path):
-    model = lm.Function(Numbers(), name="numbers")
+    model = lm.FunctionLM(Numbers(), name="numbers")
     journal = run.Journal()
     with run.active(journal=journal):
         model("a")
@@ -319,7 +319,7 @@ def record_capitals():
         name = next(city for country, city in capitals.items() if country in messages[-1]["content"])
         return f"[[ ## answer ## ]]\n{name}\n\n[[ ## completed ## ]]"
 
-    program = nn.Predict("question -> answer", lm=lm.Function(answer, name="gpt-4o-mini"))
+    program = nn.Predict("question -> answer", lm=lm.FunctionLM(answer, name="gpt-4o-mini"))
     with lm.record(CAPITALS):
         for country in capitals:
             program(question=f"What is the capital of {country}?")

@@ -26,7 +26,7 @@ def links():
 @pytest.fixture
 def numbers():
     count = itertools.count(1)
-    return lm.Function(lambda messages: f"{messages[-1].content} {next(count)}", name="numbers")
+    return lm.FunctionLM(lambda messages: f"{messages[-1].content} {next(count)}", name="numbers")
 
 
 def test_each_block_puts_its_link_in_front_and_a_run_stands_before_all(tmp_path, numbers):
@@ -95,7 +95,7 @@ def test_an_error_on_record_says_that_it_is_replayed(tmp_path):
     def refuse(messages):
         raise RateLimitError("too fast", status=429)
 
-    model = lm.Retry(lm.Function(refuse, name="refusing"), attempts=1)
+    model = lm.Retry(lm.FunctionLM(refuse, name="refusing"), attempts=1)
     with lm.record(tmp_path / "old"), pytest.raises(RateLimitError) as first:
         model("a")
     with lm.replay(tmp_path / "old"), pytest.raises(RateLimitError) as again:

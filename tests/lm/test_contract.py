@@ -9,7 +9,7 @@ import pytest
 
 from promptgrad import lm as room
 from promptgrad.errors import ContextWindowError, LMConnectionError, LMTimeoutError
-from promptgrad.lm import HTTP, Cache, Function, Limit, LiteLLM, Local, Retry, record, replay, resolve
+from promptgrad.lm import HTTP, Cache, FunctionLM, Limit, LiteLLM, Local, Retry, record, replay, resolve
 from promptgrad.testing.lms import LMContract
 from tests.contract import PROMISES, run_contract
 
@@ -39,18 +39,18 @@ async def too_long(request):
 
 class TestFunction(LMContract):
     def make(self):
-        return Function(last)
+        return FunctionLM(last)
 
     def different(self):
-        return [Function(echo), Function(last, name="other"), Function(last, temperature=0.5)]
+        return [FunctionLM(echo), FunctionLM(last, name="other"), FunctionLM(last, temperature=0.5)]
 
     def failing(self):
-        return [(Function(out_of_time), LMTimeoutError), (Function(too_long), ContextWindowError)]
+        return [(FunctionLM(out_of_time), LMTimeoutError), (FunctionLM(too_long), ContextWindowError)]
 
 
 class TestAsyncFunction(LMContract):
     def make(self):
-        return Function(echo)
+        return FunctionLM(echo)
 
 
 class Wire(LMContract):
@@ -188,7 +188,7 @@ class TestReplayed(LMContract):
             yield cassette
 
     def make(self):
-        return Function(last)
+        return FunctionLM(last)
 
 
 KINDS = [value for name, value in list(globals().items()) if name.startswith("Test")]
@@ -216,9 +216,9 @@ class Twice(LMContract):
 def test_what_a_cassette_gives_in_place_of_a_language_model_keeps_the_contract(name, server, tmp_path):
     path = tmp_path / "cassette.jsonl"
     case = Twice()
-    case.maker = lambda: Function(last)
+    case.maker = lambda: FunctionLM(last)
     with record(path):
-        Function(last)("to have one on record")
+        FunctionLM(last)("to have one on record")
         run_contract(case, name, server, tmp_path / "recorded")
     with replay(path) as cassette:
         case.maker = cassette.lm

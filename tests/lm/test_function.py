@@ -4,11 +4,11 @@ import copy
 import pytest
 
 from promptgrad import aio
-from promptgrad.lm import Completion, Function, Request, Usage
+from promptgrad.lm import Completion, FunctionLM, Request, Usage
 
 
 def test_it_gets_the_messages():
-    lm = Function(lambda messages: messages[-1].content.upper(), name="shout")
+    lm = FunctionLM(lambda messages: messages[-1].content.upper(), name="shout")
     completion = lm("hi")
     assert completion.text == "HI"
     assert completion.model == lm.name == "shout"
@@ -23,20 +23,20 @@ def test_it_gets_the_request_if_it_asks_for_it():
     def annotated(r: Request) -> str:
         return str(r.temperature)
 
-    assert Function(named)("hi", temperature=0.5).text == "0.5"
-    assert Function(annotated)("hi", temperature=0.5).text == "0.5"
-    assert Function(named, temperature=0.7)("hi").text == "0.7"
-    assert Function(named, temperature=0.7)("hi", temperature=0.1).text == "0.1"
+    assert FunctionLM(named)("hi", temperature=0.5).text == "0.5"
+    assert FunctionLM(annotated)("hi", temperature=0.5).text == "0.5"
+    assert FunctionLM(named, temperature=0.7)("hi").text == "0.7"
+    assert FunctionLM(named, temperature=0.7)("hi", temperature=0.1).text == "0.1"
 
 
 def test_default_options_are_part_of_its_identity():
-    assert Function(str, name="f", temperature=1).identity() != Function(str, name="f").identity()
-    assert Function(str, name="f", temperature=1).identity() == Function(str, name="f", temperature=1.0).identity()
+    assert FunctionLM(str, name="f", temperature=1).identity() != FunctionLM(str, name="f").identity()
+    assert FunctionLM(str, name="f", temperature=1).identity() == FunctionLM(str, name="f", temperature=1.0).identity()
 
 
 def test_it_may_return_a_completion():
     made = Completion("x", Usage(3), "other")
-    assert Function(lambda messages: made)("hi") is made
+    assert FunctionLM(lambda messages: made)("hi") is made
 
 
 def test_an_async_function_works_driven_awaited_and_on_a_running_loop():
@@ -44,7 +44,7 @@ def test_an_async_function_works_driven_awaited_and_on_a_running_loop():
         await asyncio.sleep(0.001)
         return "done"
 
-    lm = Function(slow)
+    lm = FunctionLM(slow)
     assert lm("hi").text == "done"
 
     async def caller():
@@ -55,7 +55,7 @@ def test_an_async_function_works_driven_awaited_and_on_a_running_loop():
 
 
 def test_a_sync_function_never_suspends():
-    coroutine = Function(lambda messages: "x").complete(Request.of("hi"))
+    coroutine = FunctionLM(lambda messages: "x").complete(Request.of("hi"))
     with pytest.raises(StopIteration):
         coroutine.send(None)
 
@@ -63,7 +63,7 @@ def test_a_sync_function_never_suspends():
 @pytest.mark.parametrize("reply", [None, 3, b"x"])
 def test_another_reply_is_refused(reply):
     with pytest.raises(TypeError, match="must return a str or a Completion"):
-        Function(lambda messages: reply)("hi")
+        FunctionLM(lambda messages: reply)("hi")
 
 
 def test_its_errors_are_its_own():
@@ -71,15 +71,15 @@ def test_its_errors_are_its_own():
         raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        Function(broken)("hi")
+        FunctionLM(broken)("hi")
 
 
 def test_it_wants_a_function():
     with pytest.raises(TypeError, match="takes a function"):
-        Function("openai/gpt-4o-mini")
+        FunctionLM("openai/gpt-4o-mini")
 
 
 def test_copies_share_the_lm():
-    lm = Function(lambda messages: "x")
+    lm = FunctionLM(lambda messages: "x")
     assert copy.deepcopy(lm) is lm
     assert copy.copy(lm) is lm

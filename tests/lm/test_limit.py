@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from promptgrad import aio
-from promptgrad.lm import Function, Limit
+from promptgrad.lm import FunctionLM, Limit
 from tests.waiting import turns
 
 
@@ -24,7 +24,7 @@ def test_it_holds_over_loops_and_threads():
             running -= 1
         return "x"
 
-    lm = Limit(Function(busy), 3)
+    lm = Limit(FunctionLM(busy), 3)
 
     async def many():
         return await asyncio.gather(*[lm.acall("q") for _ in range(8)])
@@ -44,7 +44,7 @@ def test_a_failure_gives_the_place_back():
     def broken(messages):
         raise ZeroDivisionError
 
-    lm = Limit(Function(broken), 1)
+    lm = Limit(FunctionLM(broken), 1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             lm("q")
@@ -52,7 +52,7 @@ def test_a_failure_gives_the_place_back():
 
 def test_at_least_one():
     with pytest.raises(ValueError, match="at least 1"):
-        Limit(Function(str), 0)
+        Limit(FunctionLM(str), 0)
 
 
 def test_a_layer_wraps_an_lm():
@@ -61,7 +61,7 @@ def test_a_layer_wraps_an_lm():
 
 
 def test_a_layer_looks_like_what_it_wraps():
-    inner = Function(str, name="f", adapter="json", temperature=0)
+    inner = FunctionLM(str, name="f", adapter="json", temperature=0)
     lm = Limit(inner, 2)
     assert (lm.name, lm.adapter, lm.identity(), lm.transport) == ("f", "json", inner.identity(), inner)
-    assert repr(lm) == "Limit(Function('f'), concurrency=2)"
+    assert repr(lm) == "Limit(FunctionLM('f'), concurrency=2)"

@@ -5,7 +5,7 @@ import pytest
 from promptgrad import aio, nn, no_grad, run
 from promptgrad.autograd import WeightTrace as Protocol
 from promptgrad.errors import GraphError
-from promptgrad.lm import Cache, Function, Local, Request
+from promptgrad.lm import Cache, FunctionLM, Local, Request
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -23,7 +23,7 @@ def lm(models, tokenizer):
 def test_a_trace_is_there_only_when_a_gradient_is_wanted(lm):
     assert isinstance(lm(REQUEST).trace, Protocol)
     assert lm.traces()
-    assert not Function(str).traces()
+    assert not FunctionLM(str).traces()
     with no_grad():
         assert lm(REQUEST).trace is None
         assert not lm.traces()

@@ -1,6 +1,6 @@
 import pytest
 
-from promptgrad.lm import HTTP, LM, Cache, Function, Limit, LiteLLM, Local, Retry, resolve
+from promptgrad.lm import HTTP, LM, Cache, FunctionLM, Limit, LiteLLM, Local, Retry, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -75,16 +75,16 @@ def test_layers_can_be_set(tmp_path):
 
 
 def test_lms_and_functions():
-    lm = Function(str)
+    lm = FunctionLM(str)
     assert resolve(lm) is lm
     made = resolve(lambda messages: "x", temperature=0)
-    assert isinstance(made, Function)
+    assert isinstance(made, FunctionLM)
     assert made.options == {"temperature": 0.0}
     with pytest.raises(TypeError, match="made already: give it temperature"):
         resolve(lm, temperature=0)
 
 
-@pytest.mark.parametrize("bad", [3, None, Function, {"model": "x"}])
+@pytest.mark.parametrize("bad", [3, None, FunctionLM, {"model": "x"}])
 def test_nothing_else(bad):
     with pytest.raises(TypeError, match="an LM, a name or a function"):
         resolve(bad)

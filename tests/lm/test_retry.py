@@ -10,7 +10,7 @@ from promptgrad.errors import (
     LMTimeoutError,
     RateLimitError,
 )
-from promptgrad.lm import HTTP, Function, Retry
+from promptgrad.lm import HTTP, FunctionLM, Retry
 from promptgrad.lm._retry import is_transient
 from promptgrad.testing import Cut, Drop, Garbage, Status
 
@@ -56,7 +56,7 @@ def test_waits_are_spread_but_repeat(waits, sleep):
     def broken(messages):
         raise LMConnectionError("down")
 
-    lm = Retry(Function(broken), attempts=2, sleep=sleep)
+    lm = Retry(FunctionLM(broken), attempts=2, sleep=sleep)
     for prompt in ("a", "b", "a"):
         with pytest.raises(LMConnectionError):
             lm(prompt)
@@ -68,7 +68,7 @@ def test_waits_do_not_pass_the_ceiling(waits, sleep):
         raise LMTimeoutError("slow")
 
     with pytest.raises(LMTimeoutError):
-        Retry(Function(broken), attempts=12, ceiling=4.0, sleep=sleep)("q")
+        Retry(FunctionLM(broken), attempts=12, ceiling=4.0, sleep=sleep)("q")
     assert max(waits) <= 4.0
 
 
@@ -83,7 +83,7 @@ def test_each_attempt_draws_its_own_wait(waits, sleep):
         raise LMConnectionError("down")
 
     with pytest.raises(LMConnectionError):
-        Retry(Function(broken), attempts=5, sleep=sleep)("a")
+        Retry(FunctionLM(broken), attempts=5, sleep=sleep)("a")
     shares = [wait / (0.5 * 2**attempt) for attempt, wait in enumerate(waits)]
     assert len(set(shares)) == len(shares) == 4
 
@@ -109,7 +109,7 @@ def test_other_errors_are_not_ours(waits, sleep):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Retry(Function(broken), sleep=sleep)("q")
+        Retry(FunctionLM(broken), sleep=sleep)("q")
     assert waits == []
 
 
@@ -124,8 +124,8 @@ def test_which_errors_pass():
 
 def test_at_least_one_attempt():
     with pytest.raises(ValueError, match="at least 1"):
-        Retry(Function(str), attempts=0)
+        Retry(FunctionLM(str), attempts=0)
 
 
 def test_repr():
-    assert repr(Retry(Function(str, name="f"))) == "Retry(Function('f'), attempts=5)"
+    assert repr(Retry(FunctionLM(str, name="f"))) == "Retry(FunctionLM('f'), attempts=5)"

@@ -5,10 +5,10 @@ import pytest
 
 from promptgrad import aio
 from promptgrad.errors import NoLMError
-from promptgrad.lm import Cache, Function, Settings, configure, context, current, resolve, resolve_lm
+from promptgrad.lm import Cache, FunctionLM, Settings, configure, context, current, resolve, resolve_lm
 from promptgrad.lm._settings import change_default
 
-A, B, C, D = (Function(lambda messages: "x", name=name) for name in "abcd")
+A, B, C, D = (FunctionLM(lambda messages: "x", name=name) for name in "abcd")
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_names_are_resolved():
     assert resolve_lm() is resolve("openai/gpt-4o-mini")
     assert resolve_lm("openai/gpt-4o-mini") is resolve_lm()
     with context(critic=lambda messages: "x"):
-        assert isinstance(current().critic, Function)
+        assert isinstance(current().critic, FunctionLM)
 
 
 def test_a_configured_cache_folder_is_used_by_names(tmp_path):

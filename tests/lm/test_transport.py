@@ -5,7 +5,7 @@ import pytest
 
 from promptgrad import aio, run
 from promptgrad.errors import BudgetExceeded, UnknownPriceError
-from promptgrad.lm import HTTP, Completion, FilePart, Function, ImagePart, ToolResult, Transport, Usage, track_usage
+from promptgrad.lm import HTTP, Completion, FilePart, FunctionLM, ImagePart, ToolResult, Transport, Usage, track_usage
 
 
 def test_a_run_journals_and_replays(server, tmp_path):
@@ -54,7 +54,7 @@ def test_a_money_budget_needs_a_price(server):
         assert server.requests == []
         HTTP("m", server.url, prices=(1.0, 1.0))("q")
         assert 0 < session.ledger.spent.usd < 0.001
-        Function(lambda messages: "free")("q")
+        FunctionLM(lambda messages: "free")("q")
 
 
 def test_a_failed_call_is_booked_apart(server):

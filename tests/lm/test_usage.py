@@ -3,11 +3,11 @@ import threading
 from contextvars import copy_context
 
 from promptgrad import aio
-from promptgrad.lm import Function, Usage, track_usage
+from promptgrad.lm import FunctionLM, Usage, track_usage
 
 
 def test_it_counts_calls_below_in_threads_and_tasks_and_nested_blocks():
-    lm = Function(lambda messages: "four letters")
+    lm = FunctionLM(lambda messages: "four letters")
 
     async def many():
         await asyncio.gather(*[lm.acall("q") for _ in range(5)])
@@ -31,7 +31,7 @@ def test_it_counts_calls_below_in_threads_and_tasks_and_nested_blocks():
 
 
 def test_a_bare_thread_does_not_carry_the_block():
-    lm = Function(lambda messages: "x")
+    lm = FunctionLM(lambda messages: "x")
     with track_usage() as usage:
         thread = threading.Thread(target=lm, args=("q",))
         thread.start()

@@ -18,7 +18,7 @@ def write_fields(outputs):
     return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in outputs.items())
 
 
-class Scripted(lm.Function):
+class Scripted(lm.FunctionLM):
     """Answers with `answer(**inputs)`, a dict of outputs or a raw reply, and remembers what it was sent."""
 
     def __init__(self, answer, name="scripted", **options):

@@ -82,8 +82,8 @@ class TestRows:
         class Race(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.first = nn.Predict("question -> answer").to(pg.lm.Function(Fields(answer="Rome")))
-                self.second = pg.op(slowly) if as_op else nn.Predict("question -> answer").to(pg.lm.Function(slowly))
+                self.first = nn.Predict("question -> answer").to(pg.lm.FunctionLM(Fields(answer="Rome")))
+                self.second = pg.op(slowly) if as_op else nn.Predict("question -> answer").to(pg.lm.FunctionLM(slowly))
 
             async def forward(self, question):
                 calls = [asyncio.ensure_future(step.acall(question=question)) for step in (self.first, self.second)]

@@ -182,7 +182,7 @@ def test_the_pocket_adapter_renders_the_critic_in_its_own_words(scripted):
         return "the answer gives the first word but it should be the last word"
 
     respond.__annotations__["request"] = pg.lm.Request
-    critic = pg.lm.Function(respond, "pocket", adapter="pocket")
+    critic = pg.lm.FunctionLM(respond, "pocket", adapter="pocket")
     model = nn.Predict("text -> answer", instruction="give the first word").to(
         scripted(lambda text: {"answer": "apple"}, name="worker")
     )

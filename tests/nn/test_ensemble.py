@@ -15,7 +15,7 @@ def saying(*answers):
     members = []
     for number, answer in enumerate(answers):
         member = nn.Predict("question -> answer", instruction=f"Member {number}.")
-        members.append(member.to(lm.Function(lambda messages, answer=answer: answer, name=f"m{number}")))
+        members.append(member.to(lm.FunctionLM(lambda messages, answer=answer: answer, name=f"m{number}")))
     return members
 
 

@@ -112,7 +112,7 @@ def test_an_lm_that_is_down_is_an_error():
         raise LMConnectionError("down")
 
     with pytest.raises(LMConnectionError):
-        nn.Grouper(pg.lm.Function(down))(gradient(["a b", "c d"]))
+        nn.Grouper(pg.lm.FunctionLM(down))(gradient(["a b", "c d"]))
 
 
 def test_the_embedded_model_is_not_asked():

@@ -90,7 +90,7 @@ def test_several_criteria_are_one_call_with_a_score_each():
         asked.append(messages)
         return Fields(score_polite="0.5", score_brief="1", feedback="say please")(messages)
 
-    judge = nn.Judge({"polite": "It is polite.", "brief": "It is one sentence."}, lm=pg.lm.Function(lm))
+    judge = nn.Judge({"polite": "It is polite.", "brief": "It is one sentence."}, lm=pg.lm.FunctionLM(lm))
     score = judge({"question": "a"}, "sit")
     assert (score.value, score.parts, score.feedback) == (0.75, {"polite": 0.5, "brief": 1.0}, "say please")
     assert len(asked) == 1
@@ -131,7 +131,7 @@ def test_a_judge_that_fails_on_every_row_is_told(program, scripted):
 
 
 def test_the_rubric_is_a_visible_parameter_frozen_until_it_is_trained():
-    lm = pg.lm.Function(
+    lm = pg.lm.FunctionLM(
         Fields(
             score=lambda inputs: "1" if "names a source" in inputs["outputs"] else "0.5",
             feedback="fine",

@@ -271,7 +271,7 @@ def test_backward_takes_a_language_model_or_its_name_as_the_critic(program, asyn
     batch = examples(("a", "X"), ("b", "B"))
     criterion = nn.MetricLoss(exact_match)
     loss = 2 * criterion(program.map(batch), batch) + criterion(program.map(batch))
-    large = pg.lm.Function(Fields(critique="say X"), name="large")
+    large = pg.lm.FunctionLM(Fields(critique="say X"), name="large")
     report = aio.run(loss.abackward(large)) if asynchronous else loss.backward(large)
     assert not report.skipped
     assert [critique.text for critique in program.step.instruction.grad.critiques] == ["say X", "say X"]

@@ -40,7 +40,7 @@ def test_attributes_register_modules_and_parameters_in_order():
 
 
 def test_what_asks_for_paths_leaves_nothing_behind_on_the_parameters():
-    model = Pair().to(lm.Function(Fields(query="1", answer="2")))
+    model = Pair().to(lm.FunctionLM(Fields(query="1", answer="2")))
     before = {parameter: dict(vars(parameter)) for parameter in model.parameters()}
     list(model.named_parameters(prefix="x"))
     list(model.first.named_parameters())
@@ -179,7 +179,7 @@ def test_print_shows_a_tree():
 
 
 def test_deepcopy_copies_parameters_and_shares_language_models():
-    model = Pair().to(lm.Function(lambda messages: "x", name="echo"))
+    model = Pair().to(lm.FunctionLM(lambda messages: "x", name="echo"))
     twin = copy.deepcopy(model)
     twin.first.instruction.data = "Changed."
     assert model.first.instruction.data != "Changed."
@@ -240,7 +240,7 @@ def test_a_parameter_of_a_module_has_shape_and_can_be_assigned():
 
 
 def test_to_reaches_all_modules_but_the_pinned():
-    one, two = lm.Function(lambda m: "1", name="one"), lm.Function(lambda m: "2", name="two")
+    one, two = lm.FunctionLM(lambda m: "1", name="one"), lm.FunctionLM(lambda m: "2", name="two")
     model = Pair()
     model.second.to(two, pin=True)
     assert model.to(one) is model

@@ -34,7 +34,7 @@ class Rag(nn.Module):
         self.ask = nn.Predict("question -> query")
         self.answer = nn.Predict("documents: list[str] -> answer")
         self.tool = tool
-        self.to(lm.Function(reply))
+        self.to(lm.FunctionLM(reply))
 
     def forward(self, question):
         return self.answer(documents=self.tool(self.ask(question=question).query))
@@ -92,7 +92,7 @@ def test_a_description_shown_in_a_prompt_gets_what_is_said_of_that_prompt():
             super().__init__()
             self.tool = pg.op(search.function, description="Look things up in the manual.", trainable=True)
             self.choose = nn.Predict("tools, question -> query")
-            self.to(lm.Function(reply))
+            self.to(lm.FunctionLM(reply))
 
         def forward(self, question):
             return self.choose(tools=f"- {self.tool.__name__}: {self.tool.description.data}", question=question).query
@@ -171,7 +171,7 @@ def test_outside_of_a_program_it_is_called_by_its_name():
         def __init__(self):
             super().__init__()
             self.answer = nn.Predict("documents: list[str] -> answer")
-            self.to(lm.Function(reply))
+            self.to(lm.FunctionLM(reply))
 
         def forward(self, question):
             return self.answer(documents=search(question))

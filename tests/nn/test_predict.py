@@ -240,7 +240,7 @@ def test_a_reply_that_was_cut_says_so():
         return lm.Completion("[[ ## x ## ]]\n1", finish_reason="length")
 
     with pytest.raises(ParseError, match="raise max_tokens"):
-        nn.Predict("question -> x, y").to(lm.Function(respond))(question="a")
+        nn.Predict("question -> x, y").to(lm.FunctionLM(respond))(question="a")
 
 
 def test_a_failed_call_leaves_a_node_with_its_error(scripted):
@@ -255,7 +255,7 @@ def test_a_failed_call_leaves_a_node_with_its_error(scripted):
         def forward(self, question):
             return self.step(question=question).n
 
-    row = Program().to(lm.Function(down)).map([{"question": "a"}]).rows[0]
+    row = Program().to(lm.FunctionLM(down)).map([{"question": "a"}]).rows[0]
     node = row.tape.nodes[0]
     assert isinstance(node.error, LMConnectionError)
     assert node.reply is None
@@ -363,14 +363,14 @@ def test_adapters_of_module_context_and_model(scripted):
         return '{"answer": "x"}'
 
     chat = nn.Predict("question -> answer").render(question="a")
-    model = lm.Function(respond)
+    model = lm.FunctionLM(respond)
     predict = nn.Predict("question -> answer", adapter="json").to(model)
     assert predict(question="a").answer == "x"
     assert seen[0] != chat[0]["content"]
     with pg.context(adapter="json"):
         nn.Predict("question -> answer").to(model)(question="a")
     assert seen[1] == seen[0]
-    nn.Predict("question -> answer").to(lm.Function(respond, adapter="json"))(question="a")
+    nn.Predict("question -> answer").to(lm.FunctionLM(respond, adapter="json"))(question="a")
     assert seen[2] == seen[0]
 
 
@@ -402,5 +402,5 @@ def test_a_call_from_promptgrads_own_loop_names_acall(scripted):
 def test_an_output_called_like_a_method_of_prediction_is_told_how_to_read():
     with pytest.warns(UserWarning, match=r"read it as prediction\['items'\]"):
         predict = nn.Predict("text -> items: list[str]")
-    predict.to(lm.Function(lambda prompt: '[[ ## items ## ]]\n["a", "b"]'))
+    predict.to(lm.FunctionLM(lambda prompt: '[[ ## items ## ]]\n["a", "b"]'))
     assert predict(text="x")["items"] == ["a", "b"]

@@ -13,7 +13,7 @@ from promptgrad.search import Candidate
 
 
 def program(world, answer=None):
-    return world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+    return world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
 
 
 SKILLS = {"last": ("[[ ## text ## ]]", "Take the last word. "), "turn": ("[[ ## word ## ]]", "Reverse the word. ")}
@@ -34,7 +34,7 @@ class Trained(optim.Search):
         return self._answer(rows)
 
     async def fit(self, session):
-        other = copy.deepcopy(session.program()).to(lm.Function(self.skilled, name="trained"))
+        other = copy.deepcopy(session.program()).to(lm.FunctionLM(self.skilled, name="trained"))
         candidate = Candidate(session.base.values, "other weights", other, "w", (session.base,))
         measured = await session.evaluate(candidate, session.val, scope="weights")
         session.trial(measured)

@@ -46,7 +46,7 @@ def test_runs_that_went_right_help_those_that_failed() -> None:
 
     model = program()
     optimizer = optim.BootstrapFinetune(
-        model, max_labeled_demos=0, max_rounds=3, teacher=lm.Function(teacher, adapter="pocket"), steps=1
+        model, max_labeled_demos=0, max_rounds=3, teacher=lm.FunctionLM(teacher, adapter="pocket"), steps=1
     )
     Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
     assert optimizer.result is not None
@@ -69,7 +69,7 @@ def test_after_prompts_it_learns_what_they_found() -> None:
         return next(example.answer for example in TRAIN if example.text == text)
 
     model = program()
-    weights = optim.BootstrapFinetune(model, steps=25, teacher=lm.Function(teacher, adapter="pocket"))
+    weights = optim.BootstrapFinetune(model, steps=25, teacher=lm.FunctionLM(teacher, adapter="pocket"))
     both = optim.BetterTogether("p -> w", p=Shown(model.parameters()), w=weights)
     result = Trainer(model, both, metric=TASK.metric, finalists=1, progress=False).fit(TRAIN, VAL)
     assert weights.result is not None
@@ -94,7 +94,7 @@ def test_nothing_went_right() -> None:
 
 
 def test_a_program_without_a_local_model() -> None:
-    model = nn.Predict("text -> answer").to(lm.Function(lambda messages: "x"))
+    model = nn.Predict("text -> answer").to(lm.FunctionLM(lambda messages: "x"))
     trainer = Trainer(model, optim.BootstrapFinetune(model), metric=TASK.metric, progress=False)
     with pytest.raises(NoLMError, match="runs on no local model"):
         trainer.fit(TRAIN, VAL)
@@ -120,7 +120,7 @@ def test_no_example_sees_its_own_label() -> None:
         return "cat"
 
     model = nn.Predict("text -> answer", instruction="do the task").to(lm.pocket())
-    optimizer = optim.BootstrapFinetune(model, teacher=lm.Function(watch, adapter="pocket"))
+    optimizer = optim.BootstrapFinetune(model, teacher=lm.FunctionLM(watch, adapter="pocket"))
     with pytest.raises(DataError):
         Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
     assert len(seen) == 80  # two rounds

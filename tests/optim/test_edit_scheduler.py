@@ -119,9 +119,9 @@ class TestTrustRegion:
     def test_a_measured_step_moves_the_bound_that_the_next_is_checked_against(self):
         model = nn.Predict("text -> word", instruction="Take one of the words.")
         list(model.named_parameters())
-        model.to(lm.Function(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
+        model.to(lm.FunctionLM(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
         texts = iter(["Take two of the words.", "Copy two of all words."])
-        writer = lm.Function(lambda m: f"[[ ## new_instruction ## ]]\n{next(texts)}\n\n[[ ## completed ## ]]")
+        writer = lm.FunctionLM(lambda m: f"[[ ## new_instruction ## ]]\n{next(texts)}\n\n[[ ## completed ## ]]")
         opt = optim.TGD([model.instruction], lm=writer, max_edit=0.6, proposals=1)
         scheduler = optim.TrustRegionEdit(opt)
         batch = [{"text": f"t{i}", "word": "y"} for i in range(4)]

@@ -71,7 +71,7 @@ EXAMPLES = [Example(text=f"t{number}", answer="right").with_inputs("text") for n
 @given(st.integers(0, 10_000), st.sampled_from([0.1, 0.3, 0.7, 1.0]), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_a_training_loop_survives_it_and_says_what_was_skipped(seed, share, gated):
-    model = Net(seed).to(pg.lm.Function(Unreliable(seed, share)))
+    model = Net(seed).to(pg.lm.FunctionLM(Unreliable(seed, share)))
     criterion = nn.MetricLoss(pg.metrics.exact_match)
     optimizer = optim.TGD(model.parameters(), lm=model.steps[0].lm, proposals=2 if gated else 1)
 

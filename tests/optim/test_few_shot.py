@@ -14,7 +14,7 @@ def backward(model, world, batch):
 @pytest.fixture
 def right(world):
     """A program that is right on some examples: it takes the last word, and copies it."""
-    model = world.Program().to(lm.Function(world.answer))
+    model = world.Program().to(lm.FunctionLM(world.answer))
     model.pick.instruction.data = "Take the last word."
     return model
 
@@ -55,7 +55,7 @@ class TestTheLoop:
 
     def test_labelled(self, world):
         model, data = world.single()
-        model.to(lm.Function(world.answer))
+        model.to(lm.FunctionLM(world.answer))
         optim.LabeledFewShot(model.parameters(), k=3, examples=data[10:]).step()
         assert [demo.to_dict() for demo in model.demos.data] == [row.to_dict() for row in data[10:13]]
         assert model.demos.data[0].inputs() == {"word": data[10].word}
@@ -83,7 +83,7 @@ class TestTheLoop:
 class TestTheTrainer:
     def test_labelled_demos_teach_the_task(self, world):
         model, data = world.single()
-        model.to(lm.Function(world.answer))
+        model.to(lm.FunctionLM(world.answer))
         opt = optim.LabeledFewShot(model.parameters(), k=4)
         result = Trainer(model, opt, metric=world.metric, seed=1).fit(data[:20], data[20:60])
         assert result.shipped
@@ -98,8 +98,8 @@ class TestTheTrainer:
             better[0]["content"] = "Take the last word and reverse it." + better[0]["content"]
             return world.answer(better)
 
-        model = world.Program().to(lm.Function(world.answer))
-        opt = optim.BootstrapFewShot(model.parameters(), max_bootstrapped_demos=3, teacher=lm.Function(teacher))
+        model = world.Program().to(lm.FunctionLM(world.answer))
+        opt = optim.BootstrapFewShot(model.parameters(), max_bootstrapped_demos=3, teacher=lm.FunctionLM(teacher))
         data = world.examples(60)
         result = Trainer(model, opt, metric=world.metric).fit(data[:20], data[20:])
         assert result.shipped
@@ -108,7 +108,7 @@ class TestTheTrainer:
         assert 16 < result.phases["search"].calls <= 32  # one block of 16 examples, two calls each, equal ones once
 
     def test_without_anything_to_put_into_demos(self, world):
-        model = world.Program().to(lm.Function(world.answer))
+        model = world.Program().to(lm.FunctionLM(world.answer))
         trainer = Trainer(model, optim.BootstrapFewShot(model.parameters()), metric=world.metric)
         result = trainer.fit(world.examples(8), world.examples(40)[20:])
         assert result.outcome == "no candidate"
@@ -126,7 +126,7 @@ class TestTheTrainer:
             seen.append((messages[-1].content.split("\n")[1], " ".join(demos)))
             return world.answer(messages)
 
-        model.to(lm.Function(spying))
+        model.to(lm.FunctionLM(spying))
         opt = optim.BootstrapFewShot(model.parameters(), max_bootstrapped_demos=20, max_labeled_demos=6)
         Trainer(model, opt, metric=world.metric).fit(data[:24], data[24:40])
         bootstrap = seen[:24]

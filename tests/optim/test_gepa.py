@@ -11,7 +11,7 @@ from promptgrad.testing import Fields
 
 
 def program(world, answer=None):
-    return world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+    return world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
 
 
 def fit(world, model=None, optimizer=None, run_dir=None, **options):
@@ -27,7 +27,7 @@ def events(path, kind):
 
 class TestInTheTrainer:
     def test_it_improves_a_program_of_two_steps_from_the_feedback_alone(self, world, tmp_path):
-        critic = lm.Function(lambda messages: pytest.fail("no critic is asked"), name="critic")
+        critic = lm.FunctionLM(lambda messages: pytest.fail("no critic is asked"), name="critic")
         result = fit(world, run_dir=tmp_path / "run", critic=critic)
         assert result.shipped
         assert result.after.mean == 1.0
@@ -47,7 +47,7 @@ class TestInTheTrainer:
 
         model = program(world)
         optimizer = optim.GEPA(model.parameters(), steps=10, minibatch_size=4, critique=True)
-        result = fit(world, model, optimizer, critic=lm.Function(critic, name="critic"))
+        result = fit(world, model, optimizer, critic=lm.FunctionLM(critic, name="critic"))
         assert result.shipped
         assert asked
 
@@ -112,7 +112,7 @@ class Marks(nn.Module):
         super().__init__()
         self.mark = nn.Predict("text -> mark", instruction="X0.")
         self.word = nn.Predict("text, mark -> word", instruction="Y0.")
-        self.to(lm.Function(answer, name="simulated"))
+        self.to(lm.FunctionLM(answer, name="simulated"))
 
     def forward(self, text):
         return self.word(text=text, mark=self.mark(text=text).mark)

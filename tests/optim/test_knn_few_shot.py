@@ -39,7 +39,7 @@ def metric(example, output):
 
 @pytest.fixture
 def model():
-    return nn.Predict("question -> answer").to(lm.Function(copying, name="copying"))
+    return nn.Predict("question -> answer").to(lm.FunctionLM(copying, name="copying"))
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ class TestNeighbours:
             return Fields(critique="it is right", demos_critique="The demo is of another sort.")(messages)
 
         rows = [pg.Example(question="a horse?", answer="beast").with_inputs("question")]
-        report = nn.MetricLoss(metric, critic=lm.Function(critic, name="critic"))(model.map(rows), rows).backward()
+        report = nn.MetricLoss(metric, critic=lm.FunctionLM(critic, name="critic"))(model.map(rows), rows).backward()
         assert report.reached == ("demos",)
         assert "horse" in asked[0]
         assert "plum" not in asked[0]
@@ -199,7 +199,7 @@ class TestKNNFewShot:
             calls.append(1)
             return copying(messages)
 
-        model.to(lm.Function(counted, name="counted"))
+        model.to(lm.FunctionLM(counted, name="counted"))
         evaluator = pg.evaluation.Evaluator(model, metric)
         values = [{"demos": nn.Neighbours(ROWS[::2], k)} for k in (2, 2, 3)]
         counts = []

@@ -19,7 +19,7 @@ def fit(world, model, seed=5, train=24, val=60, **options):
 
 @pytest.fixture
 def model(world):
-    return world.Program().to(lm.Function(world.answer, name="simulated"))
+    return world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
 
 
 class TestSearch:
@@ -33,7 +33,7 @@ class TestSearch:
 
     def test_a_seed_repeats_the_run(self, world, model):
         first = fit(world, model)
-        again = fit(world, world.Program().to(lm.Function(world.answer, name="simulated")))
+        again = fit(world, world.Program().to(lm.FunctionLM(world.answer, name="simulated")))
         assert [trial.details for trial in first.history] == [trial.details for trial in again.history]
         assert (first.values, first.calls) == (again.values, again.calls)
 
@@ -55,7 +55,7 @@ class TestSearch:
 
     def test_only_demos(self, world):
         model, data = world.single()
-        model.to(lm.Function(world.answer))
+        model.to(lm.FunctionLM(world.answer))
         opt = optim.MIPRO(model.parameters(), num_candidates=0, num_trials=6, minibatch_size=10)
         result = Trainer(model, opt, metric=world.metric).fit(data[:20], data[20:])
         assert result.shipped
@@ -73,7 +73,7 @@ class TestSearch:
                 turned = {"copy": word, "turn": word[::-1], "drop": "x"}[self.way.data]
                 return self.spell(word=turned)
 
-        model = Chooser().to(lm.Function(world.answer))
+        model = Chooser().to(lm.FunctionLM(world.answer))
         _, data = world.single()
         opt = optim.MIPRO([model.way, model.spell.demos], num_demo_sets=0, num_trials=4, minibatch_size=10)
         trainer = Trainer(model, opt, metric=world.metric)
@@ -157,7 +157,7 @@ class TestProposals:
                 asked.append(messages[-1].content)
             return world.answer(messages)
 
-        model.to(lm.Function(spying))
+        model.to(lm.FunctionLM(spying))
         opt = optim.MIPRO(model.parameters(), num_candidates=4, num_demo_sets=0, num_trials=2)
         trainer = Trainer(model, opt, metric=world.metric, run_dir=tmp_path / "run")
         trainer.fit(world.examples(24), world.examples(40, seed=1))
@@ -181,7 +181,7 @@ class TestProposals:
         assert sorted(asked) == [0, 0, 1, 1, 2, 2]
 
     def test_a_prompt_lm_of_its_own(self, world, model):
-        writer = lm.Function(lambda messages: world.answer(messages), name="writer")
+        writer = lm.FunctionLM(lambda messages: world.answer(messages), name="writer")
         with pg.track_usage():
             result = fit(world, model, prompt_lm=writer)
         assert result.shipped
@@ -199,7 +199,7 @@ class TestProposals:
             raise LMConnectionError("refused")
 
         with pytest.raises(LMConnectionError):
-            fit(world, model, prompt_lm=lm.Function(down))
+            fit(world, model, prompt_lm=lm.FunctionLM(down))
         assert model.pick.instruction.data.startswith("Given the fields")
 
     def test_no_lm_at_all(self, world):

@@ -114,7 +114,7 @@ class TestPhases:
 def test_config_and_state_hold_no_objects(model):
     import json
 
-    opt = optim.TGD(model.parameters(), lm=lm.Function(str, name="writer"), constraints=[str.isupper])
+    opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(str, name="writer"), constraints=[str.isupper])
     assert json.loads(json.dumps(opt.config()))["groups"][0]["lm"] == "writer"
     json.dumps(opt.state_dict())
 
@@ -129,7 +129,7 @@ def test_a_state_of_other_parameters_is_refused(model):
 
 
 def test_a_state_leaves_language_models_and_rules_as_they_are(model):
-    writer = lm.Function(str, name="writer")
+    writer = lm.FunctionLM(str, name="writer")
     state = optim.TGD(model.parameters(), lm=writer, max_edit=0.5, constraints=[str.isupper]).state_dict()
     other = optim.TGD(model.parameters(), max_tokens=None)
     other.load_state_dict(state)
@@ -224,7 +224,7 @@ class TestGate:
 
     def make(self, right, rows=8):
         model = nn.Predict("text -> word", instruction="pick")
-        model.to(lm.Function(lambda m: reply("up" if m[0].content.startswith("PICK") else "low")))
+        model.to(lm.FunctionLM(lambda m: reply("up" if m[0].content.startswith("PICK") else "low")))
         batch = [pg.Example(text=f"t{i}", word=right(i)).with_inputs("text") for i in range(rows)]
         criterion = nn.MetricLoss(pg.metrics.exact_match)
         calls = []
@@ -334,7 +334,7 @@ class TestGate:
             return reply("up" if new else "low")
 
         model, closure, _ = self.make(lambda i: "up")
-        model.to(lm.Function(answer))
+        model.to(lm.FunctionLM(answer))
         report = Shout(model.parameters()).step(closure)
         assert report.gate.pairs == 7
         assert report.gate.after == 1.0
@@ -405,7 +405,7 @@ def test_the_room_holds_what_it_says():
 def test_a_budget_in_a_loop_of_ones_own():
     from promptgrad import run
 
-    model = nn.Predict("text -> word").to(lm.Function(lambda m: reply("x")))
+    model = nn.Predict("text -> word").to(lm.FunctionLM(lambda m: reply("x")))
     with run.active(ledger=run.Ledger(run.Budget(calls=2))):
         model(text="a")
         model(text="b")
@@ -414,7 +414,7 @@ def test_a_budget_in_a_loop_of_ones_own():
 
 
 def _wrong_program():
-    lm = pg.lm.Function(Fields(answer="Paris", critique="say more", new_instruction="Answer in one word."))
+    lm = pg.lm.FunctionLM(Fields(answer="Paris", critique="say more", new_instruction="Answer in one word."))
     program = nn.Predict("question -> answer").to(lm)
     batch = [pg.Example(question=f"q{i}", answer="Rome").with_inputs("question") for i in range(6)]
     criterion = nn.MetricLoss(pg.metrics.exact_match)
@@ -484,6 +484,6 @@ def test_a_step_inside_a_forward_is_no_part_of_the_program():
             optim.TGD([solution], lm=lm, proposals=1).step()
             return self.final(text=f"{text}: {solution}").word
 
-    lm = pg.lm.Function(Fields(word="x", new_solution="a dog"))
+    lm = pg.lm.FunctionLM(Fields(word="x", new_solution="a dog"))
     batch = Refining().to(lm).map([{"text": "t"}])
     assert [node.path for node in batch.rows[0].tape.nodes] == ["final"]

@@ -48,7 +48,7 @@ class TestGradient:
             return matches(example, text)
 
         calls = []
-        critic = lm.Function(lambda messages: calls.append(messages) or "", name="critic")
+        critic = lm.FunctionLM(lambda messages: calls.append(messages) or "", name="critic")
         loss = nn.MetricLoss(metric, critic=critic)(given(solution), problem)
         report = loss.backward()
         assert (report.failed, report.calls, calls) == (1, 0, [])
@@ -135,7 +135,7 @@ class TestGradient:
         ]
 
     def test_a_judge_costs_one_call_and_its_feedback_is_the_critique(self, solution):
-        judge = lm.Function(Fields(score="0.25", feedback="it names one word only"), name="judge")
+        judge = lm.FunctionLM(Fields(score="0.25", feedback="it names one word only"), name="judge")
         with pg.track_usage() as usage:
             loss = nn.JudgeLoss("The pattern matches cat, cow and cod.", lm=judge)(solution)
             loss.backward()
@@ -154,7 +154,7 @@ class TestGradient:
                 return self.say(pattern=str(self.pattern)).words
 
         model = Translate().to(
-            lm.Function(Fields(words="a cat", critique="list all", critique_of_pattern="too narrow"))
+            lm.FunctionLM(Fields(words="a cat", critique="list all", critique_of_pattern="too narrow"))
         )
         report = nn.MetricLoss(lambda example, output: 0.0)(model(), "x").backward()
         assert report.calls == 1
@@ -176,14 +176,14 @@ class TestGradient:
             shown.append(inputs["parameters"])
             return '[{"run": 1, "parameter": "pattern", "critique": "too narrow"}]'
 
-        model = Translate().to(lm.Function(Fields(words="a cat", findings=findings)))
+        model = Translate().to(lm.FunctionLM(Fields(words="a cat", findings=findings)))
         report = nn.MetricLoss(lambda example, output: 0.0)(model(), "x").backward(engine="joint")
         assert report.calls == 1
         assert '"pattern":"cat"' in shown[0]
         assert [critique.text for critique in solution.grad.critiques] == ["too narrow"]
 
     def test_a_draft_of_a_program_is_a_solution(self):
-        model = nn.Predict("question -> answer").to(lm.Function(Fields(answer="cat")))
+        model = nn.Predict("question -> answer").to(lm.FunctionLM(Fields(answer="cat")))
         draft = model(question="a pattern?").answer
         solution = pg.Parameter(draft, "solution")
         nn.MetricLoss(matches)(solution, problem).backward()
@@ -194,7 +194,7 @@ class TestGradient:
 class TestStep:
     def test_the_writer_is_told_the_role_the_critique_and_the_problem(self, solution):
         writer = Writer("c(a|o)[tw]")
-        opt = optim.TGD([solution], lm=lm.Function(writer), constraints=[short])
+        opt = optim.TGD([solution], lm=lm.FunctionLM(writer), constraints=[short])
         loss = nn.MetricLoss(matches)(solution, problem)
         loss.backward()
         report = opt.step()
@@ -215,7 +215,7 @@ class TestStep:
     def test_a_gated_step_keeps_what_scores_higher_on_its_one_row(self, solution):
         writer = Writer("dog", "c[ao]t", "c[ao][tw]", "c..")
         criterion = nn.MetricLoss(matches)
-        opt = optim.TGD([solution], lm=lm.Function(writer), proposals=1)
+        opt = optim.TGD([solution], lm=lm.FunctionLM(writer), proposals=1)
         course = []
         for _ in range(4):
             opt.zero_grad()
@@ -234,11 +234,11 @@ class TestStep:
 
     def test_instructions_beside_it_need_more_than_one_row(self, solution):
         model = nn.Predict("word -> pattern", instruction="Write one.")
-        model.to(lm.Function(Fields(pattern=str(solution), critique="be general")))
+        model.to(lm.FunctionLM(Fields(pattern=str(solution), critique="be general")))
         both = [solution, *model.parameters()]
         writer = Fields(new_solution="c..", new_instruction="Write one pattern.")
         criterion = nn.MetricLoss(matches)
-        opt = optim.TGD(both, lm=lm.Function(writer))
+        opt = optim.TGD(both, lm=lm.FunctionLM(writer))
 
         def closure():
             return criterion(solution, problem) + criterion(model(word="x").pattern, problem)
@@ -251,7 +251,7 @@ class TestStep:
     def test_case_space_and_braces_count_in_a_solution(self, solution):
         criterion = nn.MetricLoss(lambda example, output: pg.Score(0.0, feedback="no"))
         for new in ("CAT", "C A T", "{a}{b}", "f'{x}'"):
-            opt = optim.TGD([solution], lm=lm.Function(Writer(new)))
+            opt = optim.TGD([solution], lm=lm.FunctionLM(Writer(new)))
             opt.zero_grad()
             criterion(solution).backward()
             opt.step()
@@ -267,7 +267,7 @@ class TestStep:
         ],
     )
     def test_what_is_no_better_text_is_rejected(self, solution, reply, reason):
-        opt = optim.TGD([solution], lm=lm.Function(Writer(reply)), constraints=[short])
+        opt = optim.TGD([solution], lm=lm.FunctionLM(Writer(reply)), constraints=[short])
         nn.MetricLoss(matches)(solution).backward()
         (change,) = opt.step().changes
         assert change.status == "rejected"
@@ -278,7 +278,7 @@ class TestStep:
         letter = pg.Parameter("Dear Ms Moe, no refund.", "solution", role="a reply to a customer")
         new = "I'm sorry for the delay, Ms Moe. Here is your refund."
         nn.MetricLoss(lambda example, output: pg.Score(0.0, feedback="apologise"))(letter).backward()
-        assert optim.TGD([letter], lm=lm.Function(Writer(new))).step().accepted
+        assert optim.TGD([letter], lm=lm.FunctionLM(Writer(new))).step().accepted
         assert letter.data == new
 
     @pytest.mark.parametrize("adapter", ["chat", "json"])
@@ -289,7 +289,7 @@ class TestStep:
         reply["json"] = json.dumps({"new_solution": new})
         nn.MetricLoss(lambda example, output: 0.0)(body).backward()
         with pg.context(adapter=adapter):
-            optim.TGD([body], lm=lm.Function(lambda messages: reply[adapter])).step()
+            optim.TGD([body], lm=lm.FunctionLM(lambda messages: reply[adapter])).step()
         assert body.data == new
 
     def test_its_own_constraints_hold(self):
@@ -300,7 +300,7 @@ class TestStep:
         from promptgrad import aio
 
         criterion = nn.MetricLoss(matches)
-        opt = optim.TGD([solution], lm=lm.Function(Writer("c..")), proposals=1)
+        opt = optim.TGD([solution], lm=lm.FunctionLM(Writer("c..")), proposals=1)
 
         async def refine():
             loss = await criterion.acall(solution, problem)

@@ -21,7 +21,7 @@ def blame(*parameters):
 def writes(*texts):
     """An LM that writes these texts, the last one for ever."""
     left = list(texts)
-    return lm.Function(Fields(new_instruction=lambda _: left.pop(0) if len(left) > 1 else left[0]), name="writer")
+    return lm.FunctionLM(Fields(new_instruction=lambda _: left.pop(0) if len(left) > 1 else left[0]), name="writer")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def model():
     def answer(messages):
         return Fields(word="right" if "good" in messages[0].content else "wrong")(messages)
 
-    model = nn.Predict("text -> word", instruction="Answer.").to(lm.Function(answer, name="small"))
+    model = nn.Predict("text -> word", instruction="Answer.").to(lm.FunctionLM(answer, name="small"))
     blame(model.instruction)
     return model
 
@@ -153,7 +153,7 @@ class TestOrder:
         assert report.calls == 39
 
     def test_a_closure_that_calls_backward_is_run_before_the_proposals(self, model):
-        critic = nn.Critic(lm=lm.Function(Fields(critique="Say good."), name="critic"))
+        critic = nn.Critic(lm=lm.FunctionLM(Fields(critique="Say good."), name="critic"))
         opt = optim.TGD(model.parameters(), lm=writes("Be nice.", "Be good."), proposals=1)
         said = []
 
@@ -390,7 +390,7 @@ class TestIdentity:
     def test_without_a_name_the_role_or_the_place_names_it(self):
         params = [pg.Parameter("a", "solution", role="a title"), pg.Parameter("b", "solution")]
         blame(*params)
-        opt = optim.TGD(params, lm=lm.Function(Fields(new_solution="c")), proposals=1)
+        opt = optim.TGD(params, lm=lm.FunctionLM(Fields(new_solution="c")), proposals=1)
         shown = repr(opt.step())
         assert "\n  a title  accepted" in shown
         assert "\n  parameter1  accepted" in shown
@@ -419,7 +419,7 @@ class TestReport:
                 raise pg.errors.LMTimeoutError("too slow")
             return Fields(word="right" if "good" in messages[0].content else "wrong")(messages)
 
-        model.to(lm.Function(answer, name="slow"))
+        model.to(lm.FunctionLM(answer, name="slow"))
         report = optim.TGD(model.parameters(), lm=writes("Be good."), proposals=1).step(Closure(model))
         assert report.gate.dropped == 1
         assert "on 11 pairs (1 row without an answer left out)" in repr(report)

@@ -52,7 +52,7 @@ def on_scale(model):
         word = "right" if bound and number < int(bound.group(1)) else "wrong"
         return f"[[ ## word ## ]]\n{word}\n\n[[ ## completed ## ]]"
 
-    model.to(lm.Function(answer))
+    model.to(lm.FunctionLM(answer))
     return [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(12)]
 
 
@@ -71,7 +71,7 @@ def gated(opt, model):
 
 def step(model, *texts, **options):
     writer = Writer(*texts)
-    opt = optim.TGD(model.parameters(), lm=lm.Function(writer), **options)
+    opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), **options)
     return opt, opt.step(), writer
 
 
@@ -115,14 +115,14 @@ class TestOneStep:
     )
     def test_a_reply_that_is_no_instruction_is_never_installed(self, reply):
         model = predict()
-        opt = optim.TGD(model.parameters(), lm=lm.Function(lambda messages: reply, name="chatty"))
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(lambda messages: reply, name="chatty"))
         report = opt.step()
         assert model.instruction.data == "Take a word from {text}."
         assert report.changes[0].status == "rejected"
 
     def test_an_unreadable_reply_is_asked_for_once_more_and_then_rejected(self):
         model = predict()
-        confused = lm.Function(lambda messages: "[[ ## other ## ]]\nx", name="confused")
+        confused = lm.FunctionLM(lambda messages: "[[ ## other ## ]]\nx", name="confused")
         opt = optim.TGD(model.parameters(), lm=confused)
         inputs = "role, instruction, critiques: list[str], failures: list, rules: list[str], rejected: list[str]"
         opt.proposer = nn.Predict(f"{inputs} -> why, new_instruction")
@@ -145,7 +145,7 @@ class TestOneStep:
             raise LMConnectionError("refused")
 
         model = predict()
-        report = optim.TGD(model.parameters(), lm=lm.Function(down)).step()
+        report = optim.TGD(model.parameters(), lm=lm.FunctionLM(down)).step()
         assert "no answer: refused" in report.changes[0].reason
         assert model.instruction.data == "Take a word from {text}."
 
@@ -155,7 +155,7 @@ class TestOneStep:
             raise error
 
         model = predict()
-        report = optim.TGD(model.parameters(), lm=lm.Function(fails)).step()
+        report = optim.TGD(model.parameters(), lm=lm.FunctionLM(fails)).step()
         assert f"no answer: {type(error).__name__}: {error}" in report.changes[0].reason
         assert model.instruction.data == "Take a word from {text}."
 
@@ -165,7 +165,7 @@ class TestOneStep:
             raise error
 
         with pytest.raises(type(error)):
-            optim.TGD(predict().parameters(), lm=lm.Function(fails)).step()
+            optim.TGD(predict().parameters(), lm=lm.FunctionLM(fails)).step()
 
     def test_no_lm(self):
         with pytest.raises(NoLMError, match=r"optim\.TGD\(model\.parameters\(\), lm=\.\.\.\)"):
@@ -175,7 +175,7 @@ class TestOneStep:
         writer = Writer("Take the last word from {text}.")
         model = nn.Predict("text -> word", instruction="Take a word from {text}.")
         model.to(
-            lm.Function(
+            lm.FunctionLM(
                 lambda messages: (
                     "[[ ## word ## ]]\na" if "new_instruction" not in messages[0].content else writer(messages)
                 )
@@ -201,7 +201,7 @@ class TestOneStep:
         with pytest.raises(ValueError, match="max_edit"):
             optim.TGD([{"params": model.parameters(), "max_edit": 2}])
         writer = Writer("Choose wisely among what {text} says, and mind the spelling!")
-        opt = optim.TGD([{"params": model.parameters(), "max_edit": 0.3}], lm=lm.Function(writer))
+        opt = optim.TGD([{"params": model.parameters(), "max_edit": 0.3}], lm=lm.FunctionLM(writer))
         assert opt.step().changes[0].status == "rejected"
         assert "change at most 30% of the words" in writer.shown[0]
 
@@ -219,10 +219,10 @@ class TestWhatIsShown:
 
     def test_failed_calls_are_shown_with_their_feedback(self, world):
         writer = Writer("Take the last word.")
-        model = world.Program().to(lm.Function(world.answer))
+        model = world.Program().to(lm.FunctionLM(world.answer))
         batch = world.examples(8)
         nn.MetricLoss(world.metric)(model.map(batch), batch).backward()
-        optim.TGD(model.parameters(), lm=lm.Function(writer), max_failures=2).step()
+        optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), max_failures=2).step()
         shown = world.sections(writer.shown[0])
         import json
 
@@ -244,15 +244,15 @@ class TestWhatIsShown:
 
     def test_what_a_gate_rejected_is_shown_and_not_tried_again(self):
         model = predict()
-        model.to(lm.Function(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
+        model.to(lm.FunctionLM(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
         batch = [pg.Example(text=f"t{i}", word="y").with_inputs("text") for i in range(4)]
         criterion = nn.MetricLoss(pg.metrics.exact_match)
         writer = Writer("Never {text}")
-        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), proposals=1)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), proposals=1)
         first = opt.step(lambda: criterion(model.map(batch), batch))
         assert "not better" in first.changes[0].reason
         saved = json.loads(json.dumps(opt.state_dict()))
-        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), proposals=1)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), proposals=1)
         opt.load_state_dict(saved)
         second = opt.step()
         assert f"Never {{text}} -- {first.gate.effect} on 4 pairs" in writer.shown[1]
@@ -262,7 +262,7 @@ class TestWhatIsShown:
     def test_what_a_rule_refused_is_shown_with_the_rule_and_may_come_again(self):
         model = predict()
         writer = Writer("Choose wisely among what {text} says, and mind the spelling!")
-        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), max_edit=0.3)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), max_edit=0.3)
         assert opt.step().changes[0].status == "rejected"
         opt.param_groups[0]["max_edit"] = 1.0
         assert opt.step().changes[0].status == "accepted"
@@ -279,11 +279,11 @@ class TestWhatIsShown:
     def test_the_memory_is_bounded_and_may_be_none(self):
         model = predict()
         writer = Writer(*(f"Take word {n}." for n in range(5)))
-        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), memory=2)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), memory=2)
         for _ in range(4):
             opt.step()
         assert [entry["text"] for entry in opt.state[model.instruction]["rejected"]] == ["Take word 2.", "Take word 3."]
-        opt = optim.TGD(model.parameters(), lm=lm.Function(writer), memory=0)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), memory=0)
         opt.step()
         assert "rejected" not in opt.state[model.instruction]
 
@@ -322,7 +322,7 @@ class TestWhatIsShown:
 
     def test_proposing_again_from_one_gradient_does_not_count_it_twice(self):
         model = predict(grad=("often",))
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("One {text}")), momentum=0.5)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("One {text}")), momentum=0.5)
         for _ in range(3):
             opt.propose(2)
             assert opt.state[model.instruction]["critiques"] == {"often": 1.0}
@@ -350,7 +350,7 @@ class TestSeveralProposals:
     def make(self, *texts, grad=("one", "two", "three"), **options):
         model = predict(grad=grad)
         writer = Writer(*texts)
-        return model, optim.TGD(model.parameters(), lm=lm.Function(writer), **options), writer
+        return model, optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), **options), writer
 
     def test_the_best_is_installed_and_all_are_reported(self):
         model, opt, writer = self.make("{text} up to 2", "{text} up to 12", "{text} up to 8")
@@ -416,7 +416,7 @@ class TestSeveralProposals:
     def test_what_failed_together_may_be_tried_again_alone(self):
         model = nn.Sequential(*(nn.Predict("text -> word", instruction=f"Take {i}.") for i in range(2)))
         batch = on_scale(model[0])
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("Take it.")), proposals=1)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("Take it.")), proposals=1)
         for module in model:
             module.instruction.grad = Gradient([critique("no")])
         criterion = nn.MetricLoss(pg.metrics.exact_match)
@@ -432,7 +432,7 @@ class TestSeveralProposals:
             nn.Predict("text -> word", instruction="Take."), nn.Predict("text -> word", instruction="Take {it}.")
         )
         batch = on_scale(model[0])
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("Take up to 12.")), proposals=1)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("Take up to 12.")), proposals=1)
         for module in model:
             module.instruction.grad = Gradient([critique("no")])
         criterion = nn.MetricLoss(pg.metrics.exact_match)
@@ -509,7 +509,7 @@ class TestThePriceOfLength:
     def test_a_longer_text_must_earn_its_length(self):
         for price, installed in ((0.0, True), (0.1, True), (0.5, False)):
             model = predict()
-            opt = optim.TGD(model.parameters(), lm=lm.Function(Writer(self.LONG)), length_price=price)
+            opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer(self.LONG)), length_price=price)
             report, _ = gated(opt, model)
             assert report.gate.price == pytest.approx(price * 1.18)  # 126 tokens instead of 8
             assert bool(report.accepted) == installed
@@ -525,27 +525,27 @@ class TestThePriceOfLength:
     )
     def test_a_shorter_text_may_score_less(self, old, words):
         model = predict(old + "and so on " * 200)
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("{text} up to 10")), length_price=0.1)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("{text} up to 10")), length_price=0.1)
         report, _ = gated(opt, model)
         assert report.accepted
         assert report.changes[0].verdict.reason.startswith(words)
 
     def test_unless_it_scores_too_much_less(self):
         model = predict("{text} up to 12 " + "and so on " * 200)
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("{text} up to 1")), length_price=0.1)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("{text} up to 1")), length_price=0.1)
         report, _ = gated(opt, model)
         assert "shorter, but the score falls by more than that is worth" in report.changes[0].reason
 
     def test_of_equals_the_shorter_wins(self):
         model = predict(grad=("one", "two"))
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer(self.LONG, "{text} up to 6")), proposals=2)
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer(self.LONG, "{text} up to 6")), proposals=2)
         gated(opt, model)
         assert model.instruction.data == "{text} up to 6"
 
     def test_a_group_has_its_own(self):
         model = predict()
         group = {"params": [model.instruction], "length_price": 0.5}
-        opt = optim.TGD([group, {"params": [model.demos]}], lm=lm.Function(Writer(self.LONG)))
+        opt = optim.TGD([group, {"params": [model.demos]}], lm=lm.FunctionLM(Writer(self.LONG)))
         assert not gated(opt, model)[0].accepted
         assert opt.config()["groups"][0]["length_price"] == 0.5
         with pytest.raises(ValueError, match="not negative"):
@@ -562,7 +562,7 @@ class TestNobodyBlamed:
         batch = on_scale(model)[:5]
         loss = nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch)
         loss.backward(critic=Absolves())
-        opt = optim.TGD([model.instruction], lm=lm.Function(Writer("{text} up to 5")))
+        opt = optim.TGD([model.instruction], lm=lm.FunctionLM(Writer("{text} up to 5")))
         report = opt.step(loss=loss)
         assert report.notes == (
             "5 of 5 samples failed and nobody was blamed: the critic found every instruction right. "
@@ -579,7 +579,7 @@ class TestNobodyBlamed:
 
         model = predict(grad=())
         batch = on_scale(model)
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("x")))
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("x")))
         report, _ = gated(opt, model)
         assert "or backward() was not called" in report.changes[0].reason
         assert "was backward() called" in report.notes[0]
@@ -602,7 +602,7 @@ class TestNobodyBlamed:
         loss = nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch)
         with pytest.warns(RuntimeWarning, match="every critic call failed"):
             loss.backward(critic=Fails())
-        opt = optim.TGD(model.parameters(), lm=lm.Function(Writer("x")))
+        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("x")))
         assert "or its call failed (see the report that backward() returns)" in opt.step().changes[0].reason
         assert (
             "5 calls got no critique, the first as the critic failed: LMConnectionError" in opt.step(loss=loss).notes[0]
@@ -610,7 +610,7 @@ class TestNobodyBlamed:
 
     def test_nothing_is_told_where_nothing_failed_or_somebody_is_blamed(self):
         model = predict("{text} up to 12", grad=())
-        opt = optim.TGD([model.instruction], lm=lm.Function(Writer("{text} up to 12 now")))
+        opt = optim.TGD([model.instruction], lm=lm.FunctionLM(Writer("{text} up to 12 now")))
         assert gated(opt, model)[0].notes == ()
         model.instruction.grad = Gradient([critique("x")])
         assert gated(opt, model)[0].notes == ()
@@ -630,10 +630,10 @@ def test_parameters_without_a_gradient_are_never_touched(kinds, texts, with_gate
         if kind:
             module.instruction.grad = Gradient([critique("say more")] if kind == "grad" else ())
     writer = Writer(*texts)
-    opt = optim.TGD(model.parameters(), lm=lm.Function(writer), proposals=proposals, momentum=0.5)
+    opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), proposals=proposals, momentum=0.5)
     for _ in range(2):
         if with_gate:
-            model[0].to(lm.Function(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
+            model[0].to(lm.FunctionLM(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
             batch = [pg.Example(text="t", word="x").with_inputs("text")]
             criterion = nn.MetricLoss(lambda example, output: "up" in model[0].instruction.data)
             opt.step(lambda batch=batch, criterion=criterion: criterion(model[0].map(batch), batch))
@@ -650,7 +650,7 @@ def test_parameters_without_a_gradient_are_never_touched(kinds, texts, with_gate
 
 class TestTheLoop:
     def test_a_program_of_two_steps_learns_its_task(self, world):
-        simulated = lm.Function(world.answer)
+        simulated = lm.FunctionLM(world.answer)
         model = world.Program().to(simulated)
         opt = optim.TGD(model.parameters(), lm=simulated)
         criterion = nn.MetricLoss(world.metric)
@@ -669,7 +669,7 @@ class TestTheLoop:
         assert "Reverse the word." in model.spell.instruction.data
 
     def test_only_what_is_to_blame_is_touched(self, world):
-        simulated = lm.Function(world.answer)
+        simulated = lm.FunctionLM(world.answer)
         model = world.Program().to(simulated)
         model.pick.instruction.data = "Take the last word."
         batch = world.examples(8)
@@ -681,7 +681,7 @@ class TestTheLoop:
 
 class TestInTheTrainer:
     def fit(self, world, folder=None, **options):
-        model = world.Program().to(lm.Function(world.answer))
+        model = world.Program().to(lm.FunctionLM(world.answer))
         opt = optim.TGD(model.parameters(), steps=4, batch_size=6, **options)
         scheduler = optim.TrustRegionEdit(opt, min_edit=0.3)
         trainer = pg.Trainer(model, opt, metric=world.metric, seed=5, run_dir=folder)
@@ -692,7 +692,7 @@ class TestInTheTrainer:
         assert result.shipped
         assert scheduler.last_epoch > 0
         assert scheduler.get_last_edit() != [0.6]
-        again = world.Program().to(lm.Function(world.answer))
+        again = world.Program().to(lm.FunctionLM(world.answer))
         other = optim.TGD(again.parameters(), steps=4, batch_size=6, max_edit=0.6, length_price=0.01)
         with pytest.raises(pg.errors.JournalError):
             pg.Trainer.resume(tmp_path / "run", again, other, world.metric)
@@ -712,7 +712,7 @@ class TestInTheTrainer:
             hunks = json.dumps([{"op": "insert", "anchor": asked["instruction"][-9:], "text": f" {said}"}])
             return f"[[ ## hunks ## ]]\n{hunks}\n\n[[ ## completed ## ]]"
 
-        model = world.Program().to(lm.Function(answer))
+        model = world.Program().to(lm.FunctionLM(answer))
         opt = optim.TGD(model.parameters(), steps=4, batch_size=6, edits="hunks")
         result = pg.Trainer(model, opt, metric=world.metric, seed=5).fit(world.examples(24), world.examples(60, seed=1))
         assert result.shipped
@@ -755,7 +755,7 @@ class TestInTheTrainer:
             word = "right" if bound and number < int(bound.group(1)) else "wrong"
             return f"[[ ## word ## ]]\n{word}\n\n[[ ## completed ## ]]"
 
-        model = nn.Predict("text -> word", instruction="Copy.").to(lm.Function(answer))
+        model = nn.Predict("text -> word", instruction="Copy.").to(lm.FunctionLM(answer))
         rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(120)]
         opt = optim.TGD(model.parameters(), steps=4, batch_size=24, proposals=1)
         result = pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0).fit(rows[:24], rows[24:])

@@ -169,7 +169,7 @@ def test_language_model_calls_of_an_observer_are_no_part_of_the_run():
     from promptgrad import lm
 
     journal = run.Journal()
-    model = lm.Function(lambda messages: "an opinion")
+    model = lm.FunctionLM(lambda messages: "an opinion")
     journal.subscribe(lambda event: model("what do you make of it?"))
     with run.active(journal=journal):
         journal.append("a")

@@ -114,8 +114,8 @@ class TestConstraints:
             model = nn.Predict("text -> word", instruction="Answer.")
             model.instruction.grad = Gradient([Critique("", "x", 0, "instruction", "Say more.")])
             for opt in (
-                optim.TGD(model.parameters(), lm=lm.Function(writer), constraints=given),
-                optim.TGD([{"params": model.parameters(), "constraints": given}], lm=lm.Function(writer)),
+                optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), constraints=given),
+                optim.TGD([{"params": model.parameters(), "constraints": given}], lm=lm.FunctionLM(writer)),
             ):
                 report = opt.step()
                 told = json.loads(re.search(r"## rules ## \]\]\n(.*)", shown[-1]).group(1))

@@ -61,7 +61,7 @@ def test_they_are_ordinary_programs_with_visible_prompts():
         seen.append(messages[0].content)
         return "Spell the word."
 
-    opt = optim.TGD(model.parameters(), lm=lm.Function(writer))
+    opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer))
     opt.proposer.instruction.data = "Rewrite it."
     from promptgrad.autograd import Critique, Gradient
 
@@ -86,9 +86,9 @@ def test_a_reply_that_does_not_name_the_text_is_asked_again_and_never_installed(
         async def critique(self, failure):
             return {"instruction": "be brief"}
 
-    program.to(pg.lm.Function(lambda prompt: "[[ ## answer ## ]]\nno"))
+    program.to(pg.lm.FunctionLM(lambda prompt: "[[ ## answer ## ]]\nno"))
     nn.MetricLoss(pg.metrics.exact_match, critic=Critic())(program.map([example]), [example]).backward()
-    writer = pg.lm.Function(respond)
+    writer = pg.lm.FunctionLM(respond)
     writer.adapter = adapter
     report = optim.TGD(program.parameters(), lm=writer, proposals=1).step()
     assert program.instruction.data == "Answer."

@@ -11,7 +11,7 @@ FOUND = {"pick.instruction": "Take the last word."}
 
 
 def program(world, answer=None):
-    return world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+    return world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
 
 
 def session_of(world, model, train=24, val=30, metric=None, **options):
@@ -73,7 +73,7 @@ class TestBase:
 
     def test_labelled_demos_lie_beside_it(self, world):
         model, _ = world.single()
-        model.to(lm.Function(world.answer))
+        model.to(lm.FunctionLM(world.answer))
         session = session_of(world, model)
         session.train = world.single()[1][:20]
         session.val = world.single()[1][20:40]

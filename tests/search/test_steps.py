@@ -12,7 +12,7 @@ from promptgrad.search import Attempts, Rewriter, Rules, Session, unblamed
 
 def session_of(world, answer=None, train=24, val=20, **options):
     journal = run.Journal()
-    model = world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+    model = world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
     return Session(
         model=model,
         train=world.examples(train),
@@ -192,7 +192,7 @@ class TestTheRewriter:
         assert edit is None
         assert session.refused == {"the language model gave no answer": 1}
         assert len(events(session, "unanswered")) == 1
-        model = world.Program().to(lm.Function(answer))
+        model = world.Program().to(lm.FunctionLM(answer))
         trainer = pg.Trainer(model, pg.optim.GEPA(model.parameters(), steps=9), metric=world.metric, seed=5)
         with pytest.raises(pg.errors.LMConnectionError):
             trainer.fit(world.examples(24), world.examples(60, seed=1))

@@ -54,7 +54,7 @@ def _overlap_is_known():
 
 
 def program(world, answer=None):
-    return world.Program().to(lm.Function(answer or world.answer, name="simulated"))
+    return world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
 
 
 def trainer(world, model, name="tgd", **options):
@@ -213,7 +213,7 @@ def test_an_lm_call_of_a_callback_is_no_part_of_the_run(world, data):
 
     class Asks(Callback):
         def on_decision(self, trainer, decision):
-            opinions.append(lm.Function(lambda messages: "well done")("what do you make of it?").text)
+            opinions.append(lm.FunctionLM(lambda messages: "well done")("what do you make of it?").text)
 
     quiet = trainer(world, program(world)).fit(*data)
     result = trainer(world, program(world), callbacks=[Asks()]).fit(*data)

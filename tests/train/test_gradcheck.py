@@ -63,7 +63,7 @@ def scripted(world):
 
 @pytest.fixture
 def model(scripted):
-    return nn.Predict("text -> answer", instruction="Take a word.").to(lm.Function(scripted, name="scripted"))
+    return nn.Predict("text -> answer", instruction="Take a word.").to(lm.FunctionLM(scripted, name="scripted"))
 
 
 TRAIN, FRESH = examples(40, 1), examples(25, 2)
@@ -157,7 +157,7 @@ class TestTheFinding:
                     raise ValueError("there is no such word")
                 return answer
 
-        model = Number().to(lm.Function(scripted, name="scripted"))
+        model = Number().to(lm.FunctionLM(scripted, name="scripted"))
         report = check(model, repeats=2)
         assert report.start == 0.0
         assert report.examples == len(FRESH)
@@ -265,7 +265,7 @@ class TestTheProtocol:
                 raise LMConnectionError("lost")
             return scripted(messages)
 
-        model.to(lm.Function(flaky, name="flaky"))
+        model.to(lm.FunctionLM(flaky, name="flaky"))
         with pg.context(concurrency=1):
             pg.gradcheck(model, TRAIN[:7], FRESH, pg.metrics.exact_match, critic=Slow(), batch_size=7, repeats=1)
         assert seen == [1] * 18
@@ -294,7 +294,7 @@ class TestTheProtocol:
             check(model, criterion=_Three())
 
     def test_a_program_of_two_calls(self, world):
-        program = world.Program().to(lm.Function(world.answer, name="simulated"))
+        program = world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
         data = world.examples(60)
         report = pg.gradcheck(program, data[:30], data[30:], world.metric, batch_size=6, repeats=3)
         assert report.arms["true"].gain.mean > 0
@@ -341,7 +341,7 @@ class TestRefusals:
                 raise LMConnectionError("lost")
             return scripted(messages)
 
-        model.to(lm.Function(flaky, name="flaky"))
+        model.to(lm.FunctionLM(flaky, name="flaky"))
         report = check(model, batch_size=40, repeats=2)
         assert report.failed == 2 * 39
         assert (report.examples, report.left_out) == (24, 1)
@@ -351,7 +351,7 @@ class TestRefusals:
         def down(messages):
             raise LMConnectionError("refused")
 
-        model.to(lm.Function(down, name="down"))
+        model.to(lm.FunctionLM(down, name="down"))
         with pytest.raises(LMConnectionError, match="refused"):
             check(model)
 

@@ -49,7 +49,7 @@ BEFORE = {
 
 @pytest.fixture
 def outer(world):
-    return Outer().to(lm.Function(world.answer))
+    return Outer().to(lm.FunctionLM(world.answer))
 
 
 def fit(world, model, name, examples, run_dir=None, teacher=None):
@@ -85,7 +85,7 @@ def test_a_module_is_trained_alone_whatever_was_done_with_the_program_around_it(
 @pytest.mark.parametrize("name", ["BootstrapFewShot", "MIPRO", "TGD"])
 def test_then_the_program_around_it_and_then_it_again(world, outer, name):
     _, single = world.single()
-    expert = Outer().to(lm.Function(world.answer))  # whose traces have the paths of its own structure
+    expert = Outer().to(lm.FunctionLM(world.answer))  # whose traces have the paths of its own structure
     expert.inner.instruction.data = "Reverse the word."
     for model, examples, path, teacher in (
         (outer.inner, single, "", None),
@@ -116,7 +116,7 @@ def test_a_resumed_run_of_the_inner_module_finds_its_paths(world, outer, tmp_pat
     _, examples = world.single()
     outer.state_dict()
     first = fit(world, outer.inner, "TGD", examples, tmp_path / "run")
-    other = Outer().to(lm.Function(world.answer))
+    other = Outer().to(lm.FunctionLM(world.answer))
     called(other)
     resumed = Trainer.resume(tmp_path / "run", other.inner, OPTIMIZERS["TGD"](other.inner), metric=world.metric)
     assert resumed.best == first.best
@@ -124,7 +124,7 @@ def test_a_resumed_run_of_the_inner_module_finds_its_paths(world, outer, tmp_pat
 
 class TestLoopsOfYourOwn:
     def test_a_backward_calls_parameters_as_the_program_that_was_called_does(self, world, outer):
-        criterion = nn.MetricLoss(world.metric, critic=lm.Function(world.answer))
+        criterion = nn.MetricLoss(world.metric, critic=lm.FunctionLM(world.answer))
         rows = world.single()[1][:3]
         outer.inner(word="abc")
         reports = []

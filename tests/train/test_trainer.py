@@ -40,7 +40,7 @@ class Count:
 
 
 def program(world, model=None):
-    return world.Program().to(lm.Function(model or world.answer, name="simulated"))
+    return world.Program().to(lm.FunctionLM(model or world.answer, name="simulated"))
 
 
 def trainer(world, model, name="tgd", **options):
@@ -130,7 +130,7 @@ class TestOutcomes:
 
         shipped = 0
         for seed in range(6):
-            model = world.Program().to(lm.Function(chatty))
+            model = world.Program().to(lm.FunctionLM(chatty))
             values = [{"spell.instruction": f"Way {seed} {number}."} for number in range(8)]
             result = Trainer(model, Fixed(model.parameters(), *values), metric=noisy, seed=seed).fit(*data[:2])
             shipped += result.shipped
@@ -374,7 +374,7 @@ class TestBudget:
 
     def test_answers_from_a_cache_are_counted_apart(self, world, data):
         counted = Count(world)
-        cache = lm.Cache(lm.Function(counted, name="simulated"))
+        cache = lm.Cache(lm.FunctionLM(counted, name="simulated"))
         first = trainer(world, world.Program().to(cache)).fit(*data[:2])
         assert (first.spent.cached, first.spent.sent) == (0, len(counted.asked))
         again = trainer(world, world.Program().to(cache)).fit(*data[:2])
@@ -583,7 +583,7 @@ class TestStops:
             def forward(self, text):
                 return self.pick(text=text).no_such_field
 
-        model = Broken().to(lm.Function(world.answer))
+        model = Broken().to(lm.FunctionLM(world.answer))
         with pytest.raises(AttributeError, match="no_such_field"):
             trainer(world, model).fit(*data[:2])
 
@@ -620,7 +620,7 @@ class TestPlan:
 
     def test_exact_where_it_can_be(self, world):
         model, rows = world.single()
-        model.to(lm.Function(world.answer))
+        model.to(lm.FunctionLM(world.answer))
         trainer_ = Trainer(model, optim.LabeledFewShot(model.parameters()), metric=world.metric)
         plan = trainer_.plan(rows[:20], rows[20:60])
         assert [(phase.name, phase.calls) for phase in plan.phases] == [("confirm", 80)]
@@ -668,7 +668,7 @@ def test_candidates_may_be_other_programs(world, data):
         told[0]["content"] = "Take the last word and reverse it." + told[0]["content"]
         return world.answer(told)
 
-    better = lm.Function(skilled, name="trained")
+    better = lm.FunctionLM(skilled, name="trained")
     model = program(world)
     result = Trainer(model, Swap(model.parameters()), metric=world.metric).fit(*data)
     assert result.shipped
@@ -780,6 +780,6 @@ def test_the_best_candidate_as_a_program(world, data):
 
 
 def test_nn_modules_in_lists_are_found(world):
-    model = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> answer")).to(lm.Function(world.answer))
+    model = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> answer")).to(lm.FunctionLM(world.answer))
     result = trainer(world, model).fit(world.examples(24), world.examples(60, seed=1))
     assert set(result.values) == {"0.instruction", "1.instruction"}

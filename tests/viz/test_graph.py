@@ -166,7 +166,7 @@ def test_any_text_gives_valid_documents(programs):
 def test_real_programs_batches_and_predictions(tmp_path):
     model = nn.ChainOfThought("question -> answer")
     reply = "[[ ## reasoning ## ]]\nI know.\n\n[[ ## answer ## ]]\nParis"
-    model.to(lm.Function(lambda messages: reply, name="one"))
+    model.to(lm.FunctionLM(lambda messages: reply, name="one"))
     batch = [Example(question="Capital of France?", answer="Paris").with_inputs("question")]
     outputs = model.map(batch)
     for drawing in (viz.graph(outputs), viz.graph(outputs[0]), viz.graph(outputs[0].answer), viz.graph(list(outputs))):

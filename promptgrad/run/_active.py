@@ -26,7 +26,7 @@ class _Shared:
         self.closed: dict[str, int] = {}
 
 
-class Session:
+class ActiveRun:
     """The active run as seen from one scope. `current()` gives it.
 
     Attributes:
@@ -158,16 +158,16 @@ class Session:
         self.journal.mark(self.scope, "close", times)
 
     def __repr__(self) -> str:
-        return f"<Session {self.scope or 'run'} of {self.journal!r}>"
+        return f"<ActiveRun {self.scope or 'run'} of {self.journal!r}>"
 
 
-def current() -> Session | None:
+def current() -> ActiveRun | None:
     """The active run as seen from here, or None outside of one."""
     return here.get()[0]
 
 
 @contextmanager
-def active(*, journal: Journal | None = None, ledger: Ledger | None = None, scope: str = "") -> Iterator[Session]:
+def active(*, journal: Journal | None = None, ledger: Ledger | None = None, scope: str = "") -> Iterator[ActiveRun]:
     """Make a run active: every language-model call inside goes through its journal and its budget.
 
     It holds for this context, and for the tasks and worker threads started from it. Inside another run, the inner
@@ -180,13 +180,13 @@ def active(*, journal: Journal | None = None, ledger: Ledger | None = None, scop
     """
     journal = journal if journal is not None else Journal()
     ledger = ledger if ledger is not None else Ledger(journal=journal)
-    session = Session(_Shared(journal, ledger), scope)
+    session = ActiveRun(_Shared(journal, ledger), scope)
     with _within(session):
         yield session
 
 
 @contextmanager
-def scope(name: str | int) -> Iterator[Session | None]:
+def scope(name: str | int) -> Iterator[ActiveRun | None]:
     """Name a logical part of the active run, such as `scope("trial/3")`; scopes nest. Does nothing outside of a run.
 
     The calls of a scope count in the canonical journal only once it ended without an error, because how far a part
@@ -199,12 +199,12 @@ def scope(name: str | int) -> Iterator[Session | None]:
     path = f"{outer.scope}/{name}" if outer.scope else str(name)
     if not path or path.startswith("/") or path.endswith("/") or "//" in path:
         raise ValueError(f"a scope needs a name that does not begin or end with '/', not {name!r}")
-    with _within(Session(outer._shared, path)) as session:
+    with _within(ActiveRun(outer._shared, path)) as session:
         yield session
 
 
 @contextmanager
-def _within(session: Session) -> Iterator[Session]:
+def _within(session: ActiveRun) -> Iterator[ActiveRun]:
     token = here.set(here.get()._replace(session=session))
     try:
         session._enter()
