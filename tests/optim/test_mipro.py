@@ -180,6 +180,16 @@ class TestProposals:
         fit(world, model, num_candidates=3, num_demo_sets=0, prompt_lm=Writer())
         assert sorted(asked) == [0, 0, 1, 1, 2, 2]
 
+    def test_each_proposal_is_another_sample(self, world, model):
+        asked = []
+
+        def write(request):
+            asked.append(request.options().get("replicate", 0))
+            return world.answer(list(request.messages))
+
+        fit(world, model, prompt_lm=lm.Function(write, name="writer"), num_trials=1, num_demo_sets=0)
+        assert sorted(asked) == [0, 0, 1, 1, 2, 2]  # for each of two modules
+
     def test_a_prompt_lm_of_its_own(self, world, model):
         writer = lm.FunctionLM(lambda messages: world.answer(messages), name="writer")
         with pg.track_usage():

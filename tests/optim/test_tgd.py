@@ -502,6 +502,29 @@ class TestSeveralProposals:
 
         assert heard() == heard()
 
+    def test_the_next_step_draws_anew_from_the_same_critiques(self):
+        model, opt, writer = self.make("{text} up to 0", grad="abcdefgh", proposals=6)
+        opt.memory = 0
+        heard = []
+        for _ in range(2):
+            writer.shown.clear()
+            gated(opt, model)
+            heard.append([re.search(r"## critiques ## \]\]\n(.*)", shown).group(1) for shown in writer.shown])
+        assert model.instruction.data == "Take a word from {text}."
+        assert heard[0][0] == heard[1][0]
+        assert heard[0] != heard[1]
+
+    def test_each_proposal_is_another_sample(self):
+        model = predict(grad="abc")
+        asked = []
+
+        def write(request):
+            asked.append(request.options().get("replicate", 0))
+            return "[[ ## new_instruction ## ]]\n{text} up to 0"
+
+        gated(optim.TGD(model.parameters(), lm=lm.Function(write, name="writer"), proposals=3), model)
+        assert sorted(asked) == [0, 1, 2]
+
 
 class TestThePriceOfLength:
     LONG = "{text} up to 6 " + "and so on " * 40
