@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from promptgrad import Trainer, lm, nn, optim
-from promptgrad.data import pocket
+from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError, NoLMError
+from promptgrad.testing.optimizers import OptimizerContract
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -125,3 +128,41 @@ def test_no_example_sees_its_own_label() -> None:
         Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
     assert len(seen) == 80  # two rounds
     assert not any(seen)
+
+
+def knows(messages: list[dict[str, str]]) -> str:
+    text = messages[-1]["content"].removeprefix("[[text]] ").removesuffix(" [[answer]]")
+    return next(str(example.answer) for example in TRAIN if example.text == text)
+
+
+class TestContract(OptimizerContract):
+    """What of the contract fits: a local model answers, so that no script can stop the run or spoil replies."""
+
+    kills = 2
+
+    def make(self, params: Any) -> optim.BootstrapFinetune:
+        teacher = lm.Function(knows, name="teacher", adapter="pocket")
+        return optim.BootstrapFinetune(params, steps=2, max_rounds=1, max_labeled_demos=0, teacher=teacher)
+
+    def program(self) -> nn.Predict:
+        return nn.Predict("text -> answer", instruction=TASK.instruction("vague"))
+
+    def data(self) -> tuple[list[Example], list[Example]]:
+        return TRAIN[:6], VAL[:8]
+
+    def metric(self, example: Example, output: Any) -> Any:
+        return TASK.metric(example, output)
+
+    def base(self) -> dict[str, Any]:
+        return {"instruction": TASK.instruction("partial")}
+
+    def lm(self, scripted: Any) -> Any:
+        return lm.pocket()
+
+    test_killed_in_another_process_it_is_resumed_in_a_third = None
+    test_stopped_by_the_user_it_is_resumed_to_the_same_end = None
+    test_no_budget_of_calls_is_exceeded = None
+    test_no_budget_of_tokens_is_exceeded = None
+    test_garbage_does_not_end_a_run = None
+    test_a_fifth_of_the_calls_may_fail = None
+    test_nothing_to_improve = None
