@@ -717,7 +717,7 @@ class TestTracebacks:
             def forward(self, text):
                 return self.step(text=text).word
 
-        model = Silent().to(pg.lm.Function(answer, name="silent"))
+        model = Silent().to(pg.lm.FunctionLM(answer, name="silent"))
         examples = [Example(text=text, answer="1").with_inputs("text") for text in "xy"]
         critic = ScriptedCritic()
         outputs = model.map(examples, concurrency=1 if mode == "one at a time" else 2)

@@ -141,7 +141,7 @@ class TestContract(OptimizerContract):
     kills = 2
 
     def make(self, params: Any) -> optim.BootstrapFinetune:
-        teacher = lm.Function(knows, name="teacher", adapter="pocket")
+        teacher = lm.FunctionLM(knows, name="teacher", adapter="pocket")
         return optim.BootstrapFinetune(params, steps=2, max_rounds=1, max_labeled_demos=0, teacher=teacher)
 
     def program(self) -> nn.Predict:

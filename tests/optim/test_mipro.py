@@ -187,7 +187,7 @@ class TestProposals:
             asked.append(request.options().get("replicate", 0))
             return world.answer(list(request.messages))
 
-        fit(world, model, prompt_lm=lm.Function(write, name="writer"), num_trials=1, num_demo_sets=0)
+        fit(world, model, prompt_lm=lm.FunctionLM(write, name="writer"), num_trials=1, num_demo_sets=0)
         assert sorted(asked) == [0, 0, 1, 1, 2, 2]  # for each of two modules
 
     def test_a_prompt_lm_of_its_own(self, world, model):

@@ -522,7 +522,7 @@ class TestSeveralProposals:
             asked.append(request.options().get("replicate", 0))
             return "[[ ## new_instruction ## ]]\n{text} up to 0"
 
-        gated(optim.TGD(model.parameters(), lm=lm.Function(write, name="writer"), proposals=3), model)
+        gated(optim.TGD(model.parameters(), lm=lm.FunctionLM(write, name="writer"), proposals=3), model)
         assert sorted(asked) == [0, 1, 2]
 
 
