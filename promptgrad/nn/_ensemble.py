@@ -1,5 +1,6 @@
 """`Ensemble`: several programs answer side by side, and their answers are made one."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -84,7 +85,7 @@ class Ensemble(Module, in_place=True):
         """Call the members and reduce their outputs."""
         outputs = await aio.gather([partial(member.acall, *args, **kwargs) for member in self.members])
         chosen = self.reduce(list(outputs))
-        if hasattr(chosen, "__await__"):
+        if inspect.isawaitable(chosen):
             chosen = await aio.awaited(chosen)
         if isinstance(chosen, Prediction):
             return Prediction(_Choice.apply(fields_of(chosen), *outputs))

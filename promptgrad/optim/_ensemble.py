@@ -16,8 +16,9 @@ class Ensemble(Search):
 
     The result is another program, an `nn.Ensemble`, whose members are copies of the program with what the best
     candidate of each run changes; the program itself stays as it is, see `FitResult.program`. Runs that found nothing
-    better than the start, or the same as another, have no member. The best member alone goes to the confirmation as
-    well, and wins a tie, as it costs less to call.
+    better than the start, or the same as another, have no member. Once a member is right on every validation example,
+    nothing more is tried. The best member alone goes to the confirmation as well, and wins a tie, as it costs less to
+    call.
 
     Cost: `size` times what the optimizer costs, less what the runs have in common, such as equal calls; scoring the
     ensemble calls nothing anew where the members' calls are known. What ships costs, for each input, what its members
@@ -60,6 +61,9 @@ class Ensemble(Search):
             if found is not None and part.gain(found) > 0:
                 members.setdefault(found.candidate.key, found.candidate)
                 session.consider(found)
+            if session.perfect():
+                session.decide("stop", reason="every validation example is right")
+                return
         session.decide("ensemble", members=list(members))
         if len(members) < 2:
             session.notes.append(f"{len(members)} of {self.size} runs found a member of its own: there is no ensemble")

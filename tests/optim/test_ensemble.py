@@ -93,6 +93,15 @@ def test_runs_that_find_the_same_or_nothing_have_no_member():
     assert model.way.data == "one"
 
 
+def test_nothing_more_is_tried_once_all_is_right():
+    model = Noisy()
+    data = [row for row in rows(200, 100) if row.number % 3]  # on which the way "one" is never wrong
+    trainer = Trainer(model, optim.Ensemble(OneOf(model.parameters(), ("one",)), size=5), metric=exact_match, seed=5)
+    result = trainer.fit(rows(20), data)
+    assert [trial.candidate.origin for trial in result.history] == ["start", "one"]
+    assert model.way.data == "one"
+
+
 def test_any_reduce_function_and_saving(tmp_path):
     def last(outputs):
         return outputs[-1]
