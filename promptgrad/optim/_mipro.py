@@ -23,12 +23,12 @@ from promptgrad.search import (
     Place,
     Point,
     ProposeInstruction,
+    Rules,
     Session,
     bootstrap,
     describe,
     labeled_demos,
     make_proposer,
-    refusal,
     role,
     write,
 )
@@ -131,6 +131,7 @@ class MIPRO(Search):
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.constraints = tuple(constraints)
+        self._rules = Rules(max_tokens=max_tokens, constraints=self.constraints)
         self.proposer = make_proposer(ProposeInstruction, None)
 
     # -- the pools ----------------------------------------------------------------------------------------------
@@ -221,19 +222,13 @@ class MIPRO(Search):
         for (place, index), reply in zip(jobs, replies, strict=True):
             text, reason = reply if reply is not None else (None, "the language model gave no answer")
             if text is not None:
-                reason = (
-                    refusal(
-                        session.value(place.path),
-                        text,
-                        max_tokens=self.max_tokens,
-                        constraints=[*place.parameter.constraints, *self.constraints],
-                        tried=written[place.path],
-                    )
-                    or ""
-                )
+                rules = self._rules.after(place.parameter.constraints)
+                reason = rules.refusal(session.value(place.path), text, tried=written[place.path]) or ""
                 if reason.startswith("it was tried"):
                     reason = "it was proposed before"
-            if not reason and text is not None:
+            if reason:
+                session.refuse(reason)
+            elif text is not None:
                 written[place.path].append(text)
             session.decide("proposal", path=place.path, number=index, text=text, refused=reason or None)
         return {path: tuple(texts) for path, texts in written.items() if texts}
