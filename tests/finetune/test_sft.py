@@ -14,7 +14,8 @@ import torch
 from promptgrad import lm, nn
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError, NoLMError
-from promptgrad.finetune import SFTResult, asft, collect, local_lm, sft
+from promptgrad.finetune import Conversation, Settings, SFTResult, asft, collect, local_lm, sft
+from promptgrad.finetune._sft import version_of
 
 Data = tuple[list[Example], list[Example], list[Example]]
 
@@ -85,6 +86,46 @@ def test_same_seed_same_weights(program: nn.Predict, data: Data) -> None:
     assert one.losses == two.losses
     assert one.lm.name != other.lm.name
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_another_seed_is_another_training(program: nn.Predict, data: Data) -> None:
+    """With one sample and two steps the order cannot differ: only what the seed draws for the LoRA does."""
+    one, other = (sft(program, data[0][:1], steps=2, batch_size=1, seed=seed) for seed in (1, 2))
+    assert one.losses[0] == other.losses[0]  # a LoRA begins as nothing
+    weights = [result._lora[1] for result in (one, other)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_name_is_equal_for_an_equal_start_samples_settings_and_steps_and_no_others() -> None:
+    class Start:
+        def __init__(self, weights: str) -> None:
+            self.weights = weights
+
+        def identity(self) -> str:
+            return self.weights
+
+    def sample(question: str = "wolf", reply: str = "grey", role: str = "user") -> Conversation:
+        return Conversation((lm.Message(role, question),), reply)
+
+    def name(weights: str = "base", samples: Any = None, steps: int = 5, **settings: Any) -> str:
+        given = (sample(),) if samples is None else samples
+        return version_of(Start(weights), given, Settings(**{**usual, **settings}), steps)  # type: ignore[arg-type]
+
+    usual = {"lora": {"r": 8}, "steps": 5, "lr": 0.1, "batch_size": 4, "seed": 0}
+    others = [
+        name("tuned before"),
+        name(samples=(sample("frog"),)),
+        name(samples=(sample(reply="green"),)),
+        name(samples=(sample(role="system"),)),
+        name(samples=(sample(), sample())),
+        name(steps=3),  # Ctrl-C ended it
+        name(lora={"r": 4}),
+        name(lora=None),
+        name(lr=0.2),
+        name(seed=1),
+    ]
+    assert name() == name()
+    assert len({name(), *others}) == 1 + len(others)
 
 
 def test_the_metric_decides_what_is_learned(program: nn.Predict, data: Data) -> None:

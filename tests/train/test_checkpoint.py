@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import warnings
 
 import pytest
@@ -109,6 +110,20 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_save_that_the_disk_refuses_leaves_nothing_beside_the_old_file(tmp_path, monkeypatch, step):
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    save({"a": 1}, tmp_path / "x.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        with pytest.raises(OSError, match="no space left"):
+            save({"a": 2}, tmp_path / "x.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert load(tmp_path / "x.json") == {"a": 1}
+
+
 class TestWeights:
     """Folders with the weights of a local model."""
 
@@ -137,6 +152,34 @@ class TestWeights:
             for one, two in zip(made.model.parameters(), trained_lm.model.parameters(), strict=True)
         )
         assert made.identity() == trained_lm.identity()
+
+    def test_two_trained_models_of_one_name_come_back_as_two(self, tmp_path, trained_lm):
+        torch = pytest.importorskip("torch")
+        other = copy.deepcopy(trained_lm.model)
+        with torch.no_grad():
+            for weight in other.parameters():
+                weight.add_(0.01)
+        model = program()
+        model[0].to(trained_lm)
+        model[1].to(trained_lm.with_model(other, trained_lm.name))
+        save(model, tmp_path / "two")
+        base = program()
+        base[0].to("pocket")
+        base[1].to(pg.lm.Local(pg.lm.pocket()._source))
+        again = load(tmp_path / "two", base)
+        first = [next(part.lm.transport.model.parameters()) for part in (*model, *again)]
+        assert torch.equal(first[0], first[2])
+        assert torch.equal(first[1], first[3])
+        assert not torch.equal(first[0], first[1])
+
+    def test_a_folder_that_cannot_be_written_is_not_left_behind(self, tmp_path, trained_lm, monkeypatch):
+        def full(*arguments, **options):
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space left"):
+            save(program().to(trained_lm), tmp_path / "mine")
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_lora_comes_back(self, tmp_path):
         torch = pytest.importorskip("torch")
