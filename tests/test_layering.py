@@ -157,3 +157,22 @@ def test_no_optimizer_imports_another(name):
     siblings = set(optimizers(MODULES)) - BASES - {name}
     assert "promptgrad.optim._tgd" in {*siblings, name}
     assert [target for target in imports(MODULES[name].read_text(), MODULES) if target in siblings] == []
+
+
+def private_imports(importer, source):
+    """What a module imports from private files of other rooms."""
+    for target in imports(source, MODULES):
+        parts = target.split(".")
+        if room(target) != room(importer) and any(part.startswith("_") and part != "__init__" for part in parts[2:]):
+            yield target
+
+
+@pytest.mark.parametrize("name", inner_modules())
+def test_no_room_imports_a_private_file_of_another(name):
+    assert list(private_imports(name, MODULES[name].read_text())) == []
+
+
+def test_the_check_sees_a_private_import():
+    source = "def f():\n    from promptgrad.lm._http import HTTP\n    from promptgrad.lm import Cache"
+    assert list(private_imports("promptgrad.nn._module", source)) == ["promptgrad.lm._http"]
+    assert list(private_imports("promptgrad.lm._cache", source)) == []

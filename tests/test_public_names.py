@@ -119,16 +119,7 @@ def test_manual_seed_is_the_default_until_a_seed_is_passed():
         pg.manual_seed(0)
 
 
-TWICE = {
-    "Critic": "what autograd asks for, and the program of nn that gives it",
-    "JointCritic": "the same",
-    "Function": "the operation of PyTorch, and the language model that a function plays",
-    "Ensemble": "the optimizer, and the program that it returns",
-    "Row": "of a batch, and of a report",
-    "Call": "in the history of a program, and on its way to a language model",
-    "Session": "of a run, and of a search in it",
-    "Settings": "of fine-tuning, and of the context",
-}
+TWICE = {"Ensemble": "the optimizer has the name of the program that it returns"}
 """Class names that stand for two things, and why they may."""
 
 
@@ -138,4 +129,50 @@ def test_a_class_name_stands_for_one_thing():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(path.relative_to(FRONT_DOOR.parent).as_posix())
-    assert {name: where for name, where in homes.items() if len(where) > 1 and name not in TWICE} == {}
+    assert {name: where for name, where in homes.items() if len(where) > 1}.keys() == TWICE.keys()
+
+
+MANY = 6
+"""Names in an argument list that may be written twice: a longer one is written once, and shared."""
+
+
+def argument_lists(source):
+    """(Name, arguments) of each function, and of each class whose fields are arguments, as far as they are many."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            given = node.args
+            names = [entry.arg for entry in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            names = [name for name in names if name not in ("self", "cls")]
+        elif isinstance(node, ast.ClassDef):
+            names = [line.target.id for line in node.body if isinstance(line, ast.AnnAssign)]
+        if len(names) > MANY:
+            yield node.name, frozenset(names)
+
+
+def written_twice(lists):
+    """Pairs of which one holds the whole of the other."""
+    return sorted(
+        (one, two)
+        for number, (one, first) in enumerate(lists)
+        for two, second in lists[number + 1 :]
+        if first <= second or second <= first
+    )
+
+
+def test_no_long_argument_list_is_written_twice():
+    found = {
+        path.relative_to(FRONT_DOOR.parent).as_posix(): written_twice(list(argument_lists(path.read_text())))
+        for path in sorted(FRONT_DOOR.parent.rglob("*.py"))
+    }
+    assert {path: pairs for path, pairs in found.items() if pairs} == {}
+    everywhere = {}
+    for path in sorted(FRONT_DOOR.parent.rglob("*.py")):
+        for name, names in argument_lists(path.read_text()):
+            everywhere.setdefault(names, []).append(f"{path.name}:{name}")
+    assert [where for where in everywhere.values() if len(where) > 1] == []
+
+
+def test_the_check_sees_a_list_that_is_written_twice():
+    lists = list(argument_lists("def f(a, b, c, d, e, f, g): ...\nasync def af(a, b, c, d, *, e, f, g, h): ..."))
+    assert written_twice(lists) == [("f", "af")]

@@ -6,7 +6,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from promptgrad.aio._sequence import fork
+from promptgrad.aio.sequence import fork
 
 P = ParamSpec("P")
 T = TypeVar("T")

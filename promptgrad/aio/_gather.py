@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from promptgrad.aio._loops import on_program, transport
-from promptgrad.aio._sequence import branches
 from promptgrad.aio._signal import Signal, is_driven
+from promptgrad.aio.sequence import branches
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from promptgrad.aio._sequence import fork, make_task
 from promptgrad.aio._signal import Signal, block, is_driven, posts, refuse_on_our_loops, running_loop, state
+from promptgrad.aio.sequence import fork, make_task
 from promptgrad.errors import AsyncUsageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
-from promptgrad.aio._sequence import fork
 from promptgrad.aio._signal import Signal, is_driven, running_loop, state
+from promptgrad.aio.sequence import fork
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -160,7 +160,6 @@ class Loss:
         truncate: int | None = None,
         engine: str = "auto",
         repeat: int = 1,
-        concurrency: int | None = None,
     ) -> "Gradients":
         """What `backward` would add to each parameter's `grad`, as a value; as `torch.autograd.grad`.
 
@@ -178,7 +177,6 @@ class Loss:
             truncate: As in `backward`.
             engine: As in `backward`.
             repeat: As in `backward`.
-            concurrency: As in `backward`.
 
         Returns:
             A mapping from each parameter that was reached to its `Gradient`.
@@ -190,8 +188,7 @@ class Loss:
             AsyncUsageError: `gradients` was called inside a coroutine that promptgrad runs: use
                 `await loss.agradients()`.
         """
-        limit = self.concurrency if concurrency is None else concurrency
-        how = Manner(retain_graph, weights=False, truncate=truncate, engine=engine, repeat=repeat, concurrency=limit)
+        how = Manner(retain_graph, False, truncate, engine, repeat, self.concurrency)  # noqa: FBT003 - a field
         return await self._pass(critic, inputs, how, accumulate=False)
 
     gradients = aio.blocking(agradients, in_place=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from promptgrad.aio import _sequence as sequence
+from promptgrad.aio import sequence
 from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._values import snapshots
 

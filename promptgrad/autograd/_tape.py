@@ -7,7 +7,7 @@ from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.aio import _sequence as sequence
+from promptgrad.aio import sequence
 from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Node, Read, _tick
 from promptgrad.autograd._values import leaves, snapshot, snapshots

@@ -8,7 +8,7 @@ import pytest
 
 from promptgrad import aio
 from promptgrad.aio._loops import transport
-from promptgrad.aio._sequence import begin
+from promptgrad.aio.sequence import begin
 from promptgrad.errors import AsyncUsageError
 from tests.aio.test_drive import identity, interrupt_when
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 from promptgrad.data.pocket._ontology import (
     ATTR,
@@ -30,6 +30,8 @@ from promptgrad.data.pocket._ontology import (
     TOPIC,
     TOPICS,
 )
+
+P = ParamSpec("P")
 
 Fields = dict[str, list[str]]
 """Input fields as words: always "text", for pair texts also "question"."""
@@ -51,10 +53,10 @@ class Operation:
         family: The ops taught and held out together, e.g. "attr-of-pick".
         texts: The kind of text it reads; ops with equal `texts` are rivals.
         group: Which partial instructions fit.
-        hops: 1, or 2 where an intermediate result helps.
         sample: Draws input fields.
-        solve: The only right answer.
-        phrase: A wording of what the answer is, e.g. "the color of the last word".
+        worked: Reasoning and the only right answer, as words or as a text of words.
+        wordings: Draws a wording of what the answer is, e.g. "the color of the last word"; or all there are.
+        hops: 1, or 2 where an intermediate result helps.
         neutral: It can be applied to any text of its kind.
     """
 
@@ -62,11 +64,19 @@ class Operation:
     family: str
     texts: str
     group: str
-    hops: int
     sample: Callable[[Random], Fields]
-    solve: Callable[[Fields], Solution]
-    phrase: Callable[[Random], str]
+    worked: Callable[[Fields], tuple[str | list[str], str | list[str]]]
+    wordings: Callable[[Random], str] | tuple[str, ...]
+    hops: int = 1
     neutral: bool = True
+
+    def solve(self, fields: Fields) -> Solution:
+        """The intermediate result and the only right answer."""
+        return Solution(*(part.split() if isinstance(part, str) else list(part) for part in self.worked(fields)))
+
+    def phrase(self, r: Random) -> str:
+        """A wording of what the answer is."""
+        return r.choice(self.wordings) if isinstance(self.wordings, tuple) else self.wordings(r)
 
     def draw(self, r: Random, part: str = "train") -> Fields:
         """Draw a text of one part ("train", "test" or "any") of the text space."""
@@ -223,30 +233,18 @@ def _class_of(words: list[str], feature: str) -> str:
     return ATTR[words[-1]][feature]
 
 
-def _add(
-    name: str,
-    family: str,
-    texts: str,
-    group: str,
-    sample: Callable[[Random], Fields],
-    solve: Callable[[Fields], tuple[str | list[str], str | list[str]]],
-    phrase: Callable[[Random], str] | tuple[str, ...],
-    *,
-    hops: int = 1,
-    neutral: bool = True,
-) -> None:
-    def solution(fields: Fields) -> Solution:
-        reasoning, answer = solve(fields)
-        return Solution(
-            reasoning.split() if isinstance(reasoning, str) else list(reasoning),
-            answer.split() if isinstance(answer, str) else list(answer),
-        )
+def _adding(make: Callable[P, Operation]) -> Callable[P, None]:
+    """What `make` makes is kept in the tables."""
 
-    def say(r: Random) -> str:
-        return r.choice(phrase) if isinstance(phrase, tuple) else phrase(r)
+    def add(*args: P.args, **kwargs: P.kwargs) -> None:
+        made = make(*args, **kwargs)
+        OPS[made.name] = made
+        FAMILIES.setdefault(made.family, []).append(made.name)
 
-    OPS[name] = Operation(name, family, texts, group, hops, sample, solution, say, neutral)
-    FAMILIES.setdefault(family, []).append(name)
+    return add
+
+
+_add = _adding(Operation)
 
 
 def _add_pick(p: str) -> None:
@@ -627,9 +625,9 @@ def make_map(r: Random, feature: str | None = None) -> LabelMap:
             return _review(r, topic=value)
         return _mention(r, r.choice([word for word in OBJECTS if ATTR[word][feature] == value]))
 
-    def solve(f: Fields) -> Solution:
+    def worked(f: Fields) -> tuple[list[str], str]:
         value = _class_of(f["text"], feature)
-        return Solution(["it", "is", value], [labels[value]])
+        return ["it", "is", value], labels[value]
 
     return LabelMap(
         name=f"label-map-{feature}",
@@ -638,8 +636,8 @@ def make_map(r: Random, feature: str | None = None) -> LabelMap:
         group="cls",
         hops=2,
         sample=sample,
-        solve=solve,
-        phrase=lambda r: say_rule(r, r.sample(sorted(labels.items()), n)),
+        worked=worked,
+        wordings=lambda r: say_rule(r, r.sample(sorted(labels.items()), n)),
         neutral=False,
         feature=feature,
         labels=tuple(sorted(labels.items())),
