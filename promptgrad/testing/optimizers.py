@@ -20,11 +20,7 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +36,8 @@ from promptgrad.run import Budget, Journal, Ledger
 from promptgrad.search import Candidate, Session
 from promptgrad.testing import _small_world as small
 from promptgrad.testing._promise import fail, must
-from promptgrad.train import FitResult, Trainer
+from promptgrad.testing._runs import Done, difference, lost_in, quiet, reasons, same_run, sent_once, values_of
+from promptgrad.train import Trainer
 
 try:
     import pytest
@@ -63,33 +60,6 @@ for part in name.split("."):
     case = getattr(case, part)
 print(json.dumps(case()._here(folder, int(events))))
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    """A run that has ended.
-
-    Attributes:
-        result: Its result.
-        state: The program's values afterwards.
-        folder: Where it was journalled.
-        asked: Calls that reached the language model in this process.
-    """
-
-    result: FitResult
-    state: dict[str, Any]
-    folder: Path
-    asked: int
-
-    @property
-    def journal(self) -> Journal:
-        """The journal, to read."""
-        return Journal(self.folder / "journal.jsonl", readonly=True)
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The journal as it is in the file."""
-        return (self.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
 
 
 class OptimizerContract:
@@ -163,7 +133,7 @@ class OptimizerContract:
             for order, (name, concurrency) in enumerate((("one", 1), ("many", 8), ("again", 8)))
         )
         for other, what in ((many, "8 calls in flight"), (again, "8 calls in flight, once more")):
-            _same_run(one, other, f"a run with 1 call in flight and one with {what}")
+            same_run(one, other, f"a run with 1 call in flight and one with {what}")
         left = one.journal.unfinished()
         must(not left, f"{len(left)} calls are in scopes that never ended, such as {str(left[:1])[:200]}")
 
@@ -194,12 +164,12 @@ class OptimizerContract:
     def test_it_never_changes_the_program_in_fit(self, tmp_path: Path) -> None:
         """Until the result ships, the parameters keep values, gradients and flags; candidates lie over them."""
         model, _ = self._model()
-        start = _values(model)
+        start = values_of(model)
         changed: list[str] = []
         ended: list[str] = []
 
         def look(event: Mapping[str, Any]) -> None:
-            now = _values(model)
+            now = values_of(model)
             if not ended:
                 changed.extend(f"{path} at event {event['kind']!r}" for path in start if now[path] != start[path])
             ended.extend(["result"] if event["kind"] == "result" else [])
@@ -218,7 +188,7 @@ class OptimizerContract:
             pytest.skip("keeps_base is False")
         base = Candidate(dict(self.base()), "what another search found")
         model, _ = self._model()
-        before = _values(model)
+        before = values_of(model)
         optimizer = self.make(model.parameters())
         kept = [path for path in base.values if not model.get_parameter(path).kind.answers_to(optimizer.kinds)]
         for path, parameters in ((None, list(model.parameters())), *self._parts_of(model, base)):
@@ -235,7 +205,7 @@ class OptimizerContract:
                 missing = [name for name in base.values if name not in values]
                 must(not missing, f"{measured.candidate!r} lost {missing} of the base: make it by session.base.child")
             must(not session.finalists, "candidates of a phase were offered to the session around it")
-        must(_values(model) == before, "fit of a phase changed the program")
+        must(values_of(model) == before, "fit of a phase changed the program")
 
     # ---- kills
 
@@ -250,11 +220,11 @@ class OptimizerContract:
             folder.mkdir()
             (folder / "run.json").write_bytes((whole.folder / "run.json").read_bytes())
             (folder / "journal.jsonl").write_bytes(b"".join(lines[:place]) + torn)
-            lost = _lost(lines[:place])
+            lost = lost_in(lines[:place])
             resumed = self._resume(folder, concurrency=1 + number % 4)
             what = f"a run killed after event {place} of {len(lines)} and resumed"
-            _same_run(whole, resumed, f"a whole run and {what}")
-            _sent_once(resumed, what)
+            same_run(whole, resumed, f"a whole run and {what}")
+            sent_once(resumed, what)
             must(resumed.result.lost == lost, f"{what}: {lost} calls were in flight, and lost is {resumed.result.lost}")
 
     def test_stopped_by_the_user_it_is_resumed_to_the_same_end(self, tmp_path: Path) -> None:
@@ -263,7 +233,7 @@ class OptimizerContract:
         for share in (1, 3):
             folder = tmp_path / f"stopped at {share}"
             asyncio.run(self._stopped(folder, max(1, share * whole.asked // 4)))
-            _same_run(whole, self._resume(folder), f"a whole run and one that was stopped after {share} of 4 calls")
+            same_run(whole, self._resume(folder), f"a whole run and one that was stopped after {share} of 4 calls")
 
     def test_killed_in_another_process_it_is_resumed_in_a_third(self, tmp_path: Path) -> None:
         """SIGKILL, and another hash seed in each process: the end is the same, and so are the settings."""
@@ -283,7 +253,7 @@ class OptimizerContract:
         here = self._told(whole)
         must(
             there == here,
-            f"killed and resumed in processes of their own, the run ends with {_difference(here, there)}: nothing may "
+            f"killed and resumed in processes of their own, the run ends with {difference(here, there)}: nothing may "
             "depend on hash(), id(), the order of a set, or the time",
         )
 
@@ -301,7 +271,7 @@ class OptimizerContract:
             must(done.asked <= limit, f"{done.asked} calls were sent on a budget of {limit}")
             again = self._resume(folder)
             must(again.asked == 0, f"a run that had ended with its budget sent {again.asked} calls when it was resumed")
-            _same_run(done, again, f"a run on a budget of {limit} calls and the same, resumed")
+            same_run(done, again, f"a run on a budget of {limit} calls and the same, resumed")
 
     def test_no_budget_of_tokens_is_exceeded(self, tmp_path: Path) -> None:
         """A budget of tokens holds, one call at a time, up to what one call used beyond its estimate."""
@@ -318,9 +288,9 @@ class OptimizerContract:
         """Replies without the fields asked for, in every role, cost rows and proposals, never the run."""
         done = self._fit_or_stop(tmp_path / "run", DataError, garbage=0.25, concurrency=4)
         if done is not None:
-            _reasons(done)
+            reasons(done)
             again = self._resume(tmp_path / "run")
-            _same_run(done, again, "a run among garbage and the same, resumed")
+            same_run(done, again, "a run among garbage and the same, resumed")
 
     def test_a_fifth_of_the_calls_may_fail(self, tmp_path: Path) -> None:
         """Where calls fail, the run goes on without them, or stops with an `LMError` to be resumed; nothing else."""
@@ -332,11 +302,11 @@ class OptimizerContract:
             must(
                 resumed.state == done.state, "a run without an answer to a few calls ends otherwise when it is resumed"
             )
-        _sent_once(resumed, "a run among failing calls")
+        sent_once(resumed, "a run among failing calls")
 
     def test_a_refused_proposal_has_a_reason(self, tmp_path: Path) -> None:
         """Each proposal is in the journal; one that is not tried says why."""
-        _reasons(self._fit(tmp_path / "run"))
+        reasons(self._fit(tmp_path / "run"))
 
     # ---- data
 
@@ -344,23 +314,23 @@ class OptimizerContract:
         """A program that solves every example stays as it is."""
         model, _ = self._model()
         self.perfect(model)
-        before = _values(model)
-        with _quiet():
+        before = values_of(model)
+        with quiet():
             result = self._trainer(model).fit(*self.data())
-        must(not result.shipped and _values(model) == before, f"a program without a failure was changed: {result!r}")
+        must(not result.shipped and values_of(model) == before, f"a program without a failure was changed: {result!r}")
 
     @pytest.mark.parametrize("score", [0.0, 0.5])
     def test_nothing_makes_a_difference(self, score: float) -> None:
         """Where all scores are equal, whatever is tried, nothing ships; `DataError` may say that nothing is learnt."""
         model, _ = self._model()
-        before = _values(model)
+        before = values_of(model)
         trainer = self._trainer(model, metric=lambda example, output: score)
         try:
             result = trainer.fit(*self.data())
         except DataError:
             return
         must(
-            not result.shipped and _values(model) == before,
+            not result.shipped and values_of(model) == before,
             f"scores are all {score}, and a candidate shipped: {result!r}",
         )
 
@@ -390,10 +360,10 @@ class OptimizerContract:
                 closure = (lambda m=model, c=criterion, v=val: c(m.map(v), v)) if gated else None
                 report = optimizer.step(closure) if name == "step" else asyncio.run(optimizer.astep(closure))
                 changes = [(c.path, c.status, c.reason, repr(c.new)) for c in report.proposals or report.changes]
-                found.append((gated, changes, _values(model), optimizer.state_dict()))
+                found.append((gated, changes, values_of(model), optimizer.state_dict()))
         for gated in (False, True):
             one, other = (rest for known, *rest in found if known is gated)
-            must(one == other, f"step() and astep() differ, gated={gated}: {_difference(one, other)}")
+            must(one == other, f"step() and astep() differ, gated={gated}: {difference(one, other)}")
 
     # ---- inside
 
@@ -418,9 +388,9 @@ class OptimizerContract:
     ) -> Done:
         model, scripted = self._model(**script)
         options = {"concurrency": concurrency, "budget": budget, "callbacks": callbacks, "run_dir": folder}
-        with _quiet():
+        with quiet():
             result = self._trainer(model, **options).fit(*self.data())
-        return Done(result, _values(model), folder, scripted.calls)
+        return Done(result, values_of(model), folder, scripted.calls)
 
     def _fit_or_stop(self, folder: Path, errors: Any, **options: Any) -> Done | None:
         """The run, or None where it stopped with one of these errors."""
@@ -435,11 +405,11 @@ class OptimizerContract:
         optimizer = self.make(model.parameters())
         options: dict[str, Any] = {"concurrency": concurrency, "callbacks": callbacks, "progress": False}
         try:
-            with _quiet():
+            with quiet():
                 result = Trainer.resume(folder, model, optimizer, self.metric, **options)
         except JournalError as error:
             fail(f"a resumed run decides otherwise than the first: {error}. Take all chance from session.rng and spawn")
-        return Done(result, _values(model), folder, scripted.calls)
+        return Done(result, values_of(model), folder, scripted.calls)
 
     async def _stopped(self, folder: Path, after: int) -> None:
         """Run in a task that is cancelled in the middle of a call."""
@@ -451,11 +421,11 @@ class OptimizerContract:
                 loop.call_soon_threadsafe(task.cancel)
 
         model, _ = self._model(at=stop)
-        before = _values(model)
+        before = values_of(model)
         trainer = self._trainer(model, run_dir=folder, concurrency=4)
         task = asyncio.ensure_future(trainer.afit(*self.data()))
         try:
-            with _quiet():
+            with quiet():
                 await task
         except asyncio.CancelledError:
             found = trainer.result
@@ -463,14 +433,14 @@ class OptimizerContract:
                 found is not None and found.outcome == "interrupted",
                 f"a run that was cancelled has the result {found!r}, and the outcome 'interrupted' is expected",
             )
-            must(_values(model) == before, "a run that was cancelled has changed the program")
+            must(values_of(model) == before, "a run that was cancelled has changed the program")
 
     def _session(self, model: nn.Module, optimizer: Search, base: Candidate) -> tuple[Session, Session]:
         """A session around a phase with this base, after the optimizer has run in the phase."""
         train, val = self.data()
         journal = Journal()
         ledger = Ledger(None, journal)
-        with _quiet():
+        with quiet():
             session = Session(
                 model=model,
                 train=train,
@@ -531,87 +501,3 @@ class OptimizerContract:
         config = self.make(self.program().parameters()).config()
         values = {path: repr(value) for path, value in done.state.items()}
         return {"outcome": done.result.outcome, "values": values, "digest": done.journal.digest(), "config": config}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of a run on little or failing data."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _values(model: nn.Module) -> dict[str, Any]:
-    """What a program holds: values, flags, and whose replies it uses."""
-    found: dict[str, Any] = {path: parameter.data for path, parameter in model.named_parameters()}
-    found |= {f"{path} requires_grad": parameter.requires_grad for path, parameter in model.named_parameters()}
-    return found | {f"{path} training": module.training for path, module in model.named_modules()}
-
-
-def _same_run(one: Done, other: Done, what: str) -> None:
-    """Fail unless two runs decided the same."""
-    __tracebackhide__ = True
-    first, second = one.journal.canonical(), other.journal.canonical()
-    must(
-        first == second,
-        f"{what} have different journals, {_difference(first, second)}: take all chance from session.rng and "
-        "session.spawn, and decide between blocks, never inside",
-    )
-    for name in ("outcome", "values", "best", "calls", "history"):
-        here, there = getattr(one.result, name), getattr(other.result, name)
-        if name == "history":
-            here, there = map(repr, here), map(repr, there)
-            here, there = list(here), list(there)
-        must(here == there, f"{what} differ in result.{name}: {here!r} and {there!r}")
-    must(one.state == other.state, f"{what} leave different programs: {_difference(one.state, other.state)}")
-
-
-def _difference(first: Any, second: Any) -> str:
-    """Where two values part."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in [*first, *second]:
-            if first.get(key) != second.get(key):
-                return f"at {key!r}: {_difference(first.get(key), second.get(key))}"
-    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
-        for place, pair in enumerate(zip(first, second)):  # noqa: B905 - their lengths are compared below
-            if pair[0] != pair[1]:
-                return f"at {place}: {_difference(*pair)}"
-        return f"{len(first)} and {len(second)} entries"
-    return f"{str(first)[:300]} and {str(second)[:300]}"
-
-
-def _sent_once(done: Done, what: str) -> None:
-    """Fail if a call was sent after its reply was in the journal."""
-    __tracebackhide__ = True
-    paid: set[str] = set()
-    for event in done.journal.events():
-        if event["kind"] == "call":
-            paid.add(event["key"])
-        elif event["kind"] == "send":
-            must(event["key"] not in paid, f"{what} sent a call again whose reply is in the journal: {event['key']}")
-
-
-def _lost(lines: Sequence[bytes]) -> int:
-    """Calls in flight at the end of a journal."""
-    flying: Counter[str] = Counter()
-    for event in map(json.loads, lines):
-        if event["kind"] == "send":
-            flying[event["key"]] += 1
-        elif event["kind"] in ("call", "fail"):
-            flying.pop(event["key"], None)
-    return flying.total()
-
-
-def _reasons(done: Done) -> None:
-    """Fail if a proposal that was not tried has no reason, or has one without words."""
-    __tracebackhide__ = True
-    for event in done.journal.events():
-        if event["kind"] != "proposal":
-            continue
-        must("refused" in event, f"the proposal {event} does not say whether it was refused: add refused=None or why")
-        refused, text = event["refused"], event.get("text")
-        must(
-            refused is None or (isinstance(refused, str) and refused.strip() != ""),
-            f"the proposal {event} was refused for the reason {refused!r}, and a text is expected",
-        )
-        must(refused is not None or text is not None, f"the proposal {event} has no text, and no reason why")
