@@ -2,8 +2,8 @@
 
 A record is a frozen dataclass. Its fields are the codec: what a type looks like in JSON is decided by the annotation,
 a field that has its default is left out, and so a new field with a default changes no file and no digest that does
-not use it. A field with `compare=False` is no part of the value and is never written. An annotation that has no form
-in JSON is refused when the record is first used.
+not use it; a class with `written_in_full` leaves nothing out. A field with `compare=False` is no part of the value and
+is never written. An annotation that has no form in JSON is refused when the record is first used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from functools import lru_cache
 from hashlib import blake2b
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -45,15 +44,7 @@ def to_plain(record: Any, blob: Blob = inline) -> dict[str, Any]:
     Raises:
         TypeError: A field's annotation has no form in JSON.
     """
-    plain: dict[str, Any] = {}
-    kind = getattr(record, "kind", None)
-    if kind is not None:
-        plain["type"] = kind
-    for name, default, write, _ in plan(record.__class__):
-        value = getattr(record, name)
-        if default is MISSING or value != default:
-            plain[name] = value if write is None else write(value, blob)
-    return plain
+    return plan(record.__class__).write(record, blob)
 
 
 def from_plain(cls: type[R], data: Mapping[str, Any]) -> R:
@@ -62,38 +53,67 @@ def from_plain(cls: type[R], data: Mapping[str, Any]) -> R:
     Raises:
         ValueError: The data does not have the record's fields, or has others.
     """
-    kind: Any = cls
-    entries = plan(kind)
+    made = plan(cls)
     try:
-        values = {
-            name: data[name] if read is None else read(data[name]) for name, _, _, read in entries if name in data
-        }
-        unknown = data.keys() - values.keys() - {"type"}
-        if unknown:
-            raise ValueError(f"{', '.join(map(repr, sorted(unknown)))} is not among its fields")
+        values = {name: data[name] if read is None else read(data[name]) for name, read in made.readers if name in data}
+        if len(values) != len(data) - ("type" in data):
+            unknown = ", ".join(map(repr, sorted(data.keys() - values.keys() - {"type"})))
+            raise ValueError(f"{unknown} is not among its fields")
         return cls(**values)
     except (TypeError, KeyError, ValueError) as error:
-        known = ", ".join(name for name, *_ in entries)
+        known = ", ".join(name for name, _ in made.readers)
         raise ValueError(f"this is no {cls.__name__}, whose fields are {known}: {error}") from error
 
 
-@lru_cache(maxsize=256)
-def plan(cls: Any) -> tuple[tuple[str, Any, Writer | None, Reader | None], ...]:
-    """How each field of a record is written and read: name, default, writer, reader; None writes it as it is.
+_plans: dict[Any, Plan] = {}
+
+
+def plan(cls: Any) -> Plan:
+    """How records of a class are written and read; made once.
 
     Raises:
         TypeError: A field's annotation has no form in JSON.
     """
-    name = cls.__name__
-    if not is_dataclass(cls):
-        raise TypeError(f"{name} is not a dataclass, so it has no codec")
-    hints = get_type_hints(cls)
-    entries = []
-    for entry in fields(cls):
-        if entry.compare:
-            coder = _coder(hints[entry.name], f"{name}.{entry.name}")
-            entries.append((entry.name, entry.default, *(coder or (None, None))))
-    return tuple(entries)
+    found = _plans.get(cls)
+    if found is None:
+        found = _plans[cls] = Plan(cls)
+    return found
+
+
+class Plan:
+    """How records of a class are written and read.
+
+    Attributes:
+        readers: Name of each field that is written, and how it is read; None where it is JSON already.
+        write: Makes JSON types of a record.
+    """
+
+    def __init__(self, cls: Any) -> None:
+        title = cls.__name__
+        if not is_dataclass(cls):
+            raise TypeError(f"{title} is not a dataclass, so it has no codec")
+        hints = get_type_hints(cls)
+        readers: list[tuple[str, Reader | None]] = []
+        names: dict[str, Any] = {}
+        kind = getattr(cls, "kind", None)
+        lines = ["def write(record, blob):", " plain = {}" if kind is None else f" plain = {{'type': {kind!r}}}"]
+        for entry in fields(cls):
+            if not entry.compare:
+                continue
+            name = entry.name
+            coder = _coder(hints[name], f"{title}.{name}")
+            readers.append((name, None if coder is None else coder[1]))
+            lines.append(f" value = record.{name}")
+            if entry.default is not MISSING and not getattr(cls, "written_in_full", False):
+                names[f"default_{name}"] = entry.default
+                lines.append(f" if value is not default_{name} and value != default_{name}:")
+            names[f"write_{name}"] = None if coder is None else coder[0]
+            lines.append(f"  plain[{name!r}] = " + ("value" if coder is None else f"write_{name}(value, blob)"))
+            if not lines[-2].endswith(":"):
+                lines[-1] = lines[-1][1:]
+        exec("\n".join([*lines, " return plain"]), names)  # as dataclasses make their methods
+        self.readers = tuple(readers)
+        self.write: Callable[[Any, Blob], dict[str, Any]] = names["write"]
 
 
 def _coder(hint: Any, where: str) -> Coder | None:

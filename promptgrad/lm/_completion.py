@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from promptgrad._frozen import fast_init
 from promptgrad.lm._codec import from_plain, to_plain
@@ -25,6 +25,8 @@ class Usage:
         cached: Requests answered from a cache, at no cost.
         seconds: Time spent waiting for the LM, summed over calls (concurrent calls overlap).
     """
+
+    written_in_full: ClassVar[bool] = True
 
     calls: int = 0
     input_tokens: int = 0
@@ -55,12 +57,12 @@ class Usage:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the usage in JSON types."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Usage:
         """Make a usage from what `to_dict` returned; missing entries are zero."""
-        return cls(**{name: data[name] for name in cls.__slots__ if name in data})
+        return from_plain(cls, data)
 
 
 NO_USAGE = Usage()
@@ -152,7 +154,6 @@ class Completion:
         plain = to_plain(self)
         if isinstance(self.content, str):
             plain["text"] = plain.pop("content")
-        plain["usage"] = self.usage.to_dict()
         return plain
 
     @classmethod
@@ -162,12 +163,13 @@ class Completion:
         Raises:
             ValueError: The data is of a later version, or no completion.
         """
-        usage = Usage.from_dict(data.get("usage") or {})
-        known = {name: value for name, value in data.items() if name not in ("usage", "text", "trace")}
-        if "text" in data:
-            known["content"] = data["text"]
-        known.setdefault("cached", usage.cached > 0)
-        return replace(from_plain(cls, known), usage=usage)
+        known = dict(data)
+        known.pop("trace", None)  # of a local model, which reads it
+        if "text" in known:
+            known["content"] = known.pop("text")
+        if "cached" not in known and (known.get("usage") or {}).get("cached"):  # 0.1 did not write it
+            known["cached"] = True
+        return from_plain(cls, known)
 
     def as_cached(self) -> Completion:
         """Return the reply as a cache gives it: one cached call, no cost, no trace."""

@@ -180,34 +180,6 @@ EMPTY_PREFIX = Prefix()
 """The prefix of a request that has none."""
 
 
-@lru_cache(maxsize=4096, typed=True)
-def _encode_options(
-    shape: _Shape,
-    temperature: float | None,
-    max_tokens: int | None,
-    top_p: float | None,
-    stop: tuple[str, ...],
-    seed: int | None,
-    response_format: str | None,
-    replicate: int,
-    extra: tuple[tuple[str, str], ...],
-    *later: Any,
-) -> bytes:
-    values: list[Any] = [
-        None if temperature is None else float(temperature),
-        max_tokens,
-        None if top_p is None else float(top_p),
-        stop,
-        seed,
-        response_format,
-        replicate,
-        extra,
-    ]
-    named = zip(list(shape.defaults.items())[len(values) :], later, strict=True)
-    values += [[name, value] for (name, default), value in named if value != default]
-    return json.dumps(values, separators=(",", ":")).encode("ascii")
-
-
 def canonical_json(value: object) -> str:
     """Return the JSON text of `value` with sorted keys and no blanks.
 
@@ -381,13 +353,13 @@ class Request:
         """
         state = self.prefix.copy()
         tail = self.tail
-        if len(tail) == 1 and tail[0].content.__class__ is str:
-            role, content = encode_basestring_ascii(tail[0].role), encode_basestring_ascii(tail[0].content)
+        if len(tail) == 1 and (content := tail[0].content).__class__ is str:
+            role, content = encode_basestring_ascii(tail[0].role), encode_basestring_ascii(content)
             state.update(f'{{"role":{role},"content":{content}}},'.encode("ascii"))
         else:
             state.update(encode_messages(tail))
-        shape = _shape(self.__class__)
-        state.update(_encode_options(shape, *shape.values(self)))
+        shape = _shapes.get(self.__class__) or _shape(self.__class__)
+        state.update(shape.encode(*shape.values(self)))
         if identity:
             state.update(identity.encode("utf-8", "surrogatepass"))
         digest: str = state.hexdigest()
@@ -408,6 +380,34 @@ class _Shape:
         self.fields = tuple(f.name for f in fields(cls))
         self.defaults = {f.name: f.default for f in fields(cls) if f.compare and f.name not in {"prefix", "tail"}}
         self.values = attrgetter(*self.defaults)
+        self.encode = lru_cache(maxsize=4096, typed=True)(self._encode)
+
+    def _encode(
+        self,
+        temperature: float | None,
+        max_tokens: int | None,
+        top_p: float | None,
+        stop: tuple[str, ...],
+        seed: int | None,
+        response_format: str | None,
+        replicate: int,
+        extra: tuple[tuple[str, str], ...],
+        *later: Any,
+    ) -> bytes:
+        """Encode options for the digest: those of the first version by place, later ones by name where they are set."""
+        values: list[Any] = [
+            None if temperature is None else float(temperature),
+            max_tokens,
+            None if top_p is None else float(top_p),
+            stop,
+            seed,
+            response_format,
+            replicate,
+            extra,
+        ]
+        named = zip(list(self.defaults.items())[len(values) :], later, strict=True)
+        values += [[name, value] for (name, default), value in named if value != default]
+        return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
 _shapes: dict[Any, _Shape] = {}

@@ -38,7 +38,7 @@ class MoreRequest(Request):
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_field_of_every_record_has_a_codec(record):
-    written = [entry[0] for entry in plan(record)]
+    written = [name for name, _ in plan(record).readers]
     assert written == [entry.name for entry in fields(record) if entry.compare]
 
 
@@ -87,7 +87,9 @@ def test_digests_of_text_are_those_of_every_version():
 
 def test_what_has_its_default_is_not_written():
     assert to_plain(lm.ImagePart(b"abc", "image/png")) == {"type": "image", "data": "YWJj", "media_type": "image/png"}
-    assert Completion("hi").to_dict() == {"text": "hi", "usage": Usage().to_dict()}
+    assert Completion("hi").to_dict() == {"text": "hi"}
+    assert Completion("hi", Usage(1)).to_dict() == {"text": "hi", "usage": {**Usage().to_dict(), "calls": 1}}
+    assert Usage().to_dict() == {name: getattr(Usage(), name) for name in Usage.__slots__}  # whoever adds them up
 
 
 def test_bytes_may_be_written_as_their_digest():
