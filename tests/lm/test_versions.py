@@ -12,7 +12,7 @@ from promptgrad.errors import JournalError, ReplayError
 from promptgrad.lm import (
     Cache,
     Completion,
-    Function,
+    FunctionLM,
     ImagePart,
     Message,
     Request,
@@ -48,17 +48,17 @@ def test_a_completion_of_an_old_file():
 
 
 def test_a_journal_of_0_1_is_resumed_and_goes_on_in_the_new_shape(tmp_path):
-    lm = Function(unasked, name="f")
+    lm = FunctionLM(unasked, name="f")
     call = {"kind": "call", "key": HI.digest("f"), "scope": "", "reply": OLD_REPLY, "t": 1.0}
     path = tmp_path / "journal.jsonl"
     path.write_text('{"kind":"header","schema":1}\n' + json.dumps(call) + "\n")
     with run.Journal(path) as journal, run.active(journal=journal) as session:
         assert lm("hi") == Completion.from_dict(OLD_REPLY)
         assert session.ledger.spent.tokens == 11
-        assert Function(lambda messages: RICH, name="g")("hi").tool_calls
+        assert FunctionLM(lambda messages: RICH, name="g")("hi").tool_calls
     assert [event["schema"] for event in lines(path) if event["kind"] in ("header", "process")] == [1, 2]
     with run.Journal(path) as journal, run.active(journal=journal):
-        assert Function(unasked, name="g")("hi").content == RICH.content
+        assert FunctionLM(unasked, name="g")("hi").content == RICH.content
 
 
 def test_a_journal_that_a_later_version_has_gone_on_with_is_refused(tmp_path):
@@ -72,7 +72,7 @@ def test_a_cassette_of_0_1_is_replayed_and_may_be_added_to(tmp_path):
     path = tmp_path / "capitals.jsonl"
     shutil.copy(CAPITALS, path)
     with record(path, append=True):
-        Function(lambda messages: RICH, name="g")([Message("user", (ImagePart(b"x", "image/png"),))])
+        FunctionLM(lambda messages: RICH, name="g")([Message("user", (ImagePart(b"x", "image/png"),))])
     assert [line["schema"] for line in lines(path) if line["kind"] == "cassette"] == [1, 2]
     old = lines(CAPITALS)[2]
     with replay(path) as cassette:
@@ -81,14 +81,14 @@ def test_a_cassette_of_0_1_is_replayed_and_may_be_added_to(tmp_path):
         rich = cassette.lm("g")([Message("user", (ImagePart(b"x", "image/png"),))])
         assert rich.content == RICH.content
     with record(path, append=True):
-        Function(lambda messages: "more", name="g")("more")
+        FunctionLM(lambda messages: "more", name="g")("more")
     assert len([line for line in lines(path) if line["kind"] == "cassette"]) == 2
 
 
 def test_an_unknown_request_with_an_image_is_shown_without_its_bytes(tmp_path):
     image = ImagePart(bytes(9_000), "image/png")
     with record(tmp_path / "c.jsonl"):
-        Function(lambda messages: "x", name="g")([Message("user", (TextPart("a"), image))])
+        FunctionLM(lambda messages: "x", name="g")([Message("user", (TextPart("a"), image))])
     with pytest.raises(ReplayError) as caught, replay(tmp_path / "c.jsonl") as cassette:
         cassette.lm()([Message("user", (TextPart("b"), image))])
     assert "<image png, 9 kB>" in str(caught.value)
@@ -104,15 +104,15 @@ def test_a_cache_of_0_1_is_read_and_goes_on_in_the_new_shape(tmp_path):
     database.execute("PRAGMA user_version=1")
     database.commit()
     database.close()
-    lm = Cache(Function(unasked, name="f"), path)
+    lm = Cache(FunctionLM(unasked, name="f"), path)
     with track_usage() as usage:
         assert lm("hi") == Completion("Paris", model="m", finish_reason="length").as_cached()
     assert (usage.calls, usage.cached) == (0, 1)
     lm.close()
-    new = Cache(Function(lambda messages: RICH, name="g"), path)
+    new = Cache(FunctionLM(lambda messages: RICH, name="g"), path)
     new("hi")
     new.close()
-    again = Cache(Function(unasked, name="g"), path)
+    again = Cache(FunctionLM(unasked, name="g"), path)
     assert again("hi").content == RICH.content
     again.close()
     database = sqlite3.connect(path)
