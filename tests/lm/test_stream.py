@@ -9,7 +9,7 @@ from promptgrad.errors import BudgetExceeded, LMConnectionError
 from promptgrad.lm import (
     Cache,
     Completion,
-    Function,
+    FunctionLM,
     Limit,
     ReasoningDelta,
     ReasoningPart,
@@ -41,7 +41,7 @@ def text_of(events):
 
 
 def test_an_lm_that_only_completes_streams_its_reply_in_pieces():
-    events = collect(Function(lambda messages: "one  two\nthree", name="f"))
+    events = collect(FunctionLM(lambda messages: "one  two\nthree", name="f"))
     assert events[:-1] == [TextDelta("one  "), TextDelta("two\n"), TextDelta("three")]
     assert events[-1].text == "one  two\nthree"
 
@@ -49,7 +49,7 @@ def test_an_lm_that_only_completes_streams_its_reply_in_pieces():
 @given(contents)
 def test_the_pieces_are_the_reply(content):
     reply = Completion(content)
-    *deltas, last = collect(Function(lambda messages: reply, name="f"))
+    *deltas, last = collect(FunctionLM(lambda messages: reply, name="f"))
     assert last == reply
     assert text_of(deltas) == reply.text
     assert "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta)) == reply.reasoning
@@ -62,7 +62,7 @@ def test_the_pieces_are_the_reply(content):
 
 def test_what_a_driven_coroutine_streams():
     assert aio.is_driven() is False
-    events = aio.drive(listen(Function(lambda messages: "one two", name="f")))
+    events = aio.drive(listen(FunctionLM(lambda messages: "one two", name="f")))
     assert text_of(events) == "one two"
 
 
@@ -78,7 +78,7 @@ def test_every_layer_holds(tmp_path):
     async def no_wait(seconds):
         return None
 
-    lm = Cache(Retry(Limit(Function(answer, name="f"), 1), sleep=no_wait), path=tmp_path / "lm.db")
+    lm = Cache(Retry(Limit(FunctionLM(answer, name="f"), 1), sleep=no_wait), path=tmp_path / "lm.db")
     with run.Journal(tmp_path / "journal.jsonl") as journal, run.active(journal=journal) as session:
         with track_usage() as usage, record(tmp_path / "cassette.jsonl"):
             first = collect(lm)
@@ -86,7 +86,7 @@ def test_every_layer_holds(tmp_path):
     with track_usage() as usage:
         second = collect(lm)
     assert (usage.calls, usage.cached, len(asked)) == (0, 1, 2)
-    fresh = Function(answer, name="f")
+    fresh = FunctionLM(answer, name="f")
     with run.Journal(tmp_path / "journal.jsonl") as journal, run.active(journal=journal):
         third = collect(fresh)
     with replay(tmp_path / "cassette.jsonl"):
@@ -97,7 +97,7 @@ def test_every_layer_holds(tmp_path):
 
 
 def test_a_budget_refuses_before_the_first_piece():
-    lm = Function(lambda messages: "x", name="f")
+    lm = FunctionLM(lambda messages: "x", name="f")
     with run.active(ledger=run.Ledger(run.Budget(calls=1))):
         collect(lm, Request.of("a"))
         with pytest.raises(BudgetExceeded):
@@ -106,7 +106,7 @@ def test_a_budget_refuses_before_the_first_piece():
 
 def test_a_reply_of_parts_streams_all_of_them():
     parts = (ReasoningPart("hm"), TextPart("ok"), ToolCall("c", "go", '{"x":1}'))
-    *deltas, last = collect(Function(lambda messages: Completion(parts), name="f"))
+    *deltas, last = collect(FunctionLM(lambda messages: Completion(parts), name="f"))
     assert deltas == [ReasoningDelta("hm"), TextDelta("ok"), ToolCallDelta(0, "c", "go", '{"x":1}')]
     assert last.content == parts
 
@@ -139,7 +139,7 @@ def test_what_fails_after_the_first_piece_is_not_tried_again(pieces, attempts):
     heard = []
 
     async def listen_to_all():
-        async for event in Retry(Function(answer, name="f"), 3, sleep=no_wait).stream(HI):
+        async for event in Retry(FunctionLM(answer, name="f"), 3, sleep=no_wait).stream(HI):
             heard.append(event.text)
 
     with pytest.raises(LMConnectionError, match="cut"):
@@ -160,7 +160,7 @@ def test_leaving_early_ends_the_request():
             raise
 
     async def leave():
-        stream = Function(answer, name="f").stream(HI)
+        stream = FunctionLM(answer, name="f").stream(HI)
         assert await anext(stream) == TextDelta("a")
         await stream.aclose()
 
@@ -185,7 +185,7 @@ def test_an_async_generator_streams_what_it_yields():
         for piece in ("one ", "two"):
             yield piece
 
-    lm = Function(answer, name="f")
+    lm = FunctionLM(answer, name="f")
     assert [event.text for event in collect(lm)] == ["one ", "two", "one two"]
     assert lm("hi").text == "one two"
     assert lm("hi").usage.calls == 1
@@ -202,7 +202,7 @@ def test_an_async_generator_is_closed_where_its_listener_leaves():
             closed.append(True)
 
     async def leave():
-        stream = Function(answer, name="f").stream(HI)
+        stream = FunctionLM(answer, name="f").stream(HI)
         assert await anext(stream) == TextDelta("one ")
         await stream.aclose()
 
