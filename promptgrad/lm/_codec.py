@@ -44,7 +44,7 @@ def to_plain(record: Any, blob: Blob = inline) -> dict[str, Any]:
     Raises:
         TypeError: A field's annotation has no form in JSON.
     """
-    return plan(record.__class__).write(record, blob)
+    return codec_of(record.__class__).write(record, blob)
 
 
 def from_plain(cls: type[R], data: Mapping[str, Any]) -> R:
@@ -53,7 +53,7 @@ def from_plain(cls: type[R], data: Mapping[str, Any]) -> R:
     Raises:
         ValueError: The data does not have the record's fields, or has others.
     """
-    made = plan(cls)
+    made = codec_of(cls)
     try:
         values = {name: data[name] if read is None else read(data[name]) for name, read in made.readers if name in data}
         if len(values) != len(data) - ("type" in data):
@@ -65,22 +65,22 @@ def from_plain(cls: type[R], data: Mapping[str, Any]) -> R:
         raise ValueError(f"this is no {cls.__name__}, whose fields are {known}: {error}") from error
 
 
-_plans: dict[Any, Plan] = {}
+_codecs: dict[Any, RecordCodec] = {}
 
 
-def plan(cls: Any) -> Plan:
+def codec_of(cls: Any) -> RecordCodec:
     """How records of a class are written and read; made once.
 
     Raises:
         TypeError: A field's annotation has no form in JSON.
     """
-    found = _plans.get(cls)
+    found = _codecs.get(cls)
     if found is None:
-        found = _plans[cls] = Plan(cls)
+        found = _codecs[cls] = RecordCodec(cls)
     return found
 
 
-class Plan:
+class RecordCodec:
     """How records of a class are written and read.
 
     Attributes:

@@ -12,7 +12,7 @@ import pytest
 from promptgrad import lm
 from promptgrad._frozen import fast_init
 from promptgrad.lm import Completion, Message, Request, Usage
-from promptgrad.lm._codec import digested, from_plain, plan, to_plain
+from promptgrad.lm._codec import codec_of, digested, from_plain, to_plain
 
 RECORDS = [
     made
@@ -38,7 +38,7 @@ class MoreRequest(Request):
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_field_of_every_record_has_a_codec(record):
-    written = [name for name, _ in plan(record).readers]
+    written = [name for name, _ in codec_of(record).readers]
     assert written == [entry.name for entry in fields(record) if entry.compare]
 
 
