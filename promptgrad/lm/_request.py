@@ -382,33 +382,18 @@ class _Shape:
         self.values = attrgetter(*self.defaults)
         self.encode = lru_cache(maxsize=4096, typed=True)(self._encode)
 
-    def _encode(
-        self,
-        temperature: float | None,
-        max_tokens: int | None,
-        top_p: float | None,
-        stop: tuple[str, ...],
-        seed: int | None,
-        response_format: str | None,
-        replicate: int,
-        extra: tuple[tuple[str, str], ...],
-        *later: Any,
-    ) -> bytes:
+    def _encode(self, *values: Any) -> bytes:
         """Encode options for the digest: those of the first version by place, later ones by name where they are set."""
-        values: list[Any] = [
-            None if temperature is None else float(temperature),
-            max_tokens,
-            None if top_p is None else float(top_p),
-            stop,
-            seed,
-            response_format,
-            replicate,
-            extra,
+        options = list(zip(self.defaults.items(), values, strict=True))
+        encoded: list[Any] = [
+            float(value) if name in _FLOATS and value is not None else value for (name, _), value in options[:_BY_PLACE]
         ]
-        named = zip(list(self.defaults.items())[len(values) :], later, strict=True)
-        values += [[name, value] for (name, default), value in named if value != default]
-        return json.dumps(values, separators=(",", ":")).encode("ascii")
+        encoded += [[name, value] for (name, default), value in options[_BY_PLACE:] if value != default]
+        return json.dumps(encoded, separators=(",", ":")).encode("ascii")
 
+
+_FLOATS = ("temperature", "top_p")
+_BY_PLACE = 8  # from temperature to extra
 
 _shapes: dict[Any, _Shape] = {}
 
