@@ -192,7 +192,7 @@ _ELSEWHERE = {
     "OutputField": "promptgrad.Output",
     "Predict": "promptgrad.nn.Predict",
     "Prediction": "promptgrad.nn.Prediction",
-    "GEPA": "promptgrad.optim.TGD or promptgrad.optim.MIPRO",
+    "GEPA": "promptgrad.optim.GEPA",
     "ReAct": "a promptgrad.nn.Module with a loop in forward()",
     "TGD": "promptgrad.optim.TGD",
     "Tensor": "promptgrad.Text",
