@@ -8,8 +8,8 @@ DIRECT       the model itself
 ```
 
 Each link knows the next one and no other. `record` and `replay` put theirs in front for the length of their block, so
-they nest; an active run stands in front of them all. A transport hands its `Call` to the first link and knows none of
-them, nor does a layer: a cache asks the chain what it may remember and books its hits there.
+they nest; an active run stands in front of them all. A transport hands its `ModelCall` to the first link and knows none
+of them, nor does a layer: a cache asks the chain what it may remember and books its hits there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def estimate_tokens(request: Request) -> int:
     return size // 3 + 4 * len(messages)
 
 
-class Call:
+class ModelCall:
     """One call of a transport, on its way through the chain.
 
     Attributes:
@@ -77,7 +77,7 @@ class Call:
 class Answerer(Protocol):
     """A link of the chain."""
 
-    def answer(self, call: Call) -> Awaitable[Completion]:
+    def answer(self, call: ModelCall) -> Awaitable[Completion]:
         """Answer a call, by oneself or by the next link."""
         ...
 
@@ -96,7 +96,7 @@ class Answerer(Protocol):
 class _Direct:
     """The end of the chain: the model answers."""
 
-    def answer(self, call: Call) -> Awaitable[Completion]:
+    def answer(self, call: ModelCall) -> Awaitable[Completion]:
         return call.lm.reach(call.asked, call.key)
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
@@ -117,7 +117,7 @@ class _Link:
     def __init__(self, after: Answerer) -> None:
         self.next = after
 
-    def answer(self, call: Call) -> Awaitable[Completion]:
+    def answer(self, call: ModelCall) -> Awaitable[Completion]:
         return self.next.answer(call)
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
@@ -136,7 +136,7 @@ class Journalled(_Link):
         self.next = after
         self.session = session
 
-    async def answer(self, call: Call) -> Completion:
+    async def answer(self, call: ModelCall) -> Completion:
         lm, asked = call.lm, call.asked
         call.key = call.digest
         fresh: list[Completion] = []
@@ -176,7 +176,7 @@ class Recorded(_Link):
         super().__init__(after)
         self.cassette = cassette
 
-    async def answer(self, call: Call) -> Completion:
+    async def answer(self, call: ModelCall) -> Completion:
         turn = self.cassette.next_turn(call.digest)
         try:
             completion = await self.next.answer(call)
@@ -202,7 +202,7 @@ class Replayed(_Link):
         self.cassette = cassette
         self._memories: dict[MemoryStore, MemoryStore] = {}
 
-    async def answer(self, call: Call) -> Completion:
+    async def answer(self, call: ModelCall) -> Completion:
         reply = self.cassette.play(call)
         if reply is None:
             return await self.next.answer(call)

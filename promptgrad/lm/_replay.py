@@ -23,7 +23,7 @@ from promptgrad.lm._settings import Settings, current, overlay
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
-    from promptgrad.lm._channel import Call
+    from promptgrad.lm._channel import ModelCall
 
 _COMPARED = 500  # recorded requests that an unknown one is compared with
 _SHOWN = 40  # lines of the difference to the nearest
@@ -96,7 +96,7 @@ class Player(Cassette):
         found = [known for known in self._lms if known.get("default")]
         return RecordedLM(found[-1]) if found else None
 
-    def play(self, call: Call) -> Mapping[str, Any] | None:
+    def play(self, call: ModelCall) -> Mapping[str, Any] | None:
         """The reply on record, in the recorded order; a request that is asked oftener gets the last reply again.
 
         None where a request is not on record and may be asked of its own language model.

@@ -7,7 +7,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.lm._base import LM
-from promptgrad.lm._channel import DIRECT, Call, answerer
+from promptgrad.lm._channel import DIRECT, ModelCall, answerer
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._prices import FREE, Prices
 from promptgrad.lm._request import Request, canonical_json, normalize_options
@@ -47,7 +47,7 @@ class Transport(LM):
         asked = self.with_defaults(request) if self.options else request
         link = answerer()
         direct = link is DIRECT  # most calls outside of runs: half a microsecond less
-        completion = await (self.reach(asked, "") if direct else link.answer(Call(self, request, asked)))
+        completion = await (self.reach(asked, "") if direct else link.answer(ModelCall(self, request, asked)))
         charge(completion.usage)
         return completion
 

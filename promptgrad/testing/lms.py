@@ -342,7 +342,7 @@ class LMContract:
         """What no LM can make sense of is refused before anything is sent, and so is a secret among the options."""
         with track_usage() as usage:
             error = raised(lambda: lm(prompt, **options), kind, f"{prompt!r} with {options}")
-        must(str(error) != "", f"the {kind.__name__} of {prompt!r} with {options} says nothing")
+        must(str(error) != "", f"the message of the {kind.__name__} for {prompt!r} with {options} is empty")
         must(all(name in str(error) for name in options), f"the error for {options} does not name it: {error}")
         must(usage.calls == 0, f"{prompt!r} with {options} was refused, but {usage.calls} calls were made")
 
@@ -427,8 +427,8 @@ class LMContract:
             error = raised(lambda: aio.drive(lm.transport.complete(request)), kind, what)
             self._failed(session, request.digest(lm.transport.identity()), error)
         if isinstance(answer, Status):
-            told = getattr(error, "status", None), getattr(error, "retry_after", None)
-            must(told == (answer.code, answer.retry_after), f"{what}: status and retry_after are {told}")
+            facts = getattr(error, "status", None), getattr(error, "retry_after", None)
+            must(facts == (answer.code, answer.retry_after), f"{what}: status and retry_after are {facts}")
         must(server.received == 1, f"{what}: a transport sends once, and {server.received} requests arrived")
 
     def test_errors_have_their_kind(self) -> None:
@@ -449,7 +449,7 @@ class LMContract:
 
     def _failed(self, session: run.ActiveRun, key: str, error: BaseException) -> None:
         spent = session.ledger.spent
-        must(str(error) != "", f"the {type(error).__name__} says nothing")
+        must(str(error) != "", f"the message of the {type(error).__name__} is empty")
         must((spent.calls, spent.failed) == (0, 1), f"a failed call is booked as {spent}: none paid, one failed")
         must(not session.journal.has(key), "a failed call is in the journal")
         self._hides(f"{error} {vars(error)}", f"a {type(error).__name__}")
@@ -557,15 +557,15 @@ class LMContract:
         must((spent.calls, paid) == (2, 2), f"two different requests, one of them twice, are {spent}, {paid} paid")
         must(usage.calls + usage.cached == 3, f"three answers are counted as {usage.total}")
 
-    def test_a_run_that_is_resumed_is_told_the_same(self, lm: LM, server: LoopbackLM, tmp_path: Path) -> None:
+    def test_a_resumed_run_gives_the_same(self, lm: LM, server: LoopbackLM, tmp_path: Path) -> None:
         """What is in the journal is not asked again, and what comes back is what came before."""
-        told = []
+        given = []
         for _ in range(2):
             with run.Journal(tmp_path / "journal.jsonl") as journal, run.active(journal=journal) as session:
-                told.append([self._made_again()(self.request(number)) for number in range(3)])
+                given.append([self._made_again()(self.request(number)) for number in range(3)])
                 spent = session.ledger.spent
             must(spent.calls == 3, f"three calls count as {spent.calls}")
-        must(told[0] == told[1], f"the first time {told[0]}, and resumed {told[1]}")
+        must(given[0] == given[1], f"the first time {given[0]}, and resumed {given[1]}")
         must(spent.replayed == 3, f"{spent.replayed} of 3 calls were answered from the journal")
         must(not self.wire or server.received == 3, f"{server.received} requests were sent for 3 calls")
         self._hides((tmp_path / "journal.jsonl").read_text(), "the journal")
@@ -600,13 +600,13 @@ class LMContract:
     def test_a_cassette_repeats_it(self, lm: LM, server: LoopbackLM, tmp_path: Path) -> None:
         """What is recorded is replayed: the same completions, in order, with nothing sent."""
         with record(tmp_path / "cassette.jsonl"):
-            told = [self._made_again()(self.request(number)) for number in range(3)]
+            given = [self._made_again()(self.request(number)) for number in range(3)]
         sent = server.received
         with replay(tmp_path / "cassette.jsonl") as cassette:
             again = [self._made_again()(self.request(number)) for number in range(3)]
             recorded = [cassette.lm()(self.request(number)) for number in range(3)]
-        must(told == again, f"recorded {told}, and replayed {again}")
-        must(told == recorded, f"recorded {told}, and the recorded LM gave {recorded}")
+        must(given == again, f"recorded {given}, and replayed {again}")
+        must(given == recorded, f"recorded {given}, and the recorded LM gave {recorded}")
         must(server.received == sent, f"{server.received - sent} requests were sent in a replay")
 
     # ---- streams
