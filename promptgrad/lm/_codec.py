@@ -106,7 +106,8 @@ class RecordCodec:
             lines.append(f" value = record.{name}")
             if entry.default is not MISSING and not getattr(cls, "written_in_full", False):
                 names[f"default_{name}"] = entry.default
-                lines.append(f" if value is not default_{name} and value != default_{name}:")
+                same = "" if is_dataclass(entry.default) else f" and value != default_{name}"  # records compare slowly
+                lines.append(f" if value is not default_{name}{same}:")
             names[f"write_{name}"] = None if coder is None else coder[0]
             lines.append(f"  plain[{name!r}] = " + ("value" if coder is None else f"write_{name}(value, blob)"))
             if not lines[-2].endswith(":"):
