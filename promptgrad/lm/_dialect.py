@@ -129,7 +129,7 @@ def read_message(message: Mapping[str, Any]) -> tuple[Content, str]:
     Raises:
         KeyError, TypeError, ValueError: It is not a message of this dialect.
     """
-    content = message.get("content")
+    content = message["text"] if "content" not in message and "text" in message else message.get("content")
     refusal = message.get("refusal") or ""
     if isinstance(content, str) and message.keys().isdisjoint(_MORE):
         return content, refusal

@@ -252,6 +252,10 @@ def test_other_ways_to_say_it():
     drawn = {"content": "", "images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}]}
     assert read_message(drawn)[0] == (ImagePart(b"\x89PNG", "image/png"),)
     assert read_message({"content": [{"type": "refusal", "refusal": "no"}]}) == ("", "no")
+    assert read_message({"role": "assistant", "text": "x"}) == ("x", "")
+    assert read_message({"content": "x", "tool_calls": [], "reasoning_content": None, "refusal": None}) == ("x", "")
+    with pytest.raises(KeyError, match="content"):
+        read_message({"role": "assistant"})
 
 
 # ----------------------------------------------------------------------------------------------------- streaming
