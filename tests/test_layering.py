@@ -22,7 +22,7 @@ RANK = [
     ["finetune", "search"],
     ["optim"],
     ["train"],
-    ["serve", "viz", "integrations", "testing"],
+    ["serve", "viz", "integrations", "testing", "extend"],
 ]
 GROUP = {room: number for number, group in enumerate(RANK) for room in group}
 

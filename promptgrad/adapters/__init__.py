@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from promptgrad.adapters._base import Adapter, Compiled, Format
+from promptgrad.adapters._base import Adapter, Compiled, Format, unreadable
 from promptgrad.adapters._chat import ChatAdapter
 from promptgrad.adapters._json import JSONAdapter
 from promptgrad.adapters._registry import get_adapter
 
-__all__ = ["Adapter", "ChatAdapter", "Compiled", "Format", "JSONAdapter", "PocketAdapter", "get_adapter"]
+__all__ = ["Adapter", "ChatAdapter", "Compiled", "Format", "JSONAdapter", "PocketAdapter", "get_adapter", "unreadable"]
 
 if TYPE_CHECKING:
     from promptgrad.adapters._pocket import PocketAdapter

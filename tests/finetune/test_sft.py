@@ -14,7 +14,7 @@ import torch
 from promptgrad import lm, nn
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError, NoLMError
-from promptgrad.finetune import Conversation, Settings, SFTResult, asft, collect, local_lm, sft
+from promptgrad.finetune import Conversation, SFTResult, TuneSettings, asft, collect, local_lm, sft
 from promptgrad.finetune._sft import version_of
 
 Data = tuple[list[Example], list[Example], list[Example]]
@@ -109,7 +109,7 @@ def test_a_name_is_equal_for_an_equal_start_samples_settings_and_steps_and_no_ot
 
     def name(weights: str = "base", samples: Any = None, steps: int = 5, **settings: Any) -> str:
         given = (sample(),) if samples is None else samples
-        return version_of(Start(weights), given, Settings(**{**usual, **settings}), steps)  # type: ignore[arg-type]
+        return version_of(Start(weights), given, TuneSettings(**{**usual, **settings}), steps)  # type: ignore[arg-type]
 
     usual = {"lora": {"r": 8}, "steps": 5, "lr": 0.1, "batch_size": 4, "seed": 0}
     others = [
