@@ -225,7 +225,7 @@ def test_hooks(model):
         (lambda: optim.TextGrad, "write promptgrad.optim.TGD"),
         (lambda: pg.GEPA, "write promptgrad.optim.GEPA"),
         (lambda: optim.COPRO, "write promptgrad.optim.MIPRO"),
-        (lambda: pg.lm.FunctionLM, "write promptgrad.lm.FunctionLM"),
+        (lambda: pg.lm.Function, "write promptgrad.lm.FunctionLM"),
         (lambda: nn.Row, "write nn.BatchRow"),
         (lambda: TwoSteps().cuda(), r"write module.to\(lm\)"),
         (lambda: TwoSteps().predictors(), r"write .*modules\(\)"),

@@ -87,5 +87,5 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        hint = ": write promptgrad.lm.FunctionLM" if name == "FunctionLM" else ""
+        hint = ": write promptgrad.lm.FunctionLM" if name == "Function" else ""
         raise AttributeError(f"module 'promptgrad.lm' has no attribute {name!r}{hint}")

@@ -85,6 +85,7 @@ _ELSEWHERE = {
     "OutputField": "promptgrad.Output",
     "ReAct": "a forward() with a loop of your own",
     "BatchRow": "nn.BatchRow",
+    "Row": "nn.BatchRow",
     "Retrieve": "a forward() that calls your index (nn.Retrieve is on the roadmap)",
     "Signature": "promptgrad.Signature",
     "TextLoss": "nn.JudgeLoss(rubric)",
