@@ -1,6 +1,6 @@
-"""What optimizers share: sessions, candidates and races, what a rewriter sees and what it may write, searches, plans.
+"""The parts that optimizers share: sessions, candidates, races, the rewriter and its rules, search models, plans.
 
-An optimizer is a short file that says *what to try*. How it is run, measured, journalled and resumed stands here.
+An optimizer is a short file that decides *what to try*. This room runs, measures, journals and resumes it.
 """
 
 from importlib import import_module
@@ -42,13 +42,10 @@ __all__ = [
     "Steps",
     "Trial",
     "Verdict",
-    "amend",
     "apply_hunks",
-    "averaged",
     "best_demos",
     "bootstrap",
     "broken",
-    "chance",
     "check_amends",
     "check_attempts",
     "check_counts",
@@ -61,41 +58,35 @@ __all__ = [
     "edit_distance",
     "edit_ratio",
     "fields_of",
-    "hypotheses",
-    "is_final",
     "is_number",
     "judged",
     "labeled_demos",
     "make_proposer",
     "make_writers",
     "pairs",
-    "placeholders",
     "places",
     "race",
     "refusal",
-    "refusals",
     "refused",
     "role",
     "show_value",
     "size_of",
     "unblamed",
     "variants",
-    "weigh",
     "write",
     "writer_of",
 ]
 
 if TYPE_CHECKING:
     from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
-    from promptgrad.search._checks import Constraint, broken, checked_constraints, placeholders, refusal
+    from promptgrad.search._checks import Constraint, broken, checked_constraints, refusal
     from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
     from promptgrad.search._edit import edit_distance, edit_ratio
     from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
-    from promptgrad.search._hypotheses import Momentum, averaged, check_weights, hypotheses, weigh
+    from promptgrad.search._hypotheses import Momentum, check_weights
     from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
     from promptgrad.search._numbers import check_counts, is_number
-    from promptgrad.search._outage import is_final
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
     from promptgrad.search._places import Place, describe, places, role
     from promptgrad.search._plan import Phase, Plan
@@ -105,14 +96,13 @@ if TYPE_CHECKING:
         Improve,
         ImproveSolution,
         ProposeInstruction,
-        amend,
         check_amends,
         make_proposer,
         make_writers,
         write,
     )
-    from promptgrad.search._race import Race, chance, race
-    from promptgrad.search._reasons import refusals, unblamed
+    from promptgrad.search._race import Race, race
+    from promptgrad.search._reasons import unblamed
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, variants, writer_of
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
@@ -158,13 +148,10 @@ else:
         "Steps": "_steps",
         "Trial": "_trial",
         "Verdict": "_verdict",
-        "amend": "_proposer",
         "apply_hunks": "_hunks",
-        "averaged": "_hypotheses",
         "best_demos": "_demos",
         "bootstrap": "_demos",
         "broken": "_checks",
-        "chance": "_race",
         "check_amends": "_proposer",
         "check_attempts": "_memory",
         "check_counts": "_numbers",
@@ -177,26 +164,21 @@ else:
         "edit_distance": "_edit",
         "edit_ratio": "_edit",
         "fields_of": "_demos",
-        "hypotheses": "_hypotheses",
-        "is_final": "_outage",
         "is_number": "_numbers",
         "judged": "_memory",
         "labeled_demos": "_demos",
         "make_proposer": "_proposer",
         "make_writers": "_proposer",
         "pairs": "_candidate",
-        "placeholders": "_checks",
         "places": "_places",
         "race": "_race",
         "refusal": "_checks",
-        "refusals": "_reasons",
         "refused": "_memory",
         "role": "_places",
         "show_value": "_candidate",
         "size_of": "_candidate",
         "unblamed": "_reasons",
         "variants": "_rewriter",
-        "weigh": "_hypotheses",
         "write": "_proposer",
         "writer_of": "_rewriter",
     }

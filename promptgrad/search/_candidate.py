@@ -14,17 +14,17 @@ from promptgrad.run import value_digest
 class Candidate:
     """Values by parameter path, laid over a program while it is tried; the program itself is not changed.
 
-    The values are complete: what they do not name is as the program has it. So a candidate that goes on from another
-    one is made by `child`, which keeps what the other one has.
+    The values are complete: a parameter that they do not name has the program's own value. To build on another
+    candidate, use `child`, which keeps that candidate's values.
 
     Attributes:
-        values: The values that differ from the program's own; none for the program as it is.
+        values: The values that differ from the program's own; empty for the program as it is.
         origin: Where it came from, in words.
-        program: The program to try instead of the session's, where something else than parameters changed: the
-            weights of a local model, or the structure (several members that vote). `values` are paths in it.
+        program: The program to try instead of the session's, where something other than parameters changed: the weights
+            of a local model, or the structure (several members that vote). `values` are paths in it.
         label: Tells such programs apart in the journal: equal for equal weights and equal members.
-        parents: The candidates that it was made of; none for a start. Two candidates of the same content are equal
-            whatever they were made of.
+        parents: The candidates it was made from; empty for a start. Candidates with the same content are equal,
+            whatever their parents.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -63,18 +63,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores of one candidate on some examples, and what the metric said besides.
+    """Scores of one candidate on some examples, with the metric's feedback and the outputs.
 
     Shape: `scores`, `feedback`, `outputs` and each tuple of `parts` have one entry for each of `ids`, in that order.
 
     Attributes:
         candidate: What was measured.
         ids: Ids of the examples.
-        scores: Its score on each; None where a language model gave no answer, which says nothing about it.
+        scores: Its score on each; None where a language model gave no answer, which is no evidence about the candidate.
         errors: How many runs of the program failed (they count as 0) or had no answer.
         scope: Where in the run it was measured.
         failure: The first error among them, in this process.
-        parts: The metric's scores of named aspects (`Score.parts`), by name; None where there is none.
+        parts: The metric's scores of named aspects (`Score.parts`), by name; None where an example has no such part.
         feedback: The metric's feedback; empty where there is none.
         outputs: What the program returned; None where it failed.
     """
@@ -128,7 +128,7 @@ class Measured:
         )
 
     def without(self, ids: Collection[str]) -> "Measured":
-        """What was measured on the other examples."""
+        """The measurement without these examples."""
         kept = [place for place, key in enumerate(self.ids) if key not in ids]
         return replace(
             self,

@@ -8,7 +8,7 @@ from promptgrad.autograd import objection, tokens
 from promptgrad.search._edit import edit_ratio
 
 Constraint = Callable[[Any], Any]
-"""A rule for a value, as `Parameter` takes them: returns why it does not hold as text (or False), or raises."""
+"""A rule for a value, as in `Parameter`: it returns the reason why it does not hold (or False), or raises."""
 
 _LATEX = r"\$[^$\n]+\$|\\[A-Za-z]+\*?(?:[_^]?\{\{?[^{}]*\}?\})*|\^\{[^{}]*\}"  # $x_{i}$, \boxed{x}, \sum_{i}^{n}, x^{n}
 _PLACEHOLDER = re.compile(rf"{_LATEX}|(?<!\{{)(\{{+)\s*[A-Za-z_][\w.]*\s*(\}}+)")
@@ -31,7 +31,7 @@ _WRAPPING = re.compile(
 
 
 def placeholders(text: str) -> set[str]:
-    r"""The `{name}` and `{{name}}` placeholders in a text. The braces of a LaTeX command are none.
+    r"""The `{name}` and `{{name}}` placeholders in a text. The braces of a LaTeX command do not count.
 
     >>> sorted(placeholders(r"Translate {text} to {{ language }}, as {'json': 1}, in \boxed{answer}."))
     ['{text}', '{{ language }}']
@@ -82,7 +82,7 @@ def refusal(
     if missing:
         return f"it drops the placeholder{'s' if len(missing) > 1 else ''} {', '.join(sorted(missing))}"
     added = placeholders(new) - filled
-    if added and filled:  # else nobody fills any, and braces are just text
+    if added and filled:  # otherwise nothing fills placeholders, and braces are ordinary text
         return f"it adds the placeholder{'s' if len(added) > 1 else ''} {', '.join(sorted(added))}, which nothing fills"
     if max_tokens is not None and (length := len(tokens(new))) > max_tokens:
         return f"it has {length} tokens, more than max_tokens={max_tokens}"
@@ -101,12 +101,12 @@ def broken(constraints: Iterable[Constraint | str], value: Any) -> str | None:
 
 
 def checked_constraints(given: Any) -> "tuple[Constraint | str, ...]":
-    """The constraints of a group: functions, which are checked in code, and rules in words, which are only told.
+    """The constraints of a group: functions, which code checks, and rules in words, which only the proposer reads.
 
     One function or one text stands for a list of one.
 
     Raises:
-        TypeError: There is something else among them.
+        TypeError: One of them is neither a function nor a text.
     """
     if given is None:
         return ()

@@ -13,7 +13,7 @@ from promptgrad.search._session import Session
 
 
 class DemoFields(Protocol):
-    """What has the names of a module's inputs and outputs, such as its signature, or a trace of one of its calls."""
+    """Anything that has the names of a module's inputs and outputs: its signature, or a trace of one of its calls."""
 
     @property
     def inputs(self) -> Iterable[str]: ...
@@ -22,7 +22,7 @@ class DemoFields(Protocol):
 
 
 def fields_of(demos: Parameter) -> DemoFields | None:
-    """The fields of the module that demos belong to, as their constraint knows them; None if there is no such one."""
+    """The fields of the module that demos belong to, from their constraint; None if they have no such constraint."""
     return next((rule for rule in demos.constraints if isinstance(rule, FitsSignature)), None)
 
 
@@ -30,7 +30,7 @@ def labeled_demos(fields: DemoFields | None, examples: Iterable[Example]) -> lis
     """The examples that can serve a module as demos without having been run, cut to its fields.
 
     An example serves if it has every input of the module and at least one output. In a program of several modules
-    this is usually the last one, or none.
+    this is usually the last module, or no module at all.
     """
     if fields is None:
         return []
@@ -43,7 +43,7 @@ def labeled_demos(fields: DemoFields | None, examples: Iterable[Example]) -> lis
 
 
 def best_demos(traces: Sequence[Any], k: int, threshold: float | None) -> list[Example]:
-    """Up to `k` demos out of scored traces: one for each example, the highest scores first, then the latest."""
+    """Up to `k` demos out of scored traces: one for each example, ordered by score, then the latest first."""
     floor = 1.0 if threshold is None else threshold
     latest: dict[str, tuple[float, int, Any]] = {}
     for order, trace in enumerate(traces):
@@ -56,11 +56,11 @@ def best_demos(traces: Sequence[Any], k: int, threshold: float | None) -> list[E
 
 @dataclass
 class DemoPool:
-    """What demos can be drawn from, by path of the demos parameter.
+    """The examples and traces that demos are drawn from, by path of the demos parameter.
 
     Attributes:
         labeled: Examples cut to the module's fields, with the id of the example they are from.
-        traces: For each example that went right, what the module was given and what it answered.
+        traces: For each example that went right, the module's inputs and outputs.
         tried: Examples that were run.
     """
 
@@ -69,7 +69,7 @@ class DemoPool:
     tried: int = 0
 
     def draw(self, path: str, rng: random.Random | None, *, bootstrapped: int, total: int) -> tuple[Example, ...]:
-        """Draw a set of demos: traces first, filled up with labelled examples of which there is no trace in it.
+        """Draw a set of demos: traces first, filled up with labelled examples that have no trace in the set.
 
         Args:
             path: Path of the demos parameter.
@@ -91,8 +91,8 @@ class DemoPool:
 def demos_of(row: LossRow, rng: random.Random, paths: Mapping[Parameter, str]) -> dict[str, Example]:
     """What one recorded run shows about each demos parameter that it read, by path.
 
-    Where a module was called several times, one of its calls is taken: the last with probability one half, else
-    any earlier one, as DSPy does.
+    Where a module was called several times, one of its calls is chosen: the last with probability one half, else any
+    earlier one, as DSPy does.
 
     Args:
         row: The run.
@@ -130,12 +130,12 @@ async def bootstrap(
     block: int = 16,
     limit: int | None = None,
 ) -> DemoPool:
-    """Run the teacher over training examples, block by block, until enough of them went right.
+    """Run the teacher over training examples, block by block, until enough of them have gone right.
 
     The teacher is given labelled demos from outside the block, so that no example sees its own answer.
 
-    Cost: one run of the program for each example, for as many blocks as it takes; further rounds re-run what failed,
-    as another replicate.
+    Cost: one run of the program for each example, for as many blocks as are needed; further rounds re-run the examples
+    that failed, as another replicate.
 
     Args:
         session: The session.

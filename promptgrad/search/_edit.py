@@ -42,7 +42,7 @@ def edit_distance(old: str, new: str) -> int:
 
 
 def edit_ratio(old: str, new: str) -> float:
-    """The edit distance as a share of the longer text: 0 for equal texts, 1 when nothing was kept.
+    """The edit distance as a share of the longer text: 0 for equal texts, 1 where nothing is kept.
 
     >>> edit_ratio("answer in one word", "answer in two words")
     0.5

@@ -1,4 +1,4 @@
-"""`Feedback`: the metric's feedback as the critique, without asking anybody."""
+"""`Feedback`: the metric's feedback as the critique, without an LM call."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ from promptgrad.autograd import NodeFailure
 
 
 class Feedback:
-    """A critic that divides no blame: all that may be to blame for a failed call is shown its feedback as it is.
+    """A critic that does not divide blame: every target of a failed call receives the feedback unchanged.
 
-    So the gradient of a text has, for each of its failed calls, the inputs, the outputs and what the metric says of the
-    result (`Score.feedback`, and `Score.module_feedback` where it says something of the module).
+    So the gradient of a text has, for each of its failed calls, the inputs, the outputs and the metric's feedback on
+    the result (`Score.feedback`, and `Score.module_feedback` where there is one for the module).
 
     Cost: no LM call.
     """

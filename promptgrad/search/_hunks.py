@@ -12,13 +12,14 @@ _SHOWN = 40
 
 @dataclass(frozen=True)
 class Hunk:
-    """One edit of a text, at a place that is told by quoting it.
+    """One edit of a text, at a place that a quotation identifies.
 
     Attributes:
-        op: "insert" puts `text` directly after the anchor, "replace" puts it in the anchor's place, "delete" takes the
-            anchor away.
-        anchor: A piece of the text, quoted exactly, that occurs in it once. Of an insert it may be empty: the start.
-        text: What is inserted, blanks included; none for "delete".
+        op: "insert" puts `text` directly after the anchor, "replace" puts it in the anchor's place, "delete" removes
+            the anchor.
+        anchor: A piece of the text, quoted exactly, that occurs in it once. For an insert it may be empty: the start of
+            the text.
+        text: What is inserted, white space included; empty for "delete".
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -40,7 +41,7 @@ def apply_hunks(text: str, hunks: Sequence[Hunk]) -> str:
 
     Raises:
         HunkError: There is no hunk; or an anchor is missing, occurs more than once, or overlaps that of another hunk;
-            or a hunk contradicts itself, such as a "delete" that brings a text.
+            or a hunk contradicts itself, such as a "delete" that has a text.
 
     >>> apply_hunks("Name the first word.", [Hunk("replace", "first", "last"), Hunk("insert", "word", " in capitals")])
     'Name the last word in capitals.'

@@ -1,4 +1,4 @@
-"""What critiques weigh, over the steps, and which of them each of several proposals is shown."""
+"""The weights of critiques over the steps, and the critiques that each of several proposals is shown."""
 
 import random
 from collections.abc import Hashable, Mapping, MutableMapping
@@ -10,17 +10,17 @@ from promptgrad.search._numbers import is_number
 K = TypeVar("K", bound=Hashable)
 
 Counted = MutableMapping[K, tuple[Gradient | None, dict[str, float]]]
-"""The gradient that was counted last for each text, and the weights that came of it."""
+"""The gradient that was counted last for each text, and the weights that it gave."""
 
 ENTRY = "critiques"
-"""Under which name the weights stand in an optimizer's state."""
+"""Key of the weights in an optimizer's state."""
 
 FORGOTTEN = 0.25
 """Weight below which a critique of earlier steps is dropped: a quarter of an example."""
 
 
 def weigh(gradient: Gradient | None) -> dict[str, float]:
-    """The weight of each critique, its support times its agreement. Those that say the same in other words are one."""
+    """The weight of each critique, its support times its agreement. Critiques of the same meaning count as one."""
     weights: dict[str, float] = {}
     for critique in gradient.cluster().critiques if gradient is not None else ():
         text = str.__str__(critique.text).strip()
@@ -29,7 +29,7 @@ def weigh(gradient: Gradient | None) -> dict[str, float]:
 
 
 def averaged(fresh: Mapping[str, float], old: Mapping[str, float], momentum: float) -> dict[str, float]:
-    """The weights of now, and `momentum` times those of before. What says the same adds up, in the words of now."""
+    """The fresh weights plus `momentum` times the old ones. Critiques of one meaning add up, in the newest words."""
     texts = [*fresh, *(text for text in old if text not in fresh)]
     weights: dict[str, float] = {}
     for cluster in Gradient(Critique("", "", 0, "", text) for text in texts).clusters():
@@ -41,13 +41,13 @@ def averaged(fresh: Mapping[str, float], old: Mapping[str, float], momentum: flo
 
 
 class Momentum(Generic[K]):
-    """What critiques weigh, those of earlier steps included, kept in an optimizer's state in JSON types.
+    """The weights of critiques, including those of earlier steps, kept in an optimizer's state in JSON types.
 
     It has no store of its own, see `Attempts`. The weights stand in the state under "critiques".
 
     Args:
         state: A dict for each text, by parameter or path.
-        counted: What was counted last, kept by the optimizer in a dict of its own beside the state.
+        counted: What was counted last; the optimizer keeps it in a separate dict beside the state.
     """
 
     def __init__(self, state: MutableMapping[K, dict[str, Any]], counted: Counted[K]) -> None:
@@ -55,10 +55,10 @@ class Momentum(Generic[K]):
         self._counted = counted
 
     def weights(self, key: K, gradient: Gradient | None, momentum: float) -> dict[str, float]:
-        """What each critique weighs; nothing where there is none now.
+        """The weight of each critique; empty where the gradient has no critique.
 
-        Called once a step, so that what is not said again fades. A gradient that was counted already, as when a step is
-        proposed again, is not counted twice.
+        It is called once a step, so that a critique that does not recur fades. A gradient is counted once, even where
+        its step is proposed again.
         """
         fresh = weigh(gradient)
         if not momentum:
@@ -72,10 +72,10 @@ class Momentum(Generic[K]):
 
 
 def check_weights(entry: Mapping[str, Any]) -> None:
-    """Check the weights in what an optimizer remembers of one text.
+    """Check the weights in an optimizer's state of one text.
 
     Raises:
-        ValueError: One is malformed.
+        ValueError: A weight is malformed.
     """
     for text, weight in dict(entry.get(ENTRY, {})).items():
         if not isinstance(text, str) or not (is_number(weight) and weight >= 0):

@@ -1,4 +1,4 @@
-"""`Attempts`: what was tried for each text, and what came of it."""
+"""`Attempts`: what was tried for each text, and the outcome."""
 
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from promptgrad.search._verdict import Verdict
 K = TypeVar("K", bound=Hashable)
 
 ENTRY = "rejected"
-"""Under which name the attempts for a text stand in an optimizer's state."""
+"""Key of the attempts for a text in an optimizer's state."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Attempt:
     """One text that was tried and not kept.
 
     Attributes:
-        text: The text, or the hunks that make it where they did not apply.
-        effect: What came of it, in words: the measured gain, or the rule that refused it.
-        measured: True if it was measured alone and did not gain, so that it is not to be tried again. What a rule
-            refused may come again, as rules move; so may what was measured only together with other changes, which may
-            have done the harm, and what looked better and was not shown to be.
+        text: The text, or the hunks where they did not apply and there is no text.
+        effect: The outcome in words: the measured gain, or the rule that refused it.
+        measured: True if it was measured alone and did not gain, so that it is not to be tried again. A text that a
+            rule refused may come again, because rules change. So may one that was measured only together with other
+            changes, which may have done the harm, and one that looked better without enough evidence.
     """
 
     text: str
@@ -37,10 +37,10 @@ class Attempts(Generic[K]):
     """The latest attempts for each text, kept in an optimizer's state in JSON types.
 
     It has no store of its own: `state` is `Optimizer.state` or any mapping of dicts, so that `state_dict()` saves it
-    and what is loaded there is known here.
+    and a loaded state is used at once.
 
     Args:
-        state: A dict for each text, by parameter or path. Attempts stand in it under "rejected".
+        state: A dict for each text, by parameter or path. Its key "rejected" holds the attempts.
         limit: Most attempts that are kept for a text; 0 keeps none.
     """
 
@@ -62,7 +62,7 @@ class Attempts(Generic[K]):
         return [attempt.text for attempt in self.of(key) if attempt.measured]
 
     def add(self, key: K, attempt: Attempt | None) -> None:
-        """Keep an attempt; what a measurement showed of a text is not replaced by less. None is no attempt."""
+        """Keep an attempt; one that was not measured never replaces one of the same text that was. None is ignored."""
         if attempt is None or not self.limit:
             return
         known = self.of(key)
@@ -71,7 +71,7 @@ class Attempts(Generic[K]):
             self._keep(key, [*(each for each in known if each is not old), attempt][-self.limit :])
 
     def forget(self, key: K, text: Any) -> None:
-        """Drop a text, which is the current value now."""
+        """Drop a text that has become the current value."""
         known = self.of(key)
         if any(attempt.text == text for attempt in known):
             self._keep(key, [attempt for attempt in known if attempt.text != text])
@@ -81,19 +81,19 @@ class Attempts(Generic[K]):
 
 
 def refused(text: str | None, reason: str, hunks: Sequence[Hunk] = ()) -> Attempt | None:
-    """What is kept of a proposal that a rule refused: its text, or the hunks that made none; else nothing."""
+    """The attempt of a proposal that a rule refused: its text, or the hunks that did not apply; None without either."""
     shown = "; ".join(map(str, hunks)) if text is None else text
     return Attempt(shown, f"refused: {reason}", measured=False) if shown else None
 
 
 def judged(text: str, verdict: Verdict, *, alone: bool, useless: bool) -> Attempt | None:
-    """What a measurement says of a text; None where no pair could be compared.
+    """The attempt that a measurement makes of a text; None where no pair could be compared.
 
     Args:
         text: The text.
         verdict: What was measured.
         alone: Whether it was the only change that was measured.
-        useless: Whether it gained nothing, or less than its length costs. What gained is at worst undecided.
+        useless: Whether it gained nothing, or less than its length costs. A text that gained is at worst undecided.
     """
     if not verdict.pairs:
         return None
@@ -103,10 +103,10 @@ def judged(text: str, verdict: Verdict, *, alone: bool, useless: bool) -> Attemp
 
 
 def check_attempts(entry: Mapping[str, Any]) -> None:
-    """Check the attempts in what an optimizer remembers of one text.
+    """Check the attempts in an optimizer's state of one text.
 
     Raises:
-        ValueError: One is malformed.
+        ValueError: An attempt is malformed.
     """
     for old in entry.get(ENTRY, ()):
         if not isinstance(old, Mapping) or not isinstance(old.get("text"), str) or "effect" not in old:

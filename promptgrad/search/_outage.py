@@ -1,10 +1,10 @@
-"""Errors after which there is nothing to go on with."""
+"""Errors that another attempt would meet again."""
 
 from promptgrad.errors import AuthenticationError, BudgetExceeded, JournalError, NoLMError, UnknownPriceError
 
 
 def is_final(error: BaseException | None) -> bool:
-    """Whether asking again would bring the same: nothing to go on with."""
+    """True if asking again would bring the same error, so that the run cannot go on."""
     if isinstance(error, (BudgetExceeded, JournalError)):
         return True
     return isinstance(error, (NoLMError, AuthenticationError, UnknownPriceError, ImportError))

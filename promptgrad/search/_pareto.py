@@ -1,4 +1,4 @@
-"""`Pareto`: a pool of candidates of which each is the best at something, and merges of two of them."""
+"""`Pareto`: a pool of candidates, each the best at something, and merges of two of them."""
 
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,17 +12,17 @@ from promptgrad.search._session import Session
 from promptgrad.search._steps import Step
 
 Fronts = Literal["example", "part", "both"]
-"""What candidates are compared by: their score on each example, their mean in each part of a score, or both."""
+"""How candidates are compared: by their score on each example, their mean in each part of a score, or both."""
 
 _DIGITS = 9
-"""Scores that agree to so many digits are equal."""
+"""Scores that agree to this many digits are equal."""
 
 
 def check_fronts(given: Any) -> Fronts:
-    """Check what candidates are to be compared by, and return it.
+    """Check how candidates are to be compared, and return it.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is none of these three.
     """
     if given not in get_args(Fronts):
         raise ValueError(f'fronts are by "example", by "part" or by "both", not {given!r}')
@@ -31,7 +31,7 @@ def check_fronts(given: Any) -> Fronts:
 
 @dataclass(frozen=True)
 class Merge:
-    """A candidate that has the changes of two others since their common ancestor.
+    """A candidate that combines the changes of two others since their common ancestor.
 
     Attributes:
         candidate: The merged candidate; its parents are the two.
@@ -44,7 +44,7 @@ class Merge:
     ancestor: Measured
 
     def sample(self, examples: Sequence[Example], count: int, rng: random.Random) -> list[Example]:
-        """Examples to try it on: in equal shares some where one side is better, where the other is, where neither is.
+        """Examples to try it on, in equal shares: where one side is better, where the other is, and where neither is.
 
         Args:
             examples: Those that the sides were measured on.
@@ -65,7 +65,7 @@ class Merge:
         return [example for example in examples if example.id in drawn]
 
     def holds(self, measured: Measured, step: Step) -> bool:
-        """Whether the merge does as well as the better side on the examples of a sample; the journal has the sums."""
+        """True if the merge does as well as the better side on the examples of a sample; the journal has the sums."""
         known = measured.by_id()
         sums = [sum(score for key, score in side.by_id().items() if key in known) for side in self.sides]
         holds = round(measured.total - max(sums), _DIGITS) >= 0
@@ -83,7 +83,7 @@ class Merge:
 
 
 class Pareto:
-    """A pool of candidates that are kept for what they are best at, however they do on the whole.
+    """A pool of candidates, each kept for what it is best at, whatever its mean.
 
     A *front* is one thing to be best at, with all candidates that reach the best score there. A candidate is
     *dominated*, and not drawn, if others that are not dominated are on all of its fronts.
@@ -97,7 +97,7 @@ class Pareto:
         by: What there is a front for: each "example", each "part" of the scores, or "both".
 
     Raises:
-        ValueError: `by` is something else.
+        ValueError: `by` is none of these three.
     """
 
     def __init__(self, start: Measured, value: Callable[[str, Candidate], Any], by: Fronts = "example") -> None:
@@ -108,16 +108,17 @@ class Pareto:
 
     @classmethod
     async def of(cls, session: Session, by: Fronts = "example") -> "Pareto":
-        """The pool that a search begins with: the base, as it was measured on the validation data.
+        """The pool that a search begins with: the base, measured on the validation data.
 
         Raises:
-            BudgetExceeded: It was not measured yet, and that does not fit what the budget leaves for the search.
+            BudgetExceeded: The base is not measured yet, and measuring it does not fit what the budget leaves for the
+                search.
         """
         start = session.baseline or await session.evaluate(session.base, session.val, scope="baseline")
         return cls(start, session.value, by)
 
     def add(self, measured: Measured) -> bool:
-        """Take a candidate into the pool, whatever its mean; False if one of the same content is there already."""
+        """Add a candidate to the pool, whatever its mean; False if one with the same content is there already."""
         key = measured.candidate.key
         return key not in self._members and self._members.setdefault(key, measured) is measured
 
@@ -130,11 +131,11 @@ class Pareto:
 
     @property
     def best(self) -> Measured:
-        """The member with the best mean; of equals the oldest."""
+        """The member with the best mean; the oldest among equals."""
         return max(self, key=lambda member: round(member.mean, _DIGITS))
 
     def fronts(self) -> dict[str, tuple[Measured, ...]]:
-        """What there is to be best at, and the members that are."""
+        """Each front by name, with the members that are best there."""
         scores: dict[str, list[tuple[Measured, float]]] = {}
         for member in self:
             for what, score in self._scores(member):
@@ -175,14 +176,15 @@ class Pareto:
     def merge(self, rng: random.Random, paths: Sequence[str], name: str) -> Merge | None:
         """Put together what two members changed since their common ancestor; None where nothing new can be made.
 
-        The two are drawn among those that are not dominated. Neither descends from the other, the ancestor is no
-        better than either, and what one side changed the other left alone at one place at least. Where both changed a
-        text, that of the better one is taken, of equals either. A merge is made once, and none that is in the pool.
+        The two are drawn among those that are not dominated. Neither descends from the other, the ancestor is no better
+        than either, and at least one text was changed by one side only. Where both changed a text, the merge has that
+        of the better side, or of either among equals. No merge is made twice, and none whose content is in the pool
+        already.
 
         Args:
             rng: Draws the two, the ancestor (the better the likelier), and between equals.
             paths: Paths of the texts that may differ.
-            name: Name of the step, which the merged candidate says that it came from.
+            name: Name of the step, for the merged candidate's origin.
         """
         pairs = [self._sides(*pair, paths) for pair in combinations(self.survivors(), 2)]
         order = [ancestors for ancestors in pairs if ancestors]
@@ -201,7 +203,7 @@ class Pareto:
         return None
 
     def _sides(self, one: str, other: str, paths: Sequence[str]) -> list[tuple[Measured, Measured, Measured]]:
-        """Two members with each common ancestor from which a merge of them would be something new."""
+        """Pairs of members, with each common ancestor from which their merge would be new."""
         older, younger = self._ancestors(one), self._ancestors(other)
         if one in younger or other in older:
             return []
@@ -221,7 +223,7 @@ class Pareto:
         return False
 
     def _of_two(self, path: str, one: Measured, other: Measured, ancestor: Measured, rng: random.Random) -> Any:
-        """The value that a merge has: that of the side that changed it, of the better one where both did."""
+        """The value in a merge: that of the side that changed it, or of the better side where both did."""
         first, second, old = (self._value(path, each.candidate) for each in (one, other, ancestor))
         if old in (first, second):
             return second if first == old else first
@@ -230,7 +232,7 @@ class Pareto:
         return first if one.mean > other.mean else second
 
     def _ancestors(self, key: str) -> list[str]:
-        """The members that a member was made of, the nearest first."""
+        """The ancestors of a member in the pool, the nearest first."""
         found: dict[str, None] = {}
         ahead = list(self._members[key].candidate.parents)
         while ahead:

@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts."""
+"""The expected cost of a run, before it starts."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Phase:
     """One phase of a plan.
 
     Attributes:
-        name: What for.
+        name: What the calls are for.
         calls: LM calls.
-        exact: Whether the number is exact; else it is the most that is expected.
+        exact: True if the number is exact; otherwise it is an upper bound.
     """
 
     name: str
@@ -22,9 +22,9 @@ class Phase:
 class Plan:
     """What `Trainer.fit` is expected to cost; print it.
 
-    It counts one LM call for each `Predict` in the program and example, no re-asks, no cell that is known already,
-    and no stop before the end: so it is usually more than what a run takes. A program that calls a module in a loop
-    takes more: give `calls_per_example` then.
+    It counts one LM call for each `Predict` in the program and each example, without re-asks, stored cells or an early
+    end: so it is usually more than a run needs. A program that calls a module in a loop needs more: set
+    `calls_per_example` then.
 
     Attributes:
         phases: Calls by phase.
@@ -35,7 +35,7 @@ class Plan:
         val: Examples to choose on.
         confirm: Examples to confirm on.
         test: Examples of the final report.
-        notes: What else there is to know.
+        notes: Further remarks.
     """
 
     phases: tuple[Phase, ...]

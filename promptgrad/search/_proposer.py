@@ -1,4 +1,4 @@
-"""The programs that write new instructions: ordinary `Predict` modules, their prompts visible parameters."""
+"""The programs that write new instructions: ordinary `Predict` modules, whose prompts are visible parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -105,10 +105,10 @@ class ProposeInstruction(Signature):
 
 
 class Writer(Predict, in_place=True):
-    """A `Predict` that takes no reply for the text that was asked for unless it names it.
+    """A `Predict` that accepts a reply only if it names the field that was asked for.
 
-    With one output, adapters take a reply without any marker for it as a whole. That serves an answer, but a text that
-    is going to be installed might then be an error page or a message to us; here it is asked for again.
+    With one output, adapters accept a reply without any marker as that output. That serves an answer, but a text that
+    is going to be installed might then be an error page or a remark; this module asks again instead.
     """
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def check_amends(proposer: Predict, lm: LM) -> None:
     """Check that a language model can be asked for hunks.
 
     Raises:
-        SignatureError: Its adapter has no form for them, as that of the embedded model.
+        SignatureError: Its adapter has no form for them; that of the embedded model has none.
     """
     try:
         (proposer.adapter or get_adapter(current().adapter or lm.adapter)).make_format(proposer.signature)
@@ -156,17 +156,19 @@ def check_amends(proposer: Predict, lm: LM) -> None:
 async def write(
     proposer: Predict, inputs: Mapping[str, Any], *, lm: LM | None = None, config: Mapping[str, Any] | None = None
 ) -> tuple[str | None, str]:
-    """Ask for one new text: (text, "") or (None, why there is none). The present text is `instruction` in any case.
+    """Ask for one new text: (text, "") or (None, why there is none).
+
+    The present text is the input `instruction`, also for a solution.
 
     Cost: one LM call, one more for each re-ask of a reply that does not parse.
 
     Raises:
-        LMError: The LM gave no answer; a reply that is no instruction is not an error but a reason.
+        LMError: The LM gave no answer. A reply without an instruction is not an error: it returns a reason.
     """
     text = "solution" if "solution" in proposer.input_names() else "instruction"
     named = {text if name == "instruction" else name: value for name, value in inputs.items()}
     try:
-        with no_grad():  # a step inside a forward is no part of the program
+        with no_grad():  # a step inside a forward is not part of the program
             reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except ParseError as error:
         return None, f"the reply holds no {text}: {error.reason}"
@@ -190,7 +192,7 @@ async def amend(
     Cost: as `write`.
 
     Raises:
-        LMError: The LM gave no answer; hunks that do not apply are not an error but a reason.
+        LMError: The LM gave no answer. Hunks that do not apply are not an error: they return a reason.
         SignatureError: The LM cannot be asked for hunks.
     """
     try:

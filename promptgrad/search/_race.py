@@ -14,7 +14,7 @@ BLOCK = 10
 """Validation examples in a block."""
 
 PRIOR = 0.25
-"""Standard deviation of the gain of a rewrite before anything is known of it."""
+"""Prior standard deviation of the gain of a rewrite."""
 
 HOPELESS = 0.3
 """Probability of being better than the incumbent below which a candidate leaves the race."""
@@ -27,9 +27,9 @@ class Race:
     Attributes:
         winner: The candidate that is better than the incumbent beyond doubt; None if there is none.
         champion: The incumbent's scores.
-        results: The candidates' scores on what they were run on, in their order.
-        verdicts: How each of them stood against the incumbent in the end.
-        hopeless: Those that were dropped.
+        results: The candidates' scores on the examples that they were run on, in the order of the candidates.
+        verdicts: The final verdict on each of them against the incumbent.
+        hopeless: The candidates that were dropped.
     """
 
     winner: Measured | None
@@ -50,19 +50,20 @@ async def race(
 ) -> Race:
     """Find the candidate that is better than the session's incumbent beyond doubt, if there is one.
 
-    After each block of validation examples, candidates that are probably worse leave; the race ends when none is
-    left, or all examples were seen. The winner's probability of being better must reach `confidence`; of equals the
-    shortest wins. The order of the blocks is drawn anew for each race, so that no candidate is bred for the first.
+    After each block of validation examples, candidates that are probably worse leave; the race ends when none is left,
+    or all examples have been used. The winner's probability of being better must reach `confidence`; the shortest among
+    equals wins. The order of the blocks is drawn anew for each race, so that candidates do not adapt to the first
+    block.
 
     Cost: at most one run for each candidate and validation example; the incumbent's cells are stored.
 
     Args:
         session: The session; its incumbent is the one to beat.
-        candidates: What is tried; at least one.
+        candidates: The candidates, at least one.
         scope: Name of the race in the journal.
         confidence: Probability of being better that the winner needs.
         block: Examples in a block.
-        prices: The score that each candidate must gain to be worth its length; none for free.
+        prices: The score that each candidate must gain to be worth its length; empty for no price.
     """
     order = list(session.val)
     session.rng("race", scope).shuffle(order)
@@ -122,7 +123,7 @@ def chance(champion: Measured | None, challenger: Measured | None, price: float 
 def _verdict(
     champion: Measured | None, result: Measured, price: float, *, accepted: bool, confidence: float, of: int
 ) -> Verdict:
-    """How a race ended for one candidate."""
+    """The verdict of a race on one candidate."""
     before, after = ([], []) if champion is None else pairs(champion, result)
     count = len(before)
     if not count:

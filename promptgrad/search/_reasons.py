@@ -1,4 +1,4 @@
-"""Why a search, or a step of it, came to nothing, in words."""
+"""Explanations in words of why a search, or one of its steps, found nothing."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from promptgrad.autograd import Loss
 
 
 def refusals(reasons: Iterable[str]) -> str:
-    """Why proposals were refused, the most frequent reason first; reasons that differ in numbers only are one.
+    """Why proposals were refused, the most frequent reason first; reasons that differ only in numbers count as one.
 
     >>> refusals(["it has 9 tokens, more than max_tokens=8", "it is empty", "it has 12 tokens, more than max_tokens=8"])
     '3 proposals refused: 2x it has 9 tokens, more than max_tokens=8; 1x it is empty'
@@ -23,11 +23,11 @@ def refusals(reasons: Iterable[str]) -> str:
 
 
 def unblamed(loss: Loss, *, seen: bool = True) -> list[str]:
-    """That samples failed and nobody was blamed, and why, as far as the loss's report says; nothing if none failed.
+    """A note that samples failed and no text was blamed, and why, from the loss's report; empty if none failed.
 
     Args:
-        loss: The loss that no parameter has a critique from.
-        seen: Whether there was a backward, where the loss has no report of one.
+        loss: The loss, from which no parameter has a critique.
+        seen: Whether there was a backward pass, where the loss has no report of one.
     """
     rows = [row for row in loss.rows if row.error is None]
     failed = sum(1 for row in rows if row.failed)

@@ -33,15 +33,15 @@ class Evidence:
     """All that a rewriter is given about one text.
 
     Attributes:
-        parameter: Whose text it is; by it the memory knows the attempts.
+        parameter: The parameter, the key of its attempts in the memory.
         path: Its path.
         text: The text as it is.
         role: What it is for.
         critiques: What is wrong with it, the weightiest first.
-        gradient: Where they are from, with the calls that they are about.
+        gradient: The gradient with these critiques and the calls that they are about.
         rules: What the new text must satisfy, besides the constraints of the parameter.
-        lm: LM that writes, or its name; None for that of the program, else of the context.
-        variant: Which of several proposals is wanted, from 0; further ones are sampled.
+        lm: LM that writes, or its name; None for that of the program, or else of the context.
+        variant: Number of the proposal, from 0; proposals after the first are sampled.
     """
 
     parameter: Parameter
@@ -62,12 +62,12 @@ class Edit:
     Attributes:
         path: Path of the parameter.
         old: The text as it was.
-        text: The proposed text; None where there is none.
+        text: The proposed text; None if the reply has none.
         reason: Why it is refused; empty where it may be tried.
         ratio: Edit distance as a share of the longer text.
-        hunks: The structured edits that make it, where such were asked for.
-        usage: LM calls, tokens and money that writing it took.
-        variant: Which of several proposals it is.
+        hunks: The structured edits that make it, where the proposer writes hunks.
+        usage: LM calls, tokens and money spent on writing it.
+        variant: Number of the proposal, from 0.
     """
 
     path: str
@@ -86,7 +86,7 @@ class Edit:
 
     @property
     def values(self) -> dict[str, str]:
-        """What a candidate gets of it: the text by path, nothing where it may not be tried."""
+        """The values for a candidate: the text by path; empty where it may not be tried."""
         return {} if self.text is None or self.reason else {self.path: self.text}
 
 
@@ -96,8 +96,8 @@ class Rewriter:
     Cost: one LM call for each proposal, one more for each re-ask of a reply that does not parse.
 
     Args:
-        memory: What was tried before: shown to the proposer, and what did not gain is refused. What a rule refuses is
-            remembered there.
+        memory: Earlier attempts: the proposer is shown them, and texts that did not gain are refused. Texts that a rule
+            refuses are added.
         proposer: Program that writes instructions and descriptions, on the signature `Improve` or `Amend`.
         solver: Program that writes solutions, on the signature `ImproveSolution`.
         rules: What new texts must satisfy, unless a call has rules of its own.
@@ -182,9 +182,9 @@ class Rewriter:
         return edits
 
     def is_better(self, step: "Step", place: Place, edit: Edit, before: Measured, after: Measured) -> bool:
-        """Whether an edit gained anything on the examples that it was tried on, in sum; the journal has both sums.
+        """True if the sum of the scores grew on the examples that the edit was tried on; the journal has both sums.
 
-        One that did not is remembered with its effect. It may come again: few examples are weak evidence.
+        An edit that did not gain is remembered with its effect. It may come again: few examples are weak evidence.
 
         Args:
             step: The step.
@@ -206,11 +206,11 @@ class Rewriter:
         """Ask for one text and check it.
 
         Args:
-            evidence: What there is to know.
+            evidence: All that is known about the text.
             own: LM that writes where the evidence names none; None for that of the context.
 
         Raises:
-            LMError: The LM gave no answer; a text that is refused is no error.
+            LMError: The LM gave no answer; a refused text is not an error.
         """
         key, old, solution = evidence.parameter, evidence.text, evidence.parameter.kind.exact
         rules = evidence.rules.after(key.constraints)
@@ -245,13 +245,13 @@ class Rewriter:
 def variants(
     texts: Sequence[Evidence], weights: Sequence[Mapping[str, float]], count: int, most: int, rng: random.Random
 ) -> list[Evidence]:
-    """The evidence about some texts as each of several proposals is shown it, by proposal and then by text.
+    """The evidence about some texts that each of several proposals is shown, by proposal and then by text.
 
     Args:
-        texts: The evidence, whose critiques are left open.
-        weights: What the critiques of each text weigh.
-        count: How many proposals.
-        most: Most critiques that one is shown of a text; see `hypotheses`.
+        texts: The evidence, without critiques.
+        weights: The weights of the critiques of each text.
+        count: Number of proposals.
+        most: Most critiques of a text that one proposal is shown.
         rng: Draws them.
     """
     shown = [hypotheses(known, count, most, rng) for known in weights]
@@ -263,7 +263,7 @@ def variants(
 
 
 def children(step: "Step", base: Candidate, edits: "Sequence[Edit | None]") -> list[Candidate]:
-    """The base with the edits of each proposal that may be tried; none that is the incumbent, or another one again."""
+    """The base with the edits of each proposal that may be tried, without duplicates and without the incumbent."""
     made: list[Candidate] = []
     for variant in dict.fromkeys(edit.variant for edit in edits if edit is not None):
         own = [edit.values for edit in edits if edit is not None and edit.variant == variant]
@@ -281,7 +281,7 @@ def _failures(gradient: Gradient, critiques: Sequence[str], most: int) -> list[d
 
 
 def writer_of(gradient: Gradient, proposer: Predict) -> LM | None:
-    """The LM that answered a blamed call, which writes where no other is set; None where the context has one."""
+    """The LM that answered a blamed call: it writes where no other LM is set. None where the context has one."""
     try:
         resolve_lm(None, proposer.lm)
     except NoLMError:
@@ -291,7 +291,7 @@ def writer_of(gradient: Gradient, proposer: Predict) -> LM | None:
 
 @contextmanager
 def _failing_as_lm() -> Iterator[None]:
-    """Let a language model that raises an error of its own, such as a function, fail as one that cannot be reached."""
+    """Raise `LMError` for any error of a language model's own, such as that of a function used as one."""
     try:
         yield
     except (PromptgradError, ImportError):

@@ -18,7 +18,7 @@ class Rules:
         max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any.
         max_tokens: Longest text; None for no bound.
         length_price: Score that 100 tokens of growth must gain.
-        constraints: Functions of the text, which are checked, and rules in words, which are only shown.
+        constraints: Functions of the text, which are checked, and rules in words, which only the proposer reads.
 
     Raises:
         ValueError: A number is out of range.

@@ -1,4 +1,4 @@
-"""Running candidates: scores, recorded forwards and gradients, named, journalled, and within the budget."""
+"""Running candidates: scores, recorded forwards and gradients, under a name, in the journal, within the budget."""
 
 import contextlib
 import math
@@ -23,10 +23,10 @@ from promptgrad.search._watched import Watched
 T = TypeVar("T")
 
 EXHAUSTED = "exhausted"
-"""Kind of the event that the search ended with its share of the budget."""
+"""Kind of the journal event that records that the search used up its share of the budget."""
 
 DOWN = 3
-"""How many failures in a row say that a language model is down, where each block lost more than half of its calls."""
+"""Failures in a row after which a language model counts as down, if each block lost more than half of its calls."""
 
 
 class Running:
@@ -41,7 +41,7 @@ class Running:
         journal: The run's journal.
         ledger: The run's budget.
         base: Where the search starts: the program as it is, or what an earlier phase of the search found.
-        cost_per_example: What a run of the program takes, as measured at the start.
+        cost_per_example: What one run of the program costs, as measured at the start.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Running:
         self._evaluators: dict[int, Evaluator] = {}
         self._silent: Counter[str] = Counter()
         self._described: set[str] = set()
-        # Where an earlier process of this run went on without an answer. A call that failed is not journalled and
-        # might succeed now, so asking again would make the resumed run take another way.
+        # The blocks in which an earlier process of this run continued without an answer. A failed call is not
+        # journalled and might succeed now, so asking again would make the resumed run diverge from the recorded one.
         self._unanswered = {event["key"] for event in journal.events() if event["kind"] == "unanswered"}
 
     def rng(self, *path: str | int) -> random.Random:
@@ -88,17 +88,17 @@ class Running:
             yield
 
     def program(self, candidate: Candidate | None = None) -> Module:
-        """The program of a candidate, of `base` by default; a candidate's values are to be laid over it."""
+        """The program of a candidate, of `base` by default, without the candidate's values."""
         return (candidate or self.base).program or self.model
 
     def decide(self, kind: str, **fields: Any) -> None:
-        """Write a decision into the journal; a resumed run must come to the same one."""
+        """Write a decision to the journal; a resumed run must make the same one."""
         self.journal.append(kind, **fields)
 
     async def evaluate(
         self, candidate: Candidate, examples: Sequence[Example], *, scope: str, replicate: int = 0
     ) -> Measured:
-        """Score one candidate on some examples; what the cell store knows already is not run again.
+        """Score one candidate on some examples; cells that are stored already are not run again.
 
         Raises:
             BudgetExceeded: The examples do not fit what the budget leaves for the search.
@@ -166,13 +166,14 @@ class Running:
         )
 
     def _note_unanswered(self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
-        """Go on without a few answers; stop, to be resumed, where the language model is down.
+        """Continue without a few answers; stop, so that the run can be resumed, where the language model is down.
 
-        Of one or two calls any may fail by accident. So it counts as down after `DOWN` failures, in one block or in
-        several of one kind (`what`: runs of the program, or single calls) without a better one between.
+        One or two calls may fail by accident. So the language model counts as down after `DOWN` failures, in one block
+        or in consecutive blocks of one kind (`what`: runs of the program, or single calls) that each lost more than
+        half.
 
         Raises:
-            LMError: More than half got no answer, or asking again would not help either.
+            LMError: More than half got no answer, or asking again would bring the same error.
             BudgetExceeded: The budget refused one.
         """
         failed = [(key, error) for key, error in zip(keys, errors, strict=True) if is_outage(error)]
@@ -192,8 +193,8 @@ class Running:
             thunks: The calls.
 
         Raises:
-            LMError: More than half got no answer, and at least `DOWN`, here and in the calls before; or asking again
-                would not help either.
+            LMError: More than half got no answer, and at least `DOWN` with the calls before; or asking again would
+                bring the same error.
             BudgetExceeded: The budget refused one.
         """
         errors: list[BaseException | None] = [None] * len(thunks)
@@ -224,11 +225,11 @@ class Running:
     async def forward(
         self, candidate: Candidate, examples: Sequence[Example], *, scope: str, replicate: int = 0, teacher: Any = None
     ) -> Loss:
-        """Run a candidate on examples with its graph recorded, and return the loss: for traces and `backward`.
+        """Run a candidate on examples, record its graph and return the loss, for traces and `backward`.
 
         Args:
-            candidate: What to run.
-            examples: On what.
+            candidate: The candidate to run.
+            examples: The examples to run it on.
             scope: Name of the block.
             replicate: Number of the sample, for LMs that sample.
             teacher: A program of the same structure, or an LM, to run instead.
@@ -266,7 +267,7 @@ class Running:
         Args:
             loss: The loss.
             parameters: Whose gradients are wanted.
-            critic: Who divides the blame; that of the session by default.
+            critic: The critic that divides the blame; that of the session by default.
 
         Raises:
             BudgetExceeded: The critic's calls do not fit the budget.
@@ -280,7 +281,7 @@ class Running:
         return found
 
     def _runs(self, candidate: Candidate) -> float:
-        """How many runs of the program one of a candidate's program costs: more where it has more calls in it."""
+        """The cost of one run of a candidate's program, in runs of the session's: more where it has more calls."""
         if candidate.program is None:
             return 1
         own, other = (
@@ -290,10 +291,10 @@ class Running:
         return max(1, other) / max(1, own)
 
     def admit(self, examples: float = 0, calls: int = 0) -> None:
-        """Check, before a block, that it fits what the budget leaves once the confirmation is set aside.
+        """Check, before a block, that it fits what the budget leaves after the share for the confirmation.
 
-        This is decided from what is spent and from what an example cost at the start, so it is the same at any
-        concurrency; the budget itself is kept call by call, whatever is decided here.
+        The decision depends on what is spent and on what an example cost at the start, so it is the same at any
+        concurrency. The budget itself is enforced call by call, independently of this.
 
         Raises:
             BudgetExceeded: It does not fit: the search ends with the best so far.
@@ -316,7 +317,7 @@ class Running:
                     limit=getattr(self.ledger.budget, kind) or 0,
                     used=getattr(self.ledger.spent, kind) or 0,
                 )
-        if recorded is None and self.ledger.remaining("seconds") <= 0:  # what is replayed was in time
+        if recorded is None and self.ledger.remaining("seconds") <= 0:  # a replayed block was in time
             limit = self.ledger.budget.seconds or 0
             raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.ledger.seconds, 1))
 

@@ -1,4 +1,4 @@
-"""A session: everything an optimizer may use while the trainer runs it, and the record of what it found."""
+"""A session: everything an optimizer may use while the trainer runs it, and the record of its findings."""
 
 import contextlib
 import copy
@@ -18,20 +18,20 @@ from promptgrad.search._steps import Steps
 from promptgrad.search._trial import Trial
 
 SHRINK = 8
-"""How many examples of no gain a candidate's mean gain is averaged with before candidates are ranked."""
+"""Number of examples without a gain that are averaged into a candidate's mean gain before candidates are ranked."""
 
 
 class Session(Running):
-    """What an optimizer's `fit` works with.
+    """The environment of an optimizer's `fit`.
 
-    A run must be a deterministic program of its seed and of the language model's replies. So an optimizer takes all
-    its chance from `rng` and `spawn`, evaluates in blocks (each call of `evaluate` ends before the next decision), and
-    gives each block a logical name: the same seed then makes the same decisions at any concurrency, and a run that
-    was killed is resumed by executing it again.
+    A run must be a deterministic program of its seed and of the language model's replies. So an optimizer draws all
+    random numbers from `rng` and `spawn`, evaluates in blocks (each call of `evaluate` ends before the next decision),
+    and gives each block a logical name: the same seed then makes the same decisions at any concurrency, and a killed
+    run resumes by being executed again.
 
     A search starts from `base`: `value` gives the present value of a parameter there, `places` the parameters that it
-    may change, and `base.child(values, origin)` makes a candidate that keeps all else. An optimizer that runs others
-    gives each a session of its own by `phase`.
+    may change, and `base.child(values, origin)` makes a candidate that keeps everything else. An optimizer that runs
+    others gives each its own session by `phase`.
 
     Attributes:
         model: The program.
@@ -47,11 +47,11 @@ class Session(Running):
         base: Where the search starts: the program as it is, or what an earlier phase of the search found.
         baseline: The base, measured on `val`.
         history: The trials so far.
-        notes: What the report should say besides.
-        refused: Why proposals came to nothing, and how often each.
+        notes: Further remarks for the report.
+        refused: Reasons why proposals were refused, each with its count.
         finalists: Candidates worth confirming, each with its measurement on `val`.
-        incumbent: The best so far by the optimizer's own account.
-        parameters: What the optimizer was given to train.
+        incumbent: The best candidate so far in the optimizer's judgement.
+        parameters: The parameters that the optimizer trains.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Session(Running):
     def places(self, kinds: Collection[str] | None = None, *, requires_grad: bool | None = True) -> list[Place]:
         """The parameters that the optimizer was given, as they stand in the program that the search starts from.
 
-        Their order is that in which they were given. Their values are those of the program alone; `value` gives those
-        of `base`.
+        They are in the order of the optimizer's parameters. Their values are those of the program alone; `value` gives
+        those of `base`.
 
         Args:
             kinds: Kinds wanted; None for all.
@@ -142,16 +142,16 @@ class Session(Running):
     ) -> "Session":
         """Make a session for a part of the search, which another optimizer runs: `await other.fit(part)`.
 
-        It has the journal, the budget, the cells, the history and the notes of this session, and seeds, names of
-        scopes, base, incumbent and finalists of its own. What it found is in its `finalists`; `adopt` offers the best
-        of it here.
+        It shares the journal, the budget, the cells, the history and the notes of this session, and has its own seeds,
+        scope names, base, incumbent and finalists. Its `finalists` hold what it found; `adopt` offers the best of them
+        here.
 
-        Cost: none if the base was measured on `val` before, else one run of the program for each example of it.
+        Cost: nothing if the base was measured on `val` before, else one run of the program for each example in `val`.
 
         Args:
             name: Name of the part, unique in this session.
-            base: Where it starts; that of this session by default.
-            parameters: What it may change; by default all that this session may.
+            base: The candidate it starts from; that of this session by default.
+            parameters: The parameters it may change; those of this session by default.
             train: Examples to learn from; those of this session by default.
             val: Examples to compare candidates on; those of this session by default.
 
@@ -178,7 +178,7 @@ class Session(Running):
     # -- recording ----------------------------------------------------------------------------------------------
 
     def refuse(self, reason: str) -> None:
-        """Count a proposal that came to nothing, with the reason; see `note_refusals`."""
+        """Count a refused proposal, with the reason; see `note_refusals`."""
         self.refused[reason] += 1
 
     def note_refusals(self) -> None:
@@ -187,7 +187,7 @@ class Session(Running):
             self.notes.append(refusals(self.refused.elements()))
 
     def trial(self, measured: Measured, note: str = "", **details: Any) -> Trial:
-        """Add a line to the history, and to the journal, where it is no part of what a resumed run is compared with."""
+        """Add a line to the history, and to the journal, outside the events that a resumed run is compared with."""
         trial = Trial(len(self.history), measured.candidate, measured.mean, len(measured.known), note, dict(details))
         self.history.append(trial)
         tried = measured.candidate.to_dict()
@@ -206,7 +206,7 @@ class Session(Running):
         return trial
 
     def adopt(self, part: "Session") -> Measured | None:
-        """Offer here the best that a phase found, and return it; None if it found nothing."""
+        """Offer the best finalist of a phase in this session, and return it; None if the phase found nothing."""
         found = next(iter(part.ranked()), None)
         if found is not None:
             self.offer(found)
@@ -215,7 +215,7 @@ class Session(Running):
     def offer(self, measured: Measured) -> None:
         """Offer a candidate for confirmation, with its measurement on `val`; a newer one replaces an older.
 
-        The base is no candidate.
+        The base is ignored.
         """
         if measured.candidate.key == self.base.key:
             return
@@ -224,7 +224,7 @@ class Session(Running):
         self.finalists.append(measured)
 
     def consider(self, measured: Measured) -> None:
-        """Offer a candidate that was scored on all of `val`; it is the incumbent where it is better than all before."""
+        """Offer a candidate that was scored on all of `val`; it becomes the incumbent if it is the best so far."""
         self.offer(measured)
         if self.gain(measured) > self.gain_of_incumbent():
             self.promote(measured)
@@ -239,7 +239,7 @@ class Session(Running):
         return (sum(after) - sum(before)) / (len(after) + SHRINK)
 
     def ranked(self) -> list[Measured]:
-        """The finalists, best first: by shrunken gain, then the shorter, then the older."""
+        """The finalists, best first: by shrunken gain, then by length, then by age."""
         order = sorted(
             range(len(self.finalists)),
             key=lambda index: (-self.gain(self.finalists[index]), self.finalists[index].candidate.size, index),
@@ -257,7 +257,7 @@ class Session(Running):
         return 0.0 if self._incumbent is None else self.gain(self._incumbent)
 
     def perfect(self) -> bool:
-        """Whether the incumbent has the full score on all of `val`, so that no candidate can be better."""
+        """True if the incumbent has the full score on all of `val`, so that no candidate can be better."""
         incumbent = self._incumbent or self.baseline
         if incumbent is None:
             return False
@@ -265,7 +265,7 @@ class Session(Running):
         return len(scores) >= len(self.val) and all(score == self.best_score for score in scores)
 
     def program_lm(self) -> lm.LM | None:
-        """The first language model set in the program; None if it takes that of the context."""
+        """The first language model set in the program; None if the program uses that of the context."""
         for module in self.program().modules():
             if module._lm is not None:
                 return module._lm
@@ -274,19 +274,19 @@ class Session(Running):
     def steps(
         self, count: int, name: str, *, batch_size: int = 1, drop_last: bool = False, patience: int | None = None
     ) -> Steps:
-        """The rounds of a search, one after the other: `for step in session.steps(8, "TGD", batch_size=8)`.
+        """The rounds of a search, in order: `for step in session.steps(8, "TGD", batch_size=8)`.
 
         Args:
             count: Most steps.
-            name: Name of the search, from which the chance of its steps is drawn.
+            name: Name of the search, which seeds the random numbers of its steps.
             batch_size: Examples of `step.minibatch()`; all of them, if there are fewer.
             drop_last: Leave out the last minibatch of an epoch if it is smaller than the others.
-            patience: Steps that leave the incumbent as it was after which the search ends; None for no such end.
+            patience: Steps in a row without a new incumbent after which the search ends; None for no such limit.
         """
         return Steps(self, count, name, batch_size=batch_size, drop_last=drop_last, patience=patience)
 
     @contextlib.contextmanager
     def bar(self, total: int, description: str) -> Iterator[run.Progress]:
-        """Show progress, if the trainer does."""
+        """Show progress, if the trainer shows it."""
         with run.progress(total, description, self.progress) as bar:
             yield bar

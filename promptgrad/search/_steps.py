@@ -1,4 +1,4 @@
-"""Steps: the loop that optimizers share, with a name, a generator of chance and a minibatch for each round."""
+"""Steps: the loop that optimizers share, with a name, a random generator and a minibatch for each round."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """One round of a search. What is paid for in it is journalled under its name, "step/3/...".
+    """One round of a search. Its paid calls are journalled under its name, "step/3/...".
 
     Attributes:
         session: The session.
         number: Counts the steps of the loop, from 0.
-        rng: Chance for this step alone, drawn from the seed, the loop's name and the number.
+        rng: Random generator of this step alone, seeded by the seed, the loop's name and the number.
     """
 
     def __init__(self, loop: "Steps", number: int) -> None:
@@ -31,7 +31,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """What a candidate that is made in this step says of its origin."""
+        """The origin of candidates that are made in this step."""
         return f"step {self.number}"
 
     def scope(self, what: str) -> str:
@@ -39,16 +39,16 @@ class Step:
         return f"step/{self.number}/{what}"
 
     def minibatch(self) -> list[Example]:
-        """The next training examples: each epoch has its own order, which depends on the seed alone."""
+        """The next training examples: each epoch has its own order, which depends only on the seed."""
         return self._loop.minibatch()
 
     def turn(self, places: Sequence[Place], candidate: Candidate | None = None) -> Place:
-        """One place after the other, round robin.
+        """The place whose turn it is, round robin.
 
         Args:
             places: The places, the same at each step.
-            candidate: Whose turns count. Each candidate has its own and goes on where its parents were; by default
-                all have the same.
+            candidate: The candidate whose turns count. Each has its own turns and continues those of its parents; by
+                default all share one order.
         """
         return places[self._loop.turn(candidate) % len(places)]
 
@@ -67,13 +67,13 @@ class Step:
         Cost: one run of the program for each example, and the critic's calls.
 
         Args:
-            candidate: What to run.
-            batch: On what.
-            places: Whose gradients are wanted.
-            critic: Who divides the blame; the session's by default.
+            candidate: The candidate to run.
+            batch: The examples to run it on.
+            places: The places whose gradients are wanted.
+            critic: The critic that divides the blame; the session's by default.
 
         Returns:
-            The loss, and the gradient at each place by path; an empty one where nobody blames it.
+            The loss, and the gradient at each place by path; an empty one where the critic does not blame it.
 
         Raises:
             BudgetExceeded: The examples do not fit what the budget leaves for the search.
@@ -95,7 +95,7 @@ class Step:
         return loss, gradients
 
     def measured(self, candidate: Candidate, loss: Loss) -> Measured:
-        """What a loss says of the candidate that it is of, so that it need not be run again on the same examples."""
+        """The measurement that a loss holds of its candidate, which need not be run again on the same examples."""
         rows = loss.rows
         return Measured(
             candidate,
@@ -109,7 +109,7 @@ class Step:
         )
 
     async def evaluate(self, candidate: Candidate, examples: Sequence[Example]) -> Measured:
-        """Score a candidate on some examples; what the cell store knows already is not run again.
+        """Score a candidate on some examples; cells that are stored already are not run again.
 
         Raises:
             BudgetExceeded: The examples do not fit what the budget leaves for the search.
@@ -129,14 +129,14 @@ class Step:
         return await self.session.evaluate_all(candidates, examples, scope=name)
 
     async def validate(self, candidate: Candidate, note: str = "", **details: Any) -> Measured:
-        """Score a candidate on all validation examples and offer it for confirmation; it leads if none did better.
+        """Score a candidate on all validation examples and offer it for confirmation; the best becomes the incumbent.
 
         Cost: one run of the program for each validation example that is not known already.
 
         Args:
             candidate: The candidate.
-            note: What its line in the history says.
-            details: What the line holds besides.
+            note: Remark in its line of the history.
+            details: Further fields of the line.
 
         Raises:
             BudgetExceeded: The examples do not fit what the budget leaves for the search.
@@ -153,16 +153,16 @@ class Step:
 class Steps:
     """The rounds of a search: `for step in session.steps(8, "TGD", batch_size=8)`.
 
-    They show a bar, and end when all have been taken, when the session's incumbent is right on every validation
-    example, or after `patience` steps that left the incumbent as it was.
+    They show a bar, and end after `count` steps, when the session's incumbent is right on every validation example, or
+    after `patience` steps in a row without a new incumbent.
 
     Args:
         session: The session.
         count: Most steps.
-        name: Name of the search, from which its chance is drawn; the bar shows it.
+        name: Name of the search, which seeds its random numbers; the bar shows it.
         batch_size: Examples of a minibatch; all of them, if there are fewer.
         drop_last: Leave out the last minibatch of an epoch if it is smaller than the others.
-        patience: Steps without a gain after which the search ends; None for no such end.
+        patience: Steps in a row without a new incumbent after which the search ends; None for no such limit.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Steps:
                     break
 
     def minibatch(self) -> list[Example]:
-        """The next training examples, of the next epoch where this one is over."""
+        """The next training examples; a new epoch begins where this one is over."""
         batch = next(self._batches, None)
         if batch is None:
             self._batches = iter(self._loader)
@@ -213,7 +213,7 @@ class Steps:
         return batch
 
     def turn(self, candidate: Candidate | None) -> int:
-        """How many turns a candidate and its ancestors had before this one."""
+        """Number of turns that a candidate and its ancestors had before this one."""
         key = "" if candidate is None else candidate.key
         if key not in self._turns:
             parents = () if candidate is None else candidate.parents

@@ -1,4 +1,4 @@
-"""Bayesian search over a product of finite choices: ask which point to try, tell how it did."""
+"""Bayesian search over a product of finite choices: `ask` for a point to try, `tell` its score."""
 
 import contextlib
 import warnings
@@ -11,7 +11,7 @@ from promptgrad.errors import MissingExtraError
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a search space: for every dimension, which of its choices.
+    """One point of a search space: one choice in every dimension.
 
     Attributes:
         number: Counts the points asked for, from 0.
@@ -23,16 +23,16 @@ class Point:
 
     @property
     def key(self) -> tuple[int, ...]:
-        """The indices alone, to recognise an equal point."""
+        """The indices alone, which are equal for equal points."""
         return tuple(self.choices.values())
 
 
 class TPE:
     """Tree-structured Parzen estimator over categorical dimensions, repeatable from its seed.
 
-    Dimensions are modelled jointly, so that an instruction which works only with certain demos is found as a
-    pair. The first points are random (`startup` of them); `enqueue` names points to hand out first. What is told
-    should be comparable between points: tell shrunken means, not the raw mean of three examples.
+    Dimensions are modelled jointly, so that an instruction that works only with certain demos is found together with
+    them. The first `startup` points are random; `enqueue` names points to return before any other. Scores should be
+    comparable between points: pass shrunken means, not the raw mean of three examples.
 
     Cost: no LM call; about 10 ms a point.
     Source: Bergstra et al. 2011; Optuna's multivariate `TPESampler`, every argument set here because its defaults
@@ -87,7 +87,7 @@ class TPE:
         return size
 
     def enqueue(self, choices: Mapping[str, int]) -> None:
-        """Hand this point out before any other."""
+        """Return this point before any other."""
         with _quiet(self._optuna):
             self._study.enqueue_trial({name: choices[name] for name in self.space})
 
@@ -127,7 +127,7 @@ def _optuna() -> Any:
 
 @contextlib.contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
-    """Hush optuna's log lines and its notes on experimental arguments while one of our calls runs."""
+    """Silence optuna's log lines and its warnings about experimental arguments during one of our calls."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What one run of the program costs, and a line of a run's history."""
+"""The cost of one run of the program, and a line of a run's history."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from promptgrad.search._candidate import Candidate
 
 @dataclass(frozen=True)
 class Cost:
-    """What running the program on one example costs, on average."""
+    """The average cost of running the program on one example."""
 
     calls: float = 1.0
     tokens: float = 0.0
@@ -22,11 +22,11 @@ class Trial:
 
     Attributes:
         number: Counts the trials of the run.
-        candidate: What was tried.
+        candidate: The candidate that was tried.
         score: Its mean score.
-        examples: On how many examples.
-        note: What the optimizer made of it.
-        details: What the optimizer adds: indices of a search point, a gate's interval.
+        examples: Number of examples it was scored on.
+        note: The optimizer's remark on it.
+        details: Further fields: indices of a search point, a gate's interval.
     """
 
     number: int

@@ -1,11 +1,11 @@
-"""`Verdict`: what was found when a proposal met the current values on the same examples."""
+"""`Verdict`: the comparison of a proposal with the current values on the same examples."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate found when a proposal met the current values on the same examples.
+    """The comparison of a proposal with the current values on the same examples.
 
     Attributes:
         accepted: Whether the evidence was enough.
@@ -17,8 +17,8 @@ class Verdict:
         confidence: Coverage of the interval's lower bound, one-sided; corrected for the choice among `of` proposals.
         reason: The decision in words.
         price: What the growth of the texts costs, in score: the gain must exceed it; negative where they shrink.
-        of: How many proposals were measured, of which the best is taken.
-        dropped: How many rows left the comparison, because a language model gave no answer.
+        of: Number of proposals that were measured; the best of them is compared.
+        dropped: Number of rows left out because a language model gave no answer.
     """
 
     accepted: bool = False

@@ -1,4 +1,4 @@
-"""A critic that remembers why a run must stop."""
+"""A critic that records why a run must stop."""
 
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar, cast
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Watched:
-    """A critic that remembers why the run must stop: backward itself keeps a critic's errors in its report."""
+    """A critic that records why the run must stop: backward itself keeps a critic's errors in its report."""
 
     def __init__(self, critic: CriticLike) -> None:
         self._critic = critic
@@ -21,7 +21,7 @@ class Watched:
         return await self._watch(self._critic.critique(failure))
 
     def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
-        """As the critic puts them together, if it can judge whole forwards."""
+        """The critic's grouping, if it can judge whole forwards."""
         return self._critic.groups(failures) if isinstance(self._critic, JointCriticLike) else ()
 
     async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:

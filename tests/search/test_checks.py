@@ -6,7 +6,8 @@ import pytest
 from promptgrad import lm, nn, optim
 from promptgrad.autograd import Critique, Gradient, Parameter
 from promptgrad.errors import ConstraintError
-from promptgrad.search import placeholders, refusal
+from promptgrad.search import refusal
+from promptgrad.search._checks import placeholders
 
 OLD = "Translate {text} into {language}. Be brief."
 

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from promptgrad.autograd import Critique, Gradient
-from promptgrad.search import Momentum, averaged, check_weights, hypotheses, weigh
+from promptgrad.search import Momentum, check_weights
+from promptgrad.search._hypotheses import averaged, hypotheses, weigh
 
 
 def gradient(*texts):

@@ -1,7 +1,7 @@
 import pytest
 
 from promptgrad.optim import Candidate, Measured
-from promptgrad.search import chance
+from promptgrad.search._race import chance
 
 
 def measured(scores):
