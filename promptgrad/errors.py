@@ -12,7 +12,7 @@ PromptgradError
 │   │   ├── RateLimitError             429: too many requests
 │   │   ├── AuthenticationError        no key, or a wrong one: 401, 403
 │   │   └── ContextWindowError         the request is too long for the model
-│   ├── LMReplyError                   a body that was cut or is no completion
+│   ├── LMReplyError                   a body that was cut or is not a completion
 │   ├── NoLMError                      no language model is configured
 │   │   └── ReplayError                a request that the replayed cassette does not hold
 │   └── UnknownPriceError              a money budget, and a model without a price
@@ -28,7 +28,7 @@ PromptgradError
 └── MissingExtraError (ImportError)    an optional dependency is not installed
 ```
 
-Facts are attributes as well as words, so that nobody has to parse a message.
+Facts are attributes as well as part of the message, so that no code has to parse it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -80,7 +80,7 @@ class ParseError(PromptgradError, ValueError):
 
     Attributes:
         reply: The reply, in full.
-        reason: What is wrong with it, as the model is told when it is asked again.
+        reason: What is wrong with it, in the words that the model gets when it is asked again.
     """
 
     def __init__(self, message: str, *, reply: str = "", reason: str = "") -> None:
@@ -155,7 +155,7 @@ class ReplayError(NoLMError):
     """A cassette cannot be read, or does not hold the reply to a request.
 
     Attributes:
-        request: The request, in JSON types; None where it is not about one.
+        request: The request, in JSON types; None where the error is not about a request.
     """
 
     def __init__(self, message: str, *, request: Mapping[str, object] | None = None) -> None:
@@ -188,7 +188,7 @@ class JournalError(PromptgradError):
 
 
 class StateDictError(PromptgradError, KeyError):
-    """A state does not fit the module it was loaded into. All misfits are told at once.
+    """A state does not fit the module it was loaded into. The message lists all misfits at once.
 
     Attributes:
         missing: Paths that the module has and the state lacks.
@@ -214,7 +214,7 @@ class StateDictError(PromptgradError, KeyError):
 
 
 class MetricError(PromptgradError):
-    """A metric raised, or returned what is not a score."""
+    """A metric raised, or returned something that is not a score."""
 
 
 class DataError(PromptgradError, ValueError):
@@ -247,7 +247,7 @@ class HunkError(PromptgradError, ValueError):
     """A structured edit does not apply to its text, which stays as it was.
 
     Attributes:
-        index: Place of the hunk that does not fit, from 0; None where there is no hunk at all.
+        index: Place of the hunk that does not fit, from 0; None if there is no hunk at all.
         hunk: That hunk.
     """
 
@@ -271,9 +271,9 @@ class MissingExtraError(PromptgradError, ImportError):
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether no wording of a prompt could have avoided this: the language model, budget, journal or a package is out.
+    """Whether no prompt could have avoided this error: the language model, budget, journal or a package is unavailable.
 
-    A request that is too long for the model is none, as a prompt may be the cause.
+    A request that is too long for the model is not an outage, since a prompt may be the cause.
     """
     if isinstance(error, ContextWindowError):
         return False

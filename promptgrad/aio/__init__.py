@@ -2,7 +2,7 @@
 
 Two loops run in daemon threads of their own, started on first use: the *transport loop*, for our own I/O and nothing
 else, and the *program loop*, for users' coroutines and for our orchestration. A `Signal` is the one primitive:
-awaiting it works in a coroutine that `drive` runs in place, and in a task of any asyncio loop.
+it can be awaited in a coroutine that `drive` runs in place, and in a task of any asyncio loop.
 """
 
 from typing import TYPE_CHECKING

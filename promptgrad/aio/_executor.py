@@ -23,7 +23,7 @@ class Executor(ThreadPoolExecutor):
     Args:
         max_workers: Threads at most. Use one executor for each level of nesting: a function that waits for another
             in the same full pool waits for ever, as in the standard library.
-        thread_name_prefix: What its threads are called.
+        thread_name_prefix: Prefix of the names of its threads.
 
     >>> with Executor() as pool:
     ...     list(pool.map(len, ["a", "bc"]))

@@ -29,9 +29,9 @@ _crew: "ContextVar[_Crew | None]" = ContextVar("promptgrad.crew", default=None)
 
 
 def is_stopping() -> bool:
-    """Whether a `gather` that the calling code runs in has been stopped.
+    """Whether a `gather` around the calling code has been stopped.
 
-    A `CancelledError` that comes while none has is the failure of what was awaited, not a request to stop.
+    A `CancelledError` that comes while none has been stopped is a failure of the awaited call, not a request to stop.
     """
     crew = _crew.get()
     while crew is not None:
@@ -42,9 +42,9 @@ def is_stopping() -> bool:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether what was awaited failed by itself, rather than that the one who waits is being stopped.
+    """Whether the awaited call failed by itself, rather than because the waiter is being stopped.
 
-    A `CancelledError` counts as a failure where no `gather` around has been stopped.
+    A `CancelledError` counts as a failure where no `gather` around the calling code has been stopped.
     """
     import asyncio
 
@@ -59,13 +59,13 @@ async def gather(
 ) -> list[T]:
     """Run all thunks concurrently, each in a copy of the context, and return their results in order.
 
-    They start in order. The first failure cancels the rest, waits for them, and is raised; a caller that wants
-    failures as data catches them inside. So does a cancellation, however often it comes. In a driven coroutine the
-    work moves to the program loop; or, where nothing is to run side by side, the thunks run in place one after the
-    other, in the context of the caller rather than in copies.
+    They start in order. The first failure cancels the rest, waits for them, and is raised; a cancellation does the
+    same, however often it comes. A caller that wants failures as data catches them inside the thunks. In a driven
+    coroutine the work moves to the program loop; or, where only one thunk may run at a time, the thunks run in place
+    one after the other, in the context of the caller rather than in copies.
 
     Args:
-        thunks: What to run: functions without arguments that return an awaitable.
+        thunks: Functions without arguments, each of which returns an awaitable.
         limit: How many may be in flight; None for all.
         on_done: Called with the index of each thunk that finished.
 
@@ -108,7 +108,7 @@ async def _gather(
         _crew.set(crew)
         try:
             results[index] = await thunks[index]()
-        except (KeyboardInterrupt, SystemExit) as error:  # in a task of its own it would end the loop
+        except (KeyboardInterrupt, SystemExit) as error:  # raised in a task, it would end the loop
             failures.append(error)
         else:
             if on_done is not None:
@@ -146,7 +146,7 @@ async def _gather(
             for task in running.values():
                 task.cancel()
             finished = loop.create_future()
-            with suppress(asyncio.CancelledError):  # cancelled once more: so is what still runs
+            with suppress(asyncio.CancelledError):  # cancelled again: so are the tasks that still run
                 await finished
         raise
     if failures:
@@ -202,7 +202,7 @@ class Semaphore:
 
 
 async def sleep(seconds: float) -> None:
-    """Wait, in any mode, without holding up anything else."""
+    """Wait, in a task or driven, without blocking other tasks."""
     seconds = float(seconds)
     if not is_driven():
         import asyncio

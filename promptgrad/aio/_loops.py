@@ -1,4 +1,4 @@
-"""The transport loop and the program loop, and the ways to run something on them."""
+"""The transport loop and the program loop, and the functions that run code on them."""
 
 import atexit
 import inspect
@@ -44,7 +44,7 @@ class Loop:
         return self._loop is not None and running_loop() is self._loop
 
     def post(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called on the loop. Posts that come together wake the loop once."""
+        """Call `callback` on the loop. Posts that come together wake the loop once."""
         loop = self._loop or self._start()
         self._inbox.append(callback)
         if not self._awake:
@@ -92,7 +92,7 @@ class Loop:
         loop.run_forever()
 
     def close(self) -> None:
-        """Cancel what runs, and stop the loop: at interpreter exit."""
+        """Cancel the running tasks and stop the loop, at interpreter exit."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None or loop.is_closed():
             return
@@ -135,10 +135,10 @@ class Remote(Signal[T]):
         self._where = where
         self._make: Callable[[], Coroutine[Any, Any, T]] | None = make
         self._task: asyncio.Task[None] | None = None
-        self.carried: dict[str, Any] = {}  # what the coroutine hung on its cancellation, such as the finished rows
+        self.carried: dict[str, Any] = {}  # attributes of the coroutine's cancellation, such as the finished rows
 
     def start(self) -> None:
-        """Make the task; on the loop."""
+        """Make the task; called on the loop."""
         import asyncio
 
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -214,7 +214,7 @@ async def _on(where: Loop, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.arg
 
 
 async def _end(remote: Remote[Any]) -> None:
-    """Wait for a cancelled task's cleanup; a bounded time where that blocks a thread."""
+    """Wait for a cancelled task's cleanup, for a bounded time where the wait blocks a thread."""
     if is_driven():
         ended = threading.Event()
         if remote.subscribe(ended.set):
@@ -225,7 +225,7 @@ async def _end(remote: Remote[Any]) -> None:
 
 
 async def on_transport(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run an async function of ours on the transport loop, in a copy of the context; directly if already there.
+    """Run one of our async functions on the transport loop, in a copy of the context; directly if already there.
 
     Cancelling the waiter cancels the function.
     """
@@ -243,7 +243,7 @@ async def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **k
 def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Remote[T]:
     """Start an async function beside the caller, in a copy of the context: await what it returns, or `stop()` it.
 
-    It runs as a task of the loop that runs here, or of the program loop where the caller is driven.
+    It runs as a task of the current loop, or of the program loop where the caller is driven.
     """
     if is_driven():
         remote: Remote[T] = Remote(program, lambda: fn(*args, **kwargs))
@@ -277,9 +277,9 @@ async def _wait(call: Awaitable[T]) -> T:
 def run(coro: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the program loop, in a copy of the caller's context, and block until it ends.
 
-    In a thread in which another loop runs, such as a notebook cell, that loop stands still meanwhile.
+    In a thread in which another loop runs, such as a notebook cell, that loop is blocked meanwhile.
     Ctrl-C cancels the coroutine, waits up to `CLEANUP_SECONDS` for its cleanup, and is raised again, with the
-    attributes that the coroutine gave to its cancellation (the finished part of the work).
+    attributes that the coroutine set on its cancellation (the finished part of the work).
 
     Raises:
         AsyncUsageError: Called on one of promptgrad's own loops, where blocking would be a deadlock.

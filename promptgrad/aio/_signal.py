@@ -1,4 +1,4 @@
-"""`Signal`, the one-shot result that everything waits on, and `drive`, which runs a coroutine without a loop."""
+"""`Signal`, a one-shot result that any code can wait for, and `drive`, which runs a coroutine without a loop."""
 
 import os
 import sys
@@ -45,13 +45,13 @@ def running_loop() -> "asyncio.AbstractEventLoop | None":
 
 
 def is_driven() -> bool:
-    """Whether the code that runs now is a coroutine in the hands of `drive`, rather than a task of a loop."""
+    """Whether the calling code is a coroutine that `drive` runs, rather than a task of a loop."""
     driven = state.driven
     return driven is not _UNDRIVEN and driven is running_loop()
 
 
 def serving() -> str:
-    """Which of our loops this thread runs, where a blocking call would wait for itself; empty elsewhere."""
+    """The name of our loop that this thread runs, where a blocking call would wait for itself; empty elsewhere."""
     return state.serving
 
 
@@ -76,15 +76,15 @@ class Signal(Generic[T]):
         return self._waiters is None
 
     def set(self, value: T) -> None:
-        """Give the value, and wake all who wait."""
+        """Set the value and wake all waiters."""
         self._settle(value, None)
 
     def fail(self, error: BaseException) -> None:
-        """Raise `error` in all who wait, now or later."""
+        """Raise `error` in all waiters, present and future."""
         self._settle(None, error)
 
     def result(self) -> T:
-        """The value; raises what `fail` was given. Raises `AsyncUsageError` while there is none."""
+        """The value; raises the error that `fail` got, and `AsyncUsageError` while there is no result."""
         if self._waiters is not None:
             raise AsyncUsageError("the signal has no result yet: await it")
         if self._error is not None:
@@ -102,7 +102,7 @@ class Signal(Generic[T]):
             wake()
 
     def subscribe(self, wake: Callable[[], object]) -> bool:
-        """Have `wake` called, from any thread, when the result comes. False, and no call, if it is there already."""
+        """Call `wake` from some thread when the result comes. Returns False, without a call, if it has come already."""
         with self._lock:
             if self._waiters is None:
                 return False
@@ -110,7 +110,7 @@ class Signal(Generic[T]):
             return True
 
     def unsubscribe(self, wake: Callable[[], object]) -> None:
-        """Take a `subscribe` back. No error if it is too late."""
+        """Undo a `subscribe`. Does nothing if the result has come already."""
         with self._lock:
             if self._waiters is not None and wake in self._waiters:
                 self._waiters.remove(wake)
@@ -141,7 +141,7 @@ class Signal(Generic[T]):
                 return
             try:
                 loop.call_soon_threadsafe(resolve)
-            except RuntimeError:  # the loop was closed meanwhile: nobody waits there any more
+            except RuntimeError:  # the loop was closed meanwhile: nothing waits there any more
                 return
 
         if self.subscribe(wake):
@@ -157,7 +157,7 @@ class Signal(Generic[T]):
 
 
 def refuse_on_our_loops() -> None:
-    """Raise `AsyncUsageError` in a thread that runs one of our loops, for what would block it."""
+    """Raise `AsyncUsageError` in a thread that runs one of our loops, which the caller would block."""
     if state.serving:
         raise AsyncUsageError(
             f"a blocking call on promptgrad's {state.serving} loop would stop everything that runs there: "
@@ -166,7 +166,7 @@ def refuse_on_our_loops() -> None:
 
 
 POLL_SECONDS = 0.5
-"""How often a blocked thread looks up, so that a Ctrl-C that came at the very moment of blocking is not lost."""
+"""How often a blocked thread wakes up, so that a Ctrl-C that came at the very moment of blocking is not lost."""
 
 
 def block(signal: Signal[Any]) -> None:
@@ -207,10 +207,10 @@ def drive(coro: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in this thread, without a loop; block wherever it waits for a `Signal`.
 
     A coroutine that never suspends costs about a microsecond. This also works in a thread that has a running loop
-    (a notebook, a web handler), which then stands still meanwhile. Ctrl-C during a wait is raised inside the coroutine.
+    (a notebook, a web handler), which is blocked meanwhile. Ctrl-C during a wait is raised inside the coroutine.
 
     Raises:
-        AsyncUsageError: The coroutine waits for something that only an event loop can give it; use `run`.
+        AsyncUsageError: The coroutine waits for something that needs an event loop; use `run`.
     """
     thread = state
     outer = thread.driven
@@ -225,7 +225,7 @@ def drive(coro: Coroutine[Any, Any, T]) -> T:
                         "run it with `promptgrad.aio.run(...)`, or await it inside async code"
                     )
                 block(wanted)
-            except BaseException as error:  # noqa: BLE001 - it goes on inside the coroutine, which may clean up
+            except BaseException as error:  # noqa: BLE001 - raised inside the coroutine, which may clean up
                 wanted = coro.throw(error)
             else:
                 wanted = coro.send(None)

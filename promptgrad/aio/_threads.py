@@ -29,7 +29,7 @@ class ThreadCall:
         self._wake: Callable[[], object] | None = None
 
     def work(self) -> Callable[[], None]:
-        """Make the call, in this thread; what it returns gives the result to the waiter."""
+        """Make the call in this thread, and return a function that hands the result to the waiter."""
         state.job = self
         try:
             value = self._context.run(self._call)
@@ -42,7 +42,7 @@ class ThreadCall:
             state.job = None
 
     def cancel(self) -> None:
-        """Raise `CancelledError` in the thread where it waits, or as soon as it does."""
+        """Raise `CancelledError` in the thread, in its present wait or its next one."""
         with self._lock:
             self._cancelled = True
             wake = self._wake
@@ -96,7 +96,7 @@ class _Worker:
             if not self._gate.acquire(timeout=IDLE_SECONDS):
                 if self._pool.retire(self):
                     return
-                self._gate.acquire()  # a job is given at the very moment of the timeout
+                self._gate.acquire()  # a job arrives at the very moment of the timeout
 
 
 class _Pool:

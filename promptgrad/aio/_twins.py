@@ -17,15 +17,15 @@ C = TypeVar("C")
 
 
 def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False) -> Callable[P, T]:
-    """Make the function that does what a coroutine function does, and waits for it.
+    """Make the blocking twin of a coroutine function: a plain function that runs it and waits for its result.
 
     The twin has the same arguments and docstring; its name is the coroutine function's without the leading "a":
     `evaluate = blocking(aevaluate)`, also in the body of a class.
 
     Args:
         fn: A coroutine function whose name begins with "a".
-        in_place: Run the coroutine in the calling thread, which suits one that works rather than waits; by default it
-            runs on the program loop.
+        in_place: Run the coroutine in the calling thread, which suits one that computes rather than waits; by default
+            it runs on the program loop.
 
     Raises:
         AsyncUsageError: The twin is called inside a coroutine that promptgrad runs, where it would wait for itself.
@@ -54,9 +54,9 @@ def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False)
 
 
 def blocking_classmethod(fn: Callable[Concatenate[type[C], P], Coroutine[Any, Any, T]]) -> "classmethod[C, P, T]":
-    """Make the twin of a class method, in the body of its class; see `blocking`.
+    """Make the blocking twin of a class method, in the body of its class; see `blocking`.
 
-    As in `resume = blocking_classmethod(aresume)`.
+    For example `resume = blocking_classmethod(aresume)`.
     """
     return classmethod(blocking(cast("classmethod[C, P, Coroutine[Any, Any, T]]", fn).__func__))
 
@@ -67,5 +67,5 @@ def is_coroutine_function(function: object) -> bool:
         function = function.__func__
     if isinstance(function, FunctionType):
         return bool(function.__code__.co_flags & _CO_COROUTINE)
-    call = getattr(type(function), "__call__", None)  # noqa: B004 - its flags are wanted, not whether it is there
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - its flags matter, not whether it exists
     return isinstance(call, FunctionType) and bool(call.__code__.co_flags & _CO_COROUTINE)

@@ -1,10 +1,10 @@
-"""Where running code stands in the order of the program, whatever the order in which its tasks and threads get on.
+"""The position of running code in the order of the program, whatever the order in which its tasks and threads run.
 
 Every task and thread that a program starts is a branch of the place where it was started, and what it does comes after
 that place and before what the program does next. Branches of one place come in the order in which they were started.
 
-Loops of ours and `Executor` note the place when they start something. On a loop of the user's own, a task is noticed
-when it does its first thing, and takes its turn by its default name, which counts up as tasks are made.
+Our own loops and `Executor` note the place when they start a task or thread. On a loop of the user's own, a task is
+noticed at its first step, and is ordered by its default name, which counts up as tasks are made.
 """
 
 import sys
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import asyncio
 
 Position = tuple[tuple[int, ...], ...]
-"""Compares with others of the same forward: ((2, 0),) is the second thing done, ((2, 1), (1, 0)) the first in a
-branch that was made then."""
+"""Sorts the steps of one forward: ((2, 0),) is its second step, and ((2, 1), (1, 0)) the first step of a branch that
+was made there."""
 
 Mark = tuple[Position, int]
-"""What `step` returns: a branch, and how many things were done in it. `position` makes a position of it."""
+"""What `step` returns: a branch, and its number of steps. `position` makes a position of it."""
 
 _STEP, _FORK, _TASK, _STRANGER = range(4)
 _births = count(1).__next__
@@ -34,22 +34,22 @@ _ANY = object()
 
 
 _Branch = list[Any]
-"""One line of work: its position, how many things were done in it, and who does it: at first `_ANY`.
+"""One line of work: its position, its number of steps, and its runner, which is `_ANY` at first.
 
-A thread counts up in place: nothing that it starts can begin without us, or while the thread goes on. A task makes a
-new one at each step, since what it starts keeps the context of that moment and begins at any time later.
+A thread counts up in place, since whatever it starts either is forked by us or blocks the thread. A task makes a new
+branch at each step, since a task that it starts copies the context of that moment and may begin at any later time.
 """
 
 _branch: "ContextVar[_Branch]" = ContextVar("promptgrad.branch")
 
 
 def begin() -> None:
-    """Start to count, in this context."""
+    """Start counting steps in this context."""
     _branch.set([(), 0, _runner()])
 
 
 def step() -> Mark:
-    """Where the program stands now."""
+    """Count one step, and return the place of the program."""
     branch = _branch.get(None)
     me = _runner()
     if branch is not None and branch[2] == me and type(me) is int:
@@ -65,13 +65,13 @@ def step() -> Mark:
 
 
 def position(mark: Mark) -> Position:
-    """A mark as something that sorts."""
+    """The position of a mark, which sorts."""
     branch, number = mark
     return (*branch, (number, _STEP))
 
 
 def branches(number: int) -> list[Context] | None:
-    """A copy of this context for each of so many tasks, as branches in order; None where nobody counts."""
+    """Copies of this context for a number of tasks, as branches in order; None where no steps are counted."""
     if _branch.get(None) is None:
         return None
     contexts = [copy_context() for _ in range(number)]
@@ -81,7 +81,7 @@ def branches(number: int) -> list[Context] | None:
 
 
 def fork(context: Context) -> None:
-    """Make of a copied context, in which a task or thread is going to run, a branch of its own."""
+    """Make a copied context, in which a task or thread is about to run, a branch of its own."""
     if _branch.get(None) is not None:
         branch, number = step()
         context.run(_branch.set, [(*branch, (number, _FORK)), 0, _ANY])
@@ -91,22 +91,22 @@ def make_task(loop: "asyncio.AbstractEventLoop", coro: Any, **options: Any) -> "
     """A task factory of a loop: each task is a branch of the place where it was made, whenever it begins."""
     import asyncio
 
-    if _branch.get(None) is None:  # nobody counts here
+    if _branch.get(None) is None:  # no steps are counted here
         return asyncio.Task(coro, loop=loop, **options)
     context: Context | None = options.pop("context", None)
     if context is None:
         context = copy_context()
         fork(context)
     else:
-        with suppress(RuntimeError):  # one that is in use at this moment, as the caller's own: it cannot be entered
+        with suppress(RuntimeError):  # a context that is in use, such as the caller's own, cannot be entered
             fork(context)
     if sys.version_info >= (3, 11):
         return asyncio.Task(coro, loop=loop, context=context, **options)
-    return context.run(partial(asyncio.Task, coro, loop=loop, **options))  # it copies the context that it is made in
+    return context.run(partial(asyncio.Task, coro, loop=loop, **options))  # a task copies the current context
 
 
 def _runner() -> object:
-    """Who runs this code: a task, or a thread."""
+    """The task that runs this code, or else the thread."""
     loop = running_loop()
     if loop is not None:
         task = sys.modules["asyncio.tasks"].current_task(loop)
@@ -116,7 +116,7 @@ def _runner() -> object:
 
 
 def _born(runner: object) -> tuple[int, int]:
-    """Sorts tasks by when they were made, which their default names tell, and others by when they are first seen."""
+    """A key that sorts tasks by their creation, which their default names show, and others by their first step."""
     name: str = getattr(runner, "get_name", str)()
     head, _, number = name.rpartition("-")
     return (_TASK, int(number)) if head == "Task" and number.isdecimal() else (_STRANGER, _births())

@@ -1,4 +1,4 @@
-"""The active run: what a language-model call asks before it is sent, and tells before its reply is used."""
+"""The active run, which a language-model call consults before it is sent, and reports to before its reply is used."""
 
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ _EMPTY: Mapping[str, Any] = {}
 
 
 class _Shared:
-    """What all scopes of one active run have in common."""
+    """The state that all scopes of one active run share."""
 
     def __init__(self, journal: Journal, ledger: Ledger) -> None:
         self.journal = journal
@@ -55,10 +55,10 @@ class ActiveRun:
 
         The budget is reserved before `send` runs; the reply is in the journal before this returns. Equal keys that
         are asked for at the same time are sent once. A failed call is not journalled, its error is raised in all
-        who wait for it, and asking again sends again.
+        waiters, and asking again sends it again.
 
         Args:
-            key: Digest of everything that is sent and of the LM it is sent to.
+            key: Digest of everything that is sent, and of the LM that it is sent to.
             send: Makes the call and returns the reply as a JSON-like mapping; its `usage` has `input_tokens`,
                 `output_tokens` and `usd` (None where the price is unknown).
             tokens: Estimate of the tokens, for the reservation.
@@ -95,7 +95,7 @@ class ActiveRun:
             with shared.lock:
                 del shared.flying[key]
             if failure is None:
-                mine.set(None)  # whoever waits looks into the journal, or sends if this caller was cancelled
+                mine.set(None)  # a waiter looks into the journal, or sends if this caller was cancelled
             else:
                 mine.fail(failure)
 
@@ -117,21 +117,21 @@ class ActiveRun:
         finally:
             here.reset(outside)
         self._shared.charged.add(key)
-        reservation.commit(reply.get("usage") or _EMPTY)  # first, so that who observes the call finds it booked
+        reservation.commit(reply.get("usage") or _EMPTY)  # first, so that an observer of the call finds it booked
         self.journal.call(key, self.scope, reply)
         return reply
 
     def touch(self, key: str) -> None:
-        """Tell that a cache above the transport answered a call.
+        """Book a call that a cache above the transport answered.
 
-        If this run paid for it, in this process or an earlier one, it is booked as the journal would have booked it,
-        so that a warm cache changes nothing in a resumed run. A reply that the run never paid for is free.
+        If this run paid for the call, in this process or an earlier one, it is booked as a replayed one is, so that a
+        warm cache changes nothing in a resumed run. A reply that the run never paid for is free.
         """
         if self.journal.has(key):
             self._charge(key, None)
 
     def record(self, kind: str, key: str, **fields: Any) -> bool:
-        """Write a keyed event of this scope into the journal, as `Journal.record`."""
+        """Write a keyed event of this scope into the journal, as `Journal.record` does."""
         return self.journal.record(kind, key, scope=self.scope, **fields)
 
     def _charge(self, key: str, reply: Mapping[str, Any] | None) -> None:
@@ -170,8 +170,8 @@ def current() -> ActiveRun | None:
 def active(*, journal: Journal | None = None, ledger: Ledger | None = None, scope: str = "") -> Iterator[ActiveRun]:
     """Make a run active: every language-model call inside goes through its journal and its budget.
 
-    It holds for this context, and for the tasks and worker threads started from it. Inside another run, the inner
-    one alone counts.
+    It holds for this context, and for the tasks and worker threads started from it. Inside another run, only the
+    inner one is active.
 
     Args:
         journal: Where replies are kept; by default a journal in memory, which lives as long as the block.
@@ -180,35 +180,35 @@ def active(*, journal: Journal | None = None, ledger: Ledger | None = None, scop
     """
     journal = journal if journal is not None else Journal()
     ledger = ledger if ledger is not None else Ledger(journal=journal)
-    session = ActiveRun(_Shared(journal, ledger), scope)
-    with _within(session):
-        yield session
+    made = ActiveRun(_Shared(journal, ledger), scope)
+    with _within(made):
+        yield made
 
 
 @contextmanager
 def scope(name: str | int) -> Iterator[ActiveRun | None]:
     """Name a logical part of the active run, such as `scope("trial/3")`; scopes nest. Does nothing outside of a run.
 
-    The calls of a scope count in the canonical journal only once it ended without an error, because how far a part
-    came that was interrupted depends on timing. A part that is refused by the budget is such a part.
+    The calls of a scope count in the canonical journal only once it has ended without an error, because how far an
+    interrupted scope came depends on timing. A scope in which the budget refused a call is an interrupted one.
     """
-    outer = here.get().session
+    outer = here.get().run
     if outer is None:
         yield None
         return
     path = f"{outer.scope}/{name}" if outer.scope else str(name)
     if not path or path.startswith("/") or path.endswith("/") or "//" in path:
         raise ValueError(f"a scope needs a name that does not begin or end with '/', not {name!r}")
-    with _within(ActiveRun(outer._shared, path)) as session:
-        yield session
+    with _within(ActiveRun(outer._shared, path)) as inner:
+        yield inner
 
 
 @contextmanager
-def _within(session: ActiveRun) -> Iterator[ActiveRun]:
-    token = here.set(here.get()._replace(session=session))
+def _within(run: ActiveRun) -> Iterator[ActiveRun]:
+    token = here.set(here.get()._replace(run=run))
     try:
-        session._enter()
-        yield session
-        session._leave()
+        run._enter()
+        yield run
+        run._leave()
     finally:
         here.reset(token)

@@ -28,7 +28,7 @@ class Budget:
             since a reply's length is known only afterwards, the total can pass the limit by what the calls in
             flight at the end used beyond their estimates, which is nothing for requests with `max_tokens`.
         usd: Money, with estimates as for tokens. A model whose price is unknown is refused.
-        seconds: Time of the run, all its processes together. No call is sent afterwards; those in flight end.
+        seconds: Time of the run, all its processes together. When it is over, no call is sent; those in flight end.
 
     Raises:
         BudgetExceeded: A limit is zero, so that nothing at all could be done.
@@ -60,7 +60,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Spent:
-    """What was spent.
+    """The amounts that a run, or one of its phases, has spent.
 
     Attributes:
         calls: Calls counted against the budget: those sent, and those answered from a cache or from the journal. A
@@ -70,8 +70,8 @@ class Spent:
         sent: How many of the calls this process sent.
         replayed: How many were answered from the journal.
         failed: Calls sent besides, which brought no reply and are not counted among `calls`.
-        cached: How many this process took from a cache. They cost nothing, but count as calls, because the run is
-            then repeated alike, whatever the cache holds.
+        cached: How many a cache answered in this process. They cost nothing, but count as calls, so that the run
+            repeats in the same way whatever the cache holds.
     """
 
     calls: int = 0
@@ -192,7 +192,7 @@ class Ledger:
         return max(0, limit - used) / (_USD if kind == "usd" else 1)
 
     def affords(self, *, calls: int = 0, tokens: int = 0, usd: float = 0.0) -> bool:
-        """Whether so much is left for the current phase, and the time is not up."""
+        """Whether the current phase has this much left, and time as well."""
         wanted = {"calls": calls, "tokens": tokens, "usd": usd}
         return self.remaining("seconds") > 0 and all(self.remaining(kind) >= wanted[kind] for kind in KINDS)
 
@@ -205,7 +205,7 @@ class Ledger:
             usd: Estimate of the price; None if the model's price is unknown.
 
         Raises:
-            BudgetExceeded: It does not fit; nothing may be sent.
+            BudgetExceeded: The call does not fit; it must not be sent.
             UnknownPriceError: The budget limits money and the price is unknown.
         """
         if usd is None and self.budget.usd is not None:
@@ -246,7 +246,7 @@ class Ledger:
                 refusal = refusal or self._refusal(kind, limit, used)
             elif used + self._reserved[place] + wanted[place] > limit:
                 wait = True
-                if here.get().holding:  # the call in flight is our own caller: to wait for it would be forever
+                if here.get().holding:  # the call in flight is our own caller: the wait would never end
                     refusal = refusal or self._refusal(kind, limit, used + self._reserved[place])
         if refusal is not None and (not self._open or here.get().holding):
             raise refusal
@@ -312,7 +312,7 @@ class Ledger:
 
 
 class Reservation:
-    """Part of a budget that is set aside for one call. Exactly one of `commit` and `release` counts."""
+    """Part of a budget that is set aside for one call. The first `commit` or `release` counts."""
 
     __slots__ = ("_ledger", "_open", "_wanted")
 
@@ -328,7 +328,7 @@ class Reservation:
             self._ledger._settle(self._wanted, usage)
 
     def release(self) -> None:
-        """Give it back: the call brought no reply."""
+        """Return the reserved amounts to the budget: the call brought no reply."""
         if self._open:
             self._open = False
             self._ledger._settle(self._wanted, None)

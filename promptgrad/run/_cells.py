@@ -1,4 +1,4 @@
-"""The store of cells: results of a program on one example, reusable wherever nothing that was read has changed."""
+"""The store of cells: results of a program on one example, reusable while every value that was read is the same."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -13,11 +13,11 @@ class Cell:
     Attributes:
         example: Id of the example.
         replicate: Which of several independent runs on this example.
-        score: What the metric gave.
+        score: The metric's score.
         feedback: The metric's feedback.
         reads: Digest of every parameter value that was read on the way, by path.
         output: What the program returned.
-        error: Why there is no score, or None. Such a cell is not kept in a store.
+        error: The error because of which there is no score, or None. Such a cell is not kept in a store.
         parts: The metric's scores of named aspects.
     """
 
@@ -51,7 +51,7 @@ class CellStore:
     def get(
         self, example: str, state: Callable[[str], str | None], *, replicate: int = 0, lm: str = "", source: str = ""
     ) -> Cell | None:
-        """The cell of an example whose read set agrees with a candidate, or None.
+        """The cell of an example whose read set agrees with a candidate; None if no cell does.
 
         Args:
             example: Id of the example.

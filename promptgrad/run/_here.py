@@ -1,4 +1,4 @@
-"""What holds of the run here: one record in one context variable."""
+"""The run as it stands at one place of the program: one record in one context variable."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,23 +14,23 @@ class Here(NamedTuple):
     """The active run as seen from one place of the program.
 
     Attributes:
-        session: The run's journal, ledger and scope; None outside of a run.
+        run: The run's journal, ledger and scope; None outside of a run.
         phase: Name of the phase to which calls are booked.
         keep: What the phase must leave of the budget.
-        holding: Whether the code here is a call in flight, whose reservation is held.
+        holding: Whether the code here is part of a call in flight, whose reservation is held.
         bars: The progress bars that are drawn, below which another one appears.
     """
 
-    session: "ActiveRun | None" = None
+    run: "ActiveRun | None" = None
     phase: str = ""
     keep: "Budget | None" = None
     holding: bool = False
     bars: "Bars | None" = None
 
     def held(self) -> "Here":
-        """The same, for the code of a call in flight; half the time of `_replace`, as each call needs it."""
-        session, phase, keep, _, bars = self
-        return Here(session, phase, keep, True, bars)  # noqa: FBT003 - a field
+        """The same for the code of a call in flight, in half the time of `_replace`, as each call needs it."""
+        run, phase, keep, _, bars = self
+        return Here(run, phase, keep, True, bars)  # noqa: FBT003 - a field
 
 
 here: ContextVar[Here] = ContextVar("promptgrad.run", default=Here())  # noqa: B039 - it is immutable

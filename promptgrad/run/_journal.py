@@ -16,7 +16,7 @@ from promptgrad.errors import JournalError
 from promptgrad.run._observers import Observer, Observers, Subscription
 
 SCHEMA = 2
-"""Of the file: 1 held replies of text alone; a run of that version is still resumed."""
+"""Version of the file's format. Version 1 held replies of text alone; its runs can still be resumed."""
 
 _OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
 _OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed"})
@@ -26,18 +26,18 @@ _HIDDEN = "(not recorded)"
 
 
 class Journal:
-    """What happened in a run, one JSON line an event, each written to the file before `append` returns.
+    """The events of a run, one JSON line each, written to the file before `append` returns.
 
     There are four sorts of event:
 
     - *ordered* events (`append`): decisions, candidates, proposals - whatever a run does one after the other. In a
-      resumed run, each `append` is compared with what the earlier process wrote at the same place; it is written
-      only once the run has passed the place where that one ended.
+      resumed run, each `append` is compared with what the earlier process wrote at the same place; new events are
+      written only past the place where that process ended.
     - *keyed* events (`record`), of which only the first with a key is kept: cells, and anything else that
       concurrent tasks write in no particular order.
-    - *paid calls*, with scope and reply, written by the active session.
-    - *notes* (`note`): whatever happened to this process and is no part of the run: starts, calls sent, calls failed;
-      and, with a key, what is worth reading though it follows from the other events: a trial of the history.
+    - *paid calls*, with scope and reply, written by the active run.
+    - *notes* (`note`): events of this process that are not part of the run: starts, calls sent, calls failed; and,
+      with a key, facts that are worth reading though they follow from the other events: a trial of the history.
 
     The file survives `kill -9` at any byte: a torn last line is cut when it is opened next. (After a power failure
     the last lines may be missing; the file is handed to the operating system, not forced to the disk.) It has one
@@ -46,7 +46,7 @@ class Journal:
 
     Args:
         path: File to open or create, with its folder; None keeps the journal in memory.
-        readonly: Only read; works while another process writes, and does not cut a torn line but ignores it.
+        readonly: Only read. This works while another process writes; a torn last line is ignored rather than cut.
 
     Attributes:
         path: The file, or None.
@@ -55,7 +55,7 @@ class Journal:
         paid: Number of paid calls on record.
 
     Raises:
-        JournalError: The file is no journal, is damaged before its last line, is of a newer schema, or has a writer.
+        JournalError: The file is not a journal, is damaged before its last line, has a newer schema, or has a writer.
     """
 
     def __init__(self, path: "str | os.PathLike[str] | None" = None, *, readonly: bool = False) -> None:
@@ -72,7 +72,7 @@ class Journal:
         self._calls: dict[str, tuple[int, int]] = {}
         self._uses: set[tuple[str, str]] = set()
         self._keys: dict[tuple[str, str], tuple[int, int]] = {}
-        self._passed: set[tuple[str, str]] = set()  # keyed events of earlier processes that observers were handed again
+        self._passed: set[tuple[str, str]] = set()  # keyed events of earlier processes that observers got again
         self._observers = Observers()
         self._ordered: list[dict[str, Any]] = []
         self._next = 0  # place of the next ordered event of this process
@@ -89,7 +89,7 @@ class Journal:
             self._write({"kind": "header", "schema": SCHEMA, "promptgrad": _version(), "date": _now()})
         elif not readonly:
             self.resumed = True
-            self.lost = self._land()
+            self.lost = self._count_lost()
             self._write({"kind": "process", "schema": SCHEMA, "date": _now(), "lost": self.lost})
         self._earlier = self._size if self.resumed else 0  # where the part of this process begins
         _open_journals.add(self)
@@ -102,8 +102,8 @@ class Journal:
         Only code that runs alone may append: between blocks of concurrent work, never inside.
 
         Raises:
-            JournalError: The replayed run does something else than the recorded one did here: its code, data or seed
-                changed. Also where nothing can be written.
+            JournalError: The resumed run diverges here from the recorded one, because its code, data or seed changed;
+                or the file cannot be written.
         """
         _check(kind, fields)
         event = _jsonable({"kind": kind, **fields})
@@ -126,18 +126,18 @@ class Journal:
         now, then = _timeless(event), _timeless({k: v for k, v in recorded.items() if k != "seq"})
         if now != then:
             raise JournalError(
-                f"the resumed run takes another way at event {place}{_differences(then, now)}. "
+                f"the resumed run diverges from the recorded one at event {place}{_differences(then, now)}. "
                 "The program, the data, the metric, the seed or the budget changed: "
                 "resume with what it was started with, or start a new run in another folder"
             )
 
     def record(self, kind: str, key: str, *, scope: str = "", **fields: Any) -> bool:
-        """Write a keyed event unless one of this kind and key is on record. Says whether it was written."""
+        """Write a keyed event unless one of this kind and key is on record. Returns whether it was written."""
         _check(kind, fields)
         return self._write_once(kind, key, {"key": key, "scope": scope}, fields)
 
     def note(self, kind: str, *, key: str = "", **fields: Any) -> None:
-        """Write an event that is no part of the canonical journal; one with a key is written once a run."""
+        """Write an event that is not part of the canonical journal; one with a key is written once a run."""
         _check(kind, fields)
         if key:
             self._write_once(kind, key, {"key": key}, fields)
@@ -156,7 +156,7 @@ class Journal:
         return known is None
 
     def close(self) -> None:
-        """Give the file free for another writer. Further events are errors; what is recorded can still be read."""
+        """Release the file for another writer. Further events are errors; what is recorded can still be read."""
         self._hand_over(wait=True)
         with self._lock:
             fd, self._fd = self._fd, None
@@ -170,23 +170,23 @@ class Journal:
 
         The function gets a read-only mapping, a copy of its own: `kind`, the fields of the event, and `replayed`, which
         is true where a resumed run comes to an event of an earlier process again. So an observer of a resumed run sees
-        all that the run consists of: ordered events, keyed events and paid calls, the replayed ones once.
+        the whole run: ordered events, keyed events and paid calls, the replayed ones once.
 
-        It is called after the event is in the file, in the thread that wrote it or in another one that is handing over
-        already, one event at a time and never while the journal is locked; and in the context (of context variables) in
-        which it was subscribed. Language-model calls that it makes are therefore no part of the run. One that blocks
-        holds up a part of the run.
+        The function is called after the event is in the file, in the thread that wrote it or in another one that is
+        handing over already, one event at a time and never while the journal is locked; and in the context (of context
+        variables) in which it was subscribed. Language-model calls that it makes are therefore not part of the run. A
+        function that blocks delays a part of the run.
 
         An exception in an observer never ends the run and changes nothing in the journal. A warning names the first
-        one of each type, and `Subscription.failures` keeps them. Writing to the journal that it observes is such an
-        exception.
+        exception of each type, and `Subscription.failures` keeps them. An observer that writes to the journal that it
+        observes gets such an exception.
 
         Args:
             observer: A plain function of one event.
-            name: What reports call it; by default the name of the function.
+            name: Its name in reports; by default the name of the function.
 
         Raises:
-            TypeError: It is no function, or a coroutine function.
+            TypeError: The observer cannot be called, or is a coroutine function.
         """
         return self._observers.add(observer, name)
 
@@ -200,10 +200,10 @@ class Journal:
         if self._observers:
             self._observers.hand_over(wait=wait)
 
-    # ------------------------------------------------------------------------------------ for the session
+    # --------------------------------------------------------------------------------- for the active run
 
     def call(self, key: str, scope: str, reply: Mapping[str, Any]) -> None:
-        """Write a paid call. The session calls this, before anybody sees the reply."""
+        """Write a paid call. The active run calls this before any code uses the reply."""
         with self._lock:
             if key not in self._calls:
                 self._write({"kind": "call", "key": key, "scope": scope, "t": self.elapsed, "reply": _jsonable(reply)})
@@ -228,7 +228,7 @@ class Journal:
         self._hand_over()
 
     def mark(self, scope: str, event: str, times: int) -> None:
-        """Write that a scope was opened or closed for the given time, unless an earlier process wrote so."""
+        """Write that a scope was opened or closed for the `times`-th time, unless an earlier process wrote it."""
         with self._lock:
             if times > self._scopes.get(scope, [0, 0])[event == "close"]:
                 self._write({"kind": "scope", "scope": scope, "event": event, "t": self.elapsed})
@@ -255,7 +255,7 @@ class Journal:
 
     @property
     def totals(self) -> tuple[int, int, int, int]:
-        """Of all paid calls on record: calls, tokens, money in 1e-12 dollars, and calls whose price is unknown."""
+        """The sums over all paid calls on record: calls, tokens, 1e-12 dollars, and calls whose price is unknown."""
         calls, tokens, money, unpriced = self._totals
         return calls, tokens, money, unpriced
 
@@ -265,13 +265,13 @@ class Journal:
         return round(self._before + time.monotonic() - self._started, 3)
 
     def upcoming(self) -> dict[str, Any] | None:
-        """The ordered event that an earlier process wrote at the place to which this one has come; None beyond them."""
+        """The ordered event that an earlier process wrote at the place of this one; None past the last."""
         with self._lock:
             return dict(self._ordered[self._next]) if self._next < len(self._ordered) else None
 
     @property
     def replaying(self) -> bool:
-        """Whether earlier processes wrote ordered events that this one has not come to yet."""
+        """Whether earlier processes wrote ordered events that this one has not reached yet."""
         return self._next < len(self._ordered)
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -287,11 +287,11 @@ class Journal:
                 yield json.loads(line)
 
     def canonical(self) -> list[dict[str, Any]]:
-        """What the run did, without when: the same for the same seed and replies, at any concurrency, killed or not.
+        """The events without times: the same for the same seed and replies, at any concurrency, killed or not.
 
-        First the ordered events in their order; then the keyed events and the paid calls, sorted, one entry for each
-        scope that used a call. Those of a scope that did not end are left out (`unfinished`), since how far it
-        came depends on timing; so are those of scopes inside it. Without times and notes.
+        The ordered events come first, in their order; then the keyed events and the paid calls, sorted, one entry for
+        each scope that used a call. Those of a scope that did not end are left out (`unfinished`), since how far it
+        came depends on timing; so are those of scopes inside it. Times and notes are left out.
         """
         return self._fold()[0]
 
@@ -364,10 +364,10 @@ class Journal:
                 if event is None:
                     if file.readline():
                         raise JournalError(
-                            f"{path} is damaged at byte {self._size}: {line[:80]!r} is no event of a journal"
+                            f"{path} is damaged at byte {self._size}: {line[:80]!r} is not an event of a journal"
                         )
                     if line.endswith(b"\n") and self._size == 0:
-                        raise JournalError(f"{path} is no journal: it begins with {line[:80]!r}")
+                        raise JournalError(f"{path} is not a journal: it begins with {line[:80]!r}")
                     if not self.readonly:
                         os.ftruncate(self._fd, self._size)
                     break
@@ -379,11 +379,11 @@ class Journal:
 
     def _check_header(self, event: dict[str, Any]) -> None:
         if event.get("kind") != "header" or not isinstance(event.get("schema"), int):
-            raise JournalError(f"{self.path} is no journal: its first line is {_show(event)}")
+            raise JournalError(f"{self.path} is not a journal: its first line is {_show(event)}")
         self._check_schema(event)
 
     def _check_schema(self, event: dict[str, Any]) -> None:
-        """Of the header, and of each later process, which may have been of a newer version."""
+        """Check the schema of the header, and of each later process, which may have been of a newer version."""
         if event.get("schema", 0) > SCHEMA:
             raise JournalError(
                 f"{self.path} has schema {event['schema']} and this version reads up to {SCHEMA}: upgrade promptgrad"
@@ -415,11 +415,11 @@ class Journal:
             self._scopes.setdefault(event["scope"], [0, 0])[event["event"] == "close"] += 1
         elif kind == "process":
             self._check_schema(event)
-            self.lost = self._land()
+            self.lost = self._count_lost()
         elif "key" in event:
             self._keys[kind, event["key"]] = offset, length
 
-    def _land(self) -> int:
+    def _count_lost(self) -> int:
         self.lost += sum(self._flying.values())
         self._flying.clear()
         return self.lost
@@ -455,7 +455,7 @@ class Journal:
     def _check_writable(self) -> int | None:
         """The open file, None for a journal in memory."""
         if self._observers and self._observers.is_handing_over():
-            raise JournalError("an observer may not write to the journal that it observes, nor call what does")
+            raise JournalError("an observer may not write to the journal that it observes, nor call code that does")
         if self.path is None:
             return None
         if self.readonly:
@@ -469,7 +469,7 @@ class Journal:
         return self._fd
 
     def _repair(self) -> None:
-        """After a write that was interrupted (Ctrl-C): keep the line if it is whole, cut it if it is not."""
+        """After a write that was interrupted (Ctrl-C), keep the line if it is complete, and cut it if it is torn."""
         if self._dirty:
             known = len(self._ordered)
             self._load()
@@ -514,7 +514,7 @@ class Journal:
 
 
 def amounts(usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Of one paid call: 1, its tokens, its price, and 1 if that is unknown.
+    """What one paid call adds to the sums: 1, its tokens, its price, and 1 if the price is unknown.
 
     The price is in whole 1e-12 dollars, so that a sum does not depend on its order.
     """
@@ -524,7 +524,7 @@ def amounts(usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
 
 
 def _ended(scope: str, opened: Mapping[str, int]) -> bool:
-    """Whether a scope and all around it, save the run itself, were closed as often as opened."""
+    """Whether a scope and all scopes around it, except for the run itself, were closed as often as opened."""
     if not scope:
         return opened.get("", 0) == 0
     parts = scope.split("/")
@@ -558,7 +558,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _jsonable(value: Any) -> Any:
-    """The value as JSON will give it back, secrets hidden."""
+    """The value as it reads back from JSON, with secrets hidden."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
         return value
@@ -589,7 +589,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _timeless(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event or reply without its times; in a `usage` the seconds are one too."""
+    """An event or reply without its times, of which the seconds of a `usage` are one."""
     return {
         key: _timeless(item) if key == "usage" and isinstance(item, dict) else item
         for key, item in event.items()
@@ -598,7 +598,7 @@ def _timeless(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What two events differ in: whole ones of different kinds, else the keys, down to where they part."""
+    """The difference of two events: both in full if their kinds differ, else the keys that differ, nested ones too."""
     if then.get("kind") != now.get("kind"):
         return f": recorded was {_show(then)}, now it is {_show(now)}"
     before, after = _parted(then, now)
@@ -634,7 +634,7 @@ def _version() -> str:
 
 
 def _lock_file(fd: int) -> bool:
-    """Take the file for this process alone; the lock goes when the process does, however it ends."""
+    """Lock the file for this process alone; the lock ends with the process, however that ends."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -654,7 +654,7 @@ _open_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """Let go of the files in a forked child, or its life would keep a dead parent's journal locked."""
+    """Close the files in a forked child, which would keep the journal locked after its parent's death."""
     for journal in list(_open_journals):
         fd, journal._fd = journal._fd, None
         journal._lock = threading.RLock()

@@ -1,4 +1,4 @@
-"""Who watches a journal: each event is handed to every observer, in order, outside of the journal's lock."""
+"""The observers of a journal, each of which gets every event, in order, outside of the journal's lock."""
 
 import contextvars
 import inspect
@@ -36,7 +36,7 @@ class Subscription:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What the observer raised: a line for each type of error, with the first message and how often it came."""
+        """The observer's errors: a line for each type, with the first message and the number of times it came."""
         return tuple(text if count == 1 else f"{text} ({count} times)" for text, count in self._failures.values())
 
     def report(self, error: Exception, where: str) -> None:
@@ -49,11 +49,11 @@ class Subscription:
         self._failures[type(error)] = [text, 1]
         try:
             warnings.warn(f"{text}. The run goes on", stacklevel=2)
-        except Warning:  # a filter makes errors of warnings, and an observer does not end a run: see `failures`
+        except Warning:  # a filter turns warnings into errors, and an observer does not end a run: see `failures`
             return
 
     def hand(self, line: bytes, *, replayed: bool) -> None:
-        """Call the observer with a copy of its own of one event."""
+        """Call the observer with its own copy of one event."""
         event = {**json.loads(line), "replayed": replayed}
         try:
             result = self._context.run(self.observer, MappingProxyType(event))
@@ -70,9 +70,9 @@ class Subscription:
 class Observers:
     """The observers of one journal. Events are queued under the journal's lock and handed over outside of it.
 
-    One thread at a time hands over, the one whose event finds nobody doing so; events that other threads write
-    meanwhile are left to it. So each observer sees the events in the order of the file, one after the other, and a slow
-    one delays only that thread.
+    One thread at a time hands over: the one whose event comes while no other thread does. Events that other threads
+    write meanwhile are left to it. So each observer sees the events in the order of the file, one after the other, and
+    a slow one delays only that thread.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Observers:
         """Hand all later events to this observer.
 
         Raises:
-            TypeError: It is no function, or a coroutine function.
+            TypeError: The observer cannot be called, or is a coroutine function.
         """
         if not callable(observer):
             raise TypeError(f"an observer is a function of one event, not {type(observer).__name__}")
@@ -104,12 +104,12 @@ class Observers:
         return made
 
     def remove(self, subscription: Subscription) -> None:
-        """Hand it nothing more."""
+        """Hand this observer no more events."""
         with self._lock:
             self._subscriptions = tuple(each for each in self._subscriptions if each is not subscription)
 
     def is_handing_over(self) -> bool:
-        """Whether the present thread is inside an observer."""
+        """Whether the calling code runs inside an observer."""
         return self._thread == threading.get_ident()
 
     def put(self, line: bytes, *, replayed: bool = False) -> None:
@@ -117,7 +117,7 @@ class Observers:
         self._queue.append((line, replayed))
 
     def hand_over(self, *, wait: bool = False) -> None:
-        """Hand over what is queued, unless another thread is at it; `wait` until it has ended."""
+        """Hand over the queued events, unless another thread does so already; with `wait`, wait until it has ended."""
         with self._lock:
             while wait and self._thread not in (None, threading.get_ident()):
                 self._lock.wait()
@@ -127,7 +127,7 @@ class Observers:
         try:
             while self._hand_next():
                 pass
-        except BaseException:  # Ctrl-C in an observer: what is queued is handed over with the next event
+        except BaseException:  # Ctrl-C in an observer: the queued events are handed over with the next one
             self._end_turn()
             raise
 
@@ -148,7 +148,7 @@ class Observers:
             self._lock.notify_all()
 
     def after_fork(self) -> None:
-        """Let go of a lock and a turn that a thread of the parent may have held."""
+        """Release a lock and a turn that a thread of the parent may have held."""
         self._lock = threading.Condition()
         self._thread = None
 

@@ -70,7 +70,7 @@ def progress(total: int | None, description: str, enabled: bool | None = None) -
 
     Args:
         total: Number of steps; None if unknown.
-        description: What is going on.
+        description: The text before the bar.
         enabled: None shows it in a terminal, or in a notebook that has ipywidgets; True and False decide.
     """
     outer = here.get().bars
@@ -88,7 +88,7 @@ def progress(total: int | None, description: str, enabled: bool | None = None) -
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
-    except ImportError:  # a bar is a comfort: without rich there is none
+    except ImportError:  # a bar is a convenience: without rich nothing is drawn
         yield Progress(total, None, description)
         return
     bars = Bars(

@@ -1,4 +1,4 @@
-"""A tree of seeds: every part of a run draws from its own, whatever the others draw and in whatever order."""
+"""A tree of seeds: every part of a run draws from a seed of its own, whatever the others draw in whatever order."""
 
 import hashlib
 import json

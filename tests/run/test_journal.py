@@ -86,7 +86,7 @@ def test_a_missing_ordered_event_is_damage(tmp_path):
 @pytest.mark.parametrize("text", ["hello\n", '{"a": 1}\n', '{"kind": "decision"}\n', "hello\nworld\n"])
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path, text):
     (tmp_path / "notes.txt").write_text(text)
-    with pytest.raises(JournalError, match=r"is no journal|damaged"):
+    with pytest.raises(JournalError, match=r"is not a journal|damaged"):
         Journal(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == text
 
@@ -162,7 +162,7 @@ def test_a_resumed_run_that_takes_another_way_is_told(tmp_path):
         journal.append("decision", chosen="a", score=0.5)
     with (
         Journal(tmp_path / "j") as journal,
-        pytest.raises(JournalError, match="takes another way at event 0") as caught,
+        pytest.raises(JournalError, match="diverges from the recorded one at event 0") as caught,
     ):
         journal.append("decision", chosen="b", score=0.5)
     assert '"chosen": "a"' in str(caught.value)
