@@ -294,6 +294,6 @@ def test_a_diverging_run_is_still_refused(tmp_path):
     heard = Heard()
     with run.Journal(tmp_path / "j") as journal:
         journal.subscribe(heard)
-        with pytest.raises(JournalError, match="another way"):
+        with pytest.raises(JournalError, match="diverges from the recorded one"):
             journal.append("a", number=2)
     assert heard == []
