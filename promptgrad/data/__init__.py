@@ -1,4 +1,4 @@
-"""Examples, scores, loaders, splits and readers: what a program is trained and measured on.
+"""Examples, scores, loaders, splits and readers: the data that a program is trained and measured on.
 
 Each name loads on first use, so that importing the room costs nothing.
 """

@@ -142,7 +142,7 @@ class Example:
             shown = ", ".join(map(repr, names[:-1] or names))
             raise DataError(
                 f"the {what} of this example are not known: its fields are {', '.join(names) or 'none'}; "
-                f"say which are inputs with example.with_inputs({shown})"
+                f"mark the inputs with example.with_inputs({shown})"
             )
         return self._input_keys
 
@@ -222,10 +222,10 @@ def _short(value: Any, limit: int = 200) -> str:
 
 
 def content(value: Any) -> Any:
-    """A JSON value that is equal for equal content in every process; the order of dict keys does not count.
+    """A JSON value that is equal for equal content in every process, whatever the order of dict keys.
 
     Raises:
-        DataError: The value's only description would name a memory address.
+        DataError: The value can only be described by its memory address.
     """
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:

@@ -19,8 +19,8 @@ def gsm8k(split: str = "train", *, reasoning: bool = False) -> list[Example]:
 
     Args:
         split: "train", "val" or "test".
-        reasoning: Also give the worked solution as a label `reasoning`, without its calculator notes; then name the
-            field to a metric, as in `numeric_match(field="answer")`.
+        reasoning: Add the worked solution as a label `reasoning`, without its calculator notes. A metric then needs
+            the name of the field, as in `numeric_match(field="answer")`.
 
     Raises:
         DataError: There is no such split.

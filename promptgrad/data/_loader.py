@@ -13,8 +13,8 @@ class DataLoader:
     """Iterates over a data set in batches, as `torch.utils.data.DataLoader` does.
 
     A batch is a list of examples, never columns. Every pass is an epoch; with `shuffle` each has an order of its own,
-    which depends only on the seed and the epoch's number. `state_dict` taken between two batches remembers the place:
-    the loader it is loaded into goes on with the next batch.
+    which depends only on the seed and the epoch's number. A `state_dict` taken between two batches holds the place: a
+    loader that loads it continues with the next batch.
 
     Args:
         dataset: Examples, or dicts, which become examples; anything with a length and indices, or any iterable.
@@ -22,8 +22,8 @@ class DataLoader:
         shuffle: Whether each epoch has its own order.
         seed: Seed of the orders; by default that of `promptgrad.manual_seed`.
         drop_last: Leave out a last batch that is smaller than the others.
-        sampler: Indices in the order to use, instead of `shuffle`; a torch sampler will do. If it has `set_epoch`, it
-            is told the number of each epoch.
+        sampler: Indices in the order to use, instead of `shuffle`, such as a torch sampler. If it has `set_epoch`,
+            that is called with the number of each epoch.
 
     Raises:
         DataError: The data set is empty, or smaller than one batch where `drop_last` is set.
@@ -58,8 +58,8 @@ class DataLoader:
         self.drop_last = drop_last
         self.sampler = sampler
         self.epoch = 0
-        self._given = 0  # batches of this epoch that were given out
-        self._begun = False  # whether a pass of this epoch began, so that the next one is another epoch
+        self._given = 0  # batches of this epoch that were yielded
+        self._begun = False  # whether a pass of this epoch has begun, so that the next pass is another epoch
         self._resume = 0
         if sampler is None and len(self) == 0:
             raise DataError(
@@ -73,11 +73,11 @@ class DataLoader:
         self._begun = False
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader is: seed, epoch, and batches of it that were given out."""
+        """The place of the loader: its seed, its epoch, and the number of batches that the epoch has yielded."""
         return {"seed": self.seed, "epoch": self.epoch, "batch": self._given}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on where another loader over the same data was.
+        """Continue at the place of another loader over the same data.
 
         Raises:
             DataError: The state is not that of a loader.

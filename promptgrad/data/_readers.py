@@ -19,7 +19,7 @@ def from_dicts(rows: Iterable[Mapping[str, Any]], *, inputs: Sequence[str] | str
         inputs: Names of the input fields.
 
     Raises:
-        DataError: There is no row, a row is no dict, or an input is missing in a row.
+        DataError: There is no row, a row is not a dict, or an input is missing in a row.
     """
     return _examples(((f"row {number}", row) for number, row in enumerate(rows)), inputs, "there are no rows")
 
@@ -32,7 +32,7 @@ def read_jsonl(path: str | os.PathLike[str], *, inputs: Sequence[str] | str | No
         inputs: Names of the input fields.
 
     Raises:
-        DataError: A line is no JSON object or lacks an input, or the file has no row; with the line's number.
+        DataError: A line is not a JSON object or lacks an input, or the file has no row. The message has the line.
         OSError: The file cannot be read.
     """
 
@@ -59,7 +59,8 @@ def read_csv(
         delimiter: What separates values, for example a tab.
 
     Raises:
-        DataError: A row has too many or too few values, an input is no column, or there is no row; with the line.
+        DataError: A row has too many or too few values, an input is not a column, or there is no row. The message has
+            the line.
         OSError: The file cannot be read.
     """
 

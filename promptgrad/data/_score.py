@@ -1,4 +1,4 @@
-"""What a metric says about one output: a number, and in words why it is not higher."""
+"""The verdict of a metric on one output: a number, and in words why it is not higher."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ class Score:
 
     Attributes:
         value: The score; a metric's scores lie in [0, best], best being 1 unless the metric says otherwise.
-        feedback: What would have made it higher; `backward` hands it to the critic. Empty when there is nothing to say.
+        feedback: What would have made it higher; `backward` hands it to the critic. Empty if there is none.
         parts: Scores of named aspects, for reports; they do not change the value.
-        module_feedback: What is wrong with single modules of the program, by path, where the metric can tell;
+        module_feedback: Feedback on single modules of the program, by path, where the metric knows which went wrong;
             `backward` takes it to them. A text is about the latest call of the module; a list has one text for each of
-            its calls, empty where there is nothing to say.
+            its calls, empty where there is none.
 
     Raises:
         MetricError: The value is not a finite number, or feedback is not text.
@@ -52,13 +52,13 @@ class Score:
 
     @classmethod
     def of(cls, result: Any) -> "Score":
-        """What a metric returned, as a `Score`.
+        """Make a `Score` of what a metric returned.
 
-        Taken are a `Score`, a bool, a number (numpy's and torch's scalars too), and a mapping or record with
+        Accepted are a `Score`, a bool, a number (numpy's and torch's scalars too), and a mapping or record with
         a `score` and perhaps a `feedback`, as DSPy's feedback metrics return, and perhaps `module_feedback`.
 
         Raises:
-            MetricError: It is none of these, or it is not finite.
+            MetricError: The result is of another type, or it is not finite.
         """
         if isinstance(result, Score):
             return result
@@ -74,8 +74,8 @@ class Score:
             read = partial(_attribute, result)
         value, feedback = read("score"), read("feedback")
         if value is not None and not callable(value):
-            said = "" if feedback is None else str(feedback)
-            return cls(value, feedback=said, module_feedback=read("module_feedback"))
+            text = "" if feedback is None else str(feedback)
+            return cls(value, feedback=text, module_feedback=read("module_feedback"))
         if callable(getattr(result, "abackward", None)):
             raise MetricError("the metric returned a Loss, so it is a criterion: return a number or Score(value)")
         if hasattr(result, "__float__") or hasattr(result, "__index__"):
@@ -125,11 +125,11 @@ class Score:
         return hash(self.value)
 
 
-def _by_module(said: Any) -> dict[str, str | tuple[str, ...]]:
-    if not isinstance(said, Mapping):
-        raise MetricError(f"module_feedback maps a module's path to text, got {_show(said)}")
+def _by_module(feedback: Any) -> dict[str, str | tuple[str, ...]]:
+    if not isinstance(feedback, Mapping):
+        raise MetricError(f"module_feedback maps a module's path to text, got {_show(feedback)}")
     kept: dict[str, str | tuple[str, ...]] = {}
-    for path, text in said.items():
+    for path, text in feedback.items():
         texts = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, (list, tuple)) else (None,)
         if not isinstance(path, str) or not all(isinstance(item, str) for item in texts):
             raise MetricError(f"feedback for the module {path!r} must be text or a list of texts, got {_show(text)}")

@@ -20,12 +20,12 @@ def split(
 ) -> list[list[Any]]:
     """Split data at random into parts that share no row.
 
-    The same data, sizes and seed always give the same parts. Rows of equal content that end up in different parts
-    are told by a warning: a test set that was trained on tells nothing.
+    The same data, sizes and seed always give the same parts. A warning reports rows of equal content that end up in
+    different parts, since scores on a test set that was trained on mean nothing.
 
     Args:
         data: The rows.
-        sizes: Sizes of the parts, either counts (what they leave over is not used) or fractions of all. A single
+        sizes: Sizes of the parts, either counts (rows beyond their sum are not used) or fractions of all. A single
             number stands for a first part of that size and a second with the rest.
         seed: Seed of the order; by default that of `promptgrad.manual_seed`.
         stratify: A field, or a function of a row: the parts then hold each of its values in equal shares.
@@ -82,7 +82,7 @@ def _counts(sizes: float | Sequence[float], total: int) -> list[int]:
 
 
 def _rounded(shares: list[float]) -> list[int]:
-    """Whole numbers nearest to the shares, which keep their sum (largest remainders are rounded up)."""
+    """The whole numbers nearest to the shares, with the same sum (largest remainders are rounded up)."""
     counts = [math.floor(share + 1e-9) for share in shares]
     missing = round(math.fsum(shares) + 1e-9) - sum(counts)
     by_remainder = sorted(range(len(shares)), key=lambda place: counts[place] - shares[place])
@@ -92,7 +92,7 @@ def _rounded(shares: list[float]) -> list[int]:
 
 
 def _spread(order: list[int], rows: list[Any], stratify: str | Callable[[Any], object]) -> list[int]:
-    """Reorder so that each stretch holds every class in its share of the whole."""
+    """Reorder so that every stretch holds each class in the share that it has overall."""
     groups: dict[str, list[int]] = {}
     for index in order:
         groups.setdefault(_class_of(rows[index], stratify), []).append(index)

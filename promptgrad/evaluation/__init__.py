@@ -1,4 +1,4 @@
-"""Measuring programs: concurrent evaluation, reports, paired statistics, and the evaluator of optimizers."""
+"""Measuring programs: concurrent evaluation, reports, paired statistics, and the evaluator that optimizers use."""
 
 from promptgrad.evaluation._evaluate import aevaluate, evaluate
 from promptgrad.evaluation._evaluator import Evaluator

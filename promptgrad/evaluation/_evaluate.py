@@ -1,4 +1,4 @@
-"""`evaluate`: a program, examples and a metric in, a report out."""
+"""`evaluate`, which makes a report of a program, examples and a metric."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
@@ -20,7 +20,7 @@ from promptgrad.nn import in_flight
 from promptgrad.run import progress as progress_bar
 
 OUTAGE = 8
-"""If this many rows, and as many as are in flight, got no answer and no row got one, the rest is not asked for."""
+"""The rest of the rows is not run once this many, and as many as run at once, got no answer and no row got one."""
 
 
 async def aevaluate(
@@ -37,18 +37,18 @@ async def aevaluate(
     """Run a program on every example, score what it returns, and report.
 
     Nothing is recorded for `backward()`. Examples run concurrently. Where the program or the metric fails, the row
-    is an error and has no score; a wrong answer is no error. The inputs of an example are those of `with_inputs`,
-    else the names of the program's arguments.
+    is an error and has no score; a wrong answer is not an error. The inputs of an example are those of `with_inputs`,
+    else the fields named like the program's arguments.
 
     Cost: what the program and the metric spend, `len(data) * replicates` times.
 
     Args:
         program: A module, or any function of the inputs, plain or async.
-        data: Examples, or dicts, which become examples; a `DataLoader` will do.
+        data: Examples, or dicts, which become examples; or a `DataLoader`.
         metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's
             `(gold, pred, trace)` is accepted.
         concurrency: Rows in flight; else that of the context or of `configure`, else 32.
-        lm: Use this language model for the whole program, whatever its modules have.
+        lm: A language model for the whole program, in place of those of its modules.
         progress: Show a progress bar; by default in a terminal or notebook.
         replicates: Independent runs of each example, which LMs and caches tell apart.
         seed: Seed of the bootstrap intervals; by default that of `promptgrad.manual_seed`.
@@ -56,9 +56,9 @@ async def aevaluate(
     Raises:
         DataError: There is no example.
         InputError: No example fits the arguments of the program.
-        MetricError: The metric is none, or failed on every row that the program did not fail on.
+        MetricError: `metric` is not a metric, or it failed on every row on which the program did not fail.
         LMError: No language model is configured, its key is wrong, or its price is unknown while money is limited; or
-            no row got an answer: the rest is not asked for once 8 rows, and as many as run at the same time, failed.
+            no row got an answer: the rest is not run once 8 rows, and as many as run at the same time, have failed.
         BudgetExceeded: The budget of the active run ended.
         KeyboardInterrupt: Ctrl-C. Each of these three, and a cancellation, carries the finished rows as a `Report` in
             `.report`; a cancellation under Python 3.10 only where it is caught inside the cancelled task, since
@@ -127,7 +127,7 @@ class _Evaluation:
 
     async def _one(self, index: int) -> None:
         row = self.rows[index] = await run_job(self.program, self.metric, self.jobs[index])
-        # a request that is too long is a fault of its example, and says nothing of the next
+        # a request that is too long is a fault of its example alone
         self.down = self.down and isinstance(row.error, LMError) and is_outage(row.error)
         if self.down and len(self.rows) >= max(OUTAGE, self.limit):
             raise self.rows[min(self.rows)].error or row.error  # type: ignore[misc]  # each of them has one
@@ -145,15 +145,15 @@ class _Evaluation:
         )
 
     def attach(self, stop: BaseException) -> None:
-        """Hang the finished rows on the exception that stopped the evaluation."""
+        """Attach the finished rows to the exception that stopped the evaluation."""
         stop.report = self.report(complete=False)  # type: ignore[attr-defined]
 
 
 def items_of(data: Iterable[Any]) -> list[Any]:
-    """The examples in some data; dicts become examples, batches of a loader are opened.
+    """The examples in some data; dicts become examples, and batches of a loader are flattened.
 
     Raises:
-        DataError: There is none, or it is one example instead of several.
+        DataError: The data is empty, or it is one example instead of a list of them.
     """
     if isinstance(data, (str, Mapping, Example)) or not isinstance(data, Iterable):
         raise DataError(f"the data is a list of examples, not one {type(data).__name__}")

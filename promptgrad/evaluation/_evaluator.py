@@ -1,4 +1,4 @@
-"""`Evaluator`: what an optimizer asks for the scores of a candidate, and nothing is run twice."""
+"""`Evaluator`, which scores candidates for an optimizer and runs nothing twice."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,12 +23,11 @@ class Evaluator:
     """Scores candidates (values by parameter path, laid over a program) on examples.
 
     A result is a cell: one example, one replicate. Cells are kept with the parameters that the program read on the
-    way, and are reused for every candidate for which these have the same values: what a candidate changes in a
-    module that an example never reaches costs nothing. Errors are not kept. Within an active run, each cell is
-    written to the journal.
+    way, and are reused for every candidate in which these have the same values: a change in a module that an example
+    never reaches costs nothing. Errors are not kept. Within an active run, each cell is written to the journal.
 
-    A program must not keep state in `forward`, and its result must depend on nothing but its inputs, its parameters
-    and its language models' replies.
+    A program must not keep state in `forward`, and its result must depend only on its inputs, its parameters and the
+    replies of its language models.
 
     Cost: one run of the program for each cell that is not known.
 
@@ -76,7 +75,7 @@ class Evaluator:
             StateDictError: A path of the candidate is not a parameter.
             ConstraintError: A value does not fit its parameter.
             BudgetExceeded: The budget of the active run ended.
-            LMError: One that every row would get: no LM, a wrong key, an unknown price.
+            LMError: Every row would get this error: no LM, a wrong key, an unknown price.
         """
         values = dict(candidate or {})
         items = items_of(examples)
@@ -108,7 +107,7 @@ class Evaluator:
         reads: list[tuple[Read, ...]] = []
         with context(replicate=job.replicate):
             async with self._slots:
-                row = await run_job(self._program, self.metric, job, tell=reads.append)
+                row = await run_job(self._program, self.metric, job, on_reads=reads.append)
         return self._keep(job, row, state, reads, lm, source)
 
     def _keep(
@@ -137,20 +136,20 @@ class Evaluator:
         return cell
 
     def _record(self, cells: Sequence[Cell], name: str) -> None:
-        session = run.current()
-        if session is None:
+        active = run.current()
+        if active is None:
             return
         for cell in cells:
             if cell.error is None and cell.example:
-                key = f"{session.scope}:{name}/{cell.example}/{cell.replicate}"
-                session.record("cell", key, score=cell.score)
+                key = f"{active.scope}:{name}/{cell.example}/{cell.replicate}"
+                active.record("cell", key, score=cell.score)
 
     def __repr__(self) -> str:
         return f"<Evaluator of {self._program.name} by {self.metric.name}: {self.cells!r}>"
 
 
 class _State:
-    """Digests of a program's parameters as they read in this context, by path."""
+    """Digests of the values that a program's parameters have in this context, by path."""
 
     def __init__(self, program: Module) -> None:
         self._parameters = dict(program.named_parameters(remove_duplicate=False))
@@ -169,7 +168,7 @@ class _State:
         return digest
 
     def digests(self, reads: Sequence[Read]) -> dict[str, str] | None:
-        """The read set of a cell; None if something was read that is no parameter of the program."""
+        """The read set of a cell; None if it has a parameter that is not one of the program."""
         found: dict[str, str] = {}
         for read in reads:
             path = self._paths.get(read.parameter)

@@ -27,9 +27,9 @@ _WIDTH = 60
 
 
 class Report(Sequence[ReportRow]):
-    """What an evaluation found: the mean score, its interval, and every row.
+    """The result of an evaluation: the mean score, its interval, and every row.
 
-    Rows where the program or the metric failed are errors: they have no score and count neither as 0 nor otherwise.
+    Rows where the program or the metric failed are errors: they have no score and do not enter the mean.
     With replicates, the score of an example is the mean of its rows, and examples, not rows, are resampled.
 
     `print(report)` shows a summary, `report.show()` a table with the worst rows in the terminal; in a notebook the
@@ -68,7 +68,7 @@ class Report(Sequence[ReportRow]):
 
     @property
     def score(self) -> float:
-        """Mean score over rows without error; NaN if there is none."""
+        """Mean score over the rows without error; NaN if there are no such rows."""
         scores = self._means()
         return fmean(scores) if scores else math.nan
 
@@ -79,12 +79,12 @@ class Report(Sequence[ReportRow]):
 
     @property
     def errors(self) -> list[ReportRow]:
-        """The rows where program or metric failed."""
+        """The rows where the program or the metric failed."""
         return [row for row in self.rows if row.error is not None]
 
     @property
     def usage(self) -> Usage:
-        """What all rows cost together."""
+        """The cost of all rows together."""
         return sum((row.usage for row in self.rows), Usage())
 
     @property
@@ -101,7 +101,7 @@ class Report(Sequence[ReportRow]):
         return [fmean(scores) for scores in self._by_example().values()]
 
     def _by_example(self) -> dict[tuple[str, int], list[float]]:
-        """Scores of each example. An example that is in the data twice is two."""
+        """Scores of each example. An example that is in the data twice counts as two."""
         groups: dict[tuple[str, int], list[float]] = {}
         seen: Counter[tuple[str, int]] = Counter()
         for row in self.rows:
@@ -257,7 +257,7 @@ class Report(Sequence[ReportRow]):
     # ----------------------------------------------------------------------------------------------- exporting
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in JSON types: the figures, and a flat record for each row. NaN is None."""
+        """The report in JSON types: the figures, and a flat record for each row. NaN becomes None."""
         low, high = self.interval
         usage = self.usage.to_dict()
         return {
@@ -277,14 +277,14 @@ class Report(Sequence[ReportRow]):
         }
 
     def to_json(self, path: "str | os.PathLike[str] | None" = None) -> str:
-        """Everything as JSON text, which is also written to `path` if one is given."""
+        """The report as JSON text, which is also written to `path` if one is given."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
 
     def to_csv(self, path: "str | os.PathLike[str] | None" = None) -> str:
-        """The rows as CSV text, which is also written to `path` if one is given. Values that are no text are JSON."""
+        """The rows as CSV text, which is also written to `path` if one is given. Values other than text are JSON."""
         records = [_record(row) for row in self.rows]
         file = io.StringIO()
         writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
@@ -350,14 +350,14 @@ class Comparison:
     """The paired comparison of two reports.
 
     Attributes:
-        score: Mean score of the one.
-        other: Mean score of the other on the same examples.
+        score: Mean score of the report whose `compare` was called.
+        other: Mean score of the report it was compared with, on the same examples.
         interval: 95 % bootstrap interval of the difference; see `paired_interval`.
         p: Two-sided p-value of the sign-flip permutation test; see `paired_test`.
         pairs: Examples that both scored.
-        better: On how many the one scored higher.
-        worse: On how many it scored lower.
-        left_out: Examples that only one of them scored.
+        better: Number of examples on which the first report has the higher score.
+        worse: Number of examples on which it has the lower one.
+        left_out: Examples that only one of the two scored.
     """
 
     score: float
@@ -371,7 +371,7 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Mean difference; above zero if the one is better."""
+        """Mean difference; above zero if the first report is better."""
         return self.score - self.other
 
     @property
@@ -402,7 +402,7 @@ def _identity(example: Any) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """The fields of a record, None for a plain value."""
+    """The fields of a record; None for a plain value."""
     if isinstance(value, Mapping) or (hasattr(value, "keys") and hasattr(value, "__getitem__")):
         return {str(name): value[name] for name in value.keys()}  # noqa: SIM118 - not every record iterates over names
     for method in ("model_dump", "to_dict"):
@@ -412,7 +412,7 @@ def _fields(value: Any) -> dict[str, Any] | None:
 
 
 def _record(row: ReportRow) -> dict[str, Any]:
-    """A row as flat named values: fields of the example, of the output (`output.NAME` in case of a record), figures."""
+    """A row as flat named values: the fields of the example and of the output (`output.NAME`), and the figures."""
     example, output = _fields(row.example), _fields(row.output)
     record: dict[str, Any] = {"example": row.example} if example is None else dict(example)
     if output is None:
@@ -432,7 +432,7 @@ def _record(row: ReportRow) -> dict[str, Any]:
 
 
 def _cells(row: ReportRow) -> dict[str, Any]:
-    """What a table shows of a row."""
+    """The cells of a row in a table."""
     record = _record(row)
     for name in ("replicate", "calls", "tokens", "usd", "seconds"):
         del record[name]

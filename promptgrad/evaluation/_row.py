@@ -12,15 +12,15 @@ NO_USAGE = Usage()
 
 @dataclass(slots=True, eq=False)
 class ReportRow:
-    """One example, what the program made of it, and what the metric said.
+    """One example, the program's output and the metric's verdict.
 
     Attributes:
         example: The example.
         output: What the program returned; None where it failed.
         score: The metric's score; NaN where program or metric failed.
         feedback: The metric's feedback.
-        error: Why it failed, or None. Such a row counts as no score, not as a low one.
-        usage: What it cost, the metric's calls included.
+        error: Why it failed, or None. Such a row has no score, rather than a low one.
+        usage: Its cost, with the metric's calls.
         seconds: How long it took.
         replicate: Which of several runs on the example.
         parts: The metric's scores of named aspects.

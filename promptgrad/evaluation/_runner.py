@@ -1,4 +1,4 @@
-"""Running a program on one example and scoring what comes out."""
+"""Running a program on one example and scoring its output."""
 
 import inspect
 from collections.abc import Callable
@@ -26,6 +26,9 @@ from promptgrad.nn import Arguments, Module, bind
 FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError, ImportError)
 """Errors that would be the same for every row: they end an evaluation."""
 
+OnReads = Callable[[tuple[Read, ...]], None]
+"""A function that gets the parameters that a program read."""
+
 
 _NOTHING = nullcontext()
 
@@ -35,9 +38,9 @@ class Evaluated:
 
     Attributes:
         target: The module or function.
-        name: What it is called.
+        name: Its name in reports.
         waits: Whether calling it gives an awaitable.
-        acall: What gives the awaitable.
+        acall: The function that gives the awaitable.
     """
 
     def __init__(self, target: Any) -> None:
@@ -66,15 +69,15 @@ class Evaluated:
         return tuple(names)
 
     def bind(self, item: Any) -> Arguments:
-        """The arguments for one item; raises `InputError` where they cannot be told."""
+        """The arguments for one item; raises `InputError` where it is unclear what they are."""
         if isinstance(self.target, Module):
             return bind(self.target, item)
-        named: Any = type(self.name, (_Names,), {})  # the messages call a program by the name of its type
+        named: Any = type(self.name, (_Names,), {})  # messages show a program by the name of its type
         return bind(named(self.input_names()), item)
 
 
 class _Names:
-    """Stands for a plain function where inputs are bound."""
+    """Stands in for a plain function where inputs are bound."""
 
     def __init__(self, names: tuple[str, ...] | None) -> None:
         self._names = names
@@ -90,7 +93,7 @@ class EvaluationJob:
     Attributes:
         item: The example as it was given.
         example: The example as the metric gets it, inputs marked.
-        arguments: What the program is called with, or why it cannot be.
+        arguments: The program's arguments, or the error because of which it cannot be called.
         replicate: Which of several runs.
     """
 
@@ -108,12 +111,12 @@ def prepare(program: Evaluated, item: Any, replicate: int) -> EvaluationJob:
         return EvaluationJob(item, item, error, replicate)
     example = item
     if isinstance(item, Example) and item.input_keys is None and not isinstance(arguments, InputError):
-        example = item.with_inputs(*arguments[1])  # what is no input is a label: metrics find their field by that
+        example = item.with_inputs(*arguments[1])  # the other fields are labels, among which metrics find theirs
     return EvaluationJob(item, example, arguments, replicate)
 
 
 async def run_job(
-    program: Evaluated, metric: Metric, job: EvaluationJob, *, tell: Callable[[tuple[Read, ...]], None] | None = None
+    program: Evaluated, metric: Metric, job: EvaluationJob, *, on_reads: OnReads | None = None
 ) -> ReportRow:
     """Compute one row. Errors of program and metric are kept in it.
 
@@ -121,12 +124,12 @@ async def run_job(
         program: The program.
         metric: The metric.
         job: What to run.
-        tell: Called with the parameters that the program read.
+        on_reads: Called with the parameters that the program read.
 
     Raises:
         BudgetExceeded: The budget ended.
         JournalError: A paid reply could not be written.
-        LMError: One that would be the same for every row: no LM, a wrong key, an unknown price.
+        LMError: The error would be the same for every row: no LM, a wrong key, an unknown price.
     """
     row = ReportRow(job.example, replicate=job.replicate)
     if isinstance(job.arguments, InputError):
@@ -137,15 +140,15 @@ async def run_job(
     with track_usage() as usage, context(replicate=job.replicate) if job.replicate else _NOTHING:
         try:
             if program.waits:
-                if tell is None:
+                if on_reads is None:
                     row.output = await program.acall(*args, **kwargs)
                 else:
                     with record_reads() as log:
                         row.output = await program.acall(*args, **kwargs)
-                    tell(log.reads)
+                    on_reads(log.reads)
                 score = await call_metric(metric, job.example, row.output)
             else:
-                done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, tell)
+                done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, on_reads)
                 score = await call_metric(metric, job.example, row.output) if done is None else done
             row.score, row.feedback, row.parts = score.value, score.feedback, score.parts
         except FATAL:
@@ -163,15 +166,15 @@ def _run_plain(
     row: ReportRow,
     args: Any,
     kwargs: Any,
-    tell: Callable[[tuple[Read, ...]], None] | None,
+    on_reads: OnReads | None,
 ) -> Score | None:
     """Run a plain program in this thread, and the metric as well if it is a plain function."""
-    if tell is None:
+    if on_reads is None:
         row.output = program.target(*args, **kwargs)
     else:
         with record_reads() as log:
             row.output = program.target(*args, **kwargs)
-        tell(log.reads)
+        on_reads(log.reads)
     if isinstance(metric, FunctionMetric) and metric.waits:
         return None
     return aio.drive(call_metric(metric, row.example, row.output))

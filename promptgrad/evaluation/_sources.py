@@ -1,4 +1,4 @@
-"""What a program and a metric are made of, besides parameters: results are reused only while it is the same."""
+"""The code and settings of a program and a metric, on which the reuse of results depends, beside the parameters."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ _MACHINERY = frozenset(
     ("training", "_parameters", "_modules", "_buffers", "_transient", "_lm", "_pinned", "_hooks", "_plan")
 )
 _ENOUGH = 100
-"""Items of a container that are looked at: an index with a million texts is known by its beginning and its length."""
+"""How many items of a container are read: an index of a million texts is known by its beginning and its length."""
 
 
 def source_digest(target: Any) -> str:
@@ -72,7 +72,7 @@ def _described(target: Any) -> list[str]:
 
 
 def _code(code: CodeType) -> list[str]:
-    """The instructions and constants of a function, without where it stands in its file."""
+    """The instructions and constants of a function, without its place in the file."""
     lines = [code.co_code.hex(), " ".join(code.co_names)]
     for constant in code.co_consts:
         lines += _code(constant) if isinstance(constant, CodeType) else [_value(constant)]
@@ -80,7 +80,7 @@ def _code(code: CodeType) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    """A value as text, sets in the order of that text; the type alone where it would be another in each process."""
+    """A value as text, sets in the order of their text; only the type where it would differ between processes."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if inspect.isfunction(value):

@@ -17,9 +17,9 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of a mean score.
 
-    A percentile interval, with its tails widened as Student's t widens those of the normal distribution, since the
-    plain one is too narrow for few scores. Scores that are all alike leave nothing to resample; then the interval
-    says how far the mean could be off if all unseen scores lay at the other end of [0, best] (for 0/1 scores, this is
+    It is a percentile interval whose tails are widened as Student's t widens those of the normal distribution, since
+    the plain one is too narrow for few scores. Scores that are all alike leave nothing to resample; then the interval
+    shows how far the mean could be off if all unseen scores lay at the other end of [0, best] (for 0/1 scores, this is
     Clopper and Pearson's exact interval).
 
     Cost: about 0.2 s for 2,000 scores, less for fewer.
@@ -32,7 +32,7 @@ def mean_interval(
         best: The highest score.
 
     Returns:
-        Lower and upper end; two NaN where there is no score.
+        Lower and upper end; both NaN where there is no score.
     """
     return _interval(scores, level, seed, 0.0, best)
 
@@ -45,8 +45,8 @@ def paired_interval(
     As `mean_interval`, over the differences.
 
     Args:
-        before: Scores of the one program.
-        after: Scores of the other on the same examples, in the same order.
+        before: Scores of the first program.
+        after: Scores of the second on the same examples, in the same order.
         level: Coverage.
         seed: Seed of the resampling.
         best: The highest score.
@@ -67,24 +67,24 @@ def grouped_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of a mean paired difference that was measured in groups, such as repeats, seeds or tasks.
 
-    Scores of one group share its luck, so their number alone says too little: groups are resampled, and within them
-    examples. The mean is that of the group means. A percentile interval with its tails widened as in `mean_interval`,
-    for as many independent things as there are groups (or, if fewer, crossed examples). Both levels together overstate
-    the spread a little.
+    Scores of one group are correlated, so their number alone would give too narrow an interval: groups are resampled,
+    and within them examples. The mean is that of the group means. The interval is a percentile interval with its tails
+    widened as in `mean_interval`, for as many independent units as there are groups (or, if fewer, crossed examples).
+    Both levels together overstate the spread a little.
 
     Cost: about 0.5 s for 2,000 differences, less for fewer.
-    Source: of the crossed form Owen 2007, "The pigeonhole bootstrap", arXiv 0712.1111.
+    Source: for the crossed form, Owen 2007, "The pigeonhole bootstrap", arXiv 0712.1111.
 
     Args:
         differences: For each group the differences, after minus before.
-        crossed: Whether all groups were measured on the same examples in the same order (a candidate a group, one test
-            set): then examples are resampled for all groups together. Otherwise each group has examples of its own.
+        crossed: True if all groups were measured on the same examples in the same order (one group for each candidate,
+            one test set); examples are then resampled for all groups together. False if each group has its own.
         level: Coverage.
         seed: Seed of the resampling.
         best: The highest score.
 
     Returns:
-        Lower and upper end; two NaN where there is no group.
+        Lower and upper end; both NaN where there is no group.
 
     Raises:
         ValueError: A group is empty, or crossed groups differ in size.
@@ -124,14 +124,14 @@ def paired_test(
 ) -> float:
     """Permutation p-value of a paired difference: how often chance alone makes one as large, by flipping signs.
 
-    Exact where the differences have few distinct sizes, as with 0/1 scores (then it is the sign test); else from
-    random flips.
+    It is exact where the differences have few distinct sizes, as with 0/1 scores (then it is the sign test); else it
+    comes from random flips.
 
     Cost: at most about 0.3 s.
 
     Args:
-        before: Scores of the one program.
-        after: Scores of the other on the same examples, in the same order.
+        before: Scores of the first program.
+        after: Scores of the second on the same examples, in the same order.
         seed: Seed of the flips.
         alternative: "two-sided", or "greater" for the hypothesis that `after` is better.
 
@@ -142,7 +142,7 @@ def paired_test(
     observed = math.fsum(differences)
     if not differences:
         return 1.0
-    slack = 1e-9 * math.fsum(map(abs, differences))  # sums of floats in another order
+    slack = 1e-9 * math.fsum(map(abs, differences))  # for sums of floats in another order
     exact = _sign_sums(list(map(abs, differences)))
     if exact is not None:
         greater = sum(count for total, count in exact if total >= observed - slack)
@@ -193,7 +193,7 @@ def _widened(level: float, size: int) -> float:
 
 
 def _two_values(values: Sequence[float], outside: float) -> tuple[float, float]:
-    """The percentiles of all resamples of values of two kinds, which are those of a binomial distribution."""
+    """The percentiles of all resamples of two distinct values, which are those of a binomial distribution."""
     size = len(values)
     lower, upper = min(values), max(values)
     share = values.count(upper) / size
@@ -237,7 +237,7 @@ def _t_quantile(probability: float, freedom: int) -> float:
 
 
 def _sign_sums(sizes: list[float]) -> list[tuple[float, int]] | None:
-    """All sums of the sizes under every choice of signs, with their number; None where there are too many."""
+    """All sums of the sizes under every choice of signs, each with its count; None if there are too many."""
     sums: dict[float, int] = {0.0: 1}
     counts: dict[float, int] = {}
     for size in sizes:

@@ -1,4 +1,4 @@
-"""Ready-made metrics, and what makes a metric of any function."""
+"""Ready-made metrics, and `as_metric`, which makes a metric of any function."""
 
 from promptgrad.metrics._contains import contains
 from promptgrad.metrics._exact_match import exact_match

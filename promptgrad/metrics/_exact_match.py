@@ -11,13 +11,12 @@ class ExactMatch(FieldMetric):
     """1 if the answer is the right one, else 0.
 
     Texts are compared by their words, as in SQuAD's exact match: without case, articles, punctuation of sentences and
-    currency signs. Other than there, numbers keep sign and decimals ("3.5" is not "35"), and other signs count ("C++"
+    currency signs. Unlike there, numbers keep sign and decimals ("3.5" is not "35"), and other signs count ("C++"
     is not "C#", "A-" not "A+", "x+1" not "x-1"). Values of other types are compared with `==`.
 
     Args:
         field: Name of the field; None for the example's only label.
-        normalize: Whether texts are compared by their words; False compares them as they are, a function of a text
-            gives what to compare.
+        normalize: True compares texts by their words, False as they are, and a function of a text by what it returns.
     """
 
     name = "exact_match"

@@ -1,4 +1,4 @@
-"""The metric protocol: `metric(example, output)` gives a score, whatever the function behind it looks like."""
+"""The metric protocol: `metric(example, output)` gives a score, whatever the arguments of the function behind it."""
 
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -21,10 +21,10 @@ _MANY = (list, tuple, set, frozenset)
 
 
 class Metric:
-    """What scores an output against an example. Higher is better.
+    """A function that scores an output against an example. Higher is better.
 
     Attributes:
-        name: What reports call it.
+        name: Its name in reports.
         best: The highest score; scores lie in [0, best].
     """
 
@@ -62,13 +62,13 @@ class FunctionMetric(Metric):
         self._nones = _missing_arguments(fn, self.name)
 
     def __call__(self, example: Any, output: Any) -> Any:
-        """Call the function with the example and the output, and None for whatever DSPy would pass besides."""
+        """Call the function with the example and the output, and with None for each argument that DSPy would add."""
         call = getattr(self.fn, "acall", self.fn)
         return call(example, output, *self._nones)
 
 
 def _missing_arguments(fn: Callable[..., Any], name: str) -> tuple[None, ...]:
-    """What has to be passed after example and output: one None for each further argument without a default."""
+    """The arguments after example and output: one None for each further argument without a default."""
     import inspect
 
     try:
@@ -89,11 +89,11 @@ def _missing_arguments(fn: Callable[..., Any], name: str) -> tuple[None, ...]:
 class FieldMetric(Metric):
     """Compares one field of the output with the same field of the example.
 
-    An instance is a metric; calling it with options only gives another one: `exact_match(field="answer")`.
+    An instance is a metric; a call with options alone gives another one: `exact_match(field="answer")`.
 
     The default field is the example's only label, or the only one of several that the output has too. It is read
     from the output's attribute or key of that name, or is the output itself where that is a plain value. Where the
-    example holds a list and the output a single value, any of the list will do.
+    example holds a list and the output a single value, any item of the list is right.
 
     Feedback of a score below the best: `the {field} should be {gold}`.
 
@@ -115,8 +115,8 @@ class FieldMetric(Metric):
         """`metric(example, output)` scores; `metric(**options)` gives the metric with other options.
 
         Raises:
-            MetricError: It is not clear which field to compare, example or output lack it, or the output is no answer:
-                None where the example has one, or a tuple where it has a single value.
+            MetricError: It is not clear which field to compare, example or output lack it, or the output is not an
+                answer: None where the example has one, or a tuple where it has a single value.
         """
         if not args:
             return self.replace(**options)
@@ -136,7 +136,7 @@ class FieldMetric(Metric):
         return self.verdict(field, gold, answer)
 
     def verdict(self, field: str, gold: Any, answer: Any) -> Score:
-        """Score an answer against what the example holds, with feedback."""
+        """Score an answer against the value of the example, with feedback."""
         golds = _right_answers(gold, answer)
         self._wants(golds, field)
         value = max(self.score(gold, answer) for gold in golds)
@@ -145,7 +145,7 @@ class FieldMetric(Metric):
         return Score(value, feedback=f"the {field} should be {' or '.join(map(str, golds))}")
 
     def _check_output(self, field: str, gold: Any, output: Any) -> None:
-        """See that an output that is no record can be an answer itself."""
+        """Check that an output that is not a record can be an answer itself."""
         if output is None and gold is not None:
             raise MetricError(f"{self.name}: the output is None; does forward end in a return?")
         if isinstance(output, tuple) and not self.takes_many and not isinstance(gold, _MANY):
@@ -231,7 +231,7 @@ def as_metric(fn: Callable[..., Any]) -> Metric:
 
     Args:
         fn: `(example, output)` or DSPy's `(gold, pred, trace)`, plain or async, or a module that is called so. It
-            returns a bool, a number or a `Score`; an attribute `best` of it says what the highest is, if not 1.
+            returns a bool, a number or a `Score`; its attribute `best` is the highest score, if that is not 1.
 
     Raises:
         MetricError: It is not callable with an example and an output, or is a criterion, such as `nn.MetricLoss`.
@@ -244,7 +244,7 @@ def as_metric(fn: Callable[..., Any]) -> Metric:
         raise MetricError(f"{fn.__name__} is a class: pass an instance, {fn.__name__}(...)")
     if getattr(fn, "_makes_loss", False) is True:
         raise MetricError(
-            f"{type(fn).__name__} is a criterion, which makes a loss of outputs and examples, and no metric: pass the "
+            f"{type(fn).__name__} is a criterion, which makes a loss of outputs and examples, not a metric: pass the "
             "metric itself, as criterion.metric or nn.Judge(rubric)"
         )
     return FunctionMetric(fn)
@@ -256,10 +256,10 @@ async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> 
     On an event loop, a user's plain function runs in a thread: it may call modules, and wait.
 
     Raises:
-        MetricError: The metric raised (the cause is attached), or its result is no score in [0, best].
+        MetricError: The metric raised (the cause is attached), or its result is not a score in [0, best].
         BudgetExceeded: A language-model call of the metric did not fit the budget.
-        LMError: The metric calls a language model, and none would answer any call: none is configured, the key is
-            wrong, or its price is unknown.
+        LMError: The metric calls a language model, and every call would fail: no model is configured, the key is
+            wrong, or the price is unknown.
         ImportError: A package that the metric needs is not installed.
     """
     known = as_metric(metric)

@@ -17,9 +17,9 @@ _NUMBER = re.compile(
 
 
 class NumericMatch(FieldMetric):
-    """1 if the answer is the right number, else 0. Of a text, the last number in it counts ("so she pays $1,234.50.").
+    """1 if the answer is the right number, else 0. In a text the last number counts ("so she pays $1,234.50.").
 
-    Simple fractions are numbers, "1/2" and "2 1/2"; a percent sign is passed over, as all units are.
+    Simple fractions are numbers, "1/2" and "2 1/2"; a percent sign is ignored, as all units are.
 
     Args:
         field: Name of the field; None for the example's only label.
@@ -36,7 +36,7 @@ class NumericMatch(FieldMetric):
         """1.0 or 0.0.
 
         Raises:
-            MetricError: The right answer is no number.
+            MetricError: The right answer is not a number.
         """
         wanted, found = number(gold), number(answer)
         if wanted is None:
@@ -45,7 +45,7 @@ class NumericMatch(FieldMetric):
 
 
 def number(value: Any) -> float | None:
-    """The number that a value is, or the last one in a text; None if there is none that is finite."""
+    """The number that a value is, or the last number in a text; None if it is missing or not finite."""
     if isinstance(value, bool):
         return None
     if not isinstance(value, str):

@@ -13,12 +13,12 @@ _MANY = (list, tuple, set, frozenset)
 class Recall(FieldMetric):
     """The share of the wanted items that are among those found: of documents, passages, ids.
 
-    An item is found if it stands, as whole words, in one of the things found: so ids are found among ids, titles in
-    passages. Feedback names those that are missing.
+    An item counts as found if it occurs, as whole words, in one of the things found: so ids are found among ids, and
+    titles in passages. The feedback names the missing items.
 
     Args:
-        field: Name of the field with the wanted items, one or a list of them; None for the example's only label. What
-            was found is read from the output's field of that name, or is the output itself if that is no record.
+        field: Name of the field with the wanted items, one or a list of them; None for the example's only label. The
+            found items are the output's field of that name, or the output itself if it is not a record.
     """
 
     name = "recall"

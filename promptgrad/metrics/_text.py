@@ -1,4 +1,4 @@
-"""How texts are compared: as words, without what does not change the answer."""
+"""The comparison of texts: by their words, without signs and words that do not change the answer."""
 
 import re
 import unicodedata

@@ -3,7 +3,7 @@
 It is to prompt optimization what MNIST is to image classification: real, small and seeded. The model (`model_path()`,
 an ordinary Hugging Face folder) obeys precise instructions, learns from demos where the instruction is vague, computes
 better with a reasoning field, writes critiques and instructions, and is fine-tuned in seconds; but it knows the words
-of this world and nothing else. `inside(prompt)` tells.
+of this world and nothing else. `inside(prompt)` shows whether a prompt keeps to them.
 
     from promptgrad.data import pocket
 
@@ -34,13 +34,13 @@ from promptgrad.data.pocket._tasks import (
 )
 
 CRITIQUE_INSTRUCTION = CRITIQUE[0]
-"""What a critic of one call is told."""
+"""The instruction of a critic of one call."""
 CRITIQUE_WITH_INPUT_INSTRUCTION = CRITIQUE_WITH_INPUT[0]
-"""What a critic is told where the input came from an earlier call."""
+"""The instruction of a critic where the input came from an earlier call."""
 IMPROVE_INSTRUCTION = IMPROVE[0]
-"""What an optimizer says with critiques at hand."""
+"""The instruction of an optimizer that has critiques."""
 INDUCT_INSTRUCTION = INDUCT[0]
-"""What an optimizer says with examples at hand."""
+"""The instruction of an optimizer that has examples."""
 
 __all__ = [
     "CRITIQUE_INSTRUCTION",

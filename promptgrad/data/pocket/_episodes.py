@@ -196,7 +196,7 @@ class Failure:
 
 
 def feedback(answer: Iterable[str]) -> str:
-    """What a metric says about a wrong answer."""
+    """The feedback of a metric on a wrong answer."""
     return f"the answer should be {' '.join(answer)}"
 
 
@@ -237,7 +237,7 @@ def fail(r: Random, op: Operation, *, part: str = "train", partly: bool = False)
 
 
 def is_precise(current: str, op: Operation) -> bool:
-    """Whether an instruction is not one of the vague or partial ones."""
+    """Whether an instruction is neither vague nor partial."""
     return current not in VAGUE and current not in PARTIAL[op.group]
 
 

@@ -1,4 +1,4 @@
-"""The operations of the pocket world: how each draws its text, is solved, and is called in words.
+"""The operations of the pocket world: how each draws its text, is solved, and is worded.
 
 Operations that share a kind of text ("list", "num", "obj", "pair", "rev") are rivals: a wrong one is always a
 plausible mistake, so that an instruction has work to do.
@@ -50,12 +50,12 @@ class Operation:
 
     Attributes:
         name: Unique name, e.g. "color-of-last".
-        family: The ops taught and held out together, e.g. "attr-of-pick".
+        family: The group of operations that are taught and held out together, e.g. "attr-of-pick".
         texts: The kind of text it reads; ops with equal `texts` are rivals.
-        group: Which partial instructions fit.
+        group: Key of the partial instructions that fit it.
         sample: Draws input fields.
         worked: Reasoning and the only right answer, as words or as a text of words.
-        wordings: Draws a wording of what the answer is, e.g. "the color of the last word"; or all there are.
+        wordings: A function that draws a wording of the answer, e.g. "the color of the last word"; or all wordings.
         hops: 1, or 2 where an intermediate result helps.
         neutral: It can be applied to any text of its kind.
     """
@@ -75,7 +75,7 @@ class Operation:
         return Solution(*(part.split() if isinstance(part, str) else list(part) for part in self.worked(fields)))
 
     def phrase(self, r: Random) -> str:
-        """A wording of what the answer is."""
+        """A wording of the answer, e.g. "the color of the last word"."""
         return r.choice(self.wordings) if isinstance(self.wordings, tuple) else self.wordings(r)
 
     def draw(self, r: Random, part: str = "train") -> Fields:
@@ -234,7 +234,7 @@ def _class_of(words: list[str], feature: str) -> str:
 
 
 def _adding(make: Callable[P, Operation]) -> Callable[P, None]:
-    """What `make` makes is kept in the tables."""
+    """Keep what `make` makes in the tables."""
 
     def add(*args: P.args, **kwargs: P.kwargs) -> None:
         made = make(*args, **kwargs)

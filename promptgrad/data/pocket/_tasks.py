@@ -1,4 +1,4 @@
-"""The task world as a data set: tasks by name, seeded splits, metrics with feedback, and what lies inside the world."""
+"""The task world as a data set: tasks by name, seeded splits, a metric with feedback, and the words of the world."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def families() -> dict[str, tuple[str, ...]]:
 def held_out_families() -> tuple[str, ...]:
     """Families whose tasks the model does by instruction and demos, but has never criticised or worded.
 
-    To improve an instruction there is therefore no recall of training answers.
+    A better instruction for one of them is therefore never recalled from the training.
     """
     return HELD_OUT_FAMILIES
 
@@ -74,7 +74,7 @@ class Task:
 
     Attributes:
         name: Its name, e.g. "color-of-last".
-        family: The tasks taught and held out together, e.g. "attr-of-pick".
+        family: The group of tasks that are taught and held out together, e.g. "attr-of-pick".
         hops: 1, or 2 where an intermediate result (a reasoning field) helps.
         held_out: The model was never trained to criticise or word instructions for it (in a chain: for its first step).
         steps: For a chain, the tasks that its two calls do; otherwise the name itself.
@@ -104,9 +104,9 @@ class Task:
     ) -> tuple[list[Example], list[Example], list[Example]]:
         """Seeded training, validation and test examples; no text occurs twice.
 
-        Test texts come from the fifth of the text space that the model was never trained on, in any task. Single
-        words (there are only 80) are in no test set: label maps and attributes are tested on short sentences about
-        them, so what is new there is the sentence, not the object.
+        Test texts come from the fifth of the text space that the model was never trained on, in any task. No test set
+        holds single words (there are only 80): label maps and attributes are tested on short sentences about them, so
+        the sentence is new there, not the object.
 
         Raises:
             DataError: There are not that many different texts.
@@ -128,7 +128,7 @@ class Task:
                 idle += 1
                 if idle > 2000:
                     raise DataError(
-                        f"{self.name} has only {len(found)} different texts left for {stream!r}, {n} were asked for: "
+                        f"{self.name} has only {len(found)} different texts left for {stream!r}, {n} are wanted: "
                         "ask for smaller splits"
                     )
                 continue
@@ -143,7 +143,7 @@ class Task:
 
         Args:
             level: "precise" says what to do, in a sentence that no training has seen (a tenth of all are held out);
-                "partial" says what kind of answer is wanted; "vague" says nothing of use.
+                "partial" says what kind of answer is wanted; "vague" says nothing about the task.
             seed: Draws the wording.
             step: For a chain, 0 or 1: the call that is instructed.
 
@@ -170,7 +170,7 @@ def task(name: str, *, seed: int = 0) -> Task:
     """The task of this name.
 
     Raises:
-        DataError: There is none.
+        DataError: There is no task of this name.
 
     >>> task("color-of-last").metric(Example(text="cat wolf", answer="grey"), "black").feedback
     'the answer should be grey'
@@ -223,13 +223,13 @@ def unknown_words(prompt: str | Iterable[Any]) -> list[str]:
 
 
 def say_unknown(unknown: list[str]) -> str:
-    """What a warning says of words that the model cannot read."""
+    """The text of a warning of words that the model cannot read."""
     shown = ", ".join(map(repr, unknown[:12])) + (" ..." if len(unknown) > 12 else "")
     return f"the pocket model does not know these words, and reads each as <unk>: {shown}."
 
 
 def inside(prompt: str | Iterable[Any]) -> bool:
-    """Whether a prompt is written in words of this world only; outside it, what the model says means nothing."""
+    """Whether a prompt is written in words of this world only; outside it, the model's replies mean nothing."""
     return not unknown_words(prompt)
 
 
