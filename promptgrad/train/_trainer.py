@@ -4,37 +4,26 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from promptgrad import aio, lm, run
 from promptgrad._seed import seed_or_default
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded, DataError, JournalError, ParseError
+from promptgrad.errors import BudgetExceeded, JournalError, ParseError
 from promptgrad.evaluation import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
-from promptgrad.optim import Candidate, Measured, Search, Session
+from promptgrad.optim import Search, Session
 from promptgrad.search import EXHAUSTED, Cost, Phase, Plan
-from promptgrad.train import _confirm, _rundir
+from promptgrad.train import _rundir
+from promptgrad.train._allowance import kept, share, with_notes
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
-from promptgrad.train._install import install
+from promptgrad.train._ending import Ending
+from promptgrad.train._parts import Parts, divide
 from promptgrad.train._price import price_of_program
-from promptgrad.train._result import FitResult, Outcome
-
-FRAME = ("baseline", "confirm", "test")
-"""Phases of a plan that stand around the search."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The data of a run: to learn from, to choose on, to confirm on, to report on."""
-
-    train: list[Example]
-    val: list[Example]
-    confirm: list[Example]
-    test: list[Example]
+from promptgrad.train._result import FitResult
 
 
 class Trainer:
@@ -168,7 +157,7 @@ class Trainer:
             len(parts.test),
         )
         exact = price.modules <= 1 or calls_per_example is not None
-        finalists = self.finalists if self.optimizer.selects else 1
+        finalists = self._finalists()
         phases = []
         if parts.val:
             phases.append(Phase("baseline", round(len(parts.val) * per), exact))
@@ -178,7 +167,7 @@ class Trainer:
         phases.append(Phase("confirm", round((1 + finalists * copies) * len(parts.confirm) * per), exact=False))
         if parts.test:
             phases.append(Phase("test", round((1 + copies) * len(parts.test) * per), exact=False))
-        return _with_notes(replace(draft, phases=tuple(phases)), self.budget)
+        return with_notes(replace(draft, phases=tuple(phases)), self.budget)
 
     # -- the run ------------------------------------------------------------------------------------------------
 
@@ -217,7 +206,7 @@ class Trainer:
     async def _start(self, parts: Parts) -> FitResult:
         self.optimizer.check_trained(self.model)
         if self.run_dir is not None:
-            _rundir.create(self.run_dir, self._settings(), self.model.state_dict(), _by_name(parts))
+            _rundir.create(self.run_dir, self._settings(), self.model.state_dict(), parts.by_name())
         return await self._run(parts)
 
     @classmethod
@@ -309,18 +298,18 @@ class Trainer:
             progress=self.progress,
             parameters=self.optimizer.parameters(),
         )
-        report = _Report(self, session, journal, ledger)
+        ending = Ending(self, session, journal, ledger)
         watch = Watch(self, journal, ledger)
         try:
             watch.start()
             with run.active(journal=journal, ledger=ledger), self._context():
                 journal.append("run", **self._identity(parts))
-                result = await self._phases(session, parts, report)
+                result = await self._phases(session, parts, ending)
         except Exception as error:
-            result = report.partial(f"{type(error).__name__}: {error}")
+            result = ending.partial(f"{type(error).__name__}: {error}")
             raise
         except BaseException:
-            result = report.partial("stopped by the user; the program is as it was")
+            result = ending.partial("stopped by the user; the program is as it was")
             raise
         finally:
             journal.close()
@@ -335,7 +324,7 @@ class Trainer:
             with lm.context(concurrency=self.concurrency):
                 yield
 
-    async def _phases(self, session: Session, parts: Parts, report: "_Report") -> FitResult:
+    async def _phases(self, session: Session, parts: Parts, ending: Ending) -> FitResult:
         with run.progress(3 + bool(parts.test), "fit", self.progress) as bar:
             session.cost_per_example = Cost(float(price_of_program(self.model, parts.train).modules))
             if parts.val:
@@ -345,14 +334,13 @@ class Trainer:
                     score == session.best_score for score in session.baseline.scores
                 ):
                     count = len(session.baseline.scores)
-                    return await report.final(
+                    return await ending.final(
                         "nothing to improve", f"0 of {count} validation examples failed, nothing to do", parts
                     )
             bar.advance(note="search")
-            await self._search(session, parts, report)
+            await self._search(session, parts)
             bar.advance(note="confirm")
-            finalists = session.ranked()[: self.finalists if self.optimizer.selects else 1]
-            result = await self._ship(session, parts, report, finalists)
+            result = await ending.confirm(session.ranked()[: self._finalists()], parts)
             bar.advance(1 + bool(parts.test))
             return result
 
@@ -381,7 +369,7 @@ class Trainer:
                 ((after.usd or 0.0) - (before.usd or 0.0)) / count,
             )
 
-    async def _search(self, session: Session, parts: Parts, report: "_Report") -> None:
+    async def _search(self, session: Session, parts: Parts) -> None:
         keep = self._kept(session, parts)
         try:
             with run.phase("search", keep=keep):
@@ -389,91 +377,23 @@ class Trainer:
         except BudgetExceeded as error:
             session.decide(EXHAUSTED, of=error.kind)
             session.notes.append(
-                f"the search ended when its share of the budget did ({_share(self.budget, keep, error)})"
+                f"the search ended when its share of the budget did ({share(self.budget, keep, error)})"
             )
         finally:
             session.note_refusals()
 
-    def _kept(self, session: Session, parts: Parts) -> "run.Budget | None":
-        """What the search must leave: the confirmation and the test report."""
-        import math
-
-        finalists = self.finalists if self.optimizer.selects else 1
-        copies = self.optimizer.copies
-        runs = (1 + finalists * copies) * len(parts.confirm) + (1 + copies) * len(parts.test)
-        cost = session.cost_per_example
-        keep = {
-            "calls": math.ceil(runs * cost.calls) or None if self.budget.calls is not None else None,
-            "tokens": math.ceil(runs * cost.tokens) or None if self.budget.tokens is not None else None,
-            "usd": runs * cost.usd or None if self.budget.usd is not None else None,
-            "seconds": _time_kept(session, runs, self.budget.seconds) if self.budget.seconds is not None else None,
-        }
-        return run.Budget(**keep) if any(keep.values()) else None  # type: ignore[arg-type]
-
-    async def _ship(
-        self, session: Session, parts: Parts, report: "_Report", finalists: Sequence[Measured]
-    ) -> FitResult:
-        if not finalists:
-            return await report.final("no candidate", "the search found nothing that could be confirmed", parts)
-        names = [entry.candidate for entry in finalists]
-        try:
-            with run.phase("confirm"):
-                measured = await session.evaluate_all([session.base, *names], parts.confirm, scope="confirm")
-        except BudgetExceeded as error:
-            report.best = names[0]
-            return await report.final(
-                "not confirmed", f"the budget ended before the confirmation ({error.kind})", parts
-            )
-        seed, best = session.spawn("confirm"), session.best_score
-        gains = [_confirm.compare(measured[0], one, finalists=len(names), seed=seed, best=best) for one in measured[1:]]
-        chosen = _confirm.best_of(gains)
-        gain = gains[chosen]
-        report.before = _confirm.estimate(measured[0], seed=seed, best=best)
-        report.after = _confirm.estimate(measured[1 + chosen], seed=seed, best=best)
-        report.gain = gain
-        report.best = names[chosen]
-        shipped = _confirm.ships(gain, len(names))
-        session.decide(
-            "confirm",
-            candidates=[name.key for name in names],
-            gains=[[one.mean, one.low, one.high, one.p] for one in gains],
-            shipped=names[chosen].key if shipped else None,
-        )
-        if gain.pairs < _confirm.LEAST:
-            session.notes.append(
-                f"{gain.pairs} examples confirm gains of about {_confirm.detectable(gain.pairs):.0%} and more; "
-                "smaller ones need more validation data"
-            )
-        if shipped:
-            return await report.final("shipped", f"{names[chosen].origin}: {gain}", parts, names[chosen])
-        reason = f"the start stays; the best candidate's gain is {gain}{_confirm.objection(gain, len(names))}"
-        return await report.final("no significant gain", reason, parts)
-
     # -- data and settings --------------------------------------------------------------------------------------
 
     def _parts(self, trainset: Iterable[Any], valset: Iterable[Any] | None, testset: Iterable[Any] | None) -> Parts:
-        train = _examples(trainset, "trainset")
-        test = _examples(testset, "testset") if testset is not None else []
-        if valset is None:
-            if len(train) < 4:
-                raise DataError(
-                    f"{len(train)} training examples cannot be split into training and validation data: "
-                    "give more of them, or a valset"
-                )
-            run.rng(self.seed, "split", "train").shuffle(train)
-            half = len(train) // 2
-            train, val = train[half:], train[:half]
-        else:
-            val = _examples(valset, "valset")
-        _warn_of_overlap(train, val, test)
-        if not self.optimizer.selects:
-            return Parts(train, [], val, test)
-        if len(val) < 2:
-            raise DataError(f"{len(val)} validation example cannot serve both to choose and to confirm: give more")
-        order = list(val)
-        run.rng(self.seed, "split", "confirm").shuffle(order)
-        size = _confirm.confirm_size(len(order), self.confirm)
-        return Parts(train, order[size:], order[:size], test)
+        selects = self.optimizer.selects
+        return divide(trainset, valset, testset, seed=self.seed, selects=selects, confirm=self.confirm)
+
+    def _kept(self, session: Session, parts: Parts) -> "run.Budget | None":
+        copies = self.optimizer.copies
+        return kept(session, parts, self.budget, finalists=self._finalists(), copies=copies)
+
+    def _finalists(self) -> int:
+        return self.finalists if self.optimizer.selects else 1
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -493,8 +413,8 @@ class Trainer:
             "source": source_digest(self.model),
             "metric": source_digest(getattr(self.metric, "fn", self.metric)),
             "data": {
-                name: run.value_digest([example.id for example in getattr(parts, name)])
-                for name in ("train", "val", "confirm", "test")
+                name: run.value_digest([example.id for example in examples])
+                for name, examples in parts.by_name().items()
             },
         }
 
@@ -503,156 +423,3 @@ class Trainer:
         watched = f", callbacks: {', '.join(map(name_of, self.callbacks))}" if self.callbacks else ""
         about = f"{type(self.model).__name__}, {type(self.optimizer).__name__}, budget: {self.budget}"
         return f"Trainer({about}{where}{watched})"
-
-
-class _Report:
-    """Gathers what the result will say."""
-
-    def __init__(self, trainer: Trainer, session: Session, journal: run.Journal, ledger: run.Ledger) -> None:
-        self.trainer = trainer
-        self.session = session
-        self.journal = journal
-        self.ledger = ledger
-        self.before: Any = None
-        self.after: Any = None
-        self.gain: Any = None
-        self.best: Candidate | None = None
-        self.program = trainer.model
-
-    async def final(self, outcome: Outcome, reason: str, parts: Parts, shipped: Candidate | None = None) -> FitResult:
-        """Measure start and result on the test set, install what ships, and sum up."""
-        session = self.session
-        seed, best = session.spawn("confirm"), session.best_score
-        if self.before is None and session.baseline is not None:
-            self.before = _confirm.estimate(session.baseline, seed=seed, best=best)
-        test_before = test_after = None
-        if parts.test:
-            wanted = [session.base] if shipped is None else [session.base, shipped]
-            try:
-                with run.phase("test"):
-                    measured = await session.evaluate_all(wanted, parts.test, scope="test")
-                test_before = _confirm.estimate(measured[0], seed=seed, best=best)
-                test_after = _confirm.estimate(measured[-1], seed=seed, best=best)
-            except BudgetExceeded as error:
-                session.notes.append(f"the budget ended before the test report ({error.kind})")
-        session.decide("result", outcome=outcome, candidate=shipped.key if shipped is not None else None)
-        if shipped is not None:
-            self.program = install(self.trainer.model, shipped)
-        return self._result(outcome, reason, test_before, test_after, shipped)
-
-    def partial(self, reason: str) -> FitResult:
-        """What there was when the run stopped."""
-        return self._result("interrupted", reason, None, None, None)
-
-    def _result(
-        self, outcome: Outcome, reason: str, test_before: Any, test_after: Any, shipped: Candidate | None
-    ) -> FitResult:
-        session = self.session
-        best = self.best or next((entry.candidate for entry in session.ranked()), session.incumbent)
-        return FitResult(
-            outcome=outcome,
-            reason=reason,
-            before=self.before,
-            after=self.after,
-            gain=self.gain,
-            test_before=test_before,
-            test_after=test_after,
-            values=dict(shipped.values) if shipped is not None else {},
-            best=dict(best.values),
-            program=self.program,
-            candidate=best,
-            history=tuple(session.history),
-            spent=self.ledger.spent,
-            phases=self.ledger.phases,
-            seconds=self.journal.elapsed,
-            lost=self.journal.lost,
-            notes=tuple(session.notes),
-            run_dir="" if self.trainer.run_dir is None else str(self.trainer.run_dir),
-        )
-
-
-def _by_name(parts: Parts) -> dict[str, list[Example]]:
-    """The parts by name."""
-    return {"train": parts.train, "val": parts.val, "confirm": parts.confirm, "test": parts.test}
-
-
-def _examples(data: Iterable[Any], name: str) -> list[Example]:
-    if isinstance(data, (str, Mapping, Example)):
-        raise DataError(f"{name} is a list of examples, not one {type(data).__name__}")
-    rows = [row for item in data for row in (item if isinstance(item, list) else [item])]  # a loader gives batches
-    examples = [row if isinstance(row, Example) else Example(row) for row in rows]
-    if not examples:
-        raise DataError(f"{name} is empty")
-    return examples
-
-
-def _warn_of_overlap(train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> None:
-    known = {example.id for example in train}
-    chosen = {example.id for example in val}
-    for one, other, what in (
-        (known, chosen, "training and validation data"),
-        (known, {example.id for example in test}, "training and test data"),
-        (chosen, {example.id for example in test}, "validation and test data"),
-    ):
-        shared = len(one & other)
-        if shared:
-            warnings.warn(
-                f"{shared} example{'s are' if shared > 1 else ' is'} in both {what}: scores will look too good",
-                stacklevel=4,
-            )
-
-
-def _time_kept(session: Session, runs: int, limit: float) -> float | None:
-    """Seconds to keep for so many runs of the program; from the journal, so that a resumed run reckons as the first."""
-    began = 0.0
-    if session.baseline is None:
-        return None
-    for event in session.journal.events():
-        if event["kind"] == "run":
-            began = event["t"]
-        elif event["kind"] == "evaluation":  # the first one measured the start
-            ended = event["t"]
-            took = (ended - began) * runs / max(1, event["examples"])
-            return min(took, (limit - ended) / 2) if took > 0 and ended < limit else None
-    return None
-
-
-def _share(budget: run.Budget, keep: "run.Budget | None", error: BudgetExceeded) -> str:
-    """What the search could spend, such as "calls: 300 of 500, 200 kept for confirmation and test"."""
-    limit = getattr(budget, error.kind, None)
-    kept = getattr(keep, error.kind, None) or 0
-    if limit is None:
-        return error.kind
-    text = f"{error.kind}: {max(0, limit - kept):.10g} of {limit:.10g}"
-    return f"{text}, {kept:.10g} kept for confirmation and test" if kept else text
-
-
-def _with_notes(plan: Plan, budget: run.Budget) -> Plan:
-    notes = []
-    frame = replace(plan, phases=tuple(phase for phase in plan.phases if phase.name in FRAME))
-    around = " and ".join(", ".join(phase.name for phase in frame.phases).rsplit(", ", 1))
-    if budget.calls is not None and frame.calls > budget.calls:
-        notes.append(
-            f"the budget of {budget.calls} calls is too small for {around}: it needs at least {frame.calls} calls"
-        )
-    elif budget.calls is not None and plan.calls > budget.calls:
-        notes.append(f"the budget of {budget.calls} calls may end the search early")
-    if budget.tokens is not None and frame.tokens > budget.tokens:
-        notes.append(
-            f"the budget of {budget.tokens} tokens is too small for {around}: it needs at least about {frame.tokens}"
-        )
-    elif budget.tokens is not None and plan.tokens > budget.tokens:
-        notes.append(f"the budget of {budget.tokens} tokens may end the search early")
-    if budget.usd is not None:
-        if plan.usd is None:
-            notes.append("the price of a language model is unknown, so a budget in money will be refused")
-        elif frame.usd is not None and frame.usd > budget.usd:
-            notes.append(
-                f"the budget of ${budget.usd:g} is too small for {around}: it needs at least about ${frame.usd:.4g}"
-            )
-        elif plan.usd > budget.usd:
-            notes.append(f"the budget of ${budget.usd:g} may end the search early")
-    if plan.confirm < _confirm.LEAST:
-        least = _confirm.detectable(plan.confirm)
-        notes.append(f"{plan.confirm} examples to confirm on show gains of about {least:.0%} and more")
-    return replace(plan, notes=tuple(notes))

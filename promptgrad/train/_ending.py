@@ -1,0 +1,118 @@
+"""The end of a run: the finalists meet the start, what is confirmed ships, and the result says what there was."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from promptgrad import run
+from promptgrad.errors import BudgetExceeded
+from promptgrad.search import Candidate, Measured, Session
+from promptgrad.train import _confirm
+from promptgrad.train._install import install
+from promptgrad.train._parts import Parts
+from promptgrad.train._result import FitResult, Outcome
+
+if TYPE_CHECKING:
+    from promptgrad.train._trainer import Trainer
+
+
+class Ending:
+    """Ends a run: confirms what the search found, installs it if it is better, and says so in a result."""
+
+    def __init__(self, trainer: "Trainer", session: Session, journal: run.Journal, ledger: run.Ledger) -> None:
+        self.trainer = trainer
+        self.session = session
+        self.journal = journal
+        self.ledger = ledger
+        self.before: Any = None
+        self.after: Any = None
+        self.gain: Any = None
+        self.best: Candidate | None = None
+        self.program = trainer.model
+
+    async def confirm(self, finalists: Sequence[Measured], parts: Parts) -> FitResult:
+        """Measure the finalists beside the start on data that nothing was chosen on; ship the best if it is better."""
+        session = self.session
+        if not finalists:
+            return await self.final("no candidate", "the search found nothing that could be confirmed", parts)
+        names = [entry.candidate for entry in finalists]
+        try:
+            with run.phase("confirm"):
+                measured = await session.evaluate_all([session.base, *names], parts.confirm, scope="confirm")
+        except BudgetExceeded as error:
+            self.best = names[0]
+            return await self.final("not confirmed", f"the budget ended before the confirmation ({error.kind})", parts)
+        seed, best = session.spawn("confirm"), session.best_score
+        gains = [_confirm.compare(measured[0], one, finalists=len(names), seed=seed, best=best) for one in measured[1:]]
+        chosen = _confirm.best_of(gains)
+        gain = gains[chosen]
+        self.before = _confirm.estimate(measured[0], seed=seed, best=best)
+        self.after = _confirm.estimate(measured[1 + chosen], seed=seed, best=best)
+        self.gain = gain
+        self.best = names[chosen]
+        shipped = _confirm.ships(gain, len(names))
+        session.decide(
+            "confirm",
+            candidates=[name.key for name in names],
+            gains=[[one.mean, one.low, one.high, one.p] for one in gains],
+            shipped=names[chosen].key if shipped else None,
+        )
+        if gain.pairs < _confirm.LEAST:
+            session.notes.append(
+                f"{gain.pairs} examples confirm gains of about {_confirm.detectable(gain.pairs):.0%} and more; "
+                "smaller ones need more validation data"
+            )
+        if shipped:
+            return await self.final("shipped", f"{names[chosen].origin}: {gain}", parts, names[chosen])
+        reason = f"the start stays; the best candidate's gain is {gain}{_confirm.objection(gain, len(names))}"
+        return await self.final("no significant gain", reason, parts)
+
+    async def final(self, outcome: Outcome, reason: str, parts: Parts, shipped: Candidate | None = None) -> FitResult:
+        """Measure start and result on the test set, install what ships, and sum up."""
+        session = self.session
+        seed, best = session.spawn("confirm"), session.best_score
+        if self.before is None and session.baseline is not None:
+            self.before = _confirm.estimate(session.baseline, seed=seed, best=best)
+        test_before = test_after = None
+        if parts.test:
+            wanted = [session.base] if shipped is None else [session.base, shipped]
+            try:
+                with run.phase("test"):
+                    measured = await session.evaluate_all(wanted, parts.test, scope="test")
+                test_before = _confirm.estimate(measured[0], seed=seed, best=best)
+                test_after = _confirm.estimate(measured[-1], seed=seed, best=best)
+            except BudgetExceeded as error:
+                session.notes.append(f"the budget ended before the test report ({error.kind})")
+        session.decide("result", outcome=outcome, candidate=shipped.key if shipped is not None else None)
+        if shipped is not None:
+            self.program = install(self.trainer.model, shipped)
+        return self._result(outcome, reason, test_before, test_after, shipped)
+
+    def partial(self, reason: str) -> FitResult:
+        """What there was when the run stopped."""
+        return self._result("interrupted", reason, None, None, None)
+
+    def _result(
+        self, outcome: Outcome, reason: str, test_before: Any, test_after: Any, shipped: Candidate | None
+    ) -> FitResult:
+        session = self.session
+        best = self.best or next((entry.candidate for entry in session.ranked()), session.incumbent)
+        return FitResult(
+            outcome=outcome,
+            reason=reason,
+            before=self.before,
+            after=self.after,
+            gain=self.gain,
+            test_before=test_before,
+            test_after=test_after,
+            values=dict(shipped.values) if shipped is not None else {},
+            best=dict(best.values),
+            program=self.program,
+            candidate=best,
+            history=tuple(session.history),
+            spent=self.ledger.spent,
+            phases=self.ledger.phases,
+            seconds=self.journal.elapsed,
+            lost=self.journal.lost,
+            notes=tuple(session.notes),
+            run_dir="" if self.trainer.run_dir is None else str(self.trainer.run_dir),
+        )
