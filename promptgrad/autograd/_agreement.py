@@ -7,7 +7,7 @@ from promptgrad.autograd._critic import blame_in
 
 
 def blames(answers: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
-    """What the answers blame each target for, in their order; targets in the order in which they are first blamed."""
+    """The texts in which the answers blame each target, in order; the targets in the order of their first blame."""
     found: dict[str, list[str]] = {}
     for answer in answers:
         for target, text in answer.items():
@@ -17,7 +17,7 @@ def blames(answers: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
 
 
 def wordings(texts: Sequence[str]) -> list[str]:
-    """One text for each wording, in order: what there is to compare by its meaning."""
+    """One text for each wording, in order: those that remain to be compared by their meaning."""
     found: dict[str, str] = {}
     for text in texts:
         found.setdefault(wording(text), text)
@@ -29,17 +29,17 @@ def agreed(
 ) -> dict[str, tuple[str, float]]:
     """What repeated answers about one call say of each target, and the share of the answers that say so.
 
-    For each target the texts are clustered as in `Gradient.cluster`. The largest cluster speaks, the one that begins
-    earliest if several are as large; its most central text is what it says. Answers that do not blame the target count
-    among those that say something else, so one answer of four gives 0.25 even where nobody disagrees in words.
+    For each target the texts are clustered as in `Gradient.cluster`. The largest cluster counts, the one that begins
+    earliest if several are as large, and its most central text represents it. Answers that do not blame the target
+    count as disagreement, so one answer of four gives 0.25 even if no other text contradicts it.
 
     Args:
         answers: At least one; a target that is missing, empty or right (`RIGHT`) is not blamed.
         similarities: How alike two texts about a target are, by target; without it those with the same words are.
 
     Returns:
-        The targets that some answer blames, in the order in which they are first blamed. One answer alone is repeated
-        as it is, with an agreement of 1.
+        The targets that some answer blames, in the order in which they are first blamed. A single answer is returned as
+        it is, with an agreement of 1.
     """
     measures = similarities or {}
     return {target: _majority(texts, len(answers), measures.get(target)) for target, texts in blames(answers).items()}

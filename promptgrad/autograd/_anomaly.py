@@ -1,4 +1,4 @@
-"""`detect_anomaly`: says what silently came to nothing in a backward pass or a step, where, and what to do."""
+"""`detect_anomaly`: reports what silently came to nothing in a backward pass or a step, where, and what to do."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -36,9 +36,9 @@ class detect_anomaly:
 
     In `backward()`: a parameter that requires a gradient and gets none, with the place where the path to it broke; a
     critic that blames nobody; critiques that are the same for all examples, or for several parameters; a text with a
-    `{placeholder}` that nothing fills. In an optimizer's `step()`: one that changes nothing. When a loss is
-    made under `no_grad` or `inference_mode`: examples that a backward pass in the block trained on (and the other way
-    round). Each thing is said once in a block.
+    `{placeholder}` that nothing fills. In an optimizer's `step()`: one that changes nothing. When a loss is made under
+    `no_grad` or `inference_mode`: examples that a backward pass in the block trained on (and the other way round). Each
+    finding is reported once in a block.
 
     Cost: no LM call; a pass over the recorded calls at each backward.
 
@@ -46,10 +46,10 @@ class detect_anomaly:
         error: Raise at the first anomaly instead of warning. A gradient that has grown, or a step taken, stays.
 
     Attributes:
-        anomalies: What was said, in order.
+        anomalies: The messages, in order.
 
     Raises:
-        GraphError: With `error`, something came to nothing.
+        GraphError: `error` is true, and something came to nothing.
 
     >>> with detect_anomaly() as found:
     ...     pass  # loss.backward(); optimizer.step()
@@ -74,7 +74,7 @@ class detect_anomaly:
         _detector.reset(self._tokens.pop())
 
     def say(self, message: str) -> None:
-        """Warn, or raise, unless it was said before.
+        """Warn, or raise, unless the same message was given before.
 
         Raises:
             GraphError: The block was entered with `error=True`.
@@ -89,7 +89,7 @@ class detect_anomaly:
     # -- backward -------------------------------------------------------------------------------------------------
 
     def before_backward(self, rows: "Sequence[LossRow]") -> None:
-        """Look at what was recorded, while it is there."""
+        """Check what was recorded, before it is freed."""
         self._overlap(rows, self._trained, self._held_out)
         for row in rows:
             for node in () if row.tape is None else row.tape.nodes:
@@ -101,12 +101,12 @@ class detect_anomaly:
                         self._placeholders(value, f"the input {field!r} of {node.path}", is_input=True)
 
     def after_backward(self, rows: "Sequence[LossRow]", report: "BackwardReport", never: Sequence[str]) -> None:
-        """Look at what came of it; `never` names the parameters that no failed forward read."""
+        """Check what the pass found; `never` names the parameters that no failed forward read."""
         for name in never:
             self.say(
                 f"{name} requires a gradient, and none of the {report.failed} failed "
-                "forwards read it: its module was not called, or where nothing is recorded (under no_grad, or in "
-                "a bare thread; promptgrad.Executor carries the context). Call it, or freeze it "
+                "forwards read it: its module was not called, or was called where nothing is recorded (under no_grad, "
+                "or in a bare thread; promptgrad.Executor carries the context). Call it, or freeze it "
                 "with .requires_grad_(False)"
             )
         cuts = _Cuts(row for row in rows if row.failed)
@@ -116,19 +116,19 @@ class detect_anomaly:
         self._sameness(report)
 
     def _sameness(self, report: "BackwardReport") -> None:
-        said: dict[str, list[str]] = {}
+        texts_of: dict[str, list[str]] = {}
         for critique in (critique for several in report.critiques.values() for critique in several):
             if critique.target_kind != "input":
                 name = f"{critique.path}.{critique.target}".removeprefix(".")
-                said.setdefault(name, []).append(" ".join(critique.text.split()))
-        for name, texts in said.items():
+                texts_of.setdefault(name, []).append(" ".join(critique.text.split()))
+        for name, texts in texts_of.items():
             if len(texts) > 2 and len(dict.fromkeys(texts)) == 1:
                 self.say(
-                    f"all {len(texts)} critiques of {name} are the same, {texts[0][:80]!r}: they say nothing of the "
-                    "examples. Let the metric return Score(value, feedback=...) that does, or use a stronger critic"
+                    f"all {len(texts)} critiques of {name} are the same, {texts[0][:80]!r}: they say nothing about "
+                    "single examples. Let the metric return Score(value, feedback=...) that does, or a stronger critic"
                 )
         owners: dict[tuple[str, ...], list[str]] = {}
-        for name, texts in said.items():
+        for name, texts in texts_of.items():
             owners.setdefault(tuple(texts), []).append(name)
         for gradient, names in owners.items():
             if len(names) > 1:
@@ -142,7 +142,7 @@ class detect_anomaly:
         if names:
             shown = _listed([f"{{{name}}}" for name in names])
             do = (
-                "an instruction is no template: inputs are shown by their fields. Take it out, or double the braces"
+                "an instruction is not a template: inputs are shown by their fields. Remove it, or double the braces"
                 if not is_input
                 else "an f-string without its f, or a format() that was not called"
             )
@@ -151,17 +151,17 @@ class detect_anomaly:
     # -- steps and data -------------------------------------------------------------------------------------------
 
     def after_step(self, changes: Iterable[tuple[str, bool, str]]) -> None:
-        """Look at what a step did: for each parameter its name, whether its value changed, and why not."""
-        told = list(changes)
-        if told and not any(changed for _, changed, _ in told):
-            reasons = "; ".join(f"{name}: {reason or 'the same value again'}" for name, _, reason in told[:_MOST])
+        """Check what a step did: for each parameter its name, whether its value changed, and why not."""
+        results = list(changes)
+        if results and not any(changed for _, changed, _ in results):
+            reasons = "; ".join(f"{name}: {reason or 'the same value again'}" for name, _, reason in results[:_MOST])
             self.say(
                 f"the step changed nothing ({reasons}). Call backward() on a loss with failures before it, and look at "
                 "max_edit and the constraints where proposals are rejected"
             )
 
     def held_out(self, rows: "Sequence[LossRow]") -> None:
-        """Note examples that are measured on and not trained on."""
+        """Note examples that a loss measures without a gradient."""
         self._overlap(rows, self._held_out, self._trained)
 
     def _overlap(self, rows: "Sequence[LossRow]", mine: dict[str, None], others: dict[str, None]) -> None:
@@ -176,16 +176,16 @@ class detect_anomaly:
 
 
 def _given(value: str, row: "LossRow") -> bool:
-    """Whether a text is the user's data, as it came into the forward."""
+    """Whether a text is part of the inputs that the user gave to the forward."""
     given: Iterable[Any] = () if row.tape is None else row.tape.inputs.values()
     return any(isinstance(item, str) and (item == value or item in value) for item in given)
 
 
 class _Cuts:
-    """Where the program took what calls wrote out of the graph.
+    """The places where the program detached outputs of calls from the graph.
 
     Args:
-        rows: The failed ones.
+        rows: The failed rows.
 
     Attributes:
         readers: The calls that read a parameter, by its name in the report.
@@ -217,7 +217,7 @@ class _Cuts:
             place = f"{node.path}[{node.index}]"
             if node in readers:
                 return (
-                    f"the text of {place} was detached, and no other edge leaves it. If it is to be blamed, "
+                    f"the text of {place} was detached, and no other edge leaves it. If it should be blamed, "
                     "do not detach it, or freeze the parameter with .requires_grad_(False)"
                 )
         for node in self._detached:
@@ -226,8 +226,8 @@ class _Cuts:
             known = dict.fromkeys(before.vertices())
             if any(reader in known for reader in readers):
                 return (
-                    f"the path from it ends at {node.path}[{node.index}], whose text was detached. If what is before "
-                    "that is to be blamed, do not detach it, or freeze the parameter with .requires_grad_(False)"
+                    f"the path from it ends at {node.path}[{node.index}], whose text was detached. If anything before "
+                    "that should be blamed, do not detach it, or freeze the parameter with .requires_grad_(False)"
                 )
         return ""
 
@@ -243,14 +243,14 @@ def _where_it_broke(name: str, report: "BackwardReport") -> str:
         return f"the path to it may break{place}, where {skip.reason}"
     blamed = list(dict.fromkeys(critique.path for several in report.critiques.values() for critique in several))
     if module in blamed:
-        return f"the critic finds no fault with it, but with other things at {module}. Freeze it if that is so"
+        return f"the critic blames other things at {module}, but not this. If that is right, freeze it"
     if blamed:
         return (
             f"the path to it breaks at {_listed(blamed)}: the critic blames nothing upstream of there. If that is "
             "wrong, let the metric's feedback say which part is, or use a stronger critic"
         )
     return (
-        "the critic blames nobody: of all that it was asked about it says that it is right, or nothing. Let the "
+        "the critic blames nothing: for every target it answered that it is right, or gave no answer. Let the "
         "metric's feedback say which part is wrong, or use a stronger critic"
     )
 

@@ -86,8 +86,8 @@ class Backward:
         if self.rows and all(row.tape is None and not any(exact_sources(row.output)) for row in self.rows):
             raise GraphError(
                 "nothing was recorded in the forwards of this loss: they ran under no_grad() or inference_mode(), "
-                "no parameter of the program has requires_grad=True, or the outputs are plain strings; of a Parameter "
-                "that is the output, pass the parameter itself, or str(parameter)"
+                "no parameter of the program has requires_grad=True, or the outputs are plain strings; if the "
+                "output is a Parameter, pass the parameter itself, or str(parameter)"
             )
 
     def _check_freed(self) -> None:
@@ -103,7 +103,7 @@ class Backward:
         return bool(self.traced) or any(one.waits(fn) for one in self.divisions for fn in one.graph.order)
 
     async def run(self) -> Gradients:
-        """Ask the critics, and make gradients of what they say and of the traces; these are added where that is asked.
+        """Ask the critics, and make gradients of their answers and of the traces; with `accumulate` they are added.
 
         Passes over the same forwards may run side by side as long as none of them frees what was recorded.
         """
@@ -112,9 +112,9 @@ class Backward:
             if any(tape.walkers < 0 or (tape.walkers and not self.manner.retain_graph) for tape in tapes):
                 raise GraphError(
                     "another backward() works on these forwards at this moment: wait for it, and call it with "
-                    "retain_graph=True if the same forwards shall be gone through again"
+                    "retain_graph=True if the same forwards need another backward pass"
                 )
-            self._check_freed()  # another may have come and gone since this one was made
+            self._check_freed()  # another pass may have freed the graph since this one was made
             for tape in tapes:
                 tape.walkers = tape.walkers + 1 if self.manner.retain_graph else -1
         try:
@@ -129,9 +129,11 @@ class Backward:
         detector = current_detector()
         if detector is not None:
             detector.before_backward(self.rows)
-        whole = {forward for group in self.joint for forward, _ in group.members}
+        judged_jointly = {forward for group in self.joint for forward, _ in group.members}
         jobs: list[Callable[[], Awaitable[None]]] = [
-            partial(backward, one.graph, one.forward.seeds, one) for one in self.divisions if one.forward not in whole
+            partial(backward, one.graph, one.forward.seeds, one)
+            for one in self.divisions
+            if one.forward not in judged_jointly
         ]
         await aio.gather(jobs + [partial(group.judge, self.gate) for group in self.joint])
         for trace, advantage in self.traced:
@@ -149,12 +151,12 @@ class Backward:
             warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning)
         if not self.manner.retain_graph:
             for row in self.rows:
-                if row.tape is not None and row.tape.finished:  # of a forward that still runs, the rest is to come
+                if row.tape is not None and row.tape.finished:  # a forward that still runs will record more
                     row.tape.free()
         return found
 
     def _never_read(self) -> list[str]:
-        """Wanted parameters, of the programs or named, that no failed forward read, by name."""
+        """Names of the wanted parameters, of the programs or listed in `inputs`, that no failed forward read."""
         tapes = [one.row.tape for one in self.failed if one.row.tape is not None]
         read = {read.parameter for tape in tapes for read in tape.reads}
         every = paths_in(tapes)
@@ -209,7 +211,7 @@ class Backward:
         return Gradients(grown, report, names)
 
     def _scores(self) -> dict[int, float]:
-        """What the traces of a forward are worth, by the first row about all of it: the weighted mean of its losses."""
+        """The score of each forward's traces, by the first row about the complete forward: a weighted mean."""
         judged: dict[Any, list[tuple[int, float, float]]] = {}
         number = 0
         for scale, rows, _ in self.terms:
@@ -252,13 +254,13 @@ class Backward:
 
 
 def _forward(row: LossRow, number: int) -> Any:
-    """What tells one forward from another, among the rows of all losses."""
+    """A key that identifies a forward among the rows of all losses."""
     if row.tape is None:
         return number
     return id(row.tape), row.example_id or id(row.example), row.replicate
 
 
 def _rollouts_of(row: LossRow) -> Any:
-    """What the rollouts of one example share: a row about one call is compared with the same call of the others."""
+    """A key that the rollouts of one example share; a row about one call is compared with the others' same call."""
     call = ("", 0) if row.node is None else (row.node.path, row.node.index)
     return row.example_id or id(row.example), call

@@ -38,6 +38,6 @@ def pointing_at(caller: Caller) -> Iterator[None]:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn as if by the user's line: the one that is pointed at, else the innermost on the stack."""
+    """Warn with the user's line as the source: the one given to `pointing_at`, else the innermost on the stack."""
     at = _caller.get() or Caller()
     warnings.warn_explicit(message, category, at.file, at.line, at.module, at.registry)

@@ -11,9 +11,10 @@ from promptgrad.autograd._tokens import tokens
 def clip_grad_tokens_(parameters: Parameter | Iterable[Parameter], max_tokens: int) -> int:
     """Bound the critiques in the gradients of all parameters together, in place; as `nn.utils.clip_grad_norm_`.
 
-    What is kept is chosen over all parameters as if their gradients were one, see `Gradient.clip`: the weightiest whole
-    critiques, among equals those of the earlier parameter. Traces stay. Parameters without a gradient are skipped; one
-    that loses all its critiques keeps a gradient without any. Where the total is within the bound nothing changes.
+    What is kept is chosen over all parameters as if their gradients were one, see `Gradient.clip`: the critiques of
+    greatest weight, uncut, and among equals those of the earlier parameter. Traces stay. Parameters without a gradient
+    are skipped; one that loses all its critiques keeps an empty gradient. Where the total is within the bound nothing
+    changes.
 
     Args:
         parameters: A parameter, or several such as `model.parameters()`; one that is given twice counts once.
@@ -23,7 +24,7 @@ def clip_grad_tokens_(parameters: Parameter | Iterable[Parameter], max_tokens: i
         The words and marks of all critiques before.
 
     Raises:
-        TypeError: Something else than parameters; no gradient was changed.
+        TypeError: `parameters` holds something other than parameters; no gradient was changed.
         ValueError: `max_tokens` is negative.
     """
     given = list(_parameters(parameters))

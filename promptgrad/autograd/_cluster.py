@@ -1,4 +1,4 @@
-"""Clusters of critiques that say the same, each with the number of examples that say it."""
+"""Clusters of critiques that say the same, each with the number of examples behind it."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ class Cluster:
     """Critiques of one text of one module that say the same.
 
     Attributes:
-        critique: The one that stands for them, with the cluster's support, agreement and examples.
+        critique: The critique that represents the cluster, with the cluster's support, agreement and examples.
         critiques: The members, in their order.
     """
 
@@ -27,7 +27,7 @@ class Cluster:
 
     @property
     def text(self) -> str:
-        """What they say, in the words of the most central one."""
+        """The text of the most central critique."""
         return self.critique.text
 
     @property
@@ -42,7 +42,7 @@ class Cluster:
 
     @property
     def support(self) -> int:
-        """How many examples say this: each counts once, however often it says so."""
+        """How many examples are behind this: each counts once, however many critiques come from it."""
         return self.critique.support
 
     @property
@@ -52,7 +52,7 @@ class Cluster:
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """Their ids, as far as they have one."""
+        """The ids of these examples, as far as they have one."""
         return examples_of(self.critique)
 
 
@@ -64,8 +64,8 @@ def examples_of(critique: "Critique") -> tuple[str, ...]:
 def support_of(critiques: "Sequence[Critique]") -> tuple[int, tuple[str, ...]]:
     """How many examples stand behind critiques that say the same, and those that have an id.
 
-    An example with an id counts once. Support beyond the ids that a critique names (there is none to name, or somebody
-    set it) adds.
+    An example with an id counts once. Support beyond the ids that a critique names (because examples have no id, or
+    because it was set by hand) is added.
     """
     examples = tuple(dict.fromkeys(example for critique in critiques for example in examples_of(critique)))
     return len(examples) + sum(max(0, one.support - len(examples_of(one))) for one in critiques), examples
@@ -77,7 +77,7 @@ def clusters_of(
     """The clusters, by support, those of equal support by first appearance; see `Gradient.clusters`."""
     if not 0 < threshold <= 1:
         raise ValueError(
-            f"threshold is a similarity in (0, 1], not {threshold}: 1 merges only what is alike in all respects"
+            f"threshold is a similarity in (0, 1], not {threshold}: 1 merges only texts that are alike in all respects"
         )
     places: dict[tuple[str, str], dict[str, list[int]]] = {}
     for place, critique in enumerate(critiques):
@@ -97,7 +97,7 @@ def clusters_of(
 
 
 def wording(text: str) -> str:
-    """What two texts share that differ in white space, the first letter's case and the last mark alone.
+    """A text without what does not count: white space, the case of the first letter, and the last mark.
 
     Every other sign counts: a comma turns "No, metres are needed" into its contrary, and `"yes"` is not `"Yes"`.
 
@@ -110,20 +110,20 @@ def wording(text: str) -> str:
 
 
 def same_group(texts: Sequence[str], groups: Iterable[Iterable[int]]) -> Similarity:
-    """The similarity of texts of which somebody knows the groups: 1 inside a group and 0 between two.
+    """A similarity for texts whose groups are known: 1 inside a group and 0 between two.
 
-    For `Gradient.cluster(similarity=...)`, if a language model or a person has said which critiques agree.
+    For `Gradient.cluster(similarity=...)`, if a language model or a person has decided which critiques agree.
 
     >>> same = same_group(["name the unit", "give the unit", "be brief"], [[0, 1]])
     >>> same("name the unit", "give the unit"), same("name the unit", "be brief")
     (1.0, 0.0)
 
-    A text in several groups stays in the first. One in none is by itself; an index of no text says nothing. Texts
-    that `Gradient.cluster` merges by their words count as one.
+    A text in several groups stays in the first. A text in no group is alone, and an index without a text is ignored.
+    Texts that `Gradient.cluster` merges by their words count as one.
 
     Args:
         texts: The texts.
-        groups: Those that say the same, by index, group by group.
+        groups: For each group, the indices of the texts that say the same.
     """
     found: dict[str, int] = {}
     for number, group in enumerate(groups):
@@ -146,7 +146,7 @@ def stars(
     The text with the weightiest neighbourhood is the first center; the next is the weightiest that is no neighbour of a
     center, and so on. Every other text goes to the center that it is most like. So no two centers are alike, which
     makes clustering idempotent, and nothing is in a cluster by a chain of others. For texts in sorted order the result
-    does not depend on the order in which they were said.
+    does not depend on the order in which they were written.
 
     Source: Aslam, Pelekhov, Rus 2004, "The star clustering algorithm for static and dynamic information organization".
     Differs: a text near several centers joins one, and neighbours count by their weight.
@@ -178,7 +178,7 @@ def stars(
 def _near(
     texts: Sequence[str], threshold: float, similarity: Similarity | None
 ) -> tuple[list[list[int]], list[dict[int, float]]]:
-    """Groups of texts that are the same to the measure, and the groups close to each."""
+    """Groups of texts that the measure cannot tell apart, and the groups close to each."""
     if similarity is None:
         same: dict[str, list[int]] = {}
         for place, text in enumerate(texts):

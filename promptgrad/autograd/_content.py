@@ -73,13 +73,13 @@ class Explained:
     """Texts that need no producer: inputs of the forward and constants of the program's code.
 
     Args:
-        texts: They.
-        known: Single words that need none either where they stand among others.
+        texts: The texts.
+        known: Single words that need no producer either, where they occur among other words.
     """
 
     def __init__(self, texts: Iterable[str], known: Iterable[str] = ()) -> None:
         self._whole: set[str] = set()
-        self._lengths: dict[tuple[str, ...], dict[int, None]] = {}  # of the passages that begin with these words
+        self._lengths: dict[tuple[str, ...], dict[int, None]] = {}  # of the passages with this beginning
         self._words: set[str] = set(known)
         for text in texts:
             found = words(text)
@@ -91,7 +91,7 @@ class Explained:
                     self._lengths.setdefault(tuple(found[:SPAN]), {})[len(found)] = None
 
     def covers(self, found: Sequence[str]) -> bool:
-        """Whether these words, a whole text, need no producer."""
+        """Whether these words, which are a complete text, need no producer."""
         return not found or " ".join(found) in self._whole
 
     def mask(self, found: list[str]) -> list[str]:
@@ -122,7 +122,7 @@ class Index(Generic[P]):
     """The texts of producers, added in the order in which they finished.
 
     Args:
-        replaces: Whether, of two producers of the same passage, the second to be added is found by it.
+        replaces: Of two producers of the same passage, the old and the new one, whether the new one replaces the old.
     """
 
     def __init__(self, replaces: Callable[[P, P], bool] = lambda old, new: True) -> None:
@@ -153,7 +153,7 @@ class Index(Generic[P]):
                     lengths.sort(reverse=True)
 
     def whole(self, found: Sequence[str]) -> Match[P] | None:
-        """The producer one of whose texts has exactly these words."""
+        """The producer that has a text of exactly these words."""
         return self._whole.get(" ".join(found))
 
     def find(self, found: list[str]) -> dict[P, bool]:

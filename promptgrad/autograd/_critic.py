@@ -1,4 +1,4 @@
-"""What backward asks of others: the protocols of critics and of weight traces, and the data that cross them."""
+"""What backward needs from others: the protocols of critics and of weight traces, and the data that cross them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Target:
     """One thing that may be to blame for a failed call.
 
     Attributes:
-        name: What the critic's answer calls it: the parameter's name in its module, or the input field's.
-        kind: That of the parameter, "input" for an input that another call produced.
-        value: What it was at the call.
+        name: Its name in the critic's answer: the parameter's name in its module, or the input field's.
+        kind: The kind of the parameter, or "input" for an input that another call produced.
+        value: Its value at the call.
         parameter: The parameter; None for an input.
     """
 
@@ -34,7 +34,7 @@ class NodeFailure:
     Attributes:
         node: The call, with its inputs, outputs and messages.
         example: The example that failed; None when there is none.
-        feedback: What is wrong with the call's outputs, as far as those who used them could say.
+        feedback: What is wrong with the call's outputs, according to the loss and the calls that used them.
         targets: What may be blamed, parameters first.
         replicate: Which of several answers about the same call is wanted, from `backward(repeat=...)`.
     """
@@ -53,8 +53,8 @@ class TraceFailure:
     Attributes:
         example: The example that failed; None when there is none.
         feedback: What is wrong with what the forward returned.
-        nodes: The calls from which its output came and in which a parameter may be to blame, in their order.
-        edges: Which of them used what another one produced.
+        nodes: The calls that led to its output and in which a parameter may be to blame, in their order.
+        edges: The edges between these calls: which call used what another one produced.
         node_feedback: What is wrong with single calls, where a loss says so.
         targets: The parameters, by full name, with the values that were read.
     """
@@ -84,7 +84,7 @@ class JointCriticLike(Protocol):
     """A critic that can also judge whole forwards, for `backward(engine="joint")`."""
 
     def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
-        """How failed forwards are put together, one call for each group; empty where it cannot judge such forwards."""
+        """Partition failed forwards into groups, one call each; empty if the critic cannot judge such forwards."""
         ...
 
     async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
@@ -105,11 +105,11 @@ class AgreeingCritic(Protocol):
 
 
 RIGHT = "it is right"
-"""What a critic says of a target that is not to blame."""
+"""The answer of a critic about a target that is not to blame."""
 
 
 def blame_in(answer: str | None) -> str:
-    """What an answer blames its target for; "" where it does not."""
+    """The blame in an answer about a target; "" if the target is not to blame."""
     text = "" if answer is None else answer.strip()
     return "" if text.casefold().rstrip(".!") == RIGHT else text
 
@@ -120,7 +120,7 @@ class WeightTrace(Protocol):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether any weight of the model does."""
+        """Whether any weight of the model requires a gradient."""
         ...
 
     def backward(self, advantage: float) -> None:

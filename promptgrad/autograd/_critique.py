@@ -9,24 +9,24 @@ from promptgrad.autograd._values import to_json
 
 @dataclass(frozen=True)
 class Critique:
-    """What one failed example says about one text.
+    """What is wrong with one text, according to one failed example.
 
     Attributes:
         example_id: The example that failed.
         path: The module that was blamed.
         index: Which of its calls, in the order of the forward.
-        target: What was blamed there: a parameter's or an input's name; empty where the loss speaks of an output.
+        target: What was blamed there: a parameter's or an input's name; empty if the loss criticises an output.
         text: What is wrong, and how to change it.
         evidence: Inputs and outputs of the call, and the feedback that reached it.
-        support: How many examples say this.
+        support: How many examples are behind this.
         verdict: "wrong", or "error" when the call failed.
         lm: The language model that answered the call, if one did; no part of the critique's identity.
         agreement: Share of repeated critiques of the same call that said the same.
-        examples: The ids of all examples that say this, where the critique stands for several.
+        examples: The ids of all examples behind this, if the critique represents several.
         target_kind: The kind of the parameter that was blamed, or "input" for what an earlier call wrote.
         parameter: The path of the parameter in the program that was called, or its name; empty for an input.
-        order: Its place among the critiques of a forward: by the call that they come from, then as they were written
-            there, whatever the order of the replies; no part of the critique's identity.
+        order: Its place among the critiques of a forward: by the call that it comes from, then as it was written there,
+            whatever the order of the replies; no part of the critique's identity.
     """
 
     example_id: str

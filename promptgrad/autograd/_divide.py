@@ -1,4 +1,4 @@
-"""What is said of a value, divided among what it was made of: by a critic, by a rule, as hooks make it."""
+"""`Divide`: a value's critiques, divided among what it was made of by a critic or rule, after its hooks."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from promptgrad.autograd._rules import Passing, Rule, is_built_in, pass_through,
 from promptgrad.errors import GraphError, ReplayError
 
 NO_CRITIC = (
-    "backward() met a failed sample and has nobody to ask who is to blame: "
+    "backward() met a failed sample and has no critic to divide the blame: "
     "pass backward(critic=...), or give one to the criterion, as in nn.MetricLoss(metric, critic='openai/gpt-4o')"
 )
 
@@ -31,7 +31,7 @@ Numbered = list[tuple[Critique, int | None]]
 
 
 class Divide:
-    """Divides what is said of the vertices of one failed forward.
+    """Divides the critiques of the vertices of one failed forward.
 
     Args:
         forward: The forward; parameters get their critiques in its `found`.
@@ -51,7 +51,7 @@ class Divide:
 
     def at_once(self, fn: GradFn, critiques: Critiques) -> Shares:
         """The shares by a built-in rule."""
-        numbered = self._as_hooks_make_it(fn, critiques)
+        numbered = self._hooked(fn, critiques)
         if not numbered:
             return {}
         every = [critique for critique, _ in numbered]
@@ -69,7 +69,7 @@ class Divide:
 
     async def later(self, fn: GradFn, critiques: Critiques) -> Shares:
         """The shares by the answer of the critic, or of a rule that is not ours."""
-        numbered = self._as_hooks_make_it(fn, critiques)
+        numbered = self._hooked(fn, critiques)
         if not numbered:
             return {}
         every = [critique for critique, _ in numbered]
@@ -105,8 +105,8 @@ class Divide:
         self.forward.note_strangers(who, path, index, answer, self.graph.targets(fn))
         return self._shares(fn, answer, every, agreement)
 
-    def _as_hooks_make_it(self, fn: GradFn, critiques: Critiques) -> Numbered:
-        """The critiques of a value in their order, each text once, as the hooks of the value make them."""
+    def _hooked(self, fn: GradFn, critiques: Critiques) -> Numbered:
+        """The critiques of a value in their order, each text once, after the hooks of the value have changed them."""
         once: dict[tuple[str, int | None], tuple[Critique, int | None]] = {}
         for critique, output in sorted(_numbered(critiques), key=lambda item: item[0].order):
             once.setdefault((critique.text, output), (critique, output))
@@ -119,7 +119,7 @@ class Divide:
         return numbered
 
     def _passing(self, fn: GradFn, numbered: Numbered) -> Passing:
-        """What a rule is given."""
+        """The argument of a rule."""
         by_output = None
         if isinstance(fn, Node) and len(fn.output_fields) > 1:
             by_output = tuple(
@@ -131,7 +131,7 @@ class Divide:
         return Passing(fn, tuple(critique.text for critique, _ in numbered), self.graph.targets(fn), by_output)
 
     async def _ask(self, fn: GradFn, feedback: tuple[str, ...]) -> tuple[Mapping[str, str], Mapping[str, float]]:
-        """What the critic says of each target of a call, and how far its answers agree where several are wanted."""
+        """The critic's answer about each target of a call, and how far its answers agree if several are wanted."""
         critic = self.forward.critic
         if critic is None:
             raise GraphError(NO_CRITIC)
@@ -151,7 +151,7 @@ class Divide:
                     return checked(await critic.critique(replace(failure, replicate=replicate)))
             except ReplayError:
                 raise
-            except BaseException as error:  # one answer less
+            except BaseException as error:  # one answer fewer
                 if not aio.is_failure(error):
                     raise
                 return error
@@ -169,7 +169,7 @@ class Divide:
         }
 
     async def _similarities(self, failure: NodeFailure, answers: Sequence[Mapping[str, str]]) -> dict[str, Similarity]:
-        """How alike repeated answers about a target are, by target, as the critic says; else their words decide."""
+        """The similarity of repeated answers by target, if the critic can compare them; else their words decide."""
         found: dict[str, Similarity] = {}
         critic: object = self.forward.critic
         if not isinstance(critic, AgreeingCritic):
@@ -193,12 +193,12 @@ class Divide:
     def _shares(
         self, fn: GradFn, answer: Mapping[str, Any], critiques: Sequence[Critique], agreement: Mapping[str, float]
     ) -> Shares:
-        """What an answer gives to each parameter, and to each edge. A text that is only handed on keeps its origin."""
+        """The shares of an answer by edge; parameters get theirs here. A text that is passed on keeps its origin."""
         evidence: Mapping[str, Any] = {}
         if isinstance(fn, Node):
             feedback = tuple(critique.text for critique in critiques)
             evidence = {"inputs": fn.inputs, "outputs": fn.outputs, "feedback": feedback}
-        handed_on = {} if rule_of(fn) is None else {critique.text: critique for critique in critiques}
+        passed_on = {} if rule_of(fn) is None else {critique.text: critique for critique in critiques}
         edges: dict[GradFn | str, list[Edge]] = {}
         for edge in self.graph.into[fn]:
             edges.setdefault(edge.source if isinstance(fn, Join) else edge.field or "", []).append(edge)
@@ -214,7 +214,7 @@ class Divide:
                 if isinstance(fn, Node):
                     self.forward.passed += made
                 key = fn.sources[int(target.name)] if isinstance(fn, Join) else made[0].target
-                going = [handed_on.get(critique.text, critique) for critique in made]
+                going = [passed_on.get(critique.text, critique) for critique in made]
                 shares.update(dict.fromkeys(edges.get(key, ()), going))
         return shares
 
@@ -234,5 +234,5 @@ async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
     else:
         answer = await aio.in_thread(rule, passing)
     if not isinstance(answer, Mapping):
-        raise TypeError(f"a rule answers with a mapping from target to text, not {answer!r}")
+        raise TypeError(f"a rule returns a mapping from target to text, not {answer!r}")
     return answer

@@ -1,10 +1,10 @@
-"""Which call fed which: worked out from what a tape holds, when somebody asks.
+"""Which call fed which, computed from a tape on demand.
 
-*exact* edges come from the same object, or a `Text` derived from it. *content* edges are found by what a text says
-(`_content`). A call that nothing uses gets one more: *control* if the program's code read its fields, else *order*,
-to the first later call with an input that nothing explains, else to the output. Inputs of the forward, constants of
-its code and numbers that may count its calls are explained, and so is what is made of their words. Any other number may
-come from a call that wrote one.
+*exact* edges come from the same object, or a `Text` derived from it. *content* edges are found by the words of a text
+(`_content`). A call that nothing uses gets one more: *control* if the program's code read its fields, else *order*, to
+the first later call with an input that nothing explains, else to the output. Inputs of the forward, constants of its
+code and numbers that may count its calls are explained, and so are texts made of their words. Any other number may come
+from a call that wrote one.
 """
 
 from bisect import bisect_right
@@ -74,7 +74,7 @@ _NO_RECORDS = (*_BY_VALUE, list, tuple, dict, set, frozenset)
 
 
 def origin(value: Any) -> GradFn | None:
-    """What produced a value, if the value knows: a `Text`, or a `Record`."""
+    """The producer of a value, if the value remembers it, as a `Text` and a `Record` do."""
     if isinstance(value, Text):
         return value.grad_fn
     if isinstance(value, _NO_RECORDS):
@@ -83,7 +83,7 @@ def origin(value: Any) -> GradFn | None:
 
 
 def exact_sources(value: Any) -> Iterator[GradFn]:
-    """What produced the parts of a value, as far as they know, in order and once each."""
+    """The producers of the parts of a value, as far as the parts remember them, in order and once each."""
     seen: dict[GradFn, None] = {}
     for part, _ in leaves(value):
         fn = origin(part)
@@ -118,7 +118,7 @@ class _Unexplained(NamedTuple):
 
 
 class _Search:
-    """One pass over a tape, in time: what has finished is indexed, what starts is explained by it."""
+    """One pass over a tape in order of time: finished calls are indexed, and the index explains those that start."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
@@ -186,7 +186,7 @@ class _Search:
         """The edges of one input: exact ones first, then those by content."""
         exact: dict[GradFn, None] = {}
         content: dict[GradFn, bool] = {}
-        texts = numbers = False  # that nothing explains
+        texts = numbers = False  # whether there are unexplained ones
         for part, is_leaf in leaves(value):
             fn = origin(part)
             if fn is None and not isinstance(part, _BY_VALUE):
@@ -222,7 +222,7 @@ class _Search:
             self.unexplained.append(_Unexplained(target, field or "", numbers_only=not texts))
 
     def search(self, text: str) -> tuple[dict[GradFn, bool], bool]:
-        """Who is recognised in a text without provenance, and whether that or the program's inputs explain it."""
+        """The producers recognised in a text without provenance, and whether they or the inputs explain it."""
         found = words(text)
         if self.explained.covers(found):
             return {}, True
@@ -231,7 +231,7 @@ class _Search:
         return matches, bool(matches) or self.explained.knows(rest)
 
     def beside(self, text: Text, fn: GradFn) -> dict[GradFn, bool]:
-        """Who else is recognised in a text whose provenance is known: a plain string may have been added to it."""
+        """The other producers recognised in a text of known provenance: a plain string may have been added to it."""
         matches: dict[GradFn, bool] = {}
         sources: dict[GradFn, None] = {}
         for span in spans(self.explained.mask(words(text))):
@@ -239,16 +239,16 @@ class _Search:
             if match is None:
                 continue
             sources = sources or dict.fromkeys(joined_sources(fn))
-            if match.producer not in sources and not any(span in self.said(source) for source in sources):
+            if match.producer not in sources and not any(span in self.spans_of(source) for source in sources):
                 matches[match.producer] = matches.get(match.producer, True) and match.ambiguous
         return matches
 
-    def said(self, fn: GradFn) -> set[tuple[str, ...]]:
-        """Every three words in a row of what a producer said."""
-        said = self.telling.get(fn)
-        if said is None:
-            said = self.telling[fn] = {span for text in texts_of(fn) for span in spans(words(text))}
-        return said
+    def spans_of(self, fn: GradFn) -> set[tuple[str, ...]]:
+        """Every three words in a row in the texts of a producer."""
+        found = self.telling.get(fn)
+        if found is None:
+            found = self.telling[fn] = {span for text in texts_of(fn) for span in spans(words(text))}
+        return found
 
     def use(self, fn: GradFn) -> None:
         """Mark a producer, and all that it joins, as used."""
@@ -283,7 +283,7 @@ class _Search:
 
 
 def _comes_after(old: GradFn, new: GradFn) -> bool:
-    """Whether the later of two to finish is also the later one in the program: of two branches one may be first."""
+    """Whether the producer that finished later is also the later one in the program: branches finish in any order."""
     if isinstance(old, Node) and isinstance(new, Node) and old.mark[0] != new.mark[0]:
         return new.order > old.order
     return True
@@ -298,7 +298,7 @@ def _side_by_side(one: GradFn, other: Node) -> bool:
 
 
 def texts_of(fn: GradFn) -> Iterator[str]:
-    """The texts that a parameter or a call said."""
+    """The texts of a parameter or a call."""
     if isinstance(fn, AccumulateGrad):
         yield str(fn.value)
     elif isinstance(fn, Node):
@@ -320,7 +320,7 @@ def _wrote_a_number(fn: GradFn) -> bool:
 
 
 def _shared(part: Any) -> bool:
-    """Whether an object is one that everybody gets: an enum member, a class, a function, an empty tuple."""
+    """Whether an object is shared by all code: an enum member, a class, a function, an empty tuple."""
     return callable(part) or hasattr(type(part), "__members__") or (type(part) is tuple and not part)
 
 

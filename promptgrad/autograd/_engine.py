@@ -1,8 +1,9 @@
 """The chain rule of text.
 
 A vertex of the graph waits until everything that used its value has had its turn. The critiques that the value has by
-then are divided among what it was made of, and the walk goes on from there. It knows neither the rule by which they are
-divided nor what becomes of the gradients: that is `_divide`. Where to begin is `_seed`, what is worth a visit `_prune`.
+then are divided among what it was made of, and the walk goes on from there. The walk knows neither the rule by which
+they are divided nor what becomes of the gradients: that is in `_divide`. `_seed` decides where to begin, and `_prune`
+what is worth a visit.
 """
 
 from collections import deque
@@ -17,7 +18,7 @@ from promptgrad.autograd._node import GradFn
 from promptgrad.autograd._prune import Subgraph
 
 Critiques = Mapping[Edge | None, Sequence[Critique]]
-"""The critiques of a value, by the edge that leads to who used it; the loss has none."""
+"""The critiques of a value, by the edge to the vertex that used it; None stands for the loss, which has no edge."""
 
 
 class Division(Protocol):
@@ -37,7 +38,7 @@ class Division(Protocol):
 
 
 async def backward(graph: Subgraph, seeds: Mapping[GradFn, Sequence[Critique]], divide: Division) -> None:
-    """Go back from the seeds. Vertices that wait do so side by side, unless one needs what another one says."""
+    """Go back from the seeds. Vertices that wait do so side by side, unless one needs the answer of another."""
     critiques: dict[GradFn, dict[Edge | None, Sequence[Critique]]] = {fn: {None: seeds[fn]} for fn in seeds}
     users = graph.users()
     turns: dict[GradFn, aio.Signal[None]] = {fn: aio.Signal() for fn in graph.order if divide.waits(fn)}

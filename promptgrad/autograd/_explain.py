@@ -1,4 +1,4 @@
-"""`Explanation`: a loss in words, and who is blamed for it."""
+"""`Explanation`: a loss in words, and what is blamed for it."""
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
 
 
 def call_name(path: str, index: int) -> str:
-    """How a call is named: `hops.query[1]`."""
+    """The name of a call, such as `hops.query[1]`."""
     return f"{path or 'program'}[{index}]"
 
 

@@ -1,4 +1,4 @@
-"""`FailedForward`: what a backward pass knows of one failed forward, and what it finds."""
+"""`FailedForward`: one failed forward in a backward pass, with what the pass finds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,18 +19,19 @@ class FailedForward:
     """One failed forward, for all losses that judged it.
 
     Attributes:
-        rows: What the losses say of it, each with its place in the whole loss; they share one tape and example.
+        rows: The rows of the losses that judged it, each with its place in the total loss; they share one tape and
+            example.
         number: The place of the first of them.
         row: The first of them.
-        critic: Who divides the blame for a call.
-        seeds: What the losses say, by the vertex that it is about.
+        critic: The critic that divides the blame for a call.
+        seeds: The critiques by the losses, by the vertex that they are about.
         graph: The vertices that are worth a visit.
         found: The critiques of parameters.
         passed: The critiques of inputs that earlier calls wrote.
         skipped: What came to nothing, and why.
-        calls: CriticLike calls.
-        asked: Answers that were wanted of the critic.
-        unanswered: Those that it did not give.
+        calls: Critic calls.
+        asked: How many answers the critic was asked for.
+        unanswered: How many of them it did not give.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class FailedForward:
         self.calls = self.asked = self.unanswered = 0
 
     def name_of(self, parameter: Parameter) -> str:
-        """What a parameter is called: its path in the program that was called, its own name, or its kind."""
+        """The name of a parameter: its path in the program that was called, its own name, or its kind."""
         tape = self.row.tape
         path = self._names.get(parameter) or (parameter.name if tape is None else tape.path_of(parameter))
         return path or parameter.kind
@@ -65,7 +66,7 @@ class FailedForward:
     def critique(
         self, fn: GradFn, target: Target, text: str, evidence: Mapping[str, Any], agreement: float, *place: int
     ) -> Critique:
-        """A critique of a target of a vertex; `place` tells it from the others there."""
+        """A critique of a target of a vertex; `place` distinguishes it from the others there."""
         node = fn if isinstance(fn, Node) else None
         return Critique(
             self._example_id,
@@ -83,11 +84,11 @@ class FailedForward:
         )
 
     def remark(self, text: str) -> Critique:
-        """What a hook says of a value in place of what was said."""
+        """A critique that a hook puts in place of the critiques of a value."""
         return Critique(self._example_id, "", 0, "", text, verdict=self._verdict, order=(LAST, 0))
 
     def give(self, fn: GradFn, parameter: Parameter, name: str, critiques: Sequence[Critique]) -> None:
-        """Let a parameter have all that is said of the vertex that holds or read it."""
+        """Add all critiques of the vertex that holds or read a parameter to that parameter."""
         for critique in critiques:
             about = replace(
                 critique,
@@ -107,7 +108,7 @@ class FailedForward:
     def note_strangers(
         self, who: str, path: str, index: int, answer: Mapping[str, Any], targets: Sequence[Target]
     ) -> None:
-        """Note what an answer blames that is no target of it: a misspelt name would else be lost in silence."""
+        """Note the names that an answer blames and that are no targets, so that no misspelt name is lost in silence."""
         known = [target.name for target in targets]
         strangers = [repr(str(name)) for name, text in answer.items() if name not in known and blame_texts(text)]
         if strangers:
@@ -135,18 +136,18 @@ def rank(fn: GradFn) -> tuple[int, int]:
 
 
 def blame_texts(answer: Any) -> list[str]:
-    """The texts of an answer that blame: of a text or of several."""
+    """The texts that blame, of an answer that is one text or several."""
     several = answer if isinstance(answer, (list, tuple)) else (answer,)
     for item in several:
         if item is not None and not isinstance(item, str):
-            raise TypeError(f"what is said of a value is a text, several texts or None, not {item!r}")
+            raise TypeError(f"a critique of a value is a text, several texts or None, not {item!r}")
     return [text for item in several if (text := blame_in(item))]
 
 
 def checked(answer: Any) -> dict[str, Any]:
-    """A critic's answer as plain data, so that whatever is wrong with it shows here, where it is one skipped call."""
+    """A critic's answer as plain data. A malformed answer fails here, where it is only one skipped call."""
     if not isinstance(answer, Mapping):
-        raise TypeError(f"a critic answers with a mapping from target to text, not {answer!r}")
+        raise TypeError(f"a critic returns a mapping from target to text, not {answer!r}")
     clean = dict(answer.items())
     for name, text in clean.items():
         if text is not None and not isinstance(text, str):

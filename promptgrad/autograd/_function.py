@@ -13,17 +13,16 @@ from promptgrad.autograd._text import attach
 from promptgrad.errors import GraphError
 
 FEEDBACK_SEPARATOR = "\n"
-"""Between the texts of several users of one output, in the gradient that a `Function.backward` is given."""
+"""The separator between the texts of several users of one output, in the gradient that `Function.backward` gets."""
 
 
 class Context:
     """What `forward` leaves for `backward`.
 
     Attributes:
-        needs_input_grad: For each input of `forward`, whether anybody wants to hear what is wrong with it. In
-            `backward` this is known; in `forward` it says whether anything is recorded, since which call produced an
-            input is worked out at backward only.
-        saved: What `save_for_backward` was given.
+        needs_input_grad: For each input of `forward`, whether a gradient of it is wanted. In `backward` this is exact;
+            in `forward` it is whether anything is recorded, since the producer of an input is only found at backward.
+        saved: The values that were given to `save_for_backward`.
     """
 
     def __init__(self, *, recording: bool, inputs: int) -> None:
@@ -36,10 +35,10 @@ class Context:
         self.saved = values
 
     def mark_non_differentiable(self, *outputs: Any) -> None:
-        """Say of outputs, these very objects, that nobody is to be blamed through them; as `Text.detach`.
+        """Mark outputs, these very objects, so that no blame passes through them; as `Text.detach`.
 
-        What is said of a marked output reaches nobody: its gradient in `backward` is None, and no edge leaves a call
-        all of whose outputs are marked.
+        Critiques of a marked output go nowhere: its gradient in `backward` is None, and no edge leaves a call if all
+        its outputs are marked.
         """
         self._detached = outputs
 
@@ -51,7 +50,7 @@ class Context:
 class Function:
     """An operation without an LM whose backward you write; as `torch.autograd.Function`.
 
-    A subclass has two static methods and is called by `apply`, never made:
+    A subclass has two static methods. It is called by `apply` and never instantiated:
 
     ```
     class Search(autograd.Function):
@@ -69,26 +68,27 @@ class Function:
     documents = Search.apply(query, 5)
     ```
 
-    `forward` takes plain values: of a `Parameter` its value. A tuple it returns is several outputs. `backward` gets,
-    for each output, what is said of it: a text, or None where nothing is. It returns, for each input of `forward`,
-    what is wrong with that: a text, a sequence of texts, or None. A result for the only input needs no tuple. Returning
-    `grad` itself hands on who said it. Either may be an `async def`; then `apply` gives an awaitable, and the other
-    runs where it can wait. What `backward` raises is noted in the report, with a warning, and the rest goes on.
+    `forward` gets plain values: for a `Parameter`, its value. If it returns a tuple, each item is an output. `backward`
+    gets, for each output, the critique of it: a text, or None if there is none. It returns, for each input of
+    `forward`, what is wrong with that: a text, a sequence of texts, or None. A result for the only input needs no
+    tuple. Returning `grad` itself keeps its origin. Either method may be an `async def`; then `apply` gives an
+    awaitable, and the other runs where it can wait. What `backward` raises is noted in the report, with a warning, and
+    the rest goes on.
 
     Keyword arguments are inputs too: `backward` returns theirs in the order of `forward`'s parameters.
 
-    Cost: no LM call but what the two methods make.
+    Cost: no LM call except those that the two methods make.
     """
 
     forward: ClassVar[Callable[..., Any]]
     backward: ClassVar[Callable[..., Any]]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # not NoReturn, which takes `apply` from type checkers
-        raise TypeError(f"a Function is not made: write {cls.__name__}.apply(...)")
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # not NoReturn, which hides `apply` from type checkers
+        raise TypeError(f"a Function is not instantiated: write {cls.__name__}.apply(...)")
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        """Run `forward`, recorded where anything is.
+        """Run `forward`, and record the call where calls are recorded.
 
         Raises:
             TypeError: The arguments do not fit `forward`, or `forward` or `backward` is missing.
@@ -158,7 +158,7 @@ def _value(name: str, parameter: Parameter, node: Node | None) -> Any:
 
 
 def _finish(ctx: Context, node: Node | None, outputs: Any) -> Any:
-    """Note what forward returned, and let the texts in it know where they came from."""
+    """Note what forward returned, and attach the call to the texts in it."""
     if node is None:
         return attach(outputs, None, objects=False)
     several = type(outputs) is tuple
@@ -188,14 +188,14 @@ class _Backward:
         self.names = names
 
     def context(self, passing: Passing) -> Context:
-        """The ctx of the call, for one backward pass: it says which inputs that pass wants to hear of."""
+        """The ctx of the call for one backward pass, with the inputs of which that pass wants a gradient."""
         wanted = {target.name.removeprefix("input.") for target in passing.targets}
         ctx = copy(self.ctx)
         ctx.needs_input_grad = tuple(name in wanted for name in self.names)
         return ctx
 
     def grads(self, passing: Passing) -> list[str | None]:
-        """What is said of each output."""
+        """The critique of each output."""
         by_output = (passing.feedback,) if passing.by_output is None else passing.by_output
         return [FEEDBACK_SEPARATOR.join(texts) or None for texts in by_output]
 

@@ -17,13 +17,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Trace:
-    """One call with what it was given, what it returned, and how the whole forward scored: a demo, if it is good.
+    """One call with its inputs, its outputs and the score of the complete forward: a demo, if it is good.
 
     Attributes:
-        example_id: The example that it served.
+        example_id: The example that was run.
         path: The module.
         index: Which of its calls, in the order of the forward.
-        inputs: What it was given.
+        inputs: What it was called with.
         outputs: What it returned.
         score: The metric's score of the forward.
     """
@@ -54,9 +54,9 @@ Record = Critique | Trace
 class Gradient:
     """An ordered, frozen sum of critiques and traces. `+` appends; the same run gives the same order.
 
-    It is a sequence: `len`, iteration, `grad[0]`, `grad[:3]`. What makes a smaller one of it (`filter`, `cluster`,
-    `clip`) returns a new gradient. Critiques are what a language model reads; traces, which become demos, pass through
-    `cluster` and `clip` as they are.
+    It is a sequence: `len`, iteration, `grad[0]`, `grad[:3]`. Methods that reduce it (`filter`, `cluster`, `clip`)
+    return a new gradient. Critiques are what a language model reads; traces, which become demos, pass through `cluster`
+    and `clip` as they are.
 
     >>> g = Gradient([Critique("e1", "solve", 0, "instruction", "name the unit")])
     >>> g + Gradient([Critique("e2", "solve", 0, "instruction", "name the unit")])
@@ -94,16 +94,16 @@ class Gradient:
         min_support: int = 0,
         min_agreement: float = 0.0,
     ) -> "Gradient":
-        """The records that satisfy all that is given, in order.
+        """The records that satisfy all given conditions, in order.
 
-        Traces have no target, verdict, support or agreement, so these conditions say nothing about them: to be rid of
-        traces, write `Gradient(grad.critiques)`.
+        Traces have no target, verdict, support or agreement, so these conditions do not apply to them: to leave traces
+        out, write `Gradient(grad.critiques)`.
 
         Args:
             predicate: Called with each record, `Critique` or `Trace`, that satisfies the rest.
             path: The module that was blamed.
             target: What was blamed there.
-            example_id: The example; one of them, where a critique stands for several.
+            example_id: The example; one of them, if a critique represents several.
             verdict: "wrong" or "error".
             min_support: Fewest examples behind a critique; of use after `cluster`.
             min_agreement: Least agreement of a critique's repetitions.
@@ -129,8 +129,9 @@ class Gradient:
     def cluster(self, threshold: float = THRESHOLD, *, similarity: Similarity | None = None) -> "Gradient":
         """One critique for all that say the same, with their supports added, the most supported first; then the traces.
 
-        What stands for a cluster is the critique that the others are most like, see `clusters`. Clustering again
-        changes nothing. Cluster a sum, or sums of clusters: a critique remembers whom it speaks for.
+        A cluster is represented by the critique that the others are most like, see `clusters`. Clustering again changes
+        nothing. A sum can be clustered, and so can sums of clusters: a critique remembers the examples that it
+        represents.
         """
         return Gradient(
             (*(cluster.critique for cluster in self.clusters(threshold, similarity=similarity)), *self.traces)
@@ -139,18 +140,19 @@ class Gradient:
     def clusters(self, threshold: float = THRESHOLD, *, similarity: Similarity | None = None) -> tuple[Cluster, ...]:
         """The critiques by what they say, the most supported first, those of equal support by first appearance.
 
-        Critiques are compared if they blame the same target of the same module. Without a `similarity`, those are the
-        same whose words are: case of the first letter, white space and the last mark aside. So nothing is merged that
-        asks for something else, and paraphrases stay apart: whether they mean the same is for an embedding to say, or
-        for a language model (`nn.Grouper`). What counts as support is examples: one that says the same at two calls of
-        a loop, or in two accumulated backward passes, counts once. Examples without an id count one for each critique.
+        Critiques are compared if they blame the same target of the same module. Without a `similarity`, two are the
+        same if their words are, apart from the case of the first letter, white space and the last mark. So critiques
+        that ask for different things are not merged, and paraphrases stay apart: it takes an embedding or a language
+        model (`nn.Grouper`) to decide whether they mean the same. Support counts examples: one that leads to the same
+        critique at two calls of a loop, or in two accumulated backward passes, counts once. Without ids, each critique
+        counts as one example.
 
         Supports and texts do not depend on the order in which the critiques were added.
 
         Cost: no LM call. With a `similarity`, one call of it for each pair of different texts of one target.
 
         Args:
-            threshold: Least similarity to the critique that stands for the cluster, in (0, 1].
+            threshold: Least similarity to the critique that represents the cluster, in (0, 1].
             similarity: How alike two texts are, in [0, 1], for example the cosine of two embeddings.
 
         Raises:
@@ -159,10 +161,11 @@ class Gradient:
         return clusters_of(self.critiques, threshold, similarity)
 
     def clip(self, max_tokens: int) -> "Gradient":
-        """At most `max_tokens` words and marks of critiques: the weightiest whole ones, in their order; all traces.
+        """Keep at most `max_tokens` words and marks of critiques, the weightiest uncut and in order, and all traces.
 
         Weight is support times agreement, and among equals the earlier counts more. A critique that does not fit is
-        left out, and lighter ones that do fit are kept. `cluster` first, so that weight is what many examples say.
+        left out, and lighter ones that do fit are kept. `cluster` first, so that the weight of a critique is the number
+        of examples behind it.
 
         Raises:
             ValueError: `max_tokens` is negative.
@@ -182,7 +185,7 @@ class Gradient:
         `evidence["feedback"]` comes back as the tuple that `backward` makes.
 
         Raises:
-            ValueError: This is no gradient, or one of a newer version, or a record of it is malformed.
+            ValueError: `data` is not a gradient, or of another version, or one of its records is malformed.
         """
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise ValueError(f"not a gradient: expected what Gradient.to_dict() returns, not {shorten(repr(data), 80)}")
@@ -192,7 +195,7 @@ class Gradient:
                 "read it with the promptgrad that wrote it, or a newer one"
             )
         if not isinstance(records := data.get("records"), list):
-            raise ValueError(f"a gradient whose 'records' is no list, but {shorten(repr(records), 80)}")
+            raise ValueError(f"the 'records' of a gradient are a list, not {shorten(repr(records), 80)}")
         return cls(_record(number, record) for number, record in enumerate(records))
 
     def __add__(self, other: "Gradient | None") -> "Gradient":
@@ -225,17 +228,17 @@ class Gradient:
 
     def __repr__(self) -> str:
         critiques = self.critiques
-        said: dict[str, list[Critique]] = {}
+        by_text: dict[str, list[Critique]] = {}
         for critique in critiques:
-            said.setdefault(str.__str__(critique.text), []).append(critique)
-        supports = sorted(((support_of(group)[0], text) for text, group in said.items()), key=lambda item: -item[0])
-        told = [
+            by_text.setdefault(str.__str__(critique.text), []).append(critique)
+        supports = sorted(((support_of(group)[0], text) for text, group in by_text.items()), key=lambda item: -item[0])
+        shown = [
             f"{f'{support} x ' if support > 1 else ''}{shorten(text, 60, placeholder='...')!r}"
-            for support, text in supports[:_TOLD]
+            for support, text in supports[:_BRIEF]
         ]
-        if len(supports) > _TOLD:
-            told.append("...")
-        return f"Gradient({', '.join(_counts(self))}{': ' if told else ''}{', '.join(told)})"
+        if len(supports) > _BRIEF:
+            shown.append("...")
+        return f"Gradient({', '.join(_counts(self))}{': ' if shown else ''}{', '.join(shown)})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -247,7 +250,7 @@ class Gradient:
         return f"<div>Gradient: {', '.join(_counts(self)) or 'empty'}</div>{table}"
 
 
-_TOLD, _SHOWN = 3, 20
+_BRIEF, _SHOWN = 3, 20
 
 
 def _counts(gradient: Gradient) -> list[str]:
@@ -284,4 +287,4 @@ def _record(number: int, data: Any) -> Record:
     try:
         return kind(**values)
     except TypeError as error:
-        raise ValueError(f"record {number} of the gradient is no {data['kind']}: {error}") from None
+        raise ValueError(f"record {number} of the gradient is not a valid {data['kind']}: {error}") from None

@@ -10,11 +10,11 @@ from promptgrad.autograd._report import BackwardReport
 class Gradients(Mapping[Parameter, Gradient]):
     """The gradient of each parameter that a backward pass reached, in the order in which they were reached.
 
-    `Loss.gradients` returns it. A parameter that got nothing is not among its keys: `gradients.get(parameter)`.
+    `Loss.gradients` returns it. A parameter that got no gradient is not among its keys: use `gradients.get(parameter)`.
 
     Attributes:
         report: What the pass did.
-        names: What each parameter is called: its path in the program that was called, its name, or its kind.
+        names: The name of each parameter: its path in the program that was called, its own name, or its kind.
     """
 
     __slots__ = ("_found", "names", "report")

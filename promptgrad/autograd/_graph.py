@@ -1,4 +1,4 @@
-"""`graph`: what can be reached from a loss, a tape or an output, to look at."""
+"""`graph`: the vertices and edges behind a loss, a tape or an output, for inspection."""
 
 from dataclasses import dataclass
 from typing import Any

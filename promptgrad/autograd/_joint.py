@@ -1,4 +1,4 @@
-"""The engine "joint": failed forwards that a critic judges as wholes, several in one call."""
+"""The engine "joint": a critic judges complete failed forwards, several in one call."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,7 +15,7 @@ from promptgrad.autograd._seed import feedback_of
 from promptgrad.errors import GraphError, ReplayError
 
 LONG = 12
-"""From this many critic calls for one failed forward on, `engine="auto"` has it judged as a whole, in one call."""
+"""`engine="auto"` judges a failed forward in one call if it would otherwise take this many critic calls or more."""
 
 
 class Group:
@@ -51,10 +51,10 @@ class Group:
 
 
 def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[Group]:
-    """The forwards that are judged as wholes, in the groups in which their critics want them.
+    """The forwards that are judged jointly, in the groups that their critics choose.
 
     Raises:
-        GraphError: The engine is "joint", and a critic cannot judge forwards as wholes.
+        GraphError: The engine is "joint", and a critic cannot judge complete forwards.
     """
     waiting: dict[int, tuple[CriticLike, list[tuple[FailedForward, TraceFailure]]]] = {}
     for forward in forwards:
@@ -81,7 +81,7 @@ def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[
 
 
 def _has_own_backward(forward: FailedForward) -> bool:
-    """Whether the user wrote what happens on the way: rules, functions, hooks of values or modules."""
+    """Whether code of the user takes part in the backward pass: rules, functions, hooks of values or modules."""
     return any(
         bool(fn.value_hooks)
         or (isinstance(fn, Node) and bool(fn.hooks))
@@ -91,7 +91,7 @@ def _has_own_backward(forward: FailedForward) -> bool:
 
 
 def trace_failure(forward: FailedForward) -> TraceFailure:
-    """A forward and its parameters, as a critic sees it that judges it in one call."""
+    """A forward and its parameters, in the form for a critic that judges it in one call."""
     graph = forward.graph
     nodes = tuple(sorted((fn for fn in graph.order if isinstance(fn, Node)), key=rank))
     feedback = {feedback_of(row): None for _, row in forward.rows if row.node is None}
@@ -121,7 +121,7 @@ def trace_failure(forward: FailedForward) -> TraceFailure:
 
 
 def _note(forward: FailedForward, failure: TraceFailure, answer: Any) -> None:
-    """Keep what a critic says of the parameters of a whole forward."""
+    """Note a critic's answer about the parameters of a forward."""
     clean = checked(answer)
     forward.note_strangers("critic", "", 0, clean, failure.targets)
     for number, target in enumerate(failure.targets):
@@ -139,6 +139,6 @@ def _note(forward: FailedForward, failure: TraceFailure, answer: Any) -> None:
 
 
 def _give_up(forward: FailedForward, error: BaseException) -> None:
-    """Note that the critic gave no answer about a forward that could be read."""
+    """Note that the critic gave no readable answer about a forward."""
     forward.unanswered += 1
     forward.skip("", 0, f"the critic failed: {error!r}")

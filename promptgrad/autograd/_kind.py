@@ -1,4 +1,4 @@
-"""`Kind`: what holds of all parameters of one kind, in one object; and the registry of kinds.
+"""`Kind`: the traits and methods that all parameters of one kind share; and the registry of kinds.
 
 The rest of the package asks a kind what it wants to know (`kind.is_text`, `kind.exact`, `kind.to_json(...)`) and never
 compares names, so a new kind is one class here or in anybody's code, and one call of `register_kind`.
@@ -15,9 +15,9 @@ _TRAITS = ("trained", "is_text", "instructs", "exact", "is_demos", "has_options"
 
 @runtime_checkable
 class Selector(Protocol):
-    """A value of demos that is chosen by the inputs of each call, such as `nn.Neighbours`. It never changes.
+    """A value of demos that chooses them by the inputs of each call, such as `nn.Neighbours`. It is immutable.
 
-    Equal ones are equal by `==`, and in every process by `id`, which stands for them in digests of values.
+    Equal selectors are equal by `==`, and have the same `id` in every process; digests of values use the `id`.
     """
 
     @property
@@ -27,7 +27,7 @@ class Selector(Protocol):
 
     @property
     def examples(self) -> tuple[Any, ...]:
-        """What is chosen from."""
+        """The examples to choose from."""
         ...
 
     @property
@@ -48,12 +48,12 @@ _selectors: dict[str, Callable[[Mapping[str, Any], Callable[[Any], Any]], Select
 
 
 def register_selector(name: str, from_json: "Callable[[Mapping[str, Any], Callable[[Any], Any]], Selector]") -> None:
-    """Say how a kind of selector is read from a state.
+    """Register how a kind of selector is read from a state.
 
     Args:
         name: What its `to_json` writes under "selector".
-        from_json: Takes that mapping, and a function that makes an example of its JSON form; raises ValueError with the
-            reason where it cannot be read.
+        from_json: A function of that mapping, and of a function that makes an example of its JSON form. It raises
+            ValueError with the reason if the selector cannot be read.
     """
     _selectors[name] = from_json
 
@@ -77,14 +77,14 @@ class Kind(str):
     ```
 
     Attributes:
-        trained: Whether a parameter requires a gradient where nobody says.
+        trained: Whether a parameter requires a gradient by default.
         is_text: Whether the value is a text that a critic may blame and a rewriter rewrites.
-        instructs: Whether it is the text that says what a call has to do: a critic always judges that one.
-        exact: Whether it is the answer itself and no part of a prompt. What judges it are then all checks that there
-            are, no sample of them, and its text counts to the letter.
-        is_demos: Whether the value is a sequence of examples, or a `Selector` of them: its gradient are the scored
+        instructs: Whether it is the text that states the task of a call: a critic always judges that one.
+        exact: Whether the value is the answer itself, not part of a prompt. It is then judged by all checks rather than
+            by a sample of them, and its text counts to the letter.
+        is_demos: Whether the value is a sequence of examples, or a `Selector` of them; its gradient is the scored
             traces of the calls that read it.
-        has_options: Whether a parameter is made with `options`, of which the value is one.
+        has_options: Whether a parameter is made with `options`, one of which is its value.
     """
 
     __slots__ = ()
@@ -97,14 +97,15 @@ class Kind(str):
     has_options: ClassVar[bool] = False
 
     def normal(self, value: Any, options: tuple[Any, ...] | None = None) -> Any:
-        """The value as it is stored, which never changes.
+        """The value in the immutable form in which it is stored.
 
         Args:
-            value: What is assigned, or read from a state.
-            options: The parameter's, where it has some.
+            value: The value that is assigned, or was read from a state.
+            options: The parameter's options, if it has any.
 
         Raises:
-            ValueError: It is none; the message says why, as "it must be a str, not int".
+            ValueError: It is not a value of this kind; the message gives the reason, such as "it must be a str, not
+                int".
         """
         return value
 
@@ -126,7 +127,7 @@ class Kind(str):
 
         Args:
             value: The value.
-            write: Makes JSON of anything that has such a form, and of an example as its module's fields say.
+            write: Makes JSON of anything that has a JSON form; of an example by the fields of its module.
         """
         return write(value)
 
@@ -138,12 +139,12 @@ class Kind(str):
             read: Makes an example of its JSON form.
 
         Raises:
-            ValueError: It cannot be read; the message says why.
+            ValueError: The value cannot be read; the message gives the reason.
         """
         return value
 
     def answers_to(self, kinds: Collection[str]) -> bool:
-        """Whether a kind is among some that are given by their names or traits, such as `("demos", "is_text")`."""
+        """Whether the kind is among those given by name or trait, such as `("demos", "is_text")`."""
         return self in kinds or any(trait in kinds and bool(getattr(self, trait)) for trait in _TRAITS)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -198,7 +199,7 @@ class _Choice(Kind):
         for option in options or ():
             if option is value or (type(option) is type(value) and option == value):
                 return option
-        raise ValueError(f"it is none of {list(options or ())!r}")
+        raise ValueError(f"it is not one of {list(options or ())!r}")
 
 
 class _Demos(Kind):
@@ -241,12 +242,12 @@ class _Demos(Kind):
 
 
 def demos_for(value: Any, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The demos that a call with these inputs is shown."""
+    """The demos to show to a call with these inputs."""
     return value.select(inputs) if isinstance(value, Selector) else tuple(value)
 
 
 def demos_in(value: Any) -> tuple[Any, ...]:
-    """The examples in a value of demos: all that a selector chooses from, else the demos."""
+    """The examples in a value of demos: all those that a selector chooses from, else the demos themselves."""
     return value.examples if isinstance(value, Selector) else tuple(value)
 
 
@@ -254,11 +255,11 @@ _kinds: dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> Kind:
-    """Make a kind known in this process, so that `Parameter(value, kind)` takes its name, and return it.
+    """Register a kind in this process, so that `Parameter(value, kind)` accepts its name, and return it.
 
     Raises:
-        TypeError: It is no `Kind`.
-        ValueError: Its name is taken by another, or is none: a word in lower case.
+        TypeError: `kind` is not a `Kind`.
+        ValueError: The name belongs to another kind, or is not a word in lower case.
     """
     if not isinstance(kind, Kind):
         raise TypeError(f"register_kind takes a Kind, such as Playbook('playbook'), not {kind!r}")
@@ -284,13 +285,13 @@ for _kind in (
 
 
 def as_kind(name: str) -> Kind:
-    """The registered kind of this name; for any other name, such as "input", one that has no trait."""
+    """The registered kind of this name; for any other name, such as "input", a kind without traits."""
     if isinstance(name, Kind):
         return name
     return _kinds.get(name) or Kind(name)
 
 
 def kinds_of(names: Iterable[str] | None = None) -> tuple[Kind, ...]:
-    """The registered kinds that some names or traits stand for; all of them without any."""
+    """The registered kinds with one of these names or traits; all of them if none is given."""
     wanted = None if names is None else tuple(names)
     return tuple(kind for kind in _kinds.values() if wanted is None or kind.answers_to(wanted))

@@ -1,4 +1,4 @@
-"""`Loss`: what a criterion makes of a batch; its `backward` fills the parameters' gradients."""
+"""`Loss`: the result of a criterion on a batch; its `backward` fills the parameters' gradients."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -25,17 +25,18 @@ class Loss:
 
     `+` adds losses, `*` scales one: `main + 0.3 * side`. `item()` is the weighted sum of the means, where a loss
     without rows adds nothing; `items` has the rows of all, weighted. `backward` works on the rows of all of them.
-    Factors weigh numbers, traces and the gradients of weights; of words they only decide who is heard: what a loss says
-    counts if its factor is positive.
+    Factors weigh numbers, traces and the gradients of weights. Words have no weight: the feedback of a loss is used if
+    its factor is positive.
 
     Attributes:
         report: What the latest `backward` did; None before.
 
     Args:
         rows: The samples.
-        critic: Who divides the blame in `backward`, unless that is told otherwise.
+        critic: The critic that divides the blame in `backward`, unless that is given another one.
         concurrency: Most critic calls in flight in `backward`; None for no bound.
-        as_critic: Makes a critic of what `backward` is given, or raises a TypeError; by default only critics are taken.
+        as_critic: Converts the `critic` argument of `backward`, or raises a TypeError; by default only critics are
+            accepted.
     """
 
     def __init__(
@@ -117,8 +118,8 @@ class Loss:
         interrupted, no gradient changes.
 
         Args:
-            critic: Who divides the blame: a critic, or what the criterion makes one of, such as a language model or its
-                name; by default the one that the criterion was given.
+            critic: The critic that divides the blame, or what the criterion converts to one, such as a language model
+                or its name; by default the critic of the criterion.
             inputs: Only these parameters get a gradient; by default all that require one.
             retain_graph: Keep what was recorded, so that backward can be called again.
             weights: Whether local models' weights get a gradient; by default those that require one.
@@ -130,16 +131,16 @@ class Loss:
                 critic calls or more, if the critic can, `repeat` is 1, and there are no hooks or rules of your own on
                 the way.
             repeat: How many answers about each call the critic is asked for. What most of them say counts, and
-                `critique.agreement` is their share: an estimate of how much of a critique is noise. Which answers say
-                the same is for the critic to say if it can (`AgreeingCritic`), else their words decide. Costs `repeat`
-                times as many critic calls, and one more for each target that is blamed in different words; the local
-                engine only.
-            concurrency: Most critic calls in flight; by default what `promptgrad.context(concurrency=...)` said when
-                the loss was made, else only the cap of the language model bounds them.
+                `critique.agreement` is their share: an estimate of how much of a critique is noise. The critic decides
+                which answers say the same if it can (`AgreeingCritic`); otherwise their words decide. This costs
+                `repeat` times as many critic calls, and one more for each target that is blamed in different words; the
+                local engine only.
+            concurrency: Most critic calls in flight; by default the limit of `promptgrad.context(concurrency=...)` when
+                the loss was made; without one, only the cap of the language model bounds them.
 
         Raises:
             GraphError: Nothing was recorded, the graph was freed by an earlier backward, or there is no critic.
-            TypeError: `critic` is none, or `inputs` holds something else than parameters.
+            TypeError: `critic` is not a critic, or `inputs` holds something other than parameters.
             ValueError: `inputs` is empty, a number is below one, or there is no engine of that name.
             AsyncUsageError: `backward` was called inside a coroutine that promptgrad runs: use
                 `await loss.abackward()`.
@@ -163,10 +164,10 @@ class Loss:
     ) -> "Gradients":
         """What `backward` would add to each parameter's `grad`, as a value; as `torch.autograd.grad`.
 
-        No `grad` changes, neither of parameters nor of local weights, and `report` stays what it was: the report of
-        this pass is `gradients.report`. So any number of passes may run at once, over losses of the same parameters,
-        and with `retain_graph=True` over the same loss. Hooks of values, modules and parameters run as in `backward`;
-        those that wait for `grad` to grow do not.
+        No `grad` changes, neither of parameters nor of local weights, and neither does `report`: the report of this
+        pass is `gradients.report`. So any number of passes may run at once, over losses of the same parameters, and
+        with `retain_graph=True` over the same loss. Hooks of values, modules and parameters run as in `backward`;
+        post-accumulate hooks do not.
 
         Cost: as `backward`.
 
@@ -209,9 +210,9 @@ class Loss:
         return await (aio.on_program(work.run) if aio.is_driven() and work.suspends else work.run())
 
     def explain(self) -> Explanation:
-        """Say in words what went wrong in each failed sample and, after `backward()`, who is blamed for it.
+        """Describe what went wrong in each failed sample and, after `backward()`, what is blamed for it.
 
-        Cost: none. The result shows itself in a prompt or a notebook; `print` it elsewhere.
+        Cost: none. A console or a notebook shows the result; `print` it elsewhere.
         """
         return Explanation(repr(self), self.rows, self.report)
 
@@ -256,5 +257,5 @@ class Loss:
 
 def _only_critics(critic: Any) -> "CriticLike":
     if not isinstance(critic, CriticLike):
-        raise TypeError(f"the critic of backward is one with a method `critique`, not {type(critic).__name__}")
+        raise TypeError(f"the critic of backward needs a method `critique`, and {type(critic).__name__} has none")
     return critic

@@ -23,8 +23,8 @@ class LossRow:
         example: The example.
         output: What the forward returned.
         score: The metric's score, in [0, best]; of no meaning in an error row.
-        best: The best score that there is.
-        feedback: What the metric says is wrong; may be empty.
+        best: The best possible score.
+        feedback: What is wrong according to the metric; may be empty.
         tape: The record of the forward; None when it was not recorded.
         error: Why the forward or the metric failed; None when it did not.
         replicate: Which rollout of the example it is.
@@ -51,12 +51,12 @@ class LossRow:
 
     @property
     def example_id(self) -> str:
-        """How the example is called in gradients and reports; empty where nothing tells it from others."""
+        """The id of the example in gradients and reports; empty if it has none."""
         return sample_of(self.example).id
 
     @property
     def recorded(self) -> "Tape | None":
-        """The record of the forward: `tape`, else the one that the output remembers by itself."""
+        """The record of the forward: `tape`, else the one that the output itself remembers."""
         if self.tape is not None:
             return self.tape
         sources = (source for fn in exact_sources(self.output) for source in joined_sources(fn))

@@ -24,7 +24,7 @@ class Manner:
         if self.repeat < 1:
             raise ValueError(f"repeat is a number of answers and at least 1, not {self.repeat}")
         if self.engine == "joint" and self.repeat > 1:
-            raise ValueError("repeat asks about one call several times: take engine='local' for it")
+            raise ValueError("repeat asks about one call several times: write engine='local', or leave engine out")
         if self.engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(map(repr, ENGINES))}, not {self.engine!r}")
         if self.truncate is not None and self.truncate < 1:

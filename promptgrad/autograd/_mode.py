@@ -86,5 +86,5 @@ def inference_mode() -> _Mode: ...
 @overload
 def inference_mode(fn: F) -> F: ...
 def inference_mode(fn: F | None = None) -> "_Mode | F":
-    """Record nothing, whatever is called inside: what evaluation and serving use."""
+    """Record nothing, whatever is called inside. Evaluation and serving use this mode."""
     return _Mode(INFERENCE) if fn is None else _Mode(INFERENCE)(fn)

@@ -1,7 +1,7 @@
 """What a `Text` can come from: a recorded call, a parameter, or several of them joined.
 
 Recording is cheap on purpose: a node holds references to what was passed and what came back. Which node fed which is
-worked out when somebody asks (`_edges`), that is, at backward, and only for forwards that failed.
+computed on demand (`_edges`), that is, at backward, and only for forwards that failed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,8 @@ UNFINISHED = 1 << 62
 class Read(NamedTuple):
     """One parameter as a call read it.
 
-    `version` is the parameter's version, -1 for a value laid over it by `candidate`; `name` is the reader's word.
+    `version` is the parameter's version, -1 for a value laid over it by `candidate`; `name` is the reader's name for
+    the parameter.
     """
 
     parameter: "Parameter"
@@ -48,7 +49,7 @@ class GradFn:
 
     @property
     def place(self) -> int:
-        """Where it comes in time: every source comes before what uses it, calls in the order in which they started."""
+        """Its place in time: every source comes before what uses it, and calls are in the order of their starts."""
         return self.finished
 
     @property
@@ -57,14 +58,14 @@ class GradFn:
         return tuple(getattr(self, "_value_hooks", {}).values())
 
     def register_hook(self, hook: "Callable[[tuple[str, ...]], Any]") -> RemovableHandle:
-        """Call `hook(feedback)` in backward with what is said of the value; see `Text.register_hook`."""
+        """Call `hook(feedback)` in backward with the critiques of the value; see `Text.register_hook`."""
         if not hasattr(self, "_value_hooks"):
             self._value_hooks = {}
         return RemovableHandle(self._value_hooks, hook)
 
 
 class Join(GradFn):
-    """A text made of several: what is said of the whole is said of each part."""
+    """A text made of several. The rule of "join" passes its critiques on to the parts."""
 
     __slots__ = ("sources",)
 
@@ -79,7 +80,7 @@ class Join(GradFn):
 
 
 class Pick(Join):
-    """One of several outputs of a function: what is said of it is said of the function, with the output's number."""
+    """One of several outputs of a function. Its critiques go to the function, with the output's number."""
 
     __slots__ = ("output",)
 
@@ -116,14 +117,15 @@ class Node(GradFn):
     Attributes:
         path: The module's path in the program.
         index: How many calls of this path came before it on the same tape.
-        order: Its place on the tape: the order of the program, whatever the order in which tasks and threads got on;
-            until the forward is over, the order in which calls started.
+        order: Its place on the tape: the order of the program, whatever the order in which tasks and threads ran; until
+            the forward is over, the order in which calls started.
         mark: Where the program stood when it made the call.
-        kind: "lm", or whose rule (`register_rule`) passes on what is said of it: "function", "retriever", ...
+        kind: "lm", or the kind whose rule (`register_rule`) passes its critiques on: "function", "retriever", ...
         inputs: What was passed, by field; lists and dicts as they were at that moment.
         reads: The parameters it read.
         messages: What was sent, as the module's `render` shows it.
-        request: The same with its sampling options: what tells equal calls; None for a call without an LM.
+        request: The messages with their sampling options, by which equal calls are recognised; None for a call without
+            an LM.
         reply: What came back, as text.
         outputs: What the call returned, by field.
         usage: What it cost.
@@ -131,10 +133,10 @@ class Node(GradFn):
         hooks: Called by backward as `hook(node, feedback, blame)`, once the blame of this call is divided; what a hook
             returns, if not None, replaces the blame by target.
         weight_traces: What a local model needs to compute the gradient of its weights.
-        rule: What it does with what is said of it; None for what its kind does.
+        rule: Its own backward rule; None for the rule of its kind.
         replicate: The rollout that it belongs to.
-        module_name: The class of the module, for reading.
-        output_fields: Names of the outputs that the call promised.
+        module_name: The class of the module, for display.
+        output_fields: Names of the outputs that the call is declared to have.
         lm: The language model that answered.
         touched: The outputs that the program's code read.
     """
@@ -207,7 +209,7 @@ class Node(GradFn):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the call came to an end; a cancelled one gave nothing."""
+        """Whether the call came to an end; a cancelled one has no outputs."""
         return self.finished != UNFINISHED
 
     @property
@@ -228,7 +230,7 @@ class Node(GradFn):
         return read.value
 
     def name_of(self, read: Read) -> str:
-        """What a parameter that this call read is called: its path in the program, else a name after the call."""
+        """The name of a parameter that this call read: its path in the program, else a name after the call."""
         parameter = read.parameter
         return self.tape.path_of(parameter) or f"{self.path}.{read.name or parameter.kind}".removeprefix(".")
 

@@ -31,11 +31,11 @@ def is_trial() -> bool:
 class Parameter:
     """A piece of a program's text that optimizers may change.
 
-    `p.data` is the plain value: a `str`, for demos a tuple of records, for a choice one of `options`. Assigning
-    validates, and leaves the old value if it refuses. `str(p)`, `format(p)` and f-strings that hold nothing but `p`
-    give a `Text` whose `grad_fn` is the parameter.
+    `p.data` is the plain value: a `str`, for demos a tuple of records or a `Selector`, for a choice one of `options`.
+    Assigning validates, and keeps the old value if the new one is refused. `str(p)`, `format(p)` and f-strings that
+    hold nothing but `p` give a `Text` whose `grad_fn` is the parameter.
 
-    A solution is a text that is no part of a prompt but the answer itself (code, a letter, a molecule), improved while
+    A solution is a text that is not part of a prompt but the answer itself (code, a letter, a molecule), improved while
     it is needed: `criterion(solution, problem).backward()`, then a step of `optim.TGD([solution])`.
 
     Shape: `()` for texts and choices, `(k,)` for k demos.
@@ -45,10 +45,10 @@ class Parameter:
         kind: "instruction", "demos", "description", "choice", "solution", or one of your own, see `register_kind`.
         requires_grad: Whether backward should fill `grad`; by default for instructions, demos and solutions.
         constraints: Functions of a value. One refuses it by returning a reason or False, or by raising.
-        options: What a choice may be.
-        role: What the text is for, in words; told to the language model that rewrites it.
-        name: What to call a parameter that is part of no program. One of a program is called by its path there,
-            which is for the program to say: `program.named_parameters()`.
+        options: The values that a choice may have.
+        role: What the text is for, in words; shown to the language model that rewrites it.
+        name: The name of a parameter that is not part of a program. The path of a parameter in a program is not its
+            name: it comes from `program.named_parameters()`.
 
     Raises:
         ConstraintError: The value is of the wrong type, not among the options, or refused by a constraint.
@@ -86,7 +86,7 @@ class Parameter:
 
     @property
     def data(self) -> Any:
-        """The value, as laid over by `candidate`; while something is recorded, the read is noted."""
+        """The value, or the one that `candidate` lays over it; while calls are recorded, the read is noted."""
         overlay = _overlay.get()
         if overlay is not None and self in overlay:
             value, version = overlay[self], -1
@@ -103,7 +103,7 @@ class Parameter:
         self.version += 1
 
     def read(self, name: str = "") -> Read:
-        """The value with its version; nothing notes it: for calls that keep a list of reads, and for what is shown."""
+        """The value with its version, without noting the read: for calls that list their own reads, and for display."""
         overlay = _overlay.get()
         if overlay is not None and self in overlay:
             return Read(self, -1, overlay[self], name)
@@ -157,21 +157,21 @@ class Parameter:
     def register_hook(self, hook: "GradHook") -> RemovableHandle:
         """Call `hook(grad)` in `backward()`, with the `Gradient` that is about to be added to `grad`.
 
-        What it returns, if not None, is added in its place; an empty `Gradient()` adds nothing. It is called once in
-        each backward pass that reaches the parameter, in the order of registration. What it raises is raised by
+        What the hook returns, if not None, is added in its place; an empty `Gradient()` adds nothing. It is called once
+        in each backward pass that reaches the parameter, in the order of registration. What it raises is raised by
         `backward()`, and then no parameter's gradient changes.
         """
         return RemovableHandle(self._hooks, hook)
 
     def register_post_accumulate_grad_hook(self, hook: "Callable[[Parameter], object]") -> RemovableHandle:
-        """Call `hook(parameter)` in `backward()`, after `grad` has grown; what it returns does not count."""
+        """Call `hook(parameter)` in `backward()`, after `grad` has grown; the return value is ignored."""
         return RemovableHandle(self._after_hooks, hook)
 
     def hooked(self, share: Gradient) -> Gradient:
-        """A share of the gradient as the hooks make it.
+        """A share of the gradient after the hooks have changed it.
 
         Raises:
-            TypeError: A hook returns something else than a `Gradient` or None.
+            TypeError: A hook returns something other than a `Gradient` or None.
         """
         for hook in list(self._hooks.values()):
             changed = hook(share)
@@ -185,7 +185,7 @@ class Parameter:
         return share
 
     def accumulate(self, share: Gradient) -> None:
-        """Add a share to `grad`, and tell the hooks that wait for that."""
+        """Add a share to `grad`, and run the post-accumulate hooks."""
         if share:
             with _growing:  # two backward passes in two threads may both add to it
                 self.grad = (self.grad or Gradient()) + share
@@ -196,7 +196,7 @@ class Parameter:
         read = self.read()
         log = current_log()
         if log is not None:
-            log.note(read)  # in an f-string with other text only its words tell where it went
+            log.note(read)  # in an f-string with other text only its words show where it went
         recorded = mode.get() == GRAD
         return Text(str(read.value), AccumulateGrad(self, read.version, read.value) if recorded else None)
 
@@ -224,7 +224,7 @@ def objection(constraint: Constraint, value: Any) -> tuple[str, Exception | None
     """Why a constraint refuses a value, and what it raised; an empty reason where it holds."""
     try:
         verdict = constraint(value)
-    except Exception as error:  # noqa: BLE001 - what cannot judge a value refuses it
+    except Exception as error:  # noqa: BLE001 - a constraint that fails refuses the value
         return (error.reason if isinstance(error, ConstraintError) else str(error)) or repr(error), error
     if isinstance(verdict, str):
         return verdict, None

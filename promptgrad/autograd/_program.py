@@ -1,4 +1,4 @@
-"""`Program`: what the graph asks of the module whose forward is recorded."""
+"""`Program`: what the graph needs from the module whose forward is recorded."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable

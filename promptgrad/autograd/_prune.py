@@ -12,14 +12,14 @@ from promptgrad.autograd._walk import Walk
 
 
 class Wanted:
-    """Which parameters shall get a gradient."""
+    """The choice of the parameters that get a gradient."""
 
     def __init__(self, inputs: Iterable[Parameter] | Parameter | None) -> None:
         given = [inputs] if isinstance(inputs, Parameter) else inputs
         self._only = None if given is None else dict.fromkeys(given)
         for item in self._only or ():
             if not isinstance(item, Parameter):
-                raise TypeError(f"inputs are parameters, as model.solve.instruction, not {item!r}")
+                raise TypeError(f"inputs are parameters, such as model.solve.instruction, not {item!r}")
         if self._only is not None and not self._only:
             raise ValueError("inputs is empty, so no gradient is wanted: leave it out, or name parameters")
 
@@ -36,14 +36,14 @@ class Subgraph:
     """The vertices from which a wanted text parameter can be reached, for one failed forward.
 
     Attributes:
-        order: They, every source before what uses it.
+        order: The vertices, every source before what uses it.
         into: The edges into each of them, from others of them.
         truncated: How many calls `truncate` leaves out.
 
     Args:
-        starts: The vertices that the losses speak of.
-        wanted: Which parameters shall get a gradient.
-        truncate: Go back through the last that many calls of each module only.
+        starts: The vertices that the losses criticise.
+        wanted: The parameters that get a gradient.
+        truncate: Go back only through this many of the last calls of each module.
     """
 
     def __init__(self, starts: Iterable[GradFn], wanted: Wanted, truncate: int | None = None) -> None:
@@ -91,7 +91,7 @@ class Subgraph:
         return tuple(found.values())
 
     def demos(self, fn: GradFn) -> tuple[Target, ...]:
-        """The wanted demos of an LM call, which a critic may blame besides; they alone are no reason to ask it."""
+        """The wanted demos of an LM call, which a critic may blame as well; they alone are not a reason to ask it."""
         return tuple(
             Target("demos", "demos", read.value, read.parameter)
             for read in (fn.reads if isinstance(fn, Node) and rule_of(fn) is None else ())

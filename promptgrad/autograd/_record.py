@@ -1,4 +1,4 @@
-"""`Record`: what the graph asks of a value with named fields."""
+"""`Record`: what the graph needs from a value with named fields."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
@@ -9,19 +9,19 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Record(Protocol):
-    """A value with named fields that the graph can look into: `nn.Prediction` and `data.Example` are such.
+    """A value with named fields that the graph can look into, such as `nn.Prediction` and `data.Example`.
 
-    A program that reads a field of a prediction is noted, since it may be a router. What looks at a value without being
-    the program (edges, drawings, reports) reads it through `__record__`, and so changes nothing.
+    When a program reads a field of a prediction, this is noted, since the program may be a router. Code that only looks
+    at a value (edges, drawings, reports) reads it through `__record__`, and so changes nothing.
     """
 
     def __record__(self) -> "tuple[GradFn | None, Mapping[str, Any]]":
-        """What produced the value, if that is known, and its fields by name; nothing notes that they are read."""
+        """The producer of the value, if it is known, and its fields by name; this read is not noted."""
         ...
 
 
 def is_record(value: Any) -> TypeGuard[Record]:
-    """Whether a value is a record; a class of records is none."""
+    """Whether a value is a record; a class of records is not."""
     return issubclass(type(value), Record)
 
 

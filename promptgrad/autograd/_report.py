@@ -24,7 +24,7 @@ class BackwardReport:
         rows: Rows of the loss: its samples, once for each loss in a sum.
         failed: Rows below the best score.
         errors: Rows without a score, because the program or the metric failed.
-        calls: CriticLike calls.
+        calls: Critic calls.
         skipped: Calls that got no critique although they were due one.
         reached: Names of the parameters whose gradient grew.
         unreached: Names of the wanted parameters that got nothing: those that were read in a failed sample, and those
@@ -32,8 +32,8 @@ class BackwardReport:
         seconds: Wall time.
         critiques: What is wrong with which parameter or input, by row of the loss, in the order of the calls.
         truncated: Calls that `truncate` left out.
-        joint: Failed forwards that were judged as wholes.
-        together: Rows whose forward another loss had judged before, with the row under which its blame stands.
+        joint: Failed forwards that were judged in one call, by the engine "joint".
+        together: Rows whose forward an earlier row judged too, each with that row, under which the critiques are.
     """
 
     rows: int
@@ -60,7 +60,7 @@ class BackwardReport:
         if self.unreached:
             parts.append(f"unreached: {', '.join(self.unreached)}")
         if self.joint:
-            parts.append(f"{self.joint} judged as wholes")
+            parts.append(f"{self.joint} judged in joint calls")
         if self.truncated:
             parts.append(f"{self.truncated} earlier calls left out (truncate)")
         if self.skipped:

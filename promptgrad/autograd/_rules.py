@@ -1,7 +1,7 @@
-"""What a vertex that is no LM call does with what is said of its value: rules, one for each kind, replaceable.
+"""Backward rules of the vertices that are not LM calls: one for each kind, replaceable.
 
-A rule is a critic without a language model: it is given a `Passing`, and answers with what is wrong with each target,
-by its name. What it does not mention is not to blame.
+A rule is a critic without a language model: it gets a `Passing`, and returns what is wrong with each target, by name. A
+target that it does not mention is not to blame.
 """
 
 import re
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Passing:
-    """A vertex without an LM, what is said of its value, and whom that may concern.
+    """A vertex without an LM, the critiques of its value, and the targets that they may concern.
 
     Attributes:
         fn: The vertex: a `Node` of a function, with its inputs, outputs and error, or a `Join`.
-        feedback: What is said of its value, one text from each who used it.
+        feedback: The critiques of its value, one text from each user of the value.
         targets: What may be blamed. Of a function: the text parameters it read, and its inputs that others produced, by
             name. Of a join: its parts, "0", "1", ..., each with the texts of its producer as `value`, or None.
-        by_output: Of a function with several outputs, what is said of each; None where that is not known.
+        by_output: For a function with several outputs, the critiques of each; None if that is not known.
     """
 
     fn: "GradFn"
@@ -40,12 +40,12 @@ Rule = Callable[[Passing], Answer | Awaitable[Answer]]
 
 
 def pass_through(passing: Passing) -> Answer:
-    """What is said of the value is said of everything it was made of: the rule of "function"."""
+    """Pass every critique of a value to everything it was made of: the rule of "function"."""
     return dict.fromkeys((target.name for target in passing.targets), passing.feedback)
 
 
 def split(passing: Passing) -> Answer:
-    """What quotes one part of a joined text concerns that part; everything else concerns all: the rule of "join".
+    """Pass a critique that quotes one part of a joined text to that part, and any other to all: the rule of "join".
 
     A quotation stands in quotes or backticks and has four characters or more; case and white space do not count.
     """
@@ -63,7 +63,7 @@ def split(passing: Passing) -> Answer:
 
 
 def retrieve(passing: Passing) -> Answer:
-    """A retriever's query is told what it was, and that what it found did not serve: the rule of "retriever".
+    """Criticise a retriever's query: what it was, and that the documents found did not help: the rule of "retriever".
 
     What is found depends on the query alone, as far as the program can change it, so a critique of the documents is
     one of the query.
@@ -80,7 +80,7 @@ def retrieve(passing: Passing) -> Answer:
 
 
 def explain_error(passing: Passing) -> Answer:
-    """The inputs of a function that raised are told what they were and what it raised: the rule of "error"."""
+    """Criticise the inputs of a function that raised: what they were, and what it raised: the rule of "error"."""
     node = passing.fn
     error = node.error if isinstance(node, Node) else None
     name = node.path if isinstance(node, Node) else "the call"
@@ -114,7 +114,7 @@ def register_rule(kind: str, rule: Rule) -> RemovableHandle:
     Args:
         kind: "function", "join", "retriever", "error" (any of these, but it raised), a kind of your own given to
             `promptgrad.op(kind=...)`, or "lm", which makes calls of language models do without a critic.
-        rule: Takes a `Passing`, returns what is wrong with each target by name: a text, several, or None.
+        rule: A function of a `Passing` that returns what is wrong with each target by name: a text, several, or None.
 
     >>> with register_rule("retriever", lambda passing: {"query": "ask for one thing at a time"}):
     ...     pass  # backward passes in here use it

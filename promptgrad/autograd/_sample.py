@@ -1,4 +1,4 @@
-"""`Sample`: what a backward pass asks of an example."""
+"""`Sample`: what a backward pass needs from an example."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ class Sample(Protocol):
 
     @property
     def id(self) -> str:
-        """What tells it from other examples, in gradients and reports; empty where nothing does."""
+        """Identifies the example in gradients and reports; empty if nothing does."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class _Plain:
 
 
 def sample_of(example: Any) -> Sample:
-    """What an example says of itself, whatever it is."""
+    """Any example as a `Sample`."""
     if isinstance(example, Sample):
         return example
     if isinstance(example, Mapping):

@@ -1,4 +1,4 @@
-"""Where a backward pass begins: what the losses say of a failed forward, and of which calls."""
+"""Where a backward pass begins: the feedback of the losses about a failed forward, and the calls that it is about."""
 
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from promptgrad.autograd._walk import Walk
 from promptgrad.errors import MetricError, is_outage
 
 LAST = 1 << 63
-"""Where the loss stands among those who criticise a value: after all calls."""
+"""The place of the loss among the critics of a value: after all calls."""
 
 UNRECORDED = "nothing was recorded: the forward ran under no_grad(), or its output is a plain value"
 
@@ -49,10 +49,10 @@ def _last_line(error: BaseException) -> str:
 
 
 def seeds(rows: Sequence[LossRow], verdict: str) -> tuple[dict[GradFn, list[Critique]], list[Skipped]]:
-    """What the losses say of one failed forward, by the vertex that it is about; and what nobody can act upon, and why.
+    """The feedback of the losses on one failed forward, by the vertex that it is about; and what is skipped, and why.
 
-    The vertices are the call that failed, or the producers of the output, and calls of single modules that a loss
-    speaks of.
+    The vertices are the call that failed, or the producers of the output, and the calls of single modules that a loss
+    gives feedback for.
     """
     critiques: dict[GradFn, list[Critique]] = {}
     skipped: dict[Skipped, None] = {}
@@ -125,7 +125,7 @@ def _broken_node(row: LossRow) -> Node | None:
 
 
 def _evidence(row: LossRow, text: str) -> dict[str, Any]:
-    """What the loss knows of a sample, for a parameter that no critic stands before."""
+    """What the loss knows about a sample: evidence for a parameter that gets its feedback without a critic."""
     alone = isinstance(origin(row.output), AccumulateGrad)  # the output is the parameter's value
     sample = sample_of(row.example)
     inputs = sample.to_dict() if sample.input_keys is None else sample.inputs()

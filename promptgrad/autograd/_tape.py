@@ -1,4 +1,4 @@
-"""`Tape`: the record of one top-level forward; and the log of parameters that somebody read."""
+"""`Tape`: the record of one top-level forward; and the log of parameters that were read."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ReadLog:
-    """The parameters that were read, in order of the first read, with what they read as."""
+    """The parameters that were read, in order of the first read, with the values that were read."""
 
     __slots__ = ("_reads", "_tape")
 
@@ -44,7 +44,7 @@ class ReadLog:
 _NO_PATHS: "Mapping[Parameter, str]" = {}
 
 _log: ContextVar[ReadLog | None] = ContextVar("promptgrad.reads", default=None)
-"""What notes reads in this context: a tape, or a log that was opened, perhaps, while one recorded."""
+"""What notes reads in this context: a tape, or a log, which may have been opened while a tape recorded."""
 
 current_log = _log.get
 
@@ -91,7 +91,7 @@ class Tape(ReadLog):
 
     Attributes:
         nodes: The calls, in the order in which they started.
-        detached: Texts that the program detached, with what had produced them; None where other edges may leave that.
+        detached: Texts that the program detached, with their producer; None if other edges may leave the producer.
         inputs: What the forward was given, by name.
         output: What it returned.
         error: Why it failed; None when it did not.
@@ -101,7 +101,7 @@ class Tape(ReadLog):
         walkers: How many backward passes that keep the record work on it at this moment; -1 for one that frees it.
         paths: The paths of the program's parameters. They are kept when the rest is freed.
         player: Answers calls in place of their language models: a function of the node, the LM and the request, which
-            returns a reply, outputs by field, or None for a call that shall be made. None where every call is made.
+            returns a reply, outputs by field, or None to make the call after all. Without a player every call is made.
 
     Args:
         inputs: What the forward is given, by name.
@@ -221,7 +221,7 @@ class Tape(ReadLog):
             self._leaves[parameter] = AccumulateGrad(parameter, read.version, read.value)
 
     def path_of(self, parameter: "Parameter") -> str:
-        """The path of a parameter in the program; of one from elsewhere the name that its owner gave it, or ""."""
+        """The path of a parameter in the program; for one from elsewhere its own name, or ""."""
         return self.paths.get(parameter) or parameter.name
 
     def depend(self, read: Read) -> None:
@@ -231,7 +231,7 @@ class Tape(ReadLog):
             self._outer.depend(read)
 
     def detach(self, values: Iterable[Any], fn: GradFn | None) -> None:
-        """Note that the program took these values out of the graph, and what shall have no edge for it."""
+        """Note that the program detached these values, and the producer that gets no edge because of it."""
         parts = [part for value in values for part, _ in leaves(value)]
         self.detached += [(str(part), fn) for part in parts if isinstance(part, (str, int, float))]
         if fn is not None:

@@ -17,12 +17,12 @@ _new = str.__new__
 class Text(str):
     """A `str` with `grad_fn`, which goes anywhere a `str` goes.
 
-    Slices and the results of `str` methods keep `grad_fn`; a text made of several keeps all of them. f-strings,
+    Slices and the results of `str` methods keep `grad_fn`; a text made of several texts keeps that of each. f-strings,
     `str(text)`, `"".join`, `json`, `re` and validation give plain strings: there the graph finds the edge by content.
     Under `no_grad` results have no `grad_fn`. Copies and pickles carry the text, not the graph.
 
     Args:
-        value: The text; of a `Text` the `grad_fn` is kept.
+        value: The text; a `Text` keeps its `grad_fn`.
         grad_fn: What produced it.
     """
 
@@ -52,12 +52,12 @@ class Text(str):
         return self.grad_fn is not None
 
     def register_hook(self, hook: "Callable[[tuple[str, ...]], Any]") -> RemovableHandle:
-        """Call `hook(feedback)` in `backward()`, with what is said of the call that produced this text.
+        """Call `hook(feedback)` in `backward()`, with the critiques of the call that produced this text.
 
-        `feedback` is a tuple of texts, one from each who used the value. What the hook returns, if not None, replaces
-        it: a text or a sequence of them; an empty one ends the blame here. It is called once in each backward pass
-        that gets here, before the hooks of the call's module, in the order of registration. What it raises is raised
-        by `backward()`.
+        `feedback` is a tuple of texts, one from each user of the value. What the hook returns, if not None, replaces
+        it: a text or a sequence of them; an empty one ends the blame here. It is called once in each backward pass that
+        gets here, before the hooks of the call's module, in the order of registration. What it raises is raised by
+        `backward()`.
 
         Raises:
             GraphError: The text has no `grad_fn`: it is a constant, detached, or made under `no_grad`.
@@ -220,8 +220,8 @@ def _parts(values: Any) -> Iterable[Any]:
 def attach(value: V, grad_fn: GradFn | None, *, objects: bool = True) -> V:
     """The value with every string in it made a `Text` that came from `grad_fn`.
 
-    Lists, tuples and dicts are rebuilt; the fields of pydantic objects are written in place, past their validation,
-    so hand in objects that nobody else holds, or leave them alone with `objects=False`. Everything else is returned as
+    Lists, tuples and dicts are rebuilt; the fields of pydantic objects are written in place, past their validation, so
+    pass objects that nothing else refers to, or leave them alone with `objects=False`. Everything else is returned as
     it is.
     """
     result: Any = _attach(value, grad_fn, 0 if objects else _NO_OBJECTS)

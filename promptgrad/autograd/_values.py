@@ -80,7 +80,7 @@ def _inside(part: Any) -> list[Any] | None:
 
 @runtime_checkable
 class Keyed(Protocol):
-    """What has fields by name, such as an example, a dict, or a row of a database."""
+    """Anything with fields by name, such as an example, a dict, or a row of a database."""
 
     def keys(self) -> Iterable[Any]: ...
 
@@ -88,7 +88,7 @@ class Keyed(Protocol):
 
 
 def to_json(value: Any) -> Any:
-    """The value in JSON types, as well as it can be said; sets become sorted lists."""
+    """The value in JSON types, as far as it can be expressed in them; sets become sorted lists."""
     if isinstance(value, str):
         return str(value)
     if value is None or isinstance(value, (bool, int, float)):

@@ -9,7 +9,7 @@ from promptgrad.autograd._tape import Tape
 
 
 class Walk:
-    """Follows edges backwards from what it was given. Iterative, each vertex once."""
+    """Follows edges backwards from given vertices or outputs. Iterative, each vertex once."""
 
     def __init__(self) -> None:
         self._tapes: dict[Tape, dict[GradFn | ForwardOutput, list[Edge]]] = {}
@@ -19,7 +19,7 @@ class Walk:
     def into_output(self, tape: Tape | None, value: Any) -> list[Edge]:
         """The edges into a value that a forward returned, or into a part of what it returned.
 
-        Where the value itself knows what produced it, that counts; the tape adds what only it knows.
+        If the value itself remembers its producers, they count; the tape adds the edges that only it knows.
         """
         target = ForwardOutput(tape)
         known = [Edge(source, target, None, "exact") for source in exact_sources(value)]
@@ -54,7 +54,7 @@ class Walk:
         self.add(edge.source for edge in found)
 
     def add(self, starts: Iterable[GradFn]) -> None:
-        """Follow everything that went into these vertices, and they themselves."""
+        """Follow everything that went into these vertices, and the vertices themselves."""
         stack = list(starts)
         while stack:
             fn = stack.pop()

@@ -380,7 +380,7 @@ class TestErrors:
 
         with pytest.warns(RuntimeWarning, match="every critic call failed"):
             report = Loss(batch(Chain(1), [0, 0]), Broken()).backward()
-        assert "answers with a mapping" in report.skipped[0].reason
+        assert "a critic returns a mapping" in report.skipped[0].reason
 
 
 class TestGuards:

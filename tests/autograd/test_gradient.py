@@ -199,12 +199,12 @@ class TestJson:
             ({"critiques": [], "traces": []}, r"not a gradient: expected what Gradient.to_dict\(\) returns"),
             ([1, 2], "not a gradient"),
             ({"format": "promptgrad.gradient", "version": 2, "records": []}, "of version 2, .* reads version 1"),
-            ({"format": "promptgrad.gradient", "version": 1}, "'records' is no list"),
+            ({"format": "promptgrad.gradient", "version": 1}, "the 'records' of a gradient are a list"),
             ({"format": "promptgrad.gradient", "version": 1, "records": [{"kind": "song"}]}, "record 0 .* neither"),
             ({"format": "promptgrad.gradient", "version": 1, "records": ["no"]}, "record 0 .* neither"),
             (
                 {"format": "promptgrad.gradient", "version": 1, "records": [{"kind": "trace", "loud": 1}]},
-                "record 0 of the gradient is no trace: .*loud",
+                "record 0 of the gradient is not a valid trace: .*loud",
             ),
         ],
     )

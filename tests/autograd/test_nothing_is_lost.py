@@ -66,7 +66,7 @@ class TestNames:
         assert "pick.instruction of run 9" in report.skipped[0].reason
         assert "'nope'" in report.skipped[0].reason
         assert report.joint == 1
-        assert "1 judged as wholes" in repr(report)
+        assert "1 judged in joint calls" in repr(report)
 
     def test_feedback_for_a_module_that_was_not_called_is_in_the_report(self):
         first, last = Call("first", lambda q: "a first text"), Call("last", lambda x: "y")

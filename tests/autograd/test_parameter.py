@@ -42,7 +42,7 @@ def test_a_choice_is_one_of_its_options():
     assert (p.data, p.index, p.numel(), p.shape) == (2, 1, 1, ())
     p.data = True
     assert p.data is True
-    with pytest.raises(ConstraintError, match="none of"):
+    with pytest.raises(ConstraintError, match="is not one of"):
         p.data = 3
     with pytest.raises(ConstraintError):
         p.data = 1.0
@@ -97,7 +97,7 @@ def test_a_verdict_of_numpy_and_a_refusal_by_another_parameter_are_read_as_such(
     other = Parameter("yes", "choice", options=["yes", "no"])
     with pytest.raises(ConstraintError) as caught:
         Parameter("maybe", constraints=[other.validate])
-    assert caught.value.reason == "it is none of ['yes', 'no']"
+    assert caught.value.reason == "it is not one of ['yes', 'no']"
     assert isinstance(caught.value.__cause__, ConstraintError)
 
 
