@@ -1,4 +1,4 @@
-"""What every adapter does: compile a signature and demos once, render each call, read each reply."""
+"""The work that all adapters share: compile a signature and demos once, render each call, read each reply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_FORMATS = 256
 
 
 class Format:
-    """One signature in the words of one adapter. Made once per signature; a subclass is what an adapter consists of."""
+    """One signature as one adapter writes it, made once per signature. Each adapter has a subclass of its own."""
 
     signature: Signature
 
@@ -31,7 +31,7 @@ class Format:
 
         Args:
             inputs: A value for every input.
-            remind: Whether to say the format once more, because no demo shows it.
+            remind: Whether to repeat the format, because no demo shows it.
 
         Raises:
             InputError: An input is missing, or cannot be written.
@@ -43,7 +43,7 @@ class Format:
 
         Args:
             inputs: Values by name.
-            missing: Outputs that its reply leaves out.
+            missing: Names of the outputs that its reply leaves out.
         """
         raise NotImplementedError
 
@@ -54,7 +54,7 @@ class Format:
     def parse(self, completion: Completion) -> dict[str, Any]:
         """The outputs that a completion holds: those that `read` finds in its text.
 
-        A format that also wants its calls of tools, its reasoning or its log-probabilities overrides this.
+        A format that also uses its calls of tools, its reasoning or its log-probabilities overrides this.
 
         Raises:
             ParseError: An output is missing, or its value does not fit; or the model refused.
@@ -77,7 +77,7 @@ class Compiled:
 
     Attributes:
         prefix: The system message and the demos, encoded and digested.
-        signature: What is asked.
+        signature: The signature.
         response_format: JSON text for `Request.response_format`, or None.
         skipped: Demos left out because they have no input or no output of the signature.
     """
@@ -95,7 +95,7 @@ class Compiled:
         self.skipped = skipped
 
     def request_tail(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        """What follows the prefix in this call.
+        """The messages of this call after the prefix.
 
         Raises:
             InputError: An input is missing, or cannot be written.
@@ -122,10 +122,10 @@ class Adapter:
     """How a signature and its values become chat messages, and a reply becomes values.
 
     An adapter holds no settings of a call; it can be shared by threads and is not copied with a module. A subclass
-    says how one signature is written (`make_format`); compiling, demos and caching are done here.
+    defines how one signature is written (`make_format`); compiling, demos and caching are done here.
 
     Attributes:
-        name: What `get_adapter` knows it by.
+        name: Its name in `get_adapter`.
     """
 
     name: str = "adapter"
@@ -136,7 +136,7 @@ class Adapter:
         self._compiled: dict[tuple[Signature, str, int], tuple[Sequence[Any], Compiled]] = {}
 
     def make_format(self, signature: Signature) -> Format:
-        """How this adapter writes one signature; called once for each.
+        """Make the format in which this adapter writes one signature; called once for each.
 
         Raises:
             SignatureError: The adapter cannot write it.
@@ -148,9 +148,9 @@ class Adapter:
         return None
 
     def repair_messages(self, completion: Completion, error: ParseError) -> tuple[Message, ...]:
-        """What to add to a conversation whose last reply could not be read, to ask again.
+        """The messages that ask again, in a conversation whose last reply could not be read.
 
-        Empty where asking again in words is of no use; the caller then gives up.
+        They are empty if asking again in words cannot help; the caller then gives up.
         """
         return (
             Message("assistant", completion.text or completion.refusal),
@@ -183,12 +183,12 @@ class Adapter:
         """Render the system message and the demos.
 
         The result is kept: for the same signature, an equal instruction and the same tuple of demos it is the same
-        object. A demo (an `Example` or a mapping) without one of the inputs or outputs comes before the complete ones,
-        shows what it has, and says in words what its reply leaves out; a demo without any input or any output is
-        skipped.
+        object. A demo (an `Example` or a mapping) that lacks some of the inputs or outputs comes before the complete
+        ones, shows the fields it has, and lists in words those that its reply leaves out; a demo without any input or
+        any output is skipped.
 
         Args:
-            signature: What is asked.
+            signature: The signature of the call.
             instruction: Replaces the signature's own.
             demos: Examples of inputs with their outputs.
 
@@ -258,7 +258,7 @@ def _trim(kept: dict[Any, Any], most: int) -> None:
 
 
 def _demo_values(demo: Any, fields: Mapping[str, Field], number: int) -> dict[str, Any]:
-    """What a demo holds for some fields, checked; a text may be given as any plain value."""
+    """The values of a demo for some fields, checked; a text may be given as any plain value."""
     values = {}
     for name, field in fields.items():
         if name not in demo:

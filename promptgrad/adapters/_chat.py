@@ -71,7 +71,7 @@ class Sections:
         ]
 
     def describe(self) -> str:
-        """What the fields are, for the system message."""
+        """The list of fields, for the system message."""
         lines = [f"- `{name}`: {describe(field)}" for name, field in self.signature.inputs.items()]
         return "\n".join(["You are given these fields:", *lines])
 
@@ -168,7 +168,7 @@ class ChatFormat(Format):
         return values
 
     def _as_asked(self, reply: str) -> dict[str, str] | None:
-        """What `_sections` finds in a reply that is written exactly as asked for, in half the time; None for others."""
+        """The result of `_sections` for a reply written exactly as asked for, in half the time; None for others."""
         if reply.count("[[") != len(self.outputs) + 1 or "`" in reply:
             return None
         found: dict[str, str] = {}
@@ -257,7 +257,7 @@ class ChatFormat(Format):
         }
 
     def _unmarked(self, reply: str) -> dict[str, str]:
-        """No marker for the only output, or none for the first one before other markers."""
+        """The text without a marker: the value of the only output, or of the first one before other markers."""
         if len(self.outputs) == 1:
             body = reply.split(self.last)[0].strip()
             return {self.first: body} if body else {}
@@ -305,7 +305,7 @@ class ChatAdapter(Adapter):
     a `␣`. Every value comes back as it was.
 
     A reply is read with tolerance: prose and code fences around it, bold or cut-down markers, wrong case, headings, a
-    JSON object, tags, a missing last marker; an only output without any marker is the whole reply.
+    JSON object, tags, a missing last marker; where there is one output and no marker, the reply is its value.
     """
 
     name = "chat"

@@ -112,14 +112,14 @@ class JSONAdapter(Adapter):
     """The reply is one JSON object, asked for with `response_format` where the endpoint knows it.
 
     Inputs are written as the chat adapter writes them. Every value comes back as it was. A reply is read with
-    tolerance: fences and prose around the object, nearly-JSON, keys in the wrong case, a bare value for an only output.
+    tolerance: fences and prose around the object, nearly-JSON, keys in the wrong case, a bare value for the one output.
 
     Args:
         schema: "schema" asks the endpoint to enforce the JSON schema of the outputs, "object" to reply with some JSON
             object, None asks for nothing (for endpoints that refuse `response_format`).
 
     Raises:
-        ValueError: `schema` is none of these.
+        ValueError: `schema` has another value.
     """
 
     name = "json"

@@ -16,7 +16,7 @@ from promptgrad.lm import Completion, Message
 from promptgrad.signature import Field, Signature
 
 VAGUE_INSTRUCTION = "do the task"
-"""What stands for an instruction that says no more than the names of the fields."""
+"""The instruction in place of one that only lists the names of the fields."""
 
 _MARKER = re.compile(r"\[\[(\w+)\]\]")
 _DEFAULT = re.compile(r"(Given the fields `.*`, p|P)roduce the fields `.*`\.")
@@ -25,7 +25,7 @@ _BLAMES_INPUT = "critique_of_"
 
 
 class Phrase(NamedTuple):
-    """How the model was taught a signature that it knows by name: the wording, and the inputs it reads."""
+    """The form in which the model was taught a signature: the wording, and the inputs that it reads."""
 
     instruction: str
     inputs: tuple[str, ...]
@@ -69,7 +69,7 @@ class PocketFormat(Format):
                 continue
             found = marker_name(name)
             if found is None and self.phrase is not None and field.role == "output":
-                continue  # of demos and descriptions it says nothing
+                continue  # the model writes nothing about demos and descriptions
             if found is None:
                 raise SignatureError(_unknown(name))
             self.markers[name] = found
@@ -130,7 +130,7 @@ class PocketFormat(Format):
             place = next((i for i, (found, _) in enumerate(sections) if found == want), None)
             if place is None:
                 if field.is_text and name.startswith(_BLAMES_INPUT):
-                    values[name] = ""  # nothing said of this input
+                    values[name] = ""  # no critique of this input
                 else:
                     faults.append(f"[[{want}]] is missing")
                 continue
@@ -158,14 +158,14 @@ class PocketFormat(Format):
             self._warned = True
             warnings.warn(
                 f"{say_unknown(unknown)} It lives in a small world (promptgrad.data.pocket.words()); for other texts "
-                "take another model",
+                "use another model",
                 stacklevel=2,
             )
 
 
 def _unknown(name: str) -> str:
     return (
-        f"the pocket model has no field {name!r}: its fields are {', '.join(_NAMES)}. Rename the field, or take "
+        f"the pocket model has no field {name!r}: its fields are {', '.join(_NAMES)}. Rename the field, or use "
         "another model"
     )
 
@@ -211,13 +211,12 @@ class PocketAdapter(Adapter):
     The user message ends with the marker of the first output, and the reply is its value. Known fields: text, question,
     answer, reasoning, instruction, critique, feedback, verdict, input_critique. A list repeats the singular marker
     (`critiques`), a mapping (`inputs`, `outputs`) or a list of them (`examples`) brings the markers of its keys,
-    `new_instruction` is
-    [[instruction]] and `critique_of_...` is [[input_critique]].
+    `new_instruction` is [[instruction]] and `critique_of_...` is [[input_critique]].
 
     The signatures named Critique, Improve and ProposeInstruction are put in the words that the model was trained with;
-    so is an instruction that is only the default sentence. Blanks are normalised, and a marker inside a value loses its
-    brackets: words come back as they were, blanks may not. Words outside the model's world are warned of, once for each
-    signature. Asking again is of no use here, as the model would say the same.
+    an instruction that is only the default sentence becomes "do the task". Blanks are normalised, and a marker inside a
+    value loses its brackets: words come back as they were, blanks may not. A warning reports words outside the model's
+    world, once for each signature. Asking again is of no use here, as the model would reply the same.
     """
 
     name = "pocket"
@@ -231,5 +230,5 @@ class PocketAdapter(Adapter):
         return PocketFormat(signature)
 
     def repair_messages(self, completion: Completion, error: ParseError) -> tuple[Message, ...]:
-        """Nothing: the model knows no conversation about formats."""
+        """No messages: the model was not trained on conversations about formats."""
         return ()

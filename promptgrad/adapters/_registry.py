@@ -27,11 +27,11 @@ NAMES = ("chat", "json", "pocket")
 
 
 def get_adapter(adapter: str | Adapter) -> Adapter:
-    """The adapter of this name ("chat", "json" or "pocket"), one for all; an adapter is returned as it is.
+    """The adapter of this name ("chat", "json" or "pocket"), shared by all callers; an adapter is returned as it is.
 
     Raises:
         ValueError: There is no adapter of this name.
-        TypeError: It is neither a name nor an adapter.
+        TypeError: The argument is neither a name nor an adapter.
     """
     if isinstance(adapter, Adapter):
         return adapter

@@ -1,4 +1,4 @@
-"""Values of fields as text and back, one way out and a tolerant way in."""
+"""Values of fields as text and back: one way of writing them, and a tolerant way of reading them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DIGITS_BEFORE = re.compile(r"[\w.]$")
 
 
 def choices(field: Field) -> dict[str, Any] | None:
-    """For a field that takes one of some texts (a Literal or Enum): its values by text; else None."""
+    """The values by text of a field that accepts one of several texts (a Literal or Enum); None for other fields."""
     annotation = field.annotation
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
@@ -35,7 +35,7 @@ def choices(field: Field) -> dict[str, Any] | None:
 
 
 def writer(field: Field) -> Callable[[Any], str] | None:
-    """How a value is written; None for a text, which is written as it is."""
+    """The function that writes a value; None for a text, which is written as it is."""
     if field.is_text:
         return None
     options = choices(field)
@@ -45,7 +45,7 @@ def writer(field: Field) -> Callable[[Any], str] | None:
 
 
 def reader(field: Field) -> Callable[[str], Any] | None:
-    """How a text is read; None for a plain text, which needs no reading."""
+    """The function that reads a value from text; None for a plain text, which needs no reading."""
     if field.is_plain:
         return None
     if field.is_text:
@@ -78,7 +78,7 @@ def read_typed(field: Field, text: str) -> Any:
     """A typed value from text: as JSON, as JSON in a fence, mended JSON, a plain word, a number among words.
 
     Raises:
-        ParseError: None of these fits.
+        ParseError: The text fits in none of these ways.
     """
     text = text.strip()
     try:
@@ -109,7 +109,7 @@ def read_typed(field: Field, text: str) -> Any:
             return attempt()
         except ParseError as error:
             if "Invalid JSON" in blame.reason or (mended is not None and attempt is attempts[-1]):
-                blame = error  # tell what is wrong with the value rather than with its spelling
+                blame = error  # report what is wrong with the value rather than with its spelling
     raise blame
 
 
@@ -124,7 +124,7 @@ def _only_number(text: str) -> str | None:
 def mend_json(text: str) -> Any:
     """The object or list in a text that is nearly JSON; None where there is none.
 
-    Takes what language models write: prose around it, single quotes, trailing commas, Python's True and None,
+    It accepts what language models write: prose around it, single quotes, trailing commas, Python's True and None,
     unquoted keys, line breaks in strings, an end that was cut off.
     """
     start = min((i for i in (text.find("{"), text.find("[")) if i >= 0), default=-1)
@@ -158,7 +158,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", bytes
 
 
 def describe(field: Field, *, as_json: bool = False) -> str:
-    """What a value looks like, in words for a language model: kind, limits, description.
+    """The form of a value, in words for a language model: kind, limits, description.
 
     Args:
         field: The field.

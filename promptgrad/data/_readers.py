@@ -72,7 +72,7 @@ def read_csv(
                 return
             twice = [column for column in columns if columns.count(column) > 1]
             if twice:
-                raise DataError(f"{path}: the column {twice[0]!r} is there twice")
+                raise DataError(f"{path}: the column {twice[0]!r} appears twice")
             for values in reader:
                 where = f"{path}:{reader.line_num}"
                 if not values:

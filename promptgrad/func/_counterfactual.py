@@ -1,4 +1,4 @@
-"""`counterfactual` and `credit`: what one call is to blame for, measured by giving it a better answer."""
+"""`counterfactual` and `credit`: the blame of one call, measured by giving it a better answer."""
 
 import copy
 import inspect
@@ -16,30 +16,30 @@ from promptgrad.metrics import Metric, as_metric, call_metric
 from promptgrad.nn import BatchRow, Module, Predict, Prediction, fields_of, in_flight, remember_output
 
 CallName = str | tuple[str, int] | Node
-"""Which call: a module path (its first call), a path with the index of the call, or the recorded node itself."""
+"""The name of a call: a module path (its first call), a path and the index of the call, or the recorded node."""
 
 Better = Mapping[Any, Mapping[str, Any]] | Module | Callable[[Node], Any]
-"""What knows better answers; see `credit`."""
+"""A source of better answers; see `credit`."""
 
 _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Credit:
-    """What came of a recorded forward when one of its calls had given another answer.
+    """The outcome of a recorded forward that was run again with another answer of one of its calls.
 
     Attributes:
         path: Module path of the call.
         index: Which call of that path.
-        outputs: The answer it was given.
+        outputs: The answer that took the place of the recorded one.
         output: What the program then returned; None where it failed.
         before: Score of the recorded forward; None without a metric.
         after: Score of the new output; None without a metric. A program that fails scores 0.
-        best: The best score that there is.
-        usage: What the new forward cost: nothing but calls whose inputs changed.
+        best: The highest score of the metric.
+        usage: Cost of the new forward, in which only calls whose inputs changed are made.
         served: Calls that were answered from the record.
         error: Why the program failed with the new answer; None when it did not.
-        tape: The record of the new forward: a loss of its output has a backward as any other.
+        tape: The record of the new forward; a loss of its output can go backward as any other.
     """
 
     path: str
@@ -101,27 +101,27 @@ async def acounterfactual(
     Everything before that call is answered from the record, the call itself returns `outputs`, and of what follows
     only calls whose request changed are made. The program's own code runs again in full, so its control flow may
     change; functions and tools (`op`) are called again. The program must be repeatable: with the same inputs,
-    parameters and language models it must ask the same, up to the call in question. A call is recognised by its path
-    and by everything that is sent (messages, sampling options, replicate), not by its place, so concurrent calls may
-    start in another order; equal calls are told apart by their order only. Calls that the program makes under `no_grad`
-    are in no record, and are made again.
+    parameters and language models it must send the same requests, up to the call in question. A call is recognised by
+    its path and by everything that is sent (messages, sampling options, replicate), not by its place, so concurrent
+    calls may start in another order; equal calls are distinguished by their order only. Calls that the program makes
+    under `no_grad` are not recorded, and are made again.
 
-    Cost: at most the LM calls that follow the replaced one; `credit.usage` says how many. Two runs of the metric.
+    Cost: at most the LM calls that follow the replaced one; `credit.usage` counts them. Two runs of the metric.
 
     Args:
         model: The program that was recorded.
-        row: What was recorded: a row of `model.map(batch).rows`, a row of a loss, or a tape, before `backward()` freed
-            it (or after `backward(retain_graph=True)`).
-        call: Which call: a module path (the first call there), `(path, index)`, or the node.
+        row: The record: a row of `model.map(batch).rows`, a row of a loss, or a tape, before `backward()` freed it (or
+            after `backward(retain_graph=True)`).
+        call: The call to replace: a module path (the first call there), `(path, index)`, or the node.
         outputs: Its answer by field, checked against the signature; fields left out keep the recorded value.
         metric: Scores the recorded and the new output.
 
     Raises:
         GraphError: Nothing was recorded or it was freed, there is no such call, it asked no language model, or the
-            program did not ask again what it had asked.
+            program did not send the recorded requests again.
         InputError: `outputs` has a field that the call has not, or a value does not fit its type.
         MetricError: The metric failed.
-        LMError: A call that was made got no answer.
+        LMError: A new call got no answer.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: `await acounterfactual(...)` there.
     """
     record = _Record(model, row)
@@ -145,25 +145,25 @@ async def acredit(
 ) -> list[Credit]:
     """Give each LM call of a recorded forward a better answer, one at a time, and measure what the score gains.
 
-    It is what a critic is asked to guess: a call with `flips` was the cause, alone; one whose gain is zero was not, or
-    not alone.
+    This measures what a critic has to guess: a call with `flips` was the sole cause of the failure; one whose gain is
+    zero was not a cause, or not the only one.
 
     Cost: for each call at most the LM calls that follow it (see `counterfactual`), and what `better` spends.
 
     Args:
         model: The program that was recorded.
-        row: What was recorded, as in `counterfactual`.
+        row: The record, as in `counterfactual`.
         metric: Scores outputs.
         better: Better answers: a mapping from path, or `(path, index)`, to outputs; or a function of the `Node`, plain
-            or async, that returns outputs (an oracle), or None for a call that it has nothing better for; or a
-            teacher, a program with the same paths, whose module at the path of the call is asked with its inputs.
+            or async, that returns outputs (an oracle), or None for a call for which it has no better answer; or a
+            teacher, a program with the same paths, whose module at the path of the call is called with its inputs.
         index: Only calls with this index at their path.
 
     Returns:
-        One `Credit` for each call that there was a better answer for, in the order of the calls.
+        One `Credit` for each call with a better answer, in the order of the calls.
 
     Raises:
-        GraphError: As `counterfactual`; or `better` names a call that was not made.
+        GraphError: As in `counterfactual`; or `better` names a call that was not made.
         InputError: A better answer does not fit its call.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: `await acredit(...)` there.
     """
@@ -243,7 +243,7 @@ class _Record:
             outputs = fields_of(outputs) if isinstance(outputs, Prediction) else _no_outputs(node, outputs)
         module = next((m for m, path in self.model._get_plan().paths.items() if path == node.path), None)
         if not isinstance(module, Predict):
-            raise GraphError(f"{node.path}[{node.index}] was a call of a module that is no part of the program")
+            raise GraphError(f"{node.path}[{node.index}] was a call of a module that is not part of the program")
         fields = module.signature.outputs
         unknown = [name for name in outputs if name not in fields]
         missing = [name for name in fields if name not in outputs and name not in node.outputs]
@@ -262,7 +262,7 @@ class _Record:
     async def score(self, metric: Metric) -> float:
         """The score of what was recorded; 0 if the program failed."""
         if self.example is None:
-            raise InputError("a tape knows no example to score with: pass a row of model.map(batch) or of a loss")
+            raise InputError("a tape has no example to score with: pass a row of model.map(batch) or of a loss")
         if self.error is not None and not isinstance(self.error, MetricError):
             _raise_outage(self.error)
             return 0.0
@@ -283,7 +283,7 @@ class _Record:
                 )
             try:
                 output = await self.model._arun_on(tape, args, inputs)
-            except Exception as failure:  # noqa: BLE001 - it is what came of the other answer
+            except Exception as failure:  # noqa: BLE001 - it is the outcome of the other answer
                 error = failure
         tape.player = None
         _raise_outage(error)
@@ -309,14 +309,14 @@ class _Record:
 
 
 class _Player:
-    """Answers the calls of a forward from the record of an earlier one, all but one of them as they were."""
+    """Answers the calls of a forward from the record of an earlier one, with another answer for one of them."""
 
     def __init__(self, tape: Tape, target: Node, answer: dict[str, Any]) -> None:
         self.target = target
         self.answer = answer
         self.met = False
         self.served = 0
-        self.strange = ""
+        self.mismatch = ""
         self._known: dict[tuple[str, int, str], list[Node]] = {}
         self._turns: dict[tuple[str, int, str], int] = {}
         self._lock = threading.Lock()
@@ -330,7 +330,7 @@ class _Player:
             known = self._known.get(key)
             if known is None:
                 if not self.met:
-                    self.strange = self.strange or f"{node.path}[{node.index}] asked something else than before"
+                    self.mismatch = self.mismatch or f"{node.path}[{node.index}] sent another request than before"
                     self.check()
                 return None
             turn = self._turns.get(key, 0)
@@ -346,11 +346,11 @@ class _Player:
         return Completion(record.reply or "", CACHE_HIT, cached=True, trace=trace)
 
     def check(self, error: BaseException | None = None) -> None:
-        """Complain if the program did not come to the call in question as it had before; `error` is how it ended."""
+        """Raise `GraphError` if the program did not reach the replaced call again; `error` is how it ended."""
         if not self.met:
             raise GraphError(
-                f"the forward did not come to {self.target.path}[{self.target.index}] again: "
-                f"{self.strange or 'the call was not made'}. Its parameters, its language models or the values laid "
+                f"the forward did not reach {self.target.path}[{self.target.index}] again: "
+                f"{self.mismatch or 'the call was not made'}. Its parameters, its language models or the values laid "
                 "over them have changed since, or the program is not a function of its inputs"
             ) from error
 
@@ -360,7 +360,7 @@ def _key(node: Node, lm: Any, request: Any) -> tuple[str, int, str]:
 
 
 def _raise_outage(error: BaseException | None) -> None:
-    """Raise what says nothing about the program."""
+    """Raise an error that is not a fault of the program."""
     if error is not None and is_outage(error):
         raise error
 

@@ -15,15 +15,15 @@ def functional_call(
 ) -> Any:
     """Call a module as if its parameters had these values. The module does not change.
 
-    The values are laid over the parameters for this call only: calls in other threads and tasks see nothing of them,
-    so any number of candidates can be tried at once. Parameters that are not named keep their values.
+    The values are laid over the parameters for this call only: calls in other threads and tasks do not see them, so
+    any number of candidates can be tried at once. Parameters without a value in `params` keep their own.
 
     Cost: that of calling the module.
 
     Args:
         module: The program.
         params: Values by path, or several such mappings without a common path.
-        args: The positional arguments; what is not a tuple is the only one, and an `Example` gives its inputs.
+        args: The positional arguments: a tuple, or the only one; an `Example` stands for its inputs.
         kwargs: The arguments by name.
 
     Raises:
@@ -41,7 +41,7 @@ def functional_call(
 async def afunctional_call(
     module: Module, params: Params | Sequence[Params], args: Any = (), kwargs: Mapping[str, Any] | None = None
 ) -> Any:
-    """`functional_call`, to be awaited."""
+    """The coroutine twin of `functional_call`."""
     values = merged(params)
     given, named = arguments(module, args, kwargs)
     with module.candidate(values):
@@ -49,8 +49,8 @@ async def afunctional_call(
 
 
 def merged(params: Params | Sequence[Params]) -> dict[str, Any]:
-    """One mapping of all."""
-    if isinstance(params, Mapping):  # `dict(model.named_parameters())` and `model.state_dict()` are as good
+    """Merge the mappings into one."""
+    if isinstance(params, Mapping):  # `dict(model.named_parameters())` and `model.state_dict()` also work
         return {
             path: value.data if isinstance(value, Parameter) else value
             for path, value in params.items()
@@ -62,7 +62,7 @@ def merged(params: Params | Sequence[Params]) -> dict[str, Any]:
     for part in params:
         twice = [path for path in part if path in values]
         if twice:
-            raise ValueError(f"{', '.join(twice)} has a value in two of the mappings: which one counts?")
+            raise ValueError(f"{', '.join(twice)} has a value in two of the mappings: leave it out of one")
         values.update(part)
     return values
 

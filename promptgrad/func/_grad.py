@@ -41,7 +41,7 @@ class Grad:
         return self._result(found, paths, loss)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        """The same, from a coroutine."""
+        """The coroutine twin of calling it."""
         acall = getattr(self.fn, "acall", None)
         with enable_grad():
             if acall is not None:
@@ -57,7 +57,7 @@ class Grad:
     def _wanted(
         self, loss: Any, args: tuple[Any, ...]
     ) -> tuple[tuple[Parameter, ...] | None, dict[str, Parameter] | None]:
-        """Which parameters shall get a gradient, and by which paths, where the function was called with some."""
+        """The parameters that get a gradient, and their paths if the function was called with a parameter set."""
         if not isinstance(loss, Loss):
             raise TypeError(
                 f"the function returned {type(loss).__name__}, not a Loss: end it with criterion(outputs, examples)"
@@ -77,9 +77,7 @@ class Grad:
             for parameter, gradient in found.items():
                 name = found.names[parameter]
                 if name in gradients:
-                    raise GraphError(
-                        f"two parameters of the loss are called {name!r}: say which one is wanted with inputs=[...]"
-                    )
+                    raise GraphError(f"two parameters of the loss are called {name!r}: choose one with inputs=[...]")
                 gradients[name] = gradient
         else:
             gradients = {path: found.get(parameter, Gradient()) for path, parameter in paths.items()}
@@ -110,21 +108,21 @@ def grad(
     func.vmap(func.grad(loss), in_dims=(0, None))(candidates, batch)
     ```
 
-    The first argument counts as a parameter set if it is a mapping from paths of the programs in the loss; only those
-    that require a gradient get one, and one that nobody blames gets an empty one. The result can be called, and
-    awaited as `.acall(...)`.
+    The first argument counts as a parameter set if it is a mapping from paths of the programs in the loss. Only
+    parameters that require a gradient get one; it is empty for a parameter that is not blamed. The result can be
+    called, and awaited as `.acall(...)`.
 
     Cost: what `fn` costs, and one critic call for each call of a failed sample that is to blame in part.
 
     Args:
         fn: Returns a `Loss`; plain or `async`, or a criterion.
-        critic: Who divides the blame: an LM or its name, or a `Critic`; by default the criterion's.
+        critic: The critic that divides the blame: an LM or its name, or a `Critic`; by default the criterion's.
         inputs: Only these parameters get a gradient.
         retain_graph: Keep what was recorded, for another backward over the same outputs.
 
     Raises:
         TypeError: When called: the function returned no `Loss`.
-        GraphError: When called: nothing was recorded, or there is no critic; as `Loss.backward`.
+        GraphError: When called: nothing was recorded, or there is no critic, as in `Loss.backward`.
     """
     return Grad(fn, critic, inputs, retain_graph=retain_graph, value=False)
 
@@ -136,7 +134,7 @@ def grad_and_value(
     inputs: Iterable[Parameter] | None = None,
     retain_graph: bool = False,
 ) -> Grad:
-    """As `grad`, but the function returns the pair of the gradients and the loss."""
+    """Like `grad`, for a function that returns the pair of the gradients and the loss."""
     return Grad(fn, critic, inputs, retain_graph=retain_graph, value=True)
 
 

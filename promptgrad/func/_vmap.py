@@ -20,7 +20,7 @@ class Vmap:
             raise TypeError(f"vmap takes a function or a module, not {type(fn).__name__}")
         for dim in in_dims if isinstance(in_dims, tuple) else (in_dims,):
             if dim is not None and (isinstance(dim, bool) or dim != 0):
-                raise ValueError(f"in_dims says of each argument 0 (one item a call) or None (the same), not {dim!r}")
+                raise ValueError(f"in_dims is 0 (one item a call) or None (the same) for each argument, not {dim!r}")
         if concurrency is not None and concurrency < 1:
             raise ValueError(f"concurrency is a number of calls in flight and at least 1, not {concurrency}")
         self.fn = fn
@@ -87,13 +87,13 @@ def vmap(fn: Callable[..., Any], in_dims: InDims = 0, *, concurrency: int | None
 
     Args:
         fn: A function, plain or `async`, or a module. Called with an `Example` only, a module gets its inputs.
-        in_dims: For each positional argument 0, if each call gets one item of it, or None, if all get it as it is; one
-            for all of them where it is no tuple. Arguments by name always give one item a call. An argument to
-            map over is a list of items, or a mapping of such lists, as `{"solve.instruction": ["...", "..."]}`.
+        in_dims: For each positional argument 0, if each call gets one item of it, or None, if all get it as it is; a
+            value that is not a tuple holds for all of them. Arguments by name always give one item a call. An argument
+            to map over is a list of items, or a mapping of such lists, as `{"solve.instruction": ["...", "..."]}`.
         concurrency: Calls in flight; else that of the context or of `configure`, else 32.
 
     Raises:
-        TypeError: When called: an argument to map over is no list.
+        TypeError: When called: an argument to map over is not a list.
         ValueError: `in_dims` is not made of 0 and None or, when called, does not fit; or lengths differ.
     """
     return Vmap(fn, in_dims, concurrency)
@@ -109,8 +109,8 @@ def _column(value: Any, name: str) -> list[Any]:
         return [{key: items[number] for key, items in columns.items()} for number in range(sizes.pop())]
     if isinstance(value, (str, bytes, Example, Prediction)) or not isinstance(value, Iterable):
         raise TypeError(
-            f"{name} is to be mapped over and is no list, but one {type(value).__name__}: "
-            "say in_dims=None for an argument that is the same in every call"
+            f"{name} is to be mapped over and is not a list, but a single {type(value).__name__}: "
+            "write in_dims=None for an argument that is the same in every call"
         )
     return list(value)
 

@@ -1,4 +1,4 @@
-"""What one call of a language model takes and gives: typed fields and an instruction."""
+"""The signature of a language-model call: an instruction, and typed inputs and outputs."""
 
 from promptgrad.signature._field import Field, Input, Output
 from promptgrad.signature._parser import parse_type

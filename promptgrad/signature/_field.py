@@ -21,7 +21,7 @@ Role = Literal["input", "output"]
 _ON_NUMBER = ("ge", "gt", "le", "lt", "multiple_of")
 _ON_TEXT = ("min_length", "max_length", "pattern")
 CONSTRAINTS = (*_ON_NUMBER, *_ON_TEXT)
-_HALF = re.compile("[\ud800-\udfff]")  # half of a character: what a server makes of an emoji that it cuts
+_HALF = re.compile("[\ud800-\udfff]")  # half of a character, as in an emoji that a server cut
 _LONE = re.compile(r"\\u[dD][89a-fA-F]")  # the same as JSON writes it
 _RESERVED = frozenset({"False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
                        "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in",
@@ -30,7 +30,7 @@ _RESERVED = frozenset({"False", "None", "True", "and", "as", "assert", "async", 
 
 
 def check_name(name: str) -> str | None:
-    """Why a field cannot be called this; None when it can."""
+    """Why a field cannot have this name; None if it can."""
     if not name.isidentifier():
         return f"{name!r} is not a Python identifier, and a field is passed as a keyword argument"
     if name in _RESERVED:
@@ -44,17 +44,17 @@ class Field:
     """One input or output: a name, a type, a description, constraints. Frozen.
 
     Attributes:
-        name: The keyword argument (an input) or attribute (an output).
+        name: The name of the keyword argument (an input) or attribute (an output).
         annotation: Its type.
-        description: What the language model is told about it; "" for nothing.
+        description: A text about it for the language model; "" for none.
         role: "input" or "output".
-        constraints: Of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`;
-            told to the model and checked.
+        constraints: Any of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`. They are
+            shown to the model, and checked.
         is_text: Whether the type is `str`, so that the value is written as it is rather than as JSON.
 
     Raises:
-        SignatureError: The name cannot be one, a constraint is unknown or does not fit the type,
-            or the type is one that pydantic cannot check.
+        SignatureError: The name is not allowed, a constraint is unknown or does not fit the type,
+            or pydantic cannot check the type.
     """
 
     __slots__ = ("_adapter", "_may_hold_sets", "annotation", "constraints", "description", "is_text", "name", "role")
@@ -98,7 +98,7 @@ class Field:
             if key not in (_ON_TEXT if base is str else _ON_NUMBER if base in (int, float) else CONSTRAINTS):
                 raise SignatureError(f"field {name!r}: the constraint {key!r} has no meaning for {type_name(base)}")
         if self.constraints or not is_known_good(annotation):
-            _ = self.adapter  # a type or constraint that cannot be checked is told now, not at the first call
+            _ = self.adapter  # a type or constraint that cannot be checked is an error here, not at the first call
 
     @property
     def adapter(self) -> TypeAdapter[Any]:
@@ -131,7 +131,7 @@ class Field:
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is a `str` without constraints: nothing to check but the type, no pydantic."""
+        """Whether this is a `str` without constraints, of which only the type is checked, without pydantic."""
         return self.annotation is str and not self.constraints
 
     @property
@@ -165,15 +165,15 @@ class Field:
         """The value that a JSON text stands for; under `strict`, only as `dump_json` writes it.
 
         Raises:
-            InputError: It does not fit, and the field is an input.
-            ParseError: It does not fit, and the field is an output.
+            InputError: The value does not fit, and the field is an input.
+            ParseError: The value does not fit, and the field is an output.
         """
         import pydantic
 
         try:
             return self.adapter.validate_json(text, strict=strict or None)
         except pydantic.ValidationError as error:
-            if _LONE.search(text):  # half of a character, which pydantic's reader does not know
+            if _LONE.search(text):  # half of a character, which pydantic's reader refuses
                 with suppress(ValueError):
                     return self.adapter.validate_python(json.loads(text), strict=strict or None)
             self._refuse(_reasons(error), text, error)
@@ -193,7 +193,7 @@ class Field:
         return _as_json(with_sorted_sets(value, json.loads(text)))
 
     def _dump_by_python(self, value: Any, cause: ValueError) -> str:
-        """What `dump_json` gives for a text with half of a character in it, which pydantic's writer does not know."""
+        """The result of `dump_json` for a text with half of a character in it, which pydantic's writer refuses."""
         try:
             return _as_json(self.adapter.dump_python(value, mode="json", warnings=False))
         except (ValueError, TypeError):
@@ -269,7 +269,7 @@ def _same_annotated(a: Any, b: Any) -> bool:
 
 
 class FieldSpec:
-    """What `Input(...)` and `Output(...)` leave in a class body until the class is made."""
+    """The value of `Input(...)` and `Output(...)` in a class body, until the class is made."""
 
     __slots__ = ("constraints", "description", "role")
 
@@ -294,8 +294,8 @@ def Input(desc: str = "", **constraints: Any) -> Any:
     `question: str = Input(desc="...")`.
 
     Args:
-        desc: What the language model is told about the field.
-        constraints: Of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`.
+        desc: A text about the field for the language model.
+        constraints: Any of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`.
 
     Raises:
         SignatureError: An unknown constraint; a default, which a signature cannot have.
@@ -309,9 +309,9 @@ def Output(desc: str = "", **constraints: Any) -> Any:
     `answer: float = Output(desc="...", ge=0)`.
 
     Args:
-        desc: What the language model is told about the field.
-        constraints: Of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`;
-            the model is told, and a reply that breaks one does not parse.
+        desc: A text about the field for the language model.
+        constraints: Any of `ge`, `gt`, `le`, `lt`, `multiple_of`, `min_length`, `max_length`, `pattern`. They are
+            shown to the model, and a reply that breaks one does not parse.
 
     Raises:
         SignatureError: An unknown constraint; a default, which a signature cannot have.
@@ -345,7 +345,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def _reasons(error: ValidationError) -> str:
-    """What pydantic found, in one line, the first three of it."""
+    """The first three errors that pydantic found, in one line."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     lines = []
     for item in found[:3]:

@@ -103,7 +103,7 @@ class _Parser:
         for field, token in fields:
             if field.name in seen:
                 self.fail(
-                    f"the field {field.name!r} is there twice",
+                    f"the field {field.name!r} appears twice",
                     token,
                     "Each name may be used once, inputs and outputs together.",
                 )
@@ -222,11 +222,11 @@ class _Parser:
 
 
 def _stray(text: str, position: int) -> str:
-    """What is wrong with a character that starts no token."""
+    """The problem with a character that starts no token."""
     if text[position] in "'\"":
         return "a string is not closed"
     if text[position] == ">" and text[:position].endswith("="):
-        return "'=>' is no arrow: write '->'"
+        return "'=>' is not an arrow: write '->'"
     if text[position].isdigit() and re.match(r"\d+[^\W\d]", text[position:]):
         return "a name cannot start with a digit"
     if text[position].isdigit():
@@ -246,7 +246,7 @@ def parse_fields(text: str, types: Mapping[str, Any] | None = None) -> list[Fiel
     """The fields of a signature written as text.
 
     Raises:
-        SignatureError: The text is no signature; the message shows where, and what to write.
+        SignatureError: The text is not a signature; the message shows the place, and what to write.
     """
     return _Parser(text, types or {}).signature()
 
@@ -255,7 +255,7 @@ def parse_type(text: str, types: Mapping[str, Any] | None = None) -> Any:
     """The type that a text such as `list[str] | None` names; looked up as in a signature, never evaluated.
 
     Raises:
-        SignatureError: The text is no type, or names an unknown one.
+        SignatureError: The text is not a type, or names an unknown one.
     """
     parser = _Parser(text, types or {})
     found = parser.type()

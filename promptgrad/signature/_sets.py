@@ -1,4 +1,4 @@
-"""Sets in JSON: in the order of their text, since the order in which Python gives them differs between processes."""
+"""Sets in JSON, sorted by the text of their items, since the order of a Python set differs between processes."""
 
 import json
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ def may_hold_sets(schema: Any) -> bool:
 
 
 def with_sorted_sets(value: Any, data: Any) -> Any:
-    """What a value was written as, with the items of each set in the order of their JSON.
+    """The data that a value was written as, with the items of each set in the order of their JSON.
 
     Args:
         value: The value.
-        data: What its JSON holds, in the order in which the value was gone through.
+        data: The content of its JSON, in the order in which the value was iterated.
     """
     if isinstance(data, list) and isinstance(value, (set, frozenset, list, tuple)) and len(value) == len(data):
         items = [with_sorted_sets(*pair) for pair in zip(value, data, strict=True)]

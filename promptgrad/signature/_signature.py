@@ -29,7 +29,7 @@ _ON_CLASS = (
     "with_instruction",
     "with_name",
 )
-_SPELT = {  # what users of DSPy and pydantic try first
+_SPELT = {  # the names that users of DSPy and pydantic try first
     "instructions": "instruction",
     "with_instructions": "with_instruction",
     "input_fields": "inputs",
@@ -56,16 +56,16 @@ class _SignatureMeta(type):
 
 
 def default_instruction(inputs: Iterable[str], outputs: Iterable[str]) -> str:
-    """The instruction of a signature that was given none."""
+    """The instruction of a signature that was made without one."""
     have = ", ".join(f"`{name}`" for name in inputs)
     want = ", ".join(f"`{name}`" for name in outputs)
     return f"Given the fields {have}, produce the fields {want}." if have else f"Produce the fields {want}."
 
 
 class Signature(metaclass=_SignatureMeta):
-    """What one call takes and gives: an instruction and typed fields. Frozen; every edit gives a new one.
+    """The signature of one call: an instruction and typed fields. It is frozen; every edit gives a new one.
 
-    From text, with `types=` for what is neither a builtin nor from `typing`:
+    It is made from text, with `types=` for types that are neither builtins nor from `typing`:
 
         Signature("question, context: list[str] -> answer: float", "Answer from the context.")
 
@@ -82,7 +82,7 @@ class Signature(metaclass=_SignatureMeta):
 
     Attributes:
         name: The class's name, or "Signature".
-        instruction: What to do; without one, a sentence made of the field names.
+        instruction: The task in words; by default a sentence made of the field names.
         fields: Every field by name, inputs first.
         inputs: The input fields by name, in order.
         outputs: The output fields by name, in order.
@@ -138,12 +138,12 @@ class Signature(metaclass=_SignatureMeta):
 
         Args:
             text: Inputs, `->`, outputs; a field without a type is `str`.
-            instruction: What to do; by default a sentence made of the field names.
+            instruction: The task in words; by default a sentence made of the field names.
             types: Types by name, beside the builtins and `typing`.
-            name: What to call the signature.
+            name: The name of the signature.
 
         Raises:
-            SignatureError: The text is no signature; the message shows where, and what to write.
+            SignatureError: The text is not a signature; the message shows the place, and what to write.
         """
         if not isinstance(text, str):
             raise SignatureError(f"a signature is parsed from a str, not {type(text).__name__}")
@@ -169,7 +169,7 @@ class Signature(metaclass=_SignatureMeta):
         return self.insert(sys.maxsize, field, spec, annotation)
 
     def prepend(self, field: Field | str, spec: Any = None, annotation: Any = str) -> Signature:
-        """A signature with one more field, before the others of its role. Takes what `append` takes.
+        """A signature with one more field, before the others of its role. The arguments are those of `append`.
 
         Raises:
             SignatureError: There is a field of that name already.
@@ -177,7 +177,7 @@ class Signature(metaclass=_SignatureMeta):
         return self.insert(0, field, spec, annotation)
 
     def insert(self, index: int, field: Field | str, spec: Any = None, annotation: Any = str) -> Signature:
-        """A signature with one more field at a place among those of its role. Takes what `append` takes.
+        """A signature with one more field at a place among those of its role. The arguments are those of `append`.
 
         Raises:
             SignatureError: There is a field of that name already.
@@ -213,7 +213,7 @@ class Signature(metaclass=_SignatureMeta):
         return self._edit(fields=[f.replace(**changes) if f.name == name else f for f in self.fields.values()])
 
     def equals(self, other: object) -> bool:
-        """Whether another signature asks the same: fields in order, types, descriptions, constraints, instruction.
+        """Whether another signature has the same content: fields in order, their types and texts, and instruction.
 
         Unlike `==`, the name does not count.
         """
@@ -285,7 +285,7 @@ def _make(fields: Iterable[Field], instruction: str | None, name: str) -> Signat
         if not isinstance(field, Field):
             raise SignatureError(f"a signature is made of Field objects, not {field!r}")
         if field.name in inputs or field.name in outputs:
-            raise SignatureError(f"the field {field.name!r} is there twice; inputs and outputs share one set of names")
+            raise SignatureError(f"the field {field.name!r} appears twice; inputs and outputs share one set of names")
         (inputs if field.role == "input" else outputs)[field.name] = field
     if not outputs:
         raise SignatureError(f"signature {name} has no output field; there would be nothing to ask for")
@@ -327,7 +327,7 @@ def _from_class(cls: type[Signature], types: Mapping[str, Any]) -> Signature:
             and name not in resolved
             and not isinstance(value, type)
         ):
-            raise SignatureError(f"{cls.__name__}.{name} = {value!r} is no field; write Input(...) or Output(...)")
+            raise SignatureError(f"{cls.__name__}.{name} = {value!r} is not a field; write Input(...) or Output(...)")
     for name, annotation in resolved.items():
         if typing.get_origin(annotation) is ClassVar or annotation is ClassVar:
             continue
@@ -371,16 +371,16 @@ def make_signature(
     *,
     name: str | None = None,
 ) -> Signature:
-    """A signature from whatever may stand for one: a text, a signature, a signature class.
+    """Make a signature of a text, a signature or a signature class.
 
     Args:
-        x: What to make it from.
-        instruction: Replaces the instruction it has.
+        x: The text, signature or class.
+        instruction: Replaces its instruction.
         types: Types by name, for a text.
-        name: Replaces the name it has.
+        name: Replaces its name.
 
     Raises:
-        SignatureError: It is none of these, or a text that is no signature.
+        SignatureError: `x` is of another type, or a text that is not a signature.
     """
     if isinstance(x, str):
         return Signature(x, instruction, name=name, types=types)

@@ -1,4 +1,4 @@
-"""The names of types: which ones a signature may use unasked, and how a type is written."""
+"""The names of types: those that a signature may use without `types=`, and the way a type is written."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def is_union(annotation: Any) -> bool:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as one would write it: `list[str]`, `int | None`, `Literal['a', 'b']`."""
+    """A type as it is written in code: `list[str]`, `int | None`, `Literal['a', 'b']`."""
     if annotation is None or annotation is type(None):
         return "None"
     if annotation is Any:

@@ -23,7 +23,7 @@ _STATE_FILL = {"error": "#ffebe9", "right": "#dafbe1"}
 _TEXT = {"value": _INK, "blame": "#cf222e", "error": "#cf222e", "note": "#656d76"}
 _DASH = {"exact": "", "content": "6 4", "control": "2 3", "order": "2 3"}
 _DOT_STYLE = {"exact": "solid", "content": "dashed", "control": "dotted", "order": "dotted"}
-_CLASS = {"call": "step"}  # `call` is a word of Mermaid's own
+_CLASS = {"call": "step"}  # `call` is a keyword of Mermaid
 _LINE_INK = {"exact": "#57606a", "content": "#0969da", "control": "#9a6700", "order": "#8c959f"}
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -55,7 +55,7 @@ class Drawing:
         """Write the graph to a file: `.svg`, `.html`, `.mmd` or `.dot`; returns the path.
 
         Raises:
-            ValueError: The name ends otherwise.
+            ValueError: The name has another ending.
         """
         place = Path(path)
         writers = {".svg": self.svg, ".html": self._repr_html_, ".mmd": self.mermaid, ".dot": self.dot}

@@ -35,16 +35,16 @@ Place = tuple[int, str, int]
 
 
 def graph(of: Any, *, limit: int = 8) -> Drawing:
-    """Draw the calls behind a loss, a batch or an output, with what flowed between them.
+    """Draw the calls behind a loss, a batch or an output, with the values that flowed between them.
 
     A box is a call, a parameter that the program's code read, or an output; it shows values shortened, and in its
-    tooltip in full. A line is solid where the same text was passed on (*exact*), dashed where it was recognised by
-    what it says (*content*), dotted where only the program's code or the order tells of it (*control*, *order*).
+    tooltip in full. A line is solid where the same text was passed on (*exact*), dashed where it was recognised by its
+    content (*content*), dotted where only the program's code or the order implies it (*control*, *order*).
     After `loss.backward(retain_graph=True)`, calls that are to blame are marked, and show their critiques.
 
     The result shows itself in a notebook; `.svg()`, `.mermaid()` and `.dot()` give it as text, `.save(path)` writes it.
 
-    Cost: none; edges are looked for, as backward does.
+    Cost: no LM call; the edges are computed, as in backward.
 
     Args:
         of: A `Loss`, a `Batch`, a finished `Tape`, or an output: a prediction, a text, a list of them.
@@ -161,7 +161,7 @@ class _Collect:
         return Picture(tuple(boxes), tuple(links.values()), note)
 
     def name_of(self, fn: AccumulateGrad, rows: Iterable[int]) -> str:
-        """What a parameter is called in the program of the first of some rows."""
+        """The name of a parameter in the program of the first of some rows."""
         tapes = [tape for tape, numbers in self.tapes.items() if any(number in rows for number in numbers)]
         path = tapes[0].path_of(fn.parameter) if tapes else fn.parameter.name
         return path or fn.parameter.kind
@@ -180,11 +180,13 @@ class _Collect:
             for critique in self.at.get((row, fn.path, fn.index), [])
             if critique.target_kind == "input" or critique.parameter in own
         ]
-        lines = [Line(short(f"{name}: {_said(value)}", _WIDE)) for name, value in fn.outputs.items()]
+        lines = [Line(short(f"{name}: {_as_text(value)}", _WIDE)) for name, value in fn.outputs.items()]
         lines = _some(lines, "outputs")
         if fn.error is not None:
             lines.append(Line(short(f"{type(fn.error).__name__}: {fn.error}", _WIDE), "error"))
-        lines += _some([Line(short(f"{_what(one)}: {one.text}", _WIDE), "blame") for one in critiques], "critiques")
+        lines += _some(
+            [Line(short(f"{_target_name(one)}: {one.text}", _WIDE), "blame") for one in critiques], "critiques"
+        )
         state = "error" if fn.error is not None else "blamed" if critiques else ""
         title = call_name(fn.path, fn.index)
         return Box(title, fn.module_name or fn.kind, "call", tuple(lines), "\n".join(_tooltip(fn, critiques)), state)
@@ -224,10 +226,10 @@ def _output(number: int, row: _Row, *, many: bool) -> Box:
     else:
         fields = _fields(row.output)
         if fields:
-            lines += _some([Line(short(f"{name}: {_said(item)}", _WIDE)) for name, item in fields.items()], "fields")
+            lines += _some([Line(short(f"{name}: {_as_text(item)}", _WIDE)) for name, item in fields.items()], "fields")
         else:
-            lines.append(Line(short(_said(row.output), _WIDE)))
-        full += ["", _said(row.output)]
+            lines.append(Line(short(_as_text(row.output), _WIDE)))
+        full += ["", _as_text(row.output)]
     if judged is not None:
         if row.error is None:
             subtitle = f"score {judged.score:g} of {judged.best:g}"
@@ -245,19 +247,19 @@ def _tooltip(node: Node, critiques: Iterable[Critique]) -> Iterator[str]:
         if values:
             yield f"\n{head}"
             for name, value in values.items():
-                yield f"  {name}: {_said(value)}"
+                yield f"  {name}: {_as_text(value)}"
     if node.reads:
         yield "\nparameters"
         for read in node.reads:
             version = "candidate" if read.version < 0 else f"version {read.version}"
-            yield f"  {read.name or node.name_of(read)} ({version}): {_said(read.value)}"
+            yield f"  {read.name or node.name_of(read)} ({version}): {_as_text(read.value)}"
     if node.error is not None:
         yield "\nerror"
         yield from _trace(node.error)
     for number, critique in enumerate(critiques):
         if not number:
             yield "\ncritiques"
-        yield f"  {_what(critique)}: {critique.text}"
+        yield f"  {_target_name(critique)}: {critique.text}"
 
 
 def _trace(error: BaseException) -> Iterator[str]:
@@ -265,17 +267,17 @@ def _trace(error: BaseException) -> Iterator[str]:
         yield part.rstrip()
 
 
-def _what(critique: Critique) -> str:
+def _target_name(critique: Critique) -> str:
     return f"input {critique.target}" if critique.target_kind == "input" else critique.target
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a record; empty for what is none."""
+    """The fields of a record; empty for any other value."""
     shown = to_json(value) if isinstance(value, (Mapping, Record)) else {}
     return shown if isinstance(shown, dict) else {}
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """A value as text: texts as they are, records by field."""
     if isinstance(value, str):
         return str.__str__(value)

@@ -1,8 +1,8 @@
-"""Where things stand: a layered layout.
+"""The positions of boxes and links: a layered layout.
 
-As Sugiyama et al. 1981, in its simplest form: layers by longest path, a bend in each layer that a link passes,
-barycentres against crossings, then positions near the mean of the neighbours. Iterative, and linear in the links but
-for sorting.
+It is that of Sugiyama et al. 1981, in its simplest form: layers by longest path, a bend in each layer that a link
+passes, barycentres against crossings, then positions near the mean of the neighbours. It is iterative, and linear in
+the links except for sorting.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _GAP = 28.0  # between neighbours
 _BEND_GAP = 14.0
 _LEVEL = 54.0  # between layers
 _APART = 48.0  # between components
-_ROW = 1800.0  # a row of components is broken where it gets wider
+_ROW = 1800.0  # a row of components that gets wider is broken
 _SWEEPS = 8
 _BENDS = 20_000  # with more, links run straight
 
@@ -96,7 +96,7 @@ def _layers(count: int, links: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _components(up: Sequence[Sequence[int]], down: Sequence[Sequence[int]]) -> list[list[int]]:
-    """What hangs together, in the order of the first members."""
+    """The connected components, in the order of their first members."""
     seen = [False] * len(up)
     found = []
     for start in range(len(up)):

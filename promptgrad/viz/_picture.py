@@ -1,11 +1,11 @@
-"""What a picture holds, before anybody says where it stands: boxes and links."""
+"""The content of a picture, before its layout: boxes and links."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a box: a text, and what it is ("value", "blame", "error" or "note")."""
+    """One line of a box: a text and its kind ("value", "blame", "error" or "note")."""
 
     text: str
     kind: str = "value"
@@ -16,11 +16,11 @@ class Box:
     """A vertex.
 
     Attributes:
-        title: What it is called.
-        subtitle: What it is.
+        title: Its name.
+        subtitle: A note beside the title: the class of a module, the kind of a parameter, or a score.
         kind: "call", "parameter" or "output".
-        lines: What is shown in it, shortened.
-        tooltip: Everything, in full.
+        lines: Its values, shortened.
+        tooltip: Its values in full.
         state: "" or "right", "blamed", "error".
     """
 
@@ -37,8 +37,8 @@ class Link:
     """An edge between two boxes, by number.
 
     Attributes:
-        source: What produced a value.
-        target: What used it.
+        source: The box that produced a value.
+        target: The box that used it.
         kind: "exact", "content", "control" or "order".
         label: The input field of the target.
         ambiguous: Whether another producer would have explained it as well.

@@ -45,7 +45,7 @@ def test_csv(tmp_path):
         ("q,a\n1,2,3\n", r"rows.csv:2: 3 values"),
         ("q,a\n", "has no rows"),
         ("", "has no rows"),
-        ("q,q\n1,2\n", "there twice"),
+        ("q,q\n1,2\n", "appears twice"),
         ("b,a\n1,2\n", r"rows.csv:2: with_inputs: no field 'q'"),
     ],
 )

@@ -78,7 +78,7 @@ class TestCounterfactual:
 
     def test_a_tape_will_do_and_so_will_the_row_of_a_loss(self, model, row, world):
         assert func.counterfactual(model, row.tape, "pick", {"word": "abc"}).output.answer == "cba"
-        with pytest.raises(InputError, match="a tape knows no example"):
+        with pytest.raises(InputError, match="a tape has no example"):
             func.counterfactual(model, row.tape, "pick", {"word": "abc"}, metric=world.metric)
         batch = world.examples(3)
         loss = nn.MetricLoss(world.metric)(model.map(batch), batch)
@@ -403,7 +403,7 @@ class TestRefusals:
 
     def test_a_program_that_has_changed_since_is_not_paid_for(self, model, row, asked):
         model.pick.instruction.data = "Take the last word."
-        with pytest.raises(GraphError, match=r"did not come to spell\[0\] again: pick\[0\] asked something else"):
+        with pytest.raises(GraphError, match=r"did not reach spell\[0\] again: pick\[0\] sent another request"):
             func.counterfactual(model, row, "spell", {"answer": "x"})
         assert asked.texts == []
 

@@ -82,8 +82,8 @@ def test_types_of_the_caller_come_first() -> None:
         ("a -> b -> c", ["a second '->'"]),
         ("a b -> c", ["expected ',' or '->' after 'a', got 'b'", "column 3"]),
         ("a,, b -> c", ["expected a field name, got ','"]),
-        ("a, a -> b", ["'a' is there twice", "column 4"]),
-        ("a -> a", ["'a' is there twice"]),
+        ("a, a -> b", ["'a' appears twice", "column 4"]),
+        ("a -> a", ["'a' appears twice"]),
         (
             "a -> b: flaot",
             ["unknown type 'flaot' (column 9)", "        ^^^^^", "did you mean 'float'?", "types={'flaot': flaot}"],

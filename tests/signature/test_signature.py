@@ -140,7 +140,7 @@ def test_class_bodies_that_cannot_be_read() -> None:
             a: str = "x"
             b: str = Output()
 
-    with pytest.raises(SignatureError, match=r"is no field; write Input\(\.\.\.\)"):
+    with pytest.raises(SignatureError, match=r"is not a field; write Input\(\.\.\.\)"):
 
         class Plain(Signature):
             a = "x"
@@ -163,7 +163,7 @@ def test_editing_gives_new_signatures() -> None:
     assert repr(more.insert(1, "mid")) == "question, hint -> reasoning, mid, answer, n: int"
     assert repr(more.delete("hint").delete("n")) == "question -> reasoning, answer"
     assert sig.replace_field("answer", annotation=int).outputs["answer"].annotation is int
-    with pytest.raises(SignatureError, match="'answer' is there twice"):
+    with pytest.raises(SignatureError, match="'answer' appears twice"):
         sig.append("answer")
     with pytest.raises(SignatureError, match=r"no field 'anser' to delete; did you mean 'answer'"):
         sig.delete("anser")
