@@ -13,16 +13,12 @@ from types import TracebackType
 from typing import Any
 
 from promptgrad.errors import JournalError
+from promptgrad.run._canonical import fold
+from promptgrad.run._event import check, differences, encode, jsonable, parse, show, timeless
 from promptgrad.run._observers import Observer, Observers, Subscription
 
 SCHEMA = 2
 """Version of the file's format. Version 1 held replies of text alone; its runs can still be resumed."""
-
-_OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
-_OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed"})
-_TIMES = frozenset({"t", "seconds", "date"})
-_SECRETS = frozenset({"api_key", "apikey", "authorization", "password", "secret", "access_token", "auth_token"})
-_HIDDEN = "(not recorded)"
 
 
 class Journal:
@@ -80,6 +76,7 @@ class Journal:
         self._flying: dict[str, int] = {}
         self._totals = [0, 0, 0, 0]  # calls, tokens, 1e-12 usd, calls without a price
         self._before = 0.0
+        self._begun_by = ""  # the version of promptgrad that began a resumed run
         self._started = time.monotonic()
         if readonly and self.path is None:
             raise JournalError("a journal in memory cannot be opened for reading only: give a path")
@@ -105,8 +102,8 @@ class Journal:
             JournalError: The resumed run diverges here from the recorded one, because its code, data or seed changed;
                 or the file cannot be written.
         """
-        _check(kind, fields)
-        event = _jsonable({"kind": kind, **fields})
+        check(kind, fields)
+        event = jsonable({"kind": kind, **fields})
         with self._lock:
             self._check_writable()
             self._repair()
@@ -118,38 +115,48 @@ class Journal:
         if recorded is not None:
             self._compare(place, event, recorded)
             if self._observers:
-                self._observers.put(_encode(recorded), replayed=True)
+                self._observers.put(encode(recorded), replayed=True)
         self._hand_over()
 
     def _compare(self, place: int, event: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
         """Check that an event of a resumed run is the recorded one."""
-        now, then = _timeless(event), _timeless({k: v for k, v in recorded.items() if k != "seq"})
+        now, then = timeless(event), timeless({k: v for k, v in recorded.items() if k != "seq"})
         if now != then:
             raise JournalError(
-                f"the resumed run diverges from the recorded one at event {place}{_differences(then, now)}. "
-                "The program, the data, the metric, the seed or the budget changed: "
-                "resume with what it was started with, or start a new run in another folder"
+                f"the resumed run diverges from the recorded one at event {place}{differences(then, now)}. "
+                + self._why_it_diverges()
             )
+
+    def _why_it_diverges(self) -> str:
+        if self._begun_by not in ("", _version()):
+            return (
+                f"promptgrad {self._begun_by} began the run, and this is {_version()}, which may decide otherwise: "
+                "resume it with that version, or start a new run in another folder"
+            )
+        return (
+            "The program, the data, the metric, the seed or the budget changed: "
+            "resume with what it was started with, or start a new run in another folder"
+        )
 
     def record(self, kind: str, key: str, *, scope: str = "", **fields: Any) -> bool:
         """Write a keyed event unless one of this kind and key is on record. Returns whether it was written."""
-        _check(kind, fields)
+        check(kind, fields)
         return self._write_once(kind, key, {"key": key, "scope": scope}, fields)
 
     def note(self, kind: str, *, key: str = "", **fields: Any) -> None:
         """Write an event that is not part of the canonical journal; one with a key is written once a run."""
-        _check(kind, fields)
+        check(kind, fields)
         if key:
             self._write_once(kind, key, {"key": key}, fields)
         else:
-            self._write({"kind": kind, "t": self.elapsed, **_jsonable(fields)})
+            self._write({"kind": kind, "t": self.elapsed, **jsonable(fields)})
             self._hand_over()
 
     def _write_once(self, kind: str, key: str, own: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
         with self._lock:
             known = self._keys.get((kind, key))
             if known is None:
-                self._write({"kind": kind, **own, "t": self.elapsed, **_jsonable(fields)})
+                self._write({"kind": kind, **own, "t": self.elapsed, **jsonable(fields)})
             else:
                 self._pass(kind, key, known)
         self._hand_over()
@@ -206,7 +213,7 @@ class Journal:
         """Write a paid call. The active run calls this before any code uses the reply."""
         with self._lock:
             if key not in self._calls:
-                self._write({"kind": "call", "key": key, "scope": scope, "t": self.elapsed, "reply": _jsonable(reply)})
+                self._write({"kind": "call", "key": key, "scope": scope, "t": self.elapsed, "reply": jsonable(reply)})
         self._hand_over()
 
     def use(self, key: str, scope: str) -> None:
@@ -293,11 +300,11 @@ class Journal:
         each scope that used a call. Those of a scope that did not end are left out (`unfinished`), since how far it
         came depends on timing; so are those of scopes inside it. Times and notes are left out.
         """
-        return self._fold()[0]
+        return fold(self.events())[0]
 
     def unfinished(self) -> list[dict[str, Any]]:
         """The keyed events and paid calls that `canonical` leaves out because their scope did not end."""
-        return self._fold()[1]
+        return fold(self.events())[1]
 
     def digest(self) -> str:
         """Digest of the canonical journal."""
@@ -305,31 +312,6 @@ class Journal:
         for event in self.canonical():
             state.update(json.dumps(event, sort_keys=True, separators=(",", ":")).encode())
         return state.hexdigest()
-
-    def _fold(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        ordered: list[dict[str, Any]] = []
-        keyed: dict[tuple[str, str, str], dict[str, Any]] = {}
-        replies: dict[str, Any] = {}
-        opened: dict[str, int] = {}
-        for event in self.events():
-            kind = event["kind"]
-            if "seq" in event:
-                ordered.append(_timeless(event))
-            elif kind == "scope":
-                step = 1 if event["event"] == "open" else -1
-                opened[event["scope"]] = opened.get(event["scope"], 0) + step
-            elif kind in ("call", "use"):
-                if kind == "call":
-                    replies[event["key"]] = _timeless(event["reply"])
-                keyed["call", event["scope"], event["key"]] = {}
-            elif "scope" in event and kind not in _OWN_KINDS:
-                keyed[kind, event["scope"], event["key"]] = _timeless(event)
-        kept = ordered
-        left: list[dict[str, Any]] = []
-        for (kind, scope, key), found in sorted(keyed.items()):
-            entry = found or {"kind": kind, "scope": scope, "key": key, "reply": replies.get(key)}
-            (kept if _ended(scope, opened) else left).append(entry)
-        return kept, left
 
     # ---------------------------------------------------------------------------------------------- the file
 
@@ -360,7 +342,7 @@ class Journal:
         with path.open("rb") as file:
             file.seek(self._size)
             while line := file.readline():
-                event = _parse(line)
+                event = parse(line)
                 if event is None:
                     if file.readline():
                         raise JournalError(
@@ -379,8 +361,9 @@ class Journal:
 
     def _check_header(self, event: dict[str, Any]) -> None:
         if event.get("kind") != "header" or not isinstance(event.get("schema"), int):
-            raise JournalError(f"{self.path} is not a journal: its first line is {_show(event)}")
+            raise JournalError(f"{self.path} is not a journal: its first line is {show(event)}")
         self._check_schema(event)
+        self._begun_by = str(event.get("promptgrad", ""))
 
     def _check_schema(self, event: dict[str, Any]) -> None:
         """Check the schema of the header, and of each later process, which may have been of a newer version."""
@@ -394,7 +377,7 @@ class Journal:
         if "seq" in event:
             if event["seq"] != len(self._ordered):
                 raise JournalError(
-                    f"{self.path} is damaged: event {len(self._ordered)} is missing before {_show(event)}"
+                    f"{self.path} is damaged: event {len(self._ordered)} is missing before {show(event)}"
                 )
             self._ordered.append(event)
         elif kind == "call":
@@ -425,7 +408,7 @@ class Journal:
         return self.lost
 
     def _write(self, event: dict[str, Any]) -> None:
-        line = _encode(event)
+        line = encode(event)
         with self._lock:
             fd = self._check_writable()
             if fd is None:
@@ -521,108 +504,6 @@ def amounts(usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
     tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)
     usd = usage.get("usd")
     return 1, tokens, 0 if usd is None else round(usd * 1e12), int(usd is None)
-
-
-def _ended(scope: str, opened: Mapping[str, int]) -> bool:
-    """Whether a scope and all scopes around it, except for the run itself, were closed as often as opened."""
-    if not scope:
-        return opened.get("", 0) == 0
-    parts = scope.split("/")
-    return all(opened.get("/".join(parts[:end]), 0) == 0 for end in range(1, len(parts) + 1))
-
-
-def _check(kind: str, fields: Mapping[str, Any]) -> None:
-    if kind in _OWN_KINDS:
-        raise ValueError(f"{kind!r} is a kind that the journal writes itself: use another word")
-    taken = _OWN_FIELDS & fields.keys()
-    if taken:
-        raise ValueError(f"{sorted(taken)[0]!r} is a field that the journal writes itself: use another name")
-
-
-def _encode(event: dict[str, Any]) -> bytes:
-    try:
-        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 has no bytes for
-        return json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
-
-
-def _jsonable(value: Any) -> Any:
-    """The value as it reads back from JSON, with secrets hidden."""
-    kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
-        return value
-    if isinstance(value, float):
-        return float(value) if value == value and abs(value) != float("inf") else repr(float(value))
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Mapping):
-        return {
-            str(key): _HIDDEN if str(key).lower() in _SECRETS and item is not None else _jsonable(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((_jsonable(item) for item in value), key=repr)
-    if isinstance(value, int):
-        return int(value)
-    for name in ("to_dict", "model_dump"):
-        method = getattr(value, name, None)
-        if callable(method):
-            return _jsonable(method())
-    if hasattr(value, "tolist"):
-        return _jsonable(value.tolist())
-    raise TypeError(
-        f"a journal holds text, numbers, lists and mappings; {kind.__name__} is none of these: {value!r:.200}"
-    )
-
-
-def _timeless(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event or reply without its times, of which the seconds of a `usage` are one."""
-    return {
-        key: _timeless(item) if key == "usage" and isinstance(item, dict) else item
-        for key, item in event.items()
-        if key not in _TIMES
-    }
-
-
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The difference of two events: both in full if their kinds differ, else the keys that differ, nested ones too."""
-    if then.get("kind") != now.get("kind"):
-        return f": recorded was {_show(then)}, now it is {_show(now)}"
-    before, after = _parted(then, now)
-    return f" ({now['kind']}): recorded was {_show(before)}, now it is {_show(after)}"
-
-
-def _parted(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    before, after = {}, {}
-    for key in sorted({*then, *now}):
-        old, new = then.get(key), now.get(key)
-        if key in then and key in now and old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            old, new = _parted(old, new)
-        if key in then:
-            before[key] = old
-        if key in now:
-            after[key] = new
-    return before, after
-
-
-def _show(event: Mapping[str, Any]) -> str:
-    text = json.dumps(event, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _now() -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import promptgrad as pg
 from promptgrad.errors import JournalError
 from promptgrad.run import Journal
 from tests.waiting import until
@@ -167,6 +168,17 @@ def test_a_resumed_run_that_takes_another_way_is_told(tmp_path):
         journal.append("decision", chosen="b", score=0.5)
     assert '"chosen": "a"' in str(caught.value)
     assert '"chosen": "b"' in str(caught.value)
+
+
+def test_a_run_that_another_version_began_diverges_because_of_that(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append("run", source="a")
+    (tmp_path / "j").write_text((tmp_path / "j").read_text().replace(f'"{pg.__version__}"', '"0.1.0"'))
+    with Journal(tmp_path / "j") as journal, pytest.raises(JournalError, match=r"at event 0 \(run\)") as caught:
+        journal.append("run", source="b")
+    assert f"promptgrad 0.1.0 began the run, and this is {pg.__version__}" in str(caught.value)
+    assert "resume it with that version, or start a new run in another folder" in str(caught.value)
+    assert "seed" not in str(caught.value)
 
 
 def test_only_what_differs_is_told(tmp_path):
