@@ -57,8 +57,8 @@ class LM(metaclass=_Meta):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define complete()")
 
-    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Answer one request piece by piece: deltas as they come, and at the end the `Completion`.
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[Event, None]:
+        """Answer a prompt, messages or a request piece by piece: deltas as they come, and at the end the `Completion`.
 
         All layers hold as for `complete`: a streamed reply is cached, counted, journalled and recorded when it is
         whole, and one that a cache, a journal or a cassette answers comes in pieces too. What failed before the first
@@ -67,7 +67,7 @@ class LM(metaclass=_Meta):
 
         Example:
             ```python
-            async for event in lm.stream(Request.of("Tell me a story.")):
+            async for event in lm.stream("Tell me a story.", temperature=1.0):
                 match event:
                     case TextDelta(text): print(text, end="")
                     case Completion(): print(event.usage)
@@ -79,7 +79,7 @@ class LM(metaclass=_Meta):
             LMError, BudgetExceeded: As `complete`.
         """
         listener = Listener()
-        reply = aio.start(self.complete, request.replace(listener=listener))
+        reply = aio.start(self.complete, Request.of(prompt, **options).replace(listener=listener))
         try:
             async for delta in listener.until(reply):
                 yield delta

@@ -87,8 +87,9 @@ class Cache(Layer):
     The key is the digest of the whole request, its options and replicate, and of the wrapped LM's identity: model,
     endpoint, default options, weight version. Ask for another `replicate` to get another reply to the same prompt.
     Equal requests that are in flight at the same time are sent once, and an error of the LM is raised in all who wait;
-    one of the sender's run, such as the end of its budget, only there: the next asks anew. Errors are not cached. Where
-    weights need a gradient, replies are not taken from the cache, because a cached reply has none.
+    one of the sender's run, such as the end of its budget, only there, and so is one that broke off a stream, which
+    nothing tries again: the next asks anew. Errors are not cached. Where weights need a gradient, replies are not taken
+    from the cache, because a cached reply has none.
 
     Cost: no LM call for a hit; inside a run a hit is journalled as a call without tokens and money, so that a resumed
     run, which may find the cache empty, decides the same.
@@ -157,7 +158,8 @@ class Cache(Layer):
             raise
         finally:
             memory.flying.pop(key, None)
-            if failure is None or isinstance(failure, _ASKERS_OWN):
+            broken = request.listener is not None and request.listener.started
+            if failure is None or broken or isinstance(failure, _ASKERS_OWN):
                 mine.set(None)
             else:
                 mine.fail(failure)

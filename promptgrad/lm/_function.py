@@ -56,7 +56,7 @@ class FunctionLM(Transport):
         reply: Any = self.fn(request if self._whole else request.prefix.messages + request.tail)
         if reply.__class__ is not str:
             if inspect.isasyncgen(reply):
-                reply = _joined(reply, request.listener)
+                reply = self._joined(reply, request.listener)
             if inspect.isawaitable(reply):
                 reply = await aio.awaited(reply)
         if isinstance(reply, Completion):
@@ -71,18 +71,19 @@ class FunctionLM(Transport):
         usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
         return Completion(str(reply), usage, self.name)
 
-
-async def _joined(pieces: AsyncGenerator[Any, Any], listener: Listener | None) -> str:
-    """The text of an async generator, which a listener is told piece by piece."""
-    told = []
-    try:
-        async for piece in pieces:
-            told.append(piece)
-            if listener is not None:
-                listener.put(TextDelta(piece))
-    finally:
-        await pieces.aclose()
-    return "".join(told)
+    async def _joined(self, pieces: AsyncGenerator[Any, Any], listener: Listener | None) -> str:
+        """The text of an async generator, which a listener is told piece by piece."""
+        texts = []
+        try:
+            async for piece in pieces:
+                if not isinstance(piece, str):
+                    raise TypeError(f"the function of LM {self.name!r} must yield texts, not {type(piece).__name__}")
+                texts.append(piece)
+                if listener is not None:
+                    listener.put(TextDelta(piece))
+        finally:
+            await pieces.aclose()
+        return "".join(texts)
 
 
 def _takes_request(fn: Callable[..., Any]) -> bool:

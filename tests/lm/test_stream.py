@@ -46,6 +46,19 @@ def test_an_lm_that_only_completes_streams_its_reply_in_pieces():
     assert events[-1].text == "one  two\nthree"
 
 
+def test_a_prompt_is_streamed_as_it_is_completed():
+    lm = FunctionLM(lambda request: f"{request.temperature} {request.messages[-1].text}", name="f")
+
+    async def text(prompt, **options):
+        return [event async for event in lm.stream(prompt, **options)][-1].text
+
+    assert asyncio.run(text("hi")) == "None hi"
+    assert asyncio.run(text([{"role": "user", "content": "hi"}], temperature=0.5)) == "0.5 hi"
+    assert asyncio.run(text(HI, temperature=0.5)) == "0.5 hi"
+    with pytest.raises(TypeError, match="a prompt is a str"):
+        asyncio.run(text(7))
+
+
 @given(contents)
 def test_the_pieces_are_the_reply(content):
     reply = Completion(content)
@@ -148,6 +161,36 @@ def test_what_fails_after_the_first_piece_is_not_tried_again(pieces, attempts):
     assert len(tries) == attempts
 
 
+def test_a_stream_that_breaks_off_is_no_answer_to_another_caller():
+    begun, over = aio.Signal(), aio.Signal()
+    tries = []
+
+    async def answer(messages):
+        tries.append(messages)
+        if len(tries) == 1:
+            yield "half "
+            begun.set(None)
+            await over
+            raise LMConnectionError("cut")
+        yield "all of it"
+
+    lm = Cache(Retry(FunctionLM(answer, name="f")))
+
+    async def main():
+        broken = asyncio.ensure_future(listen(lm))
+        await begun
+        other, third = asyncio.ensure_future(lm.acall("hi")), asyncio.ensure_future(listen(lm))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        over.set(None)
+        return await asyncio.gather(broken, other, third, return_exceptions=True)
+
+    broken, other, third = asyncio.run(main())
+    assert isinstance(broken, LMConnectionError)
+    assert other.text == "all of it" == text_of(third)
+    assert len(tries) == 2
+
+
 def test_leaving_early_ends_the_request():
     ended = []
 
@@ -189,6 +232,14 @@ def test_an_async_generator_streams_what_it_yields():
     assert [event.text for event in collect(lm)] == ["one ", "two", "one two"]
     assert lm("hi").text == "one two"
     assert lm("hi").usage.calls == 1
+
+
+def test_an_async_generator_that_yields_no_text_is_told_so():
+    async def numbers(messages):
+        yield 3
+
+    with pytest.raises(TypeError, match="the function of LM 'f' must yield texts, not int"):
+        collect(FunctionLM(numbers, name="f"))
 
 
 def test_an_async_generator_is_closed_where_its_listener_leaves():
