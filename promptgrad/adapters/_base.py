@@ -57,10 +57,15 @@ class Format:
         A format that also uses its calls of tools, its reasoning or its log-probabilities overrides this.
 
         Raises:
-            ParseError: An output is missing, or its value does not fit; or the model refused.
+            ParseError: An output is missing, or its value does not fit; or the model refused, or called tools instead.
         """
-        if completion.refusal and not completion.text:
-            raise unreadable(completion.refusal, "the model refused to answer", self.signature)
+        if not completion.text:
+            if completion.refusal:
+                raise unreadable(completion.refusal, "the model refused to answer", self.signature)
+            if completion.tool_calls:
+                names = ", ".join(dict.fromkeys(f"`{call.name}`" for call in completion.tool_calls))
+                reason = f"it calls the tool {names} instead of answering"
+                raise unreadable(completion.preview, reason, self.signature)
         return self.read(completion.text)
 
     def read(self, reply: str) -> dict[str, Any]:
@@ -153,7 +158,7 @@ class Adapter:
         They are empty if asking again in words cannot help; the caller then gives up.
         """
         return (
-            Message("assistant", completion.text or completion.refusal),
+            Message("assistant", completion.text or completion.refusal or completion.preview),
             Message(
                 "user",
                 f"That reply could not be read: {error.reason}.\n"

@@ -6,9 +6,11 @@ import enum
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from promptgrad.errors import ParseError
+from promptgrad.errors import InputError, ParseError
+from promptgrad.lm import AudioPart, FilePart, ImagePart
 from promptgrad.signature import Field, is_union
 
 _FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n?[ \t]*```|\Z)", re.DOTALL)
@@ -41,7 +43,24 @@ def writer(field: Field) -> Callable[[Any], str] | None:
     options = choices(field)
     if options is not None:
         return lambda value: str(value.value if isinstance(value, enum.Enum) else value)
-    return field.dump_json
+    return partial(_write_json, field)
+
+
+def _write_json(field: Field, value: Any) -> str:
+    media = _media_in(value)
+    if media is not None:
+        raise InputError(
+            f"field {field.name!r} holds {type(media).__name__}(...), and this adapter writes text alone: send it with "
+            "lm([...]), or write an adapter whose Format.user returns parts"
+        )
+    return field.dump_json(value)
+
+
+def _media_in(value: Any) -> Any:
+    """The first image, sound or file in a value; None if there is none."""
+    if isinstance(value, (list, tuple)):
+        return next((media for item in value if (media := _media_in(item)) is not None), None)
+    return value if isinstance(value, (ImagePart, AudioPart, FilePart)) else None
 
 
 def reader(field: Field) -> Callable[[str], Any] | None:

@@ -305,7 +305,7 @@ class Predict(Module, in_place=True):
 
     def _unparsable(self, lm: LM, completion: Completion, reason: str, attempts: int) -> ParseError:
         times = "" if attempts == 1 else f" (asked {attempts} times)"
-        text = completion.text or completion.refusal
+        text = completion.text or completion.refusal or completion.preview
         shown = text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
         return ParseError(
             f"the reply of {lm.name} to {self._called()} does not parse{times}: {reason}\nThe reply was: {shown}",

@@ -228,6 +228,36 @@ def test_a_refusal_is_no_answer_and_is_asked_about_again():
         assert "<refusal I still cannot.>" in repr(inspect_history(1))
 
 
+def test_a_call_of_a_tool_alone_is_no_answer_and_is_asked_about_again():
+    ask = nn.Predict("question -> answer")
+    call = Reply(tool_calls=[("weather", {"place": "Rome"})], finish_reason="tool_calls")
+    with LoopbackLM() as server:
+        server.script(call, call)
+        ask.to(HTTP("tiny", server.url))
+        with pytest.raises(ParseError, match="it calls the tool `weather` instead of answering") as caught:
+            ask(question="?")
+    shown = '<call weather({"place": "Rome"})>'
+    assert caught.value.reply == shown
+    assert shown in str(caught.value)
+    assistant, user = server.requests[-1].messages[-2:]
+    assert assistant == {"role": "assistant", "content": shown}  # an empty one is refused by some providers
+    assert "it calls the tool `weather` instead of answering" in user["content"]
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [("ImagePart", PNG), ("list[ImagePart]", [PNG]), ("Any", ImagePart(url="https://example.org/cat.png"))],
+)
+def test_an_image_is_refused_by_adapters_that_write_text(adapter, annotation, value):
+    names = {"ImagePart": ImagePart, "Any": Any}
+    look = nn.Predict(Signature(f"picture: {annotation} -> answer", types=names), adapter=adapter)
+    with pytest.raises(
+        InputError, match=r"field 'picture' holds ImagePart\(\.\.\.\), and this adapter writes text alone"
+    ):
+        look.render(picture=value)
+
+
 def test_a_text_may_stand_for_a_completion():
     adapter, reply = ChatAdapter(), "[[ ## answer ## ]]\nx\n\n[[ ## completed ## ]]"
     signature = Signature("question -> answer")
