@@ -1,10 +1,12 @@
 """`Neighbours`: demos that are chosen by the inputs of each call; `ngrams`, what compares texts where nobody says."""
 
+import inspect
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from math import sqrt
+from numbers import Integral
 from typing import Any
 
 from promptgrad.autograd import register_selector
@@ -50,6 +52,8 @@ def register_vectorizer(name: str, vectorizer: Vectorizer) -> None:
 
 
 def _name_of(vectorizer: Any) -> str:
+    if not callable(vectorizer) or inspect.iscoroutinefunction(vectorizer):
+        raise TypeError(f"a vectorizer is a plain function from a list of texts to their vectors, not {vectorizer!r}")
     name = getattr(vectorizer, "name", None) or getattr(vectorizer, "__name__", None) or type(vectorizer).__name__
     if not isinstance(name, str) or name == "<lambda>":
         raise ValueError("a vectorizer is known by its name: write it with def, or give the object an attribute `name`")
@@ -78,12 +82,24 @@ class Neighbours:
             answered as any other.
 
     Raises:
+        TypeError: `k` is no whole number, or the vectorizer no plain function.
         ValueError: `k` is below 1, or the vectorizer has no name.
         DataError: There is no example, or one does not say which fields are inputs. When called: the vectorizer did
             not give one vector for each text.
     """
 
-    __slots__ = ("_id", "_index", "_kept", "_texts", "examples", "exclude_same", "k", "name", "vectorizer")
+    __slots__ = (
+        "_fields",
+        "_id",
+        "_index",
+        "_kept",
+        "_texts",
+        "examples",
+        "exclude_same",
+        "k",
+        "name",
+        "vectorizer",
+    )
 
     def __init__(
         self,
@@ -93,6 +109,9 @@ class Neighbours:
         *,
         exclude_same: bool = True,
     ) -> None:
+        given: Any = k
+        if isinstance(given, bool) or not isinstance(given, Integral):
+            raise TypeError(f"k is the number of demos, a whole number, not {k!r}")
         if k < 1:
             raise ValueError(f"k is the number of demos, at least 1, not {k}")
         self.examples = tuple(Example(example) for example in examples)
@@ -102,7 +121,8 @@ class Neighbours:
         self.vectorizer = vectorizer
         self.name = _name_of(vectorizer)
         self.exclude_same = exclude_same
-        self._texts = [_text(example.inputs()) for example in self.examples]
+        self._fields = self.examples[0].input_keys or ()
+        self._texts = [self._text(example.inputs()) for example in self.examples]
         self._id = ""
         self._index: dict[int, list[tuple[int, float]]] | None = None
         self._kept: dict[tuple[int, ...], tuple[Any, ...]] = {}
@@ -117,8 +137,7 @@ class Neighbours:
 
     def select(self, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The `k` examples nearest to these inputs, the nearest last; of equally near ones the first."""
-        fields = self.examples[0].input_keys or ()
-        text = _text({name: inputs[name] for name in fields if name in inputs})
+        text = self._text(inputs)
         scores = self._scores(text)
         places = [place for place, other in enumerate(self._texts) if not (self.exclude_same and other == text)]
         chosen = tuple(nsmallest(self.k, places, key=lambda place: -scores[place])[::-1])  # stable, as `sorted`
@@ -128,6 +147,11 @@ class Neighbours:
                 self._kept.clear()
             demos = self._kept[chosen] = tuple(self.examples[place] for place in chosen)
         return demos
+
+    def _text(self, inputs: Mapping[str, Any]) -> str:
+        """The inputs as one text, with the fields in the order of the first example."""
+        named = [(name, _written(inputs[name])) for name in self._fields if name in inputs]
+        return named[0][1] if len(named) == 1 else "\n".join(f"{name}: {text}" for name, text in named)
 
     def _scores(self, text: str) -> list[float]:
         """The cosine of a text with each example; only what is not zero is multiplied."""
@@ -188,10 +212,15 @@ def _again(examples: tuple[Any, ...], k: int, vectorizer: Vectorizer, exclude_sa
     return Neighbours(examples, k, vectorizer, exclude_same=exclude_same)
 
 
-def _text(inputs: Mapping[str, Any]) -> str:
-    if len(inputs) == 1:
-        return "".join(map(str, inputs.values()))
-    return "\n".join(f"{name}: {value}" for name, value in inputs.items())
+def _written(value: Any) -> str:
+    """A value as text, the same in every process: the items of a set are sorted."""
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(_written, value)))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_written(key)}: {_written(item)}' for key, item in value.items())}}}"
+    return str(value)
 
 
 def _parts(vector: Sequence[float]) -> list[tuple[int, float]]:

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.nn import Neighbours, Vectorizer, ngrams
 from promptgrad.optim._groups import Params
 from promptgrad.optim._search import Search
 from promptgrad.search import Measured, Session, labeled_demos
+
+_ANY = Example(text="").with_inputs("text")
 
 
 class KNNFewShot(Search):
@@ -31,6 +34,7 @@ class KNNFewShot(Search):
         exclude_same: Leave out an example with the very inputs of the call, see `nn.Neighbours`.
 
     Raises:
+        TypeError: `k` is no whole number, or the vectorizer no plain function.
         ValueError: `k` is below one, or the vectorizer has no name.
         DataError: In `Trainer.fit`: no training example has the fields of a module with demos.
     """
@@ -41,8 +45,7 @@ class KNNFewShot(Search):
     def __init__(
         self, params: Params, k: int = 3, vectorizer: Vectorizer = ngrams, *, exclude_same: bool = True
     ) -> None:
-        if k < 1:
-            raise ValueError(f"k is the number of demos, at least 1, not {k}")
+        Neighbours([_ANY], k, vectorizer, exclude_same=exclude_same)  # refuses now what it would refuse in `fit`
         super().__init__(params)
         self.k = k
         self.vectorizer = vectorizer

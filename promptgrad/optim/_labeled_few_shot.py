@@ -9,7 +9,7 @@ from promptgrad.errors import DataError
 from promptgrad.optim._groups import Params
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
-from promptgrad.search import Measured, Session, best_demos, fields_of, labeled_demos
+from promptgrad.search import Measured, Session, best_demos, check_counts, fields_of, labeled_demos
 
 
 class LabeledFewShot(Optimizer):
@@ -28,6 +28,7 @@ class LabeledFewShot(Optimizer):
         examples: For `step()` outside a trainer: labelled examples to draw from.
 
     Raises:
+        TypeError: `k` is no whole number.
         ValueError: `k` is below one.
     """
 
@@ -35,8 +36,7 @@ class LabeledFewShot(Optimizer):
     selects = False
 
     def __init__(self, params: Params, k: int = 16, *, examples: Sequence[Example] = (), gate: float = 0.9) -> None:
-        if k < 1:
-            raise ValueError(f"k is the number of demos, at least 1, not {k}")
+        check_counts(k=(k, 1))
         super().__init__(params, {"k": k}, gate=gate)
         self._examples = list(examples)
 

@@ -125,6 +125,17 @@ class TestNeighbours:
         assert "horse" in asked[0]
         assert "plum" not in asked[0]
 
+    def test_fields_and_sets_are_the_same_in_any_order(self):
+        rows = [
+            pg.Example(word="a", seen={0, 8}, answer="1").with_inputs("word", "seen"),
+            pg.Example(seen={9, 1}, word="b", answer="2").with_inputs("seen", "word"),
+            pg.Example(word="c", seen={3}, answer="3").with_inputs("word", "seen"),
+        ]
+        value = nn.Neighbours(rows, k=3)
+        assert [row.answer for row in value.select({"seen": {8, 0}, "word": "a"})].count("1") == 0
+        assert [row.answer for row in value.select({"word": "b", "seen": {1, 9}})].count("2") == 0
+        assert len(value.select({"word": "a", "seen": [0, 8]})) == 3
+
     def test_export_says_what_they_are_chosen_from(self, model, value):
         model.demos.data = value
         exported = model.export()[""]
@@ -138,6 +149,16 @@ class TestNeighbours:
     def test_what_is_wrong_is_told(self, model):
         with pytest.raises(ValueError, match="k is the number of demos, at least 1, not 0"):
             nn.Neighbours(ROWS, k=0)
+        for k in ("3", 2.5, True):
+            with pytest.raises(TypeError, match="k is the number of demos, a whole number, not"):
+                nn.Neighbours(ROWS, k)
+
+        async def remote(texts):
+            return [[1.0] for _ in texts]
+
+        for vectorizer in (remote, "ngrams"):
+            with pytest.raises(TypeError, match="a vectorizer is a plain function"):
+                nn.Neighbours(ROWS, 1, vectorizer)
         with pytest.raises(DataError, match="which fields are inputs"):
             nn.Neighbours([pg.Example(question="a", answer="b")])
         with pytest.raises(ValueError, match="a vectorizer is known by its name"):
@@ -215,6 +236,12 @@ class TestKNNFewShot:
         assert any("demos" in trial.candidate.values for trial in result.history)
         assert result.outcome != "shipped"
         assert model.demos.data is start
+
+    def test_what_is_wrong_is_refused_where_it_is_made(self, model):
+        with pytest.raises(ValueError, match="a vectorizer is known by its name"):
+            optim.KNNFewShot(model.parameters(), vectorizer=lambda texts: [[1.0] for _ in texts])
+        with pytest.raises(TypeError, match="k is the number of demos, a whole number, not '3'"):
+            optim.KNNFewShot(model.parameters(), k="3")
 
     def test_another_vectorizer_and_number(self, model):
         opt = optim.KNNFewShot(model.parameters(), 1, lengths, exclude_same=False)
