@@ -24,7 +24,10 @@ class Callback:
     `Trainer(..., callbacks=[MyCallback()])`. The methods have the names that PyTorch Lightning uses, and are called one
     after the other, in the order of the events, while the run waits or goes on elsewhere; one that blocks holds the run
     up. They are plain methods, not coroutines. What they raise is warned of and noted in `result.notes`; it never ends
-    the run, and nothing that they do changes what is decided. LM calls that they make are no part of the run.
+    the run, and nothing that they do changes what is decided.
+
+    A call of a program, an LM or `evaluate` would wait for the loop that the run itself needs, and raises
+    `AsyncUsageError`: hand it to a thread. LM calls made there are no part of the run.
 
     A resumed run executes its beginning again: those events come with `replayed=True`, each once.
 

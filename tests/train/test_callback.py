@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import promptgrad as pg
-from promptgrad import Trainer, lm, run
+from promptgrad import Trainer, evaluate, lm, run
 from promptgrad.errors import BudgetExceeded, LMConnectionError
 from promptgrad.train import Callback
 
@@ -218,6 +219,22 @@ def test_an_lm_call_of_a_callback_is_no_part_of_the_run(world, data):
     quiet = trainer(world, program(world)).fit(*data)
     result = trainer(world, program(world), callbacks=[Asks()]).fit(*data)
     assert "well done" in opinions
+    assert (result.calls, result.notes) == (quiet.calls, quiet.notes)
+
+
+def test_a_callback_evaluates_in_a_thread_of_its_own(world, data):
+    reports = []
+
+    with ThreadPoolExecutor(1) as pool:
+
+        class Watches(Callback):
+            def on_trial(self, trainer, trial):
+                reports.append(pool.submit(evaluate, program(world), data[1][:4], world.metric))
+
+        quiet = trainer(world, program(world)).fit(*data)
+        result = trainer(world, program(world), callbacks=[Watches()]).fit(*data)
+        assert len(reports) == len(result.history)
+        assert all(len(report.result(60).rows) == 4 for report in reports)
     assert (result.calls, result.notes) == (quiet.calls, quiet.notes)
 
 
