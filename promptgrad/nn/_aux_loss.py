@@ -26,10 +26,11 @@ class AuxLoss(MetricLoss):
     Each recorded call of the module is a row of its own, and its feedback begins at that call: what came after it in
     the forward is not blamed. Added to another loss of the same outputs it costs no further pass, see `Loss.backward`.
     A forward that did not call the module gives no row, and a loss without rows adds nothing to a sum. A call that
-    raised is an error row; one that was cancelled is none.
+    raised is an error row; a cancelled one gives no row.
 
-    It sees what was recorded: nothing under `no_grad`, so that a gated step (`step(closure)`) is measured by the other
-    losses alone; and calls of `Predict`, `op` and `autograd.Function`, not those of modules made of them.
+    It judges recorded calls only: there are none under `no_grad`, so that a gated step (`step(closure)`) is measured by
+    the other losses alone. Calls of `Predict`, `op` and `autograd.Function` are recorded, those of modules made of them
+    are not.
 
     Shape: one row for each call, those of a forward in the order in which they were made; `item()` is the mean over
     the calls.
@@ -39,13 +40,13 @@ class AuxLoss(MetricLoss):
         module: The module, or its path in the program.
         metric: `metric(example, output)`, as in `MetricLoss`; `output` is what the call returned: a `Prediction`, or
             the value of an op.
-        critic: Who divides blame in `backward()`, as in `MetricLoss`.
+        critic: The critic that divides blame in `backward()`, as in `MetricLoss`.
         which: "all" of its calls in a forward, or only the "last".
 
     Raises:
         InputError: When called: the program has no such module, or the module's calls are not recorded.
         MetricError: When called: the metric failed on every row.
-        ValueError: `which` is neither.
+        ValueError: `which` is neither "all" nor "last".
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class AuxLoss(MetricLoss):
         if which not in ("all", "last"):
             raise ValueError(f"which is 'all' or 'last', not {which!r}")
         super().__init__(metric, critic)
-        self.__dict__["_about"] = module  # no part of the criterion: its parameters are the program's
+        self.__dict__["_about"] = module  # not a child of the criterion: its parameters are the program's
         self.which = which
 
     async def forward(self, outputs: Any, examples: Any = None) -> Loss:
@@ -69,7 +70,7 @@ class AuxLoss(MetricLoss):
 
         Args:
             outputs: A `Batch`, a list of outputs, or one output.
-            examples: The examples in the same order, or the one example. A `Batch` knows its own.
+            examples: The examples in the same order, or the one example. A `Batch` has its own.
         """
         calls = [(row, node) for row in pair(outputs, examples) for node in self._calls(row)]
         rows = [BatchRow(row.example, _returned(node), node.error, row.tape, row.replicate) for row, node in calls]
@@ -87,7 +88,7 @@ class AuxLoss(MetricLoss):
         return found[-1:] if self.which == "last" else found
 
     def _path(self, program: Any, nodes: list[Node]) -> str:
-        """What the calls are recorded under."""
+        """The path under which the calls are recorded."""
         about: Module | str = self.__dict__["_about"]
         called = list(dict.fromkeys(node.path for node in nodes))
         if isinstance(about, str) and about in called:
@@ -97,10 +98,10 @@ class AuxLoss(MetricLoss):
         paths = {module: path for path, module in program.named_modules()}
         if isinstance(about, Module):
             if about not in paths:
-                name = getattr(about, "__name__", None)  # an op that is no part of the program
+                name = getattr(about, "__name__", None)  # an op that is not part of the program
                 if name in called:
                     return str(name)
-                raise InputError(f"this AuxLoss is about a {type(about).__name__} that is no part of {_name(program)}")
+                raise InputError(f"this AuxLoss is about a {type(about).__name__} that is not part of {_name(program)}")
             path, module = paths[about], about
         else:
             try:
@@ -132,7 +133,7 @@ class AuxLoss(MetricLoss):
 
 
 def _returned(node: Node) -> Any:
-    """What a call returned, as the program saw it."""
+    """What a call returned to the program."""
     if tuple(node.outputs) == ("out",) and node.kind != "lm":
         return node.outputs["out"]
     return Prediction(node.outputs)

@@ -14,7 +14,7 @@ class BatchRow:
     """One call of a batch, finished or failed.
 
     Attributes:
-        example: The item that was given.
+        example: The item of the batch.
         output: What `forward` returned; None where it failed.
         error: Why it failed, or None.
         tape: The recorded graph, or None where nothing was recorded.
@@ -33,7 +33,7 @@ class BatchRow:
 
 
 class ErrorRow:
-    """Stands in a batch for an output that failed. It is false, so `[y for y in batch if y]` leaves it out.
+    """Takes the place of a failed output in a batch. It is false, so `[y for y in batch if y]` leaves it out.
 
     Attributes:
         error: The exception.
@@ -69,12 +69,12 @@ class ErrorRow:
 
 
 class Batch(list[Any]):
-    """Outputs of a batch in input order; with `n` rollouts, those of one item stand together.
+    """Outputs of a batch in input order; with `n` rollouts, those of one item are adjacent.
 
     It is a list: an output that failed is an `ErrorRow` in its place.
 
     Attributes:
-        rows: What is known of each call, in the same order.
+        rows: The record of each call, in the same order.
     """
 
     def __init__(self, rows: Iterable[BatchRow] = ()) -> None:

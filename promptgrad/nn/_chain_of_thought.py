@@ -7,7 +7,7 @@ from promptgrad.signature import Field, Signature
 class ChainOfThought(Predict):
     """A `Predict` whose first output is `reasoning`, written before the outputs of the signature.
 
-    A signature that has an output of this name is taken as it is. Takes what `Predict` takes.
+    A signature that has an output of this name stays as it is. The arguments are those of `Predict`.
 
     Cost: as `Predict`; the reply is longer.
 

@@ -168,9 +168,9 @@ class ModuleDict(Module):
 class Sequential(_Numbered, in_place=True):
     """Modules called one after the other.
 
-    The first takes the arguments of the call. If an output is a `Prediction`, its fields are passed on by name,
-    with the inputs and the earlier fields still there for those who take them, and a sole field goes to a sole input
-    whatever its name; any other output is passed on as the only argument.
+    The first takes the arguments of the call. If an output is a `Prediction`, its fields are passed on by name; modules
+    further on may also take the inputs and earlier fields. A sole field goes to a sole input whatever its name. Any
+    other output is passed on as the only argument.
 
     `nn.Sequential(nn.Predict("text -> summary"), nn.Predict("text, summary -> title"))`
     """

@@ -43,7 +43,7 @@ that was already wrong, has an instruction that is right. Of every part that is 
 
 
 class Critic(Module, in_place=True):
-    """Say, for one failed step, what is wrong with its instruction and with each input that a step before it wrote.
+    """Find, for one failed step, what is wrong with its instruction and with each input that an earlier step wrote.
 
     It is an ordinary program on the signature "Critique", with a visible (and by default frozen) instruction; adapters,
     budgets and journals treat its calls like all others. It sees the step's instruction, demos, inputs, outputs and
@@ -58,12 +58,12 @@ class Critic(Module, in_place=True):
     Args:
         lm: The LM that criticises; else that of `promptgrad.context(critic=...)` or `configure(critic=...)`, else the
             LM of the step that failed.
-        instruction: What the critic is told to do.
-        max_tokens: About how long inputs, outputs and feedback of a step may be together; longer texts are cut in the
-            middle, openly. Instructions, descriptions and demos are never cut. None for no bound.
+        instruction: The critic's own instruction.
+        max_tokens: About how many tokens inputs, outputs and feedback of a step may have together; longer texts are cut
+            in the middle, with a mark. Instructions, descriptions and demos are never cut. None for no bound.
         group: Most failed forwards that the joint critic sees in one call.
         temperature: Sampling temperature of the second and further answers with `backward(repeat=n)`; the first one is
-            sampled as without it.
+            sampled as usual.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Critic(Module, in_place=True):
             self.to(lm)
 
     def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
-        """How failed forwards are put together for the joint critic."""
+        """The groups of failed forwards for the joint critic."""
         return self.joint.groups(failures)
 
     async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
-        """What is wrong with each parameter, for forwards judged as wholes; see `JointCritic`."""
+        """For each forward, what is wrong with each parameter, judged in one call; see `JointCritic`."""
         return await self.joint.critique_traces(group)
 
     async def agreeing(self, failure: NodeFailure, target: str, texts: Sequence[str]) -> Sequence[Sequence[int]]:
@@ -137,7 +137,7 @@ class Critic(Module, in_place=True):
         found: dict[str, str] = {}
         for output, target in asked.items():
             text = str.__str__(answers[output]).strip()
-            if target and text and not is_right(text):  # "" stands for an instruction that nobody trains
+            if target and text and not is_right(text):  # "" stands for an instruction that is not trained
                 found[target] = text
         return found
 
@@ -157,7 +157,7 @@ class Critic(Module, in_place=True):
 
 
 def _outputs(node: Node) -> dict[str, Any]:
-    """What the step wrote; where it failed, what came back and why that would not do."""
+    """The outputs of the step; if it failed, the reply and why it was refused."""
     if node.outputs:
         return {name: plain(value) for name, value in node.outputs.items()}
     failed = {} if node.error is None else {"error": f"{type(node.error).__name__}: {node.error}"}
@@ -165,7 +165,7 @@ def _outputs(node: Node) -> dict[str, Any]:
 
 
 def _asked(targets: tuple[Target, ...]) -> dict[str, str]:
-    """Which output of the critic speaks of which target. The instruction is always spoken of, wanted or not."""
+    """Which output of the critic is about which target. There is always one about the instruction, wanted or not."""
     asked: dict[str, str] = {}
     for target in targets:
         if as_kind(target.kind).instructs and "critique" not in asked:
@@ -203,7 +203,7 @@ def _signature(outputs: tuple[str, ...], inputs: frozenset[str]) -> Signature:
 
 
 def _describes(target: Target) -> bool:
-    """Whether it is a text beside the instruction."""
+    """Whether a target is a text other than the instruction."""
     kind = as_kind(target.kind)
     return kind.is_text and not kind.instructs
 

@@ -1,4 +1,4 @@
-"""`Ensemble`: several programs answer side by side, and their answers are made one."""
+"""`Ensemble`: several programs answer side by side, and their answers are reduced to one."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -24,19 +24,19 @@ def normalized(text: str) -> str:
 
 
 def majority(outputs: Sequence[T], *, field: str | None = None, normalize: Callable[[str], str] = normalized) -> T:
-    """The output whose answer most of the outputs give; of answers that are given equally often, the earliest.
+    """The first output with the most frequent answer; of equally frequent answers, the earliest counts.
 
-    What is returned is the first output with that answer, as it is.
+    The output is returned as it is.
 
     Source: DSPy's function of this name.
 
     Args:
-        outputs: What several programs made of the same inputs, at least one.
+        outputs: The outputs of several programs for the same inputs, at least one.
         field: For outputs with several fields: the one that is the answer; the last by default.
-        normalize: Makes texts alike that shall count as one answer. Values of other types are compared as they are.
+        normalize: Maps texts that count as one answer to the same text. Values of other types are compared as they are.
 
     Raises:
-        ValueError: There is no output.
+        ValueError: `outputs` is empty.
         KeyError: An output has no such field.
 
     >>> majority(["Paris", "Rome", "paris"])
@@ -50,11 +50,11 @@ def majority(outputs: Sequence[T], *, field: str | None = None, normalize: Calla
 
 
 class Ensemble(Module, in_place=True):
-    """Call several programs with the same inputs, side by side, and make one output of theirs.
+    """Call several programs with the same inputs, side by side, and reduce their outputs to one.
 
-    It is a module like any other: its members train, save and move to another LM as submodules do. What is said of its
-    output is said of the members whose answer it is (by the last field, without case and white space), and of no
-    other; of all members, where it is the answer of none, as a mean is.
+    It is a module like any other: its members train, save and move to another LM as submodules do. A critique of its
+    output goes to the members whose answer it is (by the last field, without case and white space) and to no other. A
+    critique of an output that is the answer of no member, such as a mean, goes to all.
 
     Shape: the output is what `reduce` returns: with `majority`, an output of one of the members.
     Cost: the sum of what its members cost; in time, what the slowest member takes.
@@ -62,14 +62,14 @@ class Ensemble(Module, in_place=True):
     self-consistency, Wang et al. 2022, arXiv 2203.11171.
 
     Args:
-        members: The programs, at least one; all take the same inputs. A module that is given twice is called twice.
-        reduce: Makes one output of the members' outputs, which it is given as a list in their order: `majority`,
+        members: The programs, at least one; all take the same inputs. A module that is listed twice is called twice.
+        reduce: Makes one output of the list of the members' outputs, in their order: `majority`,
             `functools.partial(majority, field="answer")`, or a function of your own. It may be an `async def`.
 
     Raises:
         ValueError: There is no member.
-        TypeError: A member is no module, or `reduce` no function.
-        Exception: When called: the first that a member raises; the others are cancelled.
+        TypeError: A member is not a module, or `reduce` is not a function.
+        Exception: When called: the first error that a member raises; the other members are cancelled.
     """
 
     def __init__(self, members: Iterable[Module], reduce: Callable[[Sequence[Any]], Any] = majority) -> None:
@@ -96,29 +96,29 @@ class Ensemble(Module, in_place=True):
         return next(iter(self.members)).input_names()
 
     def extra_repr(self) -> str:
-        """How the outputs are made one."""
+        """The function that reduces the outputs."""
         return f"reduce={getattr(self.reduce, '__qualname__', None) or repr(self.reduce)}"
 
 
 class _Choice(Function):
-    """What was made of the members' outputs, with its blame for those whose answer it is."""
+    """The result of the members' outputs; its critiques go to the members whose answer it is."""
 
     @staticmethod
     def forward(ctx: Context, chosen: Any, *outputs: Any) -> Any:
-        """Return what was chosen, and remember whose it is."""
+        """Return what was chosen, and remember which members gave it."""
         answer = _vote(chosen, None, normalized)
         ctx.save_for_backward(*(_vote(output, None, normalized) == answer for output in outputs))
         return chosen
 
     @staticmethod
     def backward(ctx: Context, grad: str | None) -> tuple[str | None, ...]:
-        """Tell those whose answer it is."""
+        """Pass the critique to the members whose answer it is."""
         whose = ctx.saved
         return None, *(grad if mine or not any(whose) else None for mine in whose)
 
 
 def _vote(output: Any, field: str | None, normalize: Callable[[str], str]) -> Any:
-    """What of an output counts as its answer."""
+    """The part of an output that counts as its answer."""
     fields = fields_of(output) if isinstance(output, Prediction) else output
     if isinstance(fields, dict) and fields:
         if field is not None and field not in fields:

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 CHARACTERS = 4
-"""Characters in a token, as usage is estimated where a provider does not tell."""
+"""Characters in a token, as in the estimates of usage where a provider reports none."""
 
 
 def fit(value: Any, tokens: int) -> Any:
     """The value, its texts cut in the middle where all of them together are longer than `tokens`.
 
-    The longest texts are cut first, all to one length, and each says how much is missing. Lists, dicts and the texts
-    in them are looked into; numbers stay. What is short enough comes back as it is.
+    The longest texts are cut first, all to one length, and each shows how much is missing. Texts inside lists and dicts
+    are cut too; numbers stay. A value that is short enough is returned as it is.
 
     >>> fit({"a": "one two three", "b": "x" * 400}, 30)["a"]
     'one two three'
@@ -21,7 +21,7 @@ def fit(value: Any, tokens: int) -> Any:
     if sum(lengths) <= room:
         return value
     limit = 0
-    for index, length in enumerate(lengths):  # the texts up to here are whole, the others share the rest
+    for index, length in enumerate(lengths):  # the texts up to here are complete, the others share the rest
         limit = room // (len(lengths) - index)
         if length > limit:
             break

@@ -37,13 +37,13 @@ class Grouper(Module, in_place=True):
         common = nn.Grouper(lm)(grad)                       # or: await nn.Grouper(lm).acall(grad)
 
     Cost: one LM call for each target of a module that is criticised in more than one wording, none for the others. All
-    wordings about one target stand in one prompt. The embedded model does not know this format: there the words decide,
-    at no cost.
+    wordings about one target go into one prompt. The embedded model does not know this format: with it the words
+    decide, at no cost.
 
     Args:
-        lm: The LM that compares; else that of `promptgrad.context(critic=...)` or `configure(critic=...)`, else the LM
-            of the calls that are criticised.
-        instruction: What the LM is asked to do.
+        lm: The LM that compares the critiques; else that of `promptgrad.context(critic=...)` or
+            `configure(critic=...)`, else the LM of the calls that are criticised.
+        instruction: The instruction for the LM.
 
     Raises:
         ParseError: When called: the reply does not hold the groups, after the re-asks.
@@ -73,12 +73,12 @@ class Grouper(Module, in_place=True):
         return Gradient(critiques).cluster(similarity=same_group(texts, groups))
 
     async def group(self, texts: Sequence[str], lm: LM | None = None) -> list[list[int]]:
-        """Which texts ask for the same, by index: one list for each group, texts that are in no list by themselves.
+        """Which texts ask for the same, by index: one list for each group; a text that the reply leaves out is alone.
 
         Cost: one LM call; none for fewer than two texts.
 
         Args:
-            texts: What was said about one target.
+            texts: The critiques of one target.
             lm: The LM to ask if neither the grouper nor the context has one.
         """
         lm = self._lm or current().critic or lm

@@ -7,7 +7,7 @@ from typing import overload
 from promptgrad.lm import Completion, Request, Usage
 
 KEPT = 50
-"""How many calls are remembered, whatever their number."""
+"""How many of the latest calls are remembered."""
 
 
 class HistoryCall:
@@ -44,13 +44,13 @@ class HistoryCall:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The messages of the last request; parts that are no text are shown by their kind and size."""
+        """The messages of the last request; parts other than text are shown by their kind and size."""
         exchanges = self.exchanges
         return [{"role": m.role, "content": m.preview} for m in exchanges[-1][0].messages] if exchanges else []
 
     @property
     def reply(self) -> str:
-        """The text of the last reply; empty where the LM failed, and where the reply is a call of tools."""
+        """The text of the last reply; empty if the LM failed, or if the reply is a call of tools."""
         exchanges = self.exchanges
         completion = exchanges[-1][1] if exchanges else None
         return "" if completion is None else completion.text
@@ -109,7 +109,7 @@ remember = _calls.append
 def inspect_history(n: int = 1) -> History:
     """Show the last `n` calls made by any `Predict` of this process: messages, reply, failure.
 
-    The last 50 are kept. In a notebook or a console the result shows itself; elsewhere, `print` it.
+    The last 50 are kept. A console or a notebook shows the result; elsewhere, `print` it.
     """
     if n < 1:
         raise ValueError(f"n is a number of calls and at least 1, not {n}")

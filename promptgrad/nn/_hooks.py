@@ -62,7 +62,7 @@ def _refuse_coroutine(hook: Callable[..., Any], changed: Any) -> Any:
     """What a hook returned.
 
     Raises:
-        TypeError: It is a coroutine, which nobody would await.
+        TypeError: It is a coroutine, which would never be awaited.
     """
     if type(changed) is CoroutineType:
         changed.close()

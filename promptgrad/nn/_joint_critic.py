@@ -1,4 +1,4 @@
-"""`JointCritic`, which judges whole forwards: one call for all parameters."""
+"""`JointCritic`, which judges complete forwards: one call for all parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ that input. A parameter that is right has no finding."""
 
 @dataclass
 class Finding:
-    """What is wrong with one parameter, by one run."""
+    """What is wrong with one parameter, according to one run."""
 
     run: int
     parameter: str
@@ -40,23 +40,24 @@ class Finding:
 
 
 class JointCritic(Module, in_place=True):
-    """Say, for failed forwards as wholes, what is wrong with each parameter of the program.
+    """Find, for complete failed forwards, what is wrong with each parameter of the program.
 
-    The engine "joint" of `loss.backward` asks it; `nn.Critic` has one as `.joint`. It is an ordinary program on the
+    The engine "joint" of `loss.backward` calls it; `nn.Critic` has one as `.joint`. It is an ordinary program on the
     signature "JointCritique", with a visible and by default frozen instruction. Texts and demos that require a gradient
-    are shown in full, always, and frozen ones are not; what calls were given and wrote is cut in the middle, longest
-    first, where a run would be longer than `max_tokens`.
+    are always shown in full, and frozen ones are not shown; inputs and outputs of calls are cut in the middle, the
+    longest first, if a run would be longer than `max_tokens`.
 
     Cost: one LM call per group of failed forwards.
 
     Source: the minimal subgraph with its feedback, for one call, is the idea of OptoPrime (Cheng et al. 2024, arXiv
-    2406.16218). Differs: the call names who is to blame and proposes nothing, so that critiques of many batches add up.
+    2406.16218). Differs: the call names what is to blame and proposes nothing, so that critiques of many batches add
+    up.
 
     Args:
-        lm: The LM that criticises; else that of the context, else the one that answered the last call of the run.
-        instruction: What the critic is told to do.
+        lm: The LM that criticises; else that of the context, else the LM that answered the last call of the run.
+        instruction: The critic's own instruction.
         group: Most failed forwards in one call.
-        max_tokens: About how long the runs in one call may be; a group is closed earlier where they are longer.
+        max_tokens: About how many tokens the runs in one call may have; a group is closed earlier if they are longer.
     """
 
     def __init__(
@@ -80,9 +81,9 @@ class JointCritic(Module, in_place=True):
             self.to(lm)
 
     def groups(self, failures: Sequence[TraceFailure]) -> list[list[TraceFailure]]:
-        """Up to `group` forwards each, in order; none for a model without this format.
+        """Groups of up to `group` forwards, in order; no groups for a model without this format.
 
-        A group ends earlier where `max_tokens` does, or where one name would stand for two texts.
+        A group ends earlier if it would exceed `max_tokens`, or if one name would stand for two texts.
         """
         found: list[list[TraceFailure]] = []
         known: dict[str, tuple[Any, Any]] = {}
@@ -134,7 +135,7 @@ class JointCritic(Module, in_place=True):
                 continue
             one, name = finding.run - 1, finding.parameter
             if not 0 <= one < len(group):
-                one, name = 0, f"{name} of run {finding.run}"  # no target: the report says so
+                one, name = 0, f"{name} of run {finding.run}"  # not a target, which the report shows
             known = found[one].get(name)
             found[one][name] = text if known is None else f"{known}\n{text}"
         return found
@@ -145,7 +146,7 @@ class JointCritic(Module, in_place=True):
 
 
 def _calls(failure: TraceFailure) -> list[dict[str, Any]]:
-    """The calls of a forward as data: who was told what, was given what by whom, and wrote what."""
+    """The calls of a forward as data: for each its parameters, its inputs with their sources, and its outputs."""
     names = {target.parameter: target.name for target in failure.targets}
     uses: dict[Node, list[str]] = {}
     for edge in failure.edges:

@@ -42,10 +42,10 @@ _SHARE = {"ge": 0, "le": 1}
 class Judge(Module, in_place=True):
     """Score outputs with a language model, by a rubric: `judge(example, output)` gives a `Score` with feedback.
 
-    A judge is a metric: `promptgrad.evaluate(program, data, metric=judge)`. It asks an ordinary `Predict` on the
-    signature "Judge", as `.predict`; the rubric stands in its instruction, a visible parameter that takes no gradient
-    unless it is told to (`judge.predict.requires_grad_()`): then it is trained as any program is, on examples with
-    fields `inputs`, `outputs` and `score`.
+    A judge is a metric: `promptgrad.evaluate(program, data, metric=judge)`. It calls an ordinary `Predict` on the
+    signature "Judge", its `.predict`; the rubric is part of the instruction, a visible parameter that is frozen by
+    default. After `judge.predict.requires_grad_()` it is trained as any program is, on examples with fields `inputs`,
+    `outputs` and `score`.
 
     Several criteria are judged in one call, each with a score of its own: the value is their mean, `parts` has each.
 
@@ -58,7 +58,7 @@ class Judge(Module, in_place=True):
         **options: Sampling options of the judge.
 
     Raises:
-        TypeError: The rubric is not text, or holds none.
+        TypeError: The rubric is not text, or is empty.
         ValueError: The name of a criterion cannot be part of a field's name.
         ParseError: When called: the judge gave no score from 0 to 1, after the re-asks.
         LMError: When called: the judge's LM did not answer.
@@ -70,7 +70,7 @@ class Judge(Module, in_place=True):
         super().__init__()
         texts = list(rubric.values()) if isinstance(rubric, Mapping) else [rubric]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise TypeError(f"a rubric says in words what makes an output good, not {rubric!r}")
+            raise TypeError(f"a rubric is a text, or a mapping from criteria to texts, not {rubric!r}")
         self.labels = labels
         self.criteria = tuple(rubric) if isinstance(rubric, Mapping) else ()
         told = _instruction(rubric) + (REFERENCE if labels else "")
@@ -105,7 +105,7 @@ def _instruction(rubric: str | Mapping[str, str]) -> str:
         return INSTRUCTION.format(rubric=rubric.strip())
     for name in rubric:
         if not isinstance(name, str) or not f"score_{name}".isidentifier():
-            raise ValueError(f"a criterion is called by a word, such as 'polite', not {name!r}")
+            raise ValueError(f"the name of a criterion is a word, such as 'polite', not {name!r}")
     return SEVERAL.format(rubric="\n".join(f"- `score_{name}`: {text.strip()}" for name, text in rubric.items()))
 
 

@@ -14,7 +14,7 @@ class JudgeLoss(MetricLoss):
     """Let a language model score outputs by a rubric; its feedback is the gradient of the loss.
 
     `criterion = nn.JudgeLoss("The answer is polite and names a source.", lm="openai/gpt-4o")`. The judge is
-    `criterion.judge`, a metric that `promptgrad.evaluate` takes as well.
+    `criterion.judge`, a metric that `promptgrad.evaluate` accepts as well.
 
     An output may be a `Parameter`, as in `MetricLoss`: then the judge's feedback is its critique.
 
@@ -23,12 +23,12 @@ class JudgeLoss(MetricLoss):
     Args:
         rubric: What makes an output good, in words; or several criteria by name, judged in one call.
         lm: The LM that judges; else that of the context or of `configure`.
-        critic: Who divides blame in `backward()`, as in `MetricLoss`.
+        critic: The critic that divides blame in `backward()`, as in `MetricLoss`.
         labels: Show the judge the labels of the example, as a reference.
         **options: Sampling options of the judge.
 
     Raises:
-        TypeError: The rubric is not text, or holds none.
+        TypeError: The rubric is not text, or is empty.
         MetricError: The judge failed on every row.
         NoLMError: There is no LM to judge.
     """
@@ -47,5 +47,5 @@ class JudgeLoss(MetricLoss):
         super().__init__(Judge(rubric, lm, labels=labels, **options), critic)
 
     def extra_repr(self) -> str:
-        """Nothing: the judge is shown below."""
+        """Empty: the judge is shown below."""
         return ""

@@ -15,7 +15,7 @@ from promptgrad.nn._batch import Batch, BatchRow
 from promptgrad.nn._prediction import Prediction
 
 CONCURRENCY = 32
-"""Items in flight where nobody says how many."""
+"""Items in flight by default."""
 
 
 _NOTHING = nullcontext()
@@ -24,7 +24,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Mappable(Protocol):
-    """What can be mapped over a batch: a `Module`."""
+    """Something that can be mapped over a batch: a `Module`."""
 
     def input_names(self) -> tuple[str, ...] | None: ...
 
@@ -34,7 +34,7 @@ class Mappable(Protocol):
 
 
 def in_flight(asked: int | None = None) -> int:
-    """How many items run side by side: as asked for here, in the context or in `configure`, else `CONCURRENCY`."""
+    """How many items run side by side: the argument, else that of the context or of `configure`, else `CONCURRENCY`."""
     return asked or current().concurrency or CONCURRENCY
 
 
@@ -59,7 +59,7 @@ def _example_inputs(program: Mappable, example: Example) -> dict[str, Any]:
         if names is None:
             raise InputError(
                 f"{who}.forward takes any keyword, so the inputs of the example cannot be told from its labels "
-                f"({', '.join(example.keys())}): say which they are with example.with_inputs(...)"
+                f"({', '.join(example.keys())}): name them with example.with_inputs(...)"
             )
         keys = tuple(name for name in names if name in example)
         if not keys and names:
@@ -78,7 +78,7 @@ def check_items(batch: object) -> list[Any]:
     """The items of a batch as a list.
 
     Raises:
-        InputError: It is one item, or a mapping of columns, rather than a sequence of items.
+        InputError: The batch is one item, or a mapping of columns, rather than a sequence of items.
     """
     if isinstance(batch, Mapping):
         raise InputError(
@@ -109,7 +109,7 @@ async def amap_rows(
     progress: bool,
     finished: dict[int, BatchRow] | None = None,
 ) -> Batch:
-    """Run a program on a batch. See `Module.map`; rows are put into `finished` as they end."""
+    """Run a program on a batch. See `Module.map`; each row is added to `finished` when it ends."""
     items = check_items(batch)
     if n < 1:
         raise ValueError(f"n is a number of rollouts and at least 1, not {n}")

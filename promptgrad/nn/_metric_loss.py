@@ -1,4 +1,4 @@
-"""`MetricLoss`, the criterion that makes a loss of a metric."""
+"""`MetricLoss`, the criterion that turns a metric into a loss."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -21,30 +21,30 @@ from promptgrad.nn._recent import tapes_of
 
 
 class MetricLoss(Module, in_place=True):
-    """Score outputs with a metric; the loss of a sample is what it lacks to the best score.
+    """Score outputs with a metric; the loss of a sample is the best score minus its own.
 
     `loss = criterion(model.map(batch), batch)`, then `loss.backward()`. The feedback of the metric is the gradient of
-    the loss; a critic is asked only where blame has to be divided.
+    the loss; a critic is called only where blame has to be divided.
 
     A row that failed is kept apart from the mean, and so is one on which the metric raises or returns NaN.
 
-    An output may be a text `Parameter` itself, or a list or dict of them: a solution, which is improved by what the
-    metric says of it. The metric gets its text.
+    An output may be a text `Parameter` itself, or a list or dict of them: a solution, which is improved by the feedback
+    of the metric. The metric gets its text.
 
     Cost: none here, unless the metric itself calls LMs. `backward()` makes one critic call per (failed sample, step);
     none for a solution, whose gradient is the feedback as it is.
 
     Args:
-        metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's
-            `(gold, pred, trace)` is accepted. Scores lie in [0, best]; `best` is 1 unless the metric has an attribute
-            of that name. `Score(value, module_feedback={path: text})` says what is wrong with single modules.
-        critic: Who divides blame in `backward()`: an LM or its name, a `Critic`, or anything with its `critique`
-            method. Else that of `promptgrad.context(critic=...)`, else the LM of the step to blame.
+        metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's `(gold, pred,
+            trace)` is accepted. Scores lie in [0, best]; `best` is 1 unless the metric has an attribute of that name.
+            `Score(value, module_feedback={path: text})` has feedback for single modules.
+        critic: The critic that divides blame in `backward()`: an LM or its name, a `Critic`, or an object with a method
+            `critique`. Else that of `promptgrad.context(critic=...)`, else the LM of the step to blame.
 
     Raises:
-        MetricError: The metric failed on every row: it raised, gave no score in its range, or feedback for a module
-            that the program does not have.
-        InputError: There are not as many outputs as examples.
+        MetricError: The metric failed on every row: it raised, returned no score in its range, or gave feedback for a
+            module that the program does not have.
+        InputError: The numbers of outputs and examples differ.
     """
 
     _makes_loss: ClassVar[bool] = True  # so that `as_metric` can refuse it
@@ -61,14 +61,14 @@ class MetricLoss(Module, in_place=True):
 
         Args:
             outputs: A `Batch`, a list of outputs, or one output.
-            examples: The examples in the same order, or the one example. A `Batch` knows its own; and one output may
-                stand alone, if the metric can do without an example.
+            examples: The examples in the same order, or the one example. A `Batch` has its own; and one output needs no
+                example if the metric needs none.
         """
         scored = await self._scored(pair(outputs, examples))
         return Loss(scored, critic=self.critic, concurrency=current().concurrency, as_critic=as_critic)
 
     async def _scored(self, rows: list[BatchRow]) -> list[LossRow]:
-        """Score all rows; raises where none could be scored, which is no accident."""
+        """Score all rows; raises if no row could be scored, since that is no accident."""
         if isinstance(self.metric, FieldMetric):
             scored = [await self._score(row) for row in rows]
         else:
@@ -106,7 +106,7 @@ class MetricLoss(Module, in_place=True):
 
 
 def as_critic(critic: Any) -> Any:
-    """Make a critic of what a criterion was given."""
+    """Convert the `critic` argument of a criterion."""
     if critic is None or isinstance(critic, (str, LM)):
         return Critic(critic)
     if isinstance(critic, CriticLike):
@@ -115,21 +115,21 @@ def as_critic(critic: Any) -> Any:
 
 
 def _check_modules(metric: str, score: Score, row: BatchRow) -> None:
-    """See that a metric gives feedback for modules that there are.
+    """Check that a metric gives feedback only for modules that the program has.
 
     Raises:
-        MetricError: There is no such module.
+        MetricError: The program has no such module.
     """
     if not score.module_feedback or row.tape is None or not isinstance(row.tape.program, Module):
         return
-    called = {node.path: None for node in row.tape.nodes}  # ops too that are no part of the program
+    called = {node.path: None for node in row.tape.nodes}  # also ops that are not part of the program
     for path in score.module_feedback:
         try:
             row.tape.program.get_submodule(path)
         except AttributeError as error:
             if path not in called:
                 raise MetricError(
-                    f"the metric {metric} gave feedback for a module that is not there: {error}"
+                    f"the metric {metric} gave feedback for a module that the program does not have: {error}"
                 ) from None
 
 
@@ -144,7 +144,7 @@ def pair(outputs: Any, examples: Any) -> list[BatchRow]:
             raise InputError("the batch is empty: there is nothing to score")
         items = _items(rows)
         count = items[-1] + 1 if items else 0
-        if len(wanted) == len(rows) > count:  # one for each rollout: those of one item must have the same
+        if len(wanted) == len(rows) > count:  # one example for each rollout: those of one item must have the same
             first = [wanted[items.index(item)] for item in items]
             if any(one is not two for one, two in zip(wanted, first, strict=True)):
                 raise InputError(
@@ -187,7 +187,7 @@ def pair(outputs: Any, examples: Any) -> list[BatchRow]:
 
 
 def _items(rows: list[BatchRow]) -> list[int]:
-    """Number of the item that each row is a rollout of; those of one item stand together."""
+    """The number of the item of each row; rollouts of one item are adjacent."""
     numbers: list[int] = []
     for number, row in enumerate(rows):
         before = rows[number - 1] if number else None

@@ -1,4 +1,4 @@
-"""`Module`, the base of every program: registration, calling, and what a program can be asked."""
+"""`Module`, the base of every program: registration, calling, and queries."""
 
 import copy
 import difflib
@@ -55,7 +55,7 @@ class _Structure:
     """Counts changes of any program's structure, so that what was derived from one can be kept until then."""
 
     version = 0
-    backward_hooks = False  # whether any module ever had one: without, no call looks for them
+    backward_hooks = False  # whether any module ever had one: if not, no call looks for them
 
 
 def _changed() -> None:
@@ -121,7 +121,7 @@ class Module:
     """
 
     _coroutine: ClassVar[bool] = False  # forward is an `async def`
-    _in_place: ClassVar[bool] = False  # forward awaits nothing but our own signals, so that `drive` can run it
+    _in_place: ClassVar[bool] = False  # forward awaits only signals of this package, so that `drive` can run it
     _arguments: ClassVar[tuple[str, ...] | None] = None
 
     training: bool
@@ -200,7 +200,7 @@ class Module:
             )
         object.__setattr__(self, name, value)
 
-    if not TYPE_CHECKING:  # or a checker would take any misspelt attribute for Any
+    if not TYPE_CHECKING:  # otherwise a type checker would see Any for a misspelt attribute
 
         def __getattr__(self, name):
             message = f"{type(self).__name__} has no attribute {name!r}"
@@ -254,7 +254,7 @@ class Module:
     register_module = add_module
 
     def register_buffer(self, name: str, value: Any, *, persistent: bool = True) -> None:
-        """Add a value that belongs to the state but is no parameter, and is read as an attribute.
+        """Add a value that belongs to the state but is not a parameter, and is read as an attribute.
 
         Args:
             name: Its name.
@@ -281,7 +281,7 @@ class Module:
     ) -> "Iterator[tuple[str, Module]]":
         """All modules of the program with their paths, itself first, under the path `prefix`.
 
-        A module that is found under several paths is given once, under the first, unless `remove_duplicate` is off.
+        A module that has several paths is listed once, under the first, unless `remove_duplicate` is off.
         """
         seen = set() if memo is None else memo
         stack: list[tuple[str, Module]] = [(prefix, self)]
@@ -320,7 +320,7 @@ class Module:
     ) -> Iterator[tuple[str, Parameter]]:
         """All text, demo and choice parameters with their paths; weights of local models are in `weights()`.
 
-        A shared parameter is given once, under its first path. The paths are those in this module: a parameter of
+        A shared parameter is listed once, under its first path. Paths start at this module: a parameter of
         `model.solve` has one path there and another in `model`, and its own `name` does not change.
         """
         seen: set[int] = set()
@@ -355,7 +355,7 @@ class Module:
         """The module at a path; the empty path is the module itself.
 
         Raises:
-            AttributeError: There is none; the message names the nearest.
+            AttributeError: There is no such module; the message names the nearest.
         """
         module: Module | None = self
         for name in target.split(".") if target else ():
@@ -368,7 +368,7 @@ class Module:
         """The parameter at a path.
 
         Raises:
-            AttributeError: There is none; the message names the nearest.
+            AttributeError: There is no such parameter; the message names the nearest.
         """
         owner, _, name = target.rpartition(".")
         try:
@@ -397,7 +397,7 @@ class Module:
         return self.train(mode=False)
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:  # noqa: FBT001, FBT002 - as torch spells it
-        """Say for all parameters whether they take a gradient."""
+        """Set for all parameters whether they require a gradient."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
@@ -410,7 +410,7 @@ class Module:
     def weights(self) -> list[Any]:
         """Torch tensors of the local models that the program runs on, each once, for `torch.optim`.
 
-        They are apart from `parameters()`. Empty where no module was moved to an `lm.Local`, and while the weights are
+        They are not among `parameters()`. Empty if no module was moved to an `lm.Local`, and while the weights are
         frozen, as those of a model loaded by path are until `lm.requires_grad_()`.
         """
         found: list[Any] = []
@@ -428,7 +428,7 @@ class Module:
         """Run the module and all modules below on a language model, as a torch module moves to a device.
 
         Args:
-            lm: An LM, a name such as "openai/gpt-4o-mini" or "pocket", or None to take the setting back.
+            lm: An LM, a name such as "openai/gpt-4o-mini" or "pocket", or None to undo the setting.
             pin: Keep this LM when a larger program around the module is moved later.
 
         Returns:
@@ -481,10 +481,10 @@ class Module:
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """All parameters and persistent buffers as `{path: value}` in JSON types, with what they are in "_meta".
+        """All parameters and persistent buffers as `{path: value}` in JSON types, described in "_meta".
 
-        It holds no weights of local models (see `promptgrad.save`), but says which were trained; no LMs but their
-        names, and no secrets.
+        It holds no weights of local models (see `promptgrad.save`), but lists which were trained; the names of LMs, but
+        not the LMs; and no secrets.
         """
         entries: dict[str, Any] = {}
         for path, parameter in self.named_parameters(remove_duplicate=False):
@@ -499,13 +499,13 @@ class Module:
         state: Mapping[str, Any],
         strict: bool = True,  # noqa: FBT001, FBT002 - as torch spells it
     ) -> _state.Misfits:
-        """Take over parameters and buffers from what `state_dict()` returned.
+        """Set parameters and buffers from what `state_dict()` returned.
 
         Everything is checked before anything changes.
 
         Args:
             state: The state; it may come from JSON.
-            strict: Refuse a state that does not fit in every path; otherwise take what fits.
+            strict: Refuse a state that does not fit in every path; otherwise load what fits.
 
         Returns:
             What did not fit: `missing`, `unexpected` and `invalid` paths; all empty under `strict`.
@@ -594,8 +594,9 @@ class Module:
     def export(self) -> dict[str, Any]:
         """The prompts of the program in JSON types, by module path, for use without promptgrad.
 
-        Each has its messages, with `{name}` where an input goes, the names and types of its fields, and its options.
-        Where the inputs choose the demos, the messages have none, and "demos" says what they are chosen from, and how.
+        Each entry has the messages, with `{name}` where an input goes, the names and types of the fields, and the
+        options. If the inputs choose the demos, the messages have none, and "demos" describes what they are chosen
+        from, and how.
         """
         return {path: prompt for path, module in self.named_modules() if (prompt := module._export()) is not None}
 
@@ -632,11 +633,11 @@ class Module:
         """Call `hook(module, grad_input, grad_output)` in `backward()`, for each call of the module that is to blame.
 
         `grad_output` is what is wrong with the outputs of the call, a tuple of texts. `grad_input` maps what may be to
-        blame for it ("instruction", and the names of inputs that other calls wrote) to what the critic says is wrong
-        with it; what the hook returns, if not None, replaces it.
+        blame for it ("instruction", and the names of inputs that other calls wrote) to the critic's texts about it;
+        what the hook returns, if not None, replaces the mapping.
 
-        On a module made of others, the hook is called for each call of a module below, and is given that module.
-        The hook has to be there when the forward runs. What it raises is raised by `backward()`.
+        On a module made of others, the hook is called for each call of a module below, with that module. The hook has
+        to be there when the forward runs. What it raises is raised by `backward()`.
         """
         _Structure.backward_hooks = True
         hooks = self._get_hooks()
@@ -661,7 +662,7 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and wait for its value.
 
-        This works in plain code, in threads, in a notebook and in async handlers (whose loop then waits as well).
+        This works in plain code, in threads, in a notebook and in async handlers (whose loop is blocked meanwhile).
 
         Raises:
             AsyncUsageError: Called from a coroutine on promptgrad's own program loop: use `await module.acall(...)`.
@@ -750,7 +751,7 @@ class Module:
         return plan
 
     def _open_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None:
-        """A tape for a top-level call, or None where nothing is to be recorded."""
+        """A tape for a top-level call, or None if nothing is recorded."""
         if is_grad_enabled():
             plan = self._get_plan()
             if plan.takes_gradient():
@@ -783,16 +784,16 @@ class Module:
     ) -> Batch:
         """Call the module with every item of a batch, concurrently, and return the outputs in order.
 
-        An item is an `Example` (its inputs are passed by name: those of `with_inputs`, else those that `forward`
-        has arguments for), a mapping of inputs by name, or the value of the only input. An item that fails gives
-        an `ErrorRow` and does not stop the others.
+        An item is an `Example` (its inputs are passed by name: those of `with_inputs`, else the fields that `forward`
+        has arguments for), a mapping of inputs by name, or the value of the only input. An item that fails gives an
+        `ErrorRow` and does not stop the others.
 
         A plain forward takes one thread per item in flight, an `async def forward` one task. Ctrl-C cancels what is
         in flight; the exception carries the finished rows as `.batch`.
 
         Args:
             batch: The items.
-            n: Rollouts of each item, which LMs and caches tell apart by their replicate number.
+            n: Rollouts of each item, which LMs and caches distinguish by their replicate number.
             concurrency: Items in flight; else that of the context or of `configure`, else 32.
             progress: Show a progress bar (in a terminal or a notebook only).
 
@@ -841,7 +842,7 @@ class Module:
         return new
 
     def extra_repr(self) -> str:
-        """What to show of this module itself in `print(model)`; override it for your own."""
+        """The module's own line in `print(model)`; override it in your modules."""
         return ""
 
     def __repr__(self) -> str:
@@ -873,7 +874,7 @@ def _no_such(what: str, target: str, known: Iterable[str], root: Module) -> str:
 _NOTHING = nullcontext()
 
 _program: "ContextVar[Module | None]" = ContextVar("promptgrad.program", default=None)
-"""The program whose forward runs in this context without being recorded; a recorded one is known to its tape."""
+"""The program whose forward runs unrecorded in this context; the tape of a recorded forward knows its program."""
 
 
 def _called(module: Module) -> AbstractContextManager[Any]:
@@ -914,7 +915,7 @@ def begin_node(
 ) -> Node:
     """Begin the node of a call of `module`, with its path in the program and the hooks that wait for its gradient.
 
-    The path of a module that is no part of the program is its class name, in parentheses.
+    The path of a module that is not part of the program is its class name, in parentheses.
     """
     program = tape.program
     path = program._get_plan().paths.get(module) if isinstance(program, Module) else None

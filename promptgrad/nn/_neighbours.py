@@ -1,4 +1,4 @@
-"""`Neighbours`: demos that are chosen by the inputs of each call; `ngrams`, what compares texts where nobody says."""
+"""`Neighbours`: demos that are chosen by the inputs of each call; `ngrams`, the default comparison of texts."""
 
 import inspect
 import threading
@@ -15,7 +15,7 @@ from promptgrad.errors import DataError
 from promptgrad.run import value_digest
 
 Vectorizer = Callable[[list[str]], Sequence[Sequence[float]]]
-"""Turns texts into vectors, one for each, all of one length; near texts into vectors of a small angle."""
+"""Turns texts into vectors of one length, one for each text; similar texts get vectors at a small angle."""
 
 _DIMENSIONS = 512
 _KEPT = 1024  # tuples of demos that are kept, so that equal choices are compiled once
@@ -25,7 +25,7 @@ _lock = threading.Lock()
 def ngrams(texts: list[str]) -> list[list[float]]:
     """Count the words and the letter trigrams of each text, hashed into 512 numbers: the default vectorizer.
 
-    It knows no meaning, only spelling. The same text gives the same vector in every process.
+    It compares spelling, not meaning. The same text gives the same vector in every process.
     """
     return [_counts(text.casefold().split()) for text in texts]
 
@@ -43,10 +43,9 @@ _vectorizers: dict[str, Vectorizer] = {"ngrams": ngrams}
 
 
 def register_vectorizer(name: str, vectorizer: Vectorizer) -> None:
-    """Give a vectorizer of your own to `load_state_dict`, by the name that saved demos know it by.
+    """Register a vectorizer of your own under the name that saved demos have for it, for `load_state_dict`.
 
-    States hold no code: a program whose demos are chosen by a function of yours is loaded where that function has been
-    registered.
+    States hold no code: to load a program whose demos are chosen by a function of yours, register that function first.
     """
     _vectorizers[name] = vectorizer
 
@@ -56,36 +55,35 @@ def _name_of(vectorizer: Any) -> str:
         raise TypeError(f"a vectorizer is a plain function from a list of texts to their vectors, not {vectorizer!r}")
     name = getattr(vectorizer, "name", None) or getattr(vectorizer, "__name__", None) or type(vectorizer).__name__
     if not isinstance(name, str) or name == "<lambda>":
-        raise ValueError("a vectorizer is known by its name: write it with def, or give the object an attribute `name`")
+        raise ValueError("a vectorizer needs a name: define it with def, or give the object an attribute `name`")
     return name
 
 
 class Neighbours:
     """The value of a demos parameter whose demos are the examples nearest to the inputs of each call.
 
-    `predict.demos.data = nn.Neighbours(examples, k=3)`. It never changes, and goes where demos go: into candidates,
+    `predict.demos.data = nn.Neighbours(examples, k=3)`. It is immutable, and goes where demos go: into candidates,
     states, caches and cells (by content, `k` and the vectorizer's name). The nearest example comes last, next to the
-    question. `predict.render(question=...)` shows the choice; without inputs, as in `export()`, there is none.
+    question. `predict.render(question=...)` shows the choice; without inputs, as in `export()`, nothing is chosen.
 
     Cost: no LM call. All examples are vectorized once, in the first call; then each call vectorizes its own inputs and
-    takes the cosine with each example: with `ngrams` and short texts about 0.2 ms for 40 examples, 0.4 ms for 200.
-    Demos that differ from call to call are not answered from a provider's cache of prompt prefixes.
+    takes the cosine with each example: with `ngrams` and short texts about 0.2 ms for 40 examples, 0.4 ms for 200. With
+    demos that differ from call to call, a provider's cache of prompt prefixes does not help.
 
     Args:
-        examples: What is chosen from; each says which of its fields are inputs (`Example.with_inputs`).
-        k: How many a call is shown.
+        examples: The examples to choose from, each with its inputs marked (`Example.with_inputs`).
+        k: How many to show to a call.
         vectorizer: A plain function from a list of texts to a list of vectors, `ngrams` by default. It runs in the
             thread of the call: one that takes long, as a remote one does, holds up the others.
-        exclude_same: Leave out an example with the very inputs of the call. While a program is trained, its own
-            examples are run through it: one that is shown its own answer is right whatever the rest of the prompt
-            says, and no candidate could be told from another. Afterwards a question that was seen in training is
-            answered as any other.
+        exclude_same: Leave out an example with the very inputs of the call. In training the program is run on its own
+            examples: with its answer among the demos, an example comes out right whatever the rest of the prompt says,
+            and candidates cannot be compared. The exclusion also holds later, when a question from training comes up.
 
     Raises:
         TypeError: `k` is no whole number, or the vectorizer no plain function.
         ValueError: `k` is below 1, or the vectorizer has no name.
-        DataError: There is no example, or one does not say which fields are inputs. When called: the vectorizer did
-            not give one vector for each text.
+        DataError: There is no example, or the inputs of one are not marked. When called: the vectorizer did not return
+            one vector for each text.
     """
 
     __slots__ = (
@@ -116,7 +114,7 @@ class Neighbours:
             raise ValueError(f"k is the number of demos, at least 1, not {k}")
         self.examples = tuple(Example(example) for example in examples)
         if not self.examples or any(example.input_keys is None for example in self.examples):
-            raise DataError("Neighbours takes examples that say which fields are inputs: example.with_inputs(...)")
+            raise DataError("Neighbours takes examples with marked inputs: example.with_inputs(...)")
         self.k = k
         self.vectorizer = vectorizer
         self.name = _name_of(vectorizer)
@@ -154,7 +152,7 @@ class Neighbours:
         return named[0][1] if len(named) == 1 else "\n".join(f"{name}: {text}" for name, text in named)
 
     def _scores(self, text: str) -> list[float]:
-        """The cosine of a text with each example; only what is not zero is multiplied."""
+        """The cosine of a text with each example; only non-zero parts are multiplied."""
         index = self._index
         if index is None:
             with _lock:
@@ -179,7 +177,7 @@ class Neighbours:
         return vectors
 
     def to_json(self, write: Callable[[Any], Any]) -> dict[str, Any]:
-        """What it is, for a state; the vectorizer by its name."""
+        """The selector in JSON types, for a state; the vectorizer by its name."""
         return {
             "selector": "neighbours",
             "k": self.k,
@@ -189,7 +187,7 @@ class Neighbours:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The same with examples as dicts, for journals."""
+        """As `to_json`, with examples as dicts, for journals."""
         return self.to_json(lambda example: example.to_dict())
 
     def __eq__(self, other: object) -> bool:
@@ -224,7 +222,7 @@ def _written(value: Any) -> str:
 
 
 def _parts(vector: Sequence[float]) -> list[tuple[int, float]]:
-    """What of a vector is not zero, at length 1."""
+    """The non-zero parts of a vector, scaled to length 1."""
     parts = [(dimension, float(value)) for dimension, value in enumerate(vector) if value]
     length = sqrt(sum(value * value for _, value in parts))
     return [(dimension, value / length) for dimension, value in parts]

@@ -21,9 +21,11 @@ class Op(Module):
     `description`. Its name is the function's.
 
     Attributes:
-        description: What it is for, a `Parameter` of kind "description"; its text is `str(op.description)`.
+        description: What the function is for: a `Parameter` of kind "description", with its text in
+            `str(op.description)`.
         function: The function itself.
-        kind: Which rule passes blame on: "function", "retriever", or a kind of your own (`autograd.register_rule`).
+        kind: The kind whose rule passes blame on: "function", "retriever", or one of your own
+            (`autograd.register_rule`).
     """
 
     description: Parameter
@@ -57,7 +59,7 @@ class Op(Module):
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function; of an `async def`, wait for its value (in a coroutine, `await op.acall(...)`)."""
+        """Call the function, and wait for the value of an `async def` (in a coroutine, `await op.acall(...)`)."""
         if self._coroutine and aio.serving():
             raise AsyncUsageError(
                 f"the op {self.__name__} of an `async def` was called inside a coroutine that promptgrad runs, where "
@@ -65,10 +67,10 @@ class Op(Module):
             )
         if self._coroutine or (current_tape() is None and self.description.requires_grad):
             return super().__call__(*args, **kwargs)
-        return self._run_forward(args, kwargs)  # also in a coroutine: it waits for nothing of ours
+        return self._run_forward(args, kwargs)  # also in a coroutine: it waits for nothing on the program loop
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function, recorded where anything is."""
+        """Call the function, and record the call where calls are recorded."""
         node = self._begin(args, kwargs)
         try:
             output = self.function(*args, **kwargs)
@@ -93,7 +95,7 @@ class Op(Module):
             else:
                 inputs[name] = value
         node = begin_node(self, tape, inputs, ("out",), kind=self.kind)
-        if node.path.startswith("("):  # no part of the program
+        if node.path.startswith("("):  # not part of the program
             node.path = self.__name__
         node.rule = self._rule
         if self.description.requires_grad:
@@ -126,14 +128,14 @@ class AsyncOp(Op):
 
 
 def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a partial calls in the end."""
+    """The function that a partial calls."""
     while isinstance(function, partial):
         function = function.func
     return function
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """What the function takes: anything by position, where it does not say (as `max`)."""
+    """The signature of a function; any positional arguments for one without a signature, such as `max`."""
     try:
         return inspect.signature(function)
     except ValueError:
@@ -142,7 +144,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _rule_from(backward: Backward) -> Callable[[Passing], Any]:
-    """A rule from a function of what is wrong with the result, which may return one text for a sole input."""
+    """A rule from a user's `backward`, which may return one text for a sole input."""
     if inspect.iscoroutinefunction(backward):
 
         async def later(passing: Passing) -> Mapping[str, Any]:
@@ -199,25 +201,25 @@ def op(
     ```
 
     A call is recorded when the program around it is, and exact edges lead through it, whatever it does with its inputs.
-    What is said of its result is passed on by the rule for its kind, without an LM: "function" says it of every
-    input that another call produced, "retriever" tells the query that it found the wrong documents, and if it
-    raised, "error" tells the inputs what they were and what happened.
+    The rule for its kind passes on the critiques of its result, without an LM: "function" passes them to every input
+    that another call produced, "retriever" criticises the query for finding the wrong documents, and if the function
+    raised, "error" criticises the inputs, with their values and the error.
 
-    Of a method it is made in `__init__`: `self.search = promptgrad.op(self._search)` is then a part of the program.
+    An op of a method is made in `__init__`: `self.search = promptgrad.op(self._search)` is then a part of the program.
 
-    Cost: no LM call; where nothing is recorded, a plain call.
+    Cost: no LM call; if nothing is recorded, a plain call.
 
     Args:
-        function: What to call.
+        function: The function to call.
         kind: "function", "retriever", or one of your own with `autograd.register_rule`.
-        description: What it is for, as text or `Parameter`; by default the docstring.
-        trainable: Whether the description takes a gradient. What is said of a call is said of it too, and where
-            a prompt shows it, f"{search.description}", what is said of that prompt.
-        backward: A rule of its own: takes an `autograd.Passing`, returns what is wrong with each input by name, or one
-            text for all of them, or None. Plain or `async def`.
+        description: What the function is for, as text or `Parameter`; by default the docstring.
+        trainable: Whether the description requires a gradient. It gets the critiques of the function's calls and, if a
+            prompt shows it with f"{search.description}", those of that prompt.
+        backward: A rule of its own: a function, plain or `async def`, of an `autograd.Passing` that returns what is
+            wrong with each input by name, or one text for all of them, or None.
 
     Raises:
-        TypeError: `function` cannot be called, is a generator function, or is a Module, which is recorded without.
+        TypeError: `function` cannot be called, is a generator function, or is a Module, which is recorded without `op`.
             When called: it is a method; or it returned a coroutine.
     '''
     if function is None:
@@ -232,7 +234,7 @@ def op(
     elif trainable:
         description.requires_grad = True
     asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)  # noqa: B004 - its flags are wanted, not whether it is there
+        getattr(type(function), "__call__", None)  # noqa: B004 - its flags matter, not whether it exists
     )
     made = AsyncOp if asynchronous else Op
     return made(function, description, kind, backward)

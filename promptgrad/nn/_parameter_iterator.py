@@ -6,13 +6,13 @@ from promptgrad.autograd import Parameter
 
 
 class ParameterIterator(Iterator[Parameter]):
-    """The parameters of a program one by one, with the paths that they have there.
+    """The parameters of a program one by one, with their paths in that program.
 
-    An optimizer that is given `model.parameters()` calls them by these paths: nothing is written on the parameters, so
-    the same parameter has one path under `model` and another under `model.solve`.
+    An optimizer of `model.parameters()` names them by these paths. Nothing is stored in the parameters, so the same
+    parameter has one path under `model` and another under `model.solve`.
 
     Attributes:
-        paths: The path of each parameter that was given so far.
+        paths: The path of each parameter that was returned so far.
 
     >>> from promptgrad import nn
     >>> parameters = nn.Predict("question -> answer").parameters()

@@ -41,10 +41,10 @@ class FitsSignature:
 
 
 class Predict(Module, in_place=True):
-    """HistoryCall a language model: inputs by name in, a `Prediction` out.
+    """Call a language model: inputs by name in, a `Prediction` out.
 
     `nn.Predict("question, context: list[str] -> answer: float")`. The call `predict(question=..., context=...)`, or
-    `predict("...")` where there is one input, renders the signature through an adapter, asks the LM, parses and
+    `predict("...")` where there is one input, renders the signature through an adapter, calls the LM, and parses and
     validates its reply. `str` values in the outputs are `Text` with the graph node as `grad_fn`.
 
     A reply that does not parse is repaired where its meaning is plain. If it is not, the model is asked again with
@@ -56,18 +56,18 @@ class Predict(Module, in_place=True):
     Cost: one LM call, and one more per re-ask.
 
     Args:
-        signature: Inputs and outputs: a text, a `Signature` or a class of it.
+        signature: Inputs and outputs: a text, a `Signature`, or a class that defines one.
         instruction: What to do, in place of the signature's own. It becomes the parameter `.instruction`.
-        demos: Examples to show, as `Example` or dict, or what chooses them for each call, as `nn.Neighbours`. They
-            become the parameter `.demos`.
+        demos: Examples to show, as `Example` or dict, or a selector that chooses them for each call, such as
+            `nn.Neighbours`. They become the parameter `.demos`.
         lm: The LM, as with `.to(lm)`.
-        adapter: Name of an adapter, or an adapter; else that of the context, else the one that the LM speaks.
+        adapter: Name of an adapter, or an adapter; else that of the context, else the default of the LM.
         types: Types by name, for a signature given as text.
         retries: How often to ask again.
         **lm_options: Sampling options such as `temperature` and `max_tokens`, laid over those of the LM.
 
     Raises:
-        SignatureError: The signature is none.
+        SignatureError: `signature` is not a valid signature.
         ConstraintError: A demo does not fit the signature.
         InputError: When called: an input is missing, unknown or of the wrong type.
         ParseError: When called: the last reply does not parse either.
@@ -169,7 +169,7 @@ class Predict(Module, in_place=True):
         return make_prediction(outputs, node, call)
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
-        """The outputs in a reply; a subclass may take fewer replies for one."""
+        """The outputs in a reply; a subclass may accept fewer replies."""
         return compiled.parse(completion)
 
     async def _ask_again(
@@ -204,7 +204,7 @@ class Predict(Module, in_place=True):
         """Put the call into the history and, where one is kept, on the graph."""
         call.lm = lm.name
         if error is not None:
-            call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames
+            call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames alive
         remember(call)
         if node is None:
             call.module = path_in_call(self)
@@ -224,7 +224,7 @@ class Predict(Module, in_place=True):
         node.finish(outputs, error=error)
 
     def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs as their types want them. What the graph keeps is what was passed."""
+        """The inputs converted to their types. The graph keeps what was passed."""
         for name in self._plain:
             if not isinstance(inputs[name], str):
                 self._refuse(name, inputs[name])
@@ -259,7 +259,7 @@ class Predict(Module, in_place=True):
     def _sort_arguments(
         self, args: tuple[Any, ...], given: dict[str, Any]
     ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-        """Inputs, LM and options of a call that is more than all inputs by name."""
+        """Inputs, LM and options of a call that does not consist of all inputs by name and nothing else."""
         fields = self._signature.inputs
         inputs = dict(given)
         aside = {name: inputs.pop(name) for name in _NOT_INPUTS if name in inputs and name not in fields}
@@ -339,9 +339,9 @@ class Predict(Module, in_place=True):
         return self._adapter_here().compile(self._signature, self.instruction.data, demos).messages(checked)
 
     def render(self, *args: Any, **inputs: Any) -> list[dict[str, str]]:
-        """The messages that a call with these inputs sends, to be read. No LM is called.
+        """The messages that a call with these inputs sends, for reading. No LM is called.
 
-        Texts are exactly what is sent; images and other parts that are no text are shown by their kind and size, such
+        Texts are exactly what is sent; images and other parts that are not text are shown by their kind and size, such
         as `<image png, 12 kB>`.
 
         Raises:
@@ -352,7 +352,7 @@ class Predict(Module, in_place=True):
     def _export(self) -> dict[str, Any]:
         adapter = self._adapter_here()
         instruction, chosen = self.instruction.data, self.demos.data
-        demos = () if isinstance(chosen, Selector) else chosen  # a selector's depend on the inputs
+        demos = () if isinstance(chosen, Selector) else chosen  # those of a selector depend on the inputs
         compiled = adapter.compile(self._signature, instruction, demos)
         shadow = Signature(
             [
@@ -394,7 +394,7 @@ class Predict(Module, in_place=True):
         text, demos = (
             self.instruction.read().value,
             self.demos.read().value,
-        )  # to be shown, which the graph leaves alone
+        )  # for display: the graph notes no read
         shown = repr(text if len(text) <= 60 else text[:57] + "...")
         parts = [repr(self._signature), f"instruction={shown}"]
         if isinstance(demos, Selector):
@@ -410,10 +410,10 @@ class Predict(Module, in_place=True):
 
 
 def _check_spelling(options: Mapping[str, Any]) -> None:
-    """Refuse what is a known name misspelt: any other name is an option of the provider and is sent as it is.
+    """Refuse misspelt known names; any other name is an option of the provider and is sent as it is.
 
     Raises:
-        TypeError: A name is nearly that of an argument or of a sampling option.
+        TypeError: A name is close to that of an argument or of a sampling option.
     """
     for name in options:
         near = difflib.get_close_matches(name, _ARGUMENTS, 1, 0.85)

@@ -15,18 +15,18 @@ _NO_CALL = HistoryCall()
 class Prediction:
     """An immutable record of the outputs of one call, in the order of the signature.
 
-    Fields are read as attributes or by key and are plain values: a `str` is a `Text` (which is a `str`) that
-    remembers what produced it, everything else is what its type says. A field named like a method (`get`, `items`,
-    `keys`, `to_dict`, `values`) is read by key only.
+    Fields are read as attributes or by key and are plain values: a `str` is a `Text` (which is a `str`) that remembers
+    what produced it, everything else has the type of its field. A field named like a method (`get`, `items`, `keys`,
+    `to_dict`, `values`) is read by key only.
 
-    Besides its fields, and unless a field has the same name, a prediction knows of its call:
+    Besides its fields, and unless a field has the same name, a prediction has facts about its call:
 
     - `usage`: what it cost, with all re-asks,
     - `messages`: the messages that were sent, and `reply`: the last reply,
     - `reasks`: how often the model was asked again because its reply did not parse,
     - `grad_fn`: the node of the recorded graph, None where nothing was recorded.
 
-    Reading a field tells the graph that the program's code looked at it: a router gets its gradient that way.
+    The graph notes when the program's code reads a field: a router gets its gradient that way.
 
     Args:
         base: Fields to start from, a mapping.
@@ -178,7 +178,7 @@ _new = object.__new__
 
 
 def make_prediction(fields: dict[str, Any], node: Node | None, call: HistoryCall) -> Prediction:
-    """A prediction that takes `fields` over, without a copy."""
+    """A prediction that owns `fields`, without a copy."""
     prediction = _new(Prediction)
     _set_fields(prediction, fields)
     _set_node(prediction, node)
@@ -187,5 +187,5 @@ def make_prediction(fields: dict[str, Any], node: Node | None, call: HistoryCall
 
 
 def fields_of(prediction: Prediction) -> dict[str, Any]:
-    """The fields, without telling the graph that they were read."""
+    """The fields, without a note in the graph that they were read."""
     return prediction._fields

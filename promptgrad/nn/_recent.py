@@ -8,13 +8,13 @@ from promptgrad.autograd import GradFn, Join, Node, Tape, Text
 from promptgrad.nn._prediction import Prediction
 
 KEPT = 256
-"""How many outputs that cannot say themselves where they came from are remembered."""
+"""How many outputs without a producer of their own are remembered."""
 
 _recent: deque[tuple[Any, Tape]] = deque(maxlen=KEPT)
 
 
 def remember_output(output: Any, tape: Tape) -> None:
-    """Remember the tape of an output that holds no text of it, such as a number."""
+    """Remember the tape of an output that holds no text from it, such as a number."""
     kind = type(output)
     if kind is not Text and kind is not Prediction and tape_inside(output) is None:
         _recent.append((output, tape))
@@ -23,7 +23,7 @@ def remember_output(output: Any, tape: Tape) -> None:
 def tapes_of(outputs: Sequence[Any]) -> list[Tape | None]:
     """The tape of each output, or None where it is not known.
 
-    An output that holds text knows its tape. Others are found among the latest calls: as the same objects in the
+    An output that holds text leads to its tape. Others are found among the latest calls: as the same objects in the
     same order, which is right for small numbers and None as well, else as the only object of its identity.
     """
     tapes = [tape_inside(output) for output in outputs]

@@ -1,4 +1,4 @@
-"""The state of a program in JSON types: values by path, and "_meta", which says what they are."""
+"""The state of a program in JSON types: values by path, and "_meta", which describes them."""
 
 import difflib
 import json
@@ -12,7 +12,7 @@ from promptgrad.errors import ConstraintError, DataError, InputError, ParseError
 from promptgrad.signature import Field
 
 SCHEMA = 1
-"""Version of the form that states are written in."""
+"""Version of the format of states."""
 
 _INPUTS = "__inputs__"
 
@@ -42,7 +42,7 @@ class Misfits(NamedTuple):
 
 
 def not_a_state(given: object) -> str:
-    """What is wrong with something that is no state, and what to write."""
+    """The message about something that is not a state, with what to write."""
     hint = ": write load_state_dict(promptgrad.load(path))" if isinstance(given, (str, PathLike)) else ""
     return f"load_state_dict takes the mapping that state_dict() returned, not {type(given).__name__}{hint}"
 
@@ -51,7 +51,7 @@ def to_json(path: str, value: Any) -> Any:
     """A value in JSON types, all its parts copied.
 
     Raises:
-        StateDictError: It has none.
+        StateDictError: The value has no JSON form.
     """
     if isinstance(value, str):
         return str.__str__(value)  # a Text leaves its graph behind
@@ -77,7 +77,7 @@ def to_json(path: str, value: Any) -> Any:
 
 
 def encode(path: str, parameter: Parameter, fields: Mapping[str, Field]) -> Any:
-    """The value of a parameter in JSON types; those of demos that have none of their own as their fields' types say."""
+    """The value of a parameter in JSON types; values in demos without a JSON form by their fields' types."""
     return parameter.kind.to_json(parameter.data, lambda item: to_json(path, _written(path, item, fields)))
 
 
@@ -106,7 +106,7 @@ def _dumped(path: str, field: Field, value: Any) -> Any:
 
 
 def _as_typed(name: str, value: Any, fields: Mapping[str, Field]) -> Any:
-    """A value of a demo from JSON: as the type of its field where a prompt shows that one as it shows this one."""
+    """A value of a demo from JSON, converted to the type of its field if a prompt shows both in the same way."""
     field = fields.get(name)
     if field is None or field.is_text:
         return value
@@ -118,7 +118,7 @@ def _as_typed(name: str, value: Any, fields: Mapping[str, Field]) -> Any:
 
 
 def decode(parameter: Parameter, value: Any, kind: str | None, fields: Mapping[str, Field]) -> tuple[Any, str]:
-    """The value that a parameter takes over from a state, and why it cannot (an empty str if it can)."""
+    """The value of a parameter from a state, and why it cannot be loaded (an empty str if it can)."""
     if kind is not None and kind != parameter.kind:
         return None, f"is of kind {kind} in the state and of kind {parameter.kind} here"
     try:
@@ -141,10 +141,10 @@ def _example(item: Any, fields: Mapping[str, Field]) -> Example:
 
 
 def read_meta(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the state says of itself.
+    """The "_meta" of a state.
 
     Raises:
-        StateDictError: It was written in a later form than this version reads.
+        StateDictError: The state has a later format than this version reads.
     """
     meta = state.get("_meta")
     if meta is None:
@@ -161,7 +161,7 @@ def read_meta(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def kind_of(meta: Mapping[str, Any], path: str) -> str | None:
-    """Kind of a parameter as the state tells it; None where it does not."""
+    """The kind of a parameter according to the state; None if the state has none."""
     kinds = meta.get("kinds")
     kind = kinds.get(path) if isinstance(kinds, Mapping) else None
     return kind if isinstance(kind, str) else None
@@ -174,7 +174,7 @@ def trained_names(meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def lost_weights(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """What to say where a state was made with trained weights that the module lacks (an empty str if it has them)."""
+    """The message about trained weights behind a state that the module lacks (an empty str if it has them)."""
     here = trained_names(ours)
     lost = {name: None for path, name in trained_names(theirs).items() if here.get(path) != name}
     if not lost:
@@ -187,7 +187,7 @@ def lost_weights(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def different_fields(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, str]:
-    """Modules that both have and whose inputs or outputs differ in names or types."""
+    """Modules that both sides have and whose inputs or outputs differ in names or types."""
     found: dict[str, str] = {}
     fields = theirs.get("fields")
     if isinstance(fields, Mapping):

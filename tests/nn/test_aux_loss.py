@@ -168,7 +168,7 @@ class TestNames:
             ("serch", "Hop has no module 'serch': did you mean 'search'?"),
             ("zzz", "Hop has no module 'zzz': it has query, search, finish.answer"),
             ("finish", "the calls of finish (ModuleDict) itself are not recorded, only those of the modules in it: "),
-            (nn.Predict("a -> b"), "this AuxLoss is about a Predict that is no part of Hop"),
+            (nn.Predict("a -> b"), "this AuxLoss is about a Predict that is not part of Hop"),
         ],
     )
     def test_a_module_that_is_not_there(self, model, about, said):

@@ -73,13 +73,13 @@ def test_a_judge_is_a_metric_of_its_own(scripted):
 
 @pytest.mark.parametrize("rubric", ["  ", "", None, {}, {"polite": " "}, {"polite": 1}])
 def test_a_rubric_is_words(rubric):
-    with pytest.raises(TypeError, match="a rubric says in words"):
+    with pytest.raises(TypeError, match="a rubric is a text, or a mapping from criteria to texts, not"):
         nn.JudgeLoss(rubric)
 
 
 @pytest.mark.parametrize("name", ["very polite", "no-name", 3])
 def test_a_criterion_has_a_name(name):
-    with pytest.raises(ValueError, match="called by a word, such as 'polite', not "):
+    with pytest.raises(ValueError, match="the name of a criterion is a word, such as 'polite', not "):
         nn.Judge({name: "Be polite."})
 
 

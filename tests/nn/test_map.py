@@ -104,7 +104,7 @@ def test_labels_do_not_leak_into_a_forward_that_takes_anything(scripted):
         def forward(self, **fields):
             return fields
 
-    with pytest.raises(InputError, match=r"say which they are with example\.with_inputs"):
+    with pytest.raises(InputError, match=r"name them with example\.with_inputs"):
         Greedy().map([Example(question="a", answer="b")])
     assert Greedy().map([Example(question="a", answer="b").with_inputs("question")]) == [{"question": "a"}]
 

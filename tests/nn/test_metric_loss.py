@@ -296,7 +296,7 @@ def test_what_is_no_critic_is_refused_before_any_call(program):
         with pytest.raises(TypeError, match="critic is an LM, the name of one, or a Critic, not int"):
             use(3)
     assert len(program.lm.asked) == 1
-    with pytest.raises(TypeError, match="one with a method `critique`, not int"):
+    with pytest.raises(TypeError, match="needs a method `critique`, and int has none"):
         Loss(loss.rows).backward(3)
 
 

@@ -159,9 +159,9 @@ class TestNeighbours:
         for vectorizer in (remote, "ngrams"):
             with pytest.raises(TypeError, match="a vectorizer is a plain function"):
                 nn.Neighbours(ROWS, 1, vectorizer)
-        with pytest.raises(DataError, match="which fields are inputs"):
+        with pytest.raises(DataError, match="with marked inputs"):
             nn.Neighbours([pg.Example(question="a", answer="b")])
-        with pytest.raises(ValueError, match="a vectorizer is known by its name"):
+        with pytest.raises(ValueError, match="a vectorizer needs a name"):
             nn.Neighbours(ROWS, 1, lambda texts: [[1.0] for _ in texts])
 
         def one(texts):
@@ -238,7 +238,7 @@ class TestKNNFewShot:
         assert model.demos.data is start
 
     def test_what_is_wrong_is_refused_where_it_is_made(self, model):
-        with pytest.raises(ValueError, match="a vectorizer is known by its name"):
+        with pytest.raises(ValueError, match="a vectorizer needs a name"):
             optim.KNNFewShot(model.parameters(), vectorizer=lambda texts: [[1.0] for _ in texts])
         with pytest.raises(TypeError, match="k is the number of demos, a whole number, not '3'"):
             optim.KNNFewShot(model.parameters(), k="3")
