@@ -1,7 +1,8 @@
-"""Optimizers: what improves the parameters of a program, step by step from gradients or by search.
+"""Optimizers: they improve the parameters of a program, step by step from gradients or by search.
 
-Every optimizer works in a loop of your own (`zero_grad`, `loss.backward()`, `step`) if it learns from gradients, and
-in `promptgrad.Trainer`, which gives it data, a budget and a journal, and ships only what is confirmed.
+Every optimizer works in `promptgrad.Trainer`, which gives it data, a budget and a journal, and ships only confirmed
+improvements. An optimizer that learns from gradients also works in a loop of your own (`zero_grad`, `loss.backward()`,
+`step`).
 """
 
 from importlib import import_module
@@ -100,9 +101,9 @@ else:
         "StepReport": "_report",
         "TrustRegionEdit": "_trust_region",
     }
-    _SHARED = frozenset(__all__) - _HOME.keys()  # what search has and people meet here
+    _SHARED = frozenset(__all__) - _HOME.keys()  # names of promptgrad.search that users look for here
 
-    # What a user of PyTorch, DSPy or TextGrad may type out of habit, and what to write here.
+    # Names that users of PyTorch, DSPy or TextGrad may type out of habit, and what to write instead.
     _ELSEWHERE = {
         **dict.fromkeys(
             ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "LBFGS", "NAdam", "Adadelta"),

@@ -1,4 +1,4 @@
-"""BetterTogether: one optimizer after another, each from what the ones before it found."""
+"""BetterTogether: one optimizer after another, each starting from the best that the earlier ones found."""
 
 from typing import Any
 
@@ -9,28 +9,29 @@ from promptgrad.search import Session
 
 
 class BetterTogether(Search):
-    """Run optimizers one after another: prompts, then weights, then prompts again, or whatever the strategy says.
+    """Run optimizers one after another: prompts, then weights, then prompts again, or in any order of a strategy.
 
     `optim.BetterTogether("p -> w -> p", p=optim.MIPRO(model.parameters()), w=optim.BootstrapFinetune(model))`
 
-    Each phase is a search of its own that starts from the best so far: it reads its values, keeps those that it does
-    not change, and runs on its weights. What it found is kept if it scores better on the validation data than what it
-    started from, by its shrunken gain; else the next phase starts where this one did. The best of every phase goes to
+    Each phase is a search that starts from the best candidate so far: it reads that candidate's values, keeps those
+    that it does not change, and runs on its weights. Its result is kept if it scores better on the validation data than
+    its start, by the shrunken gain; otherwise the next phase starts where this one did. The best of every phase goes to
     the confirmation. The strategy ends early when every validation example is right.
 
-    Cost: that of its phases, in order, of one budget; measuring where a phase starts costs nothing, as it was measured
-    where it was found. A model in memory for each phase that trains weights.
+    Cost: that of its phases, in order, from one budget; measuring the start of a phase costs nothing, as the phase that
+    found it measured it. A model in memory for each phase that trains weights.
     Source: Soylu et al. 2024, arXiv 2407.10930 (DSPy's optimizer of this name). Differs: any names and any number of
-    optimizers; a phase that made it worse is not built upon.
+    optimizers; later phases do not build on a phase that made the program worse.
 
     Args:
-        strategy: Names of the optimizers in order, with arrows between them; a name may come again.
+        strategy: Names of the optimizers in order, with arrows between them; a name may occur more than once.
         **optimizers: The optimizers by name, made for parameters of one program.
 
     Raises:
-        ValueError: The strategy names an optimizer that is not given, or one is given that it does not name.
-        TypeError: One of them is no optimizer.
-        DataError: In `fit`: a phase cannot learn from the data and nothing was found before it; else it is noted.
+        ValueError: The strategy names an optimizer that is not given, or does not name one that is given.
+        TypeError: One of them is not an optimizer.
+        DataError: In `fit`: a phase cannot learn from the data, and no earlier phase found anything. If one did, a note
+            says so.
     """
 
     def __init__(self, strategy: str = "p -> w -> p", **optimizers: Search) -> None:

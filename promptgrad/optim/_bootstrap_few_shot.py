@@ -118,5 +118,5 @@ class BootstrapFewShot(Optimizer):
         session.offer(measured)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
-        """At most one run for each training example and round."""
+        """Return the phase: at most one run for each training example and round."""
         return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]

@@ -10,16 +10,16 @@ from promptgrad.finetune import LORA, Conversation, SFTResult, asft, local_lm, s
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
 from promptgrad.optim._search import Search
-from promptgrad.search import Candidate, Measured, Place, Session, demos_of, labeled_demos, places
+from promptgrad.search import Candidate, Measured, Place, Session, check_counts, demos_of, labeled_demos, places
 
 
 class BootstrapFinetune(Search):
     """Run the program (or a teacher) on training examples and fine-tune its local model on the runs that went right.
 
-    The first round of runs is shown labelled examples as demos, where a module has the fields for them; a later round
-    repeats what failed, with runs that went right as demos. The trained program needs no demos: it learns the replies
-    given its own prompts. The parameters keep their values; what changes is the language model of the program.
-    It works in `Trainer.fit` alone; outside of it, call `promptgrad.finetune.sft`.
+    The first round has labelled examples as demos, where a module has the fields for them; a later round repeats the
+    examples that failed, with successful runs as demos. The trained program needs no demos: it learns the replies to
+    its own prompts. The parameters keep their values; only the language model of the program changes. It works only in
+    `Trainer.fit`; elsewhere, call `promptgrad.finetune.sft`.
 
     Cost in `Trainer.fit`: at most one run of the program for each training example and round, and the training,
     which calls no LM (about ten seconds for 60 steps of the embedded model on two cores).
@@ -28,10 +28,10 @@ class BootstrapFinetune(Search):
     in a loop is a sample like any other.
 
     Args:
-        params: Parameters of the program, or the program; which ones does not matter, as none is changed.
+        params: The program, or any of its parameters, as none of them is changed.
         max_labeled_demos: Most labelled demos for the first round, in modules that have no demos and whose fields the
             examples have; an example never sees its own label. 0 for the program as it is.
-        max_bootstrapped_demos: Most runs that went right as demos for later rounds, in modules that have none.
+        max_bootstrapped_demos: Most successful runs used as demos in later rounds, in modules that have no demos.
         max_rounds: Tries for each training example; it ends sooner when a round adds nothing.
         threshold: Score from which a run counts as right; None for the full score.
         teacher: LM (or name of one, or a program of the same structure) that makes the runs; None for the program on
@@ -39,14 +39,15 @@ class BootstrapFinetune(Search):
         lora: `r`, `alpha`, `dropout`, `target_modules`; None trains all weights.
         steps: Optimizer steps; by default three epochs, and at least 60 steps.
         epochs: Passes over the samples, instead of `steps`.
-        lr: Peak learning rate; by default one that is usual for the model's size.
+        lr: Peak learning rate; the default depends on the model's size.
         batch_size: Samples in a step.
 
     Attributes:
-        result: What `promptgrad.finetune` made in the last `fit`; None before.
+        result: The result of `promptgrad.finetune` in the last `fit`; None before.
 
     Raises:
         ValueError: A number is out of range.
+        TypeError: A count is not a whole number.
     """
 
     kinds = ()
@@ -67,14 +68,12 @@ class BootstrapFinetune(Search):
         lr: float | None = None,
         batch_size: int = 32,
     ) -> None:
-        for name, value, least in (
-            ("max_rounds", max_rounds, 1),
-            ("batch_size", batch_size, 1),
-            ("max_labeled_demos", max_labeled_demos, 0),
-            ("max_bootstrapped_demos", max_bootstrapped_demos, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is at least {least}, not {value}")
+        check_counts(
+            max_rounds=(max_rounds, 1),
+            batch_size=(batch_size, 1),
+            max_labeled_demos=(max_labeled_demos, 0),
+            max_bootstrapped_demos=(max_bootstrapped_demos, 0),
+        )
         super().__init__(params.parameters() if isinstance(params, Module) else params)
         self.max_labeled_demos = max_labeled_demos
         self.max_bootstrapped_demos = max_bootstrapped_demos
@@ -90,12 +89,12 @@ class BootstrapFinetune(Search):
 
     @property
     def result(self) -> SFTResult | None:
-        """What `promptgrad.finetune` made in the last `fit`."""
+        """The result of `promptgrad.finetune` in the last `fit`; None before."""
         return self._result
 
     @property
     def skips(self) -> tuple[str, ...]:
-        """Nothing: it is clear that parameters keep their values."""
+        """Empty, as an optimizer of weights keeps the values of all parameters by design."""
         return ()
 
     async def fit(self, session: Session) -> None:
@@ -133,7 +132,7 @@ class BootstrapFinetune(Search):
     async def _runs(
         self, session: Session, on_local: Sequence[str], block: int = 16
     ) -> tuple[list[Conversation], int, int]:
-        """Samples of the runs that went right, how many examples were tried, how many went right."""
+        """Samples of the successful runs, the number of examples tried and the number of successes."""
         teacher = self.teacher if self.teacher is not None else session.teacher
         program = teacher if isinstance(teacher, Module) else session.program()
         names = {place.parameter: path for path, place in places(program).items()}
@@ -184,18 +183,18 @@ class BootstrapFinetune(Search):
         return values
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
-        """At most one run for each training example and round."""
+        """Return the phase: at most one run for each training example and round."""
         return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]
 
 
 def _without_demos(session: Session) -> list[Place]:
-    """The demos parameters that are empty, and could hold labelled examples for the runs."""
+    """The demos parameters that are empty, so that they can hold labelled examples during the runs."""
     known = places(session.program()).values()
     return [place for place in known if place.parameter.kind.is_demos and not session.value(place.path)]
 
 
 def _learned(session: Session, row: LossRow, on_local: Sequence[str]) -> list[Conversation]:
-    """The calls of one run, as the program itself would be asked them where the search starts."""
+    """The calls of one run, with the prompts that the program has where the search starts."""
     program = session.program()
     with program.candidate(dict(session.base.values)):
         return [sample for sample in samples_of(program, row) if sample.path in on_local]

@@ -1,4 +1,4 @@
-"""The closure of a gated step: how it is called from `step` and from `astep`, and what it must return."""
+"""The closure of a gated step: its call from `step` and from `astep`, and checks of its result."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,18 +10,18 @@ from promptgrad.autograd import Loss
 from promptgrad.errors import GraphError
 
 Closure = Callable[[], "Loss | Awaitable[Loss]"]
-"""What `step` takes to measure a proposal: runs the batch anew and returns its loss."""
+"""The function by which `step` measures a proposal: it runs the batch anew and returns its loss."""
 
 
 class Runner:
-    """Calls a closure: in place for `step`, which only waits for it; for `astep` in a thread or as a task.
+    """Calls a closure: in place for `step`, in a thread or as a task for `astep`.
 
     Attributes:
-        limit: How many of its runs may be in flight: a coroutine function runs for all proposals side by side.
+        limit: Most runs of it in flight: a coroutine function runs for all proposals side by side.
 
     Args:
         closure: The closure.
-        in_place: Whether it is called where `step` was.
+        in_place: True to call it in the thread that called `step`.
     """
 
     def __init__(self, closure: Closure, *, in_place: bool) -> None:
@@ -34,7 +34,7 @@ class Runner:
         """Run it once.
 
         Raises:
-            TypeError: It does not return a loss.
+            TypeError: The closure does not return a loss.
         """
         if self._in_place:
             return _checked(self._closure())
@@ -43,7 +43,7 @@ class Runner:
 
 
 def check_step(closure: Any, loss: Any, *, plain: bool) -> None:
-    """Check what `step` is given.
+    """Check the arguments of `step`.
 
     Args:
         closure: The closure, or None.
@@ -51,7 +51,7 @@ def check_step(closure: Any, loss: Any, *, plain: bool) -> None:
         plain: Whether the closure must not be a coroutine function.
 
     Raises:
-        TypeError: The closure is no function, or the loss is none.
+        TypeError: The closure is not a function, or `loss` is not a loss.
     """
     if isinstance(closure, Loss):
         raise TypeError(
@@ -68,7 +68,7 @@ def check_step(closure: Any, loss: Any, *, plain: bool) -> None:
 
 @contextmanager
 def without_backward() -> Iterator[None]:
-    """Say what to write where a closure calls backward in a trial, which records nothing."""
+    """Explain what to write instead where a closure calls backward in a trial, which records nothing."""
     try:
         yield
     except GraphError as error:

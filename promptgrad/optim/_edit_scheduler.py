@@ -1,4 +1,4 @@
-"""Schedulers of `max_edit`, the bound on how far a step may go: what learning-rate schedulers are in PyTorch."""
+"""Schedulers of `max_edit`, the bound on how far a step may go; they correspond to PyTorch's of the learning rate."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,15 @@ from promptgrad.optim._search import plain_setting
 from promptgrad.search import is_number
 
 FLOOR = 0.01
-"""Smallest `max_edit` that a scheduler sets, unless told otherwise: with less, no text of a usual length may change."""
+"""Default for the smallest `max_edit` that a scheduler sets: below it, no text of a usual length could change."""
 
 
 class EditScheduler:
     """Base of the schedulers that move `max_edit` of an optimizer's groups.
 
-    Call `step(report)` after each `optimizer.step()`. The bound is checked in code at each step, against the value
-    that the group has then, and no scheduler leaves [`min_edit`, 1]. In `Trainer.fit` the optimizer calls the
-    schedulers that were made for it itself, from their start on.
+    Call `step(report)` after each `optimizer.step()`. Each step checks the bound in code, with the group's current
+    value, and no scheduler leaves [`min_edit`, 1]. In `Trainer.fit` the optimizer itself resets and calls the
+    schedulers that were made for it.
 
     A scheduler of your own overrides `edit(group)`, or `step` if it looks at the report.
 
@@ -31,12 +31,12 @@ class EditScheduler:
 
     Attributes:
         base_edits: The `max_edit` that each group started with.
-        last_epoch: How many steps were taken.
+        last_epoch: Number of steps so far.
 
     Raises:
         TypeError: The optimizer has no `max_edit` to move.
         ValueError: `min_edit` is not in (0, 1], or the optimizer has a scheduler already: each sets `max_edit` by its
-            own rule, so that of two only the last would count.
+            own rule, so that only the last of two would have an effect.
     """
 
     def __init__(self, optimizer: Optimizer, *, min_edit: float = FLOOR) -> None:
@@ -61,33 +61,33 @@ class EditScheduler:
         optimizer._schedulers.append(self)  # last: one that fails is not attached
 
     def edit(self, group: int) -> float:
-        """The value that a group, told by its place, shall have now."""
+        """The new `max_edit` of a group, given by its index."""
         raise NotImplementedError(f"{type(self).__name__} has no rule: override edit(group)")
 
     def step(self, report: StepReport | None = None) -> None:
-        """Go one step on and set `max_edit` of each group.
+        """Advance by one step and set `max_edit` of each group.
 
         Args:
-            report: What the optimizer's step did; only some schedulers look at it.
+            report: The report of the optimizer's step; only some schedulers use it.
         """
         self.last_epoch += 1
         self._set()
 
     def get_last_edit(self) -> list[float]:
-        """The `max_edit` of each group as it is now, as `get_last_lr` in PyTorch."""
+        """The current `max_edit` of each group, as `get_last_lr` in PyTorch."""
         return [float(group["max_edit"]) for group in self.optimizer.param_groups]
 
     def reset(self) -> None:
-        """Go back to the start."""
+        """Return to the start."""
         self.last_epoch = 0
         self._set()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the scheduler stands, in JSON types."""
+        """Return the scheduler's state in JSON types."""
         return {"last_epoch": self.last_epoch, "base_edits": self._bases(), "edits": self.get_last_edit()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned, and set the groups to it.
+        """Load a state that `state_dict` returned, and set the groups to it.
 
         Raises:
             StateDictError: The state is of another number of groups, or a value is out of range; nothing is changed.
@@ -129,7 +129,7 @@ class EditScheduler:
             group["max_edit"] = value
 
     def _bases(self) -> list[float]:
-        """The first value of each group; of one that was added since, the present one."""
+        """The first value of each group, or the present value of a group that was added later."""
         added = self.optimizer.param_groups[len(self.base_edits) :]
         return [*self.base_edits, *(float(group["max_edit"]) for group in added)]
 
@@ -150,8 +150,8 @@ class LambdaEdit(EditScheduler):
         min_edit: The smallest value.
 
     Raises:
-        TypeError: As `EditScheduler`; or there is something else than functions.
-        ValueError: There are not as many functions as groups.
+        TypeError: As `EditScheduler`; or `edit_lambda` holds something other than functions.
+        ValueError: The numbers of functions and groups differ.
 
     >>> from promptgrad import Parameter, optim
     >>> opt = optim.TGD([Parameter("Answer.")], max_edit=0.8)
@@ -196,8 +196,8 @@ class StepEdit(EditScheduler):
 
     Args:
         optimizer: The optimizer.
-        step_size: After how many steps.
-        gamma: The factor. It is 0.5 by default, and not 0.1, because a tenth of a text is little already.
+        step_size: Steps in a period.
+        gamma: The factor. The default is 0.5, not 0.1, because a tenth of a text is little already.
         min_edit: The smallest value.
 
     Raises:
@@ -243,6 +243,6 @@ class CosineAnnealingEdit(EditScheduler):
         super().__init__(optimizer, min_edit=min_edit)
 
     def edit(self, group: int) -> float:
-        """The point of the cosine."""
+        """The value on the cosine at the present step."""
         share = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
         return self.min_edit + (self.base_edits[group] - self.min_edit) * share

@@ -1,4 +1,4 @@
-"""Ensemble: what several runs of an optimizer found, called side by side."""
+"""Ensemble: the results of several runs of an optimizer, called side by side."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -12,29 +12,28 @@ from promptgrad.search import Candidate, Session, check_counts
 
 
 class Ensemble(Search):
-    """Run an optimizer several times, each with chance of its own, and let what they found vote.
+    """Run an optimizer several times, each with its own seed, and let the programs that they found vote.
 
-    The result is another program, an `nn.Ensemble`, whose members are copies of the program with what the best
-    candidate of each run changes; the program itself stays as it is, see `FitResult.program`. Runs that found nothing
-    better than the start, or the same as another, have no member. Once a member is right on every validation example,
-    nothing more is tried. The best member alone goes to the confirmation as well, and wins a tie, as it costs less to
-    call.
+    The result is another program, an `nn.Ensemble`, whose members are copies of the program with the changes of the
+    best candidate of each run; the program itself is not changed, see `FitResult.program`. A run that found nothing
+    better than the start, or the same as another run, adds no member. Once a member is right on every validation
+    example, the search ends. The best member alone goes to the confirmation as well, and wins a tie, as it costs less
+    to call.
 
-    Cost: `size` times what the optimizer costs, less what the runs have in common, such as equal calls; scoring the
-    ensemble calls nothing anew where the members' calls are known. What ships costs, for each input, what its members
-    cost together.
-    Source: Dietterich 2000, "Ensemble Methods in Machine Learning"; DSPy's optimizer of this name, which takes the
+    Cost: `size` times the cost of the optimizer, less the calls that the runs share; scoring the ensemble makes no new
+    call where the members' calls are known. For each input, the ensemble costs the sum of its members.
+    Source: Dietterich 2000, "Ensemble Methods in Machine Learning"; DSPy's optimizer of this name, which is given the
     programs that it combines. Differs: members come from runs that differ in their seed, and an ensemble ships only if
     it is confirmed to be better.
 
     Args:
         optimizer: The optimizer.
-        size: How often it is run: the most members, at least 2.
-        reduce: Makes one output of the members' outputs, see `nn.Ensemble`.
+        size: Number of runs, and so the most members; at least 2.
+        reduce: Function that combines the members' outputs into one, see `nn.Ensemble`.
 
     Raises:
         ValueError: `size` is below 2.
-        TypeError: `optimizer` is no optimizer, `size` no whole number, or `reduce` no function.
+        TypeError: `optimizer` is not an optimizer, `size` not a whole number, or `reduce` not a function.
     """
 
     def __init__(self, optimizer: Search, size: int = 3, reduce: Callable[[Sequence[Any]], Any] = majority) -> None:
@@ -73,7 +72,7 @@ class Ensemble(Search):
         session.consider(measured)
 
     def _joined(self, session: Session, members: Sequence[Candidate]) -> Candidate:
-        """The members as one candidate: copies of the program, and over them the values of each."""
+        """The members as one candidate: copies of the program, each with its member's values laid over it."""
         program = nn.Ensemble([copy.deepcopy(session.program(member)) for member in members], self.reduce)
         values = {
             f"members.{number}.{path}": value

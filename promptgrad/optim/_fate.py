@@ -1,4 +1,4 @@
-"""What is learnt from the fate of a proposal, and the races in which proposals of a managed search meet it."""
+"""The record that a memory keeps of a proposal's fate, and the races that decide it in a managed search."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ Changes = Sequence[tuple[Parameter, Change]]
 
 
 def attempt_of(change: Change, *, alone: bool) -> Attempt | None:
-    """What a memory keeps of a change that was not kept; nothing where its text had no trial of its own.
+    """The attempt of a change that was not kept; None where its text had no trial.
 
     Args:
         change: The change.
@@ -44,20 +44,21 @@ async def raced(
     gate: float,
     price: Callable[[Changes], float],
 ) -> StepReport:
-    """Let candidates meet the incumbent on validation data; one that is better beyond doubt takes its place.
+    """Compare candidates with the incumbent on validation data; one that is better beyond doubt replaces it.
 
     Cost: as `race`.
 
     Args:
         step: The step of the search.
-        candidates: What is tried; where there are none, nothing is.
-        trained: The texts that may differ: where they stand in the program, and by which parameter they are known.
-        memory: Learns what the others did.
+        candidates: The candidates to try; may be empty.
+        trained: The texts that may differ, each as its place in the program and the parameter that is its key in the
+            memory.
+        memory: Receives the attempts that did not win.
         gate: Confidence that the winner is an improvement.
-        price: What a candidate's changes must gain to be worth their length.
+        price: The score that a candidate's changes must gain to be worth their length.
 
     Returns:
-        The report that `step` would give: what a candidate changes of the incumbent counts as proposed.
+        The report that `step` would give, in which a candidate's differences from the incumbent are the proposals.
     """
     if not candidates:
         return StepReport(())
@@ -82,7 +83,7 @@ async def raced(
 
 
 def _changes(session: Session, candidate: Candidate, trained: Iterable[tuple[Place, Parameter]]) -> Changes:
-    """What a candidate changes of the incumbent."""
+    """The differences of a candidate from the incumbent."""
     changes = []
     for place, parameter in trained:
         old, new = session.value(place.path, session.incumbent), session.value(place.path, candidate)

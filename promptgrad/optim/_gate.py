@@ -1,4 +1,4 @@
-"""The gate of a step: the proposal meets the current values on the same rows, and must be better beyond doubt."""
+"""The gate of a step: it compares a proposal with the current values on the same rows."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from promptgrad.evaluation import paired_interval
 from promptgrad.search import Verdict
 
 UNTRIED = "not tried: "
-"""Beginning of the reason of a proposal that the rows, and not its text, kept from being tried."""
+"""Beginning of the reason of a proposal that was not tried because of the rows, not because of its text."""
 
 
 def judge(
@@ -25,20 +25,20 @@ def judge(
 ) -> Verdict:
     """Compare paired scores: accept if the one-sided lower bound of the mean difference lies above the price.
 
-    The best of several proposals looks better than it is. So with `of` of them the doubt that is allowed is divided by
-    their number (Bonferroni): all bounds hold at once with the given confidence, and any proposal that passes may be
-    taken.
+    The best of several proposals looks better than it is. So the allowed probability of error is divided by their
+    number `of` (Bonferroni): all bounds hold at once with the given confidence, and any proposal that passes may be
+    installed.
 
     Args:
         before: Scores of the current values.
         after: Scores of the proposal on the same examples, in the same order.
         confidence: Coverage of the one-sided bound, in [0.5, 1), for all proposals together.
         seed: Seed of the bootstrap.
-        best: The best score that there is.
-        exact: Whether the rows are all that counts, and not a sample of what the values will meet.
+        best: The highest possible score.
+        exact: True if the rows are the whole population, not a sample.
         price: The score that the proposal must gain to be worth its length.
-        of: How many proposals are compared with the current values.
-        dropped: How many rows left the comparison.
+        of: Number of proposals that are compared with the current values.
+        dropped: Number of rows left out of the comparison.
     """
     pairs = len(before)
     confidence = 1 - (1 - confidence) / of
@@ -82,7 +82,7 @@ def judge(
 def hopeless(
     before: Sequence[float], *, confidence: float, seed: int, best: float = 1.0, price: float = 0.0, of: int = 1
 ) -> str:
-    """Why no proposal of this price can pass the gate on these rows, however good it is; empty if one can."""
+    """The reason why no proposal of this price can pass the gate on these rows, however good; empty if one can."""
     settings = {"confidence": confidence, "seed": seed, "best": best, "of": of}
     room = sorted({best - score for score in before if score < best}) or [0.0]
     for most in room[:: max(1, len(room) // 8)] + room[-1:]:  # an even gain is surer than a larger one on few rows
@@ -108,11 +108,11 @@ def known_scores(loss: Loss) -> list[float]:
 
 
 def paired_rows(before: Loss, after: Loss) -> tuple[list[float], list[float], int]:
-    """The scores of two losses over the same samples, and how many samples left the comparison.
+    """The scores of two losses over the same samples, and the number of samples left out.
 
-    A sample whose program failed counts as the score 0; one where a language model gave no answer (which says
-    nothing about the program) leaves the comparison. In a sum of losses a sample's score is the weighted sum of what
-    they say of its output; losses about single calls do not count.
+    A sample whose program failed counts as the score 0; one where a language model gave no answer (which is no evidence
+    about the program) is left out. In a sum of losses a sample's score is the weighted sum of its scores in them;
+    losses about single calls do not count.
 
     Raises:
         ValueError: The losses are not over the same examples.
@@ -137,7 +137,7 @@ def best_of(loss: Loss) -> float:
 
 
 Key = tuple[str, int, int]
-"""What tells one sample from another: its example, the rollout, and which of several alike."""
+"""Identity of a sample: its example, its rollout, and its number among equal ones."""
 
 
 def _judged(loss: Loss) -> Iterator[tuple[float, Key, LossRow]]:

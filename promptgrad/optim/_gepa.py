@@ -17,39 +17,42 @@ from promptgrad.search import (
     Session,
     check_counts,
     check_fronts,
+    check_writer,
     make_proposer,
 )
 
 
 class GEPA(Search):
-    """Evolve the texts of a program by reflection on minibatches, from candidates that are each best at something.
+    """Evolve the texts of a program by reflection on minibatches, from candidates that are each the best at something.
 
-    In each step a parent is drawn from the pool by how many validation examples nobody does better, and run on a
-    minibatch. One of its texts, by turns, is rewritten from what went wrong there. A child that does better on the same
-    minibatch is measured on all validation examples and joins the pool, however it does. Then a merge is tried: two
-    candidates that improved different texts since their common ancestor are put together, and the merge joins the pool
-    if it does as well as both on a few validation examples. The candidates with the best means are confirmed.
+    In each step a parent is drawn from the pool, weighted by the number of validation examples on which it is unbeaten,
+    and run on a minibatch. One of its texts, by turns, is rewritten from its failures there. A child that does better
+    on the same minibatch is measured on all validation examples and joins the pool, whatever its score. Then a merge is
+    tried: two candidates that improved different texts since their common ancestor are put together, and the merge
+    joins the pool if it does as well as both on a few validation examples. The candidates with the best means are
+    confirmed.
 
     Cost in `Trainer.fit`: for each step two runs of the program on a minibatch and one LM call; for each candidate that
     joins the pool one run on all validation examples.
-    Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the runs that show what went wrong are those that the child
-    is compared with; the writer is shown failures only; all pairs that can be merged are known, not found by trying.
+    Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the runs that show the failures are also the baseline of the
+    child; the writer sees only failures; the pairs that can be merged are computed, not found by trial.
 
     Args:
         params: Parameters; instructions, and descriptions that require a gradient, are trained.
         lm: LM that writes; None for that of the program.
         steps: Most steps, merges included.
         minibatch_size: Training examples a step.
-        fronts: What a candidate may be best at: each validation "example", each "part" of the scores, or "both".
+        fronts: The fronts that candidates compete on: each validation "example", each "part" of the scores, or "both".
         max_merges: Most merges that join the pool; 0 for none.
-        merge_examples: Validation examples that a merge is tried on.
-        critique: Whether the critic first divides the blame among the texts, at its price. Else the writer is shown the
-            metric's feedback as it is, as in the paper.
+        merge_examples: Number of validation examples that a merge is tried on.
+        critique: True to let the critic divide the blame among the texts first, at the cost of its calls. Otherwise the
+            writer sees the metric's feedback unchanged, as in the paper.
         rules: What new texts must satisfy.
 
     Raises:
         ValueError: A number is out of range, or `fronts` is unknown.
-        TypeError: There is no such argument; the message says what to write for those of DSPy's GEPA.
+        TypeError: `lm` is not a language model; or an argument is unknown: for those of DSPy's GEPA the message names
+            the replacement.
     """
 
     kinds = ("instruction", "description")
@@ -71,6 +74,7 @@ class GEPA(Search):
         refuse_habits("GEPA", habits, GEPA_HABITS)
         check_counts(steps=(steps, 1), minibatch_size=(minibatch_size, 1), merge_examples=(merge_examples, 1))
         check_counts(max_merges=(max_merges, 0))
+        check_writer(lm)
         super().__init__(params)
         self.lm, self.steps, self.minibatch_size, self.fronts = lm, steps, minibatch_size, check_fronts(fronts)
         self.max_merges, self.merge_examples, self.critique, self.rules = max_merges, merge_examples, critique, rules

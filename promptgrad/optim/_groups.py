@@ -1,4 +1,4 @@
-"""Parameters in groups with options of their own, what is remembered of each, and the state of both."""
+"""Parameters in groups with options of their own, and the optimizer's state."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ Params = Iterable[Any]
 
 
 class ParamGroups:
-    """The parameters that were given, in groups, as in PyTorch: the part that all optimizers have in common.
+    """Parameters in groups, as in PyTorch: the part that all optimizers have in common.
 
     Args:
         params: Parameters, `(name, parameter)` pairs, or groups of them with options of their own.
@@ -23,13 +23,13 @@ class ParamGroups:
 
     Attributes:
         param_groups: The groups, dicts with the key `params` and the options.
-        state: What is remembered of each parameter.
-        kinds: Kinds of parameters that there is a rule for, by their names or traits, as ("demos", "is_text"); others
-            keep their values.
+        state: The optimizer's memory of each parameter.
+        kinds: Names or traits of the kinds of parameters that it has a rule for, as ("demos", "is_text"); others keep
+            their values.
 
     Raises:
         ValueError: There is no parameter, one is given twice, or an option is unknown.
-        TypeError: Something else than a parameter was given.
+        TypeError: Something other than a parameter was given.
     """
 
     kinds: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class ParamGroups:
 
         Raises:
             ValueError: The group is empty, holds a parameter that is there already, or an unknown option.
-            TypeError: It holds something else than parameters.
+            TypeError: It holds something other than parameters.
         """
         if "params" not in group:
             raise ValueError("a parameter group is a dict with the key 'params'")
@@ -72,17 +72,17 @@ class ParamGroups:
         self.param_groups.append({**self.defaults, **group, "params": params})
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise ValueError or TypeError if an option of a group is out of range. The base takes any."""
+        """Raise ValueError or TypeError if an option of a group is out of range. The base accepts any."""
 
     def _check_state(self, entry: Mapping[str, Any]) -> None:
-        """Raise ValueError or TypeError if what is remembered of a parameter is malformed. The base takes any."""
+        """Raise ValueError or TypeError if the state of a parameter is malformed. The base accepts any."""
 
     def parameters(self) -> list[Parameter]:
         """All parameters given, in order."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def trained(self) -> list[tuple[Parameter, dict[str, Any]]]:
-        """The parameters this optimizer has a rule for and that require a gradient, with their group."""
+        """The parameters of the optimizer's kinds that require a gradient, each with its group."""
         return [
             (parameter, group)
             for group in self.param_groups
@@ -91,14 +91,14 @@ class ParamGroups:
         ]
 
     def names(self, *, blamed: bool = False) -> dict[Parameter, str]:
-        """A name for each parameter: as it was given, else its role, else its place; equal ones are numbered.
+        """A name for each parameter: the given name, else its role, else its index; equal names are numbered.
 
-        Those of `model.parameters()` are given with their paths in the model, those of `(name, parameter)` pairs with
-        these names.
+        Parameters from `model.parameters()` come with their paths in the model, and `(name, parameter)` pairs with
+        their names.
 
         Args:
-            blamed: Call one that was given without a name, and has no role, as its gradient does, which knows where
-                in the program it was blamed. That name may change from step to step.
+            blamed: Name a parameter without a given name and a role by the place in the program where its gradient
+                blames it. Such a name may change from step to step.
         """
         names: dict[Parameter, str] = {}
         for index, parameter in enumerate(self.parameters()):
@@ -115,7 +115,7 @@ class ParamGroups:
 
     @property
     def skips(self) -> tuple[str, ...]:
-        """Kinds among the parameters that require a gradient and that this optimizer has no rule for."""
+        """Kinds of parameters that require a gradient but for which this optimizer has no rule."""
         kinds = [p.kind for p in self.parameters() if p.requires_grad and not p.kind.answers_to(self.kinds)]
         return tuple(dict.fromkeys(kinds))
 
@@ -127,9 +127,9 @@ class ParamGroups:
     # -- state --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the optimizer remembers, in JSON types.
+        """Return the optimizer's memory and options in JSON types.
 
-        Parameters are called as in `names`.
+        Parameters have their names from `names`.
         """
         names = self.names()
         return {
@@ -145,11 +145,11 @@ class ParamGroups:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned. Options that are not plain values (an LM, constraints) stay.
+        """Load a state that `state_dict` returned. Options that are not plain values (an LM, constraints) are kept.
 
         Raises:
-            StateDictError: The state is of other parameters, or a value is of the wrong type or out of range; all
-                differences are told at once, and nothing is changed.
+            StateDictError: The state is of other parameters, or a value is of the wrong type or out of range; the
+                message lists all differences, and nothing is changed.
         """
         groups, entries = (
             (state.get("param_groups"), state.get("state", {})) if isinstance(state, Mapping) else (None, {})
@@ -203,8 +203,8 @@ class ParamGroups:
                 self._check_options({**group, **plain})
                 options.append(plain)
         if faults:
-            told = "\n".join(f"  {name}: {reason}" for name, reason in faults.items())
-            raise StateDictError(f"the state does not fit this {type(self).__name__}:\n{told}", invalid=list(faults))
+            listed = "\n".join(f"  {name}: {reason}" for name, reason in faults.items())
+            raise StateDictError(f"the state does not fit this {type(self).__name__}:\n{listed}", invalid=list(faults))
         self._steps = int(steps)
         self.state.clear()
         for name, entry in entries.items():
@@ -229,7 +229,7 @@ def _groups(params: Params) -> list[Mapping[str, Any]]:
 
 
 def _named(item: Any) -> tuple[Parameter, str]:
-    """A parameter, and its name where it is given as a pair."""
+    """A parameter and its name, which is empty unless it is given as a pair."""
     name = ""
     if isinstance(item, tuple) and len(item) == 2:
         name, item = item
@@ -244,14 +244,14 @@ def _named(item: Any) -> tuple[Parameter, str]:
 
 
 def _place_of_blame(parameter: Parameter) -> str:
-    """Where the first critique of a parameter was made; empty for a solution, which is no part of a program."""
+    """The place of a parameter's first critique; empty for a solution, which is not part of a program."""
     critiques = () if parameter.grad is None or parameter.kind.exact else parameter.grad.critiques
     return f"{critiques[0].path}.{critiques[0].target}".removeprefix(".") if critiques else ""
 
 
 @contextmanager
 def _collected(faults: dict[str, str], name: str) -> Iterator[None]:
-    """Note under a name what is wrong, and go on."""
+    """Record an error under a name, and continue."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -259,5 +259,5 @@ def _collected(faults: dict[str, str], name: str) -> Iterator[None]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is one that JSON has a form for, and no container."""
+    """True for a value that JSON can represent and that is not a container."""
     return value is None or isinstance(value, (bool, int, float, str))

@@ -1,4 +1,4 @@
-"""What users of DSPy and of the package gepa write out of habit, and what to write here."""
+"""Arguments that users of DSPy and of the package gepa may write out of habit, and their replacements."""
 
 from collections.abc import Iterable, Mapping
 
@@ -30,7 +30,7 @@ def refuse_habits(name: str, given: Iterable[str], known: Mapping[str, str]) -> 
     """Refuse arguments that an optimizer does not have.
 
     Raises:
-        TypeError: There is one; the message says what to write instead, as far as that is known.
+        TypeError: There is one; the message names the replacement, if one is known.
     """
     for argument in given:
         raise TypeError(

@@ -13,25 +13,27 @@ _ANY = Example(text="").with_inputs("text")
 
 
 class KNNFewShot(Search):
-    """Let every module whose fields the training examples have show, in each call, those nearest to its inputs.
+    """In each call of a module, show the training examples nearest to its inputs as demos.
 
-    The demos become an `nn.Neighbours`: all training examples cut to the module's fields, `k`, and the vectorizer by
-    which they are compared. It is saved with the program. It can be laid over by other candidates, as any demos.
+    This concerns every module whose fields the training examples have. Its demos become an `nn.Neighbours`: all
+    training examples cut to the module's fields, `k`, and the vectorizer that compares them. It is saved with the
+    program, and other candidates can replace it like any demos.
 
-    Cost: no LM call, save those that confirm the result in `Trainer.fit`. Afterwards a call has `k` demos in its
-    prompt, other ones from call to call, and takes the time of the vectorizer.
+    Cost: no LM call, except those that confirm the result in `Trainer.fit`. Afterwards the prompt of a call has `k`
+    demos, which differ from call to call, and a call spends the time of the vectorizer.
     Source: Liu et al. 2022, "What Makes Good In-Context Examples for GPT-3?", arXiv 2101.06804; DSPy's optimizer of
-    this name. Differs: neighbours are labelled examples as they are, which need no run of the program; the nearest
-    comes last; a call whose inputs are those of an example is not shown that example (DSPy trains a program anew for
-    each call by `BootstrapFewShot`, and may show a training example its own answer).
+    this name. Differs: neighbours are plain labelled examples, which need no run of the program; the nearest comes
+    last; a call is not shown an example with the same inputs (DSPy trains a program anew for each call by
+    `BootstrapFewShot`, and may show a training example its own answer).
 
     Args:
         params: Parameters; those of kind "demos" are trained.
         k: Demos in each call.
-        vectorizer: A plain function from a list of texts to a list of vectors, with a name by which it is known in
-            states and digests. By default `nn.ngrams`, which compares spelling and needs nothing. For one of your own
-            that compares meaning, see `nn.register_vectorizer` before a saved program is loaded in another process.
-        exclude_same: Leave out an example with the very inputs of the call, see `nn.Neighbours`.
+        vectorizer: A plain function from a list of texts to a list of vectors, with a name that identifies it in states
+            and digests. The default, `nn.ngrams`, compares spelling and has no dependencies. To compare meaning with
+            your own function, register it with `nn.register_vectorizer` before a saved program is loaded in another
+            process.
+        exclude_same: Leave out an example with the same inputs as the call, see `nn.Neighbours`.
 
     Raises:
         TypeError: `k` is no whole number, or the vectorizer no plain function.
@@ -52,7 +54,7 @@ class KNNFewShot(Search):
         self.exclude_same = exclude_same
 
     async def fit(self, session: Session) -> None:
-        """Offer the training examples as what each module chooses from."""
+        """Offer demos that choose from the training examples in each call."""
         values: dict[str, Any] = {}
         for place in session.places(self.kinds):
             examples = labeled_demos(place.signature, session.train)

@@ -15,11 +15,11 @@ from promptgrad.search import Measured, Session, best_demos, check_counts, field
 class LabeledFewShot(Optimizer):
     """Put `k` labelled examples, drawn at random, into the demos of every module whose fields they have.
 
-    In a loop of your own there are no labels to draw from, so `step()` takes them from `examples`, in their order, and
-    needs no backward for that; without, it installs up to `k` of the scored traces in `.grad` that reached the full
+    In a loop of your own there are no labels to draw from, so `step()` uses `examples`, in their order, and needs no
+    backward for that; without `examples`, it installs up to `k` of the scored traces in `.grad` that reached the full
     score.
 
-    Cost: no LM call, save those that confirm the result in `Trainer.fit`.
+    Cost: no LM call, except those that confirm the result in `Trainer.fit`.
     Source: DSPy's optimizer of this name. Differs: only examples that have all inputs of a module become its demos.
 
     Args:
@@ -87,5 +87,5 @@ class LabeledFewShot(Optimizer):
         session.offer(measured)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
-        """Return no phase: the demos are taken as they are."""
+        """Return no phase: drawing the demos makes no call."""
         return []

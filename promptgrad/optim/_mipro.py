@@ -26,6 +26,8 @@ from promptgrad.search import (
     Rules,
     Session,
     bootstrap,
+    check_counts,
+    check_writer,
     describe,
     labeled_demos,
     make_proposer,
@@ -36,7 +38,7 @@ from promptgrad.search import (
 
 @dataclass(frozen=True)
 class Dimension:
-    """One categorical dimension of the search: what a parameter may become; choice 0 is what it is."""
+    """One categorical dimension of the search: the possible values of a parameter; choice 0 is the present one."""
 
     path: str
     kind: Kind
@@ -46,24 +48,24 @@ class Dimension:
 class MIPRO(Search):
     """Search over instruction candidates and demo sets of all modules at once, with a Bayesian model.
 
-    1. *Demo sets*: the present demos; none, if there are some; labelled examples; traces of the program's successes
-       on training data, in several seeded draws. The traces are made once and shared by all sets.
-    2. *Instructions*: a proposer LM writes candidates for each module from examples of its inputs and outputs, each
+    1. *Demo sets*: the present demos; none, if there are some; labelled examples; traces of successful runs on training
+    data, in several seeded draws. The traces are made once and shared by all sets. 2. *Instructions*: a proposer LM
+    writes candidates for each module from examples of its inputs and outputs, each
        time from other examples, in another style and as another sample. The present instruction stays among them.
     3. *Search*: a multivariate TPE proposes combinations. Each is scored on a minibatch of the validation data (the
-       same for all trials of a round, so that they differ by merit and not by luck) and told as a mean shrunken
-       towards the start's. The first trial is the program as it is. After each round the combination with the best
-       mean is scored on all validation data. Where the budget ends first, the best of the combinations so far goes
-       to the confirmation with the minibatches it was scored on, if these put it above the start.
+       same for all trials of a round, so that they differ by merit and not by luck) and reported as a mean shrunken
+       towards the start's. The first trial is the program as it is. After each round the combination with the best mean
+       is scored on all validation data. Where the budget ends first, the best of the combinations so far goes to the
+       confirmation with the minibatches it was scored on, if these put it above the start.
 
-    What has only one choice is left out: with `num_demo_sets=0` only instructions are searched, with
+    A parameter with only one choice is left out: with `num_demo_sets=0` only instructions are searched, with
     `num_candidates=0` only demos. A choice parameter is searched once `choice.requires_grad_()` was called: choices do
-    not require a gradient by default, and the result notes those that were left out for that reason.
+    not require a gradient by default, and the result has a note on those that were left out for that reason.
 
     Cost: bootstrap runs on training data; `num_candidates` proposals for each instruction; `num_trials` minibatches
-    and a full validation a round, less what the cell store knows already. `Trainer.plan()` adds it up.
-    Source: Opsahl-Ong et al. 2024, arXiv 2406.11695 (MIPROv2 as in DSPy). Differs: minibatches are shared within a
-    round, means are shrunken before TPE sees them, proposals are checked in code and see no program source.
+    and a full validation a round, less the cells that are stored already. `Trainer.plan()` gives the sum. Source:
+    Opsahl-Ong et al. 2024, arXiv 2406.11695 (MIPROv2 as in DSPy). Differs: minibatches are shared within a round, means
+    are shrunken before TPE sees them, proposals are checked in code and see no program source.
 
     Args:
         params: Parameters; instructions, demos and choices that require a gradient are searched.
@@ -76,13 +78,14 @@ class MIPRO(Search):
         max_labeled_demos: Most labelled examples in a set of these alone.
         prompt_lm: LM that writes the instructions; None for that of the program.
         teacher: LM or program that makes the traces; None for the program itself.
-        examples_shown: Examples that a proposal sees.
-        temperature: Sampling temperature of the second and further proposals; None leaves it to the LM.
+        examples_shown: Number of examples that a proposer is shown.
+        temperature: Sampling temperature of the second and further proposals; None for that of the LM.
         max_tokens: Longest instruction.
         constraints: Rules for new instructions: functions of the text that return None, or why it is refused.
 
     Raises:
         ValueError: A number is out of range.
+        TypeError: A count is not a whole number, or `prompt_lm` is not a language model.
     """
 
     kinds = ("instruction", "demos", "choice")
@@ -105,18 +108,17 @@ class MIPRO(Search):
         max_tokens: int | None = 1000,
         constraints: Sequence[Any] = (),
     ) -> None:
-        for name, value, least in (
-            ("num_candidates", num_candidates, 0),
-            ("num_demo_sets", num_demo_sets, 0),
-            ("num_trials", 1 if num_trials is None else num_trials, 1),
-            ("minibatch_size", minibatch_size, 1),
-            ("full_eval_every", full_eval_every, 1),
-            ("max_bootstrapped_demos", max_bootstrapped_demos, 0),
-            ("max_labeled_demos", max_labeled_demos, 0),
-            ("examples_shown", examples_shown, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is at least {least}, not {value}")
+        check_counts(
+            num_candidates=(num_candidates, 0),
+            num_demo_sets=(num_demo_sets, 0),
+            num_trials=(1 if num_trials is None else num_trials, 1),
+            minibatch_size=(minibatch_size, 1),
+            full_eval_every=(full_eval_every, 1),
+            max_bootstrapped_demos=(max_bootstrapped_demos, 0),
+            max_labeled_demos=(max_labeled_demos, 0),
+            examples_shown=(examples_shown, 1),
+        )
+        check_writer(prompt_lm, temperature)
         super().__init__(params)
         self.num_candidates = num_candidates
         self.num_demo_sets = num_demo_sets
@@ -171,7 +173,7 @@ class MIPRO(Search):
             session.notes.append("there was nothing to search: no parameter had more than one value to try")
 
     async def _bootstrap(self, session: Session, demos: Sequence[str]) -> DemoPool:
-        """Traces for demo sets; and for proposals about modules whose fields the examples lack."""
+        """Traces for demo sets, and for proposals for modules whose fields the examples lack."""
         if not demos or not self.num_demo_sets or not self.max_bootstrapped_demos:
             return await bootstrap(session, demos, wanted=0, max_labeled=0)
         return await bootstrap(
@@ -251,7 +253,7 @@ class MIPRO(Search):
         return await write(self.proposer, inputs, lm=own, config=config)
 
     def _evidence(self, session: Session, place: Place, pool: DemoPool, rng: random.Random) -> list[Example]:
-        """Examples of what the module is given and should answer.
+        """Examples of the module's inputs and right outputs.
 
         Labelled examples where they have the module's fields, else traces of runs that went right, else the inputs and
         labels of the program.
@@ -291,7 +293,7 @@ class MIPRO(Search):
         except BudgetExceeded:
             best = _best(known, session) if known else start
             if best not in full and session.gain(known[best]) > 0:
-                session.offer(known[best])  # and no event: a resumed run looks for the end of the search here
+                session.offer(known[best])  # without an event: a resumed run expects the end of the search here
             raise
 
     async def _trials(
@@ -346,7 +348,7 @@ class MIPRO(Search):
         full: set[tuple[int, ...]],
         number: int,
     ) -> None:
-        """Score the best combination that was only seen on minibatches on all validation data."""
+        """Score on all validation data the best of the combinations that have only been scored on minibatches."""
         open_points = {key: measured for key, measured in known.items() if key not in full}
         if not open_points:
             return
@@ -389,10 +391,10 @@ def _next_point(
     minibatch: Sequence[Example],
     number: int,
 ) -> Point | None:
-    """The next point of which the minibatch says something new; None if there is none.
+    """The next point whose score on the minibatch is not known yet; None if there is none.
 
-    A small space of categories repeats itself. A repeated point is told once more, which costs nothing, and another
-    is asked for; in the end any point that was never tried.
+    In a small space the sampler repeats points. The known score of a repeated point is reported once more, which costs
+    nothing, and another point is drawn; in the end any point that was never tried.
     """
     ids = {example.id for example in minibatch}
     for _ in range(10):
@@ -420,7 +422,7 @@ def _candidate(session: Session, dimensions: Sequence[Dimension], choices: Mappi
 
 
 def _merged(old: Measured | None, new: Measured) -> Measured:
-    """What is known of a combination over all minibatches it was scored on, each example once."""
+    """The measurement of a combination over all minibatches it was scored on, each example once."""
     return new if old is None else old + new.without(old.ids)
 
 

@@ -19,34 +19,32 @@ from promptgrad.optim._search import Search
 from promptgrad.search import broken, is_number
 
 REVERTED = "reverted"
-"""Reason of a change that was installed and taken back."""
+"""Reason of a change that was installed and reverted."""
 
 DROPPED = "dropped before it was tried"
-"""Reason of a pending proposal that was taken back."""
+"""Reason of a pending proposal that was dropped."""
 
 
 class Optimizer(Search):
     """Improves the parameters of a program from their gradients, step by step, or by search in the trainer.
 
-    Two ways to use one. In a loop of your own: `zero_grad()`, `loss.backward()`, `step()`. Or managed:
+    There are two ways to use one. In a loop of your own: `zero_grad()`, `loss.backward()`, `step()`. Or managed:
     `promptgrad.Trainer(model, optimizer, metric=...).fit(trainset)`, where the optimizer may try candidates on data,
-    within a budget. One that only searches has no `step`: it is a `Search`.
+    within a budget. An optimizer that only searches has no `step`: it is a `Search`.
 
-    `step()` alone installs its proposal on trust and says so in its report. `step(closure)` is gated: the closure
-    runs a batch and returns its loss, once with the current values and once with each proposal (which lies over the
-    parameters meanwhile, nothing is mutated), and only a proposal whose paired gain is beyond doubt is kept. Let the
-    closure run other examples than those that `backward` was called on: what failed there was chosen for having
-    failed, and where the language model samples, such a row does better the next time whatever the proposal.
-    Where all proposals are solutions, the rows are not a sample of anything but the checks themselves, and the
-    higher score is kept.
+    `step()` alone installs its proposal without a test, as its report says. `step(closure)` is gated: the closure runs
+    a batch and returns its loss, once with the current values and once with each proposal (laid over the parameters
+    meanwhile; nothing is mutated), and only a proposal whose paired gain is beyond doubt is kept. Let the closure run
+    other examples than those that `backward` was called on: rows that are chosen for having failed do better the next
+    time whatever the proposal, where the language model samples. Where all proposals are solutions, the rows are the
+    checks themselves, not a sample, and the higher score is kept.
 
-    An optimizer of your own overrides `_propose`; those that make several proposals a step override
-    `_propose_variants` and `_variants` instead. These are the calls of one step, in this order; `step` and `astep` are
-    one body:
+    An optimizer of your own overrides `_propose`; one that makes several proposals a step overrides `_propose_variants`
+    and `_variants` instead. One step makes these calls in this order, in `step` as in `astep`:
 
     1. The closure, if there is one, no `loss` is given, and no parameter has a gradient yet: it may call `backward`.
     2. `_propose_variants(_variants())`, or `_propose_variants(1)` without a closure; the base makes one, by `_propose`.
-       Each proposal must hold the constraints of its parameter, or it is rejected.
+       A proposal that breaks a constraint of its parameter is rejected.
     3. The closure under the current values, if any proposal is left and its loss is not known.
     4. `_price(changes)` of each variant; those that cannot pass on these rows are rejected untried.
     5. The closure under each variant that is left.
@@ -54,7 +52,8 @@ class Optimizer(Search):
     7. The best variant that passed is installed, and `_remember` called for each of its changes.
     8. `_notes(loss)`, if nothing was proposed.
 
-    `propose` is 2 alone and `accept` 7, `revert` takes 7 back or drops what is pending, with a `_remember` each.
+    `propose` is 2 alone and `accept` is 7; `revert` undoes 7 or drops the pending proposals, with a `_remember` for
+    each.
 
     Args:
         params: Parameters, `(name, parameter)` pairs, or groups of them with options of their own.
@@ -63,7 +62,7 @@ class Optimizer(Search):
 
     Raises:
         ValueError: There is no parameter, one is given twice, an option is unknown, or `gate` is out of range.
-        TypeError: Something else than a parameter was given.
+        TypeError: Something other than a parameter was given.
     """
 
     def __init__(self, params: Params, defaults: Mapping[str, Any] | None = None, *, gate: float = 0.9) -> None:
@@ -82,23 +81,23 @@ class Optimizer(Search):
         """Propose new values from the gradients and install them, gated if a closure is given.
 
         Proposals come first, and the closure is run only if one of them passed the checks in code. Where no parameter
-        has a gradient yet it is run before them, as it may be the closure that calls `backward`, as in PyTorch. A step
-        that raises or is interrupted installs nothing and leaves nothing pending.
+        has a gradient yet, the closure runs first, as it may call `backward` itself, as in PyTorch. A step that raises
+        or is interrupted installs nothing and leaves nothing pending.
 
         Where the closure's rows are so few, or so many of them right, that no proposal could be better beyond doubt,
-        the report says how many it takes, and the proposals are not run.
+        the proposals are not run, and the report gives the number of rows that is needed.
 
         Cost: the proposals; and with a closure, if any of them passed, one run of it for each different proposal, and
         one for the current values where `loss` is not given.
 
         Args:
-            closure: Runs a batch, the same each time, and returns its loss: best of examples that `backward` has not
-                seen. The trial of a proposal is not recorded; a closure that calls `backward`, as in PyTorch, does so
-                only `if promptgrad.is_grad_enabled()`.
-            loss: The closure's loss under the current values, if it is known already; saves one run of the closure.
+            closure: Runs a batch, the same each time, and returns its loss, preferably of examples that `backward` has
+                not seen. The trial of a proposal is not recorded; a closure that calls `backward`, as in PyTorch, does
+                so only `if promptgrad.is_grad_enabled()`.
+            loss: The closure's loss under the current values, if it is known already; it saves one run of the closure.
 
         Raises:
-            TypeError: The closure is no function, is one for `astep`, or does not return a loss.
+            TypeError: The closure is not a function, is a coroutine function, or does not return a loss.
             ValueError: The closure runs another batch each time.
         """
         check_step(closure, loss, plain=True)
@@ -107,8 +106,8 @@ class Optimizer(Search):
     async def astep(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
         """Do as `step` does, in a coroutine.
 
-        The closure may be a coroutine function, which is run for all proposals side by side; another one is run for
-        one after the other, in a thread.
+        The closure may be a coroutine function, which is run for all proposals side by side; a plain function is run
+        for one after the other, in a thread.
         """
         check_step(closure, loss, plain=False)
         return await self._step(None if closure is None else Runner(closure, in_place=False), loss)
@@ -140,7 +139,8 @@ class Optimizer(Search):
         """Make proposals and keep them pending: nothing is installed before `accept`.
 
         Args:
-            proposals: How many, of an optimizer that can make several; `Change.variant` tells them apart.
+            proposals: Number of proposals, for an optimizer that can make several; `Change.variant` is the number of
+                each.
         """
         if proposals < 1:
             raise ValueError(f"proposals is at least 1, not {proposals}")
@@ -151,7 +151,7 @@ class Optimizer(Search):
         """Install one of the pending proposals, and drop the others.
 
         Raises:
-            RuntimeError: Nothing is pending; or a parameter was given another value since. Nothing is changed.
+            RuntimeError: Nothing is pending; or a parameter has got another value since. Nothing is changed.
             IndexError: There is no such variant.
         """
         if not len(self._pending):
@@ -171,7 +171,7 @@ class Optimizer(Search):
         done = []
         for parameter, change in self._pending.variants[variant]:
             if change.status == "proposed":
-                old = parameter._data  # what is there, whatever a candidate lays over it
+                old = parameter._data  # the stored value, without any candidate over it
                 try:
                     parameter.data = change.new
                 except ConstraintError as error:
@@ -185,12 +185,12 @@ class Optimizer(Search):
         return tuple(done)
 
     def revert(self) -> None:
-        """Drop what is pending; or, if nothing is, take back what the last step or `accept` installed.
+        """Drop the pending proposals; or, if there are none, undo what the last step or `accept` installed.
 
-        That is nothing if it installed nothing; earlier steps are not taken back.
+        If that step installed nothing, nothing is undone; earlier steps are never undone.
 
         Raises:
-            RuntimeError: A parameter was given another value since. Nothing is changed.
+            RuntimeError: A parameter has got another value since. Nothing is changed.
         """
         if len(self._pending):
             for parameter, change in self._pending:
@@ -209,7 +209,7 @@ class Optimizer(Search):
         self._undo = []
 
     async def _propose(self) -> list[tuple[Parameter, Change]]:
-        """Make one change for every trained parameter: the rule that tells one optimizer from another."""
+        """Make one change for every trained parameter: the rule of this optimizer."""
         raise NotImplementedError(
             f"{type(self).__name__} has no rule for a step: override _propose, or derive from Search"
         )
@@ -219,18 +219,18 @@ class Optimizer(Search):
         return [await self._propose()]
 
     def _variants(self) -> int:
-        """How many proposals a gated step makes."""
+        """Number of proposals of a gated step."""
         return 1
 
     def _remember(self, parameter: Parameter, change: Change, *, alone: bool = True) -> None:
         """Learn from the fate of a proposal, which was tried alone or with others. The base remembers nothing."""
 
     def _price(self, changes: Changes) -> float:
-        """Return what the growth of the texts costs, in score. Free in the base."""
+        """Return the score that the growth of the texts costs; zero in the base."""
         return 0.0
 
     def _notes(self, loss: Loss | None) -> list[str]:
-        """What a report should say besides. Nothing in the base."""
+        """Further remarks for the report; none in the base."""
         return []
 
     async def _make(self, count: int) -> None:
@@ -251,19 +251,19 @@ class Optimizer(Search):
         )
 
     def _is_closure_first(self) -> bool:
-        """Whether the closure is run before the proposals: it calls `backward`, or may do so as far as is known."""
+        """True if the closure runs before the proposals, because it calls `backward` or may do so."""
         if self._closure_learns is None:
             trained = self.trained()
             return bool(trained) and all(parameter.grad is None for parameter, _ in trained)
         return self._closure_learns
 
     def _is_backward_seen(self) -> bool:
-        """Whether `backward` was called since `zero_grad`, as far as the gradients tell."""
+        """True if the gradients show that `backward` was called since `zero_grad`."""
         return bool(self._closure_learns) or any(parameter.grad is not None for parameter in self.parameters())
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        """Notice whether a closure fills the gradients, as in PyTorch; one that only clears them takes nothing away."""
+        """Record whether a closure fills the gradients, as in PyTorch; where it only clears them, they are restored."""
         before = [(parameter, parameter.grad) for parameter in self.parameters()]
         yield
         if any(parameter.grad is not None and parameter.grad is not old for parameter, old in before):
@@ -275,7 +275,7 @@ class Optimizer(Search):
 
     @contextmanager
     def _trial(self, values: Mapping[Parameter, Any]) -> Iterator[None]:
-        """Measure these values: nothing is recorded, and the gradients are afterwards what they were."""
+        """Measure these values without a record, and restore the gradients afterwards."""
         before = [(parameter, parameter.grad) for parameter in self.parameters()]
         try:
             with candidate(values), no_grad(), without_backward():
@@ -342,6 +342,6 @@ class Optimizer(Search):
         return StepReport(installed, verdicts.get(best), usage.total, seconds, skipped, proposals, gate, notes)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Do as `Search` does; what is pending is dropped, and nothing can be reverted."""
+        """Load the state as `Search` does; pending proposals are dropped, and nothing can be reverted."""
         super().load_state_dict(state)
         self._pending, self._undo = Proposals(), []

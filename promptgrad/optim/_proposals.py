@@ -1,4 +1,4 @@
-"""The proposals of one step: their variants, which of them can pass a gate, how they did, which is the best."""
+"""The proposals of one step: their variants, those that can pass a gate, their verdicts and the best of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,14 +11,14 @@ from promptgrad.optim._report import Change
 from promptgrad.search import Verdict, size_of
 
 TWICE = "it was proposed twice in this step"
-"""Reason of a proposal that is not measured because an equal one is."""
+"""Reason of a proposal that is not measured because an equal one is measured."""
 
 Changes = Sequence[tuple[Parameter, Change]]
 """One variant of a step: a change for each trained parameter."""
 
 
 class Proposals:
-    """What a step proposed, in variants of which one at most is installed.
+    """The proposals of a step, in variants; at most one variant is installed.
 
     Args:
         variants: The variants, each with a change for every trained parameter.
@@ -39,11 +39,11 @@ class Proposals:
             yield from variant
 
     def open(self, variant: int) -> list[tuple[Parameter, Change]]:
-        """What is still proposed of a variant."""
+        """The changes of a variant that are still proposed."""
         return [(parameter, change) for parameter, change in self.variants[variant] if change.status == "proposed"]
 
     def values(self) -> dict[int, dict[Parameter, Any]]:
-        """The values to try, by variant; equal ones once."""
+        """The values to try, by variant, without duplicates."""
         found: dict[int, dict[Parameter, Any]] = {}
         for variant in range(len(self.variants)):
             values = {parameter: change.new for parameter, change in self.open(variant)}
@@ -52,10 +52,10 @@ class Proposals:
         return found
 
     def winnable(self, before: Loss, *, confidence: float, seed: int) -> dict[int, dict[Parameter, Any]]:
-        """The values that can pass a gate on these rows. The others are rejected before they are paid for.
+        """The values that can pass a gate on these rows. The others are rejected before their trial costs anything.
 
-        The fewer are measured, the more can be shown of each. So each is first asked whether it could pass alone, then
-        as one of two, until no more are left than that.
+        The fewer variants are measured, the smaller a gain can be shown. So each variant is tested on whether it could
+        pass alone, then as one of two, and so on, until no more variants are left than that.
         """
         candidates = self.values()
         scores = known_scores(before)
@@ -71,7 +71,7 @@ class Proposals:
                 why = ask(price=prices[variant], of=of)
                 if not why:
                     continue
-                if why.startswith(UNTRIED):  # name what it takes in the next step, which proposes as many
+                if why.startswith(UNTRIED):  # give the number for the next step, which proposes as many
                     why = ask(price=prices[variant], of=len(candidates))
                 del kept[variant]
                 self._update(variant, partial(Change.to, status="rejected", reason=why))
@@ -109,7 +109,7 @@ class Proposals:
             values = [change.new for _, change in self.open(variant)]
             return verdict.accepted, round(verdict.gain - verdict.price, 9), -sum(map(size_of, values))
 
-        return max(verdicts, key=merit)  # the first of equals
+        return max(verdicts, key=merit)  # the first among equals
 
     def note(self, variant: int, verdict: Verdict | None) -> None:
         """Write the verdict on a variant into its open changes."""
@@ -123,7 +123,7 @@ class Proposals:
 
 
 def fate_of(change: Change, verdicts: Mapping[int, Verdict], best: int) -> Change:
-    """What becomes of a proposal that is not installed."""
+    """The fate of a proposal that is not installed."""
     if change.status != "proposed":
         return change
     verdict = verdicts.get(change.variant)

@@ -1,4 +1,4 @@
-"""What a step did: one `Change` for each parameter, the gate's verdict, the cost."""
+"""The report of a step: one `Change` for each parameter, the gate's verdict, the cost."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -12,22 +12,22 @@ Status = Literal["proposed", "accepted", "rejected", "untouched"]
 
 @dataclass(frozen=True)
 class Change:
-    """What became of one proposal for one parameter in one step.
+    """The fate of one proposal for one parameter in one step.
 
     Attributes:
-        path: Path of the parameter in its program; of one that has none its role, else its place in the optimizer.
-            Equal ones are numbered, as in `Optimizer.state_dict`.
+        path: Path of the parameter in its program; without one its role, else its index in the optimizer. Equal names
+            are numbered, as in `Optimizer.state_dict`.
         kind: Kind of the parameter.
         status: "accepted" (installed), "rejected" (a proposal was made and not installed), "untouched" (there was
             none), or "proposed" (waiting for `accept` or `revert`).
-        reason: Why, in words.
+        reason: The reason in words.
         old: Value before the step.
-        new: Proposed value; None where there was none.
+        new: Proposed value; None without a proposal.
         edit: Edit distance between the two as a share of the longer one, for texts.
-        variant: Which of the step's proposals it belongs to, from 0; those of one variant are tried together.
-        hunks: The structured edits that make `new` of `old`, where such were asked for.
-        verdict: What the gate found of its variant; None if it was not measured.
-        usage: LM calls, tokens and money that writing it took.
+        variant: Number of the proposal that it belongs to, from 0; changes of one variant are tried together.
+        hunks: The structured edits that turn `old` into `new`, where the proposer writes hunks.
+        verdict: The gate's verdict on its variant; None if it was not measured.
+        usage: LM calls, tokens and money spent on writing it.
         parameter: The parameter itself.
     """
 
@@ -46,7 +46,7 @@ class Change:
 
     @classmethod
     def of(cls, edit: Edit, kind: str, reason: str) -> "Change":
-        """What a rewriter proposed for a parameter of some kind; `reason` says why, where it is not refused."""
+        """The change of a rewriter's edit of a parameter; `reason` stands where the edit is not refused."""
         return cls(
             edit.path,
             kind,
@@ -61,7 +61,7 @@ class Change:
         )
 
     def is_of_same(self, other: "Change") -> bool:
-        """Whether both are about one parameter."""
+        """True if both changes concern the same parameter."""
         return self.path == other.path if self.parameter is None else self.parameter is other.parameter
 
     def to(self, status: Status, reason: str = "") -> "Change":
@@ -83,19 +83,19 @@ class Change:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What `Optimizer.step` did.
+    """The report of `Optimizer.step`.
 
     Attributes:
-        changes: What became of each parameter that is trained, in the order of the parameters: of several proposals
-            the one that was installed, else the best.
-        gate: The gate's verdict on these; None for a step without a closure, which is installed on trust.
+        changes: One change for each trained parameter, in their order: that of the installed proposal, or else of the
+            best.
+        gate: The gate's verdict on these; None for a step without a closure, which is installed without a test.
         usage: LM calls, tokens and money of the step, the closure's runs included.
         seconds: Wall time.
         skipped: Kinds of parameters that this optimizer has no rule for; named in the first report only.
-        proposals: Everything that was proposed, by parameter and then by variant, with its fate, its verdict and what
-            it took to write.
-        gate_usage: The part of `usage` that the closure's runs took.
-        notes: What else there is to know, such as that samples failed and nobody was blamed.
+        proposals: All proposals, by parameter and then by variant, each with its fate, its verdict and the cost of
+            writing it.
+        gate_usage: The part of `usage` that the closure's runs spent.
+        notes: Further remarks, such as that samples failed and no text was blamed.
     """
 
     changes: tuple[Change, ...]

@@ -1,4 +1,4 @@
-"""`Search`: what improves a program in `promptgrad.Trainer`, by trying candidates on data."""
+"""`Search`: an optimizer that improves a program in `promptgrad.Trainer`, by trying candidates on data."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _STEPS = ("step", "astep", "propose", "accept", "revert")
 
 
 class Scheduler(Protocol):
-    """What moves an option of the groups, as the optimizer sees it."""
+    """A scheduler of an option of the groups, as the optimizer sees it."""
 
     def step(self, report: StepReport) -> None: ...
     def reset(self) -> None: ...
@@ -30,11 +30,11 @@ class Search(ParamGroups):
     """The base of all optimizers: improves the parameters of a program by a managed search.
 
     `promptgrad.Trainer(model, optimizer, metric=...).fit(trainset)` runs it within a budget, journalled and resumable:
-    it calls `fit` once, with a `Session` that holds the data and all that a search may do, and confirms what `fit`
-    offered on data that it never saw. A search says what to try, and not how it is run; it never changes the program.
-    One that can also take a single step in a loop of your own is an `Optimizer`.
+    it calls `fit` once, with a `Session` that holds the data and everything a search may do, and confirms what `fit`
+    offered on data that the search never saw. A search decides what to try, not how it is run; it never changes the
+    program. An optimizer that can also make a single step in a loop of your own is an `Optimizer`.
 
-    A search of your own overrides `fit`, and `expected_calls`, by which `Trainer.plan` knows what it costs:
+    A search of your own overrides `fit`, and `expected_calls`, from which `Trainer.plan` computes its cost:
 
     ```python
     class Shorter(optim.Search):
@@ -53,16 +53,16 @@ class Search(ParamGroups):
 
     Attributes:
         param_groups: The groups, dicts with the key `params` and the options.
-        state: What the optimizer remembers of each parameter.
-        kinds: Kinds of parameters it has a rule for, by their names or traits, as ("demos", "is_text"); others keep
+        state: The optimizer's memory of each parameter.
+        kinds: Names or traits of the kinds of parameters that it has a rule for, as ("demos", "is_text"); others keep
             their values.
-        selects: Whether its `fit` chooses among candidates by their scores; one that makes a single candidate leaves
-            all validation data to the confirmation.
-        copies: How many copies of the program what it offers may call for one input; more than 1 for ensembles.
+        selects: True if its `fit` chooses among candidates by their scores; an optimizer that makes a single candidate
+            leaves all validation data to the confirmation.
+        copies: Most copies of the program that an offered candidate calls for one input; more than 1 for ensembles.
 
     Raises:
         ValueError: There is no parameter, one is given twice, or an option is unknown.
-        TypeError: Something else than a parameter was given.
+        TypeError: Something other than a parameter was given.
     """
 
     selects: ClassVar[bool] = True
@@ -72,7 +72,7 @@ class Search(ParamGroups):
         super().__init__(params, defaults)
         self._schedulers: list[Scheduler] = []
 
-    if not TYPE_CHECKING:  # or a checker would take any misspelt attribute for Any
+    if not TYPE_CHECKING:  # otherwise a type checker would accept any misspelt attribute as Any
 
         def __getattr__(self, name):
             message = f"{type(self).__name__} has no attribute {name!r}"
@@ -88,17 +88,17 @@ class Search(ParamGroups):
     async def fit(self, session: "Session") -> None:
         """Search for better values within the session; the trainer calls this, see `promptgrad.Trainer`.
 
-        An optimizer only says what to try. It evaluates candidates through the session, which counts, journals and
+        An optimizer only decides what to try. It evaluates candidates through the session, which counts, journals and
         replays every paid call, and offers those worth confirming. It never mutates the program.
         """
         raise NotImplementedError(f"{type(self).__name__} has no managed search: override fit(session)")
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
-        """Return the calls that `fit` will make: (what for, how many, whether that is exact) for each phase."""
+        """Return the calls that `fit` will make: (name, number, True if the number is exact) for each phase."""
         return []
 
     def config(self) -> dict[str, Any]:
-        """Return the settings in JSON types, by which a resumed run recognises its optimizer."""
+        """Return the settings in JSON types; a resumed run recognises its optimizer by them."""
         names = self.names()
         groups = [
             {
@@ -116,13 +116,13 @@ class Search(ParamGroups):
         return {"optimizer": type(self).__name__, **own, "groups": groups, **moved}
 
     def check_trained(self, model: Module) -> None:
-        """Check that there is something to train; the trainer does, before it starts.
+        """Check that there is something to train; the trainer calls this before it starts.
 
         Args:
-            model: The program, by whose paths the parameters are called.
+            model: The program, whose paths name the parameters in the message.
 
         Raises:
-            GraphError: No parameter that was given is of its kinds and requires a gradient.
+            GraphError: None of the given parameters is of its kinds and requires a gradient.
         """
         if not self.kinds or self.trained():
             return
@@ -140,7 +140,7 @@ class Search(ParamGroups):
         )
 
     def _shown(self) -> str:
-        """What `print(optimizer)` says of the settings that are not of a group."""
+        """The part of `print(optimizer)` about settings that do not belong to a group."""
         return ""
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from promptgrad import aio, run
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import Gradient, Loss, Parameter
-from promptgrad.lm import LM, resolve
+from promptgrad.lm import LM
 from promptgrad.optim._fate import attempt_of, raced
 from promptgrad.optim._groups import Params
 from promptgrad.optim._optimizer import Optimizer
@@ -28,10 +28,11 @@ from promptgrad.search import (
     check_amends,
     check_attempts,
     check_counts,
+    check_momentum,
     check_weights,
+    check_writer,
     checked_constraints,
     children,
-    is_number,
     make_writers,
     role,
     unblamed,
@@ -42,25 +43,25 @@ from promptgrad.search import (
 class TGD(Optimizer):
     """Rewrite each text as its critiques ask.
 
-    `loss.backward()` leaves critiques in `.grad`; `step()` merges those that say the same (`Gradient.cluster`), shows
-    the proposer LM the text in full with the best supported first, and checks its rewrite in code: placeholders kept,
-    not empty, not measured without a gain before, at most `max_tokens` long, at most `max_edit` of its tokens edited,
-    all constraints held. A rewrite that fails is rejected with its reason; nothing is repaired, and no parameter
-    without a critique is touched.
+    `loss.backward()` leaves critiques in `.grad`. `step()` merges those of one meaning (`Gradient.cluster`), shows the
+    proposer LM the full text with the best supported critiques first, and checks the rewrite in code: it keeps the
+    placeholders, is not empty, was not measured without a gain before, has at most `max_tokens`, edits at most
+    `max_edit` of the tokens and holds all constraints. A rewrite that fails is rejected with its reason; nothing is
+    repaired, and no parameter without a critique is touched.
 
-    `step()` alone makes one proposal, installs what passes the checks and says that it is not gated. `step(closure)`
-    makes `proposals` of them, each for all parameters together: the first is shown the weightiest critiques, the
-    others one alone or a random half. Each is measured on the closure's batch, and the best is kept if its paired
-    gain, less the price of its length, lies above zero beyond doubt; the doubt that is allowed is divided by the number
-    of proposals measured (Bonferroni), as the best of several looks better than it is. In `Trainer.fit` each step
-    proposes from one training batch, and the rewrites meet the present values on validation examples, block by block;
-    the hopeless are dropped after each block. A critic may take a precise but wrong text for right. So where examples
-    fail and nobody is blamed, the next step goes back to the values before and rewrites those; what comes of it must
-    beat the best all the same.
+    `step()` alone makes one proposal and installs what passes the checks, without a gate. `step(closure)` makes
+    `proposals` of them, each for all parameters together: the first is shown the weightiest critiques, the others one
+    alone or a random half. Each is measured on the closure's batch, and the best is kept if its paired gain, less the
+    price of its length, lies above zero beyond doubt. As the best of several looks better than it is, the allowed
+    probability of error is divided by the number of proposals measured (Bonferroni). In `Trainer.fit` each step
+    proposes from one training batch, and the rewrites are compared with the present values on validation examples;
+    the hopeless are dropped after each block. A critic may mistake a precise but wrong text for right. So where
+    examples fail and no text is blamed, the next step rewrites the values before the last gain; the results must
+    still beat the best.
 
-    With `edits="hunks"` the LM answers with insertions, replacements and deletions at quoted anchors instead of the
-    whole text: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly are rejected,
-    see `apply_hunks`. The embedded model cannot write them.
+    With `edits="hunks"` the LM writes insertions, replacements and deletions at quoted anchors instead of the whole
+    text, see `apply_hunks`: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly
+    are rejected. The embedded model cannot write them.
 
     Shape: `.grad` holds one critique per failed example and call of the module, in batch order.
     Cost: one LM call a proposal for each parameter with a critique (one more for each re-ask of a reply that does not
@@ -73,36 +74,34 @@ class TGD(Optimizer):
         params: Parameters; texts (instructions, solutions, and descriptions that require a gradient) are trained.
         lm: LM that writes; None for that of the context or of `configure`, else the one that answered the blamed call;
             inside a trainer that of the program.
-        edits: "rewrite" for whole new texts, "hunks" for structured edits. Solutions are rewritten in any case.
-        max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any. Schedulers move it, such
-            as `StepEdit` and `TrustRegionEdit`.
-        length_price: What a gate charges for length: score per 100 tokens that a text grows, given back where it
-            shrinks, so that a shorter text may be taken although it scores less. With 0 a longer text costs nothing,
-            but of equally good proposals the shortest is taken. Without a gate (`step()`) nothing is charged; nor in
-            the confirmation of the Trainer, which asks only whether the score is higher.
-        constraints: Rules for new texts. Functions, which return None, or why the text is refused (as do False and any
-            exception): they are checked in code, and the proposer is told the first line of their docstrings. And
-            rules in words, such as "Write English.": the proposer is told them, and nothing checks them.
-        momentum: Share of a critique's weight that is kept from step to step, in [0, 1): what is said again and again
-            adds up to 1 / (1 - momentum) times its support, what is not said any more fades.
+        edits: "rewrite" for whole new texts, "hunks" for structured edits. Solutions are always rewritten.
+        max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any. Schedulers such as
+            `StepEdit` and `TrustRegionEdit` move it.
+        length_price: Score that a gate charges per 100 tokens of growth and gives back where a text shrinks, so that a
+            shorter text may win with a lower score. With 0 the shortest of equally good proposals still wins. Neither
+            a step without a gate nor the confirmation of the Trainer charges anything.
+        constraints: Rules for new texts. Functions return None, or the reason why a text is refused (so do False and
+            any exception); code checks them, and the proposer reads the first line of their docstrings. Rules in words,
+            such as "Write English.", are only shown to the proposer, and nothing checks them.
+        momentum: Share of a critique's weight that is kept from step to step, in [0, 1): the support of a recurring
+            critique adds up to 1 / (1 - momentum) times its size, and one that no longer recurs fades.
         max_critiques: Most critiques shown to the proposer.
-        max_failures: Most failed calls shown besides; 0 for critiques alone.
+        max_failures: Most failed calls shown with them; 0 for critiques alone.
         max_tokens: Longest text; None for no bound.
-        memory: How many rejected proposals are remembered for each parameter: shown to the proposer with their effect
-            (the measured gain, or the rule that refused them). What was measured alone and did not gain (its mean gain,
-            less the price of its length, is not above zero; in `Trainer.fit`, what left a race) is not tried again.
-            What gained, but not beyond doubt, may come again.
+        memory: Number of rejected proposals that are remembered for each parameter. The proposer is shown them with
+            their effect (the measured gain, or the rule that refused them). A text that was measured alone and did not
+            gain (its mean gain, less the price of its length, is not above zero; in `Trainer.fit`, it left a race) is
+            not tried again. One that gained, but not beyond doubt, may come again.
         gate: Confidence that a gated step is an improvement, in [0.5, 1).
-        proposals: Proposals of a gated step, and in `Trainer.fit` of each step.
+        proposals: Proposals of a gated step, and of each step in `Trainer.fit`.
         temperature: Sampling temperature of the second and further proposals of a step; None for that of the LM.
-        steps: In `Trainer.fit`: most steps.
-        batch_size: In `Trainer.fit`: training examples a step.
-        patience: In `Trainer.fit`: steps without a gain after which it ends.
+        steps: Most steps in `Trainer.fit`.
+        batch_size: Training examples a step in `Trainer.fit`.
+        patience: Steps in a row without a gain after which `Trainer.fit` ends.
 
     Raises:
-        ValueError: `max_edit` is not in (0, 1], `momentum` not in [0, 1), `length_price` negative, `edits` unknown, or
-            another number is out of range.
-        TypeError: An option is of another type: a rule that is neither function nor text, an `lm` that is none.
+        ValueError: `edits` is unknown, or a number is out of range.
+        TypeError: An option is of another type: a rule that is neither function nor text, an `lm` that is not an LM.
         SignatureError: `edits="hunks"`, and the LM cannot be asked for them.
     """
 
@@ -129,17 +128,9 @@ class TGD(Optimizer):
         batch_size: int = 8,
         patience: int = 4,
     ) -> None:
-        check_counts(
-            max_critiques=(max_critiques, 1),
-            max_failures=(max_failures, 0),
-            memory=(memory, 0),
-            steps=(steps, 1),
-            batch_size=(batch_size, 1),
-            proposals=(proposals, 1),
-            patience=(patience, 1),
-        )
-        if temperature is not None and not (is_number(temperature) and temperature >= 0):
-            raise ValueError(f"temperature is at least 0, or None for that of the LM, not {temperature!r}")
+        check_counts(max_critiques=(max_critiques, 1), max_failures=(max_failures, 0), memory=(memory, 0))
+        check_counts(steps=(steps, 1), batch_size=(batch_size, 1), proposals=(proposals, 1), patience=(patience, 1))
+        check_writer(lm, temperature)
         self.edits = edits
         self.proposer, self.solver = make_writers(edits)
         defaults = {
@@ -151,14 +142,9 @@ class TGD(Optimizer):
             "max_tokens": max_tokens,
         }
         super().__init__(params, defaults, gate=gate)
-        self.max_critiques = max_critiques
-        self.max_failures = max_failures
-        self.memory = memory
-        self.proposals = proposals
-        self.temperature = temperature
-        self.steps = steps
-        self.batch_size = batch_size
-        self.patience = patience
+        self.max_critiques, self.max_failures, self.memory = max_critiques, max_failures, memory
+        self.proposals, self.temperature = proposals, temperature
+        self.steps, self.batch_size, self.patience = steps, batch_size, patience
         self._counted: dict[Parameter, tuple[Gradient | None, dict[str, float]]] = {}
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
@@ -168,26 +154,21 @@ class TGD(Optimizer):
 
         Raises:
             ValueError: As `Optimizer.add_param_group`; or an option is out of range.
-            TypeError: The group holds something else than parameters.
-            SignatureError: Hunks are wanted, and the group's LM cannot be asked for them.
+            TypeError: The group holds something other than parameters; or an option is of another type.
+            SignatureError: `edits="hunks"`, and the group's LM cannot be asked for them.
         """
         if "constraints" in group:
             group = {**group, "constraints": checked_constraints(group["constraints"])}
         options = {**self.defaults, **group}
         self._check_options(options)
-        if self.edits == "hunks" and (options["lm"] == "pocket" or isinstance(options["lm"], LM)):
-            check_amends(self.proposer, resolve(options["lm"]))
+        if self.edits == "hunks":
+            check_amends(self.proposer, options["lm"])
         super().add_param_group(group)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         Rules.of(options)
-        momentum, writer = options["momentum"], options["lm"]
-        if not is_number(momentum):
-            raise TypeError(f"momentum is a number, not {momentum!r}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum lies in [0, 1), not {momentum}")
-        if writer is not None and not (isinstance(writer, (str, LM)) or callable(writer)):
-            raise TypeError(f"lm is a language model, its name, or a function of the messages, not {writer!r}")
+        check_momentum(options["momentum"])
+        check_writer(options["lm"])
 
     def _check_state(self, entry: Mapping[str, Any]) -> None:
         check_attempts(entry)
@@ -209,18 +190,14 @@ class TGD(Optimizer):
         )
 
     def _asked(self, texts: Sequence[Evidence], count: int, rng: random.Random) -> list[Evidence]:
-        """The evidence about each text as each of `count` proposals is shown it."""
-        options, momentum = dict(self.trained()), Momentum(self.state, self._counted)
-        weights = [
-            momentum.weights(text.parameter, text.gradient, float(options[text.parameter]["momentum"]))
-            for text in texts
-        ]
+        """The evidence about each text that each of `count` proposals is shown."""
+        memory, share = Momentum(self.state, self._counted), {p: float(o["momentum"]) for p, o in self.trained()}
+        weights = [memory.weights(text.parameter, text.gradient, share[text.parameter]) for text in texts]
         return variants(texts, weights, count, self.max_critiques, rng)
 
     def _price(self, changes: Iterable[tuple[Parameter, Change]]) -> float:
-        options = dict(self.trained())
-        proposed = [(options[parameter], change) for parameter, change in changes if change.status == "proposed"]
-        return sum(Rules.of(group).price(change.old, change.new) for group, change in proposed)
+        rules = {parameter: Rules.of(group) for parameter, group in self.trained()}
+        return sum(rules[p].price(change.old, change.new) for p, change in changes if change.status == "proposed")
 
     # -- one step -----------------------------------------------------------------------------------------------
 
@@ -229,10 +206,10 @@ class TGD(Optimizer):
 
     async def _propose_variants(self, count: int) -> list[list[tuple[Parameter, Change]]]:
         names = self.names(blamed=True)
-        texts = [
-            Evidence(p, names[p], p.data, p.role or names[p], (), _given(p), Rules.of(group), group["lm"])
-            for p, group in self.trained()
-        ]
+        texts = []
+        for p, group in self.trained():
+            gradient = Gradient() if p.grad is None else p.grad
+            texts.append(Evidence(p, names[p], p.data, p.role or names[p], (), gradient, Rules.of(group), group["lm"]))
         asked = self._asked(texts, count, run.rng(seed_or_default(None), "tgd", self._steps))
         rewriter, seen = self._rewriter, self._is_backward_seen()
         changes = await aio.gather([partial(written, rewriter, evidence, "TGD", seen=seen) for evidence in asked])
@@ -273,7 +250,7 @@ class TGD(Optimizer):
             session.notes.append(f"in {notes} of {taken} steps samples failed and nobody was blamed")
 
     async def _gated_step(self, step: Step, base: Candidate, trained: Sequence[tuple[Place, Parameter]]) -> StepReport:
-        """Rewrite the texts of `base` as they are criticised there; the best rewrite must beat the incumbent."""
+        """Rewrite the texts of `base` by their critiques there; the best rewrite must beat the incumbent."""
         session, options = step.session, dict(self.trained())
         loss, gradients = await step.gradients(base, step.minibatch(), [place for place, _ in trained])
         if not any(gradient.critiques for gradient in gradients.values()):
@@ -294,7 +271,3 @@ class TGD(Optimizer):
         phases = {"forward": runs, "backward": runs, "proposals": written * len(self.trained())}
         phases["races"] = written * plan.val * plan.calls_per_example
         return [(name, calls, False) for name, calls in phases.items()]
-
-
-def _given(parameter: Parameter) -> Gradient:
-    return Gradient() if parameter.grad is None else parameter.grad

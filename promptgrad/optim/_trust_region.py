@@ -1,4 +1,4 @@
-"""`TrustRegionEdit`: `max_edit` as the radius of a trust region, moved by what the gate found."""
+"""`TrustRegionEdit`: `max_edit` as the radius of a trust region, moved by the gate's verdicts."""
 
 from promptgrad.autograd import Parameter
 from promptgrad.optim._edit_scheduler import EditScheduler
@@ -9,9 +9,9 @@ from promptgrad.optim._report import StepReport
 class TrustRegionEdit(EditScheduler):
     """Widen a group's `max_edit` after a gated step that was accepted, narrow it after one that the gate rejected.
 
-    As in a trust-region method, a step of proven gain allows a longer one, and a step of none says that the critiques
-    are not to be trusted so far from the present text. Only a gate is evidence: a step without a closure, or one
-    whose proposals all broke a rule in code (such as this very bound), leaves the region as it is.
+    As in a trust-region method, a step with a proven gain allows a longer one, and a step without shows that the
+    critiques cannot be trusted so far from the present text. Only a gate is evidence: a step without a closure, or one
+    whose proposals all broke a rule in code (such as this bound), leaves the region as it is.
 
     Cost: no LM call.
     Source: Conn, Gould and Toint 2000, "Trust Region Methods". Differs: the gate's verdict stands for the ratio of
@@ -22,7 +22,7 @@ class TrustRegionEdit(EditScheduler):
         grow: Factor after an accepted step, at least 1.
         shrink: Factor after a rejected one, in (0, 1].
         min_edit: The smallest radius.
-        max_edit: The largest.
+        max_edit: The largest radius.
 
     Raises:
         TypeError: As `EditScheduler`; or `step` got no report.
@@ -49,7 +49,7 @@ class TrustRegionEdit(EditScheduler):
         super().__init__(optimizer, min_edit=min_edit)
 
     def edit(self, group: int) -> float:
-        """The present radius times what the last report says."""
+        """The present radius times the factor of the last report."""
         now = float(self.optimizer.param_groups[group]["max_edit"]) if self.last_epoch else self.base_edits[group]
         return min(self.max_edit, now * (self._factors[group] if self._factors else 1.0))
 

@@ -1,4 +1,4 @@
-"""One proposal of a rewriter as the change of a step, with a reason for whatever it is not."""
+"""One proposal of a rewriter as the change of a step, with a reason where there is no text to try."""
 
 from promptgrad.errors import LMError, NoLMError, ReplayError
 from promptgrad.optim._report import Change
@@ -6,15 +6,15 @@ from promptgrad.search import Evidence, Rewriter, writer_of
 
 
 async def written(rewriter: Rewriter, evidence: Evidence, name: str, *, seen: bool) -> Change:
-    """Ask for one text; "untouched" where nobody criticises it, "rejected" where there is no answer or none that holds.
+    """Ask for one text; "untouched" without a critique, "rejected" where the reply is missing or breaks a rule.
 
     Where no LM is set, that of the blamed call writes.
 
     Args:
-        rewriter: Who writes.
-        evidence: What there is to know of the text.
+        rewriter: The rewriter.
+        evidence: All that is known about the text.
         name: Name of the optimizer.
-        seen: Whether there was a backward, as far as the gradients tell.
+        seen: True if the gradients show that there was a backward pass.
 
     Raises:
         NoLMError: There is no LM at all.

@@ -50,7 +50,9 @@ __all__ = [
     "check_attempts",
     "check_counts",
     "check_fronts",
+    "check_momentum",
     "check_weights",
+    "check_writer",
     "checked_constraints",
     "children",
     "demos_of",
@@ -84,7 +86,7 @@ if TYPE_CHECKING:
     from promptgrad.search._edit import edit_distance, edit_ratio
     from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
-    from promptgrad.search._hypotheses import Momentum, check_weights
+    from promptgrad.search._hypotheses import Momentum, check_momentum, check_weights
     from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
     from promptgrad.search._numbers import check_counts, is_number
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
         ImproveSolution,
         ProposeInstruction,
         check_amends,
+        check_writer,
         make_proposer,
         make_writers,
         write,
@@ -156,7 +159,9 @@ else:
         "check_attempts": "_memory",
         "check_counts": "_numbers",
         "check_fronts": "_pareto",
+        "check_momentum": "_hypotheses",
         "check_weights": "_hypotheses",
+        "check_writer": "_proposer",
         "checked_constraints": "_checks",
         "children": "_rewriter",
         "demos_of": "_demos",

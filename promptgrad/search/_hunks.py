@@ -10,16 +10,16 @@ from promptgrad.errors import HunkError
 _SHOWN = 40
 
 
+# The docstring is part of a prompt: it stands in the schema that `Amend` sends.
 @dataclass(frozen=True)
 class Hunk:
-    """One edit of a text, at a place that a quotation identifies.
+    """One edit of a text, at a place that is told by quoting it.
 
     Attributes:
-        op: "insert" puts `text` directly after the anchor, "replace" puts it in the anchor's place, "delete" removes
-            the anchor.
-        anchor: A piece of the text, quoted exactly, that occurs in it once. For an insert it may be empty: the start of
-            the text.
-        text: What is inserted, white space included; empty for "delete".
+        op: "insert" puts `text` directly after the anchor, "replace" puts it in the anchor's place, "delete" takes the
+            anchor away.
+        anchor: A piece of the text, quoted exactly, that occurs in it once. Of an insert it may be empty: the start.
+        text: What is inserted, blanks included; none for "delete".
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}

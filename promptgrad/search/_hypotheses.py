@@ -71,6 +71,19 @@ class Momentum(Generic[K]):
         return dict(state[ENTRY]) if fresh else {}
 
 
+def check_momentum(momentum: Any) -> None:
+    """Check the share of a critique's weight that is kept from step to step.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is not in [0, 1).
+    """
+    if not is_number(momentum):
+        raise TypeError(f"momentum is a number, not {momentum!r}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum lies in [0, 1), not {momentum}")
+
+
 def check_weights(entry: Mapping[str, Any]) -> None:
     """Check the weights in an optimizer's state of one text.
 

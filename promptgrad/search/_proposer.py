@@ -6,9 +6,10 @@ from typing import Any
 from promptgrad.adapters import Compiled, get_adapter
 from promptgrad.autograd import no_grad
 from promptgrad.errors import HunkError, ParseError, SignatureError
-from promptgrad.lm import LM, Completion, current
+from promptgrad.lm import LM, Completion, current, resolve
 from promptgrad.nn import Predict
 from promptgrad.search._hunks import Hunk, apply_hunks
+from promptgrad.search._numbers import is_number
 from promptgrad.signature import Input, Output, Signature
 
 TIPS = (
@@ -141,14 +142,30 @@ def make_writers(edits: str) -> tuple[Predict, Predict]:
     return make_proposer(Amend if edits == "hunks" else Improve, None), make_proposer(ImproveSolution, None)
 
 
-def check_amends(proposer: Predict, lm: LM) -> None:
-    """Check that a language model can be asked for hunks.
+def check_writer(lm: Any, temperature: Any = None) -> None:
+    """Check the argument for the language model that writes, and its sampling temperature.
+
+    Raises:
+        TypeError: `lm` is not a language model, its name, a function or None.
+        ValueError: `temperature` is not a number of at least 0 or None.
+    """
+    if lm is not None and not (isinstance(lm, (str, LM)) or callable(lm)):
+        raise TypeError(f"lm is a language model, its name, or a function of the messages, not {lm!r}")
+    if temperature is not None and not (is_number(temperature) and temperature >= 0):
+        raise ValueError(f"temperature is at least 0, or None for that of the LM, not {temperature!r}")
+
+
+def check_amends(proposer: Predict, lm: Any) -> None:
+    """Check that a language model can be asked for hunks, if it is known already: an LM, or the embedded model.
 
     Raises:
         SignatureError: Its adapter has no form for them; that of the embedded model has none.
     """
+    if lm != "pocket" and not isinstance(lm, LM):
+        return
+    form = proposer.adapter or get_adapter(current().adapter or resolve(lm).adapter)
     try:
-        (proposer.adapter or get_adapter(current().adapter or lm.adapter)).make_format(proposer.signature)
+        form.make_format(proposer.signature)
     except SignatureError as error:
         raise SignatureError(_NO_HUNKS.format(error)) from error
 
