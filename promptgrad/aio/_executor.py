@@ -15,14 +15,14 @@ WORKERS = 32
 
 
 class Executor(ThreadPoolExecutor):
-    """A `concurrent.futures.ThreadPoolExecutor` that carries the context of whoever submits.
+    """A `concurrent.futures.ThreadPoolExecutor` that runs each function in the context of its caller.
 
     Calls that a program makes in it are recorded on the program's tape, under the grad mode, the language model and
     the candidate values of that moment. In a bare thread they would not be: a thread starts with an empty context.
 
     Args:
-        max_workers: Threads at most. Use one executor for each level of nesting: a function that waits for another
-            in the same full pool waits for ever, as in the standard library.
+        max_workers: The most threads. Use one executor for each level of nesting: a function that waits for another
+            in the same full pool waits forever, as in the standard library.
         thread_name_prefix: Prefix of the names of its threads.
 
     >>> with Executor() as pool:

@@ -56,7 +56,7 @@ class Loop:
                 raise
 
     def _drain(self) -> None:
-        self._awake = False  # before the first pop: whoever appends from here on wakes the loop again
+        self._awake = False  # before the first pop: a callback appended from here on wakes the loop again
         inbox = self._inbox
         for _ in range(len(inbox)):
             callback = inbox.popleft()

@@ -34,7 +34,7 @@ _get_running_loop: "Callable[[], asyncio.AbstractEventLoop | None] | None" = Non
 
 
 def running_loop() -> "asyncio.AbstractEventLoop | None":
-    """The loop that runs in this thread. Does not import asyncio: where nobody did, no loop can be running."""
+    """The loop that runs in this thread. Does not import asyncio: unless it is imported, no loop can be running."""
     global _get_running_loop
     if _get_running_loop is None:
         # absent while another thread is importing it

@@ -90,7 +90,7 @@ class _Worker:
             job, self._job = self._job, None
             if job is not None:
                 settle = job.work()
-                self._pool.idle(self)  # first, so that whoever waits for the result may reuse this thread at once
+                self._pool.idle(self)  # first, so that the waiter may reuse this thread at once
                 settle()
                 del job, settle
             if not self._gate.acquire(timeout=IDLE_SECONDS):

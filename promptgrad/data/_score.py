@@ -11,10 +11,10 @@ from promptgrad.errors import MetricError
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A metric's verdict. It compares and counts as its value does.
+    """A metric's verdict. It compares as its value does.
 
     Attributes:
-        value: The score; a metric's scores lie in [0, best], best being 1 unless the metric says otherwise.
+        value: The score; a metric's scores lie in [0, best], where `best` is 1 unless the metric sets another.
         feedback: What would have made it higher; `backward` hands it to the critic. Empty if there is none.
         parts: Scores of named aspects, for reports; they do not change the value.
         module_feedback: Feedback on single modules of the program, by path, where the metric knows which went wrong;

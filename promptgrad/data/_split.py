@@ -18,7 +18,7 @@ def split(
     seed: int | None = None,
     stratify: str | Callable[[Any], object] | None = None,
 ) -> list[list[Any]]:
-    """Split data at random into parts that share no row.
+    """Split data at random into parts that have no row in common.
 
     The same data, sizes and seed always give the same parts. A warning reports rows of equal content that end up in
     different parts, since scores on a test set that was trained on mean nothing.

@@ -50,7 +50,7 @@ async def aevaluate(
         concurrency: Rows in flight; else that of the context or of `configure`, else 32.
         lm: A language model for the whole program, in place of those of its modules.
         progress: Show a progress bar; by default in a terminal or notebook.
-        replicates: Independent runs of each example, which LMs and caches tell apart.
+        replicates: Independent runs of each example; LMs and caches treat them as different requests.
         seed: Seed of the bootstrap intervals; by default that of `promptgrad.manual_seed`.
 
     Raises:

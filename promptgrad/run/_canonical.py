@@ -1,4 +1,4 @@
-"""The canonical journal: what a run did, whatever the timing of its calls and the number of its processes."""
+"""The canonical journal: the events of a run, whatever the timing of its calls and the number of its processes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""One event of a journal: its line in the file, and in what it differs from another."""
+"""One event of a journal: its line in the file, and its differences from another event."""
 
 import json
 from collections.abc import Mapping

@@ -59,7 +59,7 @@ class Subscription:
             result = self._context.run(self.observer, MappingProxyType(event))
             if inspect.isawaitable(result):
                 getattr(result, "close", lambda: None)()
-                raise TypeError("it returned an awaitable, which nobody awaits: an observer is a plain function")
+                raise TypeError("it returned an awaitable, which is never awaited: an observer is a plain function")
         except Exception as error:  # noqa: BLE001 - reported; an observer does not end the run
             self.report(error, f"the event {event['kind']!r}")
 
@@ -95,8 +95,8 @@ class Observers:
         call = getattr(observer, "__call__", None)  # noqa: B004 - the method of an instance
         if inspect.iscoroutinefunction(observer) or inspect.iscoroutinefunction(call):
             raise TypeError(
-                f"an observer is a plain function, and {_name_of(observer)} is a coroutine function, which nobody "
-                "would await. Write a plain one; it may hand over to your event loop with loop.call_soon_threadsafe"
+                f"an observer is a plain function, and {_name_of(observer)} is a coroutine function, which would "
+                "never be awaited. Write a plain one; it may hand over to a loop of yours with loop.call_soon_threadsafe"
             )
         made = Subscription(self, observer, name or _name_of(observer))
         with self._lock:
