@@ -96,7 +96,7 @@ class Observers:
         if inspect.iscoroutinefunction(observer) or inspect.iscoroutinefunction(call):
             raise TypeError(
                 f"an observer is a plain function, and {_name_of(observer)} is a coroutine function, which would "
-                "never be awaited. Write a plain one; it may hand over to a loop of yours with loop.call_soon_threadsafe"
+                "never be awaited. Write a plain one; it may call loop.call_soon_threadsafe of your event loop"
             )
         made = Subscription(self, observer, name or _name_of(observer))
         with self._lock:
