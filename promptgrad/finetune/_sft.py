@@ -114,7 +114,7 @@ async def asft(
 
     The program and its model stay as they are: a copy of the weights is trained (so there must be memory for two).
     Ctrl-C during the training returns the model as far as it was trained; that of `asft` runs in a thread and ends when
-    the coroutine is cancelled.
+    the coroutine is cancelled. Trainings of one process run one after the other, since a seed holds for all of torch.
 
     Cost: with a metric, `n` runs of the program (or the teacher) for each example, then no LM call. The embedded
     model takes about ten seconds for 60 steps on two cores.
@@ -235,6 +235,10 @@ def _checked(
     }
 
 
+_one_at_a_time = threading.Lock()
+"""Held while a training draws from torch's random numbers, which all threads share."""
+
+
 def _tune(
     program: Module,
     local: lm.Local,
@@ -264,7 +268,7 @@ def _tune(
     data = encode_all(local, samples, max_length=max_length, skip_long=skip_long)
     settings = _settings(local, options, len(data))
     begun = time.monotonic()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
         model, losses, lora = _trained(local, data, settings, progress, stop)
     tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses))}")

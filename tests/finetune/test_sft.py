@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,14 @@ def test_same_seed_same_weights(program: nn.Predict, data: Data) -> None:
     assert one.lm.identity() == two.lm.identity()
     assert one.losses == two.losses
     assert one.lm.name != other.lm.name
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_same_seed_same_weights_in_threads(program: nn.Predict, data: Data) -> None:
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda _: sft(program, data[0][:8], steps=3, seed=1), range(3)))
+    assert results[0].losses == results[1].losses == results[2].losses
     assert torch.equal(torch.get_rng_state(), state)
 
 
