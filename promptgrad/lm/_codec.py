@@ -3,14 +3,16 @@
 A record is a frozen dataclass. Its fields are the codec: what a type looks like in JSON is decided by the annotation,
 a field that has its default is left out, and so a new field with a default changes no file and no digest that does
 not use it; a class with `written_in_full` leaves nothing out. A field with `compare=False` is no part of the value and
-is never written. An annotation that has no form in JSON is refused when the record is first used.
+is never written. A field in `text_names` goes by another name in JSON where its value is a text. An annotation that has
+no form in JSON is refused when the record is first used.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
 from hashlib import blake2b
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -53,16 +55,8 @@ def from_plain(cls: type[R], data: Mapping[str, Any]) -> R:
     Raises:
         ValueError: The data does not have the record's fields, or has others.
     """
-    made = codec_of(cls)
-    try:
-        values = {name: data[name] if read is None else read(data[name]) for name, read in made.readers if name in data}
-        if len(values) != len(data) - ("type" in data):
-            unknown = ", ".join(map(repr, sorted(data.keys() - values.keys() - {"type"})))
-            raise ValueError(f"{unknown} is not among its fields")
-        return cls(**values)
-    except (TypeError, KeyError, ValueError) as error:
-        known = ", ".join(name for name, _ in made.readers)
-        raise ValueError(f"this is no {cls.__name__}, whose fields are {known}: {error}") from error
+    record: R = codec_of(cls).read(data)
+    return record
 
 
 _codecs: dict[Any, RecordCodec] = {}
@@ -74,47 +68,121 @@ def codec_of(cls: Any) -> RecordCodec:
     Raises:
         TypeError: A field's annotation has no form in JSON.
     """
-    found = _codecs.get(cls)
-    if found is None:
-        found = _codecs[cls] = RecordCodec(cls)
-    return found
+    try:
+        return _codecs[cls]
+    except KeyError:
+        made = _codecs[cls] = RecordCodec(cls)
+        return made
 
 
 class RecordCodec:
-    """How records of a class are written and read.
+    """How records of a class are written and read: two functions made for it, as dataclasses make their methods.
 
     Attributes:
-        readers: Name of each field that is written, and how it is read; None where it is JSON already.
-        write: Makes JSON types of a record.
+        names: The fields that are written.
+        write: Makes JSON types of a record; the second argument writes bytes.
+        read: Makes a record of JSON types.
+        is_plain: Whether all fields are always written, and as they are.
     """
+
+    __slots__ = ("is_plain", "names", "read", "write")
 
     def __init__(self, cls: Any) -> None:
         title = cls.__name__
         if not is_dataclass(cls):
             raise TypeError(f"{title} is not a dataclass, so it has no codec")
         hints = get_type_hints(cls)
-        readers: list[tuple[str, Reader | None]] = []
-        names: dict[str, Any] = {}
         kind = getattr(cls, "kind", None)
-        lines = ["def write(record, blob):", " plain = {}" if kind is None else f" plain = {{'type': {kind!r}}}"]
-        for entry in fields(cls):
-            if not entry.compare:
-                continue
-            name = entry.name
-            coder = _coder(hints[name], f"{title}.{name}")
-            readers.append((name, None if coder is None else coder[1]))
-            lines.append(f" value = record.{name}")
-            if entry.default is not MISSING and not getattr(cls, "written_in_full", False):
-                names[f"default_{name}"] = entry.default
-                same = "" if is_dataclass(entry.default) else f" and value != default_{name}"  # records compare slowly
-                lines.append(f" if value is not default_{name}{same}:")
-            names[f"write_{name}"] = None if coder is None else coder[0]
-            lines.append(f"  plain[{name!r}] = " + ("value" if coder is None else f"write_{name}(value, blob)"))
-            if not lines[-2].endswith(":"):
-                lines[-1] = lines[-1][1:]
-        exec("\n".join([*lines, " return plain"]), names)  # as dataclasses make their methods
-        self.readers = tuple(readers)
-        self.write: Callable[[Any, Blob], dict[str, Any]] = names["write"]
+        special = [] if kind is None else ["type"]
+        entries = [entry for entry in fields(cls) if entry.compare]
+        self.names = tuple(entry.name for entry in entries)
+        texts: Mapping[str, str] = getattr(cls, "text_names", {})
+        scope: dict[str, Any] = {"cls": cls, "misfit": partial(_misfit, title, self.names, [*texts.values(), *special])}
+        fixed = [] if kind is None else [f"'type': {kind!r}"]  # what is always there and needs no writer
+        writing: list[str] = []
+        reading: list[str] = []
+        for entry in entries:
+            name, key, text = entry.name, repr(entry.name), texts.get(entry.name)
+            coder = _field_coder(hints[name], f"{title}.{name}")
+            scope[f"default_{name}"], scope[f"factory_{name}"] = entry.default, entry.default_factory
+            scope[f"write_{name}"], scope[f"read_{name}"] = coder or (None, None)
+            written = "value" if coder is None else f"write_{name}(value, blob)"
+            if is_dataclass(hints[name]) and codec_of(hints[name]).is_plain:  # written in place: a call less
+                written = f"{{{', '.join(f'{inner!r}: value.{inner}' for inner in codec_of(hints[name]).names)}}}"
+            read = f"data[{key}]" if coder is None else f"read_{name}(data[{key}])"
+
+            always = entry.default is MISSING or getattr(cls, "written_in_full", False)
+            if always and coder is None:
+                fixed.append(f"{key}: record.{name}")
+            else:
+                test = f"value is not default_{name}"
+                if not is_dataclass(entry.default):  # records compare slowly
+                    test += f" and value != default_{name}"
+                writing.append(f" value = record.{name}")
+                writing.append(" if True:" if always else f" if {test}:")
+                if text is not None:
+                    writing += [f"  if isinstance(value, str): plain[{text!r}] = value", "  else:"]
+                writing.append(f"   plain[{key}] = {written}")
+
+            found = f"found_{name}"  # a field may have any name, also that of a variable here
+            if text is not None:
+                reading += [f"  if {text!r} in data: {found} = data[{text!r}]; left -= 1", "  else:"]
+            else:
+                reading.append("  if True:")
+            reading.append(f"   if {key} in data: {found} = {read}; left -= 1")
+            if entry.default is not MISSING:
+                reading.append(f"   else: {found} = default_{name}")
+            elif entry.default_factory is not MISSING:
+                reading.append(f"   else: {found} = factory_{name}()")
+            else:
+                reading.append(f"   else: raise ValueError({f'{name!r} is missing'!r})")
+        lines = [
+            "def write(record, blob):",
+            f" plain = {{{', '.join(fixed)}}}",
+            *writing,
+            " return plain",
+            "def read(data):",
+            " try:",
+            "  left = len(data)" if kind is None else "  left = len(data) - ('type' in data)",
+            *reading,
+            f"  if not left: return cls({_arguments(cls)})",
+            " except (TypeError, KeyError, ValueError) as error: raise misfit(data, error) from error",
+            " raise misfit(data)",
+        ]
+        exec("\n".join(lines), scope)
+        self.write: Callable[[Any, Blob], dict[str, Any]] = scope["write"]
+        self.read: Callable[[Any], Any] = scope["read"]
+        self.is_plain: bool = not writing and kind is None
+
+
+def _arguments(cls: Any) -> str:
+    """The arguments of a record in a call of its class: by place as long as none is left out, which takes less time."""
+    written, by_place = [], True
+    for entry in fields(cls):
+        by_place = by_place and entry.compare and not entry.kw_only
+        if entry.compare:
+            written.append(f"found_{entry.name}" if by_place else f"{entry.name}=found_{entry.name}")
+    return ", ".join(written)
+
+
+def _misfit(
+    title: str, names: tuple[str, ...], others: Collection[str], data: Any, error: Exception | None = None
+) -> ValueError:
+    """Why data is no record."""
+    if error is None:
+        unknown = ", ".join(repr(name) for name in sorted(data) if name not in names and name not in others)
+        reason = f"{unknown} is not among its fields" if unknown else "a field is there under both of its names"
+    else:
+        reason = str(error)
+    return ValueError(f"this is no {title}, whose fields are {', '.join(names)}: {reason}")
+
+
+def _field_coder(hint: Any, where: str) -> Coder | None:
+    """How the value of a field is written and read; None for what is JSON already."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        made = codec_of(hint)
+        return made.write, made.read
+    return _coder(hint, where)
 
 
 def _coder(hint: Any, where: str) -> Coder | None:

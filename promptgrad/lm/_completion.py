@@ -101,6 +101,8 @@ class Completion:
         trace: What `lm.Local` needs to send a gradient to its weights; None for every other LM.
     """
 
+    text_names: ClassVar[Mapping[str, str]] = {"content": "text"}
+
     content: Content
     usage: Usage = NO_USAGE
     model: str = ""
@@ -151,10 +153,7 @@ class Completion:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reply in JSON types, without its trace: `text`, or `content` where it is more than text."""
-        plain = to_plain(self)
-        if isinstance(self.content, str):
-            plain["text"] = plain.pop("content")
-        return plain
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Completion:
@@ -163,13 +162,10 @@ class Completion:
         Raises:
             ValueError: The data is of a later version, or no completion.
         """
-        known = dict(data)
-        known.pop("trace", None)  # of a local model, which reads it
-        if "text" in known:
-            known["content"] = known.pop("text")
-        if "cached" not in known and (known.get("usage") or {}).get("cached"):  # 0.1 did not write it
-            known["cached"] = True
-        return from_plain(cls, known)
+        if "trace" in data:  # of a local model, which reads it
+            data = {name: value for name, value in data.items() if name != "trace"}
+        found = from_plain(cls, data)
+        return replace(found, cached=True) if found.usage.cached and not found.cached else found  # 0.1 did not write it
 
     def as_cached(self) -> Completion:
         """Return the reply as a cache gives it: one cached call, no cost, no trace."""

@@ -38,8 +38,7 @@ class MoreRequest(Request):
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_field_of_every_record_has_a_codec(record):
-    written = [name for name, _ in codec_of(record).readers]
-    assert written == [entry.name for entry in fields(record) if entry.compare]
+    assert list(codec_of(record).names) == [entry.name for entry in fields(record) if entry.compare]
 
 
 def test_a_field_that_json_has_no_form_for_is_refused_by_name():
@@ -105,6 +104,40 @@ def test_what_is_no_record_is_refused_with_its_fields():
         from_plain(lm.TextPart, {})
     with pytest.raises(ValueError, match="the type 'video' is not known; the types are text, image"):
         from_plain(Message, {"role": "user", "content": [{"type": "video"}]})
+
+
+def test_a_field_may_have_any_name_and_a_record_may_hold_another_and_have_no_default():
+    @dataclass(frozen=True)
+    class Inner:
+        value: int
+        data: str = ""
+
+    @dataclass(frozen=True)
+    class Outer:
+        left: Inner
+        record: tuple[Inner, ...] = ()
+        hidden: int = field(default=0, compare=False)
+        blob: list[int] | None = field(default=None, compare=False)
+        plain: str = field(default="x", kw_only=True)
+
+    globals().update(Inner=Inner)  # where the annotations are looked up
+    made = Outer(Inner(1), (Inner(2, "b"),), 7, plain="y")
+    plain = {"left": {"value": 1}, "record": [{"value": 2, "data": "b"}], "plain": "y"}
+    assert to_plain(made) == plain
+    assert from_plain(Outer, plain) == made
+    with pytest.raises(
+        ValueError, match=r"no Outer, whose fields are left, record, plain: this is no Inner.*'value' is"
+    ):
+        from_plain(Outer, {"left": {}})
+
+
+def test_text_goes_by_its_own_name_in_json_and_parts_by_that_of_the_field():
+    parts = Completion((lm.TextPart("a"),))
+    assert parts.to_dict() == {"content": [{"type": "text", "text": "a"}]}
+    assert Completion.from_dict(parts.to_dict()) == parts
+    assert Completion.from_dict({"content": "a"}) == Completion.from_dict({"text": "a"}) == Completion("a")
+    with pytest.raises(ValueError, match="under both of its names"):
+        Completion.from_dict({"text": "a", "content": "b"})
 
 
 def test_fast_init_is_an_ordinary_init():
