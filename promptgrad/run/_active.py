@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from promptgrad.aio import Signal
@@ -121,14 +122,16 @@ class ActiveRun:
         self.journal.call(key, self.scope, reply)
         return reply
 
-    def touch(self, key: str) -> None:
-        """Book a call that a cache above the transport answered.
+    def touch(self, key: str) -> bool:
+        """Book a call that a cache above the transport answered; return whether this run ever paid for it.
 
         If this run paid for the call, in this process or an earlier one, it is booked as a replayed one is, so that a
         warm cache changes nothing in a resumed run. A reply that the run never paid for is free.
         """
-        if self.journal.has(key):
-            self._charge(key, None)
+        if not self.journal.has(key):
+            return False
+        self._charge(key, None)
+        return True
 
     def record(self, kind: str, key: str, **fields: Any) -> bool:
         """Write a keyed event of this scope into the journal, as `Journal.record` does."""
@@ -136,13 +139,14 @@ class ActiveRun:
 
     def _charge(self, key: str, reply: Mapping[str, Any] | None) -> None:
         shared = self._shared
-        with shared.lock:
-            first = key not in shared.charged
-            shared.charged.add(key)
-        if first:
-            if reply is None:
-                reply = self.journal.reply(key) or _EMPTY
-            self.ledger.replay(reply.get("usage") or _EMPTY)
+        if key not in shared.charged:
+            with shared.lock:
+                first = key not in shared.charged
+                shared.charged.add(key)
+            if first:
+                if reply is None:
+                    reply = self.journal.reply(key) or _EMPTY
+                self.ledger.replay(reply.get("usage") or _EMPTY)
         self.journal.use(key, self.scope)
 
     def _enter(self) -> None:
@@ -163,7 +167,7 @@ class ActiveRun:
 
 def current() -> ActiveRun | None:
     """The active run as seen from here, or None outside of one."""
-    return here.get()[0]
+    return here.get().run
 
 
 @contextmanager
@@ -205,7 +209,7 @@ def scope(name: str | int) -> Iterator[ActiveRun | None]:
 
 @contextmanager
 def _within(run: ActiveRun) -> Iterator[ActiveRun]:
-    token = here.set(here.get()._replace(run=run))
+    token = here.set(replace(here.get(), run=run))
     try:
         run._enter()
         yield run

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from promptgrad import aio
@@ -117,7 +117,7 @@ def phase(name: str, keep: Budget | None = None) -> Iterator[None]:
             refuses the 801st call inside this phase.
     """
     outer = here.get()
-    token = here.set(outer._replace(phase=name, keep=keep if keep is not None else outer.keep))
+    token = here.set(replace(outer, phase=name, keep=keep if keep is not None else outer.keep))
     try:
         yield
     finally:

@@ -114,7 +114,7 @@ class Journal:
             self._next = place + 1
         if recorded is not None:
             self._compare(place, event, recorded)
-            if self._observers:
+            if self._observers.subscriptions:
                 self._observers.put(encode(recorded), replayed=True)
         self._hand_over()
 
@@ -199,12 +199,12 @@ class Journal:
 
     def _pass(self, kind: str, key: str, where: tuple[int, int]) -> None:
         """Queue a keyed event or call of an earlier process for the observers, the first time this process needs it."""
-        if self._observers and where[0] < self._earlier and (kind, key) not in self._passed:
+        if self._observers.subscriptions and where[0] < self._earlier and (kind, key) not in self._passed:
             self._passed.add((kind, key))
             self._observers.put(self._line(where), replayed=True)
 
     def _hand_over(self, *, wait: bool = False) -> None:
-        if self._observers:
+        if self._observers.subscriptions:
             self._observers.hand_over(wait=wait)
 
     # --------------------------------------------------------------------------------- for the active run
@@ -218,6 +218,8 @@ class Journal:
 
     def use(self, key: str, scope: str) -> None:
         """Write that a scope used a paid call of another scope."""
+        if (scope, key) in self._uses and not self._observers.subscriptions:
+            return  # as most are: a scope asks again for what it asked before
         with self._lock:
             self._pass("call", key, self._calls[key])
             if (scope, key) not in self._uses:
@@ -416,7 +418,7 @@ class Journal:
                 self._lines.append(line)
                 self._size += len(line)
                 self._index(event, offset, len(line))
-                if self._observers:
+                if self._observers.subscriptions:
                     self._observers.put(line)
                 return
             self._repair()
@@ -432,12 +434,12 @@ class Journal:
             self._index(event, self._size, len(line))
             self._size += len(line)
             self._dirty = False
-            if self._observers:
+            if self._observers.subscriptions:
                 self._observers.put(line)
 
     def _check_writable(self) -> int | None:
         """The open file, None for a journal in memory."""
-        if self._observers and self._observers.is_handing_over():
+        if self._observers.subscriptions and self._observers.is_handing_over():
             raise JournalError("an observer may not write to the journal that it observes, nor call code that does")
         if self.path is None:
             return None

@@ -73,16 +73,16 @@ class Observers:
     One thread at a time hands over: the one whose event comes while no other thread does. Events that other threads
     write meanwhile are left to it. So each observer sees the events in the order of the file, one after the other, and
     a slow one delays only that thread.
+
+    Attributes:
+        subscriptions: Who observes. Where nobody does, nothing is queued and nothing handed over.
     """
 
     def __init__(self) -> None:
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self.subscriptions: tuple[Subscription, ...] = ()
         self._queue: deque[tuple[bytes, bool]] = deque()
         self._lock = threading.Condition()
         self._thread: int | None = None  # the one that hands over
-
-    def __bool__(self) -> bool:
-        return bool(self._subscriptions)
 
     def add(self, observer: Observer, name: str = "") -> Subscription:
         """Hand all later events to this observer.
@@ -100,13 +100,13 @@ class Observers:
             )
         made = Subscription(self, observer, name or _name_of(observer))
         with self._lock:
-            self._subscriptions += (made,)
+            self.subscriptions += (made,)
         return made
 
     def remove(self, subscription: Subscription) -> None:
         """Hand this observer no more events."""
         with self._lock:
-            self._subscriptions = tuple(each for each in self._subscriptions if each is not subscription)
+            self.subscriptions = tuple(each for each in self.subscriptions if each is not subscription)
 
     def is_handing_over(self) -> bool:
         """Whether the calling code runs inside an observer."""
@@ -138,7 +138,7 @@ class Observers:
                 self._end_turn()
                 return False
             line, replayed = self._queue.popleft()
-        for subscription in self._subscriptions:
+        for subscription in self.subscriptions:
             subscription.hand(line, replayed=replayed)
         return True
 

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.run._here import here
@@ -100,7 +101,7 @@ def progress(total: int | None, description: str, enabled: bool | None = None) -
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
-    token = here.set(here.get()._replace(bars=bars))
+    token = here.set(replace(here.get(), bars=bars))
     try:
         with bars:
             yield Progress(total, bars, description)
