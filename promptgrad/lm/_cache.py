@@ -15,7 +15,6 @@ from promptgrad.lm._completion import CACHE_HIT, Completion
 from promptgrad.lm._fork import tell_after_fork
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
-from promptgrad.lm._usage import charge
 
 if TYPE_CHECKING:
     from promptgrad.lm._store import Store
@@ -130,14 +129,15 @@ class Cache(Layer):
         if lm.traces():
             return await lm.complete(request)
         key = request.digest(lm.identity())
-        link = answerer()
+        link, trackers = answerer()
         memory = self._memory if link is DIRECT else link.memory(self._memory)
         while True:
             hit = memory.find(key)
             if hit is not None:
                 if link is not DIRECT:
                     await link.book(lm, request, key, hit.to_dict)
-                charge(CACHE_HIT)
+                for tracker in trackers:
+                    tracker.add(CACHE_HIT)
                 return hit
             mine: aio.Signal[Completion | None] = aio.Signal()
             other = memory.flying.setdefault(key, mine)

@@ -40,11 +40,13 @@ REPLY_TOKENS = 256
 
 def estimate_tokens(request: Request) -> int:
     """Estimate how many tokens a request sends, for the budget's reservation: rather too many than too few."""
-    messages = request.messages
-    size = sum([weigh(m.content) for m in messages])
-    if request.extra:  # tools are read as well
-        size += sum([len(text) for _, text in request.extra])
-    return size // 3 + 4 * len(messages)
+    prefix, tail = request.prefix, request.tail
+    size = prefix.weight
+    for message in tail:
+        size += weigh(message.content)
+    for _, text in request.extra:  # tools are read as well
+        size += len(text)
+    return size // 3 + 4 * (len(prefix.messages) + len(tail))
 
 
 class ModelCall:
@@ -155,16 +157,14 @@ class Journalled(_Link):
         return lm._restore(asked, reply)
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
-        session = self.session
-        if session.journal.has(key):
-            session.touch(key)
-        else:
+        if not self.session.touch(key):
 
             async def send() -> Mapping[str, Any]:
                 return reply()
 
-            await session.call(key, send, usd=0.0)
-        await self.next.book(lm, request, key, reply)
+            await self.session.call(key, send, usd=0.0)
+        if self.next is not DIRECT:
+            await self.next.book(lm, request, key, reply)
 
 
 class Recorded(_Link):
@@ -224,11 +224,13 @@ usage, the outermost first."""
 channel: ContextVar[Channel] = ContextVar("promptgrad.channel", default=(DIRECT, ()))
 
 
-def answerer() -> Answerer:
-    """The first link of the chain, here and now."""
-    first = channel.get()[0]
+def answerer() -> Channel:
+    """The first link of the chain here and now, an active run's in front, and what adds up usage."""
     session = run.current()
-    return first if session is None else Journalled(session, first)
+    if session is None:
+        return channel.get()
+    first, trackers = channel.get()
+    return Journalled(session, first), trackers
 
 
 @contextmanager

@@ -59,17 +59,18 @@ class FunctionLM(Transport):
                 reply = self._joined(reply, request.listener)
             if inspect.isawaitable(reply):
                 reply = await aio.awaited(reply)
-        if isinstance(reply, Completion):
-            return reply
-        if not isinstance(reply, str):
-            raise TypeError(
-                f"the function of LM {self.name!r} must return a str or a Completion, not {type(reply).__name__}"
-            )
+            if isinstance(reply, Completion):
+                return reply
+            if not isinstance(reply, str):
+                raise TypeError(
+                    f"the function of LM {self.name!r} must return a str or a Completion, not {type(reply).__name__}"
+                )
+            reply = str(reply)
         size = len(request.prefix.encoded)
         for message in request.tail:
             size += weigh(message.content)
         usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
-        return Completion(str(reply), usage, self.name)
+        return Completion(reply, usage, self.name)
 
     async def _joined(self, pieces: AsyncGenerator[Any, Any], listener: Listener | None) -> str:
         """The text of an async generator, which a listener is told piece by piece."""

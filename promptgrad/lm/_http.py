@@ -25,7 +25,7 @@ from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._fork import tell_after_fork
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
-from promptgrad.lm._request import Request, canonical_json, encode_messages, is_text
+from promptgrad.lm._request import Request, canonical_json, is_text, json_messages
 from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import DONE, Assembly, read_events
@@ -129,7 +129,7 @@ class HTTP(Transport):
     async def _send(self, request: Request, key: str) -> Completion:
         size = 0
         if request.prefix.is_text and is_text(request.tail):
-            messages = (request.prefix.encoded + encode_messages(request.tail))[:-1]
+            messages = (request.prefix.encoded + json_messages(request.tail).encode("ascii"))[:-1]
         else:
             messages = json.dumps(write_messages(request.messages), separators=(",", ":")).encode("ascii")[1:-1]
             size = sum([weigh(m.content) for m in request.messages])

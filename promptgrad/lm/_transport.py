@@ -11,7 +11,6 @@ from promptgrad.lm._channel import DIRECT, ModelCall, answerer
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._prices import FREE, Prices
 from promptgrad.lm._request import Request, canonical_json, normalize_options
-from promptgrad.lm._usage import charge
 
 
 class Transport(LM):
@@ -45,10 +44,11 @@ class Transport(LM):
     async def complete(self, request: Request) -> Completion:
         """Answer one request. Inside a run: from its journal, or within its budget and then journalled."""
         asked = self.with_defaults(request) if self.options else request
-        link = answerer()
+        link, trackers = answerer()
         direct = link is DIRECT  # most calls outside of runs: half a microsecond less
         completion = await (self.reach(asked, "") if direct else link.answer(ModelCall(self, request, asked)))
-        charge(completion.usage)
+        for tracker in trackers:
+            tracker.add(completion.usage)
         return completion
 
     @property

@@ -96,9 +96,3 @@ def track_usage() -> AbstractContextManager[UsageTracker]:
         ```
     """
     return _Tracking()
-
-
-def charge(usage: Usage) -> None:
-    """Add the usage of one call to every open block."""
-    for tracker in channel.get()[1]:
-        tracker.add(usage)

@@ -16,7 +16,7 @@ ROOM = Path(lm.__file__).parent
 
 def links():
     """Names of the links, here and now, the first one first."""
-    link, found = channel.answerer(), []
+    (link, _), found = channel.answerer(), []
     while link is not None:
         found.append(type(link).__name__)
         link = getattr(link, "next", None)
