@@ -33,12 +33,12 @@ def get_adapter(adapter: str | Adapter) -> Adapter:
         ValueError: There is no adapter of this name.
         TypeError: The argument is neither a name nor an adapter.
     """
-    if isinstance(adapter, Adapter):
-        return adapter
-    if not isinstance(adapter, str):
-        raise TypeError(f"an adapter is one of the names {', '.join(NAMES)} or an Adapter, not {adapter!r}")
-    if adapter not in NAMES:
+    if isinstance(adapter, str):
+        if adapter in NAMES:
+            return _named(adapter)
         close = difflib.get_close_matches(adapter, NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(NAMES)}{hint}")
-    return _named(adapter)
+    if not isinstance(adapter, Adapter):
+        raise TypeError(f"an adapter is one of the names {', '.join(NAMES)} or an Adapter, not {adapter!r}")
+    return adapter

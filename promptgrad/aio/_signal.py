@@ -230,7 +230,8 @@ def drive(coro: Coroutine[Any, Any, T]) -> T:
             else:
                 wanted = coro.send(None)
     except StopIteration as stop:
-        return cast(T, stop.value)
+        value: T = stop.value
+        return value
     finally:
         thread.driven = outer
 

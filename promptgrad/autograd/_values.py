@@ -13,9 +13,9 @@ _MOST = 20_000  # leaves of one value that are looked at
 
 def snapshot(value: Any, depth: int = 0) -> Any:
     """The value with its lists, tuples and dicts copied, so that later appends do not change the record."""
-    if isinstance(value, _ATOMS) or depth > _DEEPEST:
-        return value
     kind = type(value)
+    if depth > _DEEPEST:
+        return value
     if kind is list:
         return [snapshot(item, depth + 1) for item in value]
     if kind is dict:

@@ -698,7 +698,7 @@ class Module:
             running = self.forward(*args, **kwargs)
         else:
             running = self._arun_forward(args, kwargs)
-        if recorded:
+        if recorded or (tape is None and not self._modules):
             return await running
         if tape is None:
             with _called(self):
