@@ -56,3 +56,24 @@ def test_every_target_that_the_readme_names_is_in_the_makefile():
     assert {"demo", "test"} <= named
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no target {target}"
+
+
+SMELL = 450
+"""Lines from which on a file is asked whether it is still one concept."""
+LONG = {
+    "nn/_module.py": "one class with torch's methods, which users look for in one place",
+    "run/_journal.py": "one file with one writer: what is written, indexed and read shares a lock and an offset",
+    "testing/lms.py": "one suite: subclasses override its methods, and each promise has its docstring",
+    "testing/optimizers.py": "one suite, as testing.lms",
+    "testing/_protocol.py": "the wire of the loopback server: what it can answer, and how that is written",
+    "data/pocket/_ops.py": "a table: one entry for each operation of the pocket world",
+    "data/pocket/_episodes.py": "a table: one entry for each kind of episode",
+}
+"""Files that are longer, and why each is one concept all the same."""
+
+
+def test_a_long_file_says_why():
+    lengths = {path.relative_to(ROOT / "promptgrad").as_posix(): path for path in (ROOT / "promptgrad").rglob("*.py")}
+    long = {name for name, path in lengths.items() if len(path.read_text().splitlines()) > SMELL}
+    assert long - LONG.keys() == set(), "split it by concepts, or say here why it is one"
+    assert LONG.keys() - long == set(), "it is short enough: no reason is needed"

@@ -12,7 +12,8 @@ from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer, layered
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
-from promptgrad.lm._local import Generation, Local
+from promptgrad.lm._local import Local
+from promptgrad.lm._local_engine import Generation
 from promptgrad.lm._parts import (
     AudioPart,
     Content,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,48 +12,18 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
-from promptgrad.errors import ContextWindowError, InputError, LMError, MissingExtraError
+from promptgrad.errors import InputError
 from promptgrad.lm._completion import Completion, TokenLogprob, Usage
+from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
+from promptgrad.lm._local_engine import Generation, LocalEngine
 from promptgrad.lm._parts import TextPart
-from promptgrad.lm._request import Message, Prefix, Request, canonical_json
-from promptgrad.lm._stream import TokenTeller
+from promptgrad.lm._request import Message, Request, canonical_json
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Mapping, Sequence
 
     import torch
-
-    from promptgrad.lm._decode import Decoder, Decoding
-    from promptgrad.lm._worker import Worker
-
-MAX_TOKENS = 256
-"""Longest reply where neither the request nor the model says."""
-
-PREFIX_BYTES = 256 * 2**20
-"""Memory for keys and values of prompts' beginnings."""
-
-_SAMPLED_FROM = 64 * 2**20  # bytes of weights from which on a fingerprint looks at samples only
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One reply of a local model, token by token.
-
-    Attributes:
-        text: The reply.
-        prompt_ids: Tokens of the prompt.
-        ids: Tokens of the reply, with the one that ended it.
-        logprobs: Log-probability of each of them, after the temperature; empty unless asked for.
-        finish_reason: `stop` or `length`.
-    """
-
-    text: str
-    prompt_ids: tuple[int, ...]
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: str
 
 
 class Local(Transport):
@@ -126,7 +93,7 @@ class Local(Transport):
         self._tokenizer: Any = None if isinstance(tokenizer, (str, os.PathLike)) else tokenizer
         self._tokenizer_source = str(tokenizer) if isinstance(tokenizer, (str, os.PathLike)) else self._source
         self._lock = threading.RLock()
-        self._engine: _Engine | None = None
+        self._engine: LocalEngine | None = None
         self._fingerprint: tuple[int, str] = (0, "")
 
     @property
@@ -199,9 +166,9 @@ class Local(Transport):
         if not text or known != version:
             changed = engine is not None and version != engine.loaded_version
             if self._source is not None and not changed:
-                text = _fingerprint_files(self._source)
+                text = fingerprint_files(self._source)
             elif engine is not None:
-                text = _fingerprint_weights(engine.model)
+                text = fingerprint_weights(engine.model)
             self._fingerprint = (version, text)
         return text
 
@@ -264,10 +231,10 @@ class Local(Transport):
         trace = LocalTrace.from_dict(self, reply["trace"])
         return replace(completion, trace=trace)
 
-    def _load(self) -> _Engine:
+    def _load(self) -> LocalEngine:
         with self._lock:
             if self._engine is None:
-                self._engine = _Engine(self)
+                self._engine = LocalEngine(self)
             return self._engine
 
     def close(self) -> None:
@@ -278,177 +245,6 @@ class Local(Transport):
     def __repr__(self) -> str:
         where = "" if self._source is None else f", {self._source!r}"
         return f"Local({self.name!r}{where})"
-
-
-class _Engine:
-    """What a `Local` has once its model is loaded."""
-
-    def __init__(self, lm: Local) -> None:
-        try:
-            import torch
-            import transformers
-        except ImportError as error:
-            raise MissingExtraError(
-                f"a local model needs torch and transformers ({error}): "
-                "pip install -e '.[local]' in a checkout of promptgrad",
-                extra="local",
-            ) from error
-        from promptgrad.lm._decode import Decoder
-        from promptgrad.lm._worker import Worker
-
-        try:
-            self.tokenizer = lm._tokenizer or _load_tokenizer(transformers, lm)
-            self.model = lm._model if lm._model is not None else _load_model(torch, transformers, lm)
-        except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
-            raise LMError(f"cannot load local model {lm.name!r}: {error}") from error
-        self.name = lm.name
-        self.model.eval()
-        self._config = getattr(self.model, "generation_config", None)
-        self._torch, self._threads = torch, lm.threads
-        ends = getattr(self._config, "eos_token_id", None)
-        ends = ends if isinstance(ends, (list, tuple)) else [ends]
-        ends = frozenset(end for end in [*ends, self.tokenizer.eos_token_id] if end is not None)
-        pad = self.tokenizer.pad_token_id
-        self.ends = ends
-        self.limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
-        self.decoder: Decoder = Decoder(
-            self.model, ends, pad if pad is not None else next(iter(ends), 0), lm.max_batch, PREFIX_BYTES
-        )
-        self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
-        self.loaded_version = self.version()
-        self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
-        self._prefixes: OrderedDict[Prefix, list[int]] = OrderedDict()
-        self.worker: Worker[Decoding] = Worker(self._work, f"promptgrad-local-{lm.name}")
-
-    def temperature(self, request: Request) -> float:
-        if request.temperature is not None:
-            return float(request.temperature)
-        config = self._config
-        if config is None or not config.do_sample:
-            return 0.0
-        return 1.0 if config.temperature is None else float(config.temperature)
-
-    async def generate(self, request: Request, seed: int, *, logprobs: bool) -> Generation:
-        from promptgrad.lm._decode import Decoding
-        from promptgrad.lm._sampling import Sampling
-
-        prompt = self.encode(request.messages)
-        most = request.max_tokens or getattr(self._config, "max_new_tokens", None) or MAX_TOKENS
-        if self.limit is not None:
-            if len(prompt) >= self.limit:
-                raise ContextWindowError(
-                    f"the prompt has {len(prompt)} tokens, and local model {self.name!r} reads at most {self.limit} "
-                    "together with its reply: use fewer or shorter demos or inputs"
-                )
-            most = min(most, self.limit - len(prompt))
-        drawn = Request(request.prefix, request.tail, seed=request.seed, replicate=request.replicate)
-        number = int(drawn.digest(f"sample {seed}")[:16], 16)
-        sampling = Sampling(self.temperature(request), request.top_p, _top_k(request), number)
-        is_over = self._stopper(request.stop)
-        teller = None
-        if request.listener is not None:
-            teller = is_over = TokenTeller(request.listener, self.decode, request.stop, is_over)
-        arrived: aio.Signal[None] = aio.Signal()
-        job = Decoding(
-            prompt,
-            self._common(request.prefix, prompt),
-            most,
-            sampling,
-            logprobs,
-            is_over,
-            lambda job: self._settle(job),
-        )
-        self._under_way[id(job)] = (job, arrived)
-        self.worker.submit(job)
-        try:
-            await arrived
-        except BaseException:
-            job.dropped = True
-            self._under_way.pop(id(job), None)
-            raise
-        ids = tuple(job.ids)
-        text = self.decode(ids[:-1] if ids and ids[-1] in self.ends else ids)
-        places = [place for stop in request.stop if (place := text.find(stop)) >= 0]
-        if places:
-            text = text[: min(places)]
-        if teller is not None:
-            teller.finish(text)
-        return Generation(text, tuple(prompt), ids, tuple(job.scores), job.reason)
-
-    def encode(self, messages: Sequence[Message], *, reply: bool = True) -> list[int]:
-        """Return the ids of a prompt, up to where the reply begins."""
-        tokenizer = self.tokenizer
-        if tokenizer.chat_template is None:
-            lines = [f"{m.role}: {m.text}" for m in messages]
-            text = "\n".join([*lines, "assistant:"] if reply else [*lines, ""])
-            ids: list[int] = tokenizer(text)["input_ids"]
-            return ids
-        told = [{"role": m.role, "content": m.text} for m in messages]
-        try:
-            text = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=reply)
-        except Exception as error:  # jinja's own kinds, which need not be importable here
-            raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-    def name_token(self, token: int) -> str:
-        """Return a token as text, with what `decode` leaves out."""
-        text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return text
-
-    def _common(self, prefix: Prefix, prompt: list[int]) -> int:
-        """Return how many tokens of the prompt every prompt with this prefix begins with."""
-        if not prefix.messages:
-            return 0
-        ids = self._prefixes.get(prefix)
-        if ids is None:
-            try:
-                ids = self.encode(prefix.messages, reply=False)
-            except LMError:  # some templates want a user's message
-                ids = []
-        if prompt[: len(ids)] != ids:
-            same = 0
-            while same < min(len(ids), len(prompt)) and ids[same] == prompt[same]:
-                same += 1
-            ids = ids[:same]
-        self._prefixes[prefix] = ids
-        while len(self._prefixes) > 1024:
-            self._prefixes.popitem(last=False)
-        return len(ids)
-
-    def _stopper(self, stops: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
-        if not stops:
-            return None
-        window = max(map(len, stops)) + 8
-
-        def is_over(ids: list[int]) -> bool:
-            tail = self.decode(ids[-window:])
-            return any(stop in tail for stop in stops)
-
-        return is_over
-
-    def _settle(self, job: Decoding) -> None:
-        found = self._under_way.pop(id(job), None)
-        if found is not None:
-            found[1].set(None)
-
-    def _work(self, jobs: deque[Decoding]) -> None:
-        try:
-            if self._threads is not None:
-                self._torch.set_num_threads(self._threads)
-            self.decoder.run(jobs, lambda: self.worker.closing)
-        except Exception as error:  # noqa: BLE001 - it is raised in those who wait
-            jobs.clear()
-            for key, (job, arrived) in list(self._under_way.items()):
-                self._under_way.pop(key, None)
-                job.dropped = True
-                failure = LMError(f"local model {self.name!r} failed: {type(error).__name__}: {error}")
-                failure.__cause__ = error
-                arrived.fail(failure)
 
 
 def refuse_parts(name: str, messages: Sequence[Message]) -> None:
@@ -468,39 +264,6 @@ def refuse_parts(name: str, messages: Sequence[Message]) -> None:
                 )
 
 
-def _load_tokenizer(transformers: Any, lm: Local) -> Any:
-    source = lm._tokenizer_source or getattr(lm._model, "name_or_path", "")
-    if not source:
-        raise ValueError("a model object without a folder needs a tokenizer: Local(model, tokenizer)")
-    return transformers.AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
-
-
-def _load_model(torch: Any, transformers: Any, lm: Local) -> Any:
-    source = lm._source
-    dtype = lm.dtype or (torch.float32 if str(lm.device) == "cpu" else "auto")
-    noisy = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, local_files_only=Path(str(source)).is_dir()
-        )
-    finally:
-        if noisy:
-            transformers.utils.logging.enable_progress_bar()
-    return model.to(lm.device).requires_grad_(requires_grad=False)
-
-
-def _top_k(request: Request) -> int | None:
-    extra = dict(request.extra)
-    top_k = extra.pop("top_k", None)
-    extra.pop("logprobs", None)
-    if extra:
-        raise ValueError(
-            f"a local model has no option {', '.join(extra)}; it knows temperature, top_p, top_k, stop, logprobs"
-        )
-    return None if top_k is None else int(top_k)
-
-
 def _looks_like_path(source: str) -> bool:
     return source.startswith((".", "~", os.sep)) or os.sep in source.replace("/", "", 1)
 
@@ -509,38 +272,3 @@ def _name_of(model: Any, source: str | None) -> str:
     if source is not None:
         return Path(source).name
     return Path(getattr(model, "name_or_path", "") or type(model).__name__).name
-
-
-def _fingerprint_files(source: str) -> str:
-    """Digest the files of a model's folder: all of small ones, samples of large ones."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    digest = blake2b(digest_size=8)
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in {".json", ".jinja", ".safetensors", ".model", ".txt"}:
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            if size <= _SAMPLED_FROM:
-                digest.update(file.read())
-            else:
-                for part in range(256):
-                    file.seek(part * (size - 4096) // 255)
-                    digest.update(file.read(4096))
-    return digest.hexdigest()
-
-
-def _fingerprint_weights(model: Any) -> str:
-    """Digest a model's weights: all of small ones, samples of large ones."""
-    import torch
-
-    digest = blake2b(digest_size=8)
-    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    stride = 1 if size <= _SAMPLED_FROM else max(1, size // _SAMPLED_FROM)
-    for name, weight in model.named_parameters():
-        digest.update(name.encode())
-        sampled = weight.detach().reshape(-1)[::stride].contiguous().cpu()
-        digest.update(sampled.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""Fingerprints of a local model, by which answers are kept: of its files, or of its weights once they are trained."""
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+_SAMPLED_FROM = 64 * 2**20  # bytes of weights from which on a fingerprint looks at samples only
+
+
+def fingerprint_files(source: str) -> str:
+    """Digest the files of a model's folder: all of small ones, samples of large ones."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    digest = blake2b(digest_size=8)
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in {".json", ".jinja", ".safetensors", ".model", ".txt"}:
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            if size <= _SAMPLED_FROM:
+                digest.update(file.read())
+            else:
+                for part in range(256):
+                    file.seek(part * (size - 4096) // 255)
+                    digest.update(file.read(4096))
+    return digest.hexdigest()
+
+
+def fingerprint_weights(model: Any) -> str:
+    """Digest a model's weights: all of small ones, samples of large ones."""
+    import torch
+
+    digest = blake2b(digest_size=8)
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    stride = 1 if size <= _SAMPLED_FROM else max(1, size // _SAMPLED_FROM)
+    for name, weight in model.named_parameters():
+        digest.update(name.encode())
+        sampled = weight.detach().reshape(-1)[::stride].contiguous().cpu()
+        digest.update(sampled.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
