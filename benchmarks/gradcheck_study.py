@@ -148,7 +148,7 @@ def run_arm(task: Any, arm: str, seed: int, settings: Settings, splits: Any) -> 
     import promptgrad as pg
     from promptgrad import nn, optim
     from promptgrad.run import rng
-    from promptgrad.train._gradcheck import told_as
+    from promptgrad.train._gradcheck import with_feedback
 
     train, val, test = splits
     pg.manual_seed(seed)
@@ -166,7 +166,7 @@ def run_arm(task: Any, arm: str, seed: int, settings: Settings, splits: Any) -> 
     with pg.track_usage() as usage:
         for step, batch in enumerate(batches):
             optimizer.zero_grad()
-            loss, fails, others = told_as(arm, criterion(model.map(batch), batch), rng(seed, "study", step))
+            loss, fails, others = with_feedback(arm, criterion(model.map(batch), batch), rng(seed, "study", step))
             failed, changed = failed + fails, changed + others
             loss.backward()
             report = optimizer.step(closure)

@@ -358,7 +358,7 @@ def test_a_state_of_another_program_changes_nothing(server, tmp_path):
     with pytest.raises(errors.StateDictError, match="it is not JSON"):
         pg.load(tmp_path / "torn.json")
     (tmp_path / "other.json").write_text(json.dumps({"weights": [1]}))
-    with pytest.raises(errors.StateDictError, match=r"no state that promptgrad.save wrote"):
+    with pytest.raises(errors.StateDictError, match=r"not a state that promptgrad.save wrote"):
         pg.load(tmp_path / "other.json")
     with pytest.raises(TypeError, match=r"write promptgrad.load\(path, model\)"):
         pg.load(model, tmp_path / "two.json")

@@ -1,4 +1,4 @@
-"""Weights of local models: collect what went right, and train on it."""
+"""Weights of local models: collect the calls of successful runs, and train on them."""
 
 from promptgrad.finetune._sample import Collected, Conversation, acollect, collect, labeled, samples_of
 from promptgrad.finetune._sft import LORA, SFTResult, asft, local_lm, sft

@@ -1,4 +1,4 @@
-"""What a local model is taught: conversations with the right reply, from labels or from runs that went right."""
+"""What a local model is trained on: conversations with the right reply, from labels or from successful runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from promptgrad.nn import MetricLoss, Module, Predict
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One call of a module, as it should go.
+    """One call of a module with the reply that it should get.
 
     Attributes:
-        messages: What the program sends.
-        reply: What the model should say.
+        messages: The messages that the program sends.
+        reply: The reply that the model should give.
         path: Path of the module in the program.
-        example_id: `Example.id` of the example it is from; "" for none.
+        example_id: `Example.id` of its example; "" if there is none.
     """
 
     messages: tuple[lm.Message, ...]
@@ -35,12 +35,12 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Collected:
-    """The samples of some runs.
+    """The conversations of some runs.
 
     Attributes:
-        samples: The calls of the runs that went right, in the order of the data.
+        samples: The calls of the successful runs, in the order of the data.
         runs: How many runs there were.
-        right: How many went right.
+        right: How many were successful.
         errors: How many failed.
     """
 
@@ -70,10 +70,10 @@ async def acollect(
     concurrency: int | None = None,
     progress: bool = False,
 ) -> Collected:
-    """Run a program on data and keep the calls of the runs that went right, as samples to train it on.
+    """Run a program on data and keep the calls of the successful runs, as conversations to train it on.
 
-    Each sample is what the program itself sends for the inputs that the call had, with its own instruction and demos,
-    whatever the teacher was shown. The reply is the one that came if the very same messages were sent, else the
+    Each conversation is what the program itself sends for the inputs of the call, with its own instruction and demos,
+    whatever the teacher's prompt was. The reply is the recorded one if the very same messages were sent, else the
     call's outputs as the program's adapter writes them.
 
     Cost: `n` runs of the teacher for each example.
@@ -81,11 +81,11 @@ async def acollect(
     Args:
         program: The program that will be trained.
         data: Examples.
-        metric: Says which runs went right.
+        metric: Decides which runs are successful.
         teacher: A program of the same structure (the same one with demos, say), or an LM or its name for the program
             to run on; None for the program as it is.
         n: Runs for each example; several help a model that samples.
-        threshold: Score from which a run went right; None for the best score.
+        threshold: Lowest score of a successful run; None for the best score.
         concurrency: Runs in flight.
         progress: Show a bar.
 
@@ -118,7 +118,7 @@ collect = aio.blocking(acollect)
 
 
 def samples_of(program: Module, row: LossRow) -> list[Conversation]:
-    """Every call of one recorded run, as the program itself would be asked it.
+    """Every call of one recorded run, as the program itself would make it.
 
     Raises:
         DataError: The run called a module that the program does not have.
@@ -150,7 +150,7 @@ def make_sample(
     node: Node | None = None,
     example: Any = None,
 ) -> Conversation:
-    """One call of a module as a sample: what it sends for these inputs, and a reply that holds these outputs."""
+    """One call of a module as a conversation: what it sends for these inputs, and a reply that holds these outputs."""
     messages = module.messages(**inputs)
     if node is not None and node.reply is not None and tuple(node.messages) == messages:
         reply = node.reply
@@ -161,13 +161,13 @@ def make_sample(
 
 
 def labeled(program: Module, data: Iterable[Example]) -> Collected:
-    """Make samples of labels, without a call, for the module all of whose inputs and outputs the examples hold.
+    """Make conversations of labels, without a call, for the module whose inputs and outputs are all in the examples.
 
     In a program of one module this is ordinary supervised data; in a program of several it serves one of them, if the
-    examples have the fields of that one alone.
+    examples have the fields of that module alone.
 
     Raises:
-        DataError: There is no example, or not one module of which the examples hold every field.
+        DataError: There is no example, or not exactly one module whose fields are all in the examples.
         InputError: A label does not fit its field.
     """
     examples = list(data)
@@ -190,15 +190,15 @@ def labeled(program: Module, data: Iterable[Example]) -> Collected:
             samples.append(_label_sample(module, path, example))
         right += len(samples) > before
     if not samples:
-        told = "; ".join(f"{name} lacks {', '.join(fields)}" for name, fields in lacking.items())
+        gaps = "; ".join(f"{name} lacks {', '.join(fields)}" for name, fields in lacking.items())
         raise DataError(
-            f"no module of the program can learn from the labels: {told or 'it has no Predict'}. Give a metric=, and "
+            f"no module of the program can learn from the labels: {gaps or 'it has no Predict'}. Give a metric=, and "
             "the program learns from its own runs that went right"
         )
     if len(served) > 1:
         raise DataError(
-            f"the examples have the fields of several modules ({', '.join(served)}), and do not say whose labels they "
-            "hold. Give a metric=, and the program learns from its own runs that went right"
+            f"the examples have the fields of several modules ({', '.join(served)}), so it is not clear whose "
+            "labels they hold. Give a metric=, and the program learns from its own runs that went right"
         )
     return Collected(tuple(samples), len(examples), right, 0)
 
@@ -215,5 +215,5 @@ def _label_sample(module: Predict, path: str, example: Example) -> Conversation:
 
 
 def adapter_of(module: Predict) -> Adapter:
-    """The adapter with which a module speaks here and now."""
+    """The adapter that a module uses in this context."""
     return get_adapter(module.adapter or lm.current().adapter or lm.resolve_lm(None, module.lm).adapter)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a program in, the same program on a local model that was trained on its samples out."""
+"""Supervised fine-tuning: from a program to the same program on a local model that was trained on its conversations."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
 
 LORA: Mapping[str, Any] = MappingProxyType({"r": 8, "alpha": 16})
-"""The LoRA that is trained unless something else is asked for: rank 8 on all linear layers."""
+"""The LoRA that is trained by default: rank 8 on all linear layers."""
 
 
 @dataclass(frozen=True)
 class SFTResult:
-    """What fine-tuning made.
+    """The result of fine-tuning.
 
     Attributes:
         program: A copy of the program that runs on the trained model.
         lm: The trained model.
         losses: Mean cross-entropy of the reply tokens, in nats, for every step.
-        samples: Samples that were trained on.
-        collected: The runs that they are from, or the labels.
+        samples: Number of conversations that the model was trained on.
+        collected: The runs or labels that they come from.
         seconds: Time of the training, without the runs.
-        settings: How it was trained.
+        settings: The settings of the training.
         interrupted: Whether Ctrl-C ended it before its last step.
     """
 
@@ -67,7 +67,7 @@ class SFTResult:
         model = self.lm.model
         model.config.save_pretrained(path)
         model.generation_config.save_pretrained(path)
-        save_model(model, str(path / "model.safetensors"), metadata={"format": "pt"})  # weights that are tied once only
+        save_model(model, str(path / "model.safetensors"), metadata={"format": "pt"})  # tied weights once only
         self.lm.tokenizer.save_pretrained(path)
         if self._lora is not None:
             config, weights = self._lora
@@ -107,14 +107,14 @@ async def asft(
 ) -> SFTResult:
     """Fine-tune the local model of a program on its own successes, or on labels; returns a new program.
 
-    With a metric, the program (or a teacher) is run on the data, and the calls of the runs that went right are
-    learned. Without one, the data are labels: the module whose inputs and outputs the examples hold learns these.
-    Samples from `collect` can be given instead of examples. What is learned is the reply, given the exact messages
+    With a metric, the program (or a teacher) is run on the data, and the model is trained on the calls of the
+    successful runs. Without one, the data are labels for the module whose inputs and outputs the examples hold.
+    Conversations from `collect` can be given instead of examples. The model learns the reply, given the exact messages
     that the program sends; the loss is on the reply's tokens alone.
 
     The program and its model stay as they are: a copy of the weights is trained (so there must be memory for two).
-    Ctrl-C during the training returns the model as far as it was trained; that of `asft` runs in a thread and ends when
-    the coroutine is cancelled. Trainings of one process run one after the other, since a seed holds for all of torch.
+    Ctrl-C during the training returns the model as far as it was trained. `asft` trains in a thread and stops when the
+    coroutine is cancelled. Trainings of one process run one after the other, since a seed holds for all of torch.
 
     Cost: with a metric, `n` runs of the program (or the teacher) for each example, then no LM call. The embedded
     model takes about ten seconds for 60 steps on two cores.
@@ -123,26 +123,26 @@ async def asft(
 
     Args:
         program: The program. Its modules run on one `lm.Local`; modules on other LMs are left out.
-        data: Examples, or samples.
-        metric: Says which runs went right.
-        teacher: A program of the same structure, or an LM, that makes the runs; None for the program itself.
+        data: Examples, or conversations.
+        metric: Decides which runs are successful.
+        teacher: A program of the same structure, or an LM, for the runs; None for the program itself.
         n: Runs for each example.
-        threshold: Score from which a run went right; None for the best score.
+        threshold: Lowest score of a successful run; None for the best score.
         lora: `r`, `alpha`, `dropout`, `target_modules` of the LoRA, which is merged into the weights in the end; None
             trains all weights.
         steps: Optimizer steps; by default three epochs, and at least 60 steps.
-        epochs: Passes over the samples, instead of `steps`.
+        epochs: Passes over the conversations, instead of `steps`.
         lr: Peak learning rate; by default one that is usual for the model's size.
-        batch_size: Samples in a step.
-        max_length: Most tokens of a sample; by default the model's context.
-        skip_long: Leave longer samples out rather than raise.
-        seed: Draws the LoRA's start, the order of the samples, dropout.
+        batch_size: Conversations in a step.
+        max_length: Most tokens of a conversation; by default the model's context.
+        skip_long: Leave longer conversations out rather than raise.
+        seed: Seed of the LoRA's start, the order of the conversations, and dropout.
         concurrency: Runs in flight.
         progress: Show bars; None shows them in a terminal or notebook.
 
     Raises:
         NoLMError: The program runs on no local model, or on several.
-        DataError: There is no example, no run went right, or a sample is too long.
+        DataError: There is no example, no run was successful, or a conversation is too long.
         MissingExtraError: torch or peft is not installed.
     """
     options = _checked(lora, steps, epochs, lr, batch_size, seed)
@@ -171,10 +171,10 @@ sft = aio.blocking(asft, in_place=True)
 
 
 def local_lm(program: Module) -> tuple[lm.Local, tuple[str, ...]]:
-    """The local model that a program runs on, and the paths of the modules that do.
+    """The local model that a program runs on, and the paths of the modules on it.
 
     Raises:
-        NoLMError: There is none, or there are several.
+        NoLMError: There is no local model, or there are several.
     """
     found: dict[int, tuple[lm.Local, list[str]]] = {}
     for path, module in program.named_modules():
@@ -206,7 +206,7 @@ def _local_of(module: Predict) -> lm.Local | None:
 
 
 def _given(data: Sequence[Any]) -> Collected | None:
-    """Samples that were given ready-made."""
+    """The data as conversations, if they are conversations already."""
     if data and all(isinstance(item, Conversation) for item in data):
         return Collected(tuple(data), len(data), len(data), 0)
     return None
@@ -250,7 +250,7 @@ def _tune(
     progress: bool | None,  # noqa: FBT001 - internal
     stop: threading.Event | None = None,
 ) -> SFTResult:
-    """Train a copy of the local model on samples and put it into a copy of the program."""
+    """Train a copy of the local model on conversations and put it into a copy of the program."""
     try:
         import torch
     except ImportError as error:
@@ -331,7 +331,7 @@ def _trained(
 
 
 def version_of(local: lm.Local, samples: Sequence[Conversation], settings: TuneSettings, steps: int) -> str:
-    """A name for the weights that training makes: equal for an equal start, equal samples and equal settings."""
+    """A name for the trained weights: the same for the same start, conversations and settings."""
     told = [
         local.identity(),
         asdict(settings),
@@ -351,7 +351,7 @@ def _moved(program: Module, old: lm.Local, new: lm.Local) -> Module:
             if module.lm.transport is old:
                 module._lm = layered(module.lm, made)
         elif isinstance(module, Predict) and _local_of(module) is old:
-            module._lm = new  # it was the context's
+            module._lm = new  # the old one came from the context
     return moved
 
 

@@ -1,4 +1,4 @@
-"""Samples as token ids, the way a local model reads its prompts and ends its replies."""
+"""Conversations as token ids, the way a local model reads its prompts and ends its replies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from promptgrad.lm import Local, Request
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One sample in tokens: what is read, then what is to be said.
+    """One conversation in tokens: the prompt, then the reply.
 
     Attributes:
         ids: Prompt and reply.
-        start: Where the reply begins; only from there on tokens are learned.
+        start: Where the reply begins; only tokens from there on count in the loss.
     """
 
     ids: tuple[int, ...]
@@ -25,7 +25,7 @@ class Tokens:
 
 
 def encode(local: Local, sample: Conversation) -> Tokens:
-    """The prompt exactly as the model is given it when it is called, then the reply and the end of the turn."""
+    """The prompt exactly as the model gets it in a call, then the reply and the end of the turn."""
     prompt = local.encode(Request(tail=sample.messages))
     reply = _reply_ids(local.tokenizer, sample)
     return Tokens((*prompt, *reply), len(prompt))
@@ -34,11 +34,11 @@ def encode(local: Local, sample: Conversation) -> Tokens:
 def encode_all(
     local: Local, samples: Iterable[Conversation], *, max_length: int | None = None, skip_long: bool = False
 ) -> list[Tokens]:
-    """All samples in tokens.
+    """All conversations in tokens.
 
     Raises:
-        DataError: A sample is longer than `max_length` or than the model's context, and `skip_long` is off; or no
-            sample is short enough.
+        DataError: A conversation is longer than `max_length` or than the model's context, and `skip_long` is off; or
+            none is short enough.
     """
     encoded = [encode(local, sample) for sample in samples]
     context = getattr(local.model.config, "max_position_embeddings", None)

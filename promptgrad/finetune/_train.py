@@ -21,17 +21,17 @@ _MICRO_BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How to train; every number that the result depends on.
+    """The settings of a training: every number that the result depends on.
 
     Attributes:
         lora: Options of the LoRA (`r`, `alpha`, `dropout`, `target_modules`), or None for all weights.
         steps: Optimizer steps.
         lr: Peak learning rate.
-        batch_size: Samples in a step.
+        batch_size: Conversations in a step.
         warmup: Share of the steps in which the rate rises from 0.
         weight_decay: AdamW's.
         max_norm: Largest norm of the gradient.
-        seed: Draws the LoRA's start, the order of the samples, dropout.
+        seed: Seed of the LoRA's start, the order of the conversations, and dropout.
     """
 
     lora: dict[str, Any] | None
@@ -45,7 +45,7 @@ class TuneSettings:
 
 
 def count_steps(samples: int, batch_size: int, epochs: float | None, steps: int | None) -> int:
-    """Steps to take: as said, else three epochs and at least 60 steps."""
+    """The number of steps: as given, else three epochs and at least 60 steps."""
     if steps is not None:
         return steps
     if epochs is not None:
@@ -54,7 +54,7 @@ def count_steps(samples: int, batch_size: int, epochs: float | None, steps: int 
 
 
 def default_lr(weights: int, *, lora: bool) -> float:
-    """A usual learning rate for a model of so many weights: small models bear, and need, larger ones."""
+    """A usual learning rate for a model of so many weights: smaller models tolerate, and need, higher rates."""
     if weights < 20_000_000:
         return 5e-3 if lora else 1e-3
     if weights < 500_000_000:
@@ -104,10 +104,10 @@ def train(
 
     Args:
         model: A Hugging Face causal language model.
-        data: Samples in tokens.
-        settings: How.
+        data: Conversations in tokens.
+        settings: The settings of the training.
         on_step: Called with the loss after every step.
-        stopped: Asked before every step; True ends the training.
+        stopped: Called before every step; True ends the training.
     """
     import torch
 
@@ -146,7 +146,7 @@ def train(
 
 
 def _reply_loss(model: Any, batch: Sequence[Tokens], device: Any) -> torch.Tensor:
-    """Summed cross-entropy of the reply tokens of some samples, padded on the right."""
+    """Summed cross-entropy of the reply tokens of some conversations, padded on the right."""
     import torch
 
     longest = max(len(tokens.ids) for tokens in batch)
@@ -165,7 +165,7 @@ def _reply_loss(model: Any, batch: Sequence[Tokens], device: Any) -> torch.Tenso
 
 
 def _batches(data: Sequence[Tokens], size: int, rng: random.Random) -> Iterator[list[Tokens]]:
-    """Batches without end: every sample once in each epoch, in a new order."""
+    """Batches without end: every conversation once in each epoch, in a new order."""
     queue: list[Tokens] = []
     while True:
         while len(queue) < min(size, len(data)):
@@ -177,7 +177,7 @@ def _batches(data: Sequence[Tokens], size: int, rng: random.Random) -> Iterator[
 
 
 def _micro_batches(batch: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-    """A batch in parts of bounded size, samples of similar length together."""
+    """A batch in parts of bounded size, conversations of similar length together."""
     part: list[Tokens] = []
     for tokens in sorted(batch, key=lambda t: len(t.ids)):
         if part and (len(part) + 1) * len(tokens.ids) > _MICRO_BATCH_TOKENS:

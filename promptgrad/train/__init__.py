@@ -1,4 +1,4 @@
-"""Training runs: the `Trainer`, what it plans and reports, states on disk; and the proof that a step goes downhill."""
+"""Training runs: the `Trainer` with its plans and reports, states on disk, and the test that a step goes downhill."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

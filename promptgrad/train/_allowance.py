@@ -1,4 +1,4 @@
-"""What a budget allows: what a search leaves of it, and what a plan says of it."""
+"""What a budget allows: the part that a search must leave, and the notes of a plan about it."""
 
 import math
 from dataclasses import replace
@@ -10,11 +10,11 @@ from promptgrad.train._confirm import LEAST, detectable
 from promptgrad.train._parts import Parts
 
 FRAME = ("baseline", "confirm", "test")
-"""Phases of a plan that stand around the search."""
+"""Phases of a plan before and after the search."""
 
 
 def kept(session: Session, parts: Parts, budget: run.Budget, *, finalists: int, copies: int) -> run.Budget | None:
-    """What the search must leave: the confirmation and the test report."""
+    """The part of the budget that the search must leave for the confirmation and the test report."""
     runs = (1 + finalists * copies) * len(parts.confirm) + (1 + copies) * len(parts.test)
     cost = session.cost_per_example
     keep = {
@@ -27,7 +27,7 @@ def kept(session: Session, parts: Parts, budget: run.Budget, *, finalists: int, 
 
 
 def _time_kept(session: Session, runs: int, limit: float) -> float | None:
-    """Seconds to keep for so many runs of the program; from the journal, so that a resumed run reckons as the first."""
+    """Seconds to keep for so many runs of the program; from the journal, so that a resumed run computes the same."""
     began = 0.0
     if session.baseline is None:
         return None
@@ -42,7 +42,7 @@ def _time_kept(session: Session, runs: int, limit: float) -> float | None:
 
 
 def share(budget: run.Budget, keep: run.Budget | None, error: BudgetExceeded) -> str:
-    """What the search could spend, such as "calls: 300 of 500, 200 kept for confirmation and test"."""
+    """The share of the budget for the search, such as "calls: 300 of 500, 200 kept for confirmation and test"."""
     limit = getattr(budget, error.kind, None)
     kept = getattr(keep, error.kind, None) or 0
     if limit is None:
@@ -52,7 +52,7 @@ def share(budget: run.Budget, keep: run.Budget | None, error: BudgetExceeded) ->
 
 
 def with_notes(plan: Plan, budget: run.Budget) -> Plan:
-    """The plan, with what its reader should know of the budget and of the confirmation."""
+    """The plan with notes about the budget and the confirmation."""
     notes = []
     frame = replace(plan, phases=tuple(phase for phase in plan.phases if phase.name in FRAME))
     around = " and ".join(", ".join(phase.name for phase in frame.phases).rsplit(", ", 1))

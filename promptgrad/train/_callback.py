@@ -1,4 +1,4 @@
-"""`Callback`: what may watch a training run, on top of the events of its journal."""
+"""`Callback`: an observer of a training run, on top of the events of its journal."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from promptgrad.train._trainer import Trainer
 
 Event: TypeAlias = Mapping[str, Any]
-"""One event of the journal, read-only, in JSON types; `replayed` is true where a resumed run comes to it again."""
+"""One event of the journal, read-only, in JSON types; `replayed` is true if a resumed run repeats it."""
 
 _NO_DECISION = frozenset({"run", "candidate", "evaluation", "proposal"})
 
 
 class Callback:
-    """Watches a training run: derive from it, and override what you want to hear of.
+    """Watches a training run: derive from it, and override the methods for the events that you need.
 
     `Trainer(..., callbacks=[MyCallback()])`. The methods have the names that PyTorch Lightning uses, and are called one
-    after the other, in the order of the events, while the run waits or goes on elsewhere; one that blocks holds the run
-    up. They are plain methods, not coroutines. What they raise is warned of and noted in `result.notes`; it never ends
-    the run, and nothing that they do changes what is decided.
+    after the other, in the order of the events, while the run waits or goes on elsewhere; a method that blocks delays
+    the run. They are plain methods, not coroutines. An exception in one gives a warning and a note in `result.notes`;
+    it never ends the run, and nothing that callbacks do changes a decision.
 
     A call of a program, an LM or `evaluate` would wait for the loop that the run itself needs, and raises
-    `AsyncUsageError`: hand it to a thread. LM calls made there are no part of the run.
+    `AsyncUsageError`: run it in a thread. LM calls made there are not part of the run.
 
     A resumed run executes its beginning again: those events come with `replayed=True`, each once.
 
@@ -38,7 +38,7 @@ class Callback:
     """
 
     def on_fit_start(self, trainer: "Trainer") -> None:
-        """The run begins, or is resumed: nothing was sent yet by this process."""
+        """The run begins, or is resumed; this process has not sent anything yet."""
 
     def on_trial(self, trainer: "Trainer", trial: Event) -> None:
         """A line was added to the history.
@@ -46,7 +46,7 @@ class Callback:
         Args:
             trainer: The trainer.
             trial: `number`, `origin`, `score`, `examples`, `note`, `details`, and the `values` and the id (`candidate`)
-                of what was tried.
+                of the candidate that was tried.
         """
 
     def on_proposal(self, trainer: "Trainer", proposal: Event) -> None:
@@ -68,15 +68,15 @@ class Callback:
         """
 
     def on_budget(self, trainer: "Trainer", spent: Spent) -> None:
-        """A call was paid, or taken from the journal of a resumed run.
+        """A call was paid, or replayed from the journal of a resumed run.
 
         Args:
             trainer: The trainer; `trainer.budget` has the limits.
-            spent: What is spent so far.
+            spent: The total so far.
         """
 
     def on_fit_end(self, trainer: "Trainer", result: "FitResult") -> None:
-        """The run has ended, in whatever way.
+        """The run has ended, for whatever reason.
 
         Args:
             trainer: The trainer.
@@ -93,11 +93,11 @@ _METHODS = ("on_fit_start", "on_trial", "on_proposal", "on_decision", "on_budget
 
 
 def checked_callbacks(callbacks: Iterable[AnyCallback]) -> tuple[AnyCallback, ...]:
-    """The callbacks, once it is sure that each can be called.
+    """The callbacks, after a check that each can be called.
 
     Raises:
-        TypeError: One is a class, a coroutine function, has a coroutine method, or a method that no callback has; or no
-            callback at all.
+        TypeError: One is not a callback, or is a class or a coroutine function, or has a coroutine method or a method
+            that a callback does not have.
     """
     if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks is a list, such as callbacks=[{name_of(callbacks)}], not one callback")
@@ -120,8 +120,8 @@ def checked_callbacks(callbacks: Iterable[AnyCallback]) -> tuple[AnyCallback, ..
             )
         if any(map(inspect.iscoroutinefunction, called)):
             raise TypeError(
-                f"the callback {name_of(callback)} is a coroutine function, or has a coroutine method, which nobody "
-                "would await. Write a plain one; it may hand over to your event loop with loop.call_soon_threadsafe"
+                f"the callback {name_of(callback)} is a coroutine function, or has a coroutine method, which would "
+                "never be awaited. Write a plain one; it can reach your event loop with loop.call_soon_threadsafe"
             )
     return checked
 
@@ -155,7 +155,7 @@ class Watch:
     def end(self, result: "FitResult") -> "FitResult":
         """Call every `on_fit_end`; return the result with a note about each error of a callback.
 
-        The journal is closed by then, so that every event was handed over.
+        The journal is closed by then, so that every event has been delivered.
         """
         for callback, subscription in self._watched:
             subscription()
@@ -170,7 +170,7 @@ class Watch:
     def _events_of(self, callback: Callback) -> Callable[[Event], None]:
         trainer, ledger = self._trainer, self._ledger
 
-        def hand(event: Event) -> None:
+        def deliver(event: Event) -> None:
             kind = event["kind"]
             if kind == "call":
                 callback.on_budget(trainer, ledger.spent)
@@ -181,16 +181,16 @@ class Watch:
             elif "seq" in event and kind not in _NO_DECISION:
                 callback.on_decision(trainer, event)
 
-        return hand
+        return deliver
 
 
 def _with_reason(event: Event) -> Event:
-    """A proposal with what became of it in words: it was refused, or passed the checks."""
+    """A proposal with its outcome in words: it was refused, or passed the checks."""
     refused = event.get("refused")
     reason = "it passed the checks" if refused is None else refused
     return MappingProxyType({**event, "accepted": refused is None, "reason": reason})
 
 
 def name_of(callback: object) -> str:
-    """What messages call a callback: the name of the function, or of the class."""
+    """The name of a callback in messages: that of the function, or of the class."""
     return getattr(callback, "__qualname__", None) or type(callback).__qualname__

@@ -1,4 +1,4 @@
-"""`save` and `load`: states as JSON, a program with its local weights as a folder. Nothing executes by loading."""
+"""`save` and `load`: states as JSON, a program with its local weights as a folder. Loading executes no code."""
 
 import json
 import os
@@ -24,20 +24,20 @@ M = TypeVar("M", bound=Module)
 def save(obj: Any, path: "str | os.PathLike[str]") -> None:
     """Write a state, or the state of a program or optimizer, so that `load` reads it back.
 
-    A state, an optimizer, or a path that ends in ".json" makes one JSON file, to be read and compared by eye. A
-    program and any other path make a folder: `state.json` and, for each local language model in the program whose
-    weights were trained, a folder below `weights/` with safetensors (for a LoRA, those of the LoRA alone). Either is
-    written beside its place and then moved there, so a crash leaves the old one or the new one and never a torn one.
-    No secrets, no code.
+    A state, an optimizer, or a path that ends in ".json" makes one JSON file, to be read and compared by eye. A program
+    and any other path make a folder: `state.json` and, for each local language model in the program whose weights were
+    trained, a folder below `weights/` with safetensors (for a LoRA, those of the LoRA alone). Either is written beside
+    its place and then moved there, so a crash leaves the old one or the new one, never a partial one. It holds no
+    secrets and no code.
 
     Args:
         obj: What `state_dict()` returned, or something that has `state_dict()`: a module, an optimizer.
         path: File or folder.
 
     Raises:
-        TypeError: `obj` has no state, or the state holds what JSON has no form for.
-        ValueError: The program has trained weights, or the state is of one that has, and it was to be a JSON file,
-            which cannot hold them.
+        TypeError: `obj` has no state, or the state holds a value without a JSON form.
+        ValueError: The program has trained weights, or the state is of a program that has, and the path is that of a
+            JSON file, which cannot hold them.
     """
     target = _path(path, "save(model.state_dict(), path)")
     if isinstance(obj, Module) and target.suffix != ".json":
@@ -69,8 +69,8 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
 
     Raises:
         FileNotFoundError: There is nothing at the path.
-        StateDictError: The file is no state of promptgrad, or of a newer version, or does not fit the program; all
-            misfits are told at once, and the program is left as it was.
+        StateDictError: The file is not a state of promptgrad, or of a newer version, or does not fit the program; the
+            message lists all misfits, and the program is left as it was.
     """
     source = _path(path, "load(path, model)")
     folder = source.is_dir()
@@ -130,7 +130,7 @@ def _trained_in(state: Mapping[str, Any]) -> list[str]:
 
 
 def _without_trained(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state that does not tell of trained weights, because they come with it."""
+    """A state without the list of trained weights, because they come with it."""
     meta = state.get("_meta")
     if not isinstance(meta, Mapping):
         return dict(state)
@@ -155,7 +155,7 @@ def _refuse(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -174,9 +174,9 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         whole = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise StateDictError(f"{path} is no state: it is not JSON ({error})") from error
+        raise StateDictError(f"{path} is not a state: it is not JSON ({error})") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT or not isinstance(whole.get("state"), dict):
-        raise StateDictError(f"{path} is no state that promptgrad.save wrote")
+        raise StateDictError(f"{path} is not a state that promptgrad.save wrote")
     if not isinstance(whole.get("version"), int) or whole["version"] > VERSION:
         raise StateDictError(
             f"{path} has version {whole.get('version')!r} and this promptgrad reads up to {VERSION}: upgrade promptgrad"
@@ -241,10 +241,10 @@ def _save_weights(model: Any, place: Path) -> str:
 
 
 def _read_weights(folder: Path, weights: Sequence[Mapping[str, Any]], model: Module) -> list[Callable[[], None]]:
-    """Make the language models with the saved weights; what is returned puts them into the program.
+    """Make the language models with the saved weights; the functions returned put them into the program.
 
     Raises:
-        StateDictError: The program has no local model where the saved one had, or one of another shape.
+        StateDictError: The program has no local model where the saved program had one, or one of another shape.
     """
     import copy
 

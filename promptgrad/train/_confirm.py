@@ -1,4 +1,4 @@
-"""Confirm and ship: the finalists meet the start on data that nobody chose on."""
+"""Confirm and ship: the finalists are compared with the start on data that no choice was based on."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ ALPHA = 0.05
 """Probability, at most, with which a result without merit ships."""
 
 LEAST = 50
-"""Validation examples set aside for the confirmation, where there are enough."""
+"""Validation examples set aside for the confirmation, if there are enough."""
 
 
 def confirm_size(examples: int, wanted: "float | int | None") -> int:
     """How many validation examples to set aside: `wanted` of them (a share, or a number), else max(50, a quarter).
 
-    Never more than half, so that there is something to choose on.
+    Never more than half, so that enough remain to choose on.
 
     Raises:
         ValueError: `wanted` leaves nothing to choose on or nothing to confirm on.
@@ -64,7 +64,7 @@ def ships(gain: Gain, finalists: int) -> bool:
 
 
 def objection(gain: Gain, finalists: int) -> str:
-    """Why a gain whose interval excludes zero does not ship; nothing where the interval says it."""
+    """Why a gain whose interval excludes zero does not ship; empty if the interval itself is the reason."""
     limit = ALPHA / max(1, finalists)
     if gain.low <= 0 or gain.p <= limit:
         return ""

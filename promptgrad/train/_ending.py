@@ -1,4 +1,4 @@
-"""The end of a run: the finalists meet the start, what is confirmed ships, and the result says what there was."""
+"""The end of a run: the finalists are compared with the start, a confirmed one ships, and the result is made."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Ending:
-    """Ends a run: confirms what the search found, installs it if it is better, and says so in a result."""
+    """Ends a run: confirms the best of the search, installs it if it is better, and makes the result."""
 
     def __init__(self, trainer: "Trainer", session: Session, journal: run.Journal, ledger: run.Ledger) -> None:
         self.trainer = trainer
@@ -30,7 +30,7 @@ class Ending:
         self.program = trainer.model
 
     async def confirm(self, finalists: Sequence[Measured], parts: Parts) -> FitResult:
-        """Measure the finalists beside the start on data that nothing was chosen on; ship the best if it is better."""
+        """Compare the finalists with the start on data that no choice was based on; ship the best if it is better."""
         session = self.session
         if not finalists:
             return await self.final("no candidate", "the search found nothing that could be confirmed", parts)
@@ -88,7 +88,7 @@ class Ending:
         return self._result(outcome, reason, test_before, test_after, shipped)
 
     def partial(self, reason: str) -> FitResult:
-        """What there was when the run stopped."""
+        """The result at the point where the run stopped."""
         return self._result("interrupted", reason, None, None, None)
 
     def _result(

@@ -25,7 +25,7 @@ from promptgrad.train._gradcheck_report import ARMS, LEVEL, GradcheckArm, Gradch
 from promptgrad.train._result import Gain
 
 BLANK = "the output is wrong"
-"""The feedback of the blank arm: it says that there is a fault, and nothing else."""
+"""The feedback of the blank arm: that there is a fault, and nothing else."""
 
 Values = Mapping[str, Any]
 
@@ -50,20 +50,21 @@ async def agradcheck(
 
     `torch.autograd.gradcheck` compares a gradient with finite differences. A gradient of text has no derivative to be
     compared with, but it makes the same promise: a step along it lowers the loss, and a step along something else does
-    not. So for each repeat a batch is drawn and run, and three arms start from the same forwards, the same criticised
-    program and the same optimizer state, and differ in what the loss says is wrong with the failed samples:
+    not. So each repeat draws and runs a batch, and three arms start from the same forwards, the same program and the
+    same optimizer state. They differ in the feedback for the failed samples:
 
     - *true*: the feedback of the criterion.
-    - *shuffled*: the same texts, permuted among the failed samples of the batch so that as many as possible get one
+    - *shuffled*: the same texts, permuted among the failed samples of the batch so that as many as possible get a text
       that differs from their own. What is true of the task in general survives this; what is true of a sample does not.
-    - *blank*: "the output is wrong" for each. What a step then gains, critic and proposer found without feedback.
+    - *blank*: "the output is wrong" for each. What a step then gains, the critic and the proposer found without
+      feedback.
 
     Each arm goes backward and proposes. Nothing is installed: the start and all candidates are measured on the same
     fresh examples, equal candidates once. The program, its gradients and the optimizer are as before, whatever happens;
     while it runs, the gradients of the program are in use.
 
-    A critic that reads labels from the example itself, instead of the feedback, knows the truth in all arms. With
-    an LM that samples, candidate and start meet different luck, which widens the intervals.
+    A critic that reads labels from the example itself, instead of the feedback, knows the truth in all arms. With an LM
+    that samples, candidate and start have different luck, which widens the intervals.
 
     Intervals: bootstrap of the paired gains over repeats and over examples together (`evaluation.grouped_interval`,
     crossed), at 95 %. A program that fails on an example scores 0 there.
@@ -73,26 +74,26 @@ async def agradcheck(
 
     Args:
         model: The program.
-        train: Examples to take steps from.
+        train: Examples for the steps.
         fresh: Examples to measure on; none of them may be in `train`.
-        metric: Scores outputs; or a criterion made of a metric, as `nn.JudgeLoss`, which then makes the loss too.
+        metric: Scores outputs; or a criterion made of a metric, such as `nn.JudgeLoss`, which then makes the loss too.
         criterion: Makes the loss of a batch; by default `nn.MetricLoss(metric, critic)`.
-        optimizer: Proposes the steps: an optimizer of the program's parameters (which is left as it is), or what makes
-            one of `model.parameters()`; by default `optim.TGD`.
+        optimizer: Proposes the steps: an optimizer of the program's parameters (which does not change), or a function
+            that makes one of `model.parameters()`; by default `optim.TGD`.
         batch_size: Examples of a batch.
-        steps: Steps from each batch drawn; further ones go on from the arm's own candidate, on further batches.
-        repeats: How many batches are drawn. Six are the fewest of which all must agree to count as evidence.
-        seed: Of batches, permutations and intervals; by default that of `promptgrad.manual_seed`.
-        critic: Who divides the blame; by default the criterion's.
+        steps: Steps of each repeat; later ones go on from the arm's own candidate, on further batches.
+        repeats: How many batches are drawn. Six is the smallest number at which unanimous repeats are evidence.
+        seed: Seed of batches, permutations and intervals; by default that of `promptgrad.manual_seed`.
+        critic: The critic that divides the blame; by default that of the criterion.
         concurrency: Rows in flight; else that of the context or of `configure`, else 32.
         progress: Show a progress bar; by default in a terminal or notebook.
 
     Raises:
         DataError: There are no examples, or training and fresh examples overlap.
         ValueError: A number is below one.
-        TypeError: `optimizer` makes no optimizer.
+        TypeError: `optimizer` neither is nor makes an optimizer.
         GraphError: The program has no parameter that the optimizer trains, or nothing is recorded.
-        LMError: No sample of a batch got an answer; single ones without are left out.
+        LMError: No sample of a batch got an answer; single samples without one are left out.
         AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await agradcheck(...)`.
     """
     sampling = _Sampling(batch_size, steps, repeats, seed_or_default(seed))
@@ -135,7 +136,7 @@ class _Sampling:
 
 @dataclass(frozen=True)
 class _Judges:
-    """What scores outputs, what makes the loss of a batch, and who divides the blame."""
+    """The metric that scores outputs, the criterion that makes the loss of a batch, and the critic."""
 
     metric: Metric
     criterion: Module
@@ -209,8 +210,10 @@ class _Check:
             for name, arm in arms.items():
                 with track_usage() as usage, self.model.candidate(arm.values):
                     loss = shared if shared is not None else await self._forward(batch)
-                    told, failed, changed = told_as(name, loss, Random(spawn(self.seed, "shuffle", repeat, step)))
-                    await self._step(arm, told)
+                    given, failed, changed = with_feedback(
+                        name, loss, Random(spawn(self.seed, "shuffle", repeat, step))
+                    )
+                    await self._step(arm, given)
                 if shared is not None:
                     self.failed += failed if name == "true" else 0
                     self.shuffled += changed if name == "shuffled" else 0
@@ -240,7 +243,7 @@ class _Check:
         return Loss._of(terms, loss.critic, loss.concurrency)
 
     async def _step(self, arm: _Arm, loss: Loss) -> None:
-        """Go backward and propose; the arm then stands at what was proposed."""
+        """Go backward and propose; the proposed values become the state of the arm."""
         with _kept(self.parameters):
             for parameter in self.parameters:
                 parameter.grad = None
@@ -334,28 +337,28 @@ class _Check:
         return Gain(sum(means) / len(means), low, high, LEVEL, len(gains[0]), p)
 
 
-def told_as(arm: str, loss: Loss, rng: Random) -> tuple[Loss, int, int]:
-    """A loss with the feedback of an arm: the loss, how many samples failed, how many of them got another text."""
+def with_feedback(arm: str, loss: Loss, rng: Random) -> tuple[Loss, int, int]:
+    """A loss with the feedback of an arm, with the numbers of samples that failed and that got another text."""
     failed = changed = 0
     terms = []
     for scale, rows, critic in loss._terms:
-        told = list(rows)
+        given = list(rows)
         places = [place for place, row in enumerate(rows) if row.failed and not isinstance(row.error, MetricError)]
         texts = [(feedback_of(rows[place]), rows[place].module_feedback) for place in places]
         sources = _derange(texts, rng) if arm == "shuffled" else range(len(places))
         for place, own, source in zip(places, texts, sources, strict=True):
             text, by_module = (BLANK, {}) if arm == "blank" else texts[source]
-            told[place] = replace(rows[place], feedback=text, module_feedback=by_module)
+            given[place] = replace(rows[place], feedback=text, module_feedback=by_module)
             changed += (text, by_module) != own
         failed += len(places)
-        terms.append((scale, tuple(told), critic))
+        terms.append((scale, tuple(given), critic))
     told_loss = loss if arm == "true" else Loss._of(terms, loss.critic, loss.concurrency)
     return told_loss, failed, changed
 
 
 @contextmanager
 def _kept(parameters: Sequence[Parameter]) -> Iterator[None]:
-    """Leave the gradients as they are found."""
+    """Restore the gradients at the end."""
     grads: list[Gradient | None] = [parameter.grad for parameter in parameters]
     try:
         yield
@@ -370,7 +373,7 @@ def _examples(data: Iterable[Any], what: str) -> list[Example]:
     items = collate(row for item in data for row in (item if isinstance(item, list) else [item]))
     wrong = [item for item in items if not isinstance(item, Example)]
     if wrong or not items:
-        found = f"{type(wrong[0]).__name__} is none" if wrong else "there is none"
+        found = f"one of its items is of type {type(wrong[0]).__name__}" if wrong else "it is empty"
         raise DataError(f"the {what} data is a list of examples, and {found}")
     return items
 
@@ -381,7 +384,7 @@ def _refuse_overlap(train: Sequence[Example], fresh: Sequence[Example]) -> None:
     if shared:
         raise DataError(
             f"{len(shared)} of {len(fresh)} fresh examples are training examples as well, the first is "
-            f"{shared[0]!r:.200}: what a step learnt by heart would count as a gain. Take others, as "
+            f"{shared[0]!r:.200}: what a step learnt by heart would count as a gain. Use other examples, as "
             "promptgrad.data.split does"
         )
 
@@ -391,14 +394,14 @@ def _made(optimizer: "Optimizer | Callable[[Any], Optimizer] | None", model: Mod
         return optimizer
     if isinstance(optimizer, Search):
         raise TypeError(
-            f"gradcheck measures single steps, and {type(optimizer).__name__} takes none, as it searches: give one "
-            "that steps, such as optim.TGD(model.parameters(), lm=...)"
+            f"gradcheck measures single steps, and {type(optimizer).__name__} searches instead: give an "
+            "optimizer that takes steps, such as optim.TGD(model.parameters(), lm=...)"
         )
     made = (TGD if optimizer is None else optimizer)(model.parameters())
     if not isinstance(made, Optimizer):
         raise TypeError(
-            "optimizer is an optimizer or makes one of the parameters, as optim.TGD or "
-            f"lambda params: optim.TGD(params, lm=...), not something that makes {type(made).__name__}"
+            "optimizer is an optimizer, or a function that makes one of the parameters, such as optim.TGD or "
+            f"lambda params: optim.TGD(params, lm=...), not one that makes {type(made).__name__}"
         )
     return made
 
@@ -420,10 +423,10 @@ def _lms(optimizer: Optimizer) -> Iterator[LM]:
 
 
 def _derange(texts: Sequence[Any], rng: Random) -> list[int]:
-    """For each place another one whose text to take: a permutation that changes as many texts as any could.
+    """For each place the place whose text replaces its own: a permutation that changes as many texts as possible.
 
-    Equal texts are laid side by side, in random order, and all are moved on by the length of the longest run: then
-    none meets its equal, unless one text is more than half of all.
+    Equal texts are put side by side, in random order, and all are shifted by the length of the longest run: then no
+    text lands on an equal one, unless one text is more than half of all.
     """
     runs: list[tuple[Any, list[int]]] = []
     for place in rng.sample(range(len(texts)), len(texts)):

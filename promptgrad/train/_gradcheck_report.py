@@ -1,4 +1,4 @@
-"""`GradcheckReport`: what steps from true, shuffled and blank feedback did."""
+"""`GradcheckReport`: the effects of steps from true, shuffled and blank feedback."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ ARMS = ("true", "shuffled", "blank")
 LEVEL = 0.95
 
 LEAST = 6
-"""Repeats that it takes to pass: of fewer, all may agree by chance."""
+"""Fewest repeats to pass: fewer may all agree by chance."""
 
 
 @dataclass(frozen=True)
 class GradcheckArm:
-    """What steps from one kind of feedback did.
+    """The effect of steps from one kind of feedback.
 
     Attributes:
         name: "true", "shuffled" or "blank".
@@ -27,8 +27,8 @@ class GradcheckArm:
         worse: Repeats whose candidate scored below it.
         same: Repeats without a difference.
         idle: Steps, of all repeats, that proposed nothing.
-        usage: What its backward passes and proposals cost (and its own forwards, from the second step on).
-        values: The parameter values that each repeat came to, by path; empty where nothing was proposed.
+        usage: The cost of its backward passes and proposals (and of its own forwards, from the second step on).
+        values: The parameter values at the end of each repeat, by path; empty if nothing was proposed.
         gains: Gain of each repeat on each example.
     """
 
@@ -45,21 +45,21 @@ class GradcheckArm:
 
 @dataclass(frozen=True)
 class GradcheckReport:
-    """What `gradcheck` found; print it, or show it in a notebook.
+    """The result of `gradcheck`; print it, or show it in a notebook.
 
     Attributes:
         start: Mean score of the start on the fresh examples.
         arms: The three arms by name: "true", "shuffled", "blank".
-        differences: How much more the true arm gained than each other, by the other's name.
-        repeats: Batches that steps were taken from.
-        steps: Steps from each.
+        differences: How much more the true arm gained than each other arm, by the name of the other.
+        repeats: Number of repeats, each with batches of its own.
+        steps: Steps of each repeat.
         batch_size: Examples of a batch.
-        examples: Fresh examples that all were measured on.
+        examples: Fresh examples on which all candidates were measured.
         left_out: Fresh examples left out, because a language model gave no answer.
         failed: Failed samples in the batches of the first steps.
         shuffled: How many of them got the text of another sample that differs from their own.
-        usage: Everything: forwards, arms and evaluation.
-        evaluation: The part of it that measured the candidates.
+        usage: The cost of everything: forwards, arms and evaluation.
+        evaluation: The part of the cost that measured the candidates.
         seconds: Wall time.
     """
 
@@ -79,12 +79,12 @@ class GradcheckReport:
 
     @property
     def downhill(self) -> bool:
-        """Whether true feedback gains beyond doubt."""
+        """Whether the interval of the true arm's gain lies above zero."""
         return self.arms["true"].gain.low > 0
 
     @property
     def passed(self) -> bool:
-        """Whether true feedback gains beyond doubt, and more than shuffled and blank feedback, in six repeats or more.
+        """Whether true feedback gains, and gains more than shuffled and blank feedback, in six repeats or more.
 
         All three intervals have to lie above zero, so no correction for their number is needed.
         """
@@ -108,7 +108,7 @@ class GradcheckReport:
             else:
                 parts.append(f"no evidence that it beats {name} feedback ({_brief(lead)})")
         if self.repeats < LEAST:
-            parts.append(f"{self.repeats} repeats are too few to pass, it takes {LEAST}")
+            parts.append(f"{self.repeats} repeats are too few to pass: it takes {LEAST}")
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

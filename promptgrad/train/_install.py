@@ -1,4 +1,4 @@
-"""Installing what a search found: values into the program that was trained, or another program in its place."""
+"""Installing the result of a search: values in the program that was trained, or another program in its place."""
 
 import copy
 
@@ -9,9 +9,9 @@ from promptgrad.search import Candidate
 def install(model: Module, candidate: Candidate) -> Module:
     """Put a candidate's values into its program, and return the program to use from here on.
 
-    That is the model itself, wherever the candidate's program has its structure: the values are set there, and the
-    language models are replaced by those of the candidate's program, which may have other weights. A program of
-    another structure is returned instead, and the model stays as it is.
+    This is the model itself if the candidate's program has the same structure: the values are set in it, and the
+    language models are replaced by those of the candidate's program, which may have other weights. A program of another
+    structure is returned instead, and the model stays as it is.
     """
     other = candidate.program
     target = model

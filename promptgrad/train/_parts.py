@@ -1,4 +1,4 @@
-"""The data of a run, divided: what is learnt from, chosen on, confirmed on, reported on."""
+"""The data of a run, divided into four parts: to learn from, to choose on, to confirm on, to report on."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ def divide(
 
     Args:
         trainset: Examples to learn from.
-        valset: Examples to choose and to confirm on; None takes half of the training data away for that.
+        valset: Examples to choose and to confirm on; None sets half of the training data aside for that.
         testset: Examples for the final report only.
         seed: Seed of the run.
         selects: Whether the optimizer makes a choice; for one that does not, all of `valset` confirms.

@@ -1,4 +1,4 @@
-"""What one call of a program's modules costs, estimated without calling anybody."""
+"""The cost of one call of a program's modules, estimated without any LM call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from promptgrad.lm import Transport, resolve_lm
 from promptgrad.nn import Module, Predict
 
 REPLY_TOKENS = 40
-"""Tokens of an output whose length no example shows."""
+"""Tokens of an output whose length is not known from any example."""
 
 
 @dataclass(frozen=True)

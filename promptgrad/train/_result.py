@@ -1,4 +1,4 @@
-"""What a training run found, what it cost, and whether it shipped."""
+"""The result of a training run, its cost, and whether it shipped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ class Estimate:
         mean: Mean score.
         low: Lower end.
         high: Upper end.
-        examples: On how many examples.
-        errors: On how many the program failed.
+        examples: The number of examples.
+        errors: The number of examples on which the program failed.
     """
 
     mean: float
@@ -76,8 +76,8 @@ class FitResult:
         outcome: "shipped" (the program has new values, or there is another one in its place), "no significant gain",
             "nothing to improve", "no candidate", "not confirmed" (the budget ended first), or "interrupted". In all
             but the first, the program is as it was.
-        reason: The decision in words.
-        before: The start on validation data that nobody chose on (None if it was not measured).
+        reason: The reason for the outcome, in words.
+        before: The start on validation data that no choice was based on (None if it was not measured).
         after: The best candidate on the same data.
         gain: Their paired comparison.
         test_before: The start on the test set, if one was given.
@@ -88,12 +88,12 @@ class FitResult:
             structure (such as `nn.Ensemble`), that one; the trained one is then as it was. `promptgrad.save(
             result.program, path)` saves either.
         candidate: The best candidate found, shipped or not, with what it was made of (`Candidate.parents`).
-        history: What was tried, in order.
+        history: The trials, in order.
         spent: Calls, tokens and money; those answered from the journal of a resumed run are counted as well.
         phases: The same for each phase.
         seconds: Wall time of all processes of the run together.
         lost: Calls in flight when an earlier process died: possibly paid and sent again.
-        notes: What else there is to know.
+        notes: Further remarks about the run.
         run_dir: Folder of the journal; empty if it was kept in memory.
     """
 
@@ -125,8 +125,8 @@ class FitResult:
     def best_program(self) -> Module:
         """The best candidate found as a program, shipped or not: a new copy with its values.
 
-        Language models are shared with the program that was trained; what the best candidate does not name has the
-        value that the program has now.
+        Language models are shared with the program that was trained; parameters that the best candidate does not set
+        have the values that the program has now.
 
         Raises:
             RuntimeError: The result was made without a program.
@@ -147,7 +147,7 @@ class FitResult:
 
     @property
     def usd(self) -> float | None:
-        """Money; None where some price is unknown."""
+        """Money; None if some price is unknown."""
         return self.spent.usd
 
     def __repr__(self) -> str:

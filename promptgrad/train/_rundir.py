@@ -18,7 +18,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run's folder as it was read.
+    """The contents of a run's folder.
 
     Attributes:
         settings: Seed, budget and the like.
@@ -34,7 +34,7 @@ class SavedRun:
 def create(
     folder: Path, settings: Mapping[str, Any], start: Mapping[str, Any], data: Mapping[str, Sequence[Example]]
 ) -> None:
-    """Write what a run needs to be resumed.
+    """Write the files from which a run can be resumed.
 
     Raises:
         JournalError: The folder holds a run already.
@@ -69,7 +69,7 @@ def read(folder: Path) -> SavedRun:
     except ValueError as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
-        raise JournalError(f"{path} is no run of promptgrad")
+        raise JournalError(f"{path} is not a run of promptgrad")
     if whole.get("version") != VERSION:
         raise JournalError(f"{path} has version {whole.get('version')!r} and this promptgrad reads {VERSION}")
     rows = whole["data"]
@@ -78,7 +78,7 @@ def read(folder: Path) -> SavedRun:
 
 
 def _row(example: Example) -> list[Any] | None:
-    """Fields and input marks, if the example comes back from JSON as it was."""
+    """Fields and input marks, if the example survives the way through JSON unchanged."""
     fields = example.to_dict()
     try:
         back = json.loads(json.dumps(fields, allow_nan=False))

@@ -1,4 +1,4 @@
-"""`Trainer`: runs an optimizer within a budget, journalled and resumable, and ships only what is confirmed."""
+"""`Trainer`: runs an optimizer within a budget, journalled and resumable, and ships only confirmed results."""
 
 import contextlib
 import os
@@ -29,43 +29,44 @@ from promptgrad.train._result import FitResult
 class Trainer:
     """Improve a program with an optimizer, and prove that it helped.
 
-    The validation data is split, by the seed, into a part on which the optimizer chooses and a part that it never
-    sees. At the end the best candidates meet the start on the second part, and the result ships, that is, its values
-    are installed in the program, only if the lower bound of their paired difference lies above zero and a permutation
-    test agrees. Otherwise the program stays as it was and the report says "no significant gain". What ships may be
-    another program, such as several that vote: it is `result.program`, and the one given stays as it was. Test data is
-    used once, for the report.
+    The validation data is split, by the seed, into a part on which the optimizer chooses and a part that it never sees.
+    At the end the best candidates are compared with the start on the second part, and the result ships, that is, its
+    values are installed in the program, only if the lower bound of their paired difference lies above zero and a
+    permutation test agrees. Otherwise the program stays as it was and the report says "no significant gain". The result
+    may be another program, such as several that vote: it is then `result.program`, and the given program stays as it
+    was. Test data is used once, for the report.
 
     With `run_dir` every paid call is journalled before it is used. After a crash, a kill or Ctrl-C,
     `Trainer.resume(run_dir, ...)` goes on where it stopped, and no journalled call is sent again. With the same seed
     and the same replies a run makes the same decisions, at any concurrency, interrupted or not.
 
     When the budget ends, the best so far goes to the confirmation, for which part of the budget is kept: calls, tokens
-    and money as measuring the start took them; of a budget in seconds what the start's time suggests, but at most half
+    and money by what measuring the start cost; of a budget in seconds what the start's time suggests, but at most half
     of what is left after it.
 
     Args:
         model: The program.
         optimizer: The optimizer, made for parameters of this program.
-        metric: `metric(example, output)`, as everywhere.
+        metric: `metric(example, output)`, as in `evaluate`.
         budget: The most that the run may spend.
         run_dir: Folder for the journal; None keeps it in memory.
         seed: Seed of all choices; None for that of `promptgrad.manual_seed`.
-        critic: LM that assigns blame in backward; None for the LM of the module that is blamed.
+        critic: LM that divides blame in backward; None for the LM of the module that is blamed.
         teacher: LM or program whose successes become demos; None for the program itself.
         concurrency: Examples in flight.
         confirm: Share (below 1) or number of validation examples that are set aside for the confirmation; None for
             max(50, a quarter), at most half.
         finalists: How many candidates go to the confirmation; the interval is widened for more than one.
         progress: Show progress bars; None for terminals and notebooks only.
-        callbacks: What watches the run: instances of `promptgrad.Callback`, and functions of one event.
+        callbacks: Observers of the run: instances of `promptgrad.Callback`, and functions of one event.
 
     Attributes:
-        result: The result of the last run; after Ctrl-C or an error, what there was by then.
+        result: The result of the last run; after Ctrl-C or an error, the result so far.
 
     Raises:
         ValueError: The optimizer's parameters are not those of the program, or a number is out of range.
-        TypeError: The program is no module, the optimizer no optimizer, or a callback none or a coroutine function.
+        TypeError: The program is not a module, the optimizer is not an optimizer, or a callback is not a callback or is
+            a coroutine function.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Trainer:
         strange = [parameter for parameter in optimizer.parameters() if id(parameter) not in own]
         if strange:
             raise ValueError(
-                f"the optimizer trains {strange[0].name or repr(strange[0])}, which is no parameter of this "
+                f"the optimizer trains {strange[0].name or repr(strange[0])}, which is not a parameter of this "
                 f"{type(model).__name__}: make it with {type(optimizer).__name__}(model.parameters())"
             )
         if budget is not None and not isinstance(budget, run.Budget):
@@ -135,8 +136,8 @@ class Trainer:
             trainset: As for `fit`.
             valset: As for `fit`.
             testset: As for `fit`.
-            calls_per_example: LM calls for one run of the program, where modules are called in loops; by default one
-                for each `Predict`.
+            calls_per_example: LM calls for one run of the program, if modules are called in loops; by default one for
+                each `Predict`.
 
         Raises:
             DataError: There is no data.
@@ -174,7 +175,7 @@ class Trainer:
     def fit(
         self, trainset: Iterable[Any], valset: Iterable[Any] | None = None, testset: Iterable[Any] | None = None
     ) -> FitResult:
-        """Run the optimizer, confirm what it found, install it if it is better, and report.
+        """Run the optimizer, confirm its result, install it if it is better, and report.
 
         Ctrl-C is raised again once everything in flight is cancelled; the journal stays, the program is as it was,
         and `trainer.result` has the best so far.
@@ -183,7 +184,7 @@ class Trainer:
 
         Args:
             trainset: Examples to learn from: a list, or a loader, whose batches are opened once.
-            valset: Examples to choose and to confirm on; None takes half of the training data away for that.
+            valset: Examples to choose and to confirm on; None sets half of the training data aside for that.
             testset: Examples for the final report only.
 
         Raises:
@@ -193,14 +194,14 @@ class Trainer:
             LMError: The language model is down; what was paid is journalled, and the run can be resumed.
             MetricError: The metric raised on every example.
             GraphError: The optimizer has nothing to train: no parameter of its kinds requires a gradient.
-            Exception: What the program raised, if it fails on every validation example.
+            Exception: The program's own error, if it fails on every validation example.
         """
         return aio.run(self._start(self._parts(trainset, valset, testset)))
 
     async def afit(
         self, trainset: Iterable[Any], valset: Iterable[Any] | None = None, testset: Iterable[Any] | None = None
     ) -> FitResult:
-        """Do as `fit` does, in a coroutine."""
+        """As `fit`, from a coroutine."""
         return await self._start(self._parts(trainset, valset, testset))
 
     async def _start(self, parts: Parts) -> FitResult:
@@ -224,7 +225,7 @@ class Trainer:
         callbacks: Iterable[AnyCallback] = (),
         data: "Mapping[str, Sequence[Example]] | None" = None,
     ) -> FitResult:
-        """Go on with a run that was killed or interrupted, to the result it would have had.
+        """Continue a run that was killed or interrupted, to the result that it would have had.
 
         The run is executed again from its start with the journalled replies, which are not sent again; calls that
         were in flight at the kill are repeated and counted in `result.lost`. Seed, budget, data and the program's
@@ -235,13 +236,13 @@ class Trainer:
             model: The program; its parameters are set to the first values of the run.
             optimizer: The optimizer, with the same settings.
             metric: The metric.
-            critic: As it was.
-            teacher: As it was.
+            critic: As in the run.
+            teacher: As in the run.
             concurrency: Examples in flight; may differ.
             progress: Show progress bars.
-            callbacks: What watches the run; the events of its first part are handed over again, marked as replayed.
-            data: The four parts "train", "val", "confirm" and "test", where the examples hold values that JSON has no
-                form for and the folder could not keep them.
+            callbacks: Observers of the run; the events of its first part are delivered again, marked as replayed.
+            data: The four parts "train", "val", "confirm" and "test", if the examples hold values without a JSON form,
+                which the folder could not keep.
 
         Raises:
             JournalError: There is no run in the folder, another process runs it, or program, optimizer, metric or
@@ -270,7 +271,7 @@ class Trainer:
         examples = saved.data if data is None else {name: list(rows) for name, rows in data.items()}
         if examples is None:
             raise JournalError(
-                f"{run_dir} does not hold the run's examples, because they have values that JSON has no form for: "
+                f"{run_dir} does not hold the run's examples, because they have values without a JSON form: "
                 "pass data={'train': [...], 'val': [...], 'confirm': [...], 'test': [...]}"
             )
         model.load_state_dict(saved.start)
@@ -360,7 +361,7 @@ class Trainer:
         session.trial(session.baseline, "baseline")
         failure = session.baseline.failure
         if session.baseline.errors == len(session.val) and failure is not None and not isinstance(failure, ParseError):
-            raise failure  # a program that fails on every example has a bug that no optimizer mends
+            raise failure  # a program that fails on every example has a bug that no optimizer can repair
         after, count = session.ledger.spent, len(session.val)
         if after.calls > before.calls:
             session.cost_per_example = Cost(
@@ -404,7 +405,7 @@ class Trainer:
         }
 
     def _identity(self, parts: Parts) -> dict[str, Any]:
-        """What a resumed run must have in common with the run it goes on with."""
+        """What a resumed run must have in common with the run that it continues."""
         return {
             **self._settings(),
             "program": type(self.model).__name__,

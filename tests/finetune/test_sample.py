@@ -111,7 +111,7 @@ def test_labels_that_do_not_fit() -> None:
     with pytest.raises(InputError, match="does not fit the program"):
         labeled(nn.Predict("question -> answer: int").to(lm.FunctionLM(upper)), [Example(question="1", answer="two")])
     several = nn.ModuleDict({"one": program(), "two": program()})
-    with pytest.raises(DataError, match=r"the fields of several modules \(one, two\), and do not say whose"):
+    with pytest.raises(DataError, match=r"the fields of several modules \(one, two\), so it is not clear whose"):
         labeled(several, EXAMPLES)
     for function in (labeled, lambda p, d: collect(p, d, exact_match)):
         with pytest.raises(DataError, match="the data is empty"):

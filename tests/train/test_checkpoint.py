@@ -76,9 +76,9 @@ def test_all_misfits_are_told_at_once_and_nothing_changes(tmp_path):
     ("text", "message"),
     [
         ("not json", "not JSON"),
-        ("[1, 2]", "no state that promptgrad.save wrote"),
+        ("[1, 2]", "not a state that promptgrad.save wrote"),
         ('{"format": "promptgrad.state", "version": 99, "state": {}}', "upgrade promptgrad"),
-        ('{"format": "other", "version": 1, "state": {}}', "no state that promptgrad.save wrote"),
+        ('{"format": "other", "version": 1, "state": {}}', "not a state that promptgrad.save wrote"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, message):

@@ -315,15 +315,15 @@ class TestRefusals:
         for name in ("batch_size", "steps", "repeats"):
             with pytest.raises(ValueError, match=name):
                 check(model, **{name: 0})
-        with pytest.raises(DataError, match="fresh data is a list of examples, and there is none"):
+        with pytest.raises(DataError, match="fresh data is a list of examples, and it is empty"):
             pg.gradcheck(model, TRAIN, [], pg.metrics.exact_match)
         with pytest.raises(DataError, match="not one Example"):
             pg.gradcheck(model, TRAIN[0], FRESH, pg.metrics.exact_match)
 
     def test_what_is_no_optimizer_and_what_it_does_not_train(self, model):
-        with pytest.raises(TypeError, match="measures single steps, and MIPRO takes none"):
+        with pytest.raises(TypeError, match="measures single steps, and MIPRO searches instead"):
             check(model, optimizer=optim.MIPRO(model.parameters()))
-        with pytest.raises(TypeError, match="optimizer is an optimizer or makes one"):
+        with pytest.raises(TypeError, match="optimizer is an optimizer, or a function that makes one"):
             check(model, optimizer=list)
         other = nn.Predict("text -> answer")
         with pytest.raises(GraphError, match="trains no parameter of this program"):

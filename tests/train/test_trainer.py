@@ -245,7 +245,7 @@ class TestData:
 
 class TestArguments:
     def test_an_optimizer_of_another_program(self, world):
-        with pytest.raises(ValueError, match=r"no parameter of this Program.*TGD\(model\.parameters\(\)\)"):
+        with pytest.raises(ValueError, match=r"not a parameter of this Program.*TGD\(model\.parameters\(\)\)"):
             Trainer(world.Program(), optim.TGD(world.Program().parameters()), metric=world.metric)
 
     def test_no_module_no_optimizer(self, world):
