@@ -218,7 +218,8 @@ def _written(value: Any) -> str:
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{_written(key)}: {_written(item)}' for key, item in value.items())}}}"
-    return str(value)
+    dump = getattr(value, "model_dump", None)  # a pydantic model
+    return str(value) if dump is None else _written(dump())
 
 
 def _parts(vector: Sequence[float]) -> list[tuple[int, float]]:

@@ -87,6 +87,9 @@ def _written(path: str, demo: Any, fields: Mapping[str, Field]) -> Any:
         return demo
     changed: dict[str, Any] = {}
     for name, value in demo.items():
+        if name in fields and _holds_model(value):
+            changed[name] = _dumped(path, fields[name], value)
+            continue
         try:
             to_json(path, value)
         except StateDictError:
@@ -96,6 +99,15 @@ def _written(path: str, demo: Any, fields: Mapping[str, Field]) -> Any:
     if not changed:
         return demo
     return demo.copy(**changed) if isinstance(demo, Example) else {**demo, **changed}
+
+
+def _holds_model(value: Any) -> bool:
+    """Whether a value is or holds a pydantic model, whose sets its field writes in the same order in every process."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_model, value))
+    if isinstance(value, Mapping) and not isinstance(value, Example):
+        return any(map(_holds_model, value.values()))
+    return hasattr(value, "model_dump")
 
 
 def _dumped(path: str, field: Field, value: Any) -> Any:

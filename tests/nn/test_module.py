@@ -7,6 +7,7 @@ import json
 import pickle
 import warnings
 
+import pydantic
 import pytest
 
 from promptgrad import Example, Parameter, lm, nn
@@ -305,6 +306,10 @@ class Place:
     since: datetime.date
 
 
+class Bag(pydantic.BaseModel):
+    items: set[int]
+
+
 DAY = datetime.date(2020, 1, 1)
 
 
@@ -321,6 +326,8 @@ DAY = datetime.date(2020, 1, 1)
         (set[int], {2, 1}),
         (tuple[int, str], (1, "a")),
         (Place, Place("Rome", DAY)),
+        (Bag, Bag(items={8, 0})),  # in this order
+        (list[Bag], [Bag(items={8, 0})]),
         (int, "3"),
         (float, 3),
         (datetime.date | None, None),

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import pydantic
 import pytest
 
 import promptgrad as pg
@@ -20,6 +21,10 @@ ROWS = [
     for word in words.split()
     for number in range(6)
 ]
+
+
+class Things(pydantic.BaseModel):
+    seen: set[int]
 
 
 def lengths(texts):
@@ -135,6 +140,8 @@ class TestNeighbours:
         assert [row.answer for row in value.select({"seen": {8, 0}, "word": "a"})].count("1") == 0
         assert [row.answer for row in value.select({"word": "b", "seen": {1, 9}})].count("2") == 0
         assert len(value.select({"word": "a", "seen": [0, 8]})) == 3
+        value = nn.Neighbours([pg.Example(things=Things(seen={0, 8}), answer="1").with_inputs("things"), rows[0]], k=2)
+        assert [row.answer for row in value.select({"things": Things(seen={8, 0})})] == ["1"]  # the other has no things
 
     def test_export_says_what_they_are_chosen_from(self, model, value):
         model.demos.data = value
