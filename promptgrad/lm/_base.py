@@ -1,4 +1,4 @@
-"""The language-model protocol: one coroutine method, and what every language model has."""
+"""The language-model protocol: one coroutine method, and the members of every language model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _makers: list[Callable[..., LM]] = []
 
 
 def register_maker(make: Callable[..., LM]) -> None:
-    """Say what `LM(...)` itself makes an LM with."""
+    """Set the function that `LM(...)` itself calls to make an LM."""
     _makers[:] = [make]
 
 
@@ -29,14 +29,14 @@ class _Meta(type):
 class LM(metaclass=_Meta):
     """A language model: anything that completes a request.
 
-    `LM("openai/gpt-4o-mini", temperature=0)` makes one of a name, with cache, retry and a concurrency cap around it, as
-    `promptgrad.lm.resolve` does.
+    `LM("openai/gpt-4o-mini", temperature=0)` makes one from a name, with cache, retry and a concurrency cap around it,
+    as `promptgrad.lm.resolve` does.
 
     A transport (`HTTP`, `Local`, ...) reaches a model; a layer (`Cache`, `Retry`, ...) wraps another LM. Both
     have this one interface. Subclass `Transport` or `Layer` rather than this class.
 
     Attributes:
-        name: What the LM is called in reports and states; never holds a secret.
+        name: Name of the LM in reports and states; never holds a secret.
         adapter: Name of the adapter that writes prompts for it and reads its replies.
     """
 
@@ -52,7 +52,7 @@ class LM(metaclass=_Meta):
         Cost: one LM call, unless a cache below answers.
 
         Raises:
-            LMError: The LM could not be reached, refused, or answered what is not a completion.
+            LMError: The LM could not be reached, refused the request, or returned something other than a completion.
             BudgetExceeded: The budget of the active run does not allow the call.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define complete()")
@@ -60,10 +60,10 @@ class LM(metaclass=_Meta):
     async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[Event, None]:
         """Answer a prompt, messages or a request piece by piece: deltas as they come, and at the end the `Completion`.
 
-        All layers hold as for `complete`: a streamed reply is cached, counted, journalled and recorded when it is
-        whole, and one that a cache, a journal or a cassette answers comes in pieces too. What failed before the first
-        piece is tried again as usual; an error after it is raised. Leaving the loop early and closing the generator, or
-        cancelling the task, ends the request, which is then not journalled, though its provider may charge for it.
+        All layers work as for `complete`: a streamed reply is cached, counted, journalled and recorded when it is
+        complete, and one from a cache, a journal or a cassette comes in pieces too. A failure before the first piece is
+        retried as usual; an error after it is raised. Leaving the loop early and closing the generator, or cancelling
+        the task, ends the request, which is then not journalled, though its provider may charge for it.
 
         Example:
             ```python
@@ -105,9 +105,9 @@ class LM(metaclass=_Meta):
         return await self.complete(Request.of(prompt, **options))
 
     def identity(self) -> str:
-        """Return what tells this LM from others in cache and journal keys: model, endpoint, settings, weight version.
+        """Return the text that identifies this LM in cache and journal keys: model, endpoint, settings, weight version.
 
-        Never holds a secret.
+        It never holds a secret.
         """
         return self.name
 
@@ -117,11 +117,11 @@ class LM(metaclass=_Meta):
         return self
 
     def traces(self) -> bool:
-        """Whether a completion made here and now would carry a weight trace, which no cache can serve."""
+        """True if a completion made here and now would carry a weight trace, which no cache can serve."""
         return False
 
     def close(self) -> None:
-        """Release connections, files and threads; the LM can be used again and then opens them anew."""
+        """Release connections, files and threads; if the LM is used again, it opens them anew."""
 
     def __copy__(self) -> Self:
         return self  # connections, caches and weights are shared, as a device is

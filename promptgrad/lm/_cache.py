@@ -1,4 +1,4 @@
-"""`Cache`: the same request is paid for once."""
+"""`Cache`: equal requests are paid for once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, Unknown
 from promptgrad.lm._base import LM
 from promptgrad.lm._channel import DIRECT, answerer
 from promptgrad.lm._completion import CACHE_HIT, Completion
-from promptgrad.lm._fork import tell_after_fork
+from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from promptgrad.lm._store import Store
 
 _ASKERS_OWN = (BudgetExceeded, UnknownPriceError, JournalError, ReplayError)
-"""Errors of the run, or of the replay, that asked: they say nothing of the LM."""
+"""Errors of the run or the replay that made the request, not of the LM."""
 
 
 class MemoryStore:
-    """What a cache remembers.
+    """The memory of a cache.
 
     Args:
-        most: How many replies are kept; the least recently used goes first.
+        most: Most replies that are kept; the least recently used is dropped first.
 
     Attributes:
         replies: The replies, by the digest of request and LM, the least recently used first.
@@ -46,15 +46,15 @@ class MemoryStore:
         return MemoryStore(self.most)
 
     def find(self, key: str) -> Completion | None:
-        """The reply, as a cached one; None where there is none."""
+        """The reply, marked as cached; None if it is not known."""
         replies = self.replies
         hit = replies.get(key)
         if hit is not None:
-            if hit.usage is not CACHE_HIT:  # as it was answered: most replies are never asked for again
+            if hit.usage is not CACHE_HIT:  # still as it came: most replies are never requested again
                 hit = replies[key] = hit.as_cached()
             try:
                 replies.move_to_end(key)
-            except KeyError:  # another thread has just pushed it out
+            except KeyError:  # another thread has just dropped it
                 return hit
         elif self.store is not None:
             hit = self.store.get(key)
@@ -83,20 +83,20 @@ class MemoryStore:
 class Cache(Layer):
     """Answer repeated requests from memory and, with a `path`, from a SQLite file that many processes may share.
 
-    The key is the digest of the whole request, its options and replicate, and of the wrapped LM's identity: model,
-    endpoint, default options, weight version. Ask for another `replicate` to get another reply to the same prompt.
-    Equal requests that are in flight at the same time are sent once, and an error of the LM is raised in all who wait;
-    one of the sender's run, such as the end of its budget, only there, and so is one that broke off a stream, which
-    nothing tries again: the next asks anew. Errors are not cached. Where weights need a gradient, replies are not taken
-    from the cache, because a cached reply has none.
+    The key is the digest of the complete request, with its options and replicate, and of the wrapped LM's identity:
+    model, endpoint, default options, weight version. Set another `replicate` to get another reply to the same prompt.
+    Equal requests that are in flight at the same time are sent once, and an error of the LM is raised in all waiting
+    callers. An error of the sender's run, such as the end of its budget, is raised only there, and so is one that broke
+    off a stream, which is never retried; the next caller then sends the request anew. Errors are not cached. Where
+    weights need a gradient, the cache is not read, because a cached reply has no gradient.
 
     Cost: no LM call for a hit; inside a run a hit is journalled as a call without tokens and money, so that a resumed
-    run, which may find the cache empty, decides the same.
+    run makes the same decisions even if it finds the cache empty.
 
     Args:
         lm: The LM to wrap.
         path: A folder, in which `lm.db` is made, or a file ending in `.db`; None for memory only.
-        max_entries: How many replies are kept in memory; the least recently used goes first.
+        max_entries: Most replies kept in memory; the least recently used is dropped first.
 
     Raises:
         ValueError: The file at `path` is not a cache, or `max_entries` is below one.
@@ -107,7 +107,7 @@ class Cache(Layer):
         if max_entries < 1:
             raise ValueError(f"max_entries must be at least 1, not {max_entries}")
         self._memory = MemoryStore(max_entries)
-        tell_after_fork(self)
+        reset_after_fork(self)
         if path is not None:
             from promptgrad.lm._store import Store
 
@@ -116,11 +116,11 @@ class Cache(Layer):
 
     @property
     def max_entries(self) -> int:
-        """How many replies are kept in memory."""
+        """Most replies kept in memory."""
         return self._memory.most
 
     def after_fork(self) -> None:
-        """Forget the calls in flight: they are the parent's."""
+        """Forget the calls in flight, which belong to the parent."""
         self._memory.flying = {}
 
     async def complete(self, request: Request) -> Completion:
@@ -143,7 +143,7 @@ class Cache(Layer):
             other = memory.flying.setdefault(key, mine)
             if other is mine:
                 return await self._fetch(request, memory, key, mine)
-            await other  # it is in the cache now; or only its caller cannot have it, and the next one asks
+            await other  # now it is in the cache; or only its caller failed, and the next one sends it
 
     async def _fetch(
         self, request: Request, memory: MemoryStore, key: str, mine: aio.Signal[Completion | None]
@@ -165,7 +165,7 @@ class Cache(Layer):
                 mine.fail(failure)
 
     def clear(self) -> None:
-        """Forget what is in memory; a file is left as it is."""
+        """Clear the memory; a file is not changed."""
         self._memory.replies.clear()
 
     def flush(self) -> None:
@@ -177,10 +177,10 @@ class Cache(Layer):
         return len(self._memory)
 
     def __bool__(self) -> bool:
-        return True  # an empty cache is a language model too, where it says `lm or other`
+        return True  # an empty cache is a language model too, in `lm or other`
 
     def close(self) -> None:
-        """Write what is left to the file and close it; close the wrapped LM."""
+        """Write the remaining replies to the file and close it; close the wrapped LM."""
         if self._memory.store is not None:
             self._memory.store.close()
         super().close()

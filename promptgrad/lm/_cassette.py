@@ -1,4 +1,4 @@
-"""`record`: a program's calls are written to a file, from which `replay` answers."""
+"""`record`: writes a program's calls to a file, from which `replay` answers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from promptgrad.lm._request import Request
 
 SCHEMA = 2
-"""Of the file: 1 held replies of text alone; they are still read."""
+"""Version of the file. Files of version 1, whose replies are text alone, can still be read."""
 FACTS = ("status", "body", "retry_after")
 
 
 class Cassette:
-    """What was recorded: the language models, and for each request the replies in their order.
+    """A recording: the language models, and for each request the replies in their order.
 
-    `record` and `replay` make it and give it to their block.
+    `record` and `replay` make it and pass it to their block.
 
     Attributes:
         path: The file.
@@ -47,7 +47,7 @@ class Cassette:
         return tuple(known["name"] for known in self._lms)
 
     def __len__(self) -> int:
-        """How many replies and errors are on record."""
+        """Number of replies and errors on record."""
         return sum(map(len, self._entries.values()))
 
     def __bool__(self) -> bool:
@@ -58,7 +58,7 @@ class Cassette:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self)} repl{plural})"
 
     def _read(self) -> None:
-        """Take over what is on file."""
+        """Read the file."""
         with self.path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
@@ -82,13 +82,13 @@ class Cassette:
                         f"{self.path} is no cassette, or is damaged: line {number} is {line[:80]!r}"
                     ) from error
         for entries in self._entries.values():
-            entries.sort(key=_turn)  # they are on file in the order in which they came back
+            entries.sort(key=_turn)  # the file has them in the order in which they came back
         if not self._entries and not self._lms and self.path.stat().st_size == 0:
             raise ReplayError(f"{self.path} is empty: record something first, with promptgrad.lm.record(path)")
 
 
 def _turn(entry: Mapping[str, Any]) -> int:
-    """The place of a reply among those to the same request; what was not asked of a model comes first."""
+    """The position of a reply among those to the same request; replies without a model call come first."""
     turn: int = entry.get("turn", -1)
     return turn
 
@@ -112,7 +112,7 @@ class Recorder(Cassette):
         self._write({"kind": "cassette", "schema": SCHEMA})
 
     def next_turn(self, key: str) -> int:
-        """How often the request was asked before, so that equal ones side by side keep their order on record."""
+        """Number of equal requests before this one, so that equal ones side by side keep their order on record."""
         with self._lock:
             known = self._entries.get(key, ())
             turn = self._turns.get(key, max((_turn(entry) for entry in known), default=-1)) + 1
@@ -120,14 +120,14 @@ class Recorder(Cassette):
             return turn
 
     def has_reply(self, key: str) -> bool:
-        """Whether a reply to the request is on record."""
+        """True if a reply to the request is on record."""
         with self._lock:
             return any("reply" in entry for entry in self._entries.get(key, ()))
 
     def write_reply(
         self, lm: LM, request: Request, key: str, reply: Mapping[str, Any], turn: int | None = None
     ) -> None:
-        """Write a reply; `turn` is None for one that was not asked of a model."""
+        """Write a reply; `turn` is None for one that came without a model call."""
         self._add("call", lm, request, key, turn, reply=dict(reply))
 
     def write_error(self, lm: LM, request: Request, key: str, error: LMError, turn: int) -> None:
@@ -171,13 +171,13 @@ class Recorder(Cassette):
 
 @contextmanager
 def record(path: str | os.PathLike[str], *, append: bool = False) -> Iterator[Cassette]:
-    """Write every request to a language model, and what came back, to a file that `replay` answers from.
+    """Write every request to a language model, with its reply or error, to a file that `replay` answers from.
 
-    It holds for this context, and for the tasks and worker threads started from it. Also what a cache or the journal
-    of a resumed run answers is written, and errors of LMs are. The file is JSON lines: a header with the
-    schema's version, the language models (name and identity, never a key), and the calls, each written before its
-    reply is used, and with the number of equal requests that were asked before it (`turn`). Prompts and replies are in
-    it in full: look through it before you publish it. Blocks nest: inside a `replay`, what it answers is recorded.
+    It applies to this context, and to the tasks and worker threads started from it. Replies from a cache or from the
+    journal of a resumed run are written too, and so are errors of LMs. The file is JSON lines: a header with the
+    schema's version, the language models (name and identity, never a key), and the calls, each written before its reply
+    is used, and with the number of equal requests before it (`turn`). It holds prompts and replies in full: look
+    through it before you publish it. Blocks nest: inside a `replay`, the replayed replies are recorded.
 
     Cost: no LM call of its own.
 
@@ -187,7 +187,7 @@ def record(path: str | os.PathLike[str], *, append: bool = False) -> Iterator[Ca
 
     Raises:
         FileExistsError: The file exists, and `append` is not given.
-        ReplayError: With `append`: the file is no cassette.
+        ReplayError: With `append`: the file is not a cassette.
     """
     cassette = Recorder(path, append=append)
     with in_front(partial(Recorded, cassette)):

@@ -1,4 +1,4 @@
-"""What comes back from a language model: the completion and its usage."""
+"""The reply of a language model: the completion and its usage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from promptgrad.lm._request import Message
 @fast_init
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What calls cost; usages add.
+    """The cost of calls; usages add.
 
     Args:
-        calls: Requests that were really answered by an LM.
-        input_tokens: Tokens sent. Estimated (a quarter of the characters) where a server does not say.
+        calls: Requests that an LM answered, without those from a cache.
+        input_tokens: Tokens sent. Estimated (a quarter of the characters) where a server does not report them.
         output_tokens: Tokens received, estimated in the same way.
-        usd: Money in US dollars; None where some price is unknown, which a sum keeps.
+        usd: Money in US dollars; None where some price is unknown, also in sums.
         cached: Requests answered from a cache, at no cost.
         seconds: Time spent waiting for the LM, summed over calls (concurrent calls overlap).
     """
@@ -71,12 +71,12 @@ CACHE_HIT = Usage(cached=1)
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """How likely a token of a reply was.
+    """The probability of a token of a reply.
 
     Args:
         token: Its text.
         logprob: Its log-probability.
-        top: The likeliest tokens in its place, with theirs, as far as they were asked for.
+        top: The likeliest tokens in its place with their log-probabilities, as many as were requested.
     """
 
     token: str
@@ -91,14 +91,14 @@ class Completion:
 
     Args:
         content: The reply: a plain `str`, or parts where it is more than text.
-        usage: What it cost.
+        usage: Its cost.
         model: The model that answered, as it names itself.
-        finish_reason: `stop`, `length` (cut at `max_tokens`), `tool_calls`, `content_filter`, or what the provider
-            says.
-        cached: Whether a cache answered.
-        refusal: Why the model refuses to answer, in its words, where its provider tells that from an answer.
-        logprobs: How likely each token was; empty unless the request asks for `logprobs`.
-        trace: What `lm.Local` needs to send a gradient to its weights; None for every other LM.
+        finish_reason: `stop`, `length` (cut at `max_tokens`), `tool_calls`, `content_filter`, or a reason of the
+            provider's own.
+        cached: True if it comes from a cache.
+        refusal: The model's refusal in its own words, where its provider separates refusals from answers.
+        logprobs: The probability of each token; empty unless the request sets `logprobs`.
+        trace: The trace by which `lm.Local` sends a gradient to its weights; None for every other LM.
     """
 
     text_names: ClassVar[Mapping[str, str]] = {"content": "text"}
@@ -114,13 +114,13 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """The text alone; empty where the reply is a call of tools."""
+        """The text alone; empty where the reply consists of tool calls."""
         content = self.content
         return content if isinstance(content, str) else text_of(content)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The reply as parts, also where it is text alone."""
+        """The reply as parts, even if it is text alone."""
         content = self.content
         if isinstance(content, str):
             return (TextPart(content),) if content else ()
@@ -128,13 +128,13 @@ class Completion:
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tools that the model asks to be called, in its order."""
+        """The tool calls of the reply, in the model's order."""
         content = self.content
         return () if isinstance(content, str) else tuple(part for part in content if isinstance(part, ToolCall))
 
     @property
     def reasoning(self) -> str:
-        """What the model thought before it answered, as far as its provider shows it."""
+        """The model's reasoning before its answer, as far as its provider shows it."""
         content = self.content
         if isinstance(content, str):
             return ""
@@ -148,7 +148,7 @@ class Completion:
 
     @property
     def message(self) -> Message:
-        """The reply as a message, to go on from: with its calls of tools and its sealed reasoning."""
+        """The reply as a message, to continue the conversation: with its tool calls and its sealed reasoning."""
         return Message("assistant", self.content)
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Completion:
         """Make a completion from what `to_dict` returned, in this version or in 0.1.
 
         Raises:
-            ValueError: The data is of a later version, or no completion.
+            ValueError: The data is of a later version, or not a completion.
         """
         if "trace" in data:  # of a local model, which reads it
             data = {name: value for name, value in data.items() if name != "trace"}
@@ -168,5 +168,5 @@ class Completion:
         return replace(found, cached=True) if found.usage.cached and not found.cached else found  # 0.1 did not write it
 
     def as_cached(self) -> Completion:
-        """Return the reply as a cache gives it: one cached call, no cost, no trace."""
+        """Return the reply as a cache returns it: one cached call, no cost, no trace."""
         return replace(self, usage=CACHE_HIT, cached=True, trace=None)

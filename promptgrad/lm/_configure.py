@@ -30,15 +30,14 @@ def configure(
     concurrency: int | _Unset | None = UNSET,
     cache: str | os.PathLike[str] | _Unset | None = UNSET,
 ) -> None:
-    """Set defaults for the whole process, at once for all threads; what is not given stays, None takes a default back.
+    """Set defaults for the whole process, at once for all threads; None removes a default, the others stay as they are.
 
     Args:
         lm: The language model: an `LM`, a name such as `"openai/gpt-4o-mini"` or `"pocket"`, or a function.
         critic: The language model that divides blame in `backward()`.
         adapter: Name of an adapter, or an adapter.
-        concurrency: How many calls `map` and `evaluate` have in flight.
-        cache: Folder for the disk cache of LMs that are made from names, from now on; those made before stay as
-            they are.
+        concurrency: Most calls that `map` and `evaluate` have in flight.
+        cache: Folder for the disk cache of LMs that are made from names from now on; earlier ones do not change.
 
     Raises:
         ValueError: `concurrency` is below one, or a name cannot be resolved.
@@ -58,15 +57,15 @@ def context(
     concurrency: int | _Unset | None = UNSET,
     replicate: int | _Unset | None = UNSET,
 ) -> Iterator[Settings]:
-    """Lay settings over the defaults, for the code inside the block and the tasks and workers it starts.
+    """Override the defaults for the code inside the block and the tasks and workers it starts.
 
     Args:
         lm: The language model for modules that have none of their own.
-        override: Use `lm` for all modules, also those that have one of their own.
+        override: Use `lm` for all modules, even those that have one of their own.
         critic: The language model that divides blame in `backward()`.
         adapter: Name of an adapter, or an adapter.
-        concurrency: How many calls `map` and `evaluate` have in flight.
-        replicate: Replicate number of the calls inside; another number asks for other replies to the same prompts.
+        concurrency: Most calls that `map` and `evaluate` have in flight.
+        replicate: Replicate number of the calls inside; another number gives other replies to the same prompts.
 
     Raises:
         ValueError: `concurrency` is below one, `replicate` negative, or a name cannot be resolved.
@@ -102,7 +101,7 @@ def resolve_lm(call: LMLike | None = None, *modules: LM | None) -> LM:
     `configure(lm=...)`.
 
     Args:
-        call: What the call itself was given.
+        call: The `lm` argument of the call itself.
         modules: LMs of the module and of those around it, nearest first; None for those without.
 
     Raises:

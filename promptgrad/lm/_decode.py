@@ -16,7 +16,7 @@ from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, select, st
 from promptgrad.lm._sampling import Sampling, choose
 
 SHORTEST_PREFIX = 8
-"""Fewest tokens whose keys and values are worth keeping."""
+"""Least number of tokens whose keys and values are worth keeping."""
 
 PATIENCE = 8
 """Most steps that a newcomer waits for others to join with."""
@@ -28,13 +28,13 @@ class Decoding:
 
     Args:
         prompt: Token ids.
-        prefix: How many of them are a beginning that other requests are likely to have in common.
+        prefix: Number of leading tokens that other requests are likely to share.
         most: Most tokens of the reply.
-        sampling: How tokens are chosen.
-        scored: Whether log-probabilities are wanted.
-        is_over: Looks at the ids so far and says whether a stop text has come; None if there is none.
-        done: Called with the job when the reply is complete.
-        dropped: Nobody waits for it any more, or it is complete.
+        sampling: The settings by which tokens are chosen.
+        scored: True if log-probabilities are wanted.
+        is_over: Function of the ids so far, true once they contain a stop text; None without stop texts.
+        done: Function that is called with the job when the reply is complete.
+        dropped: True once no caller waits for it any more, or it is complete.
         ids: The reply.
         scores: Log-probabilities of its tokens, after the temperature.
         reason: Why it ended: `stop` or `length`.
@@ -57,7 +57,7 @@ class Decoding:
 
 @dataclass(slots=True)
 class _Begun:
-    """A job that is about to join: how many of its tokens are known, and their keys and values."""
+    """A job that is about to join: the number of its tokens that are known, and their keys and values."""
 
     job: Decoding
     known: int = 0
@@ -69,7 +69,7 @@ class _Begun:
 
 
 class _Rows:
-    """Replies under way: their jobs, cache, mask, positions and newest tokens, one row each."""
+    """Replies in progress: their jobs, cache, mask, positions and newest tokens, one row each."""
 
     def __init__(self, jobs: list[Decoding], cache: Cache, mask: torch.Tensor, positions: torch.Tensor) -> None:
         self.jobs = jobs
@@ -82,15 +82,15 @@ class _Rows:
 class Decoder:
     """Makes replies with one model, continuously batched: complete rows leave, newcomers take their place.
 
-    Rows are padded on the left. Where all layers keep plain keys and values, beginnings that come more than once
-    are computed once and kept (`PrefixStore`), and newcomers join a batch that is under way; for other models
-    (sliding windows, recurrent states) a batch is finished before the next one begins.
+    Rows are padded on the left. Where all layers keep plain keys and values, beginnings that occur more than once are
+    computed once and kept (`PrefixStore`), and newcomers join a batch in progress; for other models (sliding windows,
+    recurrent states) a batch is finished before the next one begins.
 
     Args:
         model: Any causal language model of transformers.
         ends: Token ids that end a reply.
         pad: Token id for padding.
-        most_rows: Most replies under way.
+        most_rows: Most replies in progress.
         prefix_bytes: Most memory for kept beginnings; 0 keeps none.
     """
 
@@ -115,7 +115,7 @@ class Decoder:
         return sum(weight._version for weight in self._weights)
 
     def requires_grad(self) -> bool:
-        """Whether any weight wants a gradient."""
+        """True if any weight requires a gradient."""
         return any(weight.requires_grad for weight in self._weights)
 
     def run(self, waiting: deque[Decoding], stop: Callable[[], bool] = lambda: False) -> None:
@@ -123,7 +123,7 @@ class Decoder:
 
         Args:
             waiting: Jobs, taken from the left.
-            stop: Asked before each step whether to give up.
+            stop: Function that is called before each step; if true, the decoder gives up.
         """
         with torch.inference_mode():
             rows: _Rows | None = None
@@ -158,7 +158,7 @@ class Decoder:
         return rows
 
     def _sorted(self, jobs: list[Decoding]) -> list[list[_Begun]]:
-        """Find what each job can reuse, and put together those with about as many tokens left to read."""
+        """Find the prefix that each job can reuse, and group jobs with about as many tokens left to read."""
         begun = self._reuse(jobs)
         if not self._plain:  # rows cannot be joined later: one batch of all
             return [begun] if begun else []
@@ -236,7 +236,7 @@ class Decoder:
         return logits
 
     def _take(self, rows: _Rows, logits: torch.Tensor) -> None:
-        """Choose the next token of each row, and see which rows are complete."""
+        """Choose the next token of each row, and find the rows that are complete."""
         jobs = rows.jobs
         rows.tokens, scaled = choose(logits, [job.sampling for job in jobs], [job.source for job in jobs])
         scores: Sequence[float] | None = None
@@ -259,7 +259,7 @@ class Decoder:
             job.done(job)
 
     def _thin(self, rows: _Rows) -> _Rows | None:
-        """Take out complete rows, once they are many enough to be worth the copy."""
+        """Remove complete rows once there are enough of them to be worth the copy."""
         alive = [index for index, job in enumerate(rows.jobs) if not job.dropped]
         if not alive:
             return None

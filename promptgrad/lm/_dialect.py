@@ -28,13 +28,13 @@ _CALL_FIELDS = frozenset({"id", "type", "function", "index"})
 
 
 def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Return messages as a server of this dialect takes them.
+    """Return messages in the form of this dialect.
 
-    Each tool result is a message of its own there, and comes before what else its message holds. A failed one begins
-    with "Error: ", because the dialect has no other way to say so.
+    Each tool result becomes a separate message, before the other parts of its message. A failed result begins with
+    "Error: ", because the dialect has no other mark for it.
 
     Raises:
-        ValueError: A part cannot stand where it stands.
+        ValueError: A part is not allowed in its message.
     """
     written: list[dict[str, Any]] = []
     for message in messages:
@@ -124,7 +124,7 @@ def _write_part(part: Part) -> dict[str, Any]:
 
 
 def read_message(message: Mapping[str, Any]) -> tuple[Content, str]:
-    """Return what a reply holds, and its refusal ("" for none). Reasoning comes first, calls of tools last.
+    """Return the content of a reply, and its refusal ("" for none). Reasoning comes first, tool calls last.
 
     Raises:
         KeyError, TypeError, ValueError: It is not a message of this dialect.
@@ -188,7 +188,7 @@ def _read_part(item: Mapping[str, Any]) -> list[Part]:
         thought = item["thinking"]
         text = thought if isinstance(thought, str) else "".join(piece.get("text", "") for piece in thought)
         return [ReasoningPart(text, item.get("signature") or "")]
-    return []  # what this version has no part for
+    return []  # this version has no part for it
 
 
 def _read_call(call: Mapping[str, Any]) -> ToolCall:

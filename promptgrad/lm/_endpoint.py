@@ -1,4 +1,4 @@
-"""`Endpoint`: where requests go."""
+"""`Endpoint`: the address that requests go to."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a server, split into what may be shown and what may not.
+    """The address of a server, split into its public and its secret parts.
 
     Attributes:
         url: The address without user and password; may be shown.
-        target: Where requests are posted.
+        target: The address that requests are posted to.
         host: The host's name.
-        login: User and password as basic authentication wants them; None if the address has none.
+        login: User and password in the form of basic authentication; None if the address has none.
         password: The password alone; None if the address has no user.
-        private: Whether nobody on the way can read a key: https, or this machine.
+        private: True if no third party can read a key on the way: https, or this machine.
     """
 
     url: str
@@ -51,7 +51,7 @@ class Endpoint:
         return cls(url, f"{url}/chat/completions", host, login, password, private)
 
     def proxy(self) -> str | None:
-        """Find the proxy that the environment asks for; once for a session, since all requests go to one host."""
+        """Find the proxy that the environment sets; once for a session, since all requests go to one host."""
         from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
         proxies = getproxies_environment()

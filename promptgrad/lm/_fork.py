@@ -1,4 +1,4 @@
-"""What a forked child must not touch: connections that belong to its parent."""
+"""Resources that a forked child must not use: connections that belong to its parent."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ _kept: list[object] = []
 
 
 class Inheritable(Protocol):
-    """Something that must be told, in a forked child, to begin anew."""
+    """An object that must be reset in a forked child."""
 
     def after_fork(self) -> None:
-        """Give what belongs to the parent to `keep_forever`, and begin anew."""
+        """Pass the parent's resources to `keep_forever`, and start without any."""
         ...
 
 
 _inheritable: weakref.WeakSet[Inheritable] = weakref.WeakSet()
 
 
-def tell_after_fork(thing: Inheritable) -> None:
-    """Have `after_fork` of a thing called in every forked child, as long as the thing lives."""
+def reset_after_fork(thing: Inheritable) -> None:
+    """Call `after_fork` of an object in every forked child, as long as the object lives."""
     _inheritable.add(thing)
 
 
 def keep_forever(thing: object) -> None:
     """Never finalize an object, not even at exit.
 
-    Closing an inherited connection would act on what child and parent share: the sockets' place in the parent's
-    epoll set, for one.
+    Closing an inherited connection would act on state that child and parent share, such as the sockets' entries in the
+    parent's epoll set.
     """
     _kept.append(thing)
     try:

@@ -16,21 +16,21 @@ from promptgrad.lm._transport import Transport
 
 Reply = str | Completion
 Answer = Reply | Awaitable[Reply] | AsyncGenerator[str, None]
-"""What the function of a `FunctionLM` returns."""
+"""The return value of the function of a `FunctionLM`."""
 
 
 class FunctionLM(Transport):
     """A Python function as a language model: for tests, rules, and models served in some way of your own.
 
-    A plain function runs in place, on whatever thread or loop asks, so it must answer at once; one that waits should
-    be `async`. An async generator yields its text in pieces, which `stream` gives as they come. Tokens are counted as a
-    quarter of the characters, money as nothing.
+    A plain function runs in place, on the caller's thread or loop, so it must answer at once; one that waits should be
+    `async`. An async generator yields its text in pieces, which `stream` passes on as they come. The number of tokens
+    is a quarter of the characters, the price is zero.
 
     Args:
-        fn: Takes the messages (a tuple of `Message`, which also answer to `m["role"]` and `m["content"]`), or the whole
-            `Request` if its parameter is named `request` or annotated so; returns a `str` or a `Completion`, or
+        fn: Function of the messages (a tuple of `Message`, which also support `m["role"]` and `m["content"]`), or of
+            the `Request` if its parameter is named `request` or annotated so; it returns a `str` or a `Completion`, or
             yields pieces of text.
-        name: What the LM is called. Part of cache and journal keys: give another name to another function.
+        name: Name of the LM. It is part of cache and journal keys: give another name to another function.
         adapter: Name of the adapter that writes prompts for it.
         options: Sampling options for requests that leave them open.
     """
@@ -73,7 +73,7 @@ class FunctionLM(Transport):
         return Completion(reply, usage, self.name)
 
     async def _joined(self, pieces: AsyncGenerator[Any, Any], listener: Listener | None) -> str:
-        """The text of an async generator, which a listener is told piece by piece."""
+        """The text of an async generator; a listener receives its pieces as they come."""
         texts = []
         try:
             async for piece in pieces:

@@ -22,7 +22,7 @@ from promptgrad.errors import (
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
-from promptgrad.lm._fork import tell_after_fork
+from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request, canonical_json, is_text, json_messages
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 OPENAI_URL = "https://api.openai.com/v1"
 
 SHOWN = 500
-"""How many characters of a server's answer an error message shows; all of it is in the error's `body`."""
+"""Most characters of a server's answer in an error message; the error's `body` has all of it."""
 
 EVENTS = "text/event-stream"
 
@@ -52,26 +52,26 @@ _NOT_FIELDS = frozenset({"replicate"})
 class HTTP(Transport):
     """A model behind an OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp, and many others.
 
-    One keep-alive session for each event loop, no limit on connections but `concurrency`. Called from a coroutine, it
-    works on the running loop; called from a plain function, on promptgrad's transport loop.
+    There is one keep-alive session for each event loop, and `concurrency` is the only limit on connections. Called from
+    a coroutine, it works on the running loop; called from a plain function, on promptgrad's transport loop.
 
-    Images, audio, files, tools and reasoning go over in OpenAI's chat dialect and come back in it; `stream` takes the
-    server's events as they come. With a `seed`, replicate `r` sends `seed + r`. `max_tokens` goes to api.openai.com as
-    `max_completion_tokens`.
+    Images, audio, files, tools and reasoning are sent and received in OpenAI's chat dialect; `stream` passes on the
+    server's events as they come. With a `seed`, replicate `r` sends `seed + r`. For api.openai.com, `max_tokens`
+    becomes `max_completion_tokens`.
 
     Cost: one request for each call.
 
     Args:
-        model: The model's name, as the server knows it.
-        base_url: The address up to and without `/chat/completions`. User and password in it are sent as basic
-            authentication and shown nowhere.
-        api_key: Sent as bearer token. If None, it is read at each call from the variable `api_key_env` of the
+        model: The model's name on the server.
+        base_url: The address before `/chat/completions`. User and password in it are sent as basic authentication and
+            shown nowhere.
+        api_key: The key, sent as bearer token. If None, it is read at each call from the variable `api_key_env` of the
             environment, and sent only over https or to this machine.
         timeout: Seconds for a whole reply.
         concurrency: The most requests in flight; None for no limit.
-        prices: US dollars for a million input and a million output tokens. If None, what litellm's table says of
-            `name`; a model that is not in it has no known price.
-        name: What the LM is called; `model` if empty.
+        prices: US dollars for a million input and a million output tokens. If None, the entry of `name` in litellm's
+            table; a model without one has no known price.
+        name: Name of the LM; `model` if empty.
         api_key_env: The variable of the environment that holds the key; None for no key.
         headers: Further headers, sent with each request and shown nowhere.
         adapter: Name of the adapter that writes prompts for it.
@@ -111,14 +111,14 @@ class HTTP(Transport):
         self.concurrency = concurrency
         self._places: aio.Semaphore | None = None
         self.after_fork()
-        tell_after_fork(self)
+        reset_after_fork(self)
         self._sessions: Sessions | None = None
         self._limit_name = "max_completion_tokens" if endpoint.host == "api.openai.com" else "max_tokens"
         self._identity = f"{model} {endpoint.url} {canonical_json(self.options)}"
         _encode_fields(model, self._limit_name, self.with_defaults(Request()))
 
     def after_fork(self) -> None:
-        """Take all places back: the calls in flight are the parent's."""
+        """Free all places: the calls in flight belong to the parent."""
         self._places = None if self.concurrency is None else aio.Semaphore(self.concurrency)
 
     @property
@@ -186,7 +186,7 @@ class HTTP(Transport):
         return self._read(self._parse(raw) if reply is None else reply, size, perf_counter() - started)
 
     async def _listen(self, response: aiohttp.ClientResponse, listener: Listener) -> dict[str, Any]:
-        """Take in a stream to its end."""
+        """Read a stream to its end."""
         assembly = Assembly(listener)
         async for data in read_events(response.content.iter_any()):
             if data == DONE:
@@ -205,7 +205,7 @@ class HTTP(Transport):
         return assembly.reply()
 
     def _stream_error(self, error: Any, raw: bytes, headers: Mapping[str, str]) -> LMError:
-        """The error that a server sends as an event: its status, if it has one, is in there too."""
+        """The error that a server sends as an event, with its status if it has one."""
         status = error.get("code") if isinstance(error, Mapping) else None
         if isinstance(status, int) and 400 <= status < 600:
             return self._status_error(status, raw, headers)
@@ -349,7 +349,7 @@ def _encode_fields_of(model: str, limit_name: str, options: tuple[tuple[str, Any
 
 
 def _encode_fields(model: str, limit_name: str, request: Request) -> bytes:
-    """Encode what follows the messages in the body."""
+    """Encode the fields that follow the messages in the body."""
     options = request.options()
     if options.get("seed") is not None:
         options["seed"] += request.replicate
@@ -359,7 +359,7 @@ def _encode_fields(model: str, limit_name: str, request: Request) -> bytes:
 
 
 def _streamed(request: Request) -> bytes:
-    """The end of a body that asks for a stream, with the usage at its end unless the request says otherwise."""
+    """The end of a body that requests a stream, with the usage at its end unless the request sets otherwise."""
     asked = any(name == "stream_options" for name, _ in request.extra)
     return b',"stream":true}' if asked else b',"stream":true,"stream_options":{"include_usage":true}}'
 

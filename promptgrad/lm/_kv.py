@@ -10,7 +10,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 ROOM = 32
-"""Free places that a buffer is made with."""
+"""Number of free places in a new buffer."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, (heads, places, size) each."""
@@ -42,7 +42,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc] # transformers is not ty
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new states behind those in use, and return all that are in use then."""
+        """Write new states behind those in use, and return all states in use."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, self.used = self.used, self.used + key_states.shape[-2]
@@ -63,7 +63,7 @@ def _empty(like: torch.Tensor, places: int, rows: int | None = None) -> torch.Te
 def growing_cache(config: Any) -> Cache | None:
     """Make an empty cache of growing layers; None for a model some of whose layers keep anything else.
 
-    Such are sliding windows and recurrent states, which know their place by counting.
+    Sliding windows and recurrent states are such layers; they count to know their place.
     """
     layers = DynamicCache(config=config).layers
     if not layers or any(type(layer) is not DynamicLayer for layer in layers):
@@ -104,7 +104,7 @@ def join(one: Cache, other: Cache) -> Cache:
 
 
 def stack(prefixes: Sequence[Sequence[Pair] | None], lengths: Sequence[int]) -> Cache:
-    """Make a cache with one row for each prefix, of which row `i` takes the first `lengths[i]` places.
+    """Make a cache with one row for each prefix; row `i` has its first `lengths[i]` places.
 
     Rows are aligned at their last places; a row without a prefix is empty. At least one row has one.
     """
@@ -125,7 +125,7 @@ def stack(prefixes: Sequence[Sequence[Pair] | None], lengths: Sequence[int]) -> 
 
 
 class PrefixStore:
-    """Keys and values of beginnings that several requests had in common; the least recently used goes first.
+    """Keys and values of beginnings that several requests share; the least recently used is dropped first.
 
     Args:
         limit: Most bytes to hold.
@@ -138,14 +138,14 @@ class PrefixStore:
         self._seen: OrderedDict[tuple[int, ...], int] = OrderedDict()
 
     def get(self, ids: tuple[int, ...]) -> list[Pair] | None:
-        """Return what is kept for a beginning."""
+        """Return the keys and values of a beginning; None if they are not kept."""
         found = self._kept.get(ids)
         if found is not None:
             self._kept.move_to_end(ids)
         return found
 
     def pays(self, ids: tuple[int, ...], times: int) -> bool:
-        """Whether a beginning, which comes `times` times now, has come more than once by now."""
+        """True if a beginning, which occurs `times` times now, has occurred more than once so far."""
         count = self._seen.pop(ids, 0) + times
         self._seen[ids] = count
         if len(self._seen) > 4096:
@@ -162,7 +162,7 @@ class PrefixStore:
         return pairs
 
     def clear(self) -> None:
-        """Forget everything: the weights have changed."""
+        """Drop everything, because the weights have changed."""
         self._kept.clear()
         self.size = 0
 

@@ -8,9 +8,9 @@ from promptgrad.lm._request import Request
 
 
 class Layer(LM):
-    """An LM that wraps another one and changes how it is called, not what it answers.
+    """An LM that wraps another one and changes how it is called, but not its replies.
 
-    Everything but `complete` is that of the wrapped LM, which is found as `.lm`.
+    Everything except `complete` is that of the wrapped LM, which is the attribute `lm`.
 
     Args:
         lm: The LM to wrap.
@@ -37,7 +37,7 @@ class Layer(LM):
         return self.lm.transport
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request, by the wrapped LM."""
+        """Answer one request through the wrapped LM."""
         return await self.lm.complete(request)
 
     def identity(self) -> str:
@@ -45,7 +45,7 @@ class Layer(LM):
         return self.lm.identity()
 
     def traces(self) -> bool:
-        """Whether the wrapped LM would attach a weight trace."""
+        """True if the wrapped LM would attach a weight trace."""
         return self.lm.traces()
 
     def close(self) -> None:
@@ -57,11 +57,11 @@ class Layer(LM):
 
 
 def layered(wrapped: LM, made: dict[int, LM]) -> LM:
-    """The same layers around another LM; a cache is shared, as its keys tell weights apart.
+    """The same layers around another LM; a cache is shared, as its keys identify the weights.
 
     Args:
         wrapped: An LM, with or without layers.
-        made: What takes the place of an LM, by the id of that one; new layers are added.
+        made: The replacement of each LM, by the id of the LM; new layers are added to it.
     """
     found = made.get(id(wrapped))
     if found is None:

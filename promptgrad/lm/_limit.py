@@ -1,11 +1,11 @@
-"""`Limit`: at most so many calls at once."""
+"""`Limit`: a bound on the number of concurrent calls."""
 
 from __future__ import annotations
 
 from promptgrad import aio
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
-from promptgrad.lm._fork import tell_after_fork
+from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
 
@@ -13,7 +13,7 @@ from promptgrad.lm._request import Request
 class Limit(Layer):
     """Let at most `concurrency` calls go to the wrapped LM at once; the others wait in line, first come first served.
 
-    The limit holds over all threads and event loops that use this object.
+    The limit applies across all threads and event loops that use this object.
 
     Args:
         lm: The LM to wrap.
@@ -29,10 +29,10 @@ class Limit(Layer):
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.concurrency = concurrency
         self._places = aio.Semaphore(concurrency)
-        tell_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Take all places back: the calls in flight are the parent's."""
+        """Free all places: the calls in flight belong to the parent."""
         self._places = aio.Semaphore(self.concurrency)
 
     async def complete(self, request: Request) -> Completion:

@@ -1,4 +1,4 @@
-"""`LiteLLM`: every provider that litellm speaks to."""
+"""`LiteLLM`: every provider that litellm supports."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 
 @lru_cache(maxsize=1)
 def load_litellm() -> Any:
-    """Import litellm without its side effects: it fetches no price table, and reads no `.env` file.
+    """Import litellm without its side effects: it fetches no price table and reads no `.env` file.
 
-    It takes some seconds, once.
+    The first import takes some seconds.
 
     Raises:
         MissingExtraError: litellm is not installed.
@@ -69,24 +69,24 @@ def load_litellm() -> Any:
 class LiteLLM(Transport):
     """A model of any provider that litellm knows: `anthropic/...`, `gemini/...`, `bedrock/...` and a hundred more.
 
-    litellm is imported at the first call, which takes some seconds and 170 MB; each call then costs some 8 ms of CPU,
-    thirty times as much as `HTTP`. Its own retries are switched off: `Retry` is ours. Keys come from the environment
-    variables that litellm names, or as `api_key`.
+    litellm is imported at the first call, which costs some seconds and 170 MB; each call then costs some 8 ms of CPU,
+    thirty times as much as `HTTP`. Its own retries are switched off in favour of `Retry`. Keys come from the
+    environment variables that litellm names, or as `api_key`.
 
     With a `seed`, replicate `r` sends `seed + r`.
 
     Cost: one request for each call.
 
     Args:
-        model: The name, with its provider, as litellm spells it.
+        model: The name with its provider, in litellm's spelling.
         api_key: The key; by default the environment's.
         api_base: Address of the server, where the provider lets one choose.
         timeout: Seconds for a whole reply.
         prices: US dollars for a million input and a million output tokens; by default litellm's.
-        name: What the LM is called; `model` if empty.
+        name: Name of the LM; `model` if empty.
         adapter: Name of the adapter that writes prompts for it.
-        settings: Further arguments of `litellm.acompletion`, such as `api_version` or `mock_response`. They are part
-            of the LM's identity as a digest only, and shown nowhere, because they may hold secrets.
+        settings: Further arguments of `litellm.acompletion`, such as `api_version` or `mock_response`. They are part of
+            the LM's identity only as a digest, and shown nowhere, because they may hold secrets.
         options: Sampling options for requests that leave them open.
     """
 
@@ -119,8 +119,8 @@ class LiteLLM(Transport):
         open_settings = {
             name: value for name, value in self._settings.items() if not any(word in name.lower() for word in _SECRETS)
         }
-        told = json.dumps([self.options, open_settings], sort_keys=True, default=repr)
-        return f"litellm {self.model} {address} {blake2b(told.encode(), digest_size=8).hexdigest()}"
+        described = json.dumps([self.options, open_settings], sort_keys=True, default=repr)
+        return f"litellm {self.model} {address} {blake2b(described.encode(), digest_size=8).hexdigest()}"
 
     @property
     def prices(self) -> Prices | None:
@@ -188,7 +188,7 @@ class LiteLLM(Transport):
         )
 
     async def _listen(self, litellm: Any, listener: Listener, arguments: dict[str, Any]) -> Any:
-        """Take in a stream to its end."""
+        """Read a stream to its end."""
         assembly = Assembly(listener)
         stream = await litellm.acompletion(stream=True, **{"stream_options": {"include_usage": True}, **arguments})
         try:
@@ -209,7 +209,7 @@ class LiteLLM(Transport):
         return cost(self.prices, paid, got)
 
     def _failure(self, litellm: Any, error: Exception) -> LMError | None:
-        """Translate what litellm raised; None for what is a fault of a program rather than of a call."""
+        """Translate an error of litellm; None for a fault of a program rather than of a call."""
         known = litellm.exceptions
         status = getattr(error, "status_code", None)
         text = str(error)
@@ -219,7 +219,7 @@ class LiteLLM(Transport):
         message = f"litellm, model {self.model!r}: {text}"
         if isinstance(error, known.Timeout):
             return LMTimeoutError(message)
-        if status not in _REFUSED and _NO_KEY.search(text):  # nothing was sent, and litellm tells it in many ways
+        if status not in _REFUSED and _NO_KEY.search(text):  # nothing was sent; litellm has many messages for it
             return AuthenticationError(message.partition("\nTraceback")[0], body=text)
         if isinstance(error, known.APIConnectionError) or text.endswith("Connection error."):
             return LMConnectionError(message)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Trainable(Protocol):
-    """What a trace needs of the LM that sampled it."""
+    """The interface that a trace needs of the LM that sampled it."""
 
     name: str
 
@@ -23,7 +23,7 @@ class Trainable(Protocol):
         ...
 
     def weights(self) -> list[torch.nn.Parameter]:
-        """The weights that want gradients."""
+        """The weights that require gradients."""
         ...
 
     def version(self) -> int:
@@ -32,15 +32,15 @@ class Trainable(Protocol):
 
 
 class LocalTrace:
-    """One sampled reply: enough to compute the gradient of its log-likelihood again.
+    """One sampled reply, with all that is needed to compute the gradient of its log-likelihood.
 
     Attributes:
         lm: The local LM that sampled it.
         prompt_ids: Tokens of the prompt.
         ids: Sampled tokens.
         logprobs: Their log-probabilities when they were sampled, after the temperature.
-        temperature: At which they were sampled; 1 where the likeliest were taken.
-        version: Of the weights they were sampled with.
+        temperature: The temperature at which they were sampled; 1 where the likeliest were chosen.
+        version: Version of the weights they were sampled with.
     """
 
     __slots__ = ("ids", "lm", "logprobs", "prompt_ids", "temperature", "version")
@@ -63,7 +63,7 @@ class LocalTrace:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether any weight of the model does."""
+        """True if any weight of the model requires a gradient."""
         return bool(self.lm.weights())
 
     def log_likelihood(self) -> torch.Tensor:
@@ -106,7 +106,7 @@ class LocalTrace:
 
     @classmethod
     def from_dict(cls, lm: Trainable, data: Mapping[str, Any]) -> LocalTrace:
-        """Make a trace of what `to_dict` returned; the LM's weights must be those it was sampled with."""
+        """Make a trace from what `to_dict` returned; the LM's weights must be those it was sampled with."""
         return cls(lm, data["prompt_ids"], data["ids"], data["logprobs"], data["temperature"], lm.version())
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a message can hold beside text: images, audio, files, calls of tools and their results, reasoning."""
+"""The parts of a message beside text: images, audio, files, tool calls and their results, reasoning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 IMAGE_WEIGHT = 4_000
-"""What an image counts for in estimates, in characters of text: about a thousand tokens."""
+"""Size of an image in estimates, in characters of text: about a thousand tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Media:
-    """Bytes with their media type, or an address where the model's server finds them."""
+    """Bytes with their media type, or an address from which the model's server can load them."""
 
     data: bytes = b""
     media_type: str = ""
@@ -58,7 +58,7 @@ class _Media:
             raise TypeError(f"data of {what} is bytes, not {type(data).__name__}; {what}.read(path) takes a file")
         if bool(data) == bool(url):
             raise ValueError(f"{what} takes either data= with media_type=, or url=")
-        if url.startswith("data:"):  # the same bytes are the same part, however they are written
+        if url.startswith("data:"):  # the same bytes are the same part in either form
             media_type, data = _read_data_url(url)
             url = ""
         if data and not media_type:
@@ -74,7 +74,7 @@ class _Media:
 
         Args:
             path: The file.
-            media_type: Its type; by default what its name ends in says.
+            media_type: Its type; by default derived from the ending of its name.
             more: Further fields of the part.
 
         Raises:
@@ -104,13 +104,13 @@ class _Media:
 class ImagePart(_Media):
     """An image: `ImagePart(data, "image/png")`, `ImagePart(url="https://...")` or `ImagePart.read("cat.png")`.
 
-    Shown as `<image png, 12 kB>`, never as its bytes; of an address, what may be a secret is left out.
+    It is shown as `<image png, 12 kB>`, never as its bytes; an address is shown without its possibly secret parts.
 
     Args:
         data: The encoded image.
         media_type: Its type, such as `image/png`.
-        url: Where it is, in place of the bytes. A `data:` URL is taken apart into bytes and type.
-        detail: How closely the model looks at it, where its provider lets one choose: `low`, `high`, `auto`.
+        url: Its address, in place of the bytes. A `data:` URL is split into bytes and type.
+        detail: The resolution at which the model sees it, where its provider offers a choice: `low`, `high`, `auto`.
 
     Raises:
         ValueError: There are both bytes and an address, or neither, or bytes without a type.
@@ -125,12 +125,12 @@ class ImagePart(_Media):
 class AudioPart(_Media):
     """Sound: `AudioPart(data, "audio/wav")`, `AudioPart(url=...)` or `AudioPart.read("hello.wav")`.
 
-    Shown as `<audio wav, 120 kB>`.
+    It is shown as `<audio wav, 120 kB>`.
 
     Args:
         data: The encoded sound.
         media_type: Its type, such as `audio/wav` or `audio/mpeg`.
-        url: Where it is, in place of the bytes; vLLM takes an address, OpenAI takes bytes alone.
+        url: Its address, in place of the bytes; vLLM accepts an address, OpenAI only bytes.
 
     Raises:
         ValueError: There are both bytes and an address, or neither, or bytes without a type.
@@ -144,12 +144,12 @@ class AudioPart(_Media):
 class FilePart(_Media):
     """A document: `FilePart(data, "application/pdf", name="report.pdf")` or `FilePart.read("report.pdf")`.
 
-    Shown as `<file pdf, 80 kB>`.
+    It is shown as `<file pdf, 80 kB>`.
 
     Args:
         data: The bytes.
         media_type: Their type, such as `application/pdf`.
-        url: In place of the bytes: an address, or the id of a file that was uploaded to the provider.
+        url: An address, or the id of a file that was uploaded to the provider, in place of the bytes.
         name: The name that the model sees.
 
     Raises:
@@ -162,13 +162,13 @@ class FilePart(_Media):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool that the model asks to be called. Its result goes back as a `ToolResult` with the same `id`.
+    """The model's request to call a tool. Its result goes back as a `ToolResult` with the same `id`.
 
     Args:
-        id: What the result refers to.
-        name: The tool.
-        arguments: JSON text, exactly as the model wrote it; a mapping is turned into such.
-        data: What else the provider said of the call and wants back unchanged, as JSON text.
+        id: The identifier that the result refers to.
+        name: Name of the tool.
+        arguments: JSON text, exactly as the model wrote it; a mapping is converted to JSON text.
+        data: Further data of the provider that must go back unchanged, as JSON text.
     """
 
     kind: ClassVar[str] = "tool_call"
@@ -187,7 +187,7 @@ class ToolCall:
         """The arguments by name.
 
         Raises:
-            ParseError: What the model wrote is not a JSON object.
+            ParseError: The model's text is not a JSON object.
         """
         try:
             found = json.loads(self.arguments or "{}")
@@ -209,12 +209,12 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave back, for the model.
+    """The result of a tool call, for the model.
 
     Args:
         id: The `id` of the `ToolCall`.
-        content: Text, or parts where the provider takes them.
-        is_error: Whether the tool failed; the text then says how.
+        content: Text, or parts where the provider accepts them.
+        is_error: True if the tool failed; the text then explains the failure.
     """
 
     kind: ClassVar[str] = "tool_result"
@@ -231,12 +231,13 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningPart:
-    """What the model thought before it answered, as far as its provider shows it.
+    """The model's reasoning before its answer, as far as its provider shows it.
 
     Args:
-        text: The thoughts, or a summary of them.
-        signature: The provider's seal on them; it goes back with them in the next turn.
-        data: What else the provider wants back unchanged, as JSON text: a hidden block, or the details of this one.
+        text: The reasoning, or a summary of it.
+        signature: The provider's seal on the reasoning; both go back in the next turn.
+        data: Further data of the provider that must go back unchanged, as JSON text: a hidden block, or the details of
+            this one.
     """
 
     kind: ClassVar[str] = "reasoning"
@@ -252,7 +253,7 @@ Part: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | ToolCall | ToolR
 """One part of a message or completion."""
 
 Content: TypeAlias = str | tuple[Part, ...]
-"""What a message or completion holds: text, or parts."""
+"""The content of a message or completion: text, or parts."""
 
 _PART_TYPES = (TextPart, ImagePart, AudioPart, FilePart, ToolCall, ToolResult, ReasoningPart)
 PARTS: dict[str, type[Part]] = {part.kind: part for part in _PART_TYPES}
@@ -262,8 +263,8 @@ def to_content(value: object) -> Content:
     """Return text as it is, and a sequence of parts as a tuple; a `str` among parts becomes a `TextPart`.
 
     Raises:
-        TypeError: It is neither, or one of the parts is none.
-        ValueError: A mapping is not what a part looks like in JSON types.
+        TypeError: It is neither, or one of the parts is not a part.
+        ValueError: A mapping is not the JSON form of a part.
     """
     if isinstance(value, str):
         return value
@@ -288,19 +289,19 @@ def _to_part(item: object) -> Part:
 
 
 def text_of(content: Content) -> str:
-    """Return the text alone, without what is not text."""
+    """Return the text alone, without other parts."""
     if isinstance(content, str):
         return content
     return "".join([part.text for part in content if isinstance(part, TextPart)])
 
 
 def show(content: Content) -> str:
-    """Return content as people read it: other parts than text by their kind and size, a line each."""
+    """Return content in readable form: parts other than text by their kind and size, a line each."""
     return content if isinstance(content, str) else "\n".join(map(str, content))
 
 
 def weigh(content: Content) -> int:
-    """Estimate how much content counts for in a prompt, in characters of text (four are about a token)."""
+    """Estimate the size of content in a prompt, in characters of text (four are about a token)."""
     if isinstance(content, str):
         return len(content)
     size = 0
@@ -322,7 +323,7 @@ def json_text(value: object) -> str:
     """Return the JSON text of a value, in ASCII and in its own order of keys, without blanks.
 
     Raises:
-        TypeError: It holds something that JSON has no form for.
+        TypeError: It holds something without a JSON form.
         ValueError: It holds NaN or an infinity.
     """
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
@@ -337,7 +338,7 @@ def _read_data_url(url: str) -> tuple[str, bytes]:
 
 
 def _public(url: str) -> str:
-    """An address without what may be a secret: user, password, query and fragment."""
+    """An address without its possibly secret parts: user, password, query and fragment."""
     before, mark, rest = url.partition("://")
     shown = rest.partition("?")[0].partition("#")[0]
     place, slash, path = shown.partition("/")

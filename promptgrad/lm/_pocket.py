@@ -13,13 +13,13 @@ from promptgrad.lm._request import Request
 
 
 def pocket(**options: Any) -> Local:
-    """Return the embedded model: 1.1 million weights that know one small world (`promptgrad.data.pocket`).
+    """Return the embedded model: 1.1 million weights, trained on one small world (`promptgrad.data.pocket`).
 
-    It runs here, on one thread of the CPU, without a key or network; replies are greedy unless asked otherwise.
-    Without options it is one object for the process, whose weights are loaded once; to train it, work on a copy:
+    It runs here, on one thread of the CPU, without a key or network; replies are greedy unless a temperature is set.
+    Without options it is one object for the process, and its weights are loaded once; to train it, work on a copy:
     `lm.with_model(copy.deepcopy(lm.model), "mine")`. Needs the extra `local`.
 
-    Asked in another shape than that of its own adapter, it warns once of the words that it cannot read.
+    For prompts that its own adapter did not write, it warns once of words that it cannot read.
 
     Args:
         options: Sampling options for requests that leave them open.
@@ -28,7 +28,7 @@ def pocket(**options: Any) -> Local:
 
 
 class _Pocket(Local):
-    """The embedded model, which knows what it cannot read."""
+    """The embedded model, which warns of words that it cannot read."""
 
     _warned = False
 
@@ -46,7 +46,7 @@ class _Pocket(Local):
         if not messages or messages[-1].text.endswith(world.MARKERS):
             return
         if not all(isinstance(part, TextPart) for message in messages for part in message.parts):
-            return  # which is refused as by every local model
+            return  # every local model refuses it later
         unknown = world.unknown_words(messages)
         if unknown:
             self._warned = True

@@ -1,4 +1,4 @@
-"""What models cost: the price table that comes with litellm, read without importing litellm."""
+"""Prices of models: the table that comes with litellm, read without importing litellm."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def _table() -> dict[str, Prices]:
 def find_prices(model: str) -> Prices | None:
     """Return the prices of a model by its litellm name, such as `openai/gpt-4o-mini`; None where they are not known.
 
-    The table is the one of the installed litellm; nothing is fetched. Reading it costs some 30 ms, once.
+    The table is that of the installed litellm; nothing is fetched. The first call takes some 30 ms to read it.
     """
     return _table().get(model)
 
 
 def cost(prices: Prices | None, input_tokens: int, output_tokens: int) -> float | None:
-    """Return what the tokens cost in US dollars; None where prices are not known."""
+    """Return the price of the tokens in US dollars; None where prices are not known."""
     return None if prices is None else (prices[0] * input_tokens + prices[1] * output_tokens) / 1e6

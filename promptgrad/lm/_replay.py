@@ -1,4 +1,4 @@
-"""`replay`: a program is run again without any language model."""
+"""`replay`: runs a program again without any language model."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from promptgrad.lm._transport import Transport
 if TYPE_CHECKING:
     from promptgrad.lm._channel import ModelCall
 
-_COMPARED = 500  # recorded requests that an unknown one is compared with
-_SHOWN = 40  # lines of the difference to the nearest
+_COMPARED = 500  # most recorded requests that an unknown one is compared with
+_SHOWN = 40  # most lines of the difference to the nearest one
 
 
 class RecordedLM(Transport):
-    """A recorded language model: its name, identity, adapter and prices, and inside `replay` its replies."""
+    """A recorded language model, with its name, identity, adapter and prices; inside `replay` with its replies."""
 
     in_place = True
 
@@ -53,7 +53,7 @@ class Player(Cassette):
     """A cassette that answers.
 
     Attributes:
-        strict: Whether an unknown request is refused.
+        strict: True if an unknown request is refused.
         unknown: The refusals so far.
     """
 
@@ -64,22 +64,22 @@ class Player(Cassette):
         self._played: dict[str, int] = {}
         self._read()
         for key, entries in self._entries.items():
-            if any("reply" in entry for entry in entries):  # an error that was retried, with success
+            if any("reply" in entry for entry in entries):  # an error that a retry overcame
                 self._entries[key] = [entry for entry in entries if "reply" in entry]
 
     @property
     def unused(self) -> tuple[dict[str, Any], ...]:
-        """The recorded requests that nobody asked for, in JSON types."""
+        """The recorded requests that have not been made, in JSON types."""
         return tuple(entries[0]["request"] for key, entries in self._entries.items() if not self._played.get(key))
 
     def lm(self, name: str | None = None) -> LM:
-        """A language model that knows only what is on record, in place of the one that was recorded.
+        """A language model that has only the replies on record, in place of the one that was recorded.
 
         Args:
-            name: Which one, where several were recorded.
+            name: Name of the language model, where several were recorded.
 
         Raises:
-            ReplayError: There is none of this name, or no name is given and there are several.
+            ReplayError: None has this name, or no name is given and several were recorded.
         """
         found = [known for known in self._lms if name is None or known["name"] == name]
         if len(found) != 1:
@@ -97,9 +97,9 @@ class Player(Cassette):
         return RecordedLM(found[-1]) if found else None
 
     def play(self, call: ModelCall) -> Mapping[str, Any] | None:
-        """The reply on record, in the recorded order; a request that is asked oftener gets the last reply again.
+        """The reply on record, in the recorded order; a request that is made more often gets the last reply again.
 
-        None where a request is not on record and may be asked of its own language model.
+        None where a request is not on record and may go to its own language model.
 
         Raises:
             LMError: An error is on record.
@@ -143,7 +143,7 @@ class Player(Cassette):
             matcher = SequenceMatcher(None, text, other, autojunk=len(text) > 2000)
             if matcher.real_quick_ratio() > best and matcher.quick_ratio() > best and (ratio := matcher.ratio()) > best:
                 nearest, best = entries[0], ratio
-        if nearest is None:  # not reached: the first one always is nearer than none
+        if nearest is None:  # not reached: there is at least one
             return head
         known = self._lms[nearest["lm"]]
         difference = list(unified_diff(_lines(nearest["request"]), wanted, "recorded", "asked", lineterm="", n=1))
@@ -186,28 +186,28 @@ def _error(fact: Mapping[str, Any]) -> LMError:
 
 @contextmanager
 def replay(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[Player]:
-    """Answer every request from what `record` wrote; nothing is sent, so no key and no network is needed.
+    """Answer every request from a file that `record` wrote; nothing is sent, so no key and no network is needed.
 
-    A training run replays with the decisions, the calls and the canonical journal that it had. The program may have
-    the language models that it had, which then send nothing, or recorded ones in their place:
-    `model.to(cassette.lm())`. A recorded default (`configure`, `context`) is the default of the block where there
-    is none; and where nothing is set at all, the recorded LM is used, if there is only one. Caches begin empty, as
-    they do in a new process. Blocks nest: inside a `record`, and not strict, what was not on record is recorded.
+    A training run replays with the same decisions, calls and canonical journal. The program may keep its language
+    models, which then send nothing, or use recorded ones in their place: `model.to(cassette.lm())`. A recorded default
+    (`configure`, `context`) is the default of the block if there is no other; and where nothing is set at all, the
+    recorded LM is used, if there is only one. Caches begin empty, as in a new process. Blocks nest: inside a `record`,
+    and not strict, unknown requests are recorded.
 
-    Equal requests get their replies in the order in which they were asked, however they came back, and the last one
-    again where they are asked oftener; one that was tried again counts as asked at its last attempt. Threads that ask
-    the same side by side may do it in another order than before: give each a `replicate` of its own. Errors that were
-    not overcome by a retry are raised again.
+    Equal requests get their replies in the order of the requests, not of the replies, and the last reply again where
+    there are more requests; a retried request counts at its last attempt. Threads that make equal requests side by side
+    may make them in another order than before: give each its own `replicate`. Errors that no retry overcame are raised
+    again.
 
     Cost: no LM call; with `strict=False`, one for each request that is not on record.
 
     Args:
         path: The file.
-        strict: Refuse a request that is not on record; otherwise the program's own language model is asked.
+        strict: Refuse a request that is not on record; otherwise it goes to the program's own language model.
 
     Raises:
         ReplayError: A request is not on record (the message shows the nearest one that is, and how it differs), or
-            the file is no cassette. Where the program kept such an error as data, it is raised when the block ends.
+            the file is not a cassette. Where the program kept such an error as data, it is raised when the block ends.
         FileNotFoundError: There is no such file.
     """
     cassette = Player(path, strict=strict)

@@ -18,12 +18,12 @@ from promptgrad.lm._retry import Retry
 from promptgrad.lm._settings import default
 
 LMLike = LM | str | Callable[..., Any]
-"""What `resolve` makes an LM from."""
+"""The argument from which `resolve` makes an LM."""
 
 CONCURRENCY = 256
-"""The most calls in flight to an LM made from a name, unless it says otherwise."""
+"""Default for the most calls in flight to an LM made from a name."""
 
-_made: dict[Hashable, LM] = {}  # so that one name means one LM: its connections, its memory
+_made: dict[Hashable, LM] = {}  # so that one name is one LM, with one set of connections and one memory
 _lock = Lock()
 
 
@@ -40,7 +40,7 @@ def resolve(
     concurrency: int = CONCURRENCY,
     **options: Any,
 ) -> LM:
-    """Make a language model of a name, with cache, retry and a concurrency cap around it.
+    """Make a language model from a name, with cache, retry and a concurrency cap around it.
 
     Names: `pocket` is the model that comes with promptgrad. `openai/...`, `hosted_vllm/...`, `ollama/...`, and
     every name with a `base_url`, go over our own HTTP; their keys come from OPENAI_API_KEY and HOSTED_VLLM_API_KEY,
@@ -54,15 +54,15 @@ def resolve(
         api_key: The key; by default the environment's, read at each call.
         adapter: Name of the adapter that writes prompts for it; by default the model's own.
         timeout: Seconds for a whole reply.
-        prices: US dollars for a million input and a million output tokens; by default what litellm's table says.
-        cache: True for a cache in memory and, if `configure(cache=...)` names a folder, on disk; a folder for
-            one on disk there; False or None for none.
-        attempts: How often a request is sent at most when the failure may pass.
+        prices: US dollars for a million input and a million output tokens; by default those in litellm's table.
+        cache: True for a cache in memory and, if `configure(cache=...)` names a folder, on disk; a folder for a cache
+            on disk there; False or None for no cache.
+        attempts: Most times a request is sent while its failure may pass.
         concurrency: The most calls in flight.
         options: Sampling options for requests that leave them open.
 
     Raises:
-        TypeError: `model` is nothing of these, or is an `LM` and has further arguments.
+        TypeError: `model` is none of these, or is an `LM` and there are further arguments.
         ValueError: The name is empty, or an argument is out of its range.
     """
     if not isinstance(model, str):

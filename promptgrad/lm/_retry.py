@@ -1,4 +1,4 @@
-"""`Retry`: try again what failed for a passing reason."""
+"""`Retry`: sends a request again after a transient failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 def is_transient(error: LMError) -> bool:
-    """Whether the same request may succeed a little later."""
+    """True if the same request may succeed a little later."""
     if error.replayed or isinstance(error, (AuthenticationError, ContextWindowError)):
         return False
     if isinstance(error, LMStatusError):
@@ -39,16 +39,16 @@ class Retry(Layer):
     request's digest, so that many callers spread out and a run repeats exactly. A server's `Retry-After` is obeyed
     instead, unless it asks for more than `patience` seconds: then its error is raised at once.
 
-    Cost: up to `attempts` requests for one call. What cannot pass (other 4xx) is never repeated, nor is a stream of
-    which a piece has come.
+    Cost: up to `attempts` requests for one call. A failure that cannot pass (other 4xx) is never retried, nor is a
+    stream after its first piece.
 
     Args:
         lm: The LM to wrap.
-        attempts: How often a request is sent at most.
+        attempts: Most times a request is sent.
         base: Seconds before the second attempt.
-        ceiling: Longest wait of our own choice, in seconds.
+        ceiling: Longest wait without a `Retry-After`, in seconds.
         patience: Longest `Retry-After` that is waited for, in seconds.
-        sleep: What waits; a test gives its own.
+        sleep: Function that waits; tests pass their own.
 
     Raises:
         ValueError: `attempts` is below one.

@@ -1,4 +1,4 @@
-"""`read_retry_after`: how long a server asks to wait."""
+"""`read_retry_after`: the time that a server asks to wait."""
 
 from __future__ import annotations
 

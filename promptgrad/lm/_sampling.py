@@ -11,13 +11,13 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the tokens of one reply are chosen.
+    """The settings by which the tokens of one reply are chosen.
 
     Args:
         temperature: 0 takes the likeliest token.
         top_p: Draw from the likeliest tokens that together have this much probability.
         top_k: Draw from this many likeliest tokens.
-        seed: Of the reply's random numbers.
+        seed: Seed of the reply's random numbers.
     """
 
     temperature: float = 0.0
@@ -26,7 +26,7 @@ class Sampling:
     seed: int = 0
 
     def source(self) -> Random | None:
-        """Return the random numbers of one reply; None if it needs none."""
+        """Return the generator of random numbers for one reply; None if the choice is greedy."""
         return Random(self.seed) if self.temperature > 0 else None
 
 
@@ -59,7 +59,7 @@ def choose(
 
 
 def _truncate(mass: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
-    """Set to zero what is outside of top_k and top_p; what remains need not sum to one."""
+    """Set to zero the mass outside of top_k and top_p; the rest need not sum to one."""
     ordered, order = mass.sort(dim=-1, descending=True, stable=True)
     size = mass.shape[-1]
     kept = torch.tensor([row.top_k or size for row in rows], device=mass.device)[:, None]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
-from promptgrad.lm._fork import keep_forever, tell_after_fork
+from promptgrad.lm._fork import keep_forever, reset_after_fork
 
 if TYPE_CHECKING:
     import aiohttp
@@ -19,16 +19,16 @@ class Sessions:
     other runner calls `shutdown_asyncgens`), so a program may start as many loops as it likes.
 
     Args:
-        make: Makes a session; called on a running loop.
+        make: Function that makes a session; it is called on a running loop.
     """
 
     def __init__(self, make: Callable[[], aiohttp.ClientSession]) -> None:
         self._make = make
         self._open: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}
-        tell_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Begin anew: the sockets are the parent's."""
+        """Start without sessions: the sockets belong to the parent."""
         keep_forever(self._open)
         self._open = {}
 
@@ -47,7 +47,7 @@ class Sessions:
         return session
 
     def close(self) -> None:
-        """Close every session whose loop still runs. Does not wait for foreign loops."""
+        """Close every session whose loop still runs, without waiting for foreign loops."""
         while self._open:
             loop, (_, keeper) = self._open.popitem()
             if loop.is_running():

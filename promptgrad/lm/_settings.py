@@ -1,4 +1,4 @@
-"""The settings that calls fall back on: one process default, overlaid by contexts."""
+"""The default settings of calls: those of the process, overridden by contexts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from promptgrad.lm._base import LM
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a call takes where it says nothing itself; None stands for "not set".
+    """The settings of a call that does not set its own; None stands for "not set".
 
     Attributes:
         lm: The language model, used where no module has one of its own.
         critic: The language model that divides blame in `backward()`.
         adapter: Name of an adapter, or an adapter, in place of the one that the LM speaks.
-        concurrency: How many calls `map` and `evaluate` have in flight.
-        replicate: Replicate number that calls carry.
+        concurrency: Most calls that `map` and `evaluate` have in flight.
+        replicate: Replicate number of calls.
         cache: Folder of the disk cache given to LMs made from names.
         override: A language model that is used even where a module has one of its own.
         fallback: A language model that is used where none is set; `replay` sets it to the one that was recorded.
@@ -37,7 +37,7 @@ class Settings:
 
 
 _NAMES = tuple(f.name for f in fields(Settings))
-_default = Settings()  # replaced as a whole, and by `change_default` alone
+_default = Settings()  # only `change_default` replaces it, never in part
 _lock = threading.Lock()
 overlay: ContextVar[Settings | None] = ContextVar("promptgrad.settings", default=None)
 
@@ -55,7 +55,7 @@ def change_default(changes: dict[str, Any]) -> None:
 
 
 def current() -> Settings:
-    """Return the settings that hold here: the process defaults with all open contexts laid over them."""
+    """Return the settings that apply here: the process defaults with those of all open contexts over them."""
     over = overlay.get()
     if over is None:
         return _default

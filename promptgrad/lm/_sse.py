@@ -12,7 +12,7 @@ DONE = "[DONE]"
 
 
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Give the data of each event in a stream of bytes, however these are cut; comments and other fields are skipped.
+    """Yield the data of each event in a stream of bytes, however it is cut; comments and other fields are skipped.
 
     Memory: one event.
     """
@@ -38,10 +38,10 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
 
 
 class Assembly:
-    """A reply that comes in chunks. Each chunk is told to the listener; the whole is what a server sends at once.
+    """A reply that comes in chunks. The listener receives each; together they are what a server sends at once.
 
     Attributes:
-        ended: Whether the server said why the reply ends, without which it was cut.
+        ended: True once the server has given the reason for the end; without it the reply was cut.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -55,21 +55,21 @@ class Assembly:
 
     @property
     def size(self) -> int:
-        """How many characters of text have come."""
+        """Number of characters of text so far."""
         return len(self._message["content"] or "")
 
     def add(self, chunk: Mapping[str, Any]) -> None:
-        """Take in the next chunk.
+        """Add the next chunk.
 
         Raises:
-            KeyError, TypeError, AttributeError: It is no chunk of this dialect.
+            KeyError, TypeError, AttributeError: It is not a chunk of this dialect.
         """
         for name in ("model", "usage"):
             if chunk.get(name):
                 self._reply[name] = chunk[name]
         for choice in chunk.get("choices") or ():
             if choice.get("index"):
-                continue  # another choice than the first, which nobody asked for
+                continue  # a choice other than the first, which was not requested
             self._add_delta(choice.get("delta") or {})
             logprobs = choice.get("logprobs") or {}
             self._logprobs += logprobs.get("content") or ()
@@ -121,7 +121,7 @@ class Assembly:
         self._listener.put(ToolCallDelta(place, piece.get("id") or "", function.get("name") or "", arguments))
 
     def reply(self) -> dict[str, Any]:
-        """Return the whole reply."""
+        """Return the complete reply."""
         if self._calls:
             self._message["tool_calls"] = self._calls
         if self._logprobs:
@@ -130,7 +130,7 @@ class Assembly:
 
 
 def _merge_block(blocks: list[dict[str, Any]], block: Mapping[str, Any]) -> None:
-    """A block of thoughts comes in pieces, the last one of which has the signature."""
+    """Merge the pieces of a block of reasoning; the last piece has the signature."""
     last = blocks[-1] if blocks else {}
     if block.get("type") == last.get("type") == "thinking" and not last.get("signature"):
         last["thinking"] = (last.get("thinking") or "") + (block.get("thinking") or "")
@@ -140,7 +140,7 @@ def _merge_block(blocks: list[dict[str, Any]], block: Mapping[str, Any]) -> None
 
 
 def _merge_detail(details: list[dict[str, Any]], detail: Mapping[str, Any]) -> None:
-    """A detail comes in pieces of the same type and index, whose texts follow one another."""
+    """Merge the pieces of a detail: they have the same type and index, and their texts are concatenated."""
     last = details[-1] if details else {}
     if "index" in detail and (last.get("type"), last.get("index")) == (detail.get("type"), detail["index"]):
         for name, value in detail.items():

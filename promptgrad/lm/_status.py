@@ -1,4 +1,4 @@
-"""`error_kind`: which error an HTTP status stands for."""
+"""`error_kind`: the error class of an HTTP status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _TOO_LONG = ("context_length", "context length", "context window", "maximum cont
 
 
 def error_kind(status: int, body: str) -> type[LMStatusError]:
-    """Return the error for a status and what the server says with it."""
+    """Return the error class for a status and the body of the answer."""
     if status == 429:
         return RateLimitError
     if status in {401, 403}:

@@ -13,10 +13,10 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from promptgrad.lm._completion import Completion
-from promptgrad.lm._fork import keep_forever, tell_after_fork
+from promptgrad.lm._fork import keep_forever, reset_after_fork
 
 SCHEMA = 2
-"""Of the file: 1 held replies of text alone, as arrays; they are still read."""
+"""Version of the file. Files of version 1, whose replies are text alone in arrays, can still be read."""
 BATCH = 256
 """Most entries that are written in one transaction."""
 LOG_PAGES = 250
@@ -26,17 +26,17 @@ _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
 class Store:
-    """Completions by digest, in a file. Reading is done by the caller, writing by a thread of its own.
+    """Completions by digest, in a file. The caller reads, and a separate thread writes.
 
     An entry is readable at once by the process that put it, and by the others as soon as it is written, which is
     within milliseconds unless the disk is slow. A process that is killed loses at most the entries not yet written;
-    the file stays whole.
+    the file stays intact.
 
     Args:
         path: The file, made with its folder if it is not there.
 
     Raises:
-        ValueError: The file is not a cache of ours, or of a newer version.
+        ValueError: The file is not a cache of promptgrad, or is of a newer version.
         OSError: The folder cannot be made.
     """
 
@@ -49,7 +49,7 @@ class Store:
         except sqlite3.Error as error:
             raise ValueError(f"{path} cannot be used as a cache file: {error}") from None
         _open_stores.add(self)
-        tell_after_fork(self)
+        reset_after_fork(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Store:
         self._warned = False
 
     def after_fork(self) -> None:
-        """Begin anew: the connections are the parent's."""
+        """Start without connections: they belong to the parent."""
         keep_forever((self._reader, self._writer, self._queue, self._writing))
         self._reset()
 
@@ -93,7 +93,7 @@ class Store:
         return self._reader
 
     def get(self, key: str) -> Completion | None:
-        """Return the completion stored under a digest, marked as cached; None where there is none."""
+        """Return the completion stored under a digest, marked as cached; None if there is none."""
         found = self._pending.get(key)
         if found is not None:
             return found.as_cached()
@@ -107,7 +107,7 @@ class Store:
             return None
 
     def put(self, key: str, completion: Completion) -> None:
-        """Store a completion. Does not wait for the disk."""
+        """Store a completion, without waiting for the disk."""
         self._pending[key] = completion
         self._queue.put((key, completion))
         if self._writer is None:
@@ -124,7 +124,7 @@ class Store:
             written.wait(timeout)
 
     def close(self) -> None:
-        """Write what is left and close the file; using the store again opens it again."""
+        """Write the remaining entries and close the file; using the store opens it again."""
         self.flush()
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -167,7 +167,7 @@ class Store:
             self._writing = None
 
     def _rows(self, entries: list[tuple[str, Completion]]) -> list[tuple[bytes, str]]:
-        """The entries as they are written, without those that have no JSON."""
+        """The entries in written form, without those that have no JSON form."""
         rows = []
         for key, completion in entries:
             try:

@@ -1,4 +1,4 @@
-"""What comes while a reply is being written: events, and the listener that a request carries to whoever hears them."""
+"""The pieces of a reply while it is being written: events, and the listener of a request, which passes them on."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """More of what the model thinks."""
+    """More of the model's reasoning."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """More of a call of a tool.
+    """More of a tool call.
 
     Attributes:
-        index: Which of the reply's calls it belongs to.
-        id: The call's id, where it begins; empty afterwards.
-        name: The tool's name, where the call begins; empty afterwards.
+        index: Index of the call in the reply.
+        id: The call's id in its first piece; empty afterwards.
+        name: The tool's name in the first piece; empty afterwards.
         arguments: More of the JSON text of its arguments.
     """
 
@@ -48,17 +48,17 @@ Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
 """A piece of a reply."""
 
 Event: TypeAlias = Delta | Completion
-"""What `LM.stream` gives: the pieces of the reply as they come, and at the end the reply itself."""
+"""The events of `LM.stream`: the pieces of the reply as they come, and at the end the reply itself."""
 
 
 class Listener:
-    """Takes the pieces of a reply from whoever receives them, in any thread, and gives them to the one who reads.
+    """Passes the pieces of a reply from the transport, in any thread, to the reader of the stream.
 
-    A request carries it through the layers to the transport. A transport that knows nothing of it is none the worse:
-    the pieces are then made of the whole reply.
+    A request carries it through the layers to the transport. A transport may ignore it: the pieces are then made from
+    the complete reply.
 
     Attributes:
-        started: Whether a piece has come, so that the request can no longer be sent again unnoticed.
+        started: True once a piece has come, so that the request can no longer be sent again unnoticed.
     """
 
     def __init__(self) -> None:
@@ -67,18 +67,18 @@ class Listener:
         self._news: Signal[None] = Signal()
 
     def put(self, delta: Delta) -> None:
-        """Hand over a piece."""
+        """Add a piece."""
         self.started = True
         self._deltas.append(delta)
         self.wake()
 
     def wake(self) -> None:
-        """Have the reader look again."""
+        """Wake the reader, so that it checks for pieces."""
         news, self._news = self._news, Signal()
         news.set(None)
 
     async def until(self, reply: Signal[Completion]) -> AsyncIterator[Delta]:
-        """Give the pieces as they come, until the reply is there."""
+        """Yield the pieces as they come, until the reply is complete."""
         reply.subscribe(self.wake)
         while True:
             news, done = self._news, reply.done
@@ -90,7 +90,7 @@ class Listener:
 
 
 def pieces(completion: Completion) -> Iterator[Delta]:
-    """Take a whole reply apart, as if it had come piece by piece: a word at a time, a call of a tool at once."""
+    """Split a complete reply as if it had come in pieces: a word at a time, a tool call at once."""
     calls = 0
     for part in completion.parts:
         if isinstance(part, TextPart):
@@ -105,14 +105,14 @@ def pieces(completion: Completion) -> Iterator[Delta]:
 _WORD = re.compile(r"\s*\S+\s*|\s+")
 
 
-class TokenTeller:
-    """Tells a listener the text of a reply as its tokens are chosen; a text that may become a stop is held back.
+class TokenFeed:
+    """Passes the text of a reply to a listener as its tokens are chosen; text that may become a stop is held back.
 
     Args:
-        listener: Who is told.
-        decode: Makes text of token ids.
+        listener: The listener.
+        decode: Function that converts token ids to text.
         stops: Texts at which the reply ends.
-        is_over: Whether a stop has come, given the ids so far; None if there is none.
+        is_over: Function of the ids so far, true once they contain a stop; None without stops.
     """
 
     def __init__(
@@ -133,23 +133,23 @@ class TokenTeller:
         )
 
     def __call__(self, ids: list[int]) -> bool:
-        """Take in the ids so far, and say whether a stop has come."""
+        """Process the ids so far; true if they contain a stop."""
         if self._is_over is not None and self._is_over(ids):
             return True
         known, grown = self._decode(ids[self._first : self._next]), self._decode(ids[self._first :])
         if len(grown) > len(known) and not grown.endswith("\ufffd"):  # else a character is not complete yet
             self._text += grown[len(known) :]
             self._first, self._next = self._next, len(ids)
-            self._tell(len(self._text) - self._held)
+            self._pass_on(len(self._text) - self._held)
         return False
 
     def finish(self, text: str) -> None:
-        """Tell what was held back, now that the whole text is known."""
+        """Pass on the text that was held back, now that the complete text is known."""
         if text.startswith(self._text[: self._told]):
             self._text = text
-            self._tell(len(text))
+            self._pass_on(len(text))
 
-    def _tell(self, end: int) -> None:
+    def _pass_on(self, end: int) -> None:
         if end > self._told:
             self._listener.put(TextDelta(self._text[self._told : end]))
             self._told = end

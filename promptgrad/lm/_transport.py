@@ -1,4 +1,4 @@
-"""`Transport`: an LM that really reaches a model, and the one point that every paid call passes."""
+"""`Transport`: an LM that reaches a model, and the one point that every paid call passes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Transport(LM):
     """An LM that reaches a model; subclasses define `_send`.
 
     `_send` is an ordinary coroutine: it runs in a task of the caller's loop, or of promptgrad's program loop where the
-    caller is a plain function, which costs some 0.1 ms. Cache, retries, budget, journal, cassettes and usage are not
-    its business. `promptgrad.testing.lms.LMContract` tests it.
+    caller is a plain function, which costs some 0.1 ms. It does not handle cache, retries, budget, journal, cassettes
+    or usage. `promptgrad.testing.lms.LMContract` tests it.
 
     Args:
-        name: What the LM is called; never a secret.
+        name: Name of the LM; never a secret.
         adapter: Name of the adapter that writes prompts for it.
-        options: Sampling options for requests that leave them open, as `Request.of` takes them.
+        options: Sampling options for requests that leave them open, in the form of `Request.of`.
 
     Attributes:
-        in_place: Whether `_send` waits for nothing but what `promptgrad.aio` gives, so that it needs no task.
+        in_place: True if `_send` awaits nothing except the primitives of `promptgrad.aio`, so that it needs no task.
     """
 
     in_place: bool = False
@@ -57,11 +57,11 @@ class Transport(LM):
         return FREE
 
     def _record(self, completion: Completion) -> dict[str, Any]:
-        """Return what the journal keeps of a completion, in JSON types."""
+        """Return the journal's record of a completion, in JSON types."""
         return completion.to_dict()
 
     def _restore(self, request: Request, reply: Mapping[str, Any]) -> Completion:
-        """Return the completion that was journalled."""
+        """Return the completion from its record in the journal."""
         return Completion.from_dict(reply)
 
     def with_defaults(self, request: Request) -> Request:
@@ -69,7 +69,7 @@ class Transport(LM):
         return request.with_defaults(self.options)
 
     def reach(self, request: Request, key: str) -> Awaitable[Completion]:
-        """Send the request to the model, from wherever the caller is. Pays, books and counts nothing."""
+        """Send the request to the model from any thread or loop, without budget, booking or usage."""
         if self.in_place or not aio.is_driven():
             return self._send(request, key)
         return aio.on_program(self._send, request, key)

@@ -1,4 +1,4 @@
-"""`track_usage`: what the calls made inside a block cost."""
+"""`track_usage`: the cost of the calls inside a block."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class UsageTracker:
 
     @property
     def calls(self) -> int:
-        """Requests that were really answered by an LM."""
+        """Requests that an LM answered, without those from a cache."""
         return self._total.calls
 
     @property

@@ -1,4 +1,4 @@
-"""`Worker`: the one thread in which a local model computes."""
+"""`Worker`: the only thread in which a local model computes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from promptgrad.lm._fork import tell_after_fork
+from promptgrad.lm._fork import reset_after_fork
 
 J = TypeVar("J")
 
 IDLE_SECONDS = 10.0
-"""How long the thread is kept without work."""
+"""Seconds that the thread is kept without work."""
 
 _workers: weakref.WeakSet[Worker[object]] = weakref.WeakSet()
 
 
 class Worker(Generic[J]):
-    """Hands jobs to a function that takes as many of them as wait, in a thread that starts and ends as needed.
+    """Passes waiting jobs to a function, as many as there are, in a thread that starts and ends as needed.
 
     Args:
-        work: Takes jobs from the left of the queue until it is empty; more may come while it does. It must not raise.
-        name: Of the thread.
+        work: Function that processes jobs from the left of the queue until it is empty; more may come meanwhile. It
+            must not raise.
+        name: Name of the thread.
     """
 
     def __init__(self, work: Callable[[deque[J]], None], name: str) -> None:
@@ -32,7 +33,7 @@ class Worker(Generic[J]):
         self._name = name
         self._reset()
         _workers.add(self)  # type: ignore[arg-type] # a set of any workers
-        tell_after_fork(self)
+        reset_after_fork(self)
 
     def _reset(self) -> None:
         self._wake = threading.Condition()
@@ -41,7 +42,7 @@ class Worker(Generic[J]):
         self._closing = False
 
     def after_fork(self) -> None:
-        """Begin anew: the thread is the parent's."""
+        """Start without a thread: it belongs to the parent."""
         self._reset()
 
     def submit(self, job: J) -> None:
@@ -69,7 +70,7 @@ class Worker(Generic[J]):
         return bool(self._jobs) or self._closing
 
     def close(self, timeout: float = 5.0) -> None:
-        """Let the thread end, after the jobs under way; a new job starts it again."""
+        """End the thread after the jobs in progress; a new job starts it again."""
         with self._wake:
             thread = self._thread
             self._closing = True
@@ -80,7 +81,7 @@ class Worker(Generic[J]):
 
     @property
     def closing(self) -> bool:
-        """Whether work under way should be given up."""
+        """True if work in progress should be given up."""
         return self._closing
 
 
