@@ -1,15 +1,15 @@
-"""The channel: what stands between the transports of a context and their models, as a chain of answerers.
+"""The channel: a chain of answerers between the transports of a context and their models.
 
 ```
 Journalled   inside a run: answers from its journal; else the call is paid from its budget and its reply journalled
-Recorded     inside `record`: what comes back is written to a cassette
+Recorded     inside `record`: replies and errors are written to a cassette
 Replayed     inside `replay`: answers from a cassette
 DIRECT       the model itself
 ```
 
-Each link knows the next one and no other. `record` and `replay` put theirs in front for the length of their block, so
-they nest; an active run stands in front of them all. A transport hands its `ModelCall` to the first link and knows none
-of them, nor does a layer: a cache asks the chain what it may remember and books its hits there.
+Each link knows only the next one. `record` and `replay` put theirs in front for the duration of their block, so they
+nest; the link of an active run comes before them all. A transport passes its `ModelCall` to the first link without
+knowing its kind, and so does a layer: a cache gets its memory from the chain and books its hits there.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ REPLY_TOKENS = 256
 
 
 def estimate_tokens(request: Request) -> int:
-    """Estimate how many tokens a request sends, for the budget's reservation: rather too many than too few."""
+    """Estimate the number of tokens of a request, for the budget's reservation: rather too many than too few."""
     prefix, tail = request.prefix, request.tail
     size = prefix.weight
     for message in tail:
         size += weigh(message.content)
-    for _, text in request.extra:  # tools are read as well
+    for _, text in request.extra:  # tools count as well
         size += len(text)
     return size // 3 + 4 * (len(prefix.messages) + len(tail))
 
@@ -53,10 +53,10 @@ class ModelCall:
     """One call of a transport, on its way through the chain.
 
     Attributes:
-        lm: The transport, which sends the request, and writes and reads its reply as a mapping.
-        request: The request as its caller made it; keys are made of it.
-        asked: The request with the transport's default options, which is what is sent.
-        key: The call's key in the journal, which goes along with the request; empty outside of a run.
+        lm: The transport: it sends the request, and converts its reply to a mapping and back.
+        request: The request as its caller made it; keys are computed from it.
+        asked: The request with the transport's default options, as it is sent.
+        key: The call's key in the journal, which is sent with the request; empty outside of a run.
     """
 
     __slots__ = ("_digest", "asked", "key", "lm", "request")
@@ -80,18 +80,18 @@ class Answerer(Protocol):
     """A link of the chain."""
 
     def answer(self, call: ModelCall) -> Awaitable[Completion]:
-        """Answer a call, by oneself or by the next link."""
+        """Answer a call, here or by the next link."""
         ...
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
-        """Take note of a reply that is used without a call: one from a cache, or from the journal of a resumed run.
+        """Register a reply that is used without a call: one from a cache, or from the journal of a resumed run.
 
-        `key` is the digest of the request and of `lm`, and `reply` gives what is written of the reply.
+        `key` is the digest of the request and of `lm`, and `reply` returns the reply as a mapping to be written.
         """
         ...
 
     def memory(self, own: MemoryStore) -> MemoryStore:
-        """What a cache may remember here: its own memory, or another one in its place."""
+        """The memory that a cache uses here: its own, or another one in its place."""
         ...
 
 
@@ -112,7 +112,7 @@ DIRECT: Answerer = _Direct()
 
 
 class _Link:
-    """A link that passes everything on; the others say what they do otherwise."""
+    """A link that passes everything on; the other links override what they change."""
 
     __slots__ = ("next",)
 
@@ -130,7 +130,7 @@ class _Link:
 
 
 class Journalled(_Link):
-    """Answers from the journal of a run, or within its budget and then journalled."""
+    """Answers from the journal of a run; otherwise the call is paid from its budget and its reply journalled."""
 
     __slots__ = ("session",)
 
@@ -168,7 +168,7 @@ class Journalled(_Link):
 
 
 class Recorded(_Link):
-    """Writes what comes back to a cassette, errors too."""
+    """Writes replies and errors to a cassette."""
 
     __slots__ = ("cassette",)
 
@@ -193,7 +193,7 @@ class Recorded(_Link):
 
 
 class Replayed(_Link):
-    """Answers from a cassette; what is not on it is refused, or goes to the next link if it may."""
+    """Answers from a cassette; an unknown request is refused or, if not strict, goes to the next link."""
 
     __slots__ = ("_memories", "cassette")
 
@@ -209,17 +209,17 @@ class Replayed(_Link):
         return call.lm._restore(call.asked, reply)
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
-        pass  # it was answered from the cassette before, and remembered since
+        pass  # the reply came from the cassette before and is in the memory since
 
     def memory(self, own: MemoryStore) -> MemoryStore:
-        """A new, empty one: what happens to be cached here and was not there changes nothing."""
+        """A new, empty memory, so that replies in this process's cache change nothing."""
         found = self._memories.get(own)
         return found if found is not None else self._memories.setdefault(own, own.empty())
 
 
 Channel = tuple[Answerer, "tuple[UsageTracker, ...]"]
-"""What surrounds the calls of a context: the first link that `record` and `replay` made of the chain, and what adds up
-usage, the outermost first."""
+"""The surroundings of the calls of a context: the first link that `record` and `replay` made, and the usage trackers,
+the outermost first."""
 
 channel: ContextVar[Channel] = ContextVar("promptgrad.channel", default=(DIRECT, ()))
 
@@ -235,7 +235,7 @@ def answerer() -> Channel:
 
 @contextmanager
 def in_front(link: Callable[[Answerer], Answerer]) -> Iterator[None]:
-    """Within the block, put a link in front of those that there are; it is made of the one that comes after it."""
+    """Within the block, put a link in front of the chain; `link` makes it from the one that comes after it."""
     first, trackers = channel.get()
     token = channel.set((link(first), trackers))
     try:

@@ -1,10 +1,10 @@
 """Records in JSON types and back: the one place through which digests, journals, cassettes and caches see a record.
 
-A record is a frozen dataclass. Its fields are the codec: what a type looks like in JSON is decided by the annotation,
-a field that has its default is left out, and so a new field with a default changes no file and no digest that does
-not use it; a class with `written_in_full` leaves nothing out. A field with `compare=False` is no part of the value and
-is never written. A field in `text_names` goes by another name in JSON where its value is a text. An annotation that has
-no form in JSON is refused when the record is first used.
+A record is a frozen dataclass. Its fields are the codec: the annotation decides the JSON form of a field, and a field
+that has its default is left out, so that a new field with a default changes no file and no digest that does not use it.
+A class with `written_in_full` leaves nothing out. A field with `compare=False` is not part of the value and is never
+written. A field in `text_names` has another name in JSON where its value is a text. An annotation without a JSON form
+is refused when the record is first used.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def to_plain(record: Any, blob: Blob = inline) -> dict[str, Any]:
 
     Args:
         record: A frozen dataclass.
-        blob: How bytes are written.
+        blob: Function that converts bytes to text.
 
     Raises:
         TypeError: A field's annotation has no form in JSON.
@@ -63,7 +63,7 @@ _codecs: dict[Any, RecordCodec] = {}
 
 
 def codec_of(cls: Any) -> RecordCodec:
-    """How records of a class are written and read; made once.
+    """The codec of a class of records; made once.
 
     Raises:
         TypeError: A field's annotation has no form in JSON.
@@ -76,13 +76,13 @@ def codec_of(cls: Any) -> RecordCodec:
 
 
 class RecordCodec:
-    """How records of a class are written and read: two functions made for it, as dataclasses make their methods.
+    """The codec of a class of records: two functions made for it, as dataclasses make their methods.
 
     Attributes:
         names: The fields that are written.
-        write: Makes JSON types of a record; the second argument writes bytes.
-        read: Makes a record of JSON types.
-        is_plain: Whether all fields are always written, and as they are.
+        write: Function that converts a record to JSON types; its second argument converts bytes to text.
+        read: Function that makes a record from JSON types.
+        is_plain: True if all fields are always written, unconverted.
     """
 
     __slots__ = ("is_plain", "names", "read", "write")
@@ -186,7 +186,7 @@ def _field_coder(hint: Any, where: str) -> Coder | None:
 
 
 def _coder(hint: Any, where: str) -> Coder | None:
-    """How a value of a type is written and read; None for what is JSON already."""
+    """The functions that write and read values of a type; None for a type that is JSON already."""
     if hint in _PLAIN:
         return None
     if hint is bytes:
@@ -224,7 +224,7 @@ def _tuple_coder(arguments: tuple[Any, ...], where: str) -> Coder:
 
 
 def _union_coder(arguments: tuple[Any, ...], where: str) -> Coder | None:
-    """The alternatives are told apart by what they are in JSON: a text or number, an array, an object with a type."""
+    """The alternatives differ by their JSON form: a text or number, an array, an object with a type."""
     records = {kind.kind: kind for kind in arguments if hasattr(kind, "kind")}
     others = [kind for kind in arguments if not hasattr(kind, "kind") and kind not in _PLAIN]
     if not records and not others:

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 class Local(Transport):
     """A causal language model of transformers, computed in this process, in one thread of its own.
 
-    Requests that come together are answered together, in batches that others join and leave while they run. What
-    the prompts' prefixes have in common is computed once. A reply depends on its request alone: its random numbers come
-    from the messages, the replicate and the seeds, so the same request gets the same reply, whatever else is in the
-    batch (up to rounding in the last digits); ask for another `replicate` to get another one. `response_format` is not
-    enforced, and messages hold text alone. `stream` gives each token as it is chosen.
+    Concurrent requests are answered together, in batches that others join and leave while they run. Shared prefixes of
+    prompts are computed once. A reply depends only on its request: its random numbers come from the messages, the
+    replicate and the seeds, so the same request gets the same reply, whatever else is in the batch (up to rounding in
+    the last digits); set another `replicate` to get another one. `response_format` is not enforced, and messages hold
+    text alone. `stream` gives each token as it is chosen.
 
     With `requires_grad_()` on, and gradients enabled, replies carry a trace through which `loss.backward()` reaches the
-    weights. Loaded by path, the weights are frozen until then; a model object is taken as it is.
+    weights. Loaded by path, the weights are frozen until then; a model object is used as it is.
 
     Nothing is loaded before the first use. Needs the extra `local`.
 
@@ -45,16 +45,16 @@ class Local(Transport):
     Args:
         model: Folder or name of a model, or a model object.
         tokenizer: Folder or name of a tokenizer, or a tokenizer; by default the model's own.
-        name: What the LM is called; by default the folder's name.
-        device: Where a model loaded by path computes.
-        dtype: Type of its numbers; by default float32 on the CPU, and as saved elsewhere.
+        name: Name of the LM; by default the folder's name.
+        device: Device of a model loaded by path.
+        dtype: Type of its numbers; by default float32 on the CPU, and as saved on other devices.
         threads: Threads of torch on the CPU, for the whole process; None leaves torch's setting as it is.
-        max_batch: Most replies under way.
+        max_batch: Most replies in progress.
         seed: Added to the seeds of requests; by default that of `promptgrad.manual_seed`.
         adapter: Name of the adapter that writes prompts for it.
         options: Sampling options for requests that leave them open: `temperature`, `max_tokens`, `top_p`, `top_k`,
-            `stop`, `logprobs`. Without a temperature, that of the model's generation config, or 0 if that does not
-            sample.
+            `stop`, `logprobs`. Without a temperature, that of the model's generation config, or 0 if the config does
+            not sample.
 
     Raises:
         MissingExtraError: At the first use: torch or transformers is not installed.
@@ -107,25 +107,25 @@ class Local(Transport):
         return self._load().tokenizer
 
     def requires_grad_(self, requires_grad: bool = True) -> Local:  # noqa: FBT001, FBT002 - as torch has it
-        """Say whether the weights want gradients: all of them, or those of a LoRA if the model has one."""
+        """Set whether the weights require gradients: all of them, or those of a LoRA if the model has one."""
         for name, weight in self.model.named_parameters():
             lora = hasattr(self.model, "peft_config")
             weight.requires_grad_(requires_grad and (not lora or "lora_" in name))
         return self
 
     def weights(self) -> list[torch.nn.Parameter]:
-        """Return the weights that want gradients, for `torch.optim`."""
+        """Return the weights that require gradients, for `torch.optim`."""
         if self._model is None and self._engine is None:
             return []  # loaded by path, and not loaded yet: frozen
         return [weight for weight in self.model.parameters() if weight.requires_grad]
 
     def _is_trained(self) -> bool:
-        """Whether the weights are not those of a folder: a model object, or changed since they were loaded."""
+        """True if the weights are not those of a folder: a model object, or changed since they were loaded."""
         engine = self._engine
         return self._source is None or (engine is not None and engine.version() != engine.loaded_version)
 
     def traces(self) -> bool:
-        """Whether a reply made here and now would carry a trace to the weights."""
+        """True if a reply made here and now would carry a trace to the weights."""
         engine = self._engine
         if engine is None:
             return is_grad_enabled() and bool(self.weights())
@@ -182,13 +182,13 @@ class Local(Transport):
         return self._load().encode(request.messages)
 
     async def sample(self, request: Request, *, logprobs: bool = False) -> Generation:
-        """Answer one request with its tokens and, if asked for, their log-probabilities. Books and journals nothing.
+        """Answer one request with its tokens and, on demand, their log-probabilities, outside budget and journal.
 
         Raises:
             ContextWindowError: The prompt leaves no room for a reply.
             InputError: A message holds more than text. Nothing is loaded then.
             LMError: The model cannot be loaded, the chat template refuses the messages, or the computation failed.
-            ValueError: An option that a local model does not know.
+            ValueError: A local model does not know an option.
         """
         refuse_parts(self.name, request.messages)
         engine = self._engine
@@ -251,7 +251,7 @@ def refuse_parts(name: str, messages: Sequence[Message]) -> None:
     """Refuse messages that hold more than text.
 
     Raises:
-        InputError: One does.
+        InputError: A message does.
     """
     for number, message in enumerate(messages, 1):
         if isinstance(message.content, str):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
 from promptgrad.lm._request import Message, Prefix, Request
-from promptgrad.lm._stream import TokenTeller
+from promptgrad.lm._stream import TokenFeed
 
 if TYPE_CHECKING:
     from collections import deque
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from promptgrad.lm._worker import Worker
 
 MAX_TOKENS = 256
-"""Longest reply where neither the request nor the model says."""
+"""Longest reply where neither the request nor the model sets one."""
 
 PREFIX_BYTES = 256 * 2**20
 """Memory for keys and values of prompts' beginnings."""
@@ -48,7 +48,7 @@ class Generation:
 
 
 class LocalEngine:
-    """What a `Local` has once its model is loaded."""
+    """The loaded model of a `Local`, with its tokenizer and compute thread."""
 
     def __init__(self, lm: Local) -> None:
         try:
@@ -112,9 +112,9 @@ class LocalEngine:
         number = int(drawn.digest(f"sample {seed}")[:16], 16)
         sampling = Sampling(self.temperature(request), request.top_p, _top_k(request), number)
         is_over = self._stopper(request.stop)
-        teller = None
+        feed = None
         if request.listener is not None:
-            teller = is_over = TokenTeller(request.listener, self.decode, request.stop, is_over)
+            feed = is_over = TokenFeed(request.listener, self.decode, request.stop, is_over)
         arrived: aio.Signal[None] = aio.Signal()
         job = Decoding(
             prompt,
@@ -138,12 +138,12 @@ class LocalEngine:
         places = [place for stop in request.stop if (place := text.find(stop)) >= 0]
         if places:
             text = text[: min(places)]
-        if teller is not None:
-            teller.finish(text)
+        if feed is not None:
+            feed.finish(text)
         return Generation(text, tuple(prompt), ids, tuple(job.scores), job.reason)
 
     def encode(self, messages: Sequence[Message], *, reply: bool = True) -> list[int]:
-        """Return the ids of a prompt, up to where the reply begins."""
+        """Return the ids of a prompt, up to the start of the reply."""
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             lines = [f"{m.role}: {m.text}" for m in messages]
@@ -163,12 +163,12 @@ class LocalEngine:
         return text
 
     def name_token(self, token: int) -> str:
-        """Return a token as text, with what `decode` leaves out."""
+        """Return a token as text, including special tokens, which `decode` leaves out."""
         text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return text
 
     def _common(self, prefix: Prefix, prompt: list[int]) -> int:
-        """Return how many tokens of the prompt every prompt with this prefix begins with."""
+        """Return the number of leading tokens that all prompts with this prefix share."""
         if not prefix.messages:
             return 0
         ids = self._prefixes.get(prefix)
@@ -208,7 +208,7 @@ class LocalEngine:
             if self._threads is not None:
                 self._torch.set_num_threads(self._threads)
             self.decoder.run(jobs, lambda: self.worker.closing)
-        except Exception as error:  # noqa: BLE001 - it is raised in those who wait
+        except Exception as error:  # noqa: BLE001 - it is raised in the waiting callers
             jobs.clear()
             for key, (job, arrived) in list(self._under_way.items()):
                 self._under_way.pop(key, None)

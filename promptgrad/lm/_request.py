@@ -1,4 +1,4 @@
-"""What is sent to a language model: messages, the compiled prefix, the request and its digest."""
+"""The input of a language model: messages, the compiled prefix, the request and its digest."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _SECRETS = frozenset({"api_key", "apikey", "authorization", "headers", "extra_he
 
 
 DIGEST_VERSION = 1
-"""How requests become keys. Journals, cassettes and caches of another version answer nothing, as their keys differ."""
+"""Version of the keys of requests. Journals, cassettes and caches of another version never match."""
 
 
 @fast_init
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message: who speaks, and what: text or parts.
+    """One chat message: the role of its author, and text or parts.
 
     Args:
-        role: `system`, `user`, `assistant`, or `tool` for what tools gave back.
+        role: `system`, `user`, `assistant`, or `tool` for the results of tools.
         content: Text, or a tuple of parts: `Message("user", ("What is this?", ImagePart.read("cat.png")))` is made
             by `Request.of`, which turns texts among parts into `TextPart`; the constructor trusts its caller.
     """
@@ -48,22 +48,22 @@ class Message:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The content as parts, also where it is text alone."""
+        """The content as parts, even if it is text alone."""
         content = self.content
         return (TextPart(content),) if isinstance(content, str) else content
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tools that an assistant's message asks for."""
+        """The tool calls of an assistant's message."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
     @property
     def preview(self) -> str:
-        """The content as people read it: an image is `<image png, 12 kB>`."""
+        """The content in readable form: an image is `<image png, 12 kB>`."""
         return show(self.content)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the message in JSON types: bytes are base64. `Request.of` takes it back."""
+        """Return the message in JSON types: bytes are base64. `Request.of` accepts it."""
         return to_plain(self)
 
     def __getitem__(self, key: str) -> Any:
@@ -100,9 +100,9 @@ def _message(item: MessageLike) -> Message:
 def json_messages(messages: Iterable[Message]) -> str:
     """Return messages, in ASCII, as the inside of a JSON array, each one followed by a comma.
 
-    The trailing comma makes the text of a whole the concatenation of the texts of its parts, so a digest
-    does not depend on where a conversation is cut into prefix and tail. Messages of text are encoded as servers
-    take them; of images and other bytes, what is encoded is their digest.
+    The trailing comma makes the text of a conversation the concatenation of the texts of its pieces, so a digest does
+    not depend on where it is cut into prefix and tail. Messages of text are encoded as servers expect them; images and
+    other bytes are encoded as their digest.
     """
     return "".join(
         [
@@ -115,7 +115,7 @@ def json_messages(messages: Iterable[Message]) -> str:
 
 
 def is_text(messages: Iterable[Message]) -> bool:
-    """Whether messages hold nothing but text."""
+    """True if messages hold nothing but text."""
     return not [m for m in messages if not isinstance(m.content, str)]
 
 
@@ -131,7 +131,7 @@ class Prefix:
     Attributes:
         messages: The messages.
         encoded: Their bytes, ASCII as `json_messages` gives it.
-        is_text: Whether they hold nothing but text.
+        is_text: True if they hold nothing but text.
         weight: How much they count for, in characters of text.
     """
 
@@ -187,7 +187,7 @@ def canonical_json(value: object) -> str:
     """Return the JSON text of `value` with sorted keys and no blanks.
 
     Raises:
-        TypeError: `value` holds something JSON has no form for.
+        TypeError: `value` holds something without a JSON form.
         ValueError: `value` holds NaN or an infinity.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -204,7 +204,7 @@ def _number(name: str, value: object, low: float, high: float | None = None) -> 
 
 
 def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = None) -> dict[str, Any]:
-    """Check sampling options and bring them into the form in which `Request` holds them.
+    """Check sampling options and convert them to the fields of `Request`.
 
     Names that are not fields of `Request` are provider options and are collected, as JSON text, in `extra`.
 
@@ -266,10 +266,10 @@ class Request:
         stop: Texts at which the reply ends.
         seed: Sampling seed, where the LM knows one.
         response_format: JSON text of an OpenAI `response_format`.
-        replicate: Which of several independent replies to the same prompt is meant; part of the digest.
+        replicate: Number of the reply among several independent ones to the same prompt; part of the digest.
         extra: Options of one provider: name and JSON text, sorted by name. `tools`, `tool_choice` and `logprobs` are
             among them.
-        listener: What is told of the reply while it comes, for `LM.stream`; no part of the request's value.
+        listener: Receiver of the pieces of the reply, for `LM.stream`; not part of the request's value.
     """
 
     prefix: Prefix = EMPTY_PREFIX
@@ -350,7 +350,7 @@ class Request:
         return {name: value for name, default in defaults.items() if (value := getattr(self, name)) != default}
 
     def digest(self, identity: str = "") -> str:
-        """Return the hexadecimal digest of everything that is sent, and of `identity` (the LM it is sent to).
+        """Return the hexadecimal digest of the complete request, and of `identity` (the LM it is sent to).
 
         Equal requests have equal digests in every process, wherever prefix and tail meet.
         """
@@ -367,7 +367,7 @@ class Request:
         return digest
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the request in JSON types, as it is shown and journalled."""
+        """Return the request in JSON types, for display and the journal."""
         return {
             "messages": [m.to_dict() for m in self.messages],
             **{k: [list(x) for x in v] if k == "extra" else v for k, v in self.options().items()},
@@ -375,7 +375,7 @@ class Request:
 
 
 class _Shape:
-    """Which options a class of requests has: every field but the messages and what is no part of its value."""
+    """The options of a class of requests: all fields except the messages and those that do not compare."""
 
     def __init__(self, cls: Any) -> None:
         self.fields = tuple(f.name for f in fields(cls))
@@ -418,4 +418,4 @@ Prompt = (
     | Prefix
     | Request
 )
-"""What `Request.of` makes a request from."""
+"""The argument from which `Request.of` makes a request."""
