@@ -35,7 +35,7 @@ class detect_anomaly:
     """Within the block, warn of what would silently come to nothing; as `torch.autograd.detect_anomaly`.
 
     In `backward()`: a parameter that requires a gradient and gets none, with the place where the path to it broke; a
-    critic that blames nobody; critiques that are the same for all examples, or for several parameters; a text with a
+    critic that blames nothing; critiques that are the same for all examples, or for several parameters; a text with a
     `{placeholder}` that nothing fills. In an optimizer's `step()`: one that changes nothing. When a loss is made under
     `no_grad` or `inference_mode`: examples that a backward pass in the block trained on (and the other way round). Each
     finding is reported once in a block.

@@ -57,7 +57,7 @@ class Cluster:
 
 
 def examples_of(critique: "Critique") -> tuple[str, ...]:
-    """The ids of the examples that a critique speaks for; none for a critique of an example without an id."""
+    """The ids of the examples behind a critique; empty for a critique of an example without an id."""
     return critique.examples or ((critique.example_id,) if critique.example_id else ())
 
 

@@ -55,7 +55,7 @@ class TraceFailure:
         feedback: What is wrong with what the forward returned.
         nodes: The calls that led to its output and in which a parameter may be to blame, in their order.
         edges: The edges between these calls: which call used what another one produced.
-        node_feedback: What is wrong with single calls, where a loss says so.
+        node_feedback: What is wrong with single calls, if a loss has feedback for them.
         targets: The parameters, by full name, with the values that were read.
     """
 

@@ -21,7 +21,7 @@ class Critique:
         support: How many examples are behind this.
         verdict: "wrong", or "error" when the call failed.
         lm: The language model that answered the call, if one did; no part of the critique's identity.
-        agreement: Share of repeated critiques of the same call that said the same.
+        agreement: Share of repeated critiques of the same call that agree with it.
         examples: The ids of all examples behind this, if the critique represents several.
         target_kind: The kind of the parameter that was blamed, or "input" for what an earlier call wrote.
         parameter: The path of the parameter in the program that was called, or its name; empty for an input.

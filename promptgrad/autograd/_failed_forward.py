@@ -108,7 +108,7 @@ class FailedForward:
     def note_strangers(
         self, who: str, path: str, index: int, answer: Mapping[str, Any], targets: Sequence[Target]
     ) -> None:
-        """Note the names that an answer blames and that are no targets, so that no misspelt name is lost in silence."""
+        """Note the names in an answer that are not targets, so that a misspelt name is not lost in silence."""
         known = [target.name for target in targets]
         strangers = [repr(str(name)) for name, text in answer.items() if name not in known and blame_texts(text)]
         if strangers:

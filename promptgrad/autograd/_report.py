@@ -33,7 +33,7 @@ class BackwardReport:
         critiques: What is wrong with which parameter or input, by row of the loss, in the order of the calls.
         truncated: Calls that `truncate` left out.
         joint: Failed forwards that were judged in one call, by the engine "joint".
-        together: Rows whose forward an earlier row judged too, each with that row, under which the critiques are.
+        together: Rows whose forward an earlier row judged too, each with the earlier row, which has the critiques.
     """
 
     rows: int

@@ -106,7 +106,7 @@ class Critic(Module, in_place=True):
         Raises:
             ParseError: The reply does not hold the fields asked for, after the re-asks.
             LMError: The critic's LM did not answer.
-            NoLMError: There is no LM to ask.
+            NoLMError: The critic has no LM.
         """
         with no_grad():
             critiques: dict[str, str] = await self.acall(failure)

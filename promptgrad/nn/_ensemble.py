@@ -67,7 +67,7 @@ class Ensemble(Module, in_place=True):
             `functools.partial(majority, field="answer")`, or a function of your own. It may be an `async def`.
 
     Raises:
-        ValueError: There is no member.
+        ValueError: `members` is empty.
         TypeError: A member is not a module, or `reduce` is not a function.
         Exception: When called: the first error that a member raises; the other members are cancelled.
     """

@@ -48,7 +48,7 @@ class Grouper(Module, in_place=True):
     Raises:
         ParseError: When called: the reply does not hold the groups, after the re-asks.
         LMError: When called: the LM did not answer.
-        NoLMError: When called: there is no LM to ask.
+        NoLMError: When called: the grouper has no LM.
     """
 
     def __init__(self, lm: LM | str | None = None, *, instruction: str = INSTRUCTION) -> None:

@@ -110,7 +110,7 @@ class JointCritic(Module, in_place=True):
         Raises:
             ParseError: The reply does not hold the findings asked for, after the re-asks.
             LMError: The critic's LM did not answer.
-            NoLMError: There is no LM to ask.
+            NoLMError: The critic has no LM.
         """
         with no_grad():
             answers: list[dict[str, str]] = await self.acall(group)

@@ -30,7 +30,7 @@ class JudgeLoss(MetricLoss):
     Raises:
         TypeError: The rubric is not text, or is empty.
         MetricError: The judge failed on every row.
-        NoLMError: There is no LM to judge.
+        NoLMError: The judge has no LM.
     """
 
     judge: Judge

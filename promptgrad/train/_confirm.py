@@ -55,7 +55,7 @@ def compare(before: Measured, after: Measured, *, finalists: int, seed: int, bes
 
 
 def ships(gain: Gain, finalists: int) -> bool:
-    """Whether the evidence is enough: the lower bound lies above zero, and chance alone is as unlikely as it says.
+    """Whether the evidence is enough: the lower bound lies above zero, and the permutation test agrees.
 
     The second part matters for few examples, where a bootstrap is rough: three improvements out of three happen by
     chance one time in eight.
