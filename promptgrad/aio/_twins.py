@@ -47,7 +47,11 @@ def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False)
                 f"{last[1:]} was called inside a coroutine that promptgrad runs, where it would wait for itself: "
                 f"write `await {other}(...)`"
             )
-        return (drive if in_place else run)(fn(*args, **kwargs))
+        try:
+            coroutine = fn(*args, **kwargs)
+        except TypeError as error:  # the arguments do not fit: the coroutine has not begun
+            raise TypeError(str(error).replace(fn.__qualname__, name, 1)) from None
+        return (drive if in_place else run)(coroutine)
 
     twin.__name__, twin.__qualname__ = last[1:], name
     return twin

@@ -54,6 +54,20 @@ def test_methods_and_class_methods_have_twins():
     assert Tower.grow.__qualname__ == "Tower.grow"
 
 
+@pytest.mark.parametrize("call", [lambda: scale(), lambda: scale(1, 2, 3, 4), lambda: scale(1, nope=2)])
+def test_wrong_arguments_are_told_under_the_name_that_was_called(call):
+    with pytest.raises(TypeError, match=r"^scale\(\) (missing|takes|got)"):
+        call()
+
+
+def test_a_type_error_inside_is_as_it_was_raised():
+    async def araise():
+        raise TypeError("araise() is not to blame")
+
+    with pytest.raises(TypeError, match=r"^araise\(\) is not to blame"):
+        aio.blocking(araise)()
+
+
 def test_a_twin_runs_on_the_program_loop_or_in_place():
     assert aio.blocking(awhere)() is not threading.current_thread()
     assert aio.blocking(awhere, in_place=True)() is threading.current_thread()
