@@ -174,7 +174,6 @@ class Node(GradFn):
         path: str,
         index: int,
         order: int,
-        *,
         kind: str = "lm",
         inputs: Mapping[str, Any] | None = None,
         module_name: str = "",

@@ -72,7 +72,8 @@ def current_tape() -> "Tape | None":
 
 def open_tape() -> "Tape | None":
     """The tape of the forward that runs in this context, also where the grad mode forbids it to record."""
-    return _tape_of(_log.get())
+    log = _log.get()
+    return None if log is None else _tape_of(log)
 
 
 def _tape_of(log: ReadLog | None) -> "Tape | None":
@@ -177,11 +178,11 @@ class Tape(ReadLog):
             path,
             next(counter),
             len(nodes),
-            kind=kind,
-            inputs=inputs,
-            module_name=module_name,
-            output_fields=output_fields,
-            replicate=replicate,
+            kind,
+            inputs,
+            module_name,
+            output_fields,
+            replicate,
         )
         nodes.append(node)
         return node

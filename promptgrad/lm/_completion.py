@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, ClassVar
 
-from promptgrad._frozen import fast_init
+from promptgrad._frozen import changer, fast_init
 from promptgrad.lm._codec import from_plain, to_plain
 from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
 from promptgrad.lm._request import Message
@@ -169,4 +170,10 @@ class Completion:
 
     def as_cached(self) -> Completion:
         """Return the reply as a cache returns it: one cached call, no cost, no trace."""
-        return replace(self, usage=CACHE_HIT, cached=True, trace=None)
+        completion: Completion = _as_cached(self.__class__)(self, CACHE_HIT, True, None)  # noqa: FBT003 - a field
+        return completion
+
+
+@cache
+def _as_cached(cls: type[Completion]) -> Callable[..., Any]:
+    return changer(cls, "usage", "cached", "trace")

@@ -68,7 +68,8 @@ class FunctionLM(Transport):
             reply = str(reply)
         size = len(request.prefix.encoded)
         for message in request.tail:
-            size += weigh(message.content)
+            content = message.content
+            size += len(content) if content.__class__ is str else weigh(content)
         usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
         return Completion(reply, usage, self.name)
 

@@ -381,8 +381,13 @@ class _Shape:
         self.fields = tuple(f.name for f in fields(cls))
         self.defaults = {f.name: f.default for f in fields(cls) if f.compare and f.name not in {"prefix", "tail"}}
         values = ", ".join(f"request.{name}" for name in self.defaults)  # a third of the time of attrgetter
-        scope = {"encode": lru_cache(maxsize=4096, typed=True)(self._encode)}
-        self.encode: Callable[[Any], str] = eval(f"lambda request: encode({values})", scope)
+        unset = " and ".join(f"request.{name} is unset_{name}" for name in self.defaults)
+        scope = {
+            "encode": lru_cache(maxsize=4096, typed=True)(self._encode),
+            "nothing": self._encode(*self.defaults.values()),
+            **{f"unset_{name}": default for name, default in self.defaults.items()},
+        }
+        self.encode: Callable[[Any], str] = eval(f"lambda request: nothing if {unset} else encode({values})", scope)
 
     def _encode(self, *values: Any) -> str:
         """Encode options for the digest: those of the first version by place, later ones by name where they are set."""

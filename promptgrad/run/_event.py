@@ -49,7 +49,7 @@ def jsonable(value: Any) -> Any:
         return float(value) if value == value and abs(value) != float("inf") else repr(float(value))
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {
             str(key): _HIDDEN if str(key).lower() in _SECRETS and item is not None else jsonable(item)
             for key, item in value.items()

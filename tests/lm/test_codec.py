@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass
+from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
 
 from promptgrad import lm
-from promptgrad._frozen import fast_init
+from promptgrad._frozen import changer, fast_init
 from promptgrad.lm import Completion, Message, Request, Usage
 from promptgrad.lm._codec import codec_of, digested, from_plain, to_plain
 
@@ -151,6 +151,12 @@ def test_fast_init_is_an_ordinary_init():
         Completion()
     with pytest.raises(TypeError, match="unexpected keyword"):
         Completion("x", color=1)
+
+
+def test_a_changer_keeps_every_field_that_it_is_not_given():
+    change = changer(MoreCompletion, "usage", "mood")
+    made = MoreCompletion("hi", Usage(1), model="m", logprobs=(lm.TokenLogprob("hi", -0.1),), scores=(("a", 0.5),))
+    assert change(made, Usage(2), "glad") == replace(made, usage=Usage(2), mood="glad")
 
 
 def test_fast_init_refuses_what_it_would_forget():
