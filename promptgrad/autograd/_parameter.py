@@ -20,6 +20,9 @@ GradHook = Callable[[Gradient], "Gradient | None"]
 
 _growing = threading.Lock()
 
+_new = tuple.__new__
+"""Makes a `Read` in half the time of its class, as each call makes several."""
+
 _overlay: "ContextVar[Mapping[Parameter, Any] | None]" = ContextVar("promptgrad.candidate", default=None)
 
 
@@ -107,7 +110,7 @@ class Parameter:
         overlay = _overlay.get()
         if overlay is not None and self in overlay:
             return Read(self, -1, overlay[self], name)
-        return Read(self, self.version, self._data, name)
+        return _new(Read, (self, self.version, self._data, name))
 
     def validate(self, value: Any) -> Any:
         """The value as it would be stored.

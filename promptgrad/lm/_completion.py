@@ -170,10 +170,11 @@ class Completion:
 
     def as_cached(self) -> Completion:
         """Return the reply as a cache returns it: one cached call, no cost, no trace."""
-        completion: Completion = _as_cached(self.__class__)(self, CACHE_HIT, True, None)  # noqa: FBT003 - a field
+        cls: Any = self.__class__
+        completion: Completion = _as_cached(cls)(self, CACHE_HIT, True, None)  # noqa: FBT003 - a field
         return completion
 
 
 @cache
-def _as_cached(cls: type[Completion]) -> Callable[..., Any]:
+def _as_cached(cls: Any) -> Callable[..., Any]:
     return changer(cls, "usage", "cached", "trace")
