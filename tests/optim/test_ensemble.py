@@ -93,6 +93,16 @@ def test_runs_that_find_the_same_or_nothing_have_no_member():
     assert model.way.data == "one"
 
 
+def test_a_run_that_found_something_worse_than_the_start_has_no_member():
+    model = Noisy()
+    model.way.data = "one"
+    result = fit(model, optim.Ensemble(OneOf(model.parameters(), ("base",)), size=2))
+    tried = [trial.candidate.origin for trial in result.history]
+    assert tried == ["start", "base", "base"]
+    assert "0 of 2 runs found a member of its own: there is no ensemble" in result.notes
+    assert model.way.data == "one"
+
+
 def test_nothing_more_is_tried_once_all_is_right():
     model = Noisy()
     data = [row for row in rows(200, 100) if row.number % 3]  # on which the way "one" is never wrong

@@ -1,5 +1,6 @@
 """GEPA in the trainer and in sessions: it improves, merges, and is the same again."""
 
+import json
 import re
 
 import pytest
@@ -75,6 +76,18 @@ class TestInTheTrainer:
         assert not result.shipped
         assert "Be careful 1. -- 0 in sum became 0 on 4 examples" in shown[2]
         assert any("4x it was no better on the examples of its step" in note for note in result.notes)
+
+    def test_the_writer_is_shown_six_critiques_at_most(self, world):
+        shown = []
+
+        def answer(messages):
+            if "critiques" in messages[0]["content"]:
+                shown.append(json.loads(world.sections(messages[-1]["content"])["critiques"]))
+            return world.answer(messages)
+
+        model = program(world, answer)
+        fit(world, model, optim.GEPA(model.parameters(), steps=1, minibatch_size=12))
+        assert [len(critiques) for critiques in shown] == [6]
 
     @pytest.mark.parametrize("calls", [150, 200])
     def test_a_budget_ends_it(self, world, calls):

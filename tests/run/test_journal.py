@@ -192,6 +192,14 @@ def test_only_what_differs_is_told(tmp_path):
     )
 
 
+def test_sets_are_written_as_sorted_lists():
+    letters = "qwertyuiopasdfghjklzxcvbnm"
+    with Journal() as journal:
+        journal.append("run", chosen={*letters}, fixed=frozenset(letters))
+        event = journal.canonical()[0]
+    assert (event["chosen"], event["fixed"]) == (sorted(letters), sorted(letters))
+
+
 def test_keyed_events_are_kept_once_and_sorted(tmp_path):
     with Journal(tmp_path / "j") as journal:
         assert journal.record("cell", "b", score=1)

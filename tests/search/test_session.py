@@ -159,18 +159,18 @@ class TestPhase:
             two.trial(found)
             two.offer(found)
             two.promote(found)
-            return one, two, found
+            return one, two, await two.phase("three"), found
 
-        one, two, found = within(session, work)
+        one, two, three, found = within(session, work)
         assert session.seed != one.seed != two.seed
-        assert (session.finalists, one.finalists, two.finalists) == ([], [], [found])
+        assert [part.finalists for part in (session, one, two, three)] == [[], [], [found], []]
         assert session.history == two.history
         assert session.history[0].number == 0
         assert (one.incumbent, two.incumbent) == (one.base, found.candidate)
         assert found.scope == "one/two/a"
         assert two.gain(found) == pytest.approx(15 / 38)
         events = [event for event in session.journal.canonical() if event["kind"] == "phase"]
-        assert [event["name"] for event in events] == ["one", "one/two"]
+        assert [event["name"] for event in events] == ["one", "one/two", "one/two/three"]
 
     def test_measuring_a_base_again_costs_nothing(self, world):
         calls = []

@@ -349,6 +349,8 @@ class TestBudget:
         assert trainer_._kept(session, parts) == Budget(calls=2 * runs)
         trainer_.optimizer.selects = False  # then there is one candidate
         assert trainer_._kept(session, parts) == Budget(calls=2 * (2 * len(parts.confirm) + 2 * len(parts.test)))
+        trainer_.optimizer.copies = 3  # then it may be three programs that vote
+        assert trainer_._kept(session, parts) == Budget(calls=2 * (4 * len(parts.confirm) + 4 * len(parts.test)))
 
     def test_time_is_kept_for_the_confirmation(self, world, data):
         model = program(world)
