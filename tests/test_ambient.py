@@ -1,4 +1,4 @@
-"""What is in the air is listed: every context variable of the package stands in a table of docs/architecture.md."""
+"""Ambient state is listed: every context variable of the package is in a table of docs/architecture.md."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "promptgrad"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
-SECTION = re.search(r"^## What is in the air$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+SECTION = re.search(r"^## Ambient state$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
 LISTED = [
     tuple(cell.strip().strip("`") for cell in line.strip("|").split("|"))
     for line in SECTION[1].splitlines()

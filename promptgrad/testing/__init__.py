@@ -1,4 +1,4 @@
-"""Things to test programs with: a language-model server on loopback that does what a script says.
+"""Tools to test programs: a scripted language-model server on loopback, and contract suites.
 
 Nothing in the package imports this room; tests, examples and benchmarks do.
 """

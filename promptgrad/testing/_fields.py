@@ -1,4 +1,4 @@
-"""`Fields`: an answer for each field that a chat prompt asks for."""
+"""`Fields`: an answer for each field of a chat prompt."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _KINDS = {"a number": "7", "a whole number": "7", "true or false": "true"}
 
 
 class Fields:
-    """Answer the prompts of our chat adapter field by field; for `LoopbackLM(respond=...)` and `lm.FunctionLM`.
+    """Answer the prompts of the chat adapter field by field; for `LoopbackLM(respond=...)` and `lm.FunctionLM`.
 
-    It reads which fields a prompt asks for, so one of it serves a whole program with its critics and proposers:
+    It reads the requested fields from the prompt, so one object serves a program with its critics and proposers:
 
         LoopbackLM(Fields(answer=lambda inputs: inputs["question"].upper(), critique="Say less."))
 
     Args:
-        default: The answer for a text field that has none here. A number is 7, a truth value true, a list empty, and
-            a choice the first of its options.
+        default: The answer for a text field that is not in `values`. A number is 7, a truth value true, a list empty,
+            and a choice the first of its options.
         values: The answer for each field: a text, or a function of the inputs of the prompt, by name.
     """
 
@@ -32,7 +32,7 @@ class Fields:
         """Answer the messages.
 
         Raises:
-            ValueError: The prompt asks for no fields, as another adapter's.
+            ValueError: The prompt has no output fields, as one of another adapter.
         """
         asked = asked_of(messages)
         if not asked:
@@ -49,7 +49,7 @@ class Fields:
 
 
 def asked_of(messages: Sequence[Any]) -> list[tuple[str, str]]:
-    """The fields that a prompt asks for, each with what it says of its type; none for another adapter's prompt."""
+    """The output fields of a prompt, each with the description of its type; empty for another adapter's prompt."""
     return _ASKED.findall(text_of(messages[0]))
 
 

@@ -1,4 +1,4 @@
-"""The loopback server, in a thread of this process or in a process of its own."""
+"""The loopback server, in a thread of this process or in a separate process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from promptgrad.testing._protocol import Answer, ChatProtocol, Messages, Receive
 
 
 class LoopbackLM:
-    """A real OpenAI-compatible server on 127.0.0.1 that answers what a script says.
+    """A real OpenAI-compatible server on 127.0.0.1 that answers from a script.
 
-    It serves `POST .../chat/completions` with keep-alive from a thread of its own, records every
-    request, and counts words as tokens. Answers come from `script(...)` in order, then from
-    `respond`; with neither left the client gets a 400 that says so.
+    It serves `POST .../chat/completions` with keep-alive from its own thread, records every request, and counts words
+    as tokens. Answers come from `script(...)` in order, then from `respond`; without either the client gets a 400 with
+    an explanation.
 
         with LoopbackLM() as server:
             server.script(Status(429, retry_after=7), "Paris")
@@ -34,8 +34,8 @@ class LoopbackLM:
     Args:
         respond: A text for every request, or a function of the messages that returns an answer; it
             runs on the server's thread, so it must not block.
-        latency: Seconds that every answer takes.
-        record: Whether to keep the requests in `requests`; counts are always kept.
+        latency: Seconds before every answer.
+        record: True to keep the requests in `requests`; counts are always kept.
         port: The port to listen on, 0 for any free one.
     """
 
@@ -93,7 +93,7 @@ class LoopbackLM:
 
     @property
     def url(self) -> str:
-        """The `base_url` to give to a client, ending in /v1."""
+        """The `base_url` for a client, ending in /v1."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     @property
@@ -103,12 +103,12 @@ class LoopbackLM:
 
     @property
     def received(self) -> int:
-        """How many requests have arrived, recorded or not."""
+        """Number of requests that have arrived, recorded or not."""
         return self._script.received
 
     @property
     def respond(self) -> str | Callable[[Messages], Answer] | None:
-        """What answers a request once the script has ended; may be set at any time."""
+        """The answer to requests after the end of the script; may be set at any time."""
         return self._script.respond
 
     @respond.setter
@@ -117,7 +117,7 @@ class LoopbackLM:
 
     @property
     def in_flight(self) -> int:
-        """How many requests wait for their answer now."""
+        """Number of requests that wait for their answer now."""
         return self._script.in_flight
 
     @property
@@ -127,24 +127,24 @@ class LoopbackLM:
 
     @property
     def connections(self) -> int:
-        """How many connections were ever opened."""
+        """Number of connections that were ever opened."""
         return self._script.connections
 
     def script(self, *answers: Answer) -> LoopbackLM:
-        """Queue answers; they are given in order, one a request, before `respond` is asked."""
+        """Queue answers; they are used in order, one a request, before `respond`."""
         self._script.queue.extend(answers)
         return self
 
     def reset(self) -> None:
-        """Forget queued answers, requests and counts."""
+        """Clear queued answers, requests and counts."""
         self._script.reset()
 
     def hold(self) -> None:
-        """Keep every answer back until `release`; requests are still received and recorded."""
+        """Hold every answer until `release`; requests are still received and recorded."""
         self._script.held = []
 
     def release(self) -> None:
-        """Answer what was held, in the order of arrival, and stop holding."""
+        """Send the answers that were held, in the order of arrival, and stop holding."""
         self._loop.call_soon_threadsafe(self._release)
 
     def _release(self) -> None:
@@ -156,7 +156,7 @@ class LoopbackLM:
         """Block until that many requests have arrived.
 
         Raises:
-            TimeoutError: They did not arrive in `timeout` seconds.
+            TimeoutError: They have not arrived after `timeout` seconds.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._script.received >= requests, timeout):
@@ -191,11 +191,11 @@ class LoopbackLM:
 
 
 class LoopbackProcess:
-    """The same server in a process of its own, so that its work is not measured as the client's.
+    """The same server in a separate process, so that its work is not measured as the client's.
 
     Args:
         reply: The text of every reply; or a dict, the answers to the fields that a chat prompt asks for, as `Fields`.
-        latency: Seconds that every answer takes.
+        latency: Seconds before every answer.
         cpu: The CPU to keep the server on, where the system allows it.
     """
 
@@ -221,7 +221,7 @@ class LoopbackProcess:
         return self._get("stats")
 
     def reset(self) -> None:
-        """Set the counts back."""
+        """Reset the counts."""
         self._get("reset")
 
     def _get(self, what: str) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class LoopbackProcess:
     def close(self) -> None:
         """End the server."""
         if self._process.stdin is not None:
-            self._process.stdin.close()  # the server ends with its owner, however that ends
+            self._process.stdin.close()  # the server ends with its owner, in whatever way
         self._process.wait(timeout=10)
         if self._process.stdout is not None:
             self._process.stdout.close()

@@ -1,6 +1,6 @@
-"""What the contract suites check with: failures that say what was found, what is expected and what to do.
+"""The checks of the contract suites, whose failures name what was found, what is expected and what to do.
 
-Not `assert`, which pytest explains in test files only, and which is gone under `-O`.
+They do not use `assert`, which pytest explains only in test files, and which `-O` removes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def in_threads(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """What the calls return, each in a thread of its own that carries the context of the caller."""
+    """The results of the calls, each made in its own thread with the context of the caller."""
     results: list[Any] = [None] * len(calls)
 
     def work(place: int) -> None:

@@ -16,18 +16,18 @@ Messages: TypeAlias = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Reply:
-    """A completion with more said about it than its text.
+    """A completion with more than its text.
 
-    A client that asks for a stream gets it in events, a word or call of a tool each.
+    A client that requests a stream gets it in events, each a word or a tool call.
 
     Args:
-        text: What the assistant says.
+        text: The assistant's text.
         finish_reason: "stop", or "length" for a reply that ran out of tokens.
         usage: `(input, output)` tokens to report; words are counted where this is None.
         model: The model name to report; the requested one where this is None.
-        reasoning: What the model thought before, as `reasoning_content`.
-        tool_calls: Name and arguments of each tool that is called; the ids are call_0, call_1, ...
-        refusal: Why the model refuses.
+        reasoning: The model's reasoning, sent as `reasoning_content`.
+        tool_calls: Name and arguments of each tool call; the ids are call_0, call_1, ...
+        refusal: The text of the model's refusal.
         logprobs: Tokens with their log-probabilities.
         pace: Seconds between two events of a stream.
     """
@@ -44,14 +44,14 @@ class Reply:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """The calls of tools as they are sent."""
+        """The tool calls in their wire format."""
         return [
             {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
             for number, (name, arguments) in enumerate(self.tool_calls)
         ]
 
     def choice(self) -> dict[str, Any]:
-        """The choice, as it is sent at once."""
+        """The choice of a reply without a stream."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
         if self.tool_calls:
             message["content"] = self.text or None
@@ -116,8 +116,8 @@ class Cut:
     """A reply whose connection closes after a share of it was sent: of the promised body, or of a stream's events.
 
     Args:
-        share: How much is sent.
-        answer: What would have been the reply.
+        share: The share that is sent.
+        answer: The reply that is cut.
     """
 
     share: float = 0.5
@@ -131,12 +131,12 @@ class Drop:
 
 @dataclass(frozen=True)
 class Garbage:
-    """A complete HTTP reply whose body is no completion.
+    """A complete HTTP reply whose body is not a completion.
 
     Args:
         body: The body.
         code: The status.
-        content_type: What it says to be; `text/event-stream` for a stream of your own.
+        content_type: Its content type; `text/event-stream` for a stream of your own.
     """
 
     body: bytes = b"<html>502 Bad Gateway</html>"
@@ -154,8 +154,8 @@ class Delay:
     """Wait, then answer.
 
     Args:
-        seconds: How long to wait, on top of the server's latency.
-        answer: What to answer then; the next of the script where this is None.
+        seconds: Seconds to wait, in addition to the server's latency.
+        answer: The answer after the wait; the next of the script where this is None.
     """
 
     seconds: float
@@ -174,7 +174,7 @@ class ReceivedRequest:
         path: The path, such as "/v1/chat/completions".
         headers: Header values under lower-case names.
         body: The bytes of the body.
-        index: How many requests the server had received before this one.
+        index: Number of requests that the server had received before this one.
     """
 
     method: str
@@ -204,7 +204,7 @@ class ReceivedRequest:
 
 
 class Script:
-    """What the server answers, and what it has seen. Shared between the server's thread and its owner's."""
+    """The server's answers and the requests so far, shared between the server's thread and its owner's."""
 
     def __init__(
         self,
@@ -238,11 +238,11 @@ class Script:
             return Status(400, message="LoopbackLM: the script has ended and no respond= was given")
         try:
             return self.respond(request.messages)
-        except Exception as error:  # noqa: BLE001 - told to the client, and so to the test
+        except Exception as error:  # noqa: BLE001 - it is sent to the client, and so to the test
             return Status(500, message=f"LoopbackLM: respond() raised {type(error).__name__}: {error}")
 
     def reset(self) -> None:
-        """Forget requests and counts; connections stay open."""
+        """Clear requests and counts; connections stay open."""
         self.queue.clear()
         self.requests.clear()
         self.received = 0
@@ -278,14 +278,14 @@ class ChatProtocol(asyncio.Protocol):
         self.script.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the transport; an answer still due is dropped."""
+        """Drop the transport, and with it an answer that is still due."""
         self.transport = None
         self.lost = True
         if self.busy:
             self._done()
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes; answer each complete request."""
+        """Add bytes to the buffer, and answer each complete request."""
         self.buffer += data
         if not self.busy:
             self._next()
@@ -384,7 +384,7 @@ class ChatProtocol(asyncio.Protocol):
         self._send(200, whole)
 
     def _stream(self, events: list[bytes], pace: float, share: float | None) -> None:
-        """Send events, one after the other; of a reply that is cut, so many, and then close."""
+        """Send events, one after the other; with `share`, only that share of them, and then close."""
         if self.transport is not None:
             self.transport.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -461,7 +461,7 @@ def _completion(request: ReceivedRequest, reply: Reply) -> bytes:
 
 
 def _events(request: ReceivedRequest, reply: Reply) -> list[bytes]:
-    """The events of a stream: one for each piece, one with the usage if it is asked for, and the last one."""
+    """The events of a stream: one for each piece, one with the usage if it is requested, and the last one."""
     head = {
         "id": f"loopback-{request.index}",
         "object": "chat.completion.chunk",
@@ -481,7 +481,7 @@ def _text(answer: object) -> str:
 
 
 def _dechunk(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
-    """Return the chunked body that starts there and where it ends, None while it is incomplete."""
+    """Return the chunked body that begins at `start` and its end; None while it is incomplete."""
     parts: list[bytes] = []
     while True:
         line_end = buffer.find(b"\r\n", start)

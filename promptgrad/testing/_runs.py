@@ -1,4 +1,4 @@
-"""What the contract suite of optimizers makes of runs: what they left behind, and whether two are the same."""
+"""Runs in the contract suite of optimizers: their results, and the comparison of two of them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Done:
 
     Attributes:
         result: Its result.
-        state: The program's values afterwards.
-        folder: Where it was journalled.
-        asked: Calls that reached the language model in this process.
+        state: The program's values after the run.
+        folder: Folder of its journal.
+        asked: Number of calls that reached the language model in this process.
     """
 
     result: FitResult
@@ -40,27 +40,27 @@ class Done:
 
     @property
     def lines(self) -> list[bytes]:
-        """The journal as it is in the file."""
+        """The lines of the journal's file."""
         return (self.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings of a run on little or failing data."""
+    """Ignore the warnings of a run on little or failing data."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def values_of(model: nn.Module) -> dict[str, Any]:
-    """What a program holds: values, flags, and whose replies it uses."""
+    """The state of a program: values, flags, and the identity of its language model."""
     found: dict[str, Any] = {path: parameter.data for path, parameter in model.named_parameters()}
     found |= {f"{path} requires_grad": parameter.requires_grad for path, parameter in model.named_parameters()}
     return found | {f"{path} training": module.training for path, module in model.named_modules()}
 
 
 def same_run(one: Done, other: Done, what: str) -> None:
-    """Fail unless two runs decided the same."""
+    """Fail unless two runs made the same decisions."""
     __tracebackhide__ = True
     first, second = one.journal.canonical(), other.journal.canonical()
     must(
@@ -78,7 +78,7 @@ def same_run(one: Done, other: Done, what: str) -> None:
 
 
 def difference(first: Any, second: Any) -> str:
-    """Where two values part."""
+    """The first place where two values differ."""
     if isinstance(first, dict) and isinstance(second, dict):
         for key in [*first, *second]:
             if first.get(key) != second.get(key):

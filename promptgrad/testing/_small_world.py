@@ -1,8 +1,8 @@
 """A small world for the contract suite of optimizers: a program, data, a metric, and a language model for all roles.
 
-The program has two steps, and the right answer is the last word of a text, reversed. The scripted model takes the
-first word and copies it, until an instruction, or two consistent demos, tell it better; it also plays critic and
-writer. All that it answers is a function of the messages.
+The program has two steps, and the right answer is the last word of a text, reversed. The scripted model picks the first
+word and copies it, unless an instruction, or two consistent demos, show the right way; it also plays critic and writer.
+Its answers are a function of the messages.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from promptgrad.data import Example, Score
 from promptgrad.testing._fields import asked_of, default_answer, inputs_of, text_of
 
 HINTS = ("Take the last word.", "Reverse the word.")
-"""What an instruction must say, for the first step and for the second."""
+"""The text that an instruction needs, for the first step and for the second."""
 
 DECOYS = ("Take the word in the middle.", "Copy the word.", "Think step by step.", "Be brief.")
-"""What a writer may propose besides, which does not help."""
+"""Further texts that a writer may propose, which do not help."""
 
 _WORDS = ("red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand")
 _RIGHT = "it is right"
-_HELD = 1 / 16  # share of the calls that are held back until others are answered
+_HELD = 1 / 16  # share of the calls that wait until others are answered
 
 
 class SmallProgram(nn.Module):
-    """Two steps with several inputs; one of them a set, whose order is another under every hash seed."""
+    """Two steps with several inputs, one of them a set, whose order depends on the hash seed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def metric(example: Example, output: Any) -> Score:
 
 
 def examples(count: int, seed: int = 0) -> list[Example]:
-    """Examples with different texts, the answer of the first step among the labels; other seeds give others."""
+    """Examples with different texts, the answer of the first step among the labels; they depend on the seed."""
     rng = random.Random(seed)
     made = []
     for number in range(count):
@@ -70,11 +70,11 @@ class Scripted:
     """The model, as an async function of the messages for `lm.FunctionLM`; replies come in a mixed order.
 
     Args:
-        answers: Asked first, with the messages; None leaves the answer to the small world.
-        garbage: Share of prompts, by their digest, that get a reply without the fields asked for.
+        answers: Function of the messages that answers first; where it returns None, the small world answers.
+        garbage: Share of prompts, by their digest, whose reply lacks the requested fields.
         failing: Share of prompts, by their digest, that raise `error`.
-        error: Makes the error.
-        at: Called with the number of each call before it is answered.
+        error: Function that makes the error.
+        at: Function that is called with the number of each call before its answer.
         order: Seed of the order in which calls in flight are answered.
     """
 
@@ -129,11 +129,11 @@ class Scripted:
 
 
 def answer(messages: Sequence[Any], drawn: int = 0) -> str:
-    """What the model of the small world answers.
+    """The answer of the small world's model.
 
     Args:
         messages: The prompt.
-        drawn: Chooses among the texts that a writer may propose.
+        drawn: Number that chooses among the texts that a writer may propose.
     """
     system = text_of(messages[0])
     instruction = system.split("\n\nYou are given")[0].lower()
@@ -150,7 +150,7 @@ def answer(messages: Sequence[Any], drawn: int = 0) -> str:
 
 
 def _asked_with(messages: Sequence[Any]) -> dict[str, str]:
-    """The inputs of a prompt, those of the first time where it is asked again because of its reply."""
+    """The inputs of a prompt; those of the first prompt where this is a re-ask."""
     found = (inputs_of(message) for message in reversed(messages) if message["role"] == "user")
     return next((inputs for inputs in found if inputs), {})
 

@@ -1,4 +1,4 @@
-"""A contract suite for language models: what every LM keeps, as tests that one subclass runs for one of your own.
+"""A contract suite for language models: the promises of every LM, as tests that a subclass runs for your own LM.
 
 ```python
 from promptgrad.testing.lms import LMContract
@@ -8,7 +8,7 @@ class TestMine(LMContract):
         return Mine("a name")
 ```
 
-Needs pytest, which is no dependency of promptgrad; nothing else in the package imports this module.
+It needs pytest, which is not a dependency of promptgrad; nothing else in the package imports this module.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _WIRE: dict[str, tuple[Answer, type[LMError] | tuple[type[LMError], ...], bool]]
     "half a reply": (Cut(), (LMReplyError, LMConnectionError), True),
     "what is no completion": (Garbage(b'{"no": "choices"}'), (LMReplyError, LMStatusError), True),
 }
-"""What may happen on the way: how the server answers, the error that it becomes, and whether it may pass."""
+"""Failures on the wire: the server's answer, the error that it becomes, and whether a retry may succeed."""
 
 _PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 """An image of one pixel."""
@@ -106,23 +106,23 @@ print(json.dumps([lm.name, lm.identity(), [Request.of(p).digest(lm.identity()) f
 
 
 class LMContract:
-    """What holds for every language model. Subclass it in a test file, as a class `Test...` with `make`.
+    """The promises of every language model. Subclass it in a test file, as a class `Test...` with `make`.
 
-    Each test method is one promise, which its docstring says; a failure says what was found, what is expected and what
-    to do. Promises that need to be known more about an LM are made checkable by the attributes and methods below; where
-    they are left as they are, these tests are skipped with the reason.
+    Each test method is one promise, stated in its docstring; a failure names what was found, what is expected and what
+    to do. Some promises need more information about an LM, from the attributes and methods below; where these keep
+    their defaults, the tests are skipped with the reason.
 
     Cost: about a hundred calls of the LM, with short prompts.
 
     Attributes:
         prompts: Three or more different prompts that the LM can answer.
         options: Sampling options for every call, such as `{"max_tokens": 4}` for an LM that is slow.
-        deterministic: Whether an equal request gets an equal text.
-        secrets: Texts that were given to the LM and must not show anywhere, such as its key.
-        wire: Whether the LM that `make` gives sends its requests to `self.url`, in OpenAI's format; its errors and its
+        deterministic: True if an equal request gets an equal text.
+        secrets: Texts known to the LM that must not show anywhere, such as its key.
+        wire: True if the LM of `make` sends its requests to `self.url`, in OpenAI's format; its errors and its
             cancellation are then tested on a real connection.
-        traced: Whether a reply made in a test carries a trace to the LM's weights.
-        url: Address of a server on loopback, which echoes the last message. It is there when `make` is called.
+        traced: True if a reply made in a test carries a trace to the LM's weights.
+        url: Address of a server on loopback, which echoes the last message. It is set when `make` is called.
     """
 
     prompts: Sequence[str] = ("w1 w2", "w3", "w4 w5 w6")
@@ -134,15 +134,15 @@ class LMContract:
     url: str = ""
 
     def make(self) -> LM:
-        """Make the language model. Called for each test, and in another process."""
+        """Make the language model. It is called for each test, and in another process."""
         raise NotImplementedError(f"{type(self).__name__} does not define make(), which gives the LM to be tested")
 
     def different(self) -> Iterable[LM]:
-        """Language models that differ from that of `make` in what they would answer: model, options, weights."""
+        """Language models with other answers than that of `make`: other model, options or weights."""
         return ()
 
     def failing(self) -> Iterable[tuple[LM, type[LMError]]]:
-        """Language models of which every call fails, each with the kind of error that it raises."""
+        """Language models whose calls all fail, each with the kind of error that it raises."""
         return ()
 
     # ---- fixtures
@@ -156,16 +156,16 @@ class LMContract:
 
     @pytest.fixture
     def lm(self, server: LoopbackLM) -> Iterator[LM]:
-        """The language model of `make`; all that were made are closed after the test."""
+        """The language model of `make`; all language models are closed after the test."""
         self._made: list[LM] = []
         yield self._made_again()
         for made in self._made:
             made.close()
 
     def request(self, number: int = 0, **options: Any) -> Request:
-        """A request that the LM can answer; those of other numbers or options are other requests.
+        """A request that the LM can answer; other numbers or options make other requests.
 
-        From the number of prompts on, the same prompts come again with another replicate.
+        Numbers from the number of prompts on repeat the prompts with another replicate.
         """
         again, place = divmod(number, len(self.prompts))
         return Request.of(self.prompts[place], **{**self.options, "replicate": again, **options})
@@ -174,19 +174,19 @@ class LMContract:
 
     def test_it_is_an_lm(self, lm: LM) -> None:
         """It has a name, an adapter and an identity, all of them texts; below its layers is a transport."""
-        must(isinstance(lm, LM), f"make() gives {lm!r}, which is no promptgrad.lm.LM: derive it from lm.Transport")
+        must(isinstance(lm, LM), f"make() gives {lm!r}, which is not a promptgrad.lm.LM: derive it from lm.Transport")
         for what, value in (("name", lm.name), ("adapter", lm.adapter), ("identity()", lm.identity())):
             must(type(value) is str and value != "", f"{what} is {value!r}, and a text that is not empty is expected")
         below = lm.transport
         must(isinstance(below, LM) and below.transport is below, f"{lm!r}.transport is {below!r}, not the lowest LM")
         must(
             isinstance(below, Transport),
-            f"{below!r} is no promptgrad.lm.Transport, so that neither journal nor budget hold for its calls",
+            f"{below!r} is not a promptgrad.lm.Transport, so that neither journal nor budget hold for its calls",
         )
         must(lm.traces() is self.traced, f"traces() is {lm.traces()!r}, and {self.traced} is expected")
 
     def test_its_name_is_shown(self, lm: LM) -> None:
-        """`repr` shows the name, by which reports and messages call it."""
+        """`repr` shows the name, which reports and messages use."""
         must(lm.name in repr(lm), f"repr is {lm!r}, and the name {lm.name!r} is not in it")
 
     def test_a_copy_is_itself(self, lm: LM) -> None:
@@ -208,7 +208,7 @@ class LMContract:
         must(lm.identity() == before, f"a call changed the identity from {before!r} to {lm.identity()!r}")
 
     def test_another_lm_has_another_identity(self, lm: LM) -> None:
-        """What would answer differently has another identity, so that no cache takes one for the other."""
+        """An LM with other answers has another identity, so that no cache confuses the two."""
         others = list(self.different())
         if not others:
             pytest.skip("different() gives no LM that would answer differently")
@@ -245,7 +245,7 @@ class LMContract:
     # ---- what it answers
 
     def test_it_gives_a_completion_with_its_usage(self, lm: LM) -> None:
-        """A call gives a `Completion`: a plain text, one call, its tokens, a price that is known or None."""
+        """A call returns a `Completion`: a plain text, one call, its tokens, a price that is known or None."""
         completion = lm(self.request())
         must(isinstance(completion, Completion), f"a call gave {completion!r}, and a Completion is expected")
         must(type(completion.text) is str, f"text is a {type(completion.text).__name__}, and a plain str is expected")
@@ -267,7 +267,7 @@ class LMContract:
         must((completion.trace is not None) is self.traced, f"traced is {self.traced}, the trace {completion.trace!r}")
 
     def test_a_completion_can_be_written_and_read(self, lm: LM) -> None:
-        """The journal keeps a completion as JSON, and gives it back as it was."""
+        """The journal keeps a completion as JSON, and returns it unchanged."""
         completion = lm(self.request())
         read = Completion.from_dict(json.loads(json.dumps(completion.to_dict())))
         must(read == completion, f"{completion!r} comes back from JSON as {read!r}")
@@ -296,7 +296,7 @@ class LMContract:
         self._same([lm(whole).text], [lm(cut).text], "with a prefix")
 
     def test_it_answers_a_whole_conversation(self, lm: LM) -> None:
-        """Messages of every role are taken, and the request is not changed."""
+        """Messages of every role are accepted, and the request is not changed."""
         roles = ("system", "user", "assistant", "user")
         messages = [Message(role, self.prompts[place % len(self.prompts)]) for place, role in enumerate(roles)]
         request = Request.of(messages, **self.options)
@@ -339,7 +339,7 @@ class LMContract:
     def test_what_it_is_called_with_is_checked(
         self, lm: LM, prompt: Any, options: dict[str, Any], kind: type[Exception]
     ) -> None:
-        """What no LM can make sense of is refused before anything is sent, and so is a secret among the options."""
+        """An invalid request is refused before anything is sent, and so is a secret among the options."""
         with track_usage() as usage:
             error = raised(lambda: lm(prompt, **options), kind, f"{prompt!r} with {options}")
         must(str(error) != "", f"the message of the {kind.__name__} for {prompt!r} with {options} is empty")
@@ -347,7 +347,7 @@ class LMContract:
         must(usage.calls == 0, f"{prompt!r} with {options} was refused, but {usage.calls} calls were made")
 
     def test_options_are_part_of_a_request(self, lm: LM) -> None:
-        """Sampling options are taken, and make another request of the same prompt."""
+        """Sampling options are accepted, and make the same prompt another request."""
         requests = [
             self.request(),
             self.request(temperature=0.5),
@@ -364,7 +364,7 @@ class LMContract:
         must(paid == len(requests), f"{len(requests)} requests that differ in an option made {paid} calls")
 
     def test_a_seed_and_a_replicate_repeat(self, lm: LM) -> None:
-        """The same seed and the same replicate give the same text again."""
+        """The same seed and the same replicate give the same text."""
         if not self.deterministic:
             pytest.skip("deterministic is False")
         for replicate in (0, 2):
@@ -375,7 +375,7 @@ class LMContract:
     # ---- many at once, and one that is given up
 
     def test_calls_side_by_side_get_their_own_answers(self, lm: LM) -> None:
-        """Twelve requests at once, in tasks and in threads, are answered as they are one after the other."""
+        """Twelve concurrent requests, in tasks and in threads, get the same answers as in sequence."""
         requests = [self.request(number) for number in range(12)]
         expected = [self._made_again().complete(request) for request in requests]
         alone = [aio.drive(answer).text for answer in expected]
@@ -388,12 +388,12 @@ class LMContract:
         self._same(alone, [completion.text for completion in threads], "in threads")
 
     def test_a_call_that_is_given_up_is_not_paid(self, lm: LM, server: LoopbackLM) -> None:
-        """A cancelled call raises `CancelledError`, leaves no reservation behind, and may be asked again."""
+        """A cancelled call raises `CancelledError`, leaves no reservation behind, and may be made again."""
         server.hold()
 
         async def give_up() -> None:
             task = asyncio.ensure_future(lm.complete(self.request()))
-            for _ in range(2000):  # until it is under way
+            for _ in range(2000):  # until it is in progress
                 await asyncio.sleep(0.001)
                 if server.received or task.done() or not self.wire:
                     break
@@ -432,12 +432,12 @@ class LMContract:
         must(server.received == 1, f"{what}: a transport sends once, and {server.received} requests arrived")
 
     def test_errors_have_their_kind(self) -> None:
-        """What fails raises an `LMError` that says why; it is counted as failed and not journalled."""
+        """A failed call raises an `LMError` with the reason; it is counted as failed and not journalled."""
         cases = list(self.failing())
         if not cases:
             pytest.skip("failing() gives no LM that fails")
         for lm, kind in cases:
-            must(issubclass(kind, LMError), f"{kind.__name__} is no LMError")
+            must(issubclass(kind, LMError), f"{kind.__name__} is not an LMError")
             request = self.request()
             with run.active() as session:
                 error = raised(partial(lm, request), kind, repr(lm))
@@ -481,7 +481,7 @@ class LMContract:
     # ---- layers
 
     def test_retries_go_on_top(self, lm: LM) -> None:
-        """What fails for a passing reason is asked again, and the answer is that of the LM."""
+        """After a transient failure the request is sent again, and the answer is that of the LM."""
         waits: list[float] = []
 
         async def note(seconds: float) -> None:
@@ -496,7 +496,7 @@ class LMContract:
 
     @pytest.mark.parametrize("what", list(_WIRE))
     def test_a_retry_on_the_wire_sends_again(self, lm: LM, server: LoopbackLM, what: str) -> None:
-        """What may pass is sent once more, the same, and paid once; what cannot pass is not repeated."""
+        """After a transient failure the same request is sent again and paid once; other failures are not retried."""
         if not self.wire:
             pytest.skip("wire is False: the LM does not send to self.url")
 
@@ -540,7 +540,7 @@ class LMContract:
     # ---- usage, runs and cassettes
 
     def test_usage_is_counted_once(self, lm: LM) -> None:
-        """What a call says it used is what `track_usage` adds up."""
+        """`track_usage` adds up the usage of the completions."""
         with track_usage() as usage:
             completion = lm(self.request())
         must(usage.total == completion.usage, f"{completion.usage} was counted as {usage.total}")
@@ -558,7 +558,7 @@ class LMContract:
         must(usage.calls + usage.cached == 3, f"three answers are counted as {usage.total}")
 
     def test_a_resumed_run_gives_the_same(self, lm: LM, server: LoopbackLM, tmp_path: Path) -> None:
-        """What is in the journal is not asked again, and what comes back is what came before."""
+        """A journalled call is not sent again, and its reply is the same as before."""
         given = []
         for _ in range(2):
             with run.Journal(tmp_path / "journal.jsonl") as journal, run.active(journal=journal) as session:
@@ -571,7 +571,7 @@ class LMContract:
         self._hides((tmp_path / "journal.jsonl").read_text(), "the journal")
 
     def test_a_budget_is_kept(self, lm: LM, server: LoopbackLM) -> None:
-        """The call that is one too many is not sent, of many at once too."""
+        """A call beyond the budget is not sent, even if many run at once."""
 
         async def many() -> list[Completion | BaseException]:
             calls = [lm.complete(self.request(number)) for number in range(6)]
@@ -585,7 +585,7 @@ class LMContract:
         must(not self.wire or server.received == 2, f"{server.received} requests were sent with a budget of two calls")
 
     def test_a_budget_in_money_needs_a_price(self, lm: LM) -> None:
-        """An LM whose price is not known is refused where money is limited; one whose price is known is not."""
+        """A budget in money refuses an LM whose price is not known, and admits one whose price is."""
         below = lm.transport
         known = isinstance(below, Transport) and below.prices is not None
         with run.active(ledger=run.Ledger(run.Budget(usd=1e6))) as session:
@@ -598,7 +598,7 @@ class LMContract:
         must(not known or spent.usd is not None, f"prices are known, and the call has no price: {spent}")
 
     def test_a_cassette_repeats_it(self, lm: LM, server: LoopbackLM, tmp_path: Path) -> None:
-        """What is recorded is replayed: the same completions, in order, with nothing sent."""
+        """A recording is replayed: the same completions, in order, with nothing sent."""
         with record(tmp_path / "cassette.jsonl"):
             given = [self._made_again()(self.request(number)) for number in range(3)]
         sent = server.received
@@ -612,7 +612,7 @@ class LMContract:
     # ---- streams
 
     def test_a_stream_ends_with_what_a_call_gives(self, lm: LM) -> None:
-        """`stream` gives the pieces of the text and then the completion, which is that of `complete`, paid once."""
+        """`stream` yields the pieces of the text and then the completion, which is that of `complete`, paid once."""
         request = self.request()
         with track_usage() as usage:
             pieces, completion = asyncio.run(_streamed(lm, request))
@@ -638,7 +638,7 @@ class LMContract:
         must(not self.wire or server.received == 1, f"one request was sent {server.received} times")
 
     def test_a_stream_that_is_left_leaves_nothing(self, lm: LM) -> None:
-        """A stream whose reader leaves holds no reservation; the request may be asked again."""
+        """A stream whose reader leaves holds no reservation; the request may be made again."""
 
         async def leave() -> None:
             events = lm.stream(self.request())
@@ -656,7 +656,7 @@ class LMContract:
     # ---- the end
 
     def test_it_is_closed_and_works_again(self, lm: LM) -> None:
-        """`close` may be called twice, and the LM opens again what it needs."""
+        """`close` may be called twice, and the LM works again afterwards."""
         lm.close()
         lm.close()
         must(type(lm(self.request()).text) is str, "a closed LM did not answer again")
@@ -664,7 +664,7 @@ class LMContract:
     # ---- what the tests share
 
     def _made_again(self) -> LM:
-        """Another LM like it, without anything that the first one remembers."""
+        """Another LM like it, without the first one's memory."""
         made = self.make()
         self._made.append(made)
         return made
@@ -680,7 +680,7 @@ class LMContract:
 
 
 async def _streamed(lm: LM, request: Request) -> tuple[list[Event], Completion]:
-    """The pieces of a stream, and what it ends with."""
+    """The pieces of a stream, and its completion."""
     events = [event async for event in lm.stream(request)]
     end = events.pop() if events else None
     if not isinstance(end, Completion):
@@ -696,7 +696,7 @@ def _text_of(pieces: Sequence[Event]) -> str:
 
 
 class _Failing(Layer):
-    """Loses the connection so many times before it calls."""
+    """Loses the connection `times` times before it calls."""
 
     def __init__(self, lm: LM, times: int) -> None:
         super().__init__(lm)

@@ -1,4 +1,4 @@
-"""A contract suite for optimizers: what every optimizer keeps, as tests that one subclass runs for one of your own.
+"""A contract suite for optimizers: the promises of every optimizer, as tests that a subclass runs for your own.
 
 ```python
 from promptgrad.testing.optimizers import OptimizerContract
@@ -8,7 +8,7 @@ class TestMine(OptimizerContract):
         return Mine(params, trials=4)
 ```
 
-Needs pytest, which is no dependency of promptgrad; nothing else in the package imports this module.
+It needs pytest, which is not a dependency of promptgrad; nothing else in the package imports this module.
 """
 
 from __future__ import annotations
@@ -63,21 +63,20 @@ print(json.dumps(case()._here(folder, int(events))))
 
 
 class OptimizerContract:
-    """What holds for every optimizer in `Trainer.fit`. Subclass it in a test file, as a class `Test...` with `make`.
+    """The promises of every optimizer in `Trainer.fit`. Subclass it in a test file, as a class `Test...` with `make`.
 
-    The suite brings a program of two steps, data, a metric, and a scripted language model that answers as program,
-    critic and writer; everything can be replaced by overriding the method of that name. Each test method is one
-    promise, which its docstring says; a failure says what was found, what is expected and what to do. Choose settings
-    with which a run takes a few hundred calls: the suite makes about 30 runs, in about two seconds for an optimizer
-    that waits for nothing.
+    The suite has a program of two steps, data, a metric, and a scripted language model that answers as program, critic
+    and writer; override the method of that name to replace one. Each test method is one promise, stated in its
+    docstring; a failure names what was found, what is expected and what to do. Choose settings with which a run makes a
+    few hundred calls: the suite makes about 30 runs, in about two seconds for an optimizer that does not wait.
 
     Cost: no call of a real language model.
 
     Attributes:
         seed: Seed of all runs.
-        kills: After how many different moments a run is resumed, in this process.
-        exceeds: How many tokens a run may go past its budget: what one call used beyond its estimate.
-        keeps_base: Whether it offers candidates that go on from the session's base.
+        kills: Number of different moments after which a run is resumed, in this process.
+        exceeds: Most tokens by which a run may exceed its budget: those of one call beyond its estimate.
+        keeps_base: True if it offers candidates that build on the session's base.
     """
 
     seed: int = 3
@@ -88,7 +87,7 @@ class OptimizerContract:
     # ---- what is tested, and on what
 
     def make(self, params: Iterable[Any]) -> Search:
-        """Make the optimizer for these parameters. Called for each run, and in another process."""
+        """Make the optimizer for these parameters. It is called for each run, and in another process."""
         raise NotImplementedError(f"{type(self).__name__} does not define make(params), which gives the optimizer")
 
     def program(self) -> nn.Module:
@@ -96,7 +95,7 @@ class OptimizerContract:
         return small.SmallProgram()
 
     def data(self) -> tuple[list[Example], list[Example]]:
-        """Examples to train on, and to choose and to confirm on. Some are solved by the program as it is made."""
+        """Examples to train on, and examples to choose and to confirm on. The initial program solves some of them."""
         return small.examples(12), small.examples(24, seed=1)
 
     def metric(self, example: Example, output: Any) -> Any:
@@ -104,19 +103,19 @@ class OptimizerContract:
         return small.metric(example, output)
 
     def perfect(self, model: nn.Module) -> None:
-        """Give the program values with which it solves every example."""
+        """Set values with which the program solves every example."""
         for path, hint in zip(("pick.instruction", "spell.instruction"), small.HINTS, strict=True):
             model.get_parameter(path).data = hint
 
     def base(self) -> Mapping[str, Any]:
-        """Values from which a search may have to go on, by path."""
+        """Values of a base that a search may have to build on, by path."""
         return {"pick.instruction": "Take the word at the end, the last one.", "spell.instruction": small.HINTS[1]}
 
     def answer(self, messages: Sequence[Any]) -> str | None:
-        """What the language model answers to a prompt; None leaves it to the small world.
+        """The language model's answer to a prompt; None leaves it to the small world.
 
-        The small world knows its own program, critics, and writers whose prompts quote the critiques; any other field
-        that is asked for gets one of a few texts. It reads prompts of the chat adapter.
+        The small world supports its own program, critics, and writers whose prompts quote the critiques; any other
+        output field gets one of a few texts. It reads prompts of the chat adapter.
         """
         return None
 
@@ -127,7 +126,7 @@ class OptimizerContract:
     # ---- what it decides
 
     def test_the_same_seed_is_the_same_search(self, tmp_path: Path) -> None:
-        """With the same seed and replies it decides the same, one call at a time or eight, in another run as well."""
+        """With the same seed and replies it decides the same, with one or eight calls in flight, and in another run."""
         one, many, again = (
             self._fit(tmp_path / name, concurrency=concurrency, order=order)
             for order, (name, concurrency) in enumerate((("one", 1), ("many", 8), ("again", 8)))
@@ -138,7 +137,7 @@ class OptimizerContract:
         must(not left, f"{len(left)} calls are in scopes that never ended, such as {str(left[:1])[:200]}")
 
     def test_it_takes_no_more_calls_than_it_plans(self, tmp_path: Path) -> None:
-        """`expected_calls` covers what the search takes, so that `Trainer.plan` can be believed."""
+        """`expected_calls` covers the calls of the search, so that `Trainer.plan` is reliable."""
         model, _ = self._model()
         plan = self._trainer(model).plan(*self.data())
         done = self._fit(tmp_path / "run")
@@ -149,7 +148,7 @@ class OptimizerContract:
         )
 
     def test_its_settings_are_the_same_in_every_process(self) -> None:
-        """`config` is JSON, equal for equal optimizers, and says nothing that another process would not."""
+        """`config` is JSON, equal for equal optimizers, and the same in another process."""
         first, second = (self.make(self.program().parameters()).config() for _ in range(2))
         must(first == second, f"two optimizers made alike have the settings {first} and {second}")
         must(
@@ -162,7 +161,7 @@ class OptimizerContract:
     # ---- what it leaves alone
 
     def test_it_never_changes_the_program_in_fit(self, tmp_path: Path) -> None:
-        """Until the result ships, the parameters keep values, gradients and flags; candidates lie over them."""
+        """Until the result ships, the parameters keep values, gradients and flags; candidates are laid over them."""
         model, _ = self._model()
         start = values_of(model)
         changed: list[str] = []
@@ -183,7 +182,7 @@ class OptimizerContract:
         must(not lost, f"after fit {', '.join(lost)} has another .grad: take gradients as values, or restore them")
 
     def test_it_goes_on_from_the_base_that_it_is_given(self) -> None:
-        """What it offers keeps the values of `session.base`, in those parameters too that it does not train."""
+        """Its candidates keep the values of `session.base`, even of parameters that it does not train."""
         if not self.keeps_base:
             pytest.skip("keeps_base is False")
         base = Candidate(dict(self.base()), "what another search found")
@@ -210,7 +209,7 @@ class OptimizerContract:
     # ---- kills
 
     def test_killed_anywhere_it_is_resumed_to_the_same_end(self, tmp_path: Path) -> None:
-        """From every prefix of its journal a run ends as if never killed, and sends no journalled call again."""
+        """Resumed from any prefix of its journal, a run ends as if never killed, and sends no journalled call again."""
         whole = self._fit(tmp_path / "whole", concurrency=4)
         lines = whole.lines
         for number in range(self.kills):
@@ -228,7 +227,7 @@ class OptimizerContract:
             must(resumed.result.lost == lost, f"{what}: {lost} calls were in flight, and lost is {resumed.result.lost}")
 
     def test_stopped_by_the_user_it_is_resumed_to_the_same_end(self, tmp_path: Path) -> None:
-        """Cancelled in a call it leaves the program as it was, and the resumed run ends as if it had not been."""
+        """Cancelled in a call, it leaves the program unchanged, and the resumed run ends as if never cancelled."""
         whole = self._fit(tmp_path / "whole", concurrency=4)
         for share in (1, 3):
             folder = tmp_path / f"stopped at {share}"
@@ -250,7 +249,7 @@ class OptimizerContract:
         ended = self._elsewhere(folder, 0, hash_seed=2)
         must(ended.returncode == 0, f"another process cannot resume the run:\n{ended.stderr[-3000:]}")
         there = json.loads(ended.stdout.strip().splitlines()[-1])
-        here = self._told(whole)
+        here = self._summary(whole)
         must(
             there == here,
             f"killed and resumed in processes of their own, the run ends with {difference(here, there)}: nothing may "
@@ -260,7 +259,7 @@ class OptimizerContract:
     # ---- budgets and failures
 
     def test_no_budget_of_calls_is_exceeded(self, tmp_path: Path) -> None:
-        """However small the budget, no call goes past it; the best so far comes back, and resuming adds nothing."""
+        """No call exceeds the budget, however small; the best so far is returned, and resuming adds nothing."""
         calls = self._fit(tmp_path / "whole").asked
         for part in (3, 5, 7):
             limit = max(1, part * calls // 8)
@@ -274,7 +273,7 @@ class OptimizerContract:
             same_run(done, again, f"a run on a budget of {limit} calls and the same, resumed")
 
     def test_no_budget_of_tokens_is_exceeded(self, tmp_path: Path) -> None:
-        """A budget of tokens holds, one call at a time, up to what one call used beyond its estimate."""
+        """A budget of tokens holds at one call in flight, except for the tokens of one call beyond its estimate."""
         tokens = self._fit(tmp_path / "whole").result.tokens
         for part in (5, 7):
             limit = max(1, part * tokens // 8)
@@ -285,7 +284,7 @@ class OptimizerContract:
             )
 
     def test_garbage_does_not_end_a_run(self, tmp_path: Path) -> None:
-        """Replies without the fields asked for, in every role, cost rows and proposals, never the run."""
+        """Replies without the requested fields, in any role, cost rows and proposals, never the run."""
         done = self._fit_or_stop(tmp_path / "run", DataError, garbage=0.25, concurrency=4)
         if done is not None:
             reasons(done)
@@ -293,7 +292,7 @@ class OptimizerContract:
             same_run(done, again, "a run among garbage and the same, resumed")
 
     def test_a_fifth_of_the_calls_may_fail(self, tmp_path: Path) -> None:
-        """Where calls fail, the run goes on without them, or stops with an `LMError` to be resumed; nothing else."""
+        """If calls fail, the run continues without them, or stops with an `LMError` and can be resumed."""
         folder = tmp_path / "run"
         lost = partial(LMConnectionError, "the connection is lost")
         done = self._fit_or_stop(folder, (LMError, DataError), failing=0.2, error=lost, concurrency=4)
@@ -305,13 +304,13 @@ class OptimizerContract:
         sent_once(resumed, "a run among failing calls")
 
     def test_a_refused_proposal_has_a_reason(self, tmp_path: Path) -> None:
-        """Each proposal is in the journal; one that is not tried says why."""
+        """Each proposal is in the journal; one that is not tried has a reason."""
         reasons(self._fit(tmp_path / "run"))
 
     # ---- data
 
     def test_nothing_to_improve(self, tmp_path: Path) -> None:
-        """A program that solves every example stays as it is."""
+        """A program that solves every example is not changed."""
         model, _ = self._model()
         self.perfect(model)
         before = values_of(model)
@@ -321,7 +320,7 @@ class OptimizerContract:
 
     @pytest.mark.parametrize("score", [0.0, 0.5])
     def test_nothing_makes_a_difference(self, score: float) -> None:
-        """Where all scores are equal, whatever is tried, nothing ships; `DataError` may say that nothing is learnt."""
+        """If all candidates have equal scores, nothing ships; a `DataError` may report that nothing can be learnt."""
         model, _ = self._model()
         before = values_of(model)
         trainer = self._trainer(model, metric=lambda example, output: score)
@@ -335,18 +334,18 @@ class OptimizerContract:
         )
 
     def test_a_single_training_example(self) -> None:
-        """One example to learn from is little, and no error other than a `DataError` that says so."""
+        """A single training example raises no error other than a `DataError` with the reason."""
         model, _ = self._model()
         train, val = self.data()
         try:
             self._trainer(model).fit(train[:1], val)
         except DataError as error:
-            must(str(error) != "", "the DataError says nothing")
+            must(str(error) != "", "the DataError has no message")
 
     # ---- a step
 
     def test_step_and_astep_agree(self) -> None:
-        """In a loop of one's own, `step` and `astep` propose, judge and install the same. Skipped without a step."""
+        """Outside a trainer, `step` and `astep` propose, judge and install the same. Skipped without a step."""
         found = []
         for name in ("step", "astep"):
             for gated in (False, True):
@@ -397,7 +396,7 @@ class OptimizerContract:
         try:
             return self._fit(folder, **options)
         except errors as error:
-            must(str(error) != "", f"the {type(error).__name__} says nothing")
+            must(str(error) != "", f"the {type(error).__name__} has no message")
             return None
 
     def _resume(self, folder: Path, *, concurrency: int = 1, callbacks: Sequence[Any] = ()) -> Done:
@@ -459,7 +458,7 @@ class OptimizerContract:
                     try:
                         await optimizer.fit(part)
                     except DataError as error:
-                        must(str(error) != "", "the DataError says nothing")
+                        must(str(error) != "", "the DataError has no message")
                 return part
 
             return session, aio.run(search())
@@ -486,7 +485,7 @@ class OptimizerContract:
         )
 
     def _here(self, folder: str, events: int) -> dict[str, Any]:
-        """In a process of its own: begin a run that kills itself after so many events; or resume it, and sum up."""
+        """In a separate process: begin a run that kills itself after `events` events, or resume it, and sum up."""
         written: list[str] = []
 
         def kill(event: Mapping[str, Any]) -> None:
@@ -495,9 +494,9 @@ class OptimizerContract:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         path = Path(folder)
-        return self._told(self._fit(path, concurrency=4, callbacks=[kill]) if events else self._resume(path))
+        return self._summary(self._fit(path, concurrency=4, callbacks=[kill]) if events else self._resume(path))
 
-    def _told(self, done: Done) -> dict[str, Any]:
+    def _summary(self, done: Done) -> dict[str, Any]:
         config = self.make(self.program().parameters()).config()
         values = {path: repr(value) for path, value in done.state.items()}
         return {"outcome": done.result.outcome, "values": values, "digest": done.journal.digest(), "config": config}

@@ -1,7 +1,7 @@
 """`python -m promptgrad.testing.server`: the loopback server as a process.
 
-It prints one line of JSON with its `url`, then serves until its standard input closes or it is
-ended. `GET /v1/stats` gives its counts, `GET /v1/reset` sets them back.
+It prints one line of JSON with its `url`, then serves until its standard input closes or it is ended. `GET /v1/stats`
+returns its counts, `GET /v1/reset` resets them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def _serve(script: Script, port: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve as the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m promptgrad.testing.server", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 for any free port")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that every answer takes")

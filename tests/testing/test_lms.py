@@ -202,7 +202,7 @@ def server():
         (RichText, "test_it_gives_a_completion_with_its_usage", "text is a Told, and a plain str is expected"),
         (Free, "test_it_gives_a_completion_with_its_usage", "a first call counts as one call"),
         (lambda: Double(Good()), "test_usage_is_counted_once", "was counted as Usage(calls=2"),
-        (Apart, "test_it_is_an_lm", "is no promptgrad.lm.Transport"),
+        (Apart, "test_it_is_an_lm", "is not a promptgrad.lm.Transport"),
         (Apart, "test_a_run_pays_once", "not in the journal"),
         (Apart, "test_a_budget_is_kept", "0 were refused"),
         (Random, "test_a_seed_and_a_replicate_repeat", "deterministic = False"),
