@@ -1,5 +1,6 @@
 """One row of data: named fields, some of which are inputs and the others labels."""
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -254,6 +255,10 @@ def content(value: Any) -> Any:
         return {"!array": [str(value.dtype), list(value.shape), content(value.tolist())]}
     if isinstance(value, Mapping):
         return {name: content(dict(value))}
+    if (
+        dataclasses.is_dataclass(value) and not kind.__dataclass_params__.repr
+    ):  # its repr is its own, and may leave something out
+        return {name: content({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})}
     described = repr(value)
     if " at 0x" not in described:
         return {name: described}

@@ -1,5 +1,6 @@
 """`Neighbours`: demos that are chosen by the inputs of each call; `ngrams`, the default comparison of texts."""
 
+import dataclasses
 import inspect
 import threading
 import zlib
@@ -218,6 +219,10 @@ def _written(value: Any) -> str:
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{_written(key)}: {_written(item)}' for key, item in value.items())}}}"
+    if isinstance(value, bytes):
+        return value_digest(value)
+    if dataclasses.is_dataclass(value):  # such as an image
+        return _written({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     dump = getattr(value, "model_dump", None)  # a pydantic model
     return str(value) if dump is None else _written(dump())
 

@@ -1,5 +1,6 @@
 """Digests of parameter values, equal in every process."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -39,6 +40,13 @@ def _plain(value: Any) -> Any:
         method = getattr(value, name, None)
         if callable(method):
             return {f"!{type(value).__qualname__}": _plain(method())}
+    kind = type(value)
+    if dataclasses.is_dataclass(value) and not kind.__dataclass_params__.repr:  # its own may leave something out
+        return {
+            f"!{kind.__qualname__}": _plain(
+                {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            )
+        }
     described = repr(value)
     if " at 0x" not in described:
         return {f"!{type(value).__qualname__}": described}

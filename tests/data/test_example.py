@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from promptgrad.data import Example
 from promptgrad.errors import DataError
+from promptgrad.lm import AudioPart, ImagePart
 
 qa = Example(question="2 + 2?", answer="4").with_inputs("question")
 
@@ -125,6 +126,7 @@ def test_values_of_all_sorts_have_an_id():
     values = [
         Colour.RED, Point(1), Point(2), Person(name="a"), Person(name="b"), {1: 2}, {"1": 2}, {1, 2}, b"12", qa,
         np.arange(3), np.arange(3.0), Stateful(1), Stateful(2), None, "", [],
+        ImagePart(b"one", "image/png"), ImagePart(b"two", "image/png"), AudioPart(b"two", "audio/wav"),
     ]  # fmt: skip
     ids = [Example(a=value).id for value in values]
     assert len(set(ids)) == len(ids)

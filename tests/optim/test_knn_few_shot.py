@@ -143,6 +143,12 @@ class TestNeighbours:
         value = nn.Neighbours([pg.Example(things=Things(seen={0, 8}), answer="1").with_inputs("things"), rows[0]], k=2)
         assert [row.answer for row in value.select({"things": Things(seen={8, 0})})] == ["1"]  # the other has no things
 
+    def test_another_image_of_the_same_size_is_another_input(self):
+        one, two = (lm.ImagePart(data, "image/png") for data in (b"one", b"two"))
+        value = nn.Neighbours([pg.Example(image=one, answer="1").with_inputs("image")], k=1)
+        assert value.select({"image": one}) == ()
+        assert len(value.select({"image": two})) == 1
+
     def test_export_says_what_they_are_chosen_from(self, model, value):
         model.demos.data = value
         exported = model.export()[""]

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from promptgrad.data import Example
+from promptgrad.lm import ImagePart
 from promptgrad.run import value_digest
 
 
@@ -24,6 +25,8 @@ def test_equal_values_have_equal_digests_and_others_differ():
         {"a": 1},
         {"a": 2},
         {1: 2},
+        ImagePart(b"one", "image/png"),
+        ImagePart(b"two", "image/png"),  # shown alike
     ]
     digests = [value_digest(value) for value in values]
     assert len(set(digests)) == len(digests)
