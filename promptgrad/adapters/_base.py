@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import InputError, ParseError
-from promptgrad.lm import Completion, Content, Message, Prefix
+from promptgrad.lm import Completion, Content, Message, Prefix, Request
 from promptgrad.signature import Field, Signature
 
 _MOST_COMPILED = 512
@@ -105,7 +105,7 @@ class Compiled:
         Raises:
             InputError: An input is missing, or cannot be written.
         """
-        return (Message("user", self._format.user(inputs, remind=self._remind)),)
+        return (_message("user", self._format.user(inputs, remind=self._remind)),)
 
     def messages(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
         """Every message of this call, exactly as it is sent."""
@@ -231,8 +231,8 @@ class Adapter:
             whole = not missing and len(inputs) == len(signature.inputs)
             (complete if whole else partial).extend(
                 (
-                    Message("user", form.demo_user(inputs, missing)),
-                    Message("assistant", form.assistant(outputs)),
+                    _message("user", form.demo_user(inputs, missing)),
+                    _message("assistant", form.assistant(outputs)),
                 )
             )
         messages = [*partial, *complete]
@@ -255,6 +255,13 @@ class Adapter:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _message(role: str, content: Content) -> Message:
+    """A message of what a format wrote, in which a text may stand among parts."""
+    if isinstance(content, str):
+        return Message(role, content)
+    return Request.of([{"role": role, "content": content}]).tail[0]
 
 
 def _trim(kept: dict[Any, Any], most: int) -> None:
