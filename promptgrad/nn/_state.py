@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 from promptgrad.autograd import Parameter
 from promptgrad.data import Example
 from promptgrad.errors import ConstraintError, DataError, InputError, ParseError, StateDictError
+from promptgrad.lm import AudioPart, FilePart, ImagePart, Message, Request
 from promptgrad.signature import Field
 
 SCHEMA = 1
 """Version of the format of states."""
 
 _INPUTS = "__inputs__"
+_PART = "__part__"  # the only key of an image, a sound or a file
 
 
 class Misfits(NamedTuple):
@@ -64,6 +66,8 @@ def to_json(path: str, value: Any) -> Any:
         return {str(key): to_json(path, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(path, item) for item in value]
+    if isinstance(value, (ImagePart, AudioPart, FilePart)):
+        return {_PART: Message("user", (value,)).to_dict()["content"][0]}
     dump = getattr(value, "model_dump", None)  # a pydantic model
     if dump is not None:
         return to_json(path, dump(mode="json"))
@@ -143,12 +147,22 @@ def decode(parameter: Parameter, value: Any, kind: str | None, fields: Mapping[s
         return None, error.reason
 
 
+def _with_parts(value: Any) -> Any:
+    """A value from JSON, with the images, sounds and files in it."""
+    if isinstance(value, Mapping):
+        if [*value] == [_PART]:
+            return Request.of([{"role": "user", "content": [value[_PART]]}]).messages[0].parts[0]
+        return {key: _with_parts(item) for key, item in value.items()}
+    return [_with_parts(item) for item in value] if isinstance(value, list) else value
+
+
 def _example(item: Any, fields: Mapping[str, Field]) -> Example:
     if isinstance(item, Example):
         return item
     if not isinstance(item, Mapping):
         raise TypeError(f"a demo is an object of fields, not {type(item).__name__}")
-    example = Example({name: _as_typed(name, value, fields) for name, value in item.items() if name != _INPUTS})
+    values = {name: _with_parts(value) for name, value in item.items() if name != _INPUTS}
+    example = Example({name: _as_typed(name, value, fields) for name, value in values.items()})
     return example.with_inputs(*item[_INPUTS]) if _INPUTS in item else example
 
 

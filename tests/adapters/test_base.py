@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -175,7 +176,10 @@ class Pictures(ChatFormat):
     """Inputs are images, and the reply may be a call of a tool."""
 
     def user(self, inputs, *, remind=False):
-        return (TextPart("What is it?"), *inputs.values())
+        return ("What is it?", *inputs.values())
+
+    def demo_user(self, inputs, missing):
+        return self.user(inputs)
 
     def parse(self, completion):
         if completion.tool_calls:
@@ -211,9 +215,23 @@ def test_a_format_writes_parts_and_reads_calls_of_tools_on_the_wire():
         assert "base64" not in shown
         assert look.render(picture=PNG)[-1]["content"] == "What is it?\n<image png, 12 kB>"
         assert look.messages(picture=PNG)[-1].parts[1] is PNG
+        assert all(isinstance(part, (TextPart, ImagePart)) for part in look.messages(picture=PNG)[-1].parts)
+        look.demos.data = [Example(picture=PNG, answer="a cat").with_inputs("picture")]
+        assert look.messages(picture=PNG)[1].parts == (TextPart("What is it?"), PNG)
+        look.demos.data = []
         server.script(Reply("[[ ## answer ## ]]\na dog\n\n[[ ## completed ## ]]", reasoning="It barks."))
         assert look(picture=PNG).answer == "a dog"
         assert "<reasoning It barks.>" in repr(inspect_history(1))
+
+
+@pytest.mark.parametrize("value", [PNG, [PNG, ImagePart(url="https://example.org/cat.png")]])
+@pytest.mark.parametrize("choose", [tuple, nn.Neighbours])
+def test_demos_with_images_are_saved(choose, value):
+    look, other = (nn.Predict(LOOK, adapter=PictureAdapter()) for _ in range(2))
+    look.demos.data = choose([Example(picture=value, answer="a cat").with_inputs("picture")])
+    other.load_state_dict(json.loads(json.dumps(look.state_dict())))
+    assert other.demos.data == look.demos.data
+    assert other.state_dict() == look.state_dict()
 
 
 def test_a_refusal_is_no_answer_and_is_asked_about_again():
