@@ -56,7 +56,7 @@ class Backward:
         self.wanted = Wanted(inputs)
         self.manner = manner
         self.accumulate = accumulate
-        self.terms = [(scale, [replace(row, tape=row.recorded) for row in rows], own) for scale, rows, own in terms]
+        self.terms = [(scale, [_recorded(row) for row in rows], own) for scale, rows, own in terms]
         self.rows = [row for _, rows, _ in self.terms for row in rows]
         self._check()
         self.gate = nullcontext() if manner.concurrency is None else aio.Semaphore(manner.concurrency)
@@ -264,3 +264,8 @@ def _rollouts_of(row: LossRow) -> Any:
     """A key that the rollouts of one example share; a row about one call is compared with the others' same call."""
     call = ("", 0) if row.node is None else (row.node.path, row.node.index)
     return row.example_id or id(row.example), call
+
+
+def _recorded(row: LossRow) -> LossRow:
+    """The row with the record of its forward, also where its output alone remembers it."""
+    return row if row.tape is not None else replace(row, tape=row.recorded)

@@ -7,6 +7,7 @@ compares names, so a new kind is one class here or in anybody's code, and one ca
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from promptgrad.autograd._fits import fits
 from promptgrad.autograd._tokens import tokens
 from promptgrad.autograd._values import Keyed
 
@@ -209,10 +210,10 @@ class _Demos(Kind):
     is_demos = True
 
     def normal(self, value: Any, options: tuple[Any, ...] | None = None) -> Any:
-        selector = isinstance(value, Selector)
+        selector = fits(value, Selector)
         if isinstance(value, (str, Mapping)) or not (selector or isinstance(value, Iterable)):
             raise ValueError("demos are a sequence of examples")
-        demos = value.examples if isinstance(value, Selector) else tuple(value)
+        demos = value.examples if fits(value, Selector) else tuple(value)
         for demo in demos:
             if not issubclass(type(demo), Keyed):
                 raise ValueError(f"a demo is an Example or a dict, not {demo!r}")
@@ -222,13 +223,13 @@ class _Demos(Kind):
         return (self.numel(value),)
 
     def numel(self, value: Any) -> int:
-        return value.k if isinstance(value, Selector) else len(value)
+        return value.k if fits(value, Selector) else len(value)
 
     def show(self, value: Any) -> str:
-        return repr(value) if isinstance(value, Selector) else f"{len(value)} demos"
+        return repr(value) if fits(value, Selector) else f"{len(value)} demos"
 
     def to_json(self, value: Any, write: Callable[[Any], Any]) -> Any:
-        return value.to_json(write) if isinstance(value, Selector) else [write(demo) for demo in value]
+        return value.to_json(write) if fits(value, Selector) else [write(demo) for demo in value]
 
     def from_json(self, value: Any, read: Callable[[Any], Any]) -> Any:
         if isinstance(value, Mapping) and "selector" in value:
@@ -243,12 +244,12 @@ class _Demos(Kind):
 
 def demos_for(value: Any, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
     """The demos to show to a call with these inputs."""
-    return value.select(inputs) if isinstance(value, Selector) else tuple(value)
+    return value.select(inputs) if fits(value, Selector) else tuple(value)
 
 
 def demos_in(value: Any) -> tuple[Any, ...]:
     """The examples in a value of demos: all those that a selector chooses from, else the demos themselves."""
-    return value.examples if isinstance(value, Selector) else tuple(value)
+    return value.examples if fits(value, Selector) else tuple(value)
 
 
 _kinds: dict[str, Kind] = {}

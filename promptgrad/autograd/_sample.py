@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from promptgrad.autograd._fits import fits
+
 
 @runtime_checkable
 class Sample(Protocol):
@@ -55,8 +57,9 @@ class _Plain:
 
 def sample_of(example: Any) -> Sample:
     """Any example as a `Sample`."""
-    if isinstance(example, Sample):
-        return example
+    if fits(example, Sample):
+        sample: Sample = example
+        return sample
     if isinstance(example, Mapping):
         return _Plain(example, None)
     fields = {} if example is None else {"input": example}

@@ -222,9 +222,9 @@ def test_a_warm_cache_above_changes_nothing_in_a_resumed_run(tmp_path):
     with Journal(tmp_path / "j") as journal:
         ledger = Ledger(Budget(calls=5), journal)
         with run.active(journal=journal, ledger=ledger) as session:
-            session.touch("k")
-            session.touch("k")
-            session.touch("bought by somebody else")
+            assert session.touch("k")
+            assert session.touch("k")
+            assert not session.touch("bought by somebody else")
         assert ledger.remaining() == 4
         assert len(journal.canonical()) == 1
 
