@@ -241,8 +241,9 @@ class Trainer:
             concurrency: Examples in flight; may differ.
             progress: Show progress bars.
             callbacks: Observers of the run; the events of its first part are delivered again, marked as replayed.
-            data: The four parts "train", "val", "confirm" and "test", if the examples hold values without a JSON form,
-                which the folder could not keep.
+            data: The data that `fit` was given, as "train", "val" and "test", if the examples hold values without a
+                JSON form, which the folder could not keep. It is divided as it was; with a part "confirm" it is
+                taken as it is.
 
         Raises:
             JournalError: There is no run in the folder, another process runs it, or program, optimizer, metric or
@@ -272,12 +273,14 @@ class Trainer:
         if examples is None:
             raise JournalError(
                 f"{run_dir} does not hold the run's examples, because they have values without a JSON form: "
-                "pass data={'train': [...], 'val': [...], 'confirm': [...], 'test': [...]}"
+                "pass what fit was given, data={'train': [...], 'val': [...], 'test': [...]}"
             )
         model.load_state_dict(saved.start)
-        return await trainer._run(
-            Parts(**{name: examples.get(name, []) for name in ("train", "val", "confirm", "test")})
-        )
+        if "confirm" in examples:
+            parts = Parts(**{name: examples.get(name, []) for name in ("train", "val", "confirm", "test")})
+        else:
+            parts = trainer._parts(examples.get("train", []), examples.get("val"), examples.get("test"))
+        return await trainer._run(parts)
 
     resume = aio.blocking_classmethod(aresume)
 

@@ -509,6 +509,10 @@ class TestJournal:
                 Trainer.resume(tmp_path, model, opt, world.metric)
         rows = {"train": parts.train, "val": parts.val, "confirm": parts.confirm, "test": []}
         assert Trainer.resume(tmp_path, model, opt, world.metric, data=rows).values == first.values
+        given = {"train": odd, "val": data[1]}  # as `fit` was given it
+        model = program(world)
+        resumed = Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric, data=given)
+        assert (resumed.values, resumed.spent.sent) == (first.values, 0)
 
 
 class TestStops:
