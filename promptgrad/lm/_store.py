@@ -196,7 +196,9 @@ def _insert(database: sqlite3.Connection, rows: list[tuple[bytes, str]]) -> None
 
 
 def _encode(completion: Completion) -> str:
-    return json.dumps(completion.to_dict(), separators=(",", ":"))
+    plain = completion.to_dict()
+    plain.pop("usage", None)  # a reply from a cache costs nothing
+    return json.dumps(plain, separators=(",", ":"))
 
 
 def _decode(reply: str) -> Completion:

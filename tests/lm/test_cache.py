@@ -277,8 +277,8 @@ def test_a_damaged_entry_is_a_miss(counted, folder, open_cache):
 
 def test_a_reply_that_has_no_json_stops_no_other_from_being_written(folder, open_cache):
     def answer(messages):
-        usd = Decimal("0.01") if messages[-1].content == "odd" else 0.01
-        return Completion("r", Usage(1, 1, 1, usd), "m")
+        model = Decimal("0.1") if messages[-1].content == "odd" else "m"
+        return Completion("r", Usage(1, 1, 1, 0.01), model)
 
     lm = Cache(FunctionLM(answer, name="f"), folder)
 
