@@ -4,12 +4,15 @@ import os
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from promptgrad import optim
 from promptgrad.errors import MissingExtraError
+from promptgrad.lm import Request
 from promptgrad.search import Candidate
+from promptgrad.testing._runs import sent_once
 from promptgrad.testing.optimizers import OptimizerContract
 
 TEXTS = ["Take the last word.", "Copy it.", "Reverse the word.", "Take the first word.", "Be brief."]
@@ -79,6 +82,13 @@ class Assigns(Good):
         parameter.data = text
         await super().attempt(session, place, text, number)
         parameter.data = before
+
+
+class PaysBehindTheBudget(Good):
+    async def attempt(self, session, place, text, number):
+        for _ in range(100):
+            await session.program_lm().transport._send(Request.of("[[ ## text ## ]]\nred"), "")
+        await super().attempt(session, place, text, number)
 
 
 class DropsGradients(Good):
@@ -193,6 +203,8 @@ class TestOrderOfASet(OptimizerContract):
         (WithAClock, "test_stopped_by_the_user_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
         (KeepsWhatItSaw, "test_killed_anywhere_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
         (Assigns, "test_it_never_changes_the_program_in_fit", "fit changed pick.instruction"),
+        (Assigns, "test_stopped_by_the_user_it_is_resumed_to_the_same_end", "was cancelled has changed the program"),
+        (PaysBehindTheBudget, "test_no_budget_of_calls_is_exceeded", "calls were sent on a budget of"),
         (DropsGradients, "test_it_never_changes_the_program_in_fit", "has another .grad"),
         (FromScratch, "test_it_goes_on_from_the_base_that_it_is_given", "session.base.child"),
         (Unplanned, "test_it_takes_no_more_calls_than_it_plans", "Let expected_calls"),
@@ -223,6 +235,16 @@ def test_a_broken_promise_is_noticed(optimizer, promise, message, tmp_path):
 def test_an_optimizer_that_stumbles_is_noticed(optimizer, promise, error, tmp_path):
     with pytest.raises(error, match="what is this"):
         getattr(contract(optimizer), promise)(tmp_path)
+
+
+def test_a_call_that_is_sent_again_is_noticed():
+    once = [{"kind": "send", "key": "a"}, {"kind": "call", "key": "a"}, {"kind": "send", "key": "b"}]
+    lost = [{"kind": "send", "key": "a"}, *once]  # in flight at a kill
+    for events in (once, lost):
+        sent_once(SimpleNamespace(journal=SimpleNamespace(events=lambda events=events: events)), "a run")
+    again = SimpleNamespace(journal=SimpleNamespace(events=lambda: [*once, {"kind": "send", "key": "a"}]))
+    with pytest.raises(AssertionError, match="a run sent a call again whose reply is in the journal: a"):
+        sent_once(again, "a run")
 
 
 def test_one_that_needs_more_data_is_noticed():

@@ -43,6 +43,7 @@ BEFORE = {
     "state_dict": lambda outer: outer.state_dict(),
     "prefix": lambda outer: list(outer.inner.named_parameters(prefix="x")),
     "parameters": lambda outer: list(outer.parameters()),
+    "named": lambda outer: [setattr(parameter, "name", "mine") for parameter in outer.inner.parameters()],
     "stepped": lambda outer: optim.LabeledFewShot(outer.parameters()).step(),
 }
 
