@@ -79,7 +79,7 @@ class Cassette:
                         self._entries.setdefault(entry["key"], []).append(entry)
                 except (ValueError, KeyError, TypeError) as error:
                     raise ReplayError(
-                        f"{self.path} is no cassette, or is damaged: line {number} is {line[:80]!r}"
+                        f"{self.path} is not a cassette, or is damaged: line {number} is {line[:80]!r}"
                     ) from error
         for entries in self._entries.values():
             entries.sort(key=_turn)  # the file has them in the order in which they came back

@@ -168,7 +168,7 @@ def _arguments(cls: Any) -> str:
 def _misfit(
     title: str, names: tuple[str, ...], others: Collection[str], data: Any, error: Exception | None = None
 ) -> ValueError:
-    """Why data is no record."""
+    """The reason why data is not a record."""
     if error is None:
         unknown = ", ".join(repr(name) for name in sorted(data) if name not in names and name not in others)
         reason = f"{unknown} is not among its fields" if unknown else "a field is there under both of its names"
@@ -230,7 +230,7 @@ def _union_coder(arguments: tuple[Any, ...], where: str) -> Coder | None:
     if not records and not others:
         return None
     if len(others) > 1 or (bytes in others and str in arguments):
-        raise TypeError(f"{where} is one of {arguments}, which cannot be told apart in JSON")
+        raise TypeError(f"{where} is one of {arguments}, whose JSON forms cannot be distinguished")
     other = _coder(others[0], where) if others else None
 
     def write(value: Any, blob: Blob) -> Any:

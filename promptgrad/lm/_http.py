@@ -199,7 +199,7 @@ class HTTP(Transport):
             try:
                 assembly.add(chunk)
             except (KeyError, TypeError, AttributeError):
-                raise self._spoilt(raw, "is no chunk of a completion") from None
+                raise self._spoilt(raw, "is not a chunk of a completion") from None
         if not assembly.ended:
             raise LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")
         return assembly.reply()

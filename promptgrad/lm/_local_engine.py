@@ -150,9 +150,9 @@ class LocalEngine:
             text = "\n".join([*lines, "assistant:"] if reply else [*lines, ""])
             ids: list[int] = tokenizer(text)["input_ids"]
             return ids
-        told = [{"role": m.role, "content": m.text} for m in messages]
+        plain = [{"role": m.role, "content": m.text} for m in messages]
         try:
-            text = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=reply)
+            text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=reply)
         except Exception as error:  # jinja's own kinds, which need not be importable here
             raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]

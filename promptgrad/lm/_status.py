@@ -13,7 +13,7 @@ def error_kind(status: int, body: str) -> type[LMStatusError]:
         return RateLimitError
     if status in {401, 403}:
         return AuthenticationError
-    said = body.lower()
-    if status in {400, 413, 422} and any(hint in said for hint in _TOO_LONG):
+    text = body.lower()
+    if status in {400, 413, 422} and any(hint in text for hint in _TOO_LONG):
         return ContextWindowError
     return LMStatusError

@@ -97,7 +97,7 @@ def hopeless(
     failed = sum(score < best for score in before)
     several = f"{of} proposals" if of > 1 else "one proposal"
     return (
-        f"{UNTRIED}no gain on {len(before)} rows, of which {failed} are not right, can be beyond doubt: "
+        f"{UNTRIED}no gain on {len(before)} rows ({failed} of them not right) can be beyond doubt: "
         f"of {several} at gate={confidence:g} one must win {enough} rows or more. Let the closure run more"
     )
 

@@ -36,7 +36,7 @@ class KNNFewShot(Search):
         exclude_same: Leave out an example with the same inputs as the call, see `nn.Neighbours`.
 
     Raises:
-        TypeError: `k` is no whole number, or the vectorizer no plain function.
+        TypeError: `k` is not a whole number, or the vectorizer not a plain function.
         ValueError: `k` is below one, or the vectorizer has no name.
         DataError: In `Trainer.fit`: no training example has the fields of a module with demos.
     """

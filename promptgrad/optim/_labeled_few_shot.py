@@ -28,7 +28,7 @@ class LabeledFewShot(Optimizer):
         examples: For `step()` outside a trainer: labelled examples to draw from.
 
     Raises:
-        TypeError: `k` is no whole number.
+        TypeError: `k` is not a whole number.
         ValueError: `k` is below one.
     """
 

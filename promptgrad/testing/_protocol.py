@@ -365,9 +365,9 @@ class ChatProtocol(asyncio.Protocol):
             extra = b"" if answer.retry_after is None else b"Retry-After: %s\r\n" % f"{answer.retry_after:g}".encode()
             self._send(answer.code, json.dumps(error).encode(), extra)
             return
-        said = answer.answer if isinstance(answer, Cut) else answer
+        sent = answer.answer if isinstance(answer, Cut) else answer
         try:
-            reply = said if isinstance(said, Reply) else Reply(_text(said))
+            reply = sent if isinstance(sent, Reply) else Reply(_text(sent))
             if request.json.get("stream"):
                 self._stream(_events(request, reply), reply.pace, answer.share if isinstance(answer, Cut) else None)
                 return

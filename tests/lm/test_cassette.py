@@ -235,8 +235,8 @@ def test_an_error_keeps_its_type(path, kind):
     ("text", "said"),
     [
         ("", "is empty"),
-        ("hello\n", "is no cassette"),
-        ('{"kind": "header", "schema": 1}\n', "is no cassette"),
+        ("hello\n", "is not a cassette"),
+        ('{"kind": "header", "schema": 1}\n', "is not a cassette"),
         ('{"kind": "cassette", "schema": 99}\n', "upgrade promptgrad"),
         ('{"kind": "cassette", "schema": 1}\n{"kind": "call"', "line 2"),
     ],

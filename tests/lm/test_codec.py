@@ -55,7 +55,7 @@ def test_alternatives_that_look_alike_in_json_are_refused():
     class Odd:
         data: bytes | str = ""
 
-    with pytest.raises(TypeError, match="cannot be told apart"):
+    with pytest.raises(TypeError, match="JSON forms cannot be distinguished"):
         to_plain(Odd())
 
 

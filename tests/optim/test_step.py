@@ -201,9 +201,7 @@ class TestTooFewRows:
         assert closure.runs == 1
         assert report.gate is None
         for change in report.proposals:
-            assert change.reason.startswith(
-                "not tried: no gain on 3 rows, of which 3 are not right, can be beyond doubt"
-            )
+            assert change.reason.startswith("not tried: no gain on 3 rows (3 of them not right) can be beyond doubt")
             assert "of 3 proposals at gate=0.9 one must win 5 rows or more" in change.reason
         assert opt.state[model.instruction] == {}
         opt = optim.TGD(model.parameters(), lm=writes("Be good.", "Be so good.", "Good."), proposals=3)
