@@ -330,6 +330,8 @@ class Predict(Module, in_place=True):
     def messages(self, *args: Any, **inputs: Any) -> tuple[Message, ...]:
         """The messages that a call with these inputs sends, exactly. No LM is called.
 
+        Inside a forward this reads the parameters as the program does, since the program may decide by a prompt.
+
         Raises:
             InputError: As the call.
         """
@@ -351,7 +353,7 @@ class Predict(Module, in_place=True):
 
     def _export(self) -> dict[str, Any]:
         adapter = self._adapter_here()
-        instruction, chosen = self.instruction.data, self.demos.data
+        instruction, chosen = self.instruction.read().value, self.demos.read().value
         demos = () if isinstance(chosen, Selector) else chosen  # those of a selector depend on the inputs
         compiled = adapter.compile(self._signature, instruction, demos)
         shadow = Signature(

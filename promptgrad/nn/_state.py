@@ -10,6 +10,7 @@ from promptgrad.autograd import Parameter
 from promptgrad.data import Example
 from promptgrad.errors import ConstraintError, DataError, InputError, ParseError, StateDictError
 from promptgrad.lm import AudioPart, FilePart, ImagePart, Message, Request
+from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.signature import Field
 
 SCHEMA = 1
@@ -68,12 +69,14 @@ def to_json(path: str, value: Any) -> Any:
         return [to_json(path, item) for item in value]
     if isinstance(value, (ImagePart, AudioPart, FilePart)):
         return {_PART: Message("user", (value,)).to_dict()["content"][0]}
+    if isinstance(value, Prediction):
+        return to_json(path, fields_of(value))  # which the graph does not note as a read of the program
     dump = getattr(value, "model_dump", None)  # a pydantic model
     if dump is not None:
         return to_json(path, dump(mode="json"))
-    fields_of = getattr(value, "to_dict", None)  # a Prediction
-    if fields_of is not None:
-        return to_json(path, fields_of())
+    own = getattr(value, "to_dict", None)
+    if own is not None:
+        return to_json(path, own())
     raise StateDictError(
         f"{path} holds a {type(value).__name__}, which has no JSON form: keep str, numbers, lists, dicts and Examples",
         invalid=[path],
@@ -82,7 +85,7 @@ def to_json(path: str, value: Any) -> Any:
 
 def encode(path: str, parameter: Parameter, fields: Mapping[str, Field]) -> Any:
     """The value of a parameter in JSON types; values in demos without a JSON form by their fields' types."""
-    return parameter.kind.to_json(parameter.data, lambda item: to_json(path, _written(path, item, fields)))
+    return parameter.kind.to_json(parameter.read().value, lambda item: to_json(path, _written(path, item, fields)))
 
 
 def _written(path: str, demo: Any, fields: Mapping[str, Field]) -> Any:

@@ -91,6 +91,58 @@ def test_a_parameter_that_is_shown_inside_a_forward_is_not_read():
     assert model(text="a wolf").grad_fn.tape.leaves == ()
 
 
+class Looked(nn.Module):
+    """Two calls, a text that only the program could read, and a look at all of it between the calls."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.note = pg.Parameter("be brief in all that you say")
+        self.first = nn.Predict("text -> word, score: int")
+        self.second = nn.Predict("text -> answer")
+        self.register_buffer("aside", None)
+        self.look = look
+
+    def forward(self, text):
+        self.aside = self.first(text=text)
+        with autograd.record_reads() as self.log:
+            self.look(self)
+        return self.second(text=f"What of {text}?")
+
+
+STATES = {
+    "nothing": lambda model, folder: None,
+    "state_dict": lambda model, folder: model.state_dict(),
+    "state_dict of a part": lambda model, folder: model.second.state_dict(),
+    "save": lambda model, folder: (pg.save(model, folder / "model"), pg.save(model, folder / "model.json")),
+    "export": lambda model, folder: model.export(),
+    "copy": lambda model, folder: copy.deepcopy(model),
+    "parameters": lambda model, folder: [(name, repr(p), p.shape, p.numel()) for name, p in model.named_parameters()],
+}
+
+
+def graph_of(look):
+    """What the look read, what the program counts as having read, and by what kind of edge the first call hangs on."""
+    model = Looked(look).to(pg.lm.FunctionLM(Fields(word="cat", score=3, answer="yes")))
+    tape = model(text="a wolf").grad_fn.tape
+    names = dict(map(reversed, model.named_parameters()))
+    kinds = [edge.kind for edge in edges(tape) if edge.source is tape.nodes[0]]
+    looked = [names[read.parameter] for read in model.log.reads]
+    return looked, [names[leaf.parameter] for leaf in tape.leaves], kinds, tape.nodes[0].touched
+
+
+@pytest.mark.parametrize("look", STATES)
+def test_looking_at_a_program_inside_its_forward_changes_no_edge(look, tmp_path):
+    found = graph_of(lambda model: STATES[look](model, tmp_path))
+    assert found == ([], [], ["order"], [])
+
+
+@pytest.mark.parametrize("read", ["render", "messages"])
+def test_a_rendered_prompt_is_read_since_a_program_may_branch_on_it(read):
+    looked, leaves, *_ = graph_of(lambda model: getattr(model.second, read)(text="a wolf"))
+    assert looked == ["second.demos", "second.instruction"]
+    assert leaves == ["second.instruction"]
+
+
 def test_what_fits_the_protocols():
     prediction = nn.Prediction(a=1)
     example = Example(q="1", a="2").with_inputs("q")
