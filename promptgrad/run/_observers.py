@@ -6,9 +6,12 @@ import json
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
+
+from promptgrad import aio
 
 Observer = Callable[[Mapping[str, Any]], object]
 """A function of one event: a read-only mapping with its `kind`, its fields, and `replayed`."""
@@ -28,7 +31,9 @@ class Subscription:
         self._observers = observers
         self._name = name
         self._context = contextvars.copy_context()
-        self._failures: dict[type[Exception], list[Any]] = {}  # the first report of each type, and how many there were
+        self._failures: dict[
+            type[BaseException], list[Any]
+        ] = {}  # the first report of each type, and how many there were
 
     def __call__(self) -> None:
         """End the observation; later events are not handed over. A second call does nothing."""
@@ -39,8 +44,21 @@ class Subscription:
         """The observer's errors: a line for each type, with the first message and the number of times it came."""
         return tuple(text if count == 1 else f"{text} ({count} times)" for text, count in self._failures.values())
 
-    def report(self, error: Exception, where: str) -> None:
-        """Count an error of the observer, and warn of the first one of its type."""
+    @contextmanager
+    def reporting(self, where: str) -> Iterator[None]:
+        """Within the block, count what the observer raises, and warn of the first error of each type.
+
+        A `CancelledError` or `GeneratorExit` of the observer's own is an error like any other. Only Ctrl-C, an exit of
+        the process and a cancellation of the run itself leave the block.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not (aio.is_failure(error) or isinstance(error, GeneratorExit)):
+                raise
+            self._report(error, where)
+
+    def _report(self, error: BaseException, where: str) -> None:
         known = self._failures.get(type(error))
         if known is not None:
             known[1] += 1
@@ -55,13 +73,11 @@ class Subscription:
     def hand(self, line: bytes, *, replayed: bool) -> None:
         """Call the observer with its own copy of one event."""
         event = {**json.loads(line), "replayed": replayed}
-        try:
+        with self.reporting(f"the event {event['kind']!r}"):
             result = self._context.run(self.observer, MappingProxyType(event))
             if inspect.isawaitable(result):
                 getattr(result, "close", lambda: None)()
                 raise TypeError("it returned an awaitable, which is never awaited: an observer is a plain function")
-        except Exception as error:  # noqa: BLE001 - reported; an observer does not end the run
-            self.report(error, f"the event {event['kind']!r}")
 
     def __repr__(self) -> str:
         return f"<Subscription of {self._name}: {len(self._failures)} types of error>"

@@ -24,7 +24,7 @@ class Callback:
     `Trainer(..., callbacks=[MyCallback()])`. The methods have the names that PyTorch Lightning uses, and are called one
     after the other, in the order of the events, while the run waits or goes on elsewhere; a method that blocks delays
     the run. They are plain methods, not coroutines. An exception in one gives a warning and a note in `result.notes`;
-    it never ends the run, and nothing that callbacks do changes a decision.
+    it never ends the run (only Ctrl-C and `SystemExit` do), and nothing that callbacks do changes a decision.
 
     A call of a program, an LM or `evaluate` would wait for the loop that the run itself needs, and raises
     `AsyncUsageError`: run it in a thread. LM calls made there are not part of the run.
@@ -147,10 +147,8 @@ class Watch:
         """Call every `on_fit_start`."""
         for callback, subscription in self._watched:
             if isinstance(callback, Callback):
-                try:
+                with subscription.reporting("on_fit_start"):
                     callback.on_fit_start(self._trainer)
-                except Exception as error:  # noqa: BLE001 - reported; a callback does not end the run
-                    subscription.report(error, "on_fit_start")
 
     def end(self, result: "FitResult") -> "FitResult":
         """Call every `on_fit_end`; return the result with a note about each error of a callback.
@@ -160,10 +158,8 @@ class Watch:
         for callback, subscription in self._watched:
             subscription()
             if isinstance(callback, Callback):
-                try:
+                with subscription.reporting("on_fit_end"):
                     callback.on_fit_end(self._trainer, result)
-                except Exception as error:  # noqa: BLE001 - reported; a callback does not end the run
-                    subscription.report(error, "on_fit_end")
         failures = tuple(text for _, subscription in self._watched for text in subscription.failures)
         return replace(result, notes=(*result.notes, *failures)) if failures else result
 

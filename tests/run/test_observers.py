@@ -1,5 +1,6 @@
 """Who observes a journal sees every event, in order, and disturbs nothing."""
 
+import asyncio
 import contextvars
 import threading
 import warnings
@@ -272,6 +273,60 @@ def test_ctrl_c_in_an_observer_is_ctrl_c(tmp_path):
     journal.append("b")
     assert [event["kind"] for event in journal.events()] == ["header", "a", "b"]
     assert heard.kinds() == ["b"]
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, GeneratorExit])
+def test_a_cancellation_of_its_own_is_an_error_like_any_other(kind):
+    journal, heard = run.Journal(), Heard()
+
+    def stop(event):
+        raise kind("of a tracker")
+
+    noted = journal.subscribe(stop)
+    journal.subscribe(heard)
+    with pytest.warns(UserWarning, match=f"raised {kind.__name__} on the event 'a': of a tracker. The run goes on"):
+        journal.append("a")
+    journal.append("b")
+    assert heard.kinds() == ["a", "b"]
+    assert len(noted.failures) == 1
+
+
+def test_a_cancellation_of_the_run_that_comes_to_an_observer_is_one():
+    journal, outcomes = run.Journal(), []
+
+    def stop(event):
+        raise asyncio.CancelledError
+
+    journal.subscribe(stop)
+
+    async def writes():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            try:
+                journal.append("a")
+            except asyncio.CancelledError:
+                outcomes.append("cancelled")
+
+    async def fails():
+        await asyncio.sleep(0)
+        raise ValueError("the end")
+
+    with pytest.raises(ValueError, match="the end"):
+        aio.run(aio.gather([writes, fails]))
+    assert outcomes == ["cancelled"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_exit_in_an_observer_ends_the_run(kind):
+    journal = run.Journal()
+
+    def stop(event):
+        raise kind
+
+    journal.subscribe(stop)
+    with pytest.raises(kind):
+        journal.append("a")
 
 
 def test_names_that_the_journal_uses_itself():

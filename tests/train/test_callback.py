@@ -1,5 +1,6 @@
 """`Trainer(callbacks=...)`: what may watch a run, and that it never disturbs one."""
 
+import asyncio
 import json
 import os
 import signal
@@ -194,6 +195,31 @@ def test_what_a_callback_raises_is_reported_and_never_ends_the_run(world, data, 
     assert len(heard.of("trial")) == len(result.history)
     digests = [run.Journal(tmp_path / name / "journal.jsonl", readonly=True).digest() for name in ("quiet", "noisy")]
     assert digests[0] == digests[1]
+
+
+class Cancelled(Callback):
+    """A tracker whose own asyncio code was cancelled."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def on_fit_start(self, trainer):
+        raise self.kind("at the start")
+
+    def on_budget(self, trainer, spent):
+        raise self.kind("on the way")
+
+    def on_fit_end(self, trainer, result):
+        raise self.kind("at the end")
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, GeneratorExit])
+def test_a_cancellation_inside_a_callback_never_ends_the_run(world, data, kind):
+    quiet = trainer(world, program(world)).fit(*data)
+    with pytest.warns(UserWarning, match=f"the callback Cancelled raised {kind.__name__}"):
+        result = trainer(world, program(world), callbacks=[Cancelled(kind)]).fit(*data)
+    assert result.values == quiet.values
+    assert [note for note in result.notes if "at the start" in note and "times" in note]
 
 
 def test_what_a_callback_does_to_an_event_changes_nothing(world, data, tmp_path):
