@@ -72,6 +72,7 @@ class Scripted:
     Args:
         answers: Function of the messages that answers first; where it returns None, the small world answers.
         garbage: Share of prompts, by their digest, whose reply lacks the requested fields.
+        garbled: Function of the names of the requested fields; where it is true, the reply lacks them as well.
         failing: Share of prompts, by their digest, that raise `error`.
         error: Function that makes the error.
         at: Function that is called with the number of each call before its answer.
@@ -83,6 +84,7 @@ class Scripted:
         answers: Callable[[Sequence[Any]], str | None] = lambda messages: None,
         *,
         garbage: float = 0.0,
+        garbled: Callable[[Sequence[str]], bool] = lambda names: False,
         failing: float = 0.0,
         error: Callable[[], Exception] = RuntimeError,
         at: Callable[[int], None] = lambda number: None,
@@ -94,6 +96,7 @@ class Scripted:
         self._order = random.Random(order)
         self._answers = answers
         self._garbage = garbage
+        self._garbled = garbled
         self._failing = failing
         self._error = error
         self._at = at
@@ -122,7 +125,7 @@ class Scripted:
             await self._overtaken()
         if drawn[5] < 256 * self._failing:
             raise self._error()
-        if drawn[2] < 256 * self._garbage:
+        if drawn[2] < 256 * self._garbage or self._garbled([name for name, _ in asked_of(messages)]):
             return ("", "I would rather not.", "[[ ## nothing ## ]]\nat all", '{"half": ', "\ud83d")[drawn[3] % 5]
         own = self._answers(messages)
         return answer(messages, drawn[4]) if own is None else own

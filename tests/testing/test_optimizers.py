@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptgrad import optim
-from promptgrad.errors import MissingExtraError
+from promptgrad import nn, optim, run
+from promptgrad.errors import MissingExtraError, ParseError
 from promptgrad.lm import Request
+from promptgrad.optim import Change
 from promptgrad.search import Candidate
 from promptgrad.testing._runs import sent_once
 from promptgrad.testing.optimizers import OptimizerContract
@@ -171,6 +172,48 @@ class Uneven(optim.LabeledFewShot):
         return report
 
 
+class Clears(optim.LabeledFewShot):
+    """Its `astep` leaves no demos behind."""
+
+    async def astep(self, closure=None, *, loss=None):
+        report = await super().astep(closure, loss=loss)
+        for parameter in self.parameters():
+            if parameter.kind == "demos":
+                parameter.data = ()
+        return report
+
+
+class FindsNothing(optim.LabeledFewShot):
+    async def _propose(self):
+        return [(p, Change("p", p.kind, "untouched", "no idea")) for p, _ in self.trained()]
+
+
+class Writes(Good):
+    """Asks a writer once, and has no answer to one that does not follow the format."""
+
+    async def texts_of(self, session):
+        writer = nn.Predict("number: int -> text, why").to(session.program_lm())
+        return (await writer.acall(number=2)).text
+
+    async def fit(self, session):
+        await self.texts_of(session)
+        await super().fit(session)
+
+    def expected_calls(self, plan):
+        return [*super().expected_calls(plan), ("writer", 1, False)]
+
+
+class WritesOn(Writes):
+    """Goes on without the writer."""
+
+    async def texts_of(self, session):
+        try:
+            return await super().texts_of(session)
+        except ParseError as error:
+            session.decide("proposal", path="pick.instruction", text=None, refused=error.reason)
+            return ""
+
+
 def contract(optimizer, **options):
     class Case(OptimizerContract):
         def make(self, params):
@@ -234,7 +277,7 @@ def test_a_broken_promise_is_noticed(optimizer, promise, message, tmp_path):
 )
 def test_an_optimizer_that_stumbles_is_noticed(optimizer, promise, error, tmp_path):
     with pytest.raises(error, match="what is this"):
-        getattr(contract(optimizer), promise)(tmp_path)
+        getattr(contract(optimizer), promise)(tmp_path, *(["anybody's"] if "garbage" in promise else []))
 
 
 def test_a_call_that_is_sent_again_is_noticed():
@@ -262,6 +305,25 @@ def test_a_step_that_differs_from_its_twin_is_noticed():
 
     with pytest.raises(AssertionError, match=r"step\(\) and astep\(\) differ"):
         contract(Uneven, k=2, examples=small.examples(4)).test_step_and_astep_agree()
+
+
+def test_a_step_that_clears_what_its_twin_installs_is_noticed():
+    with pytest.raises(AssertionError, match=r"step\(\) and astep\(\) differ"):
+        contract(Clears).test_step_and_astep_agree()
+
+
+def test_steps_that_find_nothing_are_no_proof():
+    with pytest.raises(pytest.skip.Exception, match="no step found anything to propose here: no idea"):
+        contract(FindsNothing).test_step_and_astep_agree()
+
+
+def test_a_writer_of_nothing_but_garbage_is_survived_or_noticed(tmp_path):
+    with pytest.raises(AssertionError, match="Catch ParseError, and go on without it"):
+        contract(Writes).test_garbage_does_not_end_a_run(tmp_path / "writes", "the writer's")
+    contract(Writes).test_garbage_does_not_end_a_run(tmp_path / "by chance", "anybody's")
+    contract(WritesOn).test_garbage_does_not_end_a_run(tmp_path / "goes on", "the writer's")
+    journal = run.Journal(tmp_path / "goes on" / "run" / "journal.jsonl", readonly=True)
+    assert [event["refused"] for event in journal.events() if event.get("refused")]
 
 
 def test_make_is_asked_for():
