@@ -20,7 +20,11 @@ _ENOUGH = 100
 
 
 def source_digest(target: Any) -> str:
-    """Digest of the code and the settings of a program or metric; the same in every process for the same source."""
+    """Digest of the code and the settings of a program or metric; the same in every process for the same source.
+
+    The classes and functions of promptgrad itself count by their name and the release series (the "0.2" of "0.2.1"), so
+    that a run can be resumed, and its results reused, with a later release of the same series.
+    """
     state = hashlib.blake2b(digest_size=12)
     for line in _lines(target):
         state.update(line.encode("utf-8", "surrogatepass") + b"\0")
@@ -56,19 +60,39 @@ def _described(target: Any) -> list[str]:
     if isinstance(target, FunctionType):
         captured = [cell.cell_contents for cell in target.__closure__ or ()]
         constants = [target.__defaults__, target.__kwdefaults__, *captured]
-        return [target.__qualname__, *_code(target.__code__), *map(_value, constants)]
+        return [target.__qualname__, *_body(target), *map(_value, constants)]
     kind = type(target)
     lines = [f"{kind.__module__}.{kind.__qualname__}"]
     for base in kind.__mro__:
         if base in (object, Module):
             continue
+        if _is_ours(base):
+            lines += [f"{base.__module__}.{base.__qualname__}", _series()]
+            continue
         for name, member in sorted(vars(base).items()):
             if isinstance(member, FunctionType) and (not name.startswith("__") or name in ("__init__", "__call__")):
-                lines += [name, *_code(member.__code__)]
+                lines += [name, *_body(member)]
     for name, value in sorted(getattr(target, "__dict__", {}).items()):
         if name not in _MACHINERY and not isinstance(value, (Module, Parameter)):
             lines.append(f"{name}={_value(value)}")
     return lines
+
+
+def _is_ours(source: type | FunctionType) -> bool:
+    return str(source.__module__).partition(".")[0] == "promptgrad"
+
+
+def _series() -> str:
+    """The release series of promptgrad."""
+    from promptgrad import __version__
+
+    return "promptgrad " + ".".join(__version__.split(".")[:2])
+
+
+def _body(function: FunctionType) -> list[str]:
+    if _is_ours(function):
+        return [f"{function.__module__}.{function.__qualname__}", _series()]
+    return _code(function.__code__)
 
 
 def _code(code: CodeType) -> list[str]:
@@ -84,7 +108,7 @@ def _value(value: Any) -> str:
     if isinstance(value, _PLAIN):
         return repr(value)
     if inspect.isfunction(value):
-        return "".join(_code(value.__code__))
+        return "".join(_body(value))
     if isinstance(value, (list, tuple)):
         return f"{len(value)}[" + ",".join(map(_value, value[:_ENOUGH])) + "]"
     if isinstance(value, dict):

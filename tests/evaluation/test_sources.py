@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from promptgrad import nn
+import promptgrad
+from promptgrad import metrics, nn
 from promptgrad.evaluation import source_digest
 
 SCRIPT = """
@@ -107,6 +108,57 @@ def test_a_long_set_is_known_by_its_beginning_and_its_length(size):
     words = {f"w{number:03}" for number in range(size)}
     assert source_digest(Chooser(words)) == source_digest(Chooser({*sorted(words, reverse=True)}))
     assert source_digest(Chooser(words)) != source_digest(Chooser(words | {"zzz"}))
+
+
+class Terse(nn.ChainOfThought):
+    """A class of the user's on top of one of the package's."""
+
+    async def forward(self, **inputs):
+        return await super().forward(**inputs)
+
+
+class Pipeline(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = nn.Predict("question -> answer")
+        self.think = Terse("question -> answer")
+        self.wrap = metrics.as_metric
+
+    def forward(self, question):
+        return self.ask(question=question)
+
+
+def sources():
+    return [source_digest(each) for each in (Pipeline(), Terse("q -> a"), metrics.exact_match, metrics.as_metric)]
+
+
+async def changed(self, *args, **inputs):
+    return "of the next release"
+
+
+def test_the_code_of_the_package_counts_by_its_release_series(monkeypatch):
+    before = sources()
+    monkeypatch.setattr(promptgrad, "__version__", "0.2.99")
+    monkeypatch.setattr(nn.Predict, "forward", changed)
+    monkeypatch.setattr(type(metrics.exact_match), "score", lambda self, gold, answer: 0.5)
+    monkeypatch.setattr(metrics.as_metric, "__code__", (lambda fn: fn).__code__)
+    assert sources() == before
+    monkeypatch.setattr(promptgrad, "__version__", "0.3.0")
+    assert not {*sources()} & {*before}
+
+
+def test_the_code_of_the_user_on_top_of_the_package_counts(monkeypatch):
+    before = sources()
+    monkeypatch.setattr(Terse, "forward", changed)
+    assert [one == other for one, other in zip(before, sources(), strict=True)] == [False, False, True, True]
+    monkeypatch.setattr(Pipeline, "forward", changed)
+    assert len({before[0], *sources()}) == 5
+
+
+def test_which_class_of_the_package_it_is_counts():
+    assert source_digest(nn.Predict("q -> a")) != source_digest(nn.ChainOfThought("q -> a"))
+    assert source_digest(metrics.exact_match) != source_digest(metrics.f1)
+    assert source_digest(metrics.exact_match) != source_digest(metrics.exact_match.replace(normalize=False))
 
 
 PROMPTS = """
