@@ -1,7 +1,7 @@
 """The contract suite of optimizers notices each broken promise: optimizers that break one, and the test that fails."""
 
+import itertools
 import os
-import random
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -53,8 +53,13 @@ class Good(optim.Search):
 
 
 class OfItsOwnChance(Good):
+    """Draws from a source that goes on from run to run, so that no two runs in a row draw the same."""
+
+    drawn = itertools.count()
+
     def texts(self, session):
-        return random.sample(TEXTS, self.trials)
+        first = next(self.drawn)
+        return [TEXTS[(first + number) % len(TEXTS)] for number in range(self.trials)]
 
 
 class InTheOrderOfASet(Good):
@@ -241,7 +246,7 @@ class TestOrderOfASet(OptimizerContract):
     [
         (OfItsOwnChance, "test_the_same_seed_is_the_same_search", "have different journals"),
         (DependsOnConcurrency, "test_the_same_seed_is_the_same_search", "have different journals"),
-        (OfItsOwnChance, "test_killed_anywhere_it_is_resumed_to_the_same_end", "take all chance from session"),
+        (OfItsOwnChance, "test_killed_anywhere_it_is_resumed_to_the_same_end", "[Tt]ake all chance from session"),
         (WithAClock, "test_killed_anywhere_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
         (WithAClock, "test_stopped_by_the_user_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
         (KeepsWhatItSaw, "test_killed_anywhere_it_is_resumed_to_the_same_end", "decides otherwise|different journals"),
