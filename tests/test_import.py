@@ -91,3 +91,14 @@ lm = pg.lm.FunctionLM(lambda messages: "[[ ## answer ## ]]\\nParis\\n\\n[[ ## co
 assert nn.Predict("question -> answer", lm=lm)(question="What is the capital of France?").answer == "Paris"
 """
     assert third_party(modules_after(code, tmp_path)) == []
+
+
+def test_making_an_optimizer_needs_no_pydantic(tmp_path):
+    code = """
+from promptgrad import nn, optim
+model = nn.Predict("question -> answer")
+optim.TGD(model.parameters())
+optim.GEPA(model.parameters())
+optim.MIPRO(model.parameters())
+"""
+    assert "pydantic" not in modules_after(code, tmp_path)

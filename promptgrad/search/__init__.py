@@ -80,6 +80,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from promptgrad.search._amend import Amend
     from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
     from promptgrad.search._checks import Constraint, broken, checked_constraints, refusal
     from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
@@ -94,7 +95,6 @@ if TYPE_CHECKING:
     from promptgrad.search._plan import Phase, Plan
     from promptgrad.search._proposer import (
         TIPS,
-        Amend,
         Improve,
         ImproveSolution,
         ProposeInstruction,
@@ -120,7 +120,7 @@ else:
         "SHRINK": "_session",
         "TIPS": "_proposer",
         "TPE": "_tpe",
-        "Amend": "_proposer",
+        "Amend": "_amend",
         "Attempt": "_memory",
         "Attempts": "_memory",
         "Candidate": "_candidate",

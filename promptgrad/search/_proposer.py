@@ -65,29 +65,6 @@ class ImproveSolution(Signature):
     new_solution: str = Output(desc="the improved solution, in full")
 
 
-class Amend(Signature):
-    """You improve one instruction of a program made of language-model calls, by a few edits.
-
-    Critics looked at examples on which the program failed and said what this instruction should do differently.
-    Edit it so that these failures no longer happen and everything it already gets right stays right. Change what
-    the critiques ask for and keep the rest. Write general rules: do not mention single examples or their answers,
-    unless a critique says that a value is fixed. Keep every {placeholder} exactly as it is.
-
-    Each edit quotes its anchor: a piece of the instruction, exactly as it stands there, long enough to occur only
-    once. "insert" puts its text directly after the anchor, blanks and line breaks included; with an empty anchor,
-    at the start. "replace" puts its text in the anchor's place. "delete" takes the anchor away and has no text.
-    Anchors must not overlap. If one edit does not apply exactly, all are rejected.
-    """
-
-    role: str = Input(desc="where the instruction is used")
-    instruction: str = Input(desc="the instruction as it is, in full")
-    critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
-    failures: list[dict[str, Any]] = Input(desc="some of the failed calls that the critiques are about")
-    rules: list[str] = Input(desc="what the edited instruction must satisfy")
-    rejected: list[str] = Input(desc="versions that were tried, each with its effect; do not come back to them")
-    hunks: list[Hunk] = Output(desc="the edits")
-
-
 class ProposeInstruction(Signature):
     """You write the instruction for one module of a program made of language-model calls.
 
@@ -139,7 +116,10 @@ def make_writers(edits: str) -> tuple[Predict, Predict]:
     """
     if edits not in ("rewrite", "hunks"):
         raise ValueError(f'edits is "rewrite" or "hunks", not {edits!r}')
-    return make_proposer(Amend if edits == "hunks" else Improve, None), make_proposer(ImproveSolution, None)
+    signature: type[Signature] = Improve
+    if edits == "hunks":
+        from promptgrad.search._amend import Amend as signature  # its type of output takes pydantic, half of an import
+    return make_proposer(signature, None), make_proposer(ImproveSolution, None)
 
 
 def check_writer(lm: Any, temperature: Any = None) -> None:
