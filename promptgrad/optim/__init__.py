@@ -17,6 +17,7 @@ __all__ = [
     "BayesianSignatureOptimizer",
     "BetterTogether",
     "BootstrapFewShot",
+    "BootstrapFewShotWithRandomSearch",
     "BootstrapFinetune",
     "Candidate",
     "Change",
@@ -33,6 +34,7 @@ __all__ = [
     "Optimizer",
     "Point",
     "ProposeInstruction",
+    "RandomSearch",
     "Rules",
     "Search",
     "Session",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
+    from promptgrad.optim._random_search import BootstrapFewShotWithRandomSearch, RandomSearch
     from promptgrad.optim._report import Change, StepReport
     from promptgrad.optim._search import Search
     from promptgrad.optim._tgd import TGD
@@ -87,6 +90,7 @@ else:
         "BayesianSignatureOptimizer": "_mipro",
         "BetterTogether": "_better_together",
         "BootstrapFewShot": "_bootstrap_few_shot",
+        "BootstrapFewShotWithRandomSearch": "_random_search",
         "BootstrapFinetune": "_bootstrap_finetune",
         "Change": "_report",
         "CosineAnnealingEdit": "_edit_scheduler",
@@ -96,6 +100,7 @@ else:
         "LabeledFewShot": "_labeled_few_shot",
         "LambdaEdit": "_edit_scheduler",
         "Optimizer": "_optimizer",
+        "RandomSearch": "_random_search",
         "Search": "_search",
         "StepEdit": "_edit_scheduler",
         "StepReport": "_report",
@@ -111,11 +116,20 @@ else:
         ),
         **dict.fromkeys(("TextualGradientDescent", "TextGrad", "TGDOptimizer", "TextualSGD"), "promptgrad.optim.TGD"),
         "TextualGradientDescentwithMomentum": "promptgrad.optim.TGD(params, lm=..., momentum=0.5)",
-        **dict.fromkeys(("MIPROv2", "BayesianOptimizer", "Optuna", "COPRO"), "promptgrad.optim.MIPRO"),
+        **dict.fromkeys(("BayesianOptimizer", "Optuna"), "promptgrad.optim.MIPRO"),
+        "MIPROv2": 'promptgrad.optim.MIPRO(params, auto="light")',
+        "COPRO": "promptgrad.optim.MIPRO(params, num_demo_sets=0), which searches over instructions alone, or "
+        "promptgrad.optim.TGD, which rewrites them from what went wrong",
+        "BootstrapRS": "promptgrad.optim.RandomSearch",
+        "BootstrapFewShotWithOptuna": "promptgrad.optim.MIPRO(params, num_candidates=0), which searches over demo sets "
+        "alone",
         **dict.fromkeys(
-            ("BootstrapFewShotWithRandomSearch", "BootstrapRS", "BootstrapFewShotWithOptuna"),
-            "promptgrad.optim.MIPRO(params, num_candidates=0), which searches over demo sets alone",
+            ("SIMBA", "InferRules"),
+            "promptgrad.optim.GEPA or promptgrad.optim.TGD, which write rules from runs that went wrong and runs that "
+            "went right",
         ),
+        "SignatureOptimizer": "promptgrad.optim.MIPRO(params, num_demo_sets=0)",
+        "GRPO": "promptgrad.optim.BootstrapFinetune, which trains weights on the runs that went right",
         "lr_scheduler": "promptgrad.optim.StepEdit, CosineAnnealingEdit, LambdaEdit or TrustRegionEdit: there is no lr "
         "here, and they move max_edit, the bound on how far a step may go",
         "LRScheduler": "promptgrad.optim.EditScheduler",

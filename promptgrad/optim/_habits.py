@@ -1,4 +1,4 @@
-"""Arguments that users of DSPy and of the package gepa may write out of habit, and their replacements."""
+"""Arguments that users of DSPy, gepa and TextGrad may write out of habit, and their replacements."""
 
 from collections.abc import Iterable, Mapping
 
@@ -23,6 +23,20 @@ GEPA_HABITS = {
         ("skip_perfect_score", "perfect_score"), "nothing: a minibatch without failures leads to no reflection"
     ),
     **dict.fromkeys(("track_stats", "track_best_outputs"), "nothing: FitResult.history has every candidate"),
+}
+
+
+RANDOM_SEARCH_HABITS = {
+    **dict.fromkeys(
+        ("metric", "valset", "trainset"), "promptgrad.Trainer(model, RandomSearch(...), metric=...).fit(train, val)"
+    ),
+    **dict.fromkeys(("seed", "num_threads"), "promptgrad.Trainer(..., seed=, concurrency=)"),
+    "teacher_settings": "teacher=... takes a language model, or a program",
+    "metric_threshold": "threshold=...",
+    **dict.fromkeys(("num_candidate_sets", "num_candidates"), "num_candidate_programs=..."),
+    "stop_at_score": "nothing: a candidate with the full score on every validation example ends the race",
+    "max_errors": "nothing: a run that fails counts as 0, and a language model that is down stops the trainer",
+    "restrict": "nothing: num_candidate_programs=0 leaves the three candidates that are not drawn",
 }
 
 

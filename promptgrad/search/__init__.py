@@ -59,6 +59,7 @@ __all__ = [
     "describe",
     "edit_distance",
     "edit_ratio",
+    "eliminate",
     "fields_of",
     "is_number",
     "judged",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from promptgrad.search._checks import Constraint, broken, checked_constraints, refusal
     from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
     from promptgrad.search._edit import edit_distance, edit_ratio
+    from promptgrad.search._elimination import eliminate
     from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
     from promptgrad.search._hypotheses import Momentum, check_momentum, check_weights
@@ -168,6 +170,7 @@ else:
         "describe": "_places",
         "edit_distance": "_edit",
         "edit_ratio": "_edit",
+        "eliminate": "_elimination",
         "fields_of": "_demos",
         "is_number": "_numbers",
         "judged": "_memory",

@@ -19,6 +19,13 @@ class TestBootstrapFewShot(OptimizerContract):
         return optim.BootstrapFewShot(params, max_bootstrapped_demos=3, max_labeled_demos=2, threshold=0.0)
 
 
+class TestRandomSearch(OptimizerContract):
+    def make(self, params):
+        return optim.RandomSearch(
+            params, max_bootstrapped_demos=2, max_labeled_demos=2, num_candidate_programs=3, threshold=0.0
+        )
+
+
 class TestMIPRO(OptimizerContract):
     def make(self, params):
         return optim.MIPRO(params, num_candidates=3, num_demo_sets=2, num_trials=5, minibatch_size=6, full_eval_every=3)
