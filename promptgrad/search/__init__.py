@@ -36,6 +36,8 @@ __all__ = [
     "ProposeInstruction",
     "Race",
     "Rewriter",
+    "Row",
+    "Rows",
     "Rules",
     "Session",
     "Step",
@@ -73,6 +75,7 @@ __all__ = [
     "refused",
     "role",
     "show_value",
+    "side_by_side",
     "size_of",
     "unblamed",
     "variants",
@@ -109,9 +112,11 @@ if TYPE_CHECKING:
     from promptgrad.search._race import Race, race
     from promptgrad.search._reasons import unblamed
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, variants, writer_of
+    from promptgrad.search._rows import Row, Rows
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import SHRINK, Session
+    from promptgrad.search._side_by_side import side_by_side
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._tpe import TPE, Point
     from promptgrad.search._trial import Cost, Trial
@@ -147,6 +152,8 @@ else:
         "ProposeInstruction": "_proposer",
         "Race": "_race",
         "Rewriter": "_rewriter",
+        "Row": "_rows",
+        "Rows": "_rows",
         "Rules": "_rules",
         "Session": "_session",
         "Step": "_steps",
@@ -184,6 +191,7 @@ else:
         "refused": "_memory",
         "role": "_places",
         "show_value": "_candidate",
+        "side_by_side": "_side_by_side",
         "size_of": "_candidate",
         "unblamed": "_reasons",
         "variants": "_rewriter",

@@ -17,6 +17,7 @@ from promptgrad.nn import MetricLoss, Module, Predict
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._outage import is_final
+from promptgrad.search._rows import Rows
 from promptgrad.search._trial import Cost
 from promptgrad.search._watched import Watched
 
@@ -42,7 +43,14 @@ class Running:
         ledger: The run's budget.
         base: Where the search starts: the program as it is, or what an earlier phase of the search found.
         cost_per_example: What one run of the program costs, as measured at the start.
+        train: Examples to learn from.
+        rows: The runs on them, as writers see them.
+        best_score: The best possible score.
     """
+
+    train: list[Example]
+    rows: Rows
+    best_score: float
 
     def __init__(
         self,
@@ -120,12 +128,17 @@ class Running:
             self._describe(candidate)
         scope = self._prefix + scope
         names = [scope if len(candidates) == 1 else f"{scope}/{index}" for index in range(len(candidates))]
-        measured = await aio.gather(
+        found = await aio.gather(
             [
                 partial(self._measure, candidate, examples, name, replicate)
                 for candidate, name in zip(candidates, names, strict=True)
             ]
         )
+        learnt = {example.id for example in self.train}
+        for candidate, (_, cells) in zip(candidates, found, strict=True):
+            known = [(example, cell) for example, cell in cells if example.id in learnt]
+            self.rows.add_cells(candidate, self.program(candidate), known, self.best_score)
+        measured = [result for result, _ in found]
         for result in measured:
             self.journal.append(
                 "evaluation",
@@ -137,7 +150,9 @@ class Running:
             )
         return measured
 
-    async def _measure(self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int) -> Measured:
+    async def _measure(
+        self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int
+    ) -> tuple[Measured, list[tuple[Example, Cell]]]:
         evaluator = self._evaluator(candidate)
         name = f"{candidate.key}/{replicate}"
         asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
@@ -150,7 +165,7 @@ class Running:
         known = {example.id: cell for example, cell in zip(asked, cells, strict=True)}
         ids = tuple(example.id for example in examples)
         found = [known.get(key, Cell(key)) for key in ids]
-        return Measured(
+        measured = Measured(
             candidate,
             ids,
             tuple(_score(known.get(key)) for key in ids),
@@ -164,6 +179,7 @@ class Running:
             tuple(cell.feedback for cell in found),
             tuple(cell.output for cell in found),
         )
+        return measured, list(zip(asked, cells, strict=True))
 
     def _note_unanswered(self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
         """Continue without a few answers; stop, so that the run can be resumed, where the language model is down.
@@ -254,6 +270,8 @@ class Running:
                 "run", [f"{name}/{example.id}" for example in asked], [row.error for row in batch.rows]
             )
             loss: Loss = await self._criterion.acall(batch, asked)
+        if teacher is None:
+            self.rows.add(candidate, loss)
         kept = [row for row in loss.rows if not is_outage(row.error)]
         return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)
 

@@ -13,6 +13,7 @@ from promptgrad.nn import Module
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._places import Place, places
 from promptgrad.search._reasons import refusals
+from promptgrad.search._rows import Rows
 from promptgrad.search._running import Running
 from promptgrad.search._steps import Steps
 from promptgrad.search._trial import Trial
@@ -52,6 +53,7 @@ class Session(Running):
         finalists: Candidates worth confirming, each with its measurement on `val`.
         incumbent: The best candidate so far in the optimizer's judgement.
         parameters: The parameters that the optimizer trains.
+        rows: The runs on training data that were paid for, as writers see them; shared by all phases.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Session(Running):
         self.teacher = teacher
         self.progress = progress
         self.parameters = list(model.parameters() if parameters is None else parameters)
+        self.rows = Rows(self.value)
         self.incumbent = self.base
         self._incumbent: Measured | None = None
         self.baseline: Measured | None = None

@@ -85,6 +85,7 @@ class Step:
         with session.scope(self.scope("backward")):
             found = await session.gradients(loss, list(parameters.values()), critic=critic)
         gradients = {path: found.get(parameter, Gradient()) for path, parameter in parameters.items()}
+        session.rows.add(candidate, loss, gradients)
         session.decide(
             "gradient",
             step=self.number,

@@ -1,0 +1,298 @@
+"""Rows: what a search knows of a program's runs on training data, as the writer of one text sees them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.autograd import Critique, Gradient, Loss, LossRow, Node, Tape, to_json
+from promptgrad.data import Example
+from promptgrad.errors import is_outage
+from promptgrad.nn import Module, Predict
+from promptgrad.run import Cell, value_digest
+from promptgrad.search._candidate import Candidate
+
+if TYPE_CHECKING:
+    from promptgrad.search._places import Place
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a program on a training example, as the writer of one text sees it.
+
+    Attributes:
+        example: Id of the example.
+        inputs: What the step that uses the text was given, in JSON types. Where the text is used outside of steps, what
+            the program was given.
+        outputs: What the step answered; of a reply that could not be read, the reply. Empty for a solution.
+        score: The score of the whole run; nan where it is not known.
+        best: The best possible score.
+        feedback: The metric's feedback, and what it says of this step besides.
+        expected: The labels of the example that are named like outputs of this step.
+        critique: What a critic said about this very text in this run; empty without one.
+        error: Why the step or the run failed; empty where it did not.
+        returned: What the program returned in the end, where that is something else.
+    """
+
+    example: str
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    score: float
+    best: float = 1.0
+    feedback: str = ""
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    critique: str = ""
+    error: str = ""
+    returned: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def right(self) -> bool:
+        """Whether the run has the best score."""
+        return not self.error and self.score >= self.best - _TOLERANCE
+
+    def shown(self) -> dict[str, Any]:
+        """The row as a writer sees it, without what is empty or goes without saying."""
+        row: dict[str, Any] = {"inputs": self.inputs, "outputs": self.outputs}
+        for name in ("returned", "expected"):
+            if value := getattr(self, name):
+                row[name] = value
+        if self.score == self.score:
+            row["score"] = round(self.score, 3)
+            if self.best != 1:
+                row["best"] = self.best
+        for name in ("feedback", "critique", "error"):
+            if text := getattr(self, name):
+                row[name] = text
+        return row if row["outputs"] else {name: value for name, value in row.items() if name != "outputs"}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a step that read parameters, in JSON types."""
+
+    path: str
+    index: int
+    reads: frozenset[str]
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the program, in JSON types. Its critiques come later, by the path of the text."""
+
+    example: str
+    reads: Mapping[str, str]
+    label: str
+    calls: tuple[_Call, ...]
+    inputs: Mapping[str, Any]
+    returned: Mapping[str, Any]
+    labels: Mapping[str, Any]
+    score: float
+    best: float
+    feedback: str = ""
+    module_feedback: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    error: str = ""
+    critiques: dict[str, list[Critique]] = field(default_factory=dict, compare=False)
+
+
+class Rows:
+    """Every run on training data that was paid for, kept for all optimizers and phases of one search.
+
+    A run speaks of a candidate if all parameters that it read have the same values there. So a change of a text makes
+    the runs that read it mute, and one that a run never read does not; a candidate that goes back to earlier values
+    finds their runs again.
+
+    Args:
+        value: Gives the value of a parameter, by its path, in a candidate.
+    """
+
+    def __init__(self, value: Callable[[str, Candidate], Any]) -> None:
+        self._value = value
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self._latest: dict[tuple[str, str], _Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, candidate: Candidate, loss: Loss, gradients: Mapping[str, Gradient] | None = None) -> None:
+        """Note the runs of a candidate, and what a critic found in them.
+
+        A run that is known and whose record is gone, as after `backward`, only gets the critiques.
+
+        Args:
+            candidate: The candidate.
+            loss: Its loss on training examples. Rows for which a language model gave no answer are left out, and so are
+                examples without an id.
+            gradients: What is wrong with its texts in these runs, by path.
+        """
+        for row in loss.rows:
+            known = gradients and (candidate.key, row.example_id) in self._latest
+            if row.example_id and not known and not is_outage(row.error):
+                run = _recorded(candidate, row)
+                if run is not None:
+                    self._keep(candidate, run)
+        for path, gradient in (gradients or {}).items():
+            for critique in gradient.critiques:
+                for example in dict.fromkeys([critique.example_id, *critique.examples]):
+                    found = self._latest.get((candidate.key, example))
+                    if found is not None:
+                        found.critiques.setdefault(path, []).append(critique)
+
+    def add_cells(
+        self, candidate: Candidate, program: Module, cells: Iterable[tuple[Example, Cell]], best: float
+    ) -> None:
+        """Note the runs that were only scored. They say what a step was given and answered if the program has just one.
+
+        Args:
+            candidate: The candidate.
+            program: Its program.
+            cells: Training examples with its results on them.
+            best: The best possible score.
+        """
+        steps = [(path, module) for path, module in program.named_modules() if isinstance(module, Predict)]
+        if len(steps) != 1:
+            return
+        ((path, step),) = steps
+        for example, cell in cells:
+            returned, given = _named(cell.output), _inputs(example)
+            fits = set(step.signature.inputs) == set(given) and set(step.signature.outputs) <= set(returned)
+            if cell.error is None and fits:
+                call = _Call(path, 0, frozenset(cell.reads), given, returned)
+                run = _Run(
+                    example.id,
+                    cell.reads,
+                    candidate.label,
+                    (call,),
+                    given,
+                    returned,
+                    to_json(_labels(example, given)),
+                    cell.score,
+                    best,
+                    cell.feedback,
+                )
+                self._keep(candidate, run)
+
+    def _keep(self, candidate: Candidate, run: _Run) -> None:
+        key = run.example, value_digest([dict(run.reads), run.label])
+        old = self._runs.pop(key, None)
+        if old is not None and old.critiques and (old.calls, old.score) == (run.calls, run.score):
+            run.critiques.update(old.critiques)  # the same run again, as with a cache: what was said of it holds
+        self._runs[key] = self._latest[candidate.key, run.example] = run
+
+    def of(self, place: "Place", candidate: Candidate) -> tuple[Row, ...]:
+        """The runs that speak of a candidate and read the text at a place, one for each example, the oldest first.
+
+        The newest run of an example counts. Of several calls that read the text, the row is about the one that a critic
+        blamed, else the last.
+        """
+        path, digests = place.path, dict[str, str]()
+        found: dict[str, Row] = {}
+        for run in self._runs.values():
+            if path in run.reads and run.label == candidate.label and self._speaks(run, candidate, digests):
+                found.pop(run.example, None)
+                found[run.example] = _row(run, place)
+        return tuple(found.values())
+
+    def _speaks(self, run: _Run, candidate: Candidate, digests: dict[str, str]) -> bool:
+        for path, digest in run.reads.items():
+            if path not in digests:
+                digests[path] = value_digest(self._value(path, candidate))
+            if digests[path] != digest:
+                return False
+        return True
+
+
+def _row(run: _Run, place: "Place") -> Row:
+    """A run as the writer of one text sees it."""
+    own = [call for call in run.calls if place.path in call.reads]
+    blames = run.critiques.get(place.path, [])
+    blamed = [call for call in own if any((call.path, call.index) == (c.path, c.index) for c in blames)]
+    exact = place.parameter.kind.exact
+    call = (blamed or own or [_Call("", 0, frozenset(), run.inputs, run.returned)])[-1]
+    outputs = {} if exact else call.outputs
+    fields = place.signature.outputs if place.signature is not None else call.outputs
+    about = _module_feedback(run, call)
+    said = dict.fromkeys(str.__str__(critique.text).strip() for critique in blames)
+    critique = "\n".join(text for text in said if text and text != run.feedback.strip())
+    return Row(
+        run.example,
+        call.inputs,
+        outputs,
+        run.score,
+        run.best,
+        "\n".join(text for text in (run.feedback, about) if text),
+        {} if exact else {name: value for name, value in run.labels.items() if name in fields},
+        critique,
+        call.error or run.error,
+        {} if exact or call.outputs == run.returned else run.returned,
+    )
+
+
+def _module_feedback(run: _Run, call: _Call) -> str:
+    """What the metric says of the module of a call, or of the module that holds it."""
+    texts = []
+    for path, said in run.module_feedback.items():
+        if call.path == path or call.path.startswith(f"{path}."):
+            each = [said] if isinstance(said, str) else list(said)
+            last = max((other.index for other in run.calls if other.path == call.path), default=0)
+            index = call.index - last - 1 if isinstance(said, str) else call.index
+            if -len(each) <= index < len(each):
+                texts.append(each[index])
+    return "\n".join(texts)
+
+
+def _recorded(candidate: Candidate, row: LossRow) -> _Run | None:
+    """The run behind a row of a loss; None where nothing was recorded."""
+    tape = row.recorded
+    if tape is None or tape.freed:
+        return None
+    given = _inputs(row.example) or to_json(tape.inputs)
+    return _Run(
+        row.example_id,
+        {path: value_digest(read.value) for read in tape.reads if (path := tape.paths.get(read.parameter))},
+        candidate.label,
+        tuple(call for node in tape.nodes if (call := _call(tape, node)).reads),
+        given,
+        _named(row.output) if row.error is None else {},
+        to_json(_labels(row.example, tape.inputs)),
+        row.score if row.error is None else 0.0,
+        row.best,
+        row.feedback,
+        row.module_feedback,
+        _told(row.error),
+    )
+
+
+def _call(tape: Tape, node: Node) -> _Call:
+    reads = frozenset(path for read in node.reads if (path := tape.paths.get(read.parameter)))
+    outputs = to_json(node.outputs)
+    if not outputs and node.error is not None and node.reply:
+        outputs = {"reply": node.reply}
+    return _Call(node.path, node.index, reads, to_json(node.inputs), outputs, _told(node.error))
+
+
+def _told(error: BaseException | None) -> str:
+    """An error in words; empty for none."""
+    return "" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _named(output: Any) -> dict[str, Any]:
+    """What a program returned, by field."""
+    plain = to_json(output)
+    return plain if isinstance(plain, dict) else {} if plain is None else {"output": plain}
+
+
+def _inputs(example: Any) -> dict[str, Any]:
+    """The inputs of an example in JSON types; empty where they are not marked."""
+    marked = getattr(example, "input_keys", None)
+    return {} if marked is None else to_json(dict(example.inputs()))
+
+
+def _labels(example: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    if getattr(example, "input_keys", None) is not None:
+        return dict(example.labels())
+    fields = example.to_dict() if hasattr(example, "to_dict") else {}
+    return {name: value for name, value in fields.items() if name not in given}

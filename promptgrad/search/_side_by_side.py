@@ -1,0 +1,147 @@
+"""`side_by_side`: the rows that a writer sees, chosen so that what separates right from wrong stands beside it."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
+from typing import Any
+
+from promptgrad.autograd import tokens
+from promptgrad.search._rows import Row
+
+LEAST = 125
+"""Tokens of a row below which it is not shortened to make room for more rows: 24 of them fit into 3,000."""
+
+CONTRAST = 0.05
+"""How much more alike, of 1, a success with another answer counts than one with the expected answer."""
+
+_CUT = " [...] "
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]]:
+    """The rows in the form that a writer reads: failures first, then the successes nearest to them.
+
+    As many as fit. Where there are too many failures, each kind of mistake (what was answered where what was expected)
+    has its turn; for two failures there is room for one success, the one most like a failure that is shown, another
+    answer before an equal one. What is unlike is rarely of use: it differs in too many ways to show which one matters.
+    Long rows are shortened, the longest first, and in them the longest texts, in their middles.
+
+    Cost: no LM call. Time grows with failures times successes.
+
+    Args:
+        rows: The rows.
+        tokens: Most words and marks of all rows together, as JSON.
+
+    >>> wrong = Row("1", {"text": "two users cannot log in"}, {"code": "P4"}, 0.0, feedback="should be P1")
+    >>> right = Row("2", {"text": "one user cannot log in"}, {"code": "P4"}, 1.0)
+    >>> [row["score"] for row in side_by_side([right, wrong])]
+    [0.0, 1.0]
+    """
+    rows = list(rows)
+    failures = _turns([row for row in rows if not row.right], _mistake)
+    successes = _nearest(failures, [row for row in rows if row.right])
+    shown: list[tuple[Row, dict[str, Any], int]] = []
+    left = tokens
+    for row in _merged(failures, successes):
+        plain = row.shown()
+        size = _size(plain)
+        if min(size, LEAST) > left:
+            break
+        left -= min(size, LEAST)
+        shown.append((row, plain, size))
+    cap = _level([size for _, _, size in shown], tokens)
+    ordered = [entry for entry in shown if not entry[0].right] + [entry for entry in shown if entry[0].right]
+    return [plain if size <= cap else _shortened(plain, cap) for _, plain, size in ordered]
+
+
+def _turns(rows: Sequence[Row], kind: Callable[[Row], str]) -> list[Row]:
+    """The rows in an order in which each kind has its turn, the frequent kinds first, and in each kind the newest."""
+    kinds: dict[str, list[Row]] = {}
+    for row in reversed(rows):
+        kinds.setdefault(kind(row), []).append(row)
+    frequent = sorted(kinds.values(), key=lambda alike: -len(alike))
+    return [row for turn in zip_longest(*frequent) for row in turn if row is not None]
+
+
+def _mistake(row: Row) -> str:
+    return _text([row.outputs, row.expected or row.feedback, bool(row.error)])
+
+
+def _nearest(failures: Sequence[Row], successes: Sequence[Row]) -> Iterator[Row]:
+    """The successes: by turns the one most like each failure; without a failure, each answer has its turn."""
+    if not failures:
+        yield from _turns(successes, lambda row: _text(row.outputs))
+        return
+    words = {row.example: frozenset(_words(row)) for row in (*failures, *successes)}
+    often = Counter(chain.from_iterable(words.values()))
+    weight = {word: round(1000 * math.log(1 + len(words) / count)) for word, count in often.items()}
+    total = {example: sum(weight[word] for word in own) for example, own in words.items()}
+
+    def likeness(one: Row, two: Row) -> float:
+        shared = sum(weight[word] for word in words[one.example] & words[two.example])  # whole numbers: in any order
+        every = total[one.example] + total[two.example] - shared
+        return (shared / every if every else 0.0) + (CONTRAST if one.expected != two.outputs else 0.0)
+
+    left = list(successes)
+    while left:
+        for failure in failures[: len(left)]:
+            best = max(left, key=lambda row: likeness(failure, row))
+            left.remove(best)
+            yield best
+
+
+def _words(row: Row) -> Iterator[str]:
+    return (token.casefold() for token in tokens(_text(row.inputs)) if token.isalnum())
+
+
+def _merged(failures: Iterable[Row], successes: Iterable[Row]) -> Iterator[Row]:
+    """Two failures, then a success, as long as there are any."""
+    first, second = iter(failures), iter(successes)
+    while turn := [row for row in (next(first, None), next(first, None), next(second, None)) if row is not None]:
+        yield from turn
+
+
+def _level(sizes: Sequence[int], total: int) -> int:
+    """The largest size to which the larger ones are cut so that all together have at most `total`."""
+    left, count = total, len(sizes)
+    for size in sorted(sizes):
+        if size * count > left:
+            return left // count
+        left, count = left - size, count - 1
+    return max(sizes, default=0)
+
+
+def _shortened(value: Any, most: int) -> Any:
+    """A value whose longest texts lost their middles, so that it has about `most` tokens."""
+    if isinstance(value, str):
+        return _cut(value, most)
+    if not isinstance(value, (Mapping, list)) or _size(value) <= most:
+        return value
+    items = list(value.values()) if isinstance(value, Mapping) else value
+    sizes = [_size(item) for item in items]
+    cap = _level(sizes, max(most - (_size(value) - sum(sizes)), len(items)))
+    short = [item if size <= cap else _shortened(item, cap) for item, size in zip(items, sizes, strict=True)]
+    if isinstance(value, Mapping):
+        return dict(zip(value, short, strict=True))
+    return short[: max(1, most)]
+
+
+def _cut(text: str, most: int) -> str:
+    """A text of at most about `most` tokens: its beginning and its end."""
+    spans = [found.span() for found in _TOKEN.finditer(text)]
+    if len(spans) <= most:
+        return text
+    kept = max(3, most - len(tokens(_CUT)))
+    tail = kept // 3
+    return text[: spans[kept - tail - 1][1]] + _CUT + text[spans[len(spans) - tail][0] :]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _size(value: Any) -> int:
+    return len(tokens(_text(value)))
