@@ -1,0 +1,127 @@
+"""What writers and critics of all worlds share: which field of a reply holds what."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from worlds._prompt import Asked, Prompt
+
+_TEXT = re.compile(r"instruction|new_|improved|proposed|revised|rewritten|solution", re.IGNORECASE)
+_RIGHT = re.compile(r'write exactly\s+"([^"]+)"')
+_CURRENT = ("current_instruction", "basic_instruction", "instruction", "solution", "text")
+_CLAIMS = re.compile(r"description|observation|summary|critique|feedback|analysis|findings|hints", re.IGNORECASE)
+
+
+@dataclass
+class Advice:
+    """What somebody concluded from a prompt.
+
+    Attributes:
+        text: The new instruction.
+        critique: What is wrong, in words.
+        blame: Whether anything shown is wrong.
+        wrong: For each run shown, from 1, what is wrong with it, where something is.
+        parameter: The name of the parameter that is to blame, where several are named.
+    """
+
+    text: str
+    critique: str
+    blame: bool
+    wrong: Mapping[int, str] = field(default_factory=dict)
+    parameter: str = ""
+
+
+def current(prompt: Prompt) -> str:
+    """The instruction that a prompt shows as the present one."""
+    return next((prompt.sections[name] for name in _CURRENT if name in prompt.sections), "")
+
+
+def claims(prompt: Prompt) -> str:
+    """What others concluded before, as the prompt hands it on: descriptions, summaries, critiques."""
+    return "\n".join(text for name, text in prompt.sections.items() if _CLAIMS.search(name))
+
+
+def write(prompt: Prompt, advice: Advice, fill: Callable[[Asked], Any] | None = None) -> str:
+    """The reply that tells the advice in the fields and the form that the prompt asks for."""
+    silence = _RIGHT.search(f"{prompt.system}\n{prompt.user}")
+    critique = advice.critique if advice.blame or silence is None else silence[1]
+
+    def value(asked: Asked) -> Any:
+        special = fill(asked) if fill is not None else None
+        if special is not None:
+            return special
+        if _TEXT.search(asked.name) and not asked.is_list and "critique" not in asked.name:
+            return advice.text
+        if asked.is_bool:
+            said = advice.blame != ("right" in asked.name)
+            return ("yes" if said else "no") if "yes" in asked.about else said
+        if asked.is_list:
+            return _listed(prompt, asked, advice)
+        return critique
+
+    tags = prompt.form == "tags" or prompt.form == "fence"
+    return prompt.reply(value, advice.text if tags else critique)
+
+
+def _listed(prompt: Prompt, asked: Asked, advice: Advice) -> list[Any]:
+    """A list: of findings, where objects are asked for, or of what is wrong in words."""
+    properties = _properties(asked.about)
+    if not properties:
+        return list(dict.fromkeys(advice.wrong.values()))
+    parameter = advice.parameter or _first_parameter(prompt)
+    found: list[Any] = []
+    for run, critique in advice.wrong.items():
+        values: dict[str, Any] = {}
+        for name, schema in properties.items():
+            kind = schema.get("type")
+            if kind == "boolean":
+                values[name] = True
+            elif kind in ("integer", "number"):
+                values[name] = run
+            elif kind == "array":
+                inner = schema.get("items", {}).get("type")
+                values[name] = [run] if inner in ("integer", "number") else [parameter]
+            else:
+                values[name] = parameter if "parameter" in name or name in ("name", "target") else critique
+        found.append(values)
+    return found
+
+
+def _properties(about: str) -> dict[str, Any]:
+    """The properties of the objects in a list, from the JSON schema in the description of a field."""
+    start = about.find("{")
+    if start < 0:
+        return {}
+    try:
+        schema, _ = json.JSONDecoder().raw_decode(about, start)
+    except ValueError:
+        return {}
+    items = schema.get("items", {})
+    if "$ref" in items:
+        items = schema.get("$defs", {}).get(items["$ref"].rsplit("/", 1)[-1], {})
+    properties: dict[str, Any] = items.get("properties", {})
+    return properties
+
+
+def _first_parameter(prompt: Prompt) -> str:
+    try:
+        names = json.loads(prompt.sections.get("parameters", "{}"))
+    except ValueError:
+        return ""
+    return next(iter(names), "") if isinstance(names, dict) else ""
+
+
+def runs(prompt: Prompt) -> Sequence[str]:
+    """The runs that a prompt shows as a list of objects, each as text; empty where it shows none."""
+    for name in ("runs", "rows", "examples_with_feedback", "failures", "examples"):
+        try:
+            shown = json.loads(prompt.sections.get(name, ""))
+        except ValueError:
+            continue
+        if isinstance(shown, list):
+            return [json.dumps(each, ensure_ascii=False) for each in shown]
+    return []

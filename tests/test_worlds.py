@@ -1,0 +1,248 @@
+"""The simulated worlds: seeds reproduce, students obey, learners conclude what a prompt shows, whoever wrote it."""
+
+import dataclasses
+import json
+import random
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import promptgrad as pg
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+CAPTURED = json.loads((FOLDER / "worlds" / "prompts.json").read_text())
+OF_THE_PEERS = ("gepa", "gepa-package", "mipro-observations", "mipro-proposal", "textgrad-optimizer")
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.fixture
+def policy():
+    from worlds.policy import PolicyWorld
+
+    return PolicyWorld(CAPTURED["seed"], test=300)
+
+
+def share_right(world, text):
+    """The share of fresh tickets that the rules in a text get right."""
+    from worlds._rules import decide, read
+    from worlds._tickets import find
+
+    rules = read(text)
+    rows = world.rows["test"]
+    return sum(decide(rules, find(row["ticket"])[0][0]) == row["code"] for row in rows) / len(rows)
+
+
+def ask(url, model, messages, **config):
+    body = json.dumps({"model": model, "messages": messages, **config}).encode()
+    request = urllib.request.Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        return json.load(reply)["choices"]
+
+
+# -- W2: the policy -----------------------------------------------------------------------------------------------
+
+
+def test_a_seed_gives_one_world_and_another_seed_another():
+    from worlds import make
+
+    one, same, other = make("W2", 1000), make("W2", 1000), make("W2", 1001)
+    assert one.rows == same.rows
+    assert one.policy == same.policy
+    assert one.rows != other.rows
+    assert len(one.test) == 1000
+    everything = [row["ticket"] for part in one.rows.values() for row in part]
+    assert len(set(everything)) == len(everything)
+
+
+def test_a_ticket_says_what_it_was_drawn_from():
+    from worlds import _tickets
+
+    rng = random.Random(0)
+    tickets = [_tickets.draw(number, rng) for number in range(200)]
+    text = "\n".join(_tickets.write(ticket, rng) for ticket in tickets)
+    assert [found for found, _, _ in _tickets.find(text)] == tickets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "If it is about Vela answer P3. Sums of 250 or more: P1. Several people: P3. Otherwise P2.",
+        "1. P3 for Vela, whatever else\n2. answer P1 when the sum is at least 250 dollars\n3. P3 if many are affected\n"
+        "4. P2 for everything else",
+        "Vela gets P3, at least 250 dollars gets P1, more than one person gets P3, the rest gets P2.",
+        "By default P2. Vela: P3. A sum over 249: P1. Two or more people: P3.",
+    ],
+)
+def test_the_student_obeys_a_true_policy_in_any_order_of_words(text):
+    from worlds.policy import PolicyWorld
+
+    world = PolicyWorld(1000, test=300)
+    assert [str(rule) for rule in world.policy][:2] == [
+        "If the ticket is about Vela, answer P3.",
+        "If the sum is at least 250 dollars, answer P1.",
+    ]
+    assert share_right(world, text) == 1.0
+    answers = [world.code_for(text, (), row["ticket"]) == row["code"] for row in world.rows["test"]]
+    assert 0.92 <= sum(answers) / len(answers) <= 0.999
+
+
+def test_a_negated_condition_is_read_as_one():
+    from worlds._rules import decide, read
+    from worlds._tickets import Ticket
+
+    rules = read("If it is not about Orbit and the sum is below 100, answer P1. Else P2.")
+    assert decide(rules, Ticket(1, product="Vela", money=90)) == "P1"
+    assert decide(rules, Ticket(1, product="Orbit", money=90)) == "P2"
+    assert decide(rules, Ticket(1, product="Vela", money=100)) == "P2"
+
+
+def test_without_rules_the_nearest_demo_decides_and_without_demos_the_student_guesses(policy):
+    rows = policy.rows["train"]
+    demos = tuple((row["ticket"], row["code"]) for row in rows)
+    right = [policy.code_for("Classify the ticket.", demos, row["ticket"]) == row["code"] for row in rows]
+    assert sum(right) / len(right) > 0.9  # the demo is the row itself
+    fresh = policy.rows["test"]
+    shown = [policy.code_for("Classify.", demos, row["ticket"]) == row["code"] for row in fresh]
+    guessed = [policy.code_for("Classify.", (), row["ticket"]) == row["code"] for row in fresh]
+    assert sum(guessed) / len(fresh) + 0.15 < sum(shown) / len(fresh) < 0.95
+
+
+@pytest.mark.parametrize("name", OF_THE_PEERS)
+def test_the_learner_recovers_the_policy_from_24_rows_in_a_peers_own_prompt(policy, name):
+    from worlds import WRITER, Call
+
+    reply = policy.answer(Call(WRITER, CAPTURED["prompts"][name], 0.0, {}))
+    assert share_right(policy, reply) > 0.99
+    if name == "gepa":
+        assert set(json.loads(reply)) == {"new_instruction"}
+    if name == "gepa-package":
+        assert reply.startswith("```\n")
+        assert reply.endswith("\n```")
+    if name.startswith("mipro"):
+        assert f"[[ ## {'observations' if 'obs' in name else 'proposed_instruction'} ## ]]" in reply
+    if name.startswith("textgrad"):
+        assert reply.startswith("<IMPROVED_VARIABLE>")
+        assert reply.endswith("</IMPROVED_VARIABLE>")
+
+
+def test_a_critic_says_what_a_textgrad_prompt_shows_of_one_row(policy):
+    from worlds import CRITIC, Call
+
+    said = policy.answer(Call(CRITIC, CAPTURED["prompts"]["textgrad-critic"], 0.0, {}))
+    assert said.startswith(("The right answer for this ticket is P", "The answer P"))
+    output = policy.answer(Call(CRITIC, CAPTURED["prompts"]["textgrad-output"], 0.0, {}))
+    assert output.startswith(("The right answer is P", "The answer P"))
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_the_learner_recovers_the_policy_in_our_prompts_and_writes_every_field(policy, adapter):
+    class Propose(pg.Signature):
+        """Write a better instruction."""
+
+        instruction: str = pg.Input()
+        rows: list[dict] = pg.Input()
+        analysis: str = pg.Output(desc="which property separates the right answers")
+        new_instruction: str = pg.Output()
+
+    shown = []
+    for row in policy.rows["train"][:24]:
+        answer = policy.code_for(policy.start, (), row["ticket"])
+        score, feedback = policy.judge(row, answer)
+        shown.append({"inputs": {"ticket": row["ticket"]}, "outputs": {"code": answer}, "score": score})
+        shown[-1] |= {"feedback": feedback}
+    with policy.serve() as url:
+        writer = pg.nn.Predict(Propose, lm=policy.lm(url, "writer"), adapter=adapter)
+        reply = writer(instruction=policy.start, rows=shown)
+    assert share_right(policy, str(reply.new_instruction)) > 0.99
+    assert "These rules fit" in reply.analysis
+
+
+@dataclasses.dataclass
+class Finding:
+    run: int
+    parameter: str
+    critique: str
+
+
+def test_a_critic_lists_a_finding_for_each_run_that_failed(policy):
+    class Criticise(pg.Signature):
+        """Say what is wrong."""
+
+        parameters: dict[str, str] = pg.Input()
+        runs: list[dict] = pg.Input()
+        findings: list[Finding] = pg.Output(desc="one for each parameter that is to blame for a run")
+
+    runs, wrong = [], []
+    for number, row in enumerate(policy.rows["train"][:6], 1):
+        answer = policy.code_for(policy.start, (), row["ticket"])
+        score, feedback = policy.judge(row, answer)
+        wrong += [number] if score < 1 else []
+        call = {"call": "step", "inputs": {"ticket": row["ticket"]}, "outputs": {"code": answer}}
+        runs.append({"run": number, "calls": [call], "feedback": feedback})
+    with policy.serve() as url:
+        critic = pg.nn.Predict(Criticise, lm=policy.lm(url, "critic"))
+        findings = critic(parameters={"instruction": policy.start}, runs=runs).findings
+    assert wrong
+    assert [finding.run for finding in findings] == wrong
+    assert {finding.parameter for finding in findings} == {"instruction"}
+    assert all(finding.critique.startswith("The right answer for this ticket is P") for finding in findings)
+
+
+def test_the_program_starts_low_and_the_true_policy_makes_it_right(policy):
+    with (server := policy.serve()) as url:
+        program = policy.program(url)
+        before = pg.evaluate(program, policy.test[:100], metric=policy.metric).score
+        program.instruction.data = policy.write_instruction(policy.policy)
+        after = pg.evaluate(program, policy.test[:100], metric=policy.metric).score
+    assert before < 0.5
+    assert after > 0.9
+    assert server.counts == {"student": 200}
+
+
+# -- the server ---------------------------------------------------------------------------------------------------
+
+
+def test_the_server_counts_each_model_and_refuses_beyond_its_budget(policy):
+    messages = [{"role": "system", "content": policy.start}, {"role": "user", "content": policy.train[0].ticket}]
+    with (server := policy.serve(budget=4, record=True)) as url:
+        assert ask(url, "student", messages)[0]["message"]["content"].startswith("P")
+        assert len(ask(url, "student", messages, n=2, temperature=1.0)) == 2
+        ask(url, "writer", messages)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(url, "student", messages)
+        refused.value.close()
+        assert refused.value.code == 403
+    assert dict(server.counts) == {"student": 3, "writer": 1}
+    assert server.total == 4
+    assert server.refused == 1
+    assert [call.temperature for call in server.calls] == [0.0, 1.0, 0.0]
+
+
+def test_what_is_no_request_for_a_completion_is_told_so(policy):
+    with policy.serve() as url:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(url, "student", "not a list of messages")
+        assert refused.value.code == 400
+        assert "not a chat completion request" in refused.value.read().decode()
+        refused.value.close()
+
+
+def test_at_temperature_0_replies_are_the_same_and_above_it_each_asking_has_its_own(policy):
+    messages = [{"role": "system", "content": "Classify."}, {"role": "user", "content": policy.train[0].ticket}]
+
+    def replies(temperature):
+        from worlds.policy import PolicyWorld
+
+        with PolicyWorld(policy.seed).serve() as url:
+            return [ask(url, "student", messages, temperature=temperature)[0]["message"]["content"] for _ in range(12)]
+
+    assert len(set(replies(0.0))) == 1
+    sampled = replies(1.0)
+    assert len(set(sampled)) > 1
+    assert replies(1.0) == sampled
