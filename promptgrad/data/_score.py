@@ -55,7 +55,8 @@ class Score:
         """Make a `Score` of what a metric returned.
 
         Accepted are a `Score`, a bool, a number (numpy's and torch's scalars too), and a mapping or record with
-        a `score` and perhaps a `feedback`, as DSPy's feedback metrics return, and perhaps `module_feedback`.
+        a `score` and perhaps a `feedback`, as DSPy's feedback metrics return, and perhaps `parts` and
+        `module_feedback`.
 
         Raises:
             MetricError: The result is of another type, or it is not finite.
@@ -68,6 +69,8 @@ class Score:
             raise MetricError("the metric returned None; does every branch end in a return?")
         if isinstance(result, str):
             raise MetricError(f"the metric returned {_show(result)}; return a number or Score(value, feedback=...)")
+        if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
+            raise MetricError(f"the metric returned {_show(result)}; return Score(value, feedback), not a pair")
         if isinstance(result, Mapping):
             read: Callable[[str], Any] = result.get
         else:
@@ -75,7 +78,9 @@ class Score:
         value, feedback = read("score"), read("feedback")
         if value is not None and not callable(value):
             text = "" if feedback is None else str(feedback)
-            return cls(value, feedback=text, module_feedback=read("module_feedback"))
+            parts = read("parts")
+            named = parts if isinstance(parts, Mapping) else None
+            return cls(value, feedback=text, parts=named, module_feedback=read("module_feedback"))
         if callable(getattr(result, "abackward", None)):
             raise MetricError("the metric returned a Loss, so it is a criterion: return a number or Score(value)")
         if hasattr(result, "__float__") or hasattr(result, "__index__"):

@@ -49,6 +49,9 @@ class FunctionMetric(Metric):
     Attributes:
         fn: The function.
         waits: Whether its result is awaited.
+        takes_trace: Whether it has DSPy's third argument, `trace`; see `is_right`.
+        takes_module: Whether it has the arguments `pred_name` and `pred_trace` besides, as GEPA's metrics in DSPy;
+            see `feedback_for`.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
@@ -59,31 +62,39 @@ class FunctionMetric(Metric):
             raise MetricError(f"the best score of {self.name} must be a number above zero, not {best!r}")
         self.best = float(best)
         self.waits = hasattr(fn, "acall") or _is_async(fn)
-        self._nones = _missing_arguments(fn, self.name)
+        more = _more_arguments(fn, self.name)
+        self._nones = (None,) * sum(required for _, required in more)
+        self.takes_trace = bool(more) and (more[0][0] == "trace" or more[0][1])
+        self.takes_module = self.takes_trace and len(more) >= 3 and (more[1][0] == "pred_name" or more[2][1])
 
-    def __call__(self, example: Any, output: Any) -> Any:
-        """Call the function with the example and the output, and with None for each argument that DSPy would add."""
+    def __call__(self, example: Any, output: Any, *more: Any) -> Any:
+        """Call the function with the example and the output, and with None for each argument that DSPy would add.
+
+        Args:
+            example: The example.
+            output: What the program returned.
+            more: What DSPy would add: the trace, or trace, name and trace of one module.
+        """
         call = getattr(self.fn, "acall", self.fn)
-        return call(example, output, *self._nones)
+        return call(example, output, *(more + self._nones[len(more) :]))
 
 
-def _missing_arguments(fn: Callable[..., Any], name: str) -> tuple[None, ...]:
-    """The arguments after example and output: one None for each further argument without a default."""
+def _more_arguments(fn: Callable[..., Any], name: str) -> list[tuple[str, bool]]:
+    """The arguments after example and output, each with its name and whether it is required."""
     import inspect
 
     try:
         parameters = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):  # written in C, without a signature
-        return ()
+        return []
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    wanted = [p.name for p in positional if p.default is p.empty]
     more = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if keywords or (len(positional) < 2 and not more):
         raise MetricError(
             f"a metric is called as metric(example, output); {name} takes ({', '.join(p.name for p in parameters)})"
         )
-    return (None,) * max(0, len(wanted) - 2)
+    return [(p.name, p.default is p.empty) for p in positional[2:]]
 
 
 class FieldMetric(Metric):
@@ -230,8 +241,9 @@ def as_metric(fn: Callable[..., Any]) -> Metric:
     """Make a metric of a function.
 
     Args:
-        fn: `(example, output)` or DSPy's `(gold, pred, trace)`, plain or async, or a module that is called so. It
-            returns a bool, a number or a `Score`; its attribute `best` is the highest score, if that is not 1.
+        fn: `(example, output)`, DSPy's `(gold, pred, trace)`, or `(gold, pred, trace, pred_name, pred_trace)` as its
+            GEPA has it; plain or async, or a module that is called so. It returns a bool, a number, a `Score`, or a
+            record with `score` and `feedback`; its attribute `best` is the highest score, if that is not 1.
 
     Raises:
         MetricError: It is not callable with an example and an output, or is a criterion, such as `nn.MetricLoss`.
@@ -250,10 +262,17 @@ def as_metric(fn: Callable[..., Any]) -> Metric:
     return FunctionMetric(fn)
 
 
-async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> Score:
+async def call_metric(metric: Callable[..., Any], example: Any, output: Any, *more: Any) -> Score:
     """Score one output.
 
     On an event loop, a user's plain function runs in a thread: it may call modules, and wait.
+
+    Args:
+        metric: The metric.
+        example: The example.
+        output: What the program returned.
+        more: What DSPy would pass besides to a function that takes it: the trace; or the trace, and the name and the
+            trace of one module.
 
     Raises:
         MetricError: The metric raised (the cause is attached), or its result is not a score in [0, best].
@@ -263,24 +282,39 @@ async def call_metric(metric: Callable[..., Any], example: Any, output: Any) -> 
         ImportError: A package that the metric needs is not installed.
     """
     known = as_metric(metric)
-    try:
-        result = await _call(known, example, output)
-    except (MetricError, BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError, ImportError):
-        raise
-    except Exception as error:
-        text = f": {error}" if str(error) else ""
-        raise MetricError(f"the metric {known.name} raised {type(error).__name__}{text}") from error
+    return score_of(known, await result_of(known, example, output, *more))
+
+
+def score_of(known: Metric, result: Any) -> Score:
+    """The score in what a metric returned.
+
+    Raises:
+        MetricError: It is not a score in [0, best].
+    """
     try:
         return Score.of(result).checked(known.best)
     except MetricError as error:
         raise MetricError(f"the metric {known.name} gave no score: {error}") from None
 
 
-async def _call(metric: Metric, example: Any, output: Any) -> Any:
+async def result_of(known: Metric, example: Any, output: Any, *more: Any) -> Any:
+    """What a metric returns, as it is; raises as `call_metric` where the metric does."""
+    try:
+        return await _call(known, example, output, *more)
+    except (MetricError, BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError, ImportError):
+        raise
+    except Exception as error:
+        text = f": {error}" if str(error) else ""
+        if "NoneType" in text and not more and isinstance(known, FunctionMetric) and known.takes_trace:
+            text += "; trace is None where a program is scored, as in DSPy: it is given where demos are collected"
+        raise MetricError(f"the metric {known.name} raised {type(error).__name__}{text}") from error
+
+
+async def _call(metric: Metric, example: Any, output: Any, *more: Any) -> Any:
     if isinstance(metric, FunctionMetric) and not metric.waits and not aio.is_driven():
-        result = await aio.in_thread(metric, example, output)
+        result = await aio.in_thread(metric, example, output, *more)
     else:
-        result = metric(example, output)
+        result = metric(example, output, *more)
     return await aio.awaited(result) if type(result) is not Score and hasattr(result, "__await__") else result
 
 

@@ -25,6 +25,7 @@ from promptgrad.nn._predict import FitsSignature, Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.nn._recent import remember_output
 from promptgrad.nn._state import trained_names
+from promptgrad.nn._trace_of import trace_of
 
 __all__ = [
     "Arguments",
@@ -66,6 +67,7 @@ __all__ = [
     "op",
     "register_vectorizer",
     "remember_output",
+    "trace_of",
     "trained_names",
 ]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from promptgrad.autograd import CriticLike, Loss, Node
+from promptgrad.data import Score
 from promptgrad.errors import InputError
 from promptgrad.lm import LM, current
 from promptgrad.nn._batch import BatchRow
@@ -77,6 +78,10 @@ class AuxLoss(MetricLoss):
         scored = await self._scored(rows)
         marked = [replace(row, node=node) for row, (_, node) in zip(scored, calls, strict=True)]
         return Loss(marked, critic=self.critic, concurrency=current().concurrency, as_critic=as_critic)
+
+    async def _feedback_by_module(self, row: BatchRow, score: Score) -> Score:
+        """The score as it is: a row is about one call already."""
+        return score
 
     def _calls(self, row: BatchRow) -> list[Node]:
         """The calls of the module in one forward."""

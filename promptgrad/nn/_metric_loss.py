@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from promptgrad.autograd import CriticLike, Loss, LossRow, Parameter
 from promptgrad.data import Example, Score
 from promptgrad.errors import InputError, LMError, MetricError, ParseError
 from promptgrad.lm import LM, current
-from promptgrad.metrics import FieldMetric, as_metric, call_metric
+from promptgrad.metrics import FieldMetric, FunctionMetric, as_metric, call_metric, feedback_for
 from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
 from promptgrad.nn._containers import ParameterList
 from promptgrad.nn._critic import Critic
@@ -18,6 +19,7 @@ from promptgrad.nn._map import in_flight
 from promptgrad.nn._module import Module
 from promptgrad.nn._prediction import Prediction
 from promptgrad.nn._recent import tapes_of
+from promptgrad.nn._trace_of import calls_of, trace_of
 
 
 class MetricLoss(Module, in_place=True):
@@ -30,6 +32,9 @@ class MetricLoss(Module, in_place=True):
 
     An output may be a text `Parameter` itself, or a list or dict of them: a solution, which is improved by the feedback
     of the metric. The metric gets its text.
+
+    A metric of the form of DSPy's GEPA, `(gold, pred, trace, pred_name, pred_trace)`, is called once more for each call
+    of a module in a run below the best score, and what it says there is the feedback for that call.
 
     Cost: none here, unless the metric itself calls LMs. `backward()` makes one critic call per (failed sample, step);
     none for a solution, whose gradient is the feedback as it is.
@@ -84,7 +89,7 @@ class MetricLoss(Module, in_place=True):
         score, error = None, row.error
         if error is None:
             try:
-                score = await call_metric(self.metric, row.example, row.output)
+                score = await self._feedback_by_module(row, await call_metric(self.metric, row.example, row.output))
                 _check_modules(self.metric.name, score, row)
             except MetricError as failure:
                 score, error = None, failure
@@ -99,6 +104,26 @@ class MetricLoss(Module, in_place=True):
             row.replicate,
             module_feedback={} if score is None else score.module_feedback or {},
         )
+
+    async def _feedback_by_module(self, row: BatchRow, score: Score) -> Score:
+        """The score with what a metric of GEPA's form, with `pred_name`, says of each call of a failed run.
+
+        What it says of every call alike is feedback on the whole.
+        """
+        metric = self.metric
+        if not (isinstance(metric, FunctionMetric) and metric.takes_module) or score.value >= metric.best:
+            return score
+        calls = [(node.path, call) for node, call in calls_of(row.tape) if node.reads]
+        trace = trace_of(row.tape)
+        said: dict[str, list[str]] = {}
+        for path, call in calls:
+            text = await feedback_for(metric, row.example, row.output, trace=trace, name=path, call=call)
+            said.setdefault(path, []).append("" if text == score.feedback else text)
+        texts = {text for listed in said.values() for text in listed}
+        if len(texts) == 1 and not score.feedback:
+            return replace(score, feedback=texts.pop())
+        told = {path: tuple(listed) for path, listed in said.items() if any(listed)}
+        return replace(score, module_feedback={**told, **(score.module_feedback or {})}) if told else score
 
     def extra_repr(self) -> str:
         """The metric."""

@@ -3,11 +3,15 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
+from promptgrad import aio
 from promptgrad.autograd import LossRow, Parameter
 from promptgrad.data import Example
-from promptgrad.nn import FitsSignature, Module
+from promptgrad.errors import MetricError
+from promptgrad.metrics import is_right
+from promptgrad.nn import FitsSignature, Module, trace_of
 from promptgrad.search._places import places
 from promptgrad.search._session import Session
 
@@ -114,6 +118,29 @@ def demos_of(row: LossRow, rng: random.Random, paths: Mapping[Parameter, str]) -
     return chosen
 
 
+async def _right(session: Session, rows: Sequence[LossRow], threshold: float | None) -> list[bool]:
+    """Whether each run becomes demos; one on which a metric raises that is given the trace does not.
+
+    Raises:
+        MetricError: It raises on every run that it is asked about.
+    """
+
+    async def one(row: LossRow) -> "bool | MetricError":
+        trace = trace_of(row.tape)
+        try:
+            return await is_right(session.metric, row.example, row.output, row.score, trace=trace, threshold=threshold)
+        except MetricError as error:
+            return error
+
+    scored = [row for row in rows if row.error is None]
+    found = await aio.gather([partial(one, row) for row in scored])
+    errors = [result for result in found if isinstance(result, MetricError)]
+    if errors and len(errors) == len(found):
+        raise errors[0]
+    verdicts = iter(result is True for result in found)
+    return [row.error is None and next(verdicts) for row in rows]
+
+
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str.__str__(value) if isinstance(value, str) else value for name, value in values.items()}
 
@@ -181,10 +208,11 @@ async def bootstrap(
                 teacher=teacher,
             )
             pool.tried += len(part)
-            for row in loss.rows:
+            with session.scope(f"bootstrap/{round_number}/{start // block}/right"):
+                right = await _right(session, loss.rows, threshold)
+            for row, is_demo in zip(loss.rows, right, strict=True):
                 example = row.example
-                right = row.error is None and row.score >= (row.best if threshold is None else threshold)
-                if not right:
+                if not is_demo:
                     failed.append(example)
                     continue
                 rng = session.rng("bootstrap", "call", example.id)
