@@ -6,13 +6,13 @@ from promptgrad.metrics._f1 import f1
 from promptgrad.metrics._metric import FieldMetric, FunctionMetric, Metric, as_metric, call_metric
 from promptgrad.metrics._numeric_match import numeric_match
 from promptgrad.metrics._recall import recall
-from promptgrad.metrics._traced import Trace, feedback_for, is_right
+from promptgrad.metrics._traced import CallTrace, feedback_for, is_right
 
 __all__ = [
+    "CallTrace",
     "FieldMetric",
     "FunctionMetric",
     "Metric",
-    "Trace",
     "as_metric",
     "call_metric",
     "contains",

@@ -5,12 +5,12 @@ from typing import Any
 
 from promptgrad.metrics._metric import FunctionMetric, as_metric, result_of, score_of
 
-Trace = Sequence[tuple[Any, Mapping[str, Any], Any]]
+CallTrace = Sequence[tuple[Any, Mapping[str, Any], Any]]
 """The calls of a forward in their order, as DSPy shows them: module, inputs, prediction. `nn.trace_of` makes it."""
 
 
 async def is_right(
-    metric: Callable[..., Any], example: Any, output: Any, score: float, *, trace: Trace, threshold: float | None = None
+    metric: Callable[..., Any], example: Any, output: Any, score: float, *, trace: CallTrace, threshold: float | None = None
 ) -> bool:
     """Whether a run is right enough for its calls to become demos.
 
@@ -42,7 +42,7 @@ async def is_right(
 
 
 async def feedback_for(
-    metric: FunctionMetric, example: Any, output: Any, *, trace: Trace, name: str, call: tuple[Any, Any, Any]
+    metric: FunctionMetric, example: Any, output: Any, *, trace: CallTrace, name: str, call: tuple[Any, Any, Any]
 ) -> str:
     """The feedback of a metric with `pred_name` and `pred_trace` on one call of one module; its score is not used.
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 from promptgrad.autograd import Node, Tape
-from promptgrad.metrics import Trace
+from promptgrad.metrics import CallTrace
 from promptgrad.nn._module import Module
 from promptgrad.nn._prediction import Prediction
 
 
-def trace_of(tape: Tape | None) -> Trace:
+def trace_of(tape: Tape | None) -> CallTrace:
     """The calls of language models in a forward, in order: for each the module, its inputs, and its prediction.
 
     This is what a metric with a third argument `trace` gets where demos are collected, as in DSPy:
