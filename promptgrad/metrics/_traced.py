@@ -10,7 +10,13 @@ CallTrace = Sequence[tuple[Any, Mapping[str, Any], Any]]
 
 
 async def is_right(
-    metric: Callable[..., Any], example: Any, output: Any, score: float, *, trace: CallTrace, threshold: float | None = None
+    metric: Callable[..., Any],
+    example: Any,
+    output: Any,
+    score: float,
+    *,
+    trace: CallTrace,
+    threshold: float | None = None,
 ) -> bool:
     """Whether a run is right enough for its calls to become demos.
 
