@@ -40,6 +40,8 @@ __all__ = [
     "Rows",
     "Rules",
     "Session",
+    "Standing",
+    "Standings",
     "Step",
     "Steps",
     "Trial",
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import SHRINK, Session
     from promptgrad.search._side_by_side import side_by_side
+    from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._tpe import TPE, Point
     from promptgrad.search._trial import Cost, Trial
@@ -156,6 +159,8 @@ else:
         "Rows": "_rows",
         "Rules": "_rules",
         "Session": "_session",
+        "Standing": "_standings",
+        "Standings": "_standings",
         "Step": "_steps",
         "Steps": "_steps",
         "Trial": "_trial",

@@ -15,6 +15,7 @@ from promptgrad.search._places import Place, places
 from promptgrad.search._reasons import refusals
 from promptgrad.search._rows import Rows
 from promptgrad.search._running import Running
+from promptgrad.search._standings import Standings
 from promptgrad.search._steps import Steps
 from promptgrad.search._trial import Trial
 
@@ -47,6 +48,7 @@ class Session(Running):
         ledger: The run's budget.
         base: Where the search starts: the program as it is, or what an earlier phase of the search found.
         baseline: The base, measured on `val`.
+        standings: Everything that was measured on `val`, of all candidates of the run: phases share it.
         history: The trials so far.
         notes: Further remarks for the report.
         refused: Reasons why proposals were refused, each with its count.
@@ -91,6 +93,7 @@ class Session(Running):
         self.incumbent = self.base
         self._incumbent: Measured | None = None
         self.baseline: Measured | None = None
+        self.standings = Standings(self.base, [example.id for example in self.val])
         self.history: list[Trial] = []
         self.finalists: list[Measured] = []
         self.notes: list[str] = []
@@ -177,6 +180,19 @@ class Session(Running):
         if measured is None or set(measured.ids) != {example.id for example in part.val}:
             part.baseline = await part.evaluate(part.base, part.val, scope="baseline") if part.val else None
         return part
+
+    async def evaluate_all(
+        self, candidates: Sequence[Candidate], examples: Sequence[Example], *, scope: str, replicate: int = 0
+    ) -> list[Measured]:
+        """Score several candidates on the same examples, all at once; `standings` keeps the rows of `val`.
+
+        Raises:
+            BudgetExceeded: They do not fit what the budget leaves for the search.
+        """
+        found = await super().evaluate_all(candidates, examples, scope=scope, replicate=replicate)
+        for measured in found:
+            self.standings.add(measured, replicate)
+        return found
 
     # -- recording ----------------------------------------------------------------------------------------------
 
