@@ -77,7 +77,9 @@ class TestPosterior:
         known = standings(40, [0.0] * 40)
         lucky, steady = named("lucky"), named("steady")
         known.add(measured(lucky, [1.0, 1.0]))
-        known.add(measured(steady, [1.0] * 30 + [0.0] * 10))
+        known.add(measured(steady, [1.0] * 16 + [0.0] * 24))
+        for place in range(8):
+            known.add(measured(named(f"none{place}"), [0.0] * 40))
         assert of(known, lucky).sd > of(known, steady).sd
         assert known.best().candidate.key == steady.key
 
