@@ -92,14 +92,13 @@ class TestPosterior:
             known = standings(40, base)
             known.add(measured(named("one"), one))
             for place in range(10):
-                scores = [score if rng.random() > 0.1 else others(score) for score in base]
+                scores = [score if rng.random() > 0.3 else others(score) for score in base]
                 known.add(measured(named(f"other{place}"), scores))
             return of(known, named("one")).gain
 
-        alone = standings(40, base)
-        alone.add(measured(named("one"), one))
         raw = sum(one) / 40 - sum(base) / 40
-        assert gain(lambda score: 0.0) < of(alone, named("one")).gain < raw
+        assert gain(lambda score: 0.0) < gain(lambda score: 1.0)
+        assert gain(lambda score: 0.0) < raw
 
     def test_the_chance_is_corrected_for_the_number_tried(self):
         base = [0.0, 1.0] * 20
@@ -114,7 +113,7 @@ class TestPosterior:
                 known.add(measured(named(f"other{place}"), scores))
             return of(known, named("good")).chance
 
-        assert chance(0) > 0.95
+        assert chance(0) > 0.9
         assert chance(0) > chance(10) > chance(60) >= 0.5
 
     def test_a_lineage_adds_up_the_luck_of_its_steps(self):
