@@ -91,6 +91,14 @@ def variance(differences: Sequence[float]) -> float:
     return (squares + fourth / squares) / count**2
 
 
+def _spread(differences: Sequence[float]) -> float:
+    """Variance of the mean of paired differences about that mean; one more row is added as in `variance`."""
+    count, mean = len(differences), sum(differences) / len(differences)
+    squares = sum(value * value for value in differences)
+    typical = sum(value**4 for value in differences) / squares if squares else 0.25
+    return (max(0.0, squares - count * mean**2) + typical) / count**2
+
+
 # -- siblings ---------------------------------------------------------------------------------------------------
 
 
@@ -103,7 +111,7 @@ def _common_gain(gains: Sequence[Rows]) -> tuple[Normals, float]:
         for key, value in rows.items():
             sums[key] = sums.get(key, 0.0) + weight * value / len(rows) / whole
     centre = sum(sums.values())
-    return _posterior(centre, variance(list(sums.values())) * len(sums) ** 2, COMMON, CENTRE), centre
+    return _posterior(centre, _spread(list(sums.values())) * len(sums) ** 2, COMMON, CENTRE), centre
 
 
 def _own_gains(gains: Sequence[Rows], rests: Sequence[float]) -> list[Normals]:
@@ -121,7 +129,7 @@ def _own_gains(gains: Sequence[Rows], rests: Sequence[float]) -> list[Normals]:
         squares = sum((value - sums[key][0] / sums[key][1]) ** 2 for key, value in rows.items())
         count, share = len(rows), len(rows) / len(sums)
         paired = max(squares / count**2, 1e-6) * (1 + 1 / count)
-        noise.append(share * paired + (1 - share) * variance(list(rows.values())))
+        noise.append(share * paired + (1 - share) * _spread(list(rows.values())))
     shares = _fitted(rests, noise)
     return [_posterior(rest, spread, shares) for rest, spread in zip(rests, noise, strict=True)]
 
