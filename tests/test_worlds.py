@@ -246,3 +246,215 @@ def test_at_temperature_0_replies_are_the_same_and_above_it_each_asking_has_its_
     sampled = replies(1.0)
     assert len(set(sampled)) > 1
     assert replies(1.0) == sampled
+
+
+# -- W1: items ----------------------------------------------------------------------------------------------------
+
+
+def share_of_items(world, instruction, demos=(), reasons=False):
+    from worlds.items import item_of
+
+    rows = world.rows["test"]
+    answers = [world.answer_to(*item_of(row["question"]), instruction, demos, reasons) for row in rows]
+    return sum(answer == row["answer"] for answer, row in zip(answers, rows, strict=True)) / len(rows)
+
+
+def test_planted_phrases_help_decoys_harm_and_everything_at_once_is_worst():
+    from worlds.items import PHRASES, ItemWorld
+
+    for seed in (1000, 1001, 1002):
+        world = ItemWorld(seed, test=300)
+        good = [*world.everywhere, *(phrase for phrase, _ in world.by_topic.values())]
+        start = share_of_items(world, world.start)
+        assert start < 0.45
+        assert share_of_items(world, f"{world.start} {'. '.join(good)}") > 0.8
+        assert share_of_items(world, f"{world.start} {'. '.join(world.harmful)}") < start
+        assert share_of_items(world, f"{world.start} {'. '.join(PHRASES)}") < start
+
+
+def test_demos_and_reasoning_matter_as_the_seed_draws():
+    from worlds.items import ItemWorld
+
+    gains, reasoned = [], []
+    for seed in range(1000, 1012):
+        world = ItemWorld(seed, test=300)
+        demos = tuple((row["question"], row["answer"]) for row in world.rows["train"][:8])
+        start = share_of_items(world, world.start)
+        gains.append((world.demo, share_of_items(world, world.start, demos) - start))
+        reasoned.append((world.reasoning, share_of_items(world, world.start, (), True) - start))
+    assert all(gain > 0.05 for demo, gain in gains if demo > 0)
+    assert all(abs(gain) < 0.1 for demo, gain in gains if demo == 0)
+    assert {demo > 0 for demo, _ in gains} == {True, False}
+    assert all(gain > 0 for weight, gain in reasoned if weight > 0)
+    assert all(gain < 0 for weight, gain in reasoned if weight < 0)
+
+
+def test_the_writer_of_items_uses_the_hints_that_its_prompt_shows():
+    from worlds import WRITER, Call
+    from worlds.items import ItemWorld, item_of
+
+    gained = []
+    for seed in range(1000, 1008):
+        world = ItemWorld(seed, test=300)
+        shown = []
+        for row in world.rows["train"][:24]:
+            answer = world.answer_to(*item_of(row["question"]), world.start)
+            shown.append({**row, "output": answer, "feedback": world.judge(row, answer)[1]})
+        for rows in ([], shown):
+            content = f"[[ ## instruction ## ]]\n{world.start}\n\n[[ ## rows ## ]]\n{json.dumps(rows)}"
+            ask = "Reply with these fields, each below\n\n[[ ## new_instruction ## ]]\n{text}\n\n[[ ## completed ## ]]"
+            messages = [{"role": "system", "content": ask}, {"role": "user", "content": content}]
+            reply = world.answer(Call(WRITER, messages, 0.0, {}))
+            gained.append(share_of_items(world, reply) - share_of_items(world, world.start))
+    blind, informed = gained[::2], gained[1::2]
+    assert sum(informed) / 8 > sum(blind) / 8 + 0.15
+    assert sum(informed) / 8 > 0.2
+
+
+def test_the_program_on_items_scores_as_the_model_says():
+    from worlds import make
+
+    world = make("W1", 1000, test=60)
+    with world.serve() as url:
+        score = pg.evaluate(world.program(url), world.test, metric=world.metric).score
+        reasons = pg.nn.ChainOfThought("question -> answer", instruction=world.start).to(world.lm(url))
+        other = pg.evaluate(reasons, world.test, metric=world.metric).score
+    assert score == pytest.approx(share_of_items(world, world.start))
+    assert other == pytest.approx(share_of_items(world, world.start, (), True))
+
+
+# -- W4: two modules ----------------------------------------------------------------------------------------------
+
+
+def share_of_pipeline(world, instructions):
+    from worlds._tickets import find
+
+    right = 0
+    for row in world.rows["test"]:
+        facts = world.facts(instructions["extract"], (), find(row["ticket"])[0][0])
+        right += world.code_for(instructions["decide"], (), facts) == row["code"]
+    return right / len(world.rows["test"])
+
+
+def test_the_fault_lies_where_the_seed_puts_it():
+    from worlds.pipeline import PipelineWorld
+
+    faults = set()
+    for seed in range(1000, 1006):
+        world = PipelineWorld(seed, test=300)
+        right, start = world.right(), world.starts
+        faults.add(world.fault)
+        assert share_of_pipeline(world, right) > 0.9
+        assert share_of_pipeline(world, start) < 0.85
+        assert (start["decide"] == right["decide"]) == (world.fault == "extract")
+        mended = {**start, **{name: right[name] for name in start if world.fault in (name, "both")}}
+        assert share_of_pipeline(world, mended) > 0.9
+    assert faults == {"extract", "decide", "both"}
+
+
+def test_naming_every_fact_costs_some_of_them():
+    from worlds._tickets import ATTRIBUTES
+    from worlds.pipeline import PipelineWorld
+
+    world = PipelineWorld(1000, test=300)
+    every = {**world.right(), "extract": world.extract_instruction(ATTRIBUTES)}
+    assert share_of_pipeline(world, every) < share_of_pipeline(world, world.right()) - 0.05
+
+
+@pytest.mark.parametrize(("seed", "blamed"), [(1002, "extract"), (1000, "decide")])
+def test_critics_blame_the_module_that_is_at_fault(seed, blamed):
+    from worlds.pipeline import PipelineWorld
+
+    world = PipelineWorld(seed)
+    parameters = {f"{name}.instruction": text for name, text in world.starts.items()}
+    runs, wrong = [], []
+    with world.serve() as url:
+        program = world.program(url)
+        for number, row in enumerate(world.rows["train"], 1):
+            facts = str(program.extract(ticket=row["ticket"]).facts)
+            code = str(program.decide(facts=facts).code)
+            score, feedback = world.judge(row, code)
+            wrong += [number] if score < 1 else []
+            steps = [{"inputs": {"ticket": row["ticket"]}, "outputs": {"facts": facts}}]
+            steps.append({"inputs": {"facts": facts}, "outputs": {"code": code}})
+            runs.append({"run": number, "calls": steps, "feedback": feedback})
+
+        class Criticise(pg.Signature):
+            """Say what is wrong."""
+
+            parameters: dict[str, str] = pg.Input()
+            runs: list[dict] = pg.Input()
+            findings: list[Finding] = pg.Output(desc="one for each parameter that is to blame for a run")
+
+        critic = pg.nn.Predict(Criticise, lm=world.lm(url, "critic"))
+        findings = critic(parameters=parameters, runs=runs).findings
+    assert {finding.run for finding in findings} <= set(wrong)
+    at = [finding.parameter == f"{blamed}.instruction" for finding in findings]
+    assert sum(at) / len(at) > 0.7
+
+
+def test_extract_gets_what_a_critique_misses_and_a_right_one_gets_worse_without():
+    from worlds import WRITER, Call
+    from worlds.pipeline import PipelineWorld
+
+    ask = "Reply with these fields, each below\n\n[[ ## new_instruction ## ]]\n{text}\n\n[[ ## completed ## ]]"
+
+    def rewritten(world, instruction, critique):
+        content = f"[[ ## instruction ## ]]\n{instruction}\n\n[[ ## critiques ## ]]\n{critique}"
+        messages = [{"role": "system", "content": ask}, {"role": "user", "content": content}]
+        reply = world.answer(Call(WRITER, messages, 0.0, {}))
+        return reply.split("]]\n", 1)[1].split("\n\n[[")[0]
+
+    losses = []
+    for seed in (1000, 1003, 1006, 1009):
+        world = PipelineWorld(seed, test=300)
+        right = world.right()
+        short = world.extract_instruction(sorted(world.needed)[1:])
+        lost = world.extract_instruction(sorted(world.needed)[:1]).split(" on ")[1].rstrip(".")
+        mended = rewritten(world, short, f"The facts do not say {lost}.")
+        assert share_of_pipeline(world, {**right, "extract": mended}) > 0.9
+        worse = rewritten(world, right["extract"], "Something is wrong.")
+        losses.append(share_of_pipeline(world, right) - share_of_pipeline(world, {**right, "extract": worse}))
+    assert sum(losses) / len(losses) > 0.03
+
+
+# -- N1 and N2: nothing helps ---------------------------------------------------------------------------------------
+
+
+def test_in_the_flat_world_every_prompt_is_as_good_and_downhill_every_other_is_worse():
+    from worlds import make
+
+    for name, least in (("N1", -0.05), ("N2", 0.02)):
+        world = make(name, 1000, test=2000)
+        rows = world.rows["test"]
+
+        def score(text, world=world, rows=rows):
+            return sum(world.code_for(text, (), row["ticket"]) == row["code"] for row in rows) / len(rows)
+
+        start = score(world.start)
+        others = [score(text) for text in ("Be careful.", "Give the code.", world.write_instruction(world.policy))]
+        assert 0.55 < start < 0.75
+        assert all(start - other > least for other in others)
+        if name == "N1":
+            assert all(abs(start - other) < 0.05 for other in others)
+
+
+def test_there_is_no_world_of_another_name():
+    from worlds import make
+
+    with pytest.raises(ValueError, match="no world is named 'W9'; there are W1, W2"):
+        make("W9", 0)
+
+
+@pytest.mark.parametrize("name", ["W1", "W4", "N1", "N2"])
+def test_every_world_reproduces(name):
+    from worlds import make
+
+    one, same, other = make(name, 1000, test=20), make(name, 1000, test=20), make(name, 1001, test=20)
+    assert one.rows == same.rows != other.rows
+    scores = []
+    for world in (one, same):
+        with world.serve() as url:
+            rows = pg.evaluate(world.program(url), world.test, metric=world.metric)
+        scores.append([row.score for row in rows.rows])
+    assert scores[0] == scores[1]

@@ -9,7 +9,7 @@ from worlds._world import CRITIC, STUDENT, WRITER, World
 
 __all__ = ["CRITIC", "NAMES", "STUDENT", "WRITER", "Call", "Refused", "Server", "World", "make"]
 
-NAMES = ("W2",)
+NAMES = ("W1", "W2", "W4", "N1", "N2")
 
 
 def make(name: str, seed: int, **options: Any) -> World:
@@ -18,8 +18,20 @@ def make(name: str, seed: int, **options: Any) -> World:
     Raises:
         ValueError: There is no world of that name.
     """
+    if name == "W1":
+        from worlds.items import ItemWorld
+
+        return ItemWorld(seed, **options)
     if name == "W2":
         from worlds.policy import PolicyWorld
 
         return PolicyWorld(seed, **options)
+    if name == "W4":
+        from worlds.pipeline import PipelineWorld
+
+        return PipelineWorld(seed, **options)
+    if name in ("N1", "N2"):
+        from worlds.null import DownhillWorld, FlatWorld
+
+        return (FlatWorld if name == "N1" else DownhillWorld)(seed, **options)
     raise ValueError(f"no world is named {name!r}; there are {', '.join(NAMES)}")

@@ -25,14 +25,14 @@ class Advice:
         critique: What is wrong, in words.
         blame: Whether anything shown is wrong.
         wrong: For each run shown, from 1, what is wrong with it, where something is.
-        parameter: The name of the parameter that is to blame, where several are named.
+        parameters: For each run shown, the name of the parameter that is to blame, where the prompt names several.
     """
 
     text: str
     critique: str
     blame: bool
     wrong: Mapping[int, str] = field(default_factory=dict)
-    parameter: str = ""
+    parameters: Mapping[int, str] = field(default_factory=dict)
 
 
 def current(prompt: Prompt) -> str:
@@ -45,10 +45,15 @@ def claims(prompt: Prompt) -> str:
     return "\n".join(text for name, text in prompt.sections.items() if _CLAIMS.search(name))
 
 
+def silence(prompt: Prompt) -> str:
+    """What a prompt wants to hear of a part that is right; empty where it does not say."""
+    found = _RIGHT.search(f"{prompt.system}\n{prompt.user}")
+    return found[1] if found else ""
+
+
 def write(prompt: Prompt, advice: Advice, fill: Callable[[Asked], Any] | None = None) -> str:
     """The reply that tells the advice in the fields and the form that the prompt asks for."""
-    silence = _RIGHT.search(f"{prompt.system}\n{prompt.user}")
-    critique = advice.critique if advice.blame or silence is None else silence[1]
+    critique = advice.critique if advice.blame else silence(prompt) or advice.critique
 
     def value(asked: Asked) -> Any:
         special = fill(asked) if fill is not None else None
@@ -72,9 +77,10 @@ def _listed(prompt: Prompt, asked: Asked, advice: Advice) -> list[Any]:
     properties = _properties(asked.about)
     if not properties:
         return list(dict.fromkeys(advice.wrong.values()))
-    parameter = advice.parameter or _first_parameter(prompt)
+    first = _first_parameter(prompt)
     found: list[Any] = []
     for run, critique in advice.wrong.items():
+        parameter = advice.parameters.get(run) or first
         values: dict[str, Any] = {}
         for name, schema in properties.items():
             kind = schema.get("type")

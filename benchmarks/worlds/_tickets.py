@@ -87,8 +87,8 @@ def draw(number: int, rng: random.Random) -> Ticket:
 
 
 def write(ticket: Ticket, rng: random.Random) -> str:
-    """The ticket as text: one sentence for each attribute, in an order and a wording drawn from `rng`."""
-    names = list(ATTRIBUTES)
+    """The ticket as text: a sentence for each attribute that is known, order and wording drawn from `rng`."""
+    names = [name for name in ATTRIBUTES if getattr(ticket, name) is not None]
     rng.shuffle(names)
     sentences = []
     for name in names:
