@@ -131,9 +131,13 @@ class Adapter:
 
     Attributes:
         name: Its name in `get_adapter`.
+        narrow: Whether the models of this format know only the tasks that they were trained on. Such a model judges one
+            call at a time, and writes from critiques in its own words alone, so a critic is asked for them even where
+            blame need not be divided.
     """
 
     name: str = "adapter"
+    narrow: bool = False
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

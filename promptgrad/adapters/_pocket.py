@@ -220,6 +220,7 @@ class PocketAdapter(Adapter):
     """
 
     name = "pocket"
+    narrow = True
 
     def make_format(self, signature: Signature) -> Format:
         """How a signature is written for the pocket model.

@@ -30,7 +30,6 @@ from promptgrad.autograd._manner import Manner
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._prune import Wanted
 from promptgrad.autograd._report import BackwardReport
-from promptgrad.autograd._rules import rule_of
 from promptgrad.autograd._tape import paths_in
 from promptgrad.errors import GraphError
 
@@ -61,7 +60,7 @@ class Backward:
         self._check()
         self.gate = nullcontext() if manner.concurrency is None else aio.Semaphore(manner.concurrency)
         self.failed = self._failed(critic, manner.truncate)
-        if any(one.critic is None and any(rule_of(fn) is None for fn in one.graph.order) for one in self.failed):
+        if any(one.critic is None and one.due() for one in self.failed):
             raise GraphError(NO_CRITIC)
         self.divisions = [Divide(one, self.gate, manner.repeat) for one in self.failed]
         self.traced = self._traced_weights()
@@ -100,7 +99,7 @@ class Backward:
     @property
     def suspends(self) -> bool:
         """Whether `run` has anything to wait for."""
-        return bool(self.traced) or any(one.waits(fn) for one in self.divisions for fn in one.graph.order)
+        return bool(self.traced) or any(one.suspends(fn) for one in self.divisions for fn in one.graph.order)
 
     async def run(self) -> Gradients:
         """Ask the critics, and make gradients of their answers and of the traces; with `accumulate` they are added.

@@ -104,6 +104,19 @@ class AgreeingCritic(Protocol):
         ...
 
 
+@runtime_checkable
+class SparingCritic(Protocol):
+    """A critic that says whether it may be spared where only one call can be to blame."""
+
+    def is_spared(self, lm: Any) -> bool:
+        """Whether the feedback on a forward serves as the critique, where one call alone can be to blame for it.
+
+        Args:
+            lm: The language model that would criticise if no critic is set: that of the call; None if there is none.
+        """
+        ...
+
+
 RIGHT = "it is right"
 """The answer of a critic about a target that is not to blame."""
 

@@ -16,6 +16,7 @@ from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import Edge
 from promptgrad.autograd._engine import Critiques
 from promptgrad.autograd._failed_forward import FailedForward, blame_texts, checked
+from promptgrad.autograd._kind import as_kind
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick
 from promptgrad.autograd._rules import Passing, Rule, is_built_in, pass_through, rule_of
 from promptgrad.errors import GraphError, ReplayError
@@ -49,6 +50,10 @@ class Divide:
         """Whether a vertex has to wait: for the critic, or for a rule or function that the user wrote."""
         return not isinstance(fn, AccumulateGrad) and not is_built_in(rule_of(fn))
 
+    def suspends(self, fn: GradFn) -> bool:
+        """Whether that takes a while: not where the feedback is the critique."""
+        return self.waits(fn) and self._rule(fn) is not _undivided
+
     def at_once(self, fn: GradFn, critiques: Critiques) -> Shares:
         """The shares by a built-in rule."""
         numbered = self._hooked(fn, critiques)
@@ -74,7 +79,7 @@ class Divide:
             return {}
         every = [critique for critique, _ in numbered]
         feedback = tuple(critique.text for critique in every)
-        rule = rule_of(fn)
+        rule = self._rule(fn)
         path, index = (fn.path, fn.index) if isinstance(fn, Node) else (fn.kind, 0)
         who = "critic" if rule is None else "rule"
         agreement: Mapping[str, float] = {}
@@ -104,6 +109,10 @@ class Divide:
             answer = answer if changed is None else changed
         self.forward.note_strangers(who, path, index, answer, self.graph.targets(fn))
         return self._shares(fn, answer, every, agreement)
+
+    def _rule(self, fn: GradFn) -> Rule | None:
+        """The rule of a vertex; of a call of a language model only where no critic is needed."""
+        return _undivided if self.forward.alone and rule_of(fn) is None else rule_of(fn)
 
     def _hooked(self, fn: GradFn, critiques: Critiques) -> Numbered:
         """The critiques of a value in their order, each text once, after the hooks of the value have changed them."""
@@ -198,7 +207,7 @@ class Divide:
         if isinstance(fn, Node):
             feedback = tuple(critique.text for critique in critiques)
             evidence = {"inputs": fn.inputs, "outputs": fn.outputs, "feedback": feedback}
-        passed_on = {} if rule_of(fn) is None else {critique.text: critique for critique in critiques}
+        passed_on = {} if self._rule(fn) is None else {critique.text: critique for critique in critiques}
         edges: dict[GradFn | str, list[Edge]] = {}
         for edge in self.graph.into[fn]:
             edges.setdefault(edge.source if isinstance(fn, Join) else edge.field or "", []).append(edge)
@@ -219,6 +228,11 @@ class Divide:
         return shares
 
 
+def _undivided(passing: Passing) -> Mapping[str, Any]:
+    """The feedback for every text that a call read or was given; demos have their traces."""
+    return {target.name: passing.feedback for target in passing.targets if not as_kind(target.kind).is_demos}
+
+
 def _numbered(critiques: Critiques) -> Iterator[tuple[Critique, int | None]]:
     for edge, several in critiques.items():
         output = edge.target.output if edge is not None and isinstance(edge.target, Pick) else None
@@ -227,7 +241,7 @@ def _numbered(critiques: Critiques) -> Iterator[tuple[Critique, int | None]]:
 
 async def _follow(rule: Rule, passing: Passing) -> Mapping[str, Any]:
     """The answer of a rule: ours in place, a user's function in a thread, a user's coroutine on a loop."""
-    if is_built_in(rule):
+    if is_built_in(rule) or rule is _undivided:
         answer: Any = rule(passing)
     elif inspect.iscoroutinefunction(rule):
         answer = await aio.awaited(rule(passing))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from promptgrad.autograd._critic import CriticLike, Target, blame_in
+from promptgrad.autograd._critic import CriticLike, SparingCritic, Target, blame_in
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._loss_row import LossRow
@@ -12,6 +12,7 @@ from promptgrad.autograd._node import GradFn, Join, Node
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._prune import Subgraph, Wanted
 from promptgrad.autograd._report import Skipped
+from promptgrad.autograd._rules import rule_of
 from promptgrad.autograd._seed import LAST, seeds
 
 
@@ -26,6 +27,8 @@ class FailedForward:
         critic: The critic that divides the blame for a call.
         seeds: The critiques by the losses, by the vertex that they are about.
         graph: The vertices that are worth a visit.
+        alone: Whether only one call can be to blame, and no critic was named: what is wrong with the result is then
+            what is wrong with the texts of that call, and nobody is asked.
         found: The critiques of parameters.
         passed: The critiques of inputs that earlier calls wrote.
         skipped: What came to nothing, and why.
@@ -49,6 +52,7 @@ class FailedForward:
         self._example_id = self.row.example_id
         self.seeds, self.skipped = seeds([row for _, row in rows], self._verdict)
         self.graph = Subgraph(self.seeds, wanted, truncate)
+        self.alone = self._is_alone()
         self._names: dict[Parameter, str] = {}
         for node in (fn for fn in self.graph.order if isinstance(fn, Node)):
             for read in node.reads:
@@ -56,6 +60,17 @@ class FailedForward:
         self.found: list[tuple[Parameter, Critique]] = []
         self.passed: list[Critique] = []
         self.calls = self.asked = self.unanswered = 0
+
+    def _is_alone(self) -> bool:
+        places = self.graph.places
+        if len(places) != 1 or not isinstance(node := places[0], Node):
+            return False
+        critic: object = self.critic
+        return critic is None or (isinstance(critic, SparingCritic) and critic.is_spared(node.lm))
+
+    def due(self) -> int:
+        """How many critic calls it takes, one call of the forward at a time."""
+        return 0 if self.alone else sum(rule_of(fn) is None for fn in self.graph.order)
 
     def name_of(self, parameter: Parameter) -> str:
         """The name of a parameter: its path in the program that was called, its own name, or its kind."""

@@ -58,7 +58,7 @@ def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[
     """
     waiting: dict[int, tuple[CriticLike, list[tuple[FailedForward, TraceFailure]]]] = {}
     for forward in forwards:
-        due = sum(rule_of(fn) is None for fn in forward.graph.order)
+        due = forward.due()
         long = engine == "auto" and due >= LONG and repeat == 1 and not _has_own_backward(forward)
         if forward.critic is not None and (long or (engine == "joint" and due > 0)):
             members = waiting.setdefault(id(forward.critic), (forward.critic, []))[1]

@@ -39,6 +39,7 @@ class Subgraph:
         order: The vertices, every source before what uses it.
         into: The edges into each of them, from others of them.
         truncated: How many calls `truncate` leaves out.
+        places: The vertices, visited or not, whose texts or demos require a gradient and so may be to blame.
 
     Args:
         starts: The vertices that the losses criticise.
@@ -53,6 +54,7 @@ class Subgraph:
         walk = Walk()
         walk.add(starts)
         order = walk.vertices()
+        self.places = tuple(fn for fn in order if _is_place(fn))
         left_out = _too_early(order, truncate)
         self.truncated = len(left_out)
         for fn in order:
@@ -107,6 +109,16 @@ class Subgraph:
             else:
                 self._targets[fn] = targets_of_join(fn, texts_of) if isinstance(fn, Join) else ()
         return self._targets[fn]
+
+
+def _is_place(fn: GradFn) -> bool:
+    """Whether a parameter that requires a gradient may be to blame for what a vertex did."""
+    if isinstance(fn, AccumulateGrad):
+        return fn.parameter.requires_grad
+    return isinstance(fn, Node) and any(
+        read.parameter.requires_grad and (read.parameter.kind.is_text or (read.parameter.kind.is_demos and read.value))
+        for read in fn.reads
+    )
 
 
 def _too_early(order: Sequence[GradFn], truncate: int | None) -> dict[GradFn, None]:

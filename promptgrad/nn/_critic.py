@@ -19,7 +19,7 @@ from promptgrad.nn._fit import fit
 from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._joint_critic import JointCritic
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import is_right, plain
+from promptgrad.nn._plain import is_narrow, is_right, plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Field, Signature
@@ -64,6 +64,8 @@ class Critic(Module, in_place=True):
         group: Most failed forwards that the joint critic sees in one call.
         temperature: Sampling temperature of the second and further answers with `backward(repeat=n)`; the first one is
             sampled as usual.
+        spare: Ask nobody where only one call can be to blame for a failed forward: the feedback on its result is then
+            the critique. A criterion without a critic of its own has one that spares.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Critic(Module, in_place=True):
         max_tokens: int | None = None,
         group: int = 1,
         temperature: float = 1.0,
+        spare: bool = False,
     ) -> None:
         super().__init__()
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens is at least 1, or None for no bound, not {max_tokens}")
         self.max_tokens = max_tokens
         self.temperature = temperature
+        self.spare = spare
         self.predict = Predict(_signature((), frozenset()).with_instruction(instruction))
         self.predict.requires_grad_(requires_grad=False)
         self.joint = JointCritic(group=group) if max_tokens is None else JointCritic(group=group, max_tokens=max_tokens)
@@ -95,6 +99,10 @@ class Critic(Module, in_place=True):
     async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
         """For each forward, what is wrong with each parameter, judged in one call; see `JointCritic`."""
         return await self.joint.critique_traces(group)
+
+    def is_spared(self, lm: Any) -> bool:
+        """Whether nobody is asked where only one call can be to blame: not if the LM writes from critiques alone."""
+        return self.spare and not is_narrow(self.predict, self._lm or current().critic or lm)
 
     async def agreeing(self, failure: NodeFailure, target: str, texts: Sequence[str]) -> Sequence[Sequence[int]]:
         """Which of several critiques of one target ask for the same; see `Grouper.group`."""

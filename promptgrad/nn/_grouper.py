@@ -8,7 +8,7 @@ from promptgrad.autograd import Critique, Gradient, no_grad, same_group
 from promptgrad.errors import NoLMError
 from promptgrad.lm import LM, current
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import is_embedded, plain
+from promptgrad.nn._plain import is_narrow, plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Field, Signature
@@ -82,7 +82,7 @@ class Grouper(Module, in_place=True):
             lm: The LM to ask if neither the grouper nor the context has one.
         """
         lm = self._lm or current().critic or lm
-        if len(texts) < 2 or is_embedded(self.predict, lm):
+        if len(texts) < 2 or is_narrow(self.predict, lm):
             return []
         if lm is None:
             raise NoLMError("the grouper has no language model: nn.Grouper('openai/gpt-4o') or .to(lm)")

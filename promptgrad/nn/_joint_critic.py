@@ -9,7 +9,7 @@ from promptgrad.errors import NoLMError
 from promptgrad.lm import LM, current
 from promptgrad.nn._fit import fit, size
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import is_embedded, is_right, plain
+from promptgrad.nn._plain import is_narrow, is_right, plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Field, Signature
@@ -90,7 +90,7 @@ class JointCritic(Module, in_place=True):
         room = 0
         for failure in failures:
             lm = self._lm_for(failure)
-            if is_embedded(self.predict, lm):
+            if is_narrow(self.predict, lm):
                 return []
             length = size(_calls(failure))
             shown = {target.name: (target.parameter, target.value) for target in failure.targets}

@@ -37,14 +37,16 @@ class MetricLoss(Module, in_place=True):
     of a module in a run below the best score, and what it says there is the feedback for that call.
 
     Cost: none here, unless the metric itself calls LMs. `backward()` makes one critic call per (failed sample, step);
-    none for a solution, whose gradient is the feedback as it is.
+    none for a solution, whose gradient is the feedback as it is, and none where only one call can be to blame and no
+    critic is given here: the feedback is then what is wrong with its texts.
 
     Args:
         metric: `metric(example, output)` gives a bool, a number or a `Score`, and may be async; DSPy's `(gold, pred,
             trace)` is accepted. Scores lie in [0, best]; `best` is 1 unless the metric has an attribute of that name.
             `Score(value, module_feedback={path: text})` has feedback for single modules.
         critic: The critic that divides blame in `backward()`: an LM or its name, a `Critic`, or an object with a method
-            `critique`. Else that of `promptgrad.context(critic=...)`, else the LM of the step to blame.
+            `critique`; it is asked about every failure. Else, where there is blame to divide, that of
+            `promptgrad.context(critic=...)`, else the LM of the step to blame.
 
     Raises:
         MetricError: The metric failed on every row: it raised, returned no score in its range, or gave feedback for a
@@ -133,7 +135,7 @@ class MetricLoss(Module, in_place=True):
 def as_critic(critic: Any) -> Any:
     """Convert the `critic` argument of a criterion."""
     if critic is None or isinstance(critic, (str, LM)):
-        return Critic(critic)
+        return Critic(critic, spare=critic is None)
     if isinstance(critic, CriticLike):
         return critic
     raise TypeError(f"critic is an LM, the name of one, or a Critic, not {type(critic).__name__}")

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from promptgrad.adapters import get_adapter
 from promptgrad.autograd import RIGHT
 from promptgrad.data import Example
+from promptgrad.lm import current
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.signature import with_sorted_sets
@@ -16,9 +18,10 @@ def is_right(text: str) -> bool:
     return text.strip().strip("\"'`.! ").lower() in (RIGHT, "right", "it's right", "none", "n/a")
 
 
-def is_embedded(predict: Predict, lm: Any) -> bool:
-    """Whether a call would be answered in the format of the embedded model, which knows only its own tasks."""
-    return bool(getattr(predict.adapter or lm, "name" if predict.adapter else "adapter", "") == "pocket")
+def is_narrow(predict: Predict, lm: Any) -> bool:
+    """Whether a call would be answered by a model that knows only its own tasks, see `Adapter.narrow`."""
+    named = predict.adapter or current().adapter or getattr(lm, "adapter", None)
+    return named is not None and get_adapter(named).narrow
 
 
 def plain(value: Any) -> Any:

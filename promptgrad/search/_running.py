@@ -9,14 +9,17 @@ from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio, lm, run
-from promptgrad.autograd import CriticLike, Gradients, Loss, Parameter
+from promptgrad.autograd import CriticLike, Gradients, Loss, Parameter, SparingCritic
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
+from promptgrad.lm import current
 from promptgrad.nn import MetricLoss, Module, Predict
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._outage import is_final
+from promptgrad.search._places import Place
+from promptgrad.search._places import places as places_of
 from promptgrad.search._rows import Rows
 from promptgrad.search._trial import Cost
 from promptgrad.search._watched import Watched
@@ -76,6 +79,7 @@ class Running:
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}
         self._silent: Counter[str] = Counter()
+        self._called: Counter[str] = Counter()  # most calls of each module in one forward
         self._described: set[str] = set()
         # The blocks in which an earlier process of this run continued without an answer. A failed call is not
         # journalled and might succeed now, so asking again would make the resumed run diverge from the recorded one.
@@ -272,6 +276,9 @@ class Running:
             loss: Loss = await self._criterion.acall(batch, asked)
         if teacher is None:
             self.rows.add(candidate, loss)
+        for tape in loss.tapes:
+            for path, times in Counter(node.path for node in tape.nodes).items():
+                self._called[path] = max(self._called[path], times)
         kept = [row for row in loss.rows if not is_outage(row.error)]
         return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)
 
@@ -297,6 +304,24 @@ class Running:
             raise watched.stopped
         loss.report = found.report
         return found
+
+    def needs_critic(self, places: Sequence[Place]) -> bool:
+        """Whether a language model has to divide blame among these places, as far as is known.
+
+        It has not where the program has only one module with texts or demos that require a gradient, no forward of this
+        session called it twice, and no critic was named: the rows with their feedback are then the gradient, and
+        `gradients` asks nobody. A model that writes from critiques alone (`Adapter.narrow`) needs them there too.
+
+        Cost: none.
+        """
+        critic: object = self._criterion.critic
+        if not isinstance(critic, SparingCritic):
+            return True
+        blamed = [place for place in places_of(self.program()).values() if _may_be_blamed(place.parameter)]
+        paths = dict.fromkeys(place.module_path for place in blamed)
+        if len(paths) > 1 or any(self._called[path] > 1 for path in paths):
+            return True
+        return any(not critic.is_spared(place.module.lm or current().lm) for place in places)
 
     def _runs(self, candidate: Candidate) -> float:
         """The cost of one run of a candidate's program, in runs of the session's: more where it has more calls."""
@@ -344,6 +369,12 @@ class Running:
         if key not in self._described:
             self._described.add(key)
             self.journal.append("candidate", **candidate.to_dict())
+
+
+def _may_be_blamed(parameter: Parameter) -> bool:
+    """Whether a critic may blame a parameter: a text or demos that require a gradient."""
+    kind = parameter.kind
+    return parameter.requires_grad and (kind.is_text or (kind.is_demos and bool(parameter.data)))
 
 
 def _score(cell: Cell | None) -> float | None:

@@ -1,9 +1,9 @@
 """A critic that records why a run must stop."""
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from promptgrad.autograd import CriticLike, JointCriticLike, NodeFailure, TraceFailure
+from promptgrad.autograd import CriticLike, JointCriticLike, NodeFailure, SparingCritic, TraceFailure
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, is_outage
 
 T = TypeVar("T")
@@ -19,6 +19,10 @@ class Watched:
     async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
         """Ask the critic."""
         return await self._watch(self._critic.critique(failure))
+
+    def is_spared(self, lm: Any) -> bool:
+        """Whether the critic is spared where only one call can be to blame."""
+        return isinstance(self._critic, SparingCritic) and self._critic.is_spared(lm)
 
     def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
         """The critic's grouping, if it can judge whole forwards."""

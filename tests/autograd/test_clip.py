@@ -60,7 +60,7 @@ def test_between_backward_and_step_it_bounds_what_a_step_reads():
     lm = pg.lm.FunctionLM(pg.testing.Fields(answer="cat", critique="say which word is meant, and name its color"))
     model = nn.Predict("text -> answer").to(lm)
     examples = [pg.Example(text=f"wolf {n}", answer="dog").with_inputs("text") for n in range(3)]
-    nn.MetricLoss(pg.metrics.exact_match)(model.map(examples), examples).backward()
+    nn.MetricLoss(pg.metrics.exact_match, critic=lm)(model.map(examples), examples).backward()
     assert pg.clip_grad_tokens_(model.parameters(), 20) == 30
     assert len(model.instruction.grad.critiques) == 2
     assert len(model.demos.grad.traces) == 3

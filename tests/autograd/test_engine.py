@@ -395,12 +395,12 @@ class TestGuards:
         assert len(texts(chain.calls[0].instruction)) == 2
 
     def test_a_failure_without_a_critic_is_an_error_before_anything_happens(self):
-        chain = Chain(1)
+        chain = Chain(2)
         loss = Loss(batch(chain, [1, 0]))
         with pytest.raises(GraphError, match=r"critic="):
             loss.backward()
         assert chain.calls[0].demos.grad is None
-        assert loss.backward(ScriptedCritic()).calls == 1
+        assert loss.backward(ScriptedCritic()).calls == 2
 
     def test_without_a_record_there_is_nothing_to_go_back_through(self):
         solve = Call("solve", lambda: "x")

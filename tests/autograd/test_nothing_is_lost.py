@@ -135,9 +135,10 @@ class TestValues:
             seen.append(request.messages[-1]["content"])
             return ANSWERS(request.messages) if "critique" in request.messages[0]["content"] else "many"
 
-        model = Careful().to(pg.lm.FunctionLM(respond))
+        lm = pg.lm.FunctionLM(respond)
+        model = Careful().to(lm)
         example = Example(text="wolf", answer="1").with_inputs("text")
-        report = wrong(model, example).backward()
+        report = wrong(model, example).backward(lm)
         assert report.calls == 1
         assert texts(model.count.instruction) == ["bad"]
         assert "ParseError" in seen[-1]
@@ -292,7 +293,7 @@ def test_a_call_that_was_cancelled_is_blamed_by_nobody_and_no_demo():
     model = Patient().to(pg.lm.FunctionLM(respond))
     example = Example(text="wolf", answer="grey").with_inputs("text")
     report = wrong(model, example).backward()
-    assert report.calls == 1
+    assert report.calls == 0, "only one call is left that can be to blame"
     assert model.slow.instruction.grad is None
     assert model.slow.demos.grad is None
     assert len(model.quick.instruction.grad.critiques) == 1

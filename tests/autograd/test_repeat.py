@@ -112,7 +112,7 @@ def test_each_answer_is_a_request_of_its_own_and_the_first_is_the_usual_one():
     batch = [Example(question="q", answer="Rome").with_inputs("question")]
     for repeat, asked in ((1, [(0, None)]), (3, [(0, None), (1, 1.0), (2, 1.0)])):
         model.zero_grad()
-        loss = nn.MetricLoss(exact_match)(model.map(batch), batch)
+        loss = nn.MetricLoss(exact_match, critic=lm)(model.map(batch), batch)
         requests.clear()
         loss.backward(repeat=repeat)
         assert sorted((request.replicate, request.temperature) for request in requests) == asked

@@ -781,7 +781,8 @@ class TestInTheTrainer:
         model = nn.Predict("text -> word", instruction="Copy.").to(lm.FunctionLM(answer))
         rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(120)]
         opt = optim.TGD(model.parameters(), steps=4, batch_size=24, proposals=1)
-        result = pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0).fit(rows[:24], rows[24:])
+        trainer = pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0, critic=model.lm)
+        result = trainer.fit(rows[:24], rows[24:])
         assert model.instruction.data == "Copy up to 12."
         assert shown == ["Copy.", "Copy."]
         assert any("in 1 of 3 steps samples failed and nobody was blamed" in note for note in result.notes)

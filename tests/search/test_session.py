@@ -325,3 +325,45 @@ class TestCandidate:
         alone = Candidate({"a": "1"}, "alone")
         assert Candidate().child({"a": "1"}, "bred").key == alone.key
         assert Candidate({"a": "1"}, "alone", None, "w").key != alone.key
+
+
+class TestNeedsCritic:
+    """Whether a language model has to divide the blame."""
+
+    def needed(self, world, model, **options):
+        session = session_of(world, model, **options)
+        return session.needs_critic(session.places(("is_text",)))
+
+    def test_not_where_one_module_is_trained(self, world):
+        model, _ = world.single()
+        model.to(lm.FunctionLM(world.answer))
+        assert not self.needed(world, model)
+        assert self.needed(world, program(world))
+        frozen = program(world)
+        frozen.spell.requires_grad_(requires_grad=False)
+        assert not self.needed(world, frozen)
+
+    def test_it_is_about_the_program_not_about_whose_turn_it_is(self, world):
+        session = session_of(world, program(world))
+        assert session.needs_critic(session.places(("is_text",))[:1])
+
+    def test_where_a_critic_is_named_or_the_model_writes_from_critiques_alone(self, world):
+        model, _ = world.single()
+        model.to(lm.FunctionLM(world.answer))
+        assert self.needed(world, model, critic=model.lm)
+        assert self.needed(world, nn.Predict("text -> answer").to(lm.FunctionLM(world.answer, adapter="pocket")))
+
+    def test_where_a_forward_called_the_module_twice(self, world):
+        class Twice(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.spell = nn.Predict("word -> answer")
+
+            def forward(self, text):
+                return self.spell(word=self.spell(word=text).answer)
+
+        session = session_of(world, Twice().to(lm.FunctionLM(world.answer)))
+        places = session.places(("is_text",))
+        assert not session.needs_critic(places)
+        within(session, lambda: session.forward(session.base, session.train[:2], scope="forward"))
+        assert session.needs_critic(places)
