@@ -59,14 +59,15 @@ class Format:
         Raises:
             ParseError: An output is missing, or its value does not fit; or the model refused, or called tools instead.
         """
-        if not completion.text:
+        text = completion.text
+        if not text:
             if completion.refusal:
                 raise unreadable(completion.refusal, "the model refused to answer", self.signature)
             if completion.tool_calls:
                 names = ", ".join(dict.fromkeys(f"`{call.name}`" for call in completion.tool_calls))
                 reason = f"it calls the tool {names} instead of answering"
                 raise unreadable(completion.preview, reason, self.signature)
-        return self.read(completion.text)
+        return self.read(text)
 
     def read(self, reply: str) -> dict[str, Any]:
         """The outputs that the text of a reply holds.

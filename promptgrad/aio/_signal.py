@@ -4,7 +4,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from promptgrad.errors import AsyncUsageError
@@ -194,10 +193,13 @@ def block(signal: Signal[Any]) -> None:
         return
     job = state.job
     try:
-        with nullcontext() if job is None else job.interruptible(wake):
-            while not gate.acquire(timeout=POLL_SECONDS):
-                pass
+        if job is not None:
+            job.on_cancel(wake)
+        while not gate.acquire(timeout=POLL_SECONDS):
+            pass
     finally:
+        if job is not None:
+            job.on_cancel(None)
         signal.unsubscribe(wake)
     if not signal.done and job is not None:
         job.raise_if_cancelled()

@@ -2,8 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
@@ -49,18 +48,12 @@ class ThreadCall:
         if wake is not None:
             wake()
 
-    @contextmanager
-    def interruptible(self, wake: Callable[[], object]) -> Iterator[None]:
-        """While inside, `cancel` calls `wake`."""
-        self.raise_if_cancelled()
+    def on_cancel(self, wake: Callable[[], object] | None) -> None:
+        """Call `wake` when `cancel` comes, at once if it came already; None: call nothing any more."""
         with self._lock:
             self._wake = wake
-        try:
-            if self._cancelled:
-                wake()
-            yield
-        finally:
-            self._wake = None
+        if self._cancelled and wake is not None:
+            wake()
 
     def raise_if_cancelled(self) -> None:
         """Deliver a cancellation, once, so that cleanup code may wait again."""

@@ -10,8 +10,8 @@ is refused when the record is first used.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import partial
 from hashlib import blake2b
 from types import NoneType, UnionType
@@ -76,93 +76,101 @@ def codec_of(cls: Any) -> RecordCodec:
 
 
 class RecordCodec:
-    """The codec of a class of records: two functions made for it, as dataclasses make their methods.
+    """The codec of a class of records: two functions made for it from its fields.
 
     Attributes:
         names: The fields that are written.
         write: Function that converts a record to JSON types; its second argument converts bytes to text.
         read: Function that makes a record from JSON types.
-        is_plain: True if all fields are always written, unconverted.
     """
 
-    __slots__ = ("is_plain", "names", "read", "write")
+    __slots__ = ("names", "read", "write")
 
     def __init__(self, cls: Any) -> None:
         title = cls.__name__
         if not is_dataclass(cls):
             raise TypeError(f"{title} is not a dataclass, so it has no codec")
         hints = get_type_hints(cls)
-        kind = getattr(cls, "kind", None)
-        special = [] if kind is None else ["type"]
-        entries = [entry for entry in fields(cls) if entry.compare]
-        self.names = tuple(entry.name for entry in entries)
         texts: Mapping[str, str] = getattr(cls, "text_names", {})
-        scope: dict[str, Any] = {"cls": cls, "misfit": partial(_misfit, title, self.names, [*texts.values(), *special])}
-        fixed = [] if kind is None else [f"'type': {kind!r}"]  # what is always there and needs no writer
-        writing: list[str] = []
-        reading: list[str] = []
-        for entry in entries:
-            name, key, text = entry.name, repr(entry.name), texts.get(entry.name)
-            coder = _field_coder(hints[name], f"{title}.{name}")
-            scope[f"default_{name}"], scope[f"factory_{name}"] = entry.default, entry.default_factory
-            scope[f"write_{name}"], scope[f"read_{name}"] = coder or (None, None)
-            written = "value" if coder is None else f"write_{name}(value, blob)"
-            if is_dataclass(hints[name]) and codec_of(hints[name]).is_plain:  # written in place: a call less
-                written = f"{{{', '.join(f'{inner!r}: value.{inner}' for inner in codec_of(hints[name]).names)}}}"
-            read = f"data[{key}]" if coder is None else f"read_{name}(data[{key}])"
+        entries = [entry for entry in fields(cls) if entry.compare]
+        coders = {entry.name: _field_coder(hints[entry.name], f"{title}.{entry.name}") for entry in entries}
+        self.names = tuple(entry.name for entry in entries)
+        self.write: Callable[[Any, Blob], dict[str, Any]] = _writer(cls, entries, coders, texts)
+        self.read: Callable[[Any], Any] = _reader(cls, entries, coders, texts)
 
-            always = entry.default is MISSING or getattr(cls, "written_in_full", False)
-            if always and coder is None:
-                fixed.append(f"{key}: record.{name}")
+
+def _writer(
+    cls: Any, entries: Sequence[Field[Any]], coders: Mapping[str, Coder | None], texts: Mapping[str, str]
+) -> Callable[[Any, Blob], dict[str, Any]]:
+    """The function that writes a record: first what is always there and needs no conversion, then the rest."""
+    kind = getattr(cls, "kind", None)
+    fixed = {} if kind is None else {"type": kind}
+    in_full = getattr(cls, "written_in_full", False)
+    plain_names: list[str] = []
+    steps: list[tuple[str, Any, bool, str, Writer | None]] = []
+    for entry in entries:
+        name, coder = entry.name, coders[entry.name]
+        always = entry.default is MISSING or in_full
+        if always and coder is None:
+            plain_names.append(name)
+        else:
+            default = MISSING if always else entry.default  # nothing is equal to MISSING
+            by_identity = is_dataclass(entry.default)  # records compare slowly
+            steps.append((name, default, by_identity, texts.get(name, ""), None if coder is None else coder[0]))
+
+    def write(record: Any, blob: Blob) -> dict[str, Any]:
+        plain = fixed.copy()
+        for name in plain_names:
+            plain[name] = getattr(record, name)
+        for name, default, by_identity, text, writer in steps:
+            value = getattr(record, name)
+            if value is default or (not by_identity and value == default):
+                continue
+            if text and isinstance(value, str):
+                plain[text] = value
             else:
-                test = f"value is not default_{name}"
-                if not is_dataclass(entry.default):  # records compare slowly
-                    test += f" and value != default_{name}"
-                writing.append(f" value = record.{name}")
-                writing.append(" if True:" if always else f" if {test}:")
-                if text is not None:
-                    writing += [f"  if isinstance(value, str): plain[{text!r}] = value", "  else:"]
-                writing.append(f"   plain[{key}] = {written}")
+                plain[name] = value if writer is None else writer(value, blob)
+        return plain
 
-            found = f"found_{name}"  # a field may have any name, also that of a variable here
-            if text is not None:
-                reading += [f"  if {text!r} in data: {found} = data[{text!r}]; left -= 1", "  else:"]
-            else:
-                reading.append("  if True:")
-            reading.append(f"   if {key} in data: {found} = {read}; left -= 1")
-            if entry.default is not MISSING:
-                reading.append(f"   else: {found} = default_{name}")
-            elif entry.default_factory is not MISSING:
-                reading.append(f"   else: {found} = factory_{name}()")
-            else:
-                reading.append(f"   else: raise ValueError({f'{name!r} is missing'!r})")
-        lines = [
-            "def write(record, blob):",
-            f" plain = {{{', '.join(fixed)}}}",
-            *writing,
-            " return plain",
-            "def read(data):",
-            " try:",
-            "  left = len(data)" if kind is None else "  left = len(data) - ('type' in data)",
-            *reading,
-            f"  if not left: return cls({_arguments(cls)})",
-            " except (TypeError, KeyError, ValueError) as error: raise misfit(data, error) from error",
-            " raise misfit(data)",
-        ]
-        exec("\n".join(lines), scope)
-        self.write: Callable[[Any, Blob], dict[str, Any]] = scope["write"]
-        self.read: Callable[[Any], Any] = scope["read"]
-        self.is_plain: bool = not writing and kind is None
+    return write
 
 
-def _arguments(cls: Any) -> str:
-    """The arguments of a record in a call of its class: by place as long as none is left out, which takes less time."""
-    written, by_place = [], True
-    for entry in fields(cls):
-        by_place = by_place and entry.compare and not entry.kw_only
-        if entry.compare:
-            written.append(f"found_{entry.name}" if by_place else f"{entry.name}=found_{entry.name}")
-    return ", ".join(written)
+def _reader(
+    cls: Any, entries: Sequence[Field[Any]], coders: Mapping[str, Coder | None], texts: Mapping[str, str]
+) -> Callable[[Any], Any]:
+    """The function that reads a record, and refuses data that lacks a field or has one that the record has not."""
+    special = () if getattr(cls, "kind", None) is None else ("type",)
+    names = tuple(entry.name for entry in entries)
+    misfit = partial(_misfit, cls.__name__, names, (*texts.values(), *special))
+    steps = [
+        (entry.name, texts.get(entry.name, ""), None if (coder := coders[entry.name]) is None else coder[1])
+        for entry in entries
+    ]
+    needed = [entry.name for entry in entries if entry.default is MISSING and entry.default_factory is MISSING]
+
+    def read(data: Any) -> Any:
+        try:
+            left = len(data)
+            for name in special:
+                left -= name in data
+            found = {}
+            for name, text, reader in steps:
+                if text and text in data:
+                    found[name] = data[text]
+                    left -= 1
+                elif name in data:
+                    found[name] = data[name] if reader is None else reader(data[name])
+                    left -= 1
+            for name in needed:
+                if name not in found:
+                    raise ValueError(f"{name!r} is missing")
+            if not left:
+                return cls(**found)
+        except (TypeError, KeyError, ValueError) as error:
+            raise misfit(data, error) from error
+        raise misfit(data)
+
+    return read
 
 
 def _misfit(

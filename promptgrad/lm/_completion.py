@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
-from promptgrad._frozen import changer, fast_init
+from promptgrad._frozen import changer, setters
 from promptgrad.lm._codec import from_plain, to_plain
 from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
 from promptgrad.lm._request import Message
 
 
-@fast_init
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Usage:
     """The cost of calls; usages add.
 
@@ -35,6 +34,22 @@ class Usage:
     usd: float | None = 0.0
     cached: int = 0
     seconds: float = 0.0
+
+    def __init__(
+        self,
+        calls: int = 0,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        usd: float | None = 0.0,
+        cached: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        _set_calls(self, calls)
+        _set_input_tokens(self, input_tokens)
+        _set_output_tokens(self, output_tokens)
+        _set_usd(self, usd)
+        _set_cached(self, cached)
+        _set_seconds(self, seconds)
 
     @property
     def tokens(self) -> int:
@@ -66,6 +81,8 @@ class Usage:
         return from_plain(cls, data)
 
 
+_set_calls, _set_input_tokens, _set_output_tokens, _set_usd, _set_cached, _set_seconds = setters(Usage)
+
 NO_USAGE = Usage()
 CACHE_HIT = Usage(cached=1)
 
@@ -85,8 +102,7 @@ class TokenLogprob:
     top: tuple[tuple[str, float], ...] = ()
 
 
-@fast_init
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Completion:
     """The reply of a language model.
 
@@ -112,6 +128,26 @@ class Completion:
     refusal: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     trace: Any = field(default=None, compare=False, repr=False)
+
+    def __init__(
+        self,
+        content: Content,
+        usage: Usage = NO_USAGE,
+        model: str = "",
+        finish_reason: str = "stop",
+        cached: bool = False,  # noqa: FBT001, FBT002 - a field
+        refusal: str = "",
+        logprobs: tuple[TokenLogprob, ...] = (),
+        trace: Any = None,
+    ) -> None:
+        _set_content(self, content)
+        _set_usage(self, usage)
+        _set_model(self, model)
+        _set_finish_reason(self, finish_reason)
+        _set_is_cached(self, cached)
+        _set_refusal(self, refusal)
+        _set_logprobs(self, logprobs)
+        _set_trace(self, trace)
 
     @property
     def text(self) -> str:
@@ -173,6 +209,18 @@ class Completion:
         cls: Any = self.__class__
         completion: Completion = _as_cached(cls)(self, CACHE_HIT, True, None)  # noqa: FBT003 - a field
         return completion
+
+
+(
+    _set_content,
+    _set_usage,
+    _set_model,
+    _set_finish_reason,
+    _set_is_cached,
+    _set_refusal,
+    _set_logprobs,
+    _set_trace,
+) = setters(Completion)
 
 
 @cache

@@ -251,7 +251,7 @@ class HTTP(Transport):
         try:
             choice = reply["choices"][0]
             content, refusal = read_message(choice["message"])
-            logprobs = read_logprobs(choice)
+            logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise self._spoilt(json.dumps(reply).encode(), "has no choices[0].message") from None
         used = reply.get("usage")
@@ -351,6 +351,8 @@ def _encode_fields_of(model: str, limit_name: str, options: tuple[tuple[str, Any
 def _encode_fields(model: str, limit_name: str, request: Request) -> bytes:
     """Encode the fields that follow the messages in the body."""
     options = request.options()
+    if not options:
+        return _encode_fields_of(model, limit_name, (), "")
     if options.get("seed") is not None:
         options["seed"] += request.replicate
     options.pop("replicate", None)

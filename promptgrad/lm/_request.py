@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from promptgrad._frozen import fast_init
+from promptgrad._frozen import setters
 from promptgrad.lm._codec import digested, to_plain
 from promptgrad.lm._parts import Content, Part, TextPart, ToolCall, json_text, show, text_of, to_content, weigh
 
@@ -27,8 +28,7 @@ DIGEST_VERSION = 1
 """Version of the keys of requests. Journals, cassettes and caches of another version never match."""
 
 
-@fast_init
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Message:
     """One chat message: the role of its author, and text or parts.
 
@@ -40,6 +40,10 @@ class Message:
 
     role: str
     content: Content
+
+    def __init__(self, role: str, content: Content) -> None:
+        _set_role(self, role)
+        _set_content(self, content)
 
     @property
     def text(self) -> str:
@@ -74,6 +78,8 @@ class Message:
         raise KeyError(key)
 
 
+_set_role, _set_content = setters(Message)
+
 MessageLike = Message | Mapping[str, Any]
 """A `Message`, or a mapping with the keys `role` and `content`."""
 
@@ -104,19 +110,23 @@ def json_messages(messages: Iterable[Message]) -> str:
     not depend on where it is cut into prefix and tail. Messages of text are encoded as servers expect them; images and
     other bytes are encoded as their digest.
     """
-    return "".join(
-        [
-            f'{{"role":{encode_basestring_ascii(m.role)},"content":{encode_basestring_ascii(m.content)}}},'
-            if isinstance(m.content, str)
-            else canonical_json(to_plain(m, digested)) + ","
-            for m in messages
-        ]
-    )
+    written = ""
+    for message in messages:
+        content = message.content
+        if isinstance(content, str):
+            role = encode_basestring_ascii(message.role)
+            written += f'{{"role":{role},"content":{encode_basestring_ascii(content)}}},'
+        else:
+            written += canonical_json(to_plain(message, digested)) + ","
+    return written
 
 
 def is_text(messages: Iterable[Message]) -> bool:
     """True if messages hold nothing but text."""
-    return not [m for m in messages if not isinstance(m.content, str)]
+    for message in messages:  # noqa: SIM110 - once in each call: two frames less than with all()
+        if not isinstance(message.content, str):
+            return False
+    return True
 
 
 class Prefix:
@@ -249,8 +259,7 @@ def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = No
     return known
 
 
-@fast_init
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Request:
     """One request to a language model; frozen, hashable and digestible.
 
@@ -283,6 +292,32 @@ class Request:
     replicate: int = 0
     extra: tuple[tuple[str, str], ...] = ()
     listener: Listener | None = field(default=None, compare=False, repr=False)
+
+    def __init__(
+        self,
+        prefix: Prefix = EMPTY_PREFIX,
+        tail: tuple[Message, ...] = (),
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        stop: tuple[str, ...] = (),
+        seed: int | None = None,
+        response_format: str | None = None,
+        replicate: int = 0,
+        extra: tuple[tuple[str, str], ...] = (),
+        listener: Listener | None = None,
+    ) -> None:
+        _set_prefix(self, prefix)
+        _set_tail(self, tail)
+        _set_temperature(self, temperature)
+        _set_max_tokens(self, max_tokens)
+        _set_top_p(self, top_p)
+        _set_stop(self, stop)
+        _set_seed(self, seed)
+        _set_response_format(self, response_format)
+        _set_replicate(self, replicate)
+        _set_extra(self, extra)
+        _set_listener(self, listener)
 
     @classmethod
     def of(cls, prompt: Prompt, **options: Any) -> Request:
@@ -346,8 +381,13 @@ class Request:
 
     def options(self) -> dict[str, Any]:
         """Return the options that are set, without the messages."""
-        defaults = _shape(type(self)).defaults
-        return {name: value for name, default in defaults.items() if (value := getattr(self, name)) != default}
+        cls = self.__class__
+        shape = _shapes.get(cls) or _shape(cls)
+        values = shape.values(self)
+        if values == shape.unset:
+            return {}
+        options = zip(shape.defaults.items(), values, strict=True)
+        return {name: value for (name, default), value in options if value != default}
 
     def digest(self, identity: str = "") -> str:
         """Return the hexadecimal digest of the complete request, and of `identity` (the LM it is sent to).
@@ -362,7 +402,9 @@ class Request:
         else:
             text = json_messages(tail)
         shape = _shapes.get(self.__class__) or _shape(self.__class__)
-        state.update(f"{text}{shape.encode(self)}{identity}".encode("utf-8", "surrogatepass"))
+        values = shape.values(self)
+        options = shape.nothing if values == shape.unset else shape.encode(*values)
+        state.update(f"{text}{options}{identity}".encode("utf-8", "surrogatepass"))
         digest: str = state.hexdigest()
         return digest
 
@@ -374,20 +416,40 @@ class Request:
         }
 
 
+(
+    _set_prefix,
+    _set_tail,
+    _set_temperature,
+    _set_max_tokens,
+    _set_top_p,
+    _set_stop,
+    _set_seed,
+    _set_response_format,
+    _set_replicate,
+    _set_extra,
+    _set_listener,
+) = setters(Request)
+
+
 class _Shape:
-    """The options of a class of requests: all fields except the messages and those that do not compare."""
+    """The options of a class of requests: all fields except the messages and those that do not compare.
+
+    Attributes:
+        fields: Names of all fields.
+        defaults: The options with their defaults.
+        unset: The defaults alone, which are the values of a request without options.
+        values: Function that returns the options of a request, in the same order.
+        encode: Function that encodes such values for the digest; it remembers them.
+        nothing: What it returns for a request without options.
+    """
 
     def __init__(self, cls: Any) -> None:
         self.fields = tuple(f.name for f in fields(cls))
         self.defaults = {f.name: f.default for f in fields(cls) if f.compare and f.name not in {"prefix", "tail"}}
-        values = ", ".join(f"request.{name}" for name in self.defaults)  # a third of the time of attrgetter
-        unset = " and ".join(f"request.{name} is unset_{name}" for name in self.defaults)
-        scope = {
-            "encode": lru_cache(maxsize=4096, typed=True)(self._encode),
-            "nothing": self._encode(*self.defaults.values()),
-            **{f"unset_{name}": default for name, default in self.defaults.items()},
-        }
-        self.encode: Callable[[Any], str] = eval(f"lambda request: nothing if {unset} else encode({values})", scope)
+        self.unset = tuple(self.defaults.values())
+        self.values = attrgetter(*self.defaults)
+        self.encode = lru_cache(maxsize=4096, typed=True)(self._encode)
+        self.nothing = self._encode(*self.unset)
 
     def _encode(self, *values: Any) -> str:
         """Encode options for the digest: those of the first version by place, later ones by name where they are set."""

@@ -150,7 +150,7 @@ class FieldMetric(Metric):
         """Score an answer against the value of the example, with feedback."""
         golds = _right_answers(gold, answer)
         self._wants(golds, field)
-        value = max(self.score(gold, answer) for gold in golds)
+        value = max([self.score(gold, answer) for gold in golds])
         if value >= self.best:
             return Score(value)
         return Score(value, feedback=f"the {field} should be {' or '.join(map(str, golds))}")

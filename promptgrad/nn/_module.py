@@ -4,8 +4,8 @@ import copy
 import difflib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from itertools import count
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -679,8 +679,11 @@ class Module:
             return self._run_forward(args, kwargs)
         tape = self._open_tape(args, kwargs)
         if tape is None:
-            with _called(self):
+            token = _enter(self)
+            try:
                 return self._run_forward(args, kwargs)
+            finally:
+                _program.reset(token)
         with tape.active():
             output = self._run_forward(args, kwargs)
             tape.finish(output)
@@ -701,8 +704,11 @@ class Module:
         if recorded or (tape is None and not self._modules):
             return await running
         if tape is None:
-            with _called(self):
+            token = _enter(self)
+            try:
                 return await running
+            finally:
+                _program.reset(token)
         with tape.active():
             output = await running
             tape.finish(output)
@@ -711,8 +717,11 @@ class Module:
 
     async def _arun_on(self, tape: Tape | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if tape is None:
-            with _called(self):
+            token = _enter(self)
+            try:
                 return await self._arun_forward(args, kwargs)
+            finally:
+                _program.reset(token)
         with tape.active():
             output = await self._arun_forward(args, kwargs)
             tape.finish(output)
@@ -871,30 +880,14 @@ def _no_such(what: str, target: str, known: Iterable[str], root: Module) -> str:
     return f"{type(root).__name__} has no {what} {target!r}{hint}"
 
 
-_NOTHING = nullcontext()
-
 _program: "ContextVar[Module | None]" = ContextVar("promptgrad.program", default=None)
 """The program whose forward runs unrecorded in this context; the tape of a recorded forward knows its program."""
 
 
-def _called(module: Module) -> AbstractContextManager[Any]:
-    """Within the block, a forward of `module` runs unrecorded; the outermost one counts as the program."""
-    if not module._modules or _program.get() is not None:
-        return _NOTHING
-    return _Called(module)
-
-
-class _Called:
-    __slots__ = ("_module", "_token")
-
-    def __init__(self, module: Module) -> None:
-        self._module = module
-
-    def __enter__(self) -> None:
-        self._token = _program.set(self._module)
-
-    def __exit__(self, *_: object) -> None:
-        _program.reset(self._token)
+def _enter(module: Module) -> "Token[Module | None]":
+    """Begin an unrecorded forward of `module`, until its token is reset; the outermost one counts as the program."""
+    program = _program.get()
+    return _program.set(module if program is None else program)
 
 
 def path_in_call(module: Module) -> str:

@@ -1,0 +1,39 @@
+"""No file of the package, of its examples or of its benchmarks compiles text as code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REFUSED = {"eval", "exec", "compile"}
+
+
+def compiled(source: str) -> list[int]:
+    """The lines where one of the built-in functions that compile text is named, also under its module."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        name = node.id if isinstance(node, ast.Name) else None
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and "builtins" in node.value.id:
+            name = node.attr
+        if name in REFUSED:
+            found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("folder", ["promptgrad", "examples", "benchmarks"])
+def test_no_file_compiles_text(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    lines = {str(path.relative_to(ROOT)): compiled(path.read_text(encoding="utf-8")) for path in files}
+    assert {path: found for path, found in lines.items() if found} == {}
+
+
+@pytest.mark.parametrize("source", ["eval('1')", "exec(text)", "f = eval", "builtins.exec(x)", "__builtins__.eval(x)"])
+def test_the_search_finds_it(source):
+    assert compiled(source) == [1]
+
+
+@pytest.mark.parametrize("source", ["model.eval()", "re.compile('a')", "adapter.compile(x)", "ast.literal_eval('1')"])
+def test_methods_of_that_name_are_something_else(source):
+    assert compiled(source) == []
