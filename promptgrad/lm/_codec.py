@@ -12,7 +12,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import partial
 from hashlib import blake2b
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -114,7 +113,7 @@ def _writer(
         if always and coder is None:
             plain_names.append(name)
         else:
-            default = MISSING if always else entry.default  # nothing is equal to MISSING
+            default = MISSING if always else entry.default  # no value is MISSING
             by_identity = is_dataclass(entry.default)  # records compare slowly
             steps.append((name, default, by_identity, texts.get(name, ""), None if coder is None else coder[0]))
 
@@ -139,49 +138,46 @@ def _reader(
     cls: Any, entries: Sequence[Field[Any]], coders: Mapping[str, Coder | None], texts: Mapping[str, str]
 ) -> Callable[[Any], Any]:
     """The function that reads a record, and refuses data that lacks a field or has one that the record has not."""
-    special = () if getattr(cls, "kind", None) is None else ("type",)
+    steps: dict[str, tuple[str, Reader | None]] = {} if getattr(cls, "kind", None) is None else {"type": ("", None)}
+    for entry in entries:
+        name, coder = entry.name, coders[entry.name]
+        steps[name] = (name, None if coder is None else coder[1])
+        if name in texts:
+            steps[texts[name]] = (name, None)
+    needed = {entry.name for entry in entries if entry.default is MISSING and entry.default_factory is MISSING}
     names = tuple(entry.name for entry in entries)
-    misfit = partial(_misfit, cls.__name__, names, (*texts.values(), *special))
-    steps = [
-        (entry.name, texts.get(entry.name, ""), None if (coder := coders[entry.name]) is None else coder[1])
-        for entry in entries
-    ]
-    needed = [entry.name for entry in entries if entry.default is MISSING and entry.default_factory is MISSING]
 
     def read(data: Any) -> Any:
+        found: dict[str, Any] = {}
         try:
-            left = len(data)
-            for name in special:
-                left -= name in data
-            found = {}
-            for name, text, reader in steps:
-                if text and text in data:
-                    found[name] = data[text]
-                    left -= 1
-                elif name in data:
-                    found[name] = data[name] if reader is None else reader(data[name])
-                    left -= 1
-            for name in needed:
-                if name not in found:
-                    raise ValueError(f"{name!r} is missing")
-            if not left:
+            for key, value in data.items():
+                name, reader = steps[key]
+                if name in found:
+                    raise ValueError("a field is there under both of its names")
+                if name:
+                    found[name] = value if reader is None else reader(value)
+            if needed <= found.keys():
                 return cls(**found)
-        except (TypeError, KeyError, ValueError) as error:
-            raise misfit(data, error) from error
-        raise misfit(data)
+            missing = next(name for name in names if name not in found and name in needed)
+            raise ValueError(f"{missing!r} is missing")
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise _misfit(cls.__name__, names, steps, data, error) from error
 
-    return read
+    if any(reader is not None for _, reader in steps.values()) or len(steps) != len(names):
+        return read
+    every = frozenset(names)
+
+    def read_plain(data: Any) -> Any:
+        """The same where there is nothing to convert, in a third of the time."""
+        return cls(**data) if data.__class__ is dict and needed <= data.keys() <= every else read(data)
+
+    return read_plain
 
 
-def _misfit(
-    title: str, names: tuple[str, ...], others: Collection[str], data: Any, error: Exception | None = None
-) -> ValueError:
+def _misfit(title: str, names: tuple[str, ...], known: Collection[str], data: Any, error: Exception) -> ValueError:
     """The reason why data is not a record."""
-    if error is None:
-        unknown = ", ".join(repr(name) for name in sorted(data) if name not in names and name not in others)
-        reason = f"{unknown} is not among its fields" if unknown else "a field is there under both of its names"
-    else:
-        reason = str(error)
+    unknown = sorted(name for name in data if name not in known) if isinstance(data, Mapping) else []
+    reason = f"{', '.join(map(repr, unknown))} is not among its fields" if unknown else str(error)
     return ValueError(f"this is no {title}, whose fields are {', '.join(names)}: {reason}")
 
 

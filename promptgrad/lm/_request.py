@@ -386,8 +386,8 @@ class Request:
         values = shape.values(self)
         if values == shape.unset:
             return {}
-        options = zip(shape.defaults.items(), values, strict=True)
-        return {name: value for (name, default), value in options if value != default}
+        options = zip(shape.defaults, values, shape.unset, strict=True)
+        return {name: value for name, value, default in options if value != default}
 
     def digest(self, identity: str = "") -> str:
         """Return the hexadecimal digest of the complete request, and of `identity` (the LM it is sent to).
