@@ -59,6 +59,7 @@ class Step:
         places: Sequence[Place],
         *,
         critic: CriticLike | None = None,
+        replicate: int = 0,
     ) -> tuple[Loss, dict[str, Gradient]]:
         """Run a candidate on a batch, and find what is wrong with its texts.
 
@@ -71,6 +72,7 @@ class Step:
             batch: The examples to run it on.
             places: The places whose gradients are wanted.
             critic: The critic that divides the blame; the session's by default.
+            replicate: Number of the sample, for LMs that sample.
 
         Returns:
             The loss, and the gradient at each place by path; an empty one where the critic does not blame it.
@@ -81,7 +83,7 @@ class Step:
         """
         session, program = self.session, self.session.program(candidate)
         parameters = {place.path: program.get_parameter(place.path) for place in places}
-        loss = await session.forward(candidate, batch, scope=self.scope("forward"))
+        loss = await session.forward(candidate, batch, scope=self.scope("forward"), replicate=replicate)
         with session.scope(self.scope("backward")):
             found = await session.gradients(loss, list(parameters.values()), critic=critic)
         gradients = {path: found.get(parameter, Gradient()) for path, parameter in parameters.items()}
