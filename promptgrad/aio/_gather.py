@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -120,7 +121,7 @@ async def _gather(
         work = one(index)
         task = loop.create_task(work) if contexts is None else contexts[index].run(loop.create_task, work)
         running[index] = task
-        task.add_done_callback(lambda task: end(index, task))
+        task.add_done_callback(partial(end, index))
 
     def end(index: int, task: "asyncio.Task[None]") -> None:
         del running[index]

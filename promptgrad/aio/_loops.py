@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from promptgrad.aio._signal import Signal, block, is_driven, posts, refuse_on_our_loops, running_loop, state
@@ -199,7 +200,7 @@ async def _on(where: Loop, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.arg
         refuse_on_our_loops()
     elif where.here():
         return await fn(*args, **kwargs)
-    remote: Remote[T] = Remote(where, lambda: fn(*args, **kwargs))
+    remote: Remote[T] = Remote(where, partial(fn, *args, **kwargs))
     try:
         where.submit(remote)
         return await remote
@@ -246,10 +247,10 @@ def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kw
     It runs as a task of the current loop, or of the program loop where the caller is driven.
     """
     if is_driven():
-        remote: Remote[T] = Remote(program, lambda: fn(*args, **kwargs))
+        remote: Remote[T] = Remote(program, partial(fn, *args, **kwargs))
         program.submit(remote)
         return remote
-    remote = Remote(None, lambda: fn(*args, **kwargs))
+    remote = Remote(None, partial(fn, *args, **kwargs))
     context = copy_context()
     fork(context)
     context.run(remote.start)

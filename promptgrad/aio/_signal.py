@@ -110,6 +110,8 @@ class Signal(Generic[T]):
 
     def unsubscribe(self, wake: Callable[[], object]) -> None:
         """Undo a `subscribe`. Does nothing if the result has come already."""
+        if self._waiters is None:
+            return
         with self._lock:
             if self._waiters is not None and wake in self._waiters:
                 self._waiters.remove(wake)
@@ -124,35 +126,66 @@ class Signal(Generic[T]):
         return self.result()
 
     def _on(self, loop: "asyncio.AbstractEventLoop") -> Generator[Any, Any, None]:
-        future = loop.create_future()
-
-        def resolve() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def wake() -> None:
-            if running_loop() is loop:
-                resolve()
-                return
-            post = posts.get(loop)
-            if post is not None:
-                post(resolve)
-                return
+        waiter = _LoopWaiter(loop)
+        if self.subscribe(waiter):
             try:
-                loop.call_soon_threadsafe(resolve)
-            except RuntimeError:  # the loop was closed meanwhile: nothing waits there any more
-                return
-
-        if self.subscribe(wake):
-            try:
-                yield from future
+                yield from waiter.future
             finally:
-                self.unsubscribe(wake)
+                self.unsubscribe(waiter)
 
     def __repr__(self) -> str:
         if self._waiters is not None:
             return "<Signal waiting>"
         return f"<Signal failed {self._error!r}>" if self._error is not None else f"<Signal {self._value!r}>"
+
+
+class _LoopWaiter:
+    """Wakes a task that waits for a signal: an object, not functions with their cells, as hundreds wait together."""
+
+    __slots__ = ("_loop", "future")
+
+    def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
+        self._loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def resolve(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def __call__(self) -> None:
+        loop = self._loop
+        if running_loop() is loop:
+            self.resolve()
+            return
+        post = posts.get(loop)
+        if post is not None:
+            post(self.resolve)
+            return
+        try:
+            loop.call_soon_threadsafe(self.resolve)
+        except RuntimeError:  # the loop was closed meanwhile: nothing waits there any more
+            return
+
+
+class _ThreadWaiter:
+    """Wakes a thread that waits for a signal."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def wait(self) -> None:
+        while not self._gate.acquire(timeout=POLL_SECONDS):
+            pass
+
+    def __call__(self) -> None:
+        if self._gate.locked():
+            try:
+                self._gate.release()
+            except RuntimeError:  # the other waker was faster
+                return
 
 
 def refuse_on_our_loops() -> None:
@@ -179,28 +212,18 @@ def block(signal: Signal[Any]) -> None:
     if signal.done:
         return
     refuse_on_our_loops()
-    gate = threading.Lock()
-    gate.acquire()
-
-    def wake() -> None:
-        if gate.locked():
-            try:
-                gate.release()
-            except RuntimeError:  # the other waker was faster
-                return
-
-    if not signal.subscribe(wake):
+    waiter = _ThreadWaiter()
+    if not signal.subscribe(waiter):
         return
     job = state.job
     try:
         if job is not None:
-            job.on_cancel(wake)
-        while not gate.acquire(timeout=POLL_SECONDS):
-            pass
+            job.on_cancel(waiter)
+        waiter.wait()
     finally:
         if job is not None:
             job.on_cancel(None)
-        signal.unsubscribe(wake)
+        signal.unsubscribe(waiter)
     if not signal.done and job is not None:
         job.raise_if_cancelled()
 

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from promptgrad.aio._signal import Signal, is_driven, running_loop, state
@@ -18,6 +19,8 @@ IDLE_SECONDS = 10.0
 
 class ThreadCall:
     """One function call in a thread, which can be cancelled at the next point where it waits for one of our signals."""
+
+    __slots__ = ("_call", "_cancelled", "_context", "_lock", "_wake", "signal")
 
     def __init__(self, call: Callable[[], Any], context: Context) -> None:
         self.signal: Signal[Any] = Signal()
@@ -138,7 +141,7 @@ async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     fork(context)
     if is_driven() and running_loop() is None:
         return context.run(fn, *args, **kwargs)
-    job = ThreadCall(lambda: fn(*args, **kwargs), context)
+    job = ThreadCall(partial(fn, *args, **kwargs), context)
     _pool.submit(job)
     try:
         result: T = await job.signal

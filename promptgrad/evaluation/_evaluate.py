@@ -114,8 +114,9 @@ class _Evaluation:
                     total, scored = total + row.score, scored + 1
                 bar.advance(note=f"{total / scored:.3f}" if bar.visible and scored else "")
 
+            one = self._one  # bound once, not for each row
             await aio.gather(
-                [partial(self._one, index) for index in range(len(self.jobs))], limit=self.limit, on_done=advance
+                [partial(one, index) for index in range(len(self.jobs))], limit=self.limit, on_done=advance
             )
         report = self.report()
         failed = [row.error for row in report.rows if row.error is not None]

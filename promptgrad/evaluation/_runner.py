@@ -1,8 +1,7 @@
 """Running a program on one example and scoring its output."""
 
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -28,9 +27,6 @@ FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPr
 
 OnReads = Callable[[tuple[Read, ...]], None]
 """A function that gets the parameters that a program read."""
-
-
-_NOTHING = nullcontext()
 
 
 class Evaluated:
@@ -115,9 +111,9 @@ def prepare(program: Evaluated, item: Any, replicate: int) -> EvaluationJob:
     return EvaluationJob(item, example, arguments, replicate)
 
 
-async def run_job(
+def run_job(
     program: Evaluated, metric: Metric, job: EvaluationJob, *, on_reads: OnReads | None = None
-) -> ReportRow:
+) -> Awaitable[ReportRow]:
     """Compute one row. Errors of program and metric are kept in it.
 
     Args:
@@ -131,13 +127,23 @@ async def run_job(
         JournalError: A paid reply could not be written.
         LMError: The error would be the same for every row: no LM, a wrong key, an unknown price.
     """
+    row = _row(program, metric, job, on_reads)
+    return _as_replicate(job.replicate, row) if job.replicate else row
+
+
+async def _as_replicate(replicate: int, row: Awaitable[ReportRow]) -> ReportRow:
+    with context(replicate=replicate):
+        return await row
+
+
+async def _row(program: Evaluated, metric: Metric, job: EvaluationJob, on_reads: OnReads | None) -> ReportRow:
     row = ReportRow(job.example, replicate=job.replicate)
     if isinstance(job.arguments, InputError):
         row.error = job.arguments
         return row
     args, kwargs = job.arguments
     began = perf_counter()
-    with track_usage() as usage, context(replicate=job.replicate) if job.replicate else _NOTHING:
+    with track_usage() as usage:
         try:
             if program.waits:
                 if on_reads is None:

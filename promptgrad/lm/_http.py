@@ -169,7 +169,8 @@ class HTTP(Transport):
         url = self._endpoint.target
         reply = None
         try:
-            async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            # awaited by itself: aiohttp's context manager would be a coroutine more for each call in flight
+            async with await session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 if listener is not None and response.status == 200 and response.content_type == EVENTS:
                     reply = await self._listen(response, listener)
                 else:

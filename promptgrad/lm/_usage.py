@@ -13,7 +13,7 @@ from promptgrad.lm._completion import NO_USAGE, Usage
 class UsageTracker:
     """A running total of usage, filled by every LM call below the block that opened it, in any thread or task."""
 
-    __slots__ = ("_lock", "_total")
+    __slots__ = ("_lock", "_token", "_total")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -67,17 +67,10 @@ class UsageTracker:
     def __repr__(self) -> str:
         return f"UsageTracker({self._total!r})"
 
-
-class _Tracking:
-    """The block of `track_usage`: a class, because every row of a batch opens one."""
-
-    __slots__ = ("_token", "_tracker")
-
-    def __enter__(self) -> UsageTracker:
-        self._tracker = UsageTracker()
+    def __enter__(self) -> UsageTracker:  # not a generator of `track_usage`, because every row of a batch opens one
         first, trackers = channel.get()
-        self._token: Token[Channel] = channel.set((first, (*trackers, self._tracker)))
-        return self._tracker
+        self._token: Token[Channel] = channel.set((first, (*trackers, self)))
+        return self
 
     def __exit__(self, *_: object) -> None:
         channel.reset(self._token)
@@ -95,4 +88,4 @@ def track_usage() -> AbstractContextManager[UsageTracker]:
         print(usage.calls, usage.tokens, usage.usd)
         ```
     """
-    return _Tracking()
+    return UsageTracker()
