@@ -106,7 +106,8 @@ class Compiled:
         Raises:
             InputError: An input is missing, or cannot be written.
         """
-        return (_message("user", self._format.user(inputs, remind=self._remind)),)
+        content = self._format.user(inputs, remind=self._remind)
+        return (Message("user", content) if isinstance(content, str) else _message("user", content),)
 
     def messages(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
         """Every message of this call, exactly as it is sent."""

@@ -142,15 +142,11 @@ class Cache(Layer):
             mine: aio.Signal[Completion | None] = aio.Signal()
             other = memory.flying.setdefault(key, mine)
             if other is mine:
-                return await self._fetch(request, memory, key, mine)
+                break
             await other  # now it is in the cache; or only its caller failed, and the next one sends it
-
-    async def _fetch(
-        self, request: Request, memory: MemoryStore, key: str, mine: aio.Signal[Completion | None]
-    ) -> Completion:
         failure: Exception | None = None
         try:
-            completion = await self.lm.complete(request)
+            completion = await lm.complete(request)
             memory.put(key, completion)
             return completion
         except Exception as error:

@@ -281,7 +281,7 @@ async def call_metric(metric: Callable[..., Any], example: Any, output: Any, *mo
             wrong, or the price is unknown.
         ImportError: A package that the metric needs is not installed.
     """
-    known = as_metric(metric)
+    known = metric if isinstance(metric, Metric) else as_metric(metric)
     return score_of(known, await result_of(known, example, output, *more))
 
 
