@@ -170,20 +170,16 @@ class _LoopWaiter:
 class _ThreadWaiter:
     """Wakes a thread that waits for a signal."""
 
-    __slots__ = ("_gate",)
+    __slots__ = ("gate",)
 
     def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def wait(self) -> None:
-        while not self._gate.acquire(timeout=POLL_SECONDS):
-            pass
+        self.gate = threading.Lock()
+        self.gate.acquire()
 
     def __call__(self) -> None:
-        if self._gate.locked():
+        if self.gate.locked():
             try:
-                self._gate.release()
+                self.gate.release()
             except RuntimeError:  # the other waker was faster
                 return
 
@@ -219,7 +215,8 @@ def block(signal: Signal[Any]) -> None:
     try:
         if job is not None:
             job.on_cancel(waiter)
-        waiter.wait()
+        while not waiter.gate.acquire(timeout=POLL_SECONDS):
+            pass
     finally:
         if job is not None:
             job.on_cancel(None)
