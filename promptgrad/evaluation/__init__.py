@@ -1,21 +1,28 @@
 """Measuring programs: concurrent evaluation, reports, paired statistics, and the evaluator that optimizers use."""
 
 from promptgrad.evaluation._comparison import Comparison
+from promptgrad.evaluation._costs import COSTS, JUDGING
 from promptgrad.evaluation._evaluate import aevaluate, evaluate
 from promptgrad.evaluation._evaluator import Evaluator
+from promptgrad.evaluation._judge_noise import JudgeNoise, ajudge_noise, judge_noise
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import ReportRow
 from promptgrad.evaluation._sources import source_digest
 from promptgrad.evaluation._statistics import grouped_interval, mean_interval, paired_interval, paired_test
 
 __all__ = [
+    "COSTS",
+    "JUDGING",
     "Comparison",
     "Evaluator",
+    "JudgeNoise",
     "Report",
     "ReportRow",
     "aevaluate",
+    "ajudge_noise",
     "evaluate",
     "grouped_interval",
+    "judge_noise",
     "mean_interval",
     "paired_interval",
     "paired_test",

@@ -130,6 +130,7 @@ class Evaluator:
             row.output,
             row.error,
             row.parts or {},
+            row.costs,
         )
         if row.error is None and name is not None and seen is not None:
             self.cells.put(cell, lm=lm, source=source)
@@ -142,7 +143,8 @@ class Evaluator:
         for cell in cells:
             if cell.error is None and cell.example:
                 key = f"{active.scope}:{name}/{cell.example}/{cell.replicate}"
-                active.record("cell", key, score=cell.score)
+                usage = {"usage": cell.costs} if cell.costs else {}
+                active.record("cell", key, score=cell.score, **usage)
 
     def __repr__(self) -> str:
         return f"<Evaluator of {self._program.name} by {self.metric.name}: {self.cells!r}>"

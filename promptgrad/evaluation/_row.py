@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from promptgrad.lm import Usage
@@ -24,6 +24,8 @@ class ReportRow:
         seconds: How long it took.
         replicate: Which of several runs on the example.
         parts: The metric's scores of named aspects.
+        costs: What the program's own calls cost, without those of the metric and as if there were no cache, by the
+            names in `COSTS`; None where that is not known.
     """
 
     example: Any
@@ -35,6 +37,7 @@ class ReportRow:
     seconds: float = 0.0
     replicate: int = 0
     parts: Mapping[str, float] | None = None
+    costs: Mapping[str, float | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         what = f"error={type(self.error).__name__}" if self.error is not None else f"score={self.score:g}"

@@ -17,8 +17,9 @@ from promptgrad.errors import (
     NoLMError,
     UnknownPriceError,
 )
+from promptgrad.evaluation._costs import costs_of
 from promptgrad.evaluation._row import ReportRow
-from promptgrad.lm import context, track_usage
+from promptgrad.lm import Usage, UsageTracker, context, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Arguments, Module, bind
 
@@ -152,10 +153,12 @@ async def _row(program: Evaluated, metric: Metric, job: EvaluationJob, on_reads:
                     with record_reads() as log:
                         row.output = await program.acall(*args, **kwargs)
                     on_reads(log.reads)
+                own = usage.uncached
                 score = await call_metric(metric, job.example, row.output)
             else:
-                done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, on_reads)
+                own, done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, on_reads, usage)
                 score = await call_metric(metric, job.example, row.output) if done is None else done
+            row.costs = costs_of(own, usage)
             row.score, row.feedback, row.parts = score.value, score.feedback, score.parts
         except FATAL:
             raise
@@ -173,14 +176,20 @@ def _run_plain(
     args: Any,
     kwargs: Any,
     on_reads: OnReads | None,
-) -> Score | None:
-    """Run a plain program in this thread, and the metric as well if it is a plain function."""
+    usage: UsageTracker,
+) -> tuple[Usage, Score | None]:
+    """Run a plain program in this thread, and the metric as well if it is a plain function.
+
+    Returns:
+        What the program's own calls cost, and the score; None for a metric that waits.
+    """
     if on_reads is None:
         row.output = program.target(*args, **kwargs)
     else:
         with record_reads() as log:
             row.output = program.target(*args, **kwargs)
         on_reads(log.reads)
+    own = usage.uncached
     if isinstance(metric, FunctionMetric) and metric.waits:
-        return None
-    return aio.drive(call_metric(metric, row.example, row.output))
+        return own, None
+    return own, aio.drive(call_metric(metric, row.example, row.output))

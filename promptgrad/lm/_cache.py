@@ -134,10 +134,9 @@ class Cache(Layer):
         while True:
             hit = memory.find(key)
             if hit is not None:
-                if link is not DIRECT:
-                    await link.book(lm, request, key, hit.to_dict)
+                paid = None if link is DIRECT else await link.book(lm, request, key, hit.to_dict)
                 for tracker in trackers:
-                    tracker.add(CACHE_HIT)
+                    tracker.hit(paid)
                 return hit
             mine: aio.Signal[Completion | None] = aio.Signal()
             other = memory.flying.setdefault(key, mine)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from promptgrad import run
 from promptgrad.errors import LMError
-from promptgrad.lm._completion import Completion
+from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import cost
 from promptgrad.lm._request import Request
@@ -83,10 +83,11 @@ class Answerer(Protocol):
         """Answer a call, here or by the next link."""
         ...
 
-    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
         """Register a reply that is used without a call: one from a cache, or from the journal of a resumed run.
 
         `key` is the digest of the request and of `lm`, and `reply` returns the reply as a mapping to be written.
+        Returns what the reply cost when the active run paid for it, None if it did not.
         """
         ...
 
@@ -101,8 +102,8 @@ class _Direct:
     def answer(self, call: ModelCall) -> Awaitable[Completion]:
         return call.lm.reach(call.asked, call.key)
 
-    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
-        pass
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
+        return None
 
     def memory(self, own: MemoryStore) -> MemoryStore:
         return own
@@ -122,8 +123,8 @@ class _Link:
     def answer(self, call: ModelCall) -> Awaitable[Completion]:
         return self.next.answer(call)
 
-    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
-        await self.next.book(lm, request, key, reply)
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
+        return await self.next.book(lm, request, key, reply)
 
     def memory(self, own: MemoryStore) -> MemoryStore:
         return self.next.memory(own)
@@ -156,7 +157,7 @@ class Journalled(_Link):
         await self.next.book(lm, call.request, call.key, lambda: reply)
         return lm._restore(asked, reply)
 
-    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
         if not self.session.touch(key):
 
             async def send() -> Mapping[str, Any]:
@@ -165,6 +166,8 @@ class Journalled(_Link):
             await self.session.call(key, send, usd=0.0)
         if self.next is not DIRECT:
             await self.next.book(lm, request, key, reply)
+        paid = (self.session.journal.reply(key) or {}).get("usage")
+        return Usage.from_dict(paid) if paid else None
 
 
 class Recorded(_Link):
@@ -186,10 +189,10 @@ class Recorded(_Link):
         self.cassette.write_reply(call.lm, call.request, call.digest, call.lm._record(completion), turn)
         return completion
 
-    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
         if not self.cassette.has_reply(key):
             self.cassette.write_reply(lm, request, key, reply())
-        await self.next.book(lm, request, key, reply)
+        return await self.next.book(lm, request, key, reply)
 
 
 class Replayed(_Link):
@@ -208,8 +211,8 @@ class Replayed(_Link):
             return await self.next.answer(call)
         return call.lm._restore(call.asked, reply)
 
-    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> None:
-        pass  # the reply came from the cassette before and is in the memory since
+    async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
+        return None  # the reply came from the cassette before and is in the memory since
 
     def memory(self, own: MemoryStore) -> MemoryStore:
         """A new, empty memory, so that replies in this process's cache change nothing."""

@@ -19,6 +19,8 @@ class Cell:
         output: What the program returned.
         error: The error because of which there is no score, or None. Such a cell is not kept in a store.
         parts: The metric's scores of named aspects.
+        costs: What the program's own calls cost without a cache, and how many calls the metric made; None where that is
+            not known.
     """
 
     example: str
@@ -29,6 +31,7 @@ class Cell:
     output: Any = None
     error: BaseException | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class CellStore:

@@ -17,6 +17,7 @@ __all__ = [
     "Candidate",
     "Constraint",
     "Cost",
+    "Costs",
     "DemoPool",
     "Edit",
     "Evidence",
@@ -28,6 +29,7 @@ __all__ = [
     "Measured",
     "Merge",
     "Momentum",
+    "Objectives",
     "Pareto",
     "Phase",
     "Place",
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     from promptgrad.search._hypotheses import Momentum, check_momentum, check_weights
     from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
     from promptgrad.search._numbers import check_counts, is_number
+    from promptgrad.search._objectives import Costs, Objectives
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
     from promptgrad.search._places import Place, describe, places, role
     from promptgrad.search._plan import Phase, Plan
@@ -136,6 +139,7 @@ else:
         "Candidate": "_candidate",
         "Constraint": "_checks",
         "Cost": "_trial",
+        "Costs": "_objectives",
         "DemoPool": "_demos",
         "Edit": "_rewriter",
         "Evidence": "_rewriter",
@@ -147,6 +151,7 @@ else:
         "Measured": "_candidate",
         "Merge": "_pareto",
         "Momentum": "_hypotheses",
+        "Objectives": "_objectives",
         "Pareto": "_pareto",
         "Phase": "_plan",
         "Place": "_places",

@@ -1,7 +1,7 @@
 """`Pareto`: a pool of candidates, each the best at something, and merges of two of them."""
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, get_args
@@ -95,13 +95,22 @@ class Pareto:
         start: The first member.
         value: The value of a parameter in a candidate, by path: `session.value`.
         by: What there is a front for: each "example", each "part" of the scores, or "both".
+        goals: What a member achieves on each objective beside the score, higher is better, by name: there is a front
+            for each of these besides. `of` takes the objectives of the session.
 
     Raises:
         ValueError: `by` is none of these three.
     """
 
-    def __init__(self, start: Measured, value: Callable[[str, Candidate], Any], by: Fronts = "example") -> None:
+    def __init__(
+        self,
+        start: Measured,
+        value: Callable[[str, Candidate], Any],
+        by: Fronts = "example",
+        goals: Callable[[Measured], Mapping[str, float]] | None = None,
+    ) -> None:
         self.by = check_fronts(by)
+        self._goals = goals
         self._value = value
         self._members: dict[str, Measured] = {start.candidate.key: start}
         self._merged: set[tuple[Any, ...]] = set()
@@ -115,7 +124,7 @@ class Pareto:
                 search.
         """
         start = session.baseline or await session.evaluate(session.base, session.val, scope="baseline")
-        return cls(start, session.value, by)
+        return cls(start, session.value, by, session.goals)
 
     def add(self, measured: Measured) -> bool:
         """Add a candidate to the pool, whatever its mean; False if one with the same content is there already."""
@@ -151,6 +160,8 @@ class Pareto:
                 known = [score for score in scores if score is not None]
                 if known:
                     yield f"part {name}", sum(known) / len(known)
+        if self._goals is not None:
+            yield from ((f"objective {name}", value) for name, value in self._goals(member).items())
 
     def survivors(self) -> dict[str, int]:
         """The members that are not dominated, by key, with the number of fronts that each is on.

@@ -17,6 +17,7 @@ from promptgrad.lm import current
 from promptgrad.nn import MetricLoss, Module, Predict
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
+from promptgrad.search._objectives import Costs, Objectives
 from promptgrad.search._outage import is_final
 from promptgrad.search._places import Place
 from promptgrad.search._places import places as places_of
@@ -46,6 +47,8 @@ class Running:
         ledger: The run's budget.
         base: Where the search starts: the program as it is, or what an earlier phase of the search found.
         cost_per_example: What one run of the program costs, as measured at the start.
+        objectives: What candidates are weighed by beside the score.
+        costs: What the runs of each candidate that was scored have cost.
         train: Examples to learn from.
         rows: The runs on them, as writers see them.
         best_score: The best possible score.
@@ -65,6 +68,7 @@ class Running:
         ledger: run.Ledger,
         critic: Any,
         concurrency: int | None,
+        objectives: Objectives | None = None,
     ) -> None:
         self.model = model
         self.metric = metric
@@ -75,6 +79,8 @@ class Running:
         self.concurrency = concurrency
         self.base = Candidate()
         self.cost_per_example = Cost()
+        self.objectives = Objectives() if objectives is None else objectives
+        self.costs = Costs()
         self._prefix = ""
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}
@@ -162,6 +168,7 @@ class Running:
         asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
         with run.scope(scope):
             cells = await evaluator(candidate.values, asked, replicate) if asked else []
+            self.costs.add(candidate, cells)
             self._note_unanswered("run", [f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
         failures = [cell.error for cell in cells if cell.error is not None]
         if failures and all(isinstance(cell.error, MetricError) for cell in cells):

@@ -4,6 +4,7 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 from promptgrad import lm, run
@@ -11,6 +12,7 @@ from promptgrad.autograd import Parameter
 from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.search._candidate import Candidate, Measured, pairs
+from promptgrad.search._objectives import Objectives
 from promptgrad.search._places import Place, places
 from promptgrad.search._reasons import refusals
 from promptgrad.search._rows import Rows
@@ -73,6 +75,7 @@ class Session(Running):
         concurrency: int | None = None,
         progress: bool | None = None,
         parameters: Iterable[Parameter] | None = None,
+        objectives: Objectives | None = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -82,6 +85,7 @@ class Session(Running):
             ledger=ledger,
             critic=critic,
             concurrency=concurrency,
+            objectives=objectives,
         )
         self.train = list(train)
         self.val = list(val)
@@ -274,6 +278,15 @@ class Session(Running):
     def gain_of_incumbent(self) -> float:
         """Shrunken gain of the incumbent over the base."""
         return 0.0 if self._incumbent is None else self.gain(self._incumbent)
+
+    def goals(self, measured: Measured) -> dict[str, float]:
+        """What a candidate achieves on each objective beside the score, where it is known: higher is better."""
+        found = {name: self.objectives.rows(name, measured, self.costs) for name in self.objectives.beside}
+        return {
+            name: (1 if self.objectives[name] == "max" else -1) * fmean(rows.values())
+            for name, rows in found.items()
+            if rows
+        }
 
     def perfect(self) -> bool:
         """True if the incumbent has the full score on all of `val`, so that no candidate can be better."""

@@ -10,6 +10,8 @@ __all__ = [
     "Gain",
     "GradcheckArm",
     "GradcheckReport",
+    "ParetoFront",
+    "ParetoPoint",
     "Phase",
     "Plan",
     "Trainer",
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from promptgrad.train._checkpoint import load, save
     from promptgrad.train._gradcheck import agradcheck, gradcheck
     from promptgrad.train._gradcheck_report import GradcheckArm, GradcheckReport
+    from promptgrad.train._pareto_front import ParetoFront, ParetoPoint
     from promptgrad.train._result import Estimate, FitResult, Gain
     from promptgrad.train._trainer import Trainer
 else:
@@ -35,6 +38,8 @@ else:
         "Gain": "_result",
         "GradcheckArm": "_gradcheck_report",
         "GradcheckReport": "_gradcheck_report",
+        "ParetoFront": "_pareto_front",
+        "ParetoPoint": "_pareto_front",
         "Phase": "_trainer",
         "Plan": "_trainer",
         "Trainer": "_trainer",

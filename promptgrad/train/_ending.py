@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import run
 from promptgrad.errors import BudgetExceeded
+from promptgrad.evaluation import JudgeNoise
 from promptgrad.search import Candidate, Measured, Session
 from promptgrad.train import _confirm
 from promptgrad.train._install import install
+from promptgrad.train._pareto_front import front_of
 from promptgrad.train._parts import Parts
 from promptgrad.train._result import FitResult, Outcome
 
@@ -28,6 +30,8 @@ class Ending:
         self.gain: Any = None
         self.best: Candidate | None = None
         self.program = trainer.model
+        self.judge: JudgeNoise | None = None
+        self._start = {path: parameter.data for path, parameter in trainer.model.named_parameters()}
 
     async def confirm(self, finalists: Sequence[Measured], parts: Parts) -> FitResult:
         """Compare the finalists with the start on data that no choice was based on; ship the best if it is better."""
@@ -114,5 +118,7 @@ class Ending:
             seconds=self.journal.elapsed,
             lost=self.journal.lost,
             notes=tuple(session.notes),
+            pareto=front_of(session, self.trainer.model, self._start),
+            judge=self.judge,
             run_dir="" if self.trainer.run_dir is None else str(self.trainer.run_dir),
         )

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from promptgrad.evaluation import JudgeNoise
 from promptgrad.nn import Module
 from promptgrad.optim import Candidate, Trial
 from promptgrad.run import Spent
 from promptgrad.search import show_value
 from promptgrad.train._install import as_program
+from promptgrad.train._pareto_front import ParetoFront
 
 Outcome = Literal[
     "shipped", "no significant gain", "nothing to improve", "no candidate", "not confirmed", "interrupted"
@@ -94,6 +96,8 @@ class FitResult:
         seconds: Wall time of all processes of the run together.
         lost: Calls in flight when an earlier process died: possibly paid and sent again.
         notes: Further remarks about the run.
+        pareto: The candidates that none beats on all objectives, with `Trainer(objectives=...)`; else None.
+        judge: The noise of the metric, where it calls language models and was measured; else None.
         run_dir: Folder of the journal; empty if it was kept in memory.
     """
 
@@ -115,6 +119,8 @@ class FitResult:
     run_dir: str = ""
     program: Module | None = field(default=None, repr=False)
     candidate: Candidate = field(default_factory=Candidate, repr=False)
+    pareto: ParetoFront | None = field(default=None, repr=False)
+    judge: JudgeNoise | None = field(default=None, repr=False)
 
     @property
     def shipped(self) -> bool:
@@ -134,6 +140,16 @@ class FitResult:
         if self.program is None:
             raise RuntimeError("this FitResult holds no program: only one that Trainer.fit or resume returned does")
         return as_program(self.program, self.candidate)
+
+    def at_knee(self) -> Module:
+        """The candidate at the knee of `pareto` as a program: a new copy, whether it shipped or not.
+
+        Raises:
+            RuntimeError: There is no front: the trainer had no objectives, or the start was not measured.
+        """
+        if self.pareto is None:
+            raise RuntimeError("this FitResult has no front: pass Trainer(objectives={'tokens': 'min'}) for one")
+        return self.pareto.program()
 
     @property
     def calls(self) -> int:
@@ -174,6 +190,10 @@ class FitResult:
         failed = f", {self.spent.failed} failed" if self.spent.failed else ""
         spent = f"{self.calls} LM calls{whence}{failed}{lost}, {self.tokens} tokens, {usd}, {self.seconds:.1f} s"
         lines.append(f"  {'cost':<12} {spent}")
+        if self.judge is not None:
+            lines.append(f"  {'judge':<12} {self.judge}")
+        if self.pareto is not None:
+            lines.append(f"  {'knee':<12} {self.pareto.at_knee()}")
         if self.history:
             lines.append(f"  {'trials':<12} {len(self.history)}")
         changed, label = (self.values, "changed") if self.values else (self.best, "not shipped")

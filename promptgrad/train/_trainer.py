@@ -16,11 +16,12 @@ from promptgrad.evaluation import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
 from promptgrad.optim import Search, Session
-from promptgrad.search import EXHAUSTED, Cost, Phase, Plan
+from promptgrad.search import EXHAUSTED, Cost, Objectives, Phase, Plan
 from promptgrad.train import _rundir
 from promptgrad.train._allowance import kept, share, with_notes
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
 from promptgrad.train._ending import Ending
+from promptgrad.train._noise import judge_noise_of
 from promptgrad.train._parts import Parts, divide
 from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult
@@ -59,6 +60,11 @@ class Trainer:
         finalists: How many candidates go to the confirmation; the interval is widened for more than one.
         progress: Show progress bars; None for terminals and notebooks only.
         callbacks: Observers of the run: instances of `promptgrad.Callback`, and functions of one event.
+        objectives: What candidates are weighed by beside the score, each with its direction: `{"tokens": "min",
+            "usd": "min", "seconds": "min"}`, and parts of the metric's scores. `result.pareto` has the candidates that
+            none beats on all of them; what ships is decided by the score alone. See `search.Objectives`.
+        judge_rows: Number of outputs of the start that a metric that calls language models scores twice more, for
+            `result.judge`, its noise; 0 for none; None for 6, if that is at most a twentieth of the budget's calls.
 
     Attributes:
         result: The result of the last run; after Ctrl-C or an error, the result so far.
@@ -85,6 +91,8 @@ class Trainer:
         finalists: int = 2,
         progress: bool | None = None,
         callbacks: Iterable[AnyCallback] = (),
+        objectives: "Mapping[str, str] | Iterable[str]" = (),
+        judge_rows: int | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"Trainer trains a promptgrad.nn.Module, not {type(model).__name__}")
@@ -118,6 +126,10 @@ class Trainer:
         self.finalists = finalists
         self.progress = progress
         self.callbacks = checked_callbacks(callbacks)
+        self.objectives = Objectives(objectives)
+        if judge_rows is not None and (isinstance(judge_rows, bool) or judge_rows < 0):
+            raise ValueError(f"judge_rows is a number of rows, 0 for none, not {judge_rows!r}")
+        self.judge_rows = judge_rows
         self.result: FitResult | None = None
 
     # -- before -------------------------------------------------------------------------------------------------
@@ -265,6 +277,8 @@ class Trainer:
             concurrency=concurrency,
             confirm=settings["confirm"],
             finalists=settings["finalists"],
+            objectives=settings.get("objectives", ()),
+            judge_rows=settings.get("judge_rows"),
             progress=progress,
             callbacks=callbacks,
         )
@@ -301,6 +315,7 @@ class Trainer:
             concurrency=self.concurrency,
             progress=self.progress,
             parameters=self.optimizer.parameters(),
+            objectives=self.objectives,
         )
         ending = Ending(self, session, journal, ledger)
         watch = Watch(self, journal, ledger)
@@ -341,6 +356,7 @@ class Trainer:
                     return await ending.final(
                         "nothing to improve", f"0 of {count} validation examples failed, nothing to do", parts
                     )
+                ending.judge = await judge_noise_of(session, self.judge_rows)
             bar.advance(note="search")
             await self._search(session, parts)
             bar.advance(note="confirm")
@@ -362,6 +378,7 @@ class Trainer:
                 used=error.used,
             ) from error
         session.trial(session.baseline, "baseline")
+        self.objectives.check(session.baseline, session.costs)
         failure = session.baseline.failure
         if session.baseline.errors == len(session.val) and failure is not None and not isinstance(failure, ParseError):
             raise failure  # a program that fails on every example has a bug that no optimizer can repair
@@ -405,6 +422,8 @@ class Trainer:
             "budget": {name: value for name, value in vars(self.budget).items() if value is not None},
             "confirm": self.confirm,
             "finalists": self.finalists,
+            **({"objectives": dict(self.objectives)} if self.objectives.beside else {}),
+            **({} if self.judge_rows is None else {"judge_rows": self.judge_rows}),
         }
 
     def _identity(self, parts: Parts) -> dict[str, Any]:

@@ -2,8 +2,8 @@ import asyncio
 import threading
 from contextvars import copy_context
 
-from promptgrad import aio
-from promptgrad.lm import FunctionLM, Usage, track_usage
+from promptgrad import aio, run
+from promptgrad.lm import Cache, FunctionLM, Usage, track_usage
 
 
 def test_it_counts_calls_below_in_threads_and_tasks_and_nested_blocks():
@@ -37,3 +37,18 @@ def test_a_bare_thread_does_not_carry_the_block():
         thread.start()
         thread.join()
     assert usage.total == Usage()
+
+
+def test_a_hit_of_a_reply_that_the_run_paid_for_counts_with_its_cost_where_that_is_asked():
+    cache = Cache(FunctionLM(lambda messages: "four letters"))
+    with track_usage() as before:
+        cache("q")
+    with run.active(), track_usage() as usage:
+        cache("q")  # from before the run: its cost is not known
+        cache("new")
+        cache("new")
+    assert (usage.calls, usage.cached) == (1, 2)
+    assert (usage.uncached.calls, usage.uncached.cached) == (2, 1)
+    assert usage.uncached.tokens == 2 * usage.total.tokens > 0
+    assert usage.uncached.seconds == 2 * usage.total.seconds
+    assert before.uncached == before.total

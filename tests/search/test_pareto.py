@@ -176,3 +176,13 @@ class TestMerge:
             assert len(drawn) == len(set(drawn)) == 5
             assert len({0, 1, 2}.intersection(drawn)) == len({3, 4, 5}.intersection(drawn)) == 2
         assert len(merge.sample(examples, 99, random.Random(0))) == 8
+
+
+def test_each_objective_beside_the_score_has_a_front():
+    start = Candidate()
+    cheap = start.child({"a": "cheap"}, "cheap")
+    goals = {start.key: {"tokens": -50.0}, cheap.key: {"tokens": -10.0}}
+    pool = Pareto(measured(start, [1, 1]), value, goals=lambda member: goals[member.candidate.key])
+    pool.add(measured(cheap, [0, 0]))
+    assert [m.candidate.origin for m in pool.fronts()["objective tokens"]] == ["cheap"]
+    assert origins(pool, pool.survivors()) == {"start": 2, "cheap": 1}
