@@ -16,13 +16,13 @@ class Score:
     Attributes:
         value: The score; a metric's scores lie in [0, best], where `best` is 1 unless the metric sets another.
         feedback: What would have made it higher; `backward` hands it to the critic. Empty if there is none.
-        parts: Scores of named aspects, for reports; they do not change the value.
+        parts: Scores of named aspects, for reports and objectives; they do not change the value.
         module_feedback: Feedback on single modules of the program, by path, where the metric knows which went wrong;
             `backward` takes it to them. A text is about the latest call of the module; a list has one text for each of
             its calls, empty where there is none.
 
     Raises:
-        MetricError: The value is not a finite number, or feedback is not text.
+        MetricError: The value or a part is not a finite number, or feedback is not text.
 
     >>> Score(0.5, feedback="the unit is missing") > 0.25
     True
@@ -46,7 +46,7 @@ class Score:
             raise MetricError(f"feedback must be text, got {_show(self.feedback)}")
         object.__setattr__(self, "value", value)
         if self.parts is not None:
-            object.__setattr__(self, "parts", {str(name): float(part) for name, part in self.parts.items()})
+            object.__setattr__(self, "parts", _by_name(self.parts))
         if self.module_feedback is not None:
             object.__setattr__(self, "module_feedback", _by_module(self.module_feedback))
 
@@ -128,6 +128,21 @@ class Score:
 
     def __hash__(self) -> int:
         return hash(self.value)
+
+
+def _by_name(parts: Any) -> dict[str, float]:
+    if not isinstance(parts, Mapping):
+        raise MetricError(f"parts maps the names of aspects to numbers, got {_show(parts)}")
+    kept: dict[str, float] = {}
+    for name, part in parts.items():
+        try:
+            number = float(part)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise MetricError(f"the part {name!r} must be a finite number, got {_show(part)}: leave it out if unknown")
+        kept[str(name)] = number
+    return kept
 
 
 def _by_module(feedback: Any) -> dict[str, str | tuple[str, ...]]:

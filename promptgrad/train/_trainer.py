@@ -62,7 +62,8 @@ class Trainer:
         callbacks: Observers of the run: instances of `promptgrad.Callback`, and functions of one event.
         objectives: What candidates are weighed by beside the score, each with its direction: `{"tokens": "min",
             "usd": "min", "seconds": "min"}`, and parts of the metric's scores. `result.pareto` has the candidates that
-            none beats on all of them; what ships is decided by the score alone. See `search.Objectives`.
+            none beats on all of them, if the optimizer compares candidates; what ships is decided by the score alone.
+            See `search.Objectives`.
         judge_rows: Number of outputs of the start that a metric that calls language models scores twice more, for
             `result.judge`, its noise; 0 for none; None for 6, if that is at most a twentieth of the budget's calls.
 

@@ -88,3 +88,11 @@ def test_feedback_by_module_is_text_or_a_list_of_texts():
     for wrong in ("ask", {"query": 3}, {"query": ["a", None]}, {3: "a"}):
         with pytest.raises(MetricError, match=r"module_feedback maps|must be text or a list of texts"):
             Score(0, module_feedback=wrong)
+
+
+@pytest.mark.parametrize("part", [float("nan"), float("inf"), None, "good"])
+def test_a_part_that_is_no_number_is_named(part):
+    with pytest.raises(MetricError, match="the part 'style' must be a finite number"):
+        Score(1, parts={"style": part})
+    with pytest.raises(MetricError, match="parts maps the names of aspects to numbers"):
+        Score(1, parts=[part])

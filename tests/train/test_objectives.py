@@ -8,7 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import lm, nn, optim
 from promptgrad.errors import MetricError, UnknownPriceError
-from promptgrad.search import Candidate
+from promptgrad.search import Candidate, Pareto
 from promptgrad.testing import Fields
 from promptgrad.train import ParetoFront, ParetoPoint
 
@@ -166,6 +166,32 @@ class TwoCalls(Program):
     def forward(self, number):
         self.look(number=number)
         return self.answer(number=number)
+
+    def test_a_run_that_was_cut_keeps_the_seconds_of_the_replies_that_it_has(self, tmp_path):
+        _, first = fitted(GOOD, CHEAP, objectives=["seconds", "tokens"], run_dir=tmp_path)
+        journal = tmp_path / "journal.jsonl"
+        lines = journal.read_text().splitlines(keepends=True)
+        paid = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "call"]
+        journal.write_text("".join(lines[: paid[30]]))  # the start is measured, and half of the first candidate
+        model = Program().to(lm.FunctionLM(obedient, "obedient"))
+        again = pg.Trainer.resume(tmp_path, model, Tries(model.parameters(), [GOOD, CHEAP]), yes)
+        assert (again.spent.replayed, again.spent.sent) == (30, first.spent.calls - 30)
+        assert again.pareto.start.values == first.pareto.start.values
+
+    def test_a_pool_keeps_the_best_on_each_objective(self):
+        class Pools(Tries):
+            async def fit(self, session):
+                pool = await Pareto.of(session)
+                cheap = session.base.child({"answer.instruction": CHEAP}, "cheap")
+                pool.add(await session.evaluate(cheap, session.val, scope="cheap"))
+                fronts.update(pool.fronts())
+
+        fronts = {}
+        model = Program().to(lm.FunctionLM(obedient, "obedient"))
+        pools = Pools(model.parameters(), [])
+        pg.Trainer(model, pools, metric=yes, seed=0, objectives=["tokens", "brief"]).fit(data(100, 4), data())
+        assert [member.candidate.origin for member in fronts["objective tokens"]] == ["cheap"]
+        assert [member.candidate.origin for member in fronts["objective brief"]] == ["cheap"]
 
 
 class TestMistakes:
