@@ -26,6 +26,29 @@ GEPA_HABITS = {
 }
 
 
+MIPRO_HABITS = {
+    **dict.fromkeys(
+        ("metric", "valset", "trainset"), "promptgrad.Trainer(model, MIPRO(...), metric=...).fit(train, val)"
+    ),
+    **dict.fromkeys(("seed", "num_threads", "log_dir"), "promptgrad.Trainer(..., seed=, concurrency=, run_dir=)"),
+    **dict.fromkeys(("prompt_model", "proposer_lm"), "prompt_lm=..."),
+    "task_model": "model.to(lm), which sets the language model of the program",
+    "teacher_settings": "teacher=... takes a language model, or a program",
+    **dict.fromkeys(("num_instruct_candidates", "num_instruction_candidates"), "num_candidates=..."),
+    "num_fewshot_candidates": "num_demo_sets=...",
+    "init_temperature": "temperature=...",
+    "minibatch": "minibatch_size=...; a minibatch of all validation examples is a full validation",
+    "minibatch_full_eval_steps": "full_eval_every=...",
+    "metric_threshold": "optim.BootstrapFewShot(params, threshold=...), which makes such demos alone",
+    "max_errors": "nothing: a run that fails counts as 0, and a language model that is down stops the trainer",
+    **dict.fromkeys(("track_stats", "verbose"), "nothing: FitResult.history has every trial"),
+    **dict.fromkeys(
+        ("program_aware_proposer", "data_aware_proposer", "tip_aware_proposer", "fewshot_aware_proposer"),
+        "nothing: a proposer is shown the program's modules, runs on training data, and a tip",
+    ),
+    "requires_permission_to_run": "Trainer.plan(train, val), which says what a run costs",
+}
+
 RANDOM_SEARCH_HABITS = {
     **dict.fromkeys(
         ("metric", "valset", "trainset"), "promptgrad.Trainer(model, RandomSearch(...), metric=...).fit(train, val)"

@@ -1,91 +1,110 @@
 """MIPRO: Bayesian search over instructions and demos together."""
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NoReturn, get_args
 
-from promptgrad.autograd import Kind
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded
 from promptgrad.lm import LM, resolve
 from promptgrad.optim._groups import Params
+from promptgrad.optim._habits import MIPRO_HABITS, refuse_habits
+from promptgrad.optim._mipro_trials import Dimension, Trials
 from promptgrad.optim._search import Search
+from promptgrad.run import value_digest
 from promptgrad.search import (
-    SHRINK,
     TIPS,
-    TPE,
     Candidate,
     DemoPool,
-    Measured,
     Place,
-    Point,
     ProposeInstruction,
     Rules,
     Session,
+    Study,
     bootstrap,
     check_counts,
     check_writer,
     describe,
-    labeled_demos,
     make_proposer,
     role,
+    side_by_side,
     write,
 )
 
+Auto = Literal["light", "medium", "heavy"]
+"""How much MIPRO does."""
+
 
 @dataclass(frozen=True)
-class Dimension:
-    """One categorical dimension of the search: the possible values of a parameter; choice 0 is the present one."""
+class _Size:
+    """What DSPy does at one setting of `auto`: choices by dimension, and validation examples."""
 
-    path: str
-    kind: Kind
-    choices: tuple[Any, ...]
+    choices: int
+    examples: int
+
+
+SMALL = 50
+"""With `auto`, as many validation examples or fewer are all in each minibatch."""
+
+_SIZES: dict[Auto, _Size] = {"light": _Size(6, 100), "medium": _Size(12, 300), "heavy": _Size(18, 1000)}
 
 
 class MIPRO(Search):
     """Search over instruction candidates and demo sets of all modules at once, with a Bayesian model.
 
     1. *Demo sets*: the present demos; none, if there are some; labelled examples; traces of successful runs on training
-    data, in several seeded draws. The traces are made once and shared by all sets. 2. *Instructions*: a proposer LM
-    writes candidates for each module from examples of its inputs and outputs, each
-       time from other examples, in another style and as another sample. The present instruction stays among them.
+       data, in several seeded draws. The traces are made once and shared by all sets.
+    2. *Instructions*: the program runs on some training examples, and a proposer LM writes candidates for each module
+       from these rows: what it was given, what it answers now, what is right, and the score; each time in another style
+       and as another sample. The present instruction stays among them.
     3. *Search*: a multivariate TPE proposes combinations. Each is scored on a minibatch of the validation data (the
        same for all trials of a round, so that they differ by merit and not by luck) and reported as a mean shrunken
        towards the start's. The first trial is the program as it is. After each round the combination with the best mean
-       is scored on all validation data. Where the budget ends first, the best of the combinations so far goes to the
-       confirmation with the minibatches it was scored on, if these put it above the start.
+       is scored on all validation data.
+    4. *Anew*: then the best combination so far runs on the training examples, and further instructions are written for
+       it, with what was tried and how it scored. They join the choices, and the next round tries each of them first.
+
+    Where the budget ends first, the best of the combinations so far goes to the confirmation with the minibatches it
+    was scored on, if these put it above the start.
 
     A parameter with only one choice is left out: with `num_demo_sets=0` only instructions are searched, with
     `num_candidates=0` only demos. A choice parameter is searched once `choice.requires_grad_()` was called: choices do
     not require a gradient by default, and the result has a note on those that were left out for that reason.
 
-    Cost: bootstrap runs on training data; `num_candidates` proposals for each instruction; `num_trials` minibatches
-    and a full validation a round, less the cells that are stored already. `Trainer.plan()` gives the sum. Source:
-    Opsahl-Ong et al. 2024, arXiv 2406.11695 (MIPROv2 as in DSPy). Differs: minibatches are shared within a round, means
-    are shrunken before TPE sees them, proposals are checked in code and see no program source.
+    Cost: bootstrap runs on training data; `examples_shown` runs on training data and `num_candidates` proposals for
+    each instruction, then as many runs and `num_rewrites` proposals after each round but the last; `num_trials`
+    minibatches and a full validation a round, less the cells that are stored already. `Trainer.plan()` gives the sum.
+    Source: Opsahl-Ong et al. 2024, arXiv 2406.11695 (MIPROv2 as in DSPy). Differs: minibatches are shared within a
+    round, means are shrunken before TPE sees them, proposals see scores, are checked in code and see no program source,
+    and more are written while the search goes on.
 
     Args:
         params: Parameters; instructions, demos and choices that require a gradient are searched.
-        num_candidates: New instructions to propose for each module.
-        num_demo_sets: Demo sets to draw for each module, besides the present one.
+        num_candidates: New instructions to propose for each module before the search; 6, or as `auto` says.
+        num_demo_sets: Demo sets to draw for each module, besides the present one; 5, or as `auto` says.
         num_trials: Combinations to try; None for max(2·dimensions·log2(choices), 1.5·choices).
-        minibatch_size: Validation examples a trial is scored on.
+        minibatch_size: Validation examples a trial is scored on; 25, or 35 with `auto`.
         full_eval_every: Trials in a round.
         max_bootstrapped_demos: Most traces in a set.
         max_labeled_demos: Most labelled examples in a set of these alone.
         prompt_lm: LM that writes the instructions; None for that of the program.
         teacher: LM or program that makes the traces; None for the program itself.
-        examples_shown: Number of examples that a proposer is shown.
+        auto: DSPy's sizes: with "light", "medium" or "heavy" there are n = 6, 12 or 18 demo sets, half as many
+            instructions (n without demos), trials for n choices, and at most 100, 300 or 1,000 validation examples.
+            What is given besides goes before it.
+        num_rewrites: New instructions for each module after each round but the last; 0 for none.
+        storage: URL of an Optuna storage, such as "sqlite:///mipro.db", or a storage of Optuna's: the trials are
+            copied there, for `optuna-dashboard`. The search never reads it, and a resumed run adds what is missing.
+        examples_shown: Number of runs on training examples that a proposer is shown.
         temperature: Sampling temperature of the second and further proposals; None for that of the LM.
         max_tokens: Longest instruction.
         constraints: Rules for new instructions: functions of the text that return None, or why it is refused.
 
     Raises:
-        ValueError: A number is out of range.
-        TypeError: A count is not a whole number, or `prompt_lm` is not a language model.
+        ValueError: A number is out of range, or `auto` is unknown.
+        TypeError: A count is not a whole number, or `prompt_lm` is not a language model; or an argument is unknown: for
+            those of DSPy's MIPROv2 the message names the replacement.
     """
 
     kinds = ("instruction", "demos", "choice")
@@ -93,48 +112,69 @@ class MIPRO(Search):
     def __init__(
         self,
         params: Params,
-        num_candidates: int = 6,
-        num_demo_sets: int = 5,
+        num_candidates: int | None = None,
+        num_demo_sets: int | None = None,
         num_trials: int | None = None,
-        minibatch_size: int = 25,
+        minibatch_size: int | None = None,
         full_eval_every: int = 5,
         max_bootstrapped_demos: int = 4,
         max_labeled_demos: int = 4,
         prompt_lm: LM | str | None = None,
         teacher: Any = None,
         *,
-        examples_shown: int = 4,
+        auto: Auto | None = None,
+        num_rewrites: int = 2,
+        storage: Any = None,
+        examples_shown: int = 24,
         temperature: float | None = 1.0,
         max_tokens: int | None = 1000,
         constraints: Sequence[Any] = (),
+        **habits: NoReturn,
     ) -> None:
+        refuse_habits("MIPRO", habits, MIPRO_HABITS)
+        if auto is not None and auto not in get_args(Auto):
+            raise ValueError(f'auto is "light", "medium" or "heavy", or None, not {auto!r}')
+        super().__init__(params)
+        size = _SIZES[auto] if auto is not None else None
+        given = (num_candidates, num_demo_sets, minibatch_size)
+        usual = self._usual(size, num_demo_sets)
+        self.num_candidates, self.num_demo_sets, self.minibatch_size = (
+            default if number is None else number for number, default in zip(given, usual, strict=True)
+        )
         check_counts(
-            num_candidates=(num_candidates, 0),
-            num_demo_sets=(num_demo_sets, 0),
+            num_candidates=(self.num_candidates, 0),
+            num_demo_sets=(self.num_demo_sets, 0),
             num_trials=(1 if num_trials is None else num_trials, 1),
-            minibatch_size=(minibatch_size, 1),
+            minibatch_size=(self.minibatch_size, 1),
             full_eval_every=(full_eval_every, 1),
             max_bootstrapped_demos=(max_bootstrapped_demos, 0),
             max_labeled_demos=(max_labeled_demos, 0),
+            num_rewrites=(num_rewrites, 0),
             examples_shown=(examples_shown, 1),
         )
         check_writer(prompt_lm, temperature)
-        super().__init__(params)
-        self.num_candidates = num_candidates
-        self.num_demo_sets = num_demo_sets
+        self.auto = auto
         self.num_trials = num_trials
-        self.minibatch_size = minibatch_size
         self.full_eval_every = full_eval_every
         self.max_bootstrapped_demos = max_bootstrapped_demos
         self.max_labeled_demos = max_labeled_demos
         self.prompt_lm = prompt_lm
         self.teacher = teacher
+        self.num_rewrites = num_rewrites
         self.examples_shown = examples_shown
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.constraints = tuple(constraints)
+        self._size, self._storage = size, storage
         self._rules = Rules(max_tokens=max_tokens, constraints=self.constraints)
         self.proposer = make_proposer(ProposeInstruction, None)
+
+    def _usual(self, size: _Size | None, num_demo_sets: int | None) -> tuple[int, int, int]:
+        """The usual numbers of instructions and of demo sets, and the usual minibatch."""
+        if size is None:
+            return 6, 5, 25
+        demos = num_demo_sets != 0 and any(parameter.kind.is_demos for parameter, _ in self.trained())
+        return (size.choices // 2 if demos else size.choices), size.choices - 1, 35
 
     # -- the pools ----------------------------------------------------------------------------------------------
 
@@ -160,17 +200,16 @@ class MIPRO(Search):
                 choices = (present,)
             dimensions.append(Dimension(path, kind, choices))
         if instructions and self.num_candidates:
-            written = await self._propose_all(session, instructions, pool)
-            dimensions = [
-                Dimension(d.path, d.kind, (*d.choices, *written[d.path])) if d.path in written else d
-                for d in dimensions
-            ]
+            written = await self._propose_all(
+                session, instructions, session.base, range(self.num_candidates), "propose", {}
+            )
+            dimensions = [Dimension(d.path, d.kind, (*d.choices, *written.get(d.path, ()))) for d in dimensions]
         dimensions = [dimension for dimension in dimensions if len(dimension.choices) > 1]
         session.decide("space", dimensions={dimension.path: len(dimension.choices) for dimension in dimensions})
-        if dimensions:
-            await self._search(session, dimensions)
-        else:
+        if not dimensions:
             session.notes.append("there was nothing to search: no parameter had more than one value to try")
+            return
+        await self._search(session, dimensions, instructions)
 
     async def _bootstrap(self, session: Session, demos: Sequence[str]) -> DemoPool:
         """Traces for demo sets, and for proposals for modules whose fields the examples lack."""
@@ -208,24 +247,31 @@ class MIPRO(Search):
         return tuple(demos for index, demos in enumerate(sets) if index == 0 or demos or present)
 
     async def _propose_all(
-        self, session: Session, targets: Sequence[Place], pool: DemoPool
+        self,
+        session: Session,
+        targets: Sequence[Place],
+        candidate: Candidate,
+        samples: range,
+        name: str,
+        known: Mapping[str, Sequence[Any]],
     ) -> dict[str, tuple[str, ...]]:
-        """New instructions for each module, written side by side."""
-        program = describe(session.program())
+        """New instructions for each module of a candidate, written side by side from its runs on training data."""
+        await self._look(session, candidate, name)
         own = resolve(self.prompt_lm) if self.prompt_lm is not None else session.program_lm()
-        jobs = [(place, index) for place in targets for index in range(self.num_candidates)]
+        jobs = [(place, index) for place in targets for index in samples]
         session.admit(calls=len(jobs))
-        with session.scope("propose"):
+        with session.scope(name):
             replies = await session.ask_all(
-                [f"propose/{place.path}/{index}" for place, index in jobs],
-                [partial(self._ask, session, place, index, pool, program, own) for place, index in jobs],
+                [f"{name}/{place.path}/{index}" for place, index in jobs],
+                [partial(self._ask, session, place, index, candidate, own) for place, index in jobs],
             )
         written: dict[str, list[str]] = {place.path: [] for place in targets}
         for (place, index), reply in zip(jobs, replies, strict=True):
             text, reason = reply if reply is not None else (None, "the language model gave no answer")
             if text is not None:
+                tried = [*known.get(place.path, ()), *written[place.path]]
                 rules = self._rules.after(place.parameter.constraints)
-                reason = rules.refusal(session.value(place.path), text, tried=written[place.path]) or ""
+                reason = rules.refusal(session.value(place.path, candidate), text, tried=tried) or ""
                 if reason.startswith("it was tried"):
                     reason = "it was proposed before"
             if reason:
@@ -235,135 +281,82 @@ class MIPRO(Search):
             session.decide("proposal", path=place.path, number=index, text=text, refused=reason or None)
         return {path: tuple(texts) for path, texts in written.items() if texts}
 
+    async def _look(self, session: Session, candidate: Candidate, name: str) -> None:
+        """Run a candidate on training examples, until as many of its runs are known as a proposer is shown."""
+        texts = session.places(("instruction",))
+        seen = {row.example for place in texts for row in session.rows.of(place, candidate)}
+        order = list(session.train)
+        session.rng("look").shuffle(order)
+        fresh = [example for example in order if example.id not in seen]
+        missing = fresh[: max(0, self.examples_shown - len(seen))]
+        if missing:
+            loss = await session.forward(candidate, missing, scope=f"{name}/look")
+            session.decide("looked", candidate=candidate.key, examples=len(loss.rows), loss=loss.item())
+
     async def _ask(
-        self, session: Session, place: Place, index: int, pool: DemoPool, program: str, own: LM | None
+        self, session: Session, place: Place, index: int, candidate: Candidate, own: LM | None
     ) -> tuple[str | None, str]:
-        rng = session.rng("propose", place.path, index)
-        shown = [example.to_dict() for example in self._evidence(session, place, pool, rng)]
         config: dict[str, Any] = {"replicate": index}
         if index and self.temperature is not None:
             config["temperature"] = self.temperature
+        rows = session.rows.of(place, candidate)
         inputs = {
-            "program": program,
+            "program": describe(session.program(candidate)),
             "role": role(place),
-            "instruction": session.value(place.path),
-            "examples": shown,
+            "instruction": session.value(place.path, candidate),
+            "examples": side_by_side(rows[-self.examples_shown :]),
             "tip": TIPS[index % len(TIPS)],
         }
         return await write(self.proposer, inputs, lm=own, config=config)
 
-    def _evidence(self, session: Session, place: Place, pool: DemoPool, rng: random.Random) -> list[Example]:
-        """Examples of the module's inputs and right outputs.
-
-        Labelled examples where they have the module's fields, else traces of runs that went right, else the inputs and
-        labels of the program.
-        """
-        demos = labeled_demos(place.signature, session.train) or [
-            demo
-            for path, traces in pool.traces.items()
-            if path.rpartition(".")[0] == place.module_path
-            for demo in traces.values()
-        ]
-        if not demos:
-            demos = [Example(example.to_dict()) for example in session.train]
-        return rng.sample(demos, min(self.examples_shown, len(demos)))
-
     # -- the search ---------------------------------------------------------------------------------------------
+
+    async def _search(self, session: Session, dimensions: Sequence[Dimension], instructions: Sequence[Place]) -> None:
+        rows = list(session.val)
+        session.rng("minibatches").shuffle(rows)
+        rows = rows[: self._size.examples] if self._size is not None else rows
+        count = self.trials([len(dimension.choices) for dimension in dimensions])
+        size = self._minibatch(len(rows))
+        trials = Trials(session, dimensions, count, rows, size, self.full_eval_every)
+        places = [place for place in instructions if any(d.path == place.path for d in dimensions)]
+        rewrites = self.num_rewrites if self.num_candidates else 0
+
+        async def write_anew(number: int, best: Candidate) -> Mapping[str, Sequence[str]]:
+            if not places or not rewrites:
+                return {}
+            known = {dimension.path: dimension.choices for dimension in trials.dimensions}
+            first = self.num_candidates + number * rewrites
+            samples = range(first, first + rewrites)
+            return await self._propose_all(session, places, best, samples, f"rewrite/{number}", known)
+
+        if self._storage is not None:
+            more = rewrites * (self._rounds(count) - 1)
+            texts = {place.path for place in places}
+            slots = {d.path: len(d.choices) + more * (d.path in texts) for d in dimensions}
+            ids = [[example.id for example in part] for part in (session.train, session.val)]
+            run = value_digest([self.config(), session.seed, session.base.key, *ids, slots])
+            trials.study = Study(self._storage, f"MIPRO {run[:12]}", slots)
+            trials.describe()
+        await trials.run(write_anew)
+        if trials.study is not None and trials.study.failure is not None:
+            session.notes.append(f"the copy of the trials for Optuna is incomplete: {trials.study.failure}")
 
     def trials(self, dimensions: Sequence[int]) -> int:
         """Number of trials for dimensions of these sizes."""
         if self.num_trials is not None:
             return self.num_trials
-        most = max(dimensions, default=1)
+        most = max(dimensions, default=1) if self._size is None else self._size.choices
         return int(max(2 * len(dimensions) * math.log2(max(2, most)), 1.5 * most))
 
-    async def _search(self, session: Session, dimensions: Sequence[Dimension]) -> None:
-        space = {dimension.path: len(dimension.choices) for dimension in dimensions}
-        count = self.trials(list(space.values()))
-        search = TPE(space, seed=session.spawn("tpe"), startup=max(3, count // 3))
-        search.enqueue(dict.fromkeys(space, 0))
-        known: dict[tuple[int, ...], Measured] = {}
-        full: set[tuple[int, ...]] = set()
-        start = tuple(0 for _ in dimensions)
-        if session.baseline is not None:
-            known[start] = session.baseline
-            full.add(start)
-        try:
-            await self._trials(session, dimensions, search, known, full, count)
-        except BudgetExceeded:
-            best = _best(known, session) if known else start
-            if best not in full and session.gain(known[best]) > 0:
-                session.offer(known[best])  # without an event: a resumed run expects the end of the search here
-            raise
+    def _minibatch(self, examples: int) -> int:
+        """Examples in a minibatch: all of them in a small validation set of `auto`, as in DSPy."""
+        return examples if self._size is not None and examples <= SMALL else min(self.minibatch_size, examples)
 
-    async def _trials(
-        self,
-        session: Session,
-        dimensions: Sequence[Dimension],
-        search: TPE,
-        known: dict[tuple[int, ...], Measured],
-        full: set[tuple[int, ...]],
-        count: int,
-    ) -> None:
-        order = list(session.val)
-        session.rng("minibatches").shuffle(order)
-        size = min(self.minibatch_size, len(order))
-        everything = {example.id for example in order}
-        with session.bar(count, "MIPRO") as bar:
-            for number in range(count):
-                round_number, place = divmod(number, self.full_eval_every)
-                if place == 0:
-                    first = round_number * size % len(order)
-                    minibatch = [order[(first + offset) % len(order)] for offset in range(size)]
-                point = _next_point(session, search, known, full, minibatch, number)
-                if point is None:
-                    session.decide("stop", reason=f"all {search.size} combinations are known")
-                    break
-                candidate = _candidate(session, dimensions, point.choices, f"trial {number}")
-                measured = await session.evaluate(candidate, minibatch, scope=f"trial/{number}/minibatch")
-                search.tell(point, _shrunken(session, measured))
-                if point.key not in full:
-                    known[point.key] = _merged(known.get(point.key), measured)
-                session.trial(measured, "minibatch", choices=dict(point.choices))
-                if point.key not in full and everything <= set(known[point.key].ids):
-                    full.add(point.key)
-                    session.consider(known[point.key])
-                best = _best(known, session)
-                bar.advance(note=f"best {known[best].mean:.3f}")
-                if place == self.full_eval_every - 1 or number == count - 1:
-                    await self._full(session, dimensions, search, known, full, number)
-                    if session.perfect():
-                        session.decide("stop", reason="every validation example is right")
-                        return
-            else:
-                return
-            await self._full(session, dimensions, search, known, full, count)
-
-    async def _full(
-        self,
-        session: Session,
-        dimensions: Sequence[Dimension],
-        search: TPE,
-        known: dict[tuple[int, ...], Measured],
-        full: set[tuple[int, ...]],
-        number: int,
-    ) -> None:
-        """Score on all validation data the best of the combinations that have only been scored on minibatches."""
-        open_points = {key: measured for key, measured in known.items() if key not in full}
-        if not open_points:
-            return
-        key = _best(open_points, session)
-        choices = dict(zip((dimension.path for dimension in dimensions), key, strict=True))
-        candidate = _candidate(session, dimensions, choices, known[key].candidate.origin)
-        measured = await session.evaluate(candidate, session.val, scope=f"trial/{number}/full")
-        known[key] = measured
-        full.add(key)
-        search.add(choices, _shrunken(session, measured))
-        session.trial(measured, "full", choices=choices)
-        session.consider(measured)
+    def _rounds(self, count: int) -> int:
+        return math.ceil(count / self.full_eval_every)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
-        """Return the phases: bootstrap (at most), propose (exact), minibatches and full validations (at most)."""
+        """Return the phases, each at most: bootstrap, runs to learn from, proposals, minibatches, full validations."""
         per = plan.calls_per_example
         kinds = [parameter.kind for parameter, _ in self.trained()]
         instructions, demos = sum(kind.is_text for kind in kinds), sum(kind.is_demos for kind in kinds)
@@ -372,69 +365,21 @@ class MIPRO(Search):
         options = [len(parameter.options or ()) for parameter, _ in self.trained()]
         sizes += [size for size in options if size > 1]
         count = self.trials(sizes) if sizes else 0
-        rounds = math.ceil(count / self.full_eval_every)
-        size = min(self.minibatch_size, plan.val)
+        rounds = self._rounds(count)
+        val = min(plan.val, self._size.examples) if self._size is not None else plan.val
+        size = self._minibatch(val)
         boot = plan.train if demos and self.num_demo_sets and self.max_bootstrapped_demos else 0
+        written = bool(instructions and self.num_candidates)
+        again = max(0, rounds - 1) if written and self.num_rewrites else 0
+        looks = (written + again) * min(plan.train, self.examples_shown)
+        texts = instructions * (self.num_candidates + again * self.num_rewrites)
         return [
             ("bootstrap", boot * per, False),
-            ("propose", instructions * self.num_candidates, True),
+            ("runs to learn from", looks * per, False),
+            ("propose", texts, not again),
             (f"{count} minibatches of {size}", max(0, count - 1) * size * per, False),
-            (f"{rounds} full validations of {plan.val}", rounds * plan.val * per, False),
+            (f"{rounds} full validations of {val}", rounds * val * per, False),
         ]
-
-
-def _next_point(
-    session: Session,
-    search: TPE,
-    known: Mapping[tuple[int, ...], Measured],
-    full: set[tuple[int, ...]],
-    minibatch: Sequence[Example],
-    number: int,
-) -> Point | None:
-    """The next point whose score on the minibatch is not known yet; None if there is none.
-
-    In a small space the sampler repeats points. The known score of a repeated point is reported once more, which costs
-    nothing, and another point is drawn; in the end any point that was never tried.
-    """
-    ids = {example.id for example in minibatch}
-    for _ in range(10):
-        point = search.ask()
-        measured = known.get(point.key)
-        if measured is None or (point.key not in full and not ids <= set(measured.ids)):
-            return point
-        search.tell(point, _shrunken(session, measured))
-    rng = session.rng("unseen", number)
-    for _ in range(100):
-        choices = {path: rng.randrange(size) for path, size in search.space.items()}
-        if tuple(choices.values()) not in known:
-            search.enqueue(choices)
-            return search.ask()
-    return None
-
-
-def _candidate(session: Session, dimensions: Sequence[Dimension], choices: Mapping[str, int], origin: str) -> Candidate:
-    values = {
-        dimension.path: dimension.choices[choices[dimension.path]]
-        for dimension in dimensions
-        if choices[dimension.path]
-    }
-    return session.base.child(values, origin) if values else session.base
-
-
-def _merged(old: Measured | None, new: Measured) -> Measured:
-    """The measurement of a combination over all minibatches it was scored on, each example once."""
-    return new if old is None else old + new.without(old.ids)
-
-
-def _shrunken(session: Session, measured: Measured) -> float:
-    """The start's mean plus the candidate's paired gain, shrunken: comparable between minibatches of any difficulty."""
-    if session.baseline is None:
-        return measured.mean * len(measured.known) / (len(measured.known) + SHRINK)
-    return session.baseline.mean + session.gain(measured)
-
-
-def _best(known: Mapping[tuple[int, ...], Measured], session: Session) -> tuple[int, ...]:
-    return max(known, key=lambda key: (session.gain(known[key]), -known[key].candidate.size))
 
 
 BayesianSignatureOptimizer = MIPRO

@@ -46,6 +46,7 @@ __all__ = [
     "Standings",
     "Step",
     "Steps",
+    "Study",
     "Trial",
     "Verdict",
     "apply_hunks",
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
     from promptgrad.search._side_by_side import side_by_side
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
+    from promptgrad.search._study import Study
     from promptgrad.search._tpe import TPE, Point
     from promptgrad.search._trial import Cost, Trial
     from promptgrad.search._verdict import Verdict
@@ -168,6 +170,7 @@ else:
         "Standings": "_standings",
         "Step": "_steps",
         "Steps": "_steps",
+        "Study": "_study",
         "Trial": "_trial",
         "Verdict": "_verdict",
         "apply_hunks": "_hunks",

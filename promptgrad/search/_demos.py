@@ -210,6 +210,7 @@ async def bootstrap(
             pool.tried += len(part)
             with session.scope(f"bootstrap/{round_number}/{start // block}/right"):
                 right = await _right(session, loss.rows, threshold)
+            session.decide("traced", round=round_number, block=start // block, right=sum(right))
             for row, is_demo in zip(loss.rows, right, strict=True):
                 example = row.example
                 if not is_demo:

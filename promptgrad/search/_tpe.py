@@ -61,9 +61,9 @@ class TPE:
         self.space = dict(space)
         self._asked = 0
         self._open: dict[int, Any] = {}
-        optuna = _optuna()
+        optuna = optuna_of()
         self._optuna = optuna
-        with _quiet(optuna):
+        with quiet(optuna):
             sampler = optuna.samplers.TPESampler(
                 seed=seed % 2**32,
                 n_startup_trials=startup,
@@ -88,12 +88,12 @@ class TPE:
 
     def enqueue(self, choices: Mapping[str, int]) -> None:
         """Return this point before any other."""
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             self._study.enqueue_trial({name: choices[name] for name in self.space})
 
     def ask(self) -> Point:
         """Return the next point to try."""
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             trial = self._study.ask(self._distributions)
         point = Point(self._asked, {name: int(trial.params[name]) for name in self.space})
         self._open[point.number] = trial
@@ -102,12 +102,12 @@ class TPE:
 
     def tell(self, point: Point, score: float) -> None:
         """Report the score of a point that `ask` gave."""
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             self._study.tell(self._open.pop(point.number), score)
 
     def add(self, choices: Mapping[str, int], score: float) -> None:
         """Report a score known from elsewhere, such as a full evaluation."""
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             self._study.add_trial(
                 self._optuna.trial.create_trial(
                     params={name: choices[name] for name in self.space},
@@ -117,7 +117,7 @@ class TPE:
             )
 
 
-def _optuna() -> Any:
+def optuna_of() -> Any:
     try:
         import optuna
     except ImportError as error:
@@ -126,7 +126,7 @@ def _optuna() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
+def quiet(optuna: Any) -> Iterator[None]:
     """Silence optuna's log lines and its warnings about experimental arguments during one of our calls."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -4,16 +4,13 @@ import promptgrad as pg
 from promptgrad import Trainer, lm, nn, optim, run
 from promptgrad.errors import NoLMError
 
+SMALL = {"num_candidates": 3, "num_demo_sets": 2, "minibatch_size": 8, "full_eval_every": 3}
 
-def fit(world, model, seed=5, train=24, val=60, **options):
-    options = {
-        "num_candidates": 3,
-        "num_demo_sets": 2,
-        "num_trials": 8,
-        "minibatch_size": 8,
-        "full_eval_every": 3,
-    } | options
-    trainer = Trainer(model, optim.MIPRO(model.parameters(), **options), metric=world.metric, seed=seed)
+
+def fit(world, model, seed=5, train=24, val=60, run_dir=None, **options):
+    options = {**SMALL, "num_trials": 8} | options
+    optimizer = optim.MIPRO(model.parameters(), **options)
+    trainer = Trainer(model, optimizer, metric=world.metric, seed=seed, run_dir=run_dir)
     return trainer.fit(world.examples(train), world.examples(val, seed=1))
 
 
@@ -131,21 +128,119 @@ class TestSearch:
     def test_means_of_few_examples_are_shrunken_towards_the_start(self):
         from types import SimpleNamespace
 
-        from promptgrad.optim import _mipro
+        from promptgrad.optim._mipro_trials import shrunken
 
         ids = tuple("abcdefgh")
         lucky = optim.Measured(optim.Candidate({"x": "y"}), ids[:2], (1.0, 1.0))
         session = SimpleNamespace(baseline=None)
-        assert _mipro._shrunken(session, lucky) == pytest.approx(2 / 10)
+        assert shrunken(session, lucky) == pytest.approx(2 / 10)
         session.baseline = optim.Measured(optim.Candidate(), ids, (0.5,) * 8)
         session.gain = lambda measured: optim.Session.gain(session, measured)
-        assert _mipro._shrunken(session, lucky) == pytest.approx(0.5 + 2 * 0.5 / 10)
+        assert shrunken(session, lucky) == pytest.approx(0.5 + 2 * 0.5 / 10)
 
     def test_nothing_to_search(self, world, model):
         result = fit(world, model, num_candidates=0, num_demo_sets=0)
         assert result.outcome == "no candidate"
         assert [trial.note for trial in result.history] == ["baseline"]
         assert result.notes == ("there was nothing to search: no parameter had more than one value to try",)
+
+    def test_sizes_of_dspy(self, world):
+        model = world.Program()
+        light, heavy = (optim.MIPRO(model.parameters(), auto=auto) for auto in ("light", "heavy"))
+        assert (light.num_candidates, light.num_demo_sets, light.minibatch_size) == (3, 5, 35)
+        assert (heavy.num_candidates, heavy.num_demo_sets, heavy.minibatch_size) == (9, 17, 35)
+        zero_shot = optim.MIPRO(model.parameters(), auto="medium", num_demo_sets=0)
+        assert (zero_shot.num_candidates, zero_shot.num_demo_sets) == (12, 0)
+        single, _ = world.single()
+        assert optim.MIPRO(single.parameters(), auto="light").trials([4, 6]) == 10
+        assert optim.MIPRO(single.parameters(), auto="light", num_trials=3).trials([4, 6]) == 3
+
+    def test_with_auto_a_large_validation_set_is_cut_and_a_small_one_is_a_minibatch(self, world, model):
+        opt = optim.MIPRO(model.parameters(), auto="light", num_trials=2)
+        assert "2 minibatches of 30" in repr(
+            Trainer(model, opt, metric=world.metric, confirm=10).plan(world.examples(9), world.examples(40))
+        )
+        plan = Trainer(model, opt, metric=world.metric, confirm=10).plan(world.examples(9), world.examples(400))
+        assert "2 minibatches of 35" in repr(plan)
+        assert "1 full validations of 100" in repr(plan)
+
+    def test_unknown_sizes_and_habits(self, world):
+        with pytest.raises(ValueError, match='auto is "light", "medium" or "heavy"'):
+            optim.MIPRO(world.Program().parameters(), auto="huge")
+        with pytest.raises(TypeError, match="MIPRO has no argument 'prompt_model': write prompt_lm="):
+            optim.MIPRO(world.Program().parameters(), prompt_model="m")
+
+
+class TestWrittenAnew:
+    def test_after_each_round_but_the_last_with_the_rows_of_the_best_so_far(self, world, tmp_path):
+        asked = []
+
+        def answer(messages):
+            if "[[ ## tip ## ]]" in messages[-1].content:
+                asked.append(messages[-1].content)
+                return f"[[ ## new_instruction ## ]]\nTry {len(asked)}.\n\n[[ ## completed ## ]]"
+            return world.answer(messages)
+
+        model = world.Program().to(lm.FunctionLM(answer, name="simulated"))
+        fit(world, model, num_candidates=1, num_demo_sets=0, num_trials=6, num_rewrites=1, run_dir=tmp_path / "run")
+        assert len(asked) == 4  # two modules, two rounds of three
+        assert "answer" in asked[0]
+        events = list(run.Journal(tmp_path / "run" / "journal.jsonl", readonly=True).canonical())
+        spaces = [event["dimensions"] for event in events if event["kind"] == "space"]
+        assert [list(space.values()) for space in spaces] == [[2, 2], [3, 3]]
+        fresh = [event for event in events if event["kind"] == "trial" or event["kind"] == "candidate"]
+        assert any("Try 3." in str(event) for event in fresh)
+
+    def test_none_on_request(self, world, model, tmp_path):
+        fit(world, model, num_rewrites=0, num_trials=6, run_dir=tmp_path / "run")
+        events = list(run.Journal(tmp_path / "run" / "journal.jsonl", readonly=True).canonical())
+        assert sum(event["kind"] == "space" for event in events) == 1
+
+
+class TestTheMirror:
+    def trials(self, path):
+        optuna = pytest.importorskip("optuna")
+        storage = f"sqlite:///{path}"
+        return {
+            name: optuna.load_study(study_name=name, storage=storage).trials
+            for name in optuna.get_all_study_names(storage)
+        }
+
+    def test_the_trials_of_the_journal_are_in_an_optuna_study(self, world, model, tmp_path):
+        result = fit(world, model, num_trials=6, storage=f"sqlite:///{tmp_path / 'mipro.db'}")
+        [(name, trials)] = self.trials(tmp_path / "mipro.db").items()
+        assert name.startswith("MIPRO ")
+        ours = [trial for trial in result.history if trial.note in ("minibatch", "full")]
+        assert [trial.user_attrs["mean"] for trial in trials] == [trial.score for trial in ours]
+        assert [trial.params for trial in trials] == [dict(trial.details["choices"]) for trial in ours]
+        assert [trial.user_attrs["stage"] for trial in trials] == [trial.note for trial in ours]
+
+    def test_a_run_that_is_made_again_or_resumed_adds_nothing_twice(self, world, tmp_path):
+        def made(seed=5, **options):
+            model = world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
+            fit(world, model, seed=seed, num_trials=6, storage=f"sqlite:///{tmp_path / 'mipro.db'}", **options)
+            return {name: len(trials) for name, trials in self.trials(tmp_path / "mipro.db").items()}
+
+        first = made()
+        assert made() == first
+        assert made(run_dir=tmp_path / "run") == first
+        again = world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
+        opt = optim.MIPRO(again.parameters(), **SMALL, num_trials=6, storage=f"sqlite:///{tmp_path / 'mipro.db'}")
+        Trainer.resume(tmp_path / "run", again, opt, world.metric)
+        assert {name: len(trials) for name, trials in self.trials(tmp_path / "mipro.db").items()} == first
+        assert len(made(seed=6)) == 2
+
+    def test_the_search_is_the_same_without_it(self, world, tmp_path):
+        def digest(name, **options):
+            model = world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
+            fit(world, model, run_dir=tmp_path / name, **options)
+            return run.Journal(tmp_path / name / "journal.jsonl", readonly=True).digest()
+
+        assert digest("with", storage=f"sqlite:///{tmp_path / 'mipro.db'}") == digest("without")
+
+    def test_a_storage_that_cannot_be_opened_is_an_error_before_the_trials(self, world, model, tmp_path):
+        with pytest.raises(Exception, match="unable to open database"):
+            fit(world, model, storage=f"sqlite:///{tmp_path / 'no' / 'mipro.db'}")
 
 
 class TestProposals:
@@ -177,7 +272,7 @@ class TestProposals:
                 return lm.Completion(world.answer([{"role": m.role, "content": m.content} for m in request.messages]))
 
         asked = []
-        fit(world, model, num_candidates=3, num_demo_sets=0, prompt_lm=Writer())
+        fit(world, model, num_candidates=3, num_demo_sets=0, num_rewrites=0, prompt_lm=Writer())
         assert sorted(asked) == [0, 0, 1, 1, 2, 2]
 
     def test_each_proposal_is_another_sample(self, world, model):
