@@ -11,7 +11,7 @@ META = pyproject.toml setup.cfg constraints.txt
 ARGS =
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint format pocket bench-env bench clean
+.PHONY: help demo test lint format pocket bench-env bench bench-optimizers clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ bench-env: .venv-bench/.done ## make the benchmarks' own environment, with the p
 
 bench: .venv-bench/.done ## run every benchmark in it
 	@for script in benchmarks/time_*.py; do .venv-bench/bin/python $$script || exit 1; done
+
+bench-optimizers: .venv-bench/.done ## ours and the peers at equal LM calls, in simulated worlds; ARGS="--table" prints the table
+	@.venv-bench/bin/python benchmarks/bench_optimizers.py $(ARGS)
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from worlds._server import Call, Refused, Server
-from worlds._world import CRITIC, STUDENT, WRITER, World
+from worlds._world import CRITIC, STUDENT, WRITER, World, value_of
 
-__all__ = ["CRITIC", "NAMES", "STUDENT", "WRITER", "Call", "Refused", "Server", "World", "make"]
+__all__ = ["CRITIC", "NAMES", "STUDENT", "WRITER", "Call", "Refused", "Server", "World", "make", "value_of"]
 
 NAMES = ("W1", "W2", "W4", "N1", "N2")
 

@@ -138,6 +138,17 @@ class World:
             return self.act(prompt, drawn)
         return self.advise(prompt, call.temperature, drawn)
 
+    def score_of_start(self, rows: int) -> float:
+        """The mean score of the start on so many fresh rows, asked for without the wire."""
+        total = 0.0
+        for row in self.rows["test"][:rows]:
+            text = "\n".join(str(row[name]) for name in self.inputs)
+            for start in self.starts.values():
+                messages = [{"role": "system", "content": start}, {"role": "user", "content": text}]
+                text = self.answer(Call(STUDENT, messages, 0.0, {}))
+            total += self.judge(row, text)[0]
+        return total / rows
+
     def is_task(self, names: set[str]) -> bool:
         """Whether a prompt that asks for these fields is one of the program's own."""
         return self.outputs[-1] in names

@@ -1,0 +1,259 @@
+"""Optimizers at equal LM calls, in simulated worlds: ours and the real dspy, gepa and textgrad packages.
+
+    make bench-optimizers ARGS="--world W2 --budget 600 --seeds 1000:1008 --optimizers tgd,gepa-peer"
+    make bench-optimizers ARGS="--table --out results.jsonl"
+
+Every run appends one JSON line: the held-out score of what the optimizer left in the program, on fresh rows, the calls
+that the server counted, and the seconds. Runs that have a line are not repeated, so a killed study goes on where it
+stopped. Simulated LMs: see worlds/README.md. Seeds 0 to 99 are for reported runs; develop on 1000 and up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from worlds import NAMES, World, make
+
+OURS = ("auto", "tgd", "gepa", "mipro", "random", "bootstrap")
+PEERS = ("gepa-peer", "gepa-peer-8", "mipro-peer", "random-peer", "textgrad", "textgrad-8")
+BUDGETS = (200, 600, 2000)
+CLASSES = {
+    "auto": "Auto",
+    "tgd": "TGD",
+    "gepa": "GEPA",
+    "mipro": "MIPRO",
+    "random": "RandomSearch",
+    "bootstrap": "BootstrapFewShot",
+}
+DEFAULT_OUT = Path(__file__).resolve().parent / "results" / "optimizers" / "runs.jsonl"
+
+Answer = Callable[[Any], str]
+Run = tuple[str, int, int, str, int]  # world, seed, budget, optimizer, fresh rows
+
+
+def held_out(world: World, answer: Answer, fresh: int) -> float:
+    """The mean score on fresh rows."""
+    return mean(world.judge(row, answer(row))[0] for row in world.rows["test"][:fresh])
+
+
+def run_ours(world: World, url: str, server: Any, name: str, seed: int, budget: int, fresh: int) -> dict[str, Any]:
+    """Train with one of our optimizers, as its defaults are."""
+    import promptgrad as pg
+    from promptgrad import optim
+
+    program = world.program(url)
+    writer, critic = world.lm(url, "writer"), world.lm(url, "critic")
+    made = getattr(optim, CLASSES[name])
+    takes = {"mipro": "prompt_lm"}.get(name, "lm")
+    options = {} if name in ("random", "bootstrap") else {takes: writer}
+    optimizer = made(program.parameters(), **options)
+    trainer = pg.Trainer(
+        program,
+        optimizer,
+        metric=world.metric,
+        budget=pg.Budget(calls=budget),
+        seed=seed,
+        critic=critic,
+        progress=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = trainer.fit(world.train, world.val)
+    calls = dict(server.counts)
+    rows = world.test[:fresh]
+
+    def score(module: Any) -> float:
+        return float(pg.evaluate(module, rows, metric=world.metric, progress=False).score)
+
+    return {
+        "calls": calls,
+        "score": score(result.program or program),
+        "best_found": score(result.best_program),
+        "outcome": result.outcome,
+        "claimed": None if result.gain is None else result.gain.mean,
+    }
+
+
+def run_peer(world: World, url: str, server: Any, name: str, seed: int, budget: int, fresh: int) -> dict[str, Any]:
+    """Train with a peer, which is stopped at the budget."""
+    from _peers import PEERS as RUNS
+
+    server.budget = budget
+    answer = RUNS[name](world, url, seed, budget)
+    calls = dict(server.counts)
+    server.budget = None
+    score = held_out(world, answer, fresh)
+    return {"calls": calls, "score": score, "best_found": score}
+
+
+def one_run(run: Run) -> dict[str, Any]:
+    """Do one run and give its line."""
+    name, seed, budget, optimizer, fresh = run
+    world = make(name, seed)
+    do = run_ours if optimizer in OURS else run_peer
+    line: dict[str, Any] = {"world": name, "seed": seed, "budget": budget, "optimizer": optimizer, "fresh": fresh}
+    with (server := world.serve()) as url:
+        began = time.monotonic()
+        found = do(world, url, server, optimizer, seed, budget, fresh)
+        line["seconds"] = round(time.monotonic() - began, 2)
+    found = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
+    spent = sum(found["calls"].values())
+    return {**line, "start": round(world.score_of_start(fresh), 4), **found, "spent": spent, "simulated": True}
+
+
+def _worker(folder: str) -> None:
+    """Prepare a process: TextGrad writes logs where it is imported, and torch would take every core."""
+    os.chdir(folder)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def study(runs: Sequence[Run], out: Path, jobs: int) -> int:
+    """Do the runs that have no line yet; gives how many failed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    known = {_key(line) for line in read(out)}
+    left = [run for run in runs if run[:4] not in known]
+    print(f"{len(runs)} runs, {len(runs) - len(left)} of them done before", file=sys.stderr)
+    failed = 0
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        out.open("a") as file,
+        ProcessPoolExecutor(jobs, mp_context=context, initializer=_worker, initargs=(folder,)) as pool,
+    ):
+        tasks = {pool.submit(one_run, run): run for run in left}
+        for task in as_completed(tasks):
+            error = task.exception()
+            if error is not None:
+                failed += 1
+                print(f"{tasks[task]}: {type(error).__name__}: {error}", file=sys.stderr)
+                continue
+            line = task.result()
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            shown = ("world", "seed", "budget", "optimizer", "start", "score", "spent", "seconds")
+            print(json.dumps({key: line[key] for key in shown}))
+    return failed
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """The lines of a results file; a last line that was cut off is left out."""
+    if not out.exists():
+        return []
+    lines = []
+    for text in out.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _key(line: dict[str, Any]) -> tuple[str, int, int, str]:
+    return line["world"], line["seed"], line["budget"], line["optimizer"]
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def interval(differences: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a mean of paired differences."""
+    rng = random.Random(0)
+    means = sorted(mean(rng.choices(differences, k=len(differences))) for _ in range(draws))
+    return means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
+
+
+def table(lines: Iterable[dict[str, Any]], draws: int = 10_000) -> str:
+    """A Markdown table for each world and budget: mean held-out score, and ours against each peer, paired by seed."""
+    groups: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = {}
+    for line in lines:
+        group = groups.setdefault((line["world"], line["budget"]), {})
+        group.setdefault(line["optimizer"], {})[line["seed"]] = line
+    parts = ["Held-out score in points on a simulated LM; in brackets the 95 % interval of the paired difference."]
+    for (world, budget), group in sorted(groups.items()):
+        peers = [name for name in PEERS if name in group]
+        head = ["optimizer", "runs", "score", "best found", "worse than start", "calls", "seconds", *peers]
+        rows = [f"\n### {world}, {budget} calls\n", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        names = [*(name for name in (*OURS, *PEERS) if name in group)]
+        for name in sorted(names, key=lambda each: -mean(line["score"] for line in group[each].values())):
+            mine = list(group[name].values())
+            cells = [
+                name,
+                str(len(mine)),
+                f"{100 * mean(line['score'] for line in mine):.1f}",
+                f"{100 * mean(line['best_found'] for line in mine):.1f}",
+                f"{sum(line['score'] < line['start'] - 0.005 for line in mine)}",
+                f"{mean(line['spent'] for line in mine):.0f}",
+                f"{mean(line['seconds'] for line in mine):.1f}",
+            ]
+            for peer in peers:
+                both = sorted(group[name].keys() & group[peer].keys())
+                if name in PEERS or len(both) < 2:
+                    cells.append("")
+                    continue
+                apart = [100 * (group[name][seed]["score"] - group[peer][seed]["score"]) for seed in both]
+                low, high = interval(apart, draws)
+                cells.append(f"{mean(apart):+.1f} [{low:+.1f}, {high:+.1f}]")
+            rows.append("| " + " | ".join(cells) + " |")
+        parts += rows
+    return "\n".join(parts)
+
+
+def _numbers(text: str) -> list[int]:
+    """`0:20` or `1000,1004`."""
+    if ":" in text:
+        first, last = text.split(":")
+        return list(range(int(first), int(last)))
+    return [int(part) for part in text.split(",")]
+
+
+def _available(names: Sequence[str]) -> list[str]:
+    """Those of our optimizers that this version has, and all peers."""
+    from promptgrad import optim
+
+    return [name for name in names if name not in CLASSES or hasattr(optim, CLASSES[name])]
+
+
+def main() -> int:
+    about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about.add_argument("--world", default="W1,W2,W4", help=f"names, of {', '.join(NAMES)}")
+    about.add_argument("--budget", default="600", help="LM calls, such as 200,600,2000")
+    about.add_argument("--seeds", default="1000:1004", help="first:end or a list")
+    about.add_argument("--optimizers", default=",".join((*OURS, *PEERS)))
+    about.add_argument("--fresh", type=int, default=400, help="rows of the held-out score")
+    about.add_argument("--jobs", type=int, default=2, help="processes")
+    about.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    about.add_argument("--table", action="store_true", help="print the table of the results file, and run nothing")
+    given = about.parse_args()
+    if given.table:
+        print(table(read(given.out)))
+        return 0
+    worlds, asked = given.world.split(","), given.optimizers.split(",")
+    unknown = [*(set(worlds) - set(NAMES)), *(set(asked) - {*OURS, *PEERS})]
+    if unknown:
+        about.error(f"unknown: {', '.join(sorted(unknown))}")
+    optimizers = _available(asked)
+    runs = [
+        (world, seed, budget, name, given.fresh)
+        for budget in _numbers(given.budget)
+        for seed in _numbers(given.seeds)
+        for world in worlds
+        for name in optimizers
+    ]
+    return 1 if study(runs, given.out.resolve(), given.jobs) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The study of optimizers in simulated worlds: runs, resumes and tables, without the peers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+ARGS = ["--world", "W2", "--budget", "120", "--fresh", "40", "--jobs", "1", "--optimizers", "bootstrap"]
+
+
+def run(*args):
+    command = [sys.executable, str(FOLDER / "bench_optimizers.py"), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_study_runs_resumes_and_makes_its_table(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    done = run(*ARGS, "--seeds", "1000", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    (line,) = [json.loads(text) for text in out.read_text().splitlines()]
+    assert (line["world"], line["seed"], line["budget"], line["optimizer"]) == ("W2", 1000, 120, "bootstrap")
+    assert line["simulated"]
+    assert 0 < line["spent"] == sum(line["calls"].values()) <= 120
+    assert 0 <= line["start"] <= 1
+    assert 0 <= line["score"] <= 1
+    again = run(*ARGS, "--seeds", "1000,1001", "--out", str(out))
+    assert "2 runs, 1 of them done before" in again.stderr
+    assert len(out.read_text().splitlines()) == 2
+    table = run("--table", "--out", str(out)).stdout
+    assert "### W2, 120 calls" in table
+    assert "| bootstrap | 2 |" in table
+
+
+def test_a_name_that_there_is_not_is_told(tmp_path):
+    done = run("--world", "W9", "--out", str(tmp_path / "runs.jsonl"))
+    assert done.returncode == 2
+    assert "unknown: W9" in done.stderr
+
+
+def test_the_table_pairs_ours_with_each_peer_by_seed(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import bench_optimizers as study
+
+    lines = [
+        {
+            "world": "W2", "budget": 600, "seed": seed, "optimizer": name, "start": 0.5, "score": score,
+            "best_found": score, "spent": 600, "seconds": 1.0,
+        }
+        for seed in range(4)
+        for name, score in (("auto", 0.8 + seed / 100), ("gepa-peer", 0.7 + seed / 100), ("textgrad", 0.4))
+    ]  # fmt: skip
+    text = study.table(lines, draws=200)
+    assert "| auto | 4 | 81.5 | 81.5 | 0 | 600 | 1.0 | +10.0 [+10.0, +10.0] |" in text
+    assert "| textgrad | 4 | 40.0 | 40.0 | 4 | 600 | 1.0 |  |  |" in text
+    low, high = study.interval([0.0, 1.0, 2.0, 3.0])
+    assert 0 <= low < 1.5 < high <= 3
+
+
+def test_what_was_written_of_a_killed_run_is_read_without_its_torn_line(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import bench_optimizers as study
+
+    out = tmp_path / "runs.jsonl"
+    out.write_text('{"world": "W2"}\n{"world": "W')
+    assert study.read(out) == [{"world": "W2"}]
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("0:3", [0, 1, 2]), ("1000,1004", [1000, 1004])])
+def test_seeds_are_a_range_or_a_list(monkeypatch, text, numbers):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import bench_optimizers as study
+
+    assert study._numbers(text) == numbers
