@@ -418,6 +418,46 @@ def test_extract_gets_what_a_critique_misses_and_a_right_one_gets_worse_without(
     assert sum(losses) / len(losses) > 0.03
 
 
+# -- W3: the embedded model -----------------------------------------------------------------------------------------
+
+
+def test_the_embedded_model_runs_behind_the_server_for_every_framework():
+    pytest.importorskip("torch")
+    from worlds.embedded import FAMILIES, EmbeddedWorld
+
+    assert len(FAMILIES) >= 8
+    world = EmbeddedWorld(1001, test=20)
+    with (server := world.serve()) as url:
+        program = world.program(url)
+        before = pg.evaluate(program, world.test, metric=world.metric).score
+        program.instruction.data = world.task.instruction("precise")
+        own = [str(program(text=row["text"]).answer) for row in world.rows["test"]]
+        chat = pg.nn.Predict("text -> answer", instruction=world.task.instruction("precise"), adapter="chat")
+        chat.to(pg.LM("openai/student", base_url=url, api_key="none"))
+        others = [str(chat(text=row["text"]).answer) for row in world.rows["test"]]
+    assert server.counts == {"student": 60}
+    assert before == world.score_of_start(20) < 0.5
+    assert others == own
+    assert sum(answer == row["answer"] for answer, row in zip(own, world.rows["test"], strict=True)) > 15
+
+
+def test_the_embedded_model_induces_an_instruction_from_rows_in_a_peers_prompt():
+    pytest.importorskip("torch")
+    from worlds.embedded import EmbeddedWorld
+
+    world = EmbeddedWorld(1001, test=20)
+    shown = world.rows["train"][:6]
+    rows = [{"Inputs": {"text": row["text"]}, "Generated Outputs": {"answer": "cat"}} for row in shown]
+    rows = [{**row, "Feedback": world.judge(each, "cat")[1]} for row, each in zip(rows, shown, strict=True)]
+    assert world.shown(json.dumps(rows)) == [(row["text"], "cat", row["answer"]) for row in shown]
+    messages = [dict(message) for message in CAPTURED["prompts"]["gepa"]]
+    head = messages[1]["content"].split("[{", 1)[0]
+    messages[1]["content"] = f"{head}{json.dumps(rows)}\n\nRespond with a JSON object in the following order of fields:"
+    with world.serve() as url:
+        reply = json.loads(ask(url, "writer", messages)[0]["message"]["content"])
+    assert "vehicle" in reply["new_instruction"]
+
+
 # -- N1 and N2: nothing helps ---------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from worlds._world import CRITIC, STUDENT, WRITER, World, value_of
 
 __all__ = ["CRITIC", "NAMES", "STUDENT", "WRITER", "Call", "Refused", "Server", "World", "make", "value_of"]
 
-NAMES = ("W1", "W2", "W4", "N1", "N2")
+NAMES = ("W1", "W2", "W3", "W4", "N1", "N2")
 
 
 def make(name: str, seed: int, **options: Any) -> World:
@@ -26,6 +26,10 @@ def make(name: str, seed: int, **options: Any) -> World:
         from worlds.policy import PolicyWorld
 
         return PolicyWorld(seed, **options)
+    if name == "W3":
+        from worlds.embedded import EmbeddedWorld
+
+        return EmbeddedWorld(seed, **options)
     if name == "W4":
         from worlds.pipeline import PipelineWorld
 

@@ -121,8 +121,8 @@ class World:
         """The LM as an OpenAI-compatible server; see `Server`. Models: "student", "writer", "critic"."""
         return Server(self.answer, latency=latency, budget=budget, record=record)
 
-    def answer(self, call: Call) -> str:
-        """The reply to one call, of any model.
+    def answer(self, call: Call) -> Any:
+        """The reply to one call, of any model: a text, or an awaitable of one.
 
         A call that asks for outputs of the program is the student's; so is one to the student that asks for no field.
         Everything else is answered by the writer or critic, from what the prompt shows.
