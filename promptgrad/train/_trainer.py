@@ -21,7 +21,7 @@ from promptgrad.train import _rundir
 from promptgrad.train._allowance import kept, share, with_notes
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
 from promptgrad.train._ending import Ending
-from promptgrad.train._noise import judge_noise_of
+from promptgrad.train._noise import calls_for_noise, checked_rows, judge_noise_of
 from promptgrad.train._parts import Parts, divide
 from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult
@@ -128,9 +128,7 @@ class Trainer:
         self.progress = progress
         self.callbacks = checked_callbacks(callbacks)
         self.objectives = Objectives(objectives)
-        if judge_rows is not None and (isinstance(judge_rows, bool) or judge_rows < 0):
-            raise ValueError(f"judge_rows is a number of rows, 0 for none, not {judge_rows!r}")
-        self.judge_rows = judge_rows
+        self.judge_rows = checked_rows(judge_rows)
         self.result: FitResult | None = None
 
     # -- before -------------------------------------------------------------------------------------------------
@@ -175,6 +173,8 @@ class Trainer:
         phases = []
         if parts.val:
             phases.append(Phase("baseline", round(len(parts.val) * per), exact))
+            if judged := calls_for_noise(self.metric, len(parts.val), self.judge_rows, self.budget):
+                phases.append(Phase("judge", judged, exact=False))
         for name, calls, certain in self.optimizer.expected_calls(draft):
             phases.append(Phase(name, round(calls), certain and exact))
         copies = self.optimizer.copies

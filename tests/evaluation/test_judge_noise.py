@@ -115,6 +115,19 @@ class TestTrainer:
         assert again.spent.sent == 0
         assert again.judge.scores == result.judge.scores
 
+    def test_the_plan_has_it(self, program, judge):
+        train, val = data(4), data(20, first=10)
+
+        def phases(metric, **options):
+            return {
+                phase.name: phase.calls for phase in self.trainer(program, metric, **options).plan(train, val).phases
+            }
+
+        assert phases(judge)["judge"] == 12
+        assert phases(judge, judge_rows=2)["judge"] == 4
+        assert "judge" not in phases(judge, budget=pg.Budget(calls=200))
+        assert "judge" not in phases(lambda example, output: 1)
+
     def test_a_function_around_a_judge_is_one_too(self, program, judge):
         async def metric(example, output):
             return await judge.acall(example, output)
