@@ -5,6 +5,9 @@ critical path is the depth of the program and, if anything failed, its depth aga
 are rewritten side by side: 3 or 7 rounds for chain and tree, 13 for the loop, whatever the batch. Each contestant has
 a server of its own, so the calls are those of the blocks that were timed.
 
+By default a critic is shown the failed samples side by side, eight in one call; `one call at a time` is the engine
+"local", which has the rounds above, while the joint one needs a single round for all critiques.
+
 `one after the other` sends the same calls in turn, with http.client. Gated steps, which also measure the new text on
 the batch, stand beside. TextGrad has programs of the same shapes; it goes backward through every sample, right or
 wrong, so it has one row for each shape; its loss is a function of the output, as ours is.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from contextlib import ExitStack
 from itertools import count
 from typing import Any, NamedTuple
@@ -23,6 +27,11 @@ from _side_by_side import SERVER, Block, contest, header, options, report, say, 
 FIELDS = {"answer": "Paris", "critique": "It should be shorter.", "new_instruction": "Answer in one word."}
 PLAIN = "<IMPROVED_VARIABLE>Answer in one word.</IMPROVED_VARIABLE>"
 CHAIN, LEAVES, LOOP = 3, 4, 6
+GROUP = 8
+"""Failed samples in one call of the joint critic."""
+
+
+LOCAL, GATED = "promptgrad, one call at a time", "promptgrad, gated"
 
 
 class Shape(NamedTuple):
@@ -43,17 +52,20 @@ class Case(NamedTuple):
     batch: int
     failures: int
 
+    def judged(self, *, local: bool) -> int:
+        """Critic calls: with the engine "local" one for each call of a failed sample, else one for each group."""
+        return self.failures * SHAPES[self.shape].calls if local else math.ceil(self.failures / GROUP)
+
     @property
     def rounds(self) -> int:
         """Calls on the critical path: forward, backward, step."""
         depth = SHAPES[self.shape].depth
         return 2 * depth + 1 if self.failures else depth
 
-    @property
-    def calls(self) -> int:
-        """Calls in all: one for each of the forward, one critic call for each of a failed sample, one a rewrite."""
+    def calls(self, *, local: bool = False) -> int:
+        """Calls in all: those of the forwards, those of the critic, one a rewrite."""
         shape = SHAPES[self.shape]
-        return (self.batch + self.failures) * shape.calls + (shape.instructions if self.failures else 0)
+        return self.batch * shape.calls + self.judged(local=local) + (shape.instructions if self.failures else 0)
 
 
 CASES = [
@@ -112,13 +124,13 @@ def program(shape: str) -> Any:
     return {"chain": Chain, "tree": Tree, "loop": Loop}[shape]()
 
 
-def ours(params: dict[str, Any], *, gated: bool) -> Block:
+def ours(params: dict[str, Any], *, name: str = "promptgrad") -> Block:
     """The explicit loop: map, loss, backward, step."""
     import promptgrad as pg
     from promptgrad import nn, optim
 
     case = Case(*params["case"])
-    url = params["urls"]["promptgrad, gated" if gated else "promptgrad"]
+    url, gated, engine = params["urls"][name], name == GATED, "local" if name == LOCAL else None
     lm = pg.LM("openai/m", base_url=url, api_key="none", cache=False)
     model = program(case.shape).to(lm)
     criterion = nn.MetricLoss(pg.metrics.exact_match)
@@ -137,7 +149,7 @@ def ours(params: dict[str, Any], *, gated: bool) -> Block:
             loss = criterion(model.map(batch, concurrency=case.batch), batch)
             if pg.is_grad_enabled():  # the trial of a proposal is only measured
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward(engine=engine)
             return loss
 
         if gated:
@@ -154,7 +166,7 @@ def one_after_the_other(params: dict[str, Any]) -> Block:
     """As many calls in turn, by hand: what a serial backward costs at least."""
     import http.client
 
-    host, number = params["urls"]["one after the other"].split("/")[2], Case(*params["case"]).calls
+    host, number = params["urls"]["one after the other"].split("/")[2], Case(*params["case"]).calls()
     client = http.client.HTTPConnection(host)
     system = "Reply with these fields\n\n[[ ## answer ## ]]\n{text}"
 
@@ -238,8 +250,9 @@ def textgrad_step(params: dict[str, Any]) -> Block:
 
 
 CONTESTANTS = {
-    "promptgrad": lambda params: ours(params, gated=False),
-    "promptgrad, gated": lambda params: ours(params, gated=True),
+    "promptgrad": ours,
+    LOCAL: lambda params: ours(params, name=LOCAL),
+    GATED: lambda params: ours(params, name=GATED),
     "one after the other": one_after_the_other,
     "textgrad": textgrad_step,
 }
@@ -248,7 +261,7 @@ CONTESTANTS = {
 def present(case: Case, *, quick: bool) -> list[str]:
     """Who takes part in a row."""
     if quick:
-        return ["promptgrad"]
+        return ["promptgrad", LOCAL]
     if case.failures < case.batch:
         return [name for name in CONTESTANTS if name != "textgrad"]
     return list(CONTESTANTS) if case.shape == "chain" and case.batch == 8 else ["promptgrad", "textgrad"]
@@ -269,7 +282,7 @@ def main() -> None:
             name: stack.enter_context(
                 LoopbackProcess(PLAIN if name == "textgrad" else FIELDS, latency=latency, cpu=SERVER)
             )
-            for name in (["promptgrad"] if chosen.quick else CONTESTANTS)
+            for name in (["promptgrad", LOCAL] if chosen.quick else CONTESTANTS)
         }
         for case in QUICK if chosen.quick else CASES:
             title = f"{case.shape}, {case.failures} of {case.batch} fail"
@@ -304,8 +317,9 @@ def main() -> None:
                 sent = stats["requests"] / (len(child.blocks) + 1)  # the first warms up
                 line = {"bench": "backward", "case": title, "who": name, "calls": sent}
                 line["in_flight"] = stats["in_flight_high_water"]
-                if name == "promptgrad":
-                    line["target"], line["meets"] = f"= {case.calls} calls", sent == case.calls
+                if name in ("promptgrad", LOCAL):
+                    calls = case.calls(local=name == LOCAL)
+                    line["target"], line["meets"] = f"= {calls} calls", sent == calls
                 say(**line)
 
 

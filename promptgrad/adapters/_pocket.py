@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._values import reader
 from promptgrad.data import Example, pocket
-from promptgrad.data.pocket import say_unknown
+from promptgrad.data.pocket import IT_IS_RIGHT, say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.lm import Completion, Message
 from promptgrad.signature import Field, Signature
@@ -74,7 +74,7 @@ class PocketFormat(Format):
                 raise SignatureError(_unknown(name))
             self.markers[name] = found
         self.readers = {name: reader(field) for name, field in signature.outputs.items()}
-        self.first = next(iter(signature.outputs))
+        self.first = next((name for name in signature.outputs if name in self.markers), "")
         self._warned = False
 
     def system(self, instruction: str) -> str:
@@ -122,15 +122,19 @@ class PocketFormat(Format):
             sections.insert(0, (self.markers[self.first], head))
         values: dict[str, Any] = {}
         faults = []
+        said: Any = ""
         for name, field in self.signature.outputs.items():
             if name not in self.markers:
-                values[name] = ""
+                if field.annotation is bool:  # it says in its critique whether the part is to blame
+                    values[name] = said not in ("", IT_IS_RIGHT)
+                else:
+                    values[name] = said = ""
                 continue
             want = self.markers[name]
             place = next((i for i, (found, _) in enumerate(sections) if found == want), None)
             if place is None:
                 if field.is_text and name.startswith(_BLAMES_INPUT):
-                    values[name] = ""  # no critique of this input
+                    values[name] = said = ""  # no critique of this input
                 else:
                     faults.append(f"[[{want}]] is missing")
                 continue
@@ -143,6 +147,7 @@ class PocketFormat(Format):
             read = self.readers[name]
             try:
                 values[name] = field.validate(text) if isinstance(text, list) else text if read is None else read(text)
+                said = values[name]
             except ParseError as error:
                 faults.append(error.reason)
         if faults:

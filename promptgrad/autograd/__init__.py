@@ -4,7 +4,7 @@ from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detec
 from promptgrad.autograd._clip import clip_grad_tokens_
 from promptgrad.autograd._cluster import Cluster, same_group
 from promptgrad.autograd._critic import (
-    RIGHT,
+    PROGRAM,
     AgreeingCritic,
     CriticLike,
     JointCriticLike,
@@ -12,11 +12,13 @@ from promptgrad.autograd._critic import (
     SparingCritic,
     Target,
     TraceFailure,
+    TraceSuccess,
     WeightTrace,
 )
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import Edge, ForwardOutput, edges, joined_sources
 from promptgrad.autograd._explain import Explanation, call_name, short
+from promptgrad.autograd._failed_forward import critic_of
 from promptgrad.autograd._function import Context, Function
 from promptgrad.autograd._gradient import Gradient, Trace
 from promptgrad.autograd._gradients import Gradients
@@ -39,7 +41,7 @@ from promptgrad.autograd._node import AccumulateGrad, GradFn, Join, Node, Pick, 
 from promptgrad.autograd._parameter import Parameter, candidate, objection
 from promptgrad.autograd._program import Program
 from promptgrad.autograd._record import Record
-from promptgrad.autograd._report import BackwardReport, Skipped
+from promptgrad.autograd._report import BackwardReport, Remark, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
 from promptgrad.autograd._sample import Sample
 from promptgrad.autograd._seed import feedback_of
@@ -50,7 +52,7 @@ from promptgrad.autograd._values import snapshot, to_json
 from promptgrad.autograd._walk import Walk
 
 __all__ = [
-    "RIGHT",
+    "PROGRAM",
     "AccumulateGrad",
     "AgreeingCritic",
     "AnomalyWarning",
@@ -81,6 +83,7 @@ __all__ = [
     "Read",
     "ReadLog",
     "Record",
+    "Remark",
     "RemovableHandle",
     "Sample",
     "Selector",
@@ -91,6 +94,7 @@ __all__ = [
     "Text",
     "Trace",
     "TraceFailure",
+    "TraceSuccess",
     "Walk",
     "WeightTrace",
     "as_kind",
@@ -98,6 +102,7 @@ __all__ = [
     "call_name",
     "candidate",
     "clip_grad_tokens_",
+    "critic_of",
     "current_detector",
     "current_tape",
     "demos_for",

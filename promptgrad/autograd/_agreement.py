@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from promptgrad.autograd._cluster import THRESHOLD, Similarity, stars, wording
-from promptgrad.autograd._critic import blame_in
 
 
 def blames(answers: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
@@ -11,7 +10,7 @@ def blames(answers: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for answer in answers:
         for target, text in answer.items():
-            if blame := blame_in(text):
+            if blame := (text or "").strip():
                 found.setdefault(target, []).append(blame)
     return found
 
@@ -34,7 +33,7 @@ def agreed(
     count as disagreement, so one answer of four gives 0.25 even if no other text contradicts it.
 
     Args:
-        answers: At least one; a target that is missing, empty or right (`RIGHT`) is not blamed.
+        answers: At least one; a target that is missing or empty is not blamed.
         similarities: How alike two texts about a target are, by target; without it those with the same words are.
 
     Returns:

@@ -249,10 +249,7 @@ def _where_it_broke(name: str, report: "BackwardReport") -> str:
             f"the path to it breaks at {_listed(blamed)}: the critic blames nothing upstream of there. If that is "
             "wrong, let the metric's feedback say which part is, or use a stronger critic"
         )
-    return (
-        "the critic blames nothing: for every target it answered that it is right, or gave no answer. Let the "
-        "metric's feedback say which part is wrong, or use a stronger critic"
-    )
+    return "the critic blames nothing. Let the metric's feedback say which part is wrong, or use a stronger critic"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._manner import Manner
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._prune import Wanted
-from promptgrad.autograd._report import BackwardReport
+from promptgrad.autograd._report import BackwardReport, merged
 from promptgrad.autograd._tape import paths_in
 from promptgrad.errors import GraphError
 
@@ -64,7 +64,7 @@ class Backward:
             raise GraphError(NO_CRITIC)
         self.divisions = [Divide(one, self.gate, manner.repeat) for one in self.failed]
         self.traced = self._traced_weights()
-        self.joint = groups(self.failed, manner.engine, manner.repeat)
+        self.joint = groups(self.failed, self._right(), manner)
 
     def _failed(self, critic: CriticLike | None, truncate: int | None) -> list[FailedForward]:
         """The failed forwards, each once, whatever number of losses judged it, in the order of the rows."""
@@ -79,6 +79,12 @@ class Backward:
                     critics[key] = critic or critics.get(key) or own
                 number += 1
         return [FailedForward(rows, critics[key], self.wanted, truncate=truncate) for key, rows in together.items()]
+
+    def _right(self) -> list[LossRow]:
+        """Rows about whole forwards in which nothing failed, one for each forward."""
+        failed = {id(row.tape) for row in self.rows if row.failed}
+        right = {id(row.tape): row for row in self.rows if row.tape is not None and row.node is None}
+        return [row for tape, row in right.items() if tape not in failed and row.tape is not None and row.tape.finished]
 
     def _check(self) -> None:
         self._check_freed()
@@ -205,6 +211,7 @@ class Backward:
             seconds=time.perf_counter() - self.began,
             critiques={one.number: critiques for one in self.failed if (critiques := one.critiques())},
             truncated=sum(one.graph.truncated for one in self.failed),
+            remarks=merged(remark for one in self.failed for remark in one.remarks),
             together={number: one.number for one in self.failed for number, _ in one.rows[1:]},
         )
         return Gradients(grown, report, names)

@@ -47,6 +47,21 @@ class NodeFailure:
 
 
 @dataclass(frozen=True)
+class TraceSuccess:
+    """A forward that was right, shown beside those that failed.
+
+    Attributes:
+        example: The example.
+        nodes: The calls that led to its output and read a text or demos that may be blamed, in their order.
+        edges: The edges between these calls.
+    """
+
+    example: Any
+    nodes: "tuple[Node, ...]"
+    edges: "tuple[Edge, ...]"
+
+
+@dataclass(frozen=True)
 class TraceFailure:
     """A failed forward as a whole, and all parameters that may be blamed for it.
 
@@ -57,6 +72,7 @@ class TraceFailure:
         edges: The edges between these calls: which call used what another one produced.
         node_feedback: What is wrong with single calls, if a loss has feedback for them.
         targets: The parameters, by full name, with the values that were read.
+        successes: Forwards of the same batch that were right, those with the most similar inputs first.
     """
 
     example: Any
@@ -65,6 +81,7 @@ class TraceFailure:
     edges: "tuple[Edge, ...]"
     node_feedback: "Mapping[Node, tuple[str, ...]]"
     targets: tuple[Target, ...]
+    successes: tuple[TraceSuccess, ...] = ()
 
 
 @runtime_checkable
@@ -72,7 +89,7 @@ class CriticLike(Protocol):
     """Divides the blame for a failed call among its targets."""
 
     async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
-        """What is wrong with each target, by its name. A missing or empty answer, or `RIGHT`, means no blame.
+        """What is wrong with each target that is to blame, by its name; empty or missing where it is not.
 
         Called once for each (failed sample, call), for as many at once as the graph allows.
         """
@@ -81,14 +98,20 @@ class CriticLike(Protocol):
 
 @runtime_checkable
 class JointCriticLike(Protocol):
-    """A critic that can also judge whole forwards, for `backward(engine="joint")`."""
+    """A critic that can also judge whole forwards, the engine "joint" of `backward`."""
 
-    def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
-        """Partition failed forwards into groups, one call each; empty if the critic cannot judge such forwards."""
+    def groups(self, failures: Sequence[TraceFailure], size: int | None = None) -> Sequence[Sequence[TraceFailure]]:
+        """Partition failed forwards into groups, one call each; empty if the critic cannot judge such forwards.
+
+        `size` is the most forwards of a group, from `backward(group=...)`; None leaves it to the critic.
+        """
         ...
 
-    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
-        """For each forward of a group, what is wrong with each parameter, by its full name."""
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str | Sequence[str]]]:
+        """For each forward of a group, what is wrong with each parameter, by its full name, in one text or several.
+
+        What is wrong with the program's own code stands under `PROGRAM`.
+        """
         ...
 
 
@@ -117,14 +140,8 @@ class SparingCritic(Protocol):
         ...
 
 
-RIGHT = "it is right"
-"""The answer of a critic about a target that is not to blame."""
-
-
-def blame_in(answer: str | None) -> str:
-    """The blame in an answer about a target; "" if the target is not to blame."""
-    text = "" if answer is None else answer.strip()
-    return "" if text.casefold().rstrip(".!") == RIGHT else text
+PROGRAM = "program"
+"""The name under which a critic of whole forwards says what is wrong with the program's own code."""
 
 
 @runtime_checkable

@@ -72,6 +72,9 @@ def _lines(rows: Sequence[LossRow], report: "BackwardReport | None") -> Iterator
             totals[name] = totals.get(name, 0) + 1
     for name, times in sorted(totals.items(), key=lambda item: -item[1]):
         yield f"{name}: blamed {times} time{'' if times == 1 else 's'}"
+    for remark in report.remarks:
+        where = f" (in {len(remark.examples)} samples)" if len(remark.examples) > 1 else ""
+        yield f"about {remark.about}{where}: {_indented(remark.text)}"
     for skip in report.skipped:
         yield f"skipped {call_name(skip.path, skip.index)}: {short(skip.reason, 300)}"
 

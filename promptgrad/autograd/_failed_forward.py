@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from promptgrad.autograd._critic import CriticLike, SparingCritic, Target, blame_in
+from promptgrad.autograd._critic import PROGRAM, CriticLike, SparingCritic, Target
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._loss_row import LossRow
 from promptgrad.autograd._node import GradFn, Join, Node
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._prune import Subgraph, Wanted
-from promptgrad.autograd._report import Skipped
+from promptgrad.autograd._report import Remark, Skipped
 from promptgrad.autograd._rules import rule_of
 from promptgrad.autograd._seed import LAST, seeds
 
@@ -32,6 +32,7 @@ class FailedForward:
         found: The critiques of parameters.
         passed: The critiques of inputs that earlier calls wrote.
         skipped: What came to nothing, and why.
+        remarks: What a critic said about something other than a target, such as the program's own code.
         calls: Critic calls.
         asked: How many answers the critic was asked for.
         unanswered: How many of them it did not give.
@@ -59,6 +60,7 @@ class FailedForward:
                 self._names.setdefault(read.parameter, node.name_of(read))
         self.found: list[tuple[Parameter, Critique]] = []
         self.passed: list[Critique] = []
+        self.remarks: list[Remark] = []
         self.calls = self.asked = self.unanswered = 0
 
     def _is_alone(self) -> bool:
@@ -66,7 +68,7 @@ class FailedForward:
         if len(places) != 1 or not isinstance(node := places[0], Node):
             return False
         critic: object = self.critic
-        return critic is None or (isinstance(critic, SparingCritic) and critic.is_spared(node.lm))
+        return critic is None or (isinstance(critic, SparingCritic) and critic.is_spared(critic_of(node)))
 
     def due(self) -> int:
         """How many critic calls it takes, one call of the forward at a time."""
@@ -123,9 +125,11 @@ class FailedForward:
     def note_strangers(
         self, who: str, path: str, index: int, answer: Mapping[str, Any], targets: Sequence[Target]
     ) -> None:
-        """Note the names in an answer that are not targets, so that a misspelt name is not lost in silence."""
+        """Note what an answer says of names that are not targets, so that it is not lost in silence."""
         known = [target.name for target in targets]
-        strangers = [repr(str(name)) for name, text in answer.items() if name not in known and blame_texts(text)]
+        said = {str(name): texts for name, text in answer.items() if name not in known and (texts := blame_texts(text))}
+        self.remarks += [Remark(name, text, (self._example_id,)) for name, texts in said.items() for text in texts]
+        strangers = [repr(name) for name in said if name != PROGRAM]
         if strangers:
             what = "which is not a target" if len(strangers) == 1 else "which are not targets"
             there = f"the targets are {', '.join(known)}" if known else "there are none"
@@ -139,6 +143,12 @@ class FailedForward:
         """All critiques, in the order of the calls."""
         every = [*self.passed, *(critique for _, critique in self.found)]
         return tuple(sorted(every, key=lambda critique: critique.order))
+
+
+def critic_of(node: Node) -> Any:
+    """The LM that criticises a call where no critic is set: that of a text it read, else the one that answered."""
+    own = (read.parameter.critic for read in node.reads)
+    return next((lm for lm in own if lm is not None), node.lm)
 
 
 def rank(fn: GradFn) -> tuple[int, int]:
@@ -156,7 +166,7 @@ def blame_texts(answer: Any) -> list[str]:
     for item in several:
         if item is not None and not isinstance(item, str):
             raise TypeError(f"a critique of a value is a text, several texts or None, not {item!r}")
-    return [text for item in several if (text := blame_in(item))]
+    return [text for item in several if (text := (item or "").strip())]
 
 
 def checked(answer: Any) -> dict[str, Any]:
@@ -165,6 +175,8 @@ def checked(answer: Any) -> dict[str, Any]:
         raise TypeError(f"a critic returns a mapping from target to text, not {answer!r}")
     clean = dict(answer.items())
     for name, text in clean.items():
-        if text is not None and not isinstance(text, str):
-            raise TypeError(f"a critic's answer about {name!r} is a text or None, not {text!r}")
+        several = text if isinstance(text, (list, tuple)) else (text,)
+        for item in several:
+            if item is not None and not isinstance(item, str):
+                raise TypeError(f"a critic's answer about {name!r} is a text, several or None, not {text!r}")
     return clean

@@ -6,16 +6,21 @@ from dataclasses import replace
 from typing import Any, cast
 
 from promptgrad import aio
-from promptgrad.autograd._critic import CriticLike, JointCriticLike, Target, TraceFailure
+from promptgrad.autograd._critic import CriticLike, JointCriticLike, Target, TraceFailure, TraceSuccess
 from promptgrad.autograd._failed_forward import FailedForward, blame_texts, checked, rank
+from promptgrad.autograd._loss_row import LossRow
+from promptgrad.autograd._manner import Manner
 from promptgrad.autograd._node import AccumulateGrad, Node
 from promptgrad.autograd._parameter import Parameter
 from promptgrad.autograd._rules import is_built_in, rule_of
 from promptgrad.autograd._seed import feedback_of
+from promptgrad.autograd._tokens import tokens
+from promptgrad.autograd._values import leaves
+from promptgrad.autograd._walk import Walk
 from promptgrad.errors import GraphError, ReplayError
 
-LONG = 12
-"""`engine="auto"` judges a failed forward in one call if it would otherwise take this many critic calls or more."""
+NEAREST = 4
+"""Most successful forwards that stand beside a failed one."""
 
 
 class Group:
@@ -50,34 +55,79 @@ class Group:
                 _give_up(forward, error)
 
 
-def groups(forwards: Iterable[FailedForward], engine: str, repeat: int) -> list[Group]:
+def groups(forwards: Iterable[FailedForward], right: Sequence[LossRow], manner: Manner) -> list[Group]:
     """The forwards that are judged jointly, in the groups that their critics choose.
+
+    Args:
+        forwards: The failed forwards.
+        right: Rows of forwards that were right.
+        manner: How the pass is made.
 
     Raises:
         GraphError: The engine is "joint", and a critic cannot judge complete forwards.
     """
-    waiting: dict[int, tuple[CriticLike, list[tuple[FailedForward, TraceFailure]]]] = {}
+    if manner.engine == "local" or manner.repeat > 1:
+        return []
+    auto = manner.engine == "auto"
+    waiting: dict[int, tuple[CriticLike, list[FailedForward]]] = {}
     for forward in forwards:
-        due = forward.due()
-        long = engine == "auto" and due >= LONG and repeat == 1 and not _has_own_backward(forward)
-        if forward.critic is not None and (long or (engine == "joint" and due > 0)):
-            members = waiting.setdefault(id(forward.critic), (forward.critic, []))[1]
-            members.append((forward, trace_failure(forward)))
+        if forward.critic is not None and forward.due() and not (auto and _has_own_backward(forward)):
+            waiting.setdefault(id(forward.critic), (forward.critic, []))[1].append(forward)
     found: list[Group] = []
     for critic, members in waiting.values():
-        failures = [failure for _, failure in members]
-        together = critic.groups(failures) if isinstance(critic, JointCriticLike) else ()
-        if engine == "joint" and not together:
+        if not isinstance(critic, JointCriticLike) and auto:
+            continue
+        traced = [(forward, trace_failure(forward)) for forward in members]
+        traced = [(forward, replace(trace, successes=nearest(forward, trace, right))) for forward, trace in traced]
+        failures = [failure for _, failure in traced]
+        together: Sequence[Sequence[TraceFailure]] = ()
+        if isinstance(critic, JointCriticLike):
+            size = () if manner.group is None else (manner.group,)
+            together = critic.groups(failures, *size)
+        if not auto and not together:
             raise GraphError(
                 "engine='joint' needs a critic that can judge whole forwards (nn.Critic on a language model "
                 f"that speaks the chat or json format), and {critic!r} cannot: leave engine out"
             )
-        known = {id(failure): forward for forward, failure in members}
+        if auto and len(together) >= sum(forward.due() for forward in members):
+            continue
+        known = {id(failure): forward for forward, failure in traced}
         found += [
             Group(cast(JointCriticLike, critic), [(known[id(failure)], failure) for failure in group])
             for group in together
         ]
     return found
+
+
+def nearest(forward: FailedForward, failure: TraceFailure, right: Sequence[LossRow]) -> tuple[TraceSuccess, ...]:
+    """The forwards that were right, those first whose inputs share most words with those of a failed one.
+
+    Only those in which the parameters had the same values are of use.
+    """
+    values = {target.parameter: target.value for target in failure.targets}
+    own = _words_of(forward.row)
+    order = sorted(right, key=lambda row: -_likeness(own, _words_of(row)))
+    found: list[TraceSuccess] = []
+    for row in order:
+        if len(found) == NEAREST:
+            break
+        walk = Walk()
+        walk.add_output(row.tape, row.output)
+        nodes = tuple(fn for fn in walk.vertices() if isinstance(fn, Node) and fn.outputs)
+        reads = [read for node in nodes for read in node.reads if read.parameter in values]
+        if reads and all(values[read.parameter] == read.value for read in reads):
+            edges = tuple(edge for node in nodes for edge in walk.into(node) if edge.source in nodes)
+            found.append(TraceSuccess(row.example, nodes, edges))
+    return tuple(found)
+
+
+def _words_of(row: LossRow) -> frozenset[str]:
+    given = {} if row.tape is None else row.tape.inputs
+    return frozenset(tokens(" ".join(str(part) for part, is_leaf in leaves(given) if is_leaf).casefold()))
+
+
+def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / max(1, len(one | other))
 
 
 def _has_own_backward(forward: FailedForward) -> bool:

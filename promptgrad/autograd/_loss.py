@@ -105,17 +105,19 @@ class Loss:
         retain_graph: bool = False,
         weights: bool | None = None,
         truncate: int | None = None,
-        engine: str = "auto",
+        engine: str | None = None,
+        group: int | None = None,
         repeat: int = 1,
         concurrency: int | None = None,
     ) -> "BackwardReport":
         """Add each parameter's share of the blame, and each demo parameter's traces, to its `grad`.
 
-        Cost: one critic call for each call of a failed sample that is to blame in part and reads a text parameter or
-        passes blame on; none for samples with the best score. Calls run side by side except where one needs another's
-        answer. A forward that several losses of a sum judged is criticised once, with the feedback of all whose factor
-        is positive. A critic that raises is noted in the report, and the rest goes on; if backward itself is
-        interrupted, no gradient changes.
+        Cost: none for samples with the best score, and none where only one call can be to blame and no critic is named.
+        Else one critic call for each group of failed samples (engine "joint"), or for each call of a failed sample that
+        is to blame in part and reads a text parameter or passes blame on (engine "local"); those run side by side
+        except where one needs another's answer. A forward that several losses of a sum judged is criticised once, with
+        the feedback of all whose factor is positive. A critic that raises is noted in the report, and the rest goes on;
+        if backward itself is interrupted, no gradient changes.
 
         Args:
             critic: The critic that divides the blame, or what the criterion converts to one, such as a language model
@@ -125,11 +127,12 @@ class Loss:
             weights: Whether local models' weights get a gradient; by default those that require one.
             truncate: Go back through the last `truncate` calls of each module only, as truncated backpropagation
                 through time does: it bounds the cost of long agent loops. None goes back all the way.
-            engine: "local" asks the critic about one call at a time. "joint" shows it the whole failed forward (or
-                several) at once, and it answers for all parameters: one LM call for each failed sample, however long
-                the forward; rules and value hooks are not consulted. "auto" is "joint" for samples that would take 12
-                critic calls or more, if the critic can, `repeat` is 1, and there are no hooks or rules of your own on
-                the way.
+            engine: "joint" shows the critic whole failed forwards side by side, and beside them a few that were right;
+                it answers for all parameters, in one LM call for each group of forwards, however long they are. Rules
+                and value hooks are not consulted. "local" asks it about one call at a time. By default it is "joint"
+                where that takes fewer critic calls, if the critic can, `repeat` is 1, and there are no hooks or rules
+                of your own on the way.
+            group: Most failed forwards in one joint call; by default the critic's, 8.
             repeat: How many answers about each call the critic is asked for. What most of them say counts, and
                 `critique.agreement` is their share: an estimate of how much of a critique is noise. The critic decides
                 which answers say the same if it can (`AgreeingCritic`); otherwise their words decide. This costs
@@ -146,7 +149,7 @@ class Loss:
                 `await loss.abackward()`.
         """
         limit = self.concurrency if concurrency is None else concurrency
-        how = Manner(retain_graph, weights, truncate, engine, repeat, limit)
+        how = Manner(retain_graph, weights, truncate, engine or "auto", repeat, limit, group)
         self.report = (await self._pass(critic, inputs, how, accumulate=True)).report
         return self.report
 
@@ -158,9 +161,7 @@ class Loss:
         critic: "CriticLike | Any" = None,
         *,
         retain_graph: bool = False,
-        truncate: int | None = None,
-        engine: str = "auto",
-        repeat: int = 1,
+        **options: Any,
     ) -> "Gradients":
         """What `backward` would add to each parameter's `grad`, as a value; as `torch.autograd.grad`.
 
@@ -175,21 +176,23 @@ class Loss:
             inputs: As in `backward`.
             critic: As in `backward`.
             retain_graph: As in `backward`.
-            truncate: As in `backward`.
-            engine: As in `backward`.
-            repeat: As in `backward`.
+            **options: `truncate`, `engine`, `group` and `repeat`, as in `backward`.
 
         Returns:
             A mapping from each parameter that was reached to its `Gradient`.
 
         Raises:
             GraphError: As `backward`; or another pass that frees the graph works on the same forwards.
-            TypeError: As `backward`.
+            TypeError: As `backward`; or there is no such option.
             ValueError: As `backward`.
             AsyncUsageError: `gradients` was called inside a coroutine that promptgrad runs: use
                 `await loss.agradients()`.
         """
-        how = Manner(retain_graph, False, truncate, engine, repeat, self.concurrency)  # noqa: FBT003 - a field
+        strange = sorted(options.keys() - {"truncate", "engine", "group", "repeat"})
+        if strange:
+            raise TypeError(f"gradients takes truncate, engine, group and repeat as backward does, not {strange[0]!r}")
+        options["engine"] = options.get("engine") or "auto"
+        how = Manner(retain_graph, weights=False, concurrency=self.concurrency, **options)
         return await self._pass(critic, inputs, how, accumulate=False)
 
     gradients = aio.blocking(agradients, in_place=True)

@@ -15,6 +15,7 @@ class Manner:
     engine: str = "auto"
     repeat: int = 1
     concurrency: int | None = None
+    group: int | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency is not None and self.concurrency < 1:
@@ -27,5 +28,7 @@ class Manner:
             raise ValueError("repeat asks about one call several times: write engine='local', or leave engine out")
         if self.engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(map(repr, ENGINES))}, not {self.engine!r}")
+        if self.group is not None and self.group < 1:
+            raise ValueError(f"group is a number of failed forwards and at least 1, not {self.group}")
         if self.truncate is not None and self.truncate < 1:
             raise ValueError(f"truncate is a number of calls and at least 1, not {self.truncate}")

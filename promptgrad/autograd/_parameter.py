@@ -43,6 +43,10 @@ class Parameter:
 
     Shape: `()` for texts and choices, `(k,)` for k demos.
 
+    Attributes:
+        critic: Language model, or its name, that criticises it in `backward` where no other critic is named: the one
+            that an optimizer made with `lm=` lets write; None for the one that answered the call.
+
     Args:
         data: The first value.
         kind: "instruction", "demos", "description", "choice", "solution", or one of your own, see `register_kind`.
@@ -82,6 +86,7 @@ class Parameter:
         self.constraints = tuple(constraints)
         self.options = None if options is None else tuple(options)
         self.grad: Gradient | None = None
+        self.critic: Any = None
         self.version = 0
         self._hooks: dict[int, GradHook] = {}
         self._after_hooks: dict[int, Callable[[Parameter], object]] = {}

@@ -1,6 +1,6 @@
 """What a backward pass did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from promptgrad.autograd._critique import Critique
@@ -14,6 +14,32 @@ class Skipped:
     path: str
     index: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a critic said about something that no parameter holds, such as the program's own code.
+
+    Attributes:
+        about: What it is about: "program" for the program's code, else a name that is not a target.
+        text: What is wrong with it.
+        examples: The ids of the examples in whose forwards it was found.
+    """
+
+    about: str
+    text: str
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.about}: {self.text}"
+
+
+def merged(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
+    """Each remark once, with the examples of all forwards in which it was made."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for remark in remarks:
+        found.setdefault((remark.about, remark.text), {}).update(dict.fromkeys(filter(None, remark.examples)))
+    return tuple(Remark(about, text, tuple(examples)) for (about, text), examples in found.items())
 
 
 @dataclass(frozen=True)
@@ -34,6 +60,7 @@ class BackwardReport:
         truncated: Calls that `truncate` left out.
         joint: Failed forwards that were judged in one call, by the engine "joint".
         together: Rows whose forward an earlier row judged too, each with the earlier row, which has the critiques.
+        remarks: What critics found wrong with something other than a parameter, such as the program's own code.
     """
 
     rows: int
@@ -48,6 +75,7 @@ class BackwardReport:
     truncated: int = 0
     joint: int = 0
     together: Mapping[int, int] = field(default_factory=dict, repr=False)
+    remarks: tuple[Remark, ...] = ()
 
     def __repr__(self) -> str:
         head = f"{self.failed} of {self.rows} failed"
@@ -63,6 +91,8 @@ class BackwardReport:
             parts.append(f"{self.joint} judged in joint calls")
         if self.truncated:
             parts.append(f"{self.truncated} earlier calls left out (truncate)")
+        if self.remarks:
+            parts.append(f"{len(self.remarks)} remarks (first: {self.remarks[0]})")
         if self.skipped:
             first = self.skipped[0]
             parts.append(f"{len(self.skipped)} skipped (first: {first.path}[{first.index}]: {first.reason})")

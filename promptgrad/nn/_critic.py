@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptgrad.autograd import (
-    RIGHT,
     Node,
     NodeFailure,
     Parameter,
@@ -14,32 +13,34 @@ from promptgrad.autograd import (
     demos_for,
     no_grad,
 )
-from promptgrad.lm import LM, current
+from promptgrad.lm import LM, current, resolve
 from promptgrad.nn._fit import fit
 from promptgrad.nn._grouper import Grouper
-from promptgrad.nn._joint_critic import JointCritic
+from promptgrad.nn._joint_critic import JointCritic, lm_of
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import is_narrow, is_right, plain
+from promptgrad.nn._plain import is_narrow, plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Field, Signature
 
-INSTRUCTION = f"""\
+INSTRUCTION = """\
 A language model carried out one step of a larger program: following `instruction`, it read `inputs` and wrote \
 `outputs`. The final result was not good enough, and `feedback` says what was wrong with it. Find the root cause and \
 say which part has to change.
 
 `critique` is about the instruction. Say what it gets wrong, leaves open or leaves out so that the outputs went wrong, \
 and which general rule it should state instead. Be concrete about that rule, as far as the feedback shows it, but do \
-not just repeat the answer to this one example: the instruction has to work for all other inputs of this kind.
+not just repeat the answer to this one example: the instruction has to work for all other inputs of this kind. Then \
+`to_blame` says whether the instruction is a cause.
 
 Each `critique_of_...` is about the input of that name, which an earlier step of the program wrote. Blame it only if \
 the step could not have succeeded with it: say what is wrong with it and what it should have been. Any other \
-`..._critique` is about the text or the demos of that name.
+`..._critique` is about the text or the demos of that name. After each, `..._to_blame` says whether that part is a \
+cause.
 
 Judge the parts separately, and blame only what is a cause. A step that did what its instruction asks, with an input \
-that was already wrong, has an instruction that is right. Of every part that is not to blame, write exactly \
-"{RIGHT}" and nothing else."""
+that was already wrong, has an instruction that is not to blame. The critique of a part that is not to blame stays \
+empty."""
 
 
 class Critic(Module, in_place=True):
@@ -61,7 +62,7 @@ class Critic(Module, in_place=True):
         instruction: The critic's own instruction.
         max_tokens: About how many tokens inputs, outputs and feedback of a step may have together; longer texts are cut
             in the middle, with a mark. Instructions, descriptions and demos are never cut. None for no bound.
-        group: Most failed forwards that the joint critic sees in one call.
+        group: Most failed forwards that the joint critic sees in one call, unless `backward(group=...)` says otherwise.
         temperature: Sampling temperature of the second and further answers with `backward(repeat=n)`; the first one is
             sampled as usual.
         spare: Ask nobody where only one call can be to blame for a failed forward: the feedback on its result is then
@@ -74,7 +75,7 @@ class Critic(Module, in_place=True):
         *,
         instruction: str = INSTRUCTION,
         max_tokens: int | None = None,
-        group: int = 1,
+        group: int = 8,
         temperature: float = 1.0,
         spare: bool = False,
     ) -> None:
@@ -92,16 +93,17 @@ class Critic(Module, in_place=True):
         if lm is not None:
             self.to(lm)
 
-    def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
+    def groups(self, failures: Sequence[TraceFailure], size: int | None = None) -> Sequence[Sequence[TraceFailure]]:
         """The groups of failed forwards for the joint critic."""
-        return self.joint.groups(failures)
+        return self.joint.groups(failures, size)
 
-    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, Sequence[str]]]:
         """For each forward, what is wrong with each parameter, judged in one call; see `JointCritic`."""
         return await self.joint.critique_traces(group)
 
     def is_spared(self, lm: Any) -> bool:
         """Whether nobody is asked where only one call can be to blame: not if the LM writes from critiques alone."""
+        lm = None if lm is None else resolve(lm)
         return self.spare and not is_narrow(self.predict, self._lm or current().critic or lm)
 
     async def agreeing(self, failure: NodeFailure, target: str, texts: Sequence[str]) -> Sequence[Sequence[int]]:
@@ -144,13 +146,12 @@ class Critic(Module, in_place=True):
         answers = fields_of(prediction)
         found: dict[str, str] = {}
         for output, target in asked.items():
-            text = str.__str__(answers[output]).strip()
-            if target and text and not is_right(text):  # "" stands for an instruction that is not trained
-                found[target] = text
+            if target and answers[_verdict(output)]:  # "" stands for an instruction that is not trained
+                found[target] = str.__str__(answers[output]).strip() or shown["feedback"]
         return found
 
     def _critic_lm(self, node: Node) -> LM | None:
-        return self._lm or current().critic or node.lm
+        return self._lm or current().critic or lm_of(node)
 
     def _variant(self, outputs: tuple[str, ...], inputs: frozenset[str]) -> Predict:
         """The critic's `Predict` with other fields: it shares instruction and demos with the visible one."""
@@ -162,6 +163,12 @@ class Critic(Module, in_place=True):
             variant.demos = self.predict.demos
             variants[key] = variant
         return variants[key]
+
+
+def _verdict(name: str) -> str:
+    """The field that says whether the part is to blame which a critique is about."""
+    about = name.removeprefix("critique_of_") if name.startswith("critique_of_") else name.removesuffix("critique")
+    return f"{about.removesuffix('_')}_to_blame".removeprefix("_")
 
 
 def _outputs(node: Node) -> dict[str, Any]:
@@ -195,19 +202,25 @@ def _signature(outputs: tuple[str, ...], inputs: frozenset[str]) -> Signature:
         Field("inputs", dict[str, Any], "what the step was given", "input"),
         Field("outputs", dict[str, Any], "what the step wrote", "input"),
         Field("feedback", str, "what was wrong with what came of it", "input"),
-        Field("critique", str, f'what is wrong with the instruction and which rule it lacks, or "{RIGHT}"', "output"),
     ]
-    for name in outputs:
-        if name == "critique":
-            continue
-        if name == "demos_critique":
-            about = "which demo misleads, and what it should show instead"
-        elif name.startswith("critique_of_"):
-            about = f"what is wrong with the input `{name.removeprefix('critique_of_')}`"
-        else:
-            about = f"what is wrong with the text `{name.removesuffix('_critique')}`"
-        fields.append(Field(name, str, f'{about}, or "{RIGHT}"', "output"))
+    for name in ("critique", *(name for name in outputs if name != "critique")):
+        part, about = _about(name)
+        fields.append(Field(name, str, f"{about}; empty if {part} is not to blame", "output"))
+        fields.append(Field(_verdict(name), bool, f"whether {part} is a cause of the failure", "output"))
     return Signature(fields, INSTRUCTION, name="Critique")
+
+
+def _about(name: str) -> tuple[str, str]:
+    """The part that a critique is about, and what the critique says."""
+    if name == "critique":
+        return "the instruction", "what is wrong with the instruction and which rule it lacks"
+    if name == "demos_critique":
+        return "a demo", "which demo misleads, and what it should show instead"
+    if name.startswith("critique_of_"):
+        part = f"the input `{name.removeprefix('critique_of_')}`"
+    else:
+        part = f"the text `{name.removesuffix('_critique')}`"
+    return part, f"what is wrong with {part}"
 
 
 def _describes(target: Target) -> bool:

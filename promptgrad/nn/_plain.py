@@ -5,17 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptgrad.adapters import get_adapter
-from promptgrad.autograd import RIGHT
 from promptgrad.data import Example
 from promptgrad.lm import current
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.signature import with_sorted_sets
-
-
-def is_right(text: str) -> bool:
-    """Whether a critique says that its target is not to blame."""
-    return text.strip().strip("\"'`.! ").lower() in (RIGHT, "right", "it's right", "none", "n/a")
 
 
 def is_narrow(predict: Predict, lm: Any) -> bool:

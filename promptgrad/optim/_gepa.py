@@ -98,6 +98,8 @@ class GEPA(Search):
         self.lm, self.steps, self.minibatch_size, self.fronts = lm, steps, minibatch_size, check_fronts(fronts)
         self.max_merges, self.merge_examples, self.critique, self.rules = max_merges, merge_examples, critique, rules
         self.components, self.parity = components, parity
+        for parameter in self.parameters():
+            parameter.critic = lm
         self.proposer = make_proposer(Improve, None)
 
     async def fit(self, session: Session) -> None:

@@ -72,8 +72,8 @@ class TGD(Optimizer):
 
     Args:
         params: Parameters; texts (instructions, solutions, and descriptions that require a gradient) are trained.
-        lm: LM that writes; None for that of the context or of `configure`, else the one that answered the blamed call;
-            inside a trainer that of the program.
+        lm: LM that writes, and that criticises where no critic is named (`Parameter.critic`); None for that of the
+            context or of `configure`, else the one that answered the blamed call; inside a trainer that of the program.
         edits: "rewrite" for whole new texts, "hunks" for structured edits. Solutions are always rewritten.
         max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any. Schedulers such as
             `StepEdit` and `TrustRegionEdit` move it.
@@ -164,6 +164,8 @@ class TGD(Optimizer):
         if self.edits == "hunks":
             check_amends(self.proposer, options["lm"])
         super().add_param_group(group)
+        for parameter, chosen in self.trained():
+            parameter.critic = chosen["lm"]
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         Rules.of(options)

@@ -43,6 +43,10 @@ class Running:
         seed: Seed of the run.
         critic: LM of the critic; None for the LM of the module that is blamed.
         concurrency: Examples in flight.
+        engine: How `gradients` asks the critic: "joint", "local", or None for what is cheaper, as in `Loss.backward`.
+        group: Most failed forwards in one joint call; None for the critic's own bound.
+        remarks: What critics found wrong with something that no parameter holds, such as the program's own code, each
+            with the number of runs that showed it.
         journal: The run's journal.
         ledger: The run's budget.
         base: Where the search starts: the program as it is, or what an earlier phase of the search found.
@@ -69,6 +73,8 @@ class Running:
         critic: Any,
         concurrency: int | None,
         objectives: Objectives | None = None,
+        engine: str | None = None,
+        group: int | None = None,
     ) -> None:
         self.model = model
         self.metric = metric
@@ -77,6 +83,9 @@ class Running:
         self.ledger = ledger
         self.critic = critic
         self.concurrency = concurrency
+        self.engine = engine
+        self.group = group
+        self.remarks: Counter[tuple[str, str]] = Counter()
         self.base = Candidate()
         self.cost_per_example = Cost()
         self.objectives = Objectives() if objectives is None else objectives
@@ -306,9 +315,11 @@ class Running:
             LMError: The critic's language model is down.
         """
         watched = Watched(critic or self._criterion.critic)
-        found = await loss.agradients(parameters, watched)
+        found = await loss.agradients(parameters, watched, engine=self.engine, group=self.group)
         if watched.stopped is not None:
             raise watched.stopped
+        for remark in found.report.remarks:
+            self.remarks[remark.about, remark.text] += max(1, len(remark.examples))
         loss.report = found.report
         return found
 
@@ -328,7 +339,7 @@ class Running:
         paths = dict.fromkeys(place.module_path for place in blamed)
         if len(paths) > 1 or any(self._called[path] > 1 for path in paths):
             return True
-        return any(not critic.is_spared(place.module.lm or current().lm) for place in places)
+        return any(not critic.is_spared(place.parameter.critic or place.module.lm or current().lm) for place in places)
 
     def _runs(self, candidate: Candidate) -> float:
         """The cost of one run of a candidate's program, in runs of the session's: more where it has more calls."""

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from promptgrad import lm, run
-from promptgrad.autograd import Parameter
+from promptgrad.autograd import PROGRAM, Parameter
 from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.search._candidate import Candidate, Measured, pairs
@@ -20,6 +20,8 @@ from promptgrad.search._running import Running
 from promptgrad.search._standings import Standings
 from promptgrad.search._steps import Steps
 from promptgrad.search._trial import Trial
+
+_REMARKS = 5  # most remarks of critics in the notes
 
 SHRINK = 8
 """Number of examples without a gain that are averaged into a candidate's mean gain before candidates are ranked."""
@@ -46,6 +48,8 @@ class Session(Running):
         critic: LM of the critic; None for the LM of the module that is blamed.
         teacher: LM (or program) whose successes become demos; None for the program itself.
         concurrency: Examples in flight.
+        engine: How the critic is asked: "joint", "local", or None for what is cheaper.
+        group: Most failed forwards in one joint call; None for the critic's own bound.
         journal: The run's journal.
         ledger: The run's budget.
         base: Where the search starts: the program as it is, or what an earlier phase of the search found.
@@ -73,6 +77,8 @@ class Session(Running):
         critic: Any = None,
         teacher: Any = None,
         concurrency: int | None = None,
+        engine: str | None = None,
+        group: int | None = None,
         progress: bool | None = None,
         parameters: Iterable[Parameter] | None = None,
         objectives: Objectives | None = None,
@@ -86,6 +92,8 @@ class Session(Running):
             critic=critic,
             concurrency=concurrency,
             objectives=objectives,
+            engine=engine,
+            group=group,
         )
         self.train = list(train)
         self.val = list(val)
@@ -203,6 +211,12 @@ class Session(Running):
     def refuse(self, reason: str) -> None:
         """Count a refused proposal, with the reason; see `note_refusals`."""
         self.refused[reason] += 1
+
+    def note_remarks(self) -> None:
+        """Note what critics found wrong with the program's own code, the most frequent first. The trainer calls it."""
+        for (about, text), runs in self.remarks.most_common(_REMARKS):
+            what = "the program's code" if about == PROGRAM else about
+            self.notes.append(f"the critic says of {what} (in {runs} run{'' if runs == 1 else 's'}): {text}")
 
     def note_refusals(self) -> None:
         """Note why proposals were refused, if the search found nothing. The trainer calls it when the search ends."""

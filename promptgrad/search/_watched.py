@@ -24,11 +24,13 @@ class Watched:
         """Whether the critic is spared where only one call can be to blame."""
         return isinstance(self._critic, SparingCritic) and self._critic.is_spared(lm)
 
-    def groups(self, failures: Sequence[TraceFailure]) -> Sequence[Sequence[TraceFailure]]:
+    def groups(self, failures: Sequence[TraceFailure], size: int | None = None) -> Sequence[Sequence[TraceFailure]]:
         """The critic's grouping, if it can judge whole forwards."""
-        return self._critic.groups(failures) if isinstance(self._critic, JointCriticLike) else ()
+        if not isinstance(self._critic, JointCriticLike):
+            return ()
+        return self._critic.groups(failures) if size is None else self._critic.groups(failures, size)
 
-    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str]]:
+    async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str | Sequence[str]]]:
         """Ask the critic about whole forwards."""
         return await self._watch(cast(JointCriticLike, self._critic).critique_traces(group))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ class Fields:
 
     Args:
         default: The answer for a text field that is not in `values`. A number is 7, a truth value true, a list empty,
-            and a choice the first of its options.
+            and a choice the first of its options. A critic of whole runs says `critique` of every text.
         values: The answer for each field: a text, or a function of the inputs of the prompt, by name.
     """
 
@@ -45,7 +46,18 @@ class Fields:
         value = self.values.get(name)
         if value is not None:
             return value(inputs) if callable(value) else value
+        if name == "findings" and "runs" in inputs:
+            return self._findings(inputs)
         return default_answer(kind, self.default)
+
+    def _findings(self, inputs: Mapping[str, str]) -> str:
+        """The answer of a critic of whole runs, made of what a critic of one call says: `critique`, of every text."""
+        said = self.values.get("critique", self.default)
+        texts = [name for name, text in json.loads(inputs["parameters"]).items() if isinstance(text, str)]
+        runs = [run["run"] for run in json.loads(inputs["runs"]) if run["result"] == "wrong"]
+        text = said(inputs) if callable(said) else said
+        found = [{"runs": runs, "parameter": name, "critique": text, "to_blame": True} for name in texts]
+        return json.dumps(found if text else [])
 
 
 def asked_of(messages: Sequence[Any]) -> list[tuple[str, str]]:

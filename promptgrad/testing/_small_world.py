@@ -26,7 +26,6 @@ DECOYS = ("Take the word in the middle.", "Copy the word.", "Think step by step.
 """Further texts that a writer may propose, which do not help."""
 
 _WORDS = ("red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand")
-_RIGHT = "it is right"
 _HELD = 1 / 16  # share of the calls that wait until others are answered
 
 
@@ -168,6 +167,11 @@ def _field(
     if name == "answer" and "word" in given:
         turn = "reverse" in instruction or _learnt(shown, lambda i, o: o.get("answer") == i["word"][::-1])
         return given["word"][::-1] if turn else given["word"]
+    if name == "findings":
+        return _findings(given)
+    if name.endswith("to_blame"):
+        part = name.removesuffix("to_blame").removesuffix("_")
+        return str(bool(_critique(f"critique_of_{part}" if part else "critique", given))).lower()
     if name.startswith("critique"):
         return _critique(name, given)
     return None
@@ -181,18 +185,46 @@ def _learnt(
 
 
 def _critique(name: str, given: Mapping[str, str]) -> str:
-    found = re.search(r"should be (\w+)", given.get("feedback", ""))
-    gold = found.group(1) if found else ""
+    """What is wrong with one part of a step; empty if it is not to blame."""
+    gold = _gold(given.get("feedback", ""))
     try:
         inputs, outputs = json.loads(given.get("inputs", "{}")), json.loads(given.get("outputs", "{}"))
     except ValueError:
-        return _RIGHT
+        return ""
+    if name == "critique_of_word":
+        word = inputs.get("word", "")
+        return f"the word should be {gold[::-1]}" if word[::-1] != gold else ""
+    if name != "critique":
+        return ""
     if "text" in inputs:
-        return HINTS[0] if name == "critique" and outputs.get("word") != gold else _RIGHT
-    word = inputs.get("word", "")
-    if name == "critique":
-        return _RIGHT if outputs.get("answer") == word[::-1] else HINTS[1]
-    return f"the word should be {gold[::-1]}" if name == "critique_of_word" and word[::-1] != gold else _RIGHT
+        return HINTS[0] if outputs.get("word") != gold else ""
+    return "" if outputs.get("answer") == inputs.get("word", "")[::-1] else HINTS[1]
+
+
+def _findings(given: Mapping[str, str]) -> str:
+    """What is wrong with the parameters, according to whole runs."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for run in json.loads(given.get("runs", "[]")):
+        gold = _gold(run.get("feedback", ""))[::-1]
+        for call in run["calls"] if run["result"] == "wrong" else ():
+            name = next((name for name in call.get("follows", ()) if name.endswith("instruction")), "")
+            inputs, outputs = call["inputs"], call.get("outputs", {})
+            if "text" in inputs and outputs.get("word") != gold:
+                found.setdefault((name, HINTS[0]), []).append(run["run"])
+            elif "text" not in inputs and outputs.get("answer") != inputs.get("word", "")[::-1]:
+                found.setdefault((name, HINTS[1]), []).append(run["run"])
+    return json.dumps(
+        [
+            {"runs": runs, "parameter": name, "critique": hint, "to_blame": True}
+            for (name, hint), runs in found.items()
+            if name
+        ]
+    )
+
+
+def _gold(feedback: str) -> str:
+    found = re.search(r"should be (\w+)", feedback)
+    return found.group(1) if found else ""
 
 
 def _written(given: Mapping[str, str], prompt: str, drawn: int) -> str:

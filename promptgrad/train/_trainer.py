@@ -53,6 +53,9 @@ class Trainer:
         run_dir: Folder for the journal; None keeps it in memory.
         seed: Seed of all choices; None for that of `promptgrad.manual_seed`.
         critic: LM that divides blame in backward; None for the LM of the module that is blamed.
+        engine: How the critic is asked: "joint" about several failed runs side by side, "local" about one call at a
+            time; None for what takes fewer calls, see `Loss.backward`.
+        group: Most failed runs in one joint call; None for the critic's own bound, 8.
         teacher: LM or program whose successes become demos; None for the program itself.
         concurrency: Examples in flight.
         confirm: Share (below 1) or number of validation examples that are set aside for the confirmation; None for
@@ -86,6 +89,8 @@ class Trainer:
         run_dir: "str | os.PathLike[str] | None" = None,
         seed: int | None = None,
         critic: Any = None,
+        engine: str | None = None,
+        group: int | None = None,
         teacher: Any = None,
         concurrency: int | None = None,
         confirm: "float | int | None" = None,
@@ -101,6 +106,10 @@ class Trainer:
             raise TypeError(
                 f"Trainer takes an optimizer, such as optim.MIPRO(model.parameters()), not {type(optimizer).__name__}"
             )
+        if engine not in (None, "joint", "local"):
+            raise ValueError(f"engine is 'joint', 'local' or None for what is cheaper, not {engine!r}")
+        if group is not None and group < 1:
+            raise ValueError(f"group is a number of failed runs and at least 1, not {group}")
         if finalists < 1:
             raise ValueError(f"finalists is at least 1, not {finalists}")
         if concurrency is not None and concurrency < 1:
@@ -121,6 +130,7 @@ class Trainer:
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.seed = seed_or_default(seed)
         self.critic = critic
+        self.engine, self.group = engine, group
         self.teacher = teacher
         self.concurrency = concurrency
         self.confirm = confirm
@@ -274,6 +284,8 @@ class Trainer:
             run_dir=run_dir,
             seed=settings["seed"],
             critic=critic,
+            engine=settings.get("engine"),
+            group=settings.get("group"),
             teacher=teacher,
             concurrency=concurrency,
             confirm=settings["confirm"],
@@ -312,6 +324,8 @@ class Trainer:
             journal=journal,
             ledger=ledger,
             critic=self.critic,
+            engine=self.engine,
+            group=self.group,
             teacher=self.teacher,
             concurrency=self.concurrency,
             progress=self.progress,
@@ -403,6 +417,7 @@ class Trainer:
             )
         finally:
             session.note_refusals()
+            session.note_remarks()
 
     # -- data and settings --------------------------------------------------------------------------------------
 
@@ -425,6 +440,8 @@ class Trainer:
             "finalists": self.finalists,
             **({"objectives": dict(self.objectives)} if self.objectives.beside else {}),
             **({} if self.judge_rows is None else {"judge_rows": self.judge_rows}),
+            "engine": self.engine,
+            "group": self.group,
         }
 
     def _identity(self, parts: Parts) -> dict[str, Any]:

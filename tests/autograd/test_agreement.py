@@ -2,21 +2,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptgrad.autograd import RIGHT, same_group
+from promptgrad.autograd import same_group
 from promptgrad.autograd._agreement import agreed, wordings
 
 UNIT, WORD = "Say which unit is meant.", "Answer in one word."
 
 
 def test_one_answer_agrees_with_itself():
-    assert agreed([{"instruction": UNIT, "text": RIGHT}]) == {"instruction": (UNIT, 1.0)}
+    assert agreed([{"instruction": UNIT, "text": ""}]) == {"instruction": (UNIT, 1.0)}
 
 
 def test_the_largest_cluster_speaks_and_its_share_is_of_all_answers():
     answers = [
         {"instruction": WORD, "text": "it is empty"},
         {"instruction": UNIT},
-        {"instruction": "Say  which unit is meant", "text": "It is right."},
+        {"instruction": "Say  which unit is meant", "text": ""},
         {"instruction": "say which unit is meant!", "text": None},
         {"instruction": "  "},
     ]
@@ -51,12 +51,12 @@ def test_contraries_do_not_agree(pair):
     assert agreement == 0.5
 
 
-@pytest.mark.parametrize("nobody", [[{}], [{"i": RIGHT}, {"i": ""}], [{"i": "It is right!"}], []])
+@pytest.mark.parametrize("nobody", [[{}], [{"i": None}, {"i": ""}], [{"i": "  "}], []])
 def test_where_nobody_blames_there_is_nothing(nobody):
     assert agreed(nobody) == {}
 
 
-texts = st.sampled_from([UNIT, "say which unit is meant", WORD, RIGHT, "", "name the color"])
+texts = st.sampled_from([UNIT, "say which unit is meant", WORD, "", "name the color"])
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["i", "x"]), texts), min_size=1, max_size=8))
@@ -67,5 +67,5 @@ def test_an_agreement_is_a_share_of_the_answers(answers):
         assert text in said
         assert said.count(text) / len(answers) <= agreement <= 1
         assert (agreement * len(answers)) == pytest.approx(round(agreement * len(answers)))
-    blamed = {target for answer in answers for target, text in answer.items() if text not in ("", RIGHT)}
+    blamed = {target for answer in answers for target, text in answer.items() if text}
     assert set(found) == blamed

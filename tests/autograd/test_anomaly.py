@@ -84,8 +84,8 @@ def test_a_critic_that_fails_and_one_that_blames_nobody():
     with pytest.warns(RuntimeWarning, match="every critic call failed"):
         messages = said(Chain(), fail)
     assert any("the path to it may break at last[0]" in m or "got no critique" in m for m in messages)
-    messages = said(Chain(), lambda *_: "it is right")
-    blames_nothing = "blames nothing: for every target it answered that it is right, or gave no answer"
+    messages = said(Chain(), lambda *_: "")
+    blames_nothing = "the critic blames nothing. Let"
     assert any(blames_nothing in text for text in messages)
 
 

@@ -112,8 +112,10 @@ def answer(messages):
     text = messages[-1]["content"]
     if "[[ ## critique ## ]]" in messages[0]["content"]:
         inputs = text.split("[[ ## inputs ## ]]\n")[1].split("\n")[0]
+        said = [f"{name} of {inputs}" for name in ("critique", "critique_of_text", "critique_of_notes")]
+        names = ("critique", "critique_of_text", "critique_of_notes", "to_blame", "text_to_blame", "notes_to_blame")
         return "\n\n".join(
-            f"[[ ## {name} ## ]]\n{name} of {inputs}" for name in ("critique", "critique_of_text", "critique_of_notes")
+            f"[[ ## {name} ## ]]\n{text}" for name, text in zip(names, [*said, "yes", "yes", "yes"], strict=True)
         )
     if "new_instruction" in messages[0]["content"]:
         return f"[[ ## new_instruction ## ]]\nrule {sum(map(ord, text)) % 1000}"
@@ -127,7 +129,7 @@ def trained(program, **options):
     examples = [Example(text=text, answer="no").with_inputs("text") for text in ("wolf", "cat")]
     batch = model.map(examples)
     paths = [[(node.path, node.index, dict(node.inputs)) for node in row.tape.nodes] for row in batch.rows]
-    nn.MetricLoss(pg.metrics.exact_match)(batch, examples).backward(**options)
+    nn.MetricLoss(pg.metrics.exact_match)(batch, examples).backward(engine="local", **options)
     gradient = [critique.to_dict() for critique in model.step.instruction.grad.critiques]
     optim.TGD(model.parameters(), lm=pg.lm.FunctionLM(answer), proposals=1).step()
     return paths, gradient, str(model.step.instruction)

@@ -7,7 +7,6 @@ import pytest
 
 from promptgrad import aio
 from promptgrad.autograd import (
-    RIGHT,
     CriticLike,
     Loss,
     LossRow,
@@ -100,7 +99,7 @@ class TestCalls:
         assert critique.evidence["feedback"] == ("c1.x: wrong 1",)
         assert critique.evidence["outputs"]["out"].startswith("text number 0")
 
-    @pytest.mark.parametrize("answer", ["", None, RIGHT, "It is right.", "  it is RIGHT! "])
+    @pytest.mark.parametrize("answer", ["", None, "  "])
     def test_who_is_not_to_blame_gets_nothing_and_upstream_is_not_asked(self, answer):
         chain = Chain(3)
         critic = ScriptedCritic(lambda path, target, feedback: answer if target == "x" else "bad")

@@ -182,12 +182,10 @@ class TestAKindOfYourOwn:
 
     def test_a_text_of_a_new_kind_is_rewritten_by_what_rewrites_texts(self, model):
         writer = lm.FunctionLM(pg.testing.Fields(new_instruction="Shout it."), name="writer")
-        critic = lm.FunctionLM(
-            pg.testing.Fields(critique="it is right", critique_of_advice="Say: shout it."), name="critic"
-        )
+        critic = lm.FunctionLM(pg.testing.Fields(to_blame="false", critique_of_advice="Say: shout it."), name="critic")
         opt = optim.TGD(model.parameters(), lm=writer)
         loss = nn.MetricLoss(metric, critic=critic)(model.map(DATA[:2]), DATA[:2])
-        loss.backward()
+        loss.backward(engine="local")
         assert [critique.target_kind for critique in model.policy.grad] == ["policy", "policy"]
         report = opt.step()
         assert {change.path: change.new for change in report.accepted} == {"policy": "Shout it."}

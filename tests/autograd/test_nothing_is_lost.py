@@ -46,7 +46,7 @@ class TestNames:
 
         class Typo:
             async def critique(self, failure):
-                return {"instrution": "say more", "word": "it is right"}
+                return {"instrution": "say more", "word": ""}
 
         report = wrong(model, example, Typo()).backward()
         expected = "the critic blamed 'instrution', which is not a target here; the targets are instruction, word"
@@ -57,14 +57,15 @@ class TestNames:
         model, example = make()
         findings = json.dumps(
             [
-                {"run": 9, "parameter": "pick.instruction", "critique": "x"},
-                {"run": 1, "parameter": "nope", "critique": "y"},
+                {"runs": [9], "parameter": "pick.instruction", "critique": "x", "to_blame": True},
+                {"runs": [1], "parameter": "nope", "critique": "y", "to_blame": True},
             ]
         )
         critic = nn.Critic(pg.lm.FunctionLM(Fields(findings=findings)))
         report = wrong(model, example, critic).backward(engine="joint")
         assert "pick.instruction of run 9" in report.skipped[0].reason
         assert "'nope'" in report.skipped[0].reason
+        assert [str(remark) for remark in report.remarks] == ["pick.instruction of run 9: x", "nope: y"]
         assert report.joint == 1
         assert "1 judged in joint calls" in repr(report)
 

@@ -34,7 +34,7 @@ def backward(*answers, critic=Several, **options):
 
 
 def test_what_most_answers_say_counts_and_their_share_is_kept():
-    call, critic, report = backward("name the unit", "be polite to people", "name the unit", "it is right")
+    call, critic, report = backward("name the unit", "be polite to people", "name the unit", "")
     (critique,) = call.instruction.grad.critiques
     assert (critique.text, critique.agreement) == ("name the unit", 0.5)
     assert report.calls == len(critic.asked) == 4
@@ -42,7 +42,7 @@ def test_what_most_answers_say_counts_and_their_share_is_kept():
 
 
 def test_noise_can_be_filtered_out():
-    call, _, _ = backward("name the unit", "be polite to people", "stay calm", "it is right")
+    call, _, _ = backward("name the unit", "be polite to people", "stay calm", "")
     assert call.instruction.grad.filter(min_agreement=0.5).critiques == ()
     call, _, _ = backward("name the unit", "name the unit")
     assert len(call.instruction.grad.filter(min_agreement=0.5).critiques) == 1
@@ -74,7 +74,7 @@ class Agreeing(Several):
 
 
 def test_a_critic_that_can_says_which_of_its_answers_agree():
-    answers = ("name the unit", "be brief", "give a unit", "Name the unit.", "it is right")
+    answers = ("name the unit", "be brief", "give a unit", "Name the unit.", "")
     call, critic, report = backward(*answers, critic=Agreeing)
     (critique,) = call.instruction.grad.critiques
     assert (critique.text, critique.agreement) == ("Name the unit.", 0.6)
@@ -104,7 +104,7 @@ def test_each_answer_is_a_request_of_its_own_and_the_first_is_the_usual_one():
     def respond(request: pg.lm.Request):
         requests.append(request)
         if "feedback" in request.messages[-1]["content"]:
-            return "[[ ## critique ## ]]\nname the unit"
+            return "[[ ## critique ## ]]\nname the unit\n\n[[ ## to_blame ## ]]\ntrue"
         return "[[ ## answer ## ]]\nParis"
 
     lm = pg.lm.FunctionLM(respond)

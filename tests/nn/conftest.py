@@ -18,6 +18,16 @@ def write_fields(outputs):
     return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in outputs.items())
 
 
+def with_verdicts(outputs):
+    """A critic's answer that blames what it says something about, where it has no verdict of its own."""
+    given = dict(outputs)
+    for name, text in outputs.items():
+        if name == "critique" or name.endswith("_critique") or name.startswith("critique_of_"):
+            about = name.removeprefix("critique_of_").removesuffix("critique").removesuffix("_")
+            given.setdefault(f"{about}_to_blame".removeprefix("_"), str(bool(text)).lower())
+    return given
+
+
 class Scripted(lm.FunctionLM):
     """Answers with `answer(**inputs)`, a dict of outputs or a raw reply, and remembers what it was sent."""
 
@@ -27,7 +37,7 @@ class Scripted(lm.FunctionLM):
         def respond(request):
             self.asked.append(request)
             outputs = answer(**read_fields(request.messages[-1]))
-            return outputs if isinstance(outputs, str) else write_fields(outputs)
+            return outputs if isinstance(outputs, str) else write_fields(with_verdicts(outputs))
 
         respond.__annotations__["request"] = lm.Request
         super().__init__(respond, name, **options)

@@ -246,7 +246,7 @@ class TestBackward:
             return main(outputs, batch) + 0.3 * aux(outputs, batch)
 
         loss = closure()
-        loss.backward()
+        loss.backward(engine="local")
         report = opt.step(closure, loss=loss)
         assert (report.gate.pairs, report.gate.before, report.gate.after) == (8, 0.0, 1.0)
         assert report.gate.accepted

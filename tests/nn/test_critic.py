@@ -4,7 +4,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import aio, nn
-from promptgrad.autograd import RIGHT, NodeFailure, Tape, Target
+from promptgrad.autograd import NodeFailure, Tape, Target
 from promptgrad.data import Example, pocket
 from promptgrad.data.pocket._phrases import IT_IS_RIGHT
 from promptgrad.errors import NoLMError
@@ -35,7 +35,7 @@ def backward(scripted, judge, answers=("red",), model=None, **context):
     critic = scripted(judge, name="critic")
     examples = batch(*answers)
     loss = nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples)
-    report = loss.backward()
+    report = loss.backward(engine="local")
     return model, critic, report
 
 
@@ -72,12 +72,16 @@ def test_the_critic_sees_everything(scripted):
     assert json.loads(solve["demos"]) == [{"question": "old", "fact": "snow is white", "answer": "white"}]
 
 
-@pytest.mark.parametrize("right", [RIGHT, "It is right.", f'"{RIGHT}"', ""])
-def test_a_part_that_is_right_is_not_blamed(scripted, right):
+@pytest.mark.parametrize(
+    "said",
+    ["", "**it is right**", "- It is right (the fault lies with the input).", "The instruction is right: it says so."],
+)
+def test_a_part_that_is_not_to_blame_is_not_blamed_whatever_is_said_of_it(scripted, said):
     def judge(instruction, **_):
+        right = {"critique": said, "to_blame": "no"}
         if instruction == "Answer from the fact.":
-            return {"critique": right, "critique_of_fact": "wrong color"}
-        return {"critique": right}
+            return {**right, "critique_of_fact": "wrong color", "fact_to_blame": "yes"}
+        return right
 
     model, critic, _report = backward(scripted, judge)
     assert len(critic.asked) == 2
@@ -86,7 +90,7 @@ def test_a_part_that_is_right_is_not_blamed(scripted, right):
 
 
 def test_blame_stops_where_the_input_is_right(scripted):
-    model, critic, _report = backward(scripted, lambda **_: {"critique": "vague", "critique_of_fact": RIGHT})
+    model, critic, _report = backward(scripted, lambda **_: {"critique": "vague", "critique_of_fact": ""})
     assert len(critic.asked) == 1
     assert model.find.instruction.grad is None
     assert len(model.solve.instruction.grad) == 1
@@ -110,16 +114,16 @@ def test_a_critic_that_does_not_answer_is_skipped_with_its_reason(scripted):
 
 def test_who_criticises(scripted):
     def named(name):
-        return scripted(lambda **_: {"critique": name, "critique_of_fact": RIGHT}, name=name)
+        return scripted(lambda **_: {"critique": name, "critique_of_fact": ""}, name=name)
 
     def blame(criterion):
         model = Chain().to(worker)
         examples = batch("red")
-        criterion(model.map(examples), examples).backward()
+        criterion(model.map(examples), examples).backward(engine="local")
         return model.solve.instruction.grad.critiques[0].text
 
     def either(**fields):
-        return {"critique": "worker", "critique_of_fact": RIGHT} if "feedback" in fields else work(**fields)
+        return {"critique": "worker", "critique_of_fact": ""} if "feedback" in fields else work(**fields)
 
     worker = scripted(either, name="worker")
     assert blame(nn.MetricLoss(exact_match)) == "worker"
@@ -132,13 +136,13 @@ def test_a_critic_has_a_visible_instruction(scripted):
     critic = nn.Critic(instruction="Be harsh.")
     assert critic.predict.instruction.data == "Be harsh."
     model = Chain().to(scripted(work))
-    lm = scripted(lambda **_: {"critique": "x", "critique_of_fact": RIGHT})
+    lm = scripted(lambda **_: {"critique": "x", "critique_of_fact": ""})
     critic.to(lm)
     examples = batch("red")
-    nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples).backward()
+    nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples).backward(engine="local")
     assert lm.asked[0].messages[0].content.startswith("Be harsh.")
     critic.predict.instruction.data = "Be kind."
-    nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples).backward()
+    nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples).backward(engine="local")
     assert lm.asked[1].messages[0].content.startswith("Be kind.")
 
 
@@ -197,5 +201,12 @@ def test_the_pocket_adapter_renders_the_critic_in_its_own_words(scripted):
     assert critique.text == "the answer gives the first word but it should be the last word"
 
 
-def test_the_pocket_model_says_right_as_the_engine_does():
-    assert IT_IS_RIGHT == RIGHT
+def test_what_the_pocket_model_says_of_a_part_that_is_right_is_its_adapters_business(scripted):
+    critic = pg.lm.FunctionLM(lambda messages: IT_IS_RIGHT, "pocket", adapter="pocket")
+    model = nn.Predict("text -> answer", instruction="give the first word").to(
+        scripted(lambda text: {"answer": "apple"}, name="worker")
+    )
+    examples = [Example(text="apple cat", answer="cat").with_inputs("text")]
+    report = nn.MetricLoss(exact_match, critic=critic)(model.map(examples), examples).backward()
+    assert report.calls == 1
+    assert model.instruction.grad is None

@@ -44,8 +44,10 @@ def backward(scripted, judge, answers=("red",), steps=3, critic=None, **options)
 
 
 def findings(*found):
-    keys = ("run", "parameter", "critique")
-    return {"findings": json.dumps([dict(zip(keys, one, strict=True)) for one in found])}
+    """A reply: for each finding the run or runs, the parameter, the critique and, if false, whether it is to blame."""
+    keys = ("runs", "parameter", "critique", "to_blame")
+    several = [([one[0]] if isinstance(one[0], int) else one[0], *one[1:]) for one in found]
+    return {"findings": json.dumps([dict(zip(keys, one, strict=False)) for one in several])}
 
 
 def test_one_call_for_each_failed_sample_sees_it_all_and_answers_for_all_parameters(scripted):
@@ -55,7 +57,7 @@ def test_one_call_for_each_failed_sample_sees_it_all_and_answers_for_all_paramet
         seen.append(fields)
         return findings((1, "step.instruction", "look further"), (1, "answer.instruction", "say the color"))
 
-    model, asked, report = backward(scripted, judge, ("red", "blue", "red"), engine="joint")
+    model, asked, report = backward(scripted, judge, ("red", "blue", "red"), engine="joint", group=1)
     assert report.calls == len(asked.asked) == 2
     assert [c.text for c in model.step.instruction.grad.critiques] == ["look further"] * 2
     (critique, _) = model.answer.instruction.grad.critiques
@@ -70,9 +72,11 @@ def test_one_call_for_each_failed_sample_sees_it_all_and_answers_for_all_paramet
         "step.instruction": "Find one thing.",
         "answer.instruction": "Answer from the notes.",
     }
-    (run,) = json.loads(seen[0]["runs"])
+    run, right = json.loads(seen[0]["runs"])
     assert [call["call"] for call in run["calls"]] == ["step[0]", "step[1]", "step[2]", "answer[0]"]
-    assert run["calls"][-1]["uses"] == ["notes: step[0]", "notes: step[1]", "notes: step[2]"]
+    assert run["calls"][-1]["uses"] == ["notes: step[0].note", "notes: step[1].note", "notes: step[2].note"]
+    assert (run["result"], right["result"], "feedback" in right) == ("wrong", "right", False)
+    assert right["calls"][-1]["outputs"] == {"answer": "blue"}
     assert run["calls"][1]["follows"] == ["step.instruction"]
     assert run["calls"][0]["outputs"] == {"note": "thing number 0 was found"}
     assert run["feedback"] == "the answer should be red"
@@ -141,14 +145,16 @@ def test_long_runs_close_a_group_and_are_cut_openly_but_parameters_never(scripte
     assert json.loads(seen[0]["parameters"])["answer.instruction"] == "Rule. " * 4000
 
 
-@pytest.mark.parametrize(("steps", "calls"), [(10, 11), (11, 1), (40, 1)])
-def test_auto_takes_it_for_long_forwards(scripted, steps, calls):
+@pytest.mark.parametrize(
+    ("options", "calls"), [({}, 1), ({"engine": "local"}, 4), ({"engine": "local", "repeat": 1}, 4)]
+)
+def test_it_is_taken_where_it_costs_less(scripted, options, calls):
     def judge(**fields):
         if "runs" in fields:
             return findings((1, "step.instruction", "look further"))
         return {"critique": "bad", "critique_of_notes": "bad"}
 
-    model, _, report = backward(scripted, judge, steps=steps)
+    model, _, report = backward(scripted, judge, **options)
     assert report.calls == calls
     assert model.step.instruction.grad.critiques
 
@@ -157,7 +163,7 @@ def test_an_answer_that_is_none_is_skipped_for_the_runs_of_that_call_only(script
     def judge(runs="q0", **_):  # asked again, it is shown its reply only
         return "no idea" if "q0" in runs else findings((1, "answer.instruction", "shorter"))
 
-    model, _, report = backward(scripted, judge, ("red", "red"), engine="joint")
+    model, _, report = backward(scripted, judge, ("red", "red"), engine="joint", group=1)
     assert len(report.skipped) == 1
     assert "the critic failed: ParseError" in report.skipped[0].reason
     assert [c.text for c in model.answer.instruction.grad.critiques] == ["shorter"]
@@ -297,3 +303,134 @@ def test_feedback_about_single_calls_stands_in_the_evidence(scripted):
     nn.MetricLoss(metric, critic=critic)(model.map([example]), [example]).backward(engine="joint")
     (critique,) = model.step.instruction.grad.critiques
     assert critique.evidence["feedback"] == ("wrong", "too short")
+
+
+class TestFindings:
+    def test_one_names_all_its_runs_and_its_support_counts_them(self, scripted):
+        model, _, _ = backward(
+            scripted, lambda **_: findings(([1, 3], "step.instruction", "look further")), ("red", "red", "red")
+        )
+        grad = model.step.instruction.grad
+        assert len(grad.critiques) == 2
+        assert [(critique.text, critique.support) for critique in grad.cluster().critiques] == [("look further", 2)]
+
+    def test_several_about_one_parameter_stay_apart(self, scripted):
+        said = ((1, "step.instruction", "look further"), ([1, 2], "step.instruction", "be brief"))
+        model, _, _ = backward(scripted, lambda **_: findings(*said), ("red", "red"))
+        supports = {critique.text: critique.support for critique in model.step.instruction.grad.cluster().critiques}
+        assert supports == {"be brief": 2, "look further": 1}
+
+    def test_what_is_not_to_blame_is_not_blamed_whatever_is_said_of_it(self, scripted):
+        said = (1, "step.instruction", "It is right: it finds a thing.", False), (1, "answer.instruction", "say more")
+        model, _, _ = backward(scripted, lambda **_: findings(*said))
+        assert model.step.instruction.grad is None
+        assert [critique.text for critique in model.answer.instruction.grad.critiques] == ["say more"]
+
+    def test_about_the_program_itself_they_reach_the_report_and_no_gradient(self, scripted):
+        said = ([1, 2], "program", "`answer` is given `subject` where `facts` is meant")
+        model, _, report = backward(scripted, lambda **_: findings(said), ("red", "red"))
+        assert model.answer.instruction.grad is None
+        (remark,) = report.remarks
+        assert str(remark) == "program: `answer` is given `subject` where `facts` is meant"
+        assert len(remark.examples) == 2
+        assert report.skipped == ()
+
+    def test_about_the_program_loss_explain_says_it(self, scripted):
+        said = findings(([1], "program", "the notes are lost"))
+        model = Agent().to(scripted(work, name="worker"))
+        examples = batch("red")
+        loss = nn.MetricLoss(exact_match, critic=scripted(lambda **_: said))(model.map(examples), examples)
+        loss.backward()
+        assert "about program: the notes are lost" in str(loss.explain())
+
+    def test_about_a_run_that_was_right_they_blame_nothing_and_are_in_the_report(self, scripted):
+        model, _, report = backward(scripted, lambda **_: findings(([2], "step.instruction", "x")), ("red", "blue"))
+        assert model.step.instruction.grad is None
+        assert [remark.about for remark in report.remarks] == ["step.instruction of run 2"]
+
+
+class TestSuccesses:
+    def shown(self, scripted, answers, **options):
+        seen = []
+
+        def judge(**fields):
+            seen.append([(run["run"], run["result"]) for run in json.loads(fields["runs"])])
+            return findings()
+
+        backward(scripted, judge, answers, **options)
+        return seen
+
+    def test_the_nearest_stand_beside_the_failures_at_no_further_call(self, scripted):
+        (seen,) = self.shown(scripted, ("red", *["blue"] * 6, "red"))
+        assert seen == [(1, "wrong"), (2, "wrong"), (3, "right"), (4, "right"), (5, "right"), (6, "right")]
+
+    def test_failures_come_first_where_the_room_is_small(self, scripted):
+        (seen,) = self.shown(scripted, ("red", "blue"), critic=lambda lm: nn.Critic(lm, max_tokens=70))
+        assert seen == [(1, "wrong")]
+
+    def test_one_with_other_values_is_of_no_use(self, scripted):
+        seen = []
+
+        def judge(**fields):
+            seen.extend(json.loads(fields["runs"]))
+            return findings()
+
+        model = Agent(1).to(scripted(work))
+        examples = batch("red", "blue")
+        outputs = [model(question="q0")]
+        model.step.instruction.data = "Find another thing."
+        outputs.append(model(question="q1"))
+        nn.MetricLoss(exact_match, critic=scripted(judge))(outputs, examples).backward()
+        assert [run["result"] for run in seen] == ["wrong"]
+
+    def test_the_nearest_is_the_one_with_most_words_in_common(self, scripted):
+        seen = []
+
+        def judge(**fields):
+            seen.extend(json.loads(fields["runs"]))
+            return findings()
+
+        model = Agent(1).to(scripted(work))
+        texts = ["a red fox in the snow", *[f"number {i} of all" for i in range(6)], "a red fox at sea"]
+        examples = [Example(question=t, answer="blue").with_inputs("question") for t in texts]
+        examples[0] = Example(question=texts[0], answer="red").with_inputs("question")
+        nn.MetricLoss(exact_match, critic=scripted(judge))(model.map(examples), examples).backward()
+        assert [run["calls"][0]["inputs"]["question"] for run in seen][:2] == [texts[0], texts[-1]]
+        assert len(seen) == 5
+
+
+def test_the_critic_is_told_what_each_call_may_answer(scripted):
+    seen = []
+
+    def judge(**fields):
+        seen.append(fields)
+        return findings()
+
+    backward(scripted, judge)
+    assert json.loads(seen[0]["steps"]) == {
+        "step": "question, notes: list[str] -> note",
+        "answer": "question, notes: list[str] -> answer",
+    }
+
+
+def test_the_group_can_be_chosen_in_backward(scripted):
+    _, asked, report = backward(scripted, lambda **_: findings(), ("red",) * 5, group=2)
+    assert report.calls == len(asked.asked) == 3
+    with pytest.raises(ValueError, match="group is a number"):
+        backward(scripted, lambda **_: findings(), group=0)
+
+
+def test_the_lm_of_the_optimizer_criticises_where_no_critic_is_named(scripted):
+    strong = scripted(lambda **_: findings((1, "step.instruction", "look further")), name="strong")
+    model = Agent().to(scripted(work, name="worker"))
+    pg.optim.TGD(model.parameters(), lm=strong)
+    examples = batch("red")
+    nn.MetricLoss(exact_match)(model.map(examples), examples).backward()
+    assert len(strong.asked) == 1
+    assert [critique.text for critique in model.step.instruction.grad.critiques] == ["look further"]
+    named = scripted(lambda **_: findings(), name="named")
+    nn.MetricLoss(exact_match, critic=named)(model.map(examples), examples).backward()
+    assert (len(strong.asked), len(named.asked)) == (1, 1)
+    with pg.context(critic=named):
+        nn.MetricLoss(exact_match)(model.map(examples), examples).backward()
+    assert (len(strong.asked), len(named.asked)) == (1, 2)

@@ -278,7 +278,9 @@ def test_backward_takes_a_language_model_or_its_name_as_the_critic(program, asyn
 
 
 def test_a_critic_given_by_name_is_asked_rather_than_the_program_s_model(program, loopback, monkeypatch):
-    server, _ = loopback(lambda messages: "[[ ## critique ## ]]\nsay X\n\n[[ ## completed ## ]]")
+    server, _ = loopback(
+        lambda messages: "[[ ## critique ## ]]\nsay X\n\n[[ ## to_blame ## ]]\nyes\n\n[[ ## completed ## ]]"
+    )
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     batch = examples(("a", "X"), ("b", "B"))

@@ -122,7 +122,7 @@ class TestNeighbours:
 
         def critic(messages):
             asked.append(messages[-1].content)
-            return Fields(critique="it is right", demos_critique="The demo is of another sort.")(messages)
+            return Fields(to_blame="false", demos_critique="The demo is of another sort.")(messages)
 
         rows = [pg.Example(question="a horse?", answer="beast").with_inputs("question")]
         report = nn.MetricLoss(metric, critic=lm.FunctionLM(critic, name="critic"))(model.map(rows), rows).backward()

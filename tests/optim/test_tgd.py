@@ -221,7 +221,7 @@ class TestWhatIsShown:
         writer = Writer("Take the last word.")
         model = world.Program().to(lm.FunctionLM(world.answer))
         batch = world.examples(8)
-        nn.MetricLoss(world.metric)(model.map(batch), batch).backward()
+        nn.MetricLoss(world.metric)(model.map(batch), batch).backward(engine="local")
         optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), max_failures=2).step()
         shown = world.sections(writer.shown[0])
         import json
@@ -687,7 +687,7 @@ class TestTheLoop:
             losses.append(loss.item())
             calls.append(usage.calls)
         assert losses == [1.0, 0.0]
-        assert calls == [16 + 16 + 2, 16]  # forward, backward, step; a success costs nothing
+        assert calls == [16 + 1 + 2, 16]  # forward, backward, step; a success costs nothing
         assert "Take the last word." in model.pick.instruction.data
         assert "Reverse the word." in model.spell.instruction.data
 
@@ -771,8 +771,8 @@ class TestInTheTrainer:
                 shown.append(re.search(r"## instruction ## \]\]\n(.*)", asked).group(1))
                 return f"[[ ## new_instruction ## ]]\nCopy up to {next(numbers)}.\n\n[[ ## completed ## ]]"
             if "feedback" in system:
-                said = "it is right" if "up to" in asked else "Say up to which number."
-                return f"[[ ## critique ## ]]\n{said}\n\n[[ ## completed ## ]]"
+                said, verdict = ("", "false") if "up to" in asked else ("Say up to which number.", "true")
+                return f"[[ ## critique ## ]]\n{said}\n\n[[ ## to_blame ## ]]\n{verdict}\n\n[[ ## completed ## ]]"
             bound = re.search(r"up to (\d+)", system)
             number = int(re.search(r"t(\d+)", asked).group(1)) % 12
             word = "right" if bound and number < int(bound.group(1)) else "wrong"
@@ -781,7 +781,7 @@ class TestInTheTrainer:
         model = nn.Predict("text -> word", instruction="Copy.").to(lm.FunctionLM(answer))
         rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(120)]
         opt = optim.TGD(model.parameters(), steps=4, batch_size=24, proposals=1)
-        trainer = pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0, critic=model.lm)
+        trainer = pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0, critic=model.lm, engine="local")
         result = trainer.fit(rows[:24], rows[24:])
         assert model.instruction.data == "Copy up to 12."
         assert shown == ["Copy.", "Copy."]

@@ -125,9 +125,9 @@ def stop_by(kind, model):
 
     def answer(messages):
         asked.append(1)
-        if len(asked) == 100 and kind == "ctrl-c":
+        if len(asked) == 70 and kind == "ctrl-c":
             os.kill(os.getpid(), signal.SIGINT)
-        if len(asked) > 100 and kind == "error":
+        if len(asked) > 70 and kind == "error":
             raise LMConnectionError("refused")
         return model(messages)
 

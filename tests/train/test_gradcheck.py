@@ -35,16 +35,24 @@ class World:
             critiques = json.loads(asked["critiques"])
             known = [text for text in critiques if text.startswith("Take")]
             return self.reply(new_instruction=(known or ["Guess wisely."])[0])
-        if "feedback" in asked:
+        if "runs" in asked:
             self.critic += 1
             if self.critic == self.fail_at:
                 raise KeyboardInterrupt
-            text = json.loads(asked["inputs"])["text"].split()
-            gold = re.search(r"should be (\w+)", asked["feedback"])
-            wanted = gold.group(1) if gold else ""
-            return self.reply(critique=self.rules["last"] if wanted == text[-1] else "It guesses wrongly.")
+            return self.reply(findings=json.dumps([self.finding(run) for run in json.loads(asked["runs"])]))
         instruction, text = messages[0].content.split("\n\nYou are given")[0], asked["text"].split()
         return self.reply(answer=text[-1] if "last" in instruction else text[0] if "first" in instruction else "none")
+
+    def finding(self, run):
+        text = run["calls"][0]["inputs"]["text"].split()
+        gold = re.search(r"should be (\w+)", run.get("feedback", ""))
+        said = self.rules["last"] if gold and gold.group(1) == text[-1] else "It guesses wrongly."
+        return {
+            "runs": [run["run"]],
+            "parameter": "instruction",
+            "critique": said,
+            "to_blame": run["result"] == "wrong",
+        }
 
     def reply(self, **fields):
         return "\n\n".join([*(f"[[ ## {k} ## ]]\n{v}" for k, v in fields.items()), "[[ ## completed ## ]]"])
@@ -70,7 +78,8 @@ TRAIN, FRESH = examples(40, 1), examples(25, 2)
 
 
 def check(model, **options):
-    return pg.gradcheck(model, TRAIN, FRESH, pg.metrics.exact_match, **{"batch_size": 6, **options})
+    options = {"batch_size": 6, "critic": model.lm, **options}
+    return pg.gradcheck(model, TRAIN, FRESH, pg.metrics.exact_match, **options)
 
 
 class TestTheFinding:
@@ -171,16 +180,16 @@ class TestTheProtocol:
         assert report.usage.calls == usage.calls
         assert report.evaluation.calls == 3 * len(FRESH)  # the start and two different candidates
         arms = {name: arm.usage.calls for name, arm in report.arms.items()}
-        assert arms == dict.fromkeys(arms, 3 * (6 + 1))  # six critiques and one proposal in each repeat
+        assert arms == dict.fromkeys(arms, 3 * (1 + 1))  # one joint critique and one proposal in each repeat
         assert usage.calls == 3 * 6 + sum(arms.values()) + report.evaluation.calls
 
     def test_the_same_seed_repeats_it_and_another_draws_other_batches(self, model, scripted):
         seen = []
 
         class Watching(nn.Critic):
-            async def critique(self, failure):
-                seen.append((failure.node.inputs["text"], failure.feedback))
-                return await super().critique(failure)
+            async def critique_traces(self, group):
+                seen.extend((failure.nodes[0].inputs["text"], failure.feedback) for failure in group)
+                return await super().critique_traces(group)
 
         found = {}
         for name, options in {"a": {}, "b": {"concurrency": 1}, "c": {"seed": 5}}.items():
@@ -196,9 +205,10 @@ class TestTheProtocol:
         seen = {}
 
         class Watching(nn.Critic):
-            async def critique(self, failure):
-                seen.setdefault(failure.node.inputs["text"], []).append(failure.feedback[0])
-                return await super().critique(failure)
+            async def critique_traces(self, group):
+                for failure in group:
+                    seen.setdefault(failure.nodes[0].inputs["text"], []).append(failure.feedback[0])
+                return await super().critique_traces(group)
 
         check(model, critic=Watching(), repeats=1)
         true, shuffled, blank = zip(*seen.values(), strict=True)
@@ -274,7 +284,9 @@ class TestTheProtocol:
         async def main():
             with pytest.raises(AsyncUsageError, match=r"await promptgrad\.train\.agradcheck"):
                 await pg.aio.on_program(wrong)
-            return await pg.agradcheck(model, TRAIN, FRESH, pg.metrics.exact_match, batch_size=6, repeats=2)
+            return await pg.agradcheck(
+                model, TRAIN, FRESH, pg.metrics.exact_match, critic=model.lm, batch_size=6, repeats=2
+            )
 
         async def wrong():
             return check(model)
@@ -288,7 +300,9 @@ class TestTheProtocol:
 
         report = check(model, criterion=Half(pg.metrics.exact_match), repeats=2)
         assert report.arms["true"].gain.mean == 1.0
-        same = pg.gradcheck(model, TRAIN, FRESH, nn.MetricLoss(pg.metrics.exact_match), batch_size=6, repeats=2)
+        same = pg.gradcheck(
+            model, TRAIN, FRESH, nn.MetricLoss(pg.metrics.exact_match, critic=model.lm), batch_size=6, repeats=2
+        )
         assert same.arms["true"].gain == report.arms["true"].gain
         with pytest.raises(TypeError, match="not a Loss"):
             check(model, criterion=_Three())

@@ -54,6 +54,8 @@ def respond(instruction, shown, asked, wanted):
         digest = hashlib.sha256(json.dumps([asked["examples"], asked["tip"], asked["role"]]).encode()).digest()
         texts = PROPOSALS[asked["role"].split(":")[0]]
         return {"new_instruction": texts[digest[0] % len(texts)]}
+    if "runs" in asked:
+        return {"findings": json.dumps(judge(json.loads(asked["runs"])))}
     if "feedback" in asked:
         return criticise(asked, wanted)
     if "text" in asked:
@@ -82,17 +84,38 @@ def learnt(shown, holds):
 
 def criticise(asked, wanted):
     inputs, outputs = json.loads(asked["inputs"]), json.loads(asked["outputs"])
-    right = "it is right"
     gold = re.search(r"should be (\w+)", asked["feedback"])
     gold = gold.group(1) if gold else ""
     if "word" in inputs:
         word = inputs["word"]
         turned = outputs.get("answer") == word[::-1]
-        reply = {"critique": right if turned else "Reverse the word."}
-        reply["critique_of_word"] = right if word[::-1] == gold else f"the word should be {gold[::-1]}"
+        reply = {"critique": "" if turned else "Reverse the word."}
+        reply["critique_of_word"] = "" if word[::-1] == gold else f"the word should be {gold[::-1]}"
     else:
-        reply = {"critique": right if outputs.get("word") == gold else "Take the last word."}
-    return {name: reply.get(name, right) for name in wanted}
+        reply = {"critique": "" if outputs.get("word") == gold else "Take the last word."}
+    reply |= {"to_blame": reply["critique"] != "", "word_to_blame": reply.get("critique_of_word", "") != ""}
+    return {name: reply.get(name, False if name.endswith("to_blame") else "") for name in wanted}
+
+
+def judge(runs):
+    """The findings about whole runs."""
+    found = {}
+    for run in runs:
+        gold = re.search(r"should be (\w+)", run.get("feedback", ""))
+        gold = gold.group(1)[::-1] if gold else ""
+        for call in run["calls"] if run["result"] == "wrong" else ():
+            inputs, outputs = call["inputs"], call.get("outputs", {})
+            names = [name for name in call.get("follows", ()) if name.endswith("instruction")]
+            if "text" in inputs and outputs.get("word") != gold:
+                said = "Take the last word."
+            elif "word" in inputs and outputs.get("answer") != inputs["word"][::-1]:
+                said = "Reverse the word."
+            else:
+                continue
+            for name in names:
+                found.setdefault((name, said), []).append(run["run"])
+    named = [(name, said, numbers) for (name, said), numbers in found.items()]
+    return [{"runs": runs, "parameter": name, "critique": said, "to_blame": True} for name, said, runs in named]
 
 
 class Program(nn.Module):

@@ -15,7 +15,7 @@ Importing the room loads no third-party module and reads no file.
 """
 
 from promptgrad.data.pocket._episodes import MARKERS
-from promptgrad.data.pocket._phrases import CRITIQUE, CRITIQUE_WITH_INPUT, IMPROVE, INDUCT, names_op
+from promptgrad.data.pocket._phrases import CRITIQUE, CRITIQUE_WITH_INPUT, IMPROVE, INDUCT, IT_IS_RIGHT, names_op
 from promptgrad.data.pocket._tasks import (
     LEVELS,
     Task,
@@ -47,6 +47,7 @@ __all__ = [
     "CRITIQUE_WITH_INPUT_INSTRUCTION",
     "IMPROVE_INSTRUCTION",
     "INDUCT_INSTRUCTION",
+    "IT_IS_RIGHT",
     "LEVELS",
     "MARKERS",
     "Task",

@@ -60,6 +60,7 @@ INDUCT = (
     "propose an instruction from the examples",
 )
 IT_IS_RIGHT = "it is right"
+"""What the embedded model says of a part that is not to blame."""
 
 
 def is_test_sentence(sentence: str) -> bool:
