@@ -194,6 +194,53 @@ def test_a_critic_lists_a_finding_for_each_run_that_failed(policy):
     assert all(finding.critique.startswith("The right answer for this ticket is P") for finding in findings)
 
 
+@dataclasses.dataclass
+class Shared:
+    runs: list[int]
+    parameter: str
+    to_blame: bool
+    critique: str
+
+
+def test_a_finding_that_may_name_several_runs_names_all_that_say_the_same(policy):
+    class Criticise(pg.Signature):
+        """Say what is wrong."""
+
+        parameters: dict[str, str] = pg.Input()
+        runs: list[dict] = pg.Input()
+        findings: list[Shared] = pg.Output()
+
+    row = policy.rows["train"][0]
+    wrong = next(code for code in policy.codes if code != row["code"])
+    run = {"inputs": {"ticket": row["ticket"]}, "outputs": {"code": wrong}, "feedback": f"expected {row['code']}"}
+    fine = {"inputs": {"ticket": row["ticket"]}, "outputs": {"code": row["code"]}, "feedback": "right"}
+    with policy.serve() as url:
+        critic = pg.nn.Predict(Criticise, lm=policy.lm(url, "critic"))
+        (finding,) = critic(parameters={"instruction": policy.start}, runs=[run, fine, run]).findings
+    assert (finding.runs, finding.parameter, finding.to_blame) == ([1, 3], "instruction", True)
+
+
+def test_a_writer_that_is_asked_for_edits_replaces_the_text(policy):
+    @dataclasses.dataclass
+    class Edit:
+        op: str
+        anchor: str
+        text: str
+
+    class Amend(pg.Signature):
+        """Edit the instruction."""
+
+        instruction: str = pg.Input()
+        rows: list[dict] = pg.Input()
+        hunks: list[Edit] = pg.Output()
+
+    rows = policy.rows["train"][:24]
+    with policy.serve() as url:
+        (edit,) = pg.nn.Predict(Amend, lm=policy.lm(url, "writer"))(instruction=policy.start, rows=list(rows)).hunks
+    assert (edit.op, edit.anchor) == ("replace", policy.start)
+    assert share_right(policy, edit.text) > 0.99
+
+
 def test_the_program_starts_low_and_the_true_policy_makes_it_right(policy):
     with (server := policy.serve()) as url:
         program = policy.program(url)

@@ -77,24 +77,32 @@ def _listed(prompt: Prompt, asked: Asked, advice: Advice) -> list[Any]:
     properties = _properties(asked.about)
     if not properties:
         return list(dict.fromkeys(advice.wrong.values()))
+    if "anchor" in properties:  # edits: the whole text is replaced by the new one
+        now = current(prompt)
+        return [{"op": "replace" if now else "insert", "anchor": now, "text": advice.text}]
     first = _first_parameter(prompt)
-    found: list[Any] = []
+    alike: dict[tuple[str, str], list[int]] = {}
     for run, critique in advice.wrong.items():
-        parameter = advice.parameters.get(run) or first
-        values: dict[str, Any] = {}
-        for name, schema in properties.items():
-            kind = schema.get("type")
-            if kind == "boolean":
-                values[name] = True
-            elif kind in ("integer", "number"):
-                values[name] = run
-            elif kind == "array":
-                inner = schema.get("items", {}).get("type")
-                values[name] = [run] if inner in ("integer", "number") else [parameter]
-            else:
-                values[name] = parameter if "parameter" in name or name in ("name", "target") else critique
-        found.append(values)
-    return found
+        alike.setdefault((advice.parameters.get(run) or first, critique), []).append(run)
+    found: list[Any] = []
+    for (parameter, critique), numbers in alike.items():
+        together = any("run" in name and schema.get("type") == "array" for name, schema in properties.items())
+        for group in [numbers] if together else [[number] for number in numbers]:
+            found.append({name: _part(name, schema, group, parameter, critique) for name, schema in properties.items()})
+    return sorted(found, key=lambda each: each.get("run", 0))
+
+
+def _part(name: str, schema: Mapping[str, Any], numbers: Sequence[int], parameter: str, critique: str) -> Any:
+    """One property of a finding about some runs."""
+    kind = schema.get("type")
+    if kind == "boolean":
+        return True
+    if kind in ("integer", "number"):
+        return numbers[0]
+    if kind == "array":
+        inner = schema.get("items", {}).get("type")
+        return list(numbers) if inner in ("integer", "number") else [parameter]
+    return parameter if "parameter" in name or name in ("name", "target") else critique
 
 
 def _properties(about: str) -> dict[str, Any]:
