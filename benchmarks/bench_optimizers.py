@@ -4,7 +4,7 @@
     make bench-optimizers ARGS="--table --out results.jsonl"
 
 Every run appends one JSON line: the held-out score of what the optimizer left in the program, on fresh rows, the calls
-that the server counted, and the seconds. Runs that have a line are not repeated, so a killed study goes on where it
+that the server counted, the seconds, and those of CPU, the world's included. Runs that have a line are not repeated, so a killed study goes on where it
 stopped. Simulated LMs: see worlds/README.md. Seeds 0 to 99 are for reported runs; develop on 1000 and up.
 """
 
@@ -106,9 +106,9 @@ def one_run(run: Run) -> dict[str, Any]:
     do = run_ours if optimizer in OURS else run_peer
     line: dict[str, Any] = {"world": name, "seed": seed, "budget": budget, "optimizer": optimizer, "fresh": fresh}
     with (server := world.serve()) as url:
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         found = do(world, url, server, optimizer, seed, budget, fresh)
-        line["seconds"] = round(time.monotonic() - began, 2)
+        line |= {"seconds": round(time.monotonic() - began, 2), "cpu": round(time.process_time() - busy, 2)}
     found = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     spent = sum(found["calls"].values())
     return {**line, "start": round(world.score_of_start(fresh), 4), **found, "spent": spent, "simulated": True}
@@ -143,7 +143,7 @@ def study(runs: Sequence[Run], out: Path, jobs: int) -> int:
             line = task.result()
             file.write(json.dumps(line) + "\n")
             file.flush()
-            shown = ("world", "seed", "budget", "optimizer", "start", "score", "spent", "seconds")
+            shown = ("world", "seed", "budget", "optimizer", "start", "score", "spent", "seconds", "cpu")
             print(json.dumps({key: line[key] for key in shown}))
     return failed
 
