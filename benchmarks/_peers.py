@@ -166,13 +166,13 @@ class Dspy:
 
 
 def gepa(world: World, url: str, seed: int, budget: int, *, minibatch: int = 3) -> Callable[..., str]:
-    """GEPA in DSPy, with feedback, Pareto selection and merges; its budget of rollouts is the whole of ours."""
+    """GEPA in DSPy, with feedback, Pareto selection and merges, until the budget ends."""
     run = Dspy(world, url, seed)
 
     def compile_it(program: Any) -> Any:
         optimizer = run.dspy.GEPA(
             metric=run.with_feedback,
-            max_metric_calls=budget,
+            max_metric_calls=2 * budget,  # it counts rollouts whose replies are cached as well
             reflection_lm=run.writer,
             reflection_minibatch_size=minibatch,
             num_threads=1,
@@ -203,7 +203,7 @@ def mipro(world: World, url: str, seed: int, budget: int) -> Callable[..., str]:
             program,
             trainset=run.examples("train"),
             valset=run.examples("val"),
-            num_trials=budget // len(world.val),
+            num_trials=2 * budget // len(world.val),  # a trial that repeats another costs no call
             minibatch=False,
             seed=seed,
         )

@@ -4,8 +4,9 @@
     make bench-optimizers ARGS="--table --out results.jsonl"
 
 Every run appends one JSON line: the held-out score of what the optimizer left in the program, on fresh rows, the calls
-that the server counted, the seconds, and those of CPU, the world's included. Runs that have a line are not repeated, so a killed study goes on where it
-stopped. Simulated LMs: see worlds/README.md. Seeds 0 to 99 are for reported runs; develop on 1000 and up.
+that the server counted, the seconds, and those of CPU, the world's included. Runs that have a line are not repeated, so
+a killed study goes on where it stopped. Simulated LMs: see worlds/README.md. Seeds 0 to 99 are for reported runs;
+develop on 1000 and up.
 """
 
 from __future__ import annotations
