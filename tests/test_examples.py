@@ -144,3 +144,18 @@ def test_micro_improves_its_prompts_with_nothing_but_the_standard_library(tmp_pa
     ]
     assert "pick.instruction: Pick a word. Take the last word." in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_custom_optimizer_is_whole_on_one_page_and_finds_the_phrases(tmp_path):
+    assert len((FOLDER / "custom_optimizer.py").read_text().splitlines()) < 60
+    shown = run("custom_optimizer.py", folder=tmp_path)
+    assert "FitResult: shipped" in shown
+    assert "instruction: write the color of the last word" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_custom_optimizer_asks_a_server(server, tmp_path):
+    answer = {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": server.url}
+    shown = run("custom_optimizer.py", "--lm", "openai/m", "--calls", "200", folder=tmp_path, **answer)
+    assert "instruction: write" in shown
+    assert 0 < server._script.received <= 200

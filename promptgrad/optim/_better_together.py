@@ -30,8 +30,7 @@ class BetterTogether(Search):
     Raises:
         ValueError: The strategy names an optimizer that is not given, or does not name one that is given.
         TypeError: One of them is not an optimizer.
-        DataError: In `fit`: a phase cannot learn from the data, and no earlier phase found anything. If one did, a note
-            says so.
+        DataError: In `fit`: no phase can learn from the data. If one can, a note says so of the others.
     """
 
     def __init__(self, strategy: str = "p -> w -> p", **optimizers: Search) -> None:
@@ -55,7 +54,7 @@ class BetterTogether(Search):
 
     async def fit(self, session: Session) -> None:
         """Run the phases; see the class."""
-        best = session.baseline
+        best, useless, useful = session.baseline, list[DataError](), False
         for number, name in enumerate(self.strategy.split(" -> "), 1):
             optimizer = self.optimizers[name]
             part = await session.phase(f"{number}-{name}", best, parameters=optimizer.parameters())
@@ -64,9 +63,9 @@ class BetterTogether(Search):
                 continue
             try:
                 await optimizer.fit(part)
+                useful = True
             except DataError as error:
-                if session.incumbent is session.base:
-                    raise
+                useless.append(error)
                 session.notes.append(f"phase {number}-{name} found nothing: {error}")
             finally:
                 found = session.adopt(part)
@@ -76,6 +75,8 @@ class BetterTogether(Search):
             if session.perfect():
                 session.decide("stop", reason="every validation example is right")
                 break
+        if useless and not useful:
+            raise useless[0]
 
     def check_trained(self, model: Module) -> None:
         """Check that each optimizer has something to train."""

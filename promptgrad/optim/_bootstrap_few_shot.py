@@ -1,9 +1,10 @@
 """BootstrapFewShot: the program's own successes as demos."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from promptgrad.autograd import Parameter
 from promptgrad.optim._groups import Params
+from promptgrad.optim._habits import BOOTSTRAP_HABITS, refuse_habits
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.search import Measured, Session, best_demos, bootstrap
@@ -32,6 +33,7 @@ class BootstrapFewShot(Optimizer):
 
     Raises:
         ValueError: A number is out of range.
+        TypeError: An argument is unknown: for those of DSPy the message names the replacement.
     """
 
     kinds = ("demos",)
@@ -47,7 +49,9 @@ class BootstrapFewShot(Optimizer):
         teacher: Any = None,
         *,
         gate: float = 0.9,
+        **habits: NoReturn,
     ) -> None:
+        refuse_habits("BootstrapFewShot", habits, BOOTSTRAP_HABITS)
         if max_bootstrapped_demos < 1 or max_labeled_demos < 0 or max_rounds < 1:
             raise ValueError(
                 "max_bootstrapped_demos and max_rounds are at least 1 and max_labeled_demos at least 0, not "

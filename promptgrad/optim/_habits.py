@@ -18,13 +18,44 @@ GEPA_HABITS = {
     **dict.fromkeys(("use_merge", "max_merge_invocations"), "max_merges=..., 0 for none"),
     "frontier_type": 'fronts="example", "part" or "both"',
     "candidate_selection_strategy": "nothing: a parent is drawn by the number of its fronts",
-    **dict.fromkeys(("module_selector", "component_selector"), "nothing: the texts take turns"),
+    **dict.fromkeys(("module_selector", "component_selector"), 'components="round_robin" or "all"'),
+    **dict.fromkeys(
+        ("instruction_proposer", "reflection_prompt_template"),
+        "gepa.proposer, a Predict whose prompt is a parameter: gepa.proposer.instruction.data = ...",
+    ),
+    "failure_score": "nothing: a run that fails counts as 0",
     **dict.fromkeys(
         ("skip_perfect_score", "perfect_score"), "nothing: a minibatch without failures leads to no reflection"
     ),
     **dict.fromkeys(("track_stats", "track_best_outputs"), "nothing: FitResult.history has every candidate"),
 }
 
+
+_TRAINER = "promptgrad.Trainer(model, {name}(...), metric=...).fit(train, val)"
+_RUN = "promptgrad.Trainer(..., seed=, concurrency=)"
+_ERRORS = "nothing: a run that fails counts as 0, and a language model that is down stops the trainer"
+
+BOOTSTRAP_HABITS = {
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="BootstrapFewShot")),
+    **dict.fromkeys(("seed", "num_threads"), _RUN),
+    "teacher_settings": "teacher=... takes a language model, or a program",
+    "metric_threshold": "threshold=...",
+    "max_errors": _ERRORS,
+}
+
+TGD_HABITS = {
+    **dict.fromkeys(("engine", "backward_engine", "optimizer_engine"), "lm=..."),
+    "verbose": "print(report), the report that step() returns",
+    "gradient_memory": "momentum=..., the share of a critique's weight that is kept from step to step",
+    "optimizer_system_prompt": "optimizer.proposer, a Predict whose prompt is a parameter: "
+    "optimizer.proposer.instruction.data = ...",
+    "in_context_examples": "demos of the writer: optimizer.proposer.demos.data = [...]",
+    "new_variable_tags": "nothing: the adapter of the language model marks the fields of a reply",
+    **dict.fromkeys(("lr", "learning_rate"), "max_edit=..., the largest accepted edit as a share of the text"),
+    **dict.fromkeys(("momentum_window", "momentum_storage"), "momentum=..."),
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="TGD")),
+    "num_steps": "steps=...",
+}
 
 MIPRO_HABITS = {
     **dict.fromkeys(
@@ -40,7 +71,7 @@ MIPRO_HABITS = {
     "minibatch": "minibatch_size=...; a minibatch of all validation examples is a full validation",
     "minibatch_full_eval_steps": "full_eval_every=...",
     "metric_threshold": "optim.BootstrapFewShot(params, threshold=...), which makes such demos alone",
-    "max_errors": "nothing: a run that fails counts as 0, and a language model that is down stops the trainer",
+    "max_errors": _ERRORS,
     **dict.fromkeys(("track_stats", "verbose"), "nothing: FitResult.history has every trial"),
     **dict.fromkeys(
         ("program_aware_proposer", "data_aware_proposer", "tip_aware_proposer", "fewshot_aware_proposer"),
@@ -50,15 +81,10 @@ MIPRO_HABITS = {
 }
 
 RANDOM_SEARCH_HABITS = {
-    **dict.fromkeys(
-        ("metric", "valset", "trainset"), "promptgrad.Trainer(model, RandomSearch(...), metric=...).fit(train, val)"
-    ),
-    **dict.fromkeys(("seed", "num_threads"), "promptgrad.Trainer(..., seed=, concurrency=)"),
-    "teacher_settings": "teacher=... takes a language model, or a program",
-    "metric_threshold": "threshold=...",
+    **BOOTSTRAP_HABITS,
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="RandomSearch")),
     **dict.fromkeys(("num_candidate_sets", "num_candidates"), "num_candidate_programs=..."),
     "stop_at_score": "nothing: a candidate with the full score on every validation example ends the race",
-    "max_errors": "nothing: a run that fails counts as 0, and a language model that is down stops the trainer",
     "restrict": "nothing: num_candidate_programs=0 leaves the three candidates that are not drawn",
 }
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from promptgrad import aio, run
 from promptgrad._seed import seed_or_default
@@ -11,6 +11,7 @@ from promptgrad.autograd import Gradient, Loss, Parameter
 from promptgrad.lm import LM
 from promptgrad.optim._fate import attempt_of, raced
 from promptgrad.optim._groups import Params
+from promptgrad.optim._habits import TGD_HABITS, refuse_habits
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change, StepReport
 from promptgrad.optim._written import written
@@ -101,7 +102,8 @@ class TGD(Optimizer):
 
     Raises:
         ValueError: `edits` is unknown, or a number is out of range.
-        TypeError: An option is of another type: a rule that is neither function nor text, an `lm` that is not an LM.
+        TypeError: An option is of another type: a rule that is neither function nor text, an `lm` that is not an LM. Or
+            an argument is unknown: for those of TextGrad the message names the replacement.
         SignatureError: `edits="hunks"`, and the LM cannot be asked for them.
     """
 
@@ -127,7 +129,9 @@ class TGD(Optimizer):
         steps: int = 8,
         batch_size: int = 8,
         patience: int = 4,
+        **habits: NoReturn,
     ) -> None:
+        refuse_habits("TGD", habits, TGD_HABITS)
         check_counts(max_critiques=(max_critiques, 1), max_failures=(max_failures, 0), memory=(memory, 0))
         check_counts(steps=(steps, 1), batch_size=(batch_size, 1), proposals=(proposals, 1), patience=(patience, 1))
         check_writer(lm, temperature)

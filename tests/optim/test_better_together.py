@@ -151,7 +151,21 @@ class TestPhases:
         assert result.shipped
         assert result.values == {**LAST, **TURN}
 
-    def test_a_phase_that_cannot_learn_is_noted_once_something_was_found(self, world):
+    def test_after_a_first_phase_that_cannot_learn_the_next_one_runs(self, world):
+        model = program(world)
+        broken = Fixed(model.parameters(), error=DataError("no example has the fields"))
+        found = Fixed(model.parameters(), LAST)
+        result = fit(world, model, optim.BetterTogether("b -> a", b=broken, a=found))
+        assert "phase 1-b found nothing: no example has the fields" in result.notes
+        assert result.values == LAST
+
+    def test_where_no_phase_can_learn_the_first_reason_is_raised(self, world):
+        model = program(world)
+        first, second = (Fixed(model.parameters(), error=DataError(why)) for why in ("no label", "no run went right"))
+        with pytest.raises(DataError, match="no label"):
+            fit(world, model, optim.BetterTogether("a -> b", a=first, b=second))
+
+    def test_a_phase_that_cannot_learn_is_noted(self, world):
         model = program(world)
         found, broken = Fixed(model.parameters(), LAST), Fixed(model.parameters(), error=DataError("no run went right"))
         result = fit(world, model, optim.BetterTogether("a -> b", a=found, b=broken))
