@@ -28,7 +28,6 @@ from promptgrad.search import (
     describe,
     make_proposer,
     role,
-    side_by_side,
     write,
 )
 
@@ -304,7 +303,10 @@ class MIPRO(Search):
             "program": describe(session.program(candidate)),
             "role": role(place),
             "instruction": session.value(place.path, candidate),
-            "examples": side_by_side(rows[-self.examples_shown :]),
+            "examples": [
+                {**row.inputs, **(row.expected or (row.outputs if row.right else {}))}
+                for row in rows[: self.examples_shown]
+            ],
             "tip": TIPS[index % len(TIPS)],
         }
         return await write(self.proposer, inputs, lm=own, config=config)
