@@ -14,6 +14,7 @@ from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
 from promptgrad.lm._local_engine import Generation
+from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix
 from promptgrad.lm._parts import (
     AudioPart,
     Content,
@@ -27,7 +28,7 @@ from promptgrad.lm._parts import (
 )
 from promptgrad.lm._pocket import pocket
 from promptgrad.lm._replay import replay
-from promptgrad.lm._request import EMPTY_PREFIX, Message, Prefix, Request
+from promptgrad.lm._request import Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
 from promptgrad.lm._settings import Settings, current

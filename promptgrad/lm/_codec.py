@@ -9,6 +9,7 @@ is refused when the record is first used.
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -23,6 +24,16 @@ Reader = Callable[[Any], Any]
 Coder = tuple[Writer, Reader]
 
 _PLAIN = (str, int, float, bool, NoneType)
+
+
+def canonical_json(value: object) -> str:
+    """Return the JSON text of `value` with sorted keys and no blanks.
+
+    Raises:
+        TypeError: `value` holds something without a JSON form.
+        ValueError: `value` holds NaN or an infinity.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def inline(data: bytes) -> str:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from promptgrad._frozen import changer, setters
 from promptgrad.lm._codec import from_plain, to_plain
+from promptgrad.lm._message import Message
 from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
-from promptgrad.lm._request import Message
 
 
 @dataclass(frozen=True, slots=True, init=False)

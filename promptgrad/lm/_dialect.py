@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.lm._completion import TokenLogprob
+from promptgrad.lm._message import Message
 from promptgrad.lm._parts import (
     AudioPart,
     Content,
@@ -21,7 +22,6 @@ from promptgrad.lm._parts import (
     json_text,
     text_of,
 )
-from promptgrad.lm._request import Message
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a", "x-m4a": "m4a"}
 _CALL_FIELDS = frozenset({"id", "type", "function", "index"})

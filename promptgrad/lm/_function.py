@@ -9,8 +9,9 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._message import Message
 from promptgrad.lm._parts import weigh
-from promptgrad.lm._request import Message, Request
+from promptgrad.lm._request import Request
 from promptgrad.lm._stream import Listener, TextDelta
 from promptgrad.lm._transport import Transport
 

@@ -19,13 +19,15 @@ from promptgrad.errors import (
     LMStatusError,
     LMTimeoutError,
 )
+from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._fork import reset_after_fork
+from promptgrad.lm._message import is_text, json_messages
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
-from promptgrad.lm._request import Request, canonical_json, is_text, json_messages
+from promptgrad.lm._request import Request
 from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import DONE, Assembly, read_events

@@ -13,11 +13,13 @@ from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
 from promptgrad.errors import InputError
+from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
 from promptgrad.lm._local_engine import Generation, LocalEngine
+from promptgrad.lm._message import Message
 from promptgrad.lm._parts import TextPart
-from promptgrad.lm._request import Message, Request, canonical_json
+from promptgrad.lm._request import Request
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
-from promptgrad.lm._request import Message, Prefix, Request
+from promptgrad.lm._message import Message, Prefix
+from promptgrad.lm._request import Request
 from promptgrad.lm._stream import TokenFeed
 
 if TYPE_CHECKING:

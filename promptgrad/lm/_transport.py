@@ -8,9 +8,10 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.lm._base import LM
 from promptgrad.lm._channel import DIRECT, ModelCall, answerer
+from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._prices import FREE, Prices
-from promptgrad.lm._request import Request, canonical_json, normalize_options
+from promptgrad.lm._request import Request, normalize_options
 
 
 class Transport(LM):
