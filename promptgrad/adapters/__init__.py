@@ -6,8 +6,19 @@ from promptgrad.adapters._base import Adapter, Compiled, Format, unreadable
 from promptgrad.adapters._chat import ChatAdapter
 from promptgrad.adapters._json import JSONAdapter
 from promptgrad.adapters._registry import get_adapter
+from promptgrad.adapters._values import describe
 
-__all__ = ["Adapter", "ChatAdapter", "Compiled", "Format", "JSONAdapter", "PocketAdapter", "get_adapter", "unreadable"]
+__all__ = [
+    "Adapter",
+    "ChatAdapter",
+    "Compiled",
+    "Format",
+    "JSONAdapter",
+    "PocketAdapter",
+    "describe",
+    "get_adapter",
+    "unreadable",
+]
 
 if TYPE_CHECKING:
     from promptgrad.adapters._pocket import PocketAdapter

@@ -83,16 +83,18 @@ class Compiled:
 
     Attributes:
         prefix: The system message and the demos, encoded and digested.
+        adapter: The adapter that rendered it.
         signature: The signature.
         response_format: JSON text for `Request.response_format`, or None.
         skipped: Demos left out because they have no input or no output of the signature.
     """
 
-    __slots__ = ("_format", "_remind", "prefix", "response_format", "signature", "skipped")
+    __slots__ = ("_format", "_remind", "adapter", "prefix", "response_format", "signature", "skipped")
 
     def __init__(
-        self, form: Format, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
+        self, adapter: Adapter, form: Format, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
     ) -> None:
+        self.adapter = adapter
         self._format = form
         self._remind = remind
         self.prefix = prefix
@@ -244,7 +246,7 @@ class Adapter:
         messages = [*partial, *complete]
         if system:
             messages.insert(0, Message("system", system))
-        return Compiled(form, Prefix(messages), self.response_format(signature), skipped, remind=not complete)
+        return Compiled(self, form, Prefix(messages), self.response_format(signature), skipped, remind=not complete)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_formats", "_compiled")}

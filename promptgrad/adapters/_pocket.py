@@ -44,6 +44,35 @@ def phrase_of(signature: Signature) -> Phrase | None:
     return None
 
 
+def _critiques(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What critics said in rows, the most frequent first: the form in which the model improves an instruction."""
+    said: dict[str, int] = {}
+    texts: dict[int, str] = {}
+    for row in rows:
+        if text := row.get("critique"):
+            first = _AS_IN_ROW.fullmatch(text)
+            text = texts.get(int(first[1]), "") if first else text
+            texts[row.get("row", 0)] = text
+            for line in text.splitlines():
+                said[line] = said.get(line, 0) + 1
+    return {"critiques": sorted(said, key=lambda text: -said[text])[:_MOST]}
+
+
+def _examples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Inputs with their right outputs, as far as rows show them: the form in which the model finds an instruction."""
+    found = []
+    for row in rows:
+        is_right = row.get("score", 0) >= row.get("best", 1)
+        answer = row.get("expected") or (row.get("outputs", {}) if is_right else {})
+        found.append({**row.get("inputs", {}), **answer})
+    return {"examples": found}
+
+
+_FROM_ROWS = {"Improve": _critiques, "ProposeInstruction": _examples}
+_AS_IN_ROW = re.compile(r"as in row (\d+)")
+_MOST = 6  # what it was trained on
+
+
 def marker_name(name: str) -> str | None:
     """The marker of a field, or None: by its own name, by an alias, by its singular."""
     if name in _NAMES:
@@ -61,9 +90,12 @@ class PocketFormat(Format):
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)
         self.phrase = phrase_of(signature)
+        self.from_rows = signature.name in _FROM_ROWS and "rows" in signature.inputs
         kept = signature.inputs if self.phrase is None else self.phrase.inputs
-        self.inputs = [name for name in signature.inputs if name in kept]
+        self.inputs = [name for name in kept if name in signature.inputs or self.from_rows]
         self.markers: dict[str, str] = {}
+        for name in self.inputs if self.from_rows else ():
+            self.markers[name] = marker_name(name) or ""
         for name, field in signature.fields.items():
             if field.role == "input" and (name not in self.inputs or _is_nested(field)):
                 continue
@@ -87,6 +119,8 @@ class PocketFormat(Format):
         return words
 
     def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
+        if self.from_rows and "rows" in inputs:
+            inputs = {**inputs, **_FROM_ROWS[self.signature.name](inputs["rows"])}
         for name in self.inputs:
             if name not in inputs:
                 raise missing_input(name, self.signature)

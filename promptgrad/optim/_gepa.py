@@ -39,8 +39,9 @@ class GEPA(Search):
     Cost in `Trainer.fit`: for each step two runs of the program on a minibatch and one LM call for each text that is
     rewritten; for each candidate that joins the pool one run on all validation examples.
     Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the runs that show the failures are also the baseline of the
-    child; no row is run twice with the same values; the pairs that can be merged are computed, not found by trial;
-    scores that agree to nine digits are equal.
+    child; the writer sees every run of the parent on training data, not only those of the minibatch; no row is run
+    twice with the same values; the pairs that can be merged are computed, not found by trial; scores that agree to nine
+    digits are equal.
 
     With `parity=True` every draw, accept and count is that of the package gepa (0.1.4) with the same seed, data and
     scores: parents, minibatches and their padding, turns, merges and their examples, and blocks that are run again
@@ -106,8 +107,8 @@ class GEPA(Search):
         """Evolve; see the class."""
         self.state.clear()
         places, critic = session.places(self.kinds), None if self.critique else Feedback()
-        paths, most = [place.path for place in places], self.minibatch_size
-        rewriter = Rewriter(Attempts(self.state, 8), self.proposer, rules=self.rules, lm=self.lm, max_failures=most)
+        paths = [place.path for place in places]
+        rewriter = Rewriter(Attempts(self.state, 8), self.proposer, rules=self.rules, lm=self.lm)
         if self.parity:
             await Evolution(self, session, places, rewriter, critic).run()
             return
@@ -124,8 +125,9 @@ class GEPA(Search):
             parent, batch = pool.draw(step.rng), step.minibatch()
             turn = places if self.components == "all" else [step.turn(places, parent)]
             loss, gradients = await step.gradients(parent, batch, turn, critic=critic)
-            edits = [(place, await rewriter(step, parent, place, gradients[place.path])) for place in turn]
-            tried = [(place, edit) for place, edit in edits if edit is not None]
+            if self.critique:
+                turn = [place for place in turn if gradients[place.path].critiques]
+            tried = [(place, edit) for place in turn for edit in await rewriter(step, parent, place)]
             if not tried:
                 continue
             child = parent.child({path: text for _, edit in tried for path, text in edit.values.items()}, step.name)

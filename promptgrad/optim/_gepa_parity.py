@@ -298,7 +298,7 @@ class Evolution:
         candidate, rows = pool.members[parent].candidate, [session.train[index] for index in batch]
         turn = [place for place in self._places if self._gepa.components == "all" or place.path == pool.turn(parent)]
         self._paid, self._blocks = self._paid + len(rows), self._blocks + 1
-        loss, gradients = await step.gradients(candidate, rows, turn, critic=self._critic, replicate=self._blocks)
+        loss, _ = await step.gradients(candidate, rows, turn, critic=self._critic, replicate=self._blocks)
         scores = _known(step.measured(candidate, loss))
         before = sum(scores.get(row.id, 0.0) for row in rows)
         seen = {"parent": parent, "minibatch": batch, "before": before}
@@ -306,8 +306,8 @@ class Evolution:
             return self._decide(step, **seen, accepted=False)
         pool.advance(parent)
         with lm.context(replicate=self._blocks):  # another sample, also where the prompt is an earlier one
-            edits = [await self._rewriter(step, candidate, place, gradients[place.path]) for place in turn]
-        values = {path: text for edit in edits if edit is not None for path, text in edit.values.items()}
+            edits = [edit for place in turn for edit in await self._rewriter(step, candidate, place)]
+        values = {path: text for edit in edits for path, text in edit.values.items()}
         seen["components"] = [place.path for place in turn]
         if not values:
             return self._decide(step, **seen, accepted=False)

@@ -22,12 +22,15 @@ from promptgrad.search import (
     Rules,
     Session,
     Study,
+    attempted,
     bootstrap,
     check_counts,
     check_writer,
     describe,
+    interface,
     make_proposer,
     role,
+    side_by_side,
     write,
 )
 
@@ -298,15 +301,16 @@ class MIPRO(Search):
         config: dict[str, Any] = {"replicate": index}
         if index and self.temperature is not None:
             config["temperature"] = self.temperature
-        rows = session.rows.of(place, candidate)
+        rows, (attempts, worse) = session.rows.of(place, candidate), attempted(session, place, candidate)
         inputs = {
             "program": describe(session.program(candidate)),
             "role": role(place),
+            "interface": interface(place),
             "instruction": session.value(place.path, candidate),
-            "examples": [
-                {**row.inputs, **(row.expected or (row.outputs if row.right else {}))}
-                for row in rows[: self.examples_shown]
-            ],
+            "rules": self._rules.after(place.parameter.constraints).shown(),
+            "attempts": attempts,
+            "worse": worse,
+            "rows": side_by_side(rows[: self.examples_shown]),
             "tip": TIPS[index % len(TIPS)],
         }
         return await write(self.proposer, inputs, lm=own, config=config)

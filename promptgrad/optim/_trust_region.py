@@ -4,14 +4,16 @@ from promptgrad.autograd import Parameter
 from promptgrad.optim._edit_scheduler import EditScheduler
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import StepReport
+from promptgrad.search import TOO_FAR
 
 
 class TrustRegionEdit(EditScheduler):
     """Widen a group's `max_edit` after a gated step that was accepted, narrow it after one that the gate rejected.
 
     As in a trust-region method, a step with a proven gain allows a longer one, and a step without shows that the
-    critiques cannot be trusted so far from the present text. Only a gate is evidence: a step without a closure, or one
-    whose proposals all broke a rule in code (such as this bound), leaves the region as it is.
+    critiques cannot be trusted so far from the present text. A step whose proposals were all refused for their size
+    alone widens the region too, as nothing could be tried in it. Otherwise only a gate is evidence: a step without a
+    closure, or one whose proposals broke other rules in code, leaves the region as it is.
 
     Cost: no LM call.
     Source: Conn, Gould and Toint 2000, "Trust Region Methods". Differs: the gate's verdict stands for the ratio of
@@ -67,12 +69,15 @@ class TrustRegionEdit(EditScheduler):
         own = {id(parameter) for parameter in params}
         names = self.optimizer.names()
         paths = {names[parameter] for parameter in params}
-        measured = [
+        proposed = [
             change
             for change in report.proposals
-            if change.verdict is not None
-            and (change.path in paths if change.parameter is None else id(change.parameter) in own)
+            if (change.path in paths and change.parameter is None) or id(change.parameter) in own
         ]
+        measured = [change for change in proposed if change.verdict is not None]
         if any(change.status == "accepted" for change in measured):
             return self.grow
-        return self.shrink if measured else 1.0
+        if measured:
+            return self.shrink
+        refused = [change for change in proposed if change.status == "rejected"]
+        return self.grow if refused and all(TOO_FAR in change.reason for change in refused) else 1.0

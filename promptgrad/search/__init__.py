@@ -10,6 +10,7 @@ __all__ = [
     "EXHAUSTED",
     "SHRINK",
     "TIPS",
+    "TOO_FAR",
     "TPE",
     "Amend",
     "Attempt",
@@ -50,6 +51,7 @@ __all__ = [
     "Trial",
     "Verdict",
     "apply_hunks",
+    "attempted",
     "best_demos",
     "bootstrap",
     "broken",
@@ -68,9 +70,12 @@ __all__ = [
     "edit_ratio",
     "eliminate",
     "fields_of",
+    "interface",
     "is_number",
+    "is_winnable",
     "judged",
     "labeled_demos",
+    "lost_ratio",
     "make_proposer",
     "make_writers",
     "pairs",
@@ -78,47 +83,40 @@ __all__ = [
     "race",
     "refusal",
     "refused",
+    "remark",
     "role",
+    "rows_of",
     "show_value",
     "side_by_side",
     "size_of",
     "unblamed",
-    "variants",
+    "varied",
     "write",
     "writer_of",
 ]
 
 if TYPE_CHECKING:
     from promptgrad.search._amend import Amend
+    from promptgrad.search._attempted import attempted
     from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
-    from promptgrad.search._checks import Constraint, broken, checked_constraints, refusal
+    from promptgrad.search._checks import TOO_FAR, Constraint, broken, checked_constraints, refusal
     from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
-    from promptgrad.search._edit import edit_distance, edit_ratio
+    from promptgrad.search._edit import edit_distance, edit_ratio, lost_ratio
     from promptgrad.search._elimination import eliminate
     from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
-    from promptgrad.search._hypotheses import Momentum, check_momentum, check_weights
     from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
+    from promptgrad.search._momentum import Momentum, check_momentum, check_weights
     from promptgrad.search._numbers import check_counts, is_number
     from promptgrad.search._objectives import Costs, Objectives
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
-    from promptgrad.search._places import Place, describe, places, role
+    from promptgrad.search._places import Place, describe, interface, places, role
     from promptgrad.search._plan import Phase, Plan
-    from promptgrad.search._proposer import (
-        TIPS,
-        Improve,
-        ImproveSolution,
-        ProposeInstruction,
-        check_amends,
-        check_writer,
-        make_proposer,
-        make_writers,
-        write,
-    )
-    from promptgrad.search._race import Race, race
+    from promptgrad.search._proposer import check_amends, check_writer, make_proposer, make_writers, write
+    from promptgrad.search._race import Race, is_winnable, race
     from promptgrad.search._reasons import unblamed
-    from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, variants, writer_of
-    from promptgrad.search._rows import Row, Rows
+    from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
+    from promptgrad.search._rows import Row, Rows, remark, rows_of
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import SHRINK, Session
@@ -129,11 +127,13 @@ if TYPE_CHECKING:
     from promptgrad.search._tpe import TPE, Point
     from promptgrad.search._trial import Cost, Trial
     from promptgrad.search._verdict import Verdict
+    from promptgrad.search._writing import TIPS, Improve, ImproveSolution, ProposeInstruction
 else:
     _HOME = {
         "EXHAUSTED": "_running",
         "SHRINK": "_session",
-        "TIPS": "_proposer",
+        "TIPS": "_writing",
+        "TOO_FAR": "_checks",
         "TPE": "_tpe",
         "Amend": "_amend",
         "Attempt": "_memory",
@@ -148,18 +148,18 @@ else:
         "Feedback": "_feedback",
         "Fronts": "_pareto",
         "Hunk": "_hunks",
-        "Improve": "_proposer",
-        "ImproveSolution": "_proposer",
+        "Improve": "_writing",
+        "ImproveSolution": "_writing",
         "Measured": "_candidate",
         "Merge": "_pareto",
-        "Momentum": "_hypotheses",
+        "Momentum": "_momentum",
         "Objectives": "_objectives",
         "Pareto": "_pareto",
         "Phase": "_plan",
         "Place": "_places",
         "Plan": "_plan",
         "Point": "_tpe",
-        "ProposeInstruction": "_proposer",
+        "ProposeInstruction": "_writing",
         "Race": "_race",
         "Rewriter": "_rewriter",
         "Row": "_rows",
@@ -174,6 +174,7 @@ else:
         "Trial": "_trial",
         "Verdict": "_verdict",
         "apply_hunks": "_hunks",
+        "attempted": "_attempted",
         "best_demos": "_demos",
         "bootstrap": "_demos",
         "broken": "_checks",
@@ -181,8 +182,8 @@ else:
         "check_attempts": "_memory",
         "check_counts": "_numbers",
         "check_fronts": "_pareto",
-        "check_momentum": "_hypotheses",
-        "check_weights": "_hypotheses",
+        "check_momentum": "_momentum",
+        "check_weights": "_momentum",
         "check_writer": "_proposer",
         "checked_constraints": "_checks",
         "children": "_rewriter",
@@ -190,9 +191,12 @@ else:
         "describe": "_places",
         "edit_distance": "_edit",
         "edit_ratio": "_edit",
+        "lost_ratio": "_edit",
         "eliminate": "_elimination",
         "fields_of": "_demos",
+        "interface": "_places",
         "is_number": "_numbers",
+        "is_winnable": "_race",
         "judged": "_memory",
         "labeled_demos": "_demos",
         "make_proposer": "_proposer",
@@ -202,12 +206,14 @@ else:
         "race": "_race",
         "refusal": "_checks",
         "refused": "_memory",
+        "remark": "_rows",
         "role": "_places",
+        "rows_of": "_rows",
         "show_value": "_candidate",
         "side_by_side": "_side_by_side",
         "size_of": "_candidate",
         "unblamed": "_reasons",
-        "variants": "_rewriter",
+        "varied": "_rewriter",
         "write": "_proposer",
         "writer_of": "_rewriter",
     }

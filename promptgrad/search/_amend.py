@@ -1,18 +1,25 @@
 """`Amend`: what a writing program is asked that answers with hunks."""
 
-from typing import Any
-
 from promptgrad.search._hunks import Hunk
-from promptgrad.signature import Input, Output, Signature
+from promptgrad.search._writing import Writing
+from promptgrad.signature import Output
 
 
-class Amend(Signature):
+class Amend(Writing):
     """You improve one instruction of a program made of language-model calls, by a few edits.
 
-    Critics looked at examples on which the program failed and said what this instruction should do differently.
-    Edit it so that these failures no longer happen and everything it already gets right stays right. Change what
-    the critiques ask for and keep the rest. Write general rules: do not mention single examples or their answers,
-    unless a critique says that a value is fixed. Keep every {placeholder} exactly as it is.
+    The model that follows the instruction sees nothing but it and the inputs of one call, so everything that it has to
+    know must stand there. `rows` are runs with the present instruction: the wrong ones first, then right ones that are
+    like them. Score and feedback are about what the whole program returned.
+
+    First write the `analysis`. Which property of the inputs separates the right answers from the wrong ones? Find the
+    fewest rules that explain every row, the right ones too, and which of them goes first where several apply. Check
+    each rule against all rows, and say which rows speak against it. Rows are facts and critiques are opinions: where
+    they disagree, trust the rows.
+
+    Then edit the instruction so that it states these rules, with the names, values and limits that the rows show, and
+    leave what the right rows depend on. Invent nothing for which there is no evidence, and do not list single rows with
+    their answers. Keep every {placeholder} exactly as it is.
 
     Each edit quotes its anchor: a piece of the instruction, exactly as it stands there, long enough to occur only
     once. "insert" puts its text directly after the anchor, blanks and line breaks included; with an empty anchor,
@@ -20,10 +27,4 @@ class Amend(Signature):
     Anchors must not overlap. If one edit does not apply exactly, all are rejected.
     """
 
-    role: str = Input(desc="where the instruction is used")
-    instruction: str = Input(desc="the instruction as it is, in full")
-    critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
-    failures: list[dict[str, Any]] = Input(desc="some of the failed calls that the critiques are about")
-    rules: list[str] = Input(desc="what the edited instruction must satisfy")
-    rejected: list[str] = Input(desc="versions that were tried, each with its effect; do not come back to them")
     hunks: list[Hunk] = Output(desc="the edits")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.autograd import objection, tokens
-from promptgrad.search._edit import edit_ratio
+from promptgrad.search._edit import lost_ratio
 
 Constraint = Callable[[Any], Any]
 """A rule for a value, as in `Parameter`: it returns the reason why it does not hold (or False), or raises."""
@@ -26,8 +26,13 @@ _CHAT = re.compile(
 )
 _FENCED = re.compile(r"^\s*(```|~~~)[^\n]*\n(?:(?!\1).)*\1\s*$", re.DOTALL)
 _WRAPPING = re.compile(
-    r"\[\[ ?##|</?(?:think(?:ing)?|reasoning|analysis|new_?instruction|improved_\w+|proposed_\w+)\b", re.IGNORECASE
+    r"\[\[ ?##|</?(?:new_?instruction|improved_\w+|proposed_\w+)\b|\A\s*</?(?:think(?:ing)?|reasoning|analysis)\b",
+    re.IGNORECASE,
 )
+_QUOTED = re.compile(r"""\A\s*(?:"([^"]*)"|\u201c([^\u201c\u201d]*)\u201d|`([^`]*)`|'([^']*)')\s*\Z""")
+
+TOO_FAR = "more than max_edit"
+"""What stands in the reason of a text that changes too much."""
 
 
 def placeholders(text: str) -> set[str]:
@@ -38,6 +43,24 @@ def placeholders(text: str) -> set[str]:
     """
     found = _PLACEHOLDER.finditer(text)
     return {match.group() for match in found if match[1] and len(match[1]) == len(match[2])}
+
+
+def unwrapped(old: str, new: str, *, verbatim: bool = False) -> str:
+    """A text without the code fence, the quotes or the backticks around the whole of it, unless the old one has them.
+
+    Args:
+        old: The present text.
+        new: The text as it was written.
+        verbatim: Whether the text is a solution, of which quotes may be a part.
+
+    >>> unwrapped("Answer.", '"Answer in one word."')
+    'Answer in one word.'
+    """
+    if _FENCED.search(new) and not _FENCED.search(old):
+        new = "\n".join(new.strip().splitlines()[1:-1])
+    if not verbatim and (quoted := _QUOTED.search(new)) and not _QUOTED.search(old):
+        new = next(part for part in quoted.groups() if part is not None)
+    return new
 
 
 def refusal(
@@ -55,7 +78,7 @@ def refusal(
     Args:
         old: The present text.
         new: The proposal.
-        max_edit: Largest edit distance, as a share of the longer text's tokens.
+        max_edit: Largest share of the old text's tokens that is removed or replaced; what is added does not count.
         max_tokens: Longest text, in words and punctuation marks.
         constraints: The user's own rules.
         tried: Texts that were rejected before.
@@ -86,8 +109,8 @@ def refusal(
         return f"it adds the placeholder{'s' if len(added) > 1 else ''} {', '.join(sorted(added))}, which nothing fills"
     if max_tokens is not None and (length := len(tokens(new))) > max_tokens:
         return f"it has {length} tokens, more than max_tokens={max_tokens}"
-    if max_edit < 1 and (edit := edit_ratio(old, new)) > max_edit:
-        return f"it edits {edit:.0%} of the text, more than max_edit={max_edit:g}"
+    if max_edit < 1 and (lost := lost_ratio(old, new)) > max_edit:
+        return f"it removes or replaces {lost:.0%} of the text, {TOO_FAR}={max_edit:g}"
     return broken(constraints, new)
 
 

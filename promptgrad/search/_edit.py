@@ -1,4 +1,4 @@
-"""How far one text is from another, in tokens: what `max_edit` bounds."""
+"""How far one text is from another, in tokens."""
 
 from promptgrad.autograd import tokens
 
@@ -49,3 +49,27 @@ def edit_ratio(old: str, new: str) -> float:
     """
     longest = max(len(tokens(old)), len(tokens(new)))
     return edit_distance(old, new) / longest if longest else 0.0
+
+
+def lost_ratio(old: str, new: str) -> float:
+    """The share of the old text's tokens that are removed or replaced in the new one: what `max_edit` bounds.
+
+    What is kept is the longest sequence of tokens that both have in the same order; additions are free.
+
+    Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
+
+    >>> lost_ratio("answer in one word", "answer in two words, without a mark")
+    0.5
+    >>> lost_ratio("answer in one word", "read it twice, then answer in one word only")
+    0.0
+    """
+    first = tokens(old)
+    where: dict[str, int] = {}
+    for position, token in enumerate(first):
+        where[token] = where.get(token, 0) | 1 << position
+    mask = (1 << len(first)) - 1
+    row = mask
+    for token in tokens(new):
+        match = row & where.get(token, 0)
+        row = ((row + match) | (row - match)) & mask
+    return row.bit_count() / len(first) if first else 0.0

@@ -12,6 +12,8 @@ K = TypeVar("K", bound=Hashable)
 ENTRY = "rejected"
 """Key of the attempts for a text in an optimizer's state."""
 
+_CLOSED = ("refused: ", "taken back")
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -28,9 +30,6 @@ class Attempt:
     text: str
     effect: str
     measured: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.text} -- {self.effect}"
 
 
 class Attempts(Generic[K]):
@@ -53,9 +52,22 @@ class Attempts(Generic[K]):
         entries = self._state[key].get(ENTRY, ()) if key in self._state else ()
         return tuple(Attempt(e["text"], e["effect"], bool(e.get("measured"))) for e in entries)
 
-    def shown(self, key: K) -> list[str]:
-        """The attempts as a proposer sees them, each with its effect."""
-        return [str(attempt) for attempt in self.of(key)]
+    def shown(
+        self, key: K, known: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The attempts as a writer sees them: those that may come again, and those that may not or broke a rule.
+
+        Args:
+            key: The text.
+            known: Attempts that the writer sees already, each with its "text".
+        """
+        seen = {each["text"] for each in known}
+        open_, closed = list[dict[str, Any]](), list[dict[str, Any]]()
+        for attempt in self.of(key):
+            if attempt.text not in seen:
+                is_open = not attempt.measured and not attempt.effect.startswith(_CLOSED)
+                (open_ if is_open else closed).append({"text": attempt.text, "effect": attempt.effect})
+        return open_, closed
 
     def spent(self, key: K) -> list[str]:
         """The texts that are not to be tried again."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from promptgrad.adapters import describe as form_of
 from promptgrad.autograd import Parameter
 from promptgrad.nn import Module
 from promptgrad.signature import Signature
@@ -50,6 +51,13 @@ def role(place: Place) -> str:
     inputs = ", ".join(place.signature.inputs)
     outputs = ", ".join(place.signature.outputs)
     return f"{place.module_path or type(place.module).__name__}: {inputs} -> {outputs}"
+
+
+def interface(place: Place) -> str:
+    """What a step is given and what it must answer: a line for each field, with its type, choices and description."""
+    if place.signature is None:
+        return ""
+    return "\n".join(f"{field.role} `{name}`: {form_of(field)}" for name, field in place.signature.fields.items())
 
 
 def describe(model: Module) -> str:

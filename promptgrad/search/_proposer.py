@@ -1,4 +1,4 @@
-"""The programs that write new instructions: ordinary `Predict` modules, whose prompts are visible parameters."""
+"""The programs that write new texts: ordinary `Predict` modules, whose prompts are visible parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +8,11 @@ from promptgrad.autograd import no_grad
 from promptgrad.errors import HunkError, ParseError, SignatureError
 from promptgrad.lm import LM, Completion, current, resolve
 from promptgrad.nn import Predict
+from promptgrad.search._checks import unwrapped
 from promptgrad.search._hunks import Hunk, apply_hunks
 from promptgrad.search._numbers import is_number
-from promptgrad.signature import Input, Output, Signature
-
-TIPS = (
-    "",
-    "Keep it short: one or two sentences.",
-    "Be precise about what the answer must look like.",
-    "Say how to work out the answer, step by step.",
-    "Name the mistakes that are easy to make here.",
-    "Describe the task as you would to a colleague who has never seen it.",
-)
-"""Styles that keep the candidates apart; the first leaves the writer free."""
-
+from promptgrad.search._writing import ANALYSIS, Improve, ImproveSolution
+from promptgrad.signature import Signature
 
 _NO_HUNKS = (
     'edits="hunks" needs a language model that can quote a text, and this one cannot be asked for it ({}): use '
@@ -29,73 +20,24 @@ _NO_HUNKS = (
 )
 
 
-class Improve(Signature):
-    """You improve one instruction of a program made of language-model calls.
-
-    Critics looked at examples on which the program failed and said what this instruction should do differently.
-    Rewrite it so that these failures no longer happen and everything it already gets right stays right. Change what
-    the critiques ask for and keep the rest. Write general rules: do not mention single examples or their answers,
-    unless a critique says that a value is fixed. Keep every {placeholder} exactly as it is. Reply with the whole
-    new instruction and nothing about it.
-    """
-
-    role: str = Input(desc="where the instruction is used")
-    instruction: str = Input(desc="the instruction as it is, in full")
-    critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
-    failures: list[dict[str, Any]] = Input(desc="some of the failed calls that the critiques are about")
-    rules: list[str] = Input(desc="what the new instruction must satisfy")
-    rejected: list[str] = Input(desc="versions that were tried, each with its effect; do not come back to them")
-    new_instruction: str = Output(desc="the rewritten instruction, in full")
-
-
-class ImproveSolution(Signature):
-    """You improve one text: the solution of a problem.
-
-    The solution was checked, and the critiques say what is wrong with it. Rewrite it so that none of them holds any
-    more, and what is right already stays right. Use what the critiques and checks say of this very problem. Reply with
-    the whole new solution and nothing about it: no explanation, no quotation marks or code fences around it.
-    """
-
-    role: str = Input(desc="what the solution is")
-    solution: str = Input(desc="the solution as it is, in full")
-    critiques: list[str] = Input(desc="what is wrong with it, most frequent first")
-    failures: list[dict[str, Any]] = Input(desc="some of the failed checks: the problem, and what was said")
-    rules: list[str] = Input(desc="what the new solution must satisfy")
-    rejected: list[str] = Input(desc="versions that were tried, each with its effect; do not come back to them")
-    new_solution: str = Output(desc="the improved solution, in full")
-
-
-class ProposeInstruction(Signature):
-    """You write the instruction for one module of a program made of language-model calls.
-
-    Study the examples of what the module is given and what it should answer, and find the rule behind them. Then
-    write the instruction that makes a language model answer so on new inputs: say what to do, and what the answer
-    looks like. Write general rules: do not mention single examples. Keep every {placeholder} of the present
-    instruction. Reply with the instruction and nothing about it.
-    """
-
-    program: str = Input(desc="the program that the module is part of")
-    role: str = Input(desc="the module: its inputs and outputs")
-    instruction: str = Input(desc="its present instruction")
-    examples: list[dict[str, Any]] = Input(desc="inputs and right outputs of the module")
-    tip: str = Input(desc="a style to follow, if any")
-    new_instruction: str = Output(desc="the instruction")
-
-
 class Writer(Predict, in_place=True):
     """A `Predict` that accepts a reply only if it names the field that was asked for.
 
     With one output, adapters accept a reply without any marker as that output. That serves an answer, but a text that
-    is going to be installed might then be an error page or a remark; this module asks again instead.
+    is going to be installed might then be an error page or a remark; this module asks again instead. A reply with the
+    text and without an analysis is accepted: some models think before they reply.
     """
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
-        prompt = _letters("".join(message.text for message in compiled.prefix.messages))
-        reply = completion.text
+        prompt, reply = _letters("".join(message.text for message in compiled.prefix.messages)), completion.text
+        said = [name for name in compiled.signature.outputs if _letters(name) in _letters(reply)]
         for name in compiled.signature.outputs:
-            if _letters(name) in prompt and _letters(name) not in _letters(reply):
+            if name != ANALYSIS and _letters(name) in prompt and name not in said:
                 reason = f"it does not name the field `{name}`, so what it holds may be anything"
                 raise ParseError(f"{reason}: {reply[:200]}", reply=reply, reason=reason)
+        if ANALYSIS in compiled.signature.outputs and ANALYSIS not in said and said:
+            found = compiled.adapter.parse(compiled.signature.delete(ANALYSIS), completion)
+            return {ANALYSIS: "", **found}
         return super()._parse(compiled, completion)
 
 
@@ -155,22 +97,26 @@ async def write(
 ) -> tuple[str | None, str]:
     """Ask for one new text: (text, "") or (None, why there is none).
 
-    The present text is the input `instruction`, also for a solution.
+    The present text is the input `instruction`, also for a solution. Inputs that the proposer's signature does not have
+    are left out. A code fence, quotes or backticks around the whole text are taken away.
 
     Cost: one LM call, one more for each re-ask of a reply that does not parse.
 
     Raises:
         LMError: The LM gave no answer. A reply without an instruction is not an error: it returns a reason.
     """
-    text = "solution" if "solution" in proposer.input_names() else "instruction"
+    names = proposer.input_names()
+    text = "solution" if "solution" in names else "instruction"
     named = {text if name == "instruction" else name: value for name, value in inputs.items()}
+    named = {name: value for name, value in named.items() if name in names}
     try:
         with no_grad():  # a step inside a forward is not part of the program
             reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except ParseError as error:
         return None, f"the reply holds no {text}: {error.reason}"
     written = str.__str__(reply[f"new_{text}"])
-    return (_indented(written, reply.reply) if text == "solution" else written.strip()), ""
+    written = _indented(written, reply.reply) if text == "solution" else written.strip()
+    return unwrapped(str.__str__(inputs["instruction"]), written, verbatim=text == "solution"), ""
 
 
 def _indented(text: str, reply: str) -> str:
@@ -192,9 +138,10 @@ async def amend(
         LMError: The LM gave no answer. Hunks that do not apply are not an error: they return a reason.
         SignatureError: The LM cannot be asked for hunks.
     """
+    named = {name: value for name, value in inputs.items() if name in proposer.input_names()}
     try:
         with no_grad():
-            reply = await proposer.acall(**inputs, lm=lm, config=dict(config or {}))
+            reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except SignatureError as error:
         raise SignatureError(_NO_HUNKS.format(error)) from error
     except ParseError as error:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, pvariance
 
 from promptgrad.evaluation import paired_interval
@@ -118,6 +118,20 @@ def chance(champion: Measured | None, challenger: Measured | None, price: float 
     noise = max(pvariance(gains), 0.0625) / len(gains)
     weight = PRIOR**2 / (PRIOR**2 + noise)
     return NormalDist().cdf(weight * fmean(gains) / math.sqrt(weight * noise))
+
+
+def is_winnable(session: Session, confidence: float) -> bool:
+    """Whether a candidate that is right on every validation example would win a race: else none is worth its proposal.
+
+    Cost: none.
+    """
+    champion = session.standings.of(session.incumbent)
+    if champion is None:
+        return True
+    perfect = replace(
+        champion, scores=tuple(None if score is None else session.best_score for score in champion.scores)
+    )
+    return chance(champion, perfect) >= confidence
 
 
 def _verdict(

@@ -1,6 +1,5 @@
 """`Rewriter`: evidence in, checked text out, and a reason for every text that is refused."""
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,21 +7,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
-from promptgrad.autograd import Gradient, Parameter, to_json
+from promptgrad.autograd import Gradient, Parameter
 from promptgrad.errors import LMError, NoLMError, PromptgradError
 from promptgrad.lm import LM, Usage, resolve, resolve_lm, track_usage
 from promptgrad.nn import Predict
+from promptgrad.search._attempted import attempted
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._edit import edit_ratio
 from promptgrad.search._hunks import Hunk
-from promptgrad.search._hypotheses import hypotheses, weigh
 from promptgrad.search._memory import Attempt, Attempts, refused
-from promptgrad.search._places import Place, role
-from promptgrad.search._proposer import Improve, ImproveSolution, amend, make_proposer, write
+from promptgrad.search._places import Place, describe, interface, role
+from promptgrad.search._proposer import amend, make_proposer, write
+from promptgrad.search._rows import Row, rows_of
 from promptgrad.search._rules import Rules
+from promptgrad.search._side_by_side import fitted, side_by_side
+from promptgrad.search._writing import TIPS, Improve, ImproveSolution
 
 if TYPE_CHECKING:
+    from promptgrad.search._session import Session
     from promptgrad.search._steps import Step
+
+MOST_ATTEMPTS = 800
+"""Words and marks of the promising attempts that a writer is shown, and of those that are worse; long ones are cut."""
 
 _UNANSWERED = "the language model gave no answer"
 """Reason of a proposal for which the language model gave no answer."""
@@ -37,22 +43,35 @@ class Evidence:
         path: Its path.
         text: The text as it is.
         role: What it is for.
-        critiques: What is wrong with it, the weightiest first.
-        gradient: The gradient with these critiques and the calls that they are about.
+        rows: Runs with this text, each with what a critic said of it, if one was asked.
+        program: The program, a line for each step.
+        interface: What the step is given and must answer, a line for each field.
+        attempts: Versions that were tried and may be promising, with their scores, best first.
+        worse: Versions that are known to be worse.
         rules: What the new text must satisfy, besides the constraints of the parameter.
         lm: LM that writes, or its name; None for that of the program, or else of the context.
         variant: Number of the proposal, from 0; proposals after the first are sampled.
+        tip: A style to follow; empty for none.
     """
 
     parameter: Parameter
     path: str
     text: str
     role: str
-    critiques: Sequence[str]
-    gradient: Gradient
+    rows: Sequence[Row]
+    program: str = ""
+    interface: str = ""
+    attempts: Sequence[Mapping[str, Any]] = ()
+    worse: Sequence[Mapping[str, Any]] = ()
     rules: Rules = Rules()  # noqa: RUF009 - frozen
     lm: LM | str | None = None
     variant: int = 0
+    tip: str = ""
+
+    @property
+    def critiques(self) -> list[str]:
+        """What critics said of it, each text once."""
+        return list(dict.fromkeys(row.critique for row in self.rows if row.critique))
 
 
 @dataclass(frozen=True)
@@ -93,17 +112,20 @@ class Edit:
 class Rewriter:
     """Writes new texts, and checks them in code before anybody pays for trying them.
 
+    A writer is shown all rows that are known of the text's present values, right ones too, side by side, with what
+    critics said of them; no critique is needed. Several variants see the same rows: what keeps them apart is their
+    temperature and a tip.
+
     Cost: one LM call for each proposal, one more for each re-ask of a reply that does not parse.
 
     Args:
-        memory: Earlier attempts: the proposer is shown them, and texts that did not gain are refused. Texts that a rule
+        memory: Earlier attempts: the writer is shown them, and texts that did not gain are refused. Texts that a rule
             refuses are added.
         proposer: Program that writes instructions and descriptions, on the signature `Improve` or `Amend`.
         solver: Program that writes solutions, on the signature `ImproveSolution`.
         rules: What new texts must satisfy, unless a call has rules of its own.
         lm: LM that writes; None for that of the program.
-        max_critiques: Most critiques shown.
-        max_failures: Most failed calls shown besides.
+        max_evidence: Most words and marks of the rows that a writer is shown.
         temperature: Sampling temperature of the second and further proposals; None for that of the LM.
     """
 
@@ -115,8 +137,7 @@ class Rewriter:
         *,
         rules: Rules = Rules(),  # noqa: B008 - frozen
         lm: LM | str | None = None,
-        max_critiques: int = 6,
-        max_failures: int = 3,
+        max_evidence: int = 3000,
         temperature: float | None = 1.0,
     ) -> None:
         self.memory = memory
@@ -124,26 +145,55 @@ class Rewriter:
         self.solver = solver or make_proposer(ImproveSolution, None)
         self.rules = rules
         self.lm = lm
-        self.max_critiques = max_critiques
-        self.max_failures = max_failures
+        self.max_evidence = max_evidence
         self.temperature = temperature
 
-    async def __call__(self, step: "Step", candidate: Candidate, place: Place, gradient: Gradient) -> Edit | None:
-        """Propose a text for one place of a candidate; None where there is no critique, or the proposal is refused.
+    async def __call__(
+        self, step: "Step", candidate: Candidate, place: Place, gradient: Gradient | None = None, variants: int = 1
+    ) -> list[Edit]:
+        """Propose texts for one place of a candidate: those that may be tried, at most `variants`.
+
+        There is none where no run with the present values failed, or all proposals are refused.
+
+        Args:
+            step: The step.
+            candidate: The candidate to improve.
+            place: The place of its text.
+            gradient: Critiques of examples that the session has no rows of.
+            variants: Number of proposals.
 
         Raises:
-            BudgetExceeded: The call does not fit what the budget leaves for the search.
+            BudgetExceeded: The calls do not fit what the budget leaves for the search.
             LMError: The LM is down.
         """
-        weights = weigh(gradient)
-        critiques = sorted(weights, key=lambda text: -weights[text])[: self.max_critiques]
-        if not critiques:
-            return None
-        text, parameter = step.session.value(place.path, candidate), place.parameter
-        about = parameter.role or role(place)
-        evidence = Evidence(parameter, place.path, text, about, critiques, gradient, self.rules, self.lm)
-        (edit,) = await self.rewrite(step, [evidence])
-        return edit if edit is not None and edit.passed else None
+        evidence = self.evidence(step.session, candidate, place, gradient)
+        if all(row.right for row in evidence.rows):
+            return []
+        edits = await self.rewrite(step, varied([evidence], variants))
+        return [edit for edit in edits if edit is not None and edit.passed]
+
+    def evidence(
+        self, session: "Session", candidate: Candidate, place: Place, gradient: Gradient | None = None
+    ) -> Evidence:
+        """All that a search knows of one text of a candidate."""
+        text, parameter = session.value(place.path, candidate), place.parameter
+        rows = session.rows.of(place, candidate)
+        known = {row.example for row in rows}
+        more = tuple(row for row in rows_of(gradient or Gradient()) if row.example not in known)
+        attempts, worse = attempted(session, place, candidate)
+        return Evidence(
+            parameter,
+            place.path,
+            text,
+            parameter.role or role(place),
+            (*rows, *more),
+            describe(session.program(candidate)),
+            interface(place),
+            attempts,
+            worse,
+            self.rules,
+            self.lm,
+        )
 
     async def rewrite(self, step: "Step", evidence: Sequence[Evidence]) -> "list[Edit | None]":
         """Propose texts side by side, in a step of a search; None where the language model gave no answer.
@@ -214,13 +264,17 @@ class Rewriter:
         """
         key, old, solution = evidence.parameter, evidence.text, evidence.parameter.kind.exact
         rules = evidence.rules.after(key.constraints)
+        attempts, worse = self.memory.shown(key, [*evidence.attempts, *evidence.worse])
         inputs = {
+            "program": evidence.program,
             "role": evidence.role,
+            "interface": evidence.interface,
             "instruction": old,
-            "critiques": list(evidence.critiques),
-            "failures": _failures(evidence.gradient, evidence.critiques, self.max_failures),
             "rules": rules.shown(),
-            "rejected": self.memory.shown(key),
+            "tip": evidence.tip,
+            "attempts": fitted([*evidence.attempts, *attempts], MOST_ATTEMPTS),
+            "worse": fitted([*evidence.worse, *worse], MOST_ATTEMPTS),
+            "rows": side_by_side(evidence.rows, self.max_evidence),
         }
         config: dict[str, Any] = {}
         if evidence.variant:
@@ -242,42 +296,41 @@ class Rewriter:
         return Edit(evidence.path, old, text, reason, ratio, hunks, usage.total, evidence.variant)
 
 
-def variants(
-    texts: Sequence[Evidence], weights: Sequence[Mapping[str, float]], count: int, most: int, rng: random.Random
-) -> list[Evidence]:
-    """The evidence about some texts that each of several proposals is shown, by proposal and then by text.
+def varied(texts: Sequence[Evidence], count: int, first: int = 0) -> list[Evidence]:
+    """The evidence about some texts for each of several proposals, by proposal and then by text.
+
+    All proposals see the same; those after the first get a tip.
 
     Args:
-        texts: The evidence, without critiques.
-        weights: The weights of the critiques of each text.
+        texts: The evidence.
         count: Number of proposals.
-        most: Most critiques of a text that one proposal is shown.
-        rng: Draws them.
+        first: Number of earlier proposals from the same evidence, which had the tips before these.
     """
-    shown = [hypotheses(known, count, most, rng) for known in weights]
     return [
-        replace(text, critiques=critiques[variant], variant=variant)
+        replace(text, variant=variant, tip=TIPS[(first + variant) % len(TIPS)])
         for variant in range(count)
-        for text, critiques in zip(texts, shown, strict=True)
+        for text in texts
     ]
 
 
 def children(step: "Step", base: Candidate, edits: "Sequence[Edit | None]") -> list[Candidate]:
-    """The base with the edits of each proposal that may be tried, without duplicates and without the incumbent."""
+    """The base with the edits that may be tried, without duplicates and without the incumbent.
+
+    The edits of one proposal are tried together. Those of the first proposal are also tried one at a time, so that a
+    harmful text does not ride on a good one.
+    """
+    passed = [edit for edit in edits if edit is not None and edit.passed]
+    numbers = list(dict.fromkeys(edit.variant for edit in passed))
+    together = [[edit for edit in passed if edit.variant == number] for number in numbers]
+    alone = [[edit] for edit in together[0]] if together and len(together[0]) > 1 else []
     made: list[Candidate] = []
-    for variant in dict.fromkeys(edit.variant for edit in edits if edit is not None):
-        own = [edit.values for edit in edits if edit is not None and edit.variant == variant]
-        values = {path: text for texts in own for path, text in texts.items()}
-        child = base.child(values, f"{step.name}, rewrite {variant}")
-        if values and all(child.key != other.key for other in (step.session.incumbent, *made)):
+    for own in [*together, *alone]:
+        values = {path: text for edit in own for path, text in edit.values.items()}
+        what = f"rewrite {own[0].variant}" + (f" of {own[0].path}" if own in alone else "")
+        child = base.child(values, f"{step.name}, {what}")
+        if all(child.key != other.key for other in (step.session.incumbent, *made)):
             made.append(child)
     return made
-
-
-def _failures(gradient: Gradient, critiques: Sequence[str], most: int) -> list[dict[str, Any]]:
-    """A few of the calls that the critiques are about, each with its inputs, outputs and feedback, in JSON types."""
-    about = [c for c in gradient.critiques if str.__str__(c.text).strip() in critiques and c.evidence]
-    return [{name: to_json(value) for name, value in critique.evidence.items()} for critique in about[:most]]
 
 
 def writer_of(gradient: Gradient, proposer: Predict) -> LM | None:

@@ -1,10 +1,11 @@
 """Rows: what a search knows of a program's runs on training data, as the writer of one text sees them."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.autograd import Critique, Gradient, Loss, LossRow, Node, Tape, to_json
+from promptgrad.autograd import Critique, Gradient, Loss, LossRow, Node, Tape, as_kind, to_json
 from promptgrad.data import Example
 from promptgrad.errors import is_outage
 from promptgrad.nn import Module, Predict
@@ -53,8 +54,8 @@ class Row:
 
     def shown(self) -> dict[str, Any]:
         """The row as a writer sees it, without what is empty or goes without saying."""
-        row: dict[str, Any] = {"inputs": self.inputs, "outputs": self.outputs}
-        for name in ("returned", "expected"):
+        row: dict[str, Any] = {}
+        for name in ("inputs", "outputs", "returned", "expected"):
             if value := getattr(self, name):
                 row[name] = value
         if self.score == self.score:
@@ -64,7 +65,41 @@ class Row:
         for name in ("feedback", "critique", "error"):
             if text := getattr(self, name):
                 row[name] = text
-        return row if row["outputs"] else {name: value for name, value in row.items() if name != "outputs"}
+        return row
+
+
+def rows_of(gradient: Gradient) -> tuple[Row, ...]:
+    """The failed calls that the critiques of a gradient are about, a row for each, with no score.
+
+    Critiques that are about no single call, such as a remark of a hook, come after them as rows of their own, each text
+    once, the best supported first.
+    """
+    found: dict[Any, Row] = {}
+    more: dict[str, int] = {}
+    for critique in gradient.critiques:
+        seen, text = critique.evidence, str.__str__(critique.text).strip()
+        if not seen:
+            more[text] = more.get(text, 0) + critique.support
+            continue
+        feedback = "\n".join(str.__str__(part) for part in seen.get("feedback", ()))
+        key = (critique.example_id, critique.path, critique.index, value_digest(to_json(seen)))
+        row = found.get(key) or Row(
+            critique.example_id,
+            to_json(seen.get("inputs", {})),
+            {} if as_kind(critique.target_kind).exact else to_json(seen.get("outputs", {})),
+            math.nan,
+            feedback=feedback,
+            error="the call failed" if critique.verdict == "error" else "",
+        )
+        said = [part for part in (row.critique, text) if part and part != feedback]
+        found[key] = replace(row, critique="\n".join(dict.fromkeys(said)))
+    remarks = sorted(more, key=lambda text: -more[text])
+    return (*found.values(), *(remark(text) for text in remarks))
+
+
+def remark(text: str) -> Row:
+    """A critique that is about no single run, as a row."""
+    return Row("", {}, {}, math.nan, critique=text)
 
 
 @dataclass(frozen=True)
@@ -195,6 +230,15 @@ class Rows:
                 found.pop(run.example, None)
                 found[run.example] = _row(run, place)
         return tuple(found.values())
+
+    def known(self, candidate: Candidate) -> frozenset[str]:
+        """The examples on which there is a run that speaks of a candidate."""
+        digests = dict[str, str]()
+        return frozenset(
+            run.example
+            for run in self._runs.values()
+            if run.label == candidate.label and self._speaks(run, candidate, digests)
+        )
 
     def _speaks(self, run: _Run, candidate: Candidate, digests: dict[str, str]) -> bool:
         for path, digest in run.reads.items():

@@ -15,7 +15,7 @@ class Rules:
     """What a new text must satisfy.
 
     Attributes:
-        max_edit: Largest accepted edit, as a share of the longer text's tokens; 1 accepts any.
+        max_edit: Largest share of the old text's tokens that may be removed or replaced; 1 accepts any edit.
         max_tokens: Longest text; None for no bound.
         length_price: Score that 100 tokens of growth must gain.
         constraints: Functions of the text, which are checked, and rules in words, which only the proposer reads.
@@ -56,7 +56,7 @@ class Rules:
         """The rules as a proposer sees them: the bounds, the first line of each function's docstring, and the words."""
         rules = []
         if self.max_edit < 1:
-            rules.append(f"change at most {self.max_edit:.0%} of the words")
+            rules.append(f"keep at least {1 - self.max_edit:.0%} of the words as they stand; you may add to them")
         if self.max_tokens is not None:
             rules.append(f"at most {self.max_tokens} words and punctuation marks")
         if self.length_price:

@@ -382,6 +382,14 @@ class Running:
             limit = self.ledger.budget.seconds or 0
             raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.ledger.seconds, 1))
 
+    def affords(self, examples: float = 0, calls: int = 0) -> bool:
+        """Whether a block would fit what the budget leaves for the search; see `admit`."""
+        try:
+            self.admit(examples, calls)
+        except BudgetExceeded:
+            return False
+        return True
+
     def _describe(self, candidate: Candidate) -> None:
         key = candidate.key
         if key not in self._described:

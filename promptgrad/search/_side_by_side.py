@@ -17,6 +17,9 @@ LEAST = 125
 CONTRAST = 0.05
 """How much more alike, of 1, a success with another answer counts than one with the expected answer."""
 
+AS_IN_ROW = "as in row "
+"""What stands in place of a critique that an earlier row has."""
+
 _CUT = " [...] "
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -27,7 +30,8 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     As many as fit. Where there are too many failures, each kind of mistake (what was answered where what was expected)
     has its turn; for two failures there is room for one success, the one most like a failure that is shown, another
     answer before an equal one. What is unlike is rarely of use: it differs in too many ways to show which one matters.
-    Long rows are shortened, the longest first, and in them the longest texts, in their middles.
+    Critiques that are about no run come after the failures. Long rows are shortened, the longest first, and in them the
+    longest texts, in their middles. Rows are numbered. A critique that is about several of them stands in the first.
 
     Cost: no LM call. Time grows with failures times successes.
 
@@ -41,12 +45,13 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     [0.0, 1.0]
     """
     rows = list(rows)
-    failures = _turns([row for row in rows if not row.right], _mistake)
+    failures = _turns([row for row in rows if not row.right and row.inputs], _mistake)
     successes = _nearest(failures, [row for row in rows if row.right])
+    failures += [row for row in rows if not row.right and not row.inputs]
     shown: list[tuple[Row, dict[str, Any], int]] = []
     left = tokens
     for row in _merged(failures, successes):
-        plain = row.shown()
+        plain = {"row": 0, **row.shown()}
         size = _size(plain)
         if min(size, LEAST) > left:
             break
@@ -54,7 +59,22 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
         shown.append((row, plain, size))
     cap = _level([size for _, _, size in shown], tokens)
     ordered = [entry for entry in shown if not entry[0].right] + [entry for entry in shown if entry[0].right]
-    return [plain if size <= cap else _shortened(plain, cap) for _, plain, size in ordered]
+    said: dict[str, int] = {}
+    found = []
+    for number, (row, plain, size) in enumerate(ordered, 1):
+        plain["row"] = number
+        first = said.setdefault(row.critique, number)
+        if row.critique and first != number:
+            plain["critique"] = f"{AS_IN_ROW}{first}"
+        found.append(plain if size <= cap else _shortened(plain, cap))
+    return found
+
+
+def fitted(items: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Records whose longest texts are shortened, so that all together have about `most` tokens."""
+    sizes = [_size(item) for item in items]
+    cap = _level(sizes, most)
+    return [dict(item) if size <= cap else _shortened(item, cap) for item, size in zip(items, sizes, strict=True)]
 
 
 def _turns(rows: Sequence[Row], kind: Callable[[Row], str]) -> list[Row]:

@@ -42,6 +42,22 @@ class Step:
         """The next training examples: each epoch has its own order, which depends only on the seed."""
         return self._loop.minibatch()
 
+    def fresh(self, candidate: Candidate, least: int) -> list[Example]:
+        """The next minibatches without the examples that have a run with a candidate's values: at least so many.
+
+        Fewer are left where the session has rows of all others: a run that is known need not be paid for again.
+
+        Args:
+            candidate: The candidate.
+            least: Fewest examples.
+        """
+        known = self.session.rows.known(candidate)
+        left = sum(example.id not in known for example in self.session.train)
+        found: dict[str, Example] = {}
+        while len(found) < min(least, left):
+            found.update({example.id: example for example in self.minibatch() if example.id not in known})
+        return list(found.values())
+
     def turn(self, places: Sequence[Place], candidate: Candidate | None = None) -> Place:
         """The place whose turn it is, round robin.
 

@@ -66,28 +66,29 @@ class TestInTheTrainer:
         shown = []
 
         def answer(messages):
-            if "critiques" in messages[0]["content"]:
-                shown.append(world.sections(messages[-1]["content"])["rejected"])
+            if "`rows` are runs" in messages[0]["content"]:
+                shown.append(world.sections(messages[-1]["content"])["attempts"])
                 return f"[[ ## new_instruction ## ]]\nBe careful {len(shown)}.\n\n[[ ## completed ## ]]"
             return world.answer(messages)
 
         model = program(world, answer)
         result = fit(world, model, optim.GEPA(model.parameters(), steps=4, minibatch_size=4))
         assert not result.shipped
-        assert "Be careful 1. -- 0 in sum became 0 on 4 examples" in shown[2]
+        assert '"text":"Be careful 1.","effect":"0 in sum became 0 on 4 examples"' in shown[2]
         assert any("4x it was no better on the examples of its step" in note for note in result.notes)
 
-    def test_the_writer_is_shown_six_critiques_at_most(self, world):
+    def test_the_writer_is_shown_every_run_of_the_parent(self, world):
         shown = []
 
         def answer(messages):
-            if "critiques" in messages[0]["content"]:
-                shown.append(json.loads(world.sections(messages[-1]["content"])["critiques"]))
+            if "`rows` are runs" in messages[0]["content"]:
+                shown.append(json.loads(world.sections(messages[-1]["content"])["rows"]))
+                return "[[ ## new_instruction ## ]]\nBe careful.\n\n[[ ## completed ## ]]"
             return world.answer(messages)
 
         model = program(world, answer)
-        fit(world, model, optim.GEPA(model.parameters(), steps=1, minibatch_size=12))
-        assert [len(critiques) for critiques in shown] == [6]
+        fit(world, model, optim.GEPA(model.parameters(), steps=2, minibatch_size=12))
+        assert [len(rows) for rows in shown] == [12, 24]
 
     @pytest.mark.parametrize("calls", [150, 200])
     def test_a_budget_ends_it(self, world, calls):
@@ -142,8 +143,9 @@ def answer(messages):
 
     def write(inputs):
         if inputs["instruction"].startswith("X"):
-            return "X1." if "Y1" not in inputs["critiques"] else "X, nothing new."
-        return "Y1." if "new" not in inputs["failures"] else "Y, nothing new."
+            return "X1." if "Y1" not in inputs["rows"] else "X, nothing new."
+        failed = [row for row in json.loads(inputs["rows"]) if row["score"] < 1]
+        return "Y1." if "new" not in str(failed) else "Y, nothing new."
 
     return Fields(mark="new" if "X1." in system else "old", word=word, new_instruction=write)(messages)
 

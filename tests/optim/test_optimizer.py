@@ -194,7 +194,7 @@ class TestStateThatMakesNoSense:
         ({"max_edit": float("nan")}, ValueError),
         ({"length_price": float("inf")}, ValueError),
         ({"memory": -1}, ValueError),
-        ({"max_failures": -1}, ValueError),
+        ({"max_evidence": 0}, ValueError),
         ({"max_tokens": 0}, ValueError),
         ({"temperature": -3}, ValueError),
         ({"proposals": 2.5}, TypeError),

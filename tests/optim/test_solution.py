@@ -227,7 +227,7 @@ class TestStep:
         assert solution.data == "c.."
         assert report.gate.accepted
         assert (report.gate.before, report.gate.after, report.gate.pairs) == (pytest.approx(2 / 3), 1.0, 1)
-        shown = writer.prompts[-2].partition("[[ ## rejected ## ]]")[2]
+        shown = writer.prompts[-2].partition("[[ ## worse ## ]]")[2]
         assert "dog" in shown, "what did not help is shown"
         assert "c[ao]t" in shown
         assert "a pattern for the three words  accepted" in repr(report)
@@ -261,7 +261,6 @@ class TestStep:
         ("reply", "reason"),
         [
             ("cat", "does not change the text"),
-            ("```\nc..\n```", "it stands in a code fence"),
             ("a pattern that is far too long", "it has 30 characters"),
             ("", "it is empty"),
         ],

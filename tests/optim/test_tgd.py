@@ -10,6 +10,7 @@ import promptgrad as pg
 from promptgrad import lm, nn, optim
 from promptgrad.autograd import Critique, Gradient
 from promptgrad.errors import LMConnectionError, NoLMError
+from promptgrad.search import TIPS
 from tests.waiting import turns
 
 
@@ -120,11 +121,25 @@ class TestOneStep:
         assert model.instruction.data == "Take a word from {text}."
         assert report.changes[0].status == "rejected"
 
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            "[[ ## new_instruction ## ]]\n```\nTake the last word of {text}.\n```",
+            '[[ ## new_instruction ## ]]\n"Take the last word of {text}."',
+            "[[ ## analysis ## ]]\nIt is the last.\n\n[[ ## new_instruction ## ]]\n`Take the last word of {text}.`",
+        ],
+    )
+    def test_what_stands_around_the_whole_text_is_taken_away(self, reply):
+        model = predict()
+        report = optim.TGD(model.parameters(), lm=lm.FunctionLM(lambda messages: reply)).step()
+        assert model.instruction.data == "Take the last word of {text}."
+        assert report.calls == 1, "an analysis may be missing"
+
     def test_an_unreadable_reply_is_asked_for_once_more_and_then_rejected(self):
         model = predict()
         confused = lm.FunctionLM(lambda messages: "[[ ## other ## ]]\nx", name="confused")
         opt = optim.TGD(model.parameters(), lm=confused)
-        inputs = "role, instruction, critiques: list[str], failures: list, rules: list[str], rejected: list[str]"
+        inputs = "role, instruction, rows: list[dict[str, Any]]"
         opt.proposer = nn.Predict(f"{inputs} -> why, new_instruction")
         report = opt.step()
         assert report.changes[0].status == "rejected"
@@ -203,14 +218,14 @@ class TestOneStep:
         writer = Writer("Choose wisely among what {text} says, and mind the spelling!")
         opt = optim.TGD([{"params": model.parameters(), "max_edit": 0.3}], lm=lm.FunctionLM(writer))
         assert opt.step().changes[0].status == "rejected"
-        assert "change at most 30% of the words" in writer.shown[0]
+        assert "keep at least 70% of the words" in writer.shown[0]
 
 
 class TestWhatIsShown:
     def test_critiques_are_counted_and_the_most_frequent_come_first(self):
         model = predict(grad=("rare", "often", "seldom", "often", "often", "seldom"))
-        _, _, writer = step(model, "New {text}", max_critiques=2)
-        assert re.findall("often|seldom|rare", writer.shown[0]) == ["often", "seldom"]
+        _, _, writer = step(model, "New {text}")
+        assert re.findall("often|seldom|rare", writer.shown[0]) == ["often", "seldom", "rare"]
 
     def test_the_whole_text_is_shown(self):
         long = "Take a word from {text}. " + "And so on. " * 300
@@ -222,15 +237,15 @@ class TestWhatIsShown:
         model = world.Program().to(lm.FunctionLM(world.answer))
         batch = world.examples(8)
         nn.MetricLoss(world.metric)(model.map(batch), batch).backward(engine="local")
-        optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), max_failures=2).step()
-        shown = world.sections(writer.shown[0])
-        import json
-
-        failures = json.loads(shown["failures"])
-        assert len(failures) == 2
-        assert failures[0]["inputs"] == {"text": batch[0].text}
-        assert failures[0]["outputs"] == {"word": batch[0].text.split()[0]}
-        assert failures[0]["feedback"] == [f"the word should be {batch[0].text.split()[-1]}"]
+        optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), max_evidence=150).step()
+        rows = json.loads(world.sections(writer.shown[0])["rows"])
+        assert len(rows) == 2, "as many as fit"
+        by_text = {row["inputs"]["text"]: row for row in rows}
+        for text in by_text.keys() & {example.text for example in batch}:
+            assert by_text[text]["outputs"] == {"word": text.split()[0]}
+            assert by_text[text]["feedback"] == f"the word should be {text.split()[-1]}"
+        assert rows[0]["critique"] == "Take the last word."
+        assert rows[1]["critique"] == "as in row 1"
 
     def test_momentum_keeps_what_was_said_before(self):
         model = predict(grad=("first", "first"))
@@ -255,7 +270,8 @@ class TestWhatIsShown:
         opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), proposals=1)
         opt.load_state_dict(saved)
         second = opt.step()
-        assert f"Never {{text}} -- {first.gate.effect} on 4 pairs" in writer.shown[1]
+        worse = json.loads(re.search(r"## worse ## \]\]\n(.*)", writer.shown[1]).group(1))
+        assert worse == [{"text": "Never {text}", "effect": f"{first.gate.effect} on 4 pairs"}]
         assert "tried before" in second.changes[0].reason
         assert model.instruction.data == "Take a word from {text}."
 
@@ -266,7 +282,7 @@ class TestWhatIsShown:
         assert opt.step().changes[0].status == "rejected"
         opt.param_groups[0]["max_edit"] = 1.0
         assert opt.step().changes[0].status == "accepted"
-        assert "mind the spelling! -- refused: it edits" in writer.shown[1]
+        assert 'mind the spelling!","effect":"refused: it removes or replaces' in writer.shown[1]
 
     def test_what_was_taken_back_is_not_tried_again(self):
         model = predict()
@@ -274,7 +290,7 @@ class TestWhatIsShown:
         opt.revert()
         assert model.instruction.data == "Take a word from {text}."
         assert "tried before" in opt.step().changes[0].reason
-        assert "Take the last word from {text}. -- taken back" in writer.shown[1]
+        assert '{"text":"Take the last word from {text}.","effect":"taken back"}' in writer.shown[1]
 
     def test_the_memory_is_bounded_and_may_be_none(self):
         model = predict()
@@ -302,10 +318,7 @@ class TestWhatIsShown:
     def test_near_equal_critiques_are_one_and_opposites_are_not(self):
         said = ["You should take the last word.", "You should take the last word!", "You should take the first word."]
         model = predict(grad=said)
-        opt, _, writer = step(model, "One {text}", "Two {text}", momentum=0.5)
-        heard = json.loads(re.search(r"## critiques ## \]\]\n(.*)", writer.shown[0]).group(1))
-        assert len(heard) == 2
-        assert heard[1] == said[2]
+        opt, _, _ = step(model, "One {text}", "Two {text}", momentum=0.5)
         model.instruction.grad = Gradient([critique("you should take the last word")])
         opt.step()
         assert opt.state[model.instruction]["critiques"] == {"you should take the last word": 2.0, said[2]: 0.5}
@@ -339,7 +352,7 @@ class TestWhatIsShown:
         _, _, writer = step(model, "New {text}", max_edit=0.5, length_price=0.02, constraints=[no_capitals])
         rules = json.loads(re.search(r"## rules ## \]\]\n(.*)", writer.shown[0]).group(1))
         assert rules == [
-            "change at most 50% of the words",
+            "keep at least 50% of the words as they stand; you may add to them",
             "at most 1000 words and punctuation marks",
             "be short: each 100 words that are added must raise the score by more than 0.02",
             "Write no word in capitals.",
@@ -372,13 +385,14 @@ class TestSeveralProposals:
         rejected = opt.state[model.instruction]["rejected"]
         assert [entry["text"] for entry in rejected] == ["{text} up to 2"]  # the third passed: it was only not the best
 
-    def test_each_hears_something_else(self):
+    def test_each_sees_all_and_has_a_tip_of_its_own(self):
         model, opt, writer = self.make("{text} up to 1", "{text} up to 2", proposals=4)
         gated(opt, model)
-        heard = [json.loads(re.search(r"## critiques ## \]\]\n(.*)", shown).group(1)) for shown in writer.shown]
-        assert heard[0] == ["one", "two", "three"]
-        assert [len(critiques) for critiques in heard[1:]] == [1, 1, 1]
-        assert heard[1] != heard[3]
+        seen = [json.loads(re.search(r"## rows ## \]\]\n(.*)", shown).group(1)) for shown in writer.shown]
+        assert [row["critique"] for row in seen[0]] == ["one", "two", "three"]
+        assert all(rows == seen[0] for rows in seen)
+        tips = [re.search(r"## tip ## \]\]\n(.*)", shown).group(1) for shown in writer.shown]
+        assert tips == list(TIPS[:4])
 
     def test_equal_ones_are_measured_once(self):
         model, opt, writer = self.make("{text} up to 12")
@@ -501,18 +515,6 @@ class TestSeveralProposals:
             return writer.shown
 
         assert heard() == heard()
-
-    def test_the_next_step_draws_anew_from_the_same_critiques(self):
-        model, opt, writer = self.make("{text} up to 0", grad="abcdefgh", proposals=6)
-        opt.memory = 0
-        heard = []
-        for _ in range(2):
-            writer.shown.clear()
-            gated(opt, model)
-            heard.append([re.search(r"## critiques ## \]\]\n(.*)", shown).group(1) for shown in writer.shown])
-        assert model.instruction.data == "Take a word from {text}."
-        assert heard[0][0] == heard[1][0]
-        assert heard[0] != heard[1]
 
     def test_each_proposal_is_another_sample(self):
         model = predict(grad="abc")
@@ -731,7 +733,7 @@ class TestInTheTrainer:
             if "hunks" not in messages[0]["content"]:
                 return world.answer(messages)
             asked = world.sections(messages[-1]["content"])
-            said = json.loads(asked["critiques"])[0]
+            said = json.loads(asked["rows"])[0]["critique"]
             hunks = json.dumps([{"op": "insert", "anchor": asked["instruction"][-9:], "text": f" {said}"}])
             return f"[[ ## hunks ## ]]\n{hunks}\n\n[[ ## completed ## ]]"
 
@@ -767,7 +769,7 @@ class TestInTheTrainer:
 
         def answer(messages):
             system, asked = messages[0]["content"], messages[-1]["content"]
-            if "critiques" in system:
+            if "`rows` are runs" in system:
                 shown.append(re.search(r"## instruction ## \]\]\n(.*)", asked).group(1))
                 return f"[[ ## new_instruction ## ]]\nCopy up to {next(numbers)}.\n\n[[ ## completed ## ]]"
             if "feedback" in system:

@@ -7,7 +7,7 @@ from promptgrad import lm, nn, optim
 from promptgrad.autograd import Critique, Gradient, Parameter
 from promptgrad.errors import ConstraintError
 from promptgrad.search import refusal
-from promptgrad.search._checks import placeholders
+from promptgrad.search._checks import placeholders, unwrapped
 
 OLD = "Translate {text} into {language}. Be brief."
 
@@ -158,3 +158,43 @@ def test_indices_and_powers_of_latex_are_no_placeholders(old, new):
 
 def test_names_joined_by_an_underscore_are():
     assert "{date}" in refusal("write {name}_{date}", "write {name}")
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        "Reason in <thinking> tags, then answer.",
+        "First write your <reasoning>, then the answer.",
+        "Think in <analysis>...</analysis>; the user sees the rest.",
+    ],
+)
+def test_an_instruction_may_ask_for_tags(new):
+    assert refusal("Answer.", new) is None
+
+
+@pytest.mark.parametrize("new", ["<thinking>It is short.</thinking> Answer.", "</think>\nAnswer well.", "<analysis>x"])
+def test_a_reply_that_begins_with_thoughts_is_refused(new):
+    assert "part of the reply's form" in refusal("Answer.", new)
+
+
+@pytest.mark.parametrize(
+    ("new", "bare"),
+    [
+        ("```\nName it.\n```", "Name it."),
+        ("~~~text\nName it.\nTwice.\n~~~", "Name it.\nTwice."),
+        ('"Name it."', "Name it."),
+        ("\u201cName it.\u201d", "Name it."),
+        ("`Name it.`", "Name it."),
+        ('Say "yes" or "no"', 'Say "yes" or "no"'),
+        ('"Yes" or "no"', '"Yes" or "no"'),
+        ("Use ```fences``` well", "Use ```fences``` well"),
+    ],
+)
+def test_what_stands_around_the_whole_is_taken_away(new, bare):
+    assert unwrapped("Answer.", new) == bare
+    assert unwrapped(new, new) == new, "unless the old text has it"
+
+
+def test_quotes_may_be_a_part_of_a_solution():
+    assert unwrapped("x", '"x"', verbatim=True) == '"x"'
+    assert unwrapped("x", "```python\n  x\n```", verbatim=True) == "  x"

@@ -188,7 +188,7 @@ class TestOverTheWire:
         model, _, report, _ = self.step(
             adapter, '[{"op": "replace", "anchor": "first word of", "text": "last of all in"}]', max_edit=0.1
         )
-        assert re.search(r"edits \d+% of the text, more than max_edit=0.1", report.changes[0].reason)
+        assert re.search(r"removes or replaces \d+% of the text, more than max_edit=0.1", report.changes[0].reason)
         assert model.instruction.data == OLD
 
 

@@ -17,7 +17,14 @@ def test_what_was_measured_is_not_tried_again_and_what_was_refused_may_be(state)
     memory = Attempts(state, 8)
     memory.add("a", Attempt("Shout.", "refused: it shouts", measured=False))
     memory.add("a", Attempt("Whisper.", "gain -0.100 [-0.300, +0.100] on 9 pairs"))
-    assert memory.shown("a") == ["Shout. -- refused: it shouts", "Whisper. -- gain -0.100 [-0.300, +0.100] on 9 pairs"]
+    memory.add("a", Attempt("Murmur.", "gain +0.100 on 9 pairs; undecided, it may come again", measured=False))
+    shown, closed = memory.shown("a", known=[{"text": "Known."}])
+    assert [attempt["text"] for attempt in shown] == ["Murmur."]
+    assert closed == [
+        {"text": "Shout.", "effect": "refused: it shouts"},
+        {"text": "Whisper.", "effect": "gain -0.100 [-0.300, +0.100] on 9 pairs"},
+    ]
+    assert memory.shown("a", known=closed) == (shown, [])
     assert memory.spent("a") == ["Whisper."]
     assert memory.of("b") == ()
     assert "b" not in state

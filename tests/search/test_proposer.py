@@ -6,32 +6,40 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn, optim
+from promptgrad.search import Row, side_by_side
 
 GOLDEN = Path(__file__).parent / "golden"
+SHARED = {
+    "program": "Program\nspell: word -> answer",
+    "role": "spell: word -> answer",
+    "interface": "input `word`: text\noutput `answer`: text; the word, spelled",
+    "instruction": "Spell {word}.",
+    "rules": ["at most 30 words"],
+    "tip": "Keep it short: one or two sentences.",
+    "attempts": [
+        {"text": "Spell {word} from its end.", "score": 0.75, "rows": 40},
+        {"text": "(the present version)", "score": 0.5, "rows": 40},
+    ],
+    "worse": [{"text": "Spell {word} well.", "score": 0.375, "rows": 40}],
+    "rows": side_by_side(
+        [
+            Row("2", {"word": "level"}, {"answer": "level"}, 1.0, expected={"answer": "level"}),
+            Row("1", {"word": "red"}, {"answer": "red"}, 0.0, 1.0, "should be der", {"answer": "der"}, "say how"),
+        ]
+    ),
+}
 INPUTS = {
-    "improve": {
-        "role": "spell: word -> answer",
-        "instruction": "Spell {word}.",
-        "critiques": ["It does not say in which direction."],
-        "failures": [{"inputs": {"word": "red"}, "outputs": {"answer": "red"}, "feedback": ["should be der"]}],
-        "rules": ["at most 30 words"],
-        "rejected": ["Spell {word} well. -- gain -0.125 [-0.300, +0.050] on 40 pairs"],
-    },
+    "improve": SHARED,
     "improve_solution": {
         "role": "a pattern for three words",
         "solution": "cat",
-        "critiques": ["it does not match 'cow'"],
-        "failures": [{"inputs": {"words": ["cat", "cow"]}, "feedback": ["it does not match 'cow'"]}],
         "rules": ["at most 30 words and punctuation marks"],
-        "rejected": ["c.t -- gain +0.000 [-0.500, +0.500] on 2 pairs"],
+        "tip": "",
+        "attempts": [],
+        "worse": [{"text": "c.t", "effect": "gain +0.000 [-0.500, +0.500] on 2 pairs"}],
+        "rows": side_by_side([Row("1", {"words": ["cat", "cow"]}, {}, 0.5, feedback="it does not match 'cow'")]),
     },
-    "propose": {
-        "program": "Program\nspell: word -> answer",
-        "role": "spell: word -> answer",
-        "instruction": "Spell {word}.",
-        "examples": [{"word": "red", "answer": "der"}],
-        "tip": "Keep it short.",
-    },
+    "propose": SHARED,
 }
 INPUTS["amend"] = INPUTS["improve"]
 SIGNATURES = {

@@ -250,7 +250,7 @@ class TestSideBySide:
 
     def test_nothing_that_is_empty_is_shown(self):
         assert side_by_side([row(1, "x")]) == [
-            {"inputs": {"text": "x"}, "outputs": {"answer": "A"}, "expected": {"answer": "A"}, "score": 1.0}
+            {"row": 1, "inputs": {"text": "x"}, "outputs": {"answer": "A"}, "expected": {"answer": "A"}, "score": 1.0}
         ]
         assert side_by_side([]) == []
 

@@ -16,7 +16,7 @@ def no_capitals(text):
 def test_what_a_proposer_sees():
     rules = Rules(max_edit=0.5, length_price=0.02, constraints=(no_capitals, "Write  English.", lambda text: None))
     assert rules.shown() == [
-        "change at most 50% of the words",
+        "keep at least 50% of the words as they stand; you may add to them",
         "at most 1000 words and punctuation marks",
         "be short: each 100 words that are added must raise the score by more than 0.02",
         "Write no word in capitals.",

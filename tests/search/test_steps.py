@@ -1,23 +1,23 @@
 """Steps, and the rewriter in them."""
 
+import json
 from collections import defaultdict
 
 import pytest
 
 import promptgrad as pg
 from promptgrad import aio, lm, run
-from promptgrad.autograd import Gradient
-from promptgrad.search import Attempts, Rewriter, Rules, Session, unblamed
+from promptgrad.search import Attempts, Feedback, Rewriter, Rules, Session, unblamed
 
 
-def session_of(world, answer=None, train=24, val=20, **options):
+def session_of(world, answer=None, train=24, val=20, metric=None, **options):
     journal = run.Journal()
     model = world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
     return Session(
         model=model,
         train=world.examples(train),
         val=world.examples(val, seed=1),
-        metric=world.metric,
+        metric=metric or world.metric,
         seed=5,
         journal=journal,
         ledger=run.Ledger(run.Budget(), journal),
@@ -145,22 +145,21 @@ class TestGradients:
 
 
 class TestTheRewriter:
-    def rewrite(self, world, answer=None, *, rules=Rules(), state=None, grad=True):  # noqa: B008
-        session = session_of(world, answer)
+    def rewrite(self, world, answer=None, *, rules=Rules(), state=None, critic=None, variants=1, **options):  # noqa: B008
+        session = session_of(world, answer, **options)
         state = defaultdict(dict) if state is None else state
         rewriter = Rewriter(Attempts(state, 8), rules=rules)
         place = session.places(("instruction",))[0]
 
         async def search():
             for step in session.steps(1, "Search", batch_size=4):
-                _, found = await step.gradients(session.base, step.minibatch(), [place])
-                gradient = found[place.path] if grad else Gradient()
-                return await rewriter(step, session.base, place, gradient)
+                await step.gradients(session.base, step.minibatch(), [place], critic=critic)
+                return await rewriter(step, session.base, place, variants=variants)
 
         return session, place, state, within(session, search)
 
     def test_evidence_in_and_checked_text_out(self, world):
-        session, place, _, edit = self.rewrite(world)
+        session, place, _, (edit,) = self.rewrite(world)
         assert edit.text == "Given the fields `text`, produce the fields `word`. Take the last word."
         assert (edit.path, edit.old, edit.usage.calls) == ("pick.instruction", place.parameter.data, 1)
         (event,) = events(session, "proposal")
@@ -168,8 +167,8 @@ class TestTheRewriter:
         assert session.model.pick.instruction.data == edit.old
 
     def test_a_refused_one_is_journalled_counted_and_remembered_and_never_returned(self, world):
-        session, place, state, edit = self.rewrite(world, rules=Rules(max_tokens=5))
-        assert edit is None
+        session, place, state, edits = self.rewrite(world, rules=Rules(max_tokens=5))
+        assert edits == []
         (event,) = events(session, "proposal")
         assert event["refused"] == "it has 19 tokens, more than max_tokens=5"
         assert session.refused == {event["refused"]: 1}
@@ -177,19 +176,33 @@ class TestTheRewriter:
         session.note_refusals()
         assert session.notes == [f"1 proposal refused: 1x {event['refused']}"]
 
-    def test_without_a_critique_nothing_is_asked(self, world):
-        session, *_, edit = self.rewrite(world, grad=False)
-        assert edit is None
+    def test_rows_are_enough(self, world):
+        asked = []
+
+        def answer(messages):
+            if "`rows` are runs" in messages[0]["content"]:
+                asked.append(json.loads(world.sections(messages[-1]["content"])["rows"]))
+            return world.answer(messages)
+
+        edits = self.rewrite(world, answer, critic=Feedback(), variants=3)[-1]
+        assert [edit.variant for edit in edits] == [0, 1, 2]
+        assert asked[0] == asked[1] == asked[2], "every variant sees the whole evidence"
+        assert [row["score"] for row in asked[0]] == [0.0] * 4
+        assert not any("critique" in row for row in asked[0])
+
+    def test_where_nothing_failed_nothing_is_asked(self, world):
+        session, *_, edits = self.rewrite(world, metric=lambda example, output: True)
+        assert edits == []
         assert events(session, "proposal") == []
 
     def test_a_call_without_an_answer_is_no_text_and_three_of_them_end_the_run(self, world):
         def answer(messages):
-            if "critiques" in messages[0]["content"]:
+            if "`rows` are runs" in messages[0]["content"]:
                 raise pg.errors.LMConnectionError("down")
             return world.answer(messages)
 
-        session, *_, edit = self.rewrite(world, answer)
-        assert edit is None
+        session, *_, edits = self.rewrite(world, answer)
+        assert edits == []
         assert session.refused == {"the language model gave no answer": 1}
         assert len(events(session, "unanswered")) == 1
         model = world.Program().to(lm.FunctionLM(answer))

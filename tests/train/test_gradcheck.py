@@ -31,9 +31,9 @@ class World:
 
     def __call__(self, messages):
         asked = self.sections(messages[-1].content)
-        if "critiques" in asked:
-            critiques = json.loads(asked["critiques"])
-            known = [text for text in critiques if text.startswith("Take")]
+        if "rows" in asked:
+            said = [row.get("critique", "") for row in json.loads(asked["rows"])]
+            known = [text for text in said if text.startswith("Take")]
             return self.reply(new_instruction=(known or ["Guess wisely."])[0])
         if "runs" in asked:
             self.critic += 1

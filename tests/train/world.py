@@ -45,15 +45,8 @@ def answer(messages):
 
 
 def respond(instruction, shown, asked, wanted):
-    if "critiques" in asked:
-        critiques = json.loads(asked["critiques"]) if asked["critiques"].startswith("[") else [asked["critiques"]]
-        if all("should be" in critique for critique in critiques):  # no critic was asked: what the metric says
-            critiques = reflect(json.loads(asked["failures"]))
-        return {"new_instruction": " ".join([asked["instruction"], *critiques[:2]])}
-    if "examples" in asked:
-        digest = hashlib.sha256(json.dumps([asked["examples"], asked["tip"], asked["role"]]).encode()).digest()
-        texts = PROPOSALS[asked["role"].split(":")[0]]
-        return {"new_instruction": texts[digest[0] % len(texts)]}
+    if "rows" in asked and "worse" in asked:
+        return write(asked, json.loads(asked["rows"]), proposes=instruction.startswith("you write"))
     if "runs" in asked:
         return {"findings": json.dumps(judge(json.loads(asked["runs"])))}
     if "feedback" in asked:
@@ -67,13 +60,28 @@ def respond(instruction, shown, asked, wanted):
     return {"answer": word[::-1] if turn else word}
 
 
-def reflect(failures):
+def write(asked, rows, *, proposes):
+    """A new instruction: a guess where one is proposed, else the present one and what the critiques or the rows say."""
+    if proposes:
+        examples = [{name: value for name, value in row.items() if name != "row"} for row in rows]
+        seen = [json.dumps(examples, separators=(",", ":")), asked["tip"], asked["role"]]
+        digest = hashlib.sha256(json.dumps(seen).encode()).digest()
+        texts = PROPOSALS[asked["role"].split(":")[0]]
+        return {"analysis": "a guess", "new_instruction": texts[digest[0] % len(texts)]}
+    said = [text for row in rows if "critique" in row for text in row["critique"].split("\n")]
+    said = [text for text in dict.fromkeys(said) if not text.startswith("as in row")] or reflect(rows)
+    return {"analysis": "see the critiques", "new_instruction": " ".join([asked["instruction"], *said[:2]])}
+
+
+def reflect(rows):
     """The rule that explains what went wrong in failed calls, as far as the feedback shows it."""
-    for failure in failures:
-        gold = re.search(r"should be (\w+)", "\n".join(failure["feedback"])).group(1)
-        if "text" in failure["inputs"] and failure["outputs"]["word"] != gold[::-1]:
+    for row in rows:
+        gold = re.search(r"should be (\w+)", row.get("feedback", ""))
+        if gold is None:
+            continue
+        if "text" in row["inputs"] and row["outputs"]["word"] != gold[1][::-1]:
             return ["Take the last word."]
-        if "word" in failure["inputs"] and failure["inputs"]["word"] == gold[::-1]:
+        if "word" in row["inputs"] and row["inputs"]["word"] == gold[1][::-1]:
             return ["Reverse the word."]
     return ["Take care."]
 

@@ -1,12 +1,10 @@
-"""What critiques weigh, and which of them each proposal is shown."""
-
-import random
+"""What critiques weigh over the steps."""
 
 import pytest
 
 from promptgrad.autograd import Critique, Gradient
 from promptgrad.search import Momentum, check_weights
-from promptgrad.search._hypotheses import averaged, hypotheses, weigh
+from promptgrad.search._momentum import averaged, weigh
 
 
 def gradient(*texts):
@@ -39,16 +37,6 @@ def test_without_momentum_nothing_is_kept():
     state = {}
     assert Momentum(state, {}).weights("a", gradient("often"), 0.0) == {"often": 1}
     assert state == {}
-
-
-def test_the_first_is_shown_the_weightiest_and_the_others_one_or_a_half():
-    weights = {text: float(weight) for weight, text in enumerate("abcdefgh", 1)}
-    shown = hypotheses(weights, 5, 3, random.Random(0))
-    assert shown[0] == ["h", "g", "f"]
-    assert [len(critiques) for critiques in shown] == [3, 1, 3, 1, 3]
-    assert shown[1] != shown[3]
-    assert shown == hypotheses(weights, 5, 3, random.Random(0))
-    assert hypotheses({}, 3, 3, random.Random(0)) == [[], [], []]
 
 
 def test_malformed_weights_are_refused():

@@ -1,6 +1,5 @@
-"""The weights of critiques over the steps, and the critiques that each of several proposals is shown."""
+"""`Momentum`: the weights of critiques over the steps."""
 
-import random
 from collections.abc import Hashable, Mapping, MutableMapping
 from typing import Any, Generic, TypeVar
 
@@ -93,20 +92,3 @@ def check_weights(entry: Mapping[str, Any]) -> None:
     for text, weight in dict(entry.get(ENTRY, {})).items():
         if not isinstance(text, str) or not (is_number(weight) and weight >= 0):
             raise ValueError(f"a critique has a weight that is not negative, not {weight!r}")
-
-
-def hypotheses(weights: Mapping[str, float], count: int, most: int, rng: random.Random) -> list[list[str]]:
-    """The critiques that each of `count` proposals is shown, at most `most`.
-
-    The first is shown the weightiest. The others are hypotheses that the majority would drown: by turns one critique
-    alone and a random half of them, in an order drawn by weight, so that no two see the same while there are more.
-    """
-    known = sorted(weights, key=lambda text: -weights[text])  # stable: the earlier of equals first
-    drawn = sorted(known, key=lambda text: -(rng.random() ** (1 / max(weights[text], 1e-6))))
-    shown = [known[:most]]
-    for variant in range(1, count):
-        few = min(most, max(1, len(known) // 2))
-        turn = (variant // 2) % max(1, len(drawn))
-        chosen = drawn[turn : turn + 1] if variant % 2 else [*drawn[turn:], *drawn[:turn]][:few]
-        shown.append([text for text in known if text in chosen])
-    return shown
