@@ -402,7 +402,7 @@ def test_all_right_is_nothing_to_do(server):
 
     trainer = pg.Trainer(model, optim.TGD(model.parameters()), metric=exact_match)
     result = trainer.fit(examples(4, prefix="t"), examples(16, prefix="v"))
-    assert "nothing to improve. 0 of 8 validation examples failed, nothing to do" in repr(result)
+    assert "nothing to improve. 0 of 16 validation examples failed, nothing to do" in repr(result)
 
 
 def test_one_item_or_columns_are_no_batch(server):

@@ -1,20 +1,16 @@
 """Racing: candidates meet the incumbent on the same examples, block by block, and the hopeless are dropped."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean, pvariance
 
 from promptgrad.evaluation import paired_interval
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._session import Session
+from promptgrad.search._shrinkage import beliefs
 from promptgrad.search._verdict import Verdict
 
 BLOCK = 10
 """Validation examples in a block."""
-
-PRIOR = 0.25
-"""Prior standard deviation of the gain of a rewrite."""
 
 HOPELESS = 0.3
 """Probability of being better than the incumbent below which a candidate leaves the race."""
@@ -51,9 +47,9 @@ async def race(
     """Find the candidate that is better than the session's incumbent beyond doubt, if there is one.
 
     After each block of validation examples, candidates that are probably worse leave; the race ends when none is left,
-    or all examples have been used. The winner's probability of being better must reach `confidence`; the shortest among
-    equals wins. The order of the blocks is drawn anew for each race, so that candidates do not adapt to the first
-    block.
+    or all examples have been used. What is believed of a candidate is shrunken towards what the others of the race
+    achieve. The winner's probability of being better must reach `confidence`; the shortest among equals wins. The order
+    of the blocks is drawn anew for each race, so that candidates do not adapt to the first block.
 
     Cost: at most one run for each candidate and validation example; the incumbent's cells are stored.
 
@@ -79,17 +75,18 @@ async def race(
         champion = measured[0] if champion is None else champion + measured[0]
         for index, fresh in zip(alive, measured[1:], strict=True):
             running[index] = running[index] + fresh
-        chances = {index: chance(champion, running[index], price[index]) for index in alive}
-        alive = [index for index in alive if chances[index] >= HOPELESS]
-        session.decide("race", at=f"{scope}/{number}", chances=[round(chances[i], 6) for i in sorted(chances)])
+        chances = dict(enumerate(_chances(champion, running, price)))
+        raced, alive = alive, [index for index in alive if chances[index] >= HOPELESS]
+        session.decide("race", at=f"{scope}/{number}", chances=[round(chances[i], 6) for i in raced])
         if not alive:
             break
     winner: int | None = None
     best = (0.0, 0)
+    ended = [0.5] * len(running) if champion is None else _chances(champion, running, price)
     for index, result in enumerate(running):
         if not result.ids:
             continue
-        probability = chance(champion, result, price[index]) if index in alive else 0.0
+        probability = ended[index] if index in alive else 0.0
         session.trial(result, f"{probability:.0%} better" if index in alive else "dropped")
         merit = (round(probability, 9), -result.candidate.size)
         if probability >= confidence and merit > best:
@@ -111,13 +108,21 @@ def chance(champion: Measured | None, challenger: Measured | None, price: float 
     """Probability that the challenger's mean gain over the champion exceeds a price, given the pairs and the prior."""
     if champion is None or challenger is None:
         return 0.5
-    before, after = pairs(champion, challenger)
-    if not after:
-        return 0.5
-    gains = [new - old - price for old, new in zip(before, after, strict=True)]
-    noise = max(pvariance(gains), 0.0625) / len(gains)
-    weight = PRIOR**2 / (PRIOR**2 + noise)
-    return NormalDist().cdf(weight * fmean(gains) / math.sqrt(weight * noise))
+    return _chances(champion, [challenger], [price])[0]
+
+
+def _chances(champion: Measured, challengers: Sequence[Measured], prices: Sequence[float]) -> list[float]:
+    """The same for all challengers of a race, each shrunken towards what the others achieve.
+
+    It is not corrected for the choice among them: a race says where to go on, and what ships is decided at the end.
+    """
+    known = champion.by_id()
+    gains = [
+        {key: score - known[key] - price for key, score in challenger.by_id().items() if key in known}
+        for challenger, price in zip(challengers, prices, strict=True)
+    ]
+    believed = iter(beliefs([rows for rows in gains if rows]))
+    return [next(believed).chance if rows else 0.5 for rows in gains]
 
 
 def is_winnable(session: Session, confidence: float) -> bool:

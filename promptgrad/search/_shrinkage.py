@@ -17,13 +17,10 @@ from statistics import NormalDist
 SCALES = (0.01, 0.03, 0.06, 0.12, 0.25, 0.5)
 """Standard deviations of the normal distributions that a prior mixes."""
 
-COMMON = (0.2, 0.2, 0.2, 0.15, 0.15, 0.1)
+COMMON = (0.15, 0.15, 0.15, 0.2, 0.2, 0.15)
 """Their shares in the prior of the candidates' common gain."""
 
-CENTRE = -0.01
-"""Centre of the prior of the common gain: a rewrite made at random costs a little."""
-
-OWN = (0.3, 0.25, 0.2, 0.15, 0.07, 0.03)
+OWN = (0.25, 0.2, 0.2, 0.15, 0.12, 0.08)
 """Their shares in the prior of what one candidate gains beyond the common gain, as long as nothing is known."""
 
 STRENGTH = 2.0
@@ -31,6 +28,9 @@ STRENGTH = 2.0
 
 FAMILY = 0.03
 """Share of searches without any merit whose best candidate may reach a chance of 0.9."""
+
+OVERLAP = 0.7
+"""How far the steps of a lineage are scaled to what they come to together: 1 fully, 0 not at all."""
 
 FEW = 10
 """Rows at which a candidate has half of its weight in the common gain."""
@@ -49,31 +49,44 @@ class Belief:
     chance: float
 
 
-def beliefs(gains: Sequence[Rows], origins: Sequence[int | None]) -> list[Belief]:
-    """The true gains of candidates over a start, given all their differences at once.
+def beliefs(gains: Sequence[Rows]) -> list[Belief]:
+    """The true gains of candidates over a start, given all their differences at once, each shrunken towards the others.
 
     Cost: no LM calls; time grows with candidates times rows.
 
     Args:
         gains: For each candidate its score minus the start's by example, at least one example each.
-        origins: For each candidate the index of the earlier one that it was made from; None for the start.
     """
     if not gains:
         return []
-    means = [_mean(rows) for rows in gains]
-    variances = [variance(list(rows.values())) for rows in gains]
     common, centre = _common_gain(gains)
-    own = _own_gains(gains, [mean - centre for mean in means])
+    return [_sum(common, rest) for rest in _own_gains(gains, [_mean(rows) - centre for rows in gains])]
+
+
+def corrected(gains: Sequence[Rows], origins: Sequence[int | None]) -> list[Belief]:
+    """The beliefs, corrected for the choice among all candidates.
+
+    A gain that candidates without merit would reach more often than not, tried in this number and this descent, is
+    none; a rarer one counts in full.
+
+    Args:
+        gains: As for `beliefs`.
+        origins: For each candidate the index of the earlier one that it was made from; None for the start.
+    """
     lineages = _lineages(origins)
     alike = _likeness(gains)
     steps = [_step(gains, index, origin) for index, origin in enumerate(origins)]
     found = []
-    for index, rest in enumerate(own):
-        belief = _sum(common, rest)
+    for index, belief in enumerate(beliefs(gains)):
         if belief.chance > 0.5:
-            luck = _luck(index, means[index], variances[index], lineages, steps, alike)
+            rows = gains[index]
+            luck = _luck(index, _mean(rows), variance(list(rows.values())), lineages, steps, alike)
             chance = min(belief.chance, max(0.5, 1 - luck * 0.1 / FAMILY))
-            belief = Belief(belief.mean, belief.sd, chance)
+            mean = belief.mean * max(0.0, 1 - 2 * luck)
+            sd = belief.sd
+            if 0.5 < chance < min(belief.chance, 0.99):  # the interval says what the chance says
+                sd = max(sd, mean / _NORMAL.inv_cdf(chance))
+            belief = Belief(mean, sd, chance)
         found.append(belief)
     return found
 
@@ -111,7 +124,7 @@ def _common_gain(gains: Sequence[Rows]) -> tuple[Normals, float]:
         for key, value in rows.items():
             sums[key] = sums.get(key, 0.0) + weight * value / len(rows) / whole
     centre = sum(sums.values())
-    return _posterior(centre, _spread(list(sums.values())) * len(sums) ** 2, COMMON, CENTRE), centre
+    return _posterior(centre, _spread(list(sums.values())) * len(sums) ** 2, COMMON), centre
 
 
 def _own_gains(gains: Sequence[Rows], rests: Sequence[float]) -> list[Normals]:
@@ -151,13 +164,12 @@ def _fitted(values: Sequence[float], noise: Sequence[float]) -> list[float]:
     return shares
 
 
-def _posterior(value: float, noise: float, shares: Sequence[float], centre: float = 0.0) -> Normals:
-    """A mixture of normals, given a value with normal noise: (share, mean, variance) of each."""
+def _posterior(value: float, noise: float, shares: Sequence[float]) -> Normals:
+    """A mixture of normals about 0, given a value with normal noise: (share, mean, variance) of each."""
     found = []
     for scale, share in zip(SCALES, shares, strict=True):
         weight = scale**2 / (scale**2 + noise)
-        likely = share * _density(value - centre, noise + scale**2)
-        found.append((likely, centre + weight * (value - centre), weight * noise))
+        found.append((share * _density(value, noise + scale**2), weight * value, weight * noise))
     whole = sum(likely for likely, _, _ in found) or 1e-300
     return [(likely / whole, mean, spread) for likely, mean, spread in found]
 
@@ -202,8 +214,8 @@ def _luck(
     if len(path) == 1:
         return _best_of(mean / math.sqrt(spread), tried[0], 0.0)
     sizes = [steps[step] for step in path]
-    # steps that undo each other vary less together than one by one
-    scale = min(1.0, math.sqrt(spread) / math.sqrt(sum(size**2 for size in sizes)))
+    # steps that undo each other vary less together than one by one, but what was lucky stays
+    scale = min(1.0, math.sqrt(spread / sum(size**2 for size in sizes))) ** OVERLAP
     return _sum_of_bests(mean, [(size * scale, max(1, count)) for size, count in zip(sizes, tried, strict=True)])
 
 

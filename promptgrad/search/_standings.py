@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from promptgrad.search._candidate import Candidate, Measured
-from promptgrad.search._shrinkage import beliefs
+from promptgrad.search._shrinkage import corrected
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,12 @@ class Standings:
         ids = sorted(runs, key=self._order.__getitem__)
         firsts = [next(iter(runs[key].values())) for key in ids]
         names = dict.fromkeys(name for measured, _ in firsts for name in measured.parts)
+        blocks = {id(measured): measured for measured, _ in firsts}.values()
         return Measured(
             self._candidates[candidate.key],
             tuple(ids),
             tuple(_average([measured.scores[place] for measured, place in runs[key].values()]) for key in ids),
+            min(len(ids), sum(block.errors for block in blocks)),
             parts={
                 name: tuple(
                     _average([measured._part(name)[place] for measured, place in runs[key].values()]) for key in ids
@@ -122,7 +124,7 @@ class Standings:
         origins = [self._origin(place, kept, gains, places) for place in range(len(kept))]
         return tuple(
             Standing(measured.candidate, measured, belief.mean, belief.sd, belief.chance)
-            for measured, belief in zip(kept, beliefs(gains, origins), strict=True)
+            for measured, belief in zip(kept, corrected(gains, origins), strict=True)
         )
 
     def _origin(

@@ -41,20 +41,22 @@ def _time_kept(session: Session, runs: int, limit: float) -> float | None:
     return None
 
 
-def share(budget: run.Budget, keep: run.Budget | None, error: BudgetExceeded) -> str:
+def share(budget: run.Budget, keep: run.Budget | None, error: BudgetExceeded, parts: Parts) -> str:
     """The share of the budget for the search, such as "calls: 300 of 500, 200 kept for confirmation and test"."""
     limit = getattr(budget, error.kind, None)
     kept = getattr(keep, error.kind, None) or 0
     if limit is None:
         return error.kind
     text = f"{error.kind}: {max(0, limit - kept):.10g} of {limit:.10g}"
-    return f"{text}, {kept:.10g} kept for confirmation and test" if kept else text
+    later = "confirmation and test" if parts.confirm else "test"
+    return f"{text}, {kept:.10g} kept for {later}" if kept else text
 
 
 def with_notes(plan: Plan, budget: run.Budget) -> Plan:
     """The plan with notes about the budget and the confirmation."""
     notes = []
-    frame = replace(plan, phases=tuple(phase for phase in plan.phases if phase.name in FRAME))
+    names = (*FRAME, "finals") if plan.confirm else FRAME  # else the search may have measured all that the finals need
+    frame = replace(plan, phases=tuple(phase for phase in plan.phases if phase.name in names))
     around = " and ".join(", ".join(phase.name for phase in frame.phases).rsplit(", ", 1))
     if budget.calls is not None and frame.calls > budget.calls:
         notes.append(
@@ -77,7 +79,9 @@ def with_notes(plan: Plan, budget: run.Budget) -> Plan:
             )
         elif plan.usd > budget.usd:
             notes.append(f"the budget of ${budget.usd:g} may end the search early")
-    if plan.confirm < LEAST:
-        least = detectable(plan.confirm)
-        notes.append(f"{plan.confirm} examples to confirm on show gains of about {least:.0%} and more")
+    rows = plan.confirm or plan.val
+    if rows < LEAST:
+        least = detectable(rows)
+        what = "confirm" if plan.confirm else "decide"
+        notes.append(f"{rows} examples to {what} on show gains of about {least:.0%} and more")
     return replace(plan, notes=tuple(notes))

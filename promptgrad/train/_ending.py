@@ -1,4 +1,4 @@
-"""The end of a run: the finalists are compared with the start, a confirmed one ships, and the result is made."""
+"""The end of a run: the best candidate ships if it is likely, or confirmed, to be better, and the result is made."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,8 @@ from promptgrad import run
 from promptgrad.errors import BudgetExceeded
 from promptgrad.evaluation import JudgeNoise
 from promptgrad.search import Candidate, Measured, Session
-from promptgrad.train import _confirm
+from promptgrad.train import _confirm, _finals
+from promptgrad.train._finals import Finals
 from promptgrad.train._install import install
 from promptgrad.train._pareto_front import front_of
 from promptgrad.train._parts import Parts
@@ -69,6 +70,39 @@ class Ending:
             return await self.final("shipped", f"{names[chosen].origin}: {gain}", parts, names[chosen])
         reason = f"the start stays; the best candidate's gain is {gain}{_confirm.objection(gain, len(names))}"
         return await self.final("no significant gain", reason, parts)
+
+    async def decide(self, finals: Finals, parts: Parts, keep: run.Budget | None) -> FitResult:
+        """Measure what the search left open of its best candidates; ship the best if it is likely better."""
+        session = self.session
+        if not session.finalists:
+            return await self.final("no candidate", "the search found nothing to decide on", parts)
+        with run.phase("finals", keep=keep):
+            best = await finals.run()
+        if best is None:
+            self.best = session.ranked()[0].candidate
+            return await self.final("not confirmed", "the budget ended before anything could be compared", parts)
+        start = finals.standings.of(session.base)
+        seed, most = session.spawn("confirm"), session.best_score
+        if start is not None:
+            self.before = _confirm.estimate(start, seed=seed, best=most)
+            self.after = _finals.expected(start, best, most=most)
+        self.gain = gain = _finals.gain_of(best, chosen=bool(parts.val), most=most)
+        self.best = best.candidate
+        shipped = best.chance >= finals.ship
+        session.decide(
+            "ship",
+            candidates=[[one.candidate.key, round(one.gain, 9), round(one.chance, 9)] for one in finals.ranked()],
+            shipped=best.candidate.key if shipped else None,
+        )
+        if gain.pairs < _confirm.LEAST:
+            session.notes.append(
+                f"{gain.pairs} examples show gains of about {_confirm.detectable(gain.pairs):.0%} and more; "
+                "smaller ones need more validation data"
+            )
+        if shipped:
+            return await self.final("shipped", f"{best.candidate.origin}: {gain}", parts, best.candidate)
+        reason = f"the start stays, as P is below {finals.ship:g}; the best candidate's gain is {gain}"
+        return await self.final("no likely gain", reason, parts)
 
     async def final(self, outcome: Outcome, reason: str, parts: Parts, shipped: Candidate | None = None) -> FitResult:
         """Measure start and result on the test set, install what ships, and sum up."""

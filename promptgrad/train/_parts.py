@@ -33,6 +33,7 @@ def divide(
     seed: int,
     selects: bool,
     confirm: "float | int | None",
+    strict: bool = True,
 ) -> Parts:
     """Divide the data of a run by its seed.
 
@@ -41,8 +42,10 @@ def divide(
         valset: Examples to choose and to confirm on; None sets half of the training data aside for that.
         testset: Examples for the final report only.
         seed: Seed of the run.
-        selects: Whether the optimizer makes a choice; for one that does not, all of `valset` confirms.
+        selects: Whether the optimizer makes a choice; for one that does not, all of `valset` is the part to confirm
+            on.
         confirm: See `confirm_size`.
+        strict: Whether a part is set aside to confirm on; else all of `valset` serves to choose and to decide.
 
     Raises:
         DataError: There is no data, or too little to divide.
@@ -64,6 +67,8 @@ def divide(
     _warn_of_overlap(train, val, test)
     if not selects:
         return Parts(train, [], val, test)
+    if not strict:
+        return Parts(train, val, [], test)
     if len(val) < 2:
         raise DataError(f"{len(val)} validation example cannot serve both to choose and to confirm: give more")
     order = list(val)

@@ -1,5 +1,6 @@
 """The result of a training run, its cost, and whether it shipped."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +14,13 @@ from promptgrad.train._install import as_program
 from promptgrad.train._pareto_front import ParetoFront
 
 Outcome = Literal[
-    "shipped", "no significant gain", "nothing to improve", "no candidate", "not confirmed", "interrupted"
+    "shipped",
+    "no likely gain",
+    "no significant gain",
+    "nothing to improve",
+    "no candidate",
+    "not confirmed",
+    "interrupted",
 ]
 
 
@@ -48,12 +55,15 @@ class Gain:
     """The paired comparison on which the decision rests.
 
     Attributes:
-        mean: Mean paired difference, after minus before.
+        mean: With `Trainer(ship="significant")` the mean paired difference, after minus before. Else the expected true
+            gain given everything that was measured: shrunken towards what the other candidates achieved.
         low: Lower end of its interval.
         high: Upper end.
-        confidence: Coverage of the interval; above 95 % where several finalists were compared.
+        confidence: Coverage of the interval; above 95 % where several finalists were confirmed.
         pairs: Number of examples.
-        p: One-sided p-value of the permutation test.
+        p: One-sided p-value of the permutation test; NaN where the posterior decides.
+        chance: Probability that the true gain is positive, corrected for the choice; NaN with "significant".
+        source: Which examples these are.
     """
 
     mean: float
@@ -62,8 +72,16 @@ class Gain:
     confidence: float
     pairs: int
     p: float
+    chance: float = math.nan
+    source: str = ""
 
     def __str__(self) -> str:
+        if not math.isnan(self.chance):
+            return (
+                f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] "
+                f"(better with P = {self.chance:.3f}, {self.confidence:.0%} interval corrected for the choice, "
+                f"{self.source})"
+            )
         return (
             f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] "
             f"({self.confidence:.1%} paired interval, {self.pairs} examples, p = {self.p:.3g})"
@@ -75,13 +93,14 @@ class FitResult:
     """What `Trainer.fit` returns; print it.
 
     Attributes:
-        outcome: "shipped" (the program has new values, or there is another one in its place), "no significant gain",
-            "nothing to improve", "no candidate", "not confirmed" (the budget ended first), or "interrupted". In all
-            but the first, the program is as it was.
+        outcome: "shipped" (the program has new values, or there is another one in its place), "no likely gain" (with
+            `Trainer(ship="significant")` "no significant gain"), "nothing to improve", "no candidate", "not confirmed"
+            (the budget ended first), or "interrupted". In all but the first, the program is as it was.
         reason: The reason for the outcome, in words.
-        before: The start on validation data that no choice was based on (None if it was not measured).
-        after: The best candidate on the same data.
-        gain: Their paired comparison.
+        before: The start on validation data (None if it was not measured).
+        after: What is expected of the best candidate on such data: the start's mean and the gain, with the gain's
+            interval. With "significant" its scores on data that no choice was based on, as those of the start.
+        gain: Their paired comparison, see `Gain`.
         test_before: The start on the test set, if one was given.
         test_after: The result on the test set.
         values: The values that were installed, by parameter path; none unless shipped.

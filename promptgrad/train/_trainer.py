@@ -1,4 +1,4 @@
-"""`Trainer`: runs an optimizer within a budget, journalled and resumable, and ships only confirmed results."""
+"""`Trainer`: runs an optimizer within a budget, journalled and resumable, and ships only what is likely better."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from promptgrad import aio, lm, run
 from promptgrad._seed import seed_or_default
@@ -16,34 +16,41 @@ from promptgrad.evaluation import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
 from promptgrad.optim import Search, Session
-from promptgrad.search import EXHAUSTED, Cost, Objectives, Phase, Plan
+from promptgrad.search import EXHAUSTED, Cost, Objectives, Plan
 from promptgrad.train import _rundir
-from promptgrad.train._allowance import kept, share, with_notes
+from promptgrad.train._allowance import kept, share
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
 from promptgrad.train._ending import Ending
-from promptgrad.train._noise import calls_for_noise, checked_rows, judge_noise_of
+from promptgrad.train._finals import Finals, check_rule
+from promptgrad.train._noise import checked_rows, judge_noise_of
 from promptgrad.train._parts import Parts, divide
+from promptgrad.train._planning import planned
 from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult
 
 
 class Trainer:
-    """Improve a program with an optimizer, and prove that it helped.
+    """Improve a program with an optimizer, and say how sure it is that this helped.
 
-    The validation data is split, by the seed, into a part on which the optimizer chooses and a part that it never sees.
-    At the end the best candidates are compared with the start on the second part, and the result ships, that is, its
-    values are installed in the program, only if the lower bound of their paired difference lies above zero and a
-    permutation test agrees. Otherwise the program stays as it was and the report says "no significant gain". The result
-    may be another program, such as several that vote: it is then `result.program`, and the given program stays as it
-    was. Test data is used once, for the report.
+    All candidates are compared with the start on the validation data. At the end the rows that the best ones lack are
+    run, and the best ships, that is, its values are installed in the program, if the probability that it is truly
+    better is at least `ship`, given all that was measured of all candidates and corrected for the choice among them
+    (`Standings`). Otherwise the program stays as it was and the report says "no likely gain". In simulated searches
+    of every kind at most 3 % then ship something worse than the start.
+
+    `ship="significant"` is stricter: the validation data is split, by the seed, into a part on which the optimizer
+    chooses and one that it never sees, and the best candidate ships only if the lower bound of its paired difference
+    from the start on that part lies above zero and a permutation test agrees.
+
+    The result may be another program, such as several that vote: then `result.program`. Test data is for the report.
 
     With `run_dir` every paid call is journalled before it is used. After a crash, a kill or Ctrl-C,
     `Trainer.resume(run_dir, ...)` goes on where it stopped, and no journalled call is sent again. With the same seed
     and the same replies a run makes the same decisions, at any concurrency, interrupted or not.
 
-    When the budget ends, the best so far goes to the confirmation, for which part of the budget is kept: calls, tokens
-    and money by what measuring the start cost; of a budget in seconds what the start's time suggests, but at most half
-    of what is left after it.
+    What a search leaves of a limited budget runs the finalists again where scores vary from run to run and the decision
+    is not clear. For the test report, and for a confirmation, part of the budget is kept: calls, tokens and money by
+    what the start cost; of a budget in seconds what its time suggests, but at most half of what is left after it.
 
     Args:
         model: The program.
@@ -58,9 +65,11 @@ class Trainer:
         group: Most failed runs in one joint call; None for the critic's own bound, 8.
         teacher: LM or program whose successes become demos; None for the program itself.
         concurrency: Examples in flight.
-        confirm: Share (below 1) or number of validation examples that are set aside for the confirmation; None for
-            max(50, a quarter), at most half.
-        finalists: How many candidates go to the confirmation; the interval is widened for more than one.
+        ship: Probability of being better from which on the best ships, in [0.5, 1), or "significant".
+        confirm: Only with `ship="significant"`: share (below 1) or number of validation examples that are set aside
+            for the confirmation; None for max(50, a quarter), at most half.
+        finalists: How many candidates are measured on all validation data at the end; with "significant", how many go
+            to the confirmation, whose interval is widened for more than one.
         progress: Show progress bars; None for terminals and notebooks only.
         callbacks: Observers of the run: instances of `promptgrad.Callback`, and functions of one event.
         objectives: What candidates are weighed by beside the score, each with its direction: `{"tokens": "min",
@@ -74,7 +83,8 @@ class Trainer:
         result: The result of the last run; after Ctrl-C or an error, the result so far.
 
     Raises:
-        ValueError: The optimizer's parameters are not those of the program, or a number is out of range.
+        ValueError: The optimizer's parameters are not those of the program, a number is out of range, or `confirm` is
+            given without "significant".
         TypeError: The program is not a module, the optimizer is not an optimizer, or a callback is not a callback or is
             a coroutine function.
     """
@@ -93,6 +103,7 @@ class Trainer:
         group: int | None = None,
         teacher: Any = None,
         concurrency: int | None = None,
+        ship: 'float | Literal["significant"]' = 0.9,
         confirm: "float | int | None" = None,
         finalists: int = 2,
         progress: bool | None = None,
@@ -112,6 +123,7 @@ class Trainer:
             raise ValueError(f"group is a number of failed runs and at least 1, not {group}")
         if finalists < 1:
             raise ValueError(f"finalists is at least 1, not {finalists}")
+        check_rule(ship, confirm)
         if concurrency is not None and concurrency < 1:
             raise ValueError(f"concurrency is at least 1, not {concurrency}")
         own = {id(parameter) for parameter in model.parameters()}
@@ -133,6 +145,7 @@ class Trainer:
         self.engine, self.group = engine, group
         self.teacher = teacher
         self.concurrency = concurrency
+        self.ship = ship
         self.confirm = confirm
         self.finalists = finalists
         self.progress = progress
@@ -166,39 +179,14 @@ class Trainer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parts = self._parts(trainset, valset, testset)
-        price = price_of_program(self.model, parts.train)
-        per = calls_per_example if calls_per_example is not None else float(price.modules)
-        draft = Plan(
-            (),
-            per,
-            price.tokens,
-            price.usd,
-            len(parts.train),
-            len(parts.val),
-            len(parts.confirm),
-            len(parts.test),
-        )
-        exact = price.modules <= 1 or calls_per_example is not None
-        finalists = self._finalists()
-        phases = []
-        if parts.val:
-            phases.append(Phase("baseline", round(len(parts.val) * per), exact))
-            if judged := calls_for_noise(self.metric, len(parts.val), self.judge_rows, self.budget):
-                phases.append(Phase("judge", judged, exact=False))
-        for name, calls, certain in self.optimizer.expected_calls(draft):
-            phases.append(Phase(name, round(calls), certain and exact))
-        copies = self.optimizer.copies
-        phases.append(Phase("confirm", round((1 + finalists * copies) * len(parts.confirm) * per), exact=False))
-        if parts.test:
-            phases.append(Phase("test", round((1 + copies) * len(parts.test) * per), exact=False))
-        return with_notes(replace(draft, phases=tuple(phases)), self.budget)
+        return planned(self, parts, calls_per_example)
 
     # -- the run ------------------------------------------------------------------------------------------------
 
     def fit(
         self, trainset: Iterable[Any], valset: Iterable[Any] | None = None, testset: Iterable[Any] | None = None
     ) -> FitResult:
-        """Run the optimizer, confirm its result, install it if it is better, and report.
+        """Run the optimizer, decide on its result, install it if it is likely better, and report.
 
         Ctrl-C is raised again once everything in flight is cancelled; the journal stays, the program is as it was,
         and `trainer.result` has the best so far.
@@ -207,7 +195,7 @@ class Trainer:
 
         Args:
             trainset: Examples to learn from: a list, or a loader, whose batches are opened once.
-            valset: Examples to choose and to confirm on; None sets half of the training data aside for that.
+            valset: Examples to choose and to decide on; None sets half of the training data aside for that.
             testset: Examples for the final report only.
 
         Raises:
@@ -288,6 +276,7 @@ class Trainer:
             group=settings.get("group"),
             teacher=teacher,
             concurrency=concurrency,
+            ship=settings.get("ship", "significant"),
             confirm=settings["confirm"],
             finalists=settings["finalists"],
             objectives=settings.get("objectives", ()),
@@ -374,8 +363,12 @@ class Trainer:
                 ending.judge = await judge_noise_of(session, self.judge_rows)
             bar.advance(note="search")
             await self._search(session, parts)
-            bar.advance(note="confirm")
-            result = await ending.confirm(session.ranked()[: self._finalists()], parts)
+            bar.advance(note="decide")
+            if self.ship == "significant":
+                result = await ending.confirm(session.ranked()[: self._finalists()], parts)
+            else:
+                finals = Finals(session, parts.val or parts.confirm, count=self._finalists(), ship=float(self.ship))
+                result = await ending.decide(finals, parts, self._kept(session, replace(parts, confirm=[])))
             bar.advance(1 + bool(parts.test))
             return result
 
@@ -413,7 +406,7 @@ class Trainer:
         except BudgetExceeded as error:
             session.decide(EXHAUSTED, of=error.kind)
             session.notes.append(
-                f"the search ended when its share of the budget did ({share(self.budget, keep, error)})"
+                f"the search ended when its share of the budget did ({share(self.budget, keep, error, parts)})"
             )
         finally:
             session.note_refusals()
@@ -423,7 +416,8 @@ class Trainer:
 
     def _parts(self, trainset: Iterable[Any], valset: Iterable[Any] | None, testset: Iterable[Any] | None) -> Parts:
         selects = self.optimizer.selects
-        return divide(trainset, valset, testset, seed=self.seed, selects=selects, confirm=self.confirm)
+        strict = self.ship == "significant"
+        return divide(trainset, valset, testset, seed=self.seed, selects=selects, confirm=self.confirm, strict=strict)
 
     def _kept(self, session: Session, parts: Parts) -> "run.Budget | None":
         copies = self.optimizer.copies
@@ -436,6 +430,7 @@ class Trainer:
         return {
             "seed": self.seed,
             "budget": {name: value for name, value in vars(self.budget).items() if value is not None},
+            "ship": self.ship,
             "confirm": self.confirm,
             "finalists": self.finalists,
             **({"objectives": dict(self.objectives)} if self.objectives.beside else {}),

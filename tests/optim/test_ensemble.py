@@ -144,7 +144,7 @@ def test_a_resumed_run_makes_the_same_program(tmp_path):
 def test_it_is_planned_and_kept_for_with_its_copies():
     model = Noisy()
     opt = optim.Ensemble(OneOf(model.parameters()), size=3)
-    trainer = Trainer(model, opt, metric=exact_match, budget=pg.Budget(calls=10_000))
+    trainer = Trainer(model, opt, metric=exact_match, budget=pg.Budget(calls=10_000), ship="significant")
     plan = trainer.plan(rows(20), rows(120, 100), rows(60, 300), calls_per_example=2)
     calls = {phase.name: phase.calls for phase in plan.phases}
     assert calls["3x ways"] == 3 * 70

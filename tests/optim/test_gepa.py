@@ -29,7 +29,7 @@ def events(path, kind):
 class TestInTheTrainer:
     def test_it_improves_a_program_of_two_steps_from_the_feedback_alone(self, world, tmp_path):
         critic = lm.FunctionLM(lambda messages: pytest.fail("no critic is asked"), name="critic")
-        result = fit(world, run_dir=tmp_path / "run", critic=critic)
+        result = fit(world, run_dir=tmp_path / "run", critic=critic, ship="significant")
         assert result.shipped
         assert result.after.mean == 1.0
         assert result.values["pick.instruction"].endswith("Take the last word.")

@@ -215,7 +215,8 @@ class TestStates:
 class TestKNNFewShot:
     def test_it_trains_what_no_few_demos_can_show(self, model, tmp_path):
         rows = ROWS[::2] + ROWS[1::2]
-        trainer = Trainer(model, optim.KNNFewShot(model.parameters()), metric=metric, run_dir=tmp_path / "run")
+        options = {"metric": metric, "run_dir": tmp_path / "run", "ship": "significant"}
+        trainer = Trainer(model, optim.KNNFewShot(model.parameters()), **options)
         result = trainer.fit(rows[:36], rows[36:])
         assert result.outcome == "shipped"
         assert model.demos.data == result.values["demos"] == nn.Neighbours(rows[:36], 3)

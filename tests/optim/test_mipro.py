@@ -10,7 +10,7 @@ SMALL = {"num_candidates": 3, "num_demo_sets": 2, "minibatch_size": 8, "full_eva
 def fit(world, model, seed=5, train=24, val=60, run_dir=None, **options):
     options = {**SMALL, "num_trials": 8} | options
     optimizer = optim.MIPRO(model.parameters(), **options)
-    trainer = Trainer(model, optimizer, metric=world.metric, seed=seed, run_dir=run_dir)
+    trainer = Trainer(model, optimizer, metric=world.metric, seed=seed, run_dir=run_dir, ship="significant")
     return trainer.fit(world.examples(train), world.examples(val, seed=1))
 
 
@@ -158,9 +158,13 @@ class TestSearch:
     def test_with_auto_a_large_validation_set_is_cut_and_a_small_one_is_a_minibatch(self, world, model):
         opt = optim.MIPRO(model.parameters(), auto="light", num_trials=2)
         assert "2 minibatches of 30" in repr(
-            Trainer(model, opt, metric=world.metric, confirm=10).plan(world.examples(9), world.examples(40))
+            Trainer(model, opt, metric=world.metric, ship="significant", confirm=10).plan(
+                world.examples(9), world.examples(40)
+            )
         )
-        plan = Trainer(model, opt, metric=world.metric, confirm=10).plan(world.examples(9), world.examples(400))
+        plan = Trainer(model, opt, metric=world.metric, ship="significant", confirm=10).plan(
+            world.examples(9), world.examples(400)
+        )
         assert "2 minibatches of 35" in repr(plan)
         assert "1 full validations of 100" in repr(plan)
 

@@ -63,10 +63,11 @@ def trainer(world, model, name="tgd", **options):
     return Trainer(model, world.optimizer(name, model), metric=world.metric, **{"seed": 5, **options})
 
 
+@pytest.mark.parametrize(("ship", "decides"), [(0.9, "ship"), ("significant", "confirm")])
 @pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
-def test_a_tracker_sees_the_whole_run(world, data, name):
+def test_a_tracker_sees_the_whole_run(world, data, name, ship, decides):
     heard = Heard()
-    trainer_ = trainer(world, program(world), name, callbacks=[heard])
+    trainer_ = trainer(world, program(world), name, callbacks=[heard], ship=ship)
     result = trainer_.fit(*data)
     assert [heard.calls[0], heard.calls[-1]] == [("start", trainer_), ("end", result)]
     assert result is trainer_.result
@@ -78,7 +79,7 @@ def test_a_tracker_sees_the_whole_run(world, data, name):
     proposals = heard.of("proposal")
     assert proposals
     assert all(p["accepted"] == (p["refused"] is None) and p["reason"] for p in proposals)
-    assert {decision["kind"] for decision in heard.of("decision")} >= {"incumbent", "confirm", "result"}
+    assert {decision["kind"] for decision in heard.of("decision")} >= {"incumbent", decides, "result"}
     assert not {"run", "candidate", "evaluation", "proposal"} & {d["kind"] for d in heard.of("decision")}
     spent = heard.of("budget")
     assert len(spent) == result.calls
@@ -160,7 +161,7 @@ def test_a_budget_that_does_not_cover_the_start_is_an_end_too(world, data):
 
 def test_the_end_of_the_search_by_its_budget_is_a_decision(world, data):
     heard = Heard()
-    trainer(world, program(world), budget=pg.Budget(calls=160), callbacks=[heard]).fit(*data)
+    trainer(world, program(world), budget=pg.Budget(calls=160), ship="significant", callbacks=[heard]).fit(*data)
     assert [d["of"] for d in heard.of("decision") if d["kind"] == "exhausted"] == ["calls"]
 
 

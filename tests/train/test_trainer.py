@@ -85,7 +85,9 @@ WORSE = {"pick.instruction": "Take the first word, please."}
 class TestOutcomes:
     def test_what_is_better_ships(self, world, data):
         model = program(world)
-        result = Trainer(model, Fixed(model.parameters(), WORSE, BETTER, HALF), metric=world.metric).fit(*data)
+        result = Trainer(
+            model, Fixed(model.parameters(), WORSE, BETTER, HALF), metric=world.metric, ship="significant"
+        ).fit(*data)
         assert result.outcome == "shipped"
         assert model.pick.instruction.data == "Take the last word."
         assert result.values == BETTER
@@ -108,7 +110,9 @@ class TestOutcomes:
     def test_what_is_not_better_does_not(self, world, data):
         model = program(world)
         before = model.state_dict()
-        result = Trainer(model, Fixed(model.parameters(), WORSE), metric=world.metric).fit(*data[:2])
+        result = Trainer(model, Fixed(model.parameters(), WORSE), metric=world.metric, ship="significant").fit(
+            *data[:2]
+        )
         assert result.outcome == "no significant gain"
         assert model.state_dict() == before
         assert result.values == {}
@@ -132,7 +136,9 @@ class TestOutcomes:
         for seed in range(6):
             model = world.Program().to(lm.FunctionLM(chatty))
             values = [{"spell.instruction": f"Way {seed} {number}."} for number in range(8)]
-            result = Trainer(model, Fixed(model.parameters(), *values), metric=noisy, seed=seed).fit(*data[:2])
+            result = Trainer(
+                model, Fixed(model.parameters(), *values), metric=noisy, ship="significant", seed=seed
+            ).fit(*data[:2])
             shipped += result.shipped
             best = max(trial.score for trial in result.history)
             assert best > 0.5  # there was luck to fall for
@@ -142,7 +148,7 @@ class TestOutcomes:
         model = program(world)
         for path, value in BETTER.items():
             model.get_parameter(path).data = value
-        result = trainer(world, model).fit(*data[:2])
+        result = trainer(world, model, ship="significant").fit(*data[:2])
         assert result.outcome == "nothing to improve"
         assert "0 of 30 validation examples failed, nothing to do" in repr(result)
         assert 30 < result.calls <= 60  # equal calls are paid once
@@ -155,7 +161,7 @@ class TestOutcomes:
     def test_few_examples_say_so(self, world):
         model = program(world)
         with pytest.warns(UserWarning, match="both training and validation"):
-            result = Trainer(model, Fixed(model.parameters(), BETTER), metric=world.metric).fit(
+            result = Trainer(model, Fixed(model.parameters(), BETTER), metric=world.metric, ship="significant").fit(
                 world.examples(6), world.examples(6)
             )
         assert result.outcome == "no significant gain"  # three of three happen by chance one time in eight
@@ -175,7 +181,7 @@ class TestOutcomes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             opt = FourOfTwelve(model.parameters(), BETTER)
-            result = Trainer(model, opt, metric=metric, seed=5).fit(world.examples(6, seed=1), rows)
+            result = Trainer(model, opt, metric=metric, ship="significant", seed=5).fit(world.examples(6, seed=1), rows)
         assert result.outcome == "no significant gain"
         assert result.gain.low > 0
         assert result.reason.endswith(": the interval excludes zero, but p = 0.0625 is above 0.05")
@@ -185,12 +191,12 @@ class TestData:
     def test_the_parts_do_not_overlap_and_belong_to_the_seed(self, world):
         model = program(world)
         data = world.examples(100)
-        parts = trainer(world, model)._parts(data, None, None)
+        parts = trainer(world, model, ship="significant")._parts(data, None, None)
         ids = [{row.id for row in part} for part in (parts.train, parts.val, parts.confirm)]
         assert list(map(len, ids)) == [50, 25, 25]
         assert len(set.union(*ids)) == 100
-        again = trainer(world, program(world))._parts(data, None, None)
-        other = trainer(world, program(world), seed=6)._parts(data, None, None)
+        again = trainer(world, program(world), ship="significant")._parts(data, None, None)
+        other = trainer(world, program(world), ship="significant", seed=6)._parts(data, None, None)
         assert [row.id for row in again.val] == [row.id for row in parts.val]
         assert [row.id for row in other.val] != [row.id for row in parts.val]
 
@@ -205,7 +211,7 @@ class TestData:
     )
     def test_what_is_set_aside(self, world, size, wanted, confirm):
         data = [pg.Example(text=f"t {i}", answer="x").with_inputs("text") for i in range(size)]
-        parts = trainer(world, program(world), confirm=wanted)._parts(world.examples(4), data, None)
+        parts = trainer(world, program(world), ship="significant", confirm=wanted)._parts(world.examples(4), data, None)
         assert (len(parts.confirm), len(parts.val)) == (confirm, size - confirm)
 
     def test_the_optimizer_sees_neither_confirmation_nor_test_data(self, world, data):
@@ -217,7 +223,7 @@ class TestData:
                 await super().fit(session)
 
         model = program(world)
-        trainer_ = Trainer(model, Spy(model.parameters(), BETTER), metric=world.metric, seed=5)
+        trainer_ = Trainer(model, Spy(model.parameters(), BETTER), metric=world.metric, ship="significant", seed=5)
         parts = trainer_._parts(*data)
         trainer_.fit(*data)
         hidden = {row.id for row in [*parts.confirm, *parts.test]} - {row.id for row in [*parts.train, *parts.val]}
@@ -236,11 +242,11 @@ class TestData:
     )
     def test_too_little(self, world, arguments, message):
         with pytest.raises(DataError, match=message):
-            trainer(world, program(world)).fit(*arguments)
+            trainer(world, program(world), ship="significant").fit(*arguments)
 
     def test_confirming_on_everything_leaves_nothing_to_choose_on(self, world, data):
         with pytest.raises(ValueError, match="both the choice and the confirmation"):
-            trainer(world, program(world), confirm=60).fit(*data[:2])
+            trainer(world, program(world), ship="significant", confirm=60).fit(*data[:2])
 
 
 class TestArguments:
@@ -304,7 +310,9 @@ class TestBudget:
     def test_the_confirmation_is_kept_for(self, world, data):
         model = program(world)
         opt = Fixed(model.parameters(), BETTER, *({"spell.instruction": f"Reverse, {i}."} for i in range(30)))
-        result = Trainer(model, opt, metric=world.metric, budget=Budget(calls=400), seed=5).fit(*data[:2])
+        result = Trainer(model, opt, metric=world.metric, ship="significant", budget=Budget(calls=400), seed=5).fit(
+            *data[:2]
+        )
         assert any("the search ended" in note for note in result.notes)
         assert result.shipped
         assert result.phases["confirm"].calls > 0
@@ -320,7 +328,9 @@ class TestBudget:
             return optim.MIPRO(model.parameters(), full_eval_every=12, **options)
 
         budget = Budget(calls=225)
-        first = Trainer(model, opt(model), metric=world.metric, budget=budget, run_dir=tmp_path, seed=5).fit(*data[:2])
+        first = Trainer(
+            model, opt(model), metric=world.metric, ship="significant", budget=budget, run_dir=tmp_path, seed=5
+        ).fit(*data[:2])
         assert {trial.note for trial in first.history} == {"baseline", "minibatch"}
         assert (
             "the search ended when its share of the budget did (calls: 102 of 225, 123 kept for confirmation and test)"
@@ -333,7 +343,7 @@ class TestBudget:
         assert (again.values, again.notes, counted.asked) == (first.values, first.notes, [])
 
     def test_both_programs_on_the_confirmation_and_on_the_test_set_are_kept_for(self, world, data):
-        trainer_ = trainer(world, program(world), budget=Budget(calls=1000), finalists=3)
+        trainer_ = trainer(world, program(world), ship="significant", budget=Budget(calls=1000), finalists=3)
         parts = trainer_._parts(*data)
         session = Session(
             model=trainer_.model,
@@ -354,7 +364,7 @@ class TestBudget:
 
     def test_time_is_kept_for_the_confirmation(self, world, data):
         model = program(world)
-        trainer_ = trainer(world, model, budget=Budget(seconds=100), finalists=1)
+        trainer_ = trainer(world, model, ship="significant", budget=Budget(seconds=100), finalists=1)
         parts = trainer_._parts(*data[:2], None)
         journal = run.Journal()
         session = Session(
@@ -387,7 +397,7 @@ class TestBudget:
         model = program(world)
         before = model.state_dict()
         with pytest.raises(BudgetExceeded, match=r"does not cover measuring the start on 30.*Nothing was changed"):
-            trainer(world, model, budget=Budget(calls=20)).fit(*data[:2])
+            trainer(world, model, ship="significant", budget=Budget(calls=20)).fit(*data[:2])
         assert model.state_dict() == before
 
     def test_tokens_and_money(self, world, data):
@@ -605,7 +615,7 @@ class TestPlan:
     def test_it_names_the_phases_and_runs_nothing(self, world, data):
         counted = Count(world)
         model = program(world, counted)
-        plan = trainer(world, model, "mipro").plan(*data)
+        plan = trainer(world, model, "mipro", ship="significant").plan(*data)
         assert counted.asked == []
         names = [phase.name for phase in plan.phases]
         assert names[:3] == ["baseline", "bootstrap", "propose"]
@@ -628,14 +638,14 @@ class TestPlan:
     def test_exact_where_it_can_be(self, world):
         model, rows = world.single()
         model.to(lm.FunctionLM(world.answer))
-        trainer_ = Trainer(model, optim.LabeledFewShot(model.parameters()), metric=world.metric)
+        trainer_ = Trainer(model, optim.LabeledFewShot(model.parameters()), metric=world.metric, ship="significant")
         plan = trainer_.plan(rows[:20], rows[20:60])
         assert [(phase.name, phase.calls) for phase in plan.phases] == [("confirm", 80)]
         assert trainer_.fit(rows[:20], rows[20:60]).calls == 80
 
     def test_a_budget_that_is_too_small_for_what_is_around_the_search(self, world, data):
         def notes(calls):
-            return trainer(world, program(world), budget=Budget(calls=calls)).plan(*data).notes
+            return trainer(world, program(world), ship="significant", budget=Budget(calls=calls)).plan(*data).notes
 
         assert notes(359) == (
             "the budget of 359 calls is too small for baseline, confirm and test: it needs at least 360 calls",
@@ -647,11 +657,15 @@ class TestPlan:
         model, rows = world.single()
         opt = optim.LabeledFewShot(model.parameters())
         model.to(lm.HTTP("m", base_url="http://127.0.0.1:1/v1", api_key="k", prices=(10.0, 30.0)))
-        plan = Trainer(model, opt, metric=world.metric, budget=Budget(usd=1e-6)).plan(rows[:20], rows[20:60])
+        plan = Trainer(model, opt, metric=world.metric, ship="significant", budget=Budget(usd=1e-6)).plan(
+            rows[:20], rows[20:60]
+        )
         assert plan.usd > 0
         assert "the budget of $1e-06 is too small for confirm: it needs at least about $0.075" in repr(plan)
         model.to(lm.HTTP("unheard-of", base_url="http://127.0.0.1:1/v1", api_key="k"))
-        plan = Trainer(model, opt, metric=world.metric, budget=Budget(usd=1)).plan(rows[:20], rows[20:60])
+        plan = Trainer(model, opt, metric=world.metric, ship="significant", budget=Budget(usd=1)).plan(
+            rows[:20], rows[20:60]
+        )
         assert plan.usd is None
         assert "price" in repr(plan)
 
@@ -730,7 +744,9 @@ class TestAnotherProgram:
     def test_it_stays_outside_where_it_is_not_better(self, world, data):
         model = program(world)
         worse = {"0.instruction": "Take the first word, please."}
-        result = Trainer(model, Swapped(model.parameters(), worse), metric=world.metric).fit(*data[:2])
+        result = Trainer(model, Swapped(model.parameters(), worse), metric=world.metric, ship="significant").fit(
+            *data[:2]
+        )
         assert result.outcome == "no significant gain"
         assert result.program is model
         assert isinstance(result.best_program, nn.Sequential)
@@ -750,7 +766,7 @@ def test_gradients_are_afterwards_what_they_were(world, data):
 
 def test_a_resumed_run_confirms_on_as_much_and_as_many(world, data, tmp_path):
     model = program(world)
-    options = {"metric": world.metric, "confirm": 0.4, "finalists": 1, "run_dir": tmp_path}
+    options = {"metric": world.metric, "ship": "significant", "confirm": 0.4, "finalists": 1, "run_dir": tmp_path}
     first = Trainer(model, Fixed(model.parameters(), BETTER, HALF), **options).fit(*data[:2])
     assert first.gain.pairs == 24
     model = program(world)

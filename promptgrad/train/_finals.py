@@ -1,0 +1,191 @@
+"""The finals: what the search left open about its best candidates is measured, and the posterior decides."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+from promptgrad.data import Example
+from promptgrad.errors import BudgetExceeded
+from promptgrad.search import EXHAUSTED, Candidate, Measured, Session, Standing, Standings
+from promptgrad.train._result import Estimate, Gain
+
+PROBE = 8
+"""Rows of the start that are run again to see whether a repeated call can differ."""
+
+REPLICATES = 4
+"""Most runs of one candidate on one row."""
+
+CLEAR = 0.98
+"""Chance from which on further runs of the same rows are not worth their calls."""
+
+HOPELESS = 0.05
+"""Chance below which a candidate's remaining rows are not run."""
+
+DIM = 0.2
+"""Chance below which it is not run again on the rows that it has."""
+
+LEVEL = 0.95
+"""Coverage of the interval that a report gives."""
+
+
+def check_rule(ship: object, confirm: object) -> None:
+    """Check the rule by which a result ships.
+
+    Raises:
+        ValueError: `ship` is neither a probability in [0.5, 1) nor "significant", or `confirm` is given without it.
+    """
+    if ship == "significant":
+        return
+    if not isinstance(ship, (int, float)) or not 0.5 <= ship < 1:
+        raise ValueError(f'ship is a probability in [0.5, 1) or "significant", not {ship!r}')
+    if confirm is not None:
+        raise ValueError(
+            f"confirm={confirm!r} sets validation examples aside to confirm on, which only "
+            'Trainer(..., ship="significant") does: leave confirm out, or ask for that rule'
+        )
+
+
+class Finals:
+    """Measures the finalists of a search on the rows that they lack, and finds the best of them.
+
+    Args:
+        session: The session after the search.
+        rows: The examples that decide: those that the search chose on, or, for an optimizer that makes no choice, all
+            validation data.
+        count: How many finalists.
+        ship: The chance from which on a candidate ships.
+    """
+
+    def __init__(self, session: Session, rows: Sequence[Example], *, count: int, ship: float) -> None:
+        self.session = session
+        self.rows = list(rows)
+        self.count = count
+        self.ship = ship
+        ids = [example.id for example in rows]
+        self.standings = session.standings if session.val else Standings(session.base, ids)
+        self._offered = {entry.candidate.key: entry.candidate for entry in session.finalists}
+
+    async def run(self) -> Standing | None:
+        """Measure what can change the decision, within what the budget leaves; return the best, or None.
+
+        Cost: runs of the finalists on rows that they lack; where the budget is limited, a probe of `PROBE` runs and,
+        if replies or scores turn out to vary, further runs of the best candidate and the start on all rows.
+        """
+        try:
+            await self._complete()
+            if self._undecided() and self._limited():
+                await self._replicate()
+        except BudgetExceeded as error:
+            self.session.decide(EXHAUSTED, of=error.kind)
+        return self.best()
+
+    def best(self) -> Standing | None:
+        """The finalist with the highest gain among those that ship, else among all; the shorter of equals."""
+        known = self.ranked()
+        return next((standing for standing in known if standing.chance >= self.ship), next(iter(known), None))
+
+    def ranked(self) -> list[Standing]:
+        """The standings of the offered candidates, best first."""
+        known = [one for one in self.standings.posterior() if one.candidate.key in self._offered]
+        return sorted(known, key=lambda one: (-round(one.gain, 9), one.candidate.size))
+
+    async def _complete(self) -> None:
+        """Run the finalists on the rows that they lack, the most promising first."""
+        tried: set[str] = set()
+        if self.standings.of(self.session.base) is None:  # an optimizer that makes no choice: all at once
+            first = [self.session.base, *list(self._offered.values())[: self.count]]
+            await self._measure(first, self.rows, "finals")
+            tried |= {candidate.key for candidate in first}
+        while True:
+            lacking = [
+                (standing, missing)
+                for standing in self.ranked()[: self.count]
+                if standing.chance >= HOPELESS and standing.candidate.key not in tried
+                for missing in [self._missing(standing)]
+                if missing
+            ]
+            if not lacking:
+                return
+            standing, missing = lacking[0]
+            tried.add(standing.candidate.key)
+            await self._measure([standing.candidate], missing, f"finals/{len(tried)}")
+
+    async def _replicate(self) -> None:
+        """Run start and best candidate again, if their scores vary, until the decision is clear."""
+        base = self.session.base
+        probe = self._spread_rows()
+        again = await self._measure([base], probe, "finals/probe", replicate=1)
+        before = self.standings.of(base)
+        if not again or before is None:
+            return
+        # with the probe's runs averaged in, a row whose score moved differs from the run alone
+        alone, mixed = again[0].by_id(), before.by_id()
+        moved = sum(abs(alone[key] - mixed[key]) > 1e-9 for key in alone)
+        if not moved:
+            return
+        self.session.notes.append(
+            f"scores vary: of {len(alone)} examples run again {moved} scored otherwise, "
+            "so the finalists were run several times"
+        )
+        for replicate in range(1, REPLICATES):
+            best = self.best()
+            if best is None or not self._undecided():
+                return
+            await self._measure([base, best.candidate], self.rows, f"finals/again/{replicate}", replicate=replicate)
+
+    def _undecided(self) -> bool:
+        best = self.best()
+        return best is not None and DIM < best.chance < CLEAR
+
+    def _limited(self) -> bool:
+        budget = self.session.ledger.budget
+        return not (budget.calls is None and budget.tokens is None and budget.usd is None)
+
+    def _missing(self, standing: Standing) -> list[Example]:
+        known = standing.measured.by_id()
+        return [example for example in self.rows if example.id not in known]
+
+    def _spread_rows(self) -> list[Example]:
+        """Rows from all over the range of the start's scores."""
+        measured = self.standings.of(self.session.base)
+        scores = {} if measured is None else measured.by_id()
+        order = sorted((example for example in self.rows if example.id in scores), key=lambda one: scores[one.id])
+        return order[:: max(1, len(order) // PROBE)][:PROBE]
+
+    async def _measure(
+        self, candidates: Sequence[Candidate], rows: Sequence[Example], scope: str, *, replicate: int = 0
+    ) -> list[Measured]:
+        """Run candidates on as many of the rows as the budget leaves room for.
+
+        Raises:
+            BudgetExceeded: There is not even room for one.
+        """
+        size = len(rows)
+        while True:
+            try:
+                found = await self.session.evaluate_all(candidates, rows[:size], scope=scope, replicate=replicate)
+                break
+            except BudgetExceeded:
+                size //= 2
+                if not size:
+                    raise
+        if self.standings is not self.session.standings:
+            for measured in found:
+                self.standings.add(measured, replicate)
+        return found
+
+
+def gain_of(best: Standing, *, chosen: bool, most: float = 1.0) -> Gain:
+    """The report of a decision by the posterior: the expected gain, shrunken, with its interval."""
+    width = NormalDist().inv_cdf((1 + LEVEL) / 2) * best.sd
+    rows = len(best.measured.known)
+    source = f"on {rows} validation examples that the search also chose on" if chosen else f"on {rows} examples"
+    low, high = max(-most, best.gain - width), min(most, best.gain + width)
+    return Gain(best.gain, low, high, LEVEL, rows, math.nan, best.chance, source)
+
+
+def expected(start: Measured, best: Standing, *, most: float) -> Estimate:
+    """What is expected of the best candidate where the start has the mean that was measured: that mean and the gain."""
+    gain = gain_of(best, chosen=True, most=most)
+    mean, low, high = (min(most, start.mean + end) for end in (gain.mean, gain.low, gain.high))
+    return Estimate(mean, low, high, len(best.measured.known), best.measured.errors)

@@ -1,0 +1,243 @@
+"""The decision by the posterior: what ships without data set aside, what is measured for it, and what is reported."""
+
+import math
+import warnings
+from hashlib import sha256
+
+import pytest
+
+from promptgrad import Budget, Trainer, lm, optim
+from promptgrad.errors import DataError
+from promptgrad.search import Candidate
+
+BETTER = {"pick.instruction": "Take the last word.", "spell.instruction": "Reverse the word."}
+WORSE = {"pick.instruction": "Take the first word, please."}
+
+
+@pytest.fixture
+def data(world):
+    return world.examples(24), world.examples(40, seed=1), world.examples(30, seed=2)
+
+
+@pytest.fixture(autouse=True)
+def _overlap_is_known():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ example")
+        yield
+
+
+def program(world, answer=None):
+    return world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
+
+
+class Fixed(optim.Search):
+    """Offers the given values as they are, measured on the first rows of the validation data."""
+
+    kinds = ("instruction",)
+
+    def __init__(self, params, *values, rows=None):
+        super().__init__(params)
+        self._values, self._rows = values, rows
+
+    async def fit(self, session):
+        for number, values in enumerate(self._values):
+            candidate = Candidate(values, f"value {number}")
+            measured = await session.evaluate(candidate, session.val[: self._rows], scope=f"fixed/{number}")
+            session.trial(measured)
+            session.offer(measured)
+
+
+class Single(Fixed):
+    """Makes a single candidate, and leaves all validation data to the decision."""
+
+    selects = False
+
+    async def fit(self, session):
+        from promptgrad.search import Measured
+
+        session.offer(Measured(Candidate(self._values[0], "the one"), (), ()))
+
+
+class Sampling:
+    """A model whose word is right with some probability for each instruction, drawn anew for each replicate."""
+
+    def __init__(self, rates):
+        self.rates, self.asked = rates, 0
+
+    def __call__(self, request):
+        self.asked += 1
+        messages, replicate = request.prefix.messages + request.tail, request.replicate
+        asked = messages[-1].content
+        if "[[ ## text ## ]]" in asked:
+            return f"[[ ## word ## ]]\n{asked.splitlines()[1]}\n\n[[ ## completed ## ]]"
+        rate = next((rate for text, rate in self.rates.items() if text in messages[0].content), 0.4)
+        drawn = sha256(f"{replicate}{messages[0].content}{asked}".encode()).digest()[0]
+        return f"[[ ## answer ## ]]\n{'yes' if drawn < 256 * rate else 'no'}\n\n[[ ## completed ## ]]"
+
+
+class TestDecision:
+    def test_what_is_likely_better_ships_on_all_validation_data(self, world, data):
+        model = program(world)
+        result = Trainer(model, Fixed(model.parameters(), WORSE, BETTER), metric=world.metric).fit(*data)
+        assert result.outcome == "shipped"
+        assert result.values == BETTER
+        assert model.pick.instruction.data == "Take the last word."
+        assert result.gain.pairs == 40
+        assert result.gain.chance > 0.99
+        assert math.isnan(result.gain.p)
+        assert 0.7 < result.gain.low < result.gain.mean <= 1.0
+        assert result.before.mean == 0.0
+        assert result.after.mean == pytest.approx(result.gain.mean)
+        assert (result.test_before.mean, result.test_after.mean) == (0.0, 1.0)
+        assert "on 40 validation examples that the search also chose on" in repr(result)
+        assert "interval corrected for the choice" in repr(result)
+
+    @pytest.mark.parametrize("ship", [0.9, "significant"])
+    def test_what_is_not_better_does_not(self, world, data, ship):
+        model = program(world)
+        before = model.state_dict()
+        result = Trainer(model, Fixed(model.parameters(), WORSE), metric=world.metric, ship=ship).fit(*data[:2])
+        assert result.outcome == ("no significant gain" if ship == "significant" else "no likely gain")
+        assert model.state_dict() == before
+        assert (result.values, result.best) == ({}, WORSE)
+
+    def test_a_gain_that_confirmation_on_half_of_the_data_would_miss(self, world):
+        def decide(ship):
+            model = program(world)
+            trainer = Trainer(model, Fixed(model.parameters(), BETTER), metric=world.metric, ship=ship, finalists=1)
+            return trainer.fit(world.examples(24), world.examples(8, seed=1))
+
+        assert decide("significant").outcome == "no significant gain"
+        assert decide(0.9).outcome == "shipped"
+
+    def test_luck_does_not_ship(self, world, data):
+        """Of candidates that are equally good, the luckiest is no better on other data."""
+
+        def noisy(example, output):
+            return sha256(f"{example.text} {output.answer}".encode()).digest()[0] % 2
+
+        def chatty(messages):
+            instruction = messages[0]["content"].split("\n")[0]
+            word = sha256((instruction + messages[-1]["content"]).encode()).hexdigest()[:6]
+            name = "word" if "[[ ## text ## ]]" in messages[-1]["content"] else "answer"
+            return f"[[ ## {name} ## ]]\n{word}\n\n[[ ## completed ## ]]"
+
+        shipped = 0
+        for seed in range(6):
+            model = world.Program().to(lm.FunctionLM(chatty))
+            values = [{"spell.instruction": f"Way {seed} {number}."} for number in range(8)]
+            result = Trainer(model, Fixed(model.parameters(), *values), metric=noisy, seed=seed).fit(*data[:2])
+            shipped += result.shipped
+            start, *tried = [trial.score for trial in result.history]
+            assert max(tried) > start  # there was luck to fall for
+        assert shipped <= 1
+
+    def test_an_optimizer_that_makes_no_choice(self, world, data):
+        model = program(world)
+        result = Trainer(model, Single(model.parameters(), BETTER), metric=world.metric).fit(*data[:2])
+        assert result.shipped
+        assert result.gain.source == "on 40 examples"
+
+    def test_one_example_is_enough_to_run_and_not_to_ship(self, world):
+        model = program(world)
+        result = Trainer(model, Fixed(model.parameters(), BETTER), metric=world.metric).fit(
+            world.examples(4), world.examples(1, seed=1)
+        )
+        assert result.outcome == "no likely gain"
+
+    def test_nothing_to_decide_on(self, world, data):
+        model = program(world)
+        assert Trainer(model, Fixed(model.parameters()), metric=world.metric).fit(*data[:2]).outcome == "no candidate"
+        with pytest.raises(DataError, match="valset is empty"):
+            Trainer(model, Fixed(model.parameters()), metric=world.metric).fit(data[0], [])
+
+
+class TestRows:
+    def test_finalists_are_measured_on_the_rows_that_they_lack(self, world, data):
+        model = program(world)
+        optimizer = Fixed(model.parameters(), WORSE, BETTER, rows=10)
+        result = Trainer(model, optimizer, metric=world.metric).fit(*data[:2])
+        assert result.shipped
+        assert result.gain.pairs == 40
+        assert result.phases["finals"].calls > 0
+
+    def test_as_many_of_them_as_the_budget_leaves_room_for(self, world, data):
+        model = program(world)
+        optimizer = Fixed(model.parameters(), BETTER, rows=10)
+        plain = Trainer(model, optimizer, metric=world.metric).fit(*data[:2])
+        spare = plain.calls - 20
+        model = program(world)
+        optimizer = Fixed(model.parameters(), BETTER, rows=10)
+        result = Trainer(model, optimizer, metric=world.metric, budget=Budget(calls=spare)).fit(*data[:2])
+        assert result.calls <= spare
+        assert 10 < result.gain.pairs < 40
+
+    def test_nothing_is_run_twice_where_scores_cannot_change_the_decision(self, world, data):
+        model = program(world)
+        options = {"metric": world.metric, "budget": Budget(calls=1000)}
+        result = Trainer(model, Fixed(model.parameters(), BETTER), **options).fit(*data[:2])
+        assert "finals" not in result.phases or result.phases["finals"].calls == 0
+
+
+class TestNoise:
+    @staticmethod
+    def fit(world, rates, budget, run_dir=None):
+        model = world.Program().to(lm.FunctionLM(rates, name="sampling"))
+        optimizer = Fixed(model.parameters(), {"spell.instruction": "Say yes."})
+        trainer = Trainer(model, optimizer, metric=says_yes, budget=budget, run_dir=run_dir, seed=3)
+        return trainer.fit(world.examples(24), world.examples(40, seed=1))
+
+    def test_where_scores_vary_the_rest_of_the_budget_runs_the_finalists_again(self, world, tmp_path):
+        model = Sampling({"Say yes.": 0.75})
+        result = self.fit(world, model, Budget(calls=600), tmp_path)
+        assert any(note.startswith("scores vary: of 8 examples run again") for note in result.notes)
+        assert result.phases["finals"].calls > 40
+        assert model.asked == result.calls <= 600
+        again = world.Program().to(lm.FunctionLM(counted := Sampling({}), name="sampling"))
+        optimizer = Fixed(again.parameters(), {"spell.instruction": "Say yes."})
+        resumed = Trainer.resume(tmp_path, again, optimizer, says_yes)
+        assert counted.asked == 0
+        assert (resumed.outcome, str(resumed.gain)) == (result.outcome, str(result.gain))
+
+    def test_without_a_budget_to_spend_they_do_not(self, world):
+        result = self.fit(world, Sampling({"Say yes.": 0.75}), None)
+        assert not any("scores vary" in note for note in result.notes)
+
+    @pytest.mark.parametrize("calls", [200, 230, 260, 400])
+    def test_the_budget_is_never_exceeded(self, world, calls):
+        model = Sampling({"Say yes.": 0.75})
+        assert self.fit(world, model, Budget(calls=calls)).calls == model.asked <= calls
+
+
+def says_yes(example, output):
+    return output.answer == "yes"
+
+
+class TestArguments:
+    @pytest.mark.parametrize("ship", [0.4, 1.0, 2, True, "likely", None])
+    def test_no_probability_and_no_rule(self, world, ship):
+        model = program(world)
+        with pytest.raises(ValueError, match=r'ship is a probability in \[0\.5, 1\) or "significant"'):
+            Trainer(model, Fixed(model.parameters()), metric=world.metric, ship=ship)
+
+    def test_setting_data_aside_is_for_the_strict_rule(self, world):
+        model = program(world)
+        with pytest.raises(ValueError, match=r"which only .*significant.* does"):
+            Trainer(model, Fixed(model.parameters()), metric=world.metric, confirm=20)
+
+    def test_a_resumed_run_has_the_rule_of_the_first(self, world, data, tmp_path):
+        model = program(world)
+        first = Trainer(
+            model, Fixed(model.parameters(), BETTER), metric=world.metric, ship="significant", run_dir=tmp_path
+        ).fit(*data[:2])
+        model = program(world)
+        again = Trainer.resume(tmp_path, model, Fixed(model.parameters(), BETTER), world.metric)
+        assert (again.gain, again.outcome) == (first.gain, first.outcome)
+        assert again.gain.pairs == 20
+
+    def test_the_plan_has_finals_in_place_of_a_confirmation(self, world, data):
+        model = program(world)
+        plan = Trainer(model, Fixed(model.parameters()), metric=world.metric).plan(*data)
+        assert [phase.name for phase in plan.phases] == ["baseline", "finals", "test"]
+        assert (plan.val, plan.confirm) == (40, 0)
+        assert "40 examples to decide on show gains" in repr(plan)
