@@ -1,6 +1,8 @@
 """Standings: all that was measured of a run's candidates, and what it says of their true gains."""
 
+import importlib.util
 import random
+from pathlib import Path
 
 import pytest
 
@@ -153,3 +155,26 @@ class TestPosterior:
         known.add(measured(named("right"), [1.0] * 20))
         assert of(known, named("right")).chance > 0.99
         assert of(known, named("right")).gain > 0.8
+
+
+class TestCalibration:
+    """A small, repeatable part of benchmarks/calibrate_ship.py, which has the whole."""
+
+    @pytest.fixture
+    def simulated(self):
+        path = Path(__file__).parents[2] / "benchmarks" / "calibrate_ship.py"
+        spec = importlib.util.spec_from_file_location("calibrate_ship", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return lambda world: module.summary(world, [(20, 8), (40, 3), (40, 20)], 20, seed=1000)
+
+    @pytest.mark.parametrize("world", ["nothing", "worse", "climb nothing", "climb worse"])
+    def test_where_nothing_is_better_hardly_anything_ships(self, simulated, world):
+        assert simulated(world)["ships"] <= 0.05  # 3 of 60
+
+    @pytest.mark.parametrize("world", ["one", "good", "climb mixed", "climb rare"])
+    def test_where_something_is_better_more_ships_than_by_a_test_on_half_of_the_rows(self, simulated, world):
+        found = simulated(world)
+        assert found["worse"]["posterior"] <= 0.02
+        assert found["gain"]["posterior"] > found["gain"]["significant"]
+        assert abs(found["reported minus true"]["shipped"]) < 0.05
