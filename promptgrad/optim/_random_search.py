@@ -7,6 +7,9 @@ from promptgrad.optim._habits import RANDOM_SEARCH_HABITS, refuse_habits
 from promptgrad.optim._search import Search
 from promptgrad.search import Candidate, DemoPool, Session, bootstrap, check_counts, eliminate, is_number
 
+RACES = 20
+"""Most races, where the budget leaves room for more than one."""
+
 
 class RandomSearch(Search):
     """Try demo sets of random size, drawn from labelled examples and from runs that went right; keep the best.
@@ -14,7 +17,8 @@ class RandomSearch(Search):
     The candidates are DSPy's: no demos; labelled examples only; the first traces in the order of the data, filled up
     with labelled examples; then `num_candidate_programs` seeded draws, each with 1 to `max_bootstrapped_demos` traces.
     Instructions stay as they are. The candidates run on the validation data block by block, and one that is almost
-    certainly worse than the leader leaves the race.
+    certainly worse than the leader leaves the race. Where the trainer has a budget, further draws follow, race by race,
+    until it ends or a candidate is right on every row.
 
     Cost in `Trainer.fit`: at most one run for each training example and round, once for all candidates; at most
     `num_candidate_programs + 3` runs for each validation example, in simulated worlds half of that.
@@ -74,7 +78,7 @@ class RandomSearch(Search):
             teacher=self.teacher if self.teacher is not None else session.teacher,
         )
         session.decide("bootstrapped", tried=pool.tried, traces=sum(len(pool.traces[path]) for path in paths))
-        candidates = self._candidates(session, pool, paths)
+        candidates = self._candidates(session, pool, paths, range(-2, self.num_candidate_programs))
         if not candidates:
             session.notes.append(
                 f"there was nothing to try: none of {pool.tried} training runs went right, and no example has the "
@@ -82,12 +86,20 @@ class RandomSearch(Search):
             )
             return
         await eliminate(session, candidates, scope="race")
+        tried, size = {candidate.key for candidate in candidates}, self.num_candidate_programs
+        for race in range(1, RACES if size and session.ledger.budget.calls is not None else 1):
+            drawn = self._candidates(session, pool, paths, range(race * size, (race + 1) * size))
+            fresh = [candidate for candidate in drawn if candidate.key not in tried]
+            if not fresh or session.perfect():
+                break
+            tried |= {candidate.key for candidate in fresh}
+            await eliminate(session, fresh, scope=f"race/{race}")
 
-    def _candidates(self, session: Session, pool: DemoPool, paths: list[str]) -> list[Candidate]:
-        """The demo sets, all different from each other and from the base."""
+    def _candidates(self, session: Session, pool: DemoPool, paths: list[str], numbers: range) -> list[Candidate]:
+        """The demo sets of these numbers, all different from each other and from the base."""
         most, labels = self.max_bootstrapped_demos, self.max_labeled_demos
-        made = [session.base.child(dict.fromkeys(paths, ()), "no demos")]
-        for number in range(-2, self.num_candidate_programs):
+        made = [session.base.child(dict.fromkeys(paths, ()), "no demos")] if -2 in numbers else []
+        for number in numbers:
             values = {}
             for path in paths:
                 rng = None if number == -1 else session.rng("draw", number, path)

@@ -16,10 +16,10 @@ async def eliminate(
 ) -> list[Measured]:
     """Score candidates on the validation examples block by block, and drop those that fall behind; the best first.
 
-    After each block the leader is the one with the best mean; the base takes part, with the scores that it has
+    After each block the leader is the one with the best mean; the incumbent takes part, with the scores that it has
     already. A candidate leaves when the probability that it is better than the leader is below `behind`. The race ends
-    when all examples are used, or when none is left but the base. Those that ran on every example are considered for
-    the confirmation. If the budget ends first, those still in the race are offered as far as they were measured.
+    when all examples are used, or when none is left but the incumbent. Those that ran on every example are considered
+    for the confirmation. If the budget ends first, those still in the race are offered as far as they were measured.
 
     Cost: at most one run for each candidate and validation example.
 
@@ -40,6 +40,7 @@ async def eliminate(
     session.rng("eliminate", scope).shuffle(order)
     found = {each.key: Measured(each, (), ()) for each in candidates if each.key != session.base.key}
     alive = list(found)
+    champion = session.standings.of(session.incumbent)
     try:
         for number, first in enumerate(range(0, len(order), block)):
             if not alive:
@@ -49,8 +50,8 @@ async def eliminate(
             for measured in fresh:
                 found[measured.candidate.key] += measured
             leader = max((found[key] for key in alive), key=_merit)
-            if session.baseline is not None and _is_ahead(session.baseline, leader):
-                leader = session.baseline
+            if champion is not None and _is_ahead(champion, leader):
+                leader = champion
             chances = {key: chance(leader, found[key]) for key in alive}
             alive = [key for key in alive if found[key] is leader or chances[key] >= behind]
             session.decide("race", at=f"{scope}/{number}", chances=[round(each, 6) for each in chances.values()])

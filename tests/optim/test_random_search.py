@@ -61,6 +61,17 @@ class TestSearch:
         assert sizes[4].note == "raced to the end"
         assert result.shipped
 
+    def test_a_budget_is_spent_on_further_draws(self, world, tmp_path):
+        answer = "[[ ## answer ## ]]\nno\n\n[[ ## completed ## ]]"  # never right, so that no race ends it
+        model, data = world.single()
+        model.to(lm.FunctionLM(lambda messages: answer))
+        opt = optim.RandomSearch(model.parameters(), num_candidate_programs=4)
+        trainer = pg.Trainer(model, opt, metric=world.metric, budget=pg.Budget(calls=600), run_dir=tmp_path / "run")
+        result = trainer.fit(data[:30], data[30:])
+        assert 500 < result.calls <= 600
+        raced = {event["at"].split("/")[1] for event in events(tmp_path / "run", "race")}
+        assert {"0", "1", "2"} <= raced
+
     def test_without_a_right_run_or_a_label_there_is_nothing_to_try(self, world):
         model, data = world.single()
         model.to(lm.FunctionLM(lambda messages: "[[ ## answer ## ]]\nno\n\n[[ ## completed ## ]]"))
