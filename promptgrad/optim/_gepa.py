@@ -25,6 +25,12 @@ from promptgrad.search import (
 Components = Literal["round_robin", "all"]
 """Which texts a step rewrites: the one whose turn it is, or all."""
 
+STEPS = 30
+"""Steps of a search without a budget."""
+
+MOST = 1000
+"""Most steps of a search on a budget: those in which nothing is left to call cost nothing, and would never end."""
+
 
 class GEPA(Search):
     """Evolve the texts of a program by reflection on minibatches, from candidates that are each the best at something.
@@ -54,7 +60,7 @@ class GEPA(Search):
     Args:
         params: Parameters; instructions, and descriptions that require a gradient, are trained.
         lm: LM that writes; None for that of the program.
-        steps: Most steps, merges included.
+        steps: Most steps, merges included; None for 30, or for as many as a budget of calls allows.
         minibatch_size: Training examples a step.
         components: What a step rewrites: one text, by turns ("round_robin"), or each of them ("all").
         fronts: The fronts that candidates compete on: each validation "example", each "part" of the scores, or "both".
@@ -78,7 +84,7 @@ class GEPA(Search):
         params: Params,
         lm: LM | str | None = None,
         *,
-        steps: int = 30,
+        steps: int | None = None,
         minibatch_size: int = 3,
         components: Components = "round_robin",
         fronts: Fronts = "example",
@@ -90,7 +96,11 @@ class GEPA(Search):
         **habits: NoReturn,
     ) -> None:
         refuse_habits("GEPA", habits, GEPA_HABITS)
-        check_counts(steps=(steps, 1), minibatch_size=(minibatch_size, 1), merge_examples=(merge_examples, 1))
+        check_counts(
+            steps=(1 if steps is None else steps, 1),
+            minibatch_size=(minibatch_size, 1),
+            merge_examples=(merge_examples, 1),
+        )
         check_counts(max_merges=(max_merges, 0))
         check_writer(lm)
         if components not in get_args(Components):
@@ -113,7 +123,7 @@ class GEPA(Search):
             await Evolution(self, session, places, rewriter, critic).run()
             return
         pool, merges, fresh = await Pareto.of(session, self.fronts), 0, False
-        for step in session.steps(self.steps, "GEPA", batch_size=self.minibatch_size, drop_last=True):
+        for step in session.steps(self.length(session), "GEPA", batch_size=self.minibatch_size, drop_last=True):
             merge = pool.merge(step.rng, paths, step.name) if fresh and merges < self.max_merges else None
             fresh = False
             if merge is not None:
@@ -137,12 +147,19 @@ class GEPA(Search):
             if fresh:
                 pool.add(await step.validate(child, "joins the pool"))
 
+    def length(self, session: Session) -> int:
+        """Most steps of a search."""
+        if self.steps is not None:
+            return self.steps
+        return STEPS if session.ledger.budget.calls is None else MOST
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: minibatches, critiques, proposals, full validations and merges."""
         texts = len(self.trained()) if self.components == "all" else 1
-        runs = self.steps * self.minibatch_size * plan.calls_per_example
+        steps = self.steps or STEPS
+        runs = steps * self.minibatch_size * plan.calls_per_example
         tried = self.merge_examples if self.parity and self.max_merges else 0  # again in the full validation
-        full = self.steps * (max(plan.val, self.merge_examples) + tried) * plan.calls_per_example
+        full = steps * (max(plan.val, self.merge_examples) + tried) * plan.calls_per_example
         phases = {"minibatches": 2 * runs, "critiques": texts * runs * self.critique}
-        phases |= {"proposals": texts * self.steps, "full validations and merges": full}
+        phases |= {"proposals": texts * steps, "full validations and merges": full}
         return [(name, calls, False) for name, calls in phases.items() if calls]

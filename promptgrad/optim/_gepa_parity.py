@@ -257,13 +257,13 @@ class Evolution:
 
     async def run(self) -> None:
         """Make all steps."""
-        session, gepa = self._session, self._gepa
+        session, count = self._session, self._gepa.length(self._session)
         start = session.baseline or await session.evaluate(session.base, session.val, scope="baseline")
         self._paid += len(session.val)
         self._pool.add(start)
-        loop = session.steps(gepa.steps, "GEPA")
-        with session.bar(gepa.steps, "GEPA") as bar:
-            for number in range(gepa.steps):
+        loop = session.steps(count, "GEPA")
+        with session.bar(count, "GEPA") as bar:
+            for number in range(count):
                 step = Step(loop, number)
                 if not await self._merge(step):
                     await self._reflect(step)

@@ -95,6 +95,23 @@ class TestInTheTrainer:
         result = fit(world, budget=pg.Budget(calls=calls))
         assert result.calls <= calls
 
+    @pytest.mark.parametrize(("parity", "steps", "more"), [(False, None, True), (False, 30, False), (True, None, True)])
+    def test_without_a_number_of_steps_it_goes_on_until_the_budget_ends(self, world, parity, steps, more):
+        written = 0
+
+        def answer(messages):
+            nonlocal written
+            if "new_instruction" in messages[0]["content"]:
+                written += 1
+                return f"[[ ## analysis ## ]]\nnone\n\n[[ ## new_instruction ## ]]\nBe careful {written}."
+            return world.answer(messages)
+
+        model = program(world, answer)
+        optimizer = optim.GEPA(model.parameters(), steps=steps, minibatch_size=4, parity=parity)
+        result = fit(world, model, optimizer, budget=pg.Budget(calls=1500))
+        assert (written > 30) is more
+        assert result.calls <= 1500
+
     def test_the_same_seed_makes_the_same_search_at_any_concurrency(self, world, tmp_path):
         def digest(name, **options):
             fit(world, run_dir=tmp_path / name, **options)
