@@ -27,10 +27,10 @@ from promptgrad.search import (
     check_counts,
     check_writer,
     describe,
+    fitted,
     interface,
     make_proposer,
     role,
-    side_by_side,
     write,
 )
 
@@ -310,7 +310,7 @@ class MIPRO(Search):
             "rules": self._rules.after(place.parameter.constraints).shown(),
             "attempts": attempts,
             "worse": worse,
-            "rows": side_by_side(rows[: self.examples_shown]),
+            "rows": fitted([row.shown() for row in rows[: self.examples_shown]], 3000),
             "tip": TIPS[index % len(TIPS)],
         }
         return await write(self.proposer, inputs, lm=own, config=config)

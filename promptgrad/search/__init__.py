@@ -70,6 +70,7 @@ __all__ = [
     "edit_ratio",
     "eliminate",
     "fields_of",
+    "fitted",
     "interface",
     "is_number",
     "is_winnable",
@@ -120,7 +121,7 @@ if TYPE_CHECKING:
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import SHRINK, Session
-    from promptgrad.search._side_by_side import side_by_side
+    from promptgrad.search._side_by_side import fitted, side_by_side
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._study import Study
@@ -194,6 +195,7 @@ else:
         "lost_ratio": "_edit",
         "eliminate": "_elimination",
         "fields_of": "_demos",
+        "fitted": "_side_by_side",
         "interface": "_places",
         "is_number": "_numbers",
         "is_winnable": "_race",
