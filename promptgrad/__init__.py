@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
-    from promptgrad.train import Callback, Trainer, agradcheck, gradcheck, load, save
+    from promptgrad.train import Callback, Trainer, acompile, agradcheck, compile, gradcheck, load, save
 
 __all__ = [
     "LM",
@@ -78,12 +78,14 @@ __all__ = [
     "Trainer",
     "Usage",
     "__version__",
+    "acompile",
     "adapters",
     "aevaluate",
     "agradcheck",
     "aio",
     "autograd",
     "clip_grad_tokens_",
+    "compile",
     "configure",
     "context",
     "data",
@@ -132,9 +134,11 @@ _HOME = {
     "Text": "autograd",
     "Trainer": "train",
     "Usage": "lm",
+    "acompile": "train",
     "aevaluate": "evaluation",
     "agradcheck": "train",
     "clip_grad_tokens_": "autograd",
+    "compile": "train",
     "configure": "lm",
     "context": "lm",
     "detect_anomaly": "autograd",

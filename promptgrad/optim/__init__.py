@@ -14,6 +14,7 @@ __all__ = [
     "TGD",
     "TPE",
     "Amend",
+    "Auto",
     "BayesianSignatureOptimizer",
     "BetterTogether",
     "BootstrapFewShot",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from promptgrad.optim._auto import Auto
     from promptgrad.optim._better_together import BetterTogether
     from promptgrad.optim._bootstrap_few_shot import BootstrapFewShot
     from promptgrad.optim._bootstrap_finetune import BootstrapFinetune
@@ -87,6 +89,7 @@ else:
         "GEPA": "_gepa",
         "MIPRO": "_mipro",
         "TGD": "_tgd",
+        "Auto": "_auto",
         "BayesianSignatureOptimizer": "_mipro",
         "BetterTogether": "_better_together",
         "BootstrapFewShot": "_bootstrap_few_shot",

@@ -13,13 +13,16 @@ __all__ = [
     "TOO_FAR",
     "TPE",
     "Amend",
+    "Arm",
     "Attempt",
     "Attempts",
     "Candidate",
+    "ChoiceArm",
     "Constraint",
     "Cost",
     "Costs",
     "DemoPool",
+    "DemosArm",
     "Edit",
     "Evidence",
     "Feedback",
@@ -29,6 +32,7 @@ __all__ = [
     "ImproveSolution",
     "Measured",
     "Merge",
+    "MergeArm",
     "Momentum",
     "Objectives",
     "Pareto",
@@ -48,6 +52,7 @@ __all__ = [
     "Step",
     "Steps",
     "Study",
+    "TextArm",
     "Trial",
     "Verdict",
     "apply_hunks",
@@ -55,6 +60,7 @@ __all__ = [
     "best_demos",
     "bootstrap",
     "broken",
+    "chance",
     "check_amends",
     "check_attempts",
     "check_counts",
@@ -79,6 +85,7 @@ __all__ = [
     "lost_ratio",
     "make_proposer",
     "make_writers",
+    "meet",
     "pairs",
     "places",
     "race",
@@ -98,6 +105,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from promptgrad.search._amend import Amend
+    from promptgrad.search._arms import Arm, ChoiceArm, DemosArm, MergeArm, TextArm
     from promptgrad.search._attempted import attempted
     from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
     from promptgrad.search._checks import TOO_FAR, Constraint, broken, checked_constraints, refusal
@@ -106,6 +114,7 @@ if TYPE_CHECKING:
     from promptgrad.search._elimination import eliminate
     from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
+    from promptgrad.search._meet import meet
     from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
     from promptgrad.search._momentum import Momentum, check_momentum, check_weights
     from promptgrad.search._numbers import check_counts, is_number
@@ -114,7 +123,7 @@ if TYPE_CHECKING:
     from promptgrad.search._places import Place, describe, interface, places, role
     from promptgrad.search._plan import Phase, Plan
     from promptgrad.search._proposer import check_amends, check_writer, make_proposer, make_writers, write
-    from promptgrad.search._race import Race, is_winnable, race
+    from promptgrad.search._race import Race, chance, is_winnable, race
     from promptgrad.search._reasons import unblamed
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
     from promptgrad.search._rows import Row, Rows, remark, rows_of
@@ -131,6 +140,13 @@ if TYPE_CHECKING:
     from promptgrad.search._writing import TIPS, Improve, ImproveSolution, ProposeInstruction
 else:
     _HOME = {
+        "meet": "_meet",
+        "chance": "_race",
+        "TextArm": "_arms",
+        "MergeArm": "_arms",
+        "DemosArm": "_arms",
+        "ChoiceArm": "_arms",
+        "Arm": "_arms",
         "EXHAUSTED": "_running",
         "SHRINK": "_session",
         "TIPS": "_writing",

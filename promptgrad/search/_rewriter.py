@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.autograd import Gradient, Parameter
+from promptgrad.data import Example
 from promptgrad.errors import LMError, NoLMError, PromptgradError
 from promptgrad.lm import LM, Usage, resolve, resolve_lm, track_usage
 from promptgrad.nn import Predict
@@ -18,7 +19,7 @@ from promptgrad.search._hunks import Hunk
 from promptgrad.search._memory import Attempt, Attempts, refused
 from promptgrad.search._places import Place, describe, interface, role
 from promptgrad.search._proposer import amend, make_proposer, write
-from promptgrad.search._rows import Row, rows_of
+from promptgrad.search._rows import Row, labeled_rows, rows_of
 from promptgrad.search._rules import Rules
 from promptgrad.search._side_by_side import fitted, side_by_side
 from promptgrad.search._writing import TIPS, Improve, ImproveSolution
@@ -127,6 +128,7 @@ class Rewriter:
         lm: LM that writes; None for that of the program.
         max_evidence: Most words and marks of the rows that a writer is shown.
         temperature: Sampling temperature of the second and further proposals; None for that of the LM.
+        labeled: Training examples that are shown with their labels where they were not run.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Rewriter:
         lm: LM | str | None = None,
         max_evidence: int = 3000,
         temperature: float | None = 1.0,
+        labeled: Sequence[Example] = (),
     ) -> None:
         self.memory = memory
         self.proposer = proposer or make_proposer(Improve, None)
@@ -147,6 +150,7 @@ class Rewriter:
         self.lm = lm
         self.max_evidence = max_evidence
         self.temperature = temperature
+        self.labeled = tuple(labeled)
 
     async def __call__(
         self, step: "Step", candidate: Candidate, place: Place, gradient: Gradient | None = None, variants: int = 1
@@ -167,7 +171,7 @@ class Rewriter:
             LMError: The LM is down.
         """
         evidence = self.evidence(step.session, candidate, place, gradient)
-        if all(row.right for row in evidence.rows):
+        if all(row.right or row.unrun for row in evidence.rows):
             return []
         edits = await self.rewrite(step, varied([evidence], variants))
         return [edit for edit in edits if edit is not None and edit.passed]
@@ -180,6 +184,8 @@ class Rewriter:
         rows = session.rows.of(place, candidate)
         known = {row.example for row in rows}
         more = tuple(row for row in rows_of(gradient or Gradient()) if row.example not in known)
+        known |= {row.example for row in more}
+        more += labeled_rows(place, [example for example in self.labeled if example.id not in known])
         attempts, worse = attempted(session, place, candidate)
         return Evidence(
             parameter,

@@ -52,6 +52,11 @@ class Row:
         """Whether the run has the best score."""
         return not self.error and self.score >= self.best - _TOLERANCE
 
+    @property
+    def unrun(self) -> bool:
+        """Whether it has an example's label alone, as the program was not run on it."""
+        return bool(self.expected) and not (self.outputs or self.feedback or self.critique or self.error)
+
     def shown(self) -> dict[str, Any]:
         """The row as a writer sees it, without what is empty or goes without saying."""
         row: dict[str, Any] = {}
@@ -66,6 +71,25 @@ class Row:
             if text := getattr(self, name):
                 row[name] = text
         return row
+
+
+def labeled_rows(place: "Place", examples: Iterable[Example]) -> tuple[Row, ...]:
+    """Rows of examples that need no run: those that have every input of the step and some of its outputs.
+
+    Args:
+        place: The place of the step's text.
+        examples: The examples.
+    """
+    signature = place.signature
+    if signature is None or place.parameter.kind.exact:
+        return ()
+    found = []
+    for example in examples:
+        labels = {name: example[name] for name in signature.outputs if name in example}
+        if labels and all(name in example for name in signature.inputs):
+            given = {name: example[name] for name in signature.inputs}
+            found.append(Row(example.id, to_json(given), {}, math.nan, expected=to_json(labels)))
+    return tuple(found)
 
 
 def rows_of(gradient: Gradient) -> tuple[Row, ...]:

@@ -351,6 +351,15 @@ class Running:
         )
         return max(1, other) / max(1, own)
 
+    def runs_left(self) -> float:
+        """How many runs of the program the budget still pays in this phase, by what one cost at the start.
+
+        It is infinite without a limit on calls, tokens or money. Between blocks it is the same at any concurrency.
+        """
+        cost = self.cost_per_example
+        prices = {"calls": cost.calls, "tokens": cost.tokens, "usd": cost.usd}
+        return min(self.ledger.remaining(kind) / price if price else math.inf for kind, price in prices.items())
+
     def admit(self, examples: float = 0, calls: int = 0) -> None:
         """Check, before a block, that it fits what the budget leaves after the share for the confirmation.
 

@@ -30,8 +30,9 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     As many as fit. Where there are too many failures, each kind of mistake (what was answered where what was expected)
     has its turn; for two failures there is room for one success, the one most like a failure that is shown, another
     answer before an equal one. What is unlike is rarely of use: it differs in too many ways to show which one matters.
-    Critiques that are about no run come after the failures. Long rows are shortened, the longest first, and in them the
-    longest texts, in their middles. Rows are numbered. A critique that is about several of them stands in the first.
+    Critiques that are about no run come after the failures, examples that were not run after all others. Long rows are
+    shortened, the longest first, and in them the longest texts, in their middles. Rows are numbered. A critique that is
+    about several of them stands in the first.
 
     Cost: no LM call. Time grows with failures times successes.
 
@@ -44,13 +45,14 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     >>> [row["score"] for row in side_by_side([right, wrong])]
     [0.0, 1.0]
     """
-    rows = list(rows)
+    everything = list(rows)
+    rows = [row for row in everything if not row.unrun]
     failures = _turns([row for row in rows if not row.right and row.inputs], _mistake)
     successes = _nearest(failures, [row for row in rows if row.right])
     failures += [row for row in rows if not row.right and not row.inputs]
     shown: list[tuple[Row, dict[str, Any], int]] = []
     left = tokens
-    for row in _merged(failures, successes):
+    for row in chain(_merged(failures, successes), (row for row in everything if row.unrun)):
         plain = {"row": 0, **row.shown()}
         size = _size(plain)
         if min(size, LEAST) > left:
@@ -58,7 +60,7 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
         left -= min(size, LEAST)
         shown.append((row, plain, size))
     cap = _level([size for _, _, size in shown], tokens)
-    ordered = [entry for entry in shown if not entry[0].right] + [entry for entry in shown if entry[0].right]
+    ordered = sorted(shown, key=lambda entry: (entry[0].unrun, entry[0].right))
     said: dict[str, int] = {}
     found = []
     for number, (row, plain, size) in enumerate(ordered, 1):

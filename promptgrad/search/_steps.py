@@ -1,5 +1,6 @@
 """Steps: the loop that optimizers share, with a name, a random generator and a minibatch for each round."""
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ class Step:
         self.number = number
         self.rng: random.Random = loop.session.rng(loop.key, number)
         self._loop = loop
+        self._within = ""
         self._evaluations = 0
 
     @property
@@ -36,7 +38,14 @@ class Step:
 
     def scope(self, what: str) -> str:
         """The name of a part of this step, such as "step/3/forward"."""
-        return f"step/{self.number}/{what}"
+        return f"step/{self.number}/{self._within}{what}"
+
+    def part(self, name: str) -> "Step":
+        """This step under scope names of its own, "step/3/name/...", for one of several parts that are alike."""
+        part = copy.copy(self)
+        part._within = f"{self._within}{name}/"
+        part._evaluations = 0
+        return part
 
     def minibatch(self) -> list[Example]:
         """The next training examples: each epoch has its own order, which depends only on the seed."""

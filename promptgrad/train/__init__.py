@@ -15,7 +15,9 @@ __all__ = [
     "Phase",
     "Plan",
     "Trainer",
+    "acompile",
     "agradcheck",
+    "compile",
     "gradcheck",
     "load",
     "save",
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from promptgrad.search import Phase, Plan
     from promptgrad.train._callback import Callback
     from promptgrad.train._checkpoint import load, save
+    from promptgrad.train._compile import acompile, compile
     from promptgrad.train._gradcheck import agradcheck, gradcheck
     from promptgrad.train._gradcheck_report import GradcheckArm, GradcheckReport
     from promptgrad.train._pareto_front import ParetoFront, ParetoPoint
@@ -43,7 +46,9 @@ else:
         "Phase": "_planning",
         "Plan": "_planning",
         "Trainer": "_trainer",
+        "acompile": "_compile",
         "agradcheck": "_gradcheck",
+        "compile": "_compile",
         "gradcheck": "_gradcheck",
         "load": "_checkpoint",
         "save": "_checkpoint",

@@ -4,6 +4,11 @@ from promptgrad import optim
 from promptgrad.testing.optimizers import OptimizerContract
 
 
+class TestAuto(OptimizerContract):
+    def make(self, params):
+        return optim.Auto(params, steps=3, rows=8, batch_size=4, proposals=2, demos=(2, 4))
+
+
 class TestLabeledFewShot(OptimizerContract):
     def make(self, params):
         return optim.LabeledFewShot(params, k=3)

@@ -1,0 +1,376 @@
+"""Auto: looks first, then spends the budget on what pays: texts, demos and choices, one search for all."""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from promptgrad.autograd import Gradient
+from promptgrad.data import Example
+from promptgrad.lm import LM
+from promptgrad.optim._groups import Params
+from promptgrad.optim._search import Search
+from promptgrad.search import (
+    SHRINK,
+    Arm,
+    Attempts,
+    Candidate,
+    ChoiceArm,
+    DemosArm,
+    Measured,
+    MergeArm,
+    Rewriter,
+    Rules,
+    Session,
+    Step,
+    TextArm,
+    chance,
+    check_counts,
+    check_writer,
+    meet,
+    pairs,
+)
+
+GAINS = {"chain": 0.4, "text": 0.3, "demos": 0.1, "choice": 0.1, "merge": 0.03}
+"""What an arm is expected to gain with its first 60 calls."""
+
+SURE = 0.55
+"""Probability of being better from which on a candidate becomes the incumbent: the search may err, the ending not."""
+
+OPEN = (0.35, 0.9)
+"""Probabilities of being better, by validation examples, between which training examples are asked too."""
+
+
+LOOK = 0.1
+"""Share of the budget for the first runs on training examples."""
+
+SECOND = 0.5
+"""Share of the best arm's gain per call from which on the second arm is pulled as well."""
+
+MEETINGS = 4
+"""Full meetings of one candidate that the budget shall pay for; where it does not, they end earlier."""
+
+ENTRY = 12
+"""Validation runs that each candidate of a meeting takes on average before it leaves."""
+
+LEAST = 10
+"""Validation runs without which a step is not worth its proposals, and the least that a pull costs."""
+
+FEW_RUNS = 250
+"""Runs of the program below which a budget pays for two texts of a place in a step, not for all."""
+
+
+class Auto(Search):
+    """Improve texts, demos and choices in one search that spends its budget on what pays: the default optimizer.
+
+    It has *arms*, ways of making candidates from the incumbent: rewrite one text, or in a program of several steps all
+    of them, each from runs under those rewritten before it; draw demos; try another option of a choice; take a value
+    from another good candidate. A step pulls the arm that has paid most gain per call, and the second one if it pays at
+    least half as much.
+
+    1. *Rows*. Writers see everything known at the present values, side by side: runs on training examples, and the
+       labels of those that were not run. The first proposal sees up to `rows` runs, fewer if the budget is small; each
+       further visit of a candidate adds some. A critic divides the blame where more than one call may have it.
+    2. *Candidates*. All texts of a step are written side by side, the first at the temperature of the LM, the others
+       sampled and with a tip. New candidates meet the incumbent on validation examples, block by block; those that fall
+       behind, or behind their best sibling, leave.
+    3. *Promotion*. The best of those that kept up becomes the incumbent if it is more likely better than not. Where
+       validation examples leave that open and the budget allows, both are run on all training examples that their demos
+       do not show, which count as well, and serve as rows of the next proposal.
+    4. *Plateaus*. After three steps without a new incumbent every second step starts from another candidate, drawn by
+       what the standings believe of it. The search ends when the budget does, when the incumbent is right on all
+       validation examples, or after `patience` steps without a new incumbent. The last part of a budget is kept to
+       measure the incumbent on the validation examples that it lacks.
+
+    Whether the result is better than the start is decided by the trainer, on validation examples alone, which no writer
+    ever sees. With `lm` a stronger model writes; it is worth it, as only a few calls of a hundred are its own.
+
+    Cost in `Trainer.fit`: for each step up to `rows` runs of the program on training examples, `proposals` LM calls for
+    each text that is rewritten, and runs on validation examples: most candidates leave after the first block of ten.
+    Source: ways are compared by what they paid as in a multi-armed bandit; for instructions see Lin et al. 2024, arXiv
+    2310.02905 (INSTINCT), here by a rule without chance. Reflection on rows is that of GEPA (Agrawal et al. 2025,
+    arXiv 2507.19457), with all rows instead of three; demos are drawn as in Khattab et al. 2023, arXiv 2310.03714.
+
+    Args:
+        params: Parameters; texts, demos and choices that require a gradient are trained.
+        lm: LM that writes; None for that of the program.
+        steps: Most steps.
+        rows: Most training examples that the first proposal sees runs of.
+        batch_size: Training examples that each further visit of a candidate adds.
+        proposals: Texts written for one place in a step.
+        demos: Numbers of demos to try, the first one first; empty for no demos.
+        patience: Steps in a row without a new incumbent after which the search ends.
+        temperature: Sampling temperature of the second and further proposals; None for that of the LM.
+        rules: What new texts must satisfy.
+
+    Raises:
+        ValueError: A number is out of range.
+        TypeError: A count is not a whole number, or `lm` is not a language model; or an argument is unknown.
+    """
+
+    kinds = ("is_text", "is_demos", "has_options")
+
+    def __init__(
+        self,
+        params: Params,
+        lm: LM | str | None = None,
+        *,
+        steps: int = 60,
+        rows: int = 24,
+        batch_size: int = 8,
+        proposals: int = 3,
+        demos: Sequence[int] = (8, 4, 16),
+        patience: int = 12,
+        temperature: float | None = 1.0,
+        rules: Rules = Rules(),  # noqa: B008 - frozen
+    ) -> None:
+        check_counts(steps=(steps, 1), rows=(rows, 1), batch_size=(batch_size, 1), proposals=(proposals, 1))
+        check_counts(patience=(patience, 1), **{f"demos[{n}]": (size, 1) for n, size in enumerate(demos)})
+        check_writer(lm, temperature)
+        super().__init__(params)
+        self.lm, self.steps, self.rows, self.batch_size, self.proposals = lm, steps, rows, batch_size, proposals
+        self.demos, self.patience, self.temperature, self.rules = tuple(demos), patience, temperature, rules
+
+    async def fit(self, session: Session) -> None:
+        """Look, then pull arms until the budget, a plateau or perfection ends the search; see the class."""
+        self.state.clear()
+        course = Course(self, session)
+        try:
+            for step in session.steps(self.steps, "Auto", patience=self.patience):
+                if not course.goes_on():
+                    await course.finish(step)
+                    break
+                await course.step(step)
+        finally:
+            course.offer()
+
+    def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
+        """Return the phases, each at most: runs on training examples, critiques, proposals, meetings."""
+        kinds = [parameter.kind for parameter, _ in self.trained()]
+        texts = sum(kind.is_text for kind in kinds)
+        per, most = plan.calls_per_example, 2 * max(self.proposals, 2) + 2
+        runs = self.steps * (self.rows + max(0, texts - 1) * self.rows + 4 * plan.train)
+        phases = {
+            "runs on training examples": runs * per,
+            "critiques": runs * per * max(1, texts) * (texts > 1),
+            "proposals": 2 * self.steps * texts * self.proposals,
+            "meetings": self.steps * (1 + most) * plan.val * per,
+        }
+        return [(name, calls, False) for name, calls in phases.items() if calls]
+
+
+class Course:
+    """One search of `Auto`: its arms, and what it knows of candidates on training examples."""
+
+    def __init__(self, auto: Auto, session: Session) -> None:
+        self.auto = auto
+        self.session = session
+        self.texts = session.places(("is_text",))
+        self.rewriter = Rewriter(
+            Attempts(auto.state, 8),
+            rules=auto.rules,
+            lm=auto.lm,
+            temperature=auto.temperature,
+            labeled=session.train,
+        )
+        runs = session.runs_left()
+        self.first = min(auto.rows, max(auto.batch_size, _whole(LOOK * runs, auto.rows)))
+        self.again = max(auto.batch_size, self.first * 2 // 3)
+        self.proposals = auto.proposals if runs >= FEW_RUNS else min(2, auto.proposals)
+        demos = session.places(("is_demos",))
+        self.chain = Arm("all texts", gain=GAINS["chain"])
+        self.arms: list[Arm] = [self.chain] if len(self.texts) > 1 else []
+        self.arms += [TextArm(place, self.rewriter, gain=GAINS["text"]) for place in self.texts]
+        self.pool = DemosArm(session, demos, auto.demos, gain=GAINS["demos"])
+        self.arms += [self.pool] if demos and auto.demos else []
+        self.arms += [ChoiceArm(place, gain=GAINS["choice"]) for place in session.places(("has_options",))]
+        self.arms += [MergeArm(session.places(auto.kinds), gain=GAINS["merge"])]
+        self.trained: dict[str, Measured] = {}
+        self.idle = 0
+
+    # -- a step -------------------------------------------------------------------------------------------------
+
+    async def step(self, step: Step) -> None:
+        """Pull the arms that pay best, let their candidates meet the incumbent, and promote the best of them."""
+        session, before = self.session, self.session.ledger.spent.calls
+        parent, arms = self.parent(step), self.chosen()
+        if not self.trained or any(arm is self.chain or isinstance(arm, TextArm) for arm in arms):
+            await self.observe(step, parent, "forward")
+        made = self.entering(await self.pulled(step, parent, arms))
+        shared = (session.ledger.spent.calls - before) / len(arms)
+        candidates = [child for arm in arms for child in made[arm]]
+        depth, old = self.depth(), session.incumbent
+        kept = await meet(session, candidates, scope=step.scope("meet"), depth=depth) if candidates else []
+        gained = {arm: [self.gain(child) for child in made[arm]] for arm in arms}
+        await self.judge(step, kept)
+        self.idle = 0 if session.incumbent is not old else self.idle + 1
+        for arm in arms:
+            runs = sum(len(known.ids) for child in made[arm] if (known := session.standings.of(child)) is not None)
+            arm.credit(max([0.0, *gained[arm]]), max(shared + session.cost_per_example.calls * runs, LEAST))
+        rates = {arm.name: round(arm.rate, 9) for arm in self.arms}
+        session.decide("arms", step=step.number, pulled=[arm.name for arm in arms], rates=rates)
+
+    async def pulled(self, step: Step, parent: Candidate, arms: Sequence[Arm]) -> dict[Arm, list[Candidate]]:
+        """The new candidates of some arms; all texts are written side by side."""
+        session = self.session
+        counts = [self.proposals if isinstance(arm, TextArm) else 2 for arm in arms]
+        asked = [arm.asks(session, parent, count) for arm, count in zip(arms, counts, strict=True)]
+        evidence = [each for some in asked for each in some]
+        edits = iter(await self.rewriter.rewrite(step, evidence) if evidence else [])
+        made: dict[Arm, list[Candidate]] = {arm: [] for arm in arms}
+        seen = {session.base.key}
+        for arm, count, some in zip(arms, counts, asked, strict=True):
+            own = [next(edits) for _ in some]
+            children = await self.rewritten(step, parent) if arm is self.chain else arm.make(step, parent, count, own)
+            for child in children:
+                if child.key not in seen and session.standings.of(child) is None:
+                    made[arm].append(child)
+                    seen.add(child.key)
+        return made
+
+    def entering(self, made: Mapping[Arm, Sequence[Candidate]]) -> dict[Arm, list[Candidate]]:
+        """As many of the candidates, by turns of the arms, as the budget pays for beside one full measurement."""
+        turns = [(arm, child) for turn in zip_longest(*made.values()) for arm, child in zip(made, turn, strict=True)]
+        found = [(arm, child) for arm, child in turns if child is not None]
+        most = max(1, _whole((self.session.runs_left() - self.depth()) / ENTRY, len(found)))
+        return {arm: [child for owner, child in found[:most] if owner is arm] for arm in made}
+
+    def goes_on(self) -> bool:
+        """Whether the budget pays for another step, and for measuring the incumbent on all validation examples."""
+        session = self.session
+        step = self.auto.batch_size + self.proposals / max(session.cost_per_example.calls, 1e-9) + LEAST
+        return session.runs_left() >= step + len(self.lacking())
+
+    def lacking(self) -> list[Example]:
+        """The validation examples on which the incumbent was not run."""
+        known = self.session.standings.of(self.session.incumbent)
+        ids = known.by_id() if known is not None else {}
+        return [example for example in self.session.val if example.id not in ids]
+
+    async def finish(self, step: Step) -> None:
+        """Measure the incumbent on the validation examples that it lacks, as far as the budget goes."""
+        session = self.session
+        lacking = self.lacking()[: _whole(session.runs_left(), len(session.val))]
+        if lacking:
+            await step.evaluate(session.incumbent, lacking)
+
+    def chosen(self) -> list[Arm]:
+        """The arm that pays best, and the second one if it pays at least half as much."""
+        order = sorted(self.arms, key=lambda arm: -arm.rate)
+        return order[: 1 + (len(order) > 1 and order[1].rate >= SECOND * order[0].rate)]
+
+    def parent(self, step: Step) -> Candidate:
+        """The incumbent; on a plateau by turns another candidate that may well be better than it seems."""
+        session = self.session
+        if self.idle < 3 or self.idle % 2 == 0:
+            return session.incumbent
+        drawn = [(one.gain + one.sd * step.rng.gauss(0, 1), one.candidate) for one in session.standings.posterior()]
+        return max(drawn, key=lambda entry: entry[0])[1] if drawn else session.incumbent
+
+    def depth(self) -> int:
+        """Validation examples of a meeting, so that the budget is good for several more."""
+        return min(len(self.session.val), max(20, _whole(self.session.runs_left() / MEETINGS, len(self.session.val))))
+
+    def gain(self, candidate: Candidate) -> float:
+        """What a candidate gained over the incumbent, shrunken by some examples without a gain."""
+        champion, measured = (self.session.standings.of(one) for one in (self.session.incumbent, candidate))
+        if champion is None or measured is None:
+            return 0.0
+        before, after = pairs(champion, measured)
+        return (sum(after) - sum(before)) / (len(after) + SHRINK)
+
+    # -- training examples ----------------------------------------------------------------------------------------
+
+    async def observe(self, step: Step, candidate: Candidate, what: str, wanted: int | None = None) -> None:
+        """Run a candidate on training examples that it was not run on, for its rows and as further evidence.
+
+        The first candidate is run on `first`, others on two thirds of that, and at each further visit on a batch.
+        Examples that its demos show are left out while there are others: it knows their answers.
+        """
+        session = self.session
+        known = self.trained.get(candidate.key)
+        ids = set(known.ids) if known is not None else set()
+        if wanted is None:
+            wanted = self.auto.batch_size if ids else self.first if not self.trained else self.again
+        left = [example for example in session.train if example.id not in ids | self.leaked(candidate)]
+        session.rng("observe", candidate.key, len(ids)).shuffle(left)
+        batch = left[:wanted]
+        if not batch:
+            return
+        loss = await session.forward(candidate, batch, scope=step.scope(what))
+        measured = step.measured(candidate, loss)
+        self.trained[candidate.key] = measured if known is None else known + measured
+        if len(self.texts) > 1 and session.needs_critic(self.texts):
+            program = session.program(candidate)
+            parameters = {place.path: program.get_parameter(place.path) for place in self.texts}
+            with session.scope(step.scope(f"{what}/backward")):
+                found = await session.gradients(loss, list(parameters.values()))
+            session.rows.add(candidate, loss, {path: found.get(one, Gradient()) for path, one in parameters.items()})
+
+    def leaked(self, candidate: Candidate) -> set[str]:
+        """The training examples that a candidate's demos show."""
+        return {key for place in self.pool.places for key in self.pool.shown(self.session.value(place.path, candidate))}
+
+    async def rewritten(self, step: Step, parent: Candidate) -> list[Candidate]:
+        """Rewrite all texts in the order of the program, each from runs under those rewritten before it.
+
+        What a step must pass on gains nothing before a later one uses it, so both have to change at once.
+        """
+        current = parent
+        for number, place in enumerate(self.texts):
+            if number and current is not parent:
+                await self.observe(step, current, f"chain/{number}")
+            evidence = self.rewriter.evidence(self.session, current, place)
+            if not evidence.rows:
+                continue
+            part = step.part(f"chain/{number}")
+            edit = next(iter(await self.rewriter.rewrite(part, [evidence])), None)
+            if edit is not None and edit.passed:
+                current = current.child(edit.values, f"{step.name}, {self.chain.name}")
+        return [] if current is parent else [current]
+
+    # -- decisions ------------------------------------------------------------------------------------------------
+
+    async def judge(self, step: Step, kept: Sequence[Candidate]) -> None:
+        """Promote the best of those that kept up, if it is likely to be better than the incumbent.
+
+        Where validation examples leave it open and the budget allows, both are run on training examples as well. These
+        only choose among candidates: whether the result is better than the start is decided on validation data alone.
+        """
+        session, standings = self.session, self.session.standings
+        champion = session.incumbent
+        order = sorted(kept, key=lambda one: -chance(standings.of(champion), standings.of(one)))
+        best: Candidate | None = None
+        probability = SURE
+        for number, candidate in enumerate(order[:2]):
+            likely = chance(standings.of(champion), standings.of(candidate))
+            if OPEN[0] < likely < OPEN[1] and 6 * len(session.train) < self.session.runs_left():
+                for one in (champion, candidate):
+                    await self.observe(step, one, f"tie/{number}/{'ab'[one is candidate]}", len(session.train))
+                likely = chance(self.pooled(champion), self.pooled(candidate))
+            if likely > probability:
+                best, probability = candidate, likely
+        measured = None if best is None else standings.of(best)
+        if measured is not None:
+            session.trial(measured, f"{probability:.0%} better")
+            session.promote(measured)
+
+    def pooled(self, candidate: Candidate) -> Measured | None:
+        """All that is known of a candidate, on validation and training examples."""
+        measured, trained = self.session.standings.of(candidate), self.trained.get(candidate.key)
+        leaked = self.leaked(candidate)
+        trained = trained.without(leaked) if trained is not None else None
+        return trained if measured is None else measured if trained is None else measured + trained
+
+    def offer(self) -> None:
+        """Offer the incumbent, and what may be better than it."""
+        session = self.session
+        gains = {one.candidate.key: one.gain for one in session.standings.posterior()}
+        own = gains.get(session.incumbent.key, 0.0)
+        for one in session.standings.posterior():
+            if one.candidate.key == session.incumbent.key or one.gain > own:
+                session.offer(one.measured)
+
+
+def _whole(number: float, most: int) -> int:
+    """A number as a whole one, at most `most`."""
+    return int(min(number, most))

@@ -1,0 +1,107 @@
+"""Auto in the trainer: it learns texts of several steps and demos, spends its budget, and is the same again."""
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import lm, nn, optim, run
+from promptgrad.data import Example
+from promptgrad.testing import Fields
+
+
+def program(world, answer=None):
+    return world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
+
+
+def fit(world, model=None, optimizer=None, run_dir=None, data=None, **options):
+    model = model or program(world)
+    optimizer = optimizer or optim.Auto(model.parameters(), steps=8)
+    trainer = pg.Trainer(model, optimizer, metric=world.metric, seed=5, run_dir=run_dir, **options)
+    return trainer.fit(*(data or (world.examples(24), world.examples(40, seed=1))))
+
+
+def events(path, kind):
+    return [event for event in run.Journal(path / "journal.jsonl", readonly=True).events() if event["kind"] == kind]
+
+
+class TestInTheTrainer:
+    def test_it_improves_a_program_of_two_steps(self, world, tmp_path):
+        result = fit(world, run_dir=tmp_path / "run")
+        assert result.shipped
+        assert result.after.mean > result.before.mean + 0.5
+        first = events(tmp_path / "run", "arms")[0]
+        assert first["pulled"][0] == "all texts"
+        assert set(first["rates"]) == {"all texts", "pick.instruction", "spell.instruction", "demos", "merge"}
+
+    def test_demos_alone_teach_where_no_text_is_trained(self, world):
+        model, rows = world.single()
+        model.to(lm.FunctionLM(world.answer, name="simulated"))
+        optimizer = optim.Auto([("demos", model.demos)], demos=(2, 4))
+        result = fit(world, model, optimizer, data=(rows[:20], rows[20:60]))
+        assert result.shipped
+        assert set(result.values) == {"demos"}
+
+    def test_choices_are_searched_once_they_require_a_gradient(self):
+        class Toned(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.say = nn.Predict("word -> answer")
+                self.tone = nn.Parameter("flat", "choice", options=("flat", "glad", "sad"))
+
+            def forward(self, word):
+                return self.say(word=f"{word} {self.tone.data}")
+
+        model = Toned().to(lm.FunctionLM(Fields(), name="any"))
+        model.tone.requires_grad_()
+        rows = [Example(word=f"w{n}").with_inputs("word") for n in range(40)]
+        optimizer = optim.Auto([("tone", model.tone)])
+        result = pg.Trainer(
+            model, optimizer, metric=lambda example, output: float(model.tone.data == "sad"), seed=1, progress=False
+        ).fit(rows[:10], rows[10:])
+        assert result.shipped
+        assert model.tone.data == "sad"
+
+    def test_a_budget_is_spent_and_not_exceeded(self, world):
+        def cold(example, output):  # nothing helps, so that only the budget ends the search
+            return float(len(example.text) % 3 == 0)
+
+        model = program(world)
+        trainer = pg.Trainer(
+            model, optim.Auto(model.parameters(), patience=60), metric=cold, seed=5, budget=run.Budget(calls=300)
+        )
+        result = trainer.fit(world.examples(24), world.examples(40, seed=1))
+        assert 150 <= result.calls <= 300
+        assert not result.shipped
+
+    def test_a_plateau_ends_it(self, world, tmp_path):
+        def cold(example, output):
+            return float(len(example.text) % 3 == 0)
+
+        model = program(world)
+        optimizer = optim.Auto(model.parameters(), patience=3)
+        pg.Trainer(model, optimizer, metric=cold, seed=5, run_dir=tmp_path / "run").fit(
+            world.examples(24), world.examples(40, seed=1)
+        )
+        assert events(tmp_path / "run", "stop")[0]["reason"] == "3 steps without a gain"
+
+    def test_a_small_budget_measures_the_winner_on_all_rows(self, world):
+        result = fit(world, budget=run.Budget(calls=260))
+        assert result.shipped
+        assert result.calls <= 260
+
+
+class TestSettings:
+    def test_print(self, world):
+        assert repr(optim.Auto(program(world).parameters())).startswith("Auto(4 parameters trained")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [({"steps": 0}, "steps"), ({"demos": (0,)}, "demos"), ({"rows": 0}, "rows"), ({"temperature": -1}, "temp")],
+    )
+    def test_numbers_out_of_range(self, world, options, message):
+        with pytest.raises(ValueError, match=message):
+            optim.Auto(program(world).parameters(), **options)
+
+    def test_settings_are_in_json_types(self, world):
+        config = optim.Auto(program(world).parameters(), lm="openai/writer", demos=(4,)).config()
+        assert config["lm"] == "openai/writer"
+        assert config["demos"] == [4]

@@ -1,0 +1,178 @@
+"""Arms: what they make of a candidate, and how what they paid decides which is pulled next."""
+
+import pytest
+
+from promptgrad import aio, lm, nn, run
+from promptgrad.data import Example
+from promptgrad.search import (
+    Arm,
+    Attempts,
+    ChoiceArm,
+    DemosArm,
+    MergeArm,
+    Rewriter,
+    Session,
+    TextArm,
+    meet,
+)
+
+
+class Word(nn.Module):
+    """Spell a word, in a tone that is a choice."""
+
+    def __init__(self):
+        super().__init__()
+        self.spell = nn.Predict("word -> answer", instruction="Copy it.")
+        self.tone = nn.Parameter("flat", "choice", options=("flat", "glad", "sad")).requires_grad_()
+
+    def forward(self, word):
+        return self.spell(word=word)
+
+
+def rows(count, start=0):
+    words = [f"word{number}x" for number in range(start, start + count)]
+    return [Example(word=word, answer=word[::-1]).with_inputs("word") for word in words]
+
+
+def answer(messages):
+    """Reverse if told so, else copy; words that end in "9x" come out right in any case."""
+    word = messages[-1]["content"].split("\n")[1]
+    right = "everse" in messages[0]["content"].split("\n\nYou are given")[0] or "9x" in word
+    return f"[[ ## answer ## ]]\n{word[::-1] if right else word}\n\n[[ ## completed ## ]]"
+
+
+def metric(example, output):
+    return float(output.answer == example.answer)
+
+
+@pytest.fixture
+def session():
+    model = Word().to(lm.FunctionLM(answer, name="speller"))
+    journal = run.Journal()
+    session = Session(
+        model=model,
+        train=rows(12),
+        val=rows(40, 100),
+        metric=metric,
+        seed=1,
+        journal=journal,
+        ledger=run.Ledger(run.Budget(), journal),
+        progress=False,
+    )
+    with run.active(journal=journal, ledger=session.ledger):
+        yield session
+
+
+def step_of(session, count=1):
+    return next(iter(session.steps(count, "test")))
+
+
+def place_of(session, path):
+    return next(place for place in session.places() if place.path == path)
+
+
+class TestWhatPays:
+    def test_gain_per_call_decides_and_the_old_fades(self):
+        first, second = Arm("first", gain=0.3), Arm("second", gain=0.2)
+        assert first.rate > second.rate
+        first.credit(0.0, 60)
+        assert second.rate > first.rate
+        second.credit(0.0, 60)
+        second.credit(0.0, 60)
+        assert first.rate > second.rate
+        second.credit(0.5, 30)
+        assert second.rate > first.rate
+        assert second.pulls == 3
+
+
+class TestTextArm:
+    def test_it_asks_for_variants_of_one_evidence_with_other_tips(self, session):
+        arm = TextArm(place_of(session, "spell.instruction"), Rewriter(Attempts({}, 4)), gain=0.3)
+        assert arm.asks(session, session.base, 3) == []
+        aio.run(session.forward(session.base, session.train[:4], scope="look"))
+        asked = arm.asks(session, session.base, 3)
+        assert [evidence.variant for evidence in asked] == [0, 1, 2]
+        assert asked[0].tip == ""
+        assert len({evidence.tip for evidence in asked}) == 3
+        assert {len(evidence.rows) for evidence in asked} == {4}
+        assert arm.asks(session, session.base, 1)[0].tip not in {evidence.tip for evidence in asked}
+
+    def test_labels_of_examples_that_were_not_run_are_rows_too(self, session):
+        rewriter = Rewriter(Attempts({}, 4), labeled=session.train)
+        evidence = rewriter.evidence(session, session.base, place_of(session, "spell.instruction"))
+        assert [row.unrun for row in evidence.rows] == [True] * 12
+        assert evidence.rows[0].expected == {"answer": session.train[0].answer}
+        aio.run(session.forward(session.base, session.train[:4], scope="look"))
+        evidence = rewriter.evidence(session, session.base, place_of(session, "spell.instruction"))
+        assert [row.unrun for row in evidence.rows] == [False] * 4 + [True] * 8
+
+
+class TestDemosArm:
+    def test_it_draws_labelled_examples_in_other_sizes(self, session):
+        arm = DemosArm(session, [place_of(session, "spell.demos")], (2, 4), gain=0.1)
+        made = arm.make(step_of(session), session.base, 2, [])
+        assert [len(child.values["spell.demos"]) for child in made] == [2, 4]
+        shown = arm.shown(made[0].values["spell.demos"])
+        words = {demo.word for demo in made[0].values["spell.demos"]}
+        assert {example.word for example in session.train if example.id in shown} == words
+        assert arm.shown(()) == frozenset()
+
+    def test_in_its_second_turn_failures_come_first(self, session):
+        aio.run(session.forward(session.base, session.train, scope="look"))
+        arm = DemosArm(session, [place_of(session, "spell.demos")], (11,), gain=0.1)
+        step = step_of(session)
+        arm.make(step, session.base, 1, [])
+        (hard,) = arm.make(step, session.base, 1, [])
+        assert "word9x" not in {demo.word for demo in hard.values["spell.demos"]}
+
+
+class TestChoiceArm:
+    def test_options_take_turns(self, session):
+        arm = ChoiceArm(place_of(session, "tone"), gain=0.1)
+        step = step_of(session)
+        tried = [arm.make(step, session.base, 1, [])[0].values["tone"] for _ in range(3)]
+        assert tried == ["glad", "sad", "glad"]
+
+
+class TestMergeArm:
+    def test_it_takes_over_what_another_candidate_has(self, session):
+        arm = MergeArm([place_of(session, "spell.instruction"), place_of(session, "tone")], gain=0.03)
+        step = step_of(session)
+        assert arm.make(step, session.base, 2, []) == []
+        one = session.base.child({"spell.instruction": "Reverse it."}, "one")
+        other = session.base.child({"tone": "glad"}, "other")
+        aio.run(session.evaluate_all([session.base, one, other], session.val, scope="all"))
+        (merged,) = arm.make(step, other, 2, [])
+        assert merged.values == {"tone": "glad", "spell.instruction": "Reverse it."}
+        assert merged.parents == (other, one)
+
+
+class TestMeet:
+    def test_the_hopeless_leave_after_a_block_and_the_better_stay(self, session):
+        good = session.base.child({"spell.instruction": "Reverse it."}, "good")
+        same = session.base.child({"spell.instruction": "Copy it, please."}, "same")
+        kept = aio.run(meet(session, [same, good], scope="meet"))
+        assert kept == [good]
+        known = {measured.candidate.key: len(measured.ids) for measured in session.standings}
+        assert known == {session.base.key: 40, good.key: 40, same.key: 10}
+
+    def test_it_goes_as_deep_as_it_is_told(self, session):
+        good = session.base.child({"spell.instruction": "Reverse it."}, "good")
+        aio.run(meet(session, [good], scope="meet", depth=20))
+        assert len(session.standings.of(good).ids) == 20
+
+    def test_each_block_has_its_share_of_what_the_incumbent_gets_right(self, session):
+        aio.run(session.evaluate(session.base, session.val, scope="base"))
+        right = {key for key, score in session.standings.of(session.base).by_id().items() if score}
+        assert len(right) == 4
+        good = session.base.child({"spell.instruction": "Reverse it."}, "good")
+        aio.run(meet(session, [good], scope="meet", depth=10))
+        assert len(right & set(session.standings.of(good).ids)) == 1
+
+    def test_it_ends_before_a_block_that_the_budget_does_not_pay(self, session):
+        session.ledger.budget = run.Budget(calls=35)
+        good = session.base.child({"spell.instruction": "Reverse it."}, "good")
+        also = session.base.child({"spell.instruction": "Reverse it all."}, "also")
+        kept = aio.run(meet(session, [good, also], scope="meet"))
+        assert kept[0] in (good, also)
+        assert session.ledger.spent.calls <= 35

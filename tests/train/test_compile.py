@@ -1,0 +1,118 @@
+"""`promptgrad.compile`: the one-line door."""
+
+import warnings
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import lm, optim
+from promptgrad.errors import JournalError
+
+
+class Counted:
+    def __init__(self, world):
+        self.world, self.calls = world, 0
+
+    def __call__(self, messages):
+        self.calls += 1
+        return self.world.answer(messages)
+
+
+def program(world, answer=None):
+    return world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
+
+
+@pytest.fixture
+def data(world):
+    return world.examples(24), world.examples(30, seed=1)
+
+
+def test_it_returns_a_new_program_that_is_better(world, data):
+    model = program(world)
+    before, results = model.state_dict(), []
+    better = pg.compile(model, data[0], world.metric, valset=data[1], budget="medium", seed=3, report=results.append)
+    assert better is not model
+    assert model.state_dict() == before
+    assert results[0].shipped
+    fresh = world.examples(30, seed=9)
+    scores = [pg.evaluate(one, fresh, metric=world.metric).score for one in (model, better)]
+    assert scores[1] > scores[0] + 0.5
+
+
+def test_a_budget_in_words_grows_with_data_and_program(world, data):
+    def calls(size, **options):
+        results = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pg.compile(
+                program(world),
+                data[0],
+                lambda example, output: 0.0,
+                valset=data[1],
+                budget=size,
+                seed=3,
+                report=results.append,
+                **options,
+            )
+        return results[0].calls
+
+    assert calls("light") <= 5 * 30 * 2
+    assert 5 * 30 * 2 < calls("medium") <= 15 * 30 * 2
+
+
+def test_where_nothing_ships_it_says_so_and_returns_a_copy(world, data):
+    model = program(world)
+    with pytest.warns(UserWarning, match="the program is as it was"):
+        same = pg.compile(model, data[0], lambda gold, pred, trace=None: 0.5, valset=data[1], seed=3)
+    assert same is not model
+    assert same.state_dict() == model.state_dict()
+
+
+def test_the_same_line_continues_a_run(world, data, tmp_path):
+    def line(counted, **options):
+        model = program(world, counted)
+        options = {"valset": data[1], "budget": pg.Budget(calls=400), "seed": 3, **options}
+        return pg.compile(model, data[0], world.metric, run_dir=tmp_path / "run", **options)
+
+    first, again = Counted(world), Counted(world)
+    state = line(first).state_dict()
+    assert line(again).state_dict() == state
+    assert first.calls > 100
+    assert again.calls == 0
+    with pytest.raises(JournalError, match="with the budget 400 calls, not 500 calls"):
+        line(again, budget=pg.Budget(calls=500))
+    with pytest.raises(JournalError, match="with the seed 3, not 4"):
+        line(again, seed=4)
+
+
+def test_another_optimizer(world, data):
+    results = []
+    pg.compile(
+        program(world),
+        data[0],
+        world.metric,
+        valset=data[1],
+        optimizer=lambda params: optim.GEPA(params, steps=10, minibatch_size=4),
+        budget=pg.Budget(calls=1000),
+        seed=5,
+        report=results.append,
+    )
+    assert "step" in results[0].candidate.origin
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"budget": "huge"}, ValueError, "'light', 'medium', 'heavy', or a promptgrad.Budget, not 'huge'"),
+        ({"budget": 300}, TypeError, "budget is a promptgrad.Budget, or one of"),
+        ({"lm": "openai/x", "optimizer": optim.GEPA}, ValueError, "lm= is for the default optimizer"),
+    ],
+)
+def test_slips(world, data, options, error, message):
+    with pytest.raises(error, match=message):
+        pg.compile(program(world), data[0], world.metric, valset=data[1], **options)
+
+
+def test_it_takes_a_module(world, data):
+    with pytest.raises(TypeError, match=r"compile improves a promptgrad.nn.Module, not str"):
+        pg.compile("a prompt", data[0], world.metric)
