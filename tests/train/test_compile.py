@@ -1,6 +1,6 @@
 """`promptgrad.compile`: the one-line door."""
 
-import warnings
+import json
 
 import pytest
 
@@ -39,25 +39,17 @@ def test_it_returns_a_new_program_that_is_better(world, data):
     assert scores[1] > scores[0] + 0.5
 
 
-def test_a_budget_in_words_grows_with_data_and_program(world, data):
-    def calls(size, **options):
-        results = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pg.compile(
-                program(world),
-                data[0],
-                lambda example, output: 0.0,
-                valset=data[1],
-                budget=size,
-                seed=3,
-                report=results.append,
-                **options,
-            )
-        return results[0].calls
+@pytest.mark.filterwarnings("ignore:the program is as it was")
+def test_a_budget_in_words_grows_with_data_and_program(world, data, tmp_path):
+    def calls(size, valset):
+        folder = tmp_path / f"{size} {len(valset)}"
+        model = program(world)
+        pg.compile(model, data[0], lambda *_: 0.0, valset=valset, budget=size, seed=3, run_dir=folder)
+        return json.loads((folder / "run.json").read_text())["settings"]["budget"]["calls"]
 
-    assert calls("light") <= 5 * 30 * 2
-    assert 5 * 30 * 2 < calls("medium") <= 15 * 30 * 2
+    assert calls("light", data[1]) == 5 * 30 * 2
+    assert calls("medium", data[1]) == 15 * 30 * 2
+    assert calls("light", data[1][:8]) == 5 * 20 * 2
 
 
 def test_where_nothing_ships_it_says_so_and_returns_a_copy(world, data):
