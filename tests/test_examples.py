@@ -123,7 +123,7 @@ def test_solution_asks_a_server(server, tmp_path):
     arguments = ["--lm", "m", "--base-url", server.url]
     shown = run("solution.py", *arguments, folder=tmp_path, OPENAI_API_KEY="none")
     assert f"{right}  (right on all months), after 2 calls for rewrites" in shown
-    assert "it should match 'july'" in asked[0]["critiques"]
+    assert "it should match 'july'" in asked[0]["rows"]
     assert "SIMULATED" not in shown
     assert "--base-url needs --lm" in run("solution.py", "--base-url", server.url, folder=tmp_path, code=2)
 
