@@ -40,8 +40,8 @@ OPEN = (0.35, 0.9)
 """Probabilities of being better, by validation examples, between which training examples are asked too."""
 
 
-LOOK = 0.1
-"""Share of the budget for the first runs on training examples."""
+LOOK = 0.15
+"""Share of the budget for the runs on training examples with which a candidate's first visit begins."""
 
 SECOND = 0.5
 """Share of the best arm's gain per call from which on the second arm is pulled as well."""
@@ -68,8 +68,8 @@ class Auto(Search):
     least half as much.
 
     1. *Rows*. Writers see everything known at the present values, side by side: runs on training examples, and the
-       labels of those that were not run. The first proposal sees up to `rows` runs, fewer if the budget is small; each
-       further visit of a candidate adds some. A critic divides the blame where more than one call may have it.
+       labels of those that were not run. The first visit of a candidate takes up to `rows` runs, fewer if the budget is
+       small; each further visit adds some. A critic divides the blame where more than one call may have it.
     2. *Candidates*. All texts of a step are written side by side, the first at the temperature of the LM, the others
        sampled and with a tip. New candidates meet the incumbent on validation examples, block by block; those that fall
        behind, or behind their best sibling, leave.
@@ -94,7 +94,7 @@ class Auto(Search):
         params: Parameters; texts, demos and choices that require a gradient are trained.
         lm: LM that writes; None for that of the program.
         steps: Most steps.
-        rows: Most training examples that the first proposal sees runs of.
+        rows: Most training examples that a candidate is run on when it is visited first.
         batch_size: Training examples that each further visit of a candidate adds.
         proposals: Texts written for one place in a step.
         demos: Numbers of demos to try, the first one first; empty for no demos.
@@ -174,7 +174,6 @@ class Course:
         )
         runs = session.runs_left()
         self.first = min(auto.rows, max(auto.batch_size, _whole(LOOK * runs, auto.rows)))
-        self.again = max(auto.batch_size, self.first * 2 // 3)
         self.proposals = auto.proposals if runs >= FEW_RUNS else min(2, auto.proposals)
         demos = session.places(("is_demos",))
         self.chain = Arm("all texts", gain=GAINS["chain"])
@@ -283,14 +282,14 @@ class Course:
     async def observe(self, step: Step, candidate: Candidate, what: str, wanted: int | None = None) -> None:
         """Run a candidate on training examples that it was not run on, for its rows and as further evidence.
 
-        The first candidate is run on `first`, others on two thirds of that, and at each further visit on a batch.
+        A candidate is first run on `first` of them, and at each further visit on a batch.
         Examples that its demos show are left out while there are others: it knows their answers.
         """
         session = self.session
         known = self.trained.get(candidate.key)
         ids = set(known.ids) if known is not None else set()
         if wanted is None:
-            wanted = self.auto.batch_size if ids else self.first if not self.trained else self.again
+            wanted = self.auto.batch_size if ids else self.first
         left = [example for example in session.train if example.id not in ids | self.leaked(candidate)]
         session.rng("observe", candidate.key, len(ids)).shuffle(left)
         batch = left[:wanted]
