@@ -12,7 +12,6 @@ from promptgrad import aio, lm, run
 from promptgrad._seed import seed_or_default
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, ParseError
-from promptgrad.evaluation import source_digest
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module
 from promptgrad.optim import Search, Session
@@ -22,6 +21,7 @@ from promptgrad.train._allowance import kept, share
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
 from promptgrad.train._ending import Ending
 from promptgrad.train._finals import Finals, check_rule
+from promptgrad.train._identity import as_arguments, identity_of, settings_of
 from promptgrad.train._noise import checked_rows, judge_noise_of
 from promptgrad.train._parts import Parts, divide
 from promptgrad.train._planning import planned
@@ -218,7 +218,7 @@ class Trainer:
     async def _start(self, parts: Parts) -> FitResult:
         self.optimizer.check_trained(self.model)
         if self.run_dir is not None:
-            _rundir.create(self.run_dir, self._settings(), self.model.state_dict(), parts.by_name())
+            _rundir.create(self.run_dir, settings_of(self), self.model.state_dict(), parts.by_name())
         return await self._run(parts)
 
     @classmethod
@@ -263,26 +263,17 @@ class Trainer:
             GraphError: As `fit`.
         """
         saved = _rundir.read(Path(run_dir))
-        settings = saved.settings
         trainer = cls(
             model,
             optimizer,
             metric=metric,
-            budget=run.Budget(**settings["budget"]) if settings["budget"] else None,
             run_dir=run_dir,
-            seed=settings["seed"],
             critic=critic,
-            engine=settings.get("engine"),
-            group=settings.get("group"),
             teacher=teacher,
             concurrency=concurrency,
-            ship=settings.get("ship", "significant"),
-            confirm=settings["confirm"],
-            finalists=settings["finalists"],
-            objectives=settings.get("objectives", ()),
-            judge_rows=settings.get("judge_rows"),
             progress=progress,
             callbacks=callbacks,
+            **as_arguments(saved.settings),
         )
         optimizer.check_trained(model)
         examples = saved.data if data is None else {name: list(rows) for name, rows in data.items()}
@@ -326,7 +317,7 @@ class Trainer:
         try:
             watch.start()
             with run.active(journal=journal, ledger=ledger), self._context():
-                journal.append("run", **self._identity(parts))
+                journal.append("run", **identity_of(self, parts))
                 result = await self._phases(session, parts, ending)
         except Exception as error:
             result = ending.partial(f"{type(error).__name__}: {error}")
@@ -425,34 +416,6 @@ class Trainer:
 
     def _finalists(self) -> int:
         return self.finalists if self.optimizer.selects else 1
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "seed": self.seed,
-            "budget": {name: value for name, value in vars(self.budget).items() if value is not None},
-            "ship": self.ship,
-            "confirm": self.confirm,
-            "finalists": self.finalists,
-            **({"objectives": dict(self.objectives)} if self.objectives.beside else {}),
-            **({} if self.judge_rows is None else {"judge_rows": self.judge_rows}),
-            "engine": self.engine,
-            "group": self.group,
-        }
-
-    def _identity(self, parts: Parts) -> dict[str, Any]:
-        """What a resumed run must have in common with the run that it continues."""
-        return {
-            **self._settings(),
-            "program": type(self.model).__name__,
-            "start": run.value_digest(self.model.state_dict()),
-            "optimizer": self.optimizer.config(),
-            "source": source_digest(self.model),
-            "metric": source_digest(getattr(self.metric, "fn", self.metric)),
-            "data": {
-                name: run.value_digest([example.id for example in examples])
-                for name, examples in parts.by_name().items()
-            },
-        }
 
     def __repr__(self) -> str:
         where = f", run_dir={str(self.run_dir)!r}" if self.run_dir is not None else ""
