@@ -16,7 +16,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._caller import Caller, pointing_at, warn
-from promptgrad.autograd._critic import CriticLike, WeightTrace
+from promptgrad.autograd._critic import CriticLike, StoppingCritic, WeightTrace
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._divide import NO_CRITIC, Divide
 from promptgrad.autograd._edges import exact_sources
@@ -152,7 +152,8 @@ class Backward:
         if detector is not None:
             detector.after_backward(self.rows, report, never)
         asked = sum(one.asked for one in self.failed)
-        if asked and sum(one.unanswered for one in self.failed) == asked:
+        stops = any(isinstance(one.critic, StoppingCritic) and one.critic.stopped for one in self.failed)
+        if asked and not stops and sum(one.unanswered for one in self.failed) == asked:
             warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning)
         if not self.manner.retain_graph:
             for row in self.rows:

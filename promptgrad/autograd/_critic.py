@@ -140,6 +140,13 @@ class SparingCritic(Protocol):
         ...
 
 
+@runtime_checkable
+class StoppingCritic(Protocol):
+    """A critic that keeps the error for which its caller will stop, so that no warning need tell of it."""
+
+    stopped: BaseException | None
+
+
 PROGRAM = "program"
 """The name under which a critic of whole forwards says what is wrong with the program's own code."""
 

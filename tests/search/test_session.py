@@ -98,9 +98,10 @@ class TestBase:
     def test_demos_of_the_base_are_a_choice_and_the_teacher_keeps_them(self, world):
         demo = pg.Example(word="red", answer="der").with_inputs("word")
         model = program(world)
-        part = search(session_of(world, model), small_mipro(model.parameters()), Candidate({"spell.demos": (demo,)}))
+        session = session_of(world, model, metric=lambda example, output: 0.5)  # a perfect score would end it early
+        part = search(session, small_mipro(model.parameters()), Candidate({"spell.demos": (demo,)}))
         sets = {trial.candidate.values.get("spell.demos") for trial in part.history}
-        assert (demo,) in sets
+        assert {(demo,), ()} <= sets
 
     def test_value_and_program(self, world):
         model = program(world)

@@ -7,6 +7,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import aio, lm, run
+from promptgrad.errors import BudgetExceeded
 from promptgrad.search import Attempts, Feedback, Rewriter, Rules, Session, unblamed
 
 
@@ -142,6 +143,18 @@ class TestGradients:
         batch, found = within(session, search)
         told = [critique.text for critique in found["pick.instruction"].critiques]
         assert told == [f"the answer should be {example.answer}" for example in batch]
+
+    @pytest.mark.parametrize("engine", ["joint", "local"])
+    def test_where_the_budget_ends_in_the_critics_calls_the_search_ends_and_nobody_is_warned(self, world, engine):
+        session = session_of(world, engine=engine)
+        session.ledger.budget = run.Budget(calls=8)  # the forwards of four examples
+
+        async def search():
+            for step in session.steps(1, "Search", batch_size=4):
+                await step.gradients(session.base, step.minibatch(), session.places(("instruction",)))
+
+        with pytest.raises(BudgetExceeded, match="the budget of 8 calls"):
+            within(session, search)
 
 
 class TestTheRewriter:

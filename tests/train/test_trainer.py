@@ -618,7 +618,7 @@ class TestPlan:
         plan = trainer(world, model, "mipro", ship="significant").plan(*data)
         assert counted.asked == []
         names = [phase.name for phase in plan.phases]
-        assert names[:3] == ["baseline", "bootstrap", "propose"]
+        assert names[:4] == ["baseline", "bootstrap", "runs to learn from", "propose"]
         assert names[-2:] == ["confirm", "test"]
         assert plan.calls == sum(phase.calls for phase in plan.phases)
         assert plan.usd == 0.0
