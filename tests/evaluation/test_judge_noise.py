@@ -148,6 +148,6 @@ class TestTrainer:
         pairs = [(example, {"answer": "a"}) for example in data()]
         with pg.run.active(ledger=pg.run.Ledger(pg.Budget(calls=3))), pytest.raises(BudgetExceeded):
             judge_noise(judge, pairs)
-        result = self.trainer(program, judge, budget=pg.Budget(calls=25), judge_rows=6).fit(data(4), data(20, first=10))
+        result = self.trainer(program, judge, budget=pg.Budget(calls=45), judge_rows=6).fit(data(4), data(20, first=10))
         assert result.judge is None
         assert any(note.startswith("the noise of the judge is not known") for note in result.notes)
