@@ -152,7 +152,8 @@ class Backward:
         if detector is not None:
             detector.after_backward(self.rows, report, never)
         asked = sum(one.asked for one in self.failed)
-        stops = any(isinstance(one.critic, StoppingCritic) and one.critic.stopped for one in self.failed)
+        critics: list[object] = [one.critic for one in self.failed]
+        stops = any(isinstance(critic, StoppingCritic) and critic.stopped is not None for critic in critics)
         if asked and not stops and sum(one.unanswered for one in self.failed) == asked:
             warn(f"every critic call failed, so no text was blamed: {report}", RuntimeWarning)
         if not self.manner.retain_graph:
