@@ -131,6 +131,18 @@ def test_the_learner_recovers_the_policy_from_24_rows_in_a_peers_own_prompt(poli
         assert reply.endswith("</IMPROVED_VARIABLE>")
 
 
+def test_who_sums_up_observations_restates_their_rules(policy):
+    from worlds import Call
+
+    said = "These rules fit what is shown. If the tone is worried, answer P1. Otherwise answer P2."
+    system = (
+        "Your output fields are:\n1. `summary` (str): the summary\nAll interactions will be structured\n[[ ## completed"
+    )
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": f"[[ ## observations ## ]]\n{said}"}]
+    reply = policy.answer(Call("writer", messages, 0.0, {}))
+    assert "If the tone is worried, answer P1. Otherwise answer P2." in reply
+
+
 def test_a_critic_says_what_a_textgrad_prompt_shows_of_one_row(policy):
     from worlds import CRITIC, Call
 

@@ -140,6 +140,8 @@ class PolicyWorld(World):
         return "\n".join([f"{head} Apply the first of these rules that fits, in this order.", *lines])
 
     def _critique(self, prompt: Prompt, rows: Sequence[Shown], rules: Sequence[Rule], key: Sequence[object]) -> str:
+        if not rows and any(rule.conditions for rule in read(_advice.claims(prompt))):  # who sums up what others saw
+            return " ".join(map(str, rules))
         if not rows:  # a critic who sees the answer and what it should have been, or the words of others
             allowed, output = told(prompt.user)
             if len(allowed) == 1:
