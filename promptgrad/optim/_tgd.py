@@ -102,7 +102,7 @@ class TGD(Optimizer):
             such as "Write English.", are only shown to the proposer, and nothing checks them.
         momentum: Share of a critique's weight that is kept from step to step, in [0, 1): the support of a recurring
             critique adds up to 1 / (1 - momentum) times its size, and one that no longer recurs fades.
-        max_evidence: Most words and marks of the rows that a writer is shown.
+        max_evidence: About how many tokens of rows a writer is shown.
         max_tokens: Longest text; None for no bound.
         memory: Number of rejected proposals that are remembered for each parameter. The writer is shown them with
             their effect (the measured gain, or the rule that refused them). A text that was measured alone and did not

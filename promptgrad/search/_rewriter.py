@@ -126,7 +126,7 @@ class Rewriter:
         solver: Program that writes solutions, on the signature `ImproveSolution`.
         rules: What new texts must satisfy, unless a call has rules of its own.
         lm: LM that writes; None for that of the program.
-        max_evidence: Most words and marks of the rows that a writer is shown.
+        max_evidence: About how many tokens of rows a writer is shown.
         temperature: Sampling temperature of the second and further proposals; None for that of the LM.
         labeled: Training examples that are shown with their labels where they were not run.
     """

@@ -12,7 +12,7 @@ from promptgrad.autograd import tokens
 from promptgrad.search._rows import Row
 
 LEAST = 125
-"""Tokens of a row below which it is not shortened to make room for more rows: 24 of them fit into 3,000."""
+"""Size of a row below which it is not shortened to make room for more rows: 24 of them fit into 3,000."""
 
 CONTRAST = 0.05
 """How much more alike, of 1, a success with another answer counts than one with the expected answer."""
@@ -22,6 +22,7 @@ AS_IN_ROW = "as in row "
 
 _CUT = " [...] "
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_PIECE = re.compile(r"\w+|[^\w\s]+")
 
 
 def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]]:
@@ -32,13 +33,13 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     answer before an equal one. What is unlike is rarely of use: it differs in too many ways to show which one matters.
     Critiques that are about no run come after the failures, examples that were not run after all others. Long rows are
     shortened, the longest first, and in them the longest texts, in their middles. Rows are numbered. A critique that is
-    about several of them stands in the first.
+    about several of them stands in one and is counted once.
 
     Cost: no LM call. Time grows with failures times successes.
 
     Args:
         rows: The rows.
-        tokens: Most words and marks of all rows together, as JSON.
+        tokens: About how many tokens all rows have together, as JSON: words, and marks that follow one another.
 
     >>> wrong = Row("1", {"text": "two users cannot log in"}, {"code": "P4"}, 0.0, feedback="should be P1")
     >>> right = Row("2", {"text": "one user cannot log in"}, {"code": "P4"}, 1.0)
@@ -51,23 +52,25 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     successes = _nearest(failures, [row for row in rows if row.right])
     failures += [row for row in rows if not row.right and not row.inputs]
     shown: list[tuple[Row, dict[str, Any], int]] = []
-    left = tokens
+    left, said = tokens, set[str]()
     for row in chain(_merged(failures, successes), (row for row in everything if row.unrun)):
         plain = {"row": 0, **row.shown()}
+        if row.critique and row.critique in said:
+            plain["critique"] = AS_IN_ROW
         size = _size(plain)
         if min(size, LEAST) > left:
             break
         left -= min(size, LEAST)
+        said.add(row.critique)
         shown.append((row, plain, size))
     cap = _level([size for _, _, size in shown], tokens)
     ordered = sorted(shown, key=lambda entry: (entry[0].unrun, entry[0].right))
-    said: dict[str, int] = {}
+    where = {row.critique: n for n, (row, plain, _) in enumerate(ordered, 1) if plain.get("critique") == row.critique}
     found = []
     for number, (row, plain, size) in enumerate(ordered, 1):
         plain["row"] = number
-        first = said.setdefault(row.critique, number)
-        if row.critique and first != number:
-            plain["critique"] = f"{AS_IN_ROW}{first}"
+        if plain.get("critique") == AS_IN_ROW:
+            plain["critique"] += f"{where[row.critique]}"
         found.append(plain if size <= cap else _shortened(plain, cap))
     return found
 
@@ -166,4 +169,5 @@ def _text(value: Any) -> str:
 
 
 def _size(value: Any) -> int:
-    return len(tokens(_text(value)))
+    """About how many tokens a language model reads: marks that follow one another, as those of JSON, are one."""
+    return len(_PIECE.findall(_text(value)))

@@ -237,7 +237,7 @@ class TestWhatIsShown:
         model = world.Program().to(lm.FunctionLM(world.answer))
         batch = world.examples(8)
         nn.MetricLoss(world.metric)(model.map(batch), batch).backward(engine="local")
-        optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), max_evidence=150).step()
+        optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), max_evidence=110).step()
         rows = json.loads(world.sections(writer.shown[0])["rows"])
         assert len(rows) == 2, "as many as fit"
         by_text = {row["inputs"]["text"]: row for row in rows}

@@ -1,5 +1,6 @@
 """Rows: what was paid for on training data, kept while the values it speaks of have not moved."""
 
+import json
 import re
 
 import pytest
@@ -231,19 +232,28 @@ class TestSideBySide:
 
     @pytest.mark.parametrize("bound", [200, 1000, 3000])
     def test_long_rows_are_shortened_in_the_middle_and_the_bound_holds(self, bound):
-        import json
-
-        from promptgrad.autograd import tokens
-
         rows = [row(n, f"begin{n} " + "word " * 900 + f"end{n}", "B" if n % 2 else "A") for n in range(30)]
         shown = side_by_side([*rows, row(77, "short")], tokens=bound)
-        assert len(tokens(json.dumps(shown))) <= bound * 1.1
+        assert len(re.findall(r"\w+|[^\w\s]+", json.dumps(shown))) <= bound * 1.1
         assert len(shown) >= bound // 150
         long = [item["inputs"]["text"] for item in shown if item["inputs"]["text"] != "short"]
         assert all(text.startswith("begin") and "[...]" in text and re.search(r"end\d+$", text) for text in long)
 
     def test_24_short_rows_fit_and_none_is_shortened(self):
         rows = [row(n, f"ticket {n}: " + "some words of it " * 5, "B" if n % 3 else "A") for n in range(24)]
+        shown = side_by_side(rows)
+        assert len(shown) == 24
+        assert "[...]" not in str(shown)
+
+    def test_a_critique_of_several_rows_is_counted_once_and_shortens_none(self):
+        long = "the rule is missing, " * 30
+        rows = [row(n, f"letter {n}: " + "some words of it " * 15, "B", critique=long) for n in range(20)]
+        shown = side_by_side([*rows, row(99, "like letter 7", critique=long)])
+        assert "[...]" not in str(shown)
+        assert [item["critique"] for item in shown] == [long, *["as in row 1"] * 20]
+
+    def test_the_marks_of_json_are_not_counted_one_by_one(self):
+        rows = [Row(f"{n}", {f"field {k}": f"value {n}" for k in range(16)}, {"answer": "A"}, 0.0) for n in range(24)]
         shown = side_by_side(rows)
         assert len(shown) == 24
         assert "[...]" not in str(shown)
