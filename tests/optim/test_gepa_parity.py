@@ -48,7 +48,7 @@ class TestContract(OptimizerContract):
 
 class TestContractOfAllTexts(OptimizerContract):
     def make(self, params):
-        return optim.GEPA(params, steps=4, minibatch_size=4, components="all")
+        return optim.GEPA(params, steps=2, minibatch_size=4, components="all")
 
 
 def test_components_are_named(both):
