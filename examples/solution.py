@@ -53,8 +53,8 @@ def check(example: pg.Example, pattern: str) -> pg.Score:
 
 def simulated(inputs: Mapping[str, str]) -> str:
     """A rewrite, as the simulated language model writes it: from the inputs of its prompt alone."""
-    missed = re.findall(r"should match '(\w+)'", inputs["critiques"])
-    matched = re.findall(r"should not match '(\w+)'", inputs["critiques"])
+    missed = re.findall(r"should match '(\w+)'", inputs["rows"])
+    matched = re.findall(r"should not match '(\w+)'", inputs["rows"])
     rng = Random("".join(inputs.values()))  # another prompt, another guess
     kept = [part for part in inputs["solution"].split("|") if not any(re.search(part, month) for month in matched)]
     for month in missed:
