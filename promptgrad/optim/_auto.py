@@ -137,6 +137,11 @@ class Auto(Search):
         try:
             for step in session.steps(self.steps, "Auto", patience=self.patience):
                 if not course.goes_on():
+                    if not step.number:
+                        session.notes.append(
+                            f"the budget leaves {int(session.runs_left())} runs of the program after the start, "
+                            "too few for a step of Auto"
+                        )
                     await course.finish(step)
                     break
                 await course.step(step)

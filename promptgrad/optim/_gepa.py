@@ -29,7 +29,10 @@ STEPS = 30
 """Steps of a search without a budget."""
 
 MOST = 1000
-"""Most steps of a search on a budget: those in which nothing is left to call cost nothing, and would never end."""
+"""Most steps of a search on a budget."""
+
+FREE = 30
+"""Steps in a row that cost no call after which a search on a budget ends: all that they would ask is known."""
 
 
 class GEPA(Search):
@@ -60,7 +63,8 @@ class GEPA(Search):
     Args:
         params: Parameters; instructions, and descriptions that require a gradient, are trained.
         lm: LM that writes; None for that of the program.
-        steps: Most steps, merges included; None for 30, or for as many as a budget of calls allows.
+        steps: Most steps, merges included; None for 30, or for as many as a budget of calls allows; it ends
+            as well after 30 steps in a row in which no call is left to make.
         minibatch_size: Training examples a step.
         components: What a step rewrites: one text, by turns ("round_robin"), or each of them ("all").
         fronts: The fronts that candidates compete on: each validation "example", each "part" of the scores, or "both".
@@ -123,7 +127,14 @@ class GEPA(Search):
             await Evolution(self, session, places, rewriter, critic).run()
             return
         pool, merges, fresh = await Pareto.of(session, self.fronts), 0, False
+        spent, since = -1, 0
         for step in session.steps(self.length(session), "GEPA", batch_size=self.minibatch_size, drop_last=True):
+            if session.ledger.spent.calls > spent:
+                spent, since = session.ledger.spent.calls, step.number
+            if self.steps is None and step.number - since > FREE:
+                session.decide("stop", reason=f"{FREE} steps without a call: all that they ask is known")
+                session.notes.append(f"the search ended after {FREE} steps in a row in which nothing new was asked")
+                break
             merge = pool.merge(step.rng, paths, step.name) if fresh and merges < self.max_merges else None
             fresh = False
             if merge is not None:

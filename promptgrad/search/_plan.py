@@ -36,6 +36,7 @@ class Plan:
         confirm: Examples to confirm on.
         test: Examples of the final report.
         notes: Further remarks.
+        limit: LM calls that the budget allows; None without a limit. It counts in the first line of the print alone.
     """
 
     phases: tuple[Phase, ...]
@@ -47,6 +48,7 @@ class Plan:
     confirm: int
     test: int
     notes: tuple[str, ...] = ()
+    limit: int | None = None
 
     @property
     def calls(self) -> int:
@@ -69,10 +71,13 @@ class Plan:
         return None if self.usd_per_call is None else self.calls * self.usd_per_call
 
     def __repr__(self) -> str:
-        usd = "price unknown" if self.usd is None else f"${self.usd:.4f}"
-        bound = "" if self.exact else "at most about "
+        limited = self.limit is not None and self.limit < self.calls
+        calls = self.limit if self.limit is not None and limited else self.calls
+        usd = "price unknown" if self.usd_per_call is None else f"${calls * self.usd_per_call:.4f}"
+        bound = "" if self.exact and not limited else "at most " if limited else "at most about "
+        without = f" (without the budget {self.calls})" if limited else ""
         lines = [
-            f"Plan: {bound}{self.calls} LM calls, about {self.tokens} tokens, {usd}",
+            f"Plan: {bound}{calls} LM calls{without}, about {round(calls * self.tokens_per_call)} tokens, {usd}",
             f"  examples: {self.train} to learn from, {self.val} to choose on, {self.confirm} to confirm on, "
             f"{self.test} to test on",
         ]

@@ -84,4 +84,4 @@ def with_notes(plan: Plan, budget: run.Budget) -> Plan:
         least = detectable(rows)
         what = "confirm" if plan.confirm else "decide"
         notes.append(f"{rows} examples to {what} on show gains of about {least:.0%} and more")
-    return replace(plan, notes=tuple(notes))
+    return replace(plan, notes=tuple(notes), limit=budget.calls)

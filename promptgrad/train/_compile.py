@@ -87,13 +87,20 @@ async def acompile(
         report: Function that is given the `FitResult`, such as `print`.
 
     Raises:
-        TypeError: The program is not a module, or the budget is neither a `Budget` nor one of the three names.
+        TypeError: The program is not a module, the budget is neither a `Budget` nor one of the three names, or
+            `optimizer` is not a function that makes one.
         ValueError: The budget is another name; or `lm` stands beside `optimizer`, which has its own.
         JournalError: `run_dir` holds another run.
         Exception: What `Trainer.fit` raises.
     """
     if not isinstance(program, Module):
         raise TypeError(f"compile improves a promptgrad.nn.Module, not {type(program).__name__}")
+    given: object = optimizer
+    if given is not None and not callable(given):
+        raise TypeError(
+            f"optimizer is a function of the parameters, as optim.GEPA or lambda params: optim.GEPA(params, steps=10), "
+            f"since compile improves a copy: not an object of the class {type(given).__name__}"
+        )
     if optimizer is not None and lm is not None:
         raise ValueError("lm= is for the default optimizer: give it to your own, as in lambda params: TGD(params, lm)")
     data = {"train": list(trainset)}

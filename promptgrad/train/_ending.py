@@ -75,7 +75,7 @@ class Ending:
         """Measure what the search left open of its best candidates; ship the best if it is likely better."""
         session = self.session
         if not session.finalists:
-            return await self.final("no candidate", "the search found nothing to decide on", parts)
+            return await self.final("no candidate", self._why_none(), parts)
         with run.phase("finals", keep=keep):
             best = await finals.run()
         if best is None:
@@ -103,6 +103,12 @@ class Ending:
             return await self.final("shipped", f"{best.candidate.origin}: {gain}", parts, best.candidate)
         reason = f"the start stays, as P is below {finals.ship:g}; the best candidate's gain is {gain}"
         return await self.final("no likely gain", reason, parts)
+
+    def _why_none(self) -> str:
+        tried = sum(one.candidate.key != self.session.base.key for one in self.session.standings)
+        if tried:
+            return f"the search found nothing to decide on: candidates on validation examples: {tried}, all fell behind"
+        return "the search found nothing to decide on: no candidate came so far as to be run on validation examples"
 
     async def final(self, outcome: Outcome, reason: str, parts: Parts, shipped: Candidate | None = None) -> FitResult:
         """Measure start and result on the test set, install what ships, and sum up."""

@@ -7,6 +7,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import aio, lm, nn, optim, run
+from promptgrad.data import pocket
 from promptgrad.search import Session
 from promptgrad.testing import Fields
 
@@ -94,6 +95,17 @@ class TestInTheTrainer:
     def test_a_budget_ends_it(self, world, calls):
         result = fit(world, budget=pg.Budget(calls=calls))
         assert result.calls <= calls
+
+    def test_where_nothing_new_is_asked_it_ends_before_the_budget(self):
+        pytest.importorskip("torch")
+        task = pocket.task("color-of-last")
+        train, val, _ = task.split(train=8, val=8, test=1)
+        model = nn.Predict("text -> answer", instruction=task.instruction("vague")).to("pocket")
+        optimizer = optim.GEPA(model.parameters())
+        trainer = pg.Trainer(model, optimizer, metric=lambda *_: 0.0, budget=pg.Budget(calls=1000), seed=5)
+        result = trainer.fit(train, val)
+        assert result.calls < 1000
+        assert "the search ended after 30 steps in a row in which nothing new was asked" in result.notes
 
     @pytest.mark.parametrize(("parity", "steps", "more"), [(False, None, True), (False, 30, False), (True, None, True)])
     def test_without_a_number_of_steps_it_goes_on_until_the_budget_ends(self, world, parity, steps, more):

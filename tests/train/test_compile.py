@@ -1,12 +1,14 @@
 """`promptgrad.compile`: the one-line door."""
 
 import json
+import re
 
 import pytest
 
 import promptgrad as pg
-from promptgrad import lm, optim
+from promptgrad import lm, nn, optim
 from promptgrad.errors import JournalError
+from promptgrad.testing import Fields
 
 
 class Counted:
@@ -75,6 +77,31 @@ def test_the_same_line_continues_a_run(world, data, tmp_path):
         line(again, budget=pg.Budget(calls=500))
     with pytest.raises(JournalError, match="with the seed 3, not 4"):
         line(again, seed=4)
+
+
+def test_an_optimizer_that_is_made_already_is_refused(world, data):
+    model = program(world)
+    with pytest.raises(TypeError, match=r"a function of the parameters, .* not an object of the class GEPA"):
+        pg.compile(model, data[0], world.metric, optimizer=optim.GEPA(model.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:the program is as it was")
+def test_a_budget_too_small_for_a_step_is_said(world, data):
+    results = []
+    pg.compile(program(world), data[0], world.metric, valset=data[1], budget=pg.Budget(calls=64), report=results.append)
+    assert results[0].outcome == "no candidate"
+    assert "no candidate came so far as to be run on validation examples" in results[0].reason
+    assert results[0].notes[0].endswith("runs of the program after the start, too few for a step of Auto")
+
+
+@pytest.mark.filterwarnings("ignore:the program is as it was")
+def test_candidates_that_fell_behind_are_counted():
+    model = nn.Predict("word -> out").to(lm.FunctionLM(Fields(out=lambda inputs: inputs["word"])))
+    rows = [pg.Example(word=f"w{n}", out=f"{n} x").with_inputs("word") for n in range(40)]
+    writer, results = lm.FunctionLM(Fields(new_instruction="Say it again.")), []
+    pg.compile(model, rows, pg.metrics.exact_match, lm=writer, seed=3, report=results.append)
+    assert results[0].outcome == "no candidate"
+    assert re.search(r"candidates on validation examples: [1-9]\d*, all fell behind", results[0].reason)
 
 
 def test_another_optimizer(world, data):

@@ -241,3 +241,12 @@ class TestArguments:
         assert [phase.name for phase in plan.phases] == ["baseline", "finals", "test"]
         assert (plan.val, plan.confirm) == (40, 0)
         assert "40 examples to decide on show gains" in repr(plan)
+
+    def test_the_plan_never_says_more_than_the_budget(self, world, data):
+        def first(**options):
+            model = program(world)
+            made = optim.Auto(model.parameters())
+            return repr(Trainer(model, made, metric=world.metric, **options).plan(*data)).splitlines()[0]
+
+        assert first().startswith("Plan: at most about ")
+        assert first(budget=Budget(calls=300)).startswith("Plan: at most 300 LM calls (without the budget ")
