@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-from promptgrad.autograd import tokens
 from promptgrad.search._rows import Row
 
 LEAST = 125
@@ -21,8 +20,10 @@ AS_IN_ROW = "as in row "
 """What stands in place of a critique that an earlier row has."""
 
 _CUT = " [...] "
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-_PIECE = re.compile(r"\w+|[^\w\s]+")
+_WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"  # Chinese, Japanese and Korean, which are written without blanks
+_UNIT = re.compile(rf"[{_WIDE}]|[^\W{_WIDE}]{{1,24}}|[^\w\s]+")
+_LONG, _LETTERS = 12, 6
+"""Letters of the longest word that counts as one token, and those of each token of a longer one."""
 
 
 def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]]:
@@ -39,7 +40,8 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
 
     Args:
         rows: The rows.
-        tokens: About how many tokens all rows have together, as JSON: words, and marks that follow one another.
+        tokens: About how many tokens all rows have together, as JSON: words, more than one where they are long, marks
+            that follow one another, and each Chinese, Japanese or Korean character.
 
     >>> wrong = Row("1", {"text": "two users cannot log in"}, {"code": "P4"}, 0.0, feedback="should be P1")
     >>> right = Row("2", {"text": "one user cannot log in"}, {"code": "P4"}, 1.0)
@@ -119,7 +121,7 @@ def _nearest(failures: Sequence[Row], successes: Sequence[Row]) -> Iterator[Row]
 
 
 def _words(row: Row) -> Iterator[str]:
-    return (token.casefold() for token in tokens(_text(row.inputs)) if token.isalnum())
+    return (unit.casefold() for unit in _UNIT.findall(_text(row.inputs)) if unit.isalnum())
 
 
 def _merged(failures: Iterable[Row], successes: Iterable[Row]) -> Iterator[Row]:
@@ -156,12 +158,24 @@ def _shortened(value: Any, most: int) -> Any:
 
 def _cut(text: str, most: int) -> str:
     """A text of at most about `most` tokens: its beginning and its end."""
-    spans = [found.span() for found in _TOKEN.finditer(text)]
-    if len(spans) <= most:
+    spans = [(*found.span(), _weight(found[0])) for found in _UNIT.finditer(text)]
+    if sum(weight for _, _, weight in spans) <= most:
         return text
-    kept = max(3, most - len(tokens(_CUT)))
+    kept = max(3, most - _tokens(_CUT))
     tail = kept // 3
-    return text[: spans[kept - tail - 1][1]] + _CUT + text[spans[len(spans) - tail][0] :]
+    head, start = 0, len(text)
+    left = kept - tail
+    for _, end, weight in spans:
+        left -= weight
+        if left < 0:
+            break
+        head = end
+    for begin, _, weight in reversed(spans):
+        tail -= weight
+        if tail < 0:
+            break
+        start = begin
+    return text[:head] + _CUT + text[start:]
 
 
 def _text(value: Any) -> str:
@@ -169,5 +183,14 @@ def _text(value: Any) -> str:
 
 
 def _size(value: Any) -> int:
+    return _tokens(_text(value))
+
+
+def _tokens(text: str) -> int:
     """About how many tokens a language model reads: marks that follow one another, as those of JSON, are one."""
-    return len(_PIECE.findall(_text(value)))
+    return sum(map(_weight, _UNIT.findall(text)))
+
+
+def _weight(unit: str) -> int:
+    long = len(unit) > _LONG and (unit[0].isalnum() or unit[0] == "_")
+    return -(-len(unit) // _LETTERS) if long else 1

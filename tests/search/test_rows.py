@@ -258,6 +258,18 @@ class TestSideBySide:
         assert len(shown) == 24
         assert "[...]" not in str(shown)
 
+    @pytest.mark.parametrize(
+        "text",
+        ["\u5ba2\u6237\u8bf4\u5e94\u7528\u6253\u4e0d\u5f00" * 300, "aGVsbG8gd29ybGQ" * 300],
+        ids=["Chinese", "base64"],
+    )
+    def test_text_without_blanks_is_counted_and_shortened_too(self, text):
+        shown = side_by_side([row(n, f"{text}{n}") for n in range(8)], tokens=1000)
+        assert len(shown) == 8
+        assert all("[...]" in item["inputs"]["text"] for item in shown)
+        letters = len("".join(item["inputs"]["text"] for item in shown))
+        assert letters <= (1000 if text.isalpha() and not text.isascii() else 6000)
+
     def test_nothing_that_is_empty_is_shown(self):
         assert side_by_side([row(1, "x")]) == [
             {"row": 1, "inputs": {"text": "x"}, "outputs": {"answer": "A"}, "expected": {"answer": "A"}, "score": 1.0}
