@@ -50,8 +50,8 @@ def held_out(world: World, answer: Answer, fresh: int) -> float:
     return mean(world.judge(row, answer(row))[0] for row in world.rows["test"][:fresh])
 
 
-def run_ours(world: World, url: str, server: Any, name: str, seed: int, budget: int, fresh: int) -> dict[str, Any]:
-    """Train with one of our optimizers, as its defaults are."""
+def train(world: World, url: str, name: str, seed: int, budget: int, **options: Any) -> Any:
+    """Train with one of our optimizers, as its defaults are; the program, the result, and the seconds that it took."""
     import promptgrad as pg
     from promptgrad import optim
 
@@ -59,8 +59,8 @@ def run_ours(world: World, url: str, server: Any, name: str, seed: int, budget: 
     writer, critic = world.lm(url, "writer"), world.lm(url, "critic")
     made = getattr(optim, CLASSES[name])
     takes = {"mipro": "prompt_lm"}.get(name, "lm")
-    options = {} if name in ("random", "bootstrap") else {takes: writer}
-    optimizer = made(program.parameters(), **options)
+    writers = {} if name in ("random", "bootstrap") else {takes: writer}
+    optimizer = made(program.parameters(), **writers)
     trainer = pg.Trainer(
         program,
         optimizer,
@@ -69,10 +69,20 @@ def run_ours(world: World, url: str, server: Any, name: str, seed: int, budget: 
         seed=seed,
         critic=critic,
         progress=False,
+        **options,
     )
+    began = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = trainer.fit(world.train, world.val)
+    return program, result, time.monotonic() - began
+
+
+def run_ours(world: World, url: str, server: Any, name: str, seed: int, budget: int, fresh: int) -> dict[str, Any]:
+    """Train with one of our optimizers."""
+    import promptgrad as pg
+
+    program, result, _ = train(world, url, name, seed, budget)
     calls = dict(server.counts)
     rows = world.test[:fresh]
 

@@ -74,3 +74,38 @@ def test_seeds_are_a_range_or_a_list(monkeypatch, text, numbers):
     import bench_optimizers as study
 
     assert study._numbers(text) == numbers
+
+
+def test_whole_runs_are_scored_before_and_after_and_summed_up(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    script = [sys.executable, str(FOLDER / "calibrate_runs.py"), "--world", "W2,N1", "--budget", "120", "--jobs", "1"]
+    script += ["--seeds", "1000", "--optimizers", "bootstrap", "--latency", "0.001", "--fresh", "40", "--out", str(out)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(text) for text in out.read_text().splitlines()]
+    assert {line["world"] for line in lines} == {"W2", "N1"}
+    assert all(0 < line["spent"] <= 120 and 0 < line["busy"] <= 1 and line["simulated"] for line in lines)
+    assert all(line["shipped"] or line["true"] == 0 for line in lines)
+    *worlds, every = [json.loads(text) for text in done.stdout.splitlines()]
+    assert [line["world"] for line in worlds] == ["N1", "W2"]
+    assert (every["runs"], every["overshoot"]) == (2, 0)
+    again = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    assert "2 runs, 2 of them done before" in again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_the_summary_of_whole_runs(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import calibrate_runs as study
+
+    def line(true, reported, *, spent=200, busy=0.9):
+        return {
+            "world": "W2", "optimizer": "tgd", "budget": 200, "shipped": reported is not None, "true": true,
+            "reported": reported, "spent": spent, "latency": 0.05, "busy": busy,
+        }  # fmt: skip
+
+    found, every = study.summary([line(0.2, 0.3), line(-0.1, 0.1, spent=203, busy=0.7), line(0.0, None)])
+    assert (found["runs"], found["ships"], found["worse"]) == (3, 0.6667, 0.3333)
+    assert (found["reported minus true"], found["overshoot"]) == (0.15, 3)
+    assert found["busy"] == {"tgd": 0.833}
+    assert {**every, "world": "W2"} == found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class Server:
         self.calls: list[Call] = []
         self.counts: Counter[str] = Counter()
         self.refused = 0
+        self._waiting = 0
+        self._since = self._busy = 0.0
         self._loop = asyncio.new_event_loop()
         self._open: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,6 +91,19 @@ class Server:
     def total(self) -> int:
         """Calls answered so far, of all models."""
         return sum(self.counts.values())
+
+    @property
+    def busy(self) -> float:
+        """Seconds so far in which at least one call was here, from its arrival to its reply."""
+        return self._busy + (time.monotonic() - self._since if self._waiting else 0.0)
+
+    def _arrived(self, calls: int) -> None:
+        """Count calls that are here; a negative number leaves."""
+        now = time.monotonic()
+        if self._waiting:
+            self._busy += now - self._since
+        self._since = now
+        self._waiting += calls
 
     def close(self) -> None:
         """Stop the server and close its connections; closing twice is fine."""
@@ -176,6 +192,7 @@ class _Connection(asyncio.Protocol):
             return
         body = bytes(self.buffer[end + 4 : end + 4 + size])
         del self.buffer[: end + 4 + size]
+        self.server._arrived(1)
         if head.startswith(b"GET "):
             return self._send(200, {"object": "list", "data": [], "calls": dict(self.server.counts)})
         try:
@@ -222,6 +239,7 @@ class _Connection(asyncio.Protocol):
 
     def _send(self, code: int, value: dict[str, Any]) -> None:
         self.busy = False
+        self.server._arrived(-1)
         body = json.dumps(value, ensure_ascii=False).encode()
         if not self.transport.is_closing():
             self.transport.write(

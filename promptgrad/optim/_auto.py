@@ -10,7 +10,6 @@ from promptgrad.lm import LM
 from promptgrad.optim._groups import Params
 from promptgrad.optim._search import Search
 from promptgrad.search import (
-    SHRINK,
     Arm,
     Attempts,
     Candidate,
@@ -48,6 +47,9 @@ SECOND = 0.5
 
 MEETINGS = 4
 """Full meetings of one candidate that the budget shall pay for; where it does not, they end earlier."""
+
+SHRINK = 8
+"""Examples without a gain that are averaged into what an arm's candidate gained."""
 
 ENTRY = 12
 """Validation runs that each candidate of a meeting takes on average before it leaves."""

@@ -7,7 +7,7 @@ from typing import Any
 from promptgrad.autograd import Kind
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded
-from promptgrad.search import SHRINK, TPE, Candidate, Measured, Point, Session, Study
+from promptgrad.search import TPE, Candidate, Measured, Point, Session, Study
 
 Key = tuple[int, ...]
 
@@ -205,7 +205,5 @@ class Trials:
 
 
 def shrunken(session: Session, measured: Measured) -> float:
-    """The start's mean plus the paired gain, shrunken: comparable between minibatches of any difficulty."""
-    if session.baseline is None:
-        return measured.mean * len(measured.known) / (len(measured.known) + SHRINK)
-    return session.baseline.mean + session.gain(measured)
+    """The start's mean plus the expected gain: comparable between minibatches of any difficulty."""
+    return (0.0 if session.baseline is None else session.baseline.mean) + session.gain(measured)

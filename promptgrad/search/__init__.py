@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "EXHAUSTED",
-    "SHRINK",
     "TIPS",
     "TOO_FAR",
     "TPE",
@@ -129,7 +128,7 @@ if TYPE_CHECKING:
     from promptgrad.search._rows import Row, Rows, remark, rows_of
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
-    from promptgrad.search._session import SHRINK, Session
+    from promptgrad.search._session import Session
     from promptgrad.search._side_by_side import fitted, side_by_side
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
@@ -148,7 +147,6 @@ else:
         "ChoiceArm": "_arms",
         "Arm": "_arms",
         "EXHAUSTED": "_running",
-        "SHRINK": "_session",
         "TIPS": "_writing",
         "TOO_FAR": "_checks",
         "TPE": "_tpe",

@@ -11,7 +11,7 @@ from promptgrad import lm, run
 from promptgrad.autograd import PROGRAM, Parameter
 from promptgrad.data import Example
 from promptgrad.nn import Module
-from promptgrad.search._candidate import Candidate, Measured, pairs
+from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._objectives import Objectives
 from promptgrad.search._places import Place, places
 from promptgrad.search._reasons import refusals
@@ -22,9 +22,6 @@ from promptgrad.search._steps import Steps
 from promptgrad.search._trial import Trial
 
 _REMARKS = 5  # most remarks of critics in the notes
-
-SHRINK = 8
-"""Number of examples without a gain that are averaged into a candidate's mean gain before candidates are ranked."""
 
 
 class Session(Running):
@@ -103,7 +100,6 @@ class Session(Running):
         self.parameters = list(model.parameters() if parameters is None else parameters)
         self.rows = Rows(self.value)
         self.incumbent = self.base
-        self._incumbent: Measured | None = None
         self.baseline: Measured | None = None
         self.standings = Standings(self.base, [example.id for example in self.val])
         self.history: list[Trial] = []
@@ -160,8 +156,9 @@ class Session(Running):
     ) -> "Session":
         """Make a session for a part of the search, which another optimizer runs: `await other.fit(part)`.
 
-        It shares the journal, the budget, the cells, the history and the notes of this session, and has its own seeds,
-        scope names, base, incumbent and finalists. Its `finalists` hold what it found; `adopt` offers the best of them
+        It shares the journal, the budget, the cells, the history and the notes of this session, and the standings too,
+        unless `val` has examples that are not this session's. It has its own seeds, scope names, base, incumbent and
+        finalists. Its `finalists` hold what it found; `adopt` offers the best of them
         here.
 
         Cost: nothing if the base was measured on `val` before, else one run of the program for each example in `val`.
@@ -185,9 +182,13 @@ class Session(Running):
         measured = self.baseline if base is None else base if isinstance(base, Measured) else None
         part.base = base if isinstance(base, Candidate) else self.base if measured is None else measured.candidate
         part.incumbent = part.base
-        part._incumbent = None
         part.finalists = []
         part.baseline = measured
+        rows = [example.id for example in part.val]
+        if not self.standings.covers(rows):
+            part.standings = Standings(part.base, rows)
+            if measured is not None:
+                part.standings.add(measured)
         self.decide("phase", name=part._prefix[:-1], base=part.base.key)
         if measured is None or set(measured.ids) != {example.id for example in part.val}:
             part.baseline = await part.evaluate(part.base, part.val, scope="baseline") if part.val else None
@@ -267,16 +268,15 @@ class Session(Running):
             self.promote(measured)
 
     def gain(self, measured: Measured) -> float:
-        """Mean paired gain over the base, shrunk towards zero the fewer examples it was measured on."""
-        if self.baseline is None:
-            return measured.mean
-        before, after = pairs(self.baseline, measured)
-        if not after:
-            return 0.0
-        return (sum(after) - sum(before)) / (len(after) + SHRINK)
+        """Expected true gain over the base of a candidate that was measured, given everything in `standings`.
+
+        It is comparable between candidates that were measured on different rows of `val`, as rows are compared with the
+        start's own and candidates with few rows are shrunken towards what the others achieved; see `Standings.gain`.
+        """
+        return self._gain(measured.candidate)
 
     def ranked(self) -> list[Measured]:
-        """The finalists, best first: by shrunken gain, then by length, then by age."""
+        """The finalists, best first: by expected gain, then by length, then by age."""
         order = sorted(
             range(len(self.finalists)),
             key=lambda index: (-self.gain(self.finalists[index]), self.finalists[index].candidate.size, index),
@@ -286,12 +286,14 @@ class Session(Running):
     def promote(self, measured: Measured) -> None:
         """Make a candidate the incumbent."""
         self.incumbent = measured.candidate
-        self._incumbent = measured
         self.decide("incumbent", candidate=measured.candidate.key, mean=measured.mean, examples=len(measured.known))
 
     def gain_of_incumbent(self) -> float:
-        """Shrunken gain of the incumbent over the base."""
-        return 0.0 if self._incumbent is None else self.gain(self._incumbent)
+        """Expected true gain of the incumbent over the base."""
+        return self._gain(self.incumbent)
+
+    def _gain(self, candidate: Candidate) -> float:
+        return self.standings.gain(candidate) - self.standings.gain(self.base)
 
     def goals(self, measured: Measured) -> dict[str, float]:
         """What a candidate achieves on each objective beside the score, where it is known: higher is better."""
@@ -304,11 +306,9 @@ class Session(Running):
 
     def perfect(self) -> bool:
         """True if the incumbent has the full score on all of `val`, so that no candidate can be better."""
-        incumbent = self._incumbent or self.baseline
-        if incumbent is None:
-            return False
-        scores = incumbent.scores
-        return len(scores) >= len(self.val) and all(score == self.best_score for score in scores)
+        incumbent = self.standings.of(self.incumbent)
+        known = {} if incumbent is None else incumbent.by_id()
+        return bool(self.val) and all(known.get(example.id) == self.best_score for example in self.val)
 
     def program_lm(self) -> lm.LM | None:
         """The first language model set in the program; None if the program uses that of the context."""

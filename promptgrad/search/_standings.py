@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from promptgrad.search._candidate import Candidate, Measured
-from promptgrad.search._shrinkage import corrected
+from promptgrad.search._shrinkage import beliefs, corrected
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,24 @@ class Standings:
         self._runs: dict[str, dict[str, dict[int, tuple[Measured, int]]]] = {}
         self._candidates: dict[str, Candidate] = {}
         self._known: tuple[Standing, ...] | None = None
+        self._gains: dict[str, float] | None = None
 
     def add(self, measured: Measured, replicate: int = 0) -> None:
         """Add a measurement; a newer one of the same rows and replicate takes the place of the older."""
         rows = [(place, key) for place, key in enumerate(measured.ids) if key in self._order]
         if not rows:
             return
-        self._known = None
+        self._known = self._gains = None
         name = measured.candidate.key
         self._candidates.setdefault(name, measured.candidate)
         runs = self._runs.setdefault(name, {})
         for place, key in rows:
             if measured.scores[place] is not None:
                 runs.setdefault(key, {})[replicate] = (measured, place)
+
+    def covers(self, examples: Collection[str]) -> bool:
+        """Whether all these examples are validation examples here."""
+        return all(key in self._order for key in examples)
 
     def of(self, candidate: Candidate) -> Measured | None:
         """All that is known of a candidate on validation data, in their order; None if nothing is."""
@@ -110,17 +115,59 @@ class Standings:
         likely = [standing for standing in self.posterior() if standing.chance >= chance]
         return max(likely, key=lambda one: (round(one.gain, 9), -one.candidate.size), default=None)
 
+    def gain(self, candidate: Candidate) -> float:
+        """Expected true gain of a candidate over the start, to tell where to search on: 0 for the start.
+
+        It is shrunken as in `posterior`, and not corrected for the choice: a search that goes on from a lucky candidate
+        risks calls, a result that ships risks the program. Where the start was not measured, it is the mean score; 0
+        where nothing is known.
+        """
+        if self._gains is None:
+            rows = self._rows()
+            if self._runs.get(self.base.key):
+                believed = beliefs(list(rows.values()))
+                self._gains = {name: round(one.mean, 9) for name, one in zip(rows, believed, strict=True)}
+            else:
+                self._gains = {name: sum(scores.values()) / len(scores) for name, scores in self._scores().items()}
+        return self._gains.get(candidate.key, 0.0)
+
+    def varies(self) -> bool | None:
+        """Whether a row that was run several times scored otherwise once; None if none was run again."""
+        again = [
+            {score for measured, place in found.values() if (score := measured.scores[place]) is not None}
+            for runs in self._runs.values()
+            for found in runs.values()
+            if len(found) > 1
+        ]
+        return any(max(scores) - min(scores) > 1e-9 for scores in again) if again else None
+
+    def _scores(self) -> dict[str, dict[str, float]]:
+        """The scores of each candidate by example, each group in the order of the validation examples."""
+        found = {}
+        for name, runs in self._runs.items():
+            known = {
+                key: [score for measured, place in runs[key].values() if (score := measured.scores[place]) is not None]
+                for key in sorted(runs, key=self._order.__getitem__)
+            }
+            if known:
+                found[name] = {key: sum(scores) / len(scores) for key, scores in known.items()}
+        return found
+
+    def _rows(self) -> dict[str, dict[str, float]]:
+        """The differences to the start of each candidate that has rows in common with it, by age."""
+        scores = self._scores()
+        start = scores.pop(self.base.key, {})
+        return {
+            name: rows
+            for name, known in scores.items()
+            if (rows := {key: score - start[key] for key, score in known.items() if key in start})
+        }
+
     def _judged(self) -> tuple[Standing, ...]:
-        start = self.of(self.base)
-        before = {} if start is None else start.by_id()
-        kept: list[Measured] = []
-        gains: list[dict[str, float]] = []
-        for measured in self:
-            rows = {key: score - before[key] for key, score in measured.by_id().items() if key in before}
-            if rows and measured.candidate.key != self.base.key:
-                kept.append(measured)
-                gains.append(rows)
-        places = {measured.candidate.key: place for place, measured in enumerate(kept)}
+        rows = self._rows()
+        kept = [measured for name in rows if (measured := self.of(self._candidates[name])) is not None]
+        gains = list(rows.values())
+        places = {name: place for place, name in enumerate(rows)}
         origins = [self._origin(place, kept, gains, places) for place in range(len(kept))]
         return tuple(
             Standing(measured.candidate, measured, belief.mean, belief.sd, belief.chance)

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
+from statistics import NormalDist, pvariance
 
+from promptgrad import lm
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded
+from promptgrad.errors import BudgetExceeded, NoLMError
+from promptgrad.evaluation import JUDGING
+from promptgrad.nn import Predict, Prediction
 from promptgrad.search import EXHAUSTED, Candidate, Measured, Session, Standing, Standings
 from promptgrad.train._result import Estimate, Gain
-
-PROBE = 8
-"""Rows of the start that are run again to see whether a repeated call can differ."""
 
 REPLICATES = 4
 """Most runs of one candidate on one row."""
@@ -54,13 +54,17 @@ class Finals:
             validation data.
         count: How many finalists.
         ship: The chance from which on a candidate ships.
+        varies: Whether the metric is known to give one output different scores; None if that is not known.
     """
 
-    def __init__(self, session: Session, rows: Sequence[Example], *, count: int, ship: float) -> None:
+    def __init__(
+        self, session: Session, rows: Sequence[Example], *, count: int, ship: float, varies: bool | None = None
+    ) -> None:
         self.session = session
         self.rows = list(rows)
         self.count = count
         self.ship = ship
+        self.varies = varies
         ids = [example.id for example in rows]
         self.standings = session.standings if session.val else Standings(session.base, ids)
         self._offered = {entry.candidate.key: entry.candidate for entry in session.finalists}
@@ -68,8 +72,9 @@ class Finals:
     async def run(self) -> Standing | None:
         """Measure what can change the decision, within what the budget leaves; return the best, or None.
 
-        Cost: runs of the finalists on rows that they lack; where the budget is limited, a probe of `PROBE` runs and,
-        if replies or scores turn out to vary, further runs of the best candidate and the start on all rows.
+        Cost: runs of the finalists on rows that they lack. Where the budget is limited, and replies or scores are known
+        to vary, further runs of the best candidate and the start on all rows; where that is not known, one run of one
+        row tells.
         """
         try:
             await self._complete()
@@ -112,26 +117,41 @@ class Finals:
 
     async def _replicate(self) -> None:
         """Run start and best candidate again, if their scores vary, until the decision is clear."""
-        base = self.session.base
-        probe = self._spread_rows()
-        again = await self._measure([base], probe, "finals/probe", replicate=1)
-        before = self.standings.of(base)
-        if not again or before is None:
+        if not await self._may_vary():
             return
-        # with the probe's runs averaged in, a row whose score moved differs from the run alone
-        alone, mixed = again[0].by_id(), before.by_id()
-        moved = sum(abs(alone[key] - mixed[key]) > 1e-9 for key in alone)
-        if not moved:
-            return
-        self.session.notes.append(
-            f"scores vary: of {len(alone)} examples run again {moved} scored otherwise, "
-            "so the finalists were run several times"
-        )
         for replicate in range(1, REPLICATES):
             best = self.best()
             if best is None or not self._undecided():
                 return
-            await self._measure([base, best.candidate], self.rows, f"finals/again/{replicate}", replicate=replicate)
+            await self._measure([self.session.base, best.candidate], self.rows, "finals/again", replicate=replicate)
+            if not self.standings.varies():
+                return
+            if replicate == 1:
+                self.session.notes.append("scores vary from run to run, so the finalists were run several times")
+
+    async def _may_vary(self) -> bool:
+        """Whether running a program again may give another score.
+
+        It does where a row of the search was run twice and scored otherwise, where a judge is known to vary, or where a
+        call of the program is sampled at a temperature above 0; it does not where all are at 0 by their settings. Where
+        they leave it open, nothing outside of the model tells: one row is run again, that on which candidates differ
+        most, and its reply compared.
+        """
+        for known in (self.standings.varies(), self.varies, is_sampled(self.session)):
+            if known is not None:
+                return known
+        row = max(self.rows, key=self._contest)
+        before = self.standings.of(self.session.base)
+        again = await self._measure([self.session.base], [row], "finals/probe", replicate=1)
+        if before is None or row.id not in before.ids:
+            return False
+        place = before.ids.index(row.id)
+        return again[0].scores[0] != before.scores[place] or _differ(again[0].outputs[0], before.outputs[place])
+
+    def _contest(self, example: Example) -> float:
+        """How much the scores of the candidates differ on a row."""
+        scores = [score for one in self.standings if (score := one.by_id().get(example.id)) is not None]
+        return pvariance(scores) if scores else -1.0
 
     def _undecided(self) -> bool:
         best = self.best()
@@ -144,13 +164,6 @@ class Finals:
     def _missing(self, standing: Standing) -> list[Example]:
         known = standing.measured.by_id()
         return [example for example in self.rows if example.id not in known]
-
-    def _spread_rows(self) -> list[Example]:
-        """Rows from all over the range of the start's scores."""
-        measured = self.standings.of(self.session.base)
-        scores = {} if measured is None else measured.by_id()
-        order = sorted((example for example in self.rows if example.id in scores), key=lambda one: scores[one.id])
-        return order[:: max(1, len(order) // PROBE)][:PROBE]
 
     async def _measure(
         self, candidates: Sequence[Candidate], rows: Sequence[Example], scope: str, *, replicate: int = 0
@@ -173,6 +186,35 @@ class Finals:
             for measured in found:
                 self.standings.add(measured, replicate)
         return found
+
+
+def is_sampled(session: Session) -> bool | None:
+    """Whether the program's calls are sampled: None where a temperature is left to the model, or a metric may call one.
+
+    Cost: none.
+    """
+    temperatures = {_temperature(module) for module in session.program().modules() if isinstance(module, Predict)}
+    if temperatures - {None, 0}:
+        return True
+    start = session.baseline
+    judged = start is not None and any(session.costs.of(JUDGING, start).values())
+    return False if temperatures == {0} and not judged else None
+
+
+def _temperature(module: Predict) -> float | None:
+    """The temperature that a module or its language model sets; None where it is left to the model."""
+    try:
+        transport = lm.resolve_lm(None, module.lm).transport
+    except NoLMError:  # the program sets one call by call
+        return None
+    options = transport.options if isinstance(transport, lm.Transport) else {}
+    return {**options, **module.options}.get("temperature")
+
+
+def _differ(first: object, second: object) -> bool:
+    """Whether two replies are known to differ; objects that compare by identity tell nothing."""
+    known = (Prediction, str, int, float, bool, list, tuple, dict)
+    return isinstance(first, known) and isinstance(second, known) and first != second
 
 
 def gain_of(best: Standing, *, chosen: bool, most: float = 1.0) -> Gain:

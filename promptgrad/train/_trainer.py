@@ -358,7 +358,13 @@ class Trainer:
             if self.ship == "significant":
                 result = await ending.confirm(session.ranked()[: self._finalists()], parts)
             else:
-                finals = Finals(session, parts.val or parts.confirm, count=self._finalists(), ship=float(self.ship))
+                finals = Finals(
+                    session,
+                    parts.val or parts.confirm,
+                    count=self._finalists(),
+                    ship=float(self.ship),
+                    varies=None if ending.judge is None or not ending.judge.sd else True,
+                )
                 result = await ending.decide(finals, parts, self._kept(session, replace(parts, confirm=[])))
             bar.advance(1 + bool(parts.test))
             return result

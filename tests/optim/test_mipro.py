@@ -125,18 +125,28 @@ class TestSearch:
         assert tried(0) == tried(0)
         assert tried(0) != tried(1)
 
-    def test_means_of_few_examples_are_shrunken_towards_the_start(self):
-        from types import SimpleNamespace
-
+    def test_tpe_sees_the_same_of_minibatches_of_any_difficulty(self, world, model):
+        """Half of the rows are hard; who gains as much on the hard as another on the easy ones is worth as much."""
         from promptgrad.optim._mipro_trials import shrunken
+        from promptgrad.search import Candidate, Measured, Session
 
-        ids = tuple("abcdefgh")
-        lucky = optim.Measured(optim.Candidate({"x": "y"}), ids[:2], (1.0, 1.0))
-        session = SimpleNamespace(baseline=None)
-        assert shrunken(session, lucky) == pytest.approx(2 / 10)
-        session.baseline = optim.Measured(optim.Candidate(), ids, (0.5,) * 8)
-        session.gain = lambda measured: optim.Session.gain(session, measured)
-        assert shrunken(session, lucky) == pytest.approx(0.5 + 2 * 0.5 / 10)
+        journal = pg.run.Journal()
+        session = Session(
+            model=model, train=world.examples(4), val=world.examples(40, seed=1), metric=world.metric, seed=0,
+            journal=journal, ledger=pg.run.Ledger(pg.Budget(), journal), progress=False,
+        )  # fmt: skip
+        ids = tuple(example.id for example in session.val)
+        session.baseline = Measured(session.base, ids, (0.25,) * 20 + (0.75,) * 20)
+        hard, easy = Candidate({"x": "hard"}), Candidate({"x": "easy"})
+        for measured in (
+            session.baseline,
+            Measured(hard, ids[:20], (0.5, 0.25) * 10),
+            Measured(easy, ids[20:], (1.0, 0.75) * 10),
+        ):
+            session.standings.add(measured)
+        on_hard, on_easy = (shrunken(session, session.standings.of(one)) for one in (hard, easy))
+        assert on_hard == pytest.approx(on_easy)
+        assert 0.5 < on_easy <= 0.625
 
     def test_nothing_to_search(self, world, model):
         result = fit(world, model, num_candidates=0, num_demo_sets=0)

@@ -169,7 +169,8 @@ class TestPhase:
         assert session.history[0].number == 0
         assert (one.incumbent, two.incumbent) == (one.base, found.candidate)
         assert found.scope == "one/two/a"
-        assert two.gain(found) == pytest.approx(15 / 38)
+        assert two.gain(found) == pytest.approx(15 / 30)  # the run's start was not measured: as it was measured
+        assert two.standings is session.standings
         events = [event for event in session.journal.canonical() if event["kind"] == "phase"]
         assert [event["name"] for event in events] == ["one", "one/two", "one/two/three"]
 
@@ -246,17 +247,47 @@ class TestOffers:
         session.offer(Measured(Candidate(), ("a",), (1.0,)))  # a way back
         assert len(session.finalists) == 1
 
-    def test_gains_are_shrunken_by_eight_examples_of_no_gain(self, world):
+    def test_candidates_are_compared_by_all_that_is_known_of_them(self, world):
         session = session_of(world, program(world))
-        ids = tuple("abcdefgh")
-        session.baseline = Measured(Candidate(), ids, (0.0,) * 8)
+        ids = tuple(example.id for example in session.val)
+        session.standings.add(Measured(session.base, ids, (0.0,) * 30))
         lucky = Measured(Candidate(FOUND), ids[:2], (1.0, 1.0))
-        steady = Measured(Candidate({"spell.instruction": "x"}), ids, (1.0,) * 5 + (0.0,) * 3)
-        assert session.gain(lucky) == pytest.approx(2 / 10)
-        assert session.gain(steady) == pytest.approx(5 / 16)
-        for measured in (lucky, steady):
+        steady = Measured(Candidate({"spell.instruction": "x"}), ids, (1.0,) * 18 + (0.0,) * 12)
+        others = [Measured(Candidate({"spell.instruction": str(n)}), ids, (0.0,) * 30) for n in range(6)]
+        for measured in (lucky, steady, *others):
+            session.standings.add(measured)
             session.offer(measured)
-        assert session.ranked() == [steady, lucky]
+        assert lucky.mean > steady.mean > session.gain(steady) > session.gain(lucky) > session.gain(others[0])
+        assert session.ranked()[:2] == [steady, lucky]
+        session.consider(lucky)
+        assert (session.incumbent, session.gain_of_incumbent()) == (lucky.candidate, session.gain(lucky))
+        session.standings.add(Measured(lucky.candidate, ids, (1.0, 1.0) + (0.0,) * 28))
+        assert session.gain_of_incumbent() < session.gain(steady)
+
+    def test_it_is_perfect_when_the_incumbent_is_right_on_every_validation_example(self, world):
+        session = session_of(world, program(world))
+        ids = tuple(example.id for example in session.val)
+        assert not session.perfect()
+        session.standings.add(Measured(session.base, ids[1:], (1.0,) * 29))
+        assert not session.perfect()
+        session.standings.add(Measured(session.base, ids, (1.0,) * 30))
+        assert session.perfect()
+        session.standings.add(Measured(session.base, ids[:1], (0.0,)), replicate=1)
+        assert not session.perfect()
+
+    def test_a_phase_on_other_validation_examples_has_standings_of_its_own(self, world):
+        session = session_of(world, program(world))
+
+        async def work():
+            same = await session.phase("same", val=session.val[:10])
+            other = await session.phase("other", val=session.train[:10])
+            found = await other.evaluate(other.base.child(FOUND, "x"), other.val, scope="a")
+            return same, other, found
+
+        same, other, found = within(session, work)
+        assert same.standings is session.standings is not other.standings
+        assert other.standings.of(found.candidate).scores == found.scores
+        assert session.standings.of(found.candidate) is None
 
 
 class TestMeasured:

@@ -59,14 +59,14 @@ class Single(Fixed):
 
 
 class Sampling:
-    """A model whose word is right with some probability for each instruction, drawn anew for each replicate."""
+    """A model whose word is right with some probability for each instruction, drawn anew for each replicate, if any."""
 
-    def __init__(self, rates):
-        self.rates, self.asked = rates, 0
+    def __init__(self, rates, *, fixed=False):
+        self.rates, self.fixed, self.asked = rates, fixed, 0
 
     def __call__(self, request):
         self.asked += 1
-        messages, replicate = request.prefix.messages + request.tail, request.replicate
+        messages, replicate = request.prefix.messages + request.tail, 0 if self.fixed else request.replicate
         asked = messages[-1].content
         if "[[ ## text ## ]]" in asked:
             return f"[[ ## word ## ]]\n{asked.splitlines()[1]}\n\n[[ ## completed ## ]]"
@@ -181,16 +181,37 @@ class TestRows:
 
 class TestNoise:
     @staticmethod
-    def fit(world, rates, budget, run_dir=None):
-        model = world.Program().to(lm.FunctionLM(rates, name="sampling"))
+    def fit(world, rates, budget, run_dir=None, **options):
+        model = world.Program().to(lm.FunctionLM(rates, name="sampling", **options))
         optimizer = Fixed(model.parameters(), {"spell.instruction": "Say yes."})
         trainer = Trainer(model, optimizer, metric=says_yes, budget=budget, run_dir=run_dir, seed=3)
         return trainer.fit(world.examples(24), world.examples(40, seed=1))
 
+    @pytest.mark.parametrize(("options", "most"), [({}, 2), ({"temperature": 0}, 0), ({"temperature": 0.0}, 0)])
+    def test_a_model_that_repeats_itself_costs_one_row_at_most(self, world, options, most):
+        model = Sampling({"Say yes.": 0.55}, fixed=True)
+        result = self.fit(world, model, Budget(calls=600), **options)
+        assert 0.2 < result.gain.chance < 0.98  # there was something to decide
+        assert result.phases["finals"].calls == most if most else "finals" not in result.phases
+        assert model.asked == result.calls
+        assert not any("scores vary" in note for note in result.notes)
+
+    def test_a_known_temperature_needs_no_probe(self, world):
+        model = Sampling({"Say yes.": 0.55})
+        result = self.fit(world, model, Budget(calls=2000), temperature=0.7)
+        assert result.phases["finals"].calls % 160 == 0  # whole rounds over 40 rows, start and best, two calls each
+        assert result.phases["finals"].calls > 0
+
+    def test_a_sampled_model_whose_scores_do_not_move_is_run_again_once(self, world):
+        model = Sampling({"Say yes.": 0.55}, fixed=True)
+        result = self.fit(world, model, Budget(calls=600), temperature=0.7)
+        assert result.phases["finals"].calls <= 160
+        assert not any("scores vary" in note for note in result.notes)
+
     def test_where_scores_vary_the_rest_of_the_budget_runs_the_finalists_again(self, world, tmp_path):
         model = Sampling({"Say yes.": 0.75})
         result = self.fit(world, model, Budget(calls=600), tmp_path)
-        assert any(note.startswith("scores vary: of 8 examples run again") for note in result.notes)
+        assert "scores vary from run to run, so the finalists were run several times" in result.notes
         assert result.phases["finals"].calls > 40
         assert model.asked == result.calls <= 600
         again = world.Program().to(lm.FunctionLM(counted := Sampling({}), name="sampling"))

@@ -1,0 +1,160 @@
+"""What whole runs ship, report and spend: `Trainer.fit` in simulated worlds, where fresh rows are not scarce.
+
+    python benchmarks/calibrate_runs.py --seeds 1000:1020 --out runs.jsonl       # also prints the summary
+    python benchmarks/calibrate_runs.py --summary --out runs.jsonl
+    python benchmarks/calibrate_runs.py --latency 0.05 --seeds 1000:1004 --optimizers tgd,gepa,mipro --out busy.jsonl
+
+The language models are simulated, see worlds/README.md. `calibrate_ship.py` simulates searches; here they are real, and
+the program is scored on 1,000 fresh rows before and after. One JSON line a world, and one of all:
+
+- `worse`: share of the runs that leave the program with fewer of the fresh rows right than it began with. In N1, where
+  no prompt is better or worse than another, that is half of the runs that ship.
+- `reported minus true`: the reported gain less that on the fresh rows, mean over the runs that shipped.
+- `overshoot`: most calls beyond the budget, as the server counted them.
+- `busy`: share of the wall time of `fit` in which at least one call was at the server, mean over runs, with
+  `--latency`. The server, its replies (a writer takes milliseconds of CPU) and the search share a process.
+
+Every run appends one line to the file; runs that have one are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from bench_optimizers import CLASSES, _available, _numbers, read, train
+from worlds import make
+
+Run = tuple[str, int, int, str, float, int]  # world, seed, budget, optimizer, latency, fresh rows
+
+
+def one_run(run: Run) -> dict[str, Any]:
+    """Do one run and give its line."""
+    import promptgrad as pg
+
+    name, seed, budget, optimizer, latency, fresh = run
+    world = make(name, seed)
+    with (server := world.serve(latency=latency)) as url:
+        program, result, seconds = train(world, url, optimizer, seed, budget, concurrency=64)
+        spent, busy = server.total, server.busy
+        server.latency = 0.0
+
+        def score(module: Any) -> float:
+            return float(pg.evaluate(module, world.test[:fresh], metric=world.metric, progress=False).score)
+
+        true = 0.0
+        if result.shipped and fresh:  # else the program is what it was
+            start = world.program(url)
+            true = score(result.program or program) - score(start)
+    means = [trial.score for trial in result.history if trial.candidate.key == result.candidate.key]
+    return {
+        "simulated": True,
+        "world": name,
+        "seed": seed,
+        "budget": budget,
+        "optimizer": optimizer,
+        "latency": latency,
+        "outcome": result.outcome,
+        "shipped": result.shipped,
+        "chance": None if result.gain is None else round(result.gain.chance, 4),
+        "reported": None if result.gain is None else round(result.gain.mean, 4),
+        "measured": None if result.before is None or not means else round(means[-1] - result.before.mean, 4),
+        "true": round(true, 4),
+        "spent": spent,
+        "seconds": round(seconds, 3),
+        "busy": round(busy / seconds, 3),
+        "notes": [note for note in result.notes if note.startswith("scores vary")],
+    }
+
+
+def study(runs: Sequence[Run], out: Path, jobs: int) -> int:
+    """Do the runs that have no line yet; gives how many failed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    known = {_key(line) for line in read(out)}
+    left = [run for run in runs if run[:5] not in known]
+    print(f"{len(runs)} runs, {len(runs) - len(left)} of them done before", file=sys.stderr)
+    failed = 0
+    with out.open("a") as file, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        tasks = {pool.submit(one_run, run): run for run in left}
+        for task in as_completed(tasks):
+            error = task.exception()
+            if error is not None:
+                failed += 1
+                print(f"{tasks[task]}: {type(error).__name__}: {error}", file=sys.stderr)
+                continue
+            file.write(json.dumps(task.result()) + "\n")
+            file.flush()
+    return failed
+
+
+def summary(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each world, and one for all."""
+    lines = list(lines)
+    names = dict.fromkeys(sorted(line["world"] for line in lines))
+    groups = {name: [line for line in lines if line["world"] == name] for name in names}
+    return [_summed(name, group) for name, group in ({**groups, "all": lines}).items() if group]
+
+
+def _summed(world: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    shipped = [line for line in lines if line["shipped"]]
+    found: dict[str, Any] = {
+        "simulated": True,
+        "world": world,
+        "runs": len(lines),
+        "ships": round(len(shipped) / len(lines), 4),
+        "worse": round(mean(line["true"] < 0 for line in lines), 4),
+        "gain": round(mean(line["true"] for line in lines), 4),
+        "reported minus true": round(mean(line["reported"] - line["true"] for line in shipped), 4) if shipped else None,
+        "overshoot": max(0, *(line["spent"] - line["budget"] for line in lines)),
+        "spent": round(mean(line["spent"] / line["budget"] for line in lines), 3),
+    }
+    waited = [line for line in lines if line["latency"]]
+    if waited:
+        kinds = dict.fromkeys(sorted(line["optimizer"] for line in waited))
+        found["busy"] = {
+            kind: round(mean(line["busy"] for line in waited if line["optimizer"] == kind), 3) for kind in kinds
+        }
+    return found
+
+
+def _key(line: dict[str, Any]) -> tuple[str, int, int, str, float]:
+    return line["world"], line["seed"], line["budget"], line["optimizer"], line["latency"]
+
+
+def main() -> int:
+    """Do the runs, and print one JSON line a world."""
+    about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about.add_argument("--world", default="W1,W2,W4,N1,N2")
+    about.add_argument("--budget", default="200,600", help="LM calls")
+    about.add_argument("--seeds", default="1000:1004", help="first:end or a list; 0 to 99 are for reported runs")
+    about.add_argument("--optimizers", default="tgd,gepa,auto", help=f"of {', '.join(CLASSES)}")
+    about.add_argument("--latency", type=float, default=0.0, help="seconds before every reply")
+    about.add_argument("--fresh", type=int, default=1000, help="rows that are scored before and after")
+    about.add_argument("--jobs", type=int, default=2, help="processes")
+    about.add_argument("--out", type=Path, required=True, help="file of the runs")
+    about.add_argument("--summary", action="store_true", help="run nothing")
+    given = about.parse_args()
+    failed = 0
+    if not given.summary:
+        runs = [
+            (world, seed, budget, name, given.latency, given.fresh)
+            for seed in _numbers(given.seeds)
+            for budget in _numbers(given.budget)
+            for world in given.world.split(",")
+            for name in _available(given.optimizers.split(","))
+        ]
+        failed = study(runs, given.out.resolve(), given.jobs)
+    for line in summary(read(given.out)):
+        print(json.dumps(line))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
