@@ -11,8 +11,10 @@ the program is scored on 1,000 fresh rows before and after. One JSON line a worl
   no prompt is better or worse than another, that is half of the runs that ship.
 - `reported minus true`: the reported gain less that on the fresh rows, mean over the runs that shipped.
 - `overshoot`: most calls beyond the budget, as the server counted them.
-- `busy`: share of the wall time of `fit` in which at least one call was at the server, mean over runs, with
-  `--latency`. The server, its replies (a writer takes milliseconds of CPU) and the search share a process.
+- `busy`: with `--latency`, the share of the time from the first call of `fit` to the last in which at least one call
+  was at the server, mean over runs, by optimizer, as it would be on a machine without other load: a stretch without
+  calls counts with the CPU that the process took in it, one with calls with that or the latency, whichever is longer.
+  `busy on the clock` is the same by the clock of the machine as it was.
 
 Every run appends one line to the file; runs that have one are not repeated.
 """
@@ -43,7 +45,7 @@ def one_run(run: Run) -> dict[str, Any]:
     world = make(name, seed)
     with (server := world.serve(latency=latency)) as url:
         program, result, seconds = train(world, url, optimizer, seed, budget, concurrency=64)
-        spent, busy = server.total, server.busy
+        spent, stretches = server.total, server.stretches
         server.latency = 0.0
 
         def score(module: Any) -> float:
@@ -69,9 +71,15 @@ def one_run(run: Run) -> dict[str, Any]:
         "true": round(true, 4),
         "spent": spent,
         "seconds": round(seconds, 3),
-        "busy": round(busy / seconds, 3),
+        "busy": _share([(busy, max(latency, cpu) if busy else cpu) for busy, _, cpu in stretches]),
+        "busy on the clock": _share([(busy, wall) for busy, wall, _ in stretches]),
         "notes": [note for note in result.notes if note.startswith("scores vary")],
     }
+
+
+def _share(stretches: Sequence[tuple[bool, float]]) -> float:
+    """The share of the busy ones in the time of all stretches."""
+    return round(sum(time for busy, time in stretches if busy) / max(1e-9, sum(time for _, time in stretches)), 3)
 
 
 def study(runs: Sequence[Run], out: Path, jobs: int) -> int:
@@ -118,9 +126,10 @@ def _summed(world: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     waited = [line for line in lines if line["latency"]]
     if waited:
         kinds = dict.fromkeys(sorted(line["optimizer"] for line in waited))
-        found["busy"] = {
-            kind: round(mean(line["busy"] for line in waited if line["optimizer"] == kind), 3) for kind in kinds
-        }
+        for name in ("busy", "busy on the clock"):
+            found[name] = {
+                kind: round(mean(line[name] for line in waited if line["optimizer"] == kind), 3) for kind in kinds
+            }
     return found
 
 

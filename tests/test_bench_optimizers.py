@@ -101,11 +101,11 @@ def test_the_summary_of_whole_runs(monkeypatch):
     def line(true, reported, *, spent=200, busy=0.9):
         return {
             "world": "W2", "optimizer": "tgd", "budget": 200, "shipped": reported is not None, "true": true,
-            "reported": reported, "spent": spent, "latency": 0.05, "busy": busy,
+            "reported": reported, "spent": spent, "latency": 0.05, "busy": busy, "busy on the clock": busy / 2,
         }  # fmt: skip
 
     found, every = study.summary([line(0.2, 0.3), line(-0.1, 0.1, spent=203, busy=0.7), line(0.0, None)])
     assert (found["runs"], found["ships"], found["worse"]) == (3, 0.6667, 0.3333)
     assert (found["reported minus true"], found["overshoot"]) == (0.15, 3)
-    assert found["busy"] == {"tgd": 0.833}
+    assert (found["busy"], found["busy on the clock"]) == ({"tgd": 0.833}, {"tgd": 0.417})
     assert {**every, "world": "W2"} == found

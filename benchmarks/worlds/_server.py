@@ -72,7 +72,8 @@ class Server:
         self.counts: Counter[str] = Counter()
         self.refused = 0
         self._waiting = 0
-        self._since = self._busy = 0.0
+        self._turned: tuple[float, float] | None = None
+        self._stretches: list[tuple[bool, float, float]] = []
         self._loop = asyncio.new_event_loop()
         self._open: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,17 +94,22 @@ class Server:
         return sum(self.counts.values())
 
     @property
-    def busy(self) -> float:
-        """Seconds so far in which at least one call was here, from its arrival to its reply."""
-        return self._busy + (time.monotonic() - self._since if self._waiting else 0.0)
+    def stretches(self) -> list[tuple[bool, float, float]]:
+        """The time from the first call, in stretches in which at least one call was here, or none.
+
+        For each whether calls were here, its seconds, and the seconds of CPU that the process took in it.
+        """
+        return list(self._stretches)
 
     def _arrived(self, calls: int) -> None:
         """Count calls that are here; a negative number leaves."""
-        now = time.monotonic()
-        if self._waiting:
-            self._busy += now - self._since
-        self._since = now
-        self._waiting += calls
+        before, self._waiting = self._waiting, self._waiting + calls
+        if bool(before) == bool(self._waiting):
+            return
+        now = time.monotonic(), time.process_time()
+        if self._turned is not None:
+            self._stretches.append((bool(before), now[0] - self._turned[0], now[1] - self._turned[1]))
+        self._turned = now
 
     def close(self) -> None:
         """Stop the server and close its connections; closing twice is fine."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
-SCALES = (0.01, 0.03, 0.06, 0.12, 0.25, 0.5)
+SCALES = (0.01, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 """Standard deviations of the normal distributions that a prior mixes."""
 
-COMMON = (0.15, 0.15, 0.15, 0.2, 0.2, 0.15)
-"""Their shares in the prior of the candidates' common gain."""
+COMMON = (0.15, 0.15, 0.15, 0.1, 0.03, 0.02, 0.4)
+"""Their shares in the prior of the candidates' common gain: what is clearly large is hardly shrunken."""
 
-OWN = (0.25, 0.2, 0.2, 0.15, 0.12, 0.08)
+OWN = (0.25, 0.2, 0.2, 0.15, 0.12, 0.06, 0.02)
 """Their shares in the prior of what one candidate gains beyond the common gain, as long as nothing is known."""
 
 STRENGTH = 2.0
@@ -139,9 +139,9 @@ def _own_gains(gains: Sequence[Rows], rests: Sequence[float]) -> list[Normals]:
     noise = []
     for rows in gains:
         # rows that all were run on cancel in the comparison of siblings; where rows are missing, their luck counts
-        squares = sum((value - sums[key][0] / sums[key][1]) ** 2 for key, value in rows.items())
-        count, share = len(rows), len(rows) / len(sums)
-        paired = max(squares / count**2, 1e-6) * (1 + 1 / count)
+        apart = [value - sums[key][0] / sums[key][1] for key, value in rows.items()]
+        paired = max(_spread(apart), 1e-6) if any(apart) else 1e-6
+        share = len(rows) / len(sums)
         noise.append(share * paired + (1 - share) * _spread(list(rows.values())))
     shares = _fitted(rests, noise)
     return [_posterior(rest, spread, shares) for rest, spread in zip(rests, noise, strict=True)]

@@ -90,17 +90,17 @@ class TestPosterior:
         base = [float(rng.random() < 0.5) for _ in range(40)]
         one = [1.0 if rng.random() < 0.4 else score for score in base]
 
-        def gain(others):
+        def gain(like):
+            rng = random.Random(1)
             known = standings(40, base)
             known.add(measured(named("one"), one))
             for place in range(10):
-                scores = [score if rng.random() > 0.3 else others(score) for score in base]
+                scores = [score if rng.random() > 0.1 else 1.0 - score for score in like]
                 known.add(measured(named(f"other{place}"), scores))
             return of(known, named("one")).gain
 
         raw = sum(one) / 40 - sum(base) / 40
-        assert gain(lambda score: 0.0) < gain(lambda score: 1.0)
-        assert gain(lambda score: 0.0) < raw
+        assert gain(base) < gain(one) < raw
 
     def test_the_chance_is_corrected_for_the_number_tried(self):
         base = [0.0, 1.0] * 20
