@@ -1,12 +1,11 @@
 """How long one training step takes: forward, backward and step on an LM of 50 ms, for programs of several shapes.
 
-Shapes: a chain of 3 calls; a tree of 4 calls, then 2 of their pairs, then 1; a loop of 6 calls of one module. The
-critical path is the depth of the program and, if anything failed, its depth again and 1 for the step, whose parameters
-are rewritten side by side: 3 or 7 rounds for chain and tree, 13 for the loop, whatever the batch. Each contestant has
-a server of its own, so the calls are those of the blocks that were timed.
-
-By default a critic is shown the failed samples side by side, eight in one call; `one call at a time` is the engine
-"local", which has the rounds above, while the joint one needs a single round for all critiques.
+Shapes: a chain of 3 calls; a tree of 4 calls, then 2 of their pairs, then 1; a loop of 6 calls of one module. By
+default a critic is shown the failed samples side by side, eight in one call, all calls at once. So the critical path is
+the depth of the program and, if anything failed, 1 for the critiques and 1 for the step, whose parameters are rewritten
+side by side: 3 or 5 rounds for chain and tree, 8 for the loop, whatever the batch. `one call at a time` is the engine
+"local", which goes back through the depth: 7 and 13 rounds. Each contestant has a server of its own, so the calls are
+those of the blocks that were timed.
 
 `one after the other` sends the same calls in turn, with http.client. Gated steps, which also measure the new text on
 the batch, stand beside. TextGrad has programs of the same shapes; it goes backward through every sample, right or
@@ -56,11 +55,10 @@ class Case(NamedTuple):
         """Critic calls: with the engine "local" one for each call of a failed sample, else one for each group."""
         return self.failures * SHAPES[self.shape].calls if local else math.ceil(self.failures / GROUP)
 
-    @property
-    def rounds(self) -> int:
-        """Calls on the critical path: forward, backward, step."""
+    def rounds(self, *, local: bool = False) -> int:
+        """Calls on the critical path: forward, backward (one round, or with the engine "local" the depth), step."""
         depth = SHAPES[self.shape].depth
-        return 2 * depth + 1 if self.failures else depth
+        return depth + (depth if local else 1) + 1 if self.failures else depth
 
     def calls(self, *, local: bool = False) -> int:
         """Calls in all: those of the forwards, those of the critic, one a rewrite."""
@@ -296,7 +294,7 @@ def main() -> None:
                 chosen.only,
                 most={"textgrad": 1} if case.batch == 64 else {},
             )
-            limit = 1.5 * case.rounds * latency
+            rounds = {"promptgrad": case.rounds(), LOCAL: case.rounds(local=True)}
             report(
                 "backward",
                 title,
@@ -304,10 +302,12 @@ def main() -> None:
                 what="wall",
                 unit="s",
                 targets={
-                    "promptgrad": (
-                        f"<= 1.5 x {case.rounds} rounds x {latency:g} s",
-                        lambda seconds, ratio, limit=limit: seconds <= limit,
+                    name: (
+                        f"<= 1.5 x {number} rounds x {latency:g} s",
+                        lambda seconds, ratio, limit=1.5 * number * latency: seconds <= limit,
                     )
+                    for name, number in rounds.items()
+                    if name in children
                 },
             )
             for name, child in children.items():
