@@ -28,17 +28,19 @@ from typing import Any
 
 from worlds import NAMES, World, make
 
-OURS = ("auto", "tgd", "gepa", "mipro", "random", "bootstrap")
+OURS = ("auto", "tgd", "tgd-writer", "gepa", "mipro", "random", "bootstrap")
 PEERS = ("gepa-peer", "gepa-peer-8", "mipro-peer", "random-peer", "textgrad", "textgrad-8")
 BUDGETS = (200, 600, 2000)
 CLASSES = {
     "auto": "Auto",
     "tgd": "TGD",
+    "tgd-writer": "TGD",
     "gepa": "GEPA",
     "mipro": "MIPRO",
     "random": "RandomSearch",
     "bootstrap": "BootstrapFewShot",
 }
+OPTIONS: dict[str, dict[str, Any]] = {"tgd-writer": {"blame": "writer"}}
 DEFAULT_OUT = Path(__file__).resolve().parent / "results" / "optimizers" / "runs.jsonl"
 
 Answer = Callable[[Any], str]
@@ -59,7 +61,7 @@ def train(world: World, url: str, name: str, seed: int, budget: int, **options: 
     writer, critic = world.lm(url, "writer"), world.lm(url, "critic")
     made = getattr(optim, CLASSES[name])
     takes = {"mipro": "prompt_lm"}.get(name, "lm")
-    writers = {} if name in ("random", "bootstrap") else {takes: writer}
+    writers = {} if name in ("random", "bootstrap") else {takes: writer, **OPTIONS.get(name, {})}
     optimizer = made(program.parameters(), **writers)
     trainer = pg.Trainer(
         program,

@@ -452,6 +452,36 @@ def test_critics_blame_the_module_that_is_at_fault(seed, blamed):
     assert sum(at) / len(at) > 0.7
 
 
+@pytest.mark.parametrize(("seed", "fault"), [(1002, "extract"), (1000, "decide")])
+def test_one_reply_blames_the_module_at_fault_and_rewrites_it(seed, fault):
+    """In a prompt that shows whole runs and asks for new texts of the parameters that are to blame."""
+    from worlds.pipeline import PipelineWorld
+
+    from promptgrad.search import Revise
+
+    world = PipelineWorld(seed, test=300)
+    runs = []
+    with world.serve() as url:
+        program = world.program(url)
+        for row in world.rows["train"][:24]:
+            facts = str(program.extract(ticket=row["ticket"]).facts)
+            code = str(program.decide(facts=facts).code)
+            score, feedback = world.judge(row, code)
+            steps = [{"call": "extract", "inputs": {"ticket": "= ticket of the run"}, "outputs": {"facts": facts}}]
+            steps.append({"call": "decide", "inputs": {"facts": "= facts of extract"}, "outputs": {"code": code}})
+            run = {"inputs": {"ticket": row["ticket"]}, "calls": steps, "outputs": {"code": code}}
+            runs.append({**run, "expected": {"code": row["code"]}, "score": score, "feedback": feedback})
+        shown = {"interfaces": {}, "rules": {}, "attempts": [], "worse": [], "program": "Pipeline", "tip": ""}
+        writer = pg.nn.Predict(Revise, lm=world.lm(url, "writer"))
+        texts = {f"{name}.instruction": text for name, text in world.starts.items()}
+        revised = writer(parameters=texts, runs=sorted(runs, key=lambda run: run["score"]), **shown).revisions
+    found = {one.parameter.removesuffix(".instruction"): one.new_text for one in revised}
+    assert fault in found
+    assert set(found) <= {"extract", "decide"}
+    before = share_of_pipeline(world, world.starts)
+    assert share_of_pipeline(world, {**world.starts, fault: found[fault]}) > before + 0.1
+
+
 def test_extract_gets_what_a_critique_misses_and_a_right_one_gets_worse_without():
     from worlds import WRITER, Call
     from worlds.pipeline import PipelineWorld

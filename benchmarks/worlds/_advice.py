@@ -26,6 +26,7 @@ class Advice:
         blame: Whether anything shown is wrong.
         wrong: For each run shown, from 1, what is wrong with it, where something is.
         parameters: For each run shown, the name of the parameter that is to blame, where the prompt names several.
+        texts: The new text of each parameter that is to blame, by name, where the prompt shows several.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Advice:
     blame: bool
     wrong: Mapping[int, str] = field(default_factory=dict)
     parameters: Mapping[int, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def current(prompt: Prompt) -> str:
@@ -80,7 +82,13 @@ def _listed(prompt: Prompt, asked: Asked, advice: Advice) -> list[Any]:
     if "anchor" in properties:  # edits: the whole text is replaced by the new one
         now = current(prompt)
         return [{"op": "replace" if now else "insert", "anchor": now, "text": advice.text}]
-    first = _first_parameter(prompt)
+    first = next(iter(parameters(prompt)), "")
+    if any(_TEXT.search(name) for name in properties):  # a new text for each parameter that is to blame
+        texts = advice.texts or ({first: advice.text} if advice.blame else {})
+        return [
+            {name: text if _TEXT.search(name) else parameter for name in properties}
+            for parameter, text in texts.items()
+        ]
     alike: dict[tuple[str, str], list[int]] = {}
     for run, critique in advice.wrong.items():
         alike.setdefault((advice.parameters.get(run) or first, critique), []).append(run)
@@ -121,12 +129,13 @@ def _properties(about: str) -> dict[str, Any]:
     return properties
 
 
-def _first_parameter(prompt: Prompt) -> str:
+def parameters(prompt: Prompt) -> dict[str, str]:
+    """The texts that a prompt shows by name; none where it shows one alone."""
     try:
-        names = json.loads(prompt.sections.get("parameters", "{}"))
+        shown = json.loads(prompt.sections.get("parameters", "{}"))
     except ValueError:
-        return ""
-    return next(iter(names), "") if isinstance(names, dict) else ""
+        return {}
+    return {name: str(text) for name, text in shown.items()} if isinstance(shown, dict) else {}
 
 
 def runs(prompt: Prompt) -> Sequence[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -171,7 +171,7 @@ class PipelineWorld(PolicyWorld):
         rules = infer(rows, tuple(dict.fromkeys([*claimed, *stated])), noise)
         extracts = _is_extract(now) or (not now and "facts" in prompt.user and "P1" not in prompt.user)
         if extracts:
-            text = self._new_extract(prompt, now, rows, rules, key)
+            text = self._new_extract(prompt.user, now, rows, rules, key)
         else:
             text = self.write_instruction(rules, rows).replace("Read the ticket", "Read the facts")
         found = {
@@ -181,9 +181,10 @@ class PipelineWorld(PolicyWorld):
             if blamed[1]
         }
         wrong = {number: said for number, (_, said) in found.items()}
+        texts = self._revised(prompt, found.values(), rows, noise, key) if _revises(prompt) else {}
         critique = " ".join(dict.fromkeys(wrong.values())) or "The answer is right."
         named = {number: self._parameter(prompt, part) for number, (part, _) in found.items()}
-        return Advice(text, critique, bool(wrong), wrong, named)
+        return Advice(text, critique, bool(wrong), wrong, named, texts)
 
     def advise(self, prompt: Prompt, temperature: float, drawn: Sequence[object]) -> str:
         """Conclude what the prompt shows; a critic of one step blames its instruction or the facts it was given."""
@@ -204,12 +205,40 @@ class PipelineWorld(PolicyWorld):
 
         return _advice.write(prompt, advice, fill)
 
+    def _revised(
+        self,
+        prompt: Prompt,
+        found: Iterable[tuple[str, str]],
+        rows: Sequence[Shown],
+        noise: Callable[[object], float],
+        key: Sequence[object],
+    ) -> dict[str, str]:
+        """The new text of each module that some run speaks against, where one reply is to blame and to rewrite.
+
+        It blames as critics do, by the rules that stand in the prompt, and writes as writers do; of the tickets it
+        knows what the runs show, which is all, not only what the facts say.
+        """
+        blamed: dict[str, str] = {}
+        for part, said in found:
+            blamed[part] = f"{blamed.get(part, '')} {said}"
+        texts: dict[str, str] = {}
+        for part, said in blamed.items():
+            name = self._parameter(prompt, part)
+            now = _advice.parameters(prompt).get(name, "")
+            stated = "\n".join(without_tickets(text) for text in _advice.parameters(prompt).values())
+            rules = infer(rows, read(stated), noise)
+            if part == "extract":
+                texts[name] = self._new_extract(said, now, rows, rules, key)
+            else:
+                texts[name] = self.write_instruction(rules, rows).replace("Read the ticket", "Read the facts")
+        return texts
+
     def _new_extract(
-        self, prompt: Prompt, now: str, rows: Sequence[Shown], rules: Sequence[Rule], key: Sequence[object]
+        self, said: str, now: str, rows: Sequence[Shown], rules: Sequence[Rule], key: Sequence[object]
     ) -> str:
         """Extract's new instruction: what critics miss; without critics what the labelled rows need, or a guess."""
         have = _named(now)
-        missed = _lacking(prompt.user)
+        missed = _lacking(said)
         if missed:
             return self.extract_instruction([name for name in ATTRIBUTES if name in have | missed])
         labelled = sum(row.label is not None for row in rows)
@@ -232,7 +261,9 @@ class PipelineWorld(PolicyWorld):
         if is_right(shown) and "expected" not in shown and "right answer" not in shown:
             return "", ""
         label = next(iter(allowed)) if len(allowed) == 1 else None
-        rules = read(without_tickets(f"{prompt.sections.get('parameters', '')}\n{prompt.user}"))
+        tried = [prompt.sections.get(name, "") for name in ("attempts", "worse")]
+        shown_by = [text for text in prompt.sections.values() if text not in tried] or [prompt.user]
+        rules = read(without_tickets("\n".join([prompt.sections.get("parameters", ""), *shown_by])))
         if label is None or label == output:
             return ("", "") if label is not None else ("decide", "It does not say which code is right when.")
         facts = min((found for found, _, _ in _tickets.find(shown)), key=_known, default=None)
@@ -261,6 +292,11 @@ class PipelineWorld(PolicyWorld):
 def _attribute(rule: Rule) -> str:
     kind = rule.conditions[0].kind
     return "money" if kind == "less" else kind
+
+
+def _revises(prompt: Prompt) -> bool:
+    """Whether a prompt asks for new texts of those of its parameters that are to blame."""
+    return any(asked.is_list and "new_text" in asked.about for asked in prompt.asked)
 
 
 def _named(text: str) -> set[str]:

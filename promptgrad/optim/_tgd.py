@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 from promptgrad import aio
 from promptgrad.autograd import Gradient, Loss, Parameter
 from promptgrad.lm import LM
+from promptgrad.nn import Predict
 from promptgrad.optim._fate import attempt_of, raced
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import TGD_HABITS, refuse_habits
@@ -16,6 +17,7 @@ from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change, StepReport
 from promptgrad.optim._written import written
 from promptgrad.search import (
+    BLOCK,
     Attempts,
     Candidate,
     Constraint,
@@ -35,9 +37,12 @@ from promptgrad.search import (
     check_writer,
     checked_constraints,
     children,
+    is_able,
     is_winnable,
+    make_reviser,
     make_writers,
     remark,
+    revise,
     role,
     rows_of,
     unblamed,
@@ -91,6 +96,10 @@ class TGD(Optimizer):
         params: Parameters; texts (instructions, solutions, and descriptions that require a gradient) are trained.
         lm: LM that writes, and that criticises where no critic is named (`Parameter.critic`); None for that of the
             context or of `configure`, else the one that answered the blamed call; inside a trainer that of the program.
+        blame: Who finds the texts that are to blame in `Trainer.fit`, where several are trained: "critic", before each
+            text is rewritten on its own, or "writer", which sees whole runs and gives the new texts of those that it
+            blames in the same reply (`Revise`; the LM of the first group of parameters writes). Solutions, and LMs that
+            know only their own tasks, always have a critic. `step()` alone uses the gradients that are there.
         edits: "rewrite" for whole new texts, "hunks" for structured edits. Solutions are always rewritten.
         max_edit: Largest share of the old text's tokens that may be removed or replaced; additions are free, and 1
             accepts any edit. Schedulers such as `StepEdit` and `TrustRegionEdit` move it.
@@ -116,7 +125,7 @@ class TGD(Optimizer):
         patience: Steps in a row without a gain after which `Trainer.fit` ends.
 
     Raises:
-        ValueError: `edits` is unknown, or a number is out of range.
+        ValueError: `edits` or `blame` is unknown or they do not go together, or a number is out of range.
         TypeError: An option is of another type: a rule that is neither function nor text, an `lm` that is not an LM. Or
             an argument is unknown: for those of TextGrad the message names the replacement.
         SignatureError: `edits="hunks"`, and the LM cannot be asked for them.
@@ -129,6 +138,7 @@ class TGD(Optimizer):
         params: Params,
         lm: LM | str | None = None,
         *,
+        blame: Literal["critic", "writer"] = "critic",
         edits: Literal["rewrite", "hunks"] = "rewrite",
         max_edit: float = 1.0,
         length_price: float = 0.0,
@@ -149,7 +159,12 @@ class TGD(Optimizer):
         check_counts(max_evidence=(max_evidence, 1), memory=(memory, 0))
         check_counts(steps=(steps, 1), batch_size=(batch_size, 1), proposals=(proposals, 1), patience=(patience, 1))
         check_writer(lm, temperature)
-        self.edits = edits
+        if blame not in ("critic", "writer"):
+            raise ValueError(f'blame is "critic" or "writer", not {blame!r}')
+        if blame == "writer" and edits == "hunks":
+            raise ValueError('a writer that finds what is to blame gives whole texts: use edits="rewrite"')
+        self.edits, self.blame = edits, blame
+        self.reviser = make_reviser() if blame == "writer" else None
         self.proposer, self.solver = make_writers(edits)
         defaults = {
             "lm": lm,
@@ -283,10 +298,13 @@ class TGD(Optimizer):
         batch, places = step.fresh(base, max(self.batch_size, least)), [place for place, _ in trained]
         gradients: dict[str, Gradient] = {}
         notes: tuple[str, ...] = ()
-        if batch:
+        writer = self._reviser(session, trained)
+        if batch and writer is not None:
+            await session.forward(base, batch, scope=step.scope("forward"))
+        elif batch:
             loss, gradients = await step.gradients(base, batch, places)
             notes = tuple(unblamed(loss))
-        divided, texts = session.needs_critic(places), []
+        divided, texts = writer is None and session.needs_critic(places), []
         for place, parameter in trained:
             known, group = rewriter.evidence(session, base, place), options[parameter]
             gradient = gradients.get(place.path, Gradient())
@@ -298,14 +316,29 @@ class TGD(Optimizer):
         if not texts:
             failed = any(not row.right for place in places for row in session.rows.of(place, base))
             return StepReport((), notes=notes or ("samples failed and nobody was blamed",) * failed)
-        edits = await rewriter.rewrite(step, varied(texts, self.proposals, self._proposed[base.key]))
+        before = self._proposed[base.key]
+        if writer is None:
+            edits = await rewriter.rewrite(step, varied(texts, self.proposals, before))
+        else:
+            edits = await revise(rewriter, writer, step, base, texts, self.proposals, before)
         self._proposed[base.key] += self.proposals
         candidates = children(step, base, edits)
         if not candidates:
             kinds = {place.path: parameter.kind for place, parameter in trained}
-            refused = [Change.of(edit, kinds[edit.path], "") for edit in edits if edit is not None]
-            return StepReport((), proposals=tuple(refused))
+            refused = [Change.of(edit, kinds[edit.path], "") for edit in edits if edit and edit.path in kinds]
+            nobody = ("samples failed and nobody was blamed",) if writer is not None and not edits else ()
+            return StepReport((), proposals=tuple(refused), notes=nobody)
+        while len(candidates) > 1 and not session.affords(len(candidates) * BLOCK + len(session.val)):
+            candidates.pop()  # a race of all would end the search before anything is known
         return await raced(step, candidates, trained, self._memory, gate=self.gate, price=self._price)
+
+    def _reviser(self, session: Session, trained: Sequence[tuple[Place, Parameter]]) -> Predict | None:
+        """The program that finds what is to blame and rewrites it; None where a critic does, or nobody has to."""
+        first = self.param_groups[0]["lm"]
+        if self.reviser is None or len(trained) < 2 or any(parameter.kind.exact for _, parameter in trained):
+            return None
+        able = is_able(self.reviser, first or session.program_lm())
+        return self.reviser if able and session.needs_critic([place for place, _ in trained]) else None
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: forward, backward, proposals, races."""

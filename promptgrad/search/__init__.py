@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "BLOCK",
     "EXHAUSTED",
     "TIPS",
     "TOO_FAR",
@@ -41,6 +42,8 @@ __all__ = [
     "Point",
     "ProposeInstruction",
     "Race",
+    "Revise",
+    "Revision",
     "Rewriter",
     "Row",
     "Rows",
@@ -77,12 +80,14 @@ __all__ = [
     "fields_of",
     "fitted",
     "interface",
+    "is_able",
     "is_number",
     "is_winnable",
     "judged",
     "labeled_demos",
     "lost_ratio",
     "make_proposer",
+    "make_reviser",
     "make_writers",
     "meet",
     "pairs",
@@ -91,6 +96,7 @@ __all__ = [
     "refusal",
     "refused",
     "remark",
+    "revise",
     "role",
     "rows_of",
     "show_value",
@@ -121,9 +127,10 @@ if TYPE_CHECKING:
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
     from promptgrad.search._places import Place, describe, interface, places, role
     from promptgrad.search._plan import Phase, Plan
-    from promptgrad.search._proposer import check_amends, check_writer, make_proposer, make_writers, write
-    from promptgrad.search._race import Race, chance, is_winnable, race
+    from promptgrad.search._proposer import check_amends, check_writer, make_proposer, make_reviser, make_writers, write
+    from promptgrad.search._race import BLOCK, Race, chance, is_winnable, race
     from promptgrad.search._reasons import unblamed
+    from promptgrad.search._revise import Revise, Revision, is_able, revise
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
     from promptgrad.search._rows import Row, Rows, remark, rows_of
     from promptgrad.search._rules import Rules
@@ -146,6 +153,7 @@ else:
         "DemosArm": "_arms",
         "ChoiceArm": "_arms",
         "Arm": "_arms",
+        "BLOCK": "_race",
         "EXHAUSTED": "_running",
         "TIPS": "_writing",
         "TOO_FAR": "_checks",
@@ -176,6 +184,8 @@ else:
         "Point": "_tpe",
         "ProposeInstruction": "_writing",
         "Race": "_race",
+        "Revise": "_revise",
+        "Revision": "_revise",
         "Rewriter": "_rewriter",
         "Row": "_rows",
         "Rows": "_rows",
@@ -211,11 +221,13 @@ else:
         "fields_of": "_demos",
         "fitted": "_side_by_side",
         "interface": "_places",
+        "is_able": "_revise",
         "is_number": "_numbers",
         "is_winnable": "_race",
         "judged": "_memory",
         "labeled_demos": "_demos",
         "make_proposer": "_proposer",
+        "make_reviser": "_proposer",
         "make_writers": "_proposer",
         "pairs": "_candidate",
         "places": "_places",
@@ -223,6 +235,7 @@ else:
         "refusal": "_checks",
         "refused": "_memory",
         "remark": "_rows",
+        "revise": "_revise",
         "role": "_places",
         "rows_of": "_rows",
         "show_value": "_candidate",

@@ -1,6 +1,6 @@
 """The scored attempts at one text, as its writer sees them: the promising apart from those known to be worse."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.search._candidate import Candidate, Measured
@@ -45,6 +45,30 @@ def attempted(
         shown = {"text": PRESENT if text == present else str.__str__(text), "score": round(measured.mean, 3)}
         shown |= {"rows": len(measured.known)} | ({"with changes of": other} if other else {})
         (worse if text != present and gain + WORSE * sd < own else promising).append((gain, shown))
+    return _best(promising), _best(worse)
+
+
+def attempted_together(
+    session: "Session", paths: Sequence[str], candidate: Candidate
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every scored candidate, by what it changes of some texts: (the promising, those known to be worse), best first.
+
+    As `attempted`, for a writer who may change several texts at once.
+    """
+    believed = {standing.candidate.key: standing for standing in session.standings.posterior()}
+    own = believed[candidate.key].gain if candidate.key in believed else 0.0
+    promising, worse = list[tuple[float, dict[str, Any]]](), list[tuple[float, dict[str, Any]]]()
+    for measured in session.standings:
+        if measured.candidate.label != candidate.label:
+            continue
+        standing = believed.get(measured.candidate.key)
+        gain, sd = (standing.gain, standing.sd) if standing is not None else (0.0, 0.0)
+        texts = {path: session.value(path, measured.candidate) for path in paths}
+        changes = {path: str.__str__(text) for path, text in texts.items() if text != session.value(path, candidate)}
+        if not changes and measured.candidate.key != candidate.key:
+            continue  # it differs in something else
+        shown = {"changes": changes or PRESENT, "score": round(measured.mean, 3), "rows": len(measured.known)}
+        (worse if changes and gain + WORSE * sd < own else promising).append((gain, shown))
     return _best(promising), _best(worse)
 
 

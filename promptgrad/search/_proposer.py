@@ -64,6 +64,13 @@ def make_writers(edits: str) -> tuple[Predict, Predict]:
     return make_proposer(signature, None), make_proposer(ImproveSolution, None)
 
 
+def make_reviser() -> Predict:
+    """The program that finds the texts that are to blame and rewrites them, in one reply."""
+    from promptgrad.search._revise import Revise  # its type of output takes pydantic, half of an import
+
+    return make_proposer(Revise, None)
+
+
 def check_writer(lm: Any, temperature: Any = None) -> None:
     """Check the argument for the language model that writes, and its sampling temperature.
 

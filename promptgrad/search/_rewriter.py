@@ -219,14 +219,25 @@ class Rewriter:
                 [step.scope(f"{each.variant}/{each.path}") for each in evidence],
                 [partial(self.write, each, own) for each in evidence],
             )
-        for each, edit in zip(evidence, edits, strict=True):
+        self.settle(step, list(zip((each.parameter for each in evidence), edits, strict=True)))
+        return edits
+
+    def settle(self, step: "Step", edits: "Sequence[tuple[Parameter | None, Edit | None]]") -> None:
+        """Journal proposals, remember refused ones, and count their reasons in the session.
+
+        Args:
+            step: The step.
+            edits: Each proposal with its parameter; None for a proposal without an answer, or for no known parameter.
+        """
+        session = step.session
+        for parameter, edit in edits:
             if edit is None:
                 session.refuse(_UNANSWERED)
                 continue
             if not edit.passed:
                 session.refuse(edit.reason)
-                if edit.ratio != 0:
-                    self.memory.add(each.parameter, refused(edit.text, edit.reason, edit.hunks))
+                if edit.ratio != 0 and parameter is not None:
+                    self.memory.add(parameter, refused(edit.text, edit.reason, edit.hunks))
             session.decide(
                 "proposal",
                 step=step.number,
@@ -235,7 +246,6 @@ class Rewriter:
                 text=edit.text,
                 refused=edit.reason or None,
             )
-        return edits
 
     def is_better(self, step: "Step", place: Place, edit: Edit, before: Measured, after: Measured) -> bool:
         """True if the sum of the scores grew on the examples that the edit was tried on; the journal has both sums.
@@ -257,6 +267,13 @@ class Rewriter:
             effect = f"{first:g} in sum became {second:g} on {len(after.known)} examples"
             self.memory.add(place.parameter, Attempt(edit.text, effect, measured=False))
         return better
+
+    def sampling(self, variant: int) -> dict[str, Any]:
+        """How the LM is asked for a proposal: those after the first are sampled."""
+        if not variant:
+            return {}
+        warm = {} if self.temperature is None else {"temperature": self.temperature}
+        return {"replicate": variant, **warm}
 
     async def write(self, evidence: Evidence, own: LM | None = None) -> Edit:
         """Ask for one text and check it.
@@ -282,15 +299,11 @@ class Rewriter:
             "worse": fitted([*evidence.worse, *worse], MOST_ATTEMPTS),
             "rows": side_by_side(evidence.rows, self.max_evidence),
         }
-        config: dict[str, Any] = {}
-        if evidence.variant:
-            config["replicate"] = evidence.variant
-            if self.temperature is not None:
-                config["temperature"] = self.temperature
+        config = self.sampling(evidence.variant)
         proposer = self.solver if solution else self.proposer
         lm = own if evidence.lm is None else resolve(evidence.lm)
         hunks: tuple[Hunk, ...] = ()
-        with track_usage() as usage, _failing_as_lm():
+        with track_usage() as usage, failing_as_lm():
             if "hunks" in proposer.signature.outputs:
                 text, hunks, reason = await amend(proposer, inputs, lm=lm, config=config)
             else:
@@ -349,7 +362,7 @@ def writer_of(gradient: Gradient, proposer: Predict) -> LM | None:
 
 
 @contextmanager
-def _failing_as_lm() -> Iterator[None]:
+def failing_as_lm() -> Iterator[None]:
     """Raise `LMError` for any error of a language model's own, such as that of a function used as one."""
     try:
         yield

@@ -34,6 +34,7 @@ class Row:
         critique: What a critic said about this very text in this run; empty without one.
         error: Why the step or the run failed; empty where it did not.
         returned: What the program returned in the end, where that is something else.
+        calls: The calls of the program in their order, for a row that is about the whole run.
     """
 
     example: str
@@ -46,6 +47,7 @@ class Row:
     critique: str = ""
     error: str = ""
     returned: Mapping[str, Any] = field(default_factory=dict)
+    calls: Sequence[Mapping[str, Any]] = ()
 
     @property
     def right(self) -> bool:
@@ -60,7 +62,7 @@ class Row:
     def shown(self) -> dict[str, Any]:
         """The row as a writer sees it, without what is empty or goes without saying."""
         row: dict[str, Any] = {}
-        for name in ("inputs", "outputs", "returned", "expected"):
+        for name in ("inputs", "calls", "outputs", "returned", "expected"):
             if value := getattr(self, name):
                 row[name] = value
         if self.score == self.score:
@@ -255,6 +257,20 @@ class Rows:
                 found[run.example] = _row(run, place)
         return tuple(found.values())
 
+    def whole(self, candidate: Candidate) -> tuple[Row, ...]:
+        """The runs that speak of a candidate from beginning to end, one for each example, the oldest first.
+
+        Each row has the `calls` of the steps in their order, with what each was given and what it answered. A long text
+        that stands further up in the run is referred to, as in "= facts of extract".
+        """
+        digests = dict[str, str]()
+        found: dict[str, Row] = {}
+        for run in self._runs.values():
+            if run.calls and run.label == candidate.label and self._speaks(run, candidate, digests):
+                found.pop(run.example, None)
+                found[run.example] = _whole(run)
+        return tuple(found.values())
+
     def known(self, candidate: Candidate) -> frozenset[str]:
         """The examples on which there is a run that speaks of a candidate."""
         digests = dict[str, str]()
@@ -297,6 +313,45 @@ def _row(run: _Run, place: "Place") -> Row:
         call.error or run.error,
         {} if exact or call.outputs == run.returned else run.returned,
     )
+
+
+def _whole(run: _Run) -> Row:
+    """A run from beginning to end."""
+    above: dict[str, str] = {}  # where each long text stood first
+    calls = []
+    for name, value in run.inputs.items():
+        _shorter(value, f"= {name} of the run", above)
+    for call in run.calls:
+        again = sum(other.path == call.path for other in run.calls) > 1
+        name = f"{call.path}[{call.index}]" if again else call.path
+        shown: dict[str, Any] = {"call": name}
+        for part in ("inputs", "outputs"):
+            fields = getattr(call, part)
+            shown[part] = {key: _shorter(value, f"= {key} of {name}", above) for key, value in fields.items()}
+        about = _module_feedback(run, call)
+        shown |= {"feedback": about} if about else {}
+        shown |= {"error": call.error} if call.error else {}
+        calls.append(shown)
+    error = "" if any(call.error == run.error for call in run.calls) else run.error
+    return Row(
+        run.example,
+        run.inputs,
+        {key: _shorter(value, "", above) for key, value in run.returned.items()},
+        run.score,
+        run.best,
+        run.feedback,
+        run.labels,
+        error=error or ("it failed" if run.error else ""),
+        calls=calls,
+    )
+
+
+def _shorter(value: Any, name: str, above: dict[str, str]) -> Any:
+    """A value, or a reference to the place above where the same text stands, if that is shorter."""
+    if not isinstance(value, str):
+        return value
+    known = above.setdefault(value, name)
+    return known if known != name and len(known) < len(value) else value
 
 
 def _module_feedback(run: _Run, call: _Call) -> str:

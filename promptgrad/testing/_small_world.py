@@ -169,6 +169,8 @@ def _field(
         return given["word"][::-1] if turn else given["word"]
     if name == "findings":
         return _findings(given)
+    if name == "revisions":
+        return _revisions(given)
     if name.endswith("to_blame"):
         part = name.removesuffix("to_blame").removesuffix("_")
         return str(bool(_critique(f"critique_of_{part}" if part else "critique", given))).lower()
@@ -220,6 +222,21 @@ def _findings(given: Mapping[str, str]) -> str:
             if name
         ]
     )
+
+
+def _revisions(given: Mapping[str, str]) -> str:
+    """The new text of each parameter that whole runs speak against."""
+    texts = json.loads(given.get("parameters", "{}"))
+    found: dict[str, str] = {}
+    for run in json.loads(given.get("runs", "[]")):
+        gold = _gold(run.get("feedback", ""))[::-1]
+        for call in run.get("calls", ()) if run["score"] < 1 and gold else ():
+            inputs, outputs, first = call["inputs"], call.get("outputs", {}), "text" in call["inputs"]
+            name = f"{call['call'].partition('[')[0]}.instruction"
+            wrong = outputs.get("word") != gold if first else outputs.get("answer") != inputs.get("word", "")[::-1]
+            if wrong and name in texts:
+                found[name] = f"{texts[name]} {HINTS[0] if first else HINTS[1]}".strip()
+    return json.dumps([{"parameter": name, "new_text": text} for name, text in found.items()])
 
 
 def _gold(feedback: str) -> str:

@@ -41,6 +41,11 @@ class TestTGD(OptimizerContract):
         return optim.TGD(params, steps=3, batch_size=4, proposals=2)
 
 
+class TestTGDWhoseWriterFindsTheBlame(OptimizerContract):
+    def make(self, params):
+        return optim.TGD(params, blame="writer", steps=3, batch_size=4, proposals=2)
+
+
 class TestBetterTogether(OptimizerContract):
     def make(self, params):
         params = list(params)

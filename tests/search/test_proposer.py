@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import promptgrad as pg
-from promptgrad import lm, nn, optim
+from promptgrad import lm, nn, optim, search
 from promptgrad.search import Row, side_by_side
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,11 +42,25 @@ INPUTS = {
     "propose": SHARED,
 }
 INPUTS["amend"] = INPUTS["improve"]
+WHOLE = {"call": "find", "inputs": {"text": "red, level"}, "outputs": {"word": "red, level"}}
+INPUTS["revise"] = {
+    "program": "Program\nfind: text -> word\nspell: word -> answer",
+    "interfaces": {"spell.instruction": "input `word`: text\noutput `answer`: text"},
+    "parameters": {"find.instruction": "Find the word.", "spell.instruction": "Spell {word}."},
+    "rules": {"spell.instruction": ["at most 30 words"]},
+    "tip": "",
+    "attempts": [{"changes": {"find.instruction": "Take the first word."}, "score": 0.75, "rows": 40}],
+    "worse": [],
+    "runs": side_by_side(
+        [Row("1", {"text": "red, level"}, {"answer": "red"}, 0.0, 1.0, "no", {"answer": "der"}, calls=[WHOLE])]
+    ),
+}
 SIGNATURES = {
     "amend": optim.Amend,
     "improve": optim.Improve,
     "improve_solution": optim.ImproveSolution,
     "propose": optim.ProposeInstruction,
+    "revise": search.Revise,
 }
 
 

@@ -1,0 +1,191 @@
+"""`Revise`: one reply that finds which texts of a program are to blame for its failures, and rewrites those."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.adapters import get_adapter
+from promptgrad.autograd import no_grad
+from promptgrad.errors import NoLMError, ParseError
+from promptgrad.lm import LM, current, resolve, resolve_lm, track_usage
+from promptgrad.nn import Predict
+from promptgrad.search._attempted import attempted_together
+from promptgrad.search._candidate import Candidate
+from promptgrad.search._checks import unwrapped
+from promptgrad.search._edit import edit_ratio
+from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter, failing_as_lm
+from promptgrad.search._side_by_side import fitted, side_by_side
+from promptgrad.search._writing import TIPS
+from promptgrad.signature import Input, Output, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.search._steps import Step
+
+UNREADABLE = "the reply holds no revisions"
+"""Why there is no text, for a reply that does not parse."""
+
+
+@dataclass
+class Revision:
+    """The new text of one parameter that is to blame."""
+
+    parameter: str = ""
+    new_text: str = ""
+
+
+class Revise(Signature):
+    """You improve the instructions of a program made of language-model calls.
+
+    The model that follows an instruction sees nothing but it and the inputs of one call, so everything that it has to
+    know must stand there. `runs` shows the program from beginning to end, the wrong runs first, then right ones that
+    are like them: the inputs, the calls in their order with what each was given and what it answered, and what the
+    program returned. "= facts of extract" stands for a text that is further up in the same run: the field `facts` of
+    the call `extract`. Score and feedback are about what the program returned.
+
+    First write the `analysis`. Which property of the inputs separates the right answers from the wrong ones? Find the
+    fewest rules that explain every run, the right ones too, and which of them goes first where several apply; check
+    each rule against all runs. Then find the calls at fault. A call that did what it was told, with an input that
+    already lacks what the rules need, is not the cause: look for the call that wrote that input.
+
+    Then write the `revisions`: for each parameter that is to blame its name and its `new_text`, in full and ready to
+    use. Leave out every parameter that is right: a change of it can only do harm. A text states the rules that its call
+    has to follow, with the names, values and limits that the runs show, in their order, and what holds where none
+    applies; and it asks for all that later calls need. Keep what the right runs depend on. Invent nothing for which
+    there is no evidence, and do not list single runs with their answers. Keep every {placeholder} exactly as it is.
+    Build on the attempts that scored best.
+    """
+
+    program: str = Input(desc="the program, a line for each step")
+    interfaces: dict[str, str] = Input(desc="what the step of each parameter is given, and what it must answer")
+    parameters: dict[str, str] = Input(desc="the present texts by name, in full")
+    rules: dict[str, list[str]] = Input(desc="what each new text must satisfy")
+    tip: str = Input(desc="a style to follow, if any")
+    attempts: list[dict[str, Any]] = Input(desc="changes that were tried, with mean score and number of other rows")
+    worse: list[dict[str, Any]] = Input(desc="changes that are worse or break a rule; do not come back to them")
+    runs: list[dict[str, Any]] = Input(desc="runs of the present program; the best score is 1 or `best`")
+    analysis: str = Output(desc="what decides the right answer, and which calls are at fault, as far as the runs show")
+    revisions: list[Revision] = Output(desc="one for each parameter that is to blame")
+
+
+async def revise(
+    rewriter: Rewriter,
+    reviser: Predict,
+    step: "Step",
+    candidate: Candidate,
+    texts: Sequence[Evidence],
+    count: int,
+    first: int = 0,
+) -> "list[Edit | None]":
+    """Ask one writer for the texts that are to blame and their new versions; None where it gave no answer.
+
+    Nobody divides the blame before: the writer sees all runs that the session has of the candidate, from beginning to
+    end, and a text that it does not name has no edit. Edits are checked, journalled and remembered as those of
+    `Rewriter.rewrite`.
+
+    Cost: one LM call for each proposal, whatever the number of texts; one more for each re-ask of a reply that does not
+    parse.
+
+    Args:
+        rewriter: Gives the rules, the memory of attempts and the bound of tokens, which counts for each text.
+        reviser: Program on the signature `Revise`.
+        step: The step.
+        candidate: The candidate to improve.
+        texts: What is known about each text that may be changed.
+        count: Number of proposals.
+        first: Number of earlier proposals for the same candidate.
+
+    Raises:
+        BudgetExceeded: The calls do not fit what the budget leaves for the search.
+        LMError: The LM is down.
+    """
+    session = step.session
+    session.admit(calls=count)
+    inputs = _inputs(rewriter, step, candidate, texts)
+    own = session.program_lm()
+    lm = own if texts[0].lm is None else resolve(texts[0].lm)
+    with session.scope(step.scope("propose")):
+        replies = await session.ask_all(
+            [step.scope(f"{variant}/revise") for variant in range(count)],
+            [
+                partial(
+                    _ask,
+                    rewriter,
+                    reviser,
+                    {**inputs, "tip": TIPS[(first + variant) % len(TIPS)]},
+                    texts,
+                    variant,
+                    lm,
+                )
+                for variant in range(count)
+            ],
+        )
+    edits = [edit for reply in replies for edit in ([None] if reply is None else reply)]
+    by_path = {each.path: each.parameter for each in texts}
+    rewriter.settle(step, [(None if edit is None else by_path.get(edit.path), edit) for edit in edits])
+    return edits
+
+
+def _inputs(rewriter: Rewriter, step: "Step", candidate: Candidate, texts: Sequence[Evidence]) -> dict[str, Any]:
+    """What all proposals see."""
+    promising, worse = attempted_together(step.session, [each.path for each in texts], candidate)
+    for each in texts:
+        shown = [changed for attempt in (*promising, *worse) for changed in _changed(attempt, each.path)]
+        more, spent = rewriter.memory.shown(each.parameter, shown)
+        promising += [{"changes": {each.path: old["text"]}, "effect": old["effect"]} for old in more]
+        worse += [{"changes": {each.path: old["text"]}, "effect": old["effect"]} for old in spent]
+    rules = {each.path: each.rules.after(each.parameter.constraints).shown() for each in texts}
+    return {
+        "program": texts[0].program,
+        "interfaces": {each.path: each.interface for each in texts},
+        "parameters": {each.path: str.__str__(each.text) for each in texts},
+        "rules": {path: shown for path, shown in rules.items() if shown},
+        "attempts": fitted(promising, MOST_ATTEMPTS * len(texts)),
+        "worse": fitted(worse, MOST_ATTEMPTS * len(texts)),
+        "runs": side_by_side(step.session.rows.whole(candidate), rewriter.max_evidence * len(texts)),
+    }
+
+
+def _changed(attempt: dict[str, Any], path: str) -> list[dict[str, Any]]:
+    changes = attempt["changes"]
+    return [{"text": changes[path]}] if isinstance(changes, dict) and path in changes else []
+
+
+async def _ask(
+    rewriter: Rewriter, reviser: Predict, inputs: dict[str, Any], texts: Sequence[Evidence], variant: int, lm: LM | None
+) -> list[Edit]:
+    """One proposal: an edit for each text that the reply names, checked."""
+    known = {each.path: each for each in texts}
+    with track_usage() as usage, failing_as_lm():
+        try:
+            with no_grad():
+                reply = await reviser.acall(**inputs, lm=lm, config=rewriter.sampling(variant))
+        except ParseError as error:
+            return [Edit(texts[0].path, texts[0].text, None, f"{UNREADABLE}: {error.reason}", variant=variant)]
+    edits: dict[str, Edit] = {}
+    for revision in reply.revisions:
+        each = known.get(revision.parameter.strip().strip("`"))
+        if each is None:
+            name, old = revision.parameter, revision.new_text
+            edits.setdefault(name, Edit(name, "", old, f"the program has no text {name!r} to train", variant=variant))
+            continue
+        text = unwrapped(str.__str__(each.text), revision.new_text.strip(), verbatim=False)
+        rules = each.rules.after(each.parameter.constraints)
+        reason = rules.refusal(each.text, text, tried=rewriter.memory.spent(each.parameter), verbatim=False) or ""
+        edits[each.path] = Edit(each.path, each.text, text, reason, edit_ratio(each.text, text), variant=variant)
+    found = list(edits.values())
+    return [replace(edit, usage=usage.total) if edit is found[0] else edit for edit in found]
+
+
+def is_able(reviser: Predict, lm: LM | str | None) -> bool:
+    """Whether a language model can be asked for revisions; one that knows only its own tasks cannot (`Adapter.narrow`).
+
+    Args:
+        reviser: Program on the signature `Revise`.
+        lm: The LM that would write; None for that of the context.
+    """
+    try:
+        named = reviser.adapter or current().adapter or resolve_lm(lm).adapter
+    except NoLMError:
+        return True  # the call will say so
+    return not get_adapter(named).narrow
