@@ -28,19 +28,19 @@ from typing import Any
 
 from worlds import NAMES, World, make
 
-OURS = ("auto", "tgd", "tgd-writer", "gepa", "mipro", "random", "bootstrap")
+OURS = ("auto", "tgd", "tgd-critic", "gepa", "mipro", "random", "bootstrap")
 PEERS = ("gepa-peer", "gepa-peer-8", "mipro-peer", "random-peer", "textgrad", "textgrad-8")
 BUDGETS = (200, 600, 2000)
 CLASSES = {
     "auto": "Auto",
     "tgd": "TGD",
-    "tgd-writer": "TGD",
+    "tgd-critic": "TGD",
     "gepa": "GEPA",
     "mipro": "MIPRO",
     "random": "RandomSearch",
     "bootstrap": "BootstrapFewShot",
 }
-OPTIONS: dict[str, dict[str, Any]] = {"tgd-writer": {"blame": "writer"}}
+OPTIONS: dict[str, dict[str, Any]] = {"tgd-critic": {"blame": "critic"}}
 DEFAULT_OUT = Path(__file__).resolve().parent / "results" / "optimizers" / "runs.jsonl"
 
 Answer = Callable[[Any], str]
@@ -69,7 +69,7 @@ def train(world: World, url: str, name: str, seed: int, budget: int, **options: 
         metric=world.metric,
         budget=pg.Budget(calls=budget),
         seed=seed,
-        critic=critic,
+        critic=None if made is optim.TGD else critic,  # its LM criticises too, where a critic is asked
         progress=False,
         **options,
     )

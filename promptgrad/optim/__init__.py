@@ -118,7 +118,8 @@ else:
             "promptgrad.optim.TGD for text, torch.optim.{name}(model.weights()) for the weights of a local model",
         ),
         **dict.fromkeys(("TextualGradientDescent", "TextGrad", "TGDOptimizer", "TextualSGD"), "promptgrad.optim.TGD"),
-        "TextualGradientDescentwithMomentum": "promptgrad.optim.TGD(params, lm=..., momentum=0.5)",
+        "TextualGradientDescentwithMomentum": "promptgrad.optim.TGD, whose writer sees every run with the present "
+        "values in Trainer.fit",
         **dict.fromkeys(("BayesianOptimizer", "Optuna"), "promptgrad.optim.MIPRO"),
         "MIPROv2": 'promptgrad.optim.MIPRO(params, auto="light")',
         "COPRO": "promptgrad.optim.MIPRO(params, num_demo_sets=0), which searches over instructions alone, or "

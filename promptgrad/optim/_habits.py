@@ -46,13 +46,16 @@ BOOTSTRAP_HABITS = {
 TGD_HABITS = {
     **dict.fromkeys(("engine", "backward_engine", "optimizer_engine"), "lm=..."),
     "verbose": "print(report), the report that step() returns",
-    "gradient_memory": "momentum=..., the share of a critique's weight that is kept from step to step",
     "optimizer_system_prompt": "optimizer.proposer, a Predict whose prompt is a parameter: "
     "optimizer.proposer.instruction.data = ...",
     "in_context_examples": "demos of the writer: optimizer.proposer.demos.data = [...]",
     "new_variable_tags": "nothing: the adapter of the language model marks the fields of a reply",
     **dict.fromkeys(("lr", "learning_rate"), "max_edit=..., the largest accepted edit as a share of the text"),
-    **dict.fromkeys(("momentum_window", "momentum_storage"), "momentum=..."),
+    **dict.fromkeys(
+        ("gradient_memory", "momentum", "momentum_window", "momentum_storage"),
+        "nothing: Trainer.fit shows the writer every run with the present values, and in a loop of your own critiques "
+        "add up until zero_grad()",
+    ),
     **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="TGD")),
     "num_steps": "steps=...",
 }

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NoReturn
 
 from promptgrad import aio
@@ -22,18 +22,14 @@ from promptgrad.search import (
     Candidate,
     Constraint,
     Evidence,
-    Momentum,
     Place,
     Rewriter,
-    Row,
     Rules,
     Session,
     Step,
     check_amends,
     check_attempts,
     check_counts,
-    check_momentum,
-    check_weights,
     check_writer,
     checked_constraints,
     children,
@@ -41,7 +37,6 @@ from promptgrad.search import (
     is_winnable,
     make_reviser,
     make_writers,
-    remark,
     revise,
     role,
     rows_of,
@@ -74,11 +69,12 @@ class TGD(Optimizer):
 
     In `Trainer.fit` the first step runs up to 24 training examples and each further one a batch of those that were not
     run with the present values; the writer sees every run with these values (`session.rows`), right ones too, and the
-    scored attempts. A critic is asked only where several calls may be to blame. The rewrites are compared with the
-    present values on validation examples; of several texts, those of the first proposal are also tried one at a time;
-    the hopeless are dropped after each block. A critic may mistake a precise but wrong text for right. So where
-    examples fail and no text is blamed, the next step rewrites the values before the last gain; the results must still
-    beat the best. Where so few validation examples fail that no rewrite could pass the gate, the search ends.
+    scored attempts. Where several texts may be to blame, it sees the runs from beginning to end and says which (see
+    `blame`). The rewrites are compared with the present values on validation examples; of several texts, those of the
+    first proposal are also tried one at a time; the hopeless are dropped after each block. A critic or writer may
+    mistake a precise but wrong text for right. So where examples fail and no text is blamed, the next step rewrites the
+    values before the last gain; the results must still beat the best. Where so few validation examples fail that no
+    rewrite could pass the gate, the search ends.
 
     With `edits="hunks"` the LM writes insertions, replacements and deletions at quoted anchors instead of the whole
     text, see `apply_hunks`: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly
@@ -88,18 +84,19 @@ class TGD(Optimizer):
     Cost: one LM call a proposal for each parameter with a gradient (one more for each re-ask of a reply that does not
     parse), none for the others; a gate runs its closure once for each different proposal and once for the start.
     Source: Yuksekgonul et al. 2024, arXiv 2406.07496. Differs: the writer sees the runs themselves, right ones too,
-    with critiques beside them; a failed rewrite keeps the old text; steps are gated; momentum averages critiques,
-    instead of showing old values. Going back to earlier values: after TSGD-M, arXiv 2506.00400, which draws them by
-    their scores at each step.
+    with critiques beside them, and in a search it may find what is to blame by itself; a failed rewrite keeps the old
+    text; steps are gated. Finding and rewriting in one call: after OptoPrime, Cheng et al. 2024, arXiv 2406.16218.
+    Going back to earlier values: after TSGD-M, arXiv 2506.00400, which draws them by their scores at each step.
 
     Args:
         params: Parameters; texts (instructions, solutions, and descriptions that require a gradient) are trained.
         lm: LM that writes, and that criticises where no critic is named (`Parameter.critic`); None for that of the
             context or of `configure`, else the one that answered the blamed call; inside a trainer that of the program.
-        blame: Who finds the texts that are to blame in `Trainer.fit`, where several are trained: "critic", before each
-            text is rewritten on its own, or "writer", which sees whole runs and gives the new texts of those that it
-            blames in the same reply (`Revise`; the LM of the first group of parameters writes). Solutions, and LMs that
-            know only their own tasks, always have a critic. `step()` alone uses the gradients that are there.
+        blame: Who finds the texts that are to blame in `Trainer.fit`, where several are trained. "writer": in one reply
+            the LM sees whole runs and gives the new texts of those that it blames (`Revise`; the LM of the first group
+            of parameters). "critic": a critic divides the blame, and each blamed text is rewritten on its own. None for
+            the writer, unless the run has a critic of its own (`Trainer(critic=...)`) or `edits="hunks"`. Solutions,
+            and LMs that know only their own tasks, always have a critic. `step()` alone uses the gradients there are.
         edits: "rewrite" for whole new texts, "hunks" for structured edits. Solutions are always rewritten.
         max_edit: Largest share of the old text's tokens that may be removed or replaced; additions are free, and 1
             accepts any edit. Schedulers such as `StepEdit` and `TrustRegionEdit` move it.
@@ -109,8 +106,6 @@ class TGD(Optimizer):
         constraints: Rules for new texts. Functions return None, or the reason why a text is refused (so do False and
             any exception); code checks them, and the proposer reads the first line of their docstrings. Rules in words,
             such as "Write English.", are only shown to the proposer, and nothing checks them.
-        momentum: Share of a critique's weight that is kept from step to step, in [0, 1): the support of a recurring
-            critique adds up to 1 / (1 - momentum) times its size, and one that no longer recurs fades.
         max_evidence: About how many tokens of rows a writer is shown.
         max_tokens: Longest text; None for no bound.
         memory: Number of rejected proposals that are remembered for each parameter. The writer is shown them with
@@ -138,12 +133,11 @@ class TGD(Optimizer):
         params: Params,
         lm: LM | str | None = None,
         *,
-        blame: Literal["critic", "writer"] = "critic",
+        blame: Literal["critic", "writer"] | None = None,
         edits: Literal["rewrite", "hunks"] = "rewrite",
         max_edit: float = 1.0,
         length_price: float = 0.0,
         constraints: Sequence[Constraint | str] | Constraint | str = (),
-        momentum: float = 0.0,
         max_evidence: int = 3000,
         max_tokens: int | None = 1000,
         memory: int = 8,
@@ -159,32 +153,29 @@ class TGD(Optimizer):
         check_counts(max_evidence=(max_evidence, 1), memory=(memory, 0))
         check_counts(steps=(steps, 1), batch_size=(batch_size, 1), proposals=(proposals, 1), patience=(patience, 1))
         check_writer(lm, temperature)
-        if blame not in ("critic", "writer"):
-            raise ValueError(f'blame is "critic" or "writer", not {blame!r}')
+        if blame not in ("critic", "writer", None):
+            raise ValueError(f'blame is "critic", "writer" or None, not {blame!r}')
         if blame == "writer" and edits == "hunks":
             raise ValueError('a writer that finds what is to blame gives whole texts: use edits="rewrite"')
         self.edits, self.blame = edits, blame
-        self.reviser = make_reviser() if blame == "writer" else None
         self.proposer, self.solver = make_writers(edits)
         defaults = {
             "lm": lm,
             "max_edit": max_edit,
             "length_price": length_price,
             "constraints": checked_constraints(constraints),
-            "momentum": momentum,
             "max_tokens": max_tokens,
         }
         super().__init__(params, defaults, gate=gate)
         self.max_evidence, self.memory = max_evidence, memory
         self.proposals, self.temperature = proposals, temperature
         self.steps, self.batch_size, self.patience = steps, batch_size, patience
-        self._counted: dict[Parameter, tuple[Gradient | None, dict[str, float]]] = {}
         self._proposed: Counter[str] = Counter()  # proposals that were made from each candidate in it
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
 
-        The options are `lm`, `max_edit`, `length_price`, `constraints`, `momentum` and `max_tokens`.
+        The options are `lm`, `max_edit`, `length_price`, `constraints` and `max_tokens`.
 
         Raises:
             ValueError: As `Optimizer.add_param_group`; or an option is out of range.
@@ -203,12 +194,10 @@ class TGD(Optimizer):
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         Rules.of(options)
-        check_momentum(options["momentum"])
         check_writer(options["lm"])
 
     def _check_state(self, entry: Mapping[str, Any]) -> None:
         check_attempts(entry)
-        check_weights(entry)
 
     def _shown(self) -> str:
         hunks = self.edits == "hunks" and any(p.kind.exact for p, _ in self.trained())
@@ -225,13 +214,6 @@ class TGD(Optimizer):
             self._memory, self.proposer, self.solver, max_evidence=self.max_evidence, temperature=self.temperature
         )
 
-    def _recurring(self, parameter: Parameter, gradient: Gradient, rows: Sequence[Row], share: float) -> list[Row]:
-        """The critiques of earlier steps that still weigh, as rows without a run."""
-        weights = Momentum(self.state, self._counted).weights(parameter, gradient, share)
-        heard = {str.__str__(critique.text).strip() for critique in gradient.critiques}
-        heard |= {row.critique for row in rows}
-        return [remark(text) for text in weights if share and text not in heard]
-
     def _price(self, changes: Iterable[tuple[Parameter, Change]]) -> float:
         rules = {parameter: Rules.of(group) for parameter, group in self.trained()}
         return sum(rules[p].price(change.old, change.new) for p, change in changes if change.status == "proposed")
@@ -247,7 +229,6 @@ class TGD(Optimizer):
         for p, group in self.trained():
             gradient = Gradient() if p.grad is None else p.grad
             rows = rows_of(gradient)
-            rows = (*rows, *self._recurring(p, gradient, rows, float(group["momentum"])))
             texts.append(Evidence(p, names[p], p.data, p.role or names[p], rows, rules=Rules.of(group), lm=group["lm"]))
         asked = varied(texts, count)
         changes = await aio.gather([partial(written, rewriter, evidence, "TGD", seen=seen) for evidence in asked])
@@ -308,7 +289,7 @@ class TGD(Optimizer):
         for place, parameter in trained:
             known, group = rewriter.evidence(session, base, place), options[parameter]
             gradient = gradients.get(place.path, Gradient())
-            rows = (*known.rows, *self._recurring(parameter, gradient, known.rows, float(group["momentum"])))
+            rows = known.rows
             about, rules = parameter.role or role(place), Rules.of(group)
             blamed = not divided or parameter.kind.exact or gradient.critiques or any(row.critique for row in rows)
             if blamed and not all(row.right for row in rows):
@@ -332,12 +313,17 @@ class TGD(Optimizer):
             candidates.pop()  # a race of all would end the search before anything is known
         return await raced(step, candidates, trained, self._memory, gate=self.gate, price=self._price)
 
+    @cached_property
+    def reviser(self) -> Predict:
+        """The program that finds the texts to blame in whole runs and rewrites them; made when it is first used."""
+        return make_reviser()
+
     def _reviser(self, session: Session, trained: Sequence[tuple[Place, Parameter]]) -> Predict | None:
         """The program that finds what is to blame and rewrites it; None where a critic does, or nobody has to."""
-        first = self.param_groups[0]["lm"]
-        if self.reviser is None or len(trained) < 2 or any(parameter.kind.exact for _, parameter in trained):
+        wanted = self.blame == "writer" or (self.blame is None and session.critic is None and self.edits == "rewrite")
+        if not wanted or len(trained) < 2 or any(parameter.kind.exact for _, parameter in trained):
             return None
-        able = is_able(self.reviser, first or session.program_lm())
+        able = is_able(self.reviser, self.param_groups[0]["lm"] or session.program_lm())
         return self.reviser if able and session.needs_critic([place for place, _ in trained]) else None
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:

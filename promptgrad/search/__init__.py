@@ -33,7 +33,6 @@ __all__ = [
     "Measured",
     "Merge",
     "MergeArm",
-    "Momentum",
     "Objectives",
     "Pareto",
     "Phase",
@@ -67,8 +66,6 @@ __all__ = [
     "check_attempts",
     "check_counts",
     "check_fronts",
-    "check_momentum",
-    "check_weights",
     "check_writer",
     "checked_constraints",
     "children",
@@ -121,7 +118,6 @@ if TYPE_CHECKING:
     from promptgrad.search._hunks import Hunk, apply_hunks
     from promptgrad.search._meet import meet
     from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
-    from promptgrad.search._momentum import Momentum, check_momentum, check_weights
     from promptgrad.search._numbers import check_counts, is_number
     from promptgrad.search._objectives import Costs, Objectives
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
@@ -130,7 +126,8 @@ if TYPE_CHECKING:
     from promptgrad.search._proposer import check_amends, check_writer, make_proposer, make_reviser, make_writers, write
     from promptgrad.search._race import BLOCK, Race, chance, is_winnable, race
     from promptgrad.search._reasons import unblamed
-    from promptgrad.search._revise import Revise, Revision, is_able, revise
+    from promptgrad.search._revise import is_able, revise
+    from promptgrad.search._revision import Revise, Revision
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
     from promptgrad.search._rows import Row, Rows, remark, rows_of
     from promptgrad.search._rules import Rules
@@ -175,7 +172,6 @@ else:
         "ImproveSolution": "_writing",
         "Measured": "_candidate",
         "Merge": "_pareto",
-        "Momentum": "_momentum",
         "Objectives": "_objectives",
         "Pareto": "_pareto",
         "Phase": "_plan",
@@ -184,8 +180,8 @@ else:
         "Point": "_tpe",
         "ProposeInstruction": "_writing",
         "Race": "_race",
-        "Revise": "_revise",
-        "Revision": "_revise",
+        "Revise": "_revision",
+        "Revision": "_revision",
         "Rewriter": "_rewriter",
         "Row": "_rows",
         "Rows": "_rows",
@@ -207,8 +203,6 @@ else:
         "check_attempts": "_memory",
         "check_counts": "_numbers",
         "check_fronts": "_pareto",
-        "check_momentum": "_momentum",
-        "check_weights": "_momentum",
         "check_writer": "_proposer",
         "checked_constraints": "_checks",
         "children": "_rewriter",

@@ -66,7 +66,7 @@ def make_writers(edits: str) -> tuple[Predict, Predict]:
 
 def make_reviser() -> Predict:
     """The program that finds the texts that are to blame and rewrites them, in one reply."""
-    from promptgrad.search._revise import Revise  # its type of output takes pydantic, half of an import
+    from promptgrad.search._revision import Revise  # its type of output takes pydantic, half of an import
 
     return make_proposer(Revise, None)
 

@@ -12,7 +12,8 @@ from promptgrad import optim
     ("make", "argument", "hint"),
     [
         (optim.TGD, "engine", "lm="),
-        (optim.TGD, "gradient_memory", "momentum="),
+        (optim.TGD, "gradient_memory", "nothing: Trainer.fit shows the writer every run"),
+        (optim.TGD, "momentum", "critiques add up until zero_grad()"),
         (optim.TGD, "optimizer_system_prompt", "optimizer.proposer.instruction.data"),
         (optim.TGD, "lr", "max_edit="),
         (optim.TGD, "verbose", "print(report)"),

@@ -204,9 +204,7 @@ class TestOneStep:
         optim.TGD(model.parameters()).step()
         assert model.instruction.data == "Take the last word from {text}."
 
-    @pytest.mark.parametrize(
-        "options", [{"max_edit": 0}, {"max_edit": 1.5}, {"momentum": 1}, {"gate": 1}, {"steps": 0}]
-    )
+    @pytest.mark.parametrize("options", [{"max_edit": 0}, {"max_edit": 1.5}, {"gate": 1}, {"steps": 0}])
     def test_options_out_of_range(self, options):
         with pytest.raises(ValueError, match="not"):
             optim.TGD(predict().parameters(), **options)
@@ -246,16 +244,6 @@ class TestWhatIsShown:
             assert by_text[text]["feedback"] == f"the word should be {text.split()[-1]}"
         assert rows[0]["critique"] == "Take the last word."
         assert rows[1]["critique"] == "as in row 1"
-
-    def test_momentum_keeps_what_was_said_before(self):
-        model = predict(grad=("first", "first"))
-        opt, _, writer = step(model, "One {text}", "Two {text}", "Three {text}", momentum=0.5)
-        model.instruction.grad = Gradient([critique("second")])
-        opt.step()
-        assert re.findall("first|second", writer.shown[1]) == ["second", "first"]  # 1 and 0.5 * 2, the newer first
-        model.instruction.grad = Gradient([critique("third")])
-        opt.step()
-        assert re.findall("first|second|third", writer.shown[2]) == ["third", "second", "first"]
 
     def test_what_a_gate_rejected_is_shown_and_not_tried_again(self):
         model = predict()
@@ -302,47 +290,6 @@ class TestWhatIsShown:
         opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), memory=0)
         opt.step()
         assert "rejected" not in opt.state[model.instruction]
-
-    def test_what_is_not_said_any_more_fades_in_silent_steps_too(self):
-        model = predict(grad=("first",) * 4)
-        opt, _, writer = step(model, "One {text}", "Two {text}", momentum=0.5)
-        model.instruction.grad = None
-        for _ in range(3):
-            opt.step()
-        assert opt.state[model.instruction]["critiques"] == {"first": 0.5}
-        opt.step()
-        model.instruction.grad = Gradient([critique("second")])
-        opt.step()
-        assert re.findall("first|second", writer.shown[1]) == ["second"]
-
-    def test_near_equal_critiques_are_one_and_opposites_are_not(self):
-        said = ["You should take the last word.", "You should take the last word!", "You should take the first word."]
-        model = predict(grad=said)
-        opt, _, _ = step(model, "One {text}", "Two {text}", momentum=0.5)
-        model.instruction.grad = Gradient([critique("you should take the last word")])
-        opt.step()
-        assert opt.state[model.instruction]["critiques"] == {"you should take the last word": 2.0, said[2]: 0.5}
-
-    def test_what_is_said_again_and_again_gains_weight_once_a_step(self):
-        model = predict(grad=("often",))
-        opt, _, _ = step(model, "One {text}", "Two {text}", "Three {text}", momentum=0.5)
-        model.instruction.grad = Gradient([critique("often")])
-        opt.step()
-        assert opt.state[model.instruction]["critiques"] == {"often": 1.5}
-        model.instruction.grad = Gradient([critique("often")])
-        gated(opt, model)
-        assert opt.state[model.instruction]["critiques"] == {"often": 1.75}
-
-    def test_proposing_again_from_one_gradient_does_not_count_it_twice(self):
-        model = predict(grad=("often",))
-        opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("One {text}")), momentum=0.5)
-        for _ in range(3):
-            opt.propose(2)
-            assert opt.state[model.instruction]["critiques"] == {"often": 1.0}
-        opt.accept()
-        model.instruction.grad = Gradient([critique("often")])
-        opt.propose()
-        assert opt.state[model.instruction]["critiques"] == {"often": 1.5}
 
     def test_the_rules_are_told(self):
         def no_capitals(text):
@@ -655,7 +602,7 @@ def test_parameters_without_a_gradient_are_never_touched(kinds, texts, with_gate
         if kind:
             module.instruction.grad = Gradient([critique("say more")] if kind == "grad" else ())
     writer = Writer(*texts)
-    opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), proposals=proposals, momentum=0.5)
+    opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer), proposals=proposals)
     for _ in range(2):
         if with_gate:
             model[0].to(lm.FunctionLM(lambda m: "[[ ## word ## ]]\nx\n\n[[ ## completed ## ]]"))
@@ -670,7 +617,7 @@ def test_parameters_without_a_gradient_are_never_touched(kinds, texts, with_gate
         index, kind = name.split(".")
         if kinds[int(index)] != "grad" or kind != "instruction":
             assert parameter.data == before[name]
-            assert opt.state.get(parameter, {}) in ({}, {"critiques": {}})
+            assert opt.state.get(parameter, {}) == {}
 
 
 class TestTheLoop:

@@ -39,7 +39,7 @@ def test_a_parameter_has_rules_of_its_own():
 
 
 def test_they_are_made_of_the_options_of_a_group():
-    assert Rules.of({"lm": None, "max_tokens": 7, "momentum": 0.5}) == Rules(max_tokens=7)
+    assert Rules.of({"lm": None, "max_tokens": 7, "length": 0.5}) == Rules(max_tokens=7)
 
 
 @pytest.mark.parametrize(

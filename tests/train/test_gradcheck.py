@@ -221,8 +221,8 @@ class TestTheProtocol:
         nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch).backward()
         grad = model.instruction.grad
         assert grad
-        opt = optim.TGD(model.parameters(), momentum=0.5)
-        opt.state[model.instruction]["critiques"] = {"old": 3.0}
+        opt = optim.TGD(model.parameters())
+        opt.state[model.instruction]["rejected"] = [{"text": "old", "effect": "refused: x", "measured": False}]
         before = opt.state_dict()
         version = model.instruction.version
         check(model, optimizer=opt)

@@ -47,6 +47,8 @@ def answer(messages):
 def respond(instruction, shown, asked, wanted):
     if "rows" in asked and "worse" in asked:
         return write(asked, json.loads(asked["rows"]), proposes=instruction.startswith("you write"))
+    if "runs" in asked and "worse" in asked:
+        return {"analysis": "see the runs", "revisions": json.dumps(revise(asked))}
     if "runs" in asked:
         return {"findings": json.dumps(judge(json.loads(asked["runs"])))}
     if "feedback" in asked:
@@ -84,6 +86,20 @@ def reflect(rows):
         if "word" in row["inputs"] and row["inputs"]["word"] == gold[1][::-1]:
             return ["Reverse the word."]
     return ["Take care."]
+
+
+def revise(asked):
+    """The new texts of the parameters that whole runs speak against."""
+    texts, said = json.loads(asked["parameters"]), {}
+    for run in json.loads(asked["runs"]):
+        for call in run["calls"] if run["score"] < 1 else ():
+            (found,) = reflect([{**call, "feedback": run.get("feedback", "")}])
+            right = call["outputs"].get("answer") == call["inputs"].get("word", "")[::-1]
+            if found != "Take care." and not right:
+                said[f"{call['call']}.instruction"] = found
+            elif "word" in call["inputs"] and not right:
+                said[f"{call['call']}.instruction"] = "Reverse the word."
+    return [{"parameter": name, "new_text": f"{texts[name]} {text}"} for name, text in said.items() if name in texts]
 
 
 def learnt(shown, holds):
