@@ -51,6 +51,18 @@ With so many rows in one prompt a strong writer found rules that are right on .9
 with 8 on .75, with 3 failures on .43 (docs/decisions.md).
 """
 
+STEPS = 8
+"""Steps of a search without a budget of calls."""
+
+PATIENCE = 4
+"""Steps in a row without a gain that end a search without a budget, and steps without a new text that end any."""
+
+SURE = 0.55
+"""Probability of being better from which on a text becomes the incumbent: the search may err, the ending not."""
+
+FEW_RUNS = 250
+"""Runs of the program below which a budget pays for two proposals in a step, not for all."""
+
 
 class TGD(Optimizer):
     """Rewrite each text by what its runs show.
@@ -144,14 +156,15 @@ class TGD(Optimizer):
         gate: float = 0.9,
         proposals: int = 3,
         temperature: float | None = 1.0,
-        steps: int = 8,
+        steps: int | None = None,
         batch_size: int = 8,
-        patience: int = 4,
+        patience: int | None = None,
         **habits: NoReturn,
     ) -> None:
         refuse_habits("TGD", habits, TGD_HABITS)
         check_counts(max_evidence=(max_evidence, 1), memory=(memory, 0))
-        check_counts(steps=(steps, 1), batch_size=(batch_size, 1), proposals=(proposals, 1), patience=(patience, 1))
+        check_counts(batch_size=(batch_size, 1), proposals=(proposals, 1))
+        check_counts(steps=(1 if steps is None else steps, 1), patience=(1 if patience is None else patience, 1))
         check_writer(lm, temperature)
         if blame not in ("critic", "writer", None):
             raise ValueError(f'blame is "critic", "writer" or None, not {blame!r}')
@@ -257,18 +270,29 @@ class TGD(Optimizer):
             scheduler.reset()
         given = {session.path_of(parameter): parameter for parameter, _ in self.trained()}
         trained = [(place, given[place.path]) for place in session.places(self.kinds) if place.path in given]
-        lineage, back, notes, taken = [session.base], 0, 0, 0
-        for step in session.steps(self.steps, "TGD", batch_size=self.batch_size, patience=self.patience):
-            if not is_winnable(session, self.gate) and not any(group["length_price"] for _, group in self.trained()):
-                session.notes.append(f"no gain on {len(session.val)} validation examples could pass gate={self.gate:g}")
-                break
-            base = lineage[max(0, len(lineage) - 1 - back)]
-            report = await self._gated_step(step, base, trained)
-            for scheduler in self._schedulers:
-                scheduler.step(report)
-            if report.accepted:
-                lineage.append(session.incumbent)
-            back, notes, taken = back + 1 if report.notes else 0, notes + bool(report.notes), step.number + 1
+        lineage, back, notes, taken, idle = [session.base], 0, 0, 0, 0
+        count, patience = session.most_steps(self.steps, STEPS), self.patience
+        if patience is None and session.ledger.budget.calls is None:
+            patience = PATIENCE
+        try:
+            for step in session.steps(count, "TGD", batch_size=self.batch_size, patience=patience):
+                priced = any(group["length_price"] for _, group in self.trained())
+                if idle == PATIENCE or not (priced or is_winnable(session, SURE)):
+                    why = (
+                        f"{idle} steps brought nothing new" if idle == PATIENCE else "nothing can be shown to be better"
+                    )
+                    session.notes.append(f"{why} on {len(session.val)} validation examples")
+                    break
+                known, base = len(session.standings), lineage[max(0, len(lineage) - 1 - back)]
+                report = await self._gated_step(step, base, trained)
+                for scheduler in self._schedulers:
+                    scheduler.step(report)
+                if report.accepted:
+                    lineage.append(session.incumbent)
+                idle = 0 if len(session.standings) > known else idle + 1
+                back, notes, taken = back + 1 if report.notes else 0, notes + bool(report.notes), step.number + 1
+        finally:
+            session.offer_likely()
         if notes:
             session.notes.append(f"in {notes} of {taken} steps samples failed and nobody was blamed")
 
@@ -298,11 +322,12 @@ class TGD(Optimizer):
             failed = any(not row.right for place in places for row in session.rows.of(place, base))
             return StepReport((), notes=notes or ("samples failed and nobody was blamed",) * failed)
         before = self._proposed[base.key]
+        count = self.proposals if session.runs_left() >= FEW_RUNS else min(2, self.proposals)
         if writer is None:
-            edits = await rewriter.rewrite(step, varied(texts, self.proposals, before))
+            edits = await rewriter.rewrite(step, varied(texts, count, before))
         else:
-            edits = await revise(rewriter, writer, step, base, texts, self.proposals, before)
-        self._proposed[base.key] += self.proposals
+            edits = await revise(rewriter, writer, step, base, texts, count, before)
+        self._proposed[base.key] += count
         candidates = children(step, base, edits)
         if not candidates:
             kinds = {place.path: parameter.kind for place, parameter in trained}
@@ -311,7 +336,7 @@ class TGD(Optimizer):
             return StepReport((), proposals=tuple(refused), notes=nobody)
         while len(candidates) > 1 and not session.affords(len(candidates) * BLOCK + len(session.val)):
             candidates.pop()  # a race of all would end the search before anything is known
-        return await raced(step, candidates, trained, self._memory, gate=self.gate, price=self._price)
+        return await raced(step, candidates, trained, self._memory, gate=SURE, price=self._price)
 
     @cached_property
     def reviser(self) -> Predict:
@@ -328,9 +353,10 @@ class TGD(Optimizer):
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: forward, backward, proposals, races."""
-        runs = (self.steps * self.batch_size + max(0, FIRST - self.batch_size)) * plan.calls_per_example
+        steps = self.steps or STEPS
+        runs = (steps * self.batch_size + max(0, FIRST - self.batch_size)) * plan.calls_per_example
         texts = len(self.trained())
-        candidates = self.steps * (self.proposals + (texts if texts > 1 else 0))
-        phases = {"forward": runs, "backward": runs, "proposals": self.steps * self.proposals * texts}
+        candidates = steps * (self.proposals + (texts if texts > 1 else 0))
+        phases = {"forward": runs, "backward": runs, "proposals": steps * self.proposals * texts}
         phases["races"] = candidates * plan.val * plan.calls_per_example
         return [(name, calls, False) for name, calls in phases.items()]

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 
 from promptgrad.data import Example
 from promptgrad.search._candidate import Candidate
-from promptgrad.search._race import BLOCK, chance
+from promptgrad.search._race import BLOCK, OUTDONE, chance
 from promptgrad.search._session import Session
 
 BEHIND = 0.25
 """Probability of being better than the incumbent below which a candidate leaves."""
-
-OUTDONE = 0.2
-"""Probability of being better than the best of the others below which a candidate leaves."""
 
 
 async def meet(

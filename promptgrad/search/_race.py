@@ -15,6 +15,9 @@ BLOCK = 10
 HOPELESS = 0.3
 """Probability of being better than the incumbent below which a candidate leaves the race."""
 
+OUTDONE = 0.2
+"""Probability of being better than the best of the others below which a candidate leaves."""
+
 
 @dataclass(frozen=True)
 class Race:
@@ -25,7 +28,7 @@ class Race:
         champion: The incumbent's scores.
         results: The candidates' scores on the examples that they were run on, in the order of the candidates.
         verdicts: The final verdict on each of them against the incumbent.
-        hopeless: The candidates that were dropped.
+        hopeless: The candidates that were dropped as probably worse than the incumbent.
     """
 
     winner: Measured | None
@@ -46,8 +49,9 @@ async def race(
 ) -> Race:
     """Find the candidate that is better than the session's incumbent beyond doubt, if there is one.
 
-    After each block of validation examples, candidates that are probably worse leave; the race ends when none is left,
-    or all examples have been used. What is believed of a candidate is shrunken towards what the others of the race
+    After each block of validation examples, candidates leave that are probably worse than the incumbent, or than the
+    best of the others; the race ends when none is left, or all examples have been used. Where the budget pays for no
+    more, the best go on alone, and the race ends before a block that does not fit. What is believed of a candidate is shrunken towards what the others of the race
     achieve. The winner's probability of being better must reach `confidence`; the shortest among equals wins. The order
     of the blocks is drawn anew for each race, so that candidates do not adapt to the first block.
 
@@ -66,9 +70,14 @@ async def race(
     price = list(prices) or [0.0] * len(candidates)
     running = [Measured(candidate, (), ()) for candidate in candidates]
     alive = list(range(len(candidates)))
+    hopeless = set[int]()
     champion: Measured | None = None
     for number, first in enumerate(range(0, len(order), block)):
         part = order[first : first + block]
+        room = session.runs_left() / len(part)
+        alive = alive[: int(min(len(alive), room))]
+        if not alive:
+            break
         measured = await session.evaluate_all(
             [session.incumbent, *(candidates[index] for index in alive)], part, scope=f"{scope}/{number}"
         )
@@ -76,7 +85,13 @@ async def race(
         for index, fresh in zip(alive, measured[1:], strict=True):
             running[index] = running[index] + fresh
         chances = dict(enumerate(_chances(champion, running, price)))
-        raced, alive = alive, [index for index in alive if chances[index] >= HOPELESS]
+        raced = sorted(alive, key=lambda index: -chances[index])
+        hopeless |= {index for index in raced if chances[index] < HOPELESS}
+        alive = [
+            index
+            for index in raced
+            if index not in hopeless and (index == raced[0] or chance(running[raced[0]], running[index]) >= OUTDONE)
+        ]
         session.decide("race", at=f"{scope}/{number}", chances=[round(chances[i], 6) for i in raced])
         if not alive:
             break
@@ -100,7 +115,7 @@ async def race(
         champion,
         tuple(running),
         tuple(verdicts),
-        tuple(running[index] for index in range(len(candidates)) if index not in alive),
+        tuple(running[index] for index in sorted(hopeless)),
     )
 
 

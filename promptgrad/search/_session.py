@@ -23,6 +23,9 @@ from promptgrad.search._trial import Trial
 
 _REMARKS = 5  # most remarks of critics in the notes
 
+MOST_STEPS = 1000
+"""Most steps of a search on a budget: those in which nothing is left to call cost nothing, and would never end."""
+
 
 class Session(Running):
     """The environment of an optimizer's `fit`.
@@ -261,6 +264,17 @@ class Session(Running):
         self.finalists = [other for other in self.finalists if other.candidate.key != key]
         self.finalists.append(measured)
 
+    def offer_likely(self) -> None:
+        """Offer all that is believed to gain no less than the incumbent, also where it was not measured on all of `val`.
+
+        A search calls it at its end: what the budget cut off is then completed and decided on with the rest.
+        """
+        known = self.standings.posterior()
+        own = next((one.gain for one in known if one.candidate.key == self.incumbent.key), 0.0)
+        for one in known:
+            if one.gain > own or one.candidate.key == self.incumbent.key:
+                self.offer(one.measured)
+
     def consider(self, measured: Measured) -> None:
         """Offer a candidate that was scored on all of `val`; it becomes the incumbent if it is the best so far."""
         self.offer(measured)
@@ -316,6 +330,17 @@ class Session(Running):
             if module._lm is not None:
                 return module._lm
         return None
+
+    def most_steps(self, steps: int | None, default: int) -> int:
+        """Most steps of a search: as many as were asked for, else `default`, or no limit in effect on a budget of calls.
+
+        Args:
+            steps: The setting; None where it is left open.
+            default: Steps of a search without a budget of calls.
+        """
+        if steps is not None:
+            return steps
+        return default if self.ledger.budget.calls is None else MOST_STEPS
 
     def steps(
         self, count: int, name: str, *, batch_size: int = 1, drop_last: bool = False, patience: int | None = None
