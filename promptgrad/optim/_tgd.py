@@ -85,8 +85,10 @@ class TGD(Optimizer):
     `blame`). The rewrites are compared with the present values on validation examples; of several texts, those of the
     first proposal are also tried one at a time; the hopeless are dropped after each block. A critic or writer may
     mistake a precise but wrong text for right. So where examples fail and no text is blamed, the next step rewrites the
-    values before the last gain; the results must still beat the best. Where so few validation examples fail that no
-    rewrite could pass the gate, the search ends.
+    values before the last gain; the results must still beat the best. A rewrite that is more likely better than not
+    becomes the best: a search may err on its way, and whether anything is better than the start is decided at its end,
+    on all that was measured. With a budget of calls it goes on until that ends, all validation examples are right, or
+    nothing new comes.
 
     With `edits="hunks"` the LM writes insertions, replacements and deletions at quoted anchors instead of the whole
     text, see `apply_hunks`: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly
@@ -124,12 +126,14 @@ class TGD(Optimizer):
             their effect (the measured gain, or the rule that refused them). A text that was measured alone and did not
             gain (its mean gain, less the price of its length, is not above zero; in `Trainer.fit`, it left a race) is
             not tried again. One that gained, but not beyond doubt, may come again.
-        gate: Confidence that a gated step is an improvement, in [0.5, 1).
-        proposals: Proposals of a gated step, and of each step in `Trainer.fit`.
+        gate: Confidence that a step with a closure is an improvement, in [0.5, 1).
+        proposals: Proposals of a gated step, and of each step in `Trainer.fit`; 2 at most there where a budget is for
+            fewer than 250 runs of the program.
         temperature: Sampling temperature of the second and further proposals of a step; None for that of the LM.
-        steps: Most steps in `Trainer.fit`.
+        steps: Most steps in `Trainer.fit`; None for 8, or for as many as a budget of calls allows.
         batch_size: Training examples a step in `Trainer.fit`.
-        patience: Steps in a row without a gain after which `Trainer.fit` ends.
+        patience: Steps in a row without a gain after which `Trainer.fit` ends; None for 4, or for no such end with a
+            budget of calls.
 
     Raises:
         ValueError: `edits` or `blame` is unknown or they do not go together, or a number is out of range.
@@ -263,7 +267,7 @@ class TGD(Optimizer):
     # -- the managed search -------------------------------------------------------------------------------------
 
     async def fit(self, session: Session) -> None:
-        """Take gated steps over training batches until the steps, the patience or the budget end."""
+        """Take steps over batches until the steps, the patience or the budget end, or nothing is left to win."""
         self.state.clear()
         self._proposed = Counter()
         for scheduler in self._schedulers:
@@ -274,9 +278,9 @@ class TGD(Optimizer):
         count, patience = session.most_steps(self.steps, STEPS), self.patience
         if patience is None and session.ledger.budget.calls is None:
             patience = PATIENCE
+        priced = any(group["length_price"] for _, group in self.trained())
         try:
             for step in session.steps(count, "TGD", batch_size=self.batch_size, patience=patience):
-                priced = any(group["length_price"] for _, group in self.trained())
                 if idle == PATIENCE or not (priced or is_winnable(session, SURE)):
                     why = (
                         f"{idle} steps brought nothing new" if idle == PATIENCE else "nothing can be shown to be better"
@@ -292,7 +296,8 @@ class TGD(Optimizer):
                 idle = 0 if len(session.standings) > known else idle + 1
                 back, notes, taken = back + 1 if report.notes else 0, notes + bool(report.notes), step.number + 1
         finally:
-            session.offer_likely()
+            if not priced:  # who charges for length is offered only what was worth it
+                session.offer_likely()
         if notes:
             session.notes.append(f"in {notes} of {taken} steps samples failed and nobody was blamed")
 

@@ -51,9 +51,10 @@ async def race(
 
     After each block of validation examples, candidates leave that are probably worse than the incumbent, or than the
     best of the others; the race ends when none is left, or all examples have been used. Where the budget pays for no
-    more, the best go on alone, and the race ends before a block that does not fit. What is believed of a candidate is shrunken towards what the others of the race
-    achieve. The winner's probability of being better must reach `confidence`; the shortest among equals wins. The order
-    of the blocks is drawn anew for each race, so that candidates do not adapt to the first block.
+    more, the best go on alone, and the race ends before a block that does not fit. What is believed of a candidate is
+    shrunken towards what the others of the race achieve. The winner's probability of being better must reach
+    `confidence`; the shortest among equals wins. The order of the blocks is drawn anew for each race, so that
+    candidates do not adapt to the first block.
 
     Cost: at most one run for each candidate and validation example; the incumbent's cells are stored.
 

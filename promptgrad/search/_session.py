@@ -265,7 +265,7 @@ class Session(Running):
         self.finalists.append(measured)
 
     def offer_likely(self) -> None:
-        """Offer all that is believed to gain no less than the incumbent, also where it was not measured on all of `val`.
+        """Offer all that is believed to gain no less than the incumbent, also what was not measured on all of `val`.
 
         A search calls it at its end: what the budget cut off is then completed and decided on with the rest.
         """
@@ -332,7 +332,7 @@ class Session(Running):
         return None
 
     def most_steps(self, steps: int | None, default: int) -> int:
-        """Most steps of a search: as many as were asked for, else `default`, or no limit in effect on a budget of calls.
+        """Most steps of a search: as many as were asked for, else `default`, or hardly a limit on a budget of calls.
 
         Args:
             steps: The setting; None where it is left open.
