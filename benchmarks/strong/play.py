@@ -78,7 +78,8 @@ def play(name: str, strong: lm.LM, pupil: lm.LM | None = None) -> Played:
     """
     task = tasks.task(name)
     model = task.program().to(pupil or student_lm())
-    optimizer = optim.TGD(instructions(model).values(), lm=strong, proposals=1, steps=STEPS)
+    # the exchanges were recorded with a critic; `blame="writer"`, the default over several texts, is another prompt
+    optimizer = optim.TGD(instructions(model).values(), lm=strong, proposals=1, steps=STEPS, blame="critic")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         trainer = pg.Trainer(
