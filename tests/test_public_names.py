@@ -102,6 +102,7 @@ def test_what_the_hints_name_exists(hint):
         if word.startswith("promptgrad."):
             value = pg
             for part in word.split(".")[1:]:
+                assert hasattr(value, part), f"{word} does not exist"
                 value = getattr(value, part)
 
 

@@ -632,8 +632,7 @@ class TestPlan:
         plan = trainer_.plan(*data)
         result = trainer_.fit(*data)
         assert result.calls <= plan.calls
-        # a plan counts the program's own prompts; those of a writer hold two dozen rows
-        assert plan.tokens / plan.calls == pytest.approx(result.tokens / result.calls, rel=0.6)
+        assert plan.tokens / plan.calls == pytest.approx(result.tokens / result.calls, rel=0.5)
 
     def test_exact_where_it_can_be(self, world):
         model, rows = world.single()
