@@ -736,6 +736,26 @@ class TestInTheTrainer:
         assert shown == ["Copy.", "Copy."]
         assert any("in 1 of 3 steps samples failed and nobody was blamed" in note for note in result.notes)
 
+    @pytest.mark.parametrize(("budget", "least", "most"), [(None, 1, 8), (pg.Budget(calls=800), 9, 800)])
+    def test_a_budget_of_calls_ends_it_and_what_is_more_likely_better_is_built_on(self, budget, least, most):
+        shown = []
+
+        def answer(messages):
+            system, asked = messages[0].content, messages[-1].content
+            if "new_instruction" in system:
+                shown.append(re.search(r"Copy\.( Take \d+\.)?", asked)[0])
+                return f"[[ ## new_instruction ## ]]\nCopy. Take {len(shown)}.\n\n[[ ## completed ## ]]"
+            gained = 1 if "Take" in system else 0  # one validation row of 20: more likely better, and not beyond doubt
+            word = "right" if int(re.search(r"t(\d+)", asked)[1]) % 20 < 10 + gained else "wrong"
+            return f"[[ ## word ## ]]\n{word}\n\n[[ ## completed ## ]]"
+
+        model = nn.Predict("text -> word", instruction="Copy.").to(lm.FunctionLM(answer))
+        rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(60)]
+        opt = optim.TGD(model.parameters(), proposals=1)
+        pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0, budget=budget).fit(rows[:40], rows[40:])
+        assert least <= len(shown) <= most
+        assert shown[:2] == ["Copy.", "Copy. Take 1."]
+
 
 def test_gated_proposals_improve_a_vague_instruction_of_the_embedded_model():
     pytest.importorskip("torch")
