@@ -69,7 +69,7 @@ def train(world: World, url: str, name: str, seed: int, budget: int, **options: 
         metric=world.metric,
         budget=pg.Budget(calls=budget),
         seed=seed,
-        critic=None if made is optim.TGD else critic,  # its LM criticises too, where a critic is asked
+        critic=None if made in (optim.TGD, optim.Auto) else critic,  # its LM criticises too, where a critic is asked
         progress=False,
         **options,
     )

@@ -17,6 +17,7 @@ from promptgrad.search import (
     DemosArm,
     Measured,
     MergeArm,
+    ReviseArm,
     Rewriter,
     Rules,
     Session,
@@ -27,6 +28,7 @@ from promptgrad.search import (
     check_writer,
     meet,
     pairs,
+    reviser_for,
 )
 
 GAINS = {"chain": 0.4, "text": 0.3, "demos": 0.1, "choice": 0.1, "merge": 0.03}
@@ -64,14 +66,16 @@ FEW_RUNS = 250
 class Auto(Search):
     """Improve texts, demos and choices in one search that spends its budget on what pays: the default optimizer.
 
-    It has *arms*, ways of making candidates from the incumbent: rewrite one text, or in a program of several steps all
-    of them, each from runs under those rewritten before it; draw demos; try another option of a choice; take a value
-    from another good candidate. A step pulls the arm that has paid most gain per call, and the second one if it pays at
-    least half as much.
+    It has *arms*, ways of making candidates from the incumbent: rewrite the text; draw demos; try another option of a
+    choice; take a value from another good candidate. Where several texts may be to blame, one writer sees whole runs
+    and rewrites those that it blames (`Revise`). For LMs that know only their own tasks, and where the run has a critic
+    (`Trainer(critic=...)`), a critic divides the blame instead, and the arms rewrite one text, or all of them, each
+    from runs under those rewritten before it. A step pulls the arm that has paid most gain per call, and the second one
+    if it pays at least half as much.
 
     1. *Rows*. Writers see everything known at the present values, side by side: runs on training examples, and the
        labels of those that were not run. The first visit of a candidate takes up to `rows` runs, fewer if the budget is
-       small; each further visit adds some. A critic divides the blame where more than one call may have it.
+       small; each further visit adds some.
     2. *Candidates*. All texts of a step are written side by side, the first at the temperature of the LM, the others
        sampled and with a tip. New candidates meet the incumbent on validation examples, block by block; those that fall
        behind, or behind their best sibling, leave.
@@ -183,9 +187,15 @@ class Course:
         self.first = min(auto.rows, max(auto.batch_size, _whole(LOOK * runs, auto.rows)))
         self.proposals = auto.proposals if runs >= FEW_RUNS else min(2, auto.proposals)
         demos = session.places(("is_demos",))
-        self.chain = Arm("all texts", gain=GAINS["chain"])
-        self.arms: list[Arm] = [self.chain] if len(self.texts) > 1 else []
-        self.arms += [TextArm(place, self.rewriter, gain=GAINS["text"]) for place in self.texts]
+        reviser = None if session.critic is not None else reviser_for(session, self.texts, auto.lm)
+        self.writers: list[Arm] = []
+        if reviser is not None:
+            self.writers = [ReviseArm(self.texts, self.rewriter, reviser, gain=GAINS["chain"])]
+        else:
+            self.writers = [ChainArm(self, gain=GAINS["chain"])] if len(self.texts) > 1 else []
+            self.writers += [TextArm(place, self.rewriter, gain=GAINS["text"]) for place in self.texts]
+        self.divides = reviser is None and len(self.texts) > 1 and session.needs_critic(self.texts)
+        self.arms = list(self.writers)
         self.pool = DemosArm(session, demos, auto.demos, gain=GAINS["demos"])
         self.arms += [self.pool] if demos and auto.demos else []
         self.arms += [ChoiceArm(place, gain=GAINS["choice"]) for place in session.places(("has_options",))]
@@ -199,7 +209,7 @@ class Course:
         """Pull the arms that pay best, let their candidates meet the incumbent, and promote the best of them."""
         session, before = self.session, self.session.ledger.spent.calls
         parent, arms = self.parent(step), self.chosen()
-        if not self.trained or any(arm is self.chain or isinstance(arm, TextArm) for arm in arms):
+        if not self.trained or any(arm in self.writers for arm in arms):
             await self.observe(step, parent, "forward")
         made = self.entering(await self.pulled(step, parent, arms))
         shared = (session.ledger.spent.calls - before) / len(arms)
@@ -216,21 +226,13 @@ class Course:
         session.decide("arms", step=step.number, pulled=[arm.name for arm in arms], rates=rates)
 
     async def pulled(self, step: Step, parent: Candidate, arms: Sequence[Arm]) -> dict[Arm, list[Candidate]]:
-        """The new candidates of some arms; all texts are written side by side."""
-        session = self.session
-        counts = [self.proposals if isinstance(arm, TextArm) else 2 for arm in arms]
-        asked = [arm.asks(session, parent, count) for arm, count in zip(arms, counts, strict=True)]
-        evidence = [each for some in asked for each in some]
-        edits = iter(await self.rewriter.rewrite(step, evidence) if evidence else [])
-        made: dict[Arm, list[Candidate]] = {arm: [] for arm in arms}
-        seen = {session.base.key}
-        for arm, count, some in zip(arms, counts, asked, strict=True):
-            own = [next(edits) for _ in some]
-            children = await self.rewritten(step, parent) if arm is self.chain else arm.make(step, parent, count, own)
-            for child in children:
-                if child.key not in seen and session.standings.of(child) is None:
-                    made[arm].append(child)
-                    seen.add(child.key)
+        """The new candidates of some arms."""
+        made: dict[Arm, list[Candidate]] = {}
+        seen = {self.session.base.key}
+        for arm in arms:
+            found = await arm.make(step, parent, self.proposals if arm in self.writers else 2)
+            made[arm] = [one for one in found if one.key not in seen and self.session.standings.of(one) is None]
+            seen |= {one.key for one in made[arm]}
         return made
 
     def entering(self, made: Mapping[Arm, Sequence[Candidate]]) -> dict[Arm, list[Candidate]]:
@@ -305,7 +307,7 @@ class Course:
         loss = await session.forward(candidate, batch, scope=step.scope(what))
         measured = step.measured(candidate, loss)
         self.trained[candidate.key] = measured if known is None else known + measured
-        if len(self.texts) > 1 and session.needs_critic(self.texts):
+        if self.divides:
             program = session.program(candidate)
             parameters = {place.path: program.get_parameter(place.path) for place in self.texts}
             with session.scope(step.scope(f"{what}/backward")):
@@ -315,24 +317,6 @@ class Course:
     def leaked(self, candidate: Candidate) -> set[str]:
         """The training examples that a candidate's demos show."""
         return {key for place in self.pool.places for key in self.pool.shown(self.session.value(place.path, candidate))}
-
-    async def rewritten(self, step: Step, parent: Candidate) -> list[Candidate]:
-        """Rewrite all texts in the order of the program, each from runs under those rewritten before it.
-
-        What a step must pass on gains nothing before a later one uses it, so both have to change at once.
-        """
-        current = parent
-        for number, place in enumerate(self.texts):
-            if number and current is not parent:
-                await self.observe(step, current, f"chain/{number}")
-            evidence = self.rewriter.evidence(self.session, current, place)
-            if not evidence.rows:
-                continue
-            part = step.part(f"chain/{number}")
-            edit = next(iter(await self.rewriter.rewrite(part, [evidence])), None)
-            if edit is not None and edit.passed:
-                current = current.child(edit.values, f"{step.name}, {self.chain.name}")
-        return [] if current is parent else [current]
 
     # -- decisions ------------------------------------------------------------------------------------------------
 
@@ -375,6 +359,35 @@ class Course:
         for one in session.standings.posterior():
             if one.candidate.key == session.incumbent.key or one.gain > own:
                 session.offer(one.measured)
+
+
+class ChainArm(Arm):
+    """Rewrites all texts in the order of the program, each from runs under those rewritten before it.
+
+    What a step must pass on gains nothing before a later one uses it, so both have to change at once.
+
+    Args:
+        course: The search, which runs candidates.
+        gain: As for `Arm`.
+    """
+
+    def __init__(self, course: Course, *, gain: float) -> None:
+        super().__init__("all texts", gain=gain)
+        self.course = course
+
+    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
+        """One candidate."""
+        current, rewriter = parent, self.course.rewriter
+        for number, place in enumerate(self.course.texts):
+            if number and current is not parent:
+                await self.course.observe(step, current, f"chain/{number}")
+            evidence = rewriter.evidence(step.session, current, place)
+            if not evidence.rows:
+                continue
+            edit = next(iter(await rewriter.rewrite(step.part(f"chain/{number}"), [evidence])), None)
+            if edit is not None and edit.passed:
+                current = current.child(edit.values, f"{step.name}, {self.name}")
+        return [] if current is parent else [current]
 
 
 def _whole(number: float, most: int) -> int:

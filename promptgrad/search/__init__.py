@@ -42,6 +42,7 @@ __all__ = [
     "ProposeInstruction",
     "Race",
     "Revise",
+    "ReviseArm",
     "Revision",
     "Rewriter",
     "Row",
@@ -94,6 +95,7 @@ __all__ = [
     "refused",
     "remark",
     "revise",
+    "reviser_for",
     "role",
     "rows_of",
     "show_value",
@@ -107,7 +109,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from promptgrad.search._amend import Amend
-    from promptgrad.search._arms import Arm, ChoiceArm, DemosArm, MergeArm, TextArm
+    from promptgrad.search._arms import Arm, ChoiceArm, DemosArm, MergeArm, ReviseArm, TextArm
     from promptgrad.search._attempted import attempted
     from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
     from promptgrad.search._checks import TOO_FAR, Constraint, broken, checked_constraints, refusal
@@ -126,7 +128,7 @@ if TYPE_CHECKING:
     from promptgrad.search._proposer import check_amends, check_writer, make_proposer, make_reviser, make_writers, write
     from promptgrad.search._race import BLOCK, Race, chance, is_winnable, race
     from promptgrad.search._reasons import unblamed
-    from promptgrad.search._revise import is_able, revise
+    from promptgrad.search._revise import is_able, revise, reviser_for
     from promptgrad.search._revision import Revise, Revision
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
     from promptgrad.search._rows import Row, Rows, remark, rows_of
@@ -147,6 +149,7 @@ else:
         "chance": "_race",
         "TextArm": "_arms",
         "MergeArm": "_arms",
+        "ReviseArm": "_arms",
         "DemosArm": "_arms",
         "ChoiceArm": "_arms",
         "Arm": "_arms",
@@ -216,6 +219,7 @@ else:
         "fitted": "_side_by_side",
         "interface": "_places",
         "is_able": "_revise",
+        "reviser_for": "_revise",
         "is_number": "_numbers",
         "is_winnable": "_race",
         "judged": "_memory",

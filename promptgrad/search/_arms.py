@@ -1,18 +1,18 @@
 """Arms: the ways in which a search makes candidates from one, each with what it has paid so far."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from promptgrad.data import Example
+from promptgrad.nn import Predict
 from promptgrad.run import value_digest
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._demos import labeled_demos
 from promptgrad.search._places import Place
-from promptgrad.search._rewriter import Edit, Evidence, Rewriter
+from promptgrad.search._revise import revise
+from promptgrad.search._rewriter import Rewriter, children, varied
 from promptgrad.search._session import Session
 from promptgrad.search._steps import Step
-from promptgrad.search._writing import TIPS
 
 KEPT = 0.7
 """Weight that what an arm brought and cost keeps with each further pull of it."""
@@ -20,9 +20,6 @@ KEPT = 0.7
 
 class Arm:
     """A way of making candidates from one, with what it has paid so far.
-
-    A pull has two parts: `asks` gives the evidence for texts that a language model shall write, which is then done for
-    all arms of a step side by side, and `make` makes candidates, of these texts or without any.
 
     Args:
         name: Its name in the journal and in the origin of its candidates.
@@ -50,12 +47,13 @@ class Arm:
         self._gain = KEPT * self._gain + gain
         self._calls = KEPT * self._calls + calls
 
-    def asks(self, session: Session, parent: Candidate, count: int) -> list[Evidence]:
-        """The evidence for texts to be written, an entry for each; none for an arm that needs no writer."""
-        return []
+    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
+        """Make up to about `count` candidates from one.
 
-    def make(self, step: Step, parent: Candidate, count: int, edits: "Sequence[Edit | None]") -> list[Candidate]:
-        """Make up to `count` candidates from one, out of what was written for its `asks`."""
+        Raises:
+            BudgetExceeded: What they need does not fit what the budget leaves for the search.
+            LMError: The LM that writes is down.
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -77,17 +75,41 @@ class TextArm(Arm):
         self.rewriter = rewriter
         self._asked = 0
 
-    def asks(self, session: Session, parent: Candidate, count: int) -> list[Evidence]:
-        """The same evidence for each text; the first time the first of them is free of tips and sampling."""
-        evidence = self.rewriter.evidence(session, parent, self.place)
+    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
+        """A candidate for each text that may be tried, all written of the same rows, the very first without a tip."""
+        evidence = self.rewriter.evidence(step.session, parent, self.place)
         if not evidence.rows:
             return []
         first, self._asked = self._asked, self._asked + count
-        return [replace(evidence, variant=n, tip=TIPS[(first + n) % len(TIPS)]) for n in range(count)]
-
-    def make(self, step: Step, parent: Candidate, count: int, edits: "Sequence[Edit | None]") -> list[Candidate]:
-        """A candidate for each text that may be tried."""
+        edits = await self.rewriter.rewrite(step, varied([evidence], count, first))
         return [parent.child(edit.values, f"{step.name}, {self.name}") for edit in edits if edit and edit.passed]
+
+
+class ReviseArm(Arm):
+    """Lets one writer find which of several texts are to blame and rewrite those, from whole runs; see `revise`.
+
+    Args:
+        places: Where the texts are.
+        rewriter: Gathers the evidence.
+        reviser: Program on the signature `Revise`.
+        gain: As for `Arm`.
+    """
+
+    def __init__(self, places: Sequence[Place], rewriter: Rewriter, reviser: Predict, *, gain: float) -> None:
+        super().__init__("texts to blame", gain=gain)
+        self.places = list(places)
+        self.rewriter = rewriter
+        self.reviser = reviser
+        self._asked = 0
+
+    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
+        """A candidate for each proposal, and for each text of the first one alone."""
+        texts = [self.rewriter.evidence(step.session, parent, place) for place in self.places]
+        texts = [text for text in texts if text.rows]
+        if not texts:
+            return []
+        first, self._asked = self._asked, self._asked + count
+        return children(step, parent, await revise(self.rewriter, self.reviser, step, parent, texts, count, first))
 
 
 class DemosArm(Arm):
@@ -115,7 +137,7 @@ class DemosArm(Arm):
             for place in places
         }
 
-    def make(self, step: Step, parent: Candidate, count: int, edits: "Sequence[Edit | None]") -> list[Candidate]:
+    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
         """Candidates with other demos."""
         made: list[Candidate] = []
         for _ in range(2 * len(self.sizes)):
@@ -164,7 +186,7 @@ class ChoiceArm(Arm):
         self.place = place
         self._turn = 0
 
-    def make(self, step: Step, parent: Candidate, count: int, edits: "Sequence[Edit | None]") -> list[Candidate]:
+    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
         """Candidates with other options."""
         path, present = self.place.path, step.session.value(self.place.path, parent)
         others = [option for option in self.place.parameter.options or () if option != present]
@@ -185,7 +207,7 @@ class MergeArm(Arm):
         super().__init__("merge", gain=gain)
         self.paths = [place.path for place in places]
 
-    def make(self, step: Step, parent: Candidate, count: int, edits: "Sequence[Edit | None]") -> list[Candidate]:
+    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
         """Merges that were not tried yet."""
         session = step.session
         made: dict[str, Candidate] = {}

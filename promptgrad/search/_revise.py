@@ -14,11 +14,14 @@ from promptgrad.search._attempted import attempted_together
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._checks import unwrapped
 from promptgrad.search._edit import edit_ratio
+from promptgrad.search._proposer import make_reviser
 from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter, failing_as_lm
 from promptgrad.search._side_by_side import fitted, side_by_side
 from promptgrad.search._writing import TIPS
 
 if TYPE_CHECKING:
+    from promptgrad.search._places import Place
+    from promptgrad.search._session import Session
     from promptgrad.search._steps import Step
 
 UNREADABLE = "the reply holds no revisions"
@@ -132,6 +135,24 @@ async def _ask(
         edits[each.path] = Edit(each.path, each.text, text, reason, edit_ratio(each.text, text), variant=variant)
     found = list(edits.values())
     return [replace(edit, usage=usage.total) if edit is found[0] else edit for edit in found]
+
+
+def reviser_for(session: "Session", places: Sequence["Place"], lm: LM | str | None) -> Predict | None:
+    """The program that finds the texts to blame in whole runs and rewrites them; None where it cannot or need not.
+
+    It need not where a program has one call to blame, and cannot rewrite solutions, nor be asked of an LM that knows
+    only its own tasks.
+
+    Args:
+        session: The session.
+        places: The places of the texts that are trained.
+        lm: LM that would write; None for that of the program, or else of the context.
+    """
+    if len(places) < 2 or any(place.parameter.kind.exact for place in places):
+        return None
+    reviser = make_reviser()
+    able = is_able(reviser, lm or session.program_lm())
+    return reviser if able and session.needs_critic(places) else None
 
 
 def is_able(reviser: Predict, lm: LM | str | None) -> bool:

@@ -29,6 +29,13 @@ class TestInTheTrainer:
         assert result.shipped
         assert result.after.mean > result.before.mean + 0.5
         first = events(tmp_path / "run", "arms")[0]
+        assert first["pulled"][0] == "texts to blame"
+        assert set(first["rates"]) == {"texts to blame", "demos", "merge"}
+
+    def test_where_the_run_has_a_critic_it_divides_the_blame(self, world, tmp_path):
+        result = fit(world, critic=lm.FunctionLM(world.answer, name="critic"), run_dir=tmp_path / "run")
+        assert result.shipped
+        first = events(tmp_path / "run", "arms")[0]
         assert first["pulled"][0] == "all texts"
         assert set(first["rates"]) == {"all texts", "pick.instruction", "spell.instruction", "demos", "merge"}
 

@@ -9,6 +9,7 @@ from promptgrad.search import (
     Attempts,
     ChoiceArm,
     DemosArm,
+    Edit,
     MergeArm,
     Rewriter,
     Session,
@@ -85,17 +86,35 @@ class TestWhatPays:
         assert second.pulls == 3
 
 
+class Writer:
+    """A rewriter's stand-in that keeps what it is asked, and writes what it is told."""
+
+    def __init__(self, text="Reverse it."):
+        self.text, self.asked = text, []
+
+    def evidence(self, session, parent, place):
+        return Rewriter(Attempts({}, 4)).evidence(session, parent, place)
+
+    async def rewrite(self, step, evidence):
+        self.asked += evidence
+        return [Edit(each.path, each.text, f"{self.text} {len(self.asked)}.{each.variant}") for each in evidence]
+
+
 class TestTextArm:
     def test_it_asks_for_variants_of_one_evidence_with_other_tips(self, session):
-        arm = TextArm(place_of(session, "spell.instruction"), Rewriter(Attempts({}, 4)), gain=0.3)
-        assert arm.asks(session, session.base, 3) == []
+        writer, step = Writer(), step_of(session)
+        arm = TextArm(place_of(session, "spell.instruction"), writer, gain=0.3)
+        assert aio.run(arm.make(step, session.base, 3)) == []
         aio.run(session.forward(session.base, session.train[:4], scope="look"))
-        asked = arm.asks(session, session.base, 3)
+        made = aio.run(arm.make(step, session.base, 3))
+        assert len(made) == 3
+        asked = list(writer.asked)
         assert [evidence.variant for evidence in asked] == [0, 1, 2]
         assert asked[0].tip == ""
         assert len({evidence.tip for evidence in asked}) == 3
         assert {len(evidence.rows) for evidence in asked} == {4}
-        assert arm.asks(session, session.base, 1)[0].tip not in {evidence.tip for evidence in asked}
+        aio.run(arm.make(step, session.base, 1))
+        assert writer.asked[-1].tip not in {evidence.tip for evidence in asked}
 
     def test_labels_of_examples_that_were_not_run_are_rows_too(self, session):
         rewriter = Rewriter(Attempts({}, 4), labeled=session.train)
@@ -110,7 +129,7 @@ class TestTextArm:
 class TestDemosArm:
     def test_it_draws_labelled_examples_in_other_sizes(self, session):
         arm = DemosArm(session, [place_of(session, "spell.demos")], (2, 4), gain=0.1)
-        made = arm.make(step_of(session), session.base, 2, [])
+        made = aio.run(arm.make(step_of(session), session.base, 2))
         assert [len(child.values["spell.demos"]) for child in made] == [2, 4]
         shown = arm.shown(made[0].values["spell.demos"])
         words = {demo.word for demo in made[0].values["spell.demos"]}
@@ -121,8 +140,8 @@ class TestDemosArm:
         aio.run(session.forward(session.base, session.train, scope="look"))
         arm = DemosArm(session, [place_of(session, "spell.demos")], (11,), gain=0.1)
         step = step_of(session)
-        arm.make(step, session.base, 1, [])
-        (hard,) = arm.make(step, session.base, 1, [])
+        aio.run(arm.make(step, session.base, 1))
+        (hard,) = aio.run(arm.make(step, session.base, 1))
         assert "word9x" not in {demo.word for demo in hard.values["spell.demos"]}
 
 
@@ -130,7 +149,7 @@ class TestChoiceArm:
     def test_options_take_turns(self, session):
         arm = ChoiceArm(place_of(session, "tone"), gain=0.1)
         step = step_of(session)
-        tried = [arm.make(step, session.base, 1, [])[0].values["tone"] for _ in range(3)]
+        tried = [aio.run(arm.make(step, session.base, 1))[0].values["tone"] for _ in range(3)]
         assert tried == ["glad", "sad", "glad"]
 
 
@@ -138,11 +157,11 @@ class TestMergeArm:
     def test_it_takes_over_what_another_candidate_has(self, session):
         arm = MergeArm([place_of(session, "spell.instruction"), place_of(session, "tone")], gain=0.03)
         step = step_of(session)
-        assert arm.make(step, session.base, 2, []) == []
+        assert aio.run(arm.make(step, session.base, 2)) == []
         one = session.base.child({"spell.instruction": "Reverse it."}, "one")
         other = session.base.child({"tone": "glad"}, "other")
         aio.run(session.evaluate_all([session.base, one, other], session.val, scope="all"))
-        (merged,) = arm.make(step, other, 2, [])
+        (merged,) = aio.run(arm.make(step, other, 2))
         assert merged.values == {"tone": "glad", "spell.instruction": "Reverse it."}
         assert merged.parents == (other, one)
 
