@@ -8,10 +8,15 @@ PromptgradError
 ├── LMError (RuntimeError)             a language model did not answer
 │   ├── LMConnectionError              it cannot be reached
 │   ├── LMTimeoutError                 it took too long
-│   ├── LMStatusError                  it answered with an error status
-│   │   ├── RateLimitError             429: too many requests
-│   │   ├── AuthenticationError        no key, or a wrong one: 401, 403
-│   │   └── ContextWindowError         the request is too long for the model
+│   ├── LMStatusError                  it answered with an error
+│   │   ├── RateLimitError             too many requests or tokens a minute: wait
+│   │   ├── OverloadedError            the server has no room, or is still loading: wait
+│   │   ├── AuthenticationError        no key, a wrong one, or one that may not do this
+│   │   ├── BillingError               no money or quota left in the account
+│   │   ├── BadRequestError            it refuses the request as it is written
+│   │   ├── ContextWindowError         the request is too long
+│   │   └── ContentFilterError         a filter of the provider stopped the prompt or the reply
+│   ├── RefusalError                   the model declined to answer
 │   ├── LMReplyError                   a body that was cut or is not a completion
 │   ├── NoLMError                      no language model is configured
 │   │   └── ReplayError                a request that the replayed cassette does not hold
@@ -36,8 +41,11 @@ from collections.abc import Iterable, Mapping
 __all__ = [
     "AsyncUsageError",
     "AuthenticationError",
+    "BadRequestError",
+    "BillingError",
     "BudgetExceeded",
     "ConstraintError",
+    "ContentFilterError",
     "ContextWindowError",
     "DataError",
     "GraphError",
@@ -52,9 +60,11 @@ __all__ = [
     "MetricError",
     "MissingExtraError",
     "NoLMError",
+    "OverloadedError",
     "ParseError",
     "PromptgradError",
     "RateLimitError",
+    "RefusalError",
     "ReplayError",
     "SignatureError",
     "StateDictError",
@@ -93,25 +103,33 @@ class LMError(PromptgradError, RuntimeError):
     """A language model did not give an answer.
 
     Attributes:
+        transient: Whether the same request may succeed a little later; `Retry` sends it again then, and only then.
         replayed: Whether it comes from a cassette, so that the same request brings it again.
     """
 
-    replayed = False
+    transient: bool = False
+    replayed: bool = False
 
 
 class LMConnectionError(LMError):
     """The server cannot be reached, or closed the connection before it answered."""
 
+    transient = True
+
 
 class LMTimeoutError(LMError):
-    """The answer did not come in time."""
+    """The server was silent for too long. What it was asked may still be running, and be billed."""
+
+
+_PASSING = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+"""Statuses that may pass by themselves, where nothing says what they mean."""
 
 
 class LMStatusError(LMError):
-    """The server answered with an error status.
+    """The server answered with an error.
 
     Attributes:
-        status: The HTTP status, 0 where there is none.
+        status: The HTTP status, or the one that the answer names; 0 where there is none.
         body: The answer's body, as text.
         retry_after: Seconds that the server asks to wait; None when it does not say.
     """
@@ -121,26 +139,62 @@ class LMStatusError(LMError):
         self.status = status
         self.body = body
         self.retry_after = retry_after
+        if type(self) is LMStatusError:  # its kinds say themselves whether they pass
+            self.transient = status in _PASSING
 
 
 class RateLimitError(LMStatusError):
-    """The server answers 429: too many requests."""
+    """More requests or tokens than the account, or the server, takes at a time."""
+
+    transient = True
+
+
+class OverloadedError(LMStatusError):
+    """The server has no room for the request now, or still loads the model."""
+
+    transient = True
 
 
 class AuthenticationError(LMStatusError):
-    """There is no key, or one that the server does not accept: 401 or 403."""
+    """There is no key, the server does not accept it, or it may not be used for this."""
+
+
+class BillingError(LMStatusError):
+    """The account has no money or no quota left; waiting does not help."""
+
+
+class BadRequestError(LMStatusError):
+    """The server refuses the request as it is written: an unknown model, a field or a value that it does not take."""
 
 
 class ContextWindowError(LMStatusError):
-    """The request is longer than the model's context window."""
+    """The request, with the room for its reply, is longer than the model reads or the account may send."""
+
+
+class ContentFilterError(LMStatusError):
+    """A filter of the provider stopped the prompt or the reply; `body` has what there is of it."""
+
+
+class RefusalError(LMError):
+    """The model declined to answer.
+
+    Attributes:
+        refusal: What it said.
+    """
+
+    def __init__(self, message: str, *, refusal: str = "") -> None:
+        super().__init__(message)
+        self.refusal = refusal
 
 
 class LMReplyError(LMError):
-    """The server answered 200 with a body that was cut or is not a completion.
+    """The server answered 200 with a body that was cut, is too large, or is not a completion.
 
     Attributes:
         body: The body, as far as it came.
     """
+
+    transient = True
 
     def __init__(self, message: str, *, body: str = "") -> None:
         super().__init__(message)
@@ -273,8 +327,9 @@ class MissingExtraError(PromptgradError, ImportError):
 def is_outage(error: BaseException | None) -> bool:
     """Whether no prompt could have avoided this error: the language model, budget, journal or a package is unavailable.
 
-    A request that is too long for the model is not an outage, since a prompt may be the cause.
+    A request that is too long, filtered, refused or not accepted as it is written is not an outage, since a prompt may
+    be the cause.
     """
-    if isinstance(error, ContextWindowError):
+    if isinstance(error, (ContextWindowError, ContentFilterError, RefusalError, BadRequestError)):
         return False
     return isinstance(error, (LMError, BudgetExceeded, JournalError, ImportError))

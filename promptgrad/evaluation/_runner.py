@@ -11,6 +11,7 @@ from promptgrad.autograd import Read, record_reads
 from promptgrad.data import Example, Score
 from promptgrad.errors import (
     AuthenticationError,
+    BillingError,
     BudgetExceeded,
     InputError,
     JournalError,
@@ -23,7 +24,7 @@ from promptgrad.lm import Usage, UsageTracker, context, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Arguments, Module, bind
 
-FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, UnknownPriceError, ImportError)
+FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, BillingError, UnknownPriceError, ImportError)
 """Errors that would be the same for every row: they end an evaluation."""
 
 OnReads = Callable[[tuple[Read, ...]], None]

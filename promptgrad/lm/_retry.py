@@ -5,31 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from promptgrad import aio
-from promptgrad.errors import (
-    AuthenticationError,
-    ContextWindowError,
-    LMConnectionError,
-    LMError,
-    LMReplyError,
-    LMStatusError,
-    LMTimeoutError,
-)
+from promptgrad.errors import LMError, LMStatusError
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
 
-RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses that may pass by themselves."""
-
 
 def is_transient(error: LMError) -> bool:
     """True if the same request may succeed a little later."""
-    if error.replayed or isinstance(error, (AuthenticationError, ContextWindowError)):
-        return False
-    if isinstance(error, LMStatusError):
-        return error.status in RETRIED_STATUS
-    return isinstance(error, (LMConnectionError, LMTimeoutError, LMReplyError))
+    return error.transient and not error.replayed
 
 
 class Retry(Layer):

@@ -2,13 +2,18 @@ import pytest
 
 from promptgrad.errors import (
     AuthenticationError,
+    BadRequestError,
+    BillingError,
+    ContentFilterError,
     ContextWindowError,
     LMConnectionError,
     LMError,
     LMReplyError,
     LMStatusError,
     LMTimeoutError,
+    OverloadedError,
     RateLimitError,
+    RefusalError,
 )
 from promptgrad.lm import HTTP, FunctionLM, Retry
 from promptgrad.lm._retry import is_transient
@@ -65,9 +70,9 @@ def test_waits_are_spread_but_repeat(waits, sleep):
 
 def test_waits_do_not_pass_the_ceiling(waits, sleep):
     def broken(messages):
-        raise LMTimeoutError("slow")
+        raise LMConnectionError("down")
 
-    with pytest.raises(LMTimeoutError):
+    with pytest.raises(LMConnectionError):
         Retry(FunctionLM(broken), attempts=12, ceiling=4.0, sleep=sleep)("q")
     assert max(waits) <= 4.0
 
@@ -120,6 +125,11 @@ def test_which_errors_pass():
     assert not is_transient(ContextWindowError("long", status=500))
     assert not is_transient(AuthenticationError("no", status=401))
     assert not is_transient(LMError("?"))
+    assert is_transient(OverloadedError("loading", status=400))
+    assert not is_transient(LMTimeoutError("silent"))  # it may still be running, and be billed
+    for kind in (BadRequestError, BillingError, ContentFilterError):
+        assert not is_transient(kind("no", status=503))
+    assert not is_transient(RefusalError("no", refusal="I cannot"))
 
 
 def test_at_least_one_attempt():
