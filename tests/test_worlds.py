@@ -143,6 +143,79 @@ def test_who_sums_up_observations_restates_their_rules(policy):
     assert "If the tone is worried, answer P1. Otherwise answer P2." in reply
 
 
+def shown(world, rows):
+    """Rows with their answers, as a learner finds them."""
+    from worlds._rows import Shown
+    from worlds._tickets import find
+
+    return [Shown(find(row["ticket"])[0][0], frozenset({row["code"]})) for row in rows]
+
+
+def share_of_rules(world, rules):
+    return share_right(world, world.write_instruction(rules))
+
+
+def test_present_rules_that_fit_the_rows_stay_whatever_the_rows_need(policy):
+    from worlds._learner import infer
+    from worlds._rules import Rule, read
+
+    rows = shown(policy, policy.rows["train"])
+    idle = read("If the tone is polite and the sum is at least 9000 dollars, answer P1.")  # covers no row
+    for present in (policy.policy, (*idle, *policy.policy), (*policy.policy[:-1], *idle, policy.policy[-1])):
+        assert infer(rows[:3], present) == infer(rows, present) == present
+    assert infer(rows[:3], policy.policy, (Rule((), "P5"),), lambda _: 9.0) == policy.policy
+
+
+def test_what_a_row_contradicts_goes_what_is_missing_is_added_and_the_rest_stays_in_order(policy):
+    from worlds._learner import infer
+    from worlds._rules import read
+
+    rows = shown(policy, policy.rows["train"][:24])
+    first, *others, last = policy.policy
+    wrong = read("If the tone is calm, answer P5.")
+    idle = read("If the sum is at least 9000 dollars, answer P1.")
+    assert infer(rows, (*wrong, first, *others, last)) == policy.policy  # a guess that rows contradict
+    revised = infer(rows, (*idle, *others, last))  # the first rule is missing, and takes precedence over others
+    assert set(idle) | set(others) <= set(revised)
+    assert [rule for rule in revised if rule in (*idle, *others)] == [*idle, *others]
+    assert share_of_rules(policy, revised) > 0.95
+    moved = infer(rows, (*others, first, last))  # it stands too late
+    assert share_of_rules(policy, moved) == share_of_rules(policy, policy.policy)
+
+
+def test_rows_that_no_list_fits_cost_no_present_rule(policy):
+    from worlds._learner import infer
+    from worlds._rows import Shown
+
+    rows = shown(policy, policy.rows["train"][:24])
+    again = [Shown(row.ticket, frozenset({"P5"})) for row in rows[:2]]  # the same tickets, another answer
+    assert infer([*rows, *again], policy.policy) == policy.policy
+
+
+def test_revising_by_three_rows_climbs_where_only_what_helps_is_kept():
+    from worlds._learner import infer
+    from worlds._rules import decide
+    from worlds.policy import PolicyWorld
+
+    before, after = [], []
+    for seed in range(1000, 1008):
+        world = PolicyWorld(seed, test=300)
+        train, val = shown(world, world.rows["train"]), shown(world, world.rows["val"])
+
+        def wrong(rules, rows):
+            return sum(decide(rules, row.ticket) != row.label for row in rows)
+
+        rules, rng = infer(train[:8]), random.Random(seed)
+        before.append(share_of_rules(world, rules))
+        for _ in range(20):
+            rows = rng.sample(train, 3)
+            revised = infer(rows, rules)
+            if wrong(revised, rows) < wrong(rules, rows) and wrong(revised, val) <= wrong(rules, val):
+                rules = revised
+        after.append(share_of_rules(world, rules))
+    assert sum(after) / 8 > sum(before) / 8 + 0.1
+
+
 def test_a_critic_says_what_a_textgrad_prompt_shows_of_one_row(policy):
     from worlds import CRITIC, Call
 

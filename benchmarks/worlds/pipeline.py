@@ -166,9 +166,9 @@ class PipelineWorld(PolicyWorld):
         def noise(rule: object) -> float:
             return scale * gumbel(*key, rule)
 
-        stated = read(without_tickets(now))
+        present = read(without_tickets(now))
         claimed = read(without_tickets(_advice.claims(prompt)))
-        rules = infer(rows, tuple(dict.fromkeys([*claimed, *stated])), noise)
+        rules = infer(rows, present, claimed, noise)
         extracts = _is_extract(now) or (not now and "facts" in prompt.user and "P1" not in prompt.user)
         if extracts:
             text = self._new_extract(prompt.user, now, rows, rules, key)
@@ -226,7 +226,7 @@ class PipelineWorld(PolicyWorld):
             name = self._parameter(prompt, part)
             now = _advice.parameters(prompt).get(name, "")
             stated = "\n".join(without_tickets(text) for text in _advice.parameters(prompt).values())
-            rules = infer(rows, read(stated), noise)
+            rules = infer(rows, read(stated), (), noise)
             if part == "extract":
                 texts[name] = self._new_extract(said, now, rows, rules, key)
             else:

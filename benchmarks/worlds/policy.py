@@ -113,14 +113,14 @@ class PolicyWorld(World):
         rows = find_rows(prompt.user)
         for ask, answer in prompt.demos:
             rows += find_rows(f"{ask}\n{answer}")
-        stated = read(without_tickets(_advice.current(prompt)))
+        present = read(without_tickets(_advice.current(prompt)))
         claimed = read(without_tickets(_advice.claims(prompt)))
         scale = 0.05 + 0.8 * temperature
 
         def noise(rule: object) -> float:
             return scale * gumbel(*key, rule)
 
-        rules = infer(rows, tuple(dict.fromkeys([*claimed, *stated])), noise)
+        rules = infer(rows, present, claimed, noise)
         wrong = [row for row in rows if row.output is not None and row.output not in row.allowed]
         return Advice(
             self.write_instruction(rules, rows),
