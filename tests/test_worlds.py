@@ -216,6 +216,21 @@ def test_revising_by_three_rows_climbs_where_only_what_helps_is_kept():
     assert sum(after) / 8 > sum(before) / 8 + 0.1
 
 
+def test_a_proposal_restates_the_rules_of_a_summary_that_its_demos_do_not_contradict(policy):
+    """MIPROv2 shows its proposer a summary of all rows, and a few demos that may all have one answer."""
+    from worlds import WRITER, Call
+
+    messages = [dict(message) for message in CAPTURED["prompts"]["mipro-proposal"]]
+    head, rest = messages[1]["content"].split("[[ ## task_demos ## ]]\n")
+    rows, tail = rest.split("\n\n[[ ## basic_instruction", 1)
+    label = policy.rows["train"][0]["code"]
+    demos = [each for each in rows.split("\n\n") if f"Code: {label}" in each][:3]
+    summary = f"[[ ## dataset_description ## ]]\n{' '.join(map(str, policy.policy))}\n\n"
+    content = "[[ ## task_demos ## ]]\n".join([summary + head, "\n\n".join(demos)])
+    messages[1]["content"] = f"{content}\n\n[[ ## basic_instruction{tail}"
+    assert share_right(policy, policy.answer(Call(WRITER, messages, 0.0, {}))) == 1.0
+
+
 def test_a_critic_says_what_a_textgrad_prompt_shows_of_one_row(policy):
     from worlds import CRITIC, Call
 
@@ -578,6 +593,47 @@ def test_extract_gets_what_a_critique_misses_and_a_right_one_gets_worse_without(
         worse = rewritten(world, right["extract"], "Something is wrong.")
         losses.append(share_of_pipeline(world, right) - share_of_pipeline(world, {**right, "extract": worse}))
     assert sum(losses) / len(losses) > 0.03
+
+
+def test_extract_keeps_what_it_names_and_gets_what_labelled_rows_need():
+    """In the prompts of GEPA, whose feedback is on the whole run."""
+    from worlds import WRITER, Call
+    from worlds.pipeline import PipelineWorld
+
+    losses, gains = [], []
+    for seed in (1000, 1002, 1003, 1005, 1006, 1008):
+        world = PipelineWorld(seed, test=300)
+        right = world.right()
+
+        def revised(instruction, count, world=world):
+            rows = []
+            for row in world.rows["train"][:count]:
+                facts = "State nothing."
+                rows.append({"Inputs": {"ticket": row["ticket"]}, "Generated Outputs": {"facts": facts}})
+                rows[-1]["Feedback"] = f"expected {row['code']}"
+            messages = [dict(message) for message in CAPTURED["prompts"]["gepa"]]
+            content = f"[[ ## current_instruction ## ]]\n{instruction}\n\n[[ ## examples_with_feedback ## ]]\n"
+            messages[1]["content"] = f"{content}{json.dumps(rows)}"
+            return json.loads(world.answer(Call(WRITER, messages, 0.0, {})))["new_instruction"]
+
+        kept = {**right, "extract": revised(right["extract"], 3)}
+        losses.append(share_of_pipeline(world, right) - share_of_pipeline(world, kept))
+        short = {**right, "extract": world.extract_instruction(sorted(world.needed)[1:])}
+        mended = {**right, "extract": revised(short["extract"], 24)}
+        gains.append(share_of_pipeline(world, mended) - share_of_pipeline(world, short))
+    assert sum(losses) / len(losses) < 0.03
+    assert sum(gains) / len(gains) > 0.1
+
+
+def test_who_observes_rows_of_two_modules_states_their_rules():
+    from worlds import Call
+    from worlds.pipeline import PipelineWorld
+
+    world = PipelineWorld(CAPTURED["seed"], test=300)
+    messages = [dict(message) for message in CAPTURED["prompts"]["mipro-observations"]]
+    rows = [{"ticket": row["ticket"], "code": row["code"]} for row in world.rows["train"][:24]]
+    messages[1]["content"] = f"[[ ## examples ## ]]\n{rows}"
+    assert share_right(world, world.answer(Call("writer", messages, 0.0, {}))) > 0.9
 
 
 # -- W3: the embedded model -----------------------------------------------------------------------------------------

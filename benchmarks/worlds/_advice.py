@@ -13,7 +13,8 @@ from worlds._prompt import Asked, Prompt
 _TEXT = re.compile(r"instruction|new_|improved|proposed|revised|rewritten|solution", re.IGNORECASE)
 _RIGHT = re.compile(r'write exactly\s+"([^"]+)"')
 _CURRENT = ("current_instruction", "basic_instruction", "instruction", "solution", "text")
-_CLAIMS = re.compile(r"description|observation|summary|critique|feedback|analysis|findings|hints", re.IGNORECASE)
+_SUMMARY = re.compile(r"description|observation|summary", re.IGNORECASE)
+_CLAIMS = re.compile(rf"{_SUMMARY.pattern}|critique|feedback|analysis|findings|hints", re.IGNORECASE)
 
 
 @dataclass
@@ -40,6 +41,11 @@ class Advice:
 def current(prompt: Prompt) -> str:
     """The instruction that a prompt shows as the present one."""
     return next((prompt.sections[name] for name in _CURRENT if name in prompt.sections), "")
+
+
+def summary(prompt: Prompt) -> str:
+    """What others say of the whole task, where a prompt hands that on: descriptions, observations, summaries."""
+    return "\n".join(text for name, text in prompt.sections.items() if _SUMMARY.search(name))
 
 
 def claims(prompt: Prompt) -> str:

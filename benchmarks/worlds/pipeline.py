@@ -166,7 +166,7 @@ class PipelineWorld(PolicyWorld):
         def noise(rule: object) -> float:
             return scale * gumbel(*key, rule)
 
-        present = read(without_tickets(now))
+        present = read(without_tickets(now)) or read(without_tickets(_advice.summary(prompt)))
         claimed = read(without_tickets(_advice.claims(prompt)))
         rules = infer(rows, present, claimed, noise)
         extracts = _is_extract(now) or (not now and "facts" in prompt.user and "P1" not in prompt.user)
@@ -183,6 +183,8 @@ class PipelineWorld(PolicyWorld):
         wrong = {number: said for number, (_, said) in found.items()}
         texts = self._revised(prompt, found.values(), rows, noise, key) if _revises(prompt) else {}
         critique = " ".join(dict.fromkeys(wrong.values())) or "The answer is right."
+        if not now and not _advice.parameters(prompt) and (rules or len(rows) > 2):  # who observes data
+            critique = self._critique(prompt, rows, rules, key)
         named = {number: self._parameter(prompt, part) for number, (part, _) in found.items()}
         return Advice(text, critique, bool(wrong), wrong, named, texts)
 
@@ -236,18 +238,16 @@ class PipelineWorld(PolicyWorld):
     def _new_extract(
         self, said: str, now: str, rows: Sequence[Shown], rules: Sequence[Rule], key: Sequence[object]
     ) -> str:
-        """Extract's new instruction: what critics miss; without critics what the labelled rows need, or a guess."""
+        """Extract's new instruction: besides what it names, what critics miss or what the rules that fit need.
+
+        Who sees neither rows with answers nor rules changes something, as well as one can guess.
+        """
         have = _named(now)
-        missed = _lacking(said)
-        if missed:
-            return self.extract_instruction([name for name in ATTRIBUTES if name in have | missed])
-        labelled = sum(row.label is not None for row in rows)
-        need = {_attribute(rule) for rule in rules if rule.conditions}
-        if labelled < 4 or not need:  # little to go by: something else, as well as one can guess
-            need = (have | {ATTRIBUTES[pick(len(ATTRIBUTES), *key, "add")]}) - {
-                ATTRIBUTES[pick(len(ATTRIBUTES), *key, "leave")]
-            }
-        return self.extract_instruction([name for name in ATTRIBUTES if name in need])
+        need = _lacking(said) or {_attribute(rule) for rule in rules if rule.conditions}
+        if not need and not any(row.label for row in rows):
+            have = have - {ATTRIBUTES[pick(len(ATTRIBUTES), *key, "leave")]}
+            need = {ATTRIBUTES[pick(len(ATTRIBUTES), *key, "add")]}
+        return self.extract_instruction([name for name in ATTRIBUTES if name in have | need])
 
     def _blame(self, prompt: Prompt, shown: str, key: Sequence[object]) -> tuple[str, str]:
         """Which module a run speaks against, and in which words; ("", "") where it is right."""

@@ -113,7 +113,7 @@ class PolicyWorld(World):
         rows = find_rows(prompt.user)
         for ask, answer in prompt.demos:
             rows += find_rows(f"{ask}\n{answer}")
-        present = read(without_tickets(_advice.current(prompt)))
+        present = read(without_tickets(_advice.current(prompt))) or read(without_tickets(_advice.summary(prompt)))
         claimed = read(without_tickets(_advice.claims(prompt)))
         scale = 0.05 + 0.8 * temperature
 
