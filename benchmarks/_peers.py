@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from worlds import CRITIC, STUDENT, WRITER, World, value_of
+from worlds import STUDENT, WRITER, World, value_of
 
 
 class BudgetSpent(BaseException):
@@ -247,7 +247,7 @@ def textgrad(world: World, url: str, seed: int, budget: int, *, batch: int = 3) 
         def __call__(self, content: str, system_prompt: str | None = None, **_: Any) -> str:
             return self.generate(content, system_prompt)
 
-    student, writer, critic = Engine(STUDENT), Engine(WRITER), Engine(CRITIC)
+    student, writer = Engine(STUDENT), Engine(WRITER)
     roles = {"": "system prompt of a language model", "extract": "system prompt of the model that extracts the facts"}
     prompts = {
         name: tg.Variable(start, role_description=roles.get(name, "system prompt of the model that gives the code"))
@@ -293,7 +293,7 @@ def textgrad(world: World, url: str, seed: int, budget: int, *, batch: int = 3) 
                     "compares the answer with the right one",
                 )
                 losses.append(judge(inputs={"prediction": forward(row)}))
-            tg.sum(losses).backward(critic)
+            tg.sum(losses).backward(writer)  # who writes also criticises, as with ours
             optimizer.step()
             score = validate()
             if score < best:

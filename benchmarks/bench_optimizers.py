@@ -58,7 +58,7 @@ def train(world: World, url: str, name: str, seed: int, budget: int, **options: 
     from promptgrad import optim
 
     program = world.program(url)
-    writer, critic = world.lm(url, "writer"), world.lm(url, "critic")
+    writer = world.lm(url, "writer")  # who writes also criticises, as with the peers: no critic is named
     made = getattr(optim, CLASSES[name])
     takes = {"mipro": "prompt_lm"}.get(name, "lm")
     writers = {} if name in ("random", "bootstrap") else {takes: writer, **OPTIONS.get(name, {})}
@@ -69,7 +69,6 @@ def train(world: World, url: str, name: str, seed: int, budget: int, **options: 
         metric=world.metric,
         budget=pg.Budget(calls=budget),
         seed=seed,
-        critic=None if made in (optim.TGD, optim.Auto) else critic,  # its LM criticises too, where a critic is asked
         progress=False,
         **options,
     )

@@ -109,3 +109,15 @@ def test_the_summary_of_whole_runs(monkeypatch):
     assert (found["reported minus true"], found["overshoot"]) == (0.15, 3)
     assert (found["busy"], found["busy on the clock"]) == ({"tgd": 0.833}, {"tgd": 0.417})
     assert {**every, "world": "W2"} == found
+
+
+def test_no_critic_is_named_who_writes_also_criticises(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import bench_optimizers as study
+
+    world = study.make("W4", 1000, train=12, val=12)
+    for name in ("tgd-critic", "gepa"):
+        with (server := world.serve()) as url:
+            study.train(world, url, name, 0, 120)
+        assert "critic" not in server.counts
+        assert server.counts["writer"] > 0
