@@ -1,8 +1,6 @@
 """TGD: textual gradient descent, rewriting parameters as their critiques ask."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Literal, NoReturn
 
@@ -10,58 +8,31 @@ from promptgrad import aio
 from promptgrad.autograd import Gradient, Loss, Parameter
 from promptgrad.lm import LM
 from promptgrad.nn import Predict
-from promptgrad.optim._fate import attempt_of, raced
+from promptgrad.optim._descent import FIRST, STEPS, Descent
+from promptgrad.optim._fate import attempt_of
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import TGD_HABITS, refuse_habits
 from promptgrad.optim._optimizer import Optimizer
-from promptgrad.optim._report import Change, StepReport
+from promptgrad.optim._report import Change
 from promptgrad.optim._written import written
 from promptgrad.search import (
-    BLOCK,
     Attempts,
-    Candidate,
     Constraint,
     Evidence,
-    Place,
     Rewriter,
     Rules,
     Session,
-    Step,
     check_amends,
     check_attempts,
     check_counts,
     check_writer,
     checked_constraints,
-    children,
-    is_able,
-    is_winnable,
     make_reviser,
     make_writers,
-    revise,
-    role,
     rows_of,
     unblamed,
     varied,
 )
-
-FIRST = 24
-"""Training examples of the first step of a search, where the data and the budget have them.
-
-With so many rows in one prompt a strong writer found rules that are right on .97 of the tickets of hidden policies,
-with 8 on .75, with 3 failures on .43 (docs/decisions.md).
-"""
-
-STEPS = 8
-"""Steps of a search without a budget of calls."""
-
-PATIENCE = 4
-"""Steps in a row without a gain that end a search without a budget, and steps without a new text that end any."""
-
-SURE = 0.55
-"""Probability of being better from which on a text becomes the incumbent: the search may err, the ending not."""
-
-FEW_RUNS = 250
-"""Runs of the program below which a budget pays for two proposals in a step, not for all."""
 
 
 class TGD(Optimizer):
@@ -187,7 +158,6 @@ class TGD(Optimizer):
         self.max_evidence, self.memory = max_evidence, memory
         self.proposals, self.temperature = proposals, temperature
         self.steps, self.batch_size, self.patience = steps, batch_size, patience
-        self._proposed: Counter[str] = Counter()  # proposals that were made from each candidate in it
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
@@ -269,92 +239,12 @@ class TGD(Optimizer):
     async def fit(self, session: Session) -> None:
         """Take steps over batches until the steps, the patience or the budget end, or nothing is left to win."""
         self.state.clear()
-        self._proposed = Counter()
-        for scheduler in self._schedulers:
-            scheduler.reset()
-        given = {session.path_of(parameter): parameter for parameter, _ in self.trained()}
-        trained = [(place, given[place.path]) for place in session.places(self.kinds) if place.path in given]
-        lineage, back, notes, taken, idle = [session.base], 0, 0, 0, 0
-        count, patience = session.most_steps(self.steps, STEPS), self.patience
-        if patience is None and session.ledger.budget.calls is None:
-            patience = PATIENCE
-        priced = any(group["length_price"] for _, group in self.trained())
-        try:
-            for step in session.steps(count, "TGD", batch_size=self.batch_size, patience=patience):
-                if idle == PATIENCE or not (priced or is_winnable(session, SURE)):
-                    why = (
-                        f"{idle} steps brought nothing new" if idle == PATIENCE else "nothing can be shown to be better"
-                    )
-                    session.notes.append(f"{why} on {len(session.val)} validation examples")
-                    break
-                known, base = len(session.standings), lineage[max(0, len(lineage) - 1 - back)]
-                report = await self._gated_step(step, base, trained)
-                for scheduler in self._schedulers:
-                    scheduler.step(report)
-                if report.accepted:
-                    lineage.append(session.incumbent)
-                idle = 0 if len(session.standings) > known else idle + 1
-                back, notes, taken = back + 1 if report.notes else 0, notes + bool(report.notes), step.number + 1
-        finally:
-            if not priced:  # who charges for length is offered only what was worth it
-                session.offer_likely()
-        if notes:
-            session.notes.append(f"in {notes} of {taken} steps samples failed and nobody was blamed")
-
-    async def _gated_step(self, step: Step, base: Candidate, trained: Sequence[tuple[Place, Parameter]]) -> StepReport:
-        """Rewrite the texts of `base` by all that is known of them; the best rewrite must beat the incumbent."""
-        session, options, rewriter = step.session, dict(self.trained()), self._rewriter
-        least = FIRST if not step.number and session.affords(FIRST + len(session.val)) else 0
-        batch, places = step.fresh(base, max(self.batch_size, least)), [place for place, _ in trained]
-        gradients: dict[str, Gradient] = {}
-        notes: tuple[str, ...] = ()
-        writer = self._reviser(session, trained)
-        if batch and writer is not None:
-            await session.forward(base, batch, scope=step.scope("forward"))
-        elif batch:
-            loss, gradients = await step.gradients(base, batch, places)
-            notes = tuple(unblamed(loss))
-        divided, texts = writer is None and session.needs_critic(places), []
-        for place, parameter in trained:
-            known, group = rewriter.evidence(session, base, place), options[parameter]
-            gradient = gradients.get(place.path, Gradient())
-            rows = known.rows
-            about, rules = parameter.role or role(place), Rules.of(group)
-            blamed = not divided or parameter.kind.exact or gradient.critiques or any(row.critique for row in rows)
-            if blamed and not all(row.right for row in rows):
-                texts.append(replace(known, parameter=parameter, role=about, rows=rows, rules=rules, lm=group["lm"]))
-        if not texts:
-            failed = any(not row.right for place in places for row in session.rows.of(place, base))
-            return StepReport((), notes=notes or ("samples failed and nobody was blamed",) * failed)
-        before = self._proposed[base.key]
-        count = self.proposals if session.runs_left() >= FEW_RUNS else min(2, self.proposals)
-        if writer is None:
-            edits = await rewriter.rewrite(step, varied(texts, count, before))
-        else:
-            edits = await revise(rewriter, writer, step, base, texts, count, before)
-        self._proposed[base.key] += count
-        candidates = children(step, base, edits)
-        if not candidates:
-            kinds = {place.path: parameter.kind for place, parameter in trained}
-            refused = [Change.of(edit, kinds[edit.path], "") for edit in edits if edit and edit.path in kinds]
-            nobody = ("samples failed and nobody was blamed",) if writer is not None and not edits else ()
-            return StepReport((), proposals=tuple(refused), notes=nobody)
-        while len(candidates) > 1 and not session.affords(len(candidates) * BLOCK + len(session.val)):
-            candidates.pop()  # a race of all would end the search before anything is known
-        return await raced(step, candidates, trained, self._memory, gate=SURE, price=self._price)
+        await Descent(self, session).run()
 
     @cached_property
     def reviser(self) -> Predict:
         """The program that finds the texts to blame in whole runs and rewrites them; made when it is first used."""
         return make_reviser()
-
-    def _reviser(self, session: Session, trained: Sequence[tuple[Place, Parameter]]) -> Predict | None:
-        """The program that finds what is to blame and rewrites it; None where a critic does, or nobody has to."""
-        wanted = self.blame == "writer" or (self.blame is None and session.critic is None and self.edits == "rewrite")
-        if not wanted or len(trained) < 2 or any(parameter.kind.exact for _, parameter in trained):
-            return None
-        able = is_able(self.reviser, self.param_groups[0]["lm"] or session.program_lm())
-        return self.reviser if able and session.needs_critic([place for place, _ in trained]) else None
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: forward, backward, proposals, races."""
