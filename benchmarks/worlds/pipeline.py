@@ -251,6 +251,8 @@ class PipelineWorld(PolicyWorld):
 
     def _blame(self, prompt: Prompt, shown: str, key: Sequence[object]) -> tuple[str, str]:
         """Which module a run speaks against, and in which words; ("", "") where it is right."""
+        if _revises(prompt) and '"calls"' not in shown:
+            return "", ""  # an example that was not run
         rows = find_rows(shown)
         row = rows[0] if rows else None
         allowed = row.allowed if row else told(shown)[0]

@@ -16,6 +16,7 @@ from promptgrad.search._checks import unwrapped
 from promptgrad.search._edit import edit_ratio
 from promptgrad.search._proposer import make_reviser
 from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter, failing_as_lm
+from promptgrad.search._rows import unrun_rows
 from promptgrad.search._side_by_side import fitted, side_by_side
 from promptgrad.search._writing import TIPS
 
@@ -94,6 +95,9 @@ def _inputs(rewriter: Rewriter, step: "Step", candidate: Candidate, texts: Seque
         more, spent = rewriter.memory.shown(each.parameter, shown)
         promising += [{"changes": {each.path: old["text"]}, "effect": old["effect"]} for old in more]
         worse += [{"changes": {each.path: old["text"]}, "effect": old["effect"]} for old in spent]
+    runs = step.session.rows.whole(candidate)
+    known = {run.example for run in runs}
+    runs += unrun_rows(example for example in rewriter.labeled if example.id not in known)
     rules = {each.path: each.rules.after(each.parameter.constraints).shown() for each in texts}
     return {
         "program": texts[0].program,
@@ -102,7 +106,7 @@ def _inputs(rewriter: Rewriter, step: "Step", candidate: Candidate, texts: Seque
         "rules": {path: shown for path, shown in rules.items() if shown},
         "attempts": fitted(promising, MOST_ATTEMPTS * len(texts)),
         "worse": fitted(worse, MOST_ATTEMPTS * len(texts)),
-        "runs": side_by_side(step.session.rows.whole(candidate), rewriter.max_evidence * len(texts)),
+        "runs": side_by_side(runs, rewriter.max_evidence * len(texts)),
     }
 
 

@@ -94,6 +94,21 @@ def labeled_rows(place: "Place", examples: Iterable[Example]) -> tuple[Row, ...]
     return tuple(found)
 
 
+def unrun_rows(examples: Iterable[Example]) -> tuple[Row, ...]:
+    """Rows of examples that the program was not run on: what it will be given, and their labels.
+
+    Args:
+        examples: The examples; those whose inputs are not marked, or that have no label, are left out.
+    """
+    found = []
+    for example in examples:
+        given = _inputs(example)
+        labels = _labels(example, given) if given else {}
+        if labels:
+            found.append(Row(example.id, given, {}, math.nan, expected=to_json(labels)))
+    return tuple(found)
+
+
 def rows_of(gradient: Gradient) -> tuple[Row, ...]:
     """The failed calls that the critiques of a gradient are about, a row for each, with no score.
 
@@ -256,6 +271,15 @@ class Rows:
                 found.pop(run.example, None)
                 found[run.example] = _row(run, place)
         return tuple(found.values())
+
+    def right(self, place: "Place") -> tuple[Row, ...]:
+        """The runs of any candidate that went right and read the parameter at a place, the newest for each example."""
+        found = {
+            run.example: run
+            for run in self._runs.values()
+            if place.path in run.reads and not run.error and run.score >= run.best - _TOLERANCE
+        }
+        return tuple(_row(run, place) for run in found.values())
 
     def whole(self, candidate: Candidate) -> tuple[Row, ...]:
         """The runs that speak of a candidate from beginning to end, one for each example, the oldest first.

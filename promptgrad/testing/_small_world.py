@@ -230,7 +230,7 @@ def _revisions(given: Mapping[str, str]) -> str:
     found: dict[str, str] = {}
     for run in json.loads(given.get("runs", "[]")):
         gold = _gold(run.get("feedback", ""))[::-1]
-        for call in run.get("calls", ()) if run["score"] < 1 and gold else ():
+        for call in run.get("calls", ()) if run.get("score", 1) < 1 and gold else ():
             inputs, outputs, first = call["inputs"], call.get("outputs", {}), "text" in call["inputs"]
             name = f"{call['call'].partition('[')[0]}.instruction"
             wrong = outputs.get("word") != gold if first else outputs.get("answer") != inputs.get("word", "")[::-1]

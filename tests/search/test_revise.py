@@ -105,6 +105,18 @@ def test_the_writer_sees_all_texts_and_whole_runs():
     assert [run["score"] for run in runs] == sorted(run["score"] for run in runs), "failures first"
 
 
+def test_in_auto_it_also_sees_the_labels_of_examples_that_were_not_run():
+    writer = Writer({"note.instruction": SUM})
+    model = Pipeline().to(lm.FunctionLM(student, name="student"))
+    opt = optim.Auto(model.parameters(), lm=lm.FunctionLM(writer, name="writer"), rows=4, demos=())
+    result = pg.Trainer(model, opt, metric=coded, seed=3, progress=False).fit(tickets(24), tickets(40, 100))
+    assert result.outcome == "shipped"
+    assert model.note.instruction.data == SUM
+    runs = json.loads(writer.fields()["runs"])
+    assert [sorted(run) for run in runs[4:]] == [["expected", "inputs", "row"]] * 20
+    assert all("calls" in run for run in runs[:4])
+
+
 def test_several_texts_are_tried_together_and_one_at_a_time():
     writer = Writer({"note.instruction": SUM, "decide.instruction": "P4 always."})
     model, result = trained(writer)

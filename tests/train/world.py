@@ -92,7 +92,7 @@ def revise(asked):
     """The new texts of the parameters that whole runs speak against."""
     texts, said = json.loads(asked["parameters"]), {}
     for run in json.loads(asked["runs"]):
-        for call in run["calls"] if run["score"] < 1 else ():
+        for call in run.get("calls", ()) if run.get("score", 1) < 1 else ():
             (found,) = reflect([{**call, "feedback": run.get("feedback", "")}])
             right = call["outputs"].get("answer") == call["inputs"].get("word", "")[::-1]
             if found != "Take care." and not right:
