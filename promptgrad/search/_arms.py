@@ -1,5 +1,6 @@
 """Arms: the ways in which a search makes candidates from one, each with what it has paid so far."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,9 +114,11 @@ class ReviseArm(Arm):
 
 
 class DemosArm(Arm):
-    """Gives the modules demos: labelled examples, or runs that went right where no example has the module's fields.
+    """Gives the modules demos: labelled examples, or what a module was given and answered in runs that went right.
 
-    Sizes and order take turns: examples at random, and those first on which the candidate failed.
+    Labels are a module's if the examples have its fields, and no other module answers any of these: what a program of
+    several steps returns says nothing of an earlier step that calls its answer alike. Sizes and order take turns:
+    examples at random, and those first on which the candidate failed.
 
     Args:
         session: The session.
@@ -130,9 +133,18 @@ class DemosArm(Arm):
         self.sizes = list(sizes)
         self._turn = 0
         self._shown: dict[str, frozenset[str]] = {}
+        answered = Counter(
+            name
+            for module in session.program().modules()
+            if isinstance(module, Predict)
+            for name in module.signature.outputs
+        )
         self._labeled = {
             place.path: [
-                (example.id, demo) for example in session.train for demo in labeled_demos(place.signature, [example])
+                (example.id, demo)
+                for example in session.train
+                for demo in labeled_demos(place.signature, [example])
+                if all(answered[name] <= 1 for name in demo.labels())
             ]
             for place in places
         }
@@ -154,13 +166,11 @@ class DemosArm(Arm):
 
     def _draw(self, step: Step, parent: Candidate, place: Place, size: int, *, hard: bool) -> tuple[Example, ...]:
         rows = {row.example: row for row in step.session.rows.of(place, parent)}
-        labeled = list(self._labeled[place.path])
-        traces = [
-            (key, Example({**row.inputs, **row.outputs}).with_inputs(*row.inputs))
-            for key, row in rows.items()
-            if row.right and row.inputs and row.outputs
+        pool = list(self._labeled[place.path]) or [
+            (row.example, Example({**row.inputs, **row.outputs}).with_inputs(*row.inputs))
+            for row in step.session.rows.right(place)
+            if row.inputs and row.outputs
         ]
-        pool = labeled or traces
         step.rng.shuffle(pool)
         if hard:
             pool.sort(key=lambda entry: entry[0] not in rows or rows[entry[0]].right)

@@ -20,7 +20,8 @@ async def meet(
     a block is a fair sample; the order is drawn anew each time. Nobody wins here: `session.standings` has what was
     measured.
 
-    Where the budget pays for no more, the best go on alone, and the meeting ends before a block that does not fit.
+    The best goes on alone where the budget pays for no others beside its way through all of `val`, and the meeting ends
+    before a block that does not fit.
 
     Cost: at most one run for each candidate and example, and one of the incumbent where it is not known there.
 
@@ -38,10 +39,11 @@ async def meet(
         champion = session.standings.of(session.incumbent)
         known = champion.by_id() if champion is not None else {}
         lacking = [example for example in part if example.id not in known]
-        room = (session.runs_left() - len(lacking)) / len(part)
-        if room < 1:
+        left = session.runs_left() - len(lacking)
+        if left < len(part):
             break
-        alive = alive[: int(min(len(alive), room))]
+        others = max(0.0, left - (len(session.val) - first)) / len(part)  # the best shall get to the end
+        alive = alive[: 1 + int(min(len(alive), others))]
         if lacking:
             await session.evaluate(session.incumbent, lacking, scope=f"{scope}/{number}/incumbent")
         await session.evaluate_all(alive, part, scope=f"{scope}/{number}")

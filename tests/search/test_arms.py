@@ -47,21 +47,30 @@ def metric(example, output):
 
 
 @pytest.fixture
-def session():
-    model = Word().to(lm.FunctionLM(answer, name="speller"))
+def make_session():
+    """Make a session of a program, in whose run the test is."""
     journal = run.Journal()
-    session = Session(
-        model=model,
-        train=rows(12),
-        val=rows(40, 100),
-        metric=metric,
-        seed=1,
-        journal=journal,
-        ledger=run.Ledger(run.Budget(), journal),
-        progress=False,
-    )
-    with run.active(journal=journal, ledger=session.ledger):
-        yield session
+    ledger = run.Ledger(run.Budget(), journal)
+
+    def make(model):
+        return Session(
+            model=model.to(lm.FunctionLM(answer, name="speller")),
+            train=rows(12),
+            val=rows(40, 100),
+            metric=metric,
+            seed=1,
+            journal=journal,
+            ledger=ledger,
+            progress=False,
+        )
+
+    with run.active(journal=journal, ledger=ledger):
+        yield make
+
+
+@pytest.fixture
+def session(make_session):
+    return make_session(Word())
 
 
 def step_of(session, count=1):
@@ -145,6 +154,31 @@ class TestDemosArm:
         assert "word9x" not in {demo.word for demo in hard.values["spell.demos"]}
 
 
+class Twice(nn.Module):
+    """Two steps that both call their answer `answer`."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn = nn.Predict("word -> answer", instruction="Reverse it.")
+        self.copy = nn.Predict("word -> answer", instruction="Copy it.")
+
+    def forward(self, word):
+        return self.copy(word=self.turn(word=word).answer)
+
+
+class TestDemosOfSeveralSteps:
+    def test_a_step_is_not_shown_the_labels_of_another_but_what_it_did_in_runs_that_went_right(self, make_session):
+        session = make_session(Twice())
+        spots = [place_of(session, "turn.demos"), place_of(session, "copy.demos")]
+        arm, step = DemosArm(session, spots, (2,), gain=0.1), step_of(session)
+        assert aio.run(arm.make(step, session.base, 1)) == []
+        aio.run(session.forward(session.base, session.train[:4], scope="look"))
+        other = session.base.child({"turn.instruction": "Reverse it all."}, "other")
+        (made,) = aio.run(arm.make(step, other, 1))
+        assert all(demo.answer == demo.word[::-1] for demo in made.values["turn.demos"])
+        assert all(demo.answer == demo.word for demo in made.values["copy.demos"])
+
+
 class TestChoiceArm:
     def test_options_take_turns(self, session):
         arm = ChoiceArm(place_of(session, "tone"), gain=0.1)
@@ -195,3 +229,13 @@ class TestMeet:
         kept = aio.run(meet(session, [good, also], scope="meet"))
         assert kept[0] in (good, also)
         assert session.ledger.spent.calls <= 35
+
+    def test_others_leave_before_the_budget_does_not_pay_the_best_its_way_to_the_end(self, session):
+        aio.run(session.evaluate(session.base, session.val, scope="base"))
+        session.ledger.budget = run.Budget(calls=session.ledger.spent.calls + 55)
+        good = session.base.child({"spell.instruction": "Reverse it."}, "good")
+        also = session.base.child({"spell.instruction": "Reverse it all."}, "also")
+        (kept,) = aio.run(meet(session, [good, also], scope="meet"))
+        known = {measured.candidate.key: len(measured.ids) for measured in session.standings}
+        assert known[kept.key] == 40
+        assert sorted(known.values()) == [10, 40, 40]
