@@ -31,8 +31,14 @@ from promptgrad.search import (
     reviser_for,
 )
 
-GAINS = {"chain": 0.4, "text": 0.3, "demos": 0.1, "choice": 0.1, "merge": 0.03}
+GAINS = {"chain": 0.4, "text": 0.3, "demos": 0.15, "choice": 0.1, "merge": 0.03}
 """What an arm is expected to gain with its first 60 calls."""
+
+STEPS = 60
+"""Steps of a search without a budget of calls."""
+
+PATIENCE = 12
+"""Steps in a row without a new incumbent that end a search without a budget, or without a new candidate any."""
 
 SURE = 0.55
 """Probability of being better from which on a candidate becomes the incumbent: the search may err, the ending not."""
@@ -84,7 +90,8 @@ class Auto(Search):
        do not show, which count as well, and serve as rows of the next proposal.
     4. *Plateaus*. After three steps without a new incumbent every second step starts from another candidate, drawn by
        what the standings believe of it. The search ends when the budget does, when the incumbent is right on all
-       validation examples, or after `patience` steps without a new incumbent. The last part of a budget is kept to
+       validation examples, or nothing new comes; without a budget of calls also after `patience` steps without a new
+       incumbent. The last part of a budget is kept to
        measure the incumbent on the validation examples that it lacks.
 
     Whether the result is better than the start is decided by the trainer, on validation examples alone, which no writer
@@ -99,12 +106,13 @@ class Auto(Search):
     Args:
         params: Parameters; texts, demos and choices that require a gradient are trained.
         lm: LM that writes; None for that of the program.
-        steps: Most steps.
+        steps: Most steps; None for 60, or for as many as a budget of calls allows.
         rows: Most training examples that a candidate is run on when it is visited first.
         batch_size: Training examples that each further visit of a candidate adds.
         proposals: Texts written for one place in a step.
         demos: Numbers of demos to try, the first one first; empty for no demos.
-        patience: Steps in a row without a new incumbent after which the search ends.
+        patience: Steps in a row without a new incumbent after which the search ends; None for 12, or for no such end
+            with a budget of calls.
         temperature: Sampling temperature of the second and further proposals; None for that of the LM.
         rules: What new texts must satisfy.
 
@@ -120,17 +128,25 @@ class Auto(Search):
         params: Params,
         lm: LM | str | None = None,
         *,
-        steps: int = 60,
+        steps: int | None = None,
         rows: int = 24,
         batch_size: int = 8,
         proposals: int = 3,
         demos: Sequence[int] = (8, 4, 16),
-        patience: int = 12,
+        patience: int | None = None,
         temperature: float | None = 1.0,
         rules: Rules = Rules(),  # noqa: B008 - frozen
     ) -> None:
-        check_counts(steps=(steps, 1), rows=(rows, 1), batch_size=(batch_size, 1), proposals=(proposals, 1))
-        check_counts(patience=(patience, 1), **{f"demos[{n}]": (size, 1) for n, size in enumerate(demos)})
+        check_counts(
+            steps=(STEPS if steps is None else steps, 1),
+            rows=(rows, 1),
+            batch_size=(batch_size, 1),
+            proposals=(proposals, 1),
+        )
+        check_counts(
+            patience=(PATIENCE if patience is None else patience, 1),
+            **{f"demos[{n}]": (size, 1) for n, size in enumerate(demos)},
+        )
         check_writer(lm, temperature)
         super().__init__(params)
         self.lm, self.steps, self.rows, self.batch_size, self.proposals = lm, steps, rows, batch_size, proposals
@@ -140,8 +156,11 @@ class Auto(Search):
         """Look, then pull arms until the budget, a plateau or perfection ends the search; see the class."""
         self.state.clear()
         course = Course(self, session)
+        patience = self.patience
+        if patience is None and session.ledger.budget.calls is None:
+            patience = PATIENCE
         try:
-            for step in session.steps(self.steps, "Auto", patience=self.patience):
+            for step in session.steps(session.most_steps(self.steps, STEPS), "Auto", patience=patience):
                 if not course.goes_on():
                     if not step.number:
                         session.notes.append(
@@ -159,12 +178,13 @@ class Auto(Search):
         kinds = [parameter.kind for parameter, _ in self.trained()]
         texts = sum(kind.is_text for kind in kinds)
         per, most = plan.calls_per_example, 2 * max(self.proposals, 2) + 2
-        runs = self.steps * (self.rows + max(0, texts - 1) * self.rows + 4 * plan.train)
+        steps = self.steps or STEPS
+        runs = steps * (self.rows + max(0, texts - 1) * self.rows + 4 * plan.train)
         phases = {
             "runs on training examples": runs * per,
             "critiques": runs * per * max(1, texts) * (texts > 1),
-            "proposals": 2 * self.steps * texts * self.proposals,
-            "meetings": self.steps * (1 + most) * plan.val * per,
+            "proposals": 2 * steps * texts * self.proposals,
+            "meetings": steps * (1 + most) * plan.val * per,
         }
         return [(name, calls, False) for name, calls in phases.items() if calls]
 
@@ -190,7 +210,7 @@ class Course:
         reviser = None if session.critic is not None else reviser_for(session, self.texts, auto.lm)
         self.writers: list[Arm] = []
         if reviser is not None:
-            self.writers = [ReviseArm(self.texts, self.rewriter, reviser, gain=GAINS["chain"])]
+            self.writers = [ReviseArm(self.texts, self.rewriter, reviser, gain=GAINS["text"])]
         else:
             self.writers = [ChainArm(self, gain=GAINS["chain"])] if len(self.texts) > 1 else []
             self.writers += [TextArm(place, self.rewriter, gain=GAINS["text"]) for place in self.texts]
@@ -201,7 +221,7 @@ class Course:
         self.arms += [ChoiceArm(place, gain=GAINS["choice"]) for place in session.places(("has_options",))]
         self.arms += [MergeArm(session.places(auto.kinds), gain=GAINS["merge"])]
         self.trained: dict[str, Measured] = {}
-        self.idle = 0
+        self.idle = self.dry = 0
 
     # -- a step -------------------------------------------------------------------------------------------------
 
@@ -214,6 +234,7 @@ class Course:
         made = self.entering(await self.pulled(step, parent, arms))
         shared = (session.ledger.spent.calls - before) / len(arms)
         candidates = [child for arm in arms for child in made[arm]]
+        self.dry = 0 if candidates else self.dry + 1
         depth, old = self.depth(), session.incumbent
         kept = await meet(session, candidates, scope=step.scope("meet"), depth=depth) if candidates else []
         gained = {arm: [self.gain(child) for child in made[arm]] for arm in arms}
@@ -226,13 +247,16 @@ class Course:
         session.decide("arms", step=step.number, pulled=[arm.name for arm in arms], rates=rates)
 
     async def pulled(self, step: Step, parent: Candidate, arms: Sequence[Arm]) -> dict[Arm, list[Candidate]]:
-        """The new candidates of some arms."""
-        made: dict[Arm, list[Candidate]] = {}
-        seen = {self.session.base.key}
+        """The new candidates of some arms. While the start is the best, demos go to new texts."""
+        session, made = self.session, dict[Arm, list[Candidate]]()
+        seen, bases = {session.base.key}, [parent]
         for arm in arms:
-            found = await arm.make(step, parent, self.proposals if arm in self.writers else 2)
-            made[arm] = [one for one in found if one.key not in seen and self.session.standings.of(one) is None]
+            count = self.proposals if arm in self.writers else 2
+            found = [one for base in bases for one in await arm.make(step, base, -(-count // len(bases)))]
+            made[arm] = [one for one in found if one.key not in seen and session.standings.of(one) is None]
             seen |= {one.key for one in made[arm]}
+            if arm in self.writers and parent is session.base:
+                bases = made[arm][:2] or bases
         return made
 
     def entering(self, made: Mapping[Arm, Sequence[Candidate]]) -> dict[Arm, list[Candidate]]:
@@ -245,6 +269,9 @@ class Course:
     def goes_on(self) -> bool:
         """Whether the budget pays for another step, and for measuring the incumbent on all validation examples."""
         session = self.session
+        if self.dry >= PATIENCE:
+            session.notes.append(f"{self.dry} steps brought nothing new")
+            return False
         step = self.auto.batch_size + self.proposals / max(session.cost_per_example.calls, 1e-9) + LEAST
         return session.runs_left() >= step + len(self.lacking())
 

@@ -39,6 +39,26 @@ class TestInTheTrainer:
         assert first["pulled"][0] == "all texts"
         assert set(first["rates"]) == {"all texts", "pick.instruction", "spell.instruction", "demos", "merge"}
 
+    def test_while_the_start_is_the_best_demos_go_to_new_texts(self, world, tmp_path):
+        model, rows = world.single()
+        model.to(lm.FunctionLM(world.answer, name="simulated"))
+        fit(
+            world, model, optim.Auto(model.parameters(), steps=1), run_dir=tmp_path / "run", data=(rows[:20], rows[20:])
+        )
+        made = {event["origin"]: event["values"] for event in events(tmp_path / "run", "candidate")}
+        (shown,) = [values for origin, values in made.items() if origin == "step 0, 8 demos"]
+        assert set(shown) == {"instruction", "demos"}
+
+    def test_a_budget_of_calls_ends_it_and_no_plateau(self, world):
+        def cold(example, output):
+            return float(len(example.text) % 3 == 0)
+
+        model = program(world)
+        options = {"metric": cold, "seed": 5, "budget": run.Budget(calls=900), "progress": False}
+        trainer = pg.Trainer(model, optim.Auto(model.parameters()), **options)
+        result = trainer.fit(world.examples(24), world.examples(40, seed=1))
+        assert result.calls > 850
+
     def test_demos_alone_teach_where_no_text_is_trained(self, world):
         model, rows = world.single()
         model.to(lm.FunctionLM(world.answer, name="simulated"))
