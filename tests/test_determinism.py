@@ -46,36 +46,43 @@ OPTIMIZERS = {
 
 
 class Run:
-    """One training run in a folder, against a server at a port, with so many calls in flight."""
+    """One training run in a folder, against a server, with so many calls in flight."""
 
-    def __init__(self, name, folder, *, concurrency, port=0, seed=5):
+    def __init__(self, name, folder, server, *, concurrency, seed=5):
         delays = random.Random(f"{folder} {concurrency}")
         longest = 0.004 if concurrency == 1 else 0.03  # seconds: many are in flight on a busy machine as well
         answer = unsure if name == "bootstrap" else world.answer
-        with LoopbackLM(lambda messages: Delay(delays.random() * longest, answer(messages)), port=port) as server:
-            self.port = int(server.url.split(":")[2].split("/")[0])
-            model = world.Program()
-            model.to(world.lm_at(server.url, concurrency))
-            trainer = pg.Trainer(
-                model,
-                OPTIMIZERS[name](model),
-                metric=world.metric,
-                run_dir=folder,
-                seed=seed,
-                concurrency=concurrency,
-            )
-            self.result = trainer.fit(world.examples(16), world.examples(40, seed=1))
-            self.in_flight = server.in_flight_high_water
-            self.arrivals = [request.headers["idempotency-key"] for request in server.requests]
+        server.reset()
+        server._script.respond = lambda messages: Delay(delays.random() * longest, answer(messages))
+        model = world.Program()
+        model.to(world.lm_at(server.url, concurrency))
+        trainer = pg.Trainer(
+            model,
+            OPTIMIZERS[name](model),
+            metric=world.metric,
+            run_dir=folder,
+            seed=seed,
+            concurrency=concurrency,
+        )
+        self.result = trainer.fit(world.examples(16), world.examples(40, seed=1))
+        self.in_flight = server.in_flight_high_water
+        self.arrivals = [request.headers["idempotency-key"] for request in server.requests]
         journal = run.Journal(Path(folder) / "journal.jsonl", readonly=True)
         self.canonical, self.digest = journal.canonical(), journal.digest()
         self.state = {path: value for path, value in model.state_dict().items() if path != "_meta"}
 
 
+@pytest.fixture
+def server():
+    """One server for all runs of a test: the endpoint belongs to the key of a call."""
+    with LoopbackLM() as running:
+        yield running
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_concurrency_changes_nothing_that_is_decided(name, tmp_path):
-    one = Run(name, tmp_path / "one", concurrency=1)
-    many = Run(name, tmp_path / "many", concurrency=32, port=one.port)  # the endpoint belongs to the key of a call
+def test_concurrency_changes_nothing_that_is_decided(name, server, tmp_path):
+    one = Run(name, tmp_path / "one", server, concurrency=1)
+    many = Run(name, tmp_path / "many", server, concurrency=32)
 
     assert one.in_flight == 1
     assert many.in_flight > 8
@@ -88,7 +95,7 @@ def test_concurrency_changes_nothing_that_is_decided(name, tmp_path):
     assert one.result.calls == many.result.calls == len(one.arrivals)
 
 
-def test_another_seed_is_another_run(tmp_path):
-    one = Run("tgd", tmp_path / "one", concurrency=32)
-    other = Run("tgd", tmp_path / "other", concurrency=32, port=one.port, seed=6)
+def test_another_seed_is_another_run(server, tmp_path):
+    one = Run("tgd", tmp_path / "one", server, concurrency=32)
+    other = Run("tgd", tmp_path / "other", server, concurrency=32, seed=6)
     assert one.digest != other.digest

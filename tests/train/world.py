@@ -217,11 +217,11 @@ def lm_at(url, concurrency=8):
     return lm.Retry(lm.HTTP("simulated", base_url=url, api_key="none", concurrency=concurrency))
 
 
-def serve(latency, port):
+def serve(latency):
     """Serve, and for each line read print the journal keys of all requests received so far."""
     from promptgrad.testing import LoopbackLM
 
-    with LoopbackLM(answer, latency=latency, port=port) as server:
+    with LoopbackLM(answer, latency=latency) as server:
         print(server.url, flush=True)  # noqa: T201
         for _ in sys.stdin:
             print(json.dumps([request.headers.get("idempotency-key") for request in server.requests]), flush=True)  # noqa: T201
@@ -261,6 +261,6 @@ def train(name, url, run_dir, concurrency, events):
 if __name__ == "__main__":
     role, *rest = sys.argv[1:]
     if role == "serve":
-        serve(float(rest[0]), int(rest[1]))
+        serve(float(rest[0]))
     else:
         train(rest[0], rest[1], rest[2], int(rest[3]), int(rest[4]))
