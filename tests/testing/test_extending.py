@@ -13,9 +13,9 @@ PAGE = ROOT / "docs" / "extending.md"
 FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 
 
-def run_pytest(folder, name):
+def run_pytest(folder, name, *options):
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name, *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])},
         capture_output=True,
@@ -40,7 +40,7 @@ def test_the_language_model_of_the_page_passes_its_contract(tmp_path):
 def test_and_does_not_when_its_key_shows(tmp_path):
     (tmp_path / "test_house_lm.py").write_text(FILES["test_house_lm.py"])
     (tmp_path / "house_lm.py").write_text(FILES["house_lm.py"].replace('f"house {self.url}', 'f"house {self._key}'))
-    done = run_pytest(tmp_path, "test_house_lm.py")
+    done = run_pytest(tmp_path, "test_house_lm.py", "-x")
     assert "test_secrets_show_nowhere" in done.stdout
     assert done.returncode == 1
 
@@ -58,7 +58,7 @@ def test_and_does_not_when_it_draws_by_itself(tmp_path):
     source = "import itertools, random\n\nDRAWN = itertools.count()  # goes on from run to run\n"
     (tmp_path / "random_rewrites.py").write_text(source + drawn)
     (tmp_path / "test_random_rewrites.py").write_text(FILES["test_random_rewrites.py"])
-    done = run_pytest(tmp_path, "test_random_rewrites.py")
+    done = run_pytest(tmp_path, "test_random_rewrites.py", "-x")
     assert done.returncode == 1
     assert "ake all chance from session.rng" in done.stdout
 
