@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Done:
         """The journal, to read."""
         return Journal(self.folder / "journal.jsonl", readonly=True)
 
+    @cached_property
+    def canonical(self) -> list[dict[str, Any]]:
+        """What the journal decides, in an order that does not depend on concurrency."""
+        return self.journal.canonical()
+
     @property
     def lines(self) -> list[bytes]:
         """The lines of the journal's file."""
@@ -62,7 +68,7 @@ def values_of(model: nn.Module) -> dict[str, Any]:
 def same_run(one: Done, other: Done, what: str) -> None:
     """Fail unless two runs made the same decisions."""
     __tracebackhide__ = True
-    first, second = one.journal.canonical(), other.journal.canonical()
+    first, second = one.canonical, other.canonical
     must(
         first == second,
         f"{what} have different journals, {difference(first, second)}: take all chance from session.rng and "
