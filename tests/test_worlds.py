@@ -41,7 +41,7 @@ def share_right(world, text):
 def ask(url, model, messages, **config):
     body = json.dumps({"model": model, "messages": messages, **config}).encode()
     request = urllib.request.Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         return json.load(reply)["choices"]
 
 

@@ -176,7 +176,7 @@ class LoopbackLM:
         """Stop the server and close its connections; closing twice is fine."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=60)
 
     def __enter__(self) -> LoopbackLM:
         return self
@@ -225,7 +225,7 @@ class LoopbackProcess:
         self._get("reset")
 
     def _get(self, what: str) -> dict[str, Any]:
-        with urlopen(f"{self.url}/{what}", timeout=10) as reply:
+        with urlopen(f"{self.url}/{what}", timeout=60) as reply:
             value: dict[str, Any] = json.load(reply)
             return value
 
@@ -233,7 +233,7 @@ class LoopbackProcess:
         """End the server."""
         if self._process.stdin is not None:
             self._process.stdin.close()  # the server ends with its owner, in whatever way
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
         if self._process.stdout is not None:
             self._process.stdout.close()
 

@@ -288,7 +288,7 @@ def test_a_call_that_was_cancelled_is_blamed_by_nobody_and_no_demo():
 
     async def respond(messages):
         if "SLOW" in messages[-1]["content"]:
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
         return ANSWERS(messages)
 
     model = Patient().to(pg.lm.FunctionLM(respond))

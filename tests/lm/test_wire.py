@@ -290,7 +290,7 @@ def test_the_pieces_come_while_the_server_is_still_writing(server, lm):
 async def _first(lm):
     stream = lm.stream(HI)
     try:
-        return [await asyncio.wait_for(anext(stream), 5)]
+        return [await asyncio.wait_for(anext(stream), 30)]
     except asyncio.TimeoutError:
         return []
     finally:

@@ -52,7 +52,7 @@ class TestForward:
         assert output == {"answer": "Paris"}
 
     def test_members_run_side_by_side(self):
-        barrier = threading.Barrier(3, timeout=20)
+        barrier = threading.Barrier(3, timeout=60)
 
         class Waiting(nn.Module):
             def forward(self, question):

@@ -34,7 +34,7 @@ def client(server):
 
 
 def connect(url):
-    return http.client.HTTPConnection(url.split("/")[2], timeout=10)
+    return http.client.HTTPConnection(url.split("/")[2], timeout=60)
 
 
 def ask(client, *contents, **more):
@@ -136,7 +136,7 @@ def test_garbage_is_a_complete_reply_that_is_no_completion(server, client):
 
 def test_a_hanging_request_is_in_flight_until_the_client_leaves(server):
     server.script(Hang(), "next")
-    impatient = socket.create_connection(server.url.split("/")[2].split(":"), timeout=10)
+    impatient = socket.create_connection(server.url.split("/")[2].split(":"), timeout=60)
     impatient.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
     server.wait_for(1)
     assert server.in_flight == 1
@@ -197,7 +197,7 @@ def test_split_pipelined_and_chunked_requests_are_understood(server):
         b"POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
     )
-    with socket.create_connection(server.url.split("/")[2].split(":"), timeout=10) as raw:
+    with socket.create_connection(server.url.split("/")[2].split(":"), timeout=60) as raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         both = plain + chunked
         for start in range(0, len(both), 37):
