@@ -9,6 +9,8 @@ PIP = $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check
 META = pyproject.toml setup.cfg constraints.txt
 # the constraint is for PyTorch's CPU build; an index or a Python without that version gets another one
 ARGS =
+# the tests run in a process for each core, at most four, and those of a file in one of them; DIST= is a single process
+DIST = -n logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test lint format pocket bench-env bench bench-optimizers clean
@@ -20,7 +22,7 @@ demo: $(VENV)/.demo ## run examples/quickstart.py on the embedded model, offline
 	@$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: $(VENV)/.dev ## run the test suite; ARGS="tests/nn -x" runs a part
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(DIST) $(ARGS)
 
 lint: $(VENV)/.dev ## check format, lint and types
 	@$(BIN)/ruff format --check .

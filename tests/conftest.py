@@ -24,6 +24,7 @@ os.environ.update(
     LITELLM_LOCAL_MODEL_COST_MAP="True",
     LITELLM_MODE="PRODUCTION",
 )
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models in tests are tiny, and each core has tests to run
 
 _escapes: list[str] = []
 
