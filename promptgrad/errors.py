@@ -5,6 +5,8 @@ PromptgradError
 ├── SignatureError (ValueError)        a signature that cannot be built
 ├── InputError (TypeError)             a module was called with wrong inputs
 ├── ParseError (ValueError)            a reply that does not hold the fields asked for
+│   ├── CutReplyError                  it ran out of tokens before its end
+│   └── RefusalError                   the model refused to answer
 ├── LMError (RuntimeError)             a language model did not answer
 │   ├── LMConnectionError              it cannot be reached
 │   ├── LMTimeoutError                 it took too long
@@ -16,7 +18,6 @@ PromptgradError
 │   │   ├── BadRequestError            it refuses the request as it is written
 │   │   ├── ContextWindowError         the request is too long
 │   │   └── ContentFilterError         a filter of the provider stopped the prompt or the reply
-│   ├── RefusalError                   the model declined to answer
 │   ├── LMReplyError                   a body that was cut or is not a completion
 │   ├── NoLMError                      no language model is configured
 │   │   └── ReplayError                a request that the replayed cassette does not hold
@@ -47,6 +48,7 @@ __all__ = [
     "ConstraintError",
     "ContentFilterError",
     "ContextWindowError",
+    "CutReplyError",
     "DataError",
     "GraphError",
     "HunkError",
@@ -97,6 +99,32 @@ class ParseError(PromptgradError, ValueError):
         super().__init__(message)
         self.reply = reply
         self.reason = reason or message
+
+
+class CutReplyError(ParseError):
+    """A reply ran out of tokens, so its end is missing.
+
+    It is not mended, and not asked for again with the same limit.
+
+    Attributes:
+        max_tokens: The limit of the request; None where the language model's own limit counted.
+    """
+
+    def __init__(self, message: str, *, reply: str = "", reason: str = "", max_tokens: int | None = None) -> None:
+        super().__init__(message, reply=reply, reason=reason)
+        self.max_tokens = max_tokens
+
+
+class RefusalError(ParseError):
+    """The model declined to answer, in words that its provider keeps apart from answers.
+
+    Attributes:
+        refusal: What it said, also in `reply`.
+    """
+
+    def __init__(self, message: str, *, refusal: str = "", reply: str = "", reason: str = "") -> None:
+        super().__init__(message, reply=reply or refusal, reason=reason)
+        self.refusal = refusal or reply
 
 
 class LMError(PromptgradError, RuntimeError):
@@ -173,18 +201,6 @@ class ContextWindowError(LMStatusError):
 
 class ContentFilterError(LMStatusError):
     """A filter of the provider stopped the prompt or the reply; `body` has what there is of it."""
-
-
-class RefusalError(LMError):
-    """The model declined to answer.
-
-    Attributes:
-        refusal: What it said.
-    """
-
-    def __init__(self, message: str, *, refusal: str = "") -> None:
-        super().__init__(message)
-        self.refusal = refusal
 
 
 class LMReplyError(LMError):

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from promptgrad.errors import InputError, ParseError
-from promptgrad.lm import Completion, Content, Message, Prefix, Request
+from promptgrad.errors import ContentFilterError, CutReplyError, InputError, ParseError, RefusalError
+from promptgrad.lm import Completion, Content, Message, Prefix, Request, without_thinking
 from promptgrad.signature import Field, Signature
 
 _MOST_COMPILED = 512
@@ -62,12 +62,49 @@ class Format:
         text = completion.text
         if not text:
             if completion.refusal:
-                raise unreadable(completion.refusal, "the model refused to answer", self.signature)
+                raise unreadable(completion.refusal, "the model refused to answer", self.signature, RefusalError)
             if completion.tool_calls:
                 names = ", ".join(dict.fromkeys(f"`{call.name}`" for call in completion.tool_calls))
                 reason = f"it calls the tool {names} instead of answering"
                 raise unreadable(completion.preview, reason, self.signature)
+            if completion.reasoning:
+                raise unreadable("", "it ends within its thoughts, before an answer", self.signature)
         return self.read(text)
+
+    def parse_whole(self, reply: Completion | str) -> dict[str, Any]:
+        """The outputs of a reply that has reached its end: what `parse` finds in it without its thoughts.
+
+        Raises:
+            CutReplyError: The reply ran out of tokens.
+            ContentFilterError: A filter of the provider stopped it.
+            ParseError: As `parse`.
+        """
+        if isinstance(reply, str):
+            reply = Completion(reply)
+        if reply.finish_reason != "stop":
+            self.check_end(reply)
+        return self.parse(without_thinking(reply, self.signature.outputs))
+
+    def check_end(self, completion: Completion) -> None:
+        """Refuse a reply that did not come to its end.
+
+        Raises:
+            CutReplyError: The reply ran out of tokens.
+            ContentFilterError: A filter of the provider stopped it.
+        """
+        if completion.is_filtered:
+            raise ContentFilterError(
+                f"a filter of the provider stopped the reply ({completion.finish_reason}); nothing is read from what "
+                f"came before: {_short(completion.text)!r}",
+                body=completion.text,
+            )
+        if completion.is_cut:
+            reason = "the reply was cut off: raise max_tokens"
+            raise unreadable(completion.text, reason, self.signature, CutReplyError)
+
+    def answer(self, completion: Completion) -> Completion:
+        """The reply without thoughts in its text: they are its reasoning."""
+        return without_thinking(completion, self.signature.outputs)
 
     def read(self, reply: str) -> dict[str, Any]:
         """The outputs that the text of a reply holds.
@@ -119,9 +156,18 @@ class Compiled:
         """The outputs that a completion, or a text in place of one, holds, in the signature's order.
 
         Raises:
-            ParseError: An output is missing, or its value does not fit; or the model refused.
+            ParseError: An output is missing, or its value does not fit; or the model refused; or the reply was cut.
+            ContentFilterError: A filter of the provider stopped the reply.
         """
-        return self._format.parse(Completion(reply) if isinstance(reply, str) else reply)
+        return self._format.parse_whole(reply)
+
+    def answer(self, completion: Completion) -> Completion:
+        """The reply without thoughts in its text: they are its reasoning."""
+        return self._format.answer(completion)
+
+    def check_end(self, completion: Completion) -> None:
+        """Refuse a reply that did not come to its end, as `Format.check_end` does."""
+        self._format.check_end(completion)
 
     def __repr__(self) -> str:
         return f"Compiled({self.signature!r}, {len(self.prefix)} messages)"
@@ -165,8 +211,9 @@ class Adapter:
 
         They are empty if asking again in words cannot help; the caller then gives up.
         """
+        said = completion.text or completion.refusal or "\n".join(map(str, completion.tool_calls))
         return (
-            Message("assistant", completion.text or completion.refusal or completion.preview),
+            *([Message("assistant", said)] if said.strip() else ()),  # servers refuse an empty turn
             Message(
                 "user",
                 f"That reply could not be read: {error.reason}.\n"
@@ -188,9 +235,10 @@ class Adapter:
         """The outputs that a completion, or a text in place of one, holds, in the signature's order.
 
         Raises:
-            ParseError: An output is missing, or its value does not fit; or the model refused.
+            ParseError: An output is missing, or its value does not fit; or the model refused; or the reply was cut.
+            ContentFilterError: A filter of the provider stopped the reply.
         """
-        return self.format(signature).parse(Completion(reply) if isinstance(reply, str) else reply)
+        return self.format(signature).parse_whole(reply)
 
     def compile(self, signature: Signature, instruction: str | None = None, demos: Iterable[Any] = ()) -> Compiled:
         """Render the system message and the demos.
@@ -300,11 +348,14 @@ def missing_input(name: str, signature: Signature) -> InputError:
     return InputError(f"the input {name!r} is missing; the signature is {signature!r}")
 
 
-def unreadable(reply: str, reason: str, signature: Signature) -> ParseError:
+def unreadable(reply: str, reason: str, signature: Signature, kind: type[ParseError] = ParseError) -> ParseError:
     """The error of a reply that does not hold the outputs."""
-    shown = reply if len(reply) <= 400 else f"{reply[:300]} ... {reply[-80:]}"
-    return ParseError(
-        f"the reply does not hold {', '.join(signature.outputs)}: {reason}; it was {shown!r}",
+    return kind(
+        f"the reply does not hold {', '.join(signature.outputs)}: {reason}; it was {_short(reply)!r}",
         reply=reply,
         reason=reason,
     )
+
+
+def _short(reply: str) -> str:
+    return reply if len(reply) <= 400 else f"{reply[:300]} ... {reply[-80:]}"

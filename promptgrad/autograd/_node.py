@@ -126,7 +126,8 @@ class Node(GradFn):
         messages: What was sent, as the module's `render` shows it.
         request: The messages with their sampling options, by which equal calls are recognised; None for a call without
             an LM.
-        reply: What came back, as text.
+        reply: What came back, as text, without the model's reasoning.
+        reasoning: The model's reasoning before its reply, as far as its provider or its text shows it; empty for none.
         outputs: What the call returned, by field.
         usage: What it cost.
         error: Why it failed; None when it did not.
@@ -157,6 +158,7 @@ class Node(GradFn):
         "outputs",
         "path",
         "reads",
+        "reasoning",
         "replicate",
         "reply",
         "request",
@@ -191,6 +193,7 @@ class Node(GradFn):
         self.messages: Any = ()
         self.request: Any = None
         self.reply: str | None = None
+        self.reasoning = ""
         self.outputs: dict[str, Any] = {}
         self.usage: Any = None
         self.error: BaseException | None = None

@@ -33,6 +33,7 @@ from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
 from promptgrad.lm._settings import Settings, current
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
+from promptgrad.lm._thinking import without_thinking
 from promptgrad.lm._transport import Transport
 from promptgrad.lm._usage import UsageTracker, track_usage
 
@@ -84,6 +85,7 @@ __all__ = [
     "resolve",
     "resolve_lm",
     "track_usage",
+    "without_thinking",
 ]
 
 if not TYPE_CHECKING:

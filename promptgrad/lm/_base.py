@@ -104,6 +104,9 @@ class LM(metaclass=_Meta):
         """Answer a prompt or messages, from a coroutine. Options are those of `Request`."""
         return await self.complete(Request.of(prompt, **options))
 
+    def forget(self, request: Request) -> None:
+        """Forget the reply to a request wherever it is kept, because it was of no use: the next call asks anew."""
+
     def identity(self) -> str:
         """Return the text that identifies this LM in cache and journal keys: model, endpoint, settings, weight version.
 

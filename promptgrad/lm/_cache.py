@@ -63,10 +63,18 @@ class MemoryStore:
         return hit
 
     def put(self, key: str, completion: Completion) -> None:
-        """Remember a reply."""
+        """Remember a reply, unless it was cut, filtered or empty: it is worth asking for anew."""
+        if not _is_worth_keeping(completion):
+            return
         self._keep(key, completion if completion.trace is None else completion.as_cached())
         if self.store is not None:
             self.store.put(key, completion)
+
+    def drop(self, key: str) -> None:
+        """Forget a reply, in the file too."""
+        self.replies.pop(key, None)
+        if self.store is not None:
+            self.store.drop(key)
 
     def _keep(self, key: str, completion: Completion) -> None:
         self.replies[key] = completion
@@ -80,6 +88,12 @@ class MemoryStore:
         return True
 
 
+def _is_worth_keeping(completion: Completion) -> bool:
+    if completion.is_cut or completion.is_filtered:
+        return False
+    return bool(completion.text.strip() or completion.tool_calls or completion.refusal)
+
+
 class Cache(Layer):
     """Answer repeated requests from memory and, with a `path`, from a SQLite file that many processes may share.
 
@@ -87,8 +101,9 @@ class Cache(Layer):
     model, endpoint, default options, weight version. Set another `replicate` to get another reply to the same prompt.
     Equal requests that are in flight at the same time are sent once, and an error of the LM is raised in all waiting
     callers. An error of the sender's run, such as the end of its budget, is raised only there, and so is one that broke
-    off a stream, which is never retried; the next caller then sends the request anew. Errors are not cached. Where
-    weights need a gradient, the cache is not read, because a cached reply has no gradient.
+    off a stream, which is never retried; the next caller then sends the request anew. Errors are not cached, nor are
+    replies that were cut, filtered or empty, and `Predict` has those forgotten that do not parse. Where weights need a
+    gradient, the cache is not read, because a cached reply has no gradient.
 
     Cost: no LM call for a hit; inside a run a hit is journalled as a call without tokens and money, so that a resumed
     run makes the same decisions even if it finds the cache empty.
@@ -158,6 +173,13 @@ class Cache(Layer):
                 mine.set(None)
             else:
                 mine.fail(failure)
+
+    def forget(self, request: Request) -> None:
+        """Forget the reply to a request, in memory and in the file."""
+        link, _ = answerer()
+        memory = self._memory if link is DIRECT else link.memory(self._memory)
+        memory.drop(request.digest(self.lm.identity()))
+        super().forget(request)
 
     def clear(self) -> None:
         """Clear the memory; a file is not changed."""

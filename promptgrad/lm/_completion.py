@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from promptgrad._frozen import changer, setters
 from promptgrad.lm._codec import from_plain, to_plain
+from promptgrad.lm._finish import CUT, FILTERED
 from promptgrad.lm._message import Message
 from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
 
@@ -176,6 +177,16 @@ class Completion:
         if isinstance(content, str):
             return ""
         return "".join(part.text for part in content if isinstance(part, ReasoningPart))
+
+    @property
+    def is_cut(self) -> bool:
+        """True if the reply ran out of tokens, in any provider's words."""
+        return self.finish_reason != "stop" and self.finish_reason.lower() in CUT
+
+    @property
+    def is_filtered(self) -> bool:
+        """True if a filter of the provider stopped the reply."""
+        return self.finish_reason != "stop" and self.finish_reason.lower() in FILTERED
 
     @property
     def preview(self) -> str:

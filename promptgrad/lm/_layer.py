@@ -40,6 +40,10 @@ class Layer(LM):
         """Answer one request through the wrapped LM."""
         return await self.lm.complete(request)
 
+    def forget(self, request: Request) -> None:
+        """Forget the reply to a request in the layers below."""
+        self.lm.forget(request)
+
     def identity(self) -> str:
         """Return the identity of the wrapped LM."""
         return self.lm.identity()

@@ -53,8 +53,8 @@ class Store:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._pending: dict[str, Completion] = {}
-        self._queue: SimpleQueue[tuple[str, Completion] | threading.Event | None] = SimpleQueue()
+        self._pending: dict[str, Completion | None] = {}
+        self._queue: SimpleQueue[tuple[str, Completion | None] | threading.Event | None] = SimpleQueue()
         self._writer: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
@@ -94,9 +94,9 @@ class Store:
 
     def get(self, key: str) -> Completion | None:
         """Return the completion stored under a digest, marked as cached; None if there is none."""
-        found = self._pending.get(key)
-        if found is not None:
-            return found.as_cached()
+        if key in self._pending:
+            found = self._pending.get(key)
+            return None if found is None else found.as_cached()
         try:
             reader = self._here()
             with self._lock:
@@ -108,6 +108,13 @@ class Store:
 
     def put(self, key: str, completion: Completion) -> None:
         """Store a completion, without waiting for the disk."""
+        self._change(key, completion)
+
+    def drop(self, key: str) -> None:
+        """Remove a completion, without waiting for the disk."""
+        self._change(key, None)
+
+    def _change(self, key: str, completion: Completion | None) -> None:
         self._pending[key] = completion
         self._queue.put((key, completion))
         if self._writer is None:
@@ -155,7 +162,7 @@ class Store:
             except (sqlite3.Error, ValueError) as error:
                 self._warn("write", error)
             for key, completion in entries:
-                if self._pending.get(key) is completion:
+                if key in self._pending and self._pending[key] is completion:
                     del self._pending[key]
             for item in items:
                 if isinstance(item, threading.Event):
@@ -166,12 +173,12 @@ class Store:
             self._writing.close()
             self._writing = None
 
-    def _rows(self, entries: list[tuple[str, Completion]]) -> list[tuple[bytes, str]]:
-        """The entries in written form, without those that have no JSON form."""
-        rows = []
+    def _rows(self, entries: list[tuple[str, Completion | None]]) -> list[tuple[bytes, str | None]]:
+        """The entries in written form, without those that have no JSON form; None for those to remove."""
+        rows: list[tuple[bytes, str | None]] = []
         for key, completion in entries:
             try:
-                rows.append((bytes.fromhex(key), _encode(completion)))
+                rows.append((bytes.fromhex(key), None if completion is None else _encode(completion)))
             except (TypeError, ValueError) as error:
                 self._warn("write a reply to", error)
         return rows
@@ -185,10 +192,16 @@ class Store:
         return f"Store({str(self.path)!r})"
 
 
-def _insert(database: sqlite3.Connection, rows: list[tuple[bytes, str]]) -> None:
+def _insert(database: sqlite3.Connection, rows: list[tuple[bytes, str | None]]) -> None:
+    latest = dict(rows)
     database.execute("BEGIN IMMEDIATE")
     try:
-        database.executemany("INSERT OR REPLACE INTO completion VALUES (?, ?)", rows)
+        database.executemany(
+            "INSERT OR REPLACE INTO completion VALUES (?, ?)", [row for row in latest.items() if row[1] is not None]
+        )
+        gone = [(key,) for key, reply in latest.items() if reply is None]
+        if gone:
+            database.executemany("DELETE FROM completion WHERE key=?", gone)
         database.execute("COMMIT")
     except sqlite3.Error:
         database.execute("ROLLBACK")

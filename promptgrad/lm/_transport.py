@@ -12,6 +12,7 @@ from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._prices import FREE, Prices
 from promptgrad.lm._request import Request, normalize_options
+from promptgrad.lm._thinking import may_think, without_thinking
 
 
 class Transport(LM):
@@ -43,13 +44,20 @@ class Transport(LM):
         return self._identity
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request. Inside a run: from its journal, or within its budget and then journalled."""
+        """Answer one request. Inside a run: from its journal, or within its budget and then journalled.
+
+        Journals and cassettes have the reply as it came; thoughts that the model wrote into its text are
+        split off here.
+        """
         asked = self.with_defaults(request) if self.options else request
         link, trackers = answerer()
         if link is not DIRECT:
             completion = await link.answer(ModelCall(self, request, asked))
         else:  # most calls outside of runs: half a microsecond less
             completion = await (self._send(asked, "") if self.in_place else self.reach(asked, ""))
+        if may_think(completion.text):
+            sent = "\n".join([message.text for message in request.messages])
+            completion = without_thinking(completion, prompt=sent)
         for tracker in trackers:
             tracker.add(completion.usage)
         return completion

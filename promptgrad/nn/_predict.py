@@ -3,12 +3,13 @@
 import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from promptgrad.adapters import Adapter, Compiled, get_adapter
 from promptgrad.autograd import Node, Parameter, Selector, attach, current_tape, demos_for, demos_in
 from promptgrad.data import Example
-from promptgrad.errors import InputError, NoLMError, ParseError
+from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError, RefusalError
 from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._module import Module, begin_node, path_in_call
@@ -18,7 +19,7 @@ from promptgrad.signature import Field, Signature, make_signature
 
 _NOT_INPUTS = ("lm", "config")
 _SAMPLING = ("temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra")
-_ARGUMENTS = ("instruction", "demos", "adapter", "types", "retries", *_SAMPLING)
+_ARGUMENTS = ("instruction", "demos", "adapter", "types", "retries", "allow_cut", *_SAMPLING)
 
 
 class FitsSignature:
@@ -50,6 +51,9 @@ class Predict(Module, in_place=True):
     A reply that does not parse is repaired where its meaning is plain. If it is not, the model is asked again with
     the reason, at most `retries` times; the count is in `prediction.reasks` and `inspect_history()`.
 
+    A reply that ran out of tokens or that a filter stopped is an error at once: it is neither mended nor asked for
+    again, since the next one would end in the same place.
+
     Besides the inputs, a call takes `lm=` (an LM for this call) and `config=` (a dict of sampling options, with
     `replicate` among them), unless the signature has an input of that name.
 
@@ -64,6 +68,7 @@ class Predict(Module, in_place=True):
         adapter: Name of an adapter, or an adapter; else that of the context, else the default of the LM.
         types: Types by name, for a signature given as text.
         retries: How often to ask again.
+        allow_cut: Accept a reply that ran out of tokens, with a warning, where what was cut is a text.
         **lm_options: Sampling options such as `temperature` and `max_tokens`, laid over those of the LM.
 
     Raises:
@@ -71,6 +76,8 @@ class Predict(Module, in_place=True):
         ConstraintError: A demo does not fit the signature.
         InputError: When called: an input is missing, unknown or of the wrong type.
         ParseError: When called: the last reply does not parse either.
+        CutReplyError: When called: a reply ran out of tokens.
+        ContentFilterError: When called: a filter of the provider stopped a reply.
         NoLMError: When called: there is no LM. The message names all ways to set one.
         LMError: When called: the LM did not answer.
     """
@@ -88,6 +95,7 @@ class Predict(Module, in_place=True):
         adapter: Adapter | str | None = None,
         types: Mapping[str, Any] | None = None,
         retries: int = 1,
+        allow_cut: bool = False,
         **lm_options: Any,
     ) -> None:
         super().__init__()
@@ -106,6 +114,7 @@ class Predict(Module, in_place=True):
         self.demos = Parameter(_examples(demos), kind="demos", constraints=(FitsSignature(made),))
         self.adapter = None if adapter is None else get_adapter(adapter)
         self.retries = retries
+        self.allow_cut = allow_cut
         self.options: dict[str, Any] = _normalized(lm_options)
         self._names = frozenset(made.inputs)
         self._plain = tuple(name for name, field in made.inputs.items() if field.is_plain)
@@ -156,9 +165,10 @@ class Predict(Module, in_place=True):
             if isinstance(played, dict):
                 outputs = played
             else:
-                completion = call.completion = await lm.complete(request) if played is None else played
+                completion = compiled.answer(await lm.complete(request) if played is None else played)
+                call.completion = completion
                 try:
-                    outputs = self._parse(compiled, completion)
+                    outputs = self._read(compiled, completion)
                 except ParseError as error:
                     outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
         except Exception as error:
@@ -167,6 +177,20 @@ class Predict(Module, in_place=True):
         outputs = attach(outputs, node)
         self._note(node, lm, call, outputs, None)
         return make_prediction(outputs, node, call)
+
+    def _read(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
+        """The outputs in a reply that came to its end, or in one that was cut where that is allowed."""
+        if completion.finish_reason == "stop":
+            return self._parse(compiled, completion)
+        cut = completion.is_cut and self.allow_cut
+        if not cut:
+            compiled.check_end(completion)
+        outputs = self._parse(compiled, replace(completion, finish_reason="stop"))
+        if cut:
+            if not all(field.is_text for field in self._signature.outputs.values()):
+                compiled.check_end(completion)
+            warnings.warn(f"{self._called()} got a reply that ran out of tokens: its end is missing", stacklevel=2)
+        return outputs
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
         """The outputs in a reply; a subclass may accept fewer replies."""
@@ -177,19 +201,19 @@ class Predict(Module, in_place=True):
     ) -> dict[str, Any]:
         """Ask with the reason why the last reply does not parse, until one does or the tries are used up."""
         while True:
-            reason = error.reason
-            if completion.finish_reason == "length":
-                reason += " (the reply was cut off: raise max_tokens)"
-            again = adapter.repair_messages(completion, error) if call.reasks < self.retries else ()
+            hopeless = call.reasks >= self.retries or isinstance(error, CutReplyError)
+            again = () if hopeless else adapter.repair_messages(completion, error)
             if not again or call.request is None:
-                raise self._unparsable(lm, completion, reason, call.reasks + 1) from error
+                for asked, _ in call.exchanges:
+                    lm.forget(asked)
+                raise self._unparsable(lm, completion, call, error) from error
             request = call.request.replace(tail=call.request.tail + again)
             earlier = call.reasked
             call.reasked = (*earlier, (request, None))
-            completion = await lm.complete(request)
+            completion = compiled.answer(await lm.complete(request))
             call.reasked = (*earlier, (request, completion))
             try:
-                return self._parse(compiled, completion)
+                return self._read(compiled, completion)
             except ParseError as next_error:
                 error = next_error
 
@@ -218,6 +242,7 @@ class Predict(Module, in_place=True):
         for completion in completions:
             if completion is not None:
                 node.reply = completion.text
+                node.reasoning = completion.reasoning
                 node.usage = completion.usage if node.usage is None else node.usage + completion.usage
                 if completion.trace is not None:
                     node.weight_traces.append(completion.trace)
@@ -303,15 +328,20 @@ class Predict(Module, in_place=True):
             parts.append(f"has no input {name!r}{hint}")
         return f"{self._called()} {', and '.join(parts)}"
 
-    def _unparsable(self, lm: LM, completion: Completion, reason: str, attempts: int) -> ParseError:
-        times = "" if attempts == 1 else f" (asked {attempts} times)"
+    def _unparsable(self, lm: LM, completion: Completion, call: HistoryCall, error: ParseError) -> ParseError:
+        times = "" if not call.reasks else f" (asked {call.reasks + 1} times)"
         text = completion.text or completion.refusal or completion.preview
         shown = text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
-        return ParseError(
-            f"the reply of {lm.name} to {self._called()} does not parse{times}: {reason}\nThe reply was: {shown}",
-            reply=text,
-            reason=reason,
-        )
+        said = f"the reply of {lm.name} to {self._called()}"
+        if isinstance(error, CutReplyError):
+            options = {**getattr(lm.transport, "options", {}), **(call.request.options() if call.request else {})}
+            most = options.get("max_tokens")
+            limit = "the model's own limit of tokens" if most is None else f"max_tokens={most}"
+            message = f"{said} was cut at {limit}: raise max_tokens, or pass allow_cut=True if its end may be missing"
+            return CutReplyError(f"{message}\nThe reply was: {shown}", reply=text, reason=message, max_tokens=most)
+        message = f"{said} does not parse{times}: {error.reason}\nThe reply was: {shown}"
+        kind = RefusalError if isinstance(error, RefusalError) else ParseError
+        return kind(message, reply=text, reason=error.reason)
 
     def _called(self) -> str:
         path = path_in_call(self)

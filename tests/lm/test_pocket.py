@@ -4,6 +4,7 @@ import pytest
 
 from promptgrad import aio, nn
 from promptgrad.data import pocket as world
+from promptgrad.errors import CutReplyError
 from promptgrad.lm import Message, Prefix, Request, pocket
 
 pytest.importorskip("torch")
@@ -25,8 +26,8 @@ def test_one_object_for_the_process():
 
 def test_in_another_adapter_it_warns_once_of_what_it_cannot_read():
     lm = pocket(max_tokens=4)  # another object than that of the process
-    model = nn.Predict("text -> answer", adapter="chat").to(lm)
-    with pytest.warns(UserWarning, match="does not know these words.*'pocket'"):
+    model = nn.Predict("text -> answer", adapter="chat", retries=0).to(lm)
+    with pytest.raises(CutReplyError), pytest.warns(UserWarning, match="does not know these words.*'pocket'"):
         model(text="cat dog")
     model(text="dog cat")  # a second warning would be an error here
 

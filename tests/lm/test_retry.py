@@ -13,7 +13,6 @@ from promptgrad.errors import (
     LMTimeoutError,
     OverloadedError,
     RateLimitError,
-    RefusalError,
 )
 from promptgrad.lm import HTTP, FunctionLM, Retry
 from promptgrad.lm._retry import is_transient
@@ -129,7 +128,6 @@ def test_which_errors_pass():
     assert not is_transient(LMTimeoutError("silent"))  # it may still be running, and be billed
     for kind in (BadRequestError, BillingError, ContentFilterError):
         assert not is_transient(kind("no", status=503))
-    assert not is_transient(RefusalError("no", refusal="I cannot"))
 
 
 def test_at_least_one_attempt():

@@ -1,0 +1,151 @@
+"""Thoughts in the text of a reply: which are split off, and what is an answer about thoughts."""
+
+from __future__ import annotations
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import nn
+from promptgrad.errors import ParseError
+from promptgrad.lm import Completion, FunctionLM, ReasoningPart, TextPart, ToolCall, record, replay, without_thinking
+
+SIGNS = "\N{WHITE LEFT-POINTING TRIANGLE}{}\N{WHITE RIGHT-POINTING TRIANGLE}"
+DIALECTS = [
+    "<think>It is Paris.</think>\n\nParis",
+    "  \n<think>\nIt is Paris.\n</think>\nParis\n",
+    "<THINK>It is Paris.</THINK>Paris",
+    "<thinking>It is Paris.</thinking>\nParis",
+    "<reasoning>\nIt is Paris.\n</reasoning>\nParis",
+    '<think lang="en">It is Paris.</think>Paris',
+    "<seed:think>It is Paris.</seed:think>Paris",
+    "<thought>It is Paris.</thought>Paris",
+    "<scratchpad>It is Paris.</scratchpad>\n\nParis",
+    "[THINK]It is Paris.[/THINK]Paris",
+    "<|begin_of_thought|>It is Paris.<|end_of_thought|>\n\n<|begin_of_solution|>\nParis\n<|end_of_solution|>",
+    "<|START_THINKING|>It is Paris.<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>",
+    "<|channel>thought\nIt is Paris.<channel|>Paris",
+    "<unused94>thought\nIt is Paris.<unused95>Paris",
+    "<|channel|>analysis<|message|>It is Paris.<|end|><|start|>assistant<|channel|>final<|message|>Paris<|return|>",
+    "analysisIt is Paris.assistantfinalParis",
+    f"{SIGNS.format('think')}It is Paris.{SIGNS.format('/think')}Paris",
+    "Here is my thought process: It is Paris.\n\nHere is my response:\n\nParis",
+    "It is Paris.\n</think>\n\nParis",
+    "It is Paris.</think>\n\nParis",
+    "It is Paris.</think>Paris",
+    "It is Paris.<|end_of_thought|>Paris",
+    "It is Paris.[/THINK]Paris",
+]
+
+
+@pytest.mark.parametrize("reply", DIALECTS)
+def test_a_thought_is_split_off_in_every_dialect(reply: str) -> None:
+    lm = FunctionLM(lambda messages: reply)
+    assert (lm("Capital of France?").text, lm("Capital of France?").reasoning) == ("Paris", "It is Paris.")
+    prediction = nn.Predict("question -> capital").to(lm)(question="France?")
+    assert prediction.capital == "Paris"
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "thought"),
+    [
+        ("<think>\n\n</think>\n\nParis", "Paris", ""),
+        ("<think>a</think><think>b</think>Paris", "Paris", "a\n\nb"),
+        ("<think>It might be Paris, or", "", "It might be Paris, or"),
+        ("<think>say </think> there?\n</think>\nParis", "Paris", "say\n\nthere?"),
+        ("<|channel|>analysis<|message|>It might be", "", "It might be"),
+        ("<think>it is</think>Use `</think>` to end it.", "Use `</think>` to end it.", "it is"),
+    ],
+)
+def test_odd_thoughts(reply: str, answer: str, thought: str) -> None:
+    found = without_thinking(Completion(reply))
+    assert (found.text, found.reasoning) == (answer, thought)
+    assert without_thinking(found) is found
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Write <think>hm</think> before the answer.",
+        "The tag `</think>` ends a thought.",
+        'A thought ends with "</think>".',
+        "```html\n<b>x</b>\n</think>\n```",
+        "<b>bold</b> and <i>italic</i>",
+        '{"html": "Done.</think>"}',
+        "[[ ## answer ## ]]\nIt ends so.\n</think>\n\n[[ ## completed ## ]]",
+        "<answer>Paris</answer>",
+        "<p>First.</p>\n<p>Second.</p>",
+        "analysis of the text: good",
+        "[1] and [/1]",
+    ],
+)
+def test_an_answer_that_holds_such_tags_stays_whole(reply: str) -> None:
+    completion = Completion(reply)
+    assert without_thinking(completion) is completion
+    assert FunctionLM(lambda messages: reply)("?").content == reply
+
+
+def test_a_tag_that_was_asked_for_is_a_field() -> None:
+    reply = "<reasoning>It is the capital.</reasoning>\n<answer>Paris</answer>"
+    lm = FunctionLM(lambda messages: reply)
+    found = nn.Predict("question -> reasoning, answer").to(lm)(question="France?")
+    assert found.to_dict() == {"reasoning": "It is the capital.", "answer": "Paris"}
+    assert lm("Think inside <reasoning> tags.").content == reply
+    assert lm("Capital of France?").reasoning == "It is the capital."
+    assert nn.Predict("question -> answer").to(lm)(question="France?").answer == "Paris"
+
+
+def test_a_draft_inside_the_thought_is_not_the_answer() -> None:
+    for thought in (
+        "<think>I must reply with\n[[ ## answer ## ]]\nLyon? No.</think>\n\n",
+        "I must reply with\n[[ ## answer ## ]]\nLyon? No.\n</think>\n\n",
+        '<think>{"answer": "Lyon"}</think>',
+    ):
+        lm = FunctionLM(lambda messages, t=thought: t + "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]")
+        assert nn.Predict("question -> answer").to(lm)(question="?").answer == "Paris"
+        lm = FunctionLM(lambda messages, t=thought: t + '{"answer": "Paris"}')
+        assert nn.Predict("question -> answer", adapter="json").to(lm)(question="?").answer == "Paris"
+
+
+def test_a_thought_that_never_ends_is_no_answer() -> None:
+    asked = []
+
+    def think(messages):
+        asked.append(messages)
+        return "<think>It might be Paris, or"
+
+    with pytest.raises(ParseError, match="it ends within its thoughts"):
+        nn.Predict("question -> answer").to(FunctionLM(think))(question="?")
+    assert [message.role for message in asked[1]] == ["system", "user", "user"]  # an empty turn is left out
+
+
+def test_the_thought_is_on_the_node_and_in_the_history() -> None:
+    program = nn.Sequential(nn.Predict("question -> answer"))
+    program.to(FunctionLM(lambda messages: "<think>hm</think>Paris"))
+    row = program.map([{"question": "?"}]).rows[0]
+    assert (row.tape.nodes[0].reply, row.tape.nodes[0].reasoning) == ("Paris", "hm")
+    assert "<reasoning hm>" in repr(pg.inspect_history(1))
+
+
+def test_journals_and_cassettes_have_the_reply_as_it_came(tmp_path) -> None:
+    lm = FunctionLM(lambda messages: "<think>hm</think>Paris", name="thinker")
+    with record(tmp_path / "c.jsonl"):
+        assert lm("?").text == "Paris"
+    assert "<think>hm</think>Paris" in (tmp_path / "c.jsonl").read_text()
+    with replay(tmp_path / "c.jsonl"):
+        found = lm("?")
+    assert found.content == (ReasoningPart("hm"), TextPart("Paris"))
+    assert Completion.from_dict(found.to_dict()) == found
+
+
+def test_calls_of_tools_stay_beside_the_text() -> None:
+    call = ToolCall("1", "search", "{}")
+    found = without_thinking(Completion((TextPart("<think>hm</think>"), call)))
+    assert found.content == (ReasoningPart("hm"), call)
+    apart = Completion((ReasoningPart("hm"), TextPart("<think> is a tag")))
+    assert without_thinking(apart) is apart
+
+
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "assistant", "<|channel|>", "[/THINK]", "< ", "\n</think>\n"])
+def test_a_long_reply_is_searched_in_linear_time(piece: str) -> None:
+    without_thinking(Completion("analysis" + piece * (100_000 // len(piece))))
+    without_thinking(Completion(piece * (100_000 // len(piece))))
