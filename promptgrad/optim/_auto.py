@@ -83,16 +83,16 @@ class Auto(Search):
        labels of those that were not run. The first visit of a candidate takes up to `rows` runs, fewer if the budget is
        small; each further visit adds some.
     2. *Candidates*. All texts of a step are written side by side, the first at the temperature of the LM, the others
-       sampled and with a tip. New candidates meet the incumbent on validation examples, block by block; those that fall
-       behind, or behind their best sibling, leave.
+       sampled and with a tip. From the start, demos are tried on two of the new texts and without one. New candidates
+       meet the incumbent on validation examples, block by block; those that fall behind, or behind their best sibling,
+       leave.
     3. *Promotion*. The best of those that kept up becomes the incumbent if it is more likely better than not. Where
        validation examples leave that open and the budget allows, both are run on all training examples that their demos
        do not show, which count as well, and serve as rows of the next proposal.
     4. *Plateaus*. After three steps without a new incumbent every second step starts from another candidate, drawn by
        what the standings believe of it. The search ends when the budget does, when the incumbent is right on all
        validation examples, or nothing new comes; without a budget of calls also after `patience` steps without a new
-       incumbent. The last part of a budget is kept to
-       measure the incumbent on the validation examples that it lacks.
+       incumbent. The last part of a budget is kept to measure the incumbent on the validation examples that it lacks.
 
     Whether the result is better than the start is decided by the trainer, on validation examples alone, which no writer
     ever sees. With `lm` a stronger model writes; it is worth it, as only a few calls of a hundred are its own.
@@ -247,16 +247,18 @@ class Course:
         session.decide("arms", step=step.number, pulled=[arm.name for arm in arms], rates=rates)
 
     async def pulled(self, step: Step, parent: Candidate, arms: Sequence[Arm]) -> dict[Arm, list[Candidate]]:
-        """The new candidates of some arms. While the start is the best, demos go to new texts."""
+        """The new candidates of some arms. From the start, demos are tried on new texts and without."""
         session, made = self.session, dict[Arm, list[Candidate]]()
         seen, bases = {session.base.key}, [parent]
         for arm in arms:
-            count = self.proposals if arm in self.writers else 2
-            found = [one for base in bases for one in await arm.make(step, base, -(-count // len(bases)))]
+            if arm in self.writers:
+                found = await arm.make(step, parent, self.proposals)
+            else:
+                found = [one for base in bases for one in await arm.make(step, base, -(-2 // len(bases)))]
             made[arm] = [one for one in found if one.key not in seen and session.standings.of(one) is None]
             seen |= {one.key for one in made[arm]}
             if arm in self.writers and parent is session.base:
-                bases = made[arm][:2] or bases
+                bases = [*made[arm][:1], parent, *made[arm][1:2]]
         return made
 
     def entering(self, made: Mapping[Arm, Sequence[Candidate]]) -> dict[Arm, list[Candidate]]:
@@ -379,13 +381,10 @@ class Course:
         return trained if measured is None else measured if trained is None else measured + trained
 
     def offer(self) -> None:
-        """Offer the incumbent, and what may be better than it."""
-        session = self.session
-        gains = {one.candidate.key: one.gain for one in session.standings.posterior()}
-        own = gains.get(session.incumbent.key, 0.0)
-        for one in session.standings.posterior():
-            if one.candidate.key == session.incumbent.key or one.gain > own:
-                session.offer(one.measured)
+        """Offer all that is believed to gain: what has come far by many steps may be too doubtful to ship."""
+        for one in self.session.standings.posterior():
+            if one.gain > 0:
+                self.session.offer(one.measured)
 
 
 class ChainArm(Arm):

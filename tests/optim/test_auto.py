@@ -39,15 +39,15 @@ class TestInTheTrainer:
         assert first["pulled"][0] == "all texts"
         assert set(first["rates"]) == {"all texts", "pick.instruction", "spell.instruction", "demos", "merge"}
 
-    def test_while_the_start_is_the_best_demos_go_to_new_texts(self, world, tmp_path):
+    def test_from_the_start_demos_are_tried_on_new_texts_and_without(self, world, tmp_path):
         model, rows = world.single()
         model.to(lm.FunctionLM(world.answer, name="simulated"))
         fit(
             world, model, optim.Auto(model.parameters(), steps=1), run_dir=tmp_path / "run", data=(rows[:20], rows[20:])
         )
         made = {event["origin"]: event["values"] for event in events(tmp_path / "run", "candidate")}
-        (shown,) = [values for origin, values in made.items() if origin == "step 0, 8 demos"]
-        assert set(shown) == {"instruction", "demos"}
+        assert set(made["step 0, 8 demos"]) == {"instruction", "demos"}
+        assert set(made["step 0, 4 demos"]) == {"demos"}
 
     def test_a_budget_of_calls_ends_it_and_no_plateau(self, world):
         def cold(example, output):
