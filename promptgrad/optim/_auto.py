@@ -31,7 +31,7 @@ from promptgrad.search import (
     reviser_for,
 )
 
-GAINS = {"chain": 0.4, "text": 0.3, "demos": 0.15, "choice": 0.1, "merge": 0.03}
+GAINS = {"text": 0.3, "demos": 0.15, "choice": 0.1, "merge": 0.03}
 """What an arm is expected to gain with its first 60 calls."""
 
 STEPS = 60
@@ -51,7 +51,7 @@ LOOK = 0.15
 """Share of the budget for the runs on training examples with which a candidate's first visit begins."""
 
 SECOND = 0.5
-"""Share of the best arm's gain per call from which on the second arm is pulled as well."""
+"""Share of the best arm's gain per call from which on the best of another kind is pulled as well."""
 
 MEETINGS = 4
 """Full meetings of one candidate that the budget shall pay for; where it does not, they end earlier."""
@@ -76,8 +76,8 @@ class Auto(Search):
     choice; take a value from another good candidate. Where several texts may be to blame, one writer sees whole runs
     and rewrites those that it blames (`Revise`). For LMs that know only their own tasks, and where the run has a critic
     (`Trainer(critic=...)`), a critic divides the blame instead, and the arms rewrite one text, or all of them, each
-    from runs under those rewritten before it. A step pulls the arm that has paid most gain per call, and the second one
-    if it pays at least half as much.
+    from runs under those rewritten before it. A step pulls the arm that has paid most gain per call, and the best of
+    another kind if it pays at least half as much.
 
     1. *Rows*. Writers see everything known at the present values, side by side: runs on training examples, and the
        labels of those that were not run. The first visit of a candidate takes up to `rows` runs, fewer if the budget is
@@ -212,7 +212,7 @@ class Course:
         if reviser is not None:
             self.writers = [ReviseArm(self.texts, self.rewriter, reviser, gain=GAINS["text"])]
         else:
-            self.writers = [ChainArm(self, gain=GAINS["chain"])] if len(self.texts) > 1 else []
+            self.writers = [ChainArm(self, gain=GAINS["text"])] if len(self.texts) > 1 else []
             self.writers += [TextArm(place, self.rewriter, gain=GAINS["text"]) for place in self.texts]
         self.divides = reviser is None and len(self.texts) > 1 and session.needs_critic(self.texts)
         self.arms = list(self.writers)
@@ -291,9 +291,10 @@ class Course:
             await step.evaluate(session.incumbent, lacking)
 
     def chosen(self) -> list[Arm]:
-        """The arm that pays best, and the second one if it pays at least half as much."""
-        order = sorted(self.arms, key=lambda arm: -arm.rate)
-        return order[: 1 + (len(order) > 1 and order[1].rate >= SECOND * order[0].rate)]
+        """The arm that pays best, and the best of another kind if it pays at least half as much."""
+        first, *others = sorted(self.arms, key=lambda arm: -arm.rate)
+        second = next((arm for arm in others if not {first, arm} <= set(self.writers)), first)
+        return [first] + [second] * (second is not first and second.rate >= SECOND * first.rate)
 
     def parent(self, step: Step) -> Candidate:
         """The incumbent; on a plateau by turns another candidate that may well be better than it seems."""
