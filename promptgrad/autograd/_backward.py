@@ -192,9 +192,8 @@ class Backward:
                         if one is not None:
                             wanted.setdefault(read.parameter, node.name_of(read))
                         if read.parameter.kind.is_demos and number in scores and node.outputs:
-                            trace = Trace(
-                                row.example_id, node.path, node.index, node.inputs, node.outputs, scores[number]
-                            )
+                            called = node.path, node.index, node.inputs, node.outputs
+                            trace = Trace(row.example_id, *called, *scores[number])
                             shares.setdefault(read.parameter, []).append(trace)
                             names.setdefault(read.parameter, node.name_of(read))
         grown = {parameter: parameter.hooked(Gradient(records)) for parameter, records in shares.items()}
@@ -218,22 +217,25 @@ class Backward:
         )
         return Gradients(grown, report, names)
 
-    def _scores(self) -> dict[int, float]:
-        """The score of each forward's traces, by the first row about the complete forward: a weighted mean."""
-        judged: dict[Any, list[tuple[int, float, float]]] = {}
+    def _scores(self) -> dict[int, tuple[float, float]]:
+        """The score of each forward's traces and the best one, by the first row about the complete forward.
+
+        Both are weighted means over the losses that judge the forward.
+        """
+        judged: dict[Any, list[tuple[int, float, LossRow]]] = {}
         number = 0
         for scale, rows, _ in self.terms:
             for row in rows:
                 if row.node is None and row.error is None and scale > 0:
-                    judged.setdefault(_forward(row, number), []).append((number, scale, row.score))
+                    judged.setdefault(_forward(row, number), []).append((number, scale, row))
                 number += 1
-        means = {}
-        for parts in judged.values():
-            total = sum(scale for _, scale, _ in parts)
-            first = parts[0][2]
-            alone = all(score == first for _, _, score in parts)
-            means[parts[0][0]] = first if alone else sum(scale * score for _, scale, score in parts) / total
-        return means
+        return {
+            parts[0][0]: (
+                _mean([(scale, row.score) for _, scale, row in parts]),
+                _mean([(scale, row.best) for _, scale, row in parts]),
+            )
+            for parts in judged.values()
+        }
 
     def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
         """The local models' samples with their advantages: score minus the mean over the example's rollouts."""
@@ -272,6 +274,14 @@ def _rollouts_of(row: LossRow) -> Any:
     """A key that the rollouts of one example share; a row about one call is compared with the others' same call."""
     call = ("", 0) if row.node is None else (row.node.path, row.node.index)
     return row.example_id or id(row.example), call
+
+
+def _mean(weighted: Sequence[tuple[float, float]]) -> float:
+    """The mean of values by their weights; equal values as they are, without rounding."""
+    first = weighted[0][1]
+    if all(value == first for _, value in weighted):
+        return first
+    return sum(weight * value for weight, value in weighted) / sum(weight for weight, _ in weighted)
 
 
 def _recorded(row: LossRow) -> LossRow:

@@ -26,6 +26,7 @@ class Trace:
         inputs: What it was called with.
         outputs: What it returned.
         score: The metric's score of the forward.
+        best: The best possible score.
     """
 
     example_id: str
@@ -34,6 +35,7 @@ class Trace:
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     score: float
+    best: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON types."""
@@ -45,6 +47,7 @@ class Trace:
             "inputs": to_json(self.inputs),
             "outputs": to_json(self.outputs),
             "score": self.score,
+            "best": self.best,
         }
 
 

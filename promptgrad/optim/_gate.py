@@ -83,6 +83,8 @@ def hopeless(
     before: Sequence[float], *, confidence: float, seed: int, best: float = 1.0, price: float = 0.0, of: int = 1
 ) -> str:
     """The reason why no proposal of this price can pass the gate on these rows, however good; empty if one can."""
+    if not before:
+        return f"{UNTRIED}no row could be compared, as no language model answered"
     settings = {"confidence": confidence, "seed": seed, "best": best, "of": of}
     room = sorted({best - score for score in before if score < best}) or [0.0]
     for most in room[:: max(1, len(room) // 8)] + room[-1:]:  # an even gain is surer than a larger one on few rows
@@ -92,7 +94,10 @@ def hopeless(
     if price > 0 and not hopeless(before, price=0.0, **settings):  # type: ignore[arg-type]
         return f"its length costs {price:+.3f}, more than can be shown to be gained on {len(before)} rows"
     if room == [0.0]:
-        return f"{UNTRIED}all {len(before)} rows of the closure are right, and nothing can be better"
+        return (
+            f"{UNTRIED}all {len(before)} rows of the closure are right, and nothing can be better. "
+            "Let the closure run harder ones, or end the training"
+        )
     enough = next((n for n in range(1, 100) if judge([0.0] * n, [best] * n, **settings).accepted), 100)  # type: ignore[arg-type]
     failed = sum(score < best for score in before)
     several = f"{of} proposals" if of > 1 else "one proposal"
@@ -100,6 +105,31 @@ def hopeless(
         f"{UNTRIED}no gain on {len(before)} rows ({failed} of them not right) can be beyond doubt: "
         f"of {several} at gate={confidence:g} one must win {enough} rows or more. Let the closure run more"
     )
+
+
+def most_provable(
+    before: Sequence[float],
+    most: int,
+    *,
+    confidence: float,
+    seed: int,
+    best: float = 1.0,
+    exact: bool = False,
+    price: float = 0.0,
+) -> tuple[int, str]:
+    """How many proposals the gate could judge on these rows, at most `most`, and why none where it is 0.
+
+    The more of them there are, the more each has to gain; so where several could not pass, fewer may. Where the rows
+    are all there is to judge by (`exact`), any gain passes.
+    """
+    if exact and any(score < best for score in before):
+        return most, ""
+    why = ""
+    for count in range(most, 0, -1):
+        why = hopeless(before, confidence=confidence, seed=seed, best=best, price=price, of=count)
+        if not why:
+            return count, ""
+    return 0, why
 
 
 def known_scores(loss: Loss) -> list[float]:

@@ -12,6 +12,7 @@ from promptgrad.autograd import Loss, Parameter, candidate, current_detector, no
 from promptgrad.errors import ConstraintError
 from promptgrad.lm import Usage, UsageTracker, track_usage
 from promptgrad.optim._closure import Closure, Runner, check_step, without_backward
+from promptgrad.optim._gate import best_of, known_scores, most_provable
 from promptgrad.optim._groups import Params
 from promptgrad.optim._proposals import Changes, Proposals, fate_of
 from promptgrad.optim._report import Change, StepReport
@@ -42,17 +43,20 @@ class Optimizer(Search):
     An optimizer of your own overrides `_propose`; one that makes several proposals a step overrides `_propose_variants`
     and `_variants` instead. One step makes these calls in this order, in `step` as in `astep`:
 
-    1. The closure, if there is one, no `loss` is given, and no parameter has a gradient yet: it may call `backward`.
-    2. `_propose_variants(_variants())`, or `_propose_variants(1)` without a closure; the base makes one, by `_propose`.
-       A proposal that breaks a constraint of its parameter is rejected.
-    3. The closure under the current values, if any proposal is left and its loss is not known.
-    4. `_price(changes)` of each variant; those that cannot pass on these rows are rejected untried.
-    5. The closure under each variant that is left.
-    6. `_remember(parameter, change)` for each change that is not kept, with the verdict in it.
-    7. The best variant that passed is installed, and `_remember` called for each of its changes.
-    8. `_notes(loss)`, if nothing was proposed.
+    1. The closure under the current values, if there is one and no `loss` is given, where a parameter has a gradient,
+       or none has one yet: the closure may call `backward`.
+    2. `_least_price()`, if a parameter has a gradient and the loss is known: with it, the number of proposals that the
+       gate could accept on these rows, at most `_variants()`. With none the step ends here.
+    3. `_propose_variants` of that number, or of 1 without a closure; the base makes one, by `_propose`. A proposal that
+       breaks a constraint of its parameter is rejected.
+    4. The closure under the current values, if any proposal is left and its loss is not known.
+    5. `_price(changes)` of each variant; those that cannot pass on these rows are rejected untried.
+    6. The closure under each variant that is left.
+    7. `_remember(parameter, change)` for each change that is not kept, with the verdict in it.
+    8. The best variant that passed is installed, and `_remember` called for each of its changes.
+    9. `_notes(loss)`, if nothing was proposed.
 
-    `propose` is 2 alone and `accept` is 7; `revert` undoes 7 or drops the pending proposals, with a `_remember` for
+    `propose` is 3 alone and `accept` is 8; `revert` undoes 8 or drops the pending proposals, with a `_remember` for
     each.
 
     Args:
@@ -80,15 +84,14 @@ class Optimizer(Search):
     def step(self, closure: Closure | None = None, *, loss: Loss | None = None) -> StepReport:
         """Propose new values from the gradients and install them, gated if a closure is given.
 
-        Proposals come first, and the closure is run only if one of them passed the checks in code. Where no parameter
-        has a gradient yet, the closure runs first, as it may call `backward` itself, as in PyTorch. A step that raises
-        or is interrupted installs nothing and leaves nothing pending.
+        Where a parameter has a gradient, the closure runs first, under the current values; and where none has one, as
+        it may call `backward` itself, as in PyTorch. Where its rows are so few, or so many of them right, that no
+        proposal could be better beyond doubt, none is paid for, and the report says why and how many rows it takes.
+        Where several could not, but fewer could, so many are made. A step that raises or is interrupted installs
+        nothing and leaves nothing pending.
 
-        Where the closure's rows are so few, or so many of them right, that no proposal could be better beyond doubt,
-        the proposals are not run, and the report gives the number of rows that is needed.
-
-        Cost: the proposals; and with a closure, if any of them passed, one run of it for each different proposal, and
-        one for the current values where `loss` is not given.
+        Cost: the proposals; and with a closure one run of it for the current values, where `loss` is not given, and one
+        for each different proposal that passed the checks in code.
 
         Args:
             closure: Runs a batch, the same each time, and returns its loss, preferably of examples that `backward` has
@@ -120,7 +123,11 @@ class Optimizer(Search):
                 with track_usage() as part, self._watching():
                     loss = await closure()
                 gate += part.total
-            await self._make(1 if closure is None else self._variants())
+            count, why = (1, "") if closure is None else self._provable(loss)
+            if count:
+                await self._make(count)
+            else:
+                self._pending = self._unasked(why)
             trials: dict[int, Loss] = {}
             if closure is not None and self._pending.values():
                 with track_usage() as part:
@@ -229,6 +236,10 @@ class Optimizer(Search):
         """Return the score that the growth of the texts costs; zero in the base."""
         return 0.0
 
+    def _least_price(self) -> float:
+        """Return the least that a proposal may cost: below zero where a shorter text may win with a lower score."""
+        return 0.0
+
     def _notes(self, loss: Loss | None) -> list[str]:
         """Further remarks for the report; none in the base."""
         return []
@@ -250,8 +261,34 @@ class Optimizer(Search):
             self._price,
         )
 
+    def _provable(self, loss: Loss | None) -> tuple[int, str]:
+        """How many proposals the gate could accept one of, given the closure's loss; and why none."""
+        most = self._variants()
+        if loss is None or not self._is_blamed():
+            return most, ""
+        return most_provable(
+            known_scores(loss),
+            most,
+            confidence=self.gate,
+            seed=self._steps,
+            best=best_of(loss),
+            exact=any(parameter.kind.exact for parameter, _ in self.trained() if parameter.grad),
+            price=self._least_price(),
+        )
+
+    def _unasked(self, why: str) -> Proposals:
+        """No proposal, for a reason that lies in the rows."""
+        names = self.names(blamed=True)
+        pairs = [(p, Change(names[p], p.kind, "untouched", why, parameter=p)) for p, _ in self.trained()]
+        return Proposals([pairs])
+
+    def _is_blamed(self) -> bool:
+        return any(parameter.grad for parameter, _ in self.trained())
+
     def _is_closure_first(self) -> bool:
-        """True if the closure runs before the proposals, because it calls `backward` or may do so."""
+        """True if the closure runs before the proposals: there will be some, or it calls `backward` or may do so."""
+        if self._is_blamed():
+            return True
         if self._closure_learns is None:
             trained = self.trained()
             return bool(trained) and all(parameter.grad is None for parameter, _ in trained)

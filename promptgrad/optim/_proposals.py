@@ -63,7 +63,7 @@ class Proposals:
         prices = {
             variant: self._price(self.open(variant))
             for variant, values in candidates.items()
-            if scores and not all(parameter.kind.exact for parameter in values)
+            if not all(parameter.kind.exact for parameter in values)
         }
         kept = dict(candidates)
         for of in range(1, len(candidates) + 1):

@@ -29,6 +29,7 @@ from promptgrad.search import (
     checked_constraints,
     make_reviser,
     make_writers,
+    right_rows,
     rows_of,
     unblamed,
     varied,
@@ -39,16 +40,18 @@ class TGD(Optimizer):
     """Rewrite each text by what its runs show.
 
     `loss.backward()` leaves critiques in `.grad`, or the metric's feedback where no blame has to be divided. `step()`
-    shows the writing LM the full text, the failed calls side by side, and what was tried before, and checks the
+    shows the writing LM the full text, the failed calls side by side and the right ones nearest to them (from the
+    traces of the demos of the same module, if this optimizer was given them), and what was tried before, and checks the
     rewrite in code: it keeps the placeholders, is not empty, was not measured without a gain before, has at most
     `max_tokens`, removes or replaces at most `max_edit` of the tokens and holds all constraints. A rewrite that fails
     is rejected with its reason, and no parameter without a gradient is touched.
 
     `step()` alone makes one proposal and installs what passes the checks, without a gate. `step(closure)` makes
-    `proposals` of them, each for all parameters together; all see the same rows, and those after the first are sampled
-    and get a tip. Each is measured on the closure's batch, and the best is kept if its paired gain, less the price of
-    its length, lies above zero beyond doubt. As the best of several looks better than it is, the allowed probability of
-    error is divided by the number of proposals measured (Bonferroni).
+    `proposals` of them, or as many as could be shown to be better on the closure's batch, each for all parameters
+    together; all see the same rows, and those after the first are sampled and get a tip. Each is measured on that
+    batch, and the best is kept if its paired gain, less the price of its length, lies above zero beyond doubt. As the
+    best of several looks better than it is, the allowed probability of error is divided by the number of proposals
+    measured (Bonferroni).
 
     In `Trainer.fit` the first step runs up to 24 training examples and each further one a batch of those that were not
     run with the present values; the writer sees every run with these values (`session.rows`), right ones too, and the
@@ -205,6 +208,9 @@ class TGD(Optimizer):
         rules = {parameter: Rules.of(group) for parameter, group in self.trained()}
         return sum(rules[p].price(change.old, change.new) for p, change in changes if change.status == "proposed")
 
+    def _least_price(self) -> float:
+        return sum(Rules.of(group).price(parameter.data, "") for parameter, group in self.trained())
+
     # -- one step -----------------------------------------------------------------------------------------------
 
     def _variants(self) -> int:
@@ -212,10 +218,13 @@ class TGD(Optimizer):
 
     async def _propose_variants(self, count: int) -> list[list[tuple[Parameter, Change]]]:
         names, seen, rewriter = self.names(blamed=True), self._is_backward_seen(), self._rewriter
+        traces = [trace for parameter in self.parameters() if parameter.grad for trace in parameter.grad.traces]
         texts = []
         for p, group in self.trained():
             gradient = Gradient() if p.grad is None else p.grad
             rows = rows_of(gradient)
+            if rows and not p.kind.exact:
+                rows += right_rows(gradient, traces)
             texts.append(Evidence(p, names[p], p.data, p.role or names[p], rows, rules=Rules.of(group), lm=group["lm"]))
         asked = varied(texts, count)
         changes = await aio.gather([partial(written, rewriter, evidence, "TGD", seen=seen) for evidence in asked])

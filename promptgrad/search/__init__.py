@@ -96,6 +96,7 @@ __all__ = [
     "remark",
     "revise",
     "reviser_for",
+    "right_rows",
     "role",
     "rows_of",
     "show_value",
@@ -131,7 +132,7 @@ if TYPE_CHECKING:
     from promptgrad.search._revise import is_able, revise, reviser_for
     from promptgrad.search._revision import Revise, Revision
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
-    from promptgrad.search._rows import Row, Rows, remark, rows_of
+    from promptgrad.search._rows import Row, Rows, remark, right_rows, rows_of
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import Session
@@ -235,6 +236,7 @@ else:
         "remark": "_rows",
         "revise": "_revise",
         "role": "_places",
+        "right_rows": "_rows",
         "rows_of": "_rows",
         "show_value": "_candidate",
         "side_by_side": "_side_by_side",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.autograd import Critique, Gradient, Loss, LossRow, Node, Tape, as_kind, to_json
+from promptgrad.autograd import Critique, Gradient, Loss, LossRow, Node, Tape, Trace, as_kind, to_json
 from promptgrad.data import Example
 from promptgrad.errors import is_outage
 from promptgrad.nn import Module, Predict
@@ -136,6 +136,22 @@ def rows_of(gradient: Gradient) -> tuple[Row, ...]:
         found[key] = replace(row, critique="\n".join(dict.fromkeys(said)))
     remarks = sorted(more, key=lambda text: -more[text])
     return (*found.values(), *(remark(text) for text in remarks))
+
+
+def right_rows(gradient: Gradient, traces: Iterable[Trace]) -> tuple[Row, ...]:
+    """The calls of right runs of the modules that a gradient blames, a row for each example: the last of its calls.
+
+    Args:
+        gradient: The gradient.
+        traces: Traces of the same runs, as the gradients of demos have them.
+    """
+    blamed = {critique.path for critique in gradient.critiques}
+    found: dict[Any, Row] = {}
+    for number, trace in enumerate(traces):
+        row = Row(trace.example_id, to_json(trace.inputs), to_json(trace.outputs), trace.score, trace.best)
+        if row.right and trace.path in blamed:
+            found[trace.path, trace.example_id or number] = row
+    return tuple(found.values())
 
 
 def remark(text: str) -> Row:

@@ -190,6 +190,7 @@ class TestJson:
             "inputs": {"q": 1},
             "outputs": {"a": [2.5]},
             "score": 1.0,
+            "best": 1.0,
         }
         assert type(gradient.to_dict()["records"][0]["text"]) is str
 

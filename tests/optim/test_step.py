@@ -66,6 +66,10 @@ class Noted(optim.Optimizer):
             for text in self._texts[:count]
         ]
 
+    def _least_price(self):
+        self.calls.append("least price")
+        return 0.0
+
     def _price(self, changes):
         self.calls.append(f"price {changes[0][1].new}")
         return 0.0
@@ -103,8 +107,9 @@ def test_the_order_of_calls_is_that_of_the_contract(model, how):
             losses[text] = CRITERION(model.map(ROWS), ROWS)
     report = steps(opt, closure, how)
     assert opt.calls == [
-        "propose 3",
         "closure Answer.",
+        "least price",
+        "propose 3",
         *("price good", "price bad", "price very good"),
         *("closure good", "closure bad", "closure very good"),
         *("price good", "price bad", "price very good"),
@@ -126,18 +131,28 @@ def test_search_optimizers_have_no_step_at_all(model):
 
 
 class TestOrder:
-    def test_the_closure_is_not_run_where_nothing_passed_the_checks(self, model):
+    def test_where_nothing_passed_the_checks_it_is_run_for_the_values_as_they_are_alone(self, model):
         closure = Closure(model)
-        report = optim.TGD(model.parameters(), lm=writes(""), proposals=2).step(closure)
-        assert closure.runs == 0
-        assert report.gate_usage.calls == 0
+        opt = optim.TGD(model.parameters(), lm=writes(""), proposals=2)
+        report = opt.step(closure)
+        assert closure.runs == 1
+        assert report.gate_usage.calls == 12
         assert "it is empty" in repr(report)
         assert "nothing gated" in repr(report)
+        assert opt.step(closure, loss=closure()).gate_usage.calls == 0
 
     def test_nor_in_a_coroutine(self, model):
         closure = Closure(model)
         asyncio.run(optim.TGD(model.parameters(), lm=writes("")).astep(closure))
-        assert closure.runs == 0
+        assert closure.runs == 1
+
+    def test_where_nothing_failed_before_it_is_not_run(self, model):
+        closure, opt = Closure(model), optim.TGD(model.parameters(), lm=writes("Be good."))
+        opt.step(closure)
+        opt.zero_grad()
+        closure.runs = 0
+        report = opt.step(closure)
+        assert (closure.runs, report.calls) == (0, 0)
 
     def test_nor_where_nothing_is_trained(self, model):
         model.requires_grad_(False)
@@ -200,19 +215,46 @@ class TestTooFewRows:
         report = opt.step(closure)
         assert closure.runs == 1
         assert report.gate is None
-        for change in report.proposals:
-            assert change.reason.startswith("not tried: no gain on 3 rows (3 of them not right) can be beyond doubt")
-            assert "of 3 proposals at gate=0.9 one must win 5 rows or more" in change.reason
+        assert (report.proposals, report.calls) == ((), 3), "the three rows of the closure alone"
+        (change,) = report.changes
+        assert change.status == "untouched"
+        assert change.reason.startswith("not tried: no gain on 3 rows (3 of them not right) can be beyond doubt")
+        assert "of one proposal at gate=0.9 one must win 4 rows or more" in change.reason
         assert opt.state[model.instruction] == {}
-        opt = optim.TGD(model.parameters(), lm=writes("Be good.", "Be so good.", "Good."), proposals=3)
-        assert opt.step(Closure(model, ROWS[:5])).accepted  # with five it can, as was said
+        report = opt.step(Closure(model, ROWS[:4]))
+        assert report.accepted  # with four it can, as was said
+        assert len(report.proposals) == report.gate.of == 1, "of two or three none could"
+
+    @pytest.mark.parametrize(("rows", "proposals"), [(4, 1), (5, 3)])
+    def test_as_many_proposals_are_paid_for_as_the_gate_could_tell_apart(self, model, rows, proposals):
+        report = optim.TGD(model.parameters(), lm=writes("Say.", "Tell.", "Write.")).step(Closure(model, ROWS[:rows]))
+        assert len(report.proposals) == report.gate.of == proposals
 
     def test_nor_where_all_rows_are_right_already(self, model):
         model.instruction.data = "Do good."
-        closure = Closure(model)
-        report = optim.TGD(model.parameters(), lm=writes("Be good.")).step(closure)
+        closure, writer = Closure(model), writes("Be good.")
+        with pg.track_usage() as usage:
+            report = optim.TGD(model.parameters(), lm=writer).step(closure)
         assert closure.runs == 1
+        assert usage.total.calls == 12, "the writer was not asked"
         assert "all 12 rows of the closure are right" in repr(report)
+        assert "Let the closure run harder ones" in repr(report)
+
+    def test_unless_a_shorter_text_is_worth_something(self, model):
+        model.instruction.data = "Do good, " + "and so on " * 60
+        opt = optim.TGD(model.parameters(), lm=writes("Be good."), length_price=0.5)
+        report = opt.step(Closure(model))
+        assert report.accepted
+        assert "as good, and shorter" in repr(report)
+
+    def test_nor_where_no_row_has_an_answer(self, model):
+        def late(messages):
+            raise pg.errors.LMTimeoutError("too slow")
+
+        model.to(lm.FunctionLM(late))
+        report = optim.TGD(model.parameters(), lm=writes("Be good.")).step(Closure(model))
+        assert not report.proposals
+        assert "no row could be compared, as no language model answered" in repr(report)
 
     def test_a_length_that_cannot_be_earned_is_told_and_not_paid_for(self, model):
         closure = Closure(model)
@@ -222,7 +264,7 @@ class TestTooFewRows:
         assert "its length costs" in opt.state[model.instruction]["rejected"][0]["effect"]
 
     def test_what_is_not_tried_takes_no_doubt_from_the_others(self, model):
-        closure = Closure(model, ROWS[:4])  # enough for one proposal, and not for one of three
+        closure = Closure(model, ROWS[:5])
         texts = ("Be good.", "Be good" + ", so good" * 900, "Be good" + ", and good" * 900)
         opt = optim.TGD(model.parameters(), lm=writes(*texts), length_price=1.0, max_tokens=None, proposals=3)
         report = opt.step(closure)
@@ -349,7 +391,7 @@ class TestMemory:
         assert entry["measured"]
         closure = Closure(model)
         assert "tried before" in opt.step(closure).changes[0].reason
-        assert closure.runs == 0
+        assert closure.runs == 1
 
     def test_what_was_pending_and_dropped_may_come_again(self, model):
         opt = optim.TGD(model.parameters(), lm=writes("Be good."))

@@ -305,6 +305,22 @@ class TestWhatIsShown:
             "Write no word in capitals.",
         ]
 
+    @pytest.mark.parametrize("demos", [True, False])
+    def test_the_right_rows_nearest_to_the_failed_ones_from_the_traces_of_the_demos(self, world, demos):
+        """Demos that are not given to the optimizer leave it no traces."""
+        model = predict("Take a word. It works up to 9", grad=())
+        batch, writer = on_scale(model), Writer("Take the last word.")
+        nn.MetricLoss(pg.metrics.exact_match)(model.map(batch), batch).backward()
+        given = model.parameters() if demos else [model.instruction]
+        assert optim.TGD(given, lm=lm.FunctionLM(writer)).step().accepted
+        rows = json.loads(world.sections(writer.shown[0])["rows"])
+        failed = [row for row in rows if "score" not in row]
+        assert [row["outputs"]["word"] for row in failed] == ["wrong"] * 3
+        right = [row for row in rows if "score" in row]
+        assert all((row["outputs"], row["score"]) == ({"word": "right"}, 1.0) for row in right)
+        assert rows == failed + right
+        assert len(right) == (9 if demos else 0)
+
 
 class TestSeveralProposals:
     def make(self, *texts, grad=("one", "two", "three"), **options):

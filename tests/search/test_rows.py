@@ -7,8 +7,8 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import aio, lm, nn, run
-from promptgrad.autograd import Critique, Gradient
-from promptgrad.search import Candidate, Row, Session, side_by_side
+from promptgrad.autograd import Critique, Gradient, Trace
+from promptgrad.search import Candidate, Row, Session, right_rows, side_by_side
 from promptgrad.testing import Fields
 
 
@@ -142,6 +142,31 @@ class TestWhatARowHolds:
         assert "four" in row.outputs["reply"]
         assert "ParseError" in row.error
         assert not row.right
+
+
+class TestRightRows:
+    def test_of_the_blamed_module_with_the_best_score_the_last_call_of_each_example(self):
+        blame = Gradient([Critique("1", "code", 0, "instruction", "No.")])
+        traces = [
+            Trace("1", "code", 0, {"text": "a"}, {"code": "A"}, 1.0, best=2.0),
+            Trace("2", "code", 0, {"text": "b"}, {"code": "B"}, 2.0, best=2.0),
+            Trace("2", "code", 1, {"text": "c"}, {"code": "C"}, 2.0, best=2.0),
+            Trace("2", "clean", 0, {"text": "b"}, {"text": "B"}, 2.0, best=2.0),
+        ]
+        assert right_rows(blame, traces) == (Row("2", {"text": "c"}, {"code": "C"}, 2.0, 2.0),)
+        assert right_rows(Gradient(), traces) == ()
+
+    def test_traces_know_the_best_score_of_their_forward(self):
+        def of_three(example, output):
+            return 3.0 * coded(example, output).value
+
+        of_three.best = 3.0
+        model = coder()
+        nn.MetricLoss(of_three)(model.map(TICKETS), TICKETS).backward()
+        traces = model.demos.grad.traces
+        assert [(trace.score, trace.best) for trace in traces] == [(0.0, 3.0), (3.0, 3.0), (0.0, 3.0)]
+        (row,) = right_rows(model.instruction.grad, traces)
+        assert row.inputs == {"text": "pay 3"}
 
 
 class TestWhatIsForgotten:
