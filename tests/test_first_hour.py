@@ -356,7 +356,7 @@ def test_a_managed_run_from_start_to_report(model, capsys):
     optimizer = optim.BootstrapFewShot(model.parameters())
     print(pg.Trainer(model, optimizer, metric=dspy_style, progress=False).fit(data[:8], data[8:]))  # noqa: T201
     out = capsys.readouterr().out
-    for part in ("before", "LM calls", "tokens"):
+    for part in ("measured", "LM calls", "tokens"):
         assert part in out
     assert "=== " in str(pg.inspect_history())
 

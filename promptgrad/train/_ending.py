@@ -28,6 +28,7 @@ class Ending:
         self.ledger = ledger
         self.before: Any = None
         self.after: Any = None
+        self.measured: Any = None
         self.gain: Any = None
         self.best: Candidate | None = None
         self.program = trainer.model
@@ -51,7 +52,7 @@ class Ending:
         chosen = _confirm.best_of(gains)
         gain = gains[chosen]
         self.before = _confirm.estimate(measured[0], seed=seed, best=best)
-        self.after = _confirm.estimate(measured[1 + chosen], seed=seed, best=best)
+        self.after = self.measured = _confirm.estimate(measured[1 + chosen], seed=seed, best=best)
         self.gain = gain
         self.best = names[chosen]
         shipped = _confirm.ships(gain, len(names))
@@ -67,8 +68,8 @@ class Ending:
                 "smaller ones need more validation data"
             )
         if shipped:
-            return await self.final("shipped", f"{names[chosen].origin}: {gain}", parts, names[chosen])
-        reason = f"the start stays; the best candidate's gain is {gain}{_confirm.objection(gain, len(names))}"
+            return await self.final("shipped", f"{names[chosen].origin}, confirmed", parts, names[chosen])
+        reason = f"the start stays, as no gain was confirmed{_confirm.objection(gain, len(names))}"
         return await self.final("no significant gain", reason, parts)
 
     async def decide(self, finals: Finals, parts: Parts, keep: run.Budget | None) -> FitResult:
@@ -86,6 +87,7 @@ class Ending:
         if start is not None:
             self.before = _confirm.estimate(start, seed=seed, best=most)
             self.after = _finals.expected(start, best, most=most)
+            self.measured = _confirm.estimate(best.measured, seed=seed, best=most)
         self.gain = gain = _finals.gain_of(best, chosen=bool(parts.val), most=most)
         self.best = best.candidate
         shipped = best.chance >= finals.ship
@@ -100,8 +102,9 @@ class Ending:
                 "smaller ones need more validation data"
             )
         if shipped:
-            return await self.final("shipped", f"{best.candidate.origin}: {gain}", parts, best.candidate)
-        reason = f"the start stays, as P is below {finals.ship:g}; the best candidate's gain is {gain}"
+            reason = f"{best.candidate.origin}, better than the start with P = {best.chance:.3f}"
+            return await self.final("shipped", reason, parts, best.candidate)
+        reason = f"the start stays: the best candidate is better with P = {best.chance:.3f}, less than {finals.ship:g}"
         return await self.final("no likely gain", reason, parts)
 
     def _why_none(self) -> str:
@@ -146,6 +149,7 @@ class Ending:
             before=self.before,
             after=self.after,
             gain=self.gain,
+            measured=self.measured,
             test_before=test_before,
             test_after=test_after,
             values=dict(shipped.values) if shipped is not None else {},

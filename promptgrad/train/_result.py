@@ -76,16 +76,15 @@ class Gain:
     source: str = ""
 
     def __str__(self) -> str:
-        if not math.isnan(self.chance):
-            return (
-                f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] "
-                f"(better with P = {self.chance:.3f}, {self.confidence:.0%} interval corrected for the choice, "
-                f"{self.source})"
-            )
-        return (
-            f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] "
-            f"({self.confidence:.1%} paired interval, {self.pairs} examples, p = {self.p:.3g})"
-        )
+        if math.isnan(self.chance):
+            return f"{self.amount} ({self.confidence:.1%} paired interval, {self.pairs} examples, p = {self.p:.3g})"
+        how = f"shrunken, {self.confidence:.0%} interval corrected for the choice"
+        return f"{self.amount} ({how}, {self.source}, better with P = {self.chance:.3f})"
+
+    @property
+    def amount(self) -> str:
+        """The gain and its interval in words: "+0.310 [+0.120, +0.500]"."""
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,8 @@ class FitResult:
         before: The start on validation data (None if it was not measured).
         after: What is expected of the best candidate on such data: the start's mean and the gain, with the gain's
             interval. With "significant" its scores on data that no choice was based on, as those of the start.
+        measured: The best candidate's scores as they were measured on validation data, not shrunken: with "significant"
+            the same as `after`.
         gain: Their paired comparison, see `Gain`.
         test_before: The start on the test set, if one was given.
         test_after: The result on the test set.
@@ -140,6 +141,7 @@ class FitResult:
     candidate: Candidate = field(default_factory=Candidate, repr=False)
     pareto: ParetoFront | None = field(default=None, repr=False)
     judge: JudgeNoise | None = field(default=None, repr=False)
+    measured: Estimate | None = None
 
     @property
     def shipped(self) -> bool:
@@ -187,16 +189,7 @@ class FitResult:
 
     def __repr__(self) -> str:
         lines = [f"FitResult: {self.outcome}. {self.reason}"]
-        for label, estimate in (
-            ("before", self.before),
-            ("after", self.after),
-            ("test before", self.test_before),
-            ("test after", self.test_after),
-        ):
-            if estimate is not None:
-                lines.append(f"  {label:<12} {estimate}")
-        if self.gain is not None:
-            lines.append(f"  {'gain':<12} {self.gain}")
+        lines += self._scores()
         usd = "unknown price" if self.usd is None else f"${self.usd:.4f}" if self.usd else "$0"
         parts = (
             (self.spent.sent, "sent"),
@@ -224,3 +217,24 @@ class FitResult:
             lines.append(f"  {'program':<12} result.program is another program ({kind}); the trained one is as it was")
         lines += [f"  {'note':<12} {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def _scores(self) -> list[str]:
+        """The lines about scores: what was measured, what it lets expect, and the test."""
+        lines = []
+        if self.before is not None and (self.measured is None or self.gain is None):
+            lines.append(f"  {'before':<12} {self.before}")
+        elif self.before is not None and self.measured is not None and self.gain is not None:
+            rows = self.gain.source or f"on {self.gain.pairs} examples that no choice was based on"
+            if self.before.examples != self.measured.examples:
+                rows += f", the start on {self.before.examples}"
+            failed = max(self.before.errors, self.measured.errors)
+            runs = f", of which {self.before.errors} -> {self.measured.errors} failed" if failed else ""
+            lines.append(f"  {'measured':<12} {self.before.mean:.3f} -> {self.measured.mean:.3f} {rows}{runs}")
+            how = f"{self.gain.confidence:.1%} paired interval, p = {self.gain.p:.3g}"
+            if not math.isnan(self.gain.chance):
+                how = f"expected: shrunken, {self.gain.confidence:.0%} interval corrected for the choice"
+            lines.append(f"  {'gain':<12} {self.gain.amount} ({how})")
+        if self.test_before is not None:
+            after = f" -> {self.test_after}" if self.shipped and self.test_after is not None else ""
+            lines.append(f"  {'test':<12} {self.test_before}{after}")
+        return lines

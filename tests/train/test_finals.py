@@ -89,8 +89,12 @@ class TestDecision:
         assert result.before.mean == 0.0
         assert result.after.mean == pytest.approx(result.gain.mean)
         assert (result.test_before.mean, result.test_after.mean) == (0.0, 1.0)
-        assert "on 40 validation examples that the search also chose on" in repr(result)
-        assert "interval corrected for the choice" in repr(result)
+        assert result.measured.mean == 1.0
+        text = repr(result)
+        assert "measured     0.000 -> 1.000 on 40 validation examples that the search also chose on\n" in text
+        assert f"gain         {result.gain.amount} (expected: shrunken, 95% interval corrected for the choice)" in text
+        assert text.count(f"{result.gain.mean:+.3f}") == 1, "the gain is said once"
+        assert text.count("better than the start with P = ") == 1
 
     @pytest.mark.parametrize("ship", [0.9, "significant"])
     def test_what_is_not_better_does_not(self, world, data, ship):

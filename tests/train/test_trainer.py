@@ -98,8 +98,10 @@ class TestOutcomes:
         text = repr(result)
         for part in (
             "shipped",
-            "before",
-            "test after",
+            "measured     0.000 -> 1.000 on ",
+            "that no choice was based on",
+            "test         0.000 [0.000, ",
+            " on 30 -> 1.000 [",
             "97.5% paired interval",
             "LM calls",
             "trials       4",
