@@ -60,8 +60,7 @@ def train(world: World, url: str, name: str, seed: int, budget: int, **options: 
     program = world.program(url)
     writer = world.lm(url, "writer")  # who writes also criticises, as with the peers: no critic is named
     made = getattr(optim, CLASSES[name])
-    takes = {"mipro": "prompt_lm"}.get(name, "lm")
-    writers = {} if name in ("random", "bootstrap") else {takes: writer, **OPTIONS.get(name, {})}
+    writers = {} if name in ("random", "bootstrap") else {"lm": writer, **OPTIONS.get(name, {})}
     optimizer = made(program.parameters(), **writers)
     trainer = pg.Trainer(
         program,

@@ -116,8 +116,7 @@ def run_ours(watch: Watch, url: str, name: str, seed: int) -> None:
 
     world = watch.world
     program, writer = world.program(url), world.lm(url, WRITER)
-    takes = {"mipro": "prompt_lm"}.get(name, "lm")
-    optimizer = getattr(optim, CLASSES[name])(program.parameters(), **{takes: writer})
+    optimizer = getattr(optim, CLASSES[name])(program.parameters(), lm=writer)
     trainer = pg.Trainer(
         program,
         optimizer,

@@ -65,7 +65,7 @@ MIPRO_HABITS = {
         ("metric", "valset", "trainset"), "promptgrad.Trainer(model, MIPRO(...), metric=...).fit(train, val)"
     ),
     **dict.fromkeys(("seed", "num_threads", "log_dir"), "promptgrad.Trainer(..., seed=, concurrency=, run_dir=)"),
-    **dict.fromkeys(("prompt_model", "proposer_lm"), "prompt_lm=..."),
+    **dict.fromkeys(("prompt_lm", "prompt_model", "proposer_lm"), "lm=..."),
     "task_model": "model.to(lm), which sets the language model of the program",
     "teacher_settings": "teacher=... takes a language model, or a program",
     **dict.fromkeys(("num_instruct_candidates", "num_instruction_candidates"), "num_candidates=..."),

@@ -83,6 +83,7 @@ class MIPRO(Search):
 
     Args:
         params: Parameters; instructions, demos and choices that require a gradient are searched.
+        lm: LM that writes the instructions; None for that of the program.
         num_candidates: New instructions to propose for each module before the search; 6, or as `auto` says.
         num_demo_sets: Demo sets to draw for each module, besides the present one; 5, or as `auto` says.
         num_trials: Combinations to try; None for max(2·dimensions·log2(choices), 1.5·choices).
@@ -90,7 +91,6 @@ class MIPRO(Search):
         full_eval_every: Trials in a round.
         max_bootstrapped_demos: Most traces in a set.
         max_labeled_demos: Most labelled examples in a set of these alone.
-        prompt_lm: LM that writes the instructions; None for that of the program.
         teacher: LM or program that makes the traces; None for the program itself.
         auto: DSPy's sizes: with "light", "medium" or "heavy" there are n = 6, 12 or 18 demo sets, half as many
             instructions (n without demos), trials for n choices, and at most 100, 300 or 1,000 validation examples.
@@ -105,7 +105,7 @@ class MIPRO(Search):
 
     Raises:
         ValueError: A number is out of range, or `auto` is unknown.
-        TypeError: A count is not a whole number, or `prompt_lm` is not a language model; or an argument is unknown: for
+        TypeError: A count is not a whole number, or `lm` is not a language model; or an argument is unknown: for
             those of DSPy's MIPROv2 the message names the replacement.
     """
 
@@ -114,6 +114,7 @@ class MIPRO(Search):
     def __init__(
         self,
         params: Params,
+        lm: LM | str | None = None,
         num_candidates: int | None = None,
         num_demo_sets: int | None = None,
         num_trials: int | None = None,
@@ -121,7 +122,6 @@ class MIPRO(Search):
         full_eval_every: int = 5,
         max_bootstrapped_demos: int = 4,
         max_labeled_demos: int = 4,
-        prompt_lm: LM | str | None = None,
         teacher: Any = None,
         *,
         auto: Auto | None = None,
@@ -154,13 +154,13 @@ class MIPRO(Search):
             num_rewrites=(num_rewrites, 0),
             examples_shown=(examples_shown, 1),
         )
-        check_writer(prompt_lm, temperature)
+        check_writer(lm, temperature)
         self.auto = auto
         self.num_trials = num_trials
         self.full_eval_every = full_eval_every
         self.max_bootstrapped_demos = max_bootstrapped_demos
         self.max_labeled_demos = max_labeled_demos
-        self.prompt_lm = prompt_lm
+        self.lm = lm
         self.teacher = teacher
         self.num_rewrites = num_rewrites
         self.examples_shown = examples_shown
@@ -259,7 +259,7 @@ class MIPRO(Search):
     ) -> dict[str, tuple[str, ...]]:
         """New instructions for each module of a candidate, written side by side from its runs on training data."""
         await self._look(session, candidate, name)
-        own = resolve(self.prompt_lm) if self.prompt_lm is not None else session.program_lm()
+        own = resolve(self.lm) if self.lm is not None else session.program_lm()
         jobs = [(place, index) for place in targets for index in samples]
         session.admit(calls=len(jobs))
         with session.scope(name):

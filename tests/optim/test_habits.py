@@ -22,6 +22,8 @@ from promptgrad import optim
         (optim.BootstrapFewShot, "max_errors", "nothing: "),
         (optim.MIPRO, "metric", "Trainer(model, MIPRO(...), metric=...)"),
         (optim.MIPRO, "task_model", "model.to(lm)"),
+        (optim.MIPRO, "prompt_lm", "lm=..."),
+        (optim.MIPRO, "prompt_model", "lm=..."),
         (optim.MIPRO, "minibatch_full_eval_steps", "full_eval_every="),
         (optim.GEPA, "component_selector", 'components="round_robin" or "all"'),
         (optim.GEPA, "auto", "Budget(calls=...)"),

@@ -181,7 +181,7 @@ class TestSearch:
     def test_unknown_sizes_and_habits(self, world):
         with pytest.raises(ValueError, match='auto is "light", "medium" or "heavy"'):
             optim.MIPRO(world.Program().parameters(), auto="huge")
-        with pytest.raises(TypeError, match="MIPRO has no argument 'prompt_model': write prompt_lm="):
+        with pytest.raises(TypeError, match="MIPRO has no argument 'prompt_model': write lm="):
             optim.MIPRO(world.Program().parameters(), prompt_model="m")
 
 
@@ -286,7 +286,7 @@ class TestProposals:
                 return lm.Completion(world.answer([{"role": m.role, "content": m.content} for m in request.messages]))
 
         asked = []
-        fit(world, model, num_candidates=3, num_demo_sets=0, num_rewrites=0, prompt_lm=Writer())
+        fit(world, model, num_candidates=3, num_demo_sets=0, num_rewrites=0, lm=Writer())
         assert sorted(asked) == [0, 0, 1, 1, 2, 2]
 
     def test_each_proposal_is_another_sample(self, world, model):
@@ -296,13 +296,13 @@ class TestProposals:
             asked.append(request.options().get("replicate", 0))
             return world.answer(list(request.messages))
 
-        fit(world, model, prompt_lm=lm.FunctionLM(write, name="writer"), num_trials=1, num_demo_sets=0)
+        fit(world, model, lm=lm.FunctionLM(write, name="writer"), num_trials=1, num_demo_sets=0)
         assert sorted(asked) == [0, 0, 1, 1, 2, 2]  # for each of two modules
 
-    def test_a_prompt_lm_of_its_own(self, world, model):
+    def test_a_writer_of_its_own(self, world, model):
         writer = lm.FunctionLM(lambda messages: world.answer(messages), name="writer")
         with pg.track_usage():
-            result = fit(world, model, prompt_lm=writer)
+            result = fit(world, model, lm=writer)
         assert result.shipped
 
     def test_constraints_keep_texts_out(self, world, model):
@@ -318,7 +318,7 @@ class TestProposals:
             raise LMConnectionError("refused")
 
         with pytest.raises(LMConnectionError):
-            fit(world, model, prompt_lm=lm.FunctionLM(down))
+            fit(world, model, lm=lm.FunctionLM(down))
         assert model.pick.instruction.data.startswith("Given the fields")
 
     def test_no_lm_at_all(self, world):
