@@ -7,6 +7,7 @@ it can be awaited in a coroutine that `drive` runs in place, and in a task of an
 
 from typing import TYPE_CHECKING
 
+from promptgrad.aio._caller import Caller, pointing_at, warn
 from promptgrad.aio._gather import Semaphore, gather, is_failure, is_stopping, sleep
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run, start
 from promptgrad.aio._signal import Signal, drive, is_driven, serving
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from promptgrad.aio._executor import Executor
 
 __all__ = [
+    "Caller",
     "Executor",
     "Semaphore",
     "Signal",
@@ -33,10 +35,12 @@ __all__ = [
     "is_stopping",
     "on_program",
     "on_transport",
+    "pointing_at",
     "run",
     "serving",
     "sleep",
     "start",
+    "warn",
 ]
 
 if not TYPE_CHECKING:

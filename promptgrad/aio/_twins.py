@@ -5,6 +5,7 @@ from functools import wraps
 from types import FunctionType, MethodType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from promptgrad.aio._caller import Caller, pointing_at
 from promptgrad.aio._loops import run
 from promptgrad.aio._signal import drive, serving
 from promptgrad.errors import AsyncUsageError
@@ -21,6 +22,8 @@ def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False)
 
     The twin has the same arguments and docstring; its name is the coroutine function's without the leading "a":
     `evaluate = blocking(aevaluate)`, also in the body of a class.
+
+    What the coroutine warns of with `warn` points at the line that called the twin.
 
     Args:
         fn: A coroutine function whose name begins with "a".
@@ -51,7 +54,10 @@ def blocking(fn: Callable[P, Coroutine[Any, Any, T]], *, in_place: bool = False)
             coroutine = fn(*args, **kwargs)
         except TypeError as error:  # the arguments do not fit: the coroutine has not begun
             raise TypeError(str(error).replace(fn.__qualname__, name, 1)) from None
-        return (drive if in_place else run)(coroutine)
+        if in_place:
+            return drive(coroutine)
+        with pointing_at(Caller()):
+            return run(coroutine)
 
     twin.__name__, twin.__qualname__ = last[1:], name
     return twin

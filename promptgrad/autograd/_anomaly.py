@@ -6,7 +6,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.autograd._caller import warn
+from promptgrad.aio import warn
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._node import GradFn, Node
 from promptgrad.autograd._walk import Walk

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from promptgrad import aio
+from promptgrad.aio import Caller, pointing_at, warn
 from promptgrad.autograd._anomaly import current_detector
-from promptgrad.autograd._caller import Caller, pointing_at, warn
 from promptgrad.autograd._critic import CriticLike, StoppingCritic, WeightTrace
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._divide import NO_CRITIC, Divide

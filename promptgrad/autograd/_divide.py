@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from promptgrad import aio
+from promptgrad.aio import warn
 from promptgrad.autograd._agreement import agreed, blames, wordings
-from promptgrad.autograd._caller import warn
 from promptgrad.autograd._cluster import Similarity, same_group
 from promptgrad.autograd._critic import AgreeingCritic, NodeFailure
 from promptgrad.autograd._critique import Critique

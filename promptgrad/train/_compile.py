@@ -1,7 +1,6 @@
 """`compile`: a program, data and a metric in, a better program out."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from promptgrad.nn import Module
 from promptgrad.optim import Auto, Search
 from promptgrad.search import Candidate
 from promptgrad.train import _rundir
-from promptgrad.train._callback import AnyCallback
+from promptgrad.train._callback import AnyCallback, Callback
 from promptgrad.train._install import as_program
 from promptgrad.train._result import FitResult
 from promptgrad.train._trainer import Trainer
@@ -84,7 +83,8 @@ async def acompile(
         concurrency: Examples in flight.
         progress: Show progress bars; None for terminals and notebooks only.
         callbacks: Observers of the run, as for `Trainer`.
-        report: Function that is given the `FitResult`, such as `print`.
+        report: Function that is given the `FitResult`, such as `print`; after Ctrl-C or an error that of the part that
+            was run, with the outcome "interrupted" and the best values so far.
 
     Raises:
         TypeError: The program is not a module, the budget is neither a `Budget` nor one of the three names, or
@@ -108,22 +108,39 @@ async def acompile(
     student = as_program(program, Candidate())
     made = Auto(student.parameters(), lm) if optimizer is None else optimizer(student.parameters())
     options: dict[str, Any] = {"critic": critic, "teacher": teacher, "concurrency": concurrency, "progress": progress}
-    options["callbacks"] = tuple(callbacks)
+    kept = _Kept()
+    options["callbacks"] = (*callbacks, kept)
     trainer = Trainer(student, made, metric=metric, run_dir=run_dir, seed=seed, **options)
     trainer.budget = budget if isinstance(budget, run.Budget) else _budget(budget, trainer, data)
-    if run_dir is not None and (Path(run_dir) / _rundir.JOURNAL).exists():
-        _check_same(Path(run_dir), trainer)
-        result = await Trainer.aresume(run_dir, student, made, metric, data=data, **options)
-    else:
-        result = await trainer.afit(data["train"], data.get("val"), data.get("test"))
-    if not result.shipped:
-        warnings.warn(f"the program is as it was: {result.outcome}, {result.reason}", stacklevel=2)
+    try:
+        if run_dir is not None and (Path(run_dir) / _rundir.JOURNAL).exists():
+            _check_same(Path(run_dir), trainer)
+            result = await Trainer.aresume(run_dir, student, made, metric, data=data, **options)
+        else:
+            result = await trainer.afit(data["train"], data.get("val"), data.get("test"))
+    except BaseException:  # Ctrl-C too
+        if report is not None and kept.result is not None:
+            report(kept.result)
+        raise
     if report is not None:
         report(result)
+    if not result.shipped:
+        gain = "" if result.gain is None else f" (gain {result.gain})"
+        aio.warn(f"the program is as it was: {result.outcome}, {result.reason}{gain}", UserWarning)
     return student if result.program is None else result.program
 
 
 compile = aio.blocking(acompile)
+
+
+class _Kept(Callback):
+    """Keeps the result of a run, also of one that was stopped."""
+
+    result: FitResult | None = None
+
+    def on_fit_end(self, trainer: Any, result: FitResult) -> None:
+        """Keep it."""
+        self.result = result
 
 
 def _budget(size: Any, trainer: Trainer, data: dict[str, list[Any]]) -> run.Budget:

@@ -1,11 +1,10 @@
 """The data of a run, divided into four parts: to learn from, to choose on, to confirm on, to report on."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptgrad import run
+from promptgrad import aio, run
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.train._confirm import confirm_size
@@ -97,7 +96,7 @@ def _warn_of_overlap(train: Sequence[Example], val: Sequence[Example], test: Seq
     ):
         shared = len(one & other)
         if shared:
-            warnings.warn(
+            aio.warn(
                 f"{shared} example{'s are' if shared > 1 else ' is'} in both {what}: scores will look too good",
-                stacklevel=5,
+                UserWarning,
             )

@@ -24,6 +24,17 @@ async def awhere() -> threading.Thread:
     return threading.current_thread()
 
 
+async def awarn() -> None:
+    """Warn, on the program loop."""
+    aio.warn("mind the gap", UserWarning)
+
+
+def test_a_warning_points_at_the_line_that_called_the_twin():
+    with pytest.warns(UserWarning, match="mind the gap") as told:
+        aio.blocking(awarn)()
+    assert told[0].filename == __file__
+
+
 class Tower:
     def __init__(self, height):
         self.height = height

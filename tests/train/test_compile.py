@@ -1,13 +1,15 @@
 """`promptgrad.compile`: the one-line door."""
 
 import json
+import os
 import re
+import signal
 
 import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn, optim
-from promptgrad.errors import JournalError
+from promptgrad.errors import JournalError, LMConnectionError
 from promptgrad.testing import Fields
 
 
@@ -56,10 +58,34 @@ def test_a_budget_in_words_grows_with_data_and_program(world, data, tmp_path):
 
 def test_where_nothing_ships_it_says_so_and_returns_a_copy(world, data):
     model = program(world)
-    with pytest.warns(UserWarning, match="the program is as it was"):
+    with pytest.warns(UserWarning, match="the program is as it was") as told:
         same = pg.compile(model, data[0], lambda gold, pred, trace=None: 0.5, valset=data[1], seed=3)
+    assert told[0].filename == __file__, "the line that called it, not one of the loop that it ran on"
     assert same is not model
     assert same.state_dict() == model.state_dict()
+
+
+@pytest.mark.parametrize(("stop", "error"), [("ctrl-c", KeyboardInterrupt), ("down", LMConnectionError)])
+def test_what_was_reached_is_reported_when_it_is_stopped(world, data, tmp_path, stop, error):
+    counted, results = Counted(world), []
+
+    def answer(messages):
+        if counted.calls == 70 and stop == "ctrl-c":
+            os.kill(os.getpid(), signal.SIGINT)
+        if counted.calls >= 70 and stop == "down":
+            raise LMConnectionError("refused")
+        return counted(messages)
+
+    def line(answer):
+        options = {"valset": data[1], "budget": pg.Budget(calls=400), "seed": 3, "run_dir": tmp_path / "run"}
+        return pg.compile(program(world, answer), data[0], world.metric, report=results.append, **options)
+
+    with pytest.raises(error):
+        line(answer)
+    assert [result.outcome for result in results] == ["interrupted"]
+    assert results[0].calls > 0
+    line(world.answer)
+    assert [result.outcome for result in results] == ["interrupted", "shipped"]
 
 
 def test_the_same_line_continues_a_run(world, data, tmp_path):
