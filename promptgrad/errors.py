@@ -9,7 +9,8 @@ PromptgradError
 │   └── RefusalError                   the model refused to answer
 ├── LMError (RuntimeError)             a language model did not answer
 │   ├── LMConnectionError              it cannot be reached
-│   ├── LMTimeoutError                 it took too long
+│   ├── LMTimeoutError                 it was silent for too long
+│   │   └── ServerTimeoutError         it answers that it took too long itself: 408, 504
 │   ├── LMStatusError                  it answered with an error
 │   │   ├── RateLimitError             too many requests or tokens a minute: wait
 │   │   ├── OverloadedError            the server has no room, or is still loading: wait
@@ -68,6 +69,7 @@ __all__ = [
     "RateLimitError",
     "RefusalError",
     "ReplayError",
+    "ServerTimeoutError",
     "SignatureError",
     "StateDictError",
     "UnknownPriceError",
@@ -169,6 +171,12 @@ class LMStatusError(LMError):
         self.retry_after = retry_after
         if type(self) is LMStatusError:  # its kinds say themselves whether they pass
             self.transient = status in _PASSING
+
+
+class ServerTimeoutError(LMTimeoutError, LMStatusError):
+    """The server, or a gateway before it, answers that the reply took too long: 408, 504, 524."""
+
+    transient = True
 
 
 class RateLimitError(LMStatusError):
@@ -344,8 +352,10 @@ def is_outage(error: BaseException | None) -> bool:
     """Whether no prompt could have avoided this error: the language model, budget, journal or a package is unavailable.
 
     A request that is too long, filtered, refused or not accepted as it is written is not an outage, since a prompt may
-    be the cause.
+    be the cause; a model that the server does not have is one.
     """
-    if isinstance(error, (ContextWindowError, ContentFilterError, RefusalError, BadRequestError)):
+    if isinstance(error, BadRequestError):
+        return error.status == 404
+    if isinstance(error, (ContextWindowError, ContentFilterError, RefusalError)):
         return False
     return isinstance(error, (LMError, BudgetExceeded, JournalError, ImportError))

@@ -130,7 +130,7 @@ def read_message(message: Mapping[str, Any]) -> tuple[Content, str]:
         KeyError, TypeError, ValueError: It is not a message of this dialect.
     """
     content = message["text"] if "content" not in message and "text" in message else message.get("content")
-    refusal = message.get("refusal") or ""
+    refusal = _text(message.get("refusal") or "")
     if isinstance(content, str) and message.keys().isdisjoint(_MORE):
         return content, refusal
     parts: list[Part] = [*_read_reasoning(message)]
@@ -139,7 +139,7 @@ def read_message(message: Mapping[str, Any]) -> tuple[Content, str]:
     elif isinstance(content, list):
         for item in content:
             if item.get("type") == "refusal":
-                refusal = refusal or item["refusal"]
+                refusal = refusal or _text(item["refusal"])
             else:
                 parts += _read_part(item)
     elif content is not None:
@@ -164,11 +164,11 @@ _MORE = frozenset(
 
 
 def _read_reasoning(message: Mapping[str, Any]) -> list[ReasoningPart]:
-    text = message.get("reasoning_content") or message.get("reasoning") or ""
+    text = _text(message.get("reasoning_content") or message.get("reasoning") or "")
     blocks = message.get("thinking_blocks")
     if blocks:
         return [
-            ReasoningPart(block.get("thinking") or "", block.get("signature") or "")
+            ReasoningPart(_text(block.get("thinking") or ""), _text(block.get("signature") or ""))
             if block.get("type") == "thinking"
             else ReasoningPart(data=json_text(block))
             for block in blocks
@@ -181,13 +181,13 @@ def _read_reasoning(message: Mapping[str, Any]) -> list[ReasoningPart]:
 def _read_part(item: Mapping[str, Any]) -> list[Part]:
     kind = item.get("type")
     if kind == "text":
-        return [TextPart(item["text"])]
+        return [TextPart(_text(item["text"]))]
     if kind == "image_url":
         return [ImagePart(url=item["image_url"]["url"])]
     if kind == "thinking":
         thought = item["thinking"]
         text = thought if isinstance(thought, str) else "".join(piece.get("text", "") for piece in thought)
-        return [ReasoningPart(text, item.get("signature") or "")]
+        return [ReasoningPart(text, _text(item.get("signature") or ""))]
     return []  # this version has no part for it
 
 
@@ -197,7 +197,16 @@ def _read_call(call: Mapping[str, Any]) -> ToolCall:
     arguments = function.get("arguments")
     if arguments is None:
         arguments = "{}"
-    return ToolCall(call.get("id") or "", function["name"], arguments, json_text(more) if more else "")
+    elif isinstance(arguments, Mapping):  # some servers send them as they are
+        arguments = json_text(arguments)
+    called = _text(call.get("id") or ""), _text(function["name"]), _text(arguments)
+    return ToolCall(*called, json_text(more) if more else "")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} stands where a text is expected")
+    return value
 
 
 def read_logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:

@@ -6,35 +6,35 @@ import json
 import os
 import weakref
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
-from promptgrad.errors import (
-    AuthenticationError,
-    LMConnectionError,
-    LMError,
-    LMReplyError,
-    LMStatusError,
-    LMTimeoutError,
-)
+from promptgrad.errors import AuthenticationError, LMError, LMReplyError, LMStatusError
+from promptgrad.lm._advice import advise, out_of_time, proxy_name, unreachable
+from promptgrad.lm._body import read_body, read_pieces
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._count import read_count
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
-from promptgrad.lm._endpoint import Endpoint
+from promptgrad.lm._endpoint import KEYED, Endpoint
+from promptgrad.lm._fields import encode_fields, streamed
 from promptgrad.lm._fork import reset_after_fork
+from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._message import is_text, json_messages
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request
-from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import DONE, Assembly, read_events
-from promptgrad.lm._status import error_kind
+from promptgrad.lm._status import Fault, is_error, read_fault
+from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import aiohttp
 
     from promptgrad.lm._sessions import Sessions
@@ -47,8 +47,11 @@ SHOWN = 500
 
 EVENTS = "text/event-stream"
 
-_OURS = frozenset({"model", "messages", "stream", "n"})
-_NOT_FIELDS = frozenset({"replicate"})
+SILENCE = 600.0
+"""Default for the longest silence of a server, in seconds; a model that thinks is silent for minutes."""
+
+CONNECT = 30.0
+"""Most seconds for a connection to be made."""
 
 
 class HTTP(Transport):
@@ -58,10 +61,13 @@ class HTTP(Transport):
     a coroutine, it works on the running loop; called from a plain function, on promptgrad's transport loop.
 
     Images, audio, files, tools and reasoning are sent and received in OpenAI's chat dialect; `stream` passes on the
-    server's events as they come. With a `seed`, replicate `r` sends `seed + r`. For api.openai.com, `max_tokens`
-    becomes `max_completion_tokens`.
+    server's events as they come. With a `seed`, replicate `r` sends `seed + r`.
 
-    Cost: one request for each call.
+    What the endpoint does not take is learnt from its error, said once, and left out from then on: system messages,
+    `response_format`, `temperature`, `top_p`, `seed`, `max_tokens` (then `max_completion_tokens` is sent); `without`
+    says it from the start.
+
+    Cost: one request for each call, and one refused request for each thing that is learnt.
 
     Args:
         model: The model's name on the server.
@@ -69,13 +75,17 @@ class HTTP(Transport):
             shown nowhere.
         api_key: The key, sent as bearer token. If None, it is read at each call from the variable `api_key_env` of the
             environment, and sent only over https or to this machine.
-        timeout: Seconds for a whole reply.
+        timeout: The longest silence, in seconds: until the reply begins, and between two pieces of it. A whole reply
+            may take six times as long. What was silent for so long is not sent again, since it may still be running.
         concurrency: The most requests in flight; None for no limit.
         prices: US dollars for a million input and a million output tokens. If None, the entry of `name` in litellm's
             table; a model without one has no known price.
         name: Name of the LM; `model` if empty.
         api_key_env: The variable of the environment that holds the key; None for no key.
         headers: Further headers, sent with each request and shown nowhere.
+        without: What the endpoint is known not to take: names of those above, and `max_completion_tokens`,
+            `stream_options`.
+        api_version: Sent as the parameter `api-version` of the address, as Azure wants it.
         adapter: Name of the adapter that writes prompts for it.
         options: Sampling options for requests that leave them open.
 
@@ -91,33 +101,39 @@ class HTTP(Transport):
         base_url: str = OPENAI_URL,
         api_key: str | None = None,
         *,
-        timeout: float = 60.0,
+        timeout: float = SILENCE,
         concurrency: int | None = None,
         prices: Prices | None = None,
         name: str = "",
         api_key_env: str | None = "OPENAI_API_KEY",
         headers: Mapping[str, str] | None = None,
+        without: Iterable[str] = (),
+        api_version: str | None = None,
         adapter: str = "chat",
         **options: Any,
     ) -> None:
         super().__init__(name or model, adapter=adapter, options=options)
-        endpoint = Endpoint.of(base_url)
+        endpoint = Endpoint.of(base_url, api_version)
         self.model = model
         self.base_url = endpoint.url
         self.timeout = timeout
         self._endpoint = endpoint
-        self._api_key = None if api_key is None else Secret(api_key)
+        self._api_key = None if api_key is None else Secret(_sendable(api_key, "api_key"))
         self._api_key_env = api_key_env
         self._prices = prices
-        self._headers = {key: Secret(value) for key, value in (headers or {}).items()}
+        self._headers = {key: Secret(_sendable(value, f"header {key}")) for key, value in (headers or {}).items()}
         self.concurrency = concurrency
         self._places: aio.Semaphore | None = None
         self.after_fork()
         reset_after_fork(self)
         self._sessions: Sessions | None = None
-        self._limit_name = "max_completion_tokens" if endpoint.host == "api.openai.com" else "max_tokens"
+        self._proxy: str | None = None
+        self._habits = Habits(endpoint.url, model, without)
+        if endpoint.host == "api.openai.com":
+            self._habits.lacks |= {"max_tokens"}
+        self._traffic = Traffic()
         self._identity = f"{model} {endpoint.url} {canonical_json(self.options)}"
-        _encode_fields(model, self._limit_name, self.with_defaults(Request()))
+        encode_fields(model, self._habits.lacks, self.with_defaults(Request()))
 
     def after_fork(self) -> None:
         """Free all places: the calls in flight belong to the parent."""
@@ -128,28 +144,46 @@ class HTTP(Transport):
         """US dollars for a million input and a million output tokens; None where they are not known."""
         return self._prices or find_prices(self.name)
 
-    async def _send(self, request: Request, key: str) -> Completion:
-        size = 0
-        if request.prefix.is_text and is_text(request.tail):
-            messages = (request.prefix.encoded + json_messages(request.tail).encode("ascii"))[:-1]
-        else:
-            messages = json.dumps(write_messages(request.messages), separators=(",", ":")).encode("ascii")[1:-1]
-            size = sum([weigh(m.content) for m in request.messages])
-        body = b'{"messages":[' + messages + _encode_fields(self.model, self._limit_name, request)
-        listener = request.listener
-        if listener is not None:
-            body = body[:-1] + _streamed(request)
-        size = size or len(body)
+    def stats(self) -> dict[str, Any]:
+        """The requests of this LM: `requests` sent, `answered`, `failed`, and `in_flight` now."""
+        return self._traffic.stats()
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request; with `concurrency`, when it has a place, so that a budget sees it no earlier."""
         places = self._places
-        if places is not None:
-            await places.acquire()
+        if places is None:
+            return await super().complete(request)
+        await places.acquire()
         try:
-            if aio.is_driven():
-                return await aio.on_transport(self._post, body, key, size, listener)
-            return await self._post(body, key, size, listener)
+            return await super().complete(request)
         finally:
-            if places is not None:
-                places.release()
+            places.release()
+
+    async def _send(self, request: Request, key: str) -> Completion:
+        if self._prices is None:
+            self._prices = find_prices(self.name)  # before it is sent, so that nothing stands between reply and caller
+        driven = aio.is_driven()
+        while True:
+            lacks = self._habits.lacks
+            asked = request if not lacks else written_without(request, lacks)
+            size = 0
+            if asked.prefix.is_text and is_text(asked.tail):
+                messages = (asked.prefix.encoded + json_messages(asked.tail).encode("ascii"))[:-1]
+            else:
+                messages = json.dumps(write_messages(asked.messages), separators=(",", ":")).encode("ascii")[1:-1]
+                size = sum([weigh(m.content) for m in asked.messages])
+            body = b'{"messages":[' + messages + encode_fields(self.model, lacks, asked)
+            listener = asked.listener
+            if listener is not None:
+                body = body[:-1] + streamed(asked, lacks)
+            size = size or len(body)
+            try:
+                if driven:
+                    return await aio.on_transport(self._post, body, key, size, listener)
+                return await self._post(body, key, size, listener)
+            except LMStatusError as error:
+                if not self._habits.learn(error, request, lacks):
+                    raise
 
     async def _post(self, body: bytes, key: str, size: int, listener: Listener | None) -> Completion:
         import asyncio
@@ -168,37 +202,44 @@ class HTTP(Transport):
             headers["Idempotency-Key"] = key
         if listener is not None:
             headers["Accept"] = EVENTS
-        url = self._endpoint.target
-        reply = None
+        url, reply, traffic = self._endpoint.target, None, self._traffic
+        mark = traffic.begin()
+        answered = False
         try:
             # awaited by itself: aiohttp's context manager would be a coroutine more for each call in flight
             async with await session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 if listener is not None and response.status == 200 and response.content_type == EVENTS:
                     reply = await self._listen(response, listener)
                 else:
-                    raw = await response.read()
-        except asyncio.TimeoutError:
-            raise LMTimeoutError(f"no answer from {self.base_url} within {self.timeout:g} s") from None
+                    raw = await read_body(response)
+            answered = True
+        except asyncio.TimeoutError as error:
+            raise out_of_time(error, self.base_url, self.timeout, traffic.passed_by(mark)) from None
         except aiohttp.ClientPayloadError as error:
             raise LMReplyError(f"the answer of {self.base_url} was cut: {self._scrub(str(error))}") from None
         except (aiohttp.ClientError, OSError) as error:
-            reason = self._scrub(str(error)) or type(error).__name__
-            raise LMConnectionError(f"cannot reach {self.base_url}: {reason}; does the server run there?") from None
+            raise unreachable(error, self._endpoint, self._scrub(str(error))) from None
+        finally:
+            traffic.end(answered)
         if response.status != 200:
             raise self._status_error(response.status, raw, response.headers)
-        return self._read(self._parse(raw) if reply is None else reply, size, perf_counter() - started)
+        if reply is None:
+            reply = self._parse(raw)
+            if is_error(reply):
+                raise self._told_error(raw, response.headers, "is an error")
+        return self._read(reply, size, perf_counter() - started)
 
     async def _listen(self, response: aiohttp.ClientResponse, listener: Listener) -> dict[str, Any]:
         """Read a stream to its end."""
         assembly = Assembly(listener)
-        async for data in read_events(response.content.iter_any()):
+        async for data in read_events(read_pieces(response)):
             if data == DONE:
                 assembly.ended = True
                 continue
             raw = data.encode()
             chunk = self._parse(raw)
             if chunk.get("error"):
-                raise self._stream_error(chunk["error"], raw, response.headers)
+                raise self._told_error(raw, response.headers, "ended with an error")
             try:
                 assembly.add(chunk)
             except (KeyError, TypeError, AttributeError):
@@ -207,30 +248,42 @@ class HTTP(Transport):
             raise LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")
         return assembly.reply()
 
-    def _stream_error(self, error: Any, raw: bytes, headers: Mapping[str, str]) -> LMError:
-        """The error that a server sends as an event, with its status if it has one."""
-        status = error.get("code") if isinstance(error, Mapping) else None
-        if isinstance(status, int) and 400 <= status < 600:
-            return self._status_error(status, raw, headers)
-        return self._spoilt(raw, "ended with an error")
+    def _told_error(self, raw: bytes, headers: Mapping[str, str], fault: str) -> LMError:
+        """The error that a server puts into an answer of status 200, or sends as an event."""
+        found = read_fault(200, raw.decode("utf-8", "replace"), headers)
+        known = found.status or found.kind is not LMStatusError
+        return self._status_error(200, raw, headers, found) if known else self._spoilt(raw, fault)
 
     def _pool(self) -> Sessions:
         from promptgrad.lm._sessions import Sessions
 
         headers = {name: secret.reveal() for name, secret in self._headers.items()}
-        sessions = Sessions(partial(_open_session, self._endpoint, self.timeout, headers))
+        self._proxy = self._endpoint.proxy()
+        sessions = Sessions(partial(_open_session, self._proxy, self.timeout, headers))
         weakref.finalize(self, sessions.close).atexit = False  # at exit the loops close them
         return sessions
 
     def _authorization(self) -> str:
+        endpoint, proxied = self._endpoint, self._proxy is not None and not self._endpoint.private
+        found = ""
         if self._api_key is not None:
-            return f"Bearer {self._api_key.reveal()}" if self._api_key else ""
-        if self._endpoint.login:
-            return f"Basic {self._endpoint.login.reveal()}"
-        if self._api_key_env and self._endpoint.private:
+            found = f"Bearer {self._api_key.reveal()}" if self._api_key else ""
+        elif endpoint.login:
+            found = f"Basic {endpoint.login.reveal()}"
+        elif self._api_key_env and endpoint.private:
             key = os.environ.get(self._api_key_env, "").strip()
-            return f"Bearer {key}" if key else ""
-        return ""
+            found = f"Bearer {key}" if key else ""
+        if proxied and (found or self._headers):
+            raise AuthenticationError(
+                f"the key for {self.base_url} would pass the proxy {proxy_name(self._proxy)} in the clear, so nothing "
+                f"was sent: use https, or name {endpoint.host} in NO_PROXY"
+            )
+        if not found and endpoint.host in KEYED and not self._headers:
+            raise AuthenticationError(
+                f"there is no key for {self.base_url}, so nothing was sent: set {self._api_key_env or 'a variable'} in "
+                "the environment, or pass api_key="
+            )
+        return found
 
     def _scrub(self, text: str) -> str:
         secrets = [self._api_key, self._endpoint.login, self._endpoint.password, *self._headers.values()]
@@ -244,7 +297,7 @@ class HTTP(Transport):
     def _parse(self, raw: bytes) -> dict[str, Any]:
         try:
             reply = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._spoilt(raw, "is not JSON") from None
         if not isinstance(reply, dict):
             raise self._spoilt(raw, "is not a JSON object")
@@ -255,18 +308,18 @@ class HTTP(Transport):
             choice = reply["choices"][0]
             content, refusal = read_message(choice["message"])
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            raise self._spoilt(json.dumps(reply).encode(), "has no choices[0].message") from None
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
+            raise self._spoilt(_written(reply), "has no choices[0].message") from None
         used = reply.get("usage")
         if not isinstance(used, dict):
             used = {}
-        paid, got = used.get("prompt_tokens"), used.get("completion_tokens")
-        paid = paid if isinstance(paid, int) else size // 4 + 1
-        got = got if isinstance(got, int) else weigh(content) // 4 + 1
+        paid, got = read_count(used.get("prompt_tokens")), read_count(used.get("completion_tokens"))
+        paid = size // 4 + 1 if paid is None else paid
+        got = weigh(content) // 4 + 1 if got is None else got
         model, reason = reply.get("model"), choice.get("finish_reason")
         return Completion(
             content,
-            Usage(1, paid, got, cost(self.prices, paid, got), 0, seconds),
+            Usage(1, paid, got, cost(self._prices, paid, got), 0, seconds),
             model if isinstance(model, str) else self.model,
             reason if isinstance(reason, str) else "stop",
             refusal=refusal,
@@ -277,28 +330,20 @@ class HTTP(Transport):
         body = self._scrub(raw.decode("utf-8", "replace"))
         return LMReplyError(f"the answer of {self.base_url} {fault}: {_cut(body)!r}", body=body)
 
-    def _status_error(self, status: int, raw: bytes, headers: Mapping[str, str]) -> LMStatusError:
+    def _status_error(
+        self, status: int, raw: bytes, headers: Mapping[str, str], fault: Fault | None = None
+    ) -> LMStatusError:
         body = self._scrub(raw.decode("utf-8", "replace"))
-        kind = error_kind(status, body)
-        advice = ""
-        if kind is AuthenticationError:
-            variable = self._api_key_env or "an environment variable"
-            advice = f"; set {variable}, or pass api_key="
-            if self._api_key is None and self._api_key_env and not self._endpoint.private:
-                advice = "; a key from the environment is not sent over plain http: use https, or pass api_key="
-        elif status == 429:
-            wait = read_retry_after(headers)
-            asked = "" if wait is None else f"; it asks to wait {wait:g} s"
-            advice = f"{asked}; lower concurrency= if it is the rate that is too high"
-        elif status == 404:
-            advice = f"; is {self.model!r} served there, and does base_url end where /chat/completions begins?"
-        elif 300 <= status < 400:
-            advice = "; redirects are not followed: give base_url as the server wants it"
-        return kind(
+        found = fault or read_fault(status, body, headers)
+        variable = self._api_key_env or "an environment variable"
+        if self._api_key is None and self._api_key_env and not self._endpoint.private:
+            variable = ""
+        advice = advise(found, self.model, variable)
+        return found.kind(
             f"{self.base_url} answered {status} for model {self.model!r}: {_cut(body)}{advice}",
-            status=status,
+            status=found.status,
             body=body,
-            retry_after=read_retry_after(headers),
+            retry_after=found.retry_after,
         )
 
     def close(self) -> None:
@@ -310,7 +355,22 @@ class HTTP(Transport):
         return f"HTTP({self.model!r}, base_url={self.base_url!r})"
 
 
-def _open_session(endpoint: Endpoint, timeout: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+def _sendable(text: str, what: str) -> str:
+    """The text without the blanks around it, if it can stand in a header."""
+    text = text.strip() if isinstance(text, str) else ""
+    if text and not (text.isascii() and text.isprintable()):
+        raise ValueError(f"{what} holds characters that cannot be sent in a header")
+    return text
+
+
+def _written(reply: object) -> bytes:
+    try:
+        return json.dumps(reply).encode()
+    except (RecursionError, ValueError):
+        return b"(nested too deeply to be shown)"
+
+
+def _open_session(proxy: str | None, timeout: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
     import aiohttp
 
     from promptgrad import __version__
@@ -323,50 +383,12 @@ def _open_session(endpoint: Endpoint, timeout: float, headers: Mapping[str, str]
     }
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=timeout),
+        timeout=aiohttp.ClientTimeout(total=6 * timeout, sock_connect=min(timeout, CONNECT), sock_read=timeout),
         headers={**fixed, **headers},
         cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=endpoint.proxy(),
+        proxy=proxy,
+        auto_decompress=False,
     )
-
-
-@lru_cache(maxsize=1024)
-def _encode_fields_of(model: str, limit_name: str, options: tuple[tuple[str, Any], ...], typed: str) -> bytes:
-    fields: dict[str, Any] = {"model": model}
-    raw: dict[str, str] = {}
-    for name, value in options:
-        if name == "max_tokens":
-            fields[limit_name] = value
-        elif name == "response_format":
-            raw[name] = value
-        elif name == "extra":
-            raw.update(value)
-        elif name not in _NOT_FIELDS:
-            fields[name] = value
-    taken = sorted(set(raw) & (_OURS | set(fields)))
-    if taken:
-        raise ValueError(f"{', '.join(taken)} cannot be given as an option of a request to an OpenAI-compatible server")
-    encoded = json.dumps(fields, separators=(",", ":"))[1:-1]
-    more = "".join(f",{json.dumps(name)}:{text}" for name, text in raw.items())
-    return f"],{encoded}{more}}}".encode("ascii")
-
-
-def _encode_fields(model: str, limit_name: str, request: Request) -> bytes:
-    """Encode the fields that follow the messages in the body."""
-    options = request.options()
-    if not options:
-        return _encode_fields_of(model, limit_name, (), "")
-    if options.get("seed") is not None:
-        options["seed"] += request.replicate
-    options.pop("replicate", None)
-    settled = tuple(options.items())
-    return _encode_fields_of(model, limit_name, settled, repr(settled))
-
-
-def _streamed(request: Request) -> bytes:
-    """The end of a body that requests a stream, with the usage at its end unless the request sets otherwise."""
-    asked = any(name == "stream_options" for name, _ in request.extra)
-    return b',"stream":true}' if asked else b',"stream":true,"stream_options":{"include_usage":true}}'
 
 
 def _cut(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from time import perf_counter
@@ -14,28 +14,34 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.errors import (
     AuthenticationError,
-    ContextWindowError,
     LMConnectionError,
     LMError,
     LMReplyError,
-    LMTimeoutError,
+    LMStatusError,
     MissingExtraError,
 )
+from promptgrad.lm._advice import advise, out_of_time
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._count import read_count
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
+from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request
-from promptgrad.lm._retry_after import read_retry_after
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import Assembly
-from promptgrad.lm._status import error_kind
+from promptgrad.lm._status import read_fault
 from promptgrad.lm._stream import Listener
+from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
 
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
-_NO_KEY = re.compile(r"missing credentials|missing [\w ]*api[ _]key|api_key client option must be set", re.IGNORECASE)
+_NO_KEY = re.compile(
+    r"missing credentials|missing [\w ]*api[ _]key|api_key client option must be set|unable to locate credentials"
+    r"|default credentials were not found|please (?:set|pass)[^.]{0,40}(?:api[ _]key|token)|no api key",
+    re.IGNORECASE,
+)
 _REFUSED = range(400, 500)
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 
@@ -81,10 +87,11 @@ class LiteLLM(Transport):
         model: The name with its provider, in litellm's spelling.
         api_key: The key; by default the environment's.
         api_base: Address of the server, where the provider lets one choose.
-        timeout: Seconds for a whole reply.
+        timeout: The longest silence, in seconds. What was silent for so long is not sent again.
         prices: US dollars for a million input and a million output tokens; by default litellm's.
         name: Name of the LM; `model` if empty.
         adapter: Name of the adapter that writes prompts for it.
+        without: What the model is known not to take, as for `HTTP`.
         settings: Further arguments of `litellm.acompletion`, such as `api_version` or `mock_response`. They are part of
             the LM's identity only as a digest, and shown nowhere, because they may hold secrets.
         options: Sampling options for requests that leave them open.
@@ -98,24 +105,28 @@ class LiteLLM(Transport):
         api_key: str | None = None,
         *,
         api_base: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = 600.0,
         prices: Prices | None = None,
         name: str = "",
         adapter: str = "chat",
+        without: Iterable[str] = (),
         settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(name or model, adapter=adapter, options=options)
         self.model = model
         self.timeout = timeout
+        self._endpoint = None if api_base is None else Endpoint.of(api_base)
         self._api_base = api_base
+        self._habits = Habits("" if self._endpoint is None else self._endpoint.url, model, without)
+        self._traffic = Traffic()
         self._api_key = None if api_key is None else Secret(api_key)
         self._prices = prices
         self._settings = dict(settings or {})
         self._identity = self._describe()
 
     def _describe(self) -> str:
-        address = Endpoint.of(self._api_base).url if self._api_base else ""
+        address = "" if self._endpoint is None else self._endpoint.url
         open_settings = {
             name: value for name, value in self._settings.items() if not any(word in name.lower() for word in _SECRETS)
         }
@@ -127,7 +138,40 @@ class LiteLLM(Transport):
         """US dollars for a million input and a million output tokens; None where they are not known."""
         return self._prices or find_prices(self.model)
 
+    def stats(self) -> dict[str, Any]:
+        """The requests of this LM: `requests` sent, `answered`, `failed`, and `in_flight` now."""
+        return self._traffic.stats()
+
     async def _send(self, request: Request, key: str) -> Completion:
+        self._refuse_proxy()
+        if self._prices is None:
+            find_prices(self.model)  # its table is read before anything is sent
+        litellm = await aio.in_thread(load_litellm)
+        while True:
+            lacks = self._habits.lacks
+            asked = request if not lacks else written_without(request, lacks)
+            try:
+                return await aio.on_transport(self._post, litellm, asked, self._arguments(asked, key))
+            except LMStatusError as error:
+                if not self._habits.learn(error, request, lacks):
+                    raise
+
+    def _refuse_proxy(self) -> None:
+        """Refuse to send to this machine, or a key in the clear, through a proxy of the environment."""
+        from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+        endpoint = self._endpoint
+        if endpoint is None or (endpoint.private and not endpoint.here):
+            return
+        proxies = getproxies_environment()
+        scheme = endpoint.url.partition(":")[0]
+        if (scheme in proxies or "all" in proxies) and not proxy_bypass_environment(endpoint.host, proxies):
+            raise LMConnectionError(
+                f"litellm would send what is for {endpoint.url} through the proxy of the environment, so nothing was "
+                f"sent: set NO_PROXY={endpoint.host}"
+            )
+
+    def _arguments(self, request: Request, key: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "model": self.model,
             "messages": write_messages(request.messages),
@@ -146,36 +190,43 @@ class LiteLLM(Transport):
             options["seed"] += replicate
         if "response_format" in options:
             options["response_format"] = json.loads(options["response_format"])
+        if "max_tokens" in options and "max_tokens" in self._habits.lacks:
+            options["max_completion_tokens"] = options.pop("max_tokens")
         for name, text in options.pop("extra", ()):
             arguments[name] = json.loads(text)
         arguments.update(options)
         if key:
             arguments["extra_headers"] = {**arguments.get("extra_headers", {}), "Idempotency-Key": key}
-        litellm = await aio.in_thread(load_litellm)
-        return await aio.on_transport(self._post, litellm, request, arguments)
+        return arguments
 
     async def _post(self, litellm: Any, request: Request, arguments: dict[str, Any]) -> Completion:
         started = perf_counter()
+        traffic = self._traffic
+        mark, answered = traffic.begin(), False
         try:
             if request.listener is None:
                 response = await litellm.acompletion(**arguments)
             else:
                 response = await self._listen(litellm, request.listener, arguments)
+            answered = True
         except Exception as error:
-            failure = self._failure(litellm, error)
+            failure = self._failure(litellm, error, traffic.passed_by(mark))
             if failure is None:
                 raise
             raise failure from None
+        finally:
+            traffic.end(answered)
         seconds = perf_counter() - started
         try:
             choice = response.choices[0].model_dump()
             content, refusal = read_message(choice["message"])
             logprobs = read_logprobs(choice)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             raise LMReplyError(f"the answer of {self.model} has no choices[0].message", body=str(response)) from None
         used = getattr(response, "usage", None)
-        paid, got = getattr(used, "prompt_tokens", None), getattr(used, "completion_tokens", None)
-        if not isinstance(paid, int) or not isinstance(got, int) or not paid:
+        paid = read_count(getattr(used, "prompt_tokens", None))
+        got = read_count(getattr(used, "completion_tokens", None))
+        if paid is None or got is None or not paid:
             paid = sum(weigh(m.content) for m in request.messages) // 4 + 1
             got = weigh(content) // 4 + 1
         return Completion(
@@ -208,24 +259,45 @@ class LiteLLM(Transport):
                 return float(usd)
         return cost(self.prices, paid, got)
 
-    def _failure(self, litellm: Any, error: Exception) -> LMError | None:
+    def _failure(self, litellm: Any, error: Exception, passed_by: int) -> LMError | None:
         """Translate an error of litellm; None for a fault of a program rather than of a call."""
         known = litellm.exceptions
         status = getattr(error, "status_code", None)
-        text = str(error)
-        for secret in (self._api_key, *(Secret(v) for v in self._settings.values() if isinstance(v, str))):
-            if secret is not None:
-                text = secret.scrub(text)
-        message = f"litellm, model {self.model!r}: {text}"
+        text = self._scrub(str(error))
+        where = f"litellm, model {self.model!r}"
         if isinstance(error, known.Timeout):
-            return LMTimeoutError(message)
+            return out_of_time(error, where, self.timeout, passed_by)
         if status not in _REFUSED and _NO_KEY.search(text):  # nothing was sent; litellm has many messages for it
-            return AuthenticationError(message.partition("\nTraceback")[0], body=text)
+            return AuthenticationError(f"{where}: {text}".partition("\nTraceback")[0], body=text)
         if isinstance(error, known.APIConnectionError) or text.endswith("Connection error."):
-            return LMConnectionError(message)
+            return LMConnectionError(f"{where}: {text}")
         if not isinstance(status, int):
             return None
-        too_long = isinstance(error, known.ContextWindowExceededError)
-        kind = ContextWindowError if too_long else error_kind(status, f"{text} {getattr(error, 'code', '')}")
         headers = getattr(error, "litellm_response_headers", None) or {}
-        return kind(message, status=status, body=text, retry_after=read_retry_after(headers))
+        told = _without_names(text)
+        found = read_fault(status, told, headers)
+        advice = advise(found, self.model, "the variable that litellm reads for this provider")
+        return found.kind(f"{where}: {text}{advice}", status=status, body=text, retry_after=found.retry_after)
+
+    def _scrub(self, text: str) -> str:
+        secrets = [self._api_key, *(Secret(v) for v in self._settings.values() if isinstance(v, str))]
+        if self._endpoint is not None:
+            secrets += [self._endpoint.password, self._endpoint.login]
+        for secret in secrets:
+            if secret is not None:
+                text = secret.scrub(text)
+        return text
+
+
+def _without_names(text: str) -> str:
+    """The provider's words, without the names of litellm's own classes before them, which say what litellm guessed."""
+    told = re.sub(r"\b(?:litellm\.)?\w+(?:Error|Exception)\b\s*[:-]?\s*", "", text)
+    start = told.find("{")
+    return told[start : told.rfind("}") + 1] if start >= 0 and _is_json(told[start : told.rfind("}") + 1]) else told
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False

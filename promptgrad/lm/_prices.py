@@ -15,13 +15,20 @@ FREE: Prices = (0.0, 0.0)
 _TABLE = "model_prices_and_context_window_backup.json"
 
 
-@lru_cache(maxsize=1)
 def _table() -> dict[str, Prices]:
+    try:
+        return _read_table()
+    except (OSError, ValueError):  # unreadable, perhaps for a moment: no price is known then
+        return {}
+
+
+@lru_cache(maxsize=1)
+def _read_table() -> dict[str, Prices]:
     spec = find_spec("litellm")
     if spec is None or not spec.submodule_search_locations:
         return {}
     path = Path(spec.submodule_search_locations[0]) / _TABLE
-    if not path.is_file():
+    if not path.exists():
         return {}
     prices: dict[str, Prices] = {}
     for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
@@ -35,7 +42,8 @@ def _table() -> dict[str, Prices]:
 def find_prices(model: str) -> Prices | None:
     """Return the prices of a model by its litellm name, such as `openai/gpt-4o-mini`; None where they are not known.
 
-    The table is that of the installed litellm; nothing is fetched. The first call takes some 30 ms to read it.
+    The table is that of the installed litellm; nothing is fetched. The first call takes some 30 ms to read it. Prices
+    of a table that cannot be read are not known.
     """
     return _table().get(model)
 

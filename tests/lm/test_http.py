@@ -13,11 +13,13 @@ import pytest
 from promptgrad import aio
 from promptgrad.errors import (
     AuthenticationError,
+    BadRequestError,
     ContextWindowError,
     LMConnectionError,
     LMReplyError,
     LMStatusError,
     LMTimeoutError,
+    OverloadedError,
     RateLimitError,
 )
 from promptgrad.lm import HTTP, Message, Prefix, Request
@@ -92,9 +94,9 @@ def test_options_that_would_break_the_call_are_refused(lm):
 
 
 def test_openai_itself_is_told_max_completion_tokens():
-    from promptgrad.lm._http import _encode_fields
+    from promptgrad.lm._fields import encode_fields
 
-    assert b'"max_completion_tokens":5' in _encode_fields("m", HTTP("m")._limit_name, Request.of("x", max_tokens=5))
+    assert b'"max_completion_tokens":5' in encode_fields("m", HTTP("m")._habits.lacks, Request.of("x", max_tokens=5))
 
 
 def test_threads_loops_and_a_notebook_cell(server, lm):
@@ -241,7 +243,9 @@ def test_timeout(server):
         (Status(500), LMStatusError),
         (Status(401), AuthenticationError),
         (Status(403), AuthenticationError),
-        (Status(404), LMStatusError),
+        (Status(404), BadRequestError),
+        (Status(503), OverloadedError),
+        (Status(418), BadRequestError),
         (Status(400, kind="context_length_exceeded"), ContextWindowError),
         (Status(400, message="This model's maximum context length is 10 tokens"), ContextWindowError),
         (Status(307), LMStatusError),

@@ -19,7 +19,20 @@ def test_cost():
 def test_without_litellm_no_price_is_known(monkeypatch):
     from promptgrad.lm import _prices
 
-    _prices._table.cache_clear()
+    _prices._read_table.cache_clear()
     monkeypatch.setattr(_prices, "find_spec", lambda name: None)
     assert find_prices("openai/gpt-4o-mini") is None
-    _prices._table.cache_clear()
+    _prices._read_table.cache_clear()
+
+
+def test_a_table_that_cannot_be_read_is_an_unknown_price_and_is_read_later(monkeypatch):
+    from promptgrad.lm import _prices
+
+    def broken(*args, **kwargs):
+        raise OSError("too many open files")
+
+    _prices._read_table.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(_prices.Path, "read_text", broken)
+        assert find_prices("openai/gpt-4o-mini") is None
+    assert find_prices("openai/gpt-4o-mini") is not None

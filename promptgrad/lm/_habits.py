@@ -1,0 +1,192 @@
+"""`Habits`: what an endpoint does not take, learnt from its errors once, and requests written without it."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import warnings
+from collections.abc import Iterable
+
+from promptgrad.errors import BadRequestError, LMStatusError
+from promptgrad.lm._message import EMPTY_PREFIX, Message
+from promptgrad.lm._parts import Content, TextPart
+from promptgrad.lm._request import Request
+from promptgrad.lm._status import told
+
+DONE_INSTEAD = {
+    "system": "system messages go into the first user message",
+    "response_format": "the form of the reply is asked for in words",
+    "top_p": "it chooses its own",
+    "temperature": "it chooses its own",
+    "seed": "replies need not repeat",
+    "max_tokens": "max_completion_tokens is sent in its place",
+    "max_completion_tokens": "max_tokens is sent in its place",
+    "stream_options": "tokens of a stream are estimated",
+}
+"""What an endpoint may lack, and what is done about it. These are the names that `without=` takes."""
+
+_NO = (
+    r"not\ (?:\w+\ ){0,3}(?:support|enabl|allow|permit|accept|availab|recogni|compatible)\w*|"
+    r"n't\ (?:support|accept|allow)|"
+    r"unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected|forbidden|deprecated|disabled|extra\ inputs|"
+    r"only\ (?:the\ )?(?:default|\d)|must\ be\ (?:one\ of|'|\"|text|json|1\b)|cannot\ both|can't\ both|invalid\ value|"
+    r"incorrect\ role|use\ 'max"
+)
+_REFUSED = re.compile(_NO, re.VERBOSE)
+_NAMED = {
+    "system": re.compile(
+        r"\bsystem\b.{0,60}(?:role|message|prompt|instruction|not)|(?:role|message)s?\b.{0,40}\bsystem\b"
+        r"|developer\ instruction|user.{0,12}assistant|roles\ must\ alternate|incorrect\ role",
+        re.VERBOSE | re.DOTALL,
+    ),
+    "response_format": re.compile(
+        r"response[_ ]format|json[_ ]schema|json[_ ]object|json[_ -]mode|structured[_ ]output|guided|grammar"
+    ),
+    "max_completion_tokens": re.compile(r"\bmax_completion_tokens\b"),
+    "max_tokens": re.compile(r"\bmax_tokens\b"),
+    "top_p": re.compile(r"\btop_p\b"),
+    "temperature": re.compile(r"\btemperature\b"),
+    "seed": re.compile(r"\bseed\b"),
+    "stream_options": re.compile(r"\bstream_options\b"),
+}
+_ROLES = re.compile(r"roles must alternate|only user|input should be 'user'|'user' or 'assistant'")
+_ITS_FAULT = re.compile(r"invalid schema|schema is invalid|too large|at least|greater than|maximum context")
+
+_known: dict[tuple[str, str], frozenset[str]] = {}  # by endpoint and model
+_lock = threading.Lock()
+
+
+class Habits:
+    """What one endpoint with one model does not take. All LMs of the process that ask there share what is learnt.
+
+    Args:
+        where: The endpoint.
+        model: The model.
+        without: What it is known to lack from the start.
+
+    Attributes:
+        lacks: What it lacks, as far as is known.
+
+    Raises:
+        ValueError: `without` has an unknown name.
+    """
+
+    def __init__(self, where: str, model: str, without: Iterable[str] = ()) -> None:
+        names = (without,) if isinstance(without, str) else tuple(without)
+        unknown = [name for name in names if name not in DONE_INSTEAD]
+        if unknown:
+            raise ValueError(f"without= names {', '.join(DONE_INSTEAD)}; not {', '.join(map(repr, unknown))}")
+        self._place = (where, model)
+        known = _known.get(self._place, frozenset())
+        learnt = known & _OTHER.keys()  # what was seen counts before what was said
+        self.lacks = (frozenset(names) | known) - {_OTHER[name] for name in sorted(learnt)[:1]}
+
+    def learn(self, error: LMStatusError | str, request: Request, sent: frozenset[str]) -> bool:
+        """Learn from an error what the endpoint lacks; return whether the request can be written without it.
+
+        Args:
+            error: The error, or its text.
+            request: The request that it answers.
+            sent: What the request was written without.
+        """
+        if isinstance(error, LMStatusError):
+            if type(error) not in (BadRequestError, LMStatusError) or not 400 <= error.status < 600:
+                return False
+            error = error.body
+        found = _diagnose(told(error), request, sent)
+        if found is None:
+            return False
+        other = _OTHER.get(found, "")
+        with _lock:
+            known = _known.get(self._place, frozenset())
+            if found in known and other in sent:
+                return False  # it takes neither
+            _known[self._place] = known | {found}
+            self.lacks = (self.lacks | known | {found}) - {other}
+        if found not in known:
+            where, model = self._place
+            warnings.warn(
+                f"{model!r}{f' at {where}' if where else ''} does not take {_TAKES.get(found, found)}: from now on "
+                f"{DONE_INSTEAD[found]}. This is said once; without=[{found!r}], given to the LM, "
+                "says it from the start",
+                stacklevel=2,
+            )
+        return True
+
+
+_TAKES = {"system": "system messages", "temperature": "a temperature", "seed": "a seed"}
+_OTHER = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+
+def _diagnose(text: str, request: Request, sent: frozenset[str]) -> str | None:
+    used = _used(request, sent) - sent
+    if "system" in used and _NAMED["system"].search(text) and (_REFUSED.search(text) or _ROLES.search(text)):
+        return "system"
+    if not _REFUSED.search(text) or _ITS_FAULT.search(text):
+        return None
+    if "max_tokens" in used and "max_completion_tokens" in text:
+        return "max_tokens"  # it names the other one
+    for name in DONE_INSTEAD:
+        if name != "system" and name in used and _NAMED[name].search(text):
+            return name
+    return None
+
+
+def _used(request: Request, sent: frozenset[str]) -> frozenset[str]:
+    used = {name for name in ("temperature", "top_p", "seed", "response_format") if getattr(request, name) is not None}
+    if any(message.role == "system" for message in request.messages):
+        used.add("system")
+    if request.max_tokens is not None:
+        used.add("max_completion_tokens" if "max_tokens" in sent else "max_tokens")
+    if request.listener is not None:
+        used.add("stream_options")
+    return frozenset(used)
+
+
+def written_without(request: Request, lacks: frozenset[str]) -> Request:
+    """Return the request as an endpoint that lacks these takes it."""
+    options = {name: value for name, value in request.options().items() if name not in lacks or name == "max_tokens"}
+    messages: tuple[Message, ...] | None = None
+    if "system" in lacks:
+        messages = without_system(request.messages)
+    form = request.response_format
+    if form is not None and "response_format" in lacks:
+        messages = _with_words(request.messages if messages is None else messages, _in_words(form))
+    prefix, tail = (request.prefix, request.tail) if messages is None else (EMPTY_PREFIX, messages)
+    return type(request)(prefix=prefix, tail=tail, listener=request.listener, **options)
+
+
+def without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return messages with the text of system messages in the first message of the user."""
+    text = "\n\n".join(message.text for message in messages if message.role == "system" and message.text)
+    rest = [message for message in messages if message.role != "system"]
+    if not text:
+        return tuple(rest)
+    for place, message in enumerate(rest):
+        if message.role == "user":
+            rest[place] = Message("user", _joined(f"{text}\n\n", message.content, ""))
+            break
+    else:
+        rest.insert(0, Message("user", text))
+    return tuple(rest)
+
+
+def _with_words(messages: tuple[Message, ...], words: str) -> tuple[Message, ...]:
+    last = messages[-1]
+    if last.role == "tool":
+        return (*messages, Message("user", words))
+    return (*messages[:-1], Message(last.role, _joined("", last.content, f"\n\n{words}")))
+
+
+def _joined(before: str, content: Content, after: str) -> Content:
+    if isinstance(content, str):
+        return f"{before}{content}{after}"
+    return (*((TextPart(before),) if before else ()), *content, *((TextPart(after),) if after else ()))
+
+
+def _in_words(form: str) -> str:
+    asked = json.loads(form)
+    schema = asked.get("json_schema", {}).get("schema") if isinstance(asked, dict) else None
+    words = "Reply with one JSON object and nothing else."
+    return words if schema is None else f"{words} It fits this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"

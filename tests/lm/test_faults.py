@@ -1,0 +1,438 @@
+"""What a server does wrong: one request where nothing can pass, and an error that says what to set."""
+
+import contextlib
+import gzip
+import json
+import socket
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptgrad import errors
+from promptgrad.lm import HTTP, Completion, Retry
+from promptgrad.lm._completion import Usage
+from promptgrad.testing import Delay, Garbage, Hang, LoopbackLM, Reply, Status
+
+KEY = "sk-very-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    for name in ("OPENAI_API_KEY", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def sleep():
+    async def none(seconds):
+        pass
+
+    return none
+
+
+def json_body(value, code=200):
+    return Garbage(json.dumps(value).encode(), code)
+
+
+def completion(message, **more):
+    return json_body({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **more})
+
+
+# -- meaning ---------------------------------------------------------------------------------------------------------
+
+ONCE = {
+    "key in 200": (json_body({"error": {"code": 401, "message": "no"}}), errors.AuthenticationError),
+    "quota": (
+        json_body({"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}, 429),
+        errors.BillingError,
+    ),
+    "anthropic's length": (
+        json_body({"error": {"message": "prompt is too long: 207889 tokens > 200000 maximum"}}, 400),
+        errors.ContextWindowError,
+    ),
+    "filter": (json_body({"error": {"code": "content_filter", "message": "no"}}, 400), errors.ContentFilterError),
+    "length in 200": (json_body({"error": "Context size has been exceeded."}), errors.ContextWindowError),
+    "length in 500": (
+        json_body({"error": {"code": 500, "message": "the request exceeds the available context size"}}, 500),
+        errors.ContextWindowError,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_what_cannot_pass_is_sent_once(server, sleep, name):
+    answer, kind = ONCE[name]
+    server.script(answer)
+    with pytest.raises(kind) as caught:
+        Retry(HTTP("m", server.url), sleep=sleep)("q")
+    assert type(caught.value) is kind
+    assert len(server.requests) == 1
+
+
+TWICE = {
+    "overload in 200": json_body({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+    "429 in 200": json_body({"error": {"code": 429, "message": "slow down"}}),
+    "loading as 400": json_body({"error": "model is loading"}, 400),
+    "an unknown error in 200": json_body({"error": "x"}),
+    "a broken provider": json_body(
+        {"choices": [{"error": {"code": 502}, "message": {"content": ""}, "finish_reason": "error"}]}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_what_can_pass_is_sent_again(server, sleep, name):
+    server.script(TWICE[name], "Paris")
+    assert Retry(HTTP("m", server.url), sleep=sleep)("q").text == "Paris"
+    assert len(server.requests) == 2
+
+
+def test_a_wait_that_the_body_asks_for_is_obeyed(server):
+    waits = []
+
+    async def note(seconds):
+        waits.append(seconds)
+
+    server.script(json_body({"error": {"message": "Rate limit reached. Please try again in 7.5s."}}, 429), "Paris")
+    assert Retry(HTTP("m", server.url), sleep=note)("q").text == "Paris"
+    assert 7.5 <= waits[0] < 15
+
+
+# -- silence ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def raw():
+    """A server that sends given bytes, one after the other, and is then silent; `raw.seen` counts requests."""
+    sockets = []
+
+    class Raw:
+        def __init__(self):
+            self.seen = 0
+            self.pieces = []
+            self.pause = 0.0
+            self.listener = socket.create_server(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
+            self.over = threading.Event()
+            threading.Thread(target=self.serve, daemon=True).start()
+
+        def serve(self):
+            while True:
+                try:
+                    sock, _ = self.listener.accept()
+                except OSError:
+                    return
+                sockets.append(sock)
+                threading.Thread(target=self.answer, args=(sock,), daemon=True).start()
+
+        def answer(self, sock):
+            if not sock.recv(65536):
+                return
+            self.seen += 1
+            for piece in self.pieces:
+                sock.sendall(piece)
+                self.over.wait(self.pause)
+
+    made = Raw()
+    yield made
+    made.over.set()
+    made.listener.close()
+    for sock in sockets:
+        sock.close()
+
+
+def test_a_silent_server_is_asked_once_and_the_error_names_the_setting(server, sleep):
+    server.script(Hang(), "Paris")
+    with pytest.raises(errors.LMTimeoutError, match=r"0\.1 s of silence \(timeout=\).*may still be running") as caught:
+        Retry(HTTP("m", server.url, timeout=0.1), sleep=sleep)("q")
+    assert len(server.requests) == 1
+    assert not caught.value.transient
+
+
+def test_the_limit_is_on_silence_and_not_on_the_whole(raw):
+    body = completion({"content": "Paris"}).body
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    raw.pieces, raw.pause = [head, body[:9], body[9:20], body[20:30], body[30:]], 0.15
+    assert HTTP("m", raw.url, timeout=0.4)("q").text == "Paris"  # 0.6 s in all
+
+
+def test_a_reply_that_stops_in_the_middle_is_silence_too(raw):
+    raw.pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"]
+    with pytest.raises(errors.LMTimeoutError, match="timeout="):
+        HTTP("m", raw.url, timeout=0.1)("q")
+
+
+def test_a_request_that_later_ones_overtook_is_lost_rather_than_slow():
+    with LoopbackLM(lambda messages: Hang() if messages[-1]["content"] == "lost" else "ok") as server:
+        lm = HTTP("m", server.url, timeout=0.5)
+        failures = []
+
+        def lost():
+            try:
+                lm("lost")
+            except errors.LMTimeoutError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=lost)
+        thread.start()
+        server.wait_for(1)
+        for number in range(9):
+            lm(str(number))
+        thread.join(60)
+        assert [error.transient for error in failures] == [True]
+
+
+def test_a_slow_reply_comes(server):
+    server.script(Delay(0.2, "Paris"))
+    assert HTTP("m", server.url)("q").text == "Paris"
+    assert HTTP("m", server.url).timeout >= 300
+
+
+# -- addresses -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_listens_there_and_it_is_said_at_once(sleep):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    waits = []
+
+    async def note(seconds):
+        waits.append(seconds)
+
+    with pytest.raises(errors.LMConnectionError, match=r"nothing listens there.*base_url="):
+        Retry(HTTP("m", f"http://127.0.0.1:{port}/v1"), sleep=note)("q")
+    assert waits == []
+
+
+def test_a_missing_key_is_said_at_once_and_nothing_is_sent(sleep, escapes):
+    with pytest.raises(errors.AuthenticationError, match=r"nothing was sent: set OPENAI_API_KEY .* or pass api_key="):
+        Retry(HTTP("gpt-4o-mini"), sleep=sleep)("q")
+    assert not escapes
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.1", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]"])
+def test_this_machine_is_never_reached_through_a_proxy(monkeypatch, host):
+    from promptgrad.lm._endpoint import Endpoint
+
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for scheme in ("http", "https"):
+        assert Endpoint.of(f"{scheme}://{host}:8000/v1").proxy() is None
+
+
+def test_a_proxy_gets_nothing_that_is_for_this_machine(server, monkeypatch):
+    with LoopbackLM("from the proxy") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        assert HTTP("m", server.url, KEY)("q").text == "echo q"
+        assert proxy.received == 0
+
+
+def test_a_proxy_gets_no_key_in_the_clear(monkeypatch):
+    with LoopbackLM("from the proxy") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        for more in ({"api_key": KEY}, {"headers": {"X-Key": KEY}}):
+            with pytest.raises(errors.AuthenticationError, match=r"in the clear.*use https") as caught:
+                HTTP("m", "http://far.example/v1", **more)("q")
+            assert KEY not in str(caught.value)
+        with pytest.raises(errors.AuthenticationError, match="in the clear"):
+            HTTP("m", "http://me:pass@far.example/v1")("q")
+        assert proxy.received == 0
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)  # of the environment: not sent, but nothing is refused
+        assert HTTP("m", "http://far.example/v1")("q").text == "from the proxy"
+        assert "authorization" not in proxy.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "htp://me:pa55word@h/v1",
+        "me:pa55word@h/v1",
+        "http:/me:pa55word@h/v1",
+        "http//me:pa55word@h/v1",
+        "//me:pa55word@h:80/v1",
+        "http://me:pa55word@h:port/v1",
+        "http://me:pa55word@[::1/v1",
+        "https://me:x/pa55word@h/v1",
+        "https://me:x?pa55word@h/v1",
+        "https://me:x#pa55word@h/v1",
+        "http://me:pa55word@/v1",
+        "http://h /v1?key=pa55word",
+        "ftp://h/v1?api-key=pa55word",
+        "http://me:pa55word@h\u2100/v1",
+    ],
+)
+def test_a_misspelt_address_shows_no_password(address):
+    with pytest.raises(ValueError, match="base_url must") as caught:
+        HTTP("m", address)
+    assert "pa55word" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_the_whole_address_of_the_service_is_an_address_too(server):
+    assert HTTP("m", f"{server.url}/chat/completions")("q").text == "echo q"
+
+
+def test_a_version_of_the_service_is_part_of_the_address(server):
+    HTTP("m", server.url, api_version="2024-10-21")("q")
+    assert server.requests[-1].path == "/v1/chat/completions?api-version=2024-10-21"
+
+
+def test_a_key_is_sent_without_the_blanks_around_it_or_refused(server):
+    HTTP("m", server.url, f" {KEY}\n")("q")
+    assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+    for bad in (f"{KEY}\nX-Other: 1", "schlüssel-geheim"):
+        with pytest.raises(ValueError, match="api_key holds characters") as caught:
+            HTTP("m", server.url, bad)
+        assert bad not in str(caught.value)
+
+
+# -- bodies ----------------------------------------------------------------------------------------------------------
+
+
+def compressed(data, encoding="gzip"):
+    return Garbage(data, content_type=f"application/json\r\nContent-Encoding: {encoding}")
+
+
+def test_a_small_body_that_inflates_without_end_is_refused(server, sleep, monkeypatch):
+    from promptgrad.lm import _body
+
+    monkeypatch.setattr(_body, "MAX_BODY", 2**20)
+    bomb = gzip.compress(b" " * (50 * 2**20))
+    assert len(bomb) < 60_000
+    server.script(compressed(bomb), "never asked")
+    with pytest.raises(errors.LMReplyError, match="longer than 1 MiB"):
+        Retry(HTTP("m", server.url), sleep=sleep)("q")
+    assert server.received == 1
+
+
+def test_a_body_without_end_is_refused(raw, monkeypatch):
+    from promptgrad.lm import _body
+
+    monkeypatch.setattr(_body, "MAX_BODY", 10_000)
+    raw.pieces = [b"HTTP/1.1 200 OK\r\n\r\n", b" " * 20_000]
+    with pytest.raises(errors.LMReplyError, match="longer than"):
+        HTTP("m", raw.url)("q")
+    raw.pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n", b" " * 20_000]
+    with pytest.raises(errors.LMReplyError, match="longer than"):
+        HTTP("m", raw.url)("q")
+
+
+def test_a_compressed_body_is_read(server):
+    body = completion({"content": "Paris"}).body
+    server.script(compressed(gzip.compress(body)), compressed(gzip.compress(body)[:20]), compressed(b"no"))
+    server.script(compressed(body, "br"))
+    lm = HTTP("m", server.url)
+    assert lm("q").text == "Paris"
+    for _ in range(3):
+        with pytest.raises(errors.LMReplyError):
+            lm("q")
+
+
+ODD = {
+    "a number": {"content": 3},
+    "texts": {"content": ["a"]},
+    "a refusal that is none": {"content": None, "refusal": {"a": 1}},
+    "reasoning": {"content": "x", "reasoning_content": ["a"]},
+    "a part": {"content": [{"type": "text", "text": 3}]},
+    "tool calls": {"content": None, "tool_calls": [{"function": {"name": 3, "arguments": "{}"}}]},
+    "tool call": {"content": None, "tool_calls": ["a"]},
+    "images": {"content": None, "images": [3]},
+    "audio": {"content": None, "audio": {"data": "!"}},
+    "no message": None,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_messages_are_reply_errors(server, name):
+    server.script(completion(ODD[name]))
+    with pytest.raises(errors.LMReplyError):
+        HTTP("m", server.url)("q")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"choices":' * 30_000, b'{"a": ' + b"9" * 5000 + b"}", b"\x00"])
+def test_odd_bodies_are_reply_errors(server, body):
+    server.script(Garbage(body))
+    with pytest.raises(errors.LMReplyError):
+        HTTP("m", server.url)("q")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.just("text"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "content",
+                    "refusal",
+                    "tool_calls",
+                    "type",
+                    "text",
+                    "function",
+                    "name",
+                    "arguments",
+                    "audio",
+                    "images",
+                    "reasoning_content",
+                    "reasoning_details",
+                    "thinking_blocks",
+                    "image_url",
+                    "url",
+                    "data",
+                    "thinking",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, JSON, JSON)
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_body_holds_it_is_a_completion_or_a_reply_error(message, usage, more):
+    lm = HTTP("m", "http://127.0.0.1:9/v1")
+    choice = {"message": message, "finish_reason": more, "logprobs": more}
+    try:
+        made = lm._read({"choices": [choice], "usage": usage, "model": more}, 10, 0.0)
+    except errors.LMReplyError:
+        return
+    assert Completion.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    assert made.text == str(made.text)
+    assert made.usage.input_tokens >= 0
+    assert made.usage.output_tokens >= 0
+
+
+@pytest.mark.parametrize("value", [-500, True, 1e30, 10**30, "7", None, [7]])
+def test_usage_that_no_call_can_have_is_estimated(server, value):
+    server.script(completion({"content": "x" * 40}, usage={"prompt_tokens": value, "completion_tokens": value}))
+    used = HTTP("m", server.url, prices=(1.0, 1.0))("q").usage
+    assert isinstance(used, Usage)
+    assert (used.output_tokens, type(used.input_tokens)) == (11, int)
+    assert 0 < used.input_tokens < 1000
+
+
+def test_the_price_is_known_before_anything_is_sent(server, monkeypatch):
+    from promptgrad.lm import _http
+
+    asked = []
+    monkeypatch.setattr(_http, "find_prices", lambda name: asked.append((name, server.received)) or (1.0, 1.0))
+    lm = HTTP("m", server.url)
+    server.script(Reply("x", usage=(10**6, 0)))
+    assert lm("q").usage.usd == 1.0
+    lm("q")
+    assert asked == [("m", 0)]
+
+
+def test_counts_are_those_of_the_server(server):
+    server.script(Status(500), "a", Garbage(), "b")
+    lm = HTTP("m", server.url)
+    for _ in range(4):
+        with contextlib.suppress(errors.LMError):
+            lm("q")
+    stats = lm.stats()
+    assert (stats["requests"], stats["in_flight"]) == (server.received, 0)

@@ -1,0 +1,204 @@
+"""What endpoints do not take is learnt once, from their own words."""
+
+import asyncio
+import json
+
+import pytest
+
+from promptgrad import aio, errors
+from promptgrad.lm import HTTP, Message, Prefix, Request
+from promptgrad.lm._habits import Habits, without_system
+from promptgrad.testing import Garbage, LoopbackLM, Status
+
+FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "title": "City"}}}
+TALK = [
+    Message("system", "Be brief."),
+    Message("user", "Capital?"),
+    Message("assistant", "Of?"),
+    Message("user", "France"),
+]
+
+REFUSALS = {
+    "openai system": ("system", "Unsupported value: 'messages[0].role' does not support 'system' with this model."),
+    "gemma system": ("system", "System role not supported"),
+    "google system": ("system", "Developer instruction is not enabled for models/gemma-3-27b-it"),
+    "mistral system": ("system", "Conversation roles must alternate user/assistant/user/assistant/..."),
+    "role system": ("system", "role 'system' is not supported on this model"),
+    "pydantic system": ("system", "messages.0.role: Input should be 'user' or 'assistant'"),
+    "deepseek form": ("response_format", "This response_format type is unavailable now"),
+    "lm studio form": ("response_format", "'response_format.type' must be 'json_schema' or 'text'"),
+    "deepinfra form": ("response_format", "json_object response format is not supported for model: x"),
+    "groq form": ("response_format", "This model does not support response format `json_schema`."),
+    "openai form": (
+        "response_format",
+        "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+    ),
+    "openai temperature": (
+        "temperature",
+        "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is "
+        "supported.",
+    ),
+    "kimi temperature": ("temperature", "invalid temperature: only 1 is allowed for this model"),
+    "claude temperature": ("temperature", "`temperature` is deprecated for this model."),
+    "claude both": ("top_p", "`temperature` and `top_p` cannot both be specified for this model. Please use only one."),
+    "mistral seed": (
+        "seed",
+        '[{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs are not permitted"}]',
+    ),
+    "openai limit": (
+        "max_tokens",
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    ),
+    "old server": ("max_completion_tokens", "Unrecognized request argument supplied: max_completion_tokens"),
+}
+
+
+def takes_all_but(name, words, code=400):
+    """A server that refuses what has this field."""
+
+    def respond(messages):
+        body = server.requests[-1].json
+        lacking = any(m["role"] == "system" for m in messages) if name == "system" else name in body
+        if lacking:
+            return Status(code, message=words)
+        return json.dumps(body)
+
+    server = LoopbackLM(respond)
+    return server
+
+
+def ask(lm, **more):
+    options = {"temperature": 0.5, "max_tokens": 9, "top_p": 0.9, "seed": 1, "response_format": FORM, **more}
+    return json.loads(lm(Request.of(TALK, **options)).text)
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_it_is_learnt_once_said_once_and_remembered(words):
+    name, message = REFUSALS[words]
+    with takes_all_but(name, message) as server:
+        without = ["max_tokens"] if name == "max_completion_tokens" else []
+        lm = HTTP("m", server.url, without=without)
+        with pytest.warns(UserWarning, match=rf"'m' at {server.url} does not take .*without=\['{name}'\]") as said:
+            ask(lm)
+        assert (len(said), server.received) == (1, 2)
+        ask(lm)
+        ask(HTTP("m", server.url, without=without, temperature=1.0))  # another LM, the same endpoint and model
+        assert server.received == 4
+        sent = [request.json for request in server.requests]
+        kept = set(sent[0]) - set(sent[1])
+        assert kept == (set() if name == "system" else {name})
+
+
+def test_an_option_says_it_from_the_start():
+    for words in REFUSALS:
+        name, message = REFUSALS[words]
+        with takes_all_but(name, message) as server:
+            ask(HTTP("m", server.url, without=[name]))
+            assert server.received == 1
+    with pytest.raises(ValueError, match=r"without= names system, response_format.* not 'sistem'"):
+        HTTP("m", without=["sistem"])
+
+
+def test_system_text_goes_into_the_first_user_turn():
+    with takes_all_but("system", "") as server:
+        sent = ask(HTTP("m", server.url, without="system"))["messages"]
+        assert [(m["role"], m["content"]) for m in sent][:1] == [("user", "Be brief.\n\nCapital?")]
+        assert [m["role"] for m in sent] == ["user", "assistant", "user"]
+        prefix = Prefix([Message("system", "Be brief.")])
+        body = json.loads(HTTP("m", server.url, without="system")(Request(prefix, (Message("user", "hi"),))).text)
+        assert body["messages"] == [{"role": "user", "content": "Be brief.\n\nhi"}]
+
+
+def test_system_text_alone_becomes_a_user_turn():
+    assert without_system((Message("system", "a"), Message("system", "b"))) == (Message("user", "a\n\nb"),)
+    assert without_system((Message("user", "a"),)) == (Message("user", "a"),)
+
+
+def test_the_form_of_the_reply_is_asked_for_in_words():
+    with takes_all_but("response_format", "") as server:
+        last = ask(HTTP("m", server.url, without=["response_format"]))["messages"][-1]["content"]
+        assert last.startswith("France\n\nReply with one JSON object and nothing else.")
+        assert '"title": "City"' in last
+
+
+def test_the_limit_on_tokens_has_another_name():
+    with takes_all_but("max_tokens", "Use 'max_completion_tokens' instead") as server:
+        with pytest.warns(UserWarning, match="max_completion_tokens is sent in its place"):
+            body = ask(HTTP("m", server.url))
+        assert (body["max_completion_tokens"], "max_tokens" in body) == (9, False)
+
+
+def test_two_lacks_are_learnt_one_after_the_other():
+    def respond(messages):
+        body = server.requests[-1].json
+        if any(m["role"] == "system" for m in messages):
+            return Status(500, message="Jinja Exception: System role not supported")
+        return Status(422, message="temperature: Extra inputs are not permitted") if "temperature" in body else "ok"
+
+    with LoopbackLM(respond) as server:
+        lm = HTTP("m", server.url)
+        with pytest.warns(UserWarning, match="does not take") as said:
+            assert lm(Request.of(TALK, temperature=0.5)).text == "ok"
+        assert (len(said), server.received) == (2, 3)
+        assert lm(Request.of(TALK, temperature=0.5)).text == "ok"
+        assert server.received == 4
+
+
+def test_calls_side_by_side_learn_it_once():
+    with takes_all_but("temperature", "temperature is not supported") as server:
+        lm = HTTP("m", server.url)
+
+        async def many():
+            return await asyncio.gather(*[lm.acall(str(n), temperature=0.5) for n in range(16)])
+
+        with pytest.warns(UserWarning, match="a temperature") as said:
+            assert len(aio.run(many())) == 16
+        assert len(said) == 1
+        assert server.received <= 32
+
+
+NOT_LEARNT = [
+    Status(400, message="Invalid 'temperature': decimal above maximum value. Expected a value <= 2"),
+    Status(400, message="max_tokens is too large: 9. This model's maximum context length is 8 tokens"),
+    Status(400, message="Invalid schema for response_format 'a': 'additionalProperties' is required"),
+    Status(401, message="temperature is not supported"),
+    Status(400, message="The model `m` does not exist"),
+    Status(400, message="n is not supported"),
+    Garbage(b'{"error": {"message": "bad", "messages": ["temperature is not supported"]}}', 400),
+]
+
+
+@pytest.mark.parametrize("answer", NOT_LEARNT)
+def test_other_errors_teach_nothing(server, answer):
+    server.script(answer)
+    with pytest.raises(errors.LMStatusError):  # a warning would be an error
+        ask(HTTP("m", server.url))
+    assert server.received == 1
+
+
+def test_a_refusal_that_stays_is_raised():
+    with LoopbackLM(lambda messages: Status(400, message="System role not supported")) as server:
+        lm = HTTP("m", server.url)
+        with pytest.warns(UserWarning, match="system"), pytest.raises(errors.BadRequestError, match="System role"):
+            lm(TALK)
+        assert server.received == 2
+
+
+def test_endpoints_and_models_are_told_apart():
+    for place in (("http://one", "a"), ("http://one", "b"), ("http://two", "a")):
+        assert Habits(*place).lacks == frozenset()
+    with pytest.warns(UserWarning, match="'a' at http://one does not take"):
+        assert Habits("http://one", "a").learn("System role not supported", Request.of(TALK), frozenset())
+    assert Habits("http://one", "a").lacks == {"system"}
+    assert Habits("http://one", "b").lacks == Habits("http://two", "a").lacks == frozenset()
+
+
+def test_an_endpoint_that_takes_neither_name_is_asked_no_more():
+    def respond(messages):
+        name = "max_tokens" if "max_tokens" in server.requests[-1].json else "max_completion_tokens"
+        return Status(400, message=f"unknown parameter: {name}")
+
+    with LoopbackLM(respond) as server:
+        with pytest.warns(UserWarning, match="max_"), pytest.raises(errors.BadRequestError, match="unknown parameter"):
+            HTTP("m", server.url)("q", max_tokens=3)
+        assert server.received == 3
