@@ -1,29 +1,42 @@
 """GEPA: reflective evolution of the texts of a program, with a Pareto pool and merges."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn, get_args
 
 from promptgrad.lm import LM
+from promptgrad.nn import Predict
+from promptgrad.optim._descent import FIRST, SURE
 from promptgrad.optim._gepa_parity import Evolution
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import GEPA_HABITS, refuse_habits
 from promptgrad.optim._search import Search
 from promptgrad.search import (
+    BLOCK,
     Attempts,
+    Candidate,
+    Edit,
     Feedback,
     Fronts,
     Improve,
     Pareto,
+    Place,
     Rewriter,
     Rules,
     Session,
+    Step,
     check_counts,
     check_fronts,
     check_writer,
     make_proposer,
+    race,
+    revise,
+    reviser_for,
+    varied,
 )
 
-Components = Literal["round_robin", "all"]
-"""Which texts a step rewrites: the one whose turn it is, or all."""
+Components = Literal["blamed", "round_robin", "all"]
+"""Which texts a step rewrites: those that the writer blames in whole runs, the one whose turn it is, or all."""
 
 STEPS = 30
 """Steps of a search without a budget."""
@@ -38,19 +51,23 @@ FREE = 30
 class GEPA(Search):
     """Evolve the texts of a program by reflection on minibatches, from candidates that are each the best at something.
 
-    In each step a parent is drawn from the pool, weighted by the number of validation examples on which it is unbeaten,
-    and run on a minibatch. One of its texts, by turns, or each of them, is rewritten from its failures there. A child
-    that does better on the same minibatch is measured on all validation examples and joins the pool, whatever its
-    score. Then a merge is tried: two candidates that improved different texts since their common ancestor are put
-    together, and the merge joins the pool if it does as well as both on a few validation examples. The candidates with
-    the best means are confirmed.
+    In each step a parent is taken: by turns the incumbent, and one drawn from the pool, weighted by the number of
+    validation examples on which it is unbeaten. The first time it is run on 24 training examples, each further time on
+    a minibatch of those that it was not run on. The writer sees all its runs, right ones too, and the scored attempts;
+    of several texts it finds those that are to blame in whole runs and rewrites them in one reply (`Revise`). The child
+    is run on a minibatch of the same examples; if it does no worse there, it meets its parent on validation
+    examples, ten at a time, and leaves once it is probably worse. What came through all of them joins the pool,
+    whatever its score. Then a merge is tried: two candidates that improved different texts since their common ancestor
+    are put together, and the merge joins the pool if it does as well as both on a few validation examples. What is
+    better than the start is decided at the end, on all that was measured.
 
-    Cost in `Trainer.fit`: for each step two runs of the program on a minibatch and one LM call for each text that is
-    rewritten; for each candidate that joins the pool one run on all validation examples.
-    Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the runs that show the failures are also the baseline of the
-    child; the writer sees every run of the parent on training data, not only those of the minibatch; no row is run
-    twice with the same values; the pairs that can be merged are computed, not found by trial; scores that agree to nine
-    digits are equal.
+    Cost in `Trainer.fit`: for each step at most 24 runs of the program for a parent and a minibatch for its child, one
+    LM call for the reply, or for each text that is rewritten on its own; at most one run on each validation example.
+    Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the first reflection on a candidate is on 24 examples, and
+    each is on all its runs, not on those of a minibatch; the runs that show the failures are also the baseline of the
+    child; a child that is as good on its minibatch goes on; validation is a race against the parent, and every second
+    parent is the incumbent; one reply may rewrite several texts; no row is run twice with the same values; the pairs
+    that can be merged are computed, not found by trial; scores that agree to nine digits are equal.
 
     With `parity=True` every draw, accept and count is that of the package gepa (0.1.4) with the same seed, data and
     scores: parents, minibatches and their padding, turns, merges and their examples, and blocks that are run again
@@ -65,8 +82,12 @@ class GEPA(Search):
         lm: LM that writes; None for that of the program.
         steps: Most steps, merges included; None for 30, or for as many as a budget of calls allows; it ends
             as well after 30 steps in a row in which no call is left to make.
-        minibatch_size: Training examples a step.
-        components: What a step rewrites: one text, by turns ("round_robin"), or each of them ("all").
+        minibatch_size: Training examples that a child is compared with its parent on, and that a parent is run on each
+            further time; None for 8, or for 3 with `parity`.
+        components: What a step rewrites: the texts that are to blame ("blamed"), one text, by turns ("round_robin"), or
+            each of them ("all"). None for "blamed", or for turns with `parity`. The writer finds what is to blame, with
+            `critique` the critic; where no blame has to be divided, or the LM knows only its own tasks, texts take
+            turns.
         fronts: The fronts that candidates compete on: each validation "example", each "part" of the scores, or "both".
         max_merges: Most merges that join the pool; 0 for none.
         merge_examples: Number of validation examples that a merge is tried on.
@@ -89,8 +110,8 @@ class GEPA(Search):
         lm: LM | str | None = None,
         *,
         steps: int | None = None,
-        minibatch_size: int = 3,
-        components: Components = "round_robin",
+        minibatch_size: int | None = None,
+        components: Components | None = None,
         fronts: Fronts = "example",
         max_merges: int = 5,
         merge_examples: int = 5,
@@ -102,13 +123,21 @@ class GEPA(Search):
         refuse_habits("GEPA", habits, GEPA_HABITS)
         check_counts(
             steps=(1 if steps is None else steps, 1),
-            minibatch_size=(minibatch_size, 1),
+            minibatch_size=(1 if minibatch_size is None else minibatch_size, 1),
             merge_examples=(merge_examples, 1),
         )
         check_counts(max_merges=(max_merges, 0))
         check_writer(lm)
-        if components not in get_args(Components):
-            raise ValueError(f'components are rewritten "round_robin" or "all" at once, not {components!r}')
+        if components not in (None, *get_args(Components)):
+            raise ValueError(
+                f'components are "blamed", rewritten by "round_robin" or "all" at once, not {components!r}'
+            )
+        if parity and components == "blamed":
+            raise ValueError('the package blames no component: use components="round_robin" or "all" with parity=True')
+        if minibatch_size is None:
+            minibatch_size = 3 if parity else 8
+        if components is None:
+            components = "round_robin" if parity else "blamed"
         super().__init__(params)
         self.lm, self.steps, self.minibatch_size, self.fronts = lm, steps, minibatch_size, check_fronts(fronts)
         self.max_merges, self.merge_examples, self.critique, self.rules = max_merges, merge_examples, critique, rules
@@ -127,36 +156,81 @@ class GEPA(Search):
             await Evolution(self, session, places, rewriter, critic).run()
             return
         pool, merges, fresh = await Pareto.of(session, self.fronts), 0, False
+        finds = self.components == "blamed" and not self.critique
+        reviser, proposed = reviser_for(session, places, self.lm) if finds else None, Counter[str]()
+        seen = {session.base.key}
+        by_turns = self.components == "round_robin" or (finds and reviser is None)
         spent, since = -1, 0
-        for step in session.steps(self.length(session), "GEPA", batch_size=self.minibatch_size, drop_last=True):
-            if session.ledger.spent.calls > spent:
-                spent, since = session.ledger.spent.calls, step.number
-            if self.steps is None and step.number - since > FREE:
-                session.decide("stop", reason=f"{FREE} steps without a call: all that they ask is known")
-                session.notes.append(f"the search ended after {FREE} steps in a row in which nothing new was asked")
-                break
-            merge = pool.merge(step.rng, paths, step.name) if fresh and merges < self.max_merges else None
-            fresh = False
-            if merge is not None:
-                sample = merge.sample(session.val, self.merge_examples, step.rng)
-                if merge.holds(await step.evaluate(merge.candidate, sample), step):
-                    pool.add(await step.validate(merge.candidate, "a merge joins the pool"))
-                    merges += 1
-                continue
-            parent, batch = pool.draw(step.rng), step.minibatch()
-            turn = places if self.components == "all" else [step.turn(places, parent)]
-            loss, gradients = await step.gradients(parent, batch, turn, critic=critic)
-            if self.critique:
-                turn = [place for place in turn if gradients[place.path].critiques]
-            tried = [(place, edit) for place in turn for edit in await rewriter(step, parent, place)]
-            if not tried:
-                continue
-            child = parent.child({path: text for _, edit in tried for path, text in edit.values.items()}, step.name)
-            before, after = step.measured(parent, loss), await step.evaluate(child, batch)
-            verdicts = [rewriter.is_better(step, place, edit, before, after) for place, edit in tried]
-            fresh = verdicts[0]  # of one comparison, remembered for each of the texts
-            if fresh:
-                pool.add(await step.validate(child, "joins the pool"))
+        try:
+            for step in session.steps(self.length(session), "GEPA", batch_size=self.minibatch_size):
+                if session.ledger.spent.calls > spent:
+                    spent, since = session.ledger.spent.calls, step.number
+                if self.steps is None and step.number - since > FREE:
+                    session.decide("stop", reason=f"{FREE} steps without a call: all that they ask is known")
+                    session.notes.append(f"the search ended after {FREE} steps in a row in which nothing new was asked")
+                    break
+                merge = pool.merge(step.rng, paths, step.name) if fresh and merges < self.max_merges else None
+                fresh = False
+                if merge is not None:
+                    sample = merge.sample(session.val, self.merge_examples, step.rng)
+                    if merge.holds(await step.evaluate(merge.candidate, sample), step):
+                        pool.add(await step.validate(merge.candidate, "a merge joins the pool"))
+                        merges += 1
+                    continue
+                parent = session.incumbent if step.number % 2 else pool.draw(step.rng)
+                turn = [step.turn(places, parent)] if by_turns else places
+                if batch := step.fresh(parent, self._wanted(session, parent, proposed[parent.key])):
+                    _, gradients = await step.gradients(parent, batch, turn, critic=critic)
+                    if self.critique:
+                        turn = [place for place in turn if gradients[place.path].critiques]
+                edits = await self._rewritten(step, rewriter, reviser, parent, turn, proposed[parent.key])
+                proposed[parent.key] += 1
+                tried = [(place, edit) for place in turn for edit in edits if edit.path == place.path]
+                child = parent.child({path: text for edit in edits for path, text in edit.values.items()}, step.name)
+                if not tried or child.key in seen:
+                    continue
+                seen.add(child.key)
+                known = session.rows.known(parent)
+                sample = [example for example in session.train if example.id in known]
+                sample = step.rng.sample(sample, min(self.minibatch_size, len(sample)))
+                loss = await session.forward(child, sample, scope=step.scope("child"))
+                before, after = session.rows.measured(parent, sample), step.measured(child, loss)
+                verdicts = [rewriter.holds(step, place, edit, before, after) for place, edit in tried]
+                if not verdicts[0]:  # of one comparison, remembered for each of the texts
+                    continue
+                races = await race(session, [child], scope=step.scope("race"), confidence=SURE, against=parent)
+                if fresh := len(races.results[0].ids) == len(session.val):
+                    session.consider(races.results[0])
+                    pool.add(races.results[0])
+        finally:
+            session.offer_likely()
+
+    def _wanted(self, session: Session, parent: Candidate, proposed: int) -> int:
+        """How many examples that are new to a parent it is run on before it is rewritten."""
+        missing = FIRST - len(session.rows.known(parent))
+        if proposed or not session.affords(missing + BLOCK):
+            return self.minibatch_size
+        return missing
+
+    async def _rewritten(
+        self,
+        step: Step,
+        rewriter: Rewriter,
+        reviser: Predict | None,
+        parent: Candidate,
+        turn: Sequence[Place],
+        proposed: int,
+    ) -> list[Edit]:
+        """New texts that may be tried, from all that is known of a parent; none where none of its runs failed."""
+        texts = [rewriter.evidence(step.session, parent, place) for place in turn]
+        texts = [text for text in texts if not all(row.right for row in text.rows)]
+        if not texts:
+            return []
+        if reviser is None:
+            edits = await rewriter.rewrite(step, varied(texts, 1, proposed))
+        else:
+            edits = await revise(rewriter, reviser, step, parent, texts, 1, proposed)
+        return [edit for edit in edits if edit is not None and edit.passed]
 
     def length(self, session: Session) -> int:
         """Most steps of a search."""
@@ -166,11 +240,13 @@ class GEPA(Search):
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: minibatches, critiques, proposals, full validations and merges."""
-        texts = len(self.trained()) if self.components == "all" else 1
+        texts = 1 if self.components == "round_robin" else len(self.trained())
         steps = self.steps or STEPS
-        runs = steps * self.minibatch_size * plan.calls_per_example
+        most = self.minibatch_size if self.parity else max(FIRST, self.minibatch_size) + self.minibatch_size - 1
+        runs = steps * min(most, max(plan.train, self.minibatch_size)) * plan.calls_per_example
+        children = steps * self.minibatch_size * plan.calls_per_example
         tried = self.merge_examples if self.parity and self.max_merges else 0  # again in the full validation
         full = steps * (max(plan.val, self.merge_examples) + tried) * plan.calls_per_example
-        phases = {"minibatches": 2 * runs, "critiques": texts * runs * self.critique}
+        phases = {"minibatches": runs + children, "critiques": texts * runs * self.critique}
         phases |= {"proposals": texts * steps, "full validations and merges": full}
         return [(name, calls, False) for name, calls in phases.items() if calls]

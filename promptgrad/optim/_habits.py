@@ -17,8 +17,8 @@ GEPA_HABITS = {
     "reflection_minibatch_size": "minibatch_size=...",
     **dict.fromkeys(("use_merge", "max_merge_invocations"), "max_merges=..., 0 for none"),
     "frontier_type": 'fronts="example", "part" or "both"',
-    "candidate_selection_strategy": "nothing: a parent is drawn by the number of its fronts",
-    **dict.fromkeys(("module_selector", "component_selector"), 'components="round_robin" or "all"'),
+    "candidate_selection_strategy": "nothing: a parent is the incumbent or drawn by the number of its fronts",
+    **dict.fromkeys(("module_selector", "component_selector"), 'components="blamed", "round_robin" or "all"'),
     **dict.fromkeys(
         ("instruction_proposer", "reflection_prompt_template"),
         "gepa.proposer, a Predict whose prompt is a parameter: gepa.proposer.instruction.data = ...",

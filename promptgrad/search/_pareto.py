@@ -166,11 +166,12 @@ class Pareto:
     def survivors(self) -> dict[str, int]:
         """The members that are not dominated, by key, with the number of fronts that each is on.
 
-        From the worst mean upwards, a member is left out if others are on all of its fronts.
+        From the worst mean upwards, a member is left out if others are on all of its fronts; of equals the older stays.
         """
         fronts = [{member.candidate.key for member in front} for front in self.fronts().values()]
         left = {key for front in fronts for key in front}
-        for member in sorted(self, key=lambda member: member.mean):
+        age = {key: -number for number, key in enumerate(self._members)}
+        for member in sorted(self, key=lambda member: (member.mean, age[member.candidate.key])):
             key = member.candidate.key
             if all((front & left) - {key} for front in fronts if key in front):
                 left.discard(key)

@@ -46,8 +46,9 @@ async def race(
     confidence: float,
     block: int = BLOCK,
     prices: Sequence[float] = (),
+    against: Candidate | None = None,
 ) -> Race:
-    """Find the candidate that is better than the session's incumbent beyond doubt, if there is one.
+    """Find the candidate that is better than the session's incumbent, or another one, beyond doubt, if there is one.
 
     After each block of validation examples, candidates leave that are probably worse than the incumbent, or than the
     best of the others; the race ends when none is left, or all examples have been used. Where the budget pays for no
@@ -59,13 +60,15 @@ async def race(
     Cost: at most one run for each candidate and validation example; the incumbent's cells are stored.
 
     Args:
-        session: The session; its incumbent is the one to beat.
+        session: The session.
         candidates: The candidates, at least one.
         scope: Name of the race in the journal.
         confidence: Probability of being better that the winner needs.
         block: Examples in a block.
         prices: The score that each candidate must gain to be worth its length; empty for no price.
+        against: The candidate to beat; None for the session's incumbent.
     """
+    beaten = session.incumbent if against is None else against
     order = list(session.val)
     session.rng("race", scope).shuffle(order)
     price = list(prices) or [0.0] * len(candidates)
@@ -80,7 +83,7 @@ async def race(
         if not alive:
             break
         measured = await session.evaluate_all(
-            [session.incumbent, *(candidates[index] for index in alive)], part, scope=f"{scope}/{number}"
+            [beaten, *(candidates[index] for index in alive)], part, scope=f"{scope}/{number}"
         )
         champion = measured[0] if champion is None else champion + measured[0]
         for index, fresh in zip(alive, measured[1:], strict=True):

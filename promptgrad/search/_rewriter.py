@@ -247,10 +247,10 @@ class Rewriter:
                 refused=edit.reason or None,
             )
 
-    def is_better(self, step: "Step", place: Place, edit: Edit, before: Measured, after: Measured) -> bool:
-        """True if the sum of the scores grew on the examples that the edit was tried on; the journal has both sums.
+    def holds(self, step: "Step", place: Place, edit: Edit, before: Measured, after: Measured) -> bool:
+        """True unless the sum of the scores fell on the examples that the edit was tried on; the journal has both sums.
 
-        An edit that did not gain is remembered with its effect. It may come again: few examples are weak evidence.
+        An edit that lost is remembered with its effect. It may come again: few examples are weak evidence.
 
         Args:
             step: The step.
@@ -260,13 +260,13 @@ class Rewriter:
             after: The candidate with it, on the same.
         """
         first, second = (sum(scores) for scores in pairs(before, after))
-        better = round(second - first, 9) > 0
-        step.session.decide("tried", step=step.number, path=place.path, before=first, after=second, better=better)
-        if not better and edit.text is not None:
-            step.session.refuse("it was no better on the examples of its step")
+        holds = round(second - first, 9) >= 0
+        step.session.decide("tried", step=step.number, path=place.path, before=first, after=second, holds=holds)
+        if not holds and edit.text is not None:
+            step.session.refuse("it was worse on the examples of its step")
             effect = f"{first:g} in sum became {second:g} on {len(after.known)} examples"
             self.memory.add(place.parameter, Attempt(edit.text, effect, measured=False))
-        return better
+        return holds
 
     def sampling(self, variant: int) -> dict[str, Any]:
         """How the LM is asked for a proposal: those after the first are sampled."""

@@ -10,7 +10,7 @@ from promptgrad.data import Example
 from promptgrad.errors import is_outage
 from promptgrad.nn import Module, Predict
 from promptgrad.run import Cell, value_digest
-from promptgrad.search._candidate import Candidate
+from promptgrad.search._candidate import Candidate, Measured
 
 if TYPE_CHECKING:
     from promptgrad.search._places import Place
@@ -280,10 +280,9 @@ class Rows:
         The newest run of an example counts. Of several calls that read the text, the row is about the one that a critic
         blamed, else the last.
         """
-        path, digests = place.path, dict[str, str]()
         found: dict[str, Row] = {}
-        for run in self._runs.values():
-            if path in run.reads and run.label == candidate.label and self._speaks(run, candidate, digests):
+        for run in self._about(candidate):
+            if place.path in run.reads:
                 found.pop(run.example, None)
                 found[run.example] = _row(run, place)
         return tuple(found.values())
@@ -303,22 +302,28 @@ class Rows:
         Each row has the `calls` of the steps in their order, with what each was given and what it answered. A long text
         that stands further up in the run is referred to, as in "= facts of extract".
         """
-        digests = dict[str, str]()
         found: dict[str, Row] = {}
-        for run in self._runs.values():
-            if run.calls and run.label == candidate.label and self._speaks(run, candidate, digests):
+        for run in self._about(candidate):
+            if run.calls:
                 found.pop(run.example, None)
                 found[run.example] = _whole(run)
         return tuple(found.values())
 
     def known(self, candidate: Candidate) -> frozenset[str]:
         """The examples on which there is a run that speaks of a candidate."""
+        return frozenset(run.example for run in self._about(candidate))
+
+    def measured(self, candidate: Candidate, examples: Sequence[Example]) -> Measured:
+        """The scores of a candidate on some examples in its newest runs there; None where there is no run."""
+        scores = {run.example: run.score for run in self._about(candidate)}
+        ids = tuple(example.id for example in examples)
+        return Measured(candidate, ids, tuple(scores.get(key) for key in ids))
+
+    def _about(self, candidate: Candidate) -> list[_Run]:
+        """The runs that speak of a candidate, the oldest first."""
         digests = dict[str, str]()
-        return frozenset(
-            run.example
-            for run in self._runs.values()
-            if run.label == candidate.label and self._speaks(run, candidate, digests)
-        )
+        runs = self._runs.values()
+        return [run for run in runs if run.label == candidate.label and self._speaks(run, candidate, digests)]
 
     def _speaks(self, run: _Run, candidate: Candidate, digests: dict[str, str]) -> bool:
         for path, digest in run.reads.items():

@@ -52,5 +52,5 @@ class TestContractOfAllTexts(OptimizerContract):
 
 
 def test_components_are_named(both):
-    with pytest.raises(ValueError, match='components are rewritten "round_robin" or "all" at once'):
+    with pytest.raises(ValueError, match='components are "blamed", rewritten by "round_robin" or "all" at once'):
         optim.GEPA(both.Program().parameters(), components="some")

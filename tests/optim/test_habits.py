@@ -25,7 +25,7 @@ from promptgrad import optim
         (optim.MIPRO, "prompt_lm", "lm=..."),
         (optim.MIPRO, "prompt_model", "lm=..."),
         (optim.MIPRO, "minibatch_full_eval_steps", "full_eval_every="),
-        (optim.GEPA, "component_selector", 'components="round_robin" or "all"'),
+        (optim.GEPA, "component_selector", 'components="blamed", "round_robin" or "all"'),
         (optim.GEPA, "auto", "Budget(calls=...)"),
         (optim.RandomSearch, "metric", "Trainer(model, RandomSearch(...), metric=...)"),
     ],

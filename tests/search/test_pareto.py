@@ -57,7 +57,7 @@ class TestFronts:
 
     def test_two_that_share_all_fronts_are_not_both_dropped(self):
         pool = pool_of([1, 1], [1, 1])
-        assert origins(pool, pool.survivors()) == {"child 0": 2}
+        assert origins(pool, pool.survivors()) == {"start": 2}
 
     def test_parts_of_a_score(self):
         start = Candidate()

@@ -198,6 +198,9 @@ class TestWhatIsForgotten:
         within(session, *again)
         (row,) = session.rows.of(session.places(("instruction",))[0], session.base)
         assert row.outputs == {"code": "P2"}
+        measured = session.rows.measured(session.base, TICKETS[:2])
+        assert measured.ids == tuple(example.id for example in TICKETS[:2])
+        assert measured.scores == (row.score, None)
 
     def test_phases_share_them_and_a_teacher_leaves_none(self):
         session = session_of(coder(), coded, TICKETS)

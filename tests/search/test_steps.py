@@ -8,7 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import aio, lm, run
 from promptgrad.errors import BudgetExceeded
-from promptgrad.search import Attempts, Feedback, Rewriter, Rules, Session, unblamed
+from promptgrad.search import Attempts, Feedback, Measured, Rewriter, Rules, Session, unblamed
 
 
 def session_of(world, answer=None, train=24, val=20, metric=None, **options):
@@ -189,6 +189,20 @@ class TestTheRewriter:
         session.note_refusals()
         assert session.notes == [f"1 proposal refused: 1x {event['refused']}"]
 
+    def test_an_edit_that_lost_is_remembered_and_one_that_is_as_good_holds(self, world):
+        session, place, state, (edit,) = self.rewrite(world)
+        rewriter, ids = Rewriter(Attempts(state, 8)), ("a", "b")
+        before = Measured(session.base, ids, (1.0, 0.0))
+        step = next(iter(session.steps(1, "Search")))
+        held = [
+            rewriter.holds(step, place, edit, before, Measured(session.base, ids, scores))
+            for scores in ((0.0, 1.0), (0.0, 0.0))
+        ]
+        assert held == [True, False]
+        assert [event["holds"] for event in events(session, "tried")] == held
+        assert [old["effect"] for old in state[place.parameter]["rejected"]] == ["1 in sum became 0 on 2 examples"]
+        assert session.refused == {"it was worse on the examples of its step": 1}
+
     def test_rows_are_enough(self, world):
         asked = []
 
@@ -219,7 +233,9 @@ class TestTheRewriter:
         assert session.refused == {"the language model gave no answer": 1}
         assert len(events(session, "unanswered")) == 1
         model = world.Program().to(lm.FunctionLM(answer))
-        trainer = pg.Trainer(model, pg.optim.GEPA(model.parameters(), steps=9), metric=world.metric, seed=5)
+        trainer = pg.Trainer(
+            model, pg.optim.GEPA(model.parameters(), steps=9, components="round_robin"), metric=world.metric, seed=5
+        )
         with pytest.raises(pg.errors.LMConnectionError):
             trainer.fit(world.examples(24), world.examples(60, seed=1))
         assert len(trainer.result.history) == 1
