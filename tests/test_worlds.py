@@ -570,6 +570,35 @@ def test_one_reply_blames_the_module_at_fault_and_rewrites_it(seed, fault):
     assert share_of_pipeline(world, {**world.starts, fault: found[fault]}) > before + 0.1
 
 
+@pytest.mark.parametrize(("first", "fault"), [(1000, "decide"), (1001, "both")])
+def test_tickets_beside_the_facts_tell_a_writer_of_decide_only_what_the_facts_do_not(first, fault):
+    from worlds.pipeline import PipelineWorld
+
+    from promptgrad.search import Improve
+
+    def rewritten(world, writer, *, beside):
+        rows, program = [], world.program(url)
+        for number, row in enumerate(world.rows["train"][:30], 1):
+            facts = str(program.extract(ticket=row["ticket"]).facts)
+            shown = {"row": number, "inputs": {"facts": facts}, "expected": {"code": row["code"]}}
+            rows.append({**shown, "program_inputs": {"ticket": row["ticket"]}} if beside else shown)
+        rest: dict = dict.fromkeys(("program", "role", "interface", "tip"), "")
+        rest |= {"rules": [], "attempts": [], "worse": []}
+        return writer(instruction=world.starts["decide"], rows=rows, **rest).new_instruction
+
+    gains = []
+    for seed in range(first, first + 15, 3):
+        world = PipelineWorld(seed, test=300)
+        assert world.fault == fault
+        with world.serve() as url:
+            writer = pg.nn.Predict(Improve, lm=world.lm(url, "writer"))
+            texts = [{**world.right(), "decide": rewritten(world, writer, beside=beside)} for beside in (False, True)]
+        without, beside = (share_of_pipeline(world, each) for each in texts)
+        gains.append(beside - without)
+    mean = sum(gains) / len(gains)
+    assert mean > 0.1 if fault == "both" else abs(mean) < 0.05
+
+
 def test_extract_gets_what_a_critique_misses_and_a_right_one_gets_worse_without():
     from worlds import WRITER, Call
     from worlds.pipeline import PipelineWorld

@@ -59,15 +59,15 @@ def told(text: str) -> tuple[frozenset[str], str | None]:
     return frozenset({first[0]}), output
 
 
-def find_rows(text: str) -> list[Shown]:
-    """Every ticket that a text shows with an answer, once; of several mentions the one that says most.
+def find_rows(text: str, *, least: bool = False) -> list[Shown]:
+    """Every ticket that a text shows with an answer, once; of its mentions the one that says most, or least.
 
-    The ticket itself may stand before a mention with the answer, as where a run is shown from beginning to end.
+    The ticket itself may stand apart from the mention with the answer, as where a run is shown from beginning to end.
     """
     found = _tickets.find(text)
-    fullest: dict[int, Ticket] = {}
+    chosen: dict[int, Ticket] = {}
     for ticket, _, _ in found:
-        fullest[ticket.number] = max(fullest.get(ticket.number, ticket), ticket, key=_said)
+        chosen[ticket.number] = (min if least else max)(chosen.get(ticket.number, ticket), ticket, key=_said)
     rows: dict[int, Shown] = {}
     for index, (ticket, _, end) in enumerate(found):
         stop = found[index + 1][1] if index + 1 < len(found) else len(text)
@@ -75,9 +75,9 @@ def find_rows(text: str) -> list[Shown]:
         known = rows.get(ticket.number)
         if known is not None:
             sure = known.allowed & allowed or allowed
-            rows[ticket.number] = Shown(fullest[ticket.number], sure, known.output or output)
+            rows[ticket.number] = Shown(chosen[ticket.number], sure, known.output or output)
         elif len(allowed) < len(CODES) or output is not None:
-            rows[ticket.number] = Shown(fullest[ticket.number], allowed, output)
+            rows[ticket.number] = Shown(chosen[ticket.number], allowed, output)
     return list(rows.values())
 
 

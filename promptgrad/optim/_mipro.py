@@ -27,7 +27,7 @@ from promptgrad.search import (
     check_counts,
     check_writer,
     describe,
-    fitted,
+    in_order,
     interface,
     make_proposer,
     role,
@@ -310,7 +310,7 @@ class MIPRO(Search):
             "rules": self._rules.after(place.parameter.constraints).shown(),
             "attempts": attempts,
             "worse": worse,
-            "rows": fitted([row.shown() for row in rows[: self.examples_shown]], 3000),
+            "rows": in_order(rows[: self.examples_shown]),
             "tip": TIPS[index % len(TIPS)],
         }
         return await write(self.proposer, inputs, lm=own, config=config)

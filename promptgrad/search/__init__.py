@@ -76,7 +76,7 @@ __all__ = [
     "edit_ratio",
     "eliminate",
     "fields_of",
-    "fitted",
+    "in_order",
     "interface",
     "is_able",
     "is_number",
@@ -136,7 +136,7 @@ if TYPE_CHECKING:
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import Session
-    from promptgrad.search._side_by_side import fitted, side_by_side
+    from promptgrad.search._side_by_side import in_order, side_by_side
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._study import Study
@@ -217,7 +217,7 @@ else:
         "lost_ratio": "_edit",
         "eliminate": "_elimination",
         "fields_of": "_demos",
-        "fitted": "_side_by_side",
+        "in_order": "_side_by_side",
         "interface": "_places",
         "is_able": "_revise",
         "reviser_for": "_revise",

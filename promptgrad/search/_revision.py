@@ -40,9 +40,11 @@ class Revise(Signature):
     interfaces: dict[str, str] = Input(desc="what the step of each parameter is given, and what it must answer")
     parameters: dict[str, str] = Input(desc="the present texts by name, in full")
     rules: dict[str, list[str]] = Input(desc="what each new text must satisfy")
-    tip: str = Input(desc="a style to follow, if any")
+    tip: str = Input(desc="a style to follow, if any; it may cost no rule that the runs show")
     attempts: list[dict[str, Any]] = Input(desc="changes that were tried, with mean score and number of other rows")
     worse: list[dict[str, Any]] = Input(desc="changes that are worse or break a rule; do not come back to them")
-    runs: list[dict[str, Any]] = Input(desc="runs of the present program; the best score is 1 or `best`")
+    runs: list[dict[str, Any]] = Input(
+        desc="runs of the present program; the best score is 1 or `best`; [...] marks what was cut out"
+    )
     analysis: str = Output(desc="what decides the right answer, and which calls are at fault, as far as the runs show")
     revisions: list[Revision] = Output(desc="one for each parameter that is to blame")

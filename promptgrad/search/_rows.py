@@ -35,6 +35,7 @@ class Row:
         error: Why the step or the run failed; empty where it did not.
         returned: What the program returned in the end, where that is something else.
         calls: The calls of the program in their order, for a row that is about the whole run.
+        program_inputs: What the program was given and the step was not; a writer sees it where there is room.
     """
 
     example: str
@@ -48,6 +49,7 @@ class Row:
     error: str = ""
     returned: Mapping[str, Any] = field(default_factory=dict)
     calls: Sequence[Mapping[str, Any]] = ()
+    program_inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
@@ -60,7 +62,7 @@ class Row:
         return bool(self.expected) and not (self.outputs or self.feedback or self.critique or self.error)
 
     def shown(self) -> dict[str, Any]:
-        """The row as a writer sees it, without what is empty or goes without saying."""
+        """The row as a writer sees it at least, without what is empty or goes without saying."""
         row: dict[str, Any] = {}
         for name in ("inputs", "calls", "outputs", "returned", "expected"):
             if value := getattr(self, name):
@@ -346,6 +348,7 @@ def _row(run: _Run, place: "Place") -> Row:
     about = _module_feedback(run, call)
     said = dict.fromkeys(str.__str__(critique.text).strip() for critique in blames)
     critique = "\n".join(text for text in said if text and text != run.feedback.strip())
+    seen = list(call.inputs.values())
     return Row(
         run.example,
         call.inputs,
@@ -357,6 +360,7 @@ def _row(run: _Run, place: "Place") -> Row:
         critique,
         call.error or run.error,
         {} if exact or call.outputs == run.returned else run.returned,
+        program_inputs={} if exact else {name: value for name, value in run.inputs.items() if value not in seen},
     )
 
 

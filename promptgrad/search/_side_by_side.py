@@ -25,6 +25,8 @@ _UNIT = re.compile(rf"[{_WIDE}]|[^\W{_WIDE}]{{1,24}}|[^\w\s]+")
 _LONG, _LETTERS = 12, 6
 """Letters of the longest word that counts as one token, and those of each token of a longer one."""
 
+_Shown = tuple[Row, dict[str, Any], int]  # a row, what a writer sees of it, and its size
+
 
 def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]]:
     """The rows in the form that a writer reads: failures first, then the successes nearest to them.
@@ -34,7 +36,8 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     answer before an equal one. What is unlike is rarely of use: it differs in too many ways to show which one matters.
     Critiques that are about no run come after the failures, examples that were not run after all others. Long rows are
     shortened, the longest first, and in them the longest texts, in their middles. Rows are numbered. A critique that is
-    about several of them stands in one and is counted once.
+    about several of them stands in one and is counted once. What the program was given and the step was not is shown
+    where the rows leave room for it, in the order in which they were chosen.
 
     Cost: no LM call. Time grows with failures times successes.
 
@@ -53,7 +56,7 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
     failures = _turns([row for row in rows if not row.right and row.inputs], _mistake)
     successes = _nearest(failures, [row for row in rows if row.right])
     failures += [row for row in rows if not row.right and not row.inputs]
-    shown: list[tuple[Row, dict[str, Any], int]] = []
+    shown: list[_Shown] = []
     left, said = tokens, set[str]()
     for row in chain(_merged(failures, successes), (row for row in everything if row.unrun)):
         plain = {"row": 0, **row.shown()}
@@ -65,6 +68,7 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
         left -= min(size, LEAST)
         said.add(row.critique)
         shown.append((row, plain, size))
+    shown = list(_beside(shown, tokens))
     cap = _level([size for _, _, size in shown], tokens)
     ordered = sorted(shown, key=lambda entry: (entry[0].unrun, entry[0].right))
     where = {row.critique: n for n, (row, plain, _) in enumerate(ordered, 1) if plain.get("critique") == row.critique}
@@ -75,6 +79,12 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
             plain["critique"] += f"{where[row.critique]}"
         found.append(plain if size <= cap else _shortened(plain, cap))
     return found
+
+
+def in_order(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]]:
+    """The rows as they come, in the form that a writer reads, the longest shortened as by `side_by_side`."""
+    shown = [(row, plain, _size(plain)) for row in rows for plain in [row.shown()]]
+    return fitted([plain for _, plain, _ in _beside(shown, tokens)], tokens)
 
 
 def fitted(items: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -129,6 +139,18 @@ def _merged(failures: Iterable[Row], successes: Iterable[Row]) -> Iterator[Row]:
     first, second = iter(failures), iter(successes)
     while turn := [row for row in (next(first, None), next(first, None), next(second, None)) if row is not None]:
         yield from turn
+
+
+def _beside(shown: Sequence[_Shown], tokens: int) -> Iterator[_Shown]:
+    """The rows with what the program was given and the step was not, where there is room left for it."""
+    left = tokens - sum(size for _, _, size in shown)
+    for row, plain, size in shown:
+        more = {"program_inputs": row.program_inputs}
+        extra = _size(more)
+        if row.program_inputs and extra <= left:
+            left -= extra
+            plain, size = {**plain, **more}, size + extra
+        yield row, plain, size
 
 
 def _level(sizes: Sequence[int], total: int) -> int:

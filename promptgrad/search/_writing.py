@@ -6,7 +6,7 @@ from promptgrad.signature import Input, Output, Signature
 
 TIPS = (
     "",
-    "Keep it short: one or two sentences.",
+    "Keep it short: say each rule once, in few words.",
     "Be precise about what the answer must look like.",
     "Say how to work out the answer, step by step.",
     "Name the mistakes that are easy to make here.",
@@ -26,10 +26,12 @@ class Writing(Signature):
     interface: str = Input(desc="what the step is given, and what it must answer")
     instruction: str = Input(desc="the present instruction, in full")
     rules: list[str] = Input(desc="what the new instruction must satisfy")
-    tip: str = Input(desc="a style to follow, if any")
+    tip: str = Input(desc="a style to follow, if any; it may cost no rule that the rows show")
     attempts: list[dict[str, Any]] = Input(desc="versions that were tried, with mean score and number of other rows")
     worse: list[dict[str, Any]] = Input(desc="versions that are worse or break a rule; do not come back to them")
-    rows: list[dict[str, Any]] = Input(desc="what happened with the present instruction; the best score is 1 or `best`")
+    rows: list[dict[str, Any]] = Input(
+        desc="what happened with the present instruction; the best score is 1 or `best`; [...] marks what was cut out"
+    )
     analysis: str = Output(desc="what decides the right answer, as far as the rows show it")
 
 
@@ -38,7 +40,9 @@ class Improve(Writing):
 
     The model that follows the instruction sees nothing but it and the inputs of one call, so everything that it has to
     know must stand there. `rows` are runs with the present instruction: the wrong ones first, then right ones that are
-    like them. Score and feedback are about what the whole program returned.
+    like them. Score and feedback are about what the whole program returned. `program_inputs` is what the program was
+    given and this step was not. Where only that separates the right answers, state the rule too: it will hold once an
+    earlier step passes on what it needs.
 
     First write the `analysis`. Which property of the inputs separates the right answers from the wrong ones? Find the
     fewest rules that explain every row, the right ones too, and which of them goes first where several apply. Check
@@ -70,7 +74,9 @@ class ImproveSolution(Signature):
     tip: str = Input(desc="a style to follow, if any")
     attempts: list[dict[str, Any]] = Input(desc="versions that were tried, with mean score and number of checks")
     worse: list[dict[str, Any]] = Input(desc="versions that are worse or break a rule; do not come back to them")
-    rows: list[dict[str, Any]] = Input(desc="the checks: the problem, the score, and what was said")
+    rows: list[dict[str, Any]] = Input(
+        desc="the checks: the problem, the score, and what was said; [...] marks what was cut out"
+    )
     analysis: str = Output(desc="what is wrong, and what must stay")
     new_solution: str = Output(desc="the improved solution, in full")
 
@@ -80,6 +86,8 @@ class ProposeInstruction(Writing):
 
     The model that follows the instruction sees nothing but it and the inputs of one call, so everything that it has to
     know must stand there. `rows` show what the step is given, what it should answer, and what it answers at present.
+    `program_inputs` is what the program was given and this step was not. Where only that decides the answer, state the
+    rule too: it will hold once an earlier step passes on what it needs.
 
     First write the `analysis`: which property of the inputs decides the answer? Find the fewest rules that explain
     every row and which of them goes first where several apply, check each rule against all rows, and say which rows
@@ -91,5 +99,7 @@ class ProposeInstruction(Writing):
     instruction. Build on the attempts that scored best.
     """
 
-    rows: list[dict[str, Any]] = Input(desc="inputs of the step, with what is known of the right answers")
+    rows: list[dict[str, Any]] = Input(
+        desc="inputs of the step, with what is known of the right answers; [...] marks what was cut out"
+    )
     new_instruction: str = Output(desc="the instruction, in full")

@@ -15,7 +15,7 @@ SHARED = {
     "interface": "input `word`: text\noutput `answer`: text; the word, spelled",
     "instruction": "Spell {word}.",
     "rules": ["at most 30 words"],
-    "tip": "Keep it short: one or two sentences.",
+    "tip": search.TIPS[1],
     "attempts": [
         {"text": "Spell {word} from its end.", "score": 0.75, "rows": 40},
         {"text": "(the present version)", "score": 0.5, "rows": 40},
@@ -24,10 +24,13 @@ SHARED = {
     "rows": side_by_side(
         [
             Row("2", {"word": "level"}, {"answer": "level"}, 1.0, expected={"answer": "level"}),
-            Row("1", {"word": "red"}, {"answer": "red"}, 0.0, 1.0, "should be der", {"answer": "der"}, "say how"),
+            Row(
+                "1", {"word": "red"}, {"answer": "red"}, 0.0, 1.0, "should be der", {"answer": "der"}, "say how",
+                program_inputs={"order": "red, from its end"},
+            ),
         ]
     ),
-}
+}  # fmt: skip
 INPUTS = {
     "improve": SHARED,
     "improve_solution": {

@@ -8,7 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import aio, lm, nn, run
 from promptgrad.autograd import Critique, Gradient, Trace
-from promptgrad.search import Candidate, Row, Session, right_rows, side_by_side
+from promptgrad.search import Candidate, Row, Session, in_order, right_rows, side_by_side
 from promptgrad.testing import Fields
 
 
@@ -93,6 +93,27 @@ class TestWhatARowHolds:
         assert (amount.returned, amount.expected, amount.score) == ({"code": "P4"}, {}, 0.0)
         assert decide.inputs == {"text": "pay 300", "amount": "300"}
         assert (decide.returned, decide.expected) == ({}, {"code": "P2"})
+
+    def test_of_a_later_step_with_what_the_program_was_given_and_the_step_was_not(self):
+        class Pipeline(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.amount = nn.Predict("text -> amount", instruction="Find it.")
+                self.decide = nn.Predict("amount, currency -> code", instruction="Decide.")
+
+            def forward(self, text, currency):
+                return self.decide(amount=self.amount(text=text).amount, currency=currency)
+
+        model = Pipeline().to(lm.FunctionLM(Fields(amount="3", code="P4")))
+        example = pg.Example(text="two users, pay 3", currency="usd", code="P1").with_inputs("text", "currency")
+        session = session_of(model, coded, [example])
+        within(session, lambda: session.forward(session.base, [example], scope="a"))
+        (amount,), (decide,) = [session.rows.of(p, session.base) for p in session.places(("instruction",))]
+        assert amount.program_inputs == {"currency": "usd"}
+        assert (decide.inputs, decide.program_inputs) == (
+            {"amount": "3", "currency": "usd"},
+            {"text": "two users, pay 3"},
+        )
 
     def test_what_the_metric_says_of_one_module_goes_to_its_rows(self):
         def metric(example, output):
@@ -297,6 +318,17 @@ class TestSideBySide:
         assert all("[...]" in item["inputs"]["text"] for item in shown)
         letters = len("".join(item["inputs"]["text"] for item in shown))
         assert letters <= (1000 if text.isalpha() and not text.isascii() else 6000)
+
+    @pytest.mark.parametrize("show", [side_by_side, in_order])
+    def test_what_the_step_was_not_given_stands_beside_where_there_is_room(self, show):
+        rows = [row(n, f"facts {n} " * 12, "B", program_inputs={"ticket": "so many words " * 40}) for n in range(8)]
+        seen = show(rows, 10_000)
+        assert all(item["program_inputs"] == {"ticket": "so many words " * 40} for item in seen)
+        few = show(rows, 700)
+        assert [item["inputs"] for item in few] == [item["inputs"] for item in seen]
+        assert 0 < sum("program_inputs" in item for item in few) < 8
+        assert "[...]" not in str(few)
+        assert "program_inputs" not in str(show(rows, 400))
 
     def test_nothing_that_is_empty_is_shown(self):
         assert side_by_side([row(1, "x")]) == [
