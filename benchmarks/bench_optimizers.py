@@ -5,27 +5,24 @@
 
 Every run appends one JSON line: the held-out score of what the optimizer left in the program, on fresh rows, the calls
 that the server counted, the seconds, and those of CPU, the world's included. Runs that have a line are not repeated, so
-a killed study goes on where it stopped. Simulated LMs: see worlds/README.md. Seeds 0 to 99 are for reported runs;
-develop on 1000 and up.
+a killed study goes on where it stopped, unless promptgrad or the worlds have changed (`--mixed`). Simulated LMs: see
+worlds/README.md. Seeds 0 to 99 are for reported runs; develop on 1000 and up.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import random
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from _study import numbers, options, read, study
 from worlds import NAMES, World, make
 
 OURS = ("auto", "tgd", "tgd-critic", "gepa", "mipro", "random", "bootstrap")
@@ -110,7 +107,7 @@ def run_peer(world: World, url: str, server: Any, name: str, seed: int, budget: 
     return {"calls": calls, "score": score, "best_found": score}
 
 
-def one_run(run: Run) -> dict[str, Any]:
+def one_run(run: Run) -> list[dict[str, Any]]:
     """Do one run and give its line."""
     name, seed, budget, optimizer, fresh = run
     world = make(name, seed)
@@ -122,58 +119,22 @@ def one_run(run: Run) -> dict[str, Any]:
         line |= {"seconds": round(time.monotonic() - began, 2), "cpu": round(time.process_time() - busy, 2)}
     found = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     spent = sum(found["calls"].values())
-    return {**line, "start": round(world.score_of_start(fresh), 4), **found, "spent": spent, "simulated": True}
+    return [{**line, "start": round(world.score_of_start(fresh), 4), **found, "spent": spent, "simulated": True}]
 
 
-def _worker(folder: str) -> None:
-    """Prepare a process: TextGrad writes logs where it is imported, and torch would take every core."""
-    os.chdir(folder)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def study(runs: Sequence[Run], out: Path, jobs: int) -> int:
-    """Do the runs that have no line yet; gives how many failed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    known = {_key(line) for line in read(out)}
-    left = [run for run in runs if run[:4] not in known]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them done before", file=sys.stderr)
-    failed = 0
-    context = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        out.open("a") as file,
-        ProcessPoolExecutor(jobs, mp_context=context, initializer=_worker, initargs=(folder,)) as pool,
-    ):
-        tasks = {pool.submit(one_run, run): run for run in left}
-        for task in as_completed(tasks):
-            error = task.exception()
-            if error is not None:
-                failed += 1
-                print(f"{tasks[task]}: {type(error).__name__}: {error}", file=sys.stderr)
-                continue
-            line = task.result()
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            shown = ("world", "seed", "budget", "optimizer", "start", "score", "spent", "seconds", "cpu")
-            print(json.dumps({key: line[key] for key in shown}))
-    return failed
-
-
-def read(out: Path) -> list[dict[str, Any]]:
-    """The lines of a results file; a last line that was cut off is left out."""
-    if not out.exists():
-        return []
-    lines = []
-    for text in out.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+def done(line: dict[str, Any]) -> None:
+    """Tell of a run."""
+    shown = ("world", "seed", "budget", "optimizer", "start", "score", "spent", "seconds", "cpu")
+    print(json.dumps({key: line[key] for key in shown}))
 
 
 def _key(line: dict[str, Any]) -> tuple[str, int, int, str]:
     return line["world"], line["seed"], line["budget"], line["optimizer"]
+
+
+def is_ours(line: dict[str, Any]) -> bool:
+    """Whether one of our optimizers made a line."""
+    return line["optimizer"] in OURS
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
@@ -222,15 +183,7 @@ def table(lines: Iterable[dict[str, Any]], draws: int = 10_000) -> str:
     return "\n".join(parts)
 
 
-def _numbers(text: str) -> list[int]:
-    """`0:20` or `1000,1004`."""
-    if ":" in text:
-        first, last = text.split(":")
-        return list(range(int(first), int(last)))
-    return [int(part) for part in text.split(",")]
-
-
-def _available(names: Sequence[str]) -> list[str]:
+def available(names: Sequence[str]) -> list[str]:
     """Those of our optimizers that this version has, and all peers."""
     from promptgrad import optim
 
@@ -244,9 +197,7 @@ def main() -> int:
     about.add_argument("--seeds", default="1000:1004", help="first:end or a list")
     about.add_argument("--optimizers", default=",".join((*OURS, *PEERS)))
     about.add_argument("--fresh", type=int, default=400, help="rows of the held-out score")
-    about.add_argument("--jobs", type=int, default=2, help="processes")
-    about.add_argument("--out", type=Path, default=DEFAULT_OUT)
-    about.add_argument("--table", action="store_true", help="print the table of the results file, and run nothing")
+    options(about, DEFAULT_OUT, "table")
     given = about.parse_args()
     if given.table:
         print(table(read(given.out)))
@@ -255,15 +206,26 @@ def main() -> int:
     unknown = [*(set(worlds) - set(NAMES)), *(set(asked) - {*OURS, *PEERS})]
     if unknown:
         about.error(f"unknown: {', '.join(sorted(unknown))}")
-    optimizers = _available(asked)
+    optimizers = available(asked)
     runs = [
         (world, seed, budget, name, given.fresh)
-        for budget in _numbers(given.budget)
-        for seed in _numbers(given.seeds)
+        for budget in numbers(given.budget)
+        for seed in numbers(given.seeds)
         for world in worlds
         for name in optimizers
     ]
-    return 1 if study(runs, given.out.resolve(), given.jobs) else 0
+    failed = study(
+        one_run,
+        runs,
+        given.out,
+        given.jobs,
+        job_key=lambda run: run[:4],
+        line_key=_key,
+        ours=is_ours,
+        mixed=given.mixed,
+        done=done,
+    )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -25,19 +25,17 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bench_optimizers import CLASSES, _available, _numbers, read, train
+from _study import numbers, options, read, study
+from bench_optimizers import CLASSES, available, train
 from worlds import make
 
 Run = tuple[str, int, int, str, float, int]  # world, seed, budget, optimizer, latency, fresh rows
 
 
-def one_run(run: Run) -> dict[str, Any]:
+def one_run(run: Run) -> list[dict[str, Any]]:
     """Do one run and give its line."""
     import promptgrad as pg
 
@@ -56,7 +54,7 @@ def one_run(run: Run) -> dict[str, Any]:
             start = world.program(url)
             true = score(result.program or program) - score(start)
     means = [trial.score for trial in result.history if trial.candidate.key == result.candidate.key]
-    return {
+    line = {
         "simulated": True,
         "world": name,
         "seed": seed,
@@ -75,31 +73,12 @@ def one_run(run: Run) -> dict[str, Any]:
         "busy on the clock": _share([(busy, wall) for busy, wall, _ in stretches]),
         "notes": [note for note in result.notes if note.startswith("scores vary")],
     }
+    return [line]
 
 
 def _share(stretches: Sequence[tuple[bool, float]]) -> float:
     """The share of the busy ones in the time of all stretches."""
     return round(sum(time for busy, time in stretches if busy) / max(1e-9, sum(time for _, time in stretches)), 3)
-
-
-def study(runs: Sequence[Run], out: Path, jobs: int) -> int:
-    """Do the runs that have no line yet; gives how many failed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    known = {_key(line) for line in read(out)}
-    left = [run for run in runs if run[:5] not in known]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them done before", file=sys.stderr)
-    failed = 0
-    with out.open("a") as file, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        tasks = {pool.submit(one_run, run): run for run in left}
-        for task in as_completed(tasks):
-            error = task.exception()
-            if error is not None:
-                failed += 1
-                print(f"{tasks[task]}: {type(error).__name__}: {error}", file=sys.stderr)
-                continue
-            file.write(json.dumps(task.result()) + "\n")
-            file.flush()
-    return failed
 
 
 def summary(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -146,20 +125,27 @@ def main() -> int:
     about.add_argument("--optimizers", default="tgd,gepa,auto", help=f"of {', '.join(CLASSES)}")
     about.add_argument("--latency", type=float, default=0.0, help="seconds before every reply")
     about.add_argument("--fresh", type=int, default=1000, help="rows that are scored before and after")
-    about.add_argument("--jobs", type=int, default=2, help="processes")
-    about.add_argument("--out", type=Path, required=True, help="file of the runs")
-    about.add_argument("--summary", action="store_true", help="run nothing")
+    options(about, None, "summary")
     given = about.parse_args()
     failed = 0
     if not given.summary:
         runs = [
             (world, seed, budget, name, given.latency, given.fresh)
-            for seed in _numbers(given.seeds)
-            for budget in _numbers(given.budget)
+            for seed in numbers(given.seeds)
+            for budget in numbers(given.budget)
             for world in given.world.split(",")
-            for name in _available(given.optimizers.split(","))
+            for name in available(given.optimizers.split(","))
         ]
-        failed = study(runs, given.out.resolve(), given.jobs)
+        failed = study(
+            one_run,
+            runs,
+            given.out,
+            given.jobs,
+            job_key=lambda run: run[:5],
+            line_key=_key,
+            ours=lambda line: True,
+            mixed=given.mixed,
+        )
     for line in summary(read(given.out)):
         print(json.dumps(line))
     return 1 if failed else 0

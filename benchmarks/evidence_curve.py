@@ -18,20 +18,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import multiprocessing
-import os
 import re
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bench_optimizers import CLASSES, interval, read
+from _study import numbers, options, read, study
+from bench_optimizers import CLASSES, interval
 from worlds import CRITIC, STUDENT, WRITER, Call, Refused, Server, World, make
 from worlds._prompt import Prompt
 from worlds._rows import find_rows
@@ -200,34 +196,9 @@ def lines_of(job: Job) -> list[dict[str, Any]]:
     return lines
 
 
-def _worker(folder: str) -> None:
-    """Prepare a process: TextGrad writes logs where it is imported, and torch would take every core."""
-    os.chdir(folder)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def study(jobs: Sequence[Job], out: Path, processes: int) -> int:
-    """Do the jobs that have no line yet; gives how many failed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    known = {(line["contestant"], line["seed"], line["rows"]) for line in read(out)}
-    left = [job for job in jobs if job not in known]
-    print(f"{len(jobs)} jobs, {len(jobs) - len(left)} of them done before", file=sys.stderr)
-    failed, context = 0, multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        out.open("a") as file,
-        ProcessPoolExecutor(processes, mp_context=context, initializer=_worker, initargs=(folder,)) as pool,
-    ):
-        tasks = {pool.submit(lines_of, job): job for job in left}
-        for task in as_completed(tasks):
-            error = task.exception()
-            if error is not None:
-                failed += 1
-                print(f"{tasks[task]}: {type(error).__name__}: {error}", file=sys.stderr)
-                continue
-            file.write("".join(json.dumps(line) + "\n" for line in task.result()))
-            file.flush()
-    return failed
+def is_ours(line: dict[str, Any]) -> bool:
+    """Whether our optimizers or critics made a line."""
+    return line["contestant"] in (*CLASSES, *CRITICS)
 
 
 def table(lines: Iterable[dict[str, Any]]) -> str:
@@ -267,9 +238,7 @@ def main() -> int:
     about.add_argument("--seeds", default="1000:1004", help="first:end")
     about.add_argument("--rows", default=",".join(map(str, ROWS)), help="numbers of training rows")
     about.add_argument("--only", default=",".join(CONTESTANTS), help="names of contestants")
-    about.add_argument("--jobs", type=int, default=2, help="processes")
-    about.add_argument("--out", type=Path, default=DEFAULT_OUT)
-    about.add_argument("--table", action="store_true", help="print the table of the results file, and run nothing")
+    options(about, DEFAULT_OUT, "table")
     given = about.parse_args()
     if given.table:
         print(table(read(given.out)))
@@ -277,9 +246,19 @@ def main() -> int:
     names = given.only.split(",")
     if unknown := set(names) - set(CONTESTANTS):
         about.error(f"unknown: {', '.join(sorted(unknown))}")
-    seeds, counts = range(*map(int, given.seeds.split(":"))), map(int, given.rows.split(","))
-    jobs = [(name, seed, rows) for rows in counts for seed in seeds for name in names]
-    return 1 if study(jobs, given.out.resolve(), given.jobs) else 0
+    jobs = [(name, seed, rows) for rows in numbers(given.rows) for seed in numbers(given.seeds) for name in names]
+    failed = study(
+        lines_of,
+        jobs,
+        given.out,
+        given.jobs,
+        job_key=lambda job: job,
+        line_key=lambda line: (line["contestant"], line["seed"], line["rows"]),
+        ours=is_ours,
+        mixed=given.mixed,
+        noun="jobs",
+    )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

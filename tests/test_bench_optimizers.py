@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import promptgrad as pg
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 ARGS = ["--world", "W2", "--budget", "120", "--fresh", "40", "--jobs", "1", "--optimizers", "bootstrap"]
 
@@ -61,19 +63,43 @@ def test_the_table_pairs_ours_with_each_peer_by_seed(monkeypatch):
 
 def test_what_was_written_of_a_killed_run_is_read_without_its_torn_line(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(FOLDER))
-    import bench_optimizers as study
+    import _study as study
 
     out = tmp_path / "runs.jsonl"
     out.write_text('{"world": "W2"}\n{"world": "W')
     assert study.read(out) == [{"world": "W2"}]
 
 
+def test_a_study_does_not_go_on_in_a_file_of_other_sources(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    assert run(*ARGS, "--seeds", "1000", "--out", str(out)).returncode == 0
+    (line,) = [json.loads(text) for text in out.read_text().splitlines()]
+    version, digest = line["promptgrad"].split()
+    assert version == pg.__version__
+    for strange in ({"promptgrad": f"{version} {digest[::-1]}"}, {"worlds": "0"}):
+        out.write_text(json.dumps({**line, **strange}) + "\n")
+        refused = run(*ARGS, "--seeds", "1000:1002", "--out", str(out))
+        assert refused.returncode == 1
+        assert "1 of 1 lines, such as that of ('W2', 1000, 120, 'bootstrap'), were not made by" in refused.stderr
+        assert f"promptgrad {version} {digest}" in refused.stderr
+        assert "--mixed" in refused.stderr
+        assert len(out.read_text().splitlines()) == 1
+    peer = {name: value for name, value in line.items() if name != "promptgrad"} | {"optimizer": "gepa-peer"}
+    out.write_text(json.dumps(peer) + "\n" + json.dumps(line)[:40])  # a peer's line names no promptgrad; one is torn
+    done = run(*ARGS, "--seeds", "1000", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "1 runs, 0 of them done before" in done.stderr
+    assert json.loads(out.read_text().splitlines()[-1]).keys() == line.keys()
+    out.write_text(json.dumps({**line, "worlds": "0"}) + "\n")
+    assert "1 runs, 1 of them done before" in run(*ARGS, "--seeds", "1000", "--mixed", "--out", str(out)).stderr
+
+
 @pytest.mark.parametrize(("text", "numbers"), [("0:3", [0, 1, 2]), ("1000,1004", [1000, 1004])])
 def test_seeds_are_a_range_or_a_list(monkeypatch, text, numbers):
     monkeypatch.syspath_prepend(str(FOLDER))
-    import bench_optimizers as study
+    import _study as study
 
-    assert study._numbers(text) == numbers
+    assert study.numbers(text) == numbers
 
 
 def test_whole_runs_are_scored_before_and_after_and_summed_up(tmp_path):
