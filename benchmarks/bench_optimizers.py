@@ -147,18 +147,56 @@ def interval(differences: Sequence[float], draws: int = 10_000) -> tuple[float, 
     return means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
 
 
+Group = dict[str, dict[int, dict[str, Any]]]  # the lines of one world and budget, by optimizer and seed
+
+
+def against(group: Group, name: str, peer: str, draws: int) -> tuple[float, float, float] | None:
+    """How far one of ours is above a peer in points, paired by seed, with its interval; None without two pairs."""
+    if name not in OURS or name not in group or peer not in group:
+        return None
+    both = sorted(group[name].keys() & group[peer].keys())
+    if len(both) < 2:
+        return None
+    apart = [100 * (group[name][seed]["score"] - group[peer][seed]["score"]) for seed in both]
+    return mean(apart), *interval(apart, draws)
+
+
+def mark(found: tuple[float, float, float] | None) -> str:
+    """+ for ahead, - for behind, 0 where the interval holds zero, a dot where nothing is known."""
+    if found is None:
+        return "."
+    _, low, high = found
+    return "+" if low > 0 else "-" if high < 0 else "0"
+
+
 def table(lines: Iterable[dict[str, Any]], draws: int = 10_000) -> str:
-    """A Markdown table for each world and budget: mean held-out score, and ours against each peer, paired by seed."""
-    groups: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = {}
+    """Markdown: who of ours is ahead of which peer, and for each world and budget the scores and the differences."""
+    groups: dict[tuple[str, int], Group] = {}
     for line in lines:
         group = groups.setdefault((line["world"], line["budget"]), {})
         group.setdefault(line["optimizer"], {})[line["seed"]] = line
+    groups = dict(sorted(groups.items()))
+    apart = {
+        (key, name, peer): against(group, name, peer, draws)
+        for key, group in groups.items()
+        for name in OURS
+        for peer in PEERS
+    }
     parts = ["Held-out score in points on a simulated LM; in brackets the 95 % interval of the paired difference."]
-    for (world, budget), group in sorted(groups.items()):
+    ours = [name for name in OURS if any(found for (_, mine, _), found in apart.items() if mine == name)]
+    rivals = [peer for peer in PEERS if any(found for (_, _, other), found in apart.items() if other == peer)]
+    if ours:
+        parts.append(
+            "\n### Ours against the peers: + ahead, 0 level, - behind\n\n"
+            f"A mark for each peer: {', '.join(rivals)}. It is 0 where the interval holds zero, . without two pairs.\n"
+        )
+        rows = [["optimizer", *(f"{world}, {budget} calls" for world, budget in groups)]]
+        rows += [[name, *("".join(mark(apart[key, name, peer]) for peer in rivals) for key in groups)] for name in ours]
+        parts += markdown(rows)
+    for (world, budget), group in groups.items():
         peers = [name for name in PEERS if name in group]
-        head = ["optimizer", "runs", "score", "best found", "worse than start", "calls", "seconds", *peers]
-        rows = [f"\n### {world}, {budget} calls\n", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        names = [*(name for name in (*OURS, *PEERS) if name in group)]
+        rows = [["optimizer", "runs", "score", "best found", "worse than start", "calls", "seconds", *peers]]
+        names = [name for name in (*OURS, *PEERS) if name in group]
         for name in sorted(names, key=lambda each: -mean(line["score"] for line in group[each].values())):
             mine = list(group[name].values())
             cells = [
@@ -171,16 +209,17 @@ def table(lines: Iterable[dict[str, Any]], draws: int = 10_000) -> str:
                 f"{mean(line['seconds'] for line in mine):.1f}",
             ]
             for peer in peers:
-                both = sorted(group[name].keys() & group[peer].keys())
-                if name in PEERS or len(both) < 2:
-                    cells.append("")
-                    continue
-                apart = [100 * (group[name][seed]["score"] - group[peer][seed]["score"]) for seed in both]
-                low, high = interval(apart, draws)
-                cells.append(f"{mean(apart):+.1f} [{low:+.1f}, {high:+.1f}]")
-            rows.append("| " + " | ".join(cells) + " |")
-        parts += rows
+                found = apart.get(((world, budget), name, peer))
+                cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*found) if found else "")
+            rows.append(cells)
+        parts += [f"\n### {world}, {budget} calls\n", *markdown(rows)]
     return "\n".join(parts)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, the first row its head."""
+    head, *rest = (f"| {' | '.join(row)} |" for row in rows)
+    return [head, "|---" * len(rows[0]) + "|", *rest]
 
 
 def available(names: Sequence[str]) -> list[str]:

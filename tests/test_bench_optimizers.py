@@ -70,6 +70,30 @@ def test_what_was_written_of_a_killed_run_is_read_without_its_torn_line(monkeypa
     assert study.read(out) == [{"world": "W2"}]
 
 
+def test_the_summary_says_whether_ours_is_ahead_level_or_behind_each_peer(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import bench_optimizers as study
+
+    def lines(name, scores, *, budget=600, first=0):
+        return [
+            {
+                "world": "W2", "budget": budget, "seed": seed, "optimizer": name, "start": 0.5, "score": score,
+                "best_found": score, "spent": budget, "seconds": 1.0,
+            }
+            for seed, score in enumerate(scores, first)
+        ]  # fmt: skip
+
+    low, mixed, high = [0.4] * 4, [0.9, 0.3, 0.8, 0.4], [0.9] * 4
+    made = [*lines("tgd", [0.6] * 4), *lines("gepa-peer", high), *lines("mipro-peer", mixed), *lines("textgrad", low)]
+    made += [*lines("tgd", high, budget=2000), *lines("gepa-peer", low, budget=2000)]
+    made += lines("textgrad", low, budget=2000, first=4)  # no seed in common
+    text = study.table(made, draws=200)
+    assert "A mark for each peer: gepa-peer, mipro-peer, textgrad." in text
+    assert "| optimizer | W2, 600 calls | W2, 2000 calls |\n|---|---|---|\n| tgd | -0+ | +.. |\n" in text
+    assert text.index("| tgd | -0+ |") < text.index("### W2, 600 calls")
+    assert "###" not in study.table(lines("tgd", high), draws=200).split("### W2")[0]
+
+
 def test_a_study_does_not_go_on_in_a_file_of_other_sources(tmp_path):
     out = tmp_path / "runs.jsonl"
     assert run(*ARGS, "--seeds", "1000", "--out", str(out)).returncode == 0
