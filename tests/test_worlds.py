@@ -216,7 +216,7 @@ def test_revising_by_three_rows_climbs_where_only_what_helps_is_kept():
     assert sum(after) / 8 > sum(before) / 8 + 0.1
 
 
-def test_a_proposal_restates_the_rules_of_a_summary_that_its_demos_do_not_contradict(policy):
+def test_a_proposal_restates_the_last_rules_of_a_summary_that_its_demos_do_not_contradict(policy):
     """MIPROv2 shows its proposer a summary of all rows, and a few demos that may all have one answer."""
     from worlds import WRITER, Call
 
@@ -225,7 +225,8 @@ def test_a_proposal_restates_the_rules_of_a_summary_that_its_demos_do_not_contra
     rows, tail = rest.split("\n\n[[ ## basic_instruction", 1)
     label = policy.rows["train"][0]["code"]
     demos = [each for each in rows.split("\n\n") if f"Code: {label}" in each][:3]
-    summary = f"[[ ## dataset_description ## ]]\n{' '.join(map(str, policy.policy))}\n\n"
+    said = f"If it came by mail, answer P5. Otherwise answer P5. {' '.join(map(str, policy.policy))}"  # seen later
+    summary = f"[[ ## dataset_description ## ]]\n{said}\n\n"
     content = "[[ ## task_demos ## ]]\n".join([summary + head, "\n\n".join(demos)])
     messages[1]["content"] = f"{content}\n\n[[ ## basic_instruction{tail}"
     assert share_right(policy, policy.answer(Call(WRITER, messages, 0.0, {}))) == 1.0

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worlds._prompt import Asked, Prompt
+from worlds._rows import without_tickets
+from worlds._rules import Rule, read_last
 
 _TEXT = re.compile(r"instruction|new_|improved|proposed|revised|rewritten|solution", re.IGNORECASE)
 _RIGHT = re.compile(r'write exactly\s+"([^"]+)"')
 _CURRENT = ("current_instruction", "basic_instruction", "instruction", "solution", "text")
 _SUMMARY = re.compile(r"description|observation|summary", re.IGNORECASE)
-_CLAIMS = re.compile(rf"{_SUMMARY.pattern}|critique|feedback|analysis|findings|hints", re.IGNORECASE)
+_CLAIMS = re.compile(r"critique|feedback|analysis|findings|hints", re.IGNORECASE)
 
 
 @dataclass
@@ -43,14 +45,16 @@ def current(prompt: Prompt) -> str:
     return next((prompt.sections[name] for name in _CURRENT if name in prompt.sections), "")
 
 
-def summary(prompt: Prompt) -> str:
-    """What others say of the whole task, where a prompt hands that on: descriptions, observations, summaries."""
-    return "\n".join(text for name, text in prompt.sections.items() if _SUMMARY.search(name))
+def summed(prompt: Prompt) -> tuple[Rule, ...]:
+    """The rules that a summary of the whole task states, where a prompt hands one on: its last list, as it goes on."""
+    texts = (without_tickets(text) for name, text in prompt.sections.items() if _SUMMARY.search(name))
+    return next((rules for text in texts if (rules := read_last(text))), ())
 
 
 def claims(prompt: Prompt) -> str:
-    """What others concluded before, as the prompt hands it on: descriptions, summaries, critiques."""
-    return "\n".join(text for name, text in prompt.sections.items() if _CLAIMS.search(name))
+    """What others concluded from single runs, as the prompt hands it on: critiques, findings, hints."""
+    found = (text for name, text in prompt.sections.items() if _CLAIMS.search(name) and not _SUMMARY.search(name))
+    return "\n".join(found)
 
 
 def silence(prompt: Prompt) -> str:

@@ -167,6 +167,13 @@ def read(text: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def read_last(text: str) -> tuple[Rule, ...]:
+    """The rules of the last list that a text states, where each list ends with what applies otherwise."""
+    rules = read(text)
+    ends = [number for number, rule in enumerate(rules[:-1], 1) if not rule.conditions]
+    return rules[ends[-1] :] if ends else rules
+
+
 def _add(rules: list[Rule], piece: str) -> None:
     codes = set(CODE.findall(piece))
     if len(codes) != 1:

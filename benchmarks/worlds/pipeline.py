@@ -166,8 +166,9 @@ class PipelineWorld(PolicyWorld):
         def noise(rule: object) -> float:
             return scale * gumbel(*key, rule)
 
-        present = read(without_tickets(now)) or read(without_tickets(_advice.summary(prompt)))
-        claimed = read(without_tickets(_advice.claims(prompt)))
+        summed = _advice.summed(prompt)
+        present = read(without_tickets(now)) or summed
+        claimed = [*read(without_tickets(_advice.claims(prompt))), *summed]
         rules = infer(rows, present, claimed, noise)
         extracts = _is_extract(now) or (not now and "facts" in prompt.user and "P1" not in prompt.user)
         if extracts:

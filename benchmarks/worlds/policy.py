@@ -113,8 +113,9 @@ class PolicyWorld(World):
         rows = find_rows(prompt.user)
         for ask, answer in prompt.demos:
             rows += find_rows(f"{ask}\n{answer}")
-        present = read(without_tickets(_advice.current(prompt))) or read(without_tickets(_advice.summary(prompt)))
-        claimed = read(without_tickets(_advice.claims(prompt)))
+        summed = _advice.summed(prompt)
+        present = read(without_tickets(_advice.current(prompt))) or summed
+        claimed = [*read(without_tickets(_advice.claims(prompt))), *summed]
         scale = 0.05 + 0.8 * temperature
 
         def noise(rule: object) -> float:
@@ -140,7 +141,8 @@ class PolicyWorld(World):
         return "\n".join([f"{head} Apply the first of these rules that fits, in this order.", *lines])
 
     def _critique(self, prompt: Prompt, rows: Sequence[Shown], rules: Sequence[Rule], key: Sequence[object]) -> str:
-        if not rows and any(rule.conditions for rule in read(_advice.claims(prompt))):  # who sums up what others saw
+        told_of = [*read(_advice.claims(prompt)), *_advice.summed(prompt)]
+        if not rows and any(rule.conditions for rule in told_of):  # who sums up what others saw
             return " ".join(map(str, rules))
         if not rows:  # a critic who sees the answer and what it should have been, or the words of others
             allowed, output = told(prompt.user)
