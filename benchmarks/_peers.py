@@ -102,6 +102,7 @@ class Dspy:
                     self.state, self.score = program.dump_state(), outputs.score  # GEPA patches programs it runs
 
         self.student, self.writer = LM(model=STUDENT), LM(model=WRITER)
+        self.sampling_writer = LM(model=WRITER, temperature=1.0)  # as the documentation of GEPA has it
         self.best = Best()
         self.dspy = dspy
 
@@ -172,8 +173,8 @@ def gepa(world: World, url: str, seed: int, budget: int, *, minibatch: int = 3) 
     def compile_it(program: Any) -> Any:
         optimizer = run.dspy.GEPA(
             metric=run.with_feedback,
-            max_metric_calls=2 * budget,  # it counts rollouts whose replies are cached as well
-            reflection_lm=run.writer,
+            max_metric_calls=5 * budget,  # cached rollouts count as well; the server ends it at the budget
+            reflection_lm=run.sampling_writer,
             reflection_minibatch_size=minibatch,
             num_threads=1,
             seed=seed,
