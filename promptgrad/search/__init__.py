@@ -132,7 +132,8 @@ if TYPE_CHECKING:
     from promptgrad.search._revise import is_able, revise, reviser_for
     from promptgrad.search._revision import Revise, Revision
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
-    from promptgrad.search._rows import Row, Rows, remark, right_rows, rows_of
+    from promptgrad.search._row import Row, remark, right_rows, rows_of
+    from promptgrad.search._rows import Rows
     from promptgrad.search._rules import Rules
     from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import Session
@@ -187,7 +188,7 @@ else:
         "Revise": "_revision",
         "Revision": "_revision",
         "Rewriter": "_rewriter",
-        "Row": "_rows",
+        "Row": "_row",
         "Rows": "_rows",
         "Rules": "_rules",
         "Session": "_session",
@@ -233,11 +234,11 @@ else:
         "race": "_race",
         "refusal": "_checks",
         "refused": "_memory",
-        "remark": "_rows",
+        "remark": "_row",
         "revise": "_revise",
         "role": "_places",
-        "right_rows": "_rows",
-        "rows_of": "_rows",
+        "right_rows": "_row",
+        "rows_of": "_row",
         "show_value": "_candidate",
         "side_by_side": "_side_by_side",
         "size_of": "_candidate",

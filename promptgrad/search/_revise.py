@@ -16,7 +16,7 @@ from promptgrad.search._checks import unwrapped
 from promptgrad.search._edit import edit_ratio
 from promptgrad.search._proposer import make_reviser
 from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter, failing_as_lm
-from promptgrad.search._rows import unrun_rows
+from promptgrad.search._row import unrun_rows
 from promptgrad.search._side_by_side import fitted, side_by_side
 from promptgrad.search._writing import TIPS
 

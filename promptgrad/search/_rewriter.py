@@ -19,7 +19,7 @@ from promptgrad.search._hunks import Hunk
 from promptgrad.search._memory import Attempt, Attempts, refused
 from promptgrad.search._places import Place, describe, interface, role
 from promptgrad.search._proposer import amend, make_proposer, write
-from promptgrad.search._rows import Row, labeled_rows, rows_of
+from promptgrad.search._row import Row, labeled_rows, rows_of
 from promptgrad.search._rules import Rules
 from promptgrad.search._side_by_side import fitted, side_by_side
 from promptgrad.search._writing import TIPS, Improve, ImproveSolution

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-from promptgrad.search._rows import Row
+from promptgrad.search._row import Row
 
 LEAST = 125
 """Size of a row below which it is not shortened to make room for more rows: 24 of them fit into 3,000."""
