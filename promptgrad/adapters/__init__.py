@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from promptgrad.adapters._base import Adapter, Compiled, Format, unreadable
 from promptgrad.adapters._chat import ChatAdapter
 from promptgrad.adapters._json import JSONAdapter
+from promptgrad.adapters._numbers import last_number
 from promptgrad.adapters._registry import get_adapter
 from promptgrad.adapters._values import describe
 
@@ -17,6 +18,7 @@ __all__ = [
     "PocketAdapter",
     "describe",
     "get_adapter",
+    "last_number",
     "unreadable",
 ]
 

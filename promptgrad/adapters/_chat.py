@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
-from promptgrad.adapters._values import describe, listed, mend_json, reader, writer
+from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._read import in_fence, reader
+from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
 
@@ -15,7 +17,9 @@ END = "completed"
 """The marker after the last field of a reply."""
 
 _NEXT = "\n\n[[ ## "
-_MARKER = re.compile(r"^[ \t]*\[\[[ \t]*##[ \t]*([^\]\n#]*?)[ \t]*##[ \t]*\]\]", re.MULTILINE)
+_MARKER = re.compile(
+    r"^[ \t]*\[\[[ \t]*##[ \t]*((?:[^\]\n# \t]+(?:[ \t]+[^\]\n# \t]+)*)?)[ \t]*##[ \t]*\]\]", re.MULTILINE
+)
 # A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
 _TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
 _ESCAPED = re.compile(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
@@ -147,12 +151,13 @@ class ChatFormat(Format):
         return "\n\n".join([*sections, self.last])
 
     def read(self, reply: str) -> dict[str, Any]:
-        found = self._as_asked(reply) or self._sections(reply)
-        for attempt in _LOOSER:
-            if len(found) == len(self.outputs):
-                break
-            looser = attempt(self, reply)
-            found = looser if len(looser) > len(found) else found
+        found = self._as_asked(reply)
+        if found is None:
+            try:
+                found = self._found(reply)
+            except _Twice as twice:
+                reason = f"the field `{twice}` comes twice, with different values"
+                raise unreadable(reply, reason, self.signature) from None
         values: dict[str, Any] = {}
         faults = []
         for name, _, _, read in self.outputs:
@@ -166,6 +171,16 @@ class ChatFormat(Format):
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
+
+    def _found(self, reply: str) -> dict[str, str]:
+        """Bodies by output name, in the first way that gives the most of them."""
+        found = self._sections(reply)
+        for attempt in _LOOSER:
+            if len(found) == len(self.outputs):
+                break
+            looser = attempt(self, reply)
+            found = looser if len(looser) > len(found) else found
+        return found
 
     def _as_asked(self, reply: str) -> dict[str, str] | None:
         """The result of `_sections` for a reply written exactly as asked for, in half the time; None for others."""
@@ -182,7 +197,7 @@ class ChatFormat(Format):
         return found if reply.startswith(self.last, at) else None
 
     def _sections(self, reply: str) -> dict[str, str]:
-        """Bodies by output name, as `assistant` writes them; the first of a name that holds something counts."""
+        """Bodies by output name, as `assistant` writes them; those of a name that hold something must be the same."""
         parts = _MARKER.split(reply)
         found: dict[str, str] = {}
         names = self.names
@@ -193,11 +208,10 @@ class ChatFormat(Format):
                 if name.lower() == self.end and found:
                     break
                 continue
-            if not found.get(known):
-                body = parts[i + 1].strip()
-                if "`" in parts[0] and i + 2 >= len(parts):
-                    body = _drop_closing_fence(parts[0], body)
-                found[known] = unguard(unescape(body))
+            body = parts[i + 1].strip()
+            if "`" in parts[0] and i + 2 >= len(parts):
+                body = _drop_closing_fence(parts[0], body)
+            _add(found, known, unguard(unescape(body)))
         return found
 
     # --- what language models write instead, in the order in which it is tried ---
@@ -210,11 +224,11 @@ class ChatFormat(Format):
             found: dict[str, str] = {}
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
-                if key in self.names and not found.get(self.names[key]):
-                    body = body.strip()
+                if key in self.names:
+                    body = _without_decoration(body.strip())
                     if body.endswith("**") and body.count("**") % 2:
                         body = body[:-2].rstrip()
-                    found[self.names[key]] = _drop_closing_fence(parts[0], body)
+                    _add(found, self.names[key], _drop_closing_fence(parts[0], body))
                 elif key == self.end:
                     break
             best = found if len(found) > len(best) else best
@@ -228,40 +242,70 @@ class ChatFormat(Format):
             self._loose = [
                 re.compile(pattern, re.IGNORECASE | re.MULTILINE)
                 for pattern in (
-                    rf"{decoration}\[\[[ \t]*#*[ \t]*({name})[ \t]*#*[ \t]*\]\][*_` \t:]*",
+                    rf"\[\[[ \t#]*({name})[ \t#]*\]\][*_` \t:]*",
                     rf"^{decoration}({name})[*_` \t]*:[*_` \t]*",
-                    rf"^[ \t]*(?:#+[ \t]*|\*\*)({name})[ \t]*(?:\*\*)?[ \t]*$",
+                    rf"^[ \t]*(?:#+[ \t]*|\*\*)({name})[ \t*]*$",
                 )
             ]
         return self._loose
 
     def _tags(self, reply: str) -> dict[str, str]:
         """XML-like tags: `<answer>...</answer>`."""
-        found = {}
+        found: dict[str, str] = {}
+        folded = reply.casefold() if len(reply.casefold()) == len(reply) else reply
         for name in self.signature.outputs:
-            match = re.search(rf"<{name}>(.*?)</{name}>", reply, re.DOTALL | re.IGNORECASE)
-            if match:
-                found[name] = match.group(1).strip()
+            opens, closes = f"<{name.casefold()}>", f"</{name.casefold()}>"
+            at = folded.find(opens)
+            while at >= 0:
+                end = folded.find(closes, at)
+                if end < 0:
+                    break
+                _add(found, name, reply[at + len(opens) : end].strip())
+                at = folded.find(opens, end)
         return found
 
     def _object(self, reply: str) -> dict[str, str]:
-        """A JSON object with the outputs as keys."""
-        value = mend_json(reply)
-        if not isinstance(value, dict):
+        """A JSON object with the outputs as keys: the whole reply, or the only one in it."""
+        text = in_fence(reply.strip())
+        if "{" not in text:
             return {}
-        by_key = {self._key(str(key)): item for key, item in value.items()}
-        return {
-            name: _as_text(self.signature.outputs[name], by_key[name.lower()])
-            for name in self.signature.outputs
-            if name.lower() in by_key
-        }
+        found: dict[str, str] = {}
+        for value in self._objects(text):
+            by_key = {self._key(str(key)): item for key, item in value.items()}
+            for name, field in self.signature.outputs.items():
+                item = by_key.get(name.lower())
+                if item is not None or (name.lower() in by_key and not field.is_text):
+                    _add(found, name, _as_text(field, item))
+        return found
+
+    def _objects(self, text: str) -> list[dict[Any, Any]]:
+        for load in (loads, loads_nearly):
+            try:
+                whole = load(text)
+            except Odd:
+                continue
+            return [whole] if isinstance(whole, dict) else []
+        try:
+            found = [place for place in values_in(text) if isinstance(place[2], dict)]
+        except Odd:
+            return []
+        if len(self.outputs) == 1 and self.signature.outputs[self.first].is_text:  # which may hold any object
+            found = [
+                place
+                for place in found
+                if _is_frame(text[: place[0]], ends=(":", "json", "```")) and _is_frame(text[place[1] :], ends=("```",))
+            ]
+        return [value for _, _, value in found]
 
     def _unmarked(self, reply: str) -> dict[str, str]:
         """The text without a marker: the value of the only output, or of the first one before other markers."""
+        parts = _MARKER.split(reply)
         if len(self.outputs) == 1:
             body = reply.split(self.last)[0].strip()
+            own = re.match(rf'\{{\s*"{re.escape(self.first)}"\s*:', body)
+            if own is not None or any(name.lower() != self.end for name in parts[1::2]):
+                return {}  # an object that was cut, or sections of other fields
             return {self.first: body} if body else {}
-        parts = _MARKER.split(reply)
         found = self._sections(reply)
         if (
             self.first not in found
@@ -274,6 +318,33 @@ class ChatFormat(Format):
 
     def _key(self, name: str) -> str:
         return re.sub(r"[ -]", "_", name.strip().lower())
+
+
+class _Twice(Exception):
+    """A field comes twice, with different values; the message is its name."""
+
+
+def _add(found: dict[str, str], name: str, body: str) -> None:
+    """Add the body of a field. An empty one does not count where there is another.
+
+    Raises:
+        _Twice: There is another body already.
+    """
+    if found.get(name) and body and body != found[name]:
+        raise _Twice(name)
+    found[name] = found.get(name) or body
+
+
+def _without_decoration(body: str) -> str:
+    """A body without a last line of nothing but decoration, which belongs to the marker after it."""
+    rest, _, last = body.rpartition("\n")
+    return body if last.strip(" \t>*#_`~-") or not rest else rest.rstrip()
+
+
+def _is_frame(text: str, ends: tuple[str, ...]) -> bool:
+    """Whether text beside an object only announces or frames it."""
+    text = text.strip()
+    return not text or (text.endswith(ends) and len(text) < 200)
 
 
 _LOOSER: tuple[Callable[[ChatFormat, str], dict[str, str]], ...] = (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._chat import Sections
-from promptgrad.adapters._values import describe, mend_json, reader, tidy_schema
+from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._read import Reader, in_fence, reader
+from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
 
@@ -27,6 +30,7 @@ class JSONFormat(Format):
         super().__init__(signature)
         self.inputs = Sections(signature)
         self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply with the JSON object only."
+        self._readers = {name: _reader_of(field) for name, field in signature.outputs.items()}
         self.single = next(iter(signature.outputs)) if len(signature.outputs) == 1 else None
 
     def system(self, instruction: str) -> str:
@@ -54,38 +58,73 @@ class JSONFormat(Format):
         return f"{{{', '.join(pairs)}}}"
 
     def read(self, reply: str) -> dict[str, Any]:
+        text = in_fence(reply.strip())
         try:
-            found = json.loads(reply)
-        except ValueError:
-            found = self._mend(reply)
-        outputs = self.signature.outputs
+            found = loads(text)
+        except Odd:
+            return self._read_loosely(reply, text)
         if self.single is not None and not (isinstance(found, dict) and _look_up(found, self.single) is not _ABSENT):
-            found = {self.single: reply.strip() if found is None else found}  # the bare value
+            found = {self.single: found}  # the bare value
+        return self._values(reply, found)
+
+    def _values(self, reply: str, found: Any) -> dict[str, Any]:
+        """The outputs in an object."""
         if not isinstance(found, dict):
             raise unreadable(reply, "it is not a JSON object", self.signature)
         values: dict[str, Any] = {}
         faults = []
-        for name, field in outputs.items():
+        for name in self.signature.outputs:
             value = _look_up(found, name)
             if value is _ABSENT:
                 faults.append(f"the key `{name}` is missing")
                 continue
             try:
-                values[name] = _read(field, value)
+                values[name] = self._readers[name](value)
             except ParseError as error:
                 faults.append(error.reason)
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
 
-    def _mend(self, reply: str) -> Any:
-        """The object in a reply that is not JSON as it stands: the first one with a key we know, else the last."""
-        starts = [match.start() for match in re.finditer(r"\{", reply)][:20]
-        for start in starts:
-            value = mend_json(reply[start:])
-            if isinstance(value, dict) and any(_look_up(value, name) is not _ABSENT for name in self.signature.outputs):
-                return value
-        return None if starts else mend_json(reply)
+    def _read_loosely(self, reply: str, text: str) -> dict[str, Any]:
+        """The outputs in a reply that is not JSON as it stands: in the only object in it that holds them."""
+        outputs = self.signature.outputs
+        try:
+            objects = [loads_nearly(text)]
+        except Odd:
+            try:
+                objects = [value for _, _, value in values_in(reply)]
+            except Odd as odd:
+                if self.single is None or "{" in text:
+                    raise unreadable(reply, f"it is not a JSON object: {odd}", self.signature) from None
+                objects = []
+        named = [
+            value
+            for value in objects
+            if isinstance(value, dict) and any(_look_up(value, name) is not _ABSENT for name in outputs)
+        ]
+        if not named:
+            if self.single is None or text.startswith("{"):
+                raise unreadable(reply, "it is not a JSON object", self.signature)
+            field = outputs[self.single]
+            read = reader(field)
+            bare = reply.strip() if field.is_text else text
+            return {self.single: bare if read is None else read(bare)}
+        read_values: list[dict[str, Any]] = []
+        blame: ParseError | None = None
+        for value in named:
+            try:
+                values = self._values(reply, value)
+            except ParseError as error:
+                blame = error
+                continue
+            if values not in read_values:
+                read_values.append(values)
+        if len(read_values) > 1:
+            raise unreadable(reply, "it holds several objects with different values: give one", self.signature)
+        if not read_values:
+            raise blame or unreadable(reply, "it is not a JSON object", self.signature)
+        return read_values[0]
 
 
 def _look_up(found: Mapping[str, Any], name: str) -> Any:
@@ -95,17 +134,28 @@ def _look_up(found: Mapping[str, Any], name: str) -> Any:
     return same[0] if len(same) == 1 else _ABSENT
 
 
-def _read(field: Field, value: Any) -> Any:
+def _reader_of(field: Field) -> Callable[[Any], Any]:
+    """The function that reads a value of an object."""
     if field.is_text:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return field.validate(text)
+        return partial(_read_text, field)
+    return partial(_read_typed, field, Reader(field))
+
+
+def _read_text(field: Field, value: Any) -> Any:
+    if value is None:
+        raise ParseError(
+            f"output {field.name!r} is null", reason=f"`{field.name}` does not fit: it is null, not a text"
+        )
+    return field.validate(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _read_typed(field: Field, read: Reader, value: Any) -> Any:
     try:
-        return field.validate_json(json.dumps(value))
+        return read.value(value)
     except ParseError:
-        read = reader(field)
-        if isinstance(value, str) and read is not None:
-            return read(value)
-        raise
+        if not isinstance(value, str):
+            raise
+    return read(value)
 
 
 class JSONAdapter(Adapter):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
-from promptgrad.adapters._values import reader
+from promptgrad.adapters._read import reader
 from promptgrad.data import Example, pocket
 from promptgrad.data.pocket import IT_IS_RIGHT, say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import enum
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from promptgrad.errors import InputError, ParseError
+from promptgrad.errors import InputError
 from promptgrad.lm import AudioPart, FilePart, ImagePart
 from promptgrad.signature import Field, is_union
-
-_FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n?[ \t]*```|\Z)", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\d.,]*\d|\s?%)")
-_BULLET = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+(.*\S)[ \t]*$")
-_DECORATION = "*_`\"' \t\n"
-_DIGITS_BEFORE = re.compile(r"[\w.]$")
 
 
 def choices(field: Field) -> dict[str, Any] | None:
@@ -63,102 +56,6 @@ def _media_in(value: Any) -> Any:
     return value if isinstance(value, (ImagePart, AudioPart, FilePart)) else None
 
 
-def reader(field: Field) -> Callable[[str], Any] | None:
-    """The function that reads a value from text; None for a plain text, which needs no reading."""
-    if field.is_plain:
-        return None
-    if field.is_text:
-        return field.validate
-    options = choices(field)
-    if options is not None:
-        return lambda text: _read_choice(field, options, text)
-    return lambda text: read_typed(field, text)
-
-
-def _read_choice(field: Field, options: Mapping[str, Any], text: str) -> Any:
-    for attempt in (text, text.strip(), text.strip(_DECORATION).rstrip(".")):
-        if attempt in options:
-            return options[attempt]
-    bare = text.strip(_DECORATION).rstrip(".").casefold()
-    same = [value for option, value in options.items() if option.casefold() == bare]
-    if len(same) == 1:
-        return same[0]
-    if field.constraints or not options:
-        return field.validate(text)
-    shown = ", ".join(repr(option) for option in options)
-    raise ParseError(
-        f"output {field.name!r} is one of {shown}; got {text!r}",
-        reply=text,
-        reason=f"`{field.name}` must be one of {shown}, not {text!r}",
-    )
-
-
-def read_typed(field: Field, text: str) -> Any:
-    """A typed value from text: as JSON, as JSON in a fence, mended JSON, a plain word, a number among words.
-
-    Raises:
-        ParseError: The text fits in none of these ways.
-    """
-    text = text.strip()
-    try:
-        return field.validate_json(text)
-    except ParseError as error:
-        blame = error
-    fenced = _FENCE.search(text)
-    if fenced:
-        text = fenced.group(1).strip()
-    bare = text.strip(_DECORATION)
-    mended = mend_json(text)
-    number = _only_number(text)
-    lines = [line for line in text.splitlines() if line.strip()]
-    items = [match.group(1) for line in lines if (match := _BULLET.match(line))]
-    attempts: list[Callable[[], Any]] = [lambda: field.validate(text), lambda: field.validate(bare.rstrip("."))]
-    if bare.casefold() in ("none", "null"):
-        attempts.insert(0, lambda: field.validate(None))
-    if fenced:
-        attempts.insert(0, lambda: field.validate_json(text))
-    if number is not None:
-        attempts.append(lambda: field.validate_json(number))
-    if items and len(items) == len(lines):
-        attempts.append(lambda: field.validate(items))
-    if mended is not None:
-        attempts.append(lambda: field.validate_json(json.dumps(mended)))
-    for attempt in attempts:
-        try:
-            return attempt()
-        except ParseError as error:
-            if "Invalid JSON" in blame.reason or (mended is not None and attempt is attempts[-1]):
-                blame = error  # report what is wrong with the value rather than with its spelling
-    raise blame
-
-
-def _only_number(text: str) -> str | None:
-    """The number in a text that holds exactly one, as JSON."""
-    found = [m for m in _NUMBER.finditer(text) if not _DIGITS_BEFORE.search(text[: m.start()])]
-    if len(found) != 1 or len(re.findall(r"\d+(?:[.,]\d+)*", text)) != 1:
-        return None
-    return found[0].group().replace(",", "").removeprefix("+")
-
-
-def mend_json(text: str) -> Any:
-    """The object or list in a text that is nearly JSON; None where there is none.
-
-    It accepts what language models write: prose around it, single quotes, trailing commas, Python's True and None,
-    unquoted keys, line breaks in strings, an end that was cut off.
-    """
-    start = min((i for i in (text.find("{"), text.find("[")) if i >= 0), default=-1)
-    if start < 0:
-        return None
-    text = text[start:]
-    try:
-        value, _ = json.JSONDecoder(strict=False).raw_decode(text)
-    except ValueError:
-        import json_repair
-
-        value = json_repair.loads(text, skip_json_loads=True)
-    return value if isinstance(value, (dict, list)) and value else None
-
-
 _LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
@@ -195,8 +92,9 @@ def _kind(field: Field, *, as_json: bool) -> str:
     options = choices(field)
     annotation = get_args(field.annotation)[0] if get_origin(field.annotation) is Annotated else field.annotation
     inner = [arg for arg in get_args(annotation) if arg is not type(None)] if is_union(annotation) else []
-    if options is not None:
-        words = "one of " + ", ".join(json.dumps(o, ensure_ascii=False) if as_json else f"`{o}`" for o in options)
+    quoted = as_json or options is None
+    if options is not None or _is_enum(annotation):
+        words = _one_of(annotation, quoted=quoted)
     elif field.is_text:
         words = text
     elif annotation in _KINDS:
@@ -205,11 +103,56 @@ def _kind(field: Field, *, as_json: bool) -> str:
         words = "a string in quotes, or null"
     elif len(inner) == 1 and inner[0] in _KINDS:
         words = f"{_KINDS[inner[0]]}, or null"
+    elif len(inner) == 1 and (get_origin(inner[0]) is Literal or _is_enum(inner[0])):
+        words = f"{_one_of(inner[0], quoted=True)}, or null"
     elif _has_keys(schema) and (field.role == "output" or '"description"' in json.dumps(schema)):
-        return f"JSON that fits the schema {json.dumps(schema, ensure_ascii=False)}"
+        return f"JSON that fits the schema {json.dumps(schema, ensure_ascii=False)}{_names_within(annotation)}"
     else:
-        words = f"JSON of the type {field.type_name}"
+        words = f"JSON of the type {field.type_name}{_names_within(annotation)}"
     return ", ".join([words, *(limit.format(schema[key]) for key, limit in _LIMITS.items() if key in schema)])
+
+
+def _is_enum(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, enum.Enum) and len(annotation) > 0
+
+
+def _one_of(annotation: Any, *, quoted: bool) -> str:
+    """The values of a `Literal` or an `Enum`, the latter with the names that say more than the value."""
+    values = list(annotation) if _is_enum(annotation) else get_args(annotation)
+    shown = []
+    for member in values:
+        value = member.value if isinstance(member, enum.Enum) else member
+        written = json.dumps(value, ensure_ascii=False, default=str) if quoted else f"`{value}`"
+        told = isinstance(member, enum.Enum) and _letters(member.name) != _letters(str(value))
+        shown.append(f"{written} ({member.name})" if told else written)
+    return f"one of {', '.join(shown)}"
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+def _names_within(annotation: Any) -> str:
+    """What the values of enums inside a type mean, where their names say more than they do."""
+    told: dict[str, str] = {}
+    waiting, seen = [annotation], set()
+    while waiting:
+        kind = waiting.pop()
+        if _is_enum(kind):
+            pairs = [(member.value, member.name) for member in kind]
+            if any(_letters(str(value)) != _letters(name) for value, name in pairs):
+                told[kind.__name__] = ", ".join(f"{json.dumps(v, default=str)} is {name}" for v, name in pairs)
+        elif isinstance(kind, type) and kind not in seen and get_origin(kind) is None:
+            seen.add(kind)
+            fields = getattr(kind, "model_fields", None)
+            waiting += (
+                [entry.annotation for entry in fields.values()]
+                if fields
+                else getattr(kind, "__annotations__", {}).values()
+            )
+        else:
+            waiting += get_args(kind)
+    return "".join(f"; {name}: {words}" for name, words in sorted(told.items()))
 
 
 def _has_keys(schema: Mapping[str, Any]) -> bool:

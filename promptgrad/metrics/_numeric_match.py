@@ -4,22 +4,20 @@ import math
 import re
 from typing import Any
 
+from promptgrad.adapters import last_number
 from promptgrad.errors import MetricError
 from promptgrad.metrics._metric import FieldMetric
 
 _FRACTION = re.compile(
     r"(?<![\w.,/])([-+]?)(?:(\d{1,15})[ ]+)?(\d{1,15})[ ]?/[ ]?(\d{1,15})(?![\w/]|[.,]\d)"
 )  # 1/2, 2 1/2
-_NUMBER = re.compile(
-    r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"  # 7, -1,234.5, 1e3
-    r"|(?<![\w.])[-+]?\.\d+"  # .5
-)
 
 
 class NumericMatch(FieldMetric):
     """1 if the answer is the right number, else 0. In a text the last number counts ("so she pays $1,234.50.").
 
-    Simple fractions are numbers, "1/2" and "2 1/2"; a percent sign is ignored, as all units are.
+    Texts are read as those of typed fields are: "3.5 billion", "1.234,56"; "1,234" is 1234 here. Simple fractions are
+    numbers, "1/2" and "2 1/2"; a percent sign is ignored, as all units are.
 
     Args:
         field: Name of the field; None for the example's only label.
@@ -55,10 +53,10 @@ def number(value: Any) -> float | None:
             value = str(value)
         else:
             return found if math.isfinite(found) else None
-    matches = _NUMBER.findall(_FRACTION.sub(_quotient, value.replace("\N{MINUS SIGN}", "-")))
-    if not matches:
+    last = last_number(_FRACTION.sub(_quotient, value.replace("\N{MINUS SIGN}", "-")))
+    if last is None:
         return None
-    found = float(matches[-1].replace(",", ""))
+    found = float(last)
     return found if math.isfinite(found) else None
 
 

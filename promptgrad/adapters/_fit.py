@@ -1,0 +1,343 @@
+"""JSON values fitted to a type before pydantic checks them: each part by the reader of its own type, however deep.
+
+`fitter(annotation)` gives a function from JSON values to JSON values. It converts what has one reading ("3.5 billion"
+to a number, "Yes" to true, the name of an enum's member to its value) and refuses what pydantic would convert although
+nobody meant it, such as true to 1. What it does not know, it leaves to pydantic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import cache, partial
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from promptgrad.adapters._numbers import read_number
+from promptgrad.adapters._words import is_nothing, read_boolean, read_choice, spellings
+
+Fit = Callable[[Any], Any]
+_NUMBERS = (int, float, Decimal)
+_LISTS = (list, set, frozenset, Sequence)
+_MOMENTS = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+class Misfit(ValueError):
+    """A value has no reading as its type, or more than one.
+
+    Attributes:
+        choices: The values that it may mean, where there are several.
+    """
+
+    def __init__(self, reason: str, choices: Sequence[Any] = ()) -> None:
+        super().__init__(reason)
+        self.choices = tuple(choices)
+
+
+def bare(annotation: Any) -> Any:
+    """A type without what `Annotated` adds."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a type: several for a union."""
+    annotation = bare(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(inner for arg in get_args(annotation) for inner in members(arg))
+    return (annotation,)
+
+
+def fitter(annotation: Any) -> Fit | None:
+    """The function that fits values to a type; None where there is nothing to do."""
+    try:
+        return _fitter(annotation)
+    except TypeError:  # not hashable
+        return _make(annotation)
+
+
+@cache
+def _fitter(annotation: Any) -> Fit | None:
+    return _make(annotation)
+
+
+def _make(annotation: Any) -> Fit | None:
+    if get_origin(annotation) is Annotated and _has_validator(get_args(annotation)[1:]):
+        return None
+    annotation = bare(annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in _MOMENTS:
+        return _fit_moment
+    if annotation in _NUMBERS:
+        return partial(fit_number, annotation)
+    if annotation is bool:
+        return fit_boolean
+    if origin is Literal or (isinstance(annotation, type) and issubclass(annotation, enum.Enum)):
+        options = spellings(annotation)
+        return None if options is None else partial(_fit_choice, options, getattr(annotation, "__name__", ""))
+    if len(members(annotation)) > 1:
+        return partial(_fit_union, members(annotation))
+    if origin in _LISTS and args:
+        return _fit_items(fitter(args[0]))
+    if origin is tuple and args:
+        if len(args) == 2 and args[1] is ...:
+            return _fit_items(fitter(args[0]))
+        return _fit_places([fitter(arg) for arg in args])
+    if origin in (dict, Mapping) and len(args) == 2:
+        return _fit_pairs(fitter(args[0]), fitter(args[1]))
+    if isinstance(annotation, type) and _has_fields(annotation):
+        return _Fields(annotation)
+    return None
+
+
+def fit_number(kind: Any, value: Any) -> Any:
+    """A number for `int`, `float` or `Decimal`.
+
+    Raises:
+        Misfit: It is none, or may be more than one.
+    """
+    if isinstance(value, bool):
+        raise Misfit(f"Input should be a valid number, not {str(value).lower()}")
+    if not isinstance(value, str) or (value in _NOT_FINITE and kind is float):
+        return value
+    values, reason = read_number(value)
+    fitting = [number for number in map(partial(_as_number, kind), values) if number is not None]
+    if len(fitting) == 1:
+        return fitting[0]
+    what = "integer" if kind is int else "number"
+    raise Misfit(f"Input should be a valid {what}: {value[:80]!r} {reason or 'is not one'}", fitting)
+
+
+def _as_number(kind: Any, value: Decimal) -> int | float | None:
+    if value == value.to_integral_value():
+        return int(value)
+    return None if kind is int or not math.isfinite(float(value)) else float(value)
+
+
+def _fit_moment(value: Any) -> Any:
+    """A date or time as it is, unless it is a bare number, which pydantic takes for seconds since 1970."""
+    digits = value.strip().lstrip("-+").replace(".", "", 1).isdigit() if isinstance(value, str) else False
+    if digits or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        raise Misfit(f"Input should be a date or time in ISO 8601, not the number {value}")
+    return value
+
+
+def fit_boolean(value: Any) -> Any:
+    """True or false.
+
+    Raises:
+        Misfit: A text says neither, or both.
+    """
+    if not isinstance(value, str):
+        return value
+    found = read_boolean(value)
+    if len(found) != 1:
+        raise Misfit(f"Input should be true or false, not {value[:80]!r}", found)
+    return found[0]
+
+
+def _fit_choice(options: Mapping[str, Any], title: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = read_choice(value, options, title)
+    if len(found) != 1:
+        raise Misfit(f"must be one of {', '.join(map(repr, options))}, not {value[:80]!r}", found)
+    return found[0]
+
+
+def _fit_union(kinds: Sequence[Any], value: Any) -> Any:
+    if value is None or (isinstance(value, str) and str in kinds):
+        return value
+    if isinstance(value, bool):
+        if bool not in kinds and all(kind in (*_NUMBERS, type(None)) for kind in kinds):
+            raise Misfit(f"Input should be a valid number, not {str(value).lower()}")
+        return value
+    if isinstance(value, str):
+        return _one_of(kinds, value)
+    if not isinstance(value, (list, dict)):
+        return value
+    found = []
+    for kind in kinds:
+        fit = fitter(kind)
+        if fit is not None and _holds(kind, value):
+            try:
+                found.append(fit(value))
+            except Misfit:
+                continue
+    return found[0] if len(found) == 1 or (found and all(one == found[0] for one in found)) else value
+
+
+def _one_of(kinds: Sequence[Any], text: str) -> Any:
+    """The one reading of a text among the types that read texts."""
+    found: list[Any] = []
+    reason: Misfit | None = None
+    for kind in kinds:
+        fit = fitter(kind)
+        if fit is None or is_structure(kind):
+            continue
+        try:
+            value = fit(text)
+        except Misfit as misfit:
+            reason = misfit if reason is None or misfit.choices else reason
+            if misfit.choices:
+                found += misfit.choices
+            continue
+        if not any(value == other and isinstance(value, bool) is isinstance(other, bool) for other in found):
+            found.append(value)
+    if type(None) in kinds and not found and is_nothing(text):
+        return None
+    if len(found) > 1:
+        raise Misfit(f"may be read as {' or '.join(map(repr, found[:3]))}: {text[:80]!r}", found)
+    if not found and reason is not None and all(_reads(kind) for kind in kinds):
+        raise reason
+    return found[0] if found else text
+
+
+def _reads(kind: Any) -> bool:
+    """Whether only the readers here know the texts of a type."""
+    return kind is type(None) or kind is bool or kind in _NUMBERS or get_origin(kind) is Literal or is_structure(kind)
+
+
+def is_structure(kind: Any) -> bool:
+    """Whether values of a type are lists or objects in JSON."""
+    origin = get_origin(kind) or kind
+    return origin in (*_LISTS, tuple, dict, Mapping) or (isinstance(origin, type) and _has_fields(origin))
+
+
+def is_moment(kind: Any) -> bool:
+    """Whether values of a type are dates or times, which pydantic reads."""
+    return kind in _MOMENTS
+
+
+def _holds(kind: Any, value: Any) -> bool:
+    origin = get_origin(kind) or kind
+    return (origin in (*_LISTS, tuple)) is isinstance(value, list)
+
+
+def _fit_items(fit: Fit | None) -> Fit | None:
+    if fit is None:
+        return None
+    return lambda value: (
+        [_at(number, fit, item) for number, item in enumerate(value)] if isinstance(value, list) else value
+    )
+
+
+def _fit_places(fits: Sequence[Fit | None]) -> Fit | None:
+    if not any(fits):
+        return None
+
+    def apply(value: Any) -> Any:
+        if not isinstance(value, list) or len(value) != len(fits):
+            return value
+        return [
+            item if fit is None else _at(number, fit, item)
+            for number, (fit, item) in enumerate(zip(fits, value, strict=True))
+        ]
+
+    return apply
+
+
+def _fit_pairs(key_fit: Fit | None, fit: Fit | None) -> Fit | None:
+    if fit is None and key_fit is None:
+        return None
+
+    def apply(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        made: dict[Any, Any] = {}
+        for key, item in value.items():
+            name = key if key_fit is None else _at(key, key_fit, key)
+            if name in made:
+                raise Misfit(f"has the key {key!r} twice")
+            made[name] = item if fit is None else _at(key, fit, item)
+        return made
+
+    return apply
+
+
+def _at(place: Any, fit: Fit, item: Any) -> Any:
+    try:
+        return fit(item)
+    except Misfit as misfit:
+        raise Misfit(f"at {place}: {misfit}") from None
+
+
+def _has_fields(kind: type) -> bool:
+    return hasattr(kind, "model_fields") or dataclasses.is_dataclass(kind) or hasattr(kind, "__required_keys__")
+
+
+def _has_validator(metadata: Sequence[Any]) -> bool:
+    """Whether a validator of the user's own sees the value as it was written."""
+    return any(type(item).__name__ in ("BeforeValidator", "PlainValidator", "WrapValidator") for item in metadata)
+
+
+def _own_validators(kind: Any) -> tuple[bool, set[str]]:
+    """Whether a model has such a validator of the whole, and the fields that have one."""
+    found = getattr(kind, "__pydantic_decorators__", None)
+    if found is None:
+        return False, set()
+    fields = {
+        name for entry in found.field_validators.values() if entry.info.mode != "after" for name in entry.info.fields
+    }
+    return any(entry.info.mode != "after" for entry in found.model_validators.values()), fields
+
+
+class _Fields:
+    """Fits the fields of a pydantic model, dataclass or TypedDict; made from its annotations when first used."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+        self._fits: dict[str, Fit | None] | None = None
+        self._names: dict[str, list[str]] = {}
+
+    def _prepared(self) -> dict[str, Fit | None]:
+        if self._fits is None:
+            fits: dict[str, Fit | None] = {}
+            model_fields = getattr(self._kind, "model_fields", None)
+            whole, own = _own_validators(self._kind)
+            if whole:
+                pass
+            elif model_fields is not None:
+                for name, field in model_fields.items():
+                    alias = field.validation_alias or field.alias
+                    left_alone = name in own or "*" in own or _has_validator(field.metadata)
+                    fits[alias if isinstance(alias, str) else name] = None if left_alone else fitter(field.annotation)
+            else:
+                hints = get_type_hints(self._kind)
+                known = (
+                    [entry.name for entry in dataclasses.fields(self._kind)]
+                    if dataclasses.is_dataclass(self._kind)
+                    else hints
+                )
+                fits = {name: fitter(hints[name]) for name in known}
+            for name in fits:
+                self._names.setdefault(_key(name), []).append(name)
+            self._fits = fits
+        return self._fits
+
+    def __call__(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        fits = self._prepared()
+        made: dict[Any, Any] = {}
+        for key, item in value.items():
+            name = key
+            if key not in fits and isinstance(key, str):
+                near = self._names.get(_key(key), ())
+                if len(near) == 1 and near[0] not in value:
+                    name = near[0]
+            fit = fits.get(name)
+            if name in made and made[name] != item:
+                raise Misfit(f"has the key {name!r} twice")
+            made[name] = item if fit is None else _at(name, fit, item)
+        return made
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")

@@ -1,0 +1,266 @@
+"""JSON as models write it: objects and lists that are not quite JSON, in a text that holds other things too.
+
+Only what has a single reading is mended: single quotes, commas before an end, words of Python and JavaScript, keys
+without quotes, comments, line breaks in texts. What a reply lacks is never made up, with one exception: the bracket
+that closes an object after its last whole value. Time and memory grow with the length of the text alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_TOKENS = 10_000
+"""Most tokens of a reply that are mended; longer texts are read where they are JSON."""
+_STARTS = 20
+"""Most places in a text at which something is read that turns out not to be JSON."""
+_DEEPEST = 60
+
+_BLANK = re.compile(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/|#[^\n]*(?=\n))*")
+_CLOSED_TEXT = {
+    '"': re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL),
+    "'": re.compile(r"'([^'\\]*(?:\\.[^'\\]*)*)'", re.DOTALL),
+    "“": re.compile(r"“([^“”]*)”"),
+    "`": re.compile(r"`([^`\n]*)`"),
+}
+_NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?=[\s,\]}/#]|\Z)", re.ASCII)
+_KEY = re.compile(r"[A-Za-z_$][\w$-]*|-?\d+(?:\.\d+)?")
+_WORD = re.compile(r"[A-Za-z_$][\w$-]*")
+_WORDS = {
+    "true": True, "false": False, "null": None, "True": True, "False": False, "None": None, "TRUE": True,
+    "FALSE": False, "NULL": None, "undefined": None, "nil": None, "NaN": float("nan"), "Infinity": float("inf"),
+}  # fmt: skip
+_BARE = re.compile(r"[^\[\]{},:\"'`\n]+")
+_OPENS = re.compile(r"[\[{]")
+_BRACKETS = re.compile(r"[\[\]{}]")
+
+
+class Odd(ValueError):
+    """A text is not JSON, and has no single reading as JSON."""
+
+
+def loads(text: str) -> Any:
+    """The value of a JSON text. A key that comes twice with different values has no single reading.
+
+    Raises:
+        Odd: It is not JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, strict=False)
+    except RecursionError:
+        raise Odd("it is nested too deeply") from None
+    except ValueError as error:
+        raise Odd(str(error)) from None
+
+
+def loads_nearly(text: str) -> Any:
+    """The value of a text that is one object or list and nothing else, in nearly JSON.
+
+    Raises:
+        Odd: It has no single reading.
+    """
+    if not text.lstrip().startswith(("{", "[")):
+        raise Odd("it is no object and no list")
+    reader = _Reader(text, bare=True)
+    value, end = reader.read(0)
+    if _BLANK.match(text, end).end() < len(text):  # type: ignore[union-attr]
+        raise Odd("something follows")
+    return value
+
+
+def values_in(text: str) -> list[tuple[int, int, Any]]:
+    """The objects and lists in a text, each with its place; those inside others are not listed.
+
+    Raises:
+        Odd: A bracket does not close, so that what is there may be a part of something that was cut.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=_object, strict=False)
+    ends: dict[int, int] | None = None
+    found: list[tuple[int, int, Any]] = []
+    at, failed, left = 0, 0, _TOKENS
+    while (opened := _OPENS.search(text, at)) is not None:
+        start = opened.start()
+        try:
+            value, at = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            reader = _Reader(text, left)
+            try:
+                value, at = reader.read(start)
+            except Odd:
+                ends = _closings(text) if ends is None else ends
+                failed, left = failed + 1, left - reader.used
+                if failed > _STARTS or left <= 0 or start not in ends:
+                    raise Odd("it has brackets that hold no value") from None
+                at = ends[start] + 1
+                continue
+            left -= reader.used
+        found.append((start, at, value))
+    return found
+
+
+def _closings(text: str) -> dict[int, int]:
+    """Where each bracket closes that does."""
+    ends: dict[int, int] = {}
+    opened: list[int] = []
+    for count, match in enumerate(_BRACKETS.finditer(text)):
+        if count > _TOKENS:
+            raise Odd("it has too many brackets")
+        sign, at = match[0], match.start()
+        if sign in "[{":
+            opened.append(at)
+        elif opened and (text[opened[-1]] == "[") is (sign == "]"):
+            ends[opened.pop()] = at
+        else:
+            opened.clear()
+    return ends
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    for key, value in pairs if len(made) != len(pairs) else ():
+        if made[key] != value:
+            raise ValueError(f"the key {key!r} comes twice, with different values")
+    return made
+
+
+class _Reader:
+    """Reads one value of nearly JSON.
+
+    Args:
+        text: The text.
+        left: Most tokens.
+        bare: Whether texts may lack their quotes, and the last brackets may be missing: only where the text holds
+            nothing else.
+    """
+
+    def __init__(self, text: str, left: int = _TOKENS, *, bare: bool = False) -> None:
+        self.text = text
+        self.left = left
+        self.used = 0
+        self.bare = bare
+
+    def read(self, at: int, depth: int = 0) -> tuple[Any, int]:
+        self.used += 1
+        if self.used > self.left or depth > _DEEPEST:
+            raise Odd("it is too long or too deep to be mended")
+        text = self.text
+        at = self._blank(at)
+        sign = text[at : at + 1]
+        if sign == "{":
+            return self._read_object(at + 1, depth)
+        if sign == "[":
+            return self._read_list(at + 1, depth)
+        if sign in _CLOSED_TEXT:
+            return self._read_text(at)
+        number = _NUMBER.match(text, at)
+        if number is not None:
+            return _number(number[0]), number.end()
+        word = _WORD.match(text, at)
+        if word is not None and word[0] in _WORDS and self._sign(word.end()) in ("", ",", "]", "}"):
+            return _WORDS[word[0]], word.end()
+        bare = _BARE.match(text, at) if self.bare else None
+        if bare is not None and bare[0].strip() and "..." not in bare[0] and "…" not in bare[0]:
+            return bare[0].strip(), bare.end()
+        raise Odd("it is not a value")
+
+    def _blank(self, at: int) -> int:
+        found = _BLANK.match(self.text, at)
+        return at if found is None else found.end()
+
+    def _sign(self, at: int) -> str:
+        """The next sign that counts."""
+        at = self._blank(at)
+        return self.text[at : at + 1]
+
+    def _read_text(self, at: int) -> tuple[str, int]:
+        found = _CLOSED_TEXT[self.text[at]].match(self.text, at)
+        if found is None:
+            raise Odd("a text does not end")
+        if self._sign(found.end()) not in ("", ",", "]", "}", ":"):
+            raise Odd("a text ends before its end")
+        return _unescaped(found[1]), found.end()
+
+    def _read_list(self, at: int, depth: int) -> tuple[list[Any], int]:
+        items: list[Any] = []
+        while True:
+            at = self._blank(at)
+            if self.text[at : at + 1] == "]":
+                return items, at + 1
+            item, at = self.read(at, depth + 1)
+            items.append(item)
+            at = self._comma(at, "]")
+
+    def _read_object(self, at: int, depth: int) -> tuple[dict[str, Any], int]:
+        pairs: list[tuple[str, Any]] = []
+        while True:
+            at = self._blank(at)
+            if self.text[at : at + 1] == "}":
+                return self._made(pairs), at + 1
+            if at >= len(self.text) and pairs and depth == 0 and self._is_whole(pairs[-1][1]):
+                return self._made(pairs), at
+            if self.text[at : at + 1] in _CLOSED_TEXT:
+                key, at = self._read_text(at)
+            else:
+                word = _KEY.match(self.text, at)
+                if word is None:
+                    raise Odd("it is not a key")
+                key, at = word[0], word.end()
+            at = self._blank(at)
+            if self.text[at : at + 1] != ":":
+                raise Odd("a key has no value")
+            value, at = self.read(at + 1, depth + 1)
+            pairs.append((key, value))
+            at = self._comma(at, "}")
+
+    def _is_whole(self, value: Any) -> bool:
+        """Whether the last value before the end of the text, where an object's bracket is missing, has its own end."""
+        return self.bare and (not isinstance(value, str) or self.text.rstrip()[-1] in "\"'”`")
+
+    def _comma(self, at: int, end: str) -> int:
+        at = self._blank(at)
+        sign = self.text[at : at + 1]
+        if sign == ",":
+            if self._sign(at + 1) == ",":
+                raise Odd("an item is missing")
+            return at + 1
+        if sign == end or (not sign and end == "}"):
+            return at
+        raise Odd("a comma is missing")
+
+    @staticmethod
+    def _made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        try:
+            return _object(pairs)
+        except ValueError as error:
+            raise Odd(str(error)) from None
+
+
+def _number(text: str) -> int | float:
+    plain = text.replace("_", "").lstrip("+")
+    if len(plain) > 400:
+        raise Odd("it is not a number")
+    try:
+        return int(plain)
+    except ValueError:
+        return float(plain)
+
+
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
+
+
+def _unescaped(text: str) -> str:
+    if "\\" not in text:
+        return text
+    made = _ESCAPE.sub(_unescape, text)
+    return made.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # halves become one sign
+
+
+def _unescape(match: re.Match[str]) -> str:
+    sign = match[1]
+    if len(sign) == 5:
+        return chr(int(sign[1:], 16))
+    if sign in _SIGNS:
+        return _SIGNS[sign]
+    return sign if sign in "\"'\\/`" else match[0]

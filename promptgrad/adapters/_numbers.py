@@ -1,0 +1,266 @@
+"""Numbers in texts as people and models write them: signs, separators, scales, currencies, units, words around them.
+
+This is the one reader of numbers: fields use `read_number`, which wants a single reading, and metrics `last_number`.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Context, Decimal
+from itertools import pairwise
+from typing import NamedTuple
+
+_MINUS = dict.fromkeys(map(ord, "\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{SMALL HYPHEN-MINUS}\N{HYPHEN}"), "-")
+_DASHES = {**_MINUS, **dict.fromkeys(map(ord, "\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}"), "-")}
+_BLANK = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
+_GROUP = f"'\N{RIGHT SINGLE QUOTATION MARK}_{_BLANK}"
+_CLUSTER = re.compile(
+    rf"(?:\d+(?:[.,{_GROUP}]\d+| \d{{3}}(?![\d]))*|(?<![\d.,])\.\d+)(?:[eE][-+]?\d{{1,4}}(?![\w.]))?", re.ASCII
+)
+_LONGEST = 400
+_MOST = 8
+_EXACT = Context(prec=2_000)
+
+_CODES = "USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|INR|CNY|RMB|SEK|NOK|DKK|PLN|CZK|BRL|MXN|KRW|ZAR|TRY|RUB|SGD|HKD"
+_CURRENCY = rf"(?:(?:US|AU|CA|NZ|HK|A|C|S|R)?[$€£¥₹₩₽₺฿₿]|(?:{_CODES}) ?|Rs\.? ?)"
+_BEFORE = re.compile(rf"(?:(?<=[\s(\[{{:=~≈|>]),?|^)([-+]?)({_CURRENCY}?) ?([-+]?)$")
+_SCALES = {
+    "hundred": 2, "thousand": 3, "million": 6, "millions": 6, "mio": 6, "mln": 6, "mn": 6, "billion": 9, "billions": 9,
+    "bn": 9, "bln": 9, "trillion": 12, "trillions": 12, "tn": 12, "trn": 12, "lakh": 5, "lakhs": 5, "crore": 7,
+    "crores": 7, "tausend": 3, "millionen": 6, "mrd": 9, "milliarden": 9, "milliard": 9, "milliards": 9, "millones": 6,
+}  # fmt: skip
+_SCALE = re.compile(
+    r"[ \N{NO-BREAK SPACE}-]?(" + "|".join(sorted(_SCALES, key=len, reverse=True)) + r")\b\.?", re.IGNORECASE
+)
+_LIKE_SCALE = re.compile(  # of another language, or misspelt: the value is not known, but it is not that of the digits
+    r"[ -]?(?:mi(?!les?\b|n\b|nutes?\b|lli?(?:gram|met|lit|sec)|crom?)[lo]|mrd|md\b|tausend|bil|tril|th?ous|"
+    r"тыс|мл|千|百|十|万|萬|億|亿|兆|만|억|천|"
+    r"lac\b|lakh|cr\b|crore|arab\b|kilo(?!gram|met|byte|watt)|mega\b|giga\b)",
+    re.IGNORECASE,
+)
+_LETTERS = {"k": 3, "M": 6, "B": 9}
+_OF_MONEY = {"k": 3, "K": 3, "m": 6, "M": 6, "b": 9, "B": 9, "t": 12, "T": 12}
+_LETTER = re.compile(r"( ?)([kKmMbBtT])(?![\w])")
+_POWER = re.compile(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10 ?(?:\^|\*\*) ?[{(]?([-+]?\d{1,3})[)}]?(?![\w.,])")
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_POWER_RAISED = re.compile(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})")
+_PERCENT = re.compile(r"[ \N{NO-BREAK SPACE}]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
+_UNIT = re.compile(
+    r"(?:°[CFK]?|[€£$¥₹]|[kcmµμn]m|kg|mg|g|lbs?|oz|ml|[Ll]|ms|min|mins|hrs?|h|s|px|pt|[kKMGT]B|[kMG]?Hz|[kM]?Wh?|mph|km/h|"
+    rf"(?:{_CODES}))(?![\w])|-[A-Za-z]"
+)
+
+_LEADS = re.compile(
+    r"(?:[:=≈~]|->|→|\b(?:is|are|was|were|be|been|equals?|approximately|about|roughly|around|exactly|circa|ca\.?|approx\.?|"
+    r"answer|total|result|value|estimate|score|got|get|gives|makes|costs?|has|have|contains|weighs|measures|therefore|so|"
+    r"thus|just|only))\s*\(?$",
+    re.IGNORECASE,
+)
+_TURNS = re.compile(  # words beside a number by which it is not simply the value
+    r"\b(?:not|no|none|never|nor|neither|cannot|unknown|unclear|unsure|null|nan|unable|without|less|fewer|more|below|above|"
+    r"under|over|between|least|most|or|and|half|halves|quarters?|thirds?|dozens?|scores?|hundreds?|thousands?|"
+    r"millions?|billions?|trillions?|lakhs?|crores?|if|unless|except|zero|times|squared|cubed|minus|plus|percent|"
+    r"per cent|page|pages|section|chapter|figure|table|question|step)\b"
+    r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|n/a|[<>≤≥±?^%‰]",
+    re.IGNORECASE,
+)
+_SIGN_WORD = re.compile(r"\b(minus|negative)\s+$", re.IGNORECASE)
+_DECORATION = re.compile(r"```\w*|\*\*|__|[`\"“”„«»]|\\[()\[\]]|\$(?=\s*\Z)")
+_QUOTES = ("'", "\N{LEFT SINGLE QUOTATION MARK}", "\N{RIGHT SINGLE QUOTATION MARK}")
+_BOXED = re.compile(r"\$*\\(?:boxed|text|mathbf|mathrm)\{([^{}]{1,200})\}\$*")
+
+
+class Number(NamedTuple):
+    """One number in a text.
+
+    Attributes:
+        start: Where it begins, with its sign and currency.
+        end: Where it ends, with its scale, percent sign or power of ten.
+        readings: What it may mean: one value, two where its separator may be a decimal comma, none for a date or code.
+        is_percent: Whether a percent sign follows.
+        clear: Whether nothing stands beside it by which it would be a part of something else, or have another sign.
+    """
+
+    start: int
+    end: int
+    readings: tuple[Decimal, ...]
+    is_percent: bool
+    clear: bool
+
+
+def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
+    """The values that a text may mean in which a number was asked for, and why it has not exactly one.
+
+    A number may be in bold or quotes, with a currency, a unit, a scale ("3.5 billion") and a few words around it ("The
+    answer is 42."). Nothing is read from a text that holds other numbers, or words that turn its sense ("not", "more
+    than", "N/A"). Two readings are those of "1,234" and of "50%": the field decides whether it can take only one.
+    """
+    text = text.translate(_DASHES).strip()
+    if len(text) > 2_000:
+        return (), "holds more than a number"
+    text = _DECORATION.sub(" ", _BOXED.sub(r" \1 ", text)).strip(" \t\n*_")
+    text = re.sub(r"[ \t\n]+", " ", text)
+    if text[:1] in _QUOTES and text[-1:] in _QUOTES:
+        text = text[1:-1].strip()
+    found: list[Number] = []
+    at = 0
+    while (match := _CLUSTER.search(text, at)) is not None:
+        if len(found) == _MOST:
+            return (), "holds more than one number"
+        found.append(_number(text, match))
+        at = max(found[-1].end, match.end())
+    if not found:
+        return (), "holds no number"
+    if len({number.readings for number in found}) > 1:
+        return (), "holds more than one number"
+    if not all(number.clear and number.readings for number in found):
+        return (), "holds a number that may mean something else"
+    before, after = text[: found[0].start], text[found[-1].end :]
+    between = "".join(text[one.end : other.start] for one, other in pairwise(found))
+    lead = text[: found[-1].start].rstrip() if len(found) > 1 else before.rstrip()
+    if len(found) > 1 and not lead.endswith((":", "=", ".", "(", "is", "are")):
+        return (), "holds more than one number"
+    if (len(found) == 1 and lead.strip("([{.,") and not _LEADS.search(lead)) or lead.endswith("-"):
+        return (), "holds a number that may mean something else"
+    if before.rstrip().endswith("(") and not before.strip(" (") and after.strip(" .") == ")":
+        return (), "is in brackets, and may be negative"
+    if _TURNS.search(f"{before} ; {between} ; {after}") or any(sign.isnumeric() for sign in before + between + after):
+        return (), "holds words that may change the number"
+    value = found[-1].readings
+    if found[-1].is_percent:
+        value = (*value, *(_scaled(one, -2) for one in value))
+    return value, "may be read in two ways" if len(value) > 1 else ""
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number in a text; None if there is none that has a reading.
+
+    A comma before three digits separates thousands here: "1,234" is 1234.
+    """
+    text = text.translate(_MINUS)
+    last: Decimal | None = None
+    at = 0
+    for match in list(_CLUSTER.finditer(text))[-_MOST:]:
+        start, digits = match.span()[0], match.group()
+        before = text[start - 1 : start] if start else ""
+        if start < at or before.isalpha() or before == "_" or (before in (".", ",") and start > 1):
+            continue
+        number = _number(text, match)
+        if not number.readings and " " in digits:  # two numbers
+            tail = _CLUSTER.search(text, start + digits.rindex(" ") + 1)
+            number = number if tail is None else _number(text, tail)
+        last = number.readings[0] if number.readings else None
+        at = number.end
+    return last
+
+
+def _number(text: str, match: re.Match[str]) -> Number:
+    start, end = match.span()
+    digits = match.group()
+    readings = _readings(digits) if end - start <= _LONGEST else ()
+    lead = text[max(0, start - 16) : start]
+    signs = _BEFORE.search(lead)
+    negative, money, clear = False, False, signs is not None
+    if signs is not None:
+        negative, money = "-" in signs.group(1, 3), bool(signs[2])
+        if signs[0] in ("- ", "+ "):  # or a bullet
+            negative = clear = False
+        clear = clear and not (signs[1] and signs[3])
+        start -= len(signs[0].removeprefix(","))
+        word = _SIGN_WORD.search(text, max(0, start - 16), start)
+        if word is not None:
+            negative, start = not negative, word.start()
+    elif lead[-1:] == "-" and lead[-2:-1].isspace():
+        negative = True
+    scale, end, is_percent, whole = _after(text, end, money)
+    readings = tuple(_scaled(value.copy_negate() if negative else value, scale) for value in readings)
+    return Number(start, end, readings, is_percent, clear and whole)
+
+
+def _after(text: str, end: int, money: bool) -> tuple[int, int, bool, bool]:  # noqa: FBT001
+    """The power of ten after a number, where it ends with it, whether it is a percentage, whether it ends there."""
+    scale = 0
+    for pattern in (_POWER, _POWER_RAISED):
+        power = pattern.match(text, end)
+        if power is not None:
+            return int(power[1].translate(_RAISED)), power.end(), False, _ends(text, power.end())
+    word = _SCALE.match(text, end)
+    letter = _LETTER.match(text, end)
+    if word is not None:
+        scale, end = _SCALES[word[1].lower()], word.end()
+        if text[end - 1 : end] == "." and word[1].lower() not in ("mio", "mln", "bn", "mn"):
+            end -= 1
+    elif letter is not None:
+        known = _OF_MONEY if money else _LETTERS
+        if letter[2] not in known or (letter[1] and not money):
+            return 0, end, False, bool(letter[1]) and letter[2] in "mt"  # metres, tonnes
+        scale, end = known[letter[2]], letter.end()
+    if _LIKE_SCALE.match(text, end):
+        return scale, end, False, False
+    percent = _PERCENT.match(text, end)
+    if percent is not None:
+        return scale, percent.end(), True, not scale and _ends(text, percent.end())
+    return scale, end, False, _ends(text, end)
+
+
+def _ends(text: str, end: int) -> bool:
+    """Whether a number ends here: not a code, a date, a power, an ordinal, an unknown unit."""
+    unit = _UNIT.match(text, end)
+    if unit is not None:
+        return True
+    after = text[end : end + 1]
+    if not after or after.isspace() or after in ")]},;!":
+        return True
+    if after in ".:":
+        return not text[end + 1 : end + 2].isalnum()
+    return False
+
+
+def _readings(digits: str) -> tuple[Decimal, ...]:
+    """The values of digits with separators."""
+    body, _, power = digits.replace("E", "e").partition("e")
+    exponent = int(power or 0)
+    if abs(exponent) > _LONGEST:
+        return ()
+    return tuple(_scaled(value, exponent) for value in _values(body))
+
+
+def _scaled(value: Decimal, exponent: int) -> Decimal:
+    return value.scaleb(exponent, _EXACT) if exponent else value
+
+
+def _values(body: str) -> tuple[Decimal, ...]:
+    groups = re.split(r"[^\d]", body)
+    marks = [sign for sign in body if not sign.isdigit()]
+    if not marks:
+        return (Decimal(body),)
+    *thousands, last = marks
+    if body.startswith("."):
+        return (Decimal(body),) if len(marks) == 1 else ()
+    if not thousands:
+        whole, part = groups
+        grouped = 1 <= len(whole) <= 3 and len(part) == 3 and not whole.startswith("0")
+        if last == ".":
+            return (Decimal(f"{whole}.{part}"),)
+        if last == ",":
+            fraction = Decimal(f"{whole}.{part}")
+            return (Decimal(whole + part), fraction) if grouped else (fraction,)
+        return (Decimal(whole + part),) if (grouped and last != " ") or last == "_" else ()
+    if len(set(marks)) == 1:
+        if last == "_" or _grouped(groups) or (last == "," and _grouped_by_two(groups)):
+            return (Decimal("".join(groups)),)
+        return ()
+    if last in ".," and len(set(thousands)) == 1 and thousands[0] != last:
+        *whole_groups, part = groups
+        if _grouped(whole_groups) or (thousands[0] == "," and _grouped_by_two(whole_groups)):
+            return (Decimal(f"{''.join(whole_groups)}.{part}"),)
+    return ()
+
+
+def _grouped(groups: list[str]) -> bool:
+    return 1 <= len(groups[0]) <= 3 and groups[0] != "0" and all(len(group) == 3 for group in groups[1:])
+
+
+def _grouped_by_two(groups: list[str]) -> bool:
+    """As in India: 12,34,567."""
+    return 1 <= len(groups[0]) <= 2 and all(len(group) == 2 for group in groups[1:-1]) and len(groups[-1]) == 3

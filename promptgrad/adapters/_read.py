@@ -1,0 +1,206 @@
+"""The reader of replies: a typed value from the text of one field, or from a part of a JSON object.
+
+One rule: a text is repaired only where it has a single reading. Where it has none, or several, it is a `ParseError`,
+and the model is asked again with the reason. A value that nobody meant is worse than an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from promptgrad.adapters._fit import Misfit, fitter, is_moment, is_structure, members
+from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._values import choices
+from promptgrad.adapters._words import is_nothing
+from promptgrad.errors import ParseError
+from promptgrad.signature import Field
+
+_BULLET = re.compile(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
+_DECORATION = "*_`\"' \t\n"
+_MANY_LINES = 2_000
+
+
+class Reader:
+    """Reads the values of one typed field.
+
+    Args:
+        field: The field, whose type is not a plain `str`.
+    """
+
+    def __init__(self, field: Field) -> None:
+        kinds = members(field.annotation)
+        self.field = field
+        self._fit = fitter(field.annotation)
+        self._is_choice = choices(field) is not None
+        self._takes_text = str in kinds
+        self._takes_nothing = type(None) in kinds
+        self._structures = [kind for kind in kinds if is_structure(kind)]
+        self._known = self._fit is not None and not self._structures and not any(map(is_moment, kinds))
+
+    def __call__(self, text: str) -> Any:
+        """The value in a text.
+
+        Raises:
+            ParseError: It has no single reading.
+        """
+        if self._is_choice and self._fit is not None:
+            return self._read_words(text)
+        text = text.strip()
+        try:
+            found = loads(text)
+        except Odd:
+            blame: ParseError | None = None
+        else:
+            try:
+                return self.value(found)
+            except ParseError as error:
+                blame = error
+        if self._takes_text:
+            if self._takes_nothing and text in ("None", "none", "null"):
+                return self.field.validate(None)
+            return self.field.validate(text)
+        if self._structures:
+            return self._read_structure(text, blame)
+        return self._read_words(text)
+
+    def value(self, value: Any) -> Any:
+        """The value that a part of a JSON object stands for.
+
+        Raises:
+            ParseError: It does not fit, or has no single reading.
+        """
+        try:
+            fitted = value if self._fit is None else self._fit(value)
+            text = json.dumps(fitted)
+        except Misfit as misfit:
+            return self._only(misfit, value)
+        except RecursionError:
+            self._refuse("is nested too deeply", value)
+        return self.field.validate_json(text)
+
+    def _only(self, misfit: Misfit, value: Any) -> Any:
+        """The only one of several readings that the constraints of the field allow."""
+        found = []
+        for choice in misfit.choices:
+            try:
+                found.append(self.field.validate_json(json.dumps(choice)))
+            except ParseError:
+                continue
+        if len(found) == 1 and len(misfit.choices) > 1:
+            return found[0]
+        self._refuse(str(misfit), value)
+
+    def _read_words(self, text: str) -> Any:
+        """A value that is not a structure: a number, a boolean, a choice, a date, nothing."""
+        bare = text.strip(_DECORATION)
+        if self._takes_nothing and is_nothing(text) and not self._is_choice:
+            try:
+                return self.field.validate(None)
+            except ParseError:
+                pass
+        if self._known:
+            return self.value(text)
+        blame: ParseError | None = None
+        for attempt in dict.fromkeys((text, bare, bare.rstrip(".").strip(_DECORATION))):
+            try:
+                return self.value(attempt)
+            except ParseError as error:
+                blame = blame or error
+        raise blame or ParseError(f"nothing can be read from {text!r}")
+
+    def _read_structure(self, text: str, blame: ParseError | None) -> Any:
+        """A list or an object: the whole text, or the only one in it that fits."""
+        if self._takes_nothing and is_nothing(text):
+            return self.field.validate(None)
+        whole = in_fence(text)
+        try:
+            return self.value(loads_nearly(whole) if whole is text else _loads_either(whole))
+        except Odd:
+            pass
+        except ParseError as error:
+            blame = blame or error
+        found: list[Any] = []
+        items = bullets(whole)
+        try:
+            made = [value for _, _, value in values_in(text)] if items is None else [items]
+        except Odd as odd:
+            made, blame = [], blame or self._error(str(odd), text)
+        for value in made:
+            try:
+                read = self.value(value)
+            except ParseError as error:
+                blame = error
+                continue
+            if not any(read == other and type(read) is type(other) for other in found):
+                found.append(read)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            self._refuse(f"holds {len(found)} different values that fit: give one", text)
+        if blame is None:
+            self.field.validate_json(text)
+        raise blame or self._error("holds no value", text)
+
+    def _refuse(self, reason: str, value: Any) -> NoReturn:
+        raise self._error(reason, value)
+
+    def _error(self, reason: str, value: Any) -> ParseError:
+        reason = reason if reason.startswith("must be") else f"does not fit: {reason}"
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return ParseError(
+            f"output {self.field.name!r} ({self.field.type_name}): {reason}; got {shown}",
+            reply=value if isinstance(value, str) else "",
+            reason=f"`{self.field.name}` {reason}",
+        )
+
+
+def reader(field: Field) -> Callable[[str], Any] | None:
+    """The function that reads a value from text; None for a plain text, which needs no reading."""
+    if field.is_plain:
+        return None
+    return field.validate if field.is_text else Reader(field)
+
+
+def _loads_either(text: str) -> Any:
+    try:
+        return loads(text)
+    except Odd:
+        return loads_nearly(text)
+
+
+def in_fence(text: str) -> str:
+    """The inside of a code fence around a whole text; any other text as it is."""
+    if not text.startswith("```") or not text.endswith("```") or len(text) < 7 or text.find("```", 3) != len(text) - 3:
+        return text
+    head, _, body = text[3:-3].partition("\n")
+    return body.strip() if body.strip() and not set(head) & set("[{\"'") else text[3:-3].strip()
+
+
+def bullets(text: str) -> list[str] | None:
+    """The items of a text that is a list with bullets or numbers, after at most one line that announces it."""
+    lines = [line for line in text.split("\n", _MANY_LINES) if line.strip()]
+    matches = [_BULLET.fullmatch(line.rstrip()) for line in lines]
+    if len(lines) > 1 and matches[0] is None and lines[0].rstrip(" *_").endswith(":"):
+        matches = matches[1:]
+    found = [match for match in matches if match is not None]
+    if not found or len(found) != len(matches) or len({match[1] for match in found}) != 1:
+        return None
+    signs = [match[2].rstrip(".)") for match in found]
+    if signs[0].isdigit():
+        if signs[0] not in ("0", "1") or signs != [str(int(signs[0]) + number) for number in range(len(signs))]:
+            return None
+    elif len(set(signs)) != 1:
+        return None
+    return _unquoted([match[3].strip() for match in found])
+
+
+def _unquoted(items: Sequence[str]) -> list[str]:
+    """Items without quotes, where all of them have them."""
+    for quote in "\"'`":
+        if all(len(item) > 1 and item[0] == item[-1] == quote and quote not in item[1:-1] for item in items):
+            return [item[1:-1] for item in items]
+    return list(items)

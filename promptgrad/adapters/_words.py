@@ -1,0 +1,137 @@
+"""Choices in words: booleans, literals, members of enums, and the words for nothing."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+BOOLEANS: Mapping[str, Any] = {
+    "true": True, "yes": True, "y": True, "t": True, "on": True, "1": True,
+    "false": False, "no": False, "n": False, "f": False, "off": False, "0": False,
+}  # fmt: skip
+_BOOLEAN_WORDS: Mapping[str, Any] = {word: BOOLEANS[word] for word in ("true", "yes", "false", "no")}
+_DECORATION = "*_`\"'“”\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}«» \t\r\n"
+_QUOTED = re.compile(r"[*`\"“”«»]|(?<!\w)['\N{LEFT SINGLE QUOTATION MARK}]|['\N{RIGHT SINGLE QUOTATION MARK}](?!\w)")
+_STATED = re.compile(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
+_TURNS = re.compile(
+    r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
+    r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though)\b"
+    r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
+    re.IGNORECASE,
+)
+_NOTHING = re.compile(
+    r"(?:none|null|nil|n/?a|not available|not applicable)(?:\.|\s*[(,;:.\N{EN DASH}—-][^\d]*)?", re.IGNORECASE
+)
+_NOT_AVAILABLE = re.compile(r"n/a\b.{0,300}", re.IGNORECASE | re.DOTALL)
+_JOINS = re.compile(r"(?<=[^\W\d])[_-](?=\w)")
+_SHORT = 600
+
+
+def is_nothing(text: str) -> bool:
+    """Whether a text says that there is no value: "None", "null", "N/A (see page 3)"."""
+    bare = text.strip(_DECORATION)
+    return len(bare) <= _SHORT and bool(_NOTHING.fullmatch(bare) or _NOT_AVAILABLE.fullmatch(bare))
+
+
+def spellings(annotation: Any) -> dict[str, Any] | None:
+    """The JSON values by text of a `Literal` or an `Enum`: by value, and by name where no other has it as its value."""
+    if get_origin(annotation) is Literal:
+        return {_spelled(value): _plain(value) for value in get_args(annotation)}
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        members = list(annotation)
+        if not all(isinstance(member.value, (str, int, float)) for member in members):
+            return None
+        found = {_spelled(member.value): member.value for member in members}
+        for name, member in annotation.__members__.items():
+            found.setdefault(name, member.value)
+        return found
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _spelled(value: Any) -> str:
+    value = _plain(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return str(value)
+
+
+def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple[Any, ...]:
+    """The values among `options` that a text may mean: one, if it has a single reading.
+
+    It may be decorated, in another case, the end of a short sentence ("The mood is good."), or before an explanation
+    ("Good: ..."). Nothing is read from a text in which several options occur, or that turns the sense of one.
+
+    Args:
+        text: The text.
+        options: The values by text.
+        title: The name of the enum, which may stand before the name of a member: "Mood.GOOD".
+    """
+    for attempt in (text, text.strip(), text.strip(_DECORATION), text.strip(_DECORATION).rstrip(".!")):
+        if attempt in options:
+            return (options[attempt],)
+    if len(text) > _SHORT or not options:
+        return ()
+    by_key: dict[str, list[Any]] = {}
+    for option, value in options.items():
+        found = by_key.setdefault(_key(option), [])
+        if not any(value is other or (value == other and type(value) is type(other)) for other in found):
+            found.append(value)
+    bare = _key(_QUOTED.sub(" ", text)).rstrip(".!").strip()
+    if title and bare.startswith(f"{title.casefold()}."):
+        bare = bare[len(title) + 1 :]
+    if bare in by_key:
+        return tuple(by_key[bare])
+    keys = sorted((key for key in by_key if key), key=len, reverse=True)
+    if not keys:
+        return ()
+    pattern = re.compile(rf"(?<![\w.,-])({'|'.join(map(re.escape, keys))})(?![\w]|[.,]\d)")
+    said = list(pattern.finditer(bare))
+    values = {_identity(value): value for match in said for value in by_key[match[1]]}
+    if len(values) != 1:
+        return tuple(values.values())
+    first, last = said[0], said[-1]
+    before, after = bare[: first.start()], bare[last.end() :]
+    between = bare[first.end() : last.start()] if len(said) > 1 else ""
+    if between.strip(" ()=:-\N{EN DASH}—,.") or _TURNS.search(before) or before.count(" ") > 12:
+        return ()
+    explained = re.match(r"\s*(?:$|[,.;:!\n()\N{EN DASH}—]|[-=]\s|\)\s*$)", after)
+    if (before.strip(" ([#-") and not _STATED.search(before)) or explained is None or _TURNS.search(after):
+        return ()
+    return tuple(values.values())
+
+
+def read_boolean(text: str) -> tuple[bool, ...]:
+    """The values that a text may mean in which true or false was asked for; digits count only alone."""
+    bare = text.strip(_DECORATION).rstrip(".!").casefold()
+    if bare in BOOLEANS:
+        return (BOOLEANS[bare],)
+    if len(text) > _SHORT:
+        return ()
+    first = re.match(
+        r"(yes|no|true|false)\s*(?:[,.;:!\n(\N{EN DASH}—]|-\s)(.*)", _QUOTED.sub("", text).strip().casefold(), re.DOTALL
+    )
+    if first is not None and re.match(r"no\.\s*\d", first[0]):
+        return ()  # a number
+    if first is not None:
+        value, rest = _BOOLEAN_WORDS[first[1]], first[2]
+        other = (
+            r"\b(?:yes|true|but|however|maybe|actually|wait)\b"
+            if not value
+            else (r"\b(?:no|not|false|but|however|maybe|actually|wait|never)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b")
+        )
+        return () if re.search(other, rest) else (value,)
+    return read_choice(text, _BOOLEAN_WORDS)
+
+
+def _key(text: str) -> str:
+    return " ".join(_JOINS.sub(" ", text.casefold()).split())
+
+
+def _identity(value: Any) -> tuple[str, str]:
+    return type(value).__name__, repr(value)

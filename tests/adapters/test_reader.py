@@ -1,0 +1,453 @@
+"""One reader with one rule: a value that was meant, or a `ParseError` with its reason."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import pydantic
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptgrad.adapters import Adapter, ChatAdapter, JSONAdapter
+from promptgrad.adapters._chat import ChatFormat
+from promptgrad.adapters._nearly_json import Odd, loads_nearly, values_in
+from promptgrad.errors import ParseError
+from promptgrad.signature import Field, Signature
+from tests.counting import steps
+
+CHAT, JSON = ChatAdapter(), JSONAdapter()
+AGAIN: Any = object()
+"""The reply has no single reading."""
+
+
+class Rating(enum.Enum):
+    POOR = 1
+    GOOD = 2
+    VERY_GOOD = 3
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Item(pydantic.BaseModel):
+    name: str
+    price: float
+    count: int | None = None
+    in_stock: bool = True
+    rating: Rating = Rating.POOR
+
+
+class Percent(pydantic.BaseModel):
+    share: Annotated[str, pydantic.BeforeValidator(lambda value: f"{value}!")]
+    size: int
+
+    @pydantic.field_validator("size", mode="before")
+    @classmethod
+    def of_own(cls, value: Any) -> Any:
+        return len(value) if isinstance(value, str) else value
+
+
+def signature(annotation: Any, name: str = "x") -> Signature:
+    return Signature([Field("q"), Field(name, annotation, role="output")])
+
+
+def read(annotation: Any, text: str, adapter: Adapter = CHAT) -> Any:
+    try:
+        return adapter.parse(signature(annotation), text)["x"]
+    except ParseError:
+        return AGAIN
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "wanted"),
+    [
+        # booleans
+        (bool, "No, there is only 1 of them", False),
+        (bool, "Yes.", True),
+        (bool, "**No**", False),
+        (bool, "The answer is yes.", True),
+        (bool, "It is true.", True),
+        (bool, "yes - all of them", True),
+        (bool, "No. 5 of them", AGAIN),
+        (bool, "It is not true", AGAIN),
+        (bool, "Yes and no", AGAIN),
+        (bool, "No, wait, yes", AGAIN),
+        (bool, "there is 1", AGAIN),
+        (bool, "Unknown", AGAIN),
+        (bool | None, "N/A", None),
+        (bool | None, "Yes", True),
+        (list[bool], '["yes", "No", true]', [True, False, True]),
+        # nothing
+        (int | None, "N/A (see page 3)", None),
+        (int | None, "none", None),
+        (int | None, "None, but page 3 says 4", AGAIN),
+        (int | None, "about 5", 5),
+        (float | None, "not available", None),
+        (list[int] | None, "null", None),
+        (list[int | None], '["N/A", "2k", 3]', [None, 2000, 3]),
+        # optional texts keep their body
+        (str | None, "Do this:\n```python\nx = 1\n```\nand go.", "Do this:\n```python\nx = 1\n```\nand go."),
+        (str | None, "42", "42"),
+        (str | None, "true", "true"),
+        (str | None, "[1, 2]", "[1, 2]"),
+        (str | None, "N/A in this case", "N/A in this case"),
+        (str | None, "null", None),
+        (int | str, "about 5", "about 5"),
+        (int | str, "5", 5),
+        # literals and enums, as deep as they stand
+        (Literal["yes", "no"] | None, "Yes", "yes"),
+        (list[Literal["yes", "no"]], '["Yes", "NO."]', ["yes", "no"]),
+        (list[Literal["yes", "no"]], "- Yes\n- **No**", ["yes", "no"]),
+        (dict[str, Literal["low", "high"]], '{"a": "Low"}', {"a": "low"}),
+        (dict[Literal["p", "q"], bool], '{"P": "yes", "Q": "no"}', {"p": True, "q": False}),
+        (Literal["positive", "negative"], "The mood is positive.", "positive"),
+        (Literal["positive", "negative"], "Positive: the words are warm.", "positive"),
+        (Literal["positive", "negative"], "not positive", AGAIN),
+        (Literal["positive", "negative"], "positive or negative", AGAIN),
+        (Literal["positive", "negative"], "Positive, though at the end negative", AGAIN),
+        (Literal["good", "very good"], "very good", "very good"),
+        (Literal[1, 2], "2.5", AGAIN),
+        (Literal[1, 2], "-1", AGAIN),
+        (Literal[-1, 1], "-1", -1),
+        (Literal[1, 2], "2", 2),
+        (Rating, "GOOD", Rating.GOOD),
+        (Rating, "2", Rating.GOOD),
+        (Rating, "Rating.GOOD", Rating.GOOD),
+        (Rating, "very good", Rating.VERY_GOOD),
+        (Rating, "GOOD (2)", Rating.GOOD),
+        (Rating, "POOR (2)", AGAIN),
+        (Rating, "4", AGAIN),
+        (Rating | None, "good", Rating.GOOD),
+        (list[Rating], '["GOOD", 1]', [Rating.GOOD, Rating.POOR]),
+        (Color, "RED", Color.RED),
+        (Color, "Blue.", Color.BLUE),
+        # numbers inside
+        (list[float], '["3.5 billion", "\N{MINUS SIGN}5"]', [3.5e9, -5.0]),
+        (list[float], "- \N{MINUS SIGN}5\n- 2k", [-5.0, 2000.0]),
+        (list[int], "[true, 2]", AGAIN),
+        (dict[str, float], '{"a": "50%"}', AGAIN),
+        (tuple[int, str], '["5 million", "x"]', (5_000_000, "x")),
+        (
+            Item,
+            '{"Name": "a", "price": "$1,234.50", "count": "N/A", "In Stock": "no", "rating": "GOOD"}',
+            Item(name="a", price=1234.5, count=None, in_stock=False, rating=Rating.GOOD),
+        ),
+        (list[Item], "[{'name': 'a', 'price': 3, 'rating': 'good',}]", [Item(name="a", price=3, rating=Rating.GOOD)]),
+        (Percent, '{"share": "50%", "size": "abc"}', Percent.model_construct(share="50%!", size=3)),
+        # the first bracket, drafts, examples
+        (list[int], "As stated in [1], the values are:\n[4, 5]", AGAIN),
+        (list[int], "As stated in [Ann], the values are:\n[4, 5]", [4, 5]),
+        (list[int], "Draft: [1]\nFinal: [2, 3]", AGAIN),
+        (list[int], "```json\n[1]\n```\nor\n```json\n[2]\n```", AGAIN),
+        (list[int], "```json\n[1]\n```\nthat is\n```json\n[1]\n```", [1]),
+        (dict[str, int], 'For example {"a": "int"}, so here:\n{"a": 3}', {"a": 3}),
+        (Item, 'It is like {"name": "...", "price": "..."}:\n{"name": "a", "price": 3}', Item(name="a", price=3)),
+        (list[str], "As noted [citation needed]:\n- a\n- b", ["a", "b"]),
+        (list[str], "Here they are:\n- a\n- b", ["a", "b"]),
+        (list[str], "- a\n  - b", AGAIN),
+        (list[str], "3. a\n9. b", AGAIN),
+        (list[str], '- "a"\n- "b"', ["a", "b"]),
+        # what was cut is not closed
+        (list[str], '["aspirin", "ibuprofen", "parac', AGAIN),
+        (list[str], '["aspirin", "ibuprofen"', AGAIN),
+        (list[str], '["a", ["b"], "par', AGAIN),
+        (list[str], '["a"] was the draft; now ["b", "c', AGAIN),
+        (Item, '{"name": "x", "price": 3, "cou', AGAIN),
+        (dict[str, str], '{"a": "b", "c": "d', AGAIN),
+        (list[int], "[1, 2, ...]", AGAIN),
+        # two values for one key
+        (dict[str, int], '{"a": 1, "a": 2}', AGAIN),
+        (dict[str, int], '{"a": 1, "a": 1}', {"a": 1}),
+        # dates are not seconds
+        (datetime.date, "2024-05-06", datetime.date(2024, 5, 6)),
+        (datetime.date, "**2024-05-06**.", datetime.date(2024, 5, 6)),
+        (datetime.datetime, "2024", AGAIN),
+        (list[datetime.date], "[5]", AGAIN),
+    ],
+)
+def test_read_or_asked_again(annotation: Any, text: str, wanted: Any) -> None:
+    found = read(annotation, text)
+    assert found is wanted or (type(found) is type(wanted) and found == wanted)
+    marked = f"[[ ## x ## ]]\n{text}\n\n[[ ## completed ## ]]"
+    again = read(annotation, marked)
+    assert again is found or again == found
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "wanted"),
+    [
+        (float, '{"x": "\N{MINUS SIGN}5"}', -5.0),
+        (float, '{"x": true}', AGAIN),
+        (str, '{"x": null}', AGAIN),
+        (str, '{"x": "Par', AGAIN),
+        (str, '```json\n{"x": "Par', AGAIN),
+        (str, "Paris", "Paris"),
+        (int, '{"x": 1, "x": 2}', AGAIN),
+        (list[int], 'first {"x": [1]}, then {"x": [2]}', AGAIN),
+        (list[int], 'first {"x": ["?"]}, then {"x": [2]}', [2]),
+        (str, '```json\n{"x": "a"}\n```\n```json\n{"x": "b"}\n```', AGAIN),
+        (bool, '{"x": "No, only 1"}', False),
+        (Rating, '{"x": "GOOD"}', Rating.GOOD),
+        (str | None, '{"x": null}', None),
+        (int | None, '{"x": "N/A"}', None),
+    ],
+)
+def test_json_replies(annotation: Any, text: str, wanted: Any) -> None:
+    found = read(annotation, text, JSON)
+    assert found is wanted or (type(found) is type(wanted) and found == wanted)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "[[ ## x ## ]]\nLyon\n\n[[ ## x ## ]]\nParis\n\n[[ ## completed ## ]]",
+        "x: Lyon\nx: Paris",
+        "<x>Lyon</x> or <x>Paris</x>",
+        '{"x": "Lyon"}\n{"x": "Paris"}',
+        '{"x": "Par',
+        "[[ ## y ## ]]\nParis",
+    ],
+)
+def test_a_text_that_comes_twice_or_not_at_all_is_asked_again(reply: str) -> None:
+    if reply.startswith('{"x": "L'):
+        reply = f"```json\n{reply}\n```"
+        assert read(str, reply, JSON) is AGAIN
+        return
+    with pytest.raises(ParseError, match=r"comes twice, with different values|is missing"):
+        CHAT.parse(signature(str), reply)
+
+
+def test_the_same_twice_is_one_value() -> None:
+    assert read(str, "[[ ## x ## ]]\nParis\n\n[[ ## x ## ]]\nParis\n\n[[ ## completed ## ]]") == "Paris"
+    assert read(str, "<x>Paris</x>, so <x>Paris</x>") == "Paris"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}', '```json\n{"x": 1}\n``` is what to write', "Use {x} and [y].", "# C#", "a\n***"]
+)
+def test_a_text_that_looks_like_something_else_stays_whole(text: str) -> None:
+    assert read(str, text) == text
+
+
+def test_the_prompt_shows_names_and_values_of_enums() -> None:
+    system = CHAT.format(Signature([Field("q"), Field("x", Rating, role="output")])).system("")
+    assert "{one of 1 (POOR), 2 (GOOD), 3 (VERY_GOOD)}" in system
+    assert "one of 1 (POOR), 2 (GOOD), 3 (VERY_GOOD), or null" in CHAT.format(signature(Rating | None)).system("")
+    assert "Rating: 1 is POOR, 2 is GOOD, 3 is VERY_GOOD" in CHAT.format(signature(list[Rating])).system("")
+    assert "Rating: 1 is POOR, 2 is GOOD, 3 is VERY_GOOD" in JSON.format(signature(Item)).system("")
+    assert "one of `red`, `blue`" in CHAT.format(signature(Color)).system("")
+    assert 'one of "yes", "no", or null' in CHAT.format(signature(Literal["yes", "no"] | None)).system("")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{'a': 1, b: 2,}", {"a": 1, "b": 2}),
+        ('{"a": True, "b": None, "c": undefined}', {"a": True, "b": None, "c": None}),
+        ('{"a": 1, // one\n "b": 2 /* two */}', {"a": 1, "b": 2}),
+        ('{"a": "x\ny"}', {"a": "x\ny"}),
+        ("{'a': 'it\\'s \"so\"', 1: \"\\ud83d\\ude00 \\d\"}", {"a": 'it\'s "so"', "1": "\U0001f600 \\d"}),
+        ("[a, b c]", ["a", "b c"]),
+        ("[+1, .5, 1_000]", [1, 0.5, 1000]),
+        ('{"a": {"b": [1]}', {"a": {"b": [1]}}),
+        ("{\N{LEFT DOUBLE QUOTATION MARK}a\N{RIGHT DOUBLE QUOTATION MARK}: 1}", {"a": 1}),
+    ],
+)
+def test_nearly_json(text: str, value: Any) -> None:
+    assert loads_nearly(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2",
+        '{"a": "b" "c": 1}',
+        '["he said "hi" there"]',
+        "[1,, 2]",
+        "[1, ...]",
+        '{"a": [1}',
+        "{1, 2}",
+        "[",
+        "{a}",
+        "x",
+        "",
+    ],
+)
+def test_what_has_no_single_reading_as_json(text: str) -> None:
+    with pytest.raises(Odd):
+        loads_nearly(text)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"), max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+objects = st.lists(json_values, max_size=3) | st.dictionaries(st.text(max_size=4), json_values, max_size=3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(objects)
+def test_what_python_writes_is_read_as_it_was(value: Any) -> None:
+    assert loads_nearly(json.dumps(value)) == value
+    assert loads_nearly(json.dumps(value, indent=2, ensure_ascii=False)) == value
+    if "\\" not in repr(value):
+        assert loads_nearly(repr(value)) == value
+
+
+WAYS = [
+    "{}",
+    "```json\n{}\n```",
+    "Here it is:\n\n```\n{}\n```\nI hope that helps.",
+    "Sure! {}",
+    "The values are {}, as asked.",
+    "Like [1, 2] of the example, but: {}",
+    "Draft: [7]\n\nFinal: {}",
+    "As in [Smith] and (a) {{b}}: {}",
+    '{{"x": {}}}',
+    "**{}**",
+    "x: {}",
+    "[[ ## x ## ]]\n{}\n\n[[ ## completed ## ]]",
+    "<think>[0]?</think>{}",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.integers(-99, 99), max_size=4), st.sampled_from(WAYS), st.booleans(), st.booleans(), st.integers(0, 9)
+)
+def test_a_list_is_the_meant_one_or_asked_again(
+    value: list[int],
+    way: str,
+    quoted: bool,
+    trailing: bool,
+    cut: int,
+) -> None:
+    text = json.dumps([str(item) if quoted else item for item in value])
+    if trailing and value:
+        text = f"{text[:-1]},]"
+    reply = way.format(text)
+    assert read(list[int], reply) in (value, AGAIN)
+    if 0 < cut < len(text):
+        assert read(list[int], f"Here it is: {text[:-cut]}") is AGAIN
+
+
+CHOICE = Literal["low", "high", "very high"]
+SAYINGS = [
+    *(
+        "{}",
+        "**{}**",
+        "The level is {}.",
+        "{}: since it is so",
+        "- {}",
+        '"{}"',
+        "Level: {}",
+        "It is not {}",
+        "{} (3 of 4)",
+    ),
+    *("not low but {}", "between low and {}", "{}, I am sure", "low? No: {}", "I would not say {}"),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["low", "high", "very high"]),
+    st.sampled_from(SAYINGS),
+    st.sampled_from([str, str.upper, str.title]),
+)
+def test_a_choice_is_the_meant_one_or_asked_again(option: str, saying: str, case: Any) -> None:
+    found = read(CHOICE, saying.format(case(option)))
+    assert found in ((AGAIN,) if "not {}" in saying or "not say" in saying else (option, AGAIN))
+
+
+HOSTILE = [
+    *(
+        "{",
+        "[",
+        "}",
+        "]",
+        "[[",
+        "[[ ",
+        "[[ ##",
+        "[[ ## x",
+        "[[ ## x ## ]]\n",
+        '{"x":',
+        '["',
+        "[1,",
+        "{1:",
+        "[a] ",
+        "- ",
+        "1. ",
+    ),
+    *(
+        "```",
+        "``` ",
+        "*",
+        "**",
+        "**x",
+        "**x **",
+        "#",
+        "_",
+        "> ",
+        "x:",
+        "x ",
+        "<x>",
+        "</x>",
+        " ",
+        "\t",
+        "\n",
+        "␣",
+        " ␣",
+        "é",
+    ),
+    *("9", "9,", "9.", "9 ", "1 000 ", "-", "$", "%", "(", "not ", "yes, ", "N/A ", "null ", "\ud83d"),
+    *('"', "'", "\\", '\\"', "//", "/*", "a/*"),
+]
+TYPES: list[Any] = [str, str | None, float | None, Rating, list[int], Item, Any]
+
+
+@pytest.mark.parametrize("annotation", TYPES, ids=str)
+@pytest.mark.parametrize("adapter", [CHAT, JSON], ids=["chat", "json"])
+def test_hostile_replies_are_read_or_refused(annotation: Any, adapter: Adapter) -> None:
+    """Whatever a reply of 100,000 characters holds, it is a value or a `ParseError`."""
+    for piece in HOSTILE:
+        for head in ("", "{"):
+            reply = head + piece * (100_000 // len(piece))
+            found = read(annotation, reply, adapter)
+            assert found is AGAIN or found is not None
+
+
+@pytest.mark.parametrize("annotation", TYPES, ids=str)
+@pytest.mark.parametrize("adapter", [CHAT, JSON], ids=["chat", "json"])
+def test_the_work_grows_no_faster_than_the_reply(annotation: Any, adapter: Adapter) -> None:
+    """In steps of Python, for loops; the patterns have no two repetitions side by side that match the same."""
+    adapter.parse(signature(str), "warm")
+    for piece in HOSTILE:
+        replies = [piece * (size // len(piece)) for size in (2_000, 8_000)]
+        short, long = (steps(partial(read, annotation, reply, adapter)) for reply in replies)
+        assert long <= 5 * short + 2_000, piece
+
+
+def test_brackets_that_open_nothing_end_the_search() -> None:
+    with pytest.raises(Odd):
+        values_in("[a] " * 5_000)
+    assert values_in("[a] [1]") == [(4, 7, [1])]
+
+
+def test_patterns_of_markers_match_what_they_matched() -> None:
+    form = ChatFormat(signature(str))
+    assert form._sections("[[  ##  x  ##  ]]\nParis") == {"x": "Paris"}
+    assert form._loose_markers("**[[x ]]** Paris") == {"x": "Paris"}
+    assert form._loose_markers("## x ##\nParis") == {}
+    assert form._loose_markers("**x** \nParis") == {"x": "Paris"}
