@@ -11,6 +11,7 @@ from typing import TypeAlias
 from promptgrad.aio import Signal
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._parts import ReasoningPart, TextPart, ToolCall
+from promptgrad.lm._thinking import ThinkingFeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Listener:
     """Passes the pieces of a reply from the transport, in any thread, to the reader of the stream.
 
     A request carries it through the layers to the transport. A transport may ignore it: the pieces are then made from
-    the complete reply.
+    the complete reply. Thoughts at the beginning of a text (`<think>...`) become pieces of reasoning here.
 
     Attributes:
         started: True once a piece has come, so that the request can no longer be sent again unnoticed.
@@ -64,12 +65,16 @@ class Listener:
     def __init__(self) -> None:
         self.started = False
         self._deltas: deque[Delta] = deque()
+        self._feed = ThinkingFeed()
         self._news: Signal[None] = Signal()
 
     def put(self, delta: Delta) -> None:
         """Add a piece."""
         self.started = True
-        self._deltas.append(delta)
+        if isinstance(delta, TextDelta):
+            self._deltas.extend(map(_delta, self._feed.feed(delta.text)))
+        else:
+            self._deltas.append(delta)
         self.wake()
 
     def wake(self) -> None:
@@ -85,8 +90,15 @@ class Listener:
             while self._deltas:
                 yield self._deltas.popleft()
             if done:
+                for delta in map(_delta, self._feed.rest()):
+                    yield delta
                 return
             await news
+
+
+def _delta(told: tuple[bool, str]) -> Delta:
+    is_thought, text = told
+    return ReasoningDelta(text) if is_thought else TextDelta(text)
 
 
 def pieces(completion: Completion) -> Iterator[Delta]:

@@ -173,3 +173,84 @@ def _stands_apart(before: str, after: str) -> bool:
         return False
     line = before.rpartition("\n")[2].strip()
     return not line or not after.partition("\n")[0].strip() or line[-1] in ".!?"
+
+
+_ALWAYS_TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
+_LONGEST_START = 240
+_LONGEST_END = 40
+
+
+class ThinkingFeed:
+    """Tells thoughts from answer in a text that comes in pieces: those at its beginning, in tags or special tokens.
+
+    What only the whole text shows, such as an end without a beginning, stays in the answer's pieces.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "start"
+        self._end: re.Pattern[str] = _CLOSED_TAG
+
+    def feed(self, piece: str) -> list[tuple[bool, str]]:
+        """The parts of the text that are certain now, each with whether it is a thought."""
+        if self._state == "answer":
+            return [(False, piece)]
+        self._held += piece
+        told: list[tuple[bool, str]] = []
+        while self._held:
+            before = self._state, len(self._held)
+            if self._state == "answer":
+                told.append((False, self._held))
+                self._held = ""
+            elif self._state == "start":
+                self._begin()
+            else:
+                self._think(told)
+            if (self._state, len(self._held)) == before:
+                break
+        return told
+
+    def rest(self) -> list[tuple[bool, str]]:
+        """What was held back, at the end of the text."""
+        held, self._held = self._held, ""
+        return [(self._state == "thought", held)] if held else []
+
+    def _begin(self) -> None:
+        text = self._held.lstrip()
+        if not text:
+            return
+        tag, bracket = _ALWAYS_TAG.match(text), _BRACKET.match(text)
+        sign = next((opens for opens in _SIGNS if opens[0] != "H" and text.startswith(opens)), "")
+        if tag is not None:
+            self._end = re.compile(rf"</(?:\w{{1,20}}:)?{tag[1]}\s?>", re.IGNORECASE)
+            self._held = text[tag.end() :]
+        elif bracket is not None:
+            self._end = re.compile(re.escape(f"[/{bracket[1]}]"))
+            self._held = text[bracket.end() :]
+        elif sign:
+            self._end = re.compile(re.escape(_SIGNS[sign]))
+            self._held = text[len(sign) :]
+        elif (
+            text[0] in "<[\N{WHITE LEFT-POINTING TRIANGLE}"
+            and len(text) < _LONGEST_START
+            and not re.search(r"[>\]\n]", text)
+        ):
+            return  # it may become one
+        elif any(opens.startswith(text) for opens in _SIGNS):
+            return
+        else:
+            self._state = "answer"
+            return
+        self._state = "thought"
+
+    def _think(self, told: list[tuple[bool, str]]) -> None:
+        end = self._end.search(self._held)
+        if end is not None:
+            thought, self._held = self._held[: end.start()], self._held[end.end() :].lstrip()
+            self._state = "start"
+        else:
+            keep = max(self._held.rfind(sign) for sign in "<[\N{WHITE LEFT-POINTING TRIANGLE}")
+            keep = keep if keep >= len(self._held) - _LONGEST_END and keep >= 0 else len(self._held)
+            thought, self._held = self._held[:keep], self._held[keep:]
+        if thought:
+            told.append((True, thought))

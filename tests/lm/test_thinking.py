@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 import promptgrad as pg
 from promptgrad import nn
 from promptgrad.errors import ParseError
-from promptgrad.lm import Completion, FunctionLM, ReasoningPart, TextPart, ToolCall, record, replay, without_thinking
+from promptgrad.lm import (
+    Completion,
+    FunctionLM,
+    ReasoningDelta,
+    ReasoningPart,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    record,
+    replay,
+    without_thinking,
+)
+from promptgrad.lm._thinking import ThinkingFeed
 
 SIGNS = "\N{WHITE LEFT-POINTING TRIANGLE}{}\N{WHITE RIGHT-POINTING TRIANGLE}"
 DIALECTS = [
@@ -149,3 +163,54 @@ def test_calls_of_tools_stay_beside_the_text() -> None:
 def test_a_long_reply_is_searched_in_linear_time(piece: str) -> None:
     without_thinking(Completion("analysis" + piece * (100_000 // len(piece))))
     without_thinking(Completion(piece * (100_000 // len(piece))))
+
+
+def fed(text: str, size: int) -> tuple[str, str]:
+    feed = ThinkingFeed()
+    told = [part for at in range(0, len(text), size) for part in feed.feed(text[at : at + size])]
+    told += feed.rest()
+    return "".join(t for is_thought, t in told if is_thought), "".join(t for is_thought, t in told if not is_thought)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_pieces_of_a_stream_are_told_apart_as_they_come(size: int) -> None:
+    for reply in DIALECTS[:4] + DIALECTS[9:10] + DIALECTS[12:14]:
+        thought, answer = fed(reply, size)
+        assert (thought.strip(), answer.strip()) == ("It is Paris.", "Paris")
+    assert fed("<think>It might < 3", size) == ("It might < 3", "")
+    assert fed("<think>a</think>\n<think>b</think>c", size) == ("ab", "c")
+    for whole in (
+        "Paris <think>",
+        "<b>x</b>",
+        "[1] x",
+        "<",
+        " <p> <think>a</think>",
+        "<reasoning>a</reasoning>",
+        "  Paris",
+    ):
+        assert fed(whole, size) == ("", whole)
+
+
+def test_what_is_no_thought_is_not_held_back() -> None:
+    feed = ThinkingFeed()
+    assert feed.feed("Par") == [(False, "Par")]
+    assert feed.feed("is <think>") == [(False, "is <think>")]
+    feed = ThinkingFeed()
+    assert feed.feed("<thi") == []
+    assert feed.feed("nk>It is") == [(True, "It is")]
+    assert feed.feed(" Paris</") == [(True, " Paris")]
+    assert feed.feed("think>\n\nParis") == [(False, "Paris")]
+
+
+def test_a_streamed_thought_is_reasoning() -> None:
+    async def think(messages):
+        for piece in ("<thi", "nk>It is", " Paris.</thi", "nk>\n\nPa", "ris"):
+            yield piece
+
+    async def events():
+        return [event async for event in FunctionLM(think).stream("?")]
+
+    *deltas, completion = asyncio.run(events())
+    assert "".join(d.text for d in deltas if isinstance(d, ReasoningDelta)) == "It is Paris."
+    assert "".join(d.text for d in deltas if isinstance(d, TextDelta)) == "Paris"
+    assert completion.content == (ReasoningPart("It is Paris."), TextPart("Paris"))
