@@ -3,17 +3,17 @@
 import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from promptgrad.adapters import Adapter, Compiled, get_adapter
 from promptgrad.autograd import Node, Parameter, Selector, attach, current_tape, demos_for, demos_in
 from promptgrad.data import Example
-from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError, RefusalError
+from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._prediction import Prediction, make_prediction
+from promptgrad.nn._replies import read_reply, unparsable
 from promptgrad.nn._state import encode
 from promptgrad.signature import Field, Signature, make_signature
 
@@ -168,7 +168,7 @@ class Predict(Module, in_place=True):
                 completion = compiled.answer(await lm.complete(request) if played is None else played)
                 call.completion = completion
                 try:
-                    outputs = self._read(compiled, completion)
+                    outputs = read_reply(self, compiled, completion)
                 except ParseError as error:
                     outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
         except Exception as error:
@@ -177,20 +177,6 @@ class Predict(Module, in_place=True):
         outputs = attach(outputs, node)
         self._note(node, lm, call, outputs, None)
         return make_prediction(outputs, node, call)
-
-    def _read(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
-        """The outputs in a reply that came to its end, or in one that was cut where that is allowed."""
-        if completion.finish_reason == "stop":
-            return self._parse(compiled, completion)
-        cut = completion.is_cut and self.allow_cut
-        if not cut:
-            compiled.check_end(completion)
-        outputs = self._parse(compiled, replace(completion, finish_reason="stop"))
-        if cut:
-            if not all(field.is_text for field in self._signature.outputs.values()):
-                compiled.check_end(completion)
-            warnings.warn(f"{self._called()} got a reply that ran out of tokens: its end is missing", stacklevel=2)
-        return outputs
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
         """The outputs in a reply; a subclass may accept fewer replies."""
@@ -206,14 +192,14 @@ class Predict(Module, in_place=True):
             if not again or call.request is None:
                 for asked, _ in call.exchanges:
                     lm.forget(asked)
-                raise self._unparsable(lm, completion, call, error) from error
+                raise unparsable(self._called(), lm, completion, call, error) from error
             request = call.request.replace(tail=call.request.tail + again)
             earlier = call.reasked
             call.reasked = (*earlier, (request, None))
             completion = compiled.answer(await lm.complete(request))
             call.reasked = (*earlier, (request, completion))
             try:
-                return self._read(compiled, completion)
+                return read_reply(self, compiled, completion)
             except ParseError as next_error:
                 error = next_error
 
@@ -327,21 +313,6 @@ class Predict(Module, in_place=True):
                 hint = f" (a sampling option is passed as config={{{name!r}: ...}})"
             parts.append(f"has no input {name!r}{hint}")
         return f"{self._called()} {', and '.join(parts)}"
-
-    def _unparsable(self, lm: LM, completion: Completion, call: HistoryCall, error: ParseError) -> ParseError:
-        times = "" if not call.reasks else f" (asked {call.reasks + 1} times)"
-        text = completion.text or completion.refusal or completion.preview
-        shown = text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
-        said = f"the reply of {lm.name} to {self._called()}"
-        if isinstance(error, CutReplyError):
-            options = {**getattr(lm.transport, "options", {}), **(call.request.options() if call.request else {})}
-            most = options.get("max_tokens")
-            limit = "the model's own limit of tokens" if most is None else f"max_tokens={most}"
-            message = f"{said} was cut at {limit}: raise max_tokens, or pass allow_cut=True if its end may be missing"
-            return CutReplyError(f"{message}\nThe reply was: {shown}", reply=text, reason=message, max_tokens=most)
-        message = f"{said} does not parse{times}: {error.reason}\nThe reply was: {shown}"
-        kind = RefusalError if isinstance(error, RefusalError) else ParseError
-        return kind(message, reply=text, reason=error.reason)
 
     def _called(self) -> str:
         path = path_in_call(self)

@@ -29,6 +29,8 @@ class Writer(Predict, in_place=True):
     """
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
+        if not completion.text.strip():  # declined, or nothing but thoughts
+            return super()._parse(compiled, completion)
         prompt, reply = _letters("".join(message.text for message in compiled.prefix.messages)), completion.text
         said = [name for name in compiled.signature.outputs if _letters(name) in _letters(reply)]
         for name in compiled.signature.outputs:
