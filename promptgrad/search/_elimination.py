@@ -19,7 +19,9 @@ async def eliminate(
     After each block the leader is the one with the best mean; the incumbent takes part, with the scores that it has
     already. A candidate leaves when the probability that it is better than the leader is below `behind`. The race ends
     when all examples are used, or when none is left but the incumbent. Those that ran on every example are considered
-    for the confirmation. If the budget ends first, those still in the race are offered as far as they were measured.
+    for the confirmation. Where the budget does not pay for running every candidate on half of the examples, the last
+    ones are left out, and where it gets short the best go on alone. If it ends first, those still in the race are
+    offered as far as they were measured.
 
     Cost: at most one run for each candidate and validation example.
 
@@ -31,7 +33,7 @@ async def eliminate(
         behind: The probability.
 
     Returns:
-        All candidates as they were measured, those that stayed to the end first, each group by its mean.
+        The candidates that raced, as they were measured, those that stayed to the end first, each group by its mean.
 
     Raises:
         BudgetExceeded: The next block does not fit what the budget leaves for the search.
@@ -39,13 +41,15 @@ async def eliminate(
     order = list(session.val)
     session.rng("eliminate", scope).shuffle(order)
     found = {each.key: Measured(each, (), ()) for each in candidates if each.key != session.base.key}
-    alive = list(found)
+    alive = _fitting(list(found), session.runs_left() / max(1.0, len(order) / 2))
+    found = {key: found[key] for key in alive}
     champion = session.standings.of(session.incumbent)
     try:
         for number, first in enumerate(range(0, len(order), block)):
             if not alive:
                 break
             part = order[first : first + block]
+            alive = _fitting(alive, session.runs_left() / len(part))
             fresh = await session.evaluate_all([found[key].candidate for key in alive], part, scope=f"{scope}/{number}")
             for measured in fresh:
                 found[measured.candidate.key] += measured
@@ -54,6 +58,7 @@ async def eliminate(
                 leader = champion
             chances = {key: chance(leader, found[key]) for key in alive}
             alive = [key for key in alive if found[key] is leader or chances[key] >= behind]
+            alive.sort(key=lambda key: _merit(found[key]), reverse=True)
             session.decide("race", at=f"{scope}/{number}", chances=[round(each, 6) for each in chances.values()])
     except BudgetExceeded:
         for key in alive:
@@ -66,6 +71,11 @@ async def eliminate(
     for measured in ended:
         session.consider(measured)
     return ended + sorted((found[key] for key in found if key not in alive), key=_merit, reverse=True)
+
+
+def _fitting(keys: list[str], room: float) -> list[str]:
+    """The first of some keys that there is room for, at least one."""
+    return keys[: max(1, int(min(len(keys), room)))]
 
 
 def _merit(measured: Measured) -> tuple[float, int]:

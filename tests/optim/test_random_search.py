@@ -85,6 +85,14 @@ class TestSearch:
         _, result = trained(world, budget=pg.Budget(calls=150))
         assert result.calls <= 150
 
+    def test_what_a_small_budget_pays_for_is_raced_instead_of_nothing(self, world, tmp_path):
+        _, result = trained(world, budget=pg.Budget(calls=100), num_candidate_programs=16, run_dir=tmp_path / "run")
+        assert 80 < result.calls <= 100
+        raced = events(tmp_path / "run", "race")
+        assert len(raced) >= 2
+        assert 2 <= len(raced[0]["chances"]) < 18
+        assert len(raced[-1]["chances"]) <= len(raced[0]["chances"])
+
 
 class TestHabits:
     @pytest.mark.parametrize(
