@@ -188,16 +188,23 @@ class Field:
             text = self.adapter.dump_json(value, warnings=False).decode()
         except ValueError as error:
             text = self._dump_by_python(value, error)
+        if "\ufffd" in text:  # what pydantic's writer makes of such a text as a key, without an error
+            text = self._dump_by_python(value, None)
         if not self._may_hold_sets:
             return text
         return _as_json(with_sorted_sets(value, json.loads(text)))
 
-    def _dump_by_python(self, value: Any, cause: ValueError) -> str:
+    def _dump_by_python(self, value: Any, cause: ValueError | None) -> str:
         """The result of `dump_json` for a text with half of a character in it, which pydantic's writer refuses."""
         try:
-            return _as_json(self.adapter.dump_python(value, mode="json", warnings=False))
-        except (ValueError, TypeError):
-            raise InputError(f"field {self.name!r}: the value cannot be written as JSON: {cause}") from cause
+            python = self.adapter.dump_python(value, warnings=False)
+            try:
+                plain = _with_keys(self.adapter.dump_python(value, mode="json", warnings=False), python)
+            except UnicodeError:
+                plain = python
+            return _as_json(plain)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"field {self.name!r}: the value cannot be written as JSON: {cause or error}") from cause
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of the type and its constraints, with the description where there is one."""
@@ -261,6 +268,20 @@ def _as_json(data: Any) -> str:
     """JSON as pydantic writes it, with half characters escaped."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return _HALF.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
+
+
+def _with_keys(plain: Any, value: Any) -> Any:
+    """A value in JSON types with the keys that it really has: pydantic replaces half of a character in a key."""
+    if isinstance(plain, dict) and isinstance(value, dict):
+        if len(plain) != len(value):
+            raise ValueError("two of its keys differ in half of a character only")
+        return {
+            real if isinstance(real, str) and "\ufffd" in key else key: _with_keys(item, value[real])
+            for (key, item), real in zip(plain.items(), value, strict=True)
+        }
+    if isinstance(plain, list) and isinstance(value, (list, tuple)):
+        return [_with_keys(item, real) for item, real in zip(plain, value, strict=True)]
+    return plain
 
 
 def _same_annotated(a: Any, b: Any) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -445,6 +445,13 @@ def _counts(request: ReceivedRequest, reply: Reply) -> dict[str, int]:
     return {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
 
 
+def _encoded(choice: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(choice, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:  # half of a character
+        return json.dumps(choice).encode("ascii")
+
+
 def _completion(request: ReceivedRequest, reply: Reply) -> bytes:
     counts = _counts(request, reply)
     return b"".join(
@@ -452,7 +459,7 @@ def _completion(request: ReceivedRequest, reply: Reply) -> bytes:
             b'{"id":"loopback-%d","object":"chat.completion","created":1700000000,"model":' % request.index,
             json.dumps(reply.model or request.json.get("model", "loopback")).encode(),
             b',"choices":[',
-            json.dumps(reply.choice(), ensure_ascii=False).encode("utf-8"),
+            _encoded(reply.choice()),
             b'],"usage":',
             json.dumps(counts).encode(),
             b"}",

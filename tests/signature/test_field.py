@@ -178,6 +178,8 @@ def test_fields_that_differ_in_anything_are_not_equal(other):
         (dict[str, Any], {"a": ["\ud83d"], "b": 1.5}),
         (Person, Person.model_construct(name="\udc00", age=3)),
         (set[str], {"\ud83d", "a"}),
+        (dict[str, Any], {"\ud83d": {"\ufffd": "\ud83d"}, "a": [{"\udc00": 1}]}),
+        (dict[str, str], {"\ufffd": "b"}),
     ],
 )
 def test_half_of_a_character_is_written_and_read_back(annotation: Any, value: Any) -> None:
