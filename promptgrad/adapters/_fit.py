@@ -114,7 +114,9 @@ def fit_number(kind: Any, value: Any) -> Any:
     raise Misfit(f"Input should be a valid {what}: {value[:80]!r} {reason or 'is not one'}", fitting)
 
 
-def _as_number(kind: Any, value: Decimal) -> int | float | None:
+def _as_number(kind: Any, value: Decimal) -> int | float | str | None:
+    if kind is Decimal:
+        return format(value, "f")
     if value == value.to_integral_value():
         return int(value)
     return None if kind is int or not math.isfinite(float(value)) else float(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from promptgrad.adapters._fit import Misfit, fitter, is_moment, is_structure, members
@@ -35,6 +36,7 @@ class Reader:
         self.field = field
         self._fit = fitter(field.annotation)
         self._is_choice = choices(field) is not None
+        self._is_decimal = Decimal in kinds
         self._takes_text = str in kinds
         self._takes_nothing = type(None) in kinds
         self._structures = [kind for kind in kinds if is_structure(kind)]
@@ -54,6 +56,8 @@ class Reader:
         except Odd:
             blame: ParseError | None = None
         else:
+            if isinstance(found, float) and self._is_decimal:
+                found = text  # more exact
             try:
                 return self.value(found)
             except ParseError as error:

@@ -37,6 +37,7 @@ _SPOKEN = ("analysis", "assistantfinal")
 """The same channels where a server drops the special tokens and leaves the words between them."""
 _WRAPPED = {"<|begin_of_solution|>": "<|end_of_solution|>", "<|START_RESPONSE|>": "<|END_RESPONSE|>"}
 _LONE_SIGNS = ("<|end_of_thought|>", "<|END_THINKING|>", *(_SIGNS[sign] for sign in _SIGNS if sign[0] not in "<H"))
+_MOST_BLOCKS = 20
 _ANSWER_TAG = re.compile(r"<(answer|response|solution|final_answer)>", re.IGNORECASE)
 
 
@@ -83,7 +84,7 @@ def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> 
     """Return the thoughts (None where there are none) and the text after them."""
     thoughts: list[str] = []
     rest = text
-    while True:
+    for _ in range(_MOST_BLOCKS):
         found = _leading(rest, named, prompt)
         if found is None:
             break
@@ -218,6 +219,7 @@ class ThinkingFeed:
     def _begin(self) -> None:
         text = self._held.lstrip()
         if not text:
+            self._state = "start" if len(self._held) < _LONGEST_START else "answer"
             return
         tag, bracket = _ALWAYS_TAG.match(text), _BRACKET.match(text)
         sign = next((opens for opens in _SIGNS if opens[0] != "H" and text.startswith(opens)), "")

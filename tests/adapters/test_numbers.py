@@ -161,6 +161,8 @@ def test_two_readings(text: str, values: tuple[float, ...]) -> None:
         (float, {}, "true", None),
         (int | None, {}, "true", None),
         (int, {}, f"{10**28 + 1}", 10**28 + 1),
+        (Decimal, {}, "0.12345678901234567890123", Decimal("0.12345678901234567890123")),
+        (Decimal, {}, "1.234,56", Decimal("1234.56")),
     ],
 )
 def test_the_field_decides_between_readings(annotation: Any, limits: dict[str, Any], text: str, value: Any) -> None:
