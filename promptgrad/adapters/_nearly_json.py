@@ -47,7 +47,7 @@ def loads(text: str) -> Any:
         Odd: It is not JSON.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, strict=False)
+        return _decoder.decode(text)
     except RecursionError:
         raise Odd("it is nested too deeply") from None
     except ValueError as error:
@@ -75,14 +75,13 @@ def values_in(text: str) -> list[tuple[int, int, Any]]:
     Raises:
         Odd: A bracket does not close, so that what is there may be a part of something that was cut.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_object, strict=False)
     ends: dict[int, int] | None = None
     found: list[tuple[int, int, Any]] = []
     at, failed, left = 0, 0, _TOKENS
     while (opened := _OPENS.search(text, at)) is not None:
         start = opened.start()
         try:
-            value, at = decoder.raw_decode(text, start)
+            value, at = _decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             reader = _Reader(text, left)
             try:
@@ -122,6 +121,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if made[key] != value:
             raise ValueError(f"the key {key!r} comes twice, with different values")
     return made
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, strict=False)
 
 
 class _Reader:
