@@ -63,7 +63,7 @@ class MemoryStore:
         return hit
 
     def put(self, key: str, completion: Completion) -> None:
-        """Remember a reply, unless it was cut, filtered or empty: it is worth asking for anew."""
+        """Remember a reply, unless it was filtered or is empty: it is worth asking for anew."""
         if not _is_worth_keeping(completion):
             return
         self._keep(key, completion if completion.trace is None else completion.as_cached())
@@ -89,9 +89,7 @@ class MemoryStore:
 
 
 def _is_worth_keeping(completion: Completion) -> bool:
-    if completion.is_cut or completion.is_filtered:
-        return False
-    return bool(completion.text.strip() or completion.tool_calls or completion.refusal)
+    return not completion.is_filtered and bool(completion.content or completion.refusal)
 
 
 class Cache(Layer):
@@ -102,8 +100,8 @@ class Cache(Layer):
     Equal requests that are in flight at the same time are sent once, and an error of the LM is raised in all waiting
     callers. An error of the sender's run, such as the end of its budget, is raised only there, and so is one that broke
     off a stream, which is never retried; the next caller then sends the request anew. Errors are not cached, nor are
-    replies that were cut, filtered or empty, and `Predict` has those forgotten that do not parse. Where weights need a
-    gradient, the cache is not read, because a cached reply has no gradient.
+    replies that a filter stopped and empty ones, and `Predict` has those forgotten that were cut or do not parse. Where
+    weights need a gradient, the cache is not read, because a cached reply has no gradient.
 
     Cost: no LM call for a hit; inside a run a hit is journalled as a call without tokens and money, so that a resumed
     run makes the same decisions even if it finds the cache empty.
