@@ -91,6 +91,7 @@ class Format:
         Raises:
             CutReplyError: The reply ran out of tokens.
             ContentFilterError: A filter of the provider stopped it.
+            ParseError: It broke off for another reason, or the model declined to go on.
         """
         if completion.is_filtered:
             raise ContentFilterError(
@@ -101,6 +102,11 @@ class Format:
         if completion.is_cut:
             reason = "the reply was cut off: raise max_tokens"
             raise unreadable(completion.text, reason, self.signature, CutReplyError)
+        if completion.is_broken:
+            declined = completion.finish_reason.lower() == "refusal"
+            reason = "the model refused to answer" if declined else f"it broke off ({completion.finish_reason})"
+            kind = RefusalError if declined else ParseError
+            raise unreadable(completion.text or completion.refusal, reason, self.signature, kind)
 
     def answer(self, completion: Completion) -> Completion:
         """The reply without thoughts in its text: they are its reasoning."""

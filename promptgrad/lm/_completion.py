@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from promptgrad._frozen import changer, setters
 from promptgrad.lm._codec import from_plain, to_plain
-from promptgrad.lm._finish import CUT, FILTERED
+from promptgrad.lm._finish import BROKEN, CUT, FILTERED
 from promptgrad.lm._message import Message
 from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
 
@@ -187,6 +187,11 @@ class Completion:
     def is_filtered(self) -> bool:
         """True if a filter of the provider stopped the reply."""
         return self.finish_reason != "stop" and self.finish_reason.lower() in FILTERED
+
+    @property
+    def is_broken(self) -> bool:
+        """True if the reply broke off for another reason, such as a fault of the server."""
+        return self.finish_reason != "stop" and self.finish_reason.lower() in BROKEN
 
     @property
     def preview(self) -> str:

@@ -28,3 +28,19 @@ FILTERED = frozenset(
     }
 )
 """A filter of the provider stopped the reply."""
+
+BROKEN = frozenset(
+    {
+        "error",
+        "insufficient_system_resource",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "interrupted",
+        "network_error",
+        "malformed_function_call",
+        "refusal",
+    }
+)
+"""The reply broke off, or the model declined to go on: what there is of it is no answer."""

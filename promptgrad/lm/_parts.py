@@ -191,7 +191,7 @@ class ToolCall:
         """
         try:
             found = json.loads(self.arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             found, reason = None, f"it is not JSON ({error})"
         else:
             reason = "it is not a JSON object"

@@ -59,8 +59,8 @@ def without_thinking(completion: Completion, named: Collection[str] = (), prompt
         text = content
     else:
         parts = completion.parts
-        if not parts or not isinstance(parts[0], TextPart):
-            return completion  # its provider has separated them, or there is no text
+        if not parts or not isinstance(parts[0], TextPart):  # its provider has separated them, or there is no text
+            return _without_a_rest(completion)
         text = parts[0].text
     thoughts, answer = split_thinking(text, named, prompt)
     if thoughts is None:
@@ -70,6 +70,20 @@ def without_thinking(completion: Completion, named: Collection[str] = (), prompt
         made += [TextPart(answer)] if answer else []
         return replace(completion, content=(*made, *completion.parts[1:]))
     return replace(completion, content=(*made, TextPart(answer)) if made and answer else tuple(made) or answer)
+
+
+def _without_a_rest(completion: Completion) -> Completion:
+    """A reply whose provider kept the thoughts apart and left their closing tag at the beginning of the text."""
+    parts = completion.parts
+    for number, part in enumerate(parts):
+        if isinstance(part, TextPart):
+            text = part.text.lstrip()
+            end = _CLOSED_TAG.match(text)
+            if end is None:
+                break
+            rest = TextPart(text[end.end() :].lstrip())
+            return replace(completion, content=(*parts[:number], rest, *parts[number + 1 :]))
+    return completion
 
 
 def may_think(text: str) -> bool:

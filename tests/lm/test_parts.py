@@ -82,7 +82,9 @@ def test_a_call_of_a_tool_without_text_is_not_lost():
     assert made.tool_calls[0].kwargs == {"q": "cat"}
 
 
-@pytest.mark.parametrize(("arguments", "reason"), [('{"q":', "not JSON"), ("[1]", "not a JSON object")])
+@pytest.mark.parametrize(
+    ("arguments", "reason"), [('{"q":', "not JSON"), ("[1]", "not a JSON object"), ("[" * 10**5, "not JSON")]
+)
 def test_arguments_that_are_no_object_raise_with_what_was_written(arguments, reason):
     with pytest.raises(ParseError, match=reason) as caught:
         _ = ToolCall("c", "search", arguments).kwargs

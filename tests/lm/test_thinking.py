@@ -157,6 +157,8 @@ def test_calls_of_tools_stay_beside_the_text() -> None:
     assert found.content == (ReasoningPart("hm"), call)
     apart = Completion((ReasoningPart("hm"), TextPart("<think> is a tag")))
     assert without_thinking(apart) is apart
+    left = without_thinking(Completion((ReasoningPart("hm"), TextPart("\n</think>\n\nParis"))))
+    assert left.content == (ReasoningPart("hm"), TextPart("Paris"))
 
 
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "assistant", "<|channel|>", "[/THINK]", "< ", "\n</think>\n"])

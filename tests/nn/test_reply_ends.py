@@ -83,6 +83,25 @@ def test_a_refusal_is_an_error_of_its_own():
     assert caught.value.reply == "I still can't."
 
 
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("error", ParseError), ("insufficient_system_resource", ParseError), ("refusal", RefusalError)]
+)
+def test_a_reply_that_broke_off_is_asked_for_again(reason, kind):
+    model = Scripted(Completion("[[ ## answer ## ]]\nThe dose", finish_reason=reason), "Paris")
+    assert nn.Predict("question -> answer").to(model.lm)(question="?").answer == "Paris"
+    assert len(model.asked) == 2
+    model = Scripted(Completion("[[ ## answer ## ]]\nThe dose", finish_reason=reason))
+    with pytest.raises(kind, match=r"it broke off|the model refused"):
+        nn.Predict("question -> answer").to(model.lm)(question="?")
+
+
+@pytest.mark.parametrize("reason", ["end_turn", "stop_sequence", "eos_token", "tool_calls", "STOP", "other"])
+def test_other_reasons_are_ends(reason):
+    model = Scripted(Completion("[[ ## answer ## ]]\nParis", finish_reason=reason))
+    assert nn.Predict("question -> answer").to(model.lm)(question="?").answer == "Paris"
+    assert len(model.asked) == 1
+
+
 @pytest.mark.parametrize("empty", ["", "  \n"])
 def test_an_empty_turn_is_left_out_of_the_second_request(empty):
     model = Scripted(empty, "[[ ## answer ## ]]\n3" + END)
