@@ -13,11 +13,11 @@ from dataclasses import replace
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._parts import Part, ReasoningPart, TextPart
 
-_ALWAYS = "think|thinking|ant_?thinking|chain_of_thought|inner_monologue|internal_monologue|scratchpad|cot"
-_MAYBE = "thought|thoughts|reasoning|reason|reflection|analysis"
+_ALWAYS = r"\w{0,20}think\w{0,20}|chain_of_thought|inner_monologue|internal_monologue|scratchpad|cot"
+_MAYBE = r"\w{0,20}thoughts?(?:_\w{1,20})?|\w{0,20}reason(?:ing)?(?:_\w{1,20})?|reflection|analysis"
 """Tags that a program may ask for as well: one that its prompt names is left where it is."""
 _TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
-_CLOSED_TAG = re.compile(rf"</(?:\w{{1,20}}:)?({_ALWAYS})\s?>", re.IGNORECASE)
+_CLOSED_TAG = re.compile(rf"</(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})\s?>", re.IGNORECASE)
 _BRACKET = re.compile(r"\[(THINK|THINKING|REASONING)\]")
 _SIGNS = {  # what opens a thought, in the special tokens of a family of models, and what closes it
     "<|begin_of_thought|>": "<|end_of_thought|>",
@@ -25,6 +25,7 @@ _SIGNS = {  # what opens a thought, in the special tokens of a family of models,
     "<|thinking|>": "<|/thinking|>",
     "<|channel>thought": "<channel|>",
     "<unused94>thought": "<unused95>",
+    "<|inner_prefix|>": "<|inner_suffix|>",
     "\N{WHITE LEFT-POINTING TRIANGLE}think\N{WHITE RIGHT-POINTING TRIANGLE}": (
         "\N{WHITE LEFT-POINTING TRIANGLE}/think\N{WHITE RIGHT-POINTING TRIANGLE}"
     ),
@@ -35,8 +36,12 @@ _BODY = "<|message|>"
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
 _SPOKEN = ("analysis", "assistantfinal")
 """The same channels where a server drops the special tokens and leaves the words between them."""
-_WRAPPED = {"<|begin_of_solution|>": "<|end_of_solution|>", "<|START_RESPONSE|>": "<|END_RESPONSE|>"}
-_LONE_SIGNS = ("<|end_of_thought|>", "<|END_THINKING|>", *(_SIGNS[sign] for sign in _SIGNS if sign[0] not in "<H"))
+_WRAPPED = {
+    "<|begin_of_solution|>": "<|end_of_solution|>",
+    "<|START_RESPONSE|>": "<|END_RESPONSE|>",
+    "<|begin_of_box|>": "<|end_of_box|>",
+}
+_LONE_SIGNS = ("[/THINK]", *(closes for opens, closes in _SIGNS.items() if opens[0] != "H"))
 _MOST_BLOCKS = 20
 _ANSWER_TAG = re.compile(r"<(answer|response|solution|final_answer)>", re.IGNORECASE)
 
@@ -104,16 +109,16 @@ def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> 
             break
         thought, rest = found
         thoughts.append(thought)
-    lone = _up_to_a_lone_end(rest, named)
+    lone = _up_to_a_lone_end(rest, named, prompt)
     if lone:
         thoughts.append(lone[0])
         rest = lone[1]
-    if not thoughts:
-        return None, text
     rest = rest.strip()
-    for opens, closes in _WRAPPED.items():
-        if rest.startswith(opens):
-            rest = rest[len(opens) :].removesuffix(closes).strip()
+    opens = next((opens for opens in _WRAPPED if rest.startswith(opens)), "")
+    if opens:
+        rest = rest[len(opens) :].removesuffix(_WRAPPED[opens]).strip()
+    elif not thoughts:
+        return None, text
     tag = _ANSWER_TAG.match(rest) if named else None
     if tag is not None and tag[1].lower() not in named:
         closes = f"</{tag[1]}>"
@@ -128,7 +133,7 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
     match = _TAG.match(text)
     if match:
         name = match[1].lower()
-        if name in named or (re.fullmatch(_MAYBE, name) and name in prompt.lower()):
+        if _is_asked_for(name, named, prompt):
             return None
         end = re.compile(rf"</(?:\w{{1,20}}:)?{name}\s?>", re.IGNORECASE).search(text, match.end())
         if end is None:
@@ -142,8 +147,8 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
             if opens[0] == "H" and closes not in text:  # words, not special tokens
                 return None
             return _between(text, len(opens), closes)
-    if text.startswith(_CHANNEL) or text.startswith("<|start|>assistant" + _CHANNEL):
-        return _channels(text)
+    if text.startswith((_CHANNEL, "<|start|>assistant" + _CHANNEL, "analysis" + _BODY)):
+        return _channels(text if text[0] == "<" else _CHANNEL + text)
     opens, closes = _SPOKEN
     if text.startswith(opens) and not text[len(opens) :][:1].isspace() and closes in text:
         return _between(text, len(opens), closes)
@@ -168,18 +173,23 @@ def _channels(text: str) -> tuple[str, str]:
     return "\n\n".join(thoughts), answers[-1] if answers else ""
 
 
-def _up_to_a_lone_end(text: str, named: Collection[str]) -> tuple[str, str] | None:
+def _up_to_a_lone_end(text: str, named: Collection[str], prompt: str) -> tuple[str, str] | None:
     """A thought whose opening tag was in the prompt, and what comes after its end; None where there is no such end."""
-    for sign in (*_LONE_SIGNS, "[/THINK]"):
+    for sign in _LONE_SIGNS:
         before, found, after = text.partition(sign)
-        if found and (sign != "[/THINK]" or ("[THINK]" not in before and _stands_apart(before, after))):
+        if found and sign.replace("/", "") not in before and _stands_apart(before, after):
             return before.strip(), after
     match = _CLOSED_TAG.search(text)
-    if match is None or match[1].lower() in named:
+    if match is None or _is_asked_for(match[1].lower(), named, prompt):
         return None
     before, after = text[: match.start()], text[match.end() :]
     opened = any(tag[1].lower() == match[1].lower() for tag in _TAG.finditer(before))
     return None if opened or not _stands_apart(before, after) else (before.strip(), after)
+
+
+def _is_asked_for(name: str, named: Collection[str], prompt: str) -> bool:
+    """Whether a tag is that of a field, or one that the prompt mentions and that is not a model's own."""
+    return name in named or (re.fullmatch(_ALWAYS, name) is None and name in prompt.lower())
 
 
 def _stands_apart(before: str, after: str) -> bool:
@@ -187,6 +197,8 @@ def _stands_apart(before: str, after: str) -> bool:
     if before.lstrip()[:1] in ("{", "[") or before.count("```") % 2 or {before[-1:], after[:1]} & set("`'\""):
         return False
     line = before.rpartition("\n")[2].strip()
+    if after.lstrip().startswith(tuple(_WRAPPED)):
+        return True
     return not line or not after.partition("\n")[0].strip() or line[-1] in ".!?"
 
 

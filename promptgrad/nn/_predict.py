@@ -13,7 +13,7 @@ from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._prediction import Prediction, make_prediction
-from promptgrad.nn._replies import read_reply, unparsable
+from promptgrad.nn._replies import continued, read_reply, unparsable
 from promptgrad.nn._state import encode
 from promptgrad.signature import Field, Signature, make_signature
 
@@ -193,7 +193,7 @@ class Predict(Module, in_place=True):
                 for asked, _ in call.exchanges:
                     lm.forget(asked)
                 raise unparsable(self._called(), lm, completion, call, error) from error
-            request = call.request.replace(tail=call.request.tail + again)
+            request = call.request.replace(tail=continued(call.request.tail, again))
             earlier = call.reasked
             call.reasked = (*earlier, (request, None))
             completion = compiled.answer(await lm.complete(request))

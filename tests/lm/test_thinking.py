@@ -34,6 +34,12 @@ DIALECTS = [
     "<seed:think>It is Paris.</seed:think>Paris",
     "<thought>It is Paris.</thought>Paris",
     "<scratchpad>It is Paris.</scratchpad>\n\nParis",
+    "<thought_process>It is Paris.</thought_process>\n\nParis",
+    "<think_fast>It is Paris.</think_fast>\n\nParis",
+    "<|inner_prefix|>It is Paris.<|inner_suffix|>Paris",
+    "<think>It is Paris.</think><|begin_of_box|>Paris<|end_of_box|>",
+    "analysis<|message|>It is Paris.<|end|><|start|>assistant<|channel|>final<|message|>Paris",
+    "It is Paris.\n</reasoning>\n\nParis",
     "[THINK]It is Paris.[/THINK]Paris",
     "<|begin_of_thought|>It is Paris.<|end_of_thought|>\n\n<|begin_of_solution|>\nParis\n<|end_of_solution|>",
     "<|START_THINKING|>It is Paris.<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>",
@@ -63,6 +69,7 @@ def test_a_thought_is_split_off_in_every_dialect(reply: str) -> None:
     ("reply", "answer", "thought"),
     [
         ("<think>\n\n</think>\n\nParis", "Paris", ""),
+        ("so, Paris<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>", "Paris", "so, Paris"),
         ("<think>a</think><think>b</think>Paris", "Paris", "a\n\nb"),
         ("<think>It might be Paris, or", "", "It might be Paris, or"),
         ("<think>say </think> there?\n</think>\nParis", "Paris", "say\n\nthere?"),
@@ -82,6 +89,7 @@ def test_odd_thoughts(reply: str, answer: str, thought: str) -> None:
         "Write <think>hm</think> before the answer.",
         "The tag `</think>` ends a thought.",
         'A thought ends with "</think>".',
+        "The token <|end_of_thought|> ends a thought, [/THINK] too.",
         "```html\n<b>x</b>\n</think>\n```",
         "<b>bold</b> and <i>italic</i>",
         '{"html": "Done.</think>"}',
@@ -129,7 +137,7 @@ def test_a_thought_that_never_ends_is_no_answer() -> None:
 
     with pytest.raises(ParseError, match="it ends within its thoughts"):
         nn.Predict("question -> answer").to(FunctionLM(think))(question="?")
-    assert [message.role for message in asked[1]] == ["system", "user", "user"]  # an empty turn is left out
+    assert [message.role for message in asked[1]] == ["system", "user"]  # an empty turn is left out
 
 
 def test_the_thought_is_on_the_node_and_in_the_history() -> None:
@@ -176,7 +184,8 @@ def fed(text: str, size: int) -> tuple[str, str]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_pieces_of_a_stream_are_told_apart_as_they_come(size: int) -> None:
-    for reply in DIALECTS[:4] + DIALECTS[9:10] + DIALECTS[12:14]:
+    starts = ("<think>", "<THINK>", "<thinking>", "[THINK]", "<|channel>", "<unused94>", "<|inner_prefix|>")
+    for reply in (reply for reply in DIALECTS if reply.lstrip().startswith(starts) and "box" not in reply):
         thought, answer = fed(reply, size)
         assert (thought.strip(), answer.strip()) == ("It is Paris.", "Paris")
     assert fed("<think>It might < 3", size) == ("It might < 3", "")
