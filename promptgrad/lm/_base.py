@@ -123,6 +123,13 @@ class LM(metaclass=_Meta):
         """True if a completion made here and now would carry a weight trace, which no cache can serve."""
         return False
 
+    def stats(self) -> dict[str, Any]:
+        """Return what is known of the calls so far, as numbers by name; empty where nothing is counted.
+
+        `requests` are those that left, so as many as the server counts; `cap` is how many may be in flight now.
+        """
+        return {}
+
     def close(self) -> None:
         """Release connections, files and threads; if the LM is used again, it opens them anew."""
 

@@ -23,6 +23,7 @@ from promptgrad.lm._fields import encode_fields, streamed
 from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._message import is_text, json_messages
+from promptgrad.lm._options import hear, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request
@@ -52,6 +53,10 @@ SILENCE = 600.0
 
 CONNECT = 30.0
 """Most seconds for a connection to be made."""
+
+
+_SETTINGS = frozenset({"base_url", "api_key", "timeout", "concurrency", "headers"})
+"""Settings that have names elsewhere."""
 
 
 class HTTP(Transport):
@@ -87,9 +92,11 @@ class HTTP(Transport):
             `stream_options`.
         api_version: Sent as the parameter `api-version` of the address, as Azure wants it.
         adapter: Name of the adapter that writes prompts for it.
-        options: Sampling options for requests that leave them open.
+        options: Sampling options for requests that leave them open. What only the server knows goes through
+            `extra_body={...}`; `api_base`, `organization` and `extra_headers` are understood.
 
     Raises:
+        TypeError: An option is not known.
         ValueError: `base_url` is not an http address, or an option cannot be sent.
     """
 
@@ -112,6 +119,13 @@ class HTTP(Transport):
         adapter: str = "chat",
         **options: Any,
     ) -> None:
+        if options:
+            options = hear("lm.HTTP", options, _SETTINGS)
+            base_url = take(options, "base_url", base_url, OPENAI_URL)
+            api_key = take(options, "api_key", api_key)
+            timeout = take(options, "timeout", timeout, SILENCE)
+            concurrency = take(options, "concurrency", concurrency)
+            headers = {**(options.pop("headers", None) or {}), **(headers or {})}
         super().__init__(name or model, adapter=adapter, options=options)
         endpoint = Endpoint.of(base_url, api_version)
         self.model = model
@@ -132,6 +146,7 @@ class HTTP(Transport):
         if endpoint.host == "api.openai.com":
             self._habits.lacks |= {"max_tokens"}
         self._traffic = Traffic()
+        self.endpoint = f"{endpoint.url} {model}"
         self._identity = f"{model} {endpoint.url} {canonical_json(self.options)}"
         encode_fields(model, self._habits.lacks, self.with_defaults(Request()))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Request
@@ -51,6 +53,10 @@ class Layer(LM):
     def traces(self) -> bool:
         """True if the wrapped LM would attach a weight trace."""
         return self.lm.traces()
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counts of the wrapped LM."""
+        return self.lm.stats()
 
     def close(self) -> None:
         """Close the wrapped LM."""

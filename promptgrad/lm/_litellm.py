@@ -26,6 +26,8 @@ from promptgrad.lm._count import read_count
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._habits import Habits, written_without
+from promptgrad.lm._http import SILENCE
+from promptgrad.lm._options import hear, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._request import Request
@@ -43,6 +45,7 @@ _NO_KEY = re.compile(
     re.IGNORECASE,
 )
 _REFUSED = range(400, 500)
+_SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 
 
@@ -94,7 +97,11 @@ class LiteLLM(Transport):
         without: What the model is known not to take, as for `HTTP`.
         settings: Further arguments of `litellm.acompletion`, such as `api_version` or `mock_response`. They are part of
             the LM's identity only as a digest, and shown nowhere, because they may hold secrets.
-        options: Sampling options for requests that leave them open.
+        options: Sampling options for requests that leave them open, and arguments of litellm, as in `settings`;
+            `base_url` is `api_base`. What only the provider knows goes through `extra_body={...}`.
+
+    Raises:
+        TypeError: An option is not known.
     """
 
     in_place = True
@@ -105,7 +112,7 @@ class LiteLLM(Transport):
         api_key: str | None = None,
         *,
         api_base: str | None = None,
-        timeout: float = 600.0,
+        timeout: float = SILENCE,
         prices: Prices | None = None,
         name: str = "",
         adapter: str = "chat",
@@ -113,6 +120,13 @@ class LiteLLM(Transport):
         settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        if options:
+            options = hear("lm.LiteLLM", options, _SETTINGS, litellm=True)
+            api_base = take(options, "base_url", api_base)
+            api_key = take(options, "api_key", api_key)
+            timeout = take(options, "timeout", timeout, SILENCE)
+            passed, headers = options.pop("settings", None) or {}, options.pop("headers", None)
+            settings = {**(settings or {}), **passed, **({"extra_headers": headers} if headers else {})}
         super().__init__(name or model, adapter=adapter, options=options)
         self.model = model
         self.timeout = timeout
@@ -120,6 +134,7 @@ class LiteLLM(Transport):
         self._api_base = api_base
         self._habits = Habits("" if self._endpoint is None else self._endpoint.url, model, without)
         self._traffic = Traffic()
+        self.endpoint = f"{'' if self._endpoint is None else self._endpoint.url} {model}"
         self._api_key = None if api_key is None else Secret(api_key)
         self._prices = prices
         self._settings = dict(settings or {})

@@ -18,6 +18,7 @@ from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
 from promptgrad.lm._local_engine import Generation, LocalEngine
 from promptgrad.lm._message import Message
+from promptgrad.lm._options import hear, take
 from promptgrad.lm._parts import TextPart
 from promptgrad.lm._request import Request
 from promptgrad.lm._transport import Transport
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
+
+
+_KNOWN = frozenset(
+    {"temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logprobs", "response_format", "replicate"}
+)
 
 
 class Local(Transport):
@@ -61,6 +67,7 @@ class Local(Transport):
     Raises:
         MissingExtraError: At the first use: torch or transformers is not installed.
         LMError: At the first use: the model cannot be loaded.
+        TypeError: An option is not known.
         ValueError: `max_batch` is below one, or the folder is not there.
     """
 
@@ -80,6 +87,14 @@ class Local(Transport):
         adapter: str = "chat",
         **options: Any,
     ) -> None:
+        if options:
+            options = hear("lm.Local", options, ("dtype", "device"))
+            dtype = take(options, "dtype", dtype)
+            device = take(options, "device", device, "cpu")
+            unknown = sorted(set(options) - _KNOWN - {"extra"})
+            if unknown:
+                known = ", ".join(sorted(_KNOWN))
+                raise TypeError(f"lm.Local has no option {', '.join(map(repr, unknown))}; it knows {known}")
         if max_batch < 1 or (threads is not None and threads < 1):
             raise ValueError("max_batch and threads must be at least 1")
         self._source = str(model) if isinstance(model, (str, os.PathLike)) else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad._frozen import setters
 from promptgrad.lm._message import EMPTY_PREFIX, Message, MessageLike, Prefix, json_messages, to_message
+from promptgrad.lm._options import check_request
 from promptgrad.lm._parts import json_text
 
 if TYPE_CHECKING:
@@ -37,24 +38,28 @@ def _number(name: str, value: object, low: float, high: float | None = None) -> 
 def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = None) -> dict[str, Any]:
     """Check sampling options and convert them to the fields of `Request`.
 
-    Names that are not fields of `Request` are provider options and are collected, as JSON text, in `extra`.
+    Names that are not fields of `Request` but of many servers are collected, as JSON text, in `extra`, and so are all
+    those in `extra_body`.
 
     Raises:
-        TypeError: An option has the wrong type, or cannot be written as JSON.
+        TypeError: An option is not known, has the wrong type, or cannot be written as JSON.
         ValueError: An option is out of its range, or is a secret (which would end up in keys and journals).
     """
     known: dict[str, Any] = {}
     fields_of_it = _shape(cls or Request).defaults
     extra: dict[str, str] = dict(options.get("extra", ()))
     for name, value in options.items():
-        if name.lower() in _SECRETS:
-            raise ValueError(
-                f"{name!r} is not an option of a request, because requests are digested and journalled; "
-                f"give it to the LM instead, for example promptgrad.lm.HTTP(..., api_key=...)"
-            )
         if name in fields_of_it:
             known[name] = value
+        elif name == "max_completion_tokens" and "max_tokens" not in options:
+            known["max_tokens"] = value
+        elif name == "extra_body":
+            for field_name, field_value in _body(value).items():
+                _refuse_secret(field_name)
+                extra[field_name] = json_text(field_value)
         else:
+            _refuse_secret(name)
+            check_request(name)
             extra[name] = json_text(value)
     if extra:
         known["extra"] = tuple(sorted(extra.items()))
@@ -78,6 +83,20 @@ def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = No
             raise TypeError(f"{name} is an int, not {type(value).__name__}")
         _number(name, value, low)
     return known
+
+
+def _body(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError("extra_body is a dict of the fields that only your provider knows")
+    return value
+
+
+def _refuse_secret(name: str) -> None:
+    if name.lower() in _SECRETS:
+        raise ValueError(
+            f"{name!r} is not an option of a request, because requests are digested and journalled; "
+            f"give it to the LM instead, for example promptgrad.lm.HTTP(..., api_key=...)"
+        )
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 from promptgrad.lm._base import LM, register_maker
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._function import FunctionLM
-from promptgrad.lm._http import HTTP, OPENAI_URL
+from promptgrad.lm._http import HTTP, SILENCE
 from promptgrad.lm._limit import Limit
+from promptgrad.lm._options import LM_SETTINGS, hear, take
 from promptgrad.lm._prices import Prices
+from promptgrad.lm._providers import OWN_DIALECT, provider_of
 from promptgrad.lm._retry import Retry
 from promptgrad.lm._settings import default
 
@@ -22,6 +24,9 @@ LMLike = LM | str | Callable[..., Any]
 
 CONCURRENCY = 256
 """Default for the most calls in flight to an LM made from a name."""
+
+ATTEMPTS = 5
+"""Default for the most times a request is sent while its failure may pass."""
 
 _made: dict[Hashable, LM] = {}  # so that one name is one LM, with one set of connections and one memory
 _lock = Lock()
@@ -33,107 +38,153 @@ def resolve(
     base_url: str | None = None,
     api_key: str | None = None,
     adapter: str | None = None,
-    timeout: float = 60.0,
+    timeout: float = SILENCE,
     prices: Prices | None = None,
     cache: str | os.PathLike[str] | bool | None = True,
-    attempts: int = 5,
+    attempts: int = ATTEMPTS,
     concurrency: int = CONCURRENCY,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    dialect: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    without: Iterable[str] = (),
+    api_version: str | None = None,
     **options: Any,
 ) -> LM:
     """Make a language model from a name, with cache, retry and a concurrency cap around it.
 
     Names: `pocket` is the model that comes with promptgrad. `openai/...`, `hosted_vllm/...`, `ollama/...`, and
-    every name with a `base_url`, go over our own HTTP; their keys come from OPENAI_API_KEY and HOSTED_VLLM_API_KEY,
-    their addresses from OPENAI_BASE_URL, HOSTED_VLLM_API_BASE and OLLAMA_API_BASE. Every other name is litellm's.
-    The same name with the same arguments is the same object. An `LM` is returned as it is; a function becomes
-    a `FunctionLM`.
+    every bare name with a `base_url`, go over our own HTTP; their keys come from OPENAI_API_KEY and
+    HOSTED_VLLM_API_KEY, their addresses from OPENAI_BASE_URL, HOSTED_VLLM_API_BASE and OLLAMA_API_BASE. Every other
+    name is litellm's, and a provider with a dialect of its own (`anthropic/...`, `gemini/...`, `bedrock/...`) keeps it
+    at a `base_url`. The same name with the same arguments is the same object. An `LM` is returned as it is; a function
+    becomes a `FunctionLM`.
+
+    The words of litellm and DSPy are understood: `api_base`, `num_retries`, `max_retries`, `organization`, `rpm`,
+    `tpm`, `extra_headers`, `max_completion_tokens`; and for names of litellm its own arguments, such as
+    `aws_region_name`.
 
     Args:
         model: A name, an `LM`, or a function of the messages.
-        base_url: Address of an OpenAI-compatible server.
-        api_key: The key; by default the environment's, read at each call.
+        base_url: Address of the server.
+        api_key: The key; by default the environment's, read at each call. A bare name has no key of the environment.
         adapter: Name of the adapter that writes prompts for it; by default the model's own.
-        timeout: Seconds for a whole reply.
+        timeout: The longest silence of the server, in seconds.
         prices: US dollars for a million input and a million output tokens; by default those in litellm's table.
         cache: True for a cache in memory and, if `configure(cache=...)` names a folder, on disk; a folder for a cache
             on disk there; False or None for no cache.
-        attempts: Most times a request is sent while its failure may pass.
-        concurrency: The most calls in flight.
-        options: Sampling options for requests that leave them open.
+        attempts: Most times a request is sent while its failure may pass; `num_retries` is one less.
+        concurrency: The most calls in flight. What the server takes at once is found out below it.
+        requests_per_minute: The most requests in any minute.
+        tokens_per_minute: The most tokens in any minute.
+        dialect: `"openai"` sends to `base_url` over our own HTTP whatever the name is, and the name as it stands.
+        headers: Further headers, shown nowhere.
+        without: What the model is known not to take, as for `HTTP`.
+        api_version: Version of the service, as Azure wants it.
+        options: Sampling options for requests that leave them open. What only the provider knows goes through
+            `extra_body={...}`.
 
     Raises:
-        TypeError: `model` is none of these, or is an `LM` and there are further arguments.
+        TypeError: `model` is none of these, or is an `LM` and there are further arguments; or an option is not known.
         ValueError: The name is empty, or an argument is out of its range.
     """
+    local: dict[str, Any] = {name: value for name, value in locals().items() if name in LM_SETTINGS}
+    litellm = isinstance(model, str) and _is_litellms(model, base_url or options.get("api_base"), dialect)
+    options = hear("pg.LM", options, LM_SETTINGS, litellm=litellm)
+    given = {name: take(options, name, value, _DEFAULTS.get(name)) for name, value in local.items()}
     if not isinstance(model, str):
-        given = {"base_url": base_url, "api_key": api_key, "adapter": adapter, "prices": prices}
-        extra = [name for name, value in {**given, **options}.items() if value is not None]
-        if isinstance(model, LM):
-            if extra:
-                raise TypeError(f"{model!r} is made already: give it {', '.join(extra)} where it is made")
-            return model
-        if not callable(model) or isinstance(model, type):
-            raise TypeError(f"a language model is an LM, a name or a function, not {model!r}")
-        return FunctionLM(model, adapter=adapter or "chat", **options)
+        return _other(model, given, options)
     if not model.strip():
         raise ValueError('the name of a language model is empty; it looks like "openai/gpt-4o-mini" or "pocket"')
-    caching = cache is not None and cache is not False
-    folder = default().cache if isinstance(cache, bool) else cache
+    if given["dialect"] not in (None, "openai"):
+        raise ValueError(f'dialect is "openai" or None for the provider\'s own, not {given["dialect"]!r}')
+    if given["dialect"] is not None and given["base_url"] is None:
+        raise ValueError('dialect="openai" needs the base_url of a server that speaks it')
+    folder = given["cache"]
+    caching = folder is not None and folder is not False
+    folder = default().cache if isinstance(folder, bool) else folder
     place = str(Path(folder).absolute()) if caching and folder is not None else None
-    given_options = repr(sorted(options.items()))
-    key: Hashable = (
-        model, base_url, api_key, adapter, timeout, prices, caching, place, attempts, concurrency, given_options
-    )  # fmt: skip
+    rest = {**given, "without": sorted({given["without"]} if isinstance(given["without"], str) else given["without"])}
+    rest["headers"] = sorted((given["headers"] or {}).items())
+    key: Hashable = (model, caching, place, repr(sorted(rest.items())), repr(sorted(options.items())))
     with _lock:
         lm = _made.get(key)
         if lm is None:
-            lm = _transport(model, base_url, api_key, adapter, timeout, prices, options)
+            lm = _transport(model, given, options)
             if model != "pocket":
-                lm = Retry(Limit(lm, concurrency), attempts)
+                minute = {name: given[name] for name in ("requests_per_minute", "tokens_per_minute")}
+                lm = Retry(Limit(lm, given["concurrency"], **minute), given["attempts"])
             if caching:
                 lm = Cache(lm, place)
             _made[key] = lm
     return lm
 
 
-def _transport(
-    model: str,
-    base_url: str | None,
-    api_key: str | None,
-    adapter: str | None,
-    timeout: float,
-    prices: Prices | None,
-    options: dict[str, Any],
-) -> LM:
+_DEFAULTS: dict[str, Any] = {
+    "timeout": SILENCE,
+    "cache": True,
+    "attempts": ATTEMPTS,
+    "concurrency": CONCURRENCY,
+    "without": (),
+}
+
+
+def _other(model: Any, given: dict[str, Any], options: dict[str, Any]) -> LM:
+    """An LM as it is, or one made of a function."""
+    extra = [name for name, value in given.items() if value != _DEFAULTS.get(name)] + [*options]
+    if isinstance(model, LM):
+        if extra:
+            raise TypeError(f"{model!r} is made already: give it {', '.join(extra)} where it is made")
+        return model
+    if not callable(model) or isinstance(model, type):
+        raise TypeError(f"a language model is an LM, a name or a function, not {model!r}")
+    extra = [name for name in extra if name not in options and name != "adapter"]
+    if extra:
+        raise TypeError(f"a function has no {', '.join(extra)}: these are of an LM that is made from a name")
+    return FunctionLM(model, adapter=given["adapter"] or "chat", **options)
+
+
+def _is_litellms(model: str, base_url: str | None, dialect: str | None) -> bool:
+    provider = provider_of(model, base_url)
+    return provider is None and model != "pocket" and dialect is None and (base_url is None or _has_own(model))
+
+
+def _has_own(model: str) -> bool:
+    prefix, slash, _ = model.partition("/")
+    return bool(slash) and prefix in OWN_DIALECT
+
+
+def _transport(model: str, given: dict[str, Any], options: dict[str, Any]) -> LM:
+    base_url, api_key = given["base_url"], given["api_key"]
     if model == "pocket" and base_url is None:
         from promptgrad.lm._pocket import pocket
 
-        return pocket(**options)
+        return pocket(**hear('pg.LM("pocket")', options, ()))
     settings: dict[str, Any] = {
         "name": model,
-        "timeout": timeout,
-        "prices": prices,
-        "adapter": adapter or "chat",
+        "timeout": given["timeout"],
+        "prices": given["prices"],
+        "adapter": given["adapter"] or "chat",
+        "without": given["without"],
         **options,
     }
-    provider, slash, bare = model.partition("/")
-    environ = os.environ.get
-    if base_url is not None:
-        known = {"openai", "hosted_vllm", "ollama", "ollama_chat"}
-        return HTTP(bare if slash and provider in known else model, base_url, api_key, **settings)
-    if slash and provider == "openai":
-        return HTTP(bare, environ("OPENAI_BASE_URL") or OPENAI_URL, api_key, **settings)
-    if slash and provider == "hosted_vllm":
-        address = environ("HOSTED_VLLM_API_BASE") or "http://127.0.0.1:8000/v1"
-        return HTTP(bare, address, api_key, api_key_env="HOSTED_VLLM_API_KEY", **settings)
-    if slash and provider in {"ollama", "ollama_chat"}:
-        address = (environ("OLLAMA_API_BASE") or "http://127.0.0.1:11434").rstrip("/")
-        if not address.endswith("/v1"):
-            address += "/v1"
-        return HTTP(bare, address, api_key, api_key_env=None, **{"prices": (0.0, 0.0), **settings})
-    from promptgrad.lm._litellm import LiteLLM
+    if _is_litellms(model, base_url, given["dialect"]):
+        from promptgrad.lm._litellm import LiteLLM
 
-    return LiteLLM(model, api_key=api_key, **settings)
+        passed = dict(settings.pop("settings", None) or {})
+        if given["headers"]:
+            passed["extra_headers"] = dict(given["headers"])
+        if given["api_version"] is not None:
+            passed["api_version"] = given["api_version"]
+        return LiteLLM(model, api_key=api_key, api_base=base_url, settings=passed, **settings)
+    settings |= {"headers": given["headers"], "api_version": given["api_version"]}
+    provider = None if given["dialect"] == "openai" and _has_own(model) else provider_of(model, base_url)
+    if provider is None:  # a bare name: its key is the one that is given
+        return HTTP(model, base_url, api_key, api_key_env=None, **settings)
+    if provider.free:
+        settings = {**settings, "prices": given["prices"] or (0.0, 0.0)}
+    address = provider.address(base_url)
+    return HTTP(provider.bare(model), address, api_key, api_key_env=provider.key, **settings)
 
 
 register_maker(resolve)

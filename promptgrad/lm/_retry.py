@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from promptgrad import aio
-from promptgrad.errors import LMError, LMStatusError
+from promptgrad.errors import LMError, LMStatusError, OverloadedError, RateLimitError
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
+from promptgrad.lm._deadline import sleep_within
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
 
@@ -18,25 +20,31 @@ def is_transient(error: LMError) -> bool:
 
 
 class Retry(Layer):
-    """Send a request again after 429, 5xx, a lost connection, a timeout or a spoilt body.
+    """Send a request again after a failure that may pass: 429, overload, 5xx, a lost connection, a spoilt body.
 
-    The wait doubles from `base` up to `ceiling` seconds, less a share of at most a half that is drawn from the
-    request's digest, so that many callers spread out and a run repeats exactly. A server's `Retry-After` is obeyed
-    instead, unless it asks for more than `patience` seconds: then its error is raised at once.
+    The own wait doubles from `base` up to `ceiling` seconds. It is compared with the wait that the server asks for, the
+    larger counts, and a drawn share is added, so that many callers spread out. The draw comes from the request's
+    digest, so a run repeats exactly. A server that asks for more than `patience` seconds is not waited for: its error
+    is raised at once. Inside a run with a budget of seconds no wait passes its end.
 
-    Cost: up to `attempts` requests for one call. A failure that cannot pass (other 4xx) is never retried, nor is a
-    stream after its first piece.
+    A failure that cannot pass is never sent again, nor is a request after a silence, which may still be running, nor
+    a stream after its first piece.
+
+    Cost: up to `attempts` requests that fail and `turns` that are turned away, for one call.
 
     Args:
         lm: The LM to wrap.
-        attempts: Most times a request is sent.
+        attempts: Most times that a request is sent while it fails.
+        turns: Most times that it is sent while the server turns it away (429, overload), which is not a failure of the
+            request; twice `attempts` by default, and 1 with `attempts=1`.
         base: Seconds before the second attempt.
-        ceiling: Longest wait without a `Retry-After`, in seconds.
-        patience: Longest `Retry-After` that is waited for, in seconds.
+        ceiling: Longest own wait, in seconds.
+        patience: Longest wait of the server's that is waited for, in seconds.
         sleep: Function that waits; tests pass their own.
+        draw: Function that returns numbers from 0 to 1, in place of those from the digest.
 
     Raises:
-        ValueError: `attempts` is below one.
+        ValueError: `attempts` or `turns` is below one.
     """
 
     def __init__(
@@ -44,47 +52,70 @@ class Retry(Layer):
         lm: LM,
         attempts: int = 5,
         *,
+        turns: int | None = None,
         base: float = 0.5,
         ceiling: float = 30.0,
         patience: float = 120.0,
         sleep: Callable[[float], Awaitable[object]] = aio.sleep,
+        draw: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(lm)
-        if attempts < 1:
-            raise ValueError(f"attempts must be at least 1, not {attempts}")
+        if attempts < 1 or (turns is not None and turns < 1):
+            raise ValueError(f"attempts and turns must be at least 1, not {attempts} and {turns}")
         self.attempts = attempts
+        self.turns = turns if turns is not None else 2 * attempts if attempts > 1 else 1
         self.base = base
         self.ceiling = ceiling
         self.patience = patience
         self._sleep = sleep
+        self._draw = draw
+        self._retries = 0
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request, in up to `attempts` attempts; the last error is raised, with the number of attempts."""
-        attempt = 1
+        """Answer one request, in several attempts; the last error is raised, with the number of attempts."""
+        failed = turned = 0
         while True:
             try:
                 return await self.lm.complete(request)
             except LMError as error:
                 if not is_transient(error) or (request.listener is not None and request.listener.started):
                     raise
-                wait = self._wait(request, attempt, error)
-                if attempt >= self.attempts or wait is None:
-                    message = error.args[0] if error.args else ""
-                    if wait is None:
-                        message = f"{message} (not waited for: patience is {self.patience:g} s)"
-                    if attempt > 1:
-                        message = f"{message} (attempt {attempt} of {self.attempts})"
-                    error.args = (message,)
+                away = isinstance(error, (RateLimitError, OverloadedError))
+                turned, failed = turned + away, failed + (not away)
+                wait = self._wait(request, failed + turned, error)
+                if wait is None or (turned >= self.turns if away else failed >= self.attempts):
+                    error.args = (self._told(error, failed, turned, asked_too_much=wait is None),)
                     raise
-            await self._sleep(wait)
-            attempt += 1
+                cause = error
+            await sleep_within(wait, self._sleep, cause)
+            self._retries += 1
+
+    def _told(self, error: LMError, failed: int, turned: int, *, asked_too_much: bool) -> str:
+        message = str(error.args[0]) if error.args else ""
+        if asked_too_much:
+            message = f"{message} (not waited for: patience is {self.patience:g} s)"
+        if failed + turned == 1:
+            return message
+        if isinstance(error, (RateLimitError, OverloadedError)):
+            return f"{message} (turned away {turned} times)"
+        return f"{message} (attempt {failed} of {self.attempts})"
 
     def _wait(self, request: Request, attempt: int, error: LMError) -> float | None:
         asked = error.retry_after if isinstance(error, LMStatusError) else None
-        if asked is not None:
-            return asked if asked <= self.patience else None
-        drawn = int(request.digest(f"retry {attempt}")[:8], 16) / 0xFFFFFFFF
-        return float(min(self.ceiling, self.base * 2.0 ** (attempt - 1)) * (1 - drawn / 2))
+        asked = 0.0 if asked is None else asked
+        if asked > self.patience:
+            return None
+        drawn = _drawn(request, attempt) if self._draw is None else self._draw()
+        half = min(self.ceiling, self.base * 2.0 ** min(attempt - 1, 60)) / 2
+        return max(asked, half) + drawn * max(half, asked / 4)
+
+    def stats(self) -> dict[str, Any]:
+        """The counts of the LM below, and `retries`."""
+        return {**super().stats(), "retries": self._retries}
 
     def __repr__(self) -> str:
         return f"Retry({self.lm!r}, attempts={self.attempts})"
+
+
+def _drawn(request: Request, attempt: int) -> float:
+    return int(request.digest(f"retry {attempt}")[:8], 16) / 0xFFFFFFFF

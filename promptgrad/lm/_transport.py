@@ -28,10 +28,12 @@ class Transport(LM):
         options: Sampling options for requests that leave them open, in the form of `Request.of`.
 
     Attributes:
+        endpoint: What calls share a capacity with: the model at its address; empty where it has none.
         in_place: True if `_send` awaits nothing except the primitives of `promptgrad.aio`, so that it needs no task.
     """
 
     in_place: bool = False
+    endpoint: str = ""
 
     def __init__(self, name: str, *, adapter: str = "chat", options: dict[str, Any] | None = None) -> None:
         self.name = name

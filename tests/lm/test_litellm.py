@@ -115,7 +115,7 @@ def test_our_retry_works_on_it(server):
 
     server.script(Status(429, retry_after=7), "Paris")
     assert Retry(LiteLLM("openai/tiny", "x", api_base=server.url), sleep=sleep)("q").text == "Paris"
-    assert waits == [7]
+    assert 7 <= waits[0] < 9
 
 
 def test_a_provider_that_litellm_does_not_know():

@@ -57,10 +57,13 @@ def test_equal_numbers_have_equal_digests():
 def test_another_process_makes_the_same_digest():
     code = (
         "from promptgrad.lm import *\n"
-        "print(Request.of([Message('system', 'a'), Message('user', 'ü')], temperature=0.3, b=1, a=[2]).digest('x'))"
+        "talk = [Message('system', 'a'), Message('user', 'ü')]\n"
+        "print(Request.of(talk, temperature=0.3, extra_body={'b': 1, 'a': [2]}).digest('x'))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    mine = Request.of([Message("system", "a"), Message("user", "ü")], temperature=0.3, a=[2], b=1).digest("x")
+    mine = Request.of(
+        [Message("system", "a"), Message("user", "ü")], temperature=0.3, extra_body={"a": [2], "b": 1}
+    ).digest("x")
     assert found.stdout.strip() == mine
 
 

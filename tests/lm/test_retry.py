@@ -1,9 +1,11 @@
 import pytest
 
+from promptgrad import run
 from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
     BillingError,
+    BudgetExceeded,
     ContentFilterError,
     ContextWindowError,
     LMConnectionError,
@@ -14,7 +16,7 @@ from promptgrad.errors import (
     OverloadedError,
     RateLimitError,
 )
-from promptgrad.lm import HTTP, FunctionLM, Retry
+from promptgrad.lm import HTTP, FunctionLM, Limit, Retry
 from promptgrad.lm._retry import is_transient
 from promptgrad.testing import Cut, Drop, Garbage, Status
 
@@ -34,7 +36,7 @@ def sleep(waits):
 
 def test_retry_after_is_obeyed(server, waits, sleep):
     server.script(Status(429, retry_after=7), "Paris")
-    assert Retry(HTTP("m", server.url), sleep=sleep)("q").text == "Paris"
+    assert Retry(HTTP("m", server.url), sleep=sleep, draw=lambda: 0.0)("q").text == "Paris"
     assert waits == [7]
     assert len(server.requests) == 2
 
@@ -78,7 +80,7 @@ def test_waits_do_not_pass_the_ceiling(waits, sleep):
 
 def test_a_retry_after_of_just_the_patience_is_waited_for(server, waits, sleep):
     server.script(Status(429, retry_after=9), "Paris")
-    assert Retry(HTTP("m", server.url), patience=9, sleep=sleep)("q").text == "Paris"
+    assert Retry(HTTP("m", server.url), patience=9, sleep=sleep, draw=lambda: 0.0)("q").text == "Paris"
     assert waits == [9]
 
 
@@ -137,3 +139,70 @@ def test_at_least_one_attempt():
 
 def test_repr():
     assert repr(Retry(FunctionLM(str, name="f"))) == "Retry(FunctionLM('f'), attempts=5)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [(7, 7, 8.75), (0, 0.25, 0.5), (0.3, 0.3, 0.55), (None, 0.25, 0.5)]
+)
+def test_the_larger_of_the_asked_and_the_own_wait_counts_and_is_spread(server, waits, sleep, asked, least, most):
+    for drawn in (0.0, 1.0):
+        server.script(Status(429, retry_after=asked), "Paris")
+        Retry(HTTP("m", server.url), sleep=sleep, draw=lambda drawn=drawn: drawn)("q")
+    assert waits == pytest.approx([least, most])
+
+
+def test_many_that_are_turned_away_together_do_not_come_back_together(server, waits, sleep):
+    server.respond = lambda messages: Status(429, retry_after=2)
+    lm = Retry(HTTP("m", server.url), attempts=2, turns=2, sleep=sleep)
+    for number in range(20):
+        with pytest.raises(RateLimitError):
+            lm(str(number))
+    assert len({round(wait, 3) for wait in waits}) > 15
+    assert all(2 <= wait <= 2.5 for wait in waits)
+
+
+def test_being_turned_away_is_not_a_failed_attempt(server, waits, sleep):
+    server.script(*[Status(429)] * 3, Status(500), *[Status(503)] * 2, "Paris")
+    assert Retry(HTTP("m", server.url), attempts=4, sleep=sleep)("q").text == "Paris"
+    assert len(server.requests) == 7
+    server.script(*[Status(429)] * 9)
+    with pytest.raises(RateLimitError, match="turned away 4 times"):
+        Retry(HTTP("m", server.url), attempts=2, sleep=sleep)("q")
+    server.reset()
+    server.script(*[Status(429)] * 9)
+    with pytest.raises(RateLimitError):
+        Retry(HTTP("m", server.url), attempts=1, sleep=sleep)("q")
+    assert len(server.requests) == 1
+
+
+def test_no_wait_passes_the_end_of_a_budget_of_seconds(server, waits, sleep):
+    now = [0.0]
+    server.script(Status(429, retry_after=20), "Paris")
+    with (
+        run.active(ledger=run.Ledger(run.Budget(seconds=10), clock=lambda: now[0])),
+        pytest.raises(BudgetExceeded, match="would pass the budget of 10 seconds") as caught,
+    ):
+        Retry(HTTP("m", server.url), sleep=sleep)("q")
+    assert waits == []
+    assert isinstance(caught.value.__cause__, RateLimitError)
+    assert (caught.value.kind, len(server.requests)) == ("seconds", 1)
+
+
+def test_what_waits_to_be_sent_again_keeps_no_place(server):
+    order = []
+
+    async def sleep(seconds):
+        order.append((await limited.acall("other")).text)
+
+    server.script(Status(500))
+    limited = Limit(HTTP("m", server.url), 1)
+    assert Retry(limited, sleep=sleep)("q").text == "echo q"
+    assert order == ["echo other"]
+
+
+def test_retries_are_counted(server, sleep):
+    server.script(Status(500), Status(500), "Paris")
+    lm = Retry(Limit(HTTP("m", server.url), 3), sleep=sleep)
+    lm("q")
+    stats = lm.stats()
+    assert (stats["retries"], stats["requests"], stats["concurrency"]) == (2, server.received, 3)

@@ -1,0 +1,31 @@
+"""`sleep_within`: a wait that does not pass the end of the active run's time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from promptgrad import run
+from promptgrad.errors import BudgetExceeded
+
+
+async def sleep_within(
+    seconds: float, sleep: Callable[[float], Awaitable[object]], cause: BaseException | None = None
+) -> None:
+    """Wait; or raise at once where the seconds of the active run's budget would be over before.
+
+    Raises:
+        BudgetExceeded: They would be.
+    """
+    session = run.current()
+    if session is not None:
+        ledger = session.ledger
+        left = ledger.remaining("seconds")
+        if seconds >= left:
+            limit = ledger.budget.seconds or 0.0
+            raise BudgetExceeded(
+                f"a wait of {seconds:.3g} s would pass the budget of {limit:g} seconds, of which {left:.3g} are left",
+                kind="seconds",
+                limit=limit,
+                used=round(limit - left, 1),
+            ) from cause
+    await sleep(seconds)

@@ -1,0 +1,134 @@
+"""The providers that names begin with: who speaks OpenAI's dialect, and at which address."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from promptgrad.lm._http import OPENAI_URL
+
+OWN_DIALECT = frozenset(
+    {
+        "ai21",
+        "aleph_alpha",
+        "anthropic",
+        "anthropic_text",
+        "azure",
+        "azure_ai",
+        "azure_text",
+        "bedrock",
+        "bedrock_converse",
+        "clarifai",
+        "cloudflare",
+        "cohere",
+        "cohere_chat",
+        "gemini",
+        "github_copilot",
+        "huggingface",
+        "maritalk",
+        "nlp_cloud",
+        "oci",
+        "oobabooga",
+        "palm",
+        "petals",
+        "predibase",
+        "replicate",
+        "sagemaker",
+        "sagemaker_chat",
+        "snowflake",
+        "text-completion-openai",
+        "triton",
+        "vertex_ai",
+        "vertex_ai_beta",
+        "watsonx",
+        "watsonx_text",
+    }
+)
+"""Providers whose dialect is their own, which litellm speaks, also at an address of yours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider whose dialect is OpenAI's.
+
+    Attributes:
+        prefix: The beginning of its names.
+        key: The variable of the environment with its key; None for none.
+        addresses: The variables of the environment with its address, the first one that is set counts.
+        url: Its address where none is set; empty where only litellm knows it.
+        version: The end that its addresses have, and that is added where it is missing.
+        free: Whether a call costs nothing where no price is given.
+    """
+
+    prefix: str
+    key: str | None
+    addresses: tuple[str, ...] = ()
+    url: str = ""
+    version: str = ""
+    free: bool = False
+
+    def bare(self, model: str) -> str:
+        """The model's name on its server."""
+        return model.removeprefix(f"{self.prefix}/")
+
+    def address(self, base_url: str | None) -> str:
+        """The address for requests: the one that is given, else the environment's, else its own."""
+        named = base_url if base_url is not None else next(filter(None, map(os.environ.get, self.addresses)), self.url)
+        if self.version and "://" not in named and base_url is None:
+            named = f"http://{named}"  # OLLAMA_HOST is host:port
+        named = named.rstrip("/")
+        return f"{named}{self.version}" if self.version and not named.endswith(self.version) else named
+
+
+_OLLAMA = (None, ("OLLAMA_API_BASE", "OLLAMA_HOST"), "http://127.0.0.1:11434", "/v1", True)
+_HERE = {
+    made.prefix: made
+    for made in (
+        Provider("openai", "OPENAI_API_KEY", ("OPENAI_BASE_URL", "OPENAI_API_BASE"), OPENAI_URL),
+        Provider("hosted_vllm", "HOSTED_VLLM_API_KEY", ("HOSTED_VLLM_API_BASE",), "http://127.0.0.1:8000/v1"),
+        Provider("ollama", *_OLLAMA),
+        Provider("ollama_chat", *_OLLAMA),
+    )
+}
+"""Those that go over our HTTP with or without an address."""
+
+_AT_AN_ADDRESS = {
+    prefix: Provider(prefix, f"{prefix.upper()}_API_KEY")
+    for prefix in (
+        "cerebras",
+        "dashscope",
+        "deepinfra",
+        "deepseek",
+        "groq",
+        "litellm_proxy",
+        "lm_studio",
+        "mistral",
+        "moonshot",
+        "nebius",
+        "novita",
+        "nvidia_nim",
+        "openrouter",
+        "sambanova",
+        "vllm",
+        "xai",
+    )
+} | {
+    "fireworks_ai": Provider("fireworks_ai", "FIREWORKS_API_KEY"),
+    "together_ai": Provider("together_ai", "TOGETHERAI_API_KEY"),
+    "perplexity": Provider("perplexity", "PERPLEXITYAI_API_KEY"),
+}
+"""Those that do so at an address that is given; litellm knows their own."""
+
+
+def provider_of(model: str, base_url: str | None) -> Provider | None:
+    """The provider that a name begins with, if requests go over our HTTP; None for a bare name, or for litellm's."""
+    prefix, slash, _ = model.partition("/")
+    if not slash:
+        return None
+    found = _HERE.get(prefix)
+    if found is None and base_url is not None:
+        found = _AT_AN_ADDRESS.get(prefix)
+        if found is not None and prefix != "openrouter" and urlsplit(base_url).hostname == "openrouter.ai":
+            return None  # there the prefix is part of the name
+    return found

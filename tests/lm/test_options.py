@@ -1,0 +1,339 @@
+"""Words that are understood, words that are refused, and where a request goes and does not go."""
+
+import json
+import warnings
+from importlib.util import find_spec
+
+import pytest
+
+from promptgrad import nn
+from promptgrad.errors import AuthenticationError, BadRequestError, ContextWindowError, OverloadedError, RateLimitError
+from promptgrad.lm import HTTP, LM, FunctionLM, LiteLLM, Local, Request, Retry, resolve
+from promptgrad.testing import Garbage, LoopbackLM, Reply, Status
+
+pytestmark = pytest.mark.filterwarnings("ignore:Items? .* on TypedDict class:UserWarning")  # of litellm
+
+KEY = "sk-very-secret-0123456789"
+OTHER_KEY = "sk-of-somebody-else-0123"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    import os
+
+    for name in list(os.environ):
+        if name.endswith(("_API_KEY", "_API_BASE", "_BASE_URL")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+def test_words_of_litellm_and_dspy(server):
+    lm = resolve(
+        "openai/m",
+        api_base=server.url,
+        api_key=KEY,
+        num_retries=3,
+        request_timeout=7,
+        model_type="chat",
+        max_completion_tokens=9,
+        organization="org-1",
+        extra_headers={"X-Team": "a"},
+        extra_body={"vendor_field": [1]},
+        max_parallel_requests=5,
+        rpm=600,
+        tpm=100_000,
+        cache=False,
+    )
+    assert isinstance(lm, Retry)
+    assert (lm.attempts, lm.lm.concurrency, lm.transport.timeout) == (4, 5, 7)
+    assert (lm.lm.requests_per_minute, lm.lm.tokens_per_minute) == (600, 100_000)
+    assert lm("q").text == "echo q"
+    sent = server.requests[-1]
+    assert (sent.headers["authorization"], sent.headers["openai-organization"]) == (f"Bearer {KEY}", "org-1")
+    assert sent.headers["x-team"] == "a"
+    assert sent.json == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "q"}],
+        "max_tokens": 9,
+        "vendor_field": [1],
+    }
+
+
+@pytest.mark.parametrize("word", ["api_base", "base_url", "azure_endpoint", "openai_api_base"])
+@pytest.mark.parametrize("name", ["openai/m", "ollama/m", "hosted_vllm/m", "m", "groq/m"])
+def test_an_address_is_heard_in_every_word(server, monkeypatch, word, name):
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER_KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    lm = resolve(name, **{word: server.url}, cache=False)
+    assert lm("q").text == "echo q"
+    sent = server.requests[-1]
+    assert (sent.path, sent.json["model"], set(sent.json)) == ("/v1/chat/completions", "m", {"model", "messages"})
+    assert ("authorization" in sent.headers) == (name == "openai/m")  # the key of OpenAI is for openai/
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "OPENAI_API_BASE"])
+def test_an_address_of_the_environment_is_heard(server, monkeypatch, variable):
+    monkeypatch.setenv(variable, server.url)
+    assert resolve("openai/env", cache=False, api_key=variable)("q").text == "echo q"
+
+
+def test_ollamas_own_variable_is_heard(server, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", server.url.removeprefix("http://").removesuffix("/v1"))
+    assert resolve("ollama/llama3", cache=False, timeout=8)("q").text == "echo q"
+    assert resolve("ollama/llama3", base_url="http://h:1").transport.base_url == "http://h:1/v1"
+
+
+def test_each_provider_has_its_own_key(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER_KEY)
+    monkeypatch.setenv("GROQ_API_KEY", "groq")
+    monkeypatch.setenv("HOSTED_VLLM_API_KEY", "vllm")
+    for name, key in (("groq/m", "Bearer groq"), ("hosted_vllm/m", "Bearer vllm"), ("mistral/m", None), ("m", None)):
+        resolve(name, base_url=server.url, cache=False)("q")
+        assert server.requests[-1].headers.get("authorization") == key
+
+
+def test_where_the_prefix_is_part_of_the_name():
+    lm = resolve("deepseek/deepseek-chat", base_url="https://openrouter.ai/api/v1", api_key="k")
+    assert (type(lm.transport), lm.transport.model) == (HTTP, "deepseek/deepseek-chat")
+
+
+MISSPELT = [
+    (lambda **more: resolve("openai/m", **more), "pg.LM"),
+    (lambda **more: LM("openai/m", **more), "pg.LM"),
+    (lambda **more: resolve("pocket", **more), "pg.LM"),
+    (lambda **more: resolve("anthropic/m", **more), "pg.LM"),
+    (lambda **more: HTTP("m", **more), "lm.HTTP"),
+    (lambda **more: LiteLLM("m", **more), "lm.LiteLLM"),
+    (lambda **more: Local("org/m", **more), "lm.Local"),
+]
+
+
+@pytest.mark.parametrize(("make", "what"), MISSPELT)
+@pytest.mark.parametrize(
+    ("name", "near"), [("tempersture", "temperature"), ("max_tokns", "max_tokens"), ("sead", "seed")]
+)
+def test_a_misspelt_option_is_refused_with_the_near_name(make, what, name, near):
+    with pytest.raises(TypeError, match=rf"{what}.* has no option '{name}': did you mean '{near}'\?"):
+        make(**{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("api_bse", "api_base"),
+        ("base_ulr", "base_url"),
+        ("time_out", "timeout"),
+        ("num_retrys", "num_retries"),
+        ("concurency", "concurrency"),
+        ("apikey", "api_key"),
+        ("request_per_minute", "requests_per_minute"),
+        ("extra_boddy", "extra_body"),
+    ],
+)
+def test_a_misspelt_setting_too(name, near):
+    with pytest.raises(TypeError, match=rf"pg.LM has no option '{name}': did you mean '{near}'"):
+        resolve("openai/m", **{name: "x"})
+
+
+def test_what_no_name_is_near_to_goes_through_extra_body():
+    with pytest.raises(
+        TypeError, match=r"no option 'vendor_field' \(what only your provider knows goes through extra_body"
+    ):
+        resolve("openai/m", vendor_field=1)
+    assert dict(HTTP("m", extra_body={"vendor_field": 1}).options["extra"]) == {"vendor_field": "1"}
+    with pytest.raises(TypeError, match="extra_body is a dict"):
+        HTTP("m", extra_body=3)
+    with pytest.raises(ValueError, match="api_key"):
+        HTTP("m", extra_body={"api_key": KEY})
+    with pytest.raises(ValueError, match="stream"):
+        HTTP("m", extra_body={"stream": True})
+
+
+@pytest.mark.parametrize("make", [lambda: HTTP("m", num_retries=3), lambda: LiteLLM("m", max_retries=3)])
+def test_a_transport_sends_once(make):
+    with pytest.raises(TypeError, match=r"sends a request once: wrap it in lm.Retry\(\.\.\., attempts=\)"):
+        make()
+
+
+def test_what_is_anothers(tmp_path):
+    with pytest.raises(TypeError, match="'aws_region_name', which is litellm's"):
+        resolve("openai/m", aws_region_name="us-east-1")
+    assert resolve("bedrock/m", aws_region_name="us-east-1").transport._settings == {"aws_region_name": "us-east-1"}
+    with pytest.raises(TypeError, match=r"lm\.Local has no setting 'api_base', as pg.LM"):
+        Local(str(tmp_path), api_base="http://h/v1")
+    with pytest.raises(TypeError, match=r"lm\.HTTP has no setting 'attempts'"):
+        HTTP("m", attempts=3)
+    with pytest.raises(TypeError, match=r"lm.Local has no option 'tools'; it knows logprobs, max_tokens"):
+        Local(str(tmp_path), tools=[])
+    assert Local(str(tmp_path), torch_dtype="auto", max_new_tokens=3).options == {"max_tokens": 3}
+    with pytest.raises(TypeError, match="a function has no base_url"):
+        resolve(lambda messages: "x", api_base="http://h/v1")
+    with pytest.raises(TypeError, match="speaks the chat dialect alone"):
+        resolve("openai/m", model_type="text")
+
+
+def test_two_words_for_one_thing_must_agree():
+    with pytest.raises(TypeError, match="base_url is given by two names"):
+        resolve("openai/m", base_url="http://a/v1", api_base="http://b/v1")
+    with pytest.raises(TypeError, match="base_url is given by two names"):
+        HTTP("m", "http://a/v1", api_base="http://b/v1")
+    with pytest.raises(TypeError, match="both are given"):
+        resolve("openai/m", max_completion_tokens=3, max_tokens=4)
+    assert resolve("openai/m", base_url="http://a/v1", api_base="http://a/v1").transport.base_url == "http://a/v1"
+    with pytest.raises(TypeError, match="number of retries"):
+        resolve("openai/m", num_retries=-1)
+
+
+def test_options_of_a_request_are_known_too(server):
+    lm = HTTP("m", server.url)
+    for name, near in (("tempersture", "temperature"), ("top_pp", "top_p"), ("tool_choise", "tool_choice")):
+        with pytest.raises(TypeError, match=f"no option '{name}': did you mean '{near}'"):
+            lm("q", **{name: 1})
+        with pytest.raises(TypeError, match=f"{name}"):
+            nn.Predict("q -> a", **{name: 1})
+    with pytest.raises(TypeError, match="'timeout' is a setting of the LM"):
+        lm("q", timeout=3)
+    with pytest.raises(TypeError, match=r"extra_body=\{'vendor': \.\.\.\}"):
+        Request.of("q", vendor=3)
+    lm("q", extra_body={"vendor": 3}, top_k=4, max_completion_tokens=5)
+    assert {"vendor": 3, "top_k": 4, "max_tokens": 5}.items() <= server.requests[-1].json.items()
+    assert server.received == 1
+    with pytest.raises(TypeError, match="no option 'vendor'"):
+        FunctionLM(str, vendor=3)
+
+
+# -- dialects --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dialect_that_is_none():
+    with pytest.raises(ValueError, match='dialect is "openai" or None'):
+        resolve("openai/m", base_url="http://h/v1", dialect="anthropic")
+    with pytest.raises(ValueError, match="needs the base_url"):
+        resolve("anthropic/m", dialect="openai")
+
+
+@pytest.mark.parametrize(
+    "name", ["anthropic/claude-x", "gemini/gemini-2.5-flash", "bedrock/m", "azure/m", "vertex_ai/m"]
+)
+def test_a_provider_with_a_dialect_of_its_own_keeps_it_at_an_address(name):
+    lm = resolve(name, base_url="http://127.0.0.1:9/v1", api_key="k").transport
+    assert (type(lm), lm.model, lm._api_base) == (LiteLLM, name, "http://127.0.0.1:9/v1")
+
+
+def test_dialect_openai_says_otherwise(server):
+    lm = resolve("anthropic/claude-x", base_url=server.url, dialect="openai", cache=False)
+    assert lm("q").text == "echo q"
+    assert server.requests[-1].json["model"] == "anthropic/claude-x"  # the name as it stands
+
+
+def anthropic(messages):
+    request = server_of_anthropic.requests[-1].json
+    text = f"{request['model']} {request.get('system')} {request['messages'][-1]['content']}"
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": request["model"],
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 7, "output_tokens": 3},
+    }
+    return Garbage(json.dumps(body).encode())
+
+
+server_of_anthropic: LoopbackLM
+
+
+needs_litellm = pytest.mark.skipif(find_spec("litellm") is None, reason="litellm is an optional dependency")
+
+
+@pytest.fixture
+def anthropics():
+    global server_of_anthropic
+    with LoopbackLM(anthropic) as server_of_anthropic:
+        yield server_of_anthropic
+
+
+@needs_litellm
+def test_anthropics_dialect(anthropics):
+    lm = resolve(
+        "anthropic/claude-x", base_url=anthropics.url.removesuffix("/v1"), api_key=KEY, cache=False, max_tokens=9
+    )
+    reply = lm([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"}])
+    sent = anthropics.requests[-1]
+    assert (sent.path, sent.headers["x-api-key"]) == ("/v1/messages", KEY)
+    assert sent.json["model"] == "claude-x"
+    assert "Be brief." in json.dumps(sent.json["system"])
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (7, 3)
+    assert reply.text.startswith("claude-x")
+
+
+@needs_litellm
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "error"),
+    [
+        (529, "overloaded_error", "Overloaded", OverloadedError),
+        (401, "authentication_error", "invalid x-api-key", AuthenticationError),
+        (400, "invalid_request_error", "prompt is too long: 207889 tokens > 200000 maximum", ContextWindowError),
+        (400, "invalid_request_error", "messages: at least one message is required", BadRequestError),
+        (429, "rate_limit_error", "This request would exceed your rate limit", RateLimitError),
+    ],
+)
+def test_anthropics_errors(anthropics, status, kind, message, error):
+    body = {"type": "error", "error": {"type": kind, "message": message}}
+    anthropics.script(Garbage(json.dumps(body).encode(), status))
+    with pytest.raises(error) as caught:
+        LiteLLM("anthropic/claude-x", KEY, base_url=anthropics.url.removesuffix("/v1"))("q")
+    assert type(caught.value) is error
+    assert KEY not in str(caught.value)
+    assert anthropics.received == 1
+
+
+@needs_litellm
+def test_geminis_dialect():
+    body = {
+        "candidates": [{"content": {"role": "model", "parts": [{"text": "Paris"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10},
+        "modelVersion": "gemini-2.5-flash",
+    }
+    exhausted = {"error": {"code": 429, "message": "Resource has been exhausted", "status": "RESOURCE_EXHAUSTED"}}
+    with LoopbackLM() as server:
+        server.script(Garbage(json.dumps(body).encode()), Garbage(json.dumps(exhausted).encode(), 429))
+        lm = resolve("gemini/gemini-2.5-flash", base_url=server.url, api_key=KEY, cache=False, attempts=1)
+        reply = lm([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"}])
+        assert (reply.text, reply.usage.input_tokens) == ("Paris", 7)
+        sent = server.requests[-1]
+        assert "generateContent" in sent.path
+        assert sent.json["contents"][-1]["parts"] == [{"text": "q"}]
+        assert "Be brief." in json.dumps(sent.json["system_instruction"])
+        with pytest.raises(RateLimitError) as caught:
+            lm("q")
+        assert KEY not in str(caught.value)
+        assert server.received == 2
+
+
+@needs_litellm
+def test_litellm_learns_what_an_endpoint_does_not_take(server):
+    server.script(Status(400, message="System role not supported"), Reply("Paris"), Reply("Rome"))
+    lm = LiteLLM("openai/tiny", KEY, base_url=server.url)
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"}]
+    with pytest.warns(UserWarning, match="does not take system messages"):
+        assert lm(talk).text == "Paris"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lm(talk).text == "Rome"
+    assert server.requests[-1].messages == [{"role": "user", "content": "Be brief.\n\nq"}]
+    assert lm.stats()["requests"] == server.received == 3
+
+
+@needs_litellm
+def test_litellm_sends_nothing_through_a_proxy_that_is_for_this_machine(server, monkeypatch):
+    from promptgrad.errors import LMConnectionError
+
+    with LoopbackLM("from the proxy") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        with pytest.raises(LMConnectionError, match=r"nothing was sent: set NO_PROXY=127\.0\.0\.1"):
+            LiteLLM("openai/tiny", KEY, base_url=server.url)("q")
+        assert (proxy.received, server.received) == (0, 0)
