@@ -233,7 +233,7 @@ def test_a_wait_that_is_asked_for_is_obeyed_or_refused(server):
         waits.append(seconds)
 
     assert nn.Predict("question -> answer", lm=lm.Retry(at(server), sleep=sleep))("a").answer == "A"
-    assert waits == [0.05]
+    assert 0.25 <= waits[0] <= 0.5  # the own wait is longer
     server.script(Status(429, retry_after=9999))
     with pytest.raises(
         errors.RateLimitError, match=r"asks to wait 9999 s.*not waited for: patience is 120 s"

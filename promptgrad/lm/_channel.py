@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from promptgrad import run
 from promptgrad.errors import LMError
 from promptgrad.lm._completion import Completion, Usage
-from promptgrad.lm._parts import weigh
+from promptgrad.lm._parts import bound
 from promptgrad.lm._prices import cost
 from promptgrad.lm._request import Request
 
@@ -39,14 +39,16 @@ REPLY_TOKENS = 256
 
 
 def estimate_tokens(request: Request) -> int:
-    """Estimate the number of tokens of a request, for the budget's reservation: rather too many than too few."""
+    """Estimate the number of tokens of a request, for the budget's reservation: no fewer than there are."""
     prefix, tail = request.prefix, request.tail
     size = prefix.weight
     for message in tail:
-        size += weigh(message.content)
+        size += bound(message.content)
     for _, text in request.extra:  # tools count as well
-        size += len(text)
-    return size // 3 + 4 * (len(prefix.messages) + len(tail))
+        size += bound(text)
+    if request.response_format is not None:
+        size += bound(request.response_format)
+    return size + 8 * (len(prefix.messages) + len(tail))
 
 
 class ModelCall:

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptgrad._frozen import setters
 from promptgrad.lm._codec import canonical_json, digested, to_plain
-from promptgrad.lm._parts import Content, Part, TextPart, ToolCall, show, text_of, to_content, weigh
+from promptgrad.lm._parts import Content, Part, TextPart, ToolCall, bound, show, text_of, to_content
 
 DIGEST_SIZE = 16
 """Bytes of a request digest (32 hexadecimal characters)."""
@@ -136,7 +136,7 @@ class Prefix:
         messages: The messages.
         encoded: Their bytes, ASCII as `json_messages` gives it.
         is_text: True if they hold nothing but text.
-        weight: How much they count for, in characters of text.
+        weight: The most tokens that they are.
     """
 
     __slots__ = ("__weakref__", "_state", "encoded", "is_text", "messages", "weight")
@@ -152,7 +152,7 @@ class Prefix:
         put(self, "messages", tuple(to_message(m) for m in messages))
         put(self, "encoded", json_messages(self.messages).encode("ascii"))
         put(self, "is_text", is_text(self.messages))
-        put(self, "weight", sum([weigh(m.content) for m in self.messages]))
+        put(self, "weight", sum([bound(m.content) for m in self.messages]))
         put(self, "_state", blake2b(self.encoded, digest_size=DIGEST_SIZE))
 
     def __setattr__(self, name: str, value: object) -> None:

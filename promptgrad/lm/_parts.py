@@ -319,6 +319,32 @@ def weigh(content: Content) -> int:
     return size
 
 
+_LETTERS = bytes([*range(65, 91), *range(97, 123)])
+
+
+def bound(content: Content) -> int:
+    """Return a number of tokens that content does not exceed: for the reservation of a budget.
+
+    A tokenizer makes at most one token of a byte. Letters of English count a third, as words are made of pieces;
+    everything else, blanks, digits, marks and all that is not ASCII, counts in full.
+    """
+    if isinstance(content, str):
+        raw = content.encode("utf-8", "surrogatepass")
+        others = len(raw.translate(None, _LETTERS))
+        return (len(raw) - others) // 3 + others + 1
+    size = 0
+    for part in content:
+        if isinstance(part, (TextPart, ReasoningPart)):
+            size += bound(part.text)
+        elif isinstance(part, ToolCall):
+            size += bound(part.name) + bound(part.arguments)
+        elif isinstance(part, ToolResult):
+            size += bound(part.content)
+        else:
+            size += weigh((part,)) // 3
+    return size
+
+
 def json_text(value: object) -> str:
     """Return the JSON text of a value, in ASCII and in its own order of keys, without blanks.
 

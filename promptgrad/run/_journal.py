@@ -322,7 +322,7 @@ class Journal:
             if not self.readonly:
                 path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDONLY if self.readonly else os.O_RDWR | os.O_CREAT | os.O_APPEND
-            self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o644)
+            self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
         except OSError as error:
             raise JournalError(f"the journal {path} cannot be opened: {error.strerror or error}") from error
         try:

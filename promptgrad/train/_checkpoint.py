@@ -155,7 +155,7 @@ def _refuse(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all."""
+    """Write a file completely or not at all, for its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -163,7 +163,6 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -214,7 +213,6 @@ def _save_folder(model: Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
-        os.chmod(fresh, 0o755)
         on = {id(lm): paths for lm, paths in _local_lms(model)}
         weights = []
         for number, (name, lm) in enumerate(trained_lms(model).items()):

@@ -436,3 +436,20 @@ def test_counts_are_those_of_the_server(server):
             lm("q")
     stats = lm.stats()
     assert (stats["requests"], stats["in_flight"]) == (server.received, 0)
+
+
+def test_what_is_written_is_for_its_owner_alone(server, tmp_path):
+    import stat
+
+    from promptgrad import lm, nn, run, save
+
+    model = nn.Predict("question -> answer")
+    save(model.state_dict(), tmp_path / "state.json")
+    save(model, tmp_path / "program")
+    with run.Journal(tmp_path / "journal.jsonl") as journal, run.active(journal=journal):
+        HTTP("m", server.url)("q")
+    with lm.record(tmp_path / "cassette.jsonl"):
+        HTTP("m", server.url)("other")
+    for name in ("state.json", "program", "journal.jsonl", "cassette.jsonl"):
+        mode = stat.S_IMODE((tmp_path / name).stat().st_mode)
+        assert mode & 0o077 == 0, (name, oct(mode))

@@ -11,7 +11,7 @@ from promptgrad.errors import BudgetExceeded, LMError
 from promptgrad.lm import HTTP, FunctionLM, Limit, Retry, resolve
 from promptgrad.lm._minute import Minute
 from promptgrad.lm._places import UNKNOWN, Places, places_of
-from promptgrad.testing import Cut, Delay, Drop, Garbage, LoopbackLM, Status
+from promptgrad.testing import Cut, Delay, Drop, Garbage, LoopbackLM, Reply, Status
 
 
 def take(places, count):
@@ -310,3 +310,62 @@ def test_a_place_is_taken_before_the_clock_is_looked_at(server):
             thread.join(60)
     assert sorted(outcomes, key=len)[:10] == sorted(outcomes, key=len)[:10]
     assert (outcomes.count("seconds"), server.received) == (10, 2)
+
+
+# -- estimates -------------------------------------------------------------------------------------------------------
+
+TEXTS = {
+    "english": "The quick brown fox jumps over the lazy dog, and nobody minds. " * 40,
+    "chinese": "\u6628\u5929\u7684\u5929\u6c14\u5f88\u597d\u3002" * 100,
+    "emoji": "\U0001f469\u200d\U0001f680 \U0001f3fd" * 100,
+    "digits": "1234567890 " * 100,
+    "marks": "{}[]();:'!?" * 100,
+    "code": "for i in range(10):\n    x[i] += f(i, y=2) ** 3\n" * 40,
+    "cut emoji": "\ud83d" * 50,
+}
+
+
+def bytes_or_words(text):
+    """The tokens of a tokenizer that makes one of each word of letters, and one of each other byte."""
+    import re
+
+    raw = text.encode("utf-8", "surrogatepass").decode("latin-1")
+    return len(re.findall(r" ?[A-Za-z]{1,5}|[^A-Za-z ]| ", raw))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_an_estimate_is_no_less_than_what_a_request_takes(name):
+    from promptgrad.lm import Message, Prefix, Request
+    from promptgrad.lm._channel import estimate_tokens
+
+    text = TEXTS[name]
+    whole = Request.of([Message("system", text), Message("user", text)])
+    split = Request(Prefix([Message("system", text)]), (Message("user", text),))
+    assert estimate_tokens(whole) == estimate_tokens(split) >= 2 * bytes_or_words(text)
+    assert estimate_tokens(whole) <= 2 * len(text.encode("utf-8", "surrogatepass")) + 32
+
+
+@pytest.mark.parametrize("name", ["english", "chinese", "emoji"])
+def test_a_budget_of_tokens_holds_in_every_script(name):
+    def respond(messages):
+        text = messages[-1]["content"]
+        return Delay(0.01, Reply("x", usage=(bytes_or_words(text) + 8, 10)))
+
+    text = TEXTS[name]
+    limit = 20 * (bytes_or_words(text) + 18)
+    with LoopbackLM(respond) as server:
+        lm, outcomes = HTTP("m", server.url, max_tokens=10), {}
+
+        async def one(number):
+            try:
+                outcomes[number] = (await lm.acall(f"{text}{number}")).usage.tokens
+            except BudgetExceeded:
+                outcomes[number] = 0
+
+        async def many():
+            await asyncio.gather(*[one(number) for number in range(64)])
+
+        with run.active(ledger=run.Ledger(run.Budget(tokens=limit))) as session:
+            aio.run(many())
+        assert sum(outcomes.values()) == session.ledger.spent.tokens <= limit
+        assert sum(outcomes.values()) >= limit / 4
