@@ -24,7 +24,7 @@ from promptgrad.lm._request import Request
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
 
@@ -60,6 +60,7 @@ class Local(Transport):
         max_batch: Most replies in progress.
         seed: Added to the seeds of requests; by default that of `promptgrad.manual_seed`.
         adapter: Name of the adapter that writes prompts for it.
+        without: `["system"]` for a model whose chat template has no system role; else it is learnt from its error.
         options: Sampling options for requests that leave them open: `temperature`, `max_tokens`, `top_p`, `top_k`,
             `stop`, `logprobs`. Without a temperature, that of the model's generation config, or 0 if the config does
             not sample.
@@ -85,6 +86,7 @@ class Local(Transport):
         max_batch: int = 64,
         seed: int | None = None,
         adapter: str = "chat",
+        without: Iterable[str] = (),
         **options: Any,
     ) -> None:
         if options:
@@ -106,6 +108,7 @@ class Local(Transport):
         self.threads = threads
         self.max_batch = max_batch
         self.seed = seed
+        self.without = tuple(without)
         self._model: Any = model if self._source is None else None
         self._tokenizer: Any = None if isinstance(tokenizer, (str, os.PathLike)) else tokenizer
         self._tokenizer_source = str(tokenizer) if isinstance(tokenizer, (str, os.PathLike)) else self._source
@@ -159,6 +162,7 @@ class Local(Transport):
             max_batch=self.max_batch,
             seed=self.seed,
             adapter=self.adapter,
+            without=self.without,
             **options,
         )
         made.options = dict(self.options)

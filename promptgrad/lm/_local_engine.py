@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
+from promptgrad.lm._habits import Habits, without_system
 from promptgrad.lm._message import Message, Prefix
 from promptgrad.lm._request import Request
 from promptgrad.lm._stream import TokenFeed
@@ -70,6 +71,7 @@ class LocalEngine:
         except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
             raise LMError(f"cannot load local model {lm.name!r}: {error}") from error
         self.name = lm.name
+        self._habits = Habits("", lm.name, lm.without)
         self.model.eval()
         self._config = getattr(self.model, "generation_config", None)
         self._torch, self._threads = torch, lm.threads
@@ -151,10 +153,14 @@ class LocalEngine:
             text = "\n".join([*lines, "assistant:"] if reply else [*lines, ""])
             ids: list[int] = tokenizer(text)["input_ids"]
             return ids
-        plain = [{"role": m.role, "content": m.text} for m in messages]
+        lacks = self._habits.lacks
+        sent = without_system(tuple(messages)) if "system" in lacks else messages
+        plain = [{"role": m.role, "content": m.text} for m in sent]
         try:
             text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=reply)
         except Exception as error:  # jinja's own kinds, which need not be importable here
+            if self._habits.learn(str(error), Request(tail=tuple(messages)), lacks):
+                return self.encode(messages, reply=reply)
             raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids

@@ -73,7 +73,8 @@ def resolve(
         prices: US dollars for a million input and a million output tokens; by default those in litellm's table.
         cache: True for a cache in memory and, if `configure(cache=...)` names a folder, on disk; a folder for a cache
             on disk there; False or None for no cache.
-        attempts: Most times a request is sent while its failure may pass; `num_retries` is one less.
+        attempts: Most times a request is sent while its failure may pass; `num_retries` is one less. Being turned away
+            (429, overload) is no failed attempt; a request comes back nearly twice as often then.
         concurrency: The most calls in flight. What the server takes at once is found out below it.
         requests_per_minute: The most requests in any minute.
         tokens_per_minute: The most tokens in any minute.
@@ -113,7 +114,8 @@ def resolve(
             lm = _transport(model, given, options)
             if model != "pocket":
                 minute = {name: given[name] for name in ("requests_per_minute", "tokens_per_minute")}
-                lm = Retry(Limit(lm, given["concurrency"], **minute), given["attempts"])
+                attempts = given["attempts"]
+                lm = Retry(Limit(lm, given["concurrency"], **minute), attempts, turns=max(1, 2 * attempts - 1))
             if caching:
                 lm = Cache(lm, place)
             _made[key] = lm

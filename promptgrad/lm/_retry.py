@@ -30,13 +30,13 @@ class Retry(Layer):
     A failure that cannot pass is never sent again, nor is a request after a silence, which may still be running, nor
     a stream after its first piece.
 
-    Cost: up to `attempts` requests that fail and `turns` that are turned away, for one call.
+    Cost: up to `attempts` requests for one call, and `turns` that are turned away.
 
     Args:
         lm: The LM to wrap.
-        attempts: Most times that a request is sent while it fails.
-        turns: Most times that it is sent while the server turns it away (429, overload), which is not a failure of the
-            request; twice `attempts` by default, and 1 with `attempts=1`.
+        attempts: Most times that a request is sent.
+        turns: Most times that it is sent while the server turns it away (429, overload), if these are not to count as
+            attempts: the request did not fail then, it was not looked at. LMs made from names have twice `attempts`.
         base: Seconds before the second attempt.
         ceiling: Longest own wait, in seconds.
         patience: Longest wait of the server's that is waited for, in seconds.
@@ -63,7 +63,7 @@ class Retry(Layer):
         if attempts < 1 or (turns is not None and turns < 1):
             raise ValueError(f"attempts and turns must be at least 1, not {attempts} and {turns}")
         self.attempts = attempts
-        self.turns = turns if turns is not None else 2 * attempts if attempts > 1 else 1
+        self.turns = turns
         self.base = base
         self.ceiling = ceiling
         self.patience = patience
@@ -80,11 +80,11 @@ class Retry(Layer):
             except LMError as error:
                 if not is_transient(error) or (request.listener is not None and request.listener.started):
                     raise
-                away = isinstance(error, (RateLimitError, OverloadedError))
+                away = self.turns is not None and isinstance(error, (RateLimitError, OverloadedError))
                 turned, failed = turned + away, failed + (not away)
-                wait = self._wait(request, failed + turned, error)
-                if wait is None or (turned >= self.turns if away else failed >= self.attempts):
-                    error.args = (self._told(error, failed, turned, asked_too_much=wait is None),)
+                wait = self._wait(request, turned if away else failed, error)
+                if wait is None or (turned == self.turns if away else failed == self.attempts):
+                    error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
                     raise
                 cause = error
             await sleep_within(wait, self._sleep, cause)
@@ -94,11 +94,9 @@ class Retry(Layer):
         message = str(error.args[0]) if error.args else ""
         if asked_too_much:
             message = f"{message} (not waited for: patience is {self.patience:g} s)"
-        if failed + turned == 1:
-            return message
-        if isinstance(error, (RateLimitError, OverloadedError)):
+        if turned > 1:
             return f"{message} (turned away {turned} times)"
-        return f"{message} (attempt {failed} of {self.attempts})"
+        return f"{message} (attempt {failed} of {self.attempts})" if failed > 1 else message
 
     def _wait(self, request: Request, attempt: int, error: LMError) -> float | None:
         asked = error.retry_after if isinstance(error, LMStatusError) else None

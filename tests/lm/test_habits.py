@@ -202,3 +202,27 @@ def test_an_endpoint_that_takes_neither_name_is_asked_no_more():
         with pytest.warns(UserWarning, match="max_"), pytest.raises(errors.BadRequestError, match="unknown parameter"):
             HTTP("m", server.url)("q", max_tokens=3)
         assert server.received == 3
+
+
+def test_a_local_model_whose_template_has_no_system_role(models):
+    from promptgrad.lm import Local
+    from tests.lm.conftest import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    talk = Request.of([Message("system", "w1 w2"), Message("user", "w3")])
+    lm = Local(models["llama"], tokenizer, name="no-system", max_tokens=3)
+    with pytest.warns(UserWarning, match="'no-system' does not take system messages"):
+        ids = lm.encode(talk)
+    assert ids == lm.encode(Request.of("w1 w2\n\nw3"))
+    assert lm(talk).text == lm("w1 w2\n\nw3").text
+    said = Local(models["llama"], tokenizer, name="said", max_tokens=3, without=["system"])
+    assert said.encode(talk) == ids
+    prefixed = Request(Prefix([Message("system", "w1 w2")]), (Message("user", "w3"),))
+    assert said(prefixed).text == lm(talk).text
+    tokenizer.chat_template = "{{ raise_exception('no turns please') }}"
+    with pytest.raises(errors.LMError, match="refuses the messages: no turns please"):
+        Local(models["llama"], tokenizer, name="none")(talk)

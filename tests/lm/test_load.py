@@ -190,7 +190,7 @@ def test_no_row_is_lost_or_doubled_under_mixed_faults():
         await aio.sleep(0)
 
     with LoopbackLM(respond) as server:
-        lm = Retry(Limit(HTTP("m", server.url), 32), attempts=6, sleep=brief)
+        lm = Retry(Limit(HTTP("m", server.url), 32), attempts=6, turns=11, sleep=brief)
         outcomes = {}
         with run.active() as session:
             aio.run(_all(lm, 500, 32, outcomes))

@@ -16,7 +16,7 @@ from promptgrad.errors import (
     OverloadedError,
     RateLimitError,
 )
-from promptgrad.lm import HTTP, FunctionLM, Limit, Retry
+from promptgrad.lm import HTTP, FunctionLM, Limit, Retry, resolve
 from promptgrad.lm._retry import is_transient
 from promptgrad.testing import Cut, Drop, Garbage, Status
 
@@ -163,16 +163,24 @@ def test_many_that_are_turned_away_together_do_not_come_back_together(server, wa
 
 def test_being_turned_away_is_not_a_failed_attempt(server, waits, sleep):
     server.script(*[Status(429)] * 3, Status(500), *[Status(503)] * 2, "Paris")
-    assert Retry(HTTP("m", server.url), attempts=4, sleep=sleep)("q").text == "Paris"
+    assert Retry(HTTP("m", server.url), attempts=2, turns=9, sleep=sleep)("q").text == "Paris"
     assert len(server.requests) == 7
-    server.script(*[Status(429)] * 9)
+    server.script(*[Status(429)] * 4)
     with pytest.raises(RateLimitError, match="turned away 4 times"):
-        Retry(HTTP("m", server.url), attempts=2, sleep=sleep)("q")
-    server.reset()
-    server.script(*[Status(429)] * 9)
-    with pytest.raises(RateLimitError):
-        Retry(HTTP("m", server.url), attempts=1, sleep=sleep)("q")
-    assert len(server.requests) == 1
+        Retry(HTTP("m", server.url), attempts=2, turns=4, sleep=sleep)("q")
+
+
+def test_it_is_one_where_nothing_else_is_said(server, waits, sleep):
+    server.script(Status(429), Status(500), Status(429))
+    with pytest.raises(RateLimitError, match="attempt 3 of 3"):
+        Retry(HTTP("m", server.url), attempts=3, sleep=sleep)("q")
+    for attempts, sent in ((1, 1), (2, 3)):
+        server.reset()
+        server.script(*[Status(429)] * 9)
+        lm = resolve("openai/m", base_url=server.url, attempts=attempts, cache=False)
+        with pytest.raises(RateLimitError):
+            Retry(lm.lm, lm.attempts, turns=lm.turns, sleep=sleep)("q")
+        assert len(server.requests) == sent
 
 
 def test_no_wait_passes_the_end_of_a_budget_of_seconds(server, waits, sleep):
