@@ -7,9 +7,9 @@ The base is the time that the server needs for the work alone. Rows: a server wi
 from __future__ import annotations
 
 import argparse
-import asyncio
 import random
 import time
+from functools import partial
 from typing import Any
 
 import promptgrad as pg
@@ -22,18 +22,15 @@ FAULTS = (Status(429), Status(429, retry_after=0), Status(503), Status(500), Cut
 
 
 async def ask(lm: pg.LM, count: int, in_flight: int) -> list[Any]:
-    """Ask so many questions, so many at a time."""
-    numbers, outcomes = iter(range(count)), [None] * count
+    """Ask so many questions, so many at a time, as `map` and `evaluate` do."""
 
-    async def worker() -> None:
-        for number in numbers:
-            try:
-                outcomes[number] = (await lm.acall(f"q{number}")).text
-            except LMError as error:
-                outcomes[number] = error
+    async def one(number: int) -> Any:
+        try:
+            return (await lm.acall(f"q{number}")).text
+        except LMError as error:
+            return error
 
-    await asyncio.gather(*[worker() for _ in range(in_flight)])
-    return outcomes
+    return await aio.gather([partial(one, number) for number in range(count)], limit=in_flight)
 
 
 def measure(name: str, respond: Any, count: int, in_flight: int, ideal: float, attempts: int) -> None:

@@ -8,7 +8,7 @@ it can be awaited in a coroutine that `drive` runs in place, and in a task of an
 from typing import TYPE_CHECKING
 
 from promptgrad.aio._caller import Caller, pointing_at, warn
-from promptgrad.aio._gather import Semaphore, gather, is_failure, is_stopping, sleep
+from promptgrad.aio._gather import Semaphore, aside, gather, is_failure, is_stopping, sleep
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run, start
 from promptgrad.aio._signal import Signal, drive, is_driven, serving
 from promptgrad.aio._threads import in_thread
@@ -22,6 +22,7 @@ __all__ = [
     "Executor",
     "Semaphore",
     "Signal",
+    "aside",
     "awaited",
     "blocking",
     "blocking_classmethod",

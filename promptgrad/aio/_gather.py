@@ -17,9 +17,19 @@ T = TypeVar("T")
 
 
 class _Crew:
-    """The thunks of one `gather` that run in tasks."""
+    """The thunks of one `gather` that run in tasks.
 
-    __slots__ = ("outer", "stopped")
+    Attributes:
+        outer: The crew around it.
+        stopped: Whether it was stopped.
+        leave: Called, from any thread, by a thunk that waits for nothing but time: another may start in its place.
+        come_back: Called by the same one afterwards; gives the signal that it has a place again.
+    """
+
+    __slots__ = ("come_back", "leave", "outer", "stopped")
+
+    leave: Callable[[], object]
+    come_back: "Callable[[], Signal[None]]"
 
     def __init__(self) -> None:
         self.outer = _crew.get()
@@ -50,6 +60,28 @@ def is_failure(error: BaseException) -> bool:
     import asyncio
 
     return isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not is_stopping())
+
+
+RESTING = 4
+"""Thunks that may wait aside for each one that may be in flight, so that a dead server does not start them all."""
+
+
+async def aside(wait: Callable[[], Awaitable[object]]) -> None:
+    """Wait for nothing but time, without a place among those in flight in the `gather` around the calling code.
+
+    Another thunk may start meanwhile; afterwards this one waits for a place, before those that have not started.
+    """
+    crew = _crew.get()
+    if crew is None:
+        await wait()
+        return
+    crew.leave()
+    try:
+        await wait()
+    finally:
+        place = crew.come_back()
+        if not crew.stopped:
+            await place
 
 
 async def gather(
@@ -101,7 +133,8 @@ async def _gather(
     running: dict[int, asyncio.Task[None]] = {}
     failures: list[BaseException] = []  # the first in time comes first
     finished: asyncio.Future[None] = loop.create_future()
-    upcoming = 0
+    upcoming = resting = 0
+    returning: deque[Signal[None]] = deque()
     crew = _Crew()
     contexts = branches(count)
 
@@ -132,13 +165,36 @@ async def _gather(
             crew.stopped = True
             for other in running.values():
                 other.cancel()
-        if upcoming < count and not crew.stopped:
-            start()
-        elif not running and not finished.done():
+        fill()
+        if not running and not finished.done():
             finished.set_result(None)
 
-    for _ in range(min(limit, count)):
-        start()
+    def fill() -> None:
+        nonlocal resting
+        while returning and len(running) - resting < limit:
+            resting -= 1
+            returning.popleft().set(None)
+        most = limit * (1 + RESTING)
+        while upcoming < count and not crew.stopped and len(running) - resting < limit and len(running) < most:
+            start()
+
+    def left() -> None:
+        nonlocal resting
+        resting += 1
+        fill()
+
+    def came_back(place: "Signal[None]") -> None:
+        returning.append(place)
+        fill()
+
+    def come_back() -> "Signal[None]":
+        place: Signal[None] = Signal()
+        loop.call_soon_threadsafe(came_back, place)
+        return place
+
+    crew.leave = partial(loop.call_soon_threadsafe, left)
+    crew.come_back = come_back
+    fill()
     try:
         await finished
     except asyncio.CancelledError:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
-from promptgrad import run
+from promptgrad import aio, run
 from promptgrad.errors import BudgetExceeded
 
 
 async def sleep_within(
     seconds: float, sleep: Callable[[float], Awaitable[object]], cause: BaseException | None = None
 ) -> None:
-    """Wait; or raise at once where the seconds of the active run's budget would be over before.
+    """Wait, aside from the rows in flight; or raise at once where the active run's budget of seconds would be over.
 
     Raises:
         BudgetExceeded: They would be.
@@ -28,4 +29,4 @@ async def sleep_within(
                 limit=limit,
                 used=round(limit - left, 1),
             ) from cause
-    await sleep(seconds)
+    await aio.aside(partial(sleep, seconds))

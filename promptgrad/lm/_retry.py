@@ -13,6 +13,9 @@ from promptgrad.lm._deadline import sleep_within
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
 
+TURNING = 1.6
+"""Growth of the own wait of a request that is turned away: nine of them, as LMs from names have, pass a minute."""
+
 
 def is_transient(error: LMError) -> bool:
     """True if the same request may succeed a little later."""
@@ -82,7 +85,8 @@ class Retry(Layer):
                     raise
                 away = self.turns is not None and isinstance(error, (RateLimitError, OverloadedError))
                 turned, failed = turned + away, failed + (not away)
-                wait = self._wait(request, turned if away else failed, error)
+                growth, times = (TURNING, turned) if away else (2.0, failed)
+                wait = self._wait(request, growth, times, error)
                 if wait is None or (turned == self.turns if away else failed == self.attempts):
                     error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
                     raise
@@ -98,13 +102,13 @@ class Retry(Layer):
             return f"{message} (turned away {turned} times)"
         return f"{message} (attempt {failed} of {self.attempts})" if failed > 1 else message
 
-    def _wait(self, request: Request, attempt: int, error: LMError) -> float | None:
+    def _wait(self, request: Request, growth: float, attempt: int, error: LMError) -> float | None:
         asked = error.retry_after if isinstance(error, LMStatusError) else None
         asked = 0.0 if asked is None else asked
         if asked > self.patience:
             return None
         drawn = _drawn(request, attempt) if self._draw is None else self._draw()
-        half = min(self.ceiling, self.base * 2.0 ** min(attempt - 1, 60)) / 2
+        half = min(self.ceiling, self.base * growth ** min(attempt - 1, 60)) / 2
         return max(asked, half) + drawn * max(half, asked / 4)
 
     def stats(self) -> dict[str, Any]:

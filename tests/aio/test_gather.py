@@ -277,3 +277,103 @@ def test_sleep_takes_any_number(mode):
     mode(aio.sleep(Decimal("0.001")))
     with pytest.raises(ValueError, match="float"):
         mode(aio.sleep("soon"))
+
+
+@pytest.mark.parametrize("mode", [aio.drive, aio.run, asyncio.run])
+@pytest.mark.parametrize("threads", [False, True])
+def test_who_waits_for_time_alone_keeps_no_place(mode, threads):
+    """With two places, all five others work while two wait aside; never more than two work at once."""
+    over, lock, active, most, done = aio.Signal(), threading.Lock(), set(), [0], []
+
+    def work(index, *, on):
+        with lock:
+            active.add(index) if on else active.discard(index)
+            most[0] = max(most[0], len(active))
+
+    async def one(index):
+        work(index, on=True)
+        if index < 2:
+            work(index, on=False)
+
+            async def wait():
+                await over
+
+            await aio.aside(wait)
+            work(index, on=True)
+        await aio.sleep(0)
+        with lock:
+            done.append(index)
+            if len(done) == 5:
+                over.set(None)
+        work(index, on=False)
+        return index
+
+    def thunk(index):
+        async def in_a_thread():
+            return await aio.in_thread(lambda: aio.drive(one(index)))
+
+        return in_a_thread if threads else lambda: one(index)
+
+    async def main():
+        return await aio.gather([thunk(index) for index in range(7)], limit=2)
+
+    assert mode(main()) == list(range(7))
+    assert set(done[:5]) == {2, 3, 4, 5, 6}
+    assert most[0] <= 2
+
+
+def test_only_some_more_start_while_others_wait_aside():
+    started, over = [], aio.Signal()
+
+    async def one(index):
+        started.append(index)
+
+        async def wait():
+            await over
+
+        await aio.aside(wait)
+
+    async def main():
+        rows = asyncio.ensure_future(aio.gather([lambda index=index: one(index) for index in range(99)], limit=2))
+        await turns()
+        count = len(started)
+        over.set(None)
+        await rows
+        return count
+
+    assert asyncio.run(main()) == 10
+    assert started == list(range(99))
+
+
+def test_a_gather_whose_thunks_wait_aside_can_be_stopped():
+    async def main():
+        async def one(index):
+            if index == 3:
+                await turns(5)
+                raise ZeroDivisionError
+
+            async def wait():
+                await asyncio.sleep(60)
+
+            await aio.aside(wait)
+
+        with pytest.raises(ZeroDivisionError):
+            await aio.gather([lambda index=index: one(index) for index in range(9)], limit=2)
+
+        rows = asyncio.ensure_future(aio.gather([lambda index=index: one(index) for index in (0, 1, 2)], limit=1))
+        await turns()
+        rows.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await rows
+
+    asyncio.run(main())
+
+
+def test_outside_of_a_gather_to_wait_aside_is_to_wait():
+    waited = []
+
+    async def wait():
+        waited.append(1)
+
+    aio.drive(aio.aside(wait))
+    assert waited == [1]

@@ -1,6 +1,6 @@
 import pytest
 
-from promptgrad import run
+from promptgrad import aio, run
 from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
@@ -18,7 +18,7 @@ from promptgrad.errors import (
 )
 from promptgrad.lm import HTTP, FunctionLM, Limit, Retry, resolve
 from promptgrad.lm._retry import is_transient
-from promptgrad.testing import Cut, Drop, Garbage, Status
+from promptgrad.testing import Cut, Drop, Garbage, LoopbackLM, Status
 
 
 @pytest.fixture
@@ -214,3 +214,31 @@ def test_retries_are_counted(server, sleep):
     lm("q")
     stats = lm.stats()
     assert (stats["retries"], stats["requests"], stats["concurrency"]) == (2, server.received, 3)
+
+
+def test_a_row_that_waits_to_be_sent_again_holds_up_no_other():
+    """With two rows in flight, the two that are refused wait for the other eight."""
+    others = aio.Signal()
+
+    async def sleep(seconds):
+        await others
+
+    asked = []
+
+    def respond(messages):
+        prompt = messages[-1]["content"]
+        asked.append(prompt)
+        if asked.count(prompt) == 1 and prompt in "ab":
+            return Status(500)
+        if len(asked) == 10:
+            others.set(None)
+        return f"to {prompt}"
+
+    with LoopbackLM(respond) as server:
+        lm = Retry(HTTP("m", server.url), sleep=sleep)
+
+        async def rows():
+            return await aio.gather([lambda row=row: lm.acall(row) for row in "abcdefghij"], limit=2)
+
+        assert [row.text for row in aio.run(rows())] == [f"to {row}" for row in "abcdefghij"]
+        assert sorted(asked[-2:]) == ["a", "b"]
