@@ -179,9 +179,10 @@ def _one_of(kinds: Sequence[Any], text: str) -> Any:
     """The one reading of a text among the types that read texts."""
     found: list[Any] = []
     reason: Misfit | None = None
+    nothing = type(None) in kinds and is_nothing(text)
     for kind in kinds:
         fit = fitter(kind)
-        if fit is None or is_structure(kind):
+        if fit is None or is_structure(kind) or (nothing and is_moment(kind)):
             continue
         try:
             value = fit(text)
@@ -192,7 +193,7 @@ def _one_of(kinds: Sequence[Any], text: str) -> Any:
             continue
         if not any(value == other and isinstance(value, bool) is isinstance(other, bool) for other in found):
             found.append(value)
-    if type(None) in kinds and not found and is_nothing(text):
+    if nothing and not found:
         return None
     if len(found) > 1:
         raise Misfit(f"may be read as {' or '.join(map(repr, found[:3]))}: {text[:80]!r}", found)

@@ -100,13 +100,10 @@ class Reader:
     def _read_words(self, text: str) -> Any:
         """A value that is not a structure: a number, a boolean, a choice, a date, nothing."""
         bare = text.strip(_DECORATION)
-        if self._takes_nothing and is_nothing(text) and not self._is_choice:
-            try:
-                return self.field.validate(None)
-            except ParseError:
-                pass
         if self._known:
             return self.value(text)
+        if self._takes_nothing and is_nothing(text):
+            return self.field.validate(None)
         blame: ParseError | None = None
         for attempt in dict.fromkeys((text, bare, bare.rstrip(".").strip(_DECORATION))):
             try:

@@ -169,6 +169,9 @@ def read(annotation: Any, text: str, adapter: Adapter = CHAT) -> Any:
         (datetime.date, "2024-05-06", datetime.date(2024, 5, 6)),
         (datetime.date, "**2024-05-06**.", datetime.date(2024, 5, 6)),
         (datetime.datetime, "2024", AGAIN),
+        (datetime.date | None, "N/A", None),
+        (list[datetime.date | None], '["n/a", "2024-05-06"]', [None, datetime.date(2024, 5, 6)]),
+        (Literal["none", "some"] | None, "None", "none"),
         (list[datetime.date], "[5]", AGAIN),
     ],
 )
