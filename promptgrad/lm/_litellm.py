@@ -25,6 +25,7 @@ from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import read_count
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
+from promptgrad.lm._fork import keep_forever, reset_after_fork
 from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._http import SILENCE
 from promptgrad.lm._options import hear, take
@@ -46,6 +47,8 @@ _NO_KEY = re.compile(
 )
 _REFUSED = range(400, 500)
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
+_OWN_CLIENT = frozenset({"anthropic", "gemini"})
+"""Providers whose key stands in a header of their own, which a redirect would carry elsewhere."""
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 
 
@@ -134,6 +137,8 @@ class LiteLLM(Transport):
         self._api_base = api_base
         self._habits = Habits("" if self._endpoint is None else self._endpoint.url, model, without)
         self._traffic = Traffic()
+        self._client: Any = None
+        reset_after_fork(self)
         self.endpoint = f"{'' if self._endpoint is None else self._endpoint.url} {model}"
         self._api_key = None if api_key is None else Secret(api_key)
         self._prices = prices
@@ -215,6 +220,8 @@ class LiteLLM(Transport):
         return arguments
 
     async def _post(self, litellm: Any, request: Request, arguments: dict[str, Any]) -> Completion:
+        if self.model.partition("/")[0] in _OWN_CLIENT and "client" not in arguments:
+            arguments["client"] = self._straight()
         started = perf_counter()
         traffic = self._traffic
         mark, answered = traffic.begin(), False
@@ -252,6 +259,19 @@ class LiteLLM(Transport):
             refusal=refusal,
             logprobs=logprobs,
         )
+
+    def _straight(self) -> Any:
+        """A client that follows no redirect, which litellm's own does, with the key; made on the transport loop."""
+        if self._client is None:
+            from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+            self._client = AsyncHTTPHandler(timeout=self.timeout, follow_redirects=False)
+        return self._client
+
+    def after_fork(self) -> None:
+        """Make a client anew: its connections belong to the parent."""
+        keep_forever(self._client)
+        self._client = None
 
     async def _listen(self, litellm: Any, listener: Listener, arguments: dict[str, Any]) -> Any:
         """Read a stream to its end."""

@@ -7,7 +7,15 @@ from importlib.util import find_spec
 import pytest
 
 from promptgrad import nn
-from promptgrad.errors import AuthenticationError, BadRequestError, ContextWindowError, OverloadedError, RateLimitError
+from promptgrad.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ContextWindowError,
+    LMConnectionError,
+    LMError,
+    OverloadedError,
+    RateLimitError,
+)
 from promptgrad.lm import HTTP, LM, FunctionLM, LiteLLM, Local, Request, Retry, resolve
 from promptgrad.testing import Garbage, LoopbackLM, Reply, Status
 
@@ -292,6 +300,16 @@ def test_anthropics_errors(anthropics, status, kind, message, error):
 
 
 @needs_litellm
+@pytest.mark.parametrize("name", ["anthropic/claude-x", "gemini/gemini-2.5-flash"])
+def test_litellm_carries_no_key_to_where_a_redirect_points(name):
+    with LoopbackLM() as server, LoopbackLM() as elsewhere:
+        server.script(Garbage(b"", 307, content_type=f"text/plain\r\nLocation: {elsewhere.url}/v1/messages"))
+        with pytest.raises(LMError):
+            LiteLLM(name, KEY, base_url=server.url.removesuffix("/v1"))("q")
+        assert (server.received, elsewhere.received) == (1, 0)
+
+
+@needs_litellm
 def test_geminis_dialect():
     body = {
         "candidates": [{"content": {"role": "model", "parts": [{"text": "Paris"}]}, "finishReason": "STOP"}],
@@ -330,8 +348,6 @@ def test_litellm_learns_what_an_endpoint_does_not_take(server):
 
 @needs_litellm
 def test_litellm_sends_nothing_through_a_proxy_that_is_for_this_machine(server, monkeypatch):
-    from promptgrad.errors import LMConnectionError
-
     with LoopbackLM("from the proxy") as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
         with pytest.raises(LMConnectionError, match=r"nothing was sent: set NO_PROXY=127\.0\.0\.1"):
