@@ -12,6 +12,7 @@ from promptgrad.data import DataLoader, Example, Score
 from promptgrad.errors import (
     AsyncUsageError,
     AuthenticationError,
+    BillingError,
     BudgetExceeded,
     DataError,
     InputError,
@@ -282,11 +283,12 @@ def test_no_lm_is_told_once():
         pg.evaluate(nn.Predict("question -> answer"), rows(), exact_match)
 
 
-def test_a_wrong_key_ends_it():
+@pytest.mark.parametrize("kind", [AuthenticationError, BillingError])
+def test_a_wrong_key_and_an_empty_account_end_it(kind):
     def refuse(messages):
-        raise AuthenticationError("no key", status=401)
+        raise kind("no", status=401)
 
-    with pytest.raises(AuthenticationError):
+    with pytest.raises(kind):
         pg.evaluate(nn.Predict("question -> answer").to(FunctionLM(refuse, name="m")), rows(), exact_match)
 
 
