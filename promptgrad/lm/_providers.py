@@ -74,11 +74,24 @@ class Provider:
 
     def address(self, base_url: str | None) -> str:
         """The address for requests: the one that is given, else the environment's, else its own."""
-        named = base_url if base_url is not None else next(filter(None, map(os.environ.get, self.addresses)), self.url)
-        if self.version and "://" not in named and base_url is None:
-            named = f"http://{named}"  # OLLAMA_HOST is host:port
+        if base_url is not None:
+            named = base_url
+        else:
+            named = next(filter(None, map(os.environ.get, self.addresses)), self.url)
+            named = _completed(named, self.url) if self.version else named
         named = named.rstrip("/")
         return f"{named}{self.version}" if self.version and not named.endswith(self.version) else named
+
+
+def _completed(host: str, usual: str) -> str:
+    """The address of a host as OLLAMA_HOST names it, perhaps without scheme or port, or with that of all interfaces."""
+    if "://" not in host:
+        host = f"http://{host}"
+        if host.startswith("http://:"):
+            host = host.replace("http://:", "http://127.0.0.1:", 1)
+        if ":" not in host.removeprefix("http://").rpartition("]")[2]:
+            host = f"{host}:{usual.rpartition(':')[2]}"
+    return host.replace("://0.0.0.0", "://127.0.0.1", 1)
 
 
 _OLLAMA = (None, ("OLLAMA_API_BASE", "OLLAMA_HOST"), "http://127.0.0.1:11434", "/v1", True)

@@ -93,6 +93,23 @@ def test_ollamas_own_variable_is_heard(server, monkeypatch):
     assert resolve("ollama/llama3", base_url="http://h:1").transport.base_url == "http://h:1/v1"
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:11434/v1"),
+        ("0.0.0.0", "http://127.0.0.1:11434/v1"),
+        ("0.0.0.0:8080", "http://127.0.0.1:8080/v1"),
+        (":8080", "http://127.0.0.1:8080/v1"),
+        ("[::1]", "http://[::1]:11434/v1"),
+        ("[::1]:8080", "http://[::1]:8080/v1"),
+        ("https://far.example/", "https://far.example/v1"),
+    ],
+)
+def test_ollamas_variable_names_a_host_in_many_ways(monkeypatch, host, url):
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert resolve(f"ollama/{host}").transport.base_url == url
+
+
 def test_each_provider_has_its_own_key(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", OTHER_KEY)
     monkeypatch.setenv("GROQ_API_KEY", "groq")
@@ -297,6 +314,16 @@ def test_anthropics_errors(anthropics, status, kind, message, error):
     assert type(caught.value) is error
     assert KEY not in str(caught.value)
     assert anthropics.received == 1
+
+
+@needs_litellm
+def test_azures_address_with_its_version():
+    with LoopbackLM("Paris") as server:
+        lm = resolve("azure/dep", api_base=server.url, api_version="2024-10-21", api_key=KEY, cache=False)
+        assert lm("q").text == "Paris"
+        sent = server.requests[-1]
+        assert sent.path.endswith("/openai/deployments/dep/chat/completions?api-version=2024-10-21")
+        assert sent.headers["api-key"] == KEY
 
 
 @needs_litellm
