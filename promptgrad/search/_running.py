@@ -248,6 +248,9 @@ class Running:
 
         results = await aio.gather([partial(one, index) for index in range(len(thunks))])
         self._note_unanswered("ask", keys, errors)
+        for key, error in zip(keys, errors, strict=True):
+            if error is not None and not is_outage(error):  # the others are noted
+                self.journal.record("unanswered", key, error=type(error).__name__)
         return results
 
     def _evaluator(self, candidate: Candidate) -> Evaluator:

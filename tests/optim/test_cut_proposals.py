@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 import promptgrad as pg
-from promptgrad import lm, nn, optim
+from promptgrad import lm, nn, optim, run
 from promptgrad.autograd import Critique, Gradient
-from promptgrad.errors import ContentFilterError
+from promptgrad.errors import BadRequestError, ContentFilterError
 from promptgrad.search import Improve, make_proposer, write
 from promptgrad.train import Trainer
 
@@ -76,3 +76,37 @@ def test_a_filtered_proposal_has_no_answer():
     filtered = lm.Completion("[[ ## new_instruction ## ]]\nTake", finish_reason="content_filter")
     with pytest.raises(ContentFilterError):
         asyncio.run(write(proposer, inputs, lm=writer(filtered)[0]))
+
+
+class Fails:
+    """A writer that fails at its first request, and writes another text at each one after that."""
+
+    def __init__(self, error):
+        self.error, self.asked = error, 0
+
+    def __call__(self, messages):
+        self.asked += 1
+        if self.error is not None and self.asked == 1:
+            raise self.error
+        size = len(messages[-1].content) % 7
+        return f"[[ ## analysis ## ]]\nx\n\n[[ ## new_instruction ## ]]\nTake word {size} of {{text}}."
+
+
+@pytest.mark.parametrize("error", [ContentFilterError("filtered", status=400), BadRequestError("no", status=400)])
+def test_a_refused_request_stays_without_answer_in_a_resumed_run(error, tmp_path):
+    def parts(writer):
+        model = nn.Predict("text -> word", instruction=TEXT).to(lm.FunctionLM(lambda messages: "wrong", name="program"))
+        return model, optim.TGD(model.parameters(), lm=lm.FunctionLM(writer, name="writer"), steps=3)
+
+    rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(20)]
+    model, opt = parts(Fails(error))
+    Trainer(model, opt, metric=pg.metrics.exact_match, budget=pg.Budget(calls=200), run_dir=tmp_path / "run").fit(
+        rows[:12], rows[12:]
+    )
+    path = tmp_path / "run" / "journal.jsonl"
+    whole = list(run.Journal(path, readonly=True).canonical())
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[: len(lines) * 2 // 3]), encoding="utf-8")
+    model, opt = parts(Fails(None))  # it would answer now
+    Trainer.resume(tmp_path / "run", model, opt, metric=pg.metrics.exact_match)
+    assert list(run.Journal(path, readonly=True).canonical()) == whole
