@@ -15,7 +15,6 @@ from promptgrad import aio
 from promptgrad.errors import (
     AuthenticationError,
     LMConnectionError,
-    LMError,
     LMReplyError,
     LMStatusError,
     MissingExtraError,
@@ -28,9 +27,10 @@ from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._http import SILENCE
-from promptgrad.lm._options import hear, take
+from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
+from promptgrad.lm._providers import known_prefixes
 from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import Assembly
@@ -45,8 +45,36 @@ _NO_KEY = re.compile(
     r"|default credentials were not found|please (?:set|pass)[^.]{0,40}(?:api[ _]key|token)|no api key",
     re.IGNORECASE,
 )
+_UNSET = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:KEY|TOKEN)\b (?:is )?not set")
+_UNREACHED = re.compile(
+    r"cannot connect to host|connection (?:error|refused|reset)|server disconnected|name or service not known"
+    r"|nodename nor servname|temporary failure in name resolution",
+    re.IGNORECASE,
+)
+_MODULE = re.compile(r"No module named '([\w.]+)'")
 _REFUSED = range(400, 500)
+_BY_KEY = frozenset(
+    {
+        "anthropic",
+        "cerebras",
+        "cohere",
+        "cohere_chat",
+        "deepinfra",
+        "deepseek",
+        "fireworks_ai",
+        "gemini",
+        "groq",
+        "mistral",
+        "openrouter",
+        "perplexity",
+        "replicate",
+        "together_ai",
+        "xai",
+    }
+)
+"""Providers that answer nobody without a key, which litellm takes from the environment alone."""
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
+_GIVEN = frozenset({"api_key", "api_base", "base_url", "mock_response", "extra_headers", "client"})
 _OWN_CLIENT = frozenset({"anthropic", "gemini"})
 """Providers whose key stands in a header of their own, which a redirect would carry elsewhere."""
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
@@ -167,6 +195,7 @@ class LiteLLM(Transport):
         if self._prices is None:
             find_prices(self.model)  # its table is read before anything is sent
         litellm = await aio.in_thread(load_litellm)
+        self._refuse_without_key(litellm)
         while True:
             lacks = self._habits.lacks
             asked = request if not lacks else written_without(request, lacks)
@@ -189,6 +218,20 @@ class LiteLLM(Transport):
             raise LMConnectionError(
                 f"litellm would send what is for {endpoint.url} through the proxy of the environment, so nothing was "
                 f"sent: set NO_PROXY={endpoint.host}"
+            )
+
+    def _refuse_without_key(self, litellm: Any) -> None:
+        """Say at once that a key is missing; litellm would send the prompt without one to some providers."""
+        provider = self.model.partition("/")[0]
+        given = self._api_key is not None or self._endpoint is not None or not self._settings.keys().isdisjoint(_GIVEN)
+        if given or provider not in _BY_KEY or litellm.api_key is not None:
+            return
+        missing = litellm.validate_environment(self.model).get("missing_keys")
+        if missing:
+            names = " or ".join(missing)
+            raise AuthenticationError(
+                f"there is no key for {self.model!r}, so nothing was sent: set {names} as an environment variable, or "
+                "pass api_key="
             )
 
     def _arguments(self, request: Request, key: str) -> dict[str, Any]:
@@ -294,7 +337,7 @@ class LiteLLM(Transport):
                 return float(usd)
         return cost(self.prices, paid, got)
 
-    def _failure(self, litellm: Any, error: Exception, passed_by: int) -> LMError | None:
+    def _failure(self, litellm: Any, error: Exception, passed_by: int) -> Exception | None:
         """Translate an error of litellm; None for a fault of a program rather than of a call."""
         known = litellm.exceptions
         status = getattr(error, "status_code", None)
@@ -302,9 +345,13 @@ class LiteLLM(Transport):
         where = f"litellm, model {self.model!r}"
         if isinstance(error, known.Timeout):
             return out_of_time(error, where, self.timeout, passed_by)
-        if status not in _REFUSED and _NO_KEY.search(text):  # nothing was sent; litellm has many messages for it
+        module = _MODULE.search(text)
+        if module and status not in _REFUSED:
+            return MissingExtraError(f"{where}: this provider needs the package {module[1]!r}: {text.splitlines()[0]}")
+        if status not in _REFUSED and (_NO_KEY.search(text) or _UNSET.search(text)):  # litellm has many messages for it
             return AuthenticationError(f"{where}: {text}".partition("\nTraceback")[0], body=text)
-        if isinstance(error, known.APIConnectionError) or text.endswith("Connection error."):
+        reached = status in _REFUSED or not (isinstance(error, known.APIConnectionError) or _UNREACHED.search(text))
+        if not reached:
             return LMConnectionError(f"{where}: {text}")
         if not isinstance(status, int):
             return None
@@ -312,6 +359,10 @@ class LiteLLM(Transport):
         told = _without_names(text)
         found = read_fault(status, told, headers)
         advice = advise(found, self.model, "the variable that litellm reads for this provider")
+        if "LLM Provider NOT provided" in text:
+            near = near_name(self.model.partition("/")[0], known_prefixes())
+            hint = f": did you mean {near + '/...'!r}?" if near else "; a server of yours needs base_url="
+            advice = f" (no provider is called {self.model.partition('/')[0]!r}{hint})"
         return found.kind(f"{where}: {text}{advice}", status=status, body=text, retry_after=found.retry_after)
 
     def _scrub(self, text: str) -> str:

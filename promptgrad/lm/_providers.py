@@ -145,3 +145,8 @@ def provider_of(model: str, base_url: str | None) -> Provider | None:
         if found is not None and prefix != "openrouter" and urlsplit(base_url).hostname == "openrouter.ai":
             return None  # there the prefix is part of the name
     return found
+
+
+def known_prefixes() -> frozenset[str]:
+    """The providers that are known by name."""
+    return OWN_DIALECT | _HERE.keys() | _AT_AN_ADDRESS.keys()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from promptgrad.autograd import Loss, LossRow
-from promptgrad.errors import is_outage
+from promptgrad.errors import BadRequestError, is_outage
 from promptgrad.evaluation import paired_interval
 from promptgrad.search import Verdict
 
@@ -191,4 +191,5 @@ def _samples(loss: Loss) -> dict[Key, float | None]:
 def _score(row: LossRow) -> float | None:
     if row.error is None:
         return float(row.score)
-    return None if is_outage(row.error) else 0.0
+    untold = is_outage(row.error) or isinstance(row.error, BadRequestError)  # neither says anything of the text
+    return None if untold else 0.0

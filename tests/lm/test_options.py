@@ -317,6 +317,47 @@ def test_anthropics_errors(anthropics, status, kind, message, error):
 
 
 @needs_litellm
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("anthropic/claude-x", "ANTHROPIC_API_KEY"),
+        ("gemini/gemini-2.5-flash", "GEMINI_API_KEY"),
+        ("groq/m", "GROQ_API_KEY"),
+        ("mistral/m", "MISTRAL_API_KEY"),
+        ("deepseek/m", "DEEPSEEK_API_KEY"),
+        ("openrouter/a/m", "OPENROUTER_API_KEY"),
+        ("fireworks_ai/m", "FIREWORKS_"),
+        ("gpt-4o-mini", "OPENAI_API_KEY"),
+    ],
+)
+def test_a_missing_key_is_said_before_litellm_sends_anything(name, variable, escapes):
+    waits = []
+
+    async def note(seconds):
+        waits.append(seconds)
+
+    with pytest.raises(AuthenticationError, match=variable):
+        Retry(LiteLLM(name), sleep=note)("q")
+    assert (waits, escapes) == ([], [])
+
+
+@needs_litellm
+def test_a_provider_that_is_misspelt():
+    with pytest.raises(BadRequestError, match=r"no provider is called 'antropic': did you mean 'anthropic/\.\.\.'"):
+        LiteLLM("antropic/claude-x", KEY)("q")
+    with pytest.raises(BadRequestError, match="a server of yours needs base_url="):
+        LiteLLM("Qwen/Qwen3-8B", KEY)("q")
+
+
+@needs_litellm
+def test_a_server_that_litellm_cannot_reach(escapes):
+    with pytest.raises(LMConnectionError):
+        LiteLLM("groq/m", KEY)("q")
+    assert escapes
+    escapes.clear()
+
+
+@needs_litellm
 def test_azures_address_with_its_version():
     with LoopbackLM("Paris") as server:
         lm = resolve("azure/dep", api_base=server.url, api_version="2024-10-21", api_key=KEY, cache=False)
