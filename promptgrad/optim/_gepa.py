@@ -19,6 +19,7 @@ from promptgrad.search import (
     Feedback,
     Fronts,
     Improve,
+    Measured,
     Pareto,
     Place,
     Rewriter,
@@ -38,14 +39,17 @@ from promptgrad.search import (
 Components = Literal["blamed", "round_robin", "all"]
 """Which texts a step rewrites: those that the writer blames in whole runs, the one whose turn it is, or all."""
 
-STEPS = 30
-"""Steps of a search without a budget."""
+PROPOSALS = 3
+"""Most proposals of a step; one with `parity`."""
+
+STEPS = 10
+"""Steps of a search without a budget; with `parity`, as many as make the same number of proposals."""
 
 MOST = 1000
 """Most steps of a search on a budget."""
 
-FREE = 30
-"""Steps in a row that cost no call after which a search on a budget ends: all that they would ask is known."""
+IDLE = 10
+"""Steps in a row without a new candidate after which a search on a budget ends."""
 
 
 class GEPA(Search):
@@ -54,20 +58,23 @@ class GEPA(Search):
     In each step a parent is taken: by turns the incumbent, and one drawn from the pool, weighted by the number of
     validation examples on which it is unbeaten. The first time it is run on 24 training examples, each further time on
     a minibatch of those that it was not run on. The writer sees all its runs, right ones too, and the scored attempts;
-    of several texts it finds those that are to blame in whole runs and rewrites them in one reply (`Revise`). The child
-    is run on a minibatch of the same examples; if it does no worse there, it meets its parent on validation
-    examples, ten at a time, and leaves once it is probably worse. What came through all of them joins the pool,
-    whatever its score. Then a merge is tried: two candidates that improved different texts since their common ancestor
-    are put together, and the merge joins the pool if it does as well as both on a few validation examples. What is
-    better than the start is decided at the end, on all that was measured.
+    of several texts it finds those that are to blame in whole runs and rewrites them in one reply (`Revise`). It is
+    asked for three proposals, or as many as the budget pays for trying; all but the first from a parent are sampled and
+    get a tip. The children are run on a minibatch of the same examples. Those that do no worse there meet their parent
+    and one another on validation examples, ten at a time, and leave once they are probably worse. What came through all
+    of them joins the pool, whatever its score. Then a merge is tried: two candidates that improved different texts
+    since their common ancestor are put together, and the merge joins the pool if it does as well as both on a few
+    validation examples. What is better than the start is decided at the end, on all that was measured.
 
-    Cost in `Trainer.fit`: for each step at most 24 runs of the program for a parent and a minibatch for its child, one
-    LM call for the reply, or for each text that is rewritten on its own; at most one run on each validation example.
+    Cost in `Trainer.fit`: for each step at most 24 runs of the program for a parent (or a minibatch, if that is more);
+    for each of three proposals a minibatch for the child, one LM call for the reply, or for each text that is rewritten
+    on its own, and at most one run on each validation example.
     Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the first reflection on a candidate is on 24 examples, and
     each is on all its runs, not on those of a minibatch; the runs that show the failures are also the baseline of the
-    child; a child that is as good on its minibatch goes on; validation is a race against the parent, and every second
-    parent is the incumbent; one reply may rewrite several texts; no row is run twice with the same values; the pairs
-    that can be merged are computed, not found by trial; scores that agree to nine digits are equal.
+    child; a child that is as good on its minibatch goes on; a parent has several children at once; validation is a race
+    against the parent, and every second parent is the incumbent; one reply may rewrite several texts; no row is run
+    twice with the same values; the pairs that can be merged are computed, not found by trial; scores that agree to nine
+    digits are equal.
 
     With `parity=True` every draw, accept and count is that of the package gepa (0.1.4) with the same seed, data and
     scores: parents, minibatches and their padding, turns, merges and their examples, and blocks that are run again
@@ -80,8 +87,8 @@ class GEPA(Search):
     Args:
         params: Parameters; instructions, and descriptions that require a gradient, are trained.
         lm: LM that writes; None for that of the program.
-        steps: Most steps, merges included; None for 30, or for as many as a budget of calls allows; it ends
-            as well after 30 steps in a row in which no call is left to make.
+        steps: Most steps, merges included; None for 10 (30 with `parity`), or for as many as a budget of calls
+            allows; it ends as well after 10 steps in a row that brought no new candidate.
         minibatch_size: Training examples that a child is compared with its parent on, and that a parent is run on each
             further time; None for 8, or for 3 with `parity`.
         components: What a step rewrites: the texts that are to blame ("blamed"), one text, by turns ("round_robin"), or
@@ -160,14 +167,14 @@ class GEPA(Search):
         reviser, proposed = reviser_for(session, places, self.lm) if finds else None, Counter[str]()
         seen = {session.base.key}
         by_turns = self.components == "round_robin" or (finds and reviser is None)
-        spent, since = -1, 0
+        made, since = 0, 0
         try:
             for step in session.steps(self.length(session), "GEPA", batch_size=self.minibatch_size):
-                if session.ledger.spent.calls > spent:
-                    spent, since = session.ledger.spent.calls, step.number
-                if self.steps is None and step.number - since > FREE:
-                    session.decide("stop", reason=f"{FREE} steps without a call: all that they ask is known")
-                    session.notes.append(f"the search ended after {FREE} steps in a row in which nothing new was asked")
+                if len(seen) > made:
+                    made, since = len(seen), step.number
+                if self.steps is None and step.number - since > IDLE:
+                    session.decide("stop", reason=f"{IDLE} steps without a new candidate")
+                    session.notes.append(f"the search ended after {IDLE} steps in a row that brought nothing new")
                     break
                 merge = pool.merge(step.rng, paths, step.name) if fresh and merges < self.max_merges else None
                 fresh = False
@@ -183,25 +190,17 @@ class GEPA(Search):
                     _, gradients = await step.gradients(parent, batch, turn, critic=critic)
                     if self.critique:
                         turn = [place for place in turn if gradients[place.path].critiques]
-                edits = await self._rewritten(step, rewriter, reviser, parent, turn, proposed[parent.key])
-                proposed[parent.key] += 1
-                tried = [(place, edit) for place in turn for edit in edits if edit.path == place.path]
-                child = parent.child({path: text for edit in edits for path, text in edit.values.items()}, step.name)
-                if not tried or child.key in seen:
+                edits = await self._rewritten(step, rewriter, reviser, parent, turn, proposed)
+                racing = await self._tried(step, rewriter, parent, turn, edits, seen)
+                while len(racing) > 1 and not session.affords(len(racing) * BLOCK + len(session.val)):
+                    racing.pop()
+                if not racing:
                     continue
-                seen.add(child.key)
-                known = session.rows.known(parent)
-                sample = [example for example in session.train if example.id in known]
-                sample = step.rng.sample(sample, min(self.minibatch_size, len(sample)))
-                loss = await session.forward(child, sample, scope=step.scope("child"))
-                before, after = session.rows.measured(parent, sample), step.measured(child, loss)
-                verdicts = [rewriter.holds(step, place, edit, before, after) for place, edit in tried]
-                if not verdicts[0]:  # of one comparison, remembered for each of the texts
-                    continue
-                races = await race(session, [child], scope=step.scope("race"), confidence=SURE, against=parent)
-                if fresh := len(races.results[0].ids) == len(session.val):
-                    session.consider(races.results[0])
-                    pool.add(races.results[0])
+                races = await race(session, racing, scope=step.scope("race"), confidence=SURE, against=parent)
+                for result in races.results:
+                    if len(result.ids) == len(session.val):
+                        session.consider(result)
+                        fresh |= pool.add(result)
         finally:
             session.offer_likely()
 
@@ -219,34 +218,74 @@ class GEPA(Search):
         reviser: Predict | None,
         parent: Candidate,
         turn: Sequence[Place],
-        proposed: int,
+        proposed: Counter[str],
     ) -> list[Edit]:
-        """New texts that may be tried, from all that is known of a parent; none where none of its runs failed."""
+        """New texts that may be tried, from all that is known of a parent; none where none of its runs failed.
+
+        There are as many proposals as the budget pays for trying. What was proposed for the parent before is counted,
+        so that none is asked for twice.
+        """
         texts = [rewriter.evidence(step.session, parent, place) for place in turn]
         texts = [text for text in texts if not all(row.right for row in text.rows)]
         if not texts:
             return []
+        count, before, val = PROPOSALS, proposed[parent.key], len(step.session.val)
+        while count > 1 and not step.session.affords(count * (self.minibatch_size + BLOCK) + val, count * len(texts)):
+            count -= 1
+        proposed[parent.key] += count
         if reviser is None:
-            edits = await rewriter.rewrite(step, varied(texts, 1, proposed))
+            edits = await rewriter.rewrite(step, varied(texts, count, before, again=True))
         else:
-            edits = await revise(rewriter, reviser, step, parent, texts, 1, proposed)
+            edits = await revise(rewriter, reviser, step, parent, texts, count, before, again=True)
         return [edit for edit in edits if edit is not None and edit.passed]
+
+    async def _tried(
+        self,
+        step: Step,
+        rewriter: Rewriter,
+        parent: Candidate,
+        turn: Sequence[Place],
+        edits: Sequence[Edit],
+        seen: set[str],
+    ) -> list[Candidate]:
+        """The new children that do no worse than their parent on a minibatch of what it was run on, best first."""
+        session, held = step.session, list[Measured]()
+        known = session.rows.known(parent)
+        sample = [example for example in session.train if example.id in known]
+        sample = step.rng.sample(sample, min(self.minibatch_size, len(sample)))
+        before = session.rows.measured(parent, sample)
+        for number in dict.fromkeys(edit.variant for edit in edits):
+            own = [edit for edit in edits if edit.variant == number]
+            child = parent.child({path: text for edit in own for path, text in edit.values.items()}, step.name)
+            if child.key in seen:
+                continue
+            seen.add(child.key)
+            part = step.part(f"child {number}")
+            after = part.measured(child, await session.forward(child, sample, scope=part.scope("forward")))
+            tried = [(place, edit) for place in turn for edit in own if edit.path == place.path]
+            verdicts = [rewriter.holds(part, place, edit, before, after) for place, edit in tried]
+            if all(verdicts):  # of one comparison, remembered for each of the texts
+                held.append(after)
+        return [after.candidate for after in sorted(held, key=lambda after: -after.total)]
 
     def length(self, session: Session) -> int:
         """Most steps of a search."""
-        if self.steps is not None:
-            return self.steps
-        return STEPS if session.ledger.budget.calls is None else MOST
+        return self._least() if self.steps is not None or session.ledger.budget.calls is None else MOST
+
+    def _least(self) -> int:
+        """The steps that were asked for, or those of a search without a budget."""
+        return self.steps or STEPS * (PROPOSALS if self.parity else 1)
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: minibatches, critiques, proposals, full validations and merges."""
         texts = 1 if self.components == "round_robin" else len(self.trained())
-        steps = self.steps or STEPS
+        steps = self._least()
+        tries = steps * (1 if self.parity else PROPOSALS)
         most = self.minibatch_size if self.parity else max(FIRST, self.minibatch_size) + self.minibatch_size - 1
         runs = steps * min(most, max(plan.train, self.minibatch_size)) * plan.calls_per_example
-        children = steps * self.minibatch_size * plan.calls_per_example
+        children = tries * self.minibatch_size * plan.calls_per_example
         tried = self.merge_examples if self.parity and self.max_merges else 0  # again in the full validation
-        full = steps * (max(plan.val, self.merge_examples) + tried) * plan.calls_per_example
+        full = tries * (max(plan.val, self.merge_examples) + tried) * plan.calls_per_example
         phases = {"minibatches": runs + children, "critiques": texts * runs * self.critique}
-        phases |= {"proposals": texts * steps, "full validations and merges": full}
+        phases |= {"proposals": texts * tries, "full validations and merges": full}
         return [(name, calls, False) for name, calls in phases.items() if calls]

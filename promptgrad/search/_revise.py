@@ -37,6 +37,8 @@ async def revise(
     texts: Sequence[Evidence],
     count: int,
     first: int = 0,
+    *,
+    again: bool = False,
 ) -> "list[Edit | None]":
     """Ask one writer for the texts that are to blame and their new versions; None where it gave no answer.
 
@@ -55,6 +57,7 @@ async def revise(
         texts: What is known about each text that may be changed.
         count: Number of proposals.
         first: Number of earlier proposals for the same candidate.
+        again: Whether these are numbered after the earlier ones, as in `varied`.
 
     Raises:
         BudgetExceeded: The calls do not fit what the budget leaves for the search.
@@ -63,22 +66,23 @@ async def revise(
     session = step.session
     session.admit(calls=count)
     inputs = _inputs(rewriter, step, candidate, texts)
+    variants = range(first, first + count) if again else range(count)
     own = session.program_lm()
     lm = own if texts[0].lm is None else resolve(texts[0].lm)
     with session.scope(step.scope("propose")):
         replies = await session.ask_all(
-            [step.scope(f"{variant}/revise") for variant in range(count)],
+            [step.scope(f"{variant}/revise") for variant in variants],
             [
                 partial(
                     _ask,
                     rewriter,
                     reviser,
-                    {**inputs, "tip": TIPS[(first + variant) % len(TIPS)]},
+                    {**inputs, "tip": TIPS[number % len(TIPS)]},
                     texts,
                     variant,
                     lm,
                 )
-                for variant in range(count)
+                for number, variant in enumerate(variants, first)
             ],
         )
     edits = [edit for reply in replies for edit in ([None] if reply is None else reply)]

@@ -315,7 +315,7 @@ class Rewriter:
         return Edit(evidence.path, old, text, reason, ratio, hunks, usage.total, evidence.variant)
 
 
-def varied(texts: Sequence[Evidence], count: int, first: int = 0) -> list[Evidence]:
+def varied(texts: Sequence[Evidence], count: int, first: int = 0, *, again: bool = False) -> list[Evidence]:
     """The evidence about some texts for each of several proposals, by proposal and then by text.
 
     All proposals see the same; those after the first get a tip.
@@ -324,10 +324,12 @@ def varied(texts: Sequence[Evidence], count: int, first: int = 0) -> list[Eviden
         texts: The evidence.
         count: Number of proposals.
         first: Number of earlier proposals from the same evidence, which had the tips before these.
+        again: Whether they are numbered after the earlier ones, and so sampled like these: no prompt is then asked
+            twice, also where nothing new is known.
     """
     return [
-        replace(text, variant=variant, tip=TIPS[(first + variant) % len(TIPS)])
-        for variant in range(count)
+        replace(text, variant=number if again else number - first, tip=TIPS[number % len(TIPS)])
+        for number in range(first, first + count)
         for text in texts
     ]
 
