@@ -145,6 +145,8 @@ def hear(what: str, given: Mapping[str, Any], settings: Iterable[str], *, litell
 
     for name, value in given.items():
         same = _SAME.get(name, name)
+        if value is None and (name in _SAME or name in _RETRIES or name == "extra_body"):
+            continue  # as if it were not there, as in litellm
         if name in known or name in SAMPLING or name in CHAT or name == "extra_body":
             put(name, value, name)
         elif name in _RETRIES and "attempts" in known:

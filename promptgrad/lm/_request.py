@@ -54,7 +54,7 @@ def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = No
         elif name == "max_completion_tokens" and "max_tokens" not in options:
             known["max_tokens"] = value
         elif name == "extra_body":
-            for field_name, field_value in _body(value).items():
+            for field_name, field_value in _body(value or {}).items():
                 _refuse_secret(field_name)
                 extra[field_name] = json_text(field_value)
         else:

@@ -161,6 +161,10 @@ def _transport(model: str, given: dict[str, Any], options: dict[str, Any]) -> LM
     if model == "pocket" and base_url is None:
         from promptgrad.lm._pocket import pocket
 
+        remote = ("api_key", "headers", "api_version", "timeout", "requests_per_minute", "tokens_per_minute", "without")
+        foreign = [name for name in remote if given[name] != _DEFAULTS.get(name)]
+        if foreign:
+            raise TypeError(f'pg.LM("pocket") runs in this process and has no {", ".join(foreign)}')
         return pocket(**hear('pg.LM("pocket")', options, ()))
     settings: dict[str, Any] = {
         "name": model,

@@ -6,9 +6,17 @@ import json
 import pytest
 
 from promptgrad import aio, errors
-from promptgrad.lm import HTTP, Message, Prefix, Request
+from promptgrad.lm import HTTP, Message, Prefix, Request, _habits
 from promptgrad.lm._habits import Habits, without_system
 from promptgrad.testing import Garbage, LoopbackLM, Status
+
+
+@pytest.fixture(autouse=True)
+def forgotten_afterwards():
+    """A later server may get the port of one of these."""
+    yield
+    _habits._known.clear()
+
 
 FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "title": "City"}}}
 TALK = [

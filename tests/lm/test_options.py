@@ -16,7 +16,7 @@ from promptgrad.errors import (
     OverloadedError,
     RateLimitError,
 )
-from promptgrad.lm import HTTP, LM, FunctionLM, LiteLLM, Local, Request, Retry, resolve
+from promptgrad.lm import HTTP, LM, FunctionLM, LiteLLM, Local, Request, Retry, _habits, resolve
 from promptgrad.testing import Garbage, LoopbackLM, Reply, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:Items? .* on TypedDict class:UserWarning")  # of litellm
@@ -197,6 +197,16 @@ def test_what_is_anothers(tmp_path):
         resolve(lambda messages: "x", api_base="http://h/v1")
     with pytest.raises(TypeError, match="speaks the chat dialect alone"):
         resolve("openai/m", model_type="text")
+
+
+def test_none_is_not_given():
+    lm = resolve(
+        "openai/m", base_url="http://a/v1", api_base=None, num_retries=None, organization=None, extra_body=None
+    )
+    assert (lm.transport.base_url, lm.lm.attempts) == ("http://a/v1", 5)
+    assert Request.of("q", extra_body=None, temperature=None) == Request.of("q")
+    with pytest.raises(TypeError, match="runs in this process and has no api_key, timeout"):
+        resolve("pocket", api_key="k", timeout=3)
 
 
 def test_two_words_for_one_thing_must_agree():
@@ -412,6 +422,7 @@ def test_litellm_learns_what_an_endpoint_does_not_take(server):
         assert lm(talk).text == "Rome"
     assert server.requests[-1].messages == [{"role": "user", "content": "Be brief.\n\nq"}]
     assert lm.stats()["requests"] == server.received == 3
+    _habits._known.clear()  # a later server may get this port
 
 
 @needs_litellm
