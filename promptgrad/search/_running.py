@@ -244,14 +244,17 @@ class Running:
                 return await thunks[index]()
             except (LMError, BudgetExceeded, JournalError) as error:
                 errors[index] = error
+                self._note_failed(keys[index], error)
                 return None
 
         results = await aio.gather([partial(one, index) for index in range(len(thunks))])
         self._note_unanswered("ask", keys, errors)
-        for key, error in zip(keys, errors, strict=True):
-            if error is not None and not is_outage(error):  # the others are noted
-                self.journal.record("unanswered", key, error=type(error).__name__)
         return results
+
+    def _note_failed(self, key: str, error: BaseException) -> None:
+        """Note a single call that failed by its prompt, at once: it says nothing of the language model."""
+        if isinstance(error, LMError) and not is_outage(error):
+            self.journal.record("unanswered", key, error=type(error).__name__)
 
     def _evaluator(self, candidate: Candidate) -> Evaluator:
         program = self.program(candidate)
@@ -315,12 +318,15 @@ class Running:
 
         Raises:
             BudgetExceeded: The critic's calls do not fit the budget.
-            LMError: The critic's language model is down.
+            LMError: The critic's language model is down: most of its calls got no answer, and at least `DOWN`.
         """
-        watched = Watched(critic or self._criterion.critic)
+        here = run.current()
+        scope = "" if here is None else here.scope
+        own = critic or self._criterion.critic
+        watched = Watched(own, f"{scope}/critic/", self._unanswered, self._note_failed)
         found = await loss.agradients(parameters, watched, engine=self.engine, group=self.group)
-        if watched.stopped is not None:
-            raise watched.stopped
+        keys = sorted(watched.asked)
+        self._note_unanswered("critic", keys, [watched.asked[key] for key in keys])
         for remark in found.report.remarks:
             self.remarks[remark.about, remark.text] += max(1, len(remark.examples))
         loss.report = found.report

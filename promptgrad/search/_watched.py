@@ -1,24 +1,46 @@
-"""A critic that records why a run must stop."""
+"""A critic whose failed calls are noted, so that a run goes on without them, also after it is resumed."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from promptgrad.autograd import CriticLike, JointCriticLike, NodeFailure, SparingCritic, TraceFailure
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, is_outage
+from promptgrad.run import value_digest
 
 T = TypeVar("T")
 
 
 class Watched:
-    """A critic that records why the run must stop: backward itself keeps a critic's errors in its report."""
+    """A critic whose failed calls are noted: backward itself keeps a critic's errors in its report alone.
 
-    def __init__(self, critic: CriticLike) -> None:
+    Args:
+        critic: The critic.
+        prefix: The beginning of the keys of its calls, the same in every process.
+        unanswered: Keys of calls that had no answer in the recorded part of a run; they have none now either.
+        failed: Function that is called with the key of a call that fails, and its error.
+
+    Attributes:
+        asked: The calls by key, each with its error; None for one that was answered.
+        stopped: The first error of a language model that is down, or of the run.
+    """
+
+    def __init__(
+        self,
+        critic: CriticLike,
+        prefix: str,
+        unanswered: Collection[str],
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
         self._critic = critic
+        self._failed = failed
+        self._prefix = prefix
+        self._unanswered = unanswered
+        self.asked: dict[str, BaseException | None] = {}
         self.stopped: BaseException | None = None
 
     async def critique(self, failure: NodeFailure) -> Mapping[str, str]:
         """Ask the critic."""
-        return await self._watch(self._critic.critique(failure))
+        return await self._watch(_key(failure), lambda: self._critic.critique(failure))
 
     def is_spared(self, lm: Any) -> bool:
         """Whether the critic is spared where only one call can be to blame."""
@@ -32,12 +54,32 @@ class Watched:
 
     async def critique_traces(self, group: Sequence[TraceFailure]) -> Sequence[Mapping[str, str | Sequence[str]]]:
         """Ask the critic about whole forwards."""
-        return await self._watch(cast(JointCriticLike, self._critic).critique_traces(group))
+        critic = cast(JointCriticLike, self._critic)
+        return await self._watch([_key(failure) for failure in group], lambda: critic.critique_traces(group))
 
-    async def _watch(self, answer: Awaitable[T]) -> T:
+    async def _watch(self, about: Any, ask: Callable[[], Awaitable[T]]) -> T:
+        key = f"{self._prefix}{value_digest(about)}"
+        if key in self._unanswered:
+            raise LMError("it had no answer before the run was resumed")
+        self.asked[key] = None
         try:
-            return await answer
+            return await ask()
         except (BudgetExceeded, JournalError, LMError) as error:
+            self.asked[key] = error
+            self._failed(key, error)
             if self.stopped is None and is_outage(error):
                 self.stopped = error
             raise
+
+
+def _key(failure: NodeFailure | TraceFailure) -> list[Any]:
+    """What tells a call of a critic from the others of its step, the same in every process."""
+    nodes = [failure.node] if isinstance(failure, NodeFailure) else failure.nodes
+    example = getattr(failure.example, "id", "")
+    return [
+        str(example or ""),
+        [f"{node.path}[{node.index}]" for node in nodes],
+        list(failure.feedback),
+        [target.name for target in failure.targets],
+        getattr(failure, "replicate", 0),
+    ]

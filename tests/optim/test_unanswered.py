@@ -1,0 +1,76 @@
+"""Critics without an answer: a skipped call each, in a resumed run too; the run stops only where they are down."""
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import lm, nn, optim, run
+from promptgrad.errors import BadRequestError, ContentFilterError, LMTimeoutError
+from promptgrad.train import Trainer
+
+ROWS = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(20)]
+
+
+class Program(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.note = nn.Predict("text -> said", instruction="Note {text}.")
+        self.take = nn.Predict("said -> word", instruction="Take a word of {said}.")
+
+    def forward(self, text):
+        return self.take(said=self.note(text=text).said)
+
+
+class Critic:
+    """Blames the second step; its first `failures` calls fail."""
+
+    def __init__(self, error, failures):
+        self.error, self.failures, self.asked, self.written = error, failures, 0, 0
+
+    def __call__(self, messages):
+        if "new_instruction" in messages[0].content:
+            self.written += 1
+            return f"[[ ## new_instruction ## ]]\nTake word {self.written} of {{said}}."
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise self.error
+        return (
+            '[[ ## findings ## ]]\n[{"runs": [1, 2, 3], "parameter": "take.instruction", '
+            '"critique": "It takes the wrong word.", "to_blame": true}]'
+        )
+
+
+def train(folder, critic, *, resume=False, group=None):
+    model = Program().to(lm.FunctionLM(lambda messages: "wrong", name="program"))
+    opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(critic, name="critic"), steps=3, blame="critic")
+    if resume:
+        return Trainer.resume(folder, model, opt, metric=pg.metrics.exact_match)
+    options = {"metric": pg.metrics.exact_match, "budget": pg.Budget(calls=400), "group": group}
+    trainer = Trainer(model, opt, run_dir=folder, **options)
+    return trainer.fit(ROWS[:12], ROWS[12:])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ContentFilterError("filtered", status=400), BadRequestError("no", status=400), LMTimeoutError("it took too long")],
+)
+def test_one_critique_without_an_answer_is_a_skipped_call(error, tmp_path):
+    critic = Critic(error, 1)
+    train(tmp_path / "run", critic)
+    assert critic.asked > 1
+    assert critic.written
+    path = tmp_path / "run" / "journal.jsonl"
+    events = list(run.Journal(path, readonly=True).events())
+    (noted,) = [place for place, event in enumerate(events) if event["kind"] == "unanswered"]
+    assert events[noted]["error"] == type(error).__name__
+    whole = list(run.Journal(path, readonly=True).canonical())
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if '"kind":"unanswered"' in line)
+    path.write_text("".join(lines[: at + 1]), encoding="utf-8")
+    train(tmp_path / "run", Critic(None, 0), resume=True)  # it would answer now
+    assert list(run.Journal(path, readonly=True).canonical()) == whole
+
+
+@pytest.mark.filterwarnings("ignore:every critic call failed")
+def test_a_critic_that_is_down_stops_the_run():
+    with pytest.raises(LMTimeoutError):
+        train(None, Critic(LMTimeoutError("it took too long"), 1000), group=2)
