@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     from promptgrad.lm._status import Fault
 
 
-def advise(fault: Fault, model: str, variable: str) -> str:
+def advise(fault: Fault, model: str, variable: str | None) -> str:
     """What to do about an error, to be put behind its message.
 
     Args:
         fault: The error.
         model: The model's name.
-        variable: The variable of the environment that holds the key; empty where none would be sent.
+        variable: The variable of the environment that holds the key; empty where it would not be sent, None for none.
     """
     kind, wait = fault.kind, fault.retry_after
     asked = "" if wait is None else f"; it asks to wait {wait:g} s"
     if kind is AuthenticationError:
+        if variable is None:
+            return "; pass api_key="
         if not variable:
             return "; a key from the environment is not sent over plain http: use https, or pass api_key="
         return f"; set {variable}, or pass api_key="

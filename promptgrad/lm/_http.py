@@ -350,7 +350,7 @@ class HTTP(Transport):
     ) -> LMStatusError:
         body = self._scrub(raw.decode("utf-8", "replace"))
         found = fault or read_fault(status, body, headers)
-        variable = self._api_key_env or "an environment variable"
+        variable = self._api_key_env
         if self._api_key is None and self._api_key_env and not self._endpoint.private:
             variable = ""
         advice = advise(found, self.model, variable)

@@ -115,6 +115,7 @@ _AT_AN_ADDRESS = {
         "deepseek",
         "groq",
         "litellm_proxy",
+        "llamafile",
         "lm_studio",
         "mistral",
         "moonshot",
@@ -130,6 +131,8 @@ _AT_AN_ADDRESS = {
     "fireworks_ai": Provider("fireworks_ai", "FIREWORKS_API_KEY"),
     "together_ai": Provider("together_ai", "TOGETHERAI_API_KEY"),
     "perplexity": Provider("perplexity", "PERPLEXITYAI_API_KEY"),
+    "openai_like": Provider("openai_like", "OPENAI_LIKE_API_KEY"),
+    "custom_openai": Provider("custom_openai", "OPENAI_API_KEY"),
 }
 """Those that do so at an address that is given; litellm knows their own."""
 

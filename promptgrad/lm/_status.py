@@ -85,7 +85,9 @@ _WORDS: dict[type[LMStatusError], str] = {
         | input\ too\ long""",
     BillingError: r"""
         credit\ balance | insufficient\ (?:account\ )?(?:balance|credit|fund|quota) | exceeded\ your\ current\ quota
-        | plan\ and\ billing | more\ credits | payment\ required | out\ of\ (?:credits|funds) | purchased\ credits
+        | plan\ and\ billing | (?:any|more|purchase|enough)\ credits
+        | payment\ required | out\ of\ (?:credits|funds) | purchased\ credits
+        | credit\ limit | \u4f59\u989d\u4e0d\u8db3
         | billing\ (?:hard\ |soft\ )?limit | spend(?:ing)?\ limit | billing\ (?:is\ not|account|details|to\ be\ enabled)
         | included\ credits | credits\ (?:are|have\ been)\ (?:depleted|exhausted|used) | api\ usage\ limits
         | not\ active,\ please\ check\ your\ billing | top\ up""",
@@ -118,7 +120,7 @@ _WORDS: dict[type[LMStatusError], str] = {
         | (?:unknown|unsupported)\ (?:parameter|value|model)
         | model\b.{0,80}\b(?:not\ found|does\ not\ exist|not\ exist|is\ not\ supported)
         | no\ (?:such\ )?models?\ (?:loaded|found)
-        | validation\ error""",
+        | validation\ error | requires\ more\ system\ memory""",
 }
 """What the words of a message mean, where no code says it. The order is that in which they are tried."""
 
@@ -184,6 +186,8 @@ def _kind(status: int, codes: list[str], message: str) -> type[LMStatusError]:
     for kind, pattern in _PATTERNS.items():
         if kind is BillingError and gemini and not _SPENT.search(message):
             continue
+        if kind is ContextWindowError and status == 429 and not _TOO_LARGE.search(message):
+            continue
         if (allowed is None or kind in allowed) and pattern.search(message):
             if kind in _PASSING and 400 <= status < 500 and status not in (408, 409, 425, 429) and coded:
                 continue  # a code says that the request is at fault
@@ -197,6 +201,7 @@ _VAGUE = frozenset({BadRequestError, RateLimitError})
 """Kinds whose codes are also used where the message knows better."""
 
 _PASSING = frozenset({ServerTimeoutError, OverloadedError, RateLimitError})
+_TOO_LARGE = re.compile(r"too large|too long|reduced?\b")
 _SPENT = re.compile(r"depleted|perday|limit: 0\b")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptgrad import errors
-from promptgrad.lm import HTTP, Completion, Retry
+from promptgrad.lm import HTTP, Completion, Retry, resolve
 from promptgrad.lm._completion import Usage
 from promptgrad.testing import Delay, Garbage, Hang, LoopbackLM, Reply, Status
 
@@ -98,6 +98,14 @@ def test_a_wait_that_the_body_asks_for_is_obeyed(server):
     server.script(json_body({"error": {"message": "Rate limit reached. Please try again in 7.5s."}}, 429), "Paris")
     assert Retry(HTTP("m", server.url), sleep=note)("q").text == "Paris"
     assert 7.5 <= waits[0] < 15
+
+
+def test_a_bare_name_is_told_to_give_its_key(server):
+    server.script(Status(401), Status(401))
+    with pytest.raises(errors.AuthenticationError, match=r"; pass api_key=$"):
+        resolve("m", base_url=server.url, cache=False)("q")
+    with pytest.raises(errors.AuthenticationError, match=r"; set OPENAI_API_KEY, or pass api_key=$"):
+        resolve("openai/m", base_url=server.url, cache=False)("q")
 
 
 # -- silence ---------------------------------------------------------------------------------------------------------

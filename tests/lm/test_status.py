@@ -534,6 +534,57 @@ CASES = {
         CONTEXT,
     ),
     "hf credits": (402, {"error": "You have exceeded your monthly included credits for Inference Providers."}, BILLING),
+    "xai credits": (
+        403,
+        {"code": "?", "error": "Your team doesn't have any credits yet. You can purchase them"},
+        BILLING,
+    ),
+    "xai key": (400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: x"}, AUTH),
+    "together credits": (402, openai("Credit limit exceeded", "credit_limit"), BILLING),
+    "fireworks": (
+        412,
+        {"error": "Account a is suspended, possibly due to reaching the monthly spending limit"},
+        BILLING,
+    ),
+    "zhipu": (429, {"error": {"code": "1113", "message": "\u4f59\u989d\u4e0d\u8db3"}}, BILLING),
+    "kimi suspended": (
+        429,
+        openai("Your account is suspended, please check your plan and billing details", "exceeded_current_quota_error"),
+        BILLING,
+    ),
+    "cerebras": (429, {"message": "Tokens per minute limit exceeded - too many tokens processed."}, RATE),
+    "azure tokens": (
+        429,
+        {
+            "error": {
+                "code": "429",
+                "message": "Requests have exceeded token rate limit. Please retry after 20 seconds.",
+            }
+        },
+        RATE,
+    ),
+    "anthropic tokens": (
+        429,
+        anthropic("rate_limit_error", "This request would exceed the rate limit of 40,000 input tokens per minute"),
+        RATE,
+    ),
+    "openrouter day": (
+        429,
+        {"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000"}},
+        RATE,
+    ),
+    "openai engine": (429, openai("The engine is currently overloaded, please try again later"), OVERLOAD),
+    "openai output": (400, openai("max_tokens is too large: 100000. This model supports at most 16384"), BAD),
+    "gemini place": (400, gemini(400, "FAILED_PRECONDITION", "User location is not supported for the API use."), BAD),
+    "gemini credits": (429, gemini(429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted."), BILLING),
+    "vertex": (429, gemini(429, "RESOURCE_EXHAUSTED", "Quota exceeded for aiplatform.googleapis.com/x"), RATE),
+    "ollama memory": (500, {"error": "model requires more system memory (5.6 GiB) than is available (3.0 GiB)"}, BAD),
+    "ollama crash": (500, {"error": "llama runner process has terminated: exit status 2"}, OTHER),
+    "tgi template": (
+        422,
+        {"error": "Template error: Conversation roles must alternate", "error_type": "template_error"},
+        BAD,
+    ),
     # nothing but a status
     "a page": (502, "<html><h1>502 Bad Gateway</h1> rate limit, api key is invalid</html>", OTHER),
     "a page of 429": (429, "<html>slow down</html>", RATE),
