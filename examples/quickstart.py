@@ -4,7 +4,7 @@
     python examples/quickstart.py --lm openai/gpt-4o-mini      # the same program on a provider's model
 
 The program picks a word out of a list and then says something about it. Nobody has told it which word, or what to
-say. Four optimizers learn that from the same training and validation examples, and each result is measured on test
+say. Five optimizers learn that from the same training and validation examples, and each result is measured on test
 examples that no optimizer has seen. The task is drawn by the seed out of all chains of two steps in the embedded
 model's world.
 """
@@ -51,6 +51,7 @@ class PickAndDescribe(nn.Module):
 OPTIMIZERS: dict[str, Callable[[PickAndDescribe], optim.Optimizer]] = {
     "BootstrapFewShot": lambda model: optim.BootstrapFewShot(model.parameters(), max_labeled_demos=0),
     "MIPRO": lambda model: optim.MIPRO(model.parameters(), num_trials=24),
+    "Auto": lambda model: optim.Auto(model.parameters()),
     "TGD": lambda model: optim.TGD(model.parameters()),
     "BootstrapFinetune": lambda model: optim.BootstrapFinetune(model.parameters()),
 }

@@ -91,7 +91,8 @@ class TestBase:
 
         model = program(world, spying)
         part = search(session_of(world, model), small_mipro(model.parameters()), Candidate(FOUND))
-        assert shown.count("Take the last word.") == 3
+        assert shown[:3] == ["Take the last word."] * 3  # another round may follow
+        assert len(shown) >= 6
         assert part.baseline.candidate.values == FOUND
         assert part.baseline.mean == 0.5
 
