@@ -1,11 +1,20 @@
 """One event of a journal: its line in the file, and its differences from another event."""
 
 import json
+import re
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+SCHEMA = 3
+"""Version of the file's format. Version 1 held replies of text alone, version 2 no checksums; both can be resumed."""
+SEALED = 3
+"""The first version in which each line has a checksum."""
+BEGINNING = b'{"kind":"header"'
+"""How a journal begins."""
 OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
-_OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed"})
+_OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed", "#"})
+_SEAL = re.compile(rb',"#":"([0-9a-f]{8})"}\n\Z')
 _TIMES = frozenset({"t", "seconds", "date"})
 _SECRETS = frozenset({"api_key", "apikey", "authorization", "password", "secret", "access_token", "auth_token"})
 _HIDDEN = "(not recorded)"
@@ -21,23 +30,89 @@ def check(kind: str, fields: Mapping[str, Any]) -> None:
 
 
 def encode(event: dict[str, Any]) -> bytes:
-    """An event as a line of the file."""
+    """An event as a line of the file, which ends in the checksum of what is before it: `,"#":"1f00ba42"}`."""
     try:
-        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode() + b"\n"
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 has no bytes for
-        return json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode()
+    return b'%b,"#":"%08x"}\n' % (line[:-1], zlib.crc32(line[:-1]))
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
-    """The event in a line; None if it is torn or is not an event."""
-    if not line.endswith(b"\n"):
-        return None
+def is_sealed(line: bytes) -> bool:
+    """Whether a line ends in the checksum of what is before it."""
+    seal = _SEAL.search(line, max(len(line) - 20, 0))
+    return seal is not None and int(seal[1], 16) == zlib.crc32(line[: seal.start()])
+
+
+def parse(line: bytes, *, sealed: bool = False) -> dict[str, Any]:
+    """The event in a line.
+
+    Args:
+        line: A whole line of the file.
+        sealed: Whether it must have a checksum; lines that earlier versions wrote have none.
+
+    Raises:
+        ValueError: It is not an event as it was written; the message says why.
+    """
+    whole = is_sealed(line)
+    if sealed and not whole:
+        raise ValueError("its checksum does not fit")
     try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
+        event = json.loads(line, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        raise ValueError("it is not an event of a journal")
+    _check_form(event)
+    seal = event.pop("#", None)
+    if not whole and (seal or (event["kind"] in ("header", "process") and SEALED <= event["schema"] <= SCHEMA)):
+        raise ValueError("its checksum does not fit")
+    return event
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_FORMS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "call": {"key": str, "scope": str, "reply": dict},
+    "use": {"key": str, "scope": str},
+    "send": {"key": str},
+    "fail": {"key": str},
+    "scope": {"scope": str, "event": str},
+    "header": {"schema": int},
+    "process": {"schema": int},
+}
+"""What the events have that the journal writes itself."""
+_EVERY: dict[str, type | tuple[type, ...]] = {"seq": int, "t": (int, float), "key": str, "scope": str}
+_USAGE = ("input_tokens", "output_tokens", "usd")
+
+
+def _check_form(event: Mapping[str, Any]) -> None:
+    """Refuse an event whose own fields are not what the journal writes."""
+    kind = event["kind"]
+    wanted = _FORMS.get(kind, {})
+    if missing := wanted.keys() - event.keys():
+        raise ValueError(f"its event of kind {kind!r} has no {sorted(missing)[0]!r}")
+    for name, form in {**_EVERY, **wanted}.items():
+        if name in event and (not isinstance(event[name], form) or isinstance(event[name], bool)):
+            raise ValueError(f"{name!r} of its event of kind {kind!r} is {event[name]!r:.80}")
+    if "scope" in event and kind not in OWN_KINDS and "key" not in event and "seq" not in event:
+        raise ValueError(f"its event of kind {kind!r} has no 'key'")
+    if not 0 <= event.get("t", 0) < 1e12:
+        raise ValueError(f"its time is {event['t']!r:.80}")
+    if kind == "scope" and event["event"] not in ("open", "close"):
+        raise ValueError(f"a scope is opened or closed, not {event['event']!r:.80}")
+    if kind == "call":
+        usage = event["reply"].get("usage")
+        if usage is not None and not isinstance(usage, dict):
+            raise ValueError(f"the usage of its reply is {usage!r:.80}")
+        for name in _USAGE:
+            amount = (usage or {}).get(name)
+            if amount is not None and (
+                not isinstance(amount, (int, float)) or isinstance(amount, bool) or not 0 <= amount < 1e15
+            ):
+                raise ValueError(f"the {name} of its reply are {amount!r:.80}")
 
 
 def jsonable(value: Any) -> Any:

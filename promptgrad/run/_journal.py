@@ -14,11 +14,20 @@ from typing import Any
 
 from promptgrad.errors import JournalError
 from promptgrad.run._canonical import fold
-from promptgrad.run._event import check, differences, encode, jsonable, parse, show, timeless
+from promptgrad.run._event import (
+    BEGINNING,
+    SCHEMA,
+    SEALED,
+    check,
+    differences,
+    encode,
+    is_sealed,
+    jsonable,
+    parse,
+    show,
+    timeless,
+)
 from promptgrad.run._observers import Observer, Observers, Subscription
-
-SCHEMA = 2
-"""Version of the file's format. Version 1 held replies of text alone; its runs can still be resumed."""
 
 
 class Journal:
@@ -35,7 +44,8 @@ class Journal:
     - *notes* (`note`): events of this process that are not part of the run: starts, calls sent, calls failed; and,
       with a key, facts that are worth reading though they follow from the other events: a trial of the history.
 
-    The file survives `kill -9` at any byte: a torn last line is cut when it is opened next. (After a power failure
+    The file survives `kill -9` at any byte: a torn last line is cut when it is opened next. Each line has a checksum,
+    so that a journal which was altered, by a fault of the disk or by hand, is refused. (After a power failure
     the last lines may be missing; the file is handed to the operating system, not forced to the disk.) It has one
     writer at a time; a second one is refused. Fields whose name says that they hold a secret (`api_key`,
     `authorization`, ...) are written without their value.
@@ -51,7 +61,7 @@ class Journal:
         paid: Number of paid calls on record.
 
     Raises:
-        JournalError: The file is not a journal, is damaged before its last line, has a newer schema, or has a writer.
+        JournalError: The file is not a journal, is damaged, has a newer schema, or has a writer.
     """
 
     def __init__(self, path: "str | os.PathLike[str] | None" = None, *, readonly: bool = False) -> None:
@@ -64,6 +74,7 @@ class Journal:
         self._pid = os.getpid()
         self._size = 0
         self._dirty = False
+        self._sealed_from: int | None = None  # the byte from which on each line must have a checksum
         self._lines: list[bytes] = []
         self._calls: dict[str, tuple[int, int]] = {}
         self._uses: set[tuple[str, str]] = set()
@@ -286,14 +297,15 @@ class Journal:
     def events(self) -> Iterator[dict[str, Any]]:
         """All events, oldest first, as they are written."""
         if self.path is None:
-            lines = list(self._lines)
-            yield from (json.loads(line) for line in lines)
+            yield from map(parse, list(self._lines))
             return
         with self.path.open("rb") as file:
+            place = 0
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                yield json.loads(line)
+                yield self._parse(line, place)
+                place += len(line)
 
     def canonical(self) -> list[dict[str, Any]]:
         """The events without times: the same for the same seed and replies, at any concurrency, killed or not.
@@ -344,32 +356,46 @@ class Journal:
         with path.open("rb") as file:
             file.seek(self._size)
             while line := file.readline():
-                event = parse(line)
-                if event is None:
-                    if file.readline():
-                        raise JournalError(
-                            f"{path} is damaged at byte {self._size}: {line[:80]!r} is not an event of a journal"
-                        )
-                    if line.endswith(b"\n") and self._size == 0:
-                        raise JournalError(f"{path} is not a journal: it begins with {line[:80]!r}")
+                if not line.endswith(b"\n"):
+                    if is_sealed(line[:-1] + b"\n"):  # no write is torn there: its last byte is another one
+                        raise self._damage(self._size, line, "it does not end as a line does")
+                    if self._size == 0 and not (BEGINNING.startswith(line) or line.startswith(BEGINNING)):
+                        raise self._no_journal(line)
                     if not self.readonly:
                         os.ftruncate(self._fd, self._size)
                     break
+                event = self._parse(line, self._size)
                 if self._size == 0:
                     self._check_header(event)
                 self._index(event, self._size, len(line))
                 self._before = max(self._before, float(event.get("t", 0.0)))
                 self._size += len(line)
 
+    def _parse(self, line: bytes, place: int) -> dict[str, Any]:
+        """The event in a line of the file; `place` is its first byte."""
+        try:
+            return parse(line, sealed=self._sealed_from is not None and place >= self._sealed_from)
+        except ValueError as error:
+            if place == 0 and not line.startswith(BEGINNING):
+                raise self._no_journal(line) from None
+            raise self._damage(place, line, str(error)) from None
+
+    def _no_journal(self, line: bytes) -> JournalError:
+        return JournalError(f"{self.path} is not a journal: it begins with {line[:80]!r}")
+
+    def _damage(self, place: int, line: bytes, reason: str) -> JournalError:
+        before = b"" if self.path is None else self.path.read_bytes()[:place]
+        number = before.count(b"\n") + 1
+        return JournalError(f"{self.path} is damaged at byte {place}, line {number}: {reason}. It is {line[:80]!r}")
+
     def _check_header(self, event: dict[str, Any]) -> None:
-        if event.get("kind") != "header" or not isinstance(event.get("schema"), int):
+        if event["kind"] != "header":
             raise JournalError(f"{self.path} is not a journal: its first line is {show(event)}")
-        self._check_schema(event)
         self._begun_by = str(event.get("promptgrad", ""))
 
     def _check_schema(self, event: dict[str, Any]) -> None:
         """Check the schema of the header, and of each later process, which may have been of a newer version."""
-        if event.get("schema", 0) > SCHEMA:
+        if event["schema"] > SCHEMA:
             raise JournalError(
                 f"{self.path} has schema {event['schema']} and this version reads up to {SCHEMA}: upgrade promptgrad"
             )
@@ -398,9 +424,12 @@ class Journal:
             self._flying.pop(event["key"], None)
         elif kind == "scope":
             self._scopes.setdefault(event["scope"], [0, 0])[event["event"] == "close"] += 1
-        elif kind == "process":
+        elif kind in ("header", "process"):
             self._check_schema(event)
-            self.lost = self._count_lost()
+            if event["schema"] >= SEALED and self._sealed_from is None:
+                self._sealed_from = offset
+            if kind == "process":
+                self.lost = self._count_lost()
         elif "key" in event:
             self._keys[kind, event["key"]] = offset, length
 
@@ -462,8 +491,7 @@ class Journal:
             self._dirty = False
 
     def _event(self, where: tuple[int, int]) -> dict[str, Any]:
-        event: dict[str, Any] = json.loads(self._line(where))
-        return event
+        return self._parse(self._line(where), where[0])
 
     def _line(self, where: tuple[int, int]) -> bytes:
         offset, length = where

@@ -2,7 +2,6 @@
 
 import contextvars
 import inspect
-import json
 import threading
 import warnings
 from collections import deque
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from promptgrad import aio
+from promptgrad.run._event import parse
 
 Observer = Callable[[Mapping[str, Any]], object]
 """A function of one event: a read-only mapping with its `kind`, its fields, and `replayed`."""
@@ -72,7 +72,7 @@ class Subscription:
 
     def hand(self, line: bytes, *, replayed: bool) -> None:
         """Call the observer with its own copy of one event."""
-        event = {**json.loads(line), "replayed": replayed}
+        event = {**parse(line), "replayed": replayed}
         with self.reporting(f"the event {event['kind']!r}"):
             result = self._context.run(self.observer, MappingProxyType(event))
             if inspect.isawaitable(result):

@@ -75,6 +75,94 @@ def test_damage_before_the_last_line_is_told_and_nothing_is_cut(tmp_path):
     assert (tmp_path / "j").read_bytes() == b"".join(lines)
 
 
+@given(place=st.integers(min_value=0), bit=st.integers(min_value=0, max_value=7))
+@settings(max_examples=200, deadline=None)
+def test_a_flipped_bit_anywhere_is_told_with_its_line(tmp_path_factory, place, bit):
+    folder = tmp_path_factory.mktemp("flip")
+    with Journal(folder / "j") as journal:
+        fill(journal)
+    data = bytearray((folder / "j").read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    (folder / "j").write_bytes(data)
+    for readonly in (False, True):
+        with pytest.raises(JournalError, match=r"line \d+: .|is not a journal"):
+            Journal(folder / "j", readonly=readonly)
+    assert (folder / "j").read_bytes() == data
+
+
+def test_a_line_that_changed_while_it_was_open_is_told(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        fill(journal)
+        data = (tmp_path / "j").read_bytes()
+        (tmp_path / "j").write_bytes(data.replace(b'"text":"one"', b'"text":"two"'))
+        assert journal.reply("k2") == reply("two")
+        with pytest.raises(JournalError, match="line 3: its checksum does not fit"):
+            journal.reply("k1")
+        with pytest.raises(JournalError, match="line 3"):
+            journal.canonical()
+
+
+def unsealed(path):
+    """The lines of a journal as version 2 wrote them, without checksums."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    lines[0]["schema"] = 2
+    return [json.dumps({k: v for k, v in line.items() if k != "#"}, separators=(",", ":")) for line in lines]
+
+
+def test_a_journal_without_checksums_goes_on_with_them(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        fill(journal)
+        digest = journal.digest()
+    (tmp_path / "j").write_text("\n".join(unsealed(tmp_path / "j")) + "\n")
+    with Journal(tmp_path / "j") as journal:
+        assert journal.resumed
+        fill(journal)
+        assert journal.digest() == digest
+        journal.call("k3", "", reply("three"))
+    data = (tmp_path / "j").read_bytes()
+    (tmp_path / "j").write_bytes(data.replace(b'"text":"three"', b'"text":"threw"'))
+    with pytest.raises(JournalError, match="checksum"):
+        Journal(tmp_path / "j")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind":"call"}',
+        '{"kind":"call","key":"k","scope":"","reply":"x"}',
+        '{"kind":"call","key":["k"],"scope":"","reply":{}}',
+        '{"kind":"call","key":"k","scope":"","reply":{"usage":[1]}}',
+        '{"kind":"call","key":"k","scope":"","reply":{"usage":{"input_tokens":"x"}}}',
+        '{"kind":"call","key":"k","scope":"","reply":{"usage":{"output_tokens":-5}}}',
+        '{"kind":"call","key":"k","scope":"","reply":{"usage":{"usd":NaN}}}',
+        '{"kind":"use","key":"k"}',
+        '{"kind":"send"}',
+        '{"kind":"fail","key":{}}',
+        '{"kind":"scope","scope":"a"}',
+        '{"kind":"scope","scope":"a","event":"shut"}',
+        '{"kind":"process","schema":"2"}',
+        '{"kind":"process"}',
+        '{"kind":"cell","key":1,"scope":""}',
+        '{"kind":"cell","scope":""}',
+        '{"kind":"decision","seq":"0"}',
+        '{"kind":"decision","seq":0,"t":"soon"}',
+        '{"kind":"decision","seq":0,"t":1e999}',
+        '{"kind":7}',
+        "[]",
+        '{"kind":"decision","seq":0,"x":' + "[" * 100_000 + "]" * 100_000 + "}",
+        "garbage",
+        "\x00",
+    ],
+)
+def test_a_malformed_event_is_told_with_its_line_and_nothing_is_cut(tmp_path, line):
+    text = '{"kind":"header","schema":2}\n{"kind":"started"}\n' + line + "\n"
+    (tmp_path / "j").write_text(text)
+    for readonly in (False, True):
+        with pytest.raises(JournalError, match=r"line 3: .+"):
+            Journal(tmp_path / "j", readonly=readonly)
+    assert (tmp_path / "j").read_text() == text
+
+
 def test_a_missing_ordered_event_is_damage(tmp_path):
     with Journal(tmp_path / "j") as journal:
         fill(journal)
@@ -84,7 +172,9 @@ def test_a_missing_ordered_event_is_damage(tmp_path):
         Journal(tmp_path / "j")
 
 
-@pytest.mark.parametrize("text", ["hello\n", '{"a": 1}\n', '{"kind": "decision"}\n', "hello\nworld\n"])
+@pytest.mark.parametrize(
+    "text", ["hello\n", '{"a": 1}\n', '{"kind": "decision"}\n', "hello\nworld\n", "hello", "{}", "\x00"]
+)
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path, text):
     (tmp_path / "notes.txt").write_text(text)
     with pytest.raises(JournalError, match=r"is not a journal|damaged"):
@@ -170,10 +260,11 @@ def test_a_resumed_run_that_takes_another_way_is_told(tmp_path):
     assert '"chosen": "b"' in str(caught.value)
 
 
-def test_a_run_that_another_version_began_diverges_because_of_that(tmp_path):
-    with Journal(tmp_path / "j") as journal:
-        journal.append("run", source="a")
-    (tmp_path / "j").write_text((tmp_path / "j").read_text().replace(f'"{pg.__version__}"', '"0.1.0"'))
+def test_a_run_that_another_version_began_diverges_because_of_that(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(pg, "__version__", "0.1.0")
+        with Journal(tmp_path / "j") as journal:
+            journal.append("run", source="a")
     with Journal(tmp_path / "j") as journal, pytest.raises(JournalError, match=r"at event 0 \(run\)") as caught:
         journal.append("run", source="b")
     assert f"promptgrad 0.1.0 began the run, and this is {pg.__version__}" in str(caught.value)
