@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
-    from promptgrad.train import Callback, Trainer, acompile, agradcheck, compile, gradcheck, load, save
+    from promptgrad.train import Callback, Trainer, acompile, agradcheck, compile, gradcheck, load, load_dspy, save
 
 __all__ = [
     "LM",
@@ -103,6 +103,7 @@ __all__ = [
     "is_grad_enabled",
     "lm",
     "load",
+    "load_dspy",
     "manual_seed",
     "metrics",
     "nn",
@@ -149,6 +150,7 @@ _HOME = {
     "inspect_history": "nn",
     "is_grad_enabled": "autograd",
     "load": "train",
+    "load_dspy": "train",
     "manual_seed": "_seed",
     "no_grad": "autograd",
     "op": "nn",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "Callback",
+    "DSPyReport",
     "Estimate",
     "FitResult",
     "Gain",
@@ -18,8 +19,10 @@ __all__ = [
     "acompile",
     "agradcheck",
     "compile",
+    "from_dspy",
     "gradcheck",
     "load",
+    "load_dspy",
     "save",
 ]
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from promptgrad.train._callback import Callback
     from promptgrad.train._checkpoint import load, save
     from promptgrad.train._compile import acompile, compile
+    from promptgrad.train._dspy import DSPyReport, from_dspy, load_dspy
     from promptgrad.train._gradcheck import agradcheck, gradcheck
     from promptgrad.train._gradcheck_report import GradcheckArm, GradcheckReport
     from promptgrad.train._pareto_front import ParetoFront, ParetoPoint
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 else:
     _HOME = {
         "Callback": "_callback",
+        "DSPyReport": "_dspy",
         "Estimate": "_result",
         "FitResult": "_result",
         "Gain": "_result",
@@ -49,8 +54,10 @@ else:
         "acompile": "_compile",
         "agradcheck": "_gradcheck",
         "compile": "_compile",
+        "from_dspy": "_dspy",
         "gradcheck": "_gradcheck",
         "load": "_checkpoint",
+        "load_dspy": "_dspy",
         "save": "_checkpoint",
     }
 

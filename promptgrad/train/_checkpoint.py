@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 from promptgrad.errors import StateDictError
 from promptgrad.lm import LM, Local, layered
 from promptgrad.nn import Module, trained_names
+from promptgrad.train._dspy import is_dspy
 
 FORMAT = "promptgrad.state"
 VERSION = 1
@@ -175,7 +176,8 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     except (ValueError, UnicodeDecodeError) as error:
         raise StateDictError(f"{path} is not a state: it is not JSON ({error})") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT or not isinstance(whole.get("state"), dict):
-        raise StateDictError(f"{path} is not a state that promptgrad.save wrote")
+        by_dspy = ": DSPy wrote it, and promptgrad.load_dspy(path, program) reads it" if is_dspy(whole) else ""
+        raise StateDictError(f"{path} is not a state that promptgrad.save wrote{by_dspy}")
     if not isinstance(whole.get("version"), int) or whole["version"] > VERSION:
         raise StateDictError(
             f"{path} has version {whole.get('version')!r} and this promptgrad reads up to {VERSION}: upgrade promptgrad"
