@@ -1,10 +1,14 @@
 """`save` and `load`: states as JSON, a program with its local weights as a folder. Loading executes no code."""
 
+import contextlib
 import json
+import math
 import os
+import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -27,9 +31,10 @@ def save(obj: Any, path: "str | os.PathLike[str]") -> None:
 
     A state, an optimizer, or a path that ends in ".json" makes one JSON file, to be read and compared by eye. A program
     and any other path make a folder: `state.json` and, for each local language model in the program whose weights were
-    trained, a folder below `weights/` with safetensors (for a LoRA, those of the LoRA alone). Either is written beside
-    its place and then moved there, so a crash leaves the old one or the new one, never a partial one. It holds no
-    secrets and no code.
+    trained, a folder below `weights/` with safetensors (for a LoRA, those of the LoRA alone). The JSON file is written
+    beside its place and then moved there, and what it names is there before: a process that is killed at any moment
+    leaves the old state or the new one, and the next `save` removes what it was writing. Files are for their owner
+    alone, and hold no secrets and no code. Other files in the folder are left alone.
 
     Args:
         obj: What `state_dict()` returned, or something that has `state_dict()`: a module, an optimizer.
@@ -82,8 +87,8 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
     installers: list[Callable[[], None]] = []
     before = model.state_dict()
     for part in (
-        lambda: model.load_state_dict(_without_trained(state) if weights else state),
         lambda: installers.extend(_read_weights(source, weights, model)),
+        lambda: model.load_state_dict(_without_trained(state) if weights else state),
     ):
         try:
             part()
@@ -158,7 +163,9 @@ def _refuse(value: Any) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Write a file completely or not at all, for its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    _sweep(path)
+    prefix = f".{path.name}.{os.getpid()}-"
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
@@ -170,10 +177,52 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def _sweep(path: Path) -> None:
+    """Remove what processes left that died while they wrote this file."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-\w+\.tmp")
+    for name in os.listdir(path.parent):
+        found = pattern.fullmatch(name)
+        if found and not _is_alive(int(found[1])):
+            (path.parent / name).unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # there is no question to a process that does not end it
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: It is not JSON, which has no NaN and no infinite numbers, or is nested too deeply.
+    """
+    try:
+        return json.loads(
+            path.read_text(encoding="utf-8", errors="surrogatepass"), parse_constant=_finite, parse_float=_finite
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no number that JSON can hold")
+    return number
+
+
 def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
-        whole = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
-    except (ValueError, UnicodeDecodeError) as error:
+        whole = read_json(path)
+    except ValueError as error:
         raise StateDictError(f"{path} is not a state: it is not JSON ({error})") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT or not isinstance(whole.get("state"), dict):
         by_dspy = ": DSPy wrote it, and promptgrad.load_dspy(path, program) reads it" if is_dspy(whole) else ""
@@ -182,7 +231,22 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise StateDictError(
             f"{path} has version {whole.get('version')!r} and this promptgrad reads up to {VERSION}: upgrade promptgrad"
         )
-    return whole["state"], whole.get("weights", [])
+    weights = whole.get("weights", [])
+    if not isinstance(weights, list):
+        raise StateDictError(f"{path}: weights is a list, not {weights!r:.80}", invalid=["weights"])
+    for number, entry in enumerate(weights):
+        if not (
+            isinstance(entry, dict)
+            and isinstance(entry.get("name"), str)
+            and isinstance(entry.get("folder"), str)
+            and "\0" not in entry["folder"]
+            and entry.get("kind") in ("full", "lora")
+            and isinstance(entry.get("modules"), list)
+            and all(isinstance(module, str) for module in entry["modules"])
+        ):
+            what = "weights have a name, a folder, a kind and modules"
+            raise StateDictError(f"{path}: {what}, not {entry!r:.80}", invalid=[f"weights.{number}"])
+    return whole["state"], weights
 
 
 # -- folders with weights -------------------------------------------------------------------------------------------
@@ -211,21 +275,64 @@ def _local_lms(model: Module) -> list[tuple[Local, list[str]]]:
 
 
 def _save_folder(model: Module, path: Path) -> None:
+    """Write the weights under new names, then the state that names them, at once, and remove the old weights."""
     state = model.state_dict()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
+    fresh = not path.exists()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(path):
+        above = path / "weights"
+        before = {child.name for child in above.iterdir()} if above.is_dir() else set()
+        first = 1 + max((int(name) for name in before if name.isdecimal()), default=-1)
         on = {id(lm): paths for lm, paths in _local_lms(model)}
-        weights = []
-        for number, (name, lm) in enumerate(trained_lms(model).items()):
-            place = fresh / "weights" / str(number)
-            place.mkdir(parents=True)
-            kind = _save_weights(lm.model, place)
-            weights.append({"name": name, "kind": kind, "folder": f"weights/{number}", "modules": on[id(lm)]})
-        write_text(fresh / STATE_FILE, _encode(state, weights))
-        _replace_folder(fresh, path)
+        weights: list[dict[str, Any]] = []
+        try:
+            for number, (name, lm) in enumerate(trained_lms(model).items(), first):
+                place = above / str(number)
+                place.mkdir(mode=0o700, parents=True)
+                weights.append({"name": name, "kind": "", "folder": f"weights/{number}", "modules": on[id(lm)]})
+                weights[-1]["kind"] = _save_weights(lm.model, place)
+                _settle(place)
+            write_text(path / STATE_FILE, _encode(state, weights))
+        except BaseException:
+            _remove(path, [entry["folder"] for entry in weights])
+            if fresh:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            raise
+        _remove(path, [f"weights/{name}" for name in before])
+
+
+def _remove(path: Path, folders: Iterable[str]) -> None:
+    """Remove folders of weights, and `weights` itself where none is left."""
+    for folder in folders:
+        shutil.rmtree(path / folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (path / "weights").rmdir()
+
+
+def _settle(place: Path) -> None:
+    """Make the files of a folder private, and have them on the disk before a state names them."""
+    for file in place.iterdir():
+        file.chmod(0o600)
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write into a folder; where folders have no locks, all of them."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _save_weights(model: Any, place: Path) -> str:
@@ -268,8 +375,9 @@ def _read_weights(folder: Path, weights: Sequence[Mapping[str, Any]], model: Mod
             if not place.is_relative_to(folder.resolve()):
                 raise ValueError(f"{entry['folder']} lies outside the folder")
             made = base.with_model(_load_weights(copy.deepcopy(base.model), place, entry["kind"]), entry["name"])
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
-            invalid.append(f"the weights of {entry['name']!r} do not fit {base.name!r}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever torch, safetensors and peft say of files that they cannot read
+            reason = str(error) or type(error).__name__
+            invalid.append(f"the weights of {entry['name']!r} do not fit {base.name!r}: {reason}")
             continue
         installers.append(_installer(modules, transports, made))
     if invalid:
@@ -304,14 +412,3 @@ def _installer(modules: Sequence[Module], old: Sequence[LM | None], lm: Local) -
             module._lm = lm if module._lm is None else layered(module._lm, made)
 
     return install
-
-
-def _replace_folder(fresh: Path, path: Path) -> None:
-    """Put a complete new folder in the place of an old one."""
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-        os.replace(path, old / "old")
-        os.replace(fresh, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(fresh, path)

@@ -113,7 +113,7 @@ async def acompile(
     trainer = Trainer(student, made, metric=metric, run_dir=run_dir, seed=seed, **options)
     trainer.budget = budget if isinstance(budget, run.Budget) else _budget(budget, trainer, data)
     try:
-        if run_dir is not None and (Path(run_dir) / _rundir.JOURNAL).exists():
+        if run_dir is not None and _rundir.exists(Path(run_dir)):
             _check_same(Path(run_dir), trainer)
             result = await Trainer.aresume(run_dir, student, made, metric, data=data, **options)
         else:

@@ -1,4 +1,4 @@
-"""What a run's folder holds besides the journal: settings, first values, examples. Written once, before the run."""
+"""A run's folder: the journal, and settings, first values and examples, which are written once, before the run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from promptgrad.data import Example
-from promptgrad.errors import JournalError
-from promptgrad.train._checkpoint import write_text
+from promptgrad.errors import DataError, JournalError
+from promptgrad.run import Journal
+from promptgrad.train._checkpoint import read_json, write_text
 
 RUN = "run.json"
 JOURNAL = "journal.jsonl"
@@ -31,26 +32,46 @@ class SavedRun:
     data: dict[str, list[Example]] | None
 
 
+def exists(folder: Path) -> bool:
+    """Whether a folder holds a run: one whose process died before anything was decided does not."""
+    return (folder / RUN).exists()
+
+
 def create(
     folder: Path, settings: Mapping[str, Any], start: Mapping[str, Any], data: Mapping[str, Sequence[Example]]
-) -> None:
-    """Write the files from which a run can be resumed.
+) -> Journal:
+    """Write the files from which a run can be resumed, and return its journal, which keeps other processes out.
+
+    The journal is locked before anything is written, so of several processes that begin a run in one folder a single
+    one does.
 
     Raises:
-        JournalError: The folder holds a run already.
+        JournalError: The folder holds a run already, or another process begins one.
     """
-    if (folder / RUN).exists() or (folder / JOURNAL).exists():
-        raise JournalError(
-            f"{folder} holds a run already: go on with it by promptgrad.Trainer.resume({str(folder)!r}, model, "
-            "optimizer, metric), or give another run_dir"
-        )
-    rows: dict[str, list[Any]] | None = {}
-    for name, examples in data.items():
-        kept = [_row(example) for example in examples]
-        if rows is not None:
-            rows = None if None in kept else {**rows, name: kept}
-    whole = {"format": FORMAT, "version": VERSION, "settings": settings, "start": start, "data": rows}
-    write_text(folder / RUN, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    if exists(folder):
+        raise _holds_a_run(folder)
+    journal = Journal(folder / JOURNAL)
+    try:
+        if exists(folder) or journal.replaying or journal.paid:
+            raise _holds_a_run(folder)
+        rows: dict[str, list[Any]] | None = {}
+        for name, examples in data.items():
+            kept = [_row(example) for example in examples]
+            if rows is not None:
+                rows = None if None in kept else {**rows, name: kept}
+        whole = {"format": FORMAT, "version": VERSION, "settings": settings, "start": start, "data": rows}
+        write_text(folder / RUN, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _holds_a_run(folder: Path) -> JournalError:
+    return JournalError(
+        f"{folder} holds a run already: go on with it by promptgrad.Trainer.resume({str(folder)!r}, model, "
+        "optimizer, metric), or give another run_dir"
+    )
 
 
 def read(folder: Path) -> SavedRun:
@@ -65,16 +86,21 @@ def read(folder: Path) -> SavedRun:
             f"{folder} holds no run: there is no {RUN} in it. Start one with Trainer(..., run_dir=...).fit"
         )
     try:
-        whole = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+        whole = read_json(path)
     except ValueError as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
         raise JournalError(f"{path} is not a run of promptgrad")
     if whole.get("version") != VERSION:
         raise JournalError(f"{path} has version {whole.get('version')!r} and this promptgrad reads {VERSION}")
-    rows = whole["data"]
-    data = None if rows is None else {name: [_example(row) for row in part] for name, part in rows.items()}
-    return SavedRun(whole["settings"], whole["start"], data)
+    settings, start, rows = whole.get("settings"), whole.get("start"), whole.get("data")
+    try:
+        if not isinstance(settings, dict) or not isinstance(start, dict):
+            raise TypeError("its settings and first values are objects")
+        data = None if rows is None else {name: [_example(row) for row in part] for name, part in rows.items()}
+    except (TypeError, ValueError, AttributeError, DataError) as error:
+        raise JournalError(f"{path} is damaged: {error}") from error
+    return SavedRun(settings, start, data)
 
 
 def _row(example: Example) -> list[Any] | None:

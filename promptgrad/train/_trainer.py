@@ -217,9 +217,10 @@ class Trainer:
 
     async def _start(self, parts: Parts) -> FitResult:
         self.optimizer.check_trained(self.model)
-        if self.run_dir is not None:
-            _rundir.create(self.run_dir, settings_of(self), self.model.state_dict(), parts.by_name())
-        return await self._run(parts)
+        if self.run_dir is None:
+            return await self._run(parts, run.Journal())
+        start = self.model.state_dict()
+        return await self._run(parts, _rundir.create(self.run_dir, settings_of(self), start, parts.by_name()))
 
     @classmethod
     async def aresume(
@@ -287,13 +288,11 @@ class Trainer:
             parts = Parts(**{name: examples.get(name, []) for name in ("train", "val", "confirm", "test")})
         else:
             parts = trainer._parts(examples.get("train", []), examples.get("val"), examples.get("test"))
-        return await trainer._run(parts)
+        return await trainer._run(parts, run.Journal(Path(run_dir) / _rundir.JOURNAL))
 
     resume = aio.blocking_classmethod(aresume)
 
-    async def _run(self, parts: Parts) -> FitResult:
-        path = None if self.run_dir is None else self.run_dir / _rundir.JOURNAL
-        journal = run.Journal(path)
+    async def _run(self, parts: Parts, journal: run.Journal) -> FitResult:
         ledger = run.Ledger(self.budget, journal)
         session = Session(
             model=self.model,

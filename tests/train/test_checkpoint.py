@@ -1,6 +1,10 @@
 import copy
 import json
 import os
+import signal
+import stat
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -110,6 +114,105 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
+KILLED = """
+import os, signal, sys
+import promptgrad as pg
+from promptgrad import nn
+
+calls = 0
+
+def counted(real):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    return call
+
+for name in ("open", "replace", "rename", "fsync", "mkdir", "rmdir", "unlink", "write", "chmod", "close", "listdir"):
+    setattr(os, name, counted(getattr(os, name)))
+model = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> answer"))
+model[0].instruction.data = "new"
+pg.save(model, sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize("name", ["program", "state.json"])
+def test_a_save_that_is_killed_anywhere_leaves_the_old_or_the_new(tmp_path, name):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    model = program()
+    model[0].instruction.data = "old"
+    folder = tmp_path / "saved"
+    seen, step, code = set(), 0, -signal.SIGKILL
+    while code:
+        step += 1
+        save(model, folder / name)
+        assert [path.name for path in folder.rglob("*") if path.name.endswith(".tmp")] == []  # the next save cleans up
+        code = subprocess.run([sys.executable, str(script), str(folder / name), str(step)], check=False).returncode
+        assert code in (0, -signal.SIGKILL)
+        seen.add(load(folder / name, program())[0].instruction.data)
+    assert step > 3
+    assert seen == {"old", "new"}
+    save(model, folder / name)
+    assert {path.name for path in folder.rglob("*")} <= {name, "state.json"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_what_is_saved_is_for_its_owner_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        save(trained(), tmp_path / "program")
+        save(trained(), tmp_path / "state.json")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "program", *tmp_path.rglob("*.json"))}
+    assert modes == {"program": 0o700, "state.json": 0o600}
+
+
+def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
+    save(trained(), tmp_path / "program")
+    (tmp_path / "program" / "README.md").write_text("mine")
+    save(program(), tmp_path / "program")
+    assert (tmp_path / "program" / "README.md").read_text() == "mine"
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def written(state, **more):
+    return json.dumps({"format": "promptgrad.state", "version": 1, "state": state, **more})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (DEEP, "nested too deeply"),
+        ('{"format": "promptgrad.state", "version": 1, "state": ' + '{"a":' * 100_000 + "1" + "}" * 100_001, "deeply"),
+        (written({"x": float("nan")}), "NaN is no number"),
+        (written({"x": float("-inf")}), "-Infinity is no number"),
+        (written({"x": 1}).replace("1}", "1e999}"), "1e999 is no number"),
+        (written({"x": 1}).replace("1}", "1" * 10_000 + "}"), "digits"),
+        (written({}, weights=7), "weights is a list, not 7"),
+        (written({}, weights=[7]), "weights have a name, a folder, a kind and modules, not 7"),
+        (written({}, weights=[{"name": "x"}]), "weights have a name"),
+        (written({}, weights=[{"name": "x", "folder": 3, "kind": "full", "modules": []}]), "weights have"),
+        (written({}, weights=[{"name": "x", "folder": "w", "kind": "pickle", "modules": []}]), "weights have"),
+        (written({}, weights=[{"name": "x", "folder": "w", "kind": "full", "modules": [[]]}]), "weights have"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_its_path_and_reason(tmp_path, text, reason):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "state.json").write_text(text)
+    for given in ((folder,), (folder, program()), (folder / "state.json", program())):
+        with pytest.raises(StateDictError, match=reason) as caught:
+            load(*given)
+        assert str(folder / "state.json") in str(caught.value)
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_save_that_the_disk_refuses_leaves_nothing_beside_the_old_file(tmp_path, monkeypatch, step):
     def full(*arguments):
@@ -152,6 +255,33 @@ class TestWeights:
             for one, two in zip(made.model.parameters(), trained_lm.model.parameters(), strict=True)
         )
         assert made.identity() == trained_lm.identity()
+
+    def test_a_second_save_takes_the_place_of_the_first(self, tmp_path, trained_lm):
+        torch = pytest.importorskip("torch")
+        save(program().to(trained_lm), tmp_path / "mine")
+        with torch.no_grad():
+            other = copy.deepcopy(trained_lm.model)
+            next(other.parameters()).add_(0.5)
+        again = trained_lm.with_model(other, "other")
+        save(program().to(again), tmp_path / "mine")
+        assert load(tmp_path / "mine", program().to("pocket"))[0].lm.identity() == again.identity()
+        assert len(list((tmp_path / "mine" / "weights").iterdir())) == 1
+        save(program(), tmp_path / "mine")
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["state.json"]
+
+    @pytest.mark.parametrize("data", [b"", b"x" * 100, b"\xff" * 8 + b"{}", None])
+    def test_damaged_weights_are_refused_and_nothing_is_installed(self, tmp_path, trained_lm, data):
+        model = program().to(trained_lm)
+        model[0].instruction.data = "saved"
+        save(model, tmp_path / "mine")
+        file = tmp_path / "mine" / "weights" / "0" / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1000] if data is None else data)
+        other = program().to("pocket")
+        before = plain(other)
+        with pytest.raises(StateDictError, match="the weights of 'mine' do not fit"):
+            load(tmp_path / "mine", other)
+        assert plain(other) == before
+        assert other[0].lm.transport is pg.lm.pocket()
 
     def test_two_trained_models_of_one_name_come_back_as_two(self, tmp_path, trained_lm):
         torch = pytest.importorskip("torch")

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -491,6 +492,46 @@ class TestJournal:
         trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])
         with pytest.raises(JournalError, match=r"holds a run already: go on with it by promptgrad\.Trainer\.resume"):
             trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])
+
+    def test_a_second_writer_leaves_the_folder_as_it_is(self, world, data, tmp_path):
+        with pg.run.Journal(tmp_path / "journal.jsonl"):  # another process is about to write run.json
+            with pytest.raises(JournalError, match="has a writer already"):
+                trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])
+            assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
+        result = trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])  # it died before it began
+        model = program(world)
+        again = Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric)
+        assert (again.values, again.calls) == (result.values, result.calls)
+
+    def test_of_many_that_begin_at_once_one_does(self, world, data, tmp_path):
+        def begin(seed):
+            try:
+                trainer(world, program(world), seed=seed, run_dir=tmp_path).fit(*data[:2])
+            except JournalError as error:
+                return str(error)
+            return seed
+
+        with ThreadPoolExecutor(6) as pool:
+            ends = list(pool.map(begin, range(6)))
+        (seed,) = [end for end in ends if isinstance(end, int)]
+        assert json.loads((tmp_path / "run.json").read_text())["settings"]["seed"] == seed
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[" * 100_000,
+            "{}",
+            '{"format": "promptgrad.run", "version": 1}',
+            '{"format": "promptgrad.run", "version": 1, "settings": {}, "start": {}, "data": 7}',
+            '{"format": "promptgrad.run", "version": 1, "settings": {}, "start": {}, "data": {"train": [[1]]}}',
+            '{"format": "promptgrad.run", "version": 1, "settings": {"seed": NaN}, "start": {}, "data": null}',
+        ],
+    )
+    def test_a_damaged_run_is_told(self, world, tmp_path, text):
+        (tmp_path / "run.json").write_text(text)
+        model = program(world)
+        with pytest.raises(JournalError, match=r"run\.json"):
+            Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric)
 
     def test_nothing_to_resume(self, world, tmp_path):
         model = program(world)
