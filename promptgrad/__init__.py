@@ -193,6 +193,7 @@ _ELSEWHERE = {
     "ChatAdapter": "promptgrad.adapters.ChatAdapter",
     "DataLoader": "promptgrad.data.DataLoader",
     "Evaluate": "promptgrad.evaluate(program, data, metric)",
+    "Image": "promptgrad.lm.ImagePart in a Message; a signature has no images yet",
     "InputField": "promptgrad.Input",
     "JSONAdapter": "promptgrad.adapters.JSONAdapter",
     "KNNFewShot": "promptgrad.optim.KNNFewShot",

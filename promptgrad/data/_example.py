@@ -4,9 +4,10 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any
 
+from promptgrad.data._table import not_a_table
 from promptgrad.errors import DataError
 
 _DSPY_NAMES = {"toDict": "to_dict()", "with_input": "with_inputs(...)", "input_fields": "input_keys"}
@@ -55,6 +56,23 @@ class Example:
                 raise DataError(f"field names must be strings, got {wrong[0]!r}")
             fields = {**given, **fields}
         _set(self, fields, keys)
+
+    @staticmethod
+    def from_dicts(
+        rows: Iterable[Mapping[str, Any]], *, inputs: "Sequence[str] | str | None" = None
+    ) -> "list[Example]":
+        """Examples from dicts, such as the rows of a table; the same as `promptgrad.data.from_dicts`.
+
+        Args:
+            rows: The dicts; for a pandas frame, `frame.to_dict("records")`.
+            inputs: Names of the input fields.
+
+        Raises:
+            DataError: There is no row, a row is not a dict, or an input is missing in a row.
+        """
+        if table := not_a_table("from_dicts takes rows as dicts or", rows, rows=False):
+            raise DataError(table)
+        return examples_of(((f"row {number}", row) for number, row in enumerate(rows)), inputs, "there are no rows")
 
     @property
     def input_keys(self) -> tuple[str, ...] | None:
@@ -203,6 +221,26 @@ class Example:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _new, (self._fields, self._input_keys)
+
+
+def examples_of(rows: Iterable[tuple[str, Any]], inputs: Sequence[str] | str | None, empty: str) -> list[Example]:
+    """Examples of places and rows, the errors with their place."""
+    names = (inputs,) if isinstance(inputs, str) else inputs
+    examples = []
+    for where, row in rows:
+        if not isinstance(row, (Mapping, Example)):
+            raise DataError(
+                f"{where}: a row is a mapping from field to value, not {type(row).__name__}"
+                " (for a pandas frame: frame.to_dict('records'))"
+            )
+        try:
+            example = Example(row)
+            examples.append(example if names is None else example.with_inputs(*names))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+    if not examples:
+        raise DataError(empty)
+    return examples
 
 
 def _set(example: Example, fields: dict[str, Any], keys: tuple[str, ...] | None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from promptgrad._seed import seed_or_default
 from promptgrad.data._example import Example
 from promptgrad.data._order import shuffled
+from promptgrad.data._table import not_a_table
 from promptgrad.errors import DataError
 
 
@@ -26,7 +27,7 @@ class DataLoader:
             that is called with the number of each epoch.
 
     Raises:
-        DataError: The data set is empty, or smaller than one batch where `drop_last` is set.
+        DataError: The data set is a table of columns, or empty, or smaller than one batch where `drop_last` is set.
         ValueError: The batch size is below one, or both `shuffle` and `sampler` are given.
 
     >>> loader = DataLoader([Example(q=n) for n in range(5)], batch_size=2)
@@ -44,6 +45,8 @@ class DataLoader:
         drop_last: bool = False,
         sampler: Iterable[int] | None = None,
     ) -> None:
+        if table := not_a_table("a DataLoader takes", dataset, rows=False):
+            raise DataError(table)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         if shuffle and sampler is not None:

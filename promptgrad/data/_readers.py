@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptgrad.data._example import Example
+from promptgrad.data._example import Example, examples_of
 from promptgrad.errors import DataError
 
 
@@ -21,7 +21,7 @@ def from_dicts(rows: Iterable[Mapping[str, Any]], *, inputs: Sequence[str] | str
     Raises:
         DataError: There is no row, a row is not a dict, or an input is missing in a row.
     """
-    return _examples(((f"row {number}", row) for number, row in enumerate(rows)), inputs, "there are no rows")
+    return Example.from_dicts(rows, inputs=inputs)
 
 
 def read_jsonl(path: str | os.PathLike[str], *, inputs: Sequence[str] | str | None = None) -> list[Example]:
@@ -45,7 +45,7 @@ def read_jsonl(path: str | os.PathLike[str], *, inputs: Sequence[str] | str | No
                     except ValueError as error:
                         raise DataError(f"{path}:{number}: not JSON ({error}): {line.strip()[:80]!r}") from None
 
-    return _examples(rows(), inputs, f"{path} has no rows")
+    return examples_of(rows(), inputs, f"{path} has no rows")
 
 
 def read_csv(
@@ -81,23 +81,4 @@ def read_csv(
                     raise DataError(f"{where}: {len(values)} values for {len(columns)} columns ({', '.join(columns)})")
                 yield where, dict(zip(columns, values, strict=True))
 
-    return _examples(rows(), inputs, f"{path} has no rows")
-
-
-def _examples(rows: Iterable[tuple[str, Any]], inputs: Sequence[str] | str | None, empty: str) -> list[Example]:
-    names = (inputs,) if isinstance(inputs, str) else inputs
-    examples = []
-    for where, row in rows:
-        if not isinstance(row, (Mapping, Example)):
-            raise DataError(
-                f"{where}: a row is a mapping from field to value, not {type(row).__name__}"
-                " (for a pandas frame: frame.to_dict('records'))"
-            )
-        try:
-            example = Example(row)
-            examples.append(example if names is None else example.with_inputs(*names))
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-    if not examples:
-        raise DataError(empty)
-    return examples
+    return examples_of(rows(), inputs, f"{path} has no rows")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from promptgrad import aio
 from promptgrad.autograd import Tape, current_tape
-from promptgrad.data import Example
+from promptgrad.data import Example, not_a_table
 from promptgrad.errors import InputError, NoLMError
 from promptgrad.lm import context, current, track_usage
 from promptgrad.nn._batch import Batch, BatchRow
@@ -78,13 +78,15 @@ def check_items(batch: object) -> list[Any]:
     """The items of a batch as a list.
 
     Raises:
-        InputError: The batch is one item, or a mapping of columns, rather than a sequence of items.
+        InputError: The batch is one item, or a mapping of columns, or a table, rather than a sequence of items.
     """
     if isinstance(batch, Mapping):
         raise InputError(
             "map takes a list of items, not a mapping of columns: write [dict(zip(columns, row)) for row in "
             "zip(*columns.values())], or give promptgrad.data.collate to your DataLoader as collate_fn"
         )
+    if table := not_a_table("map takes", batch):
+        raise InputError(table)
     if isinstance(batch, (str, Example, Prediction)) or not isinstance(batch, Iterable):
         raise InputError(f"map takes a list of items, not one {type(batch).__name__}: write model.map([item])")
     return list(batch)

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -108,6 +109,15 @@ def _modules_inside(value: object) -> bool:
     return False
 
 
+def _holds_torch(value: object) -> bool:
+    """Whether a value is or directly holds a torch module or a torch parameter. Torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "nn"):
+        return False
+    items = value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else (value,)
+    return any(isinstance(item, (torch.nn.Module, torch.nn.Parameter)) for item in items)
+
+
 class Module:
     """Base of every program made of language-model calls; as `torch.nn.Module`.
 
@@ -196,6 +206,14 @@ class Module:
                 f"{type(self).__name__}.{name} is a plain {type(value).__name__} that holds modules or parameters: "
                 f"they are not registered, so no optimizer, state_dict() or .to(lm) finds them. "
                 f"Wrap it in {instead} (nn.ParameterList for parameters)",
+                stacklevel=2,
+            )
+        elif _holds_torch(value):
+            warnings.warn(
+                f"{type(self).__name__}.{name} holds weights of torch, which are no parameters here: state_dict(), "
+                "promptgrad.save() and weights() leave them out, and no optimizer of promptgrad trains them. Give them "
+                "to torch.optim, and save them with torch.save beside promptgrad.save; a language model goes into "
+                ".to(promptgrad.lm.Local(model))",
                 stacklevel=2,
             )
         object.__setattr__(self, name, value)

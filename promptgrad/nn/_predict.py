@@ -11,6 +11,7 @@ from promptgrad.data import Example
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._history import HistoryCall, remember
+from promptgrad.nn._inputs import check_inputs, refuse_input
 from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.nn._replies import continued, read_reply, unparsable
@@ -72,7 +73,7 @@ class Predict(Module, in_place=True):
         **lm_options: Sampling options such as `temperature` and `max_tokens`, laid over those of the LM.
 
     Raises:
-        SignatureError: `signature` is not a valid signature.
+        SignatureError: `signature` is not a valid signature, or an input is of bytes, which a prompt cannot show.
         ConstraintError: A demo does not fit the signature.
         InputError: When called: an input is missing, unknown or of the wrong type.
         ParseError: When called: the last reply does not parse either.
@@ -103,6 +104,7 @@ class Predict(Module, in_place=True):
         if retries < 0:
             raise ValueError(f"retries is at least 0, not {retries}")
         made = self._complete_signature(make_signature(signature, instruction, types))
+        check_inputs(made)
         hidden = [name for name in made.outputs if hasattr(Prediction, name)]
         if hidden:
             warnings.warn(
@@ -238,34 +240,13 @@ class Predict(Module, in_place=True):
         """The inputs converted to their types. The graph keeps what was passed."""
         for name in self._plain:
             if not isinstance(inputs[name], str):
-                self._refuse(name, inputs[name])
+                refuse_input(self._called(), self._signature.inputs[name], inputs[name])
         if not self._typed:
             return inputs
         values = dict(inputs)
         for name, field in self._typed:
             values[name] = field.validate(inputs[name])
         return values
-
-    def _refuse(self, name: str, value: Any) -> None:
-        if isinstance(value, Prediction):
-            fields = ", ".join(f".{field}" for field in value)
-            raise InputError(
-                f"input {name!r} of {self._called()} is a str, and a whole Prediction was passed: pass one of its "
-                f"fields ({fields})"
-            )
-        if isinstance(value, Parameter):
-            raise InputError(
-                f"input {name!r} of {self._called()} is a str, and a Parameter was passed: pass its text, "
-                "str(parameter), which remembers it"
-            )
-        if isinstance(value, (Example, Mapping)):
-            what = "an Example" if isinstance(value, Example) else "a dict"
-            how = "**example.inputs()" if isinstance(value, Example) else "**inputs"
-            raise InputError(
-                f"input {name!r} of {self._called()} is a str, and {what} was passed: pass its fields by name, "
-                f"({how}), or many at once with .map([...])"
-            )
-        self._signature.inputs[name].validate(value)
 
     def _sort_arguments(
         self, args: tuple[Any, ...], given: dict[str, Any]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptgrad import aio, run
-from promptgrad.data import Example
+from promptgrad.data import Example, not_a_table
 from promptgrad.errors import DataError
 from promptgrad.train._confirm import confirm_size
 
@@ -77,6 +77,8 @@ def divide(
 
 
 def _examples(data: Iterable[Any], name: str) -> list[Example]:
+    if table := not_a_table(f"{name} is", data, rows=False):
+        raise DataError(table)
     if isinstance(data, (str, Mapping, Example)):
         raise DataError(f"{name} is a list of examples, not one {type(data).__name__}")
     rows = [row for item in data for row in (item if isinstance(item, list) else [item])]  # a loader gives batches

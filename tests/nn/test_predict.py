@@ -404,3 +404,16 @@ def test_an_output_called_like_a_method_of_prediction_is_told_how_to_read():
         predict = nn.Predict("text -> items: list[str]")
     predict.to(lm.FunctionLM(lambda prompt: '[[ ## items ## ]]\n["a", "b"]'))
     assert predict(text="x")["items"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "signature", ["image: bytes -> answer", "pages: list[bytes] -> answer", "sound: bytes | None -> answer"]
+)
+def test_an_input_of_bytes_is_refused(signature):
+    with pytest.raises(SignatureError, match=r"would show base64.*promptgrad\.lm.*no pg\.Image for signatures"):
+        nn.Predict(signature)
+
+
+def test_bytes_for_a_text_name_what_to_write():
+    with pytest.raises(InputError, match=r"bytes were passed: decode text with data.decode\(\); an image goes"):
+        nn.Predict("question -> answer")(question=b"\x89PNG")

@@ -1,0 +1,60 @@
+"""Inputs that no call can take, each with what to write instead."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn, get_args
+
+from promptgrad.autograd import Parameter
+from promptgrad.data import Example, table_hint
+from promptgrad.errors import InputError, SignatureError
+from promptgrad.nn._prediction import Prediction
+from promptgrad.signature import Field, Signature
+
+_IMAGES = (
+    "an image goes to a language model as a part of a message, lm(Message('user', (text, ImagePart(data, "
+    "'image/png')))) with both from promptgrad.lm (a sound is an AudioPart, a document a FilePart); there is no "
+    "pg.Image for signatures yet"
+)
+
+
+def check_inputs(signature: Signature) -> None:
+    """Refuse inputs of bytes.
+
+    Raises:
+        SignatureError: An input holds bytes, of which a prompt can only show base64.
+    """
+    for name, field in signature.inputs.items():
+        if _holds_bytes(field.annotation):
+            raise SignatureError(
+                f"the input {name!r} is of type {field.type_name}: a prompt is text, and would show base64, which no "
+                f"model sees as an image or a sound: {_IMAGES}. If base64 is meant, make it a str"
+            )
+
+
+def _holds_bytes(annotation: Any) -> bool:
+    return annotation in (bytes, bytearray) or any(map(_holds_bytes, get_args(annotation)))
+
+
+def refuse_input(called: str, field: Field, value: Any) -> NoReturn:
+    """Refuse a value that is no text, for a field that is.
+
+    Raises:
+        InputError: Always.
+    """
+    start = f"input {field.name!r} of {called} is a str, and"
+    if isinstance(value, Prediction):
+        fields = ", ".join(f".{name}" for name in value)
+        raise InputError(f"{start} a whole Prediction was passed: pass one of its fields ({fields})")
+    if isinstance(value, Parameter):
+        raise InputError(f"{start} a Parameter was passed: pass its text, str(parameter), which remembers it")
+    if isinstance(value, (Example, Mapping)):
+        what = "an Example" if isinstance(value, Example) else "a dict"
+        how = "**example.inputs()" if isinstance(value, Example) else "**inputs"
+        raise InputError(
+            f"{start} {what} was passed: pass its fields by name, ({how}), or many at once with .map([...])"
+        )
+    if hint := table_hint(value):
+        raise InputError(f"{start} a table ({type(value).__name__}) was passed: write .map({hint})")
+    if isinstance(value, (bytes, bytearray)):
+        raise InputError(f"{start} bytes were passed: decode text with data.decode(); {_IMAGES}")
+    field.validate(value)
+    raise InputError(f"{start} a {type(value).__name__} was passed")
