@@ -6,11 +6,12 @@ The base is the time that the server needs for the work alone. Rows: a server wi
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from functools import partial
 from typing import Any
+
+from _side_by_side import header, options, say
 
 import promptgrad as pg
 from promptgrad import aio
@@ -33,43 +34,56 @@ async def ask(lm: pg.LM, count: int, in_flight: int) -> list[Any]:
     return await aio.gather([partial(one, number) for number in range(count)], limit=in_flight)
 
 
-def measure(name: str, respond: Any, count: int, in_flight: int, ideal: float, attempts: int) -> None:
-    """Print one row."""
+def measure(
+    case: str, respond: Any, count: int, in_flight: int, ideal: float, attempts: int, target: str
+) -> dict[str, Any]:
+    """One row: seconds, and how often the server was asked and refused."""
     with LoopbackLM(lambda messages: respond(server)) as server:
         lm = pg.LM("openai/m", base_url=server.url, api_key="k", cache=False, attempts=attempts)
         started = time.perf_counter()
         outcomes = aio.run(ask(lm, count, in_flight))
         wall = time.perf_counter() - started
         stats = lm.stats()
-        failed = sum(isinstance(outcome, LMError) for outcome in outcomes)
-        print(
-            f"{name:24} wall {wall:6.2f} s  x ideal {wall / ideal:5.2f}  error rows {failed:3}  "
-            f"requests {server.received}  counted {stats['requests']}  turned away {stats['turned_away']}  "
-            f"cap {stats['cap']}"
-        )
+        return {
+            "bench": "load",
+            "case": case,
+            "who": "promptgrad",
+            "seconds": round(wall, 3),
+            "x_ideal": round(wall / ideal, 2),
+            "target": target,
+            "error_rows": sum(isinstance(outcome, LMError) for outcome in outcomes),
+            "received": server.received,
+            "counted": stats["requests"],
+            "turned_away": stats["turned_away"],
+            "cap": stats["cap"],
+        }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1000)
-    seed = parser.parse_args().seed
+    """Measure both servers once for each block."""
+    chosen = options(__doc__ or "", blocks=1)
+    header("load")
+    some, share = (10, 0.1) if chosen.quick else (1, 0.53)
+    for block in range(chosen.blocks):
+        refused: list[int] = []
 
-    refused: list[int] = []
+        def small(server: LoopbackLM, refused: list[int] = refused) -> Any:
+            if server.in_flight > 8:
+                refused.append(server.received)
+                return Status(429)
+            return Delay(LATENCY, "ok")
 
-    def small(server: LoopbackLM) -> Any:
-        if server.in_flight > 8:
-            refused.append(server.received)
-            return Status(429)
-        return Delay(LATENCY, "ok")
+        chance = random.Random(1000 + block)
 
-    measure("8 at once, 64 asking", small, 300, 64, 300 / 8 * LATENCY, 5)
-    print(f"{'':24} of them after the first 100 requests: {sum(at > 100 for at in refused)}")
-    chance = random.Random(seed)
+        def faulty(server: LoopbackLM, chance: random.Random = chance) -> Any:
+            return chance.choice(FAULTS) if chance.random() < share else Delay(LATENCY, "ok")
 
-    def faulty(server: LoopbackLM) -> Any:
-        return chance.choice(FAULTS) if chance.random() < 0.53 else Delay(LATENCY, "ok")
-
-    measure("53 % faults, 32 asking", faulty, 500, 32, 500 / 32 * LATENCY, 6)
+        count = 300 // some
+        row = measure("8 at once, 64 asking", small, count, 64, count / 8 * LATENCY, 5, "<= 2 x ideal")
+        say(**row, turned_away_after_100=sum(at > 100 for at in refused))
+        count = 500 // some
+        target = "<= 3 x ideal, <= 1 % error rows"
+        say(**measure(f"{share:.0%} faults, 32 asking", faulty, count, 32, count / 32 * LATENCY, 6, target))
 
 
 if __name__ == "__main__":

@@ -332,7 +332,7 @@ class TestBudget:
 
         budget = Budget(calls=225)
         first = Trainer(
-            model, opt(model), metric=world.metric, ship="significant", budget=budget, run_dir=tmp_path, seed=5
+            model, opt(model), metric=world.metric, ship="significant", budget=budget, run_dir=tmp_path, seed=6
         ).fit(*data[:2])
         assert {trial.note for trial in first.history} == {"baseline", "minibatch"}
         assert (
