@@ -112,7 +112,7 @@ class Cache(Layer):
         max_entries: Most replies kept in memory; the least recently used is dropped first.
 
     Raises:
-        ValueError: The file at `path` is not a cache, or `max_entries` is below one.
+        ValueError: The file at `path` is of a newer version, or `max_entries` is below one.
     """
 
     def __init__(self, lm: LM, path: str | os.PathLike[str] | None = None, *, max_entries: int = 10_000) -> None:

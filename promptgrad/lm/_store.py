@@ -5,18 +5,25 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import sqlite3
 import threading
 import warnings
 import weakref
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 
-SCHEMA = 2
-"""Version of the file. Files of version 1, whose replies are text alone in arrays, can still be read."""
+SCHEMA = 3
+"""Version of the file. Entries of version 1, whose replies are text alone in arrays, and of version 2, which have no
+checksum, can still be read."""
+_MARK = 0x70670000 + SCHEMA
+"""The version again, as the id of the application, so that a damaged version is not taken for a newer one."""
+_TABLE = "CREATE TABLE IF NOT EXISTS completion (key BLOB PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
 BATCH = 256
 """Most entries that are written in one transaction."""
 LOG_PAGES = 250
@@ -30,26 +37,39 @@ class Store:
 
     An entry is readable at once by the process that put it, and by the others as soon as it is written, which is
     within milliseconds unless the disk is slow. A process that is killed loses at most the entries not yet written;
-    the file stays intact.
+    the file stays intact. Each entry has a checksum; one that is damaged is a miss.
+
+    No state of the file ends a program: each is a warning. A damaged one is renamed to `.broken`, and a new one begun;
+    one that cannot be written is only read; where there can be none, nothing is kept.
 
     Args:
-        path: The file, made with its folder if it is not there.
+        path: The file, made with its folder if it is not there, for its owner alone.
 
     Raises:
-        ValueError: The file is not a cache of promptgrad, or is of a newer version.
-        OSError: The folder cannot be made.
+        ValueError: The file is of a newer version.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._usable = True
+        self._readonly = False
         self._reset()
         try:
+            self._make()
             self._here()
-        except sqlite3.Error as error:
-            raise ValueError(f"{path} cannot be used as a cache file: {error}") from None
+        except (sqlite3.Error, OSError) as error:
+            self._usable = _is_damage(error) and self._set_aside(error)
+            if not self._usable and not _is_damage(error):
+                self._warn("use", error)
         _open_stores.add(self)
         reset_after_fork(self)
+
+    def _make(self) -> None:
+        """Make the file, whose mode SQLite gives its other files, unless it is there."""
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -58,7 +78,10 @@ class Store:
         self._writer: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
-        self._warned = False
+        self._file: tuple[int, int] | None = None  # which file the reader has open
+        self._written = 0  # the value of `renewed` when the writer opened the file
+        self._renewed = 0  # how often the file was set aside
+        self._warned: set[str] = set()
 
     def after_fork(self) -> None:
         """Start without connections: they belong to the parent."""
@@ -66,21 +89,36 @@ class Store:
         self._reset()
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        """Open the file; where it cannot be written, to read."""
+        try:
+            return self._open(self.path)
+        except sqlite3.OperationalError as error:
+            if self.path.exists() and ("readonly" in str(error) or "unable to open" in str(error)):
+                for mode in ("mode=ro", "immutable=1"):  # the second where SQLite cannot make its files for locks
+                    with suppress(sqlite3.OperationalError):
+                        database = self._open(f"{self.path.absolute().as_uri()}?{mode}", reading=True)
+                        self._readonly = True
+                        self._warn("write", error, "only reading it")
+                        return database
+            raise
+
+    def _open(self, place: Path | str, *, reading: bool = False) -> sqlite3.Connection:
+        database = sqlite3.connect(place, timeout=30.0, isolation_level=None, check_same_thread=False, uri=reading)
         try:
             version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA:
+            if version > SCHEMA and database.execute("PRAGMA application_id").fetchone()[0] != _MARK:
                 raise ValueError(
                     f"{self.path} was written by a newer version of promptgrad: upgrade, or use another cache file"
                 )
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")
-            database.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
-            if version < SCHEMA:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS completion (key BLOB PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
-                )
-                database.execute(f"PRAGMA user_version={SCHEMA}")
+            if not reading:
+                database.execute("PRAGMA journal_mode=WAL")
+                database.execute("PRAGMA synchronous=NORMAL")
+                database.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+                if version < SCHEMA:
+                    database.execute(_TABLE)
+                    database.execute(f"PRAGMA application_id={_MARK}")
+                    database.execute(f"PRAGMA user_version={SCHEMA}")
+            database.execute("SELECT 1 FROM completion LIMIT 1")
         except BaseException:
             database.close()
             raise
@@ -90,20 +128,47 @@ class Store:
         """Return the connection for reading."""
         if self._reader is None:
             self._reader = self._connect()
+            self._file = _file(self.path)
         return self._reader
+
+    def _set_aside(self, error: Exception) -> bool:
+        """Rename a damaged file and begin a new one. Returns whether there is one now."""
+        with self._lock:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                with suppress(sqlite3.Error):
+                    reader.close()
+            broken = f"{self.path}.broken"
+            try:
+                if self._file in (None, _file(self.path)):  # else another process has done it
+                    self._warn("use", error, f"it is {broken} now, and a new one is begun")
+                    for end in ("-wal", "-shm", ""):
+                        with suppress(FileNotFoundError):
+                            os.replace(f"{self.path}{end}", f"{broken}{end}")
+                self._renewed += 1
+                self._make()
+                self._here()
+            except (sqlite3.Error, OSError, ValueError) as new:
+                self._usable = False
+                self._warn("renew", new)
+        return self._usable
 
     def get(self, key: str) -> Completion | None:
         """Return the completion stored under a digest, marked as cached; None if there is none."""
         if key in self._pending:
             found = self._pending.get(key)
             return None if found is None else found.as_cached()
+        if not self._usable:
+            return None
         try:
-            reader = self._here()
             with self._lock:
-                row = reader.execute("SELECT reply FROM completion WHERE key=?", (bytes.fromhex(key),)).fetchone()
-            return None if row is None else _decode(row[0])
-        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
-            self._warn("read", error)
+                row = self._here().execute("SELECT reply FROM completion WHERE key=?", (bytes.fromhex(key),)).fetchone()
+            return None if row is None else _decode(key, row[0])
+        except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            if _is_damage(error):
+                self._set_aside(error)
+            else:
+                self._warn("read", error)
             return None
 
     def put(self, key: str, completion: Completion) -> None:
@@ -115,6 +180,10 @@ class Store:
         self._change(key, None)
 
     def _change(self, key: str, completion: Completion | None) -> None:
+        if not self._usable or self._readonly:
+            if completion is None:
+                self._pending[key] = None  # stays: what is in the file is not to be read again
+            return
         self._pending[key] = completion
         self._queue.put((key, completion))
         if self._writer is None:
@@ -144,9 +213,10 @@ class Store:
 
     def __len__(self) -> int:
         self.flush()
-        reader = self._here()
+        if not self._usable:
+            return 0
         with self._lock:
-            return int(reader.execute("SELECT count(*) FROM completion").fetchone()[0])
+            return int(self._here().execute("SELECT count(*) FROM completion").fetchone()[0])
 
     def _write(self) -> None:
         queue = self._queue
@@ -155,12 +225,15 @@ class Store:
             while len(items) < BATCH and not queue.empty():
                 items.append(queue.get())
             entries = [item for item in items if isinstance(item, tuple)]
+            rows = self._rows(entries)
             try:
-                if rows := self._rows(entries):
-                    self._writing = self._writing or self._connect()
-                    _insert(self._writing, rows)
+                self._insert(rows)
             except (sqlite3.Error, ValueError) as error:
-                self._warn("write", error)
+                if _is_damage(error) and self._set_aside(error):
+                    with suppress(sqlite3.Error):
+                        self._insert(rows)
+                elif self._usable:
+                    self._warn("write", error)
             for key, completion in entries:
                 if key in self._pending and self._pending[key] is completion:
                     del self._pending[key]
@@ -173,20 +246,33 @@ class Store:
             self._writing.close()
             self._writing = None
 
+    def _insert(self, rows: list[tuple[bytes, str | None]]) -> None:
+        """Write rows into the file that is there now."""
+        if not rows:
+            return
+        if self._writing is not None and self._written != self._renewed:
+            with suppress(sqlite3.Error):
+                self._writing.close()
+            self._writing = None
+        if self._writing is None:
+            self._written = self._renewed
+            self._writing = self._connect()
+        _insert(self._writing, rows)
+
     def _rows(self, entries: list[tuple[str, Completion | None]]) -> list[tuple[bytes, str | None]]:
         """The entries in written form, without those that have no JSON form; None for those to remove."""
         rows: list[tuple[bytes, str | None]] = []
         for key, completion in entries:
             try:
-                rows.append((bytes.fromhex(key), None if completion is None else _encode(completion)))
+                rows.append((bytes.fromhex(key), None if completion is None else _encode(key, completion)))
             except (TypeError, ValueError) as error:
                 self._warn("write a reply to", error)
         return rows
 
-    def _warn(self, what: str, error: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(f"cannot {what} the cache {self.path}: {error}; going on without it", RuntimeWarning, 2)
+    def _warn(self, what: str, error: Exception, then: str = "going on without it") -> None:
+        if then not in self._warned:
+            self._warned.add(then)
+            warnings.warn(f"cannot {what} the cache {self.path}: {error}; {then}", RuntimeWarning, 2)
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -204,17 +290,44 @@ def _insert(database: sqlite3.Connection, rows: list[tuple[bytes, str | None]]) 
             database.executemany("DELETE FROM completion WHERE key=?", gone)
         database.execute("COMMIT")
     except sqlite3.Error:
-        database.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # SQLite may have done it
+            database.execute("ROLLBACK")
         raise
 
 
-def _encode(completion: Completion) -> str:
+def _is_damage(error: Exception) -> bool:
+    """Whether SQLite says that the file is damaged or is none of its own; its other errors are subclasses."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+_CHECKSUM = re.compile(r"\n([0-9a-f]{8})\Z")
+
+
+def _checksum(key: str, reply: str) -> str:
+    return f"{zlib.crc32((key + reply).encode()):08x}"
+
+
+def _encode(key: str, completion: Completion) -> str:
+    """The JSON of a reply, and a line with the checksum of it and its key."""
     plain = completion.to_dict()
     plain.pop("usage", None)  # a reply from a cache costs nothing
-    return json.dumps(plain, separators=(",", ":"))
+    reply = json.dumps(plain, separators=(",", ":"))
+    return f"{reply}\n{_checksum(key, reply)}"
 
 
-def _decode(reply: str) -> Completion:
+def _decode(key: str, reply: str) -> Completion:
+    if checksum := _CHECKSUM.search(reply, max(len(reply) - 9, 0)):
+        reply = reply[: checksum.start()]
+        if checksum[1] != _checksum(key, reply):
+            raise ValueError("the checksum of an entry does not fit")
     found = json.loads(reply)
     if isinstance(found, list):
         text, model, reason = found[:3]

@@ -1,14 +1,20 @@
 import asyncio
 import multiprocessing
 import os
+import pathlib
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
+import warnings
 from decimal import Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from promptgrad import aio, run
 from promptgrad.errors import BudgetExceeded, LMConnectionError
@@ -306,10 +312,127 @@ def test_a_file_that_went_away_stops_no_call(counted, folder, open_cache):
     assert lm("another").cached
 
 
-def test_a_file_that_is_no_cache_is_refused(tmp_path):
-    (tmp_path / "lm.db").write_text("this is not a database" * 100)
-    with pytest.raises(ValueError, match="cannot be used as a cache"):
-        Cache(FunctionLM(str), tmp_path)
+@pytest.mark.parametrize("size", ["text", "zeros", "half", "page"])
+def test_a_broken_file_is_set_aside_and_a_new_one_begun(counted, folder, open_cache, size):
+    lm = open_cache()
+    for number in range(200):
+        lm(f"q{number}")
+    lm.close()
+    file = folder / "lm.db"
+    data = file.read_bytes()
+    broken = {"text": b"no database" * 900, "zeros": bytes(len(data)), "half": data[: len(data) // 2]}
+    broken["page"] = data[:4096] + b"\xaa" * (len(data) - 4096)
+    file.write_bytes(broken[size])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        again = open_cache()
+        for number in range(200):
+            assert again(f"q{number}").text == f"reply {counted.calls}"
+    assert "lm.db.broken now, and a new one is begun" in str(told[0].message)
+    assert (folder / "lm.db.broken").read_bytes() == broken[size]
+    again.close()
+    assert all(open_cache()(f"q{number}").cached for number in range(200))
+
+
+def test_a_file_that_breaks_while_it_is_open_ends_nothing(counted, folder, open_cache):
+    lm = open_cache()
+    lm("q")
+    lm.close()
+    lm("r")  # it is open again
+    lm.flush()
+    with open(folder / "lm.db", "r+b") as file:
+        file.truncate(1000)
+    lm.clear()
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        for number in range(50):
+            lm(f"more {number}")
+        lm.close()
+        again = open_cache()
+        assert again("q").text in ("reply 1", f"reply {counted.calls}")
+
+
+@settings(max_examples=100, deadline=None)
+@given(place=st.integers(min_value=0), bit=st.integers(min_value=0, max_value=7))
+def test_no_flipped_bit_makes_another_reply(tmp_path_factory, place, bit):
+    folder = tmp_path_factory.mktemp("flip")
+    lm = Cache(FunctionLM(lambda messages: f"the answer to {messages[-1].content}", name="f"), folder)
+    for number in range(20):
+        lm(f"q{number}")
+    lm.close()
+    data = bytearray((folder / "lm.db").read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    (folder / "lm.db").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = Cache(FunctionLM(lambda messages: "asked again", name="f"), folder)
+        for number in range(20):
+            reply = again(f"q{number}")
+            assert reply.text == (f"the answer to q{number}" if reply.cached else "asked again")
+        again.close()
+
+
+def test_entries_without_a_checksum_are_read(counted, folder, open_cache):
+    lm = open_cache()
+    lm("q")
+    lm.close()
+    database = sqlite3.connect(folder / "lm.db")
+    with database:
+        (reply,) = database.execute("SELECT reply FROM completion").fetchone()
+        database.execute("UPDATE completion SET reply=?", (reply.splitlines()[0],))
+        database.execute("PRAGMA user_version=2")
+    database.close()
+    assert open_cache()("q").cached
+
+
+ALONE = """
+import os, sys, warnings
+from promptgrad.lm import Cache, FunctionLM
+other = Cache(FunctionLM(lambda messages: "", name="f"), sys.argv[2])
+other("imports everything")
+other.close()
+if os.geteuid() == 0:  # whom no mode stops
+    os.setgid(65534), os.setuid(65534)
+warnings.simplefilter("always")
+lm = Cache(FunctionLM(lambda messages: "asked", name="f"), sys.argv[1])
+print(lm("q").text, lm("r").text, lm("r").text)
+lm.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_cannot_be_written_is_only_read(tmp_path, there):
+    with tempfile.TemporaryDirectory() as above:  # whose folders others may enter
+        folder = pathlib.Path(above) / "cache"
+        folder.mkdir()
+        if there:
+            lm = Cache(FunctionLM(lambda messages: "kept", name="f"), folder)
+            lm("q")
+            lm.close()
+            (folder / "lm.db").chmod(0o444)
+        pathlib.Path(above).chmod(0o755)
+        folder.chmod(0o555)
+        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", ALONE, str(folder), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        folder.chmod(0o755)
+    assert done.stdout.split() == ["kept" if there else "asked", "asked", "asked"], done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1, done.stderr
+    assert ("only reading it" if there else "going on without it") in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_its_files_are_for_their_owner_alone(folder, open_cache):
+    before = os.umask(0)
+    try:
+        lm = open_cache()
+        lm("q")
+        lm.flush()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("lm.db", "lm.db-wal", "lm.db-shm"), 0o600)
 
 
 def test_a_newer_file_is_refused(tmp_path):

@@ -116,5 +116,5 @@ def test_a_cache_of_0_1_is_read_and_goes_on_in_the_new_shape(tmp_path):
     assert again("hi").content == RICH.content
     again.close()
     database = sqlite3.connect(path)
-    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    assert database.execute("PRAGMA user_version").fetchone() == (3,)
     database.close()
