@@ -113,7 +113,8 @@ class ActiveRun:
         except BaseException as error:
             reservation.release()
             if sent:
-                self.journal.failed(key, type(error).__name__)
+                # Ctrl-C and cancelled tasks do not say that the call failed: it may be answered, and paid
+                self.journal.failed(key, type(error).__name__, lost=not isinstance(error, Exception))
             raise
         finally:
             here.reset(outside)

@@ -57,7 +57,8 @@ class Journal:
     Attributes:
         path: The file, or None.
         resumed: Whether the file held events of an earlier process.
-        lost: Calls that were in flight when an earlier process died: they may have been paid and are sent again.
+        lost: Calls that were in flight when an earlier process died, or when the run was stopped, as by Ctrl-C: they
+            may have been paid and are sent again.
         paid: Number of paid calls on record.
 
     Raises:
@@ -242,9 +243,9 @@ class Journal:
         self._write({"kind": "send", "key": key, "t": self.elapsed})
         self._hand_over()
 
-    def failed(self, key: str, error: str) -> None:
-        """Write that a call that was sent brought no reply."""
-        self._write({"kind": "fail", "key": key, "t": self.elapsed, "error": error})
+    def failed(self, key: str, error: str, *, lost: bool = False) -> None:
+        """Write that a call that was sent brought no reply; it is `lost` if nobody waited for it any more."""
+        self._write({"kind": "fail", "key": key, "t": self.elapsed, "error": error, **({"lost": True} if lost else {})})
         self._hand_over()
 
     def mark(self, scope: str, event: str, times: int) -> None:
@@ -422,6 +423,7 @@ class Journal:
             self._flying[event["key"]] = self._flying.get(event["key"], 0) + 1
         elif kind == "fail":
             self._flying.pop(event["key"], None)
+            self.lost += event.get("lost") is True
         elif kind == "scope":
             self._scopes.setdefault(event["scope"], [0, 0])[event["event"] == "close"] += 1
         elif kind in ("header", "process"):

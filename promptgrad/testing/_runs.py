@@ -109,14 +109,16 @@ def sent_once(done: Done, what: str) -> None:
 
 
 def lost_in(lines: Sequence[bytes]) -> int:
-    """Calls in flight at the end of a journal."""
+    """Calls in flight at the end of a journal, or given up before."""
+    stopped = 0
     flying: Counter[str] = Counter()
     for event in map(json.loads, lines):
         if event["kind"] == "send":
             flying[event["key"]] += 1
         elif event["kind"] in ("call", "fail"):
             flying.pop(event["key"], None)
-    return flying.total()
+            stopped += event.get("lost") is True
+    return stopped + flying.total()
 
 
 def reasons(done: Done) -> None:

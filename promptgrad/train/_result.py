@@ -114,7 +114,7 @@ class FitResult:
         spent: Calls, tokens and money; those answered from the journal of a resumed run are counted as well.
         phases: The same for each phase.
         seconds: Wall time of all processes of the run together.
-        lost: Calls in flight when an earlier process died: possibly paid and sent again.
+        lost: Calls in flight when a process died or was stopped, as by Ctrl-C: possibly paid, and sent again.
         notes: Further remarks about the run.
         pareto: The candidates that none beats on all objectives, with `Trainer(objectives=...)`; else None.
         judge: The noise of the metric, where it calls language models and was measured; else None.
@@ -198,7 +198,7 @@ class FitResult:
         )
         shown = ", ".join(f"{count} {label}" for count, label in parts if count)
         whence = f" ({shown})" if self.spent.cached or self.spent.replayed else ""
-        lost = f", {self.lost} lost in a crash and perhaps paid twice" if self.lost else ""
+        lost = f", {self.lost} lost in flight and perhaps paid twice" if self.lost else ""
         failed = f", {self.spent.failed} failed" if self.spent.failed else ""
         spent = f"{self.calls} LM calls{whence}{failed}{lost}, {self.tokens} tokens, {usd}, {self.seconds:.1f} s"
         lines.append(f"  {'cost':<12} {spent}")

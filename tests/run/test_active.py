@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -282,3 +283,28 @@ def test_a_journal_that_cannot_be_written_stops_the_call_but_books_it(tmp_path):
     with pytest.raises(JournalError, match="closed"):
         main()
     assert ledger.spent.calls == 1
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, asyncio.CancelledError, ValueError])
+def test_what_was_in_flight_when_the_run_was_stopped_is_lost(tmp_path, stop):
+    journal = Journal(tmp_path / "j")
+    flying = []
+
+    async def send(name):
+        flying.append(name)
+        if len(flying) == 5:
+            raise stop
+        await asyncio.sleep(3600)
+
+    async def main():
+        with run.active(journal=journal) as session:
+            calls = [partial(session.call, name, partial(send, name)) for name in "abcde"]
+            await aio.gather(calls, limit=5)
+
+    with pytest.raises(stop):
+        asyncio.run(main())
+    lost = 4 if stop is ValueError else 5  # one failed; the others were cancelled in flight
+    assert journal.lost == lost
+    journal.close()
+    with Journal(tmp_path / "j") as journal:
+        assert journal.lost == lost
