@@ -1,8 +1,9 @@
 """`DataLoader`: batches of examples, in a new order each epoch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad._seed import seed_or_default
 from promptgrad.data._example import Example
 from promptgrad.data._order import shuffled
@@ -25,6 +26,8 @@ class DataLoader:
         drop_last: Leave out a last batch that is smaller than the others.
         sampler: Indices in the order to use, instead of `shuffle`, such as a torch sampler. If it has `set_epoch`,
             that is called with the number of each epoch.
+        collate_fn: Makes a batch of a list of rows; by default `collate`, which gives a list of examples, as `map`,
+            `evaluate` and `Trainer.fit` take it.
 
     Raises:
         DataError: The data set is a table of columns, or empty, or smaller than one batch where `drop_last` is set.
@@ -35,6 +38,26 @@ class DataLoader:
     [[0, 1], [2, 3], [4]]
     """
 
+    @refuses(
+        {
+            **dict.fromkeys(
+                (
+                    "num_workers",
+                    "pin_memory",
+                    "prefetch_factor",
+                    "persistent_workers",
+                    "pin_memory_device",
+                    "timeout",
+                    "worker_init_fn",
+                    "multiprocessing_context",
+                    "in_order",
+                ),
+                "nothing: rows are in memory, and calls run side by side by concurrency=... of map and Trainer",
+            ),
+            "generator": "seed=...",
+            "batch_sampler": "sampler=... and batch_size=...",
+        }
+    )
     def __init__(
         self,
         dataset: Iterable[Any],
@@ -44,6 +67,7 @@ class DataLoader:
         seed: int | None = None,
         drop_last: bool = False,
         sampler: Iterable[int] | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         if table := not_a_table("a DataLoader takes", dataset, rows=False):
             raise DataError(table)
@@ -60,6 +84,7 @@ class DataLoader:
         self.seed = seed_or_default(seed)
         self.drop_last = drop_last
         self.sampler = sampler
+        self.collate_fn = collate if collate_fn is None else collate_fn
         self.epoch = 0
         self._given = 0  # batches of this epoch that were yielded
         self._begun = False  # whether a pass of this epoch has begun, so that the next pass is another epoch
@@ -105,7 +130,7 @@ class DataLoader:
         for number in range(start, len(batches)):
             if self.epoch == epoch:
                 self._given = number + 1
-            yield collate([self.dataset[index] for index in batches[number]])
+            yield self.collate_fn([self.dataset[index] for index in batches[number]])
 
     def _batches(self, epoch: int) -> list[list[int]]:
         if self.sampler is not None:

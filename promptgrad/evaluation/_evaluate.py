@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from promptgrad import aio
+from promptgrad._habits import refuses
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import inference_mode
 from promptgrad.data import Example, not_a_table
@@ -19,10 +20,29 @@ from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import in_flight
 from promptgrad.run import progress as progress_bar
 
+EVALUATE_HABITS = {
+    **dict.fromkeys(("devset", "dataset", "testset", "valset", "examples"), "evaluate(program, data, metric)"),
+    **dict.fromkeys(("model", "module"), "evaluate(program, data, metric)"),
+    **dict.fromkeys(("num_threads", "max_workers", "max_concurrency", "batch_size", "num_workers"), "concurrency=..."),
+    **dict.fromkeys(("display_progress", "show_progress", "disable_progress_bar"), "progress=..."),
+    **dict.fromkeys(("display_table", "save_as_csv", "save_as_json"), "report.rows, of the report that it returns"),
+    **dict.fromkeys(
+        ("return_outputs", "return_all_scores"), "nothing: the report that it returns has every row with its score"
+    ),
+    **dict.fromkeys(
+        ("max_errors", "failure_score", "provide_traceback"),
+        "nothing: a row that fails is an error, and is counted apart",
+    ),
+    "metrics": "metric=...: a metric of several parts returns a Score",
+    **dict.fromkeys(("criterion", "scorer", "compute_metrics"), "metric=..."),
+    "n": "replicates=...",
+}
+
 OUTAGE = 8
 """The rest of the rows is not run once this many, and as many as run at once, got no answer and no row got one."""
 
 
+@refuses(EVALUATE_HABITS, "evaluate")
 async def aevaluate(
     program: Any,
     data: Iterable[Any],

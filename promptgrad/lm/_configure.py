@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from promptgrad._habits import refuses
 from promptgrad.errors import NoLMError
 from promptgrad.lm._base import LM
 from promptgrad.lm._resolve import LMLike, resolve
@@ -22,6 +23,24 @@ class _Unset:
 UNSET: Final = _Unset()
 
 
+_HABITS = {
+    **dict.fromkeys(
+        ("temperature", "max_tokens", "api_key", "api_base", "base_url", "num_retries", "timeout"),
+        "lm=pg.LM(name, temperature=...): it is an option of a language model",
+    ),
+    "rm": "a call of your retriever in forward",
+    **dict.fromkeys(("num_threads", "async_max_workers", "max_workers"), "concurrency=..."),
+    **dict.fromkeys(("track_usage", "usage_tracker"), "with promptgrad.track_usage() as usage"),
+    **dict.fromkeys(
+        ("trace", "bypass_suggest", "experimental"), "nothing: a call inside a recorded program is on its graph"
+    ),
+    **dict.fromkeys(("callbacks", "max_errors"), "Trainer(..., callbacks=[...]); a row that fails is an error row"),
+    **dict.fromkeys(("seed", "random_seed"), "promptgrad.manual_seed(seed)"),
+    **dict.fromkeys(("model", "llm", "engine"), "lm=..."),
+}
+
+
+@refuses(_HABITS)
 def configure(
     *,
     lm: LMLike | _Unset | None = UNSET,
@@ -48,6 +67,7 @@ def configure(
 
 
 @contextmanager
+@refuses(_HABITS)
 def context(
     lm: LMLike | _Unset | None = UNSET,
     *,

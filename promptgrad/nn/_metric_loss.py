@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from promptgrad import aio
+from promptgrad._habits import refuses
 from promptgrad.autograd import CriticLike, Loss, LossRow, Parameter
 from promptgrad.data import Example, Score
 from promptgrad.errors import InputError, LMError, MetricError, ParseError
@@ -56,6 +57,16 @@ class MetricLoss(Module, in_place=True):
 
     _makes_loss: ClassVar[bool] = True  # so that `as_metric` can refuse it
 
+    @refuses(
+        {
+            **dict.fromkeys(
+                ("reduction", "size_average", "reduce"),
+                "nothing: a loss has a row a sample, and its mean is loss.item()",
+            ),
+            **dict.fromkeys(("weight", "label_smoothing", "ignore_index"), "a metric that returns such scores"),
+            **dict.fromkeys(("engine", "lm", "backward_engine"), "critic=..."),
+        }
+    )
     def __init__(self, metric: Callable[..., Any], critic: "Critic | CriticLike | LM | str | None" = None) -> None:
         super().__init__()
         self.metric = as_metric(metric)

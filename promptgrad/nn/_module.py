@@ -12,6 +12,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from promptgrad import aio
+from promptgrad._habits import check_dropped, refuses
 from promptgrad.autograd import Node, Parameter, Tape, candidate, current_tape, is_grad_enabled, open_tape
 from promptgrad.errors import AsyncUsageError, StateDictError
 from promptgrad.lm import LM, current, resolve
@@ -47,6 +48,18 @@ _ELSEWHERE = {
     "set_lm": "module.to(lm)",
     "signature": "the Predict inside, such as module.solve.signature",
     "update_config": "nn.Predict(..., temperature=...), or config={...} in a call",
+}
+
+MAP_HABITS = {
+    **dict.fromkeys(("num_threads", "max_workers", "max_concurrency", "workers", "num_workers"), "concurrency=..."),
+    "batch_size": "concurrency=...: rows run side by side, and no batch waits for its last row",
+    **dict.fromkeys(("disable_progress_bar", "display_progress", "show_progress"), "progress=..."),
+    **dict.fromkeys(
+        ("max_errors", "return_failed_examples", "provide_traceback", "return_exceptions"),
+        "nothing: a row that fails is an ErrorRow, and the others go on",
+    ),
+    **dict.fromkeys(("lm", "temperature"), "with promptgrad.context(lm=...), or module.to(lm)"),
+    "examples": "module.map(examples): the batch stands first",
 }
 
 _changes = count(1)
@@ -420,8 +433,13 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
-    def zero_grad(self) -> None:
-        """Drop the gradients of all parameters."""
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - as torch spells it
+        """Drop the gradients of all parameters.
+
+        Raises:
+            ValueError: `set_to_none` is False: there is no critique that is zero.
+        """
+        check_dropped(set_to_none)
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -442,6 +460,7 @@ class Module:
 
     # ------------------------------------------------------------------ language models and candidates
 
+    @refuses(dict.fromkeys(("device", "dtype", "non_blocking"), "module.to(lm): its device is a language model"))
     def to(self: M, lm: "LM | str | None", *, pin: bool = False) -> M:
         """Run the module and all modules below on a language model, as a torch module moves to a device.
 
@@ -498,6 +517,12 @@ class Module:
 
     # ------------------------------------------------------------------ state
 
+    @refuses(
+        {
+            "prefix": "{prefix + path: value for path, value in module.state_dict().items()}",
+            **dict.fromkeys(("destination", "keep_vars"), "nothing: values are copied into a new dict"),
+        }
+    )
     def state_dict(self) -> dict[str, Any]:
         """All parameters and persistent buffers as `{path: value}` in JSON types, described in "_meta".
 
@@ -512,6 +537,7 @@ class Module:
         entries["_meta"] = self._meta()
         return entries
 
+    @refuses({"assign": "nothing: values are set in the parameters that are there"})
     def load_state_dict(
         self,
         state: Mapping[str, Any],
@@ -563,7 +589,7 @@ class Module:
                 invalid=invalid,
             )
         if lost := _state.lost_weights(meta, ours):
-            warnings.warn(lost, UserWarning, stacklevel=2)
+            warnings.warn(lost, UserWarning, stacklevel=3)
         for path, value in values.items():
             parameters[path].data = value
         for path in buffers:
@@ -801,6 +827,7 @@ class Module:
 
     # ------------------------------------------------------------------ batches
 
+    @refuses(MAP_HABITS)
     def map(
         self,
         batch: Iterable[Any],
@@ -837,6 +864,7 @@ class Module:
             )
         return map_rows(self, batch, n, concurrency=concurrency, progress=progress)
 
+    @refuses(MAP_HABITS)
     async def amap(
         self,
         batch: Iterable[Any],

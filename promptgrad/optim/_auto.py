@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad.autograd import Gradient
 from promptgrad.data import Example
 from promptgrad.lm import LM
 from promptgrad.optim._groups import Params
+from promptgrad.optim._habits import AUTO_HABITS
 from promptgrad.optim._search import Search
 from promptgrad.search import (
     Arm,
@@ -123,6 +125,7 @@ class Auto(Search):
 
     kinds = ("is_text", "is_demos", "has_options")
 
+    @refuses(AUTO_HABITS)
     def __init__(
         self,
         params: Params,

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from promptgrad._habits import refuse
 from promptgrad.errors import DataError
 from promptgrad.nn import Module
+from promptgrad.optim._habits import TOGETHER_HABITS
 from promptgrad.optim._search import Search
 from promptgrad.search import Session
 
@@ -34,6 +36,14 @@ class BetterTogether(Search):
     """
 
     def __init__(self, strategy: str = "p -> w -> p", **optimizers: Search) -> None:
+        strange = [name for name in optimizers if name in TOGETHER_HABITS]
+        if strange:
+            refuse("BetterTogether", strange, TOGETHER_HABITS, ())
+        if not isinstance(strategy, str):
+            raise TypeError(
+                f"BetterTogether takes a strategy first, 'p -> w -> p', and an optimizer for each name in it, not "
+                f"{type(strategy).__name__}"
+            )
         names = [name.strip() for name in strategy.split("->")]
         missing = [name or "(nothing)" for name in dict.fromkeys(names) if name not in optimizers]
         unused = [name for name in optimizers if name not in names]

@@ -1,10 +1,11 @@
 """BootstrapFewShot: the program's own successes as demos."""
 
-from typing import Any, NoReturn
+from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad.autograd import Parameter
 from promptgrad.optim._groups import Params
-from promptgrad.optim._habits import BOOTSTRAP_HABITS, refuse_habits
+from promptgrad.optim._habits import BOOTSTRAP_HABITS
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.search import Measured, Session, best_demos, bootstrap
@@ -39,6 +40,7 @@ class BootstrapFewShot(Optimizer):
     kinds = ("demos",)
     selects = False
 
+    @refuses(BOOTSTRAP_HABITS)
     def __init__(
         self,
         params: Params,
@@ -49,9 +51,7 @@ class BootstrapFewShot(Optimizer):
         teacher: Any = None,
         *,
         gate: float = 0.9,
-        **habits: NoReturn,
     ) -> None:
-        refuse_habits("BootstrapFewShot", habits, BOOTSTRAP_HABITS)
         if max_bootstrapped_demos < 1 or max_labeled_demos < 0 or max_rounds < 1:
             raise ValueError(
                 "max_bootstrapped_demos and max_rounds are at least 1 and max_labeled_demos at least 0, not "

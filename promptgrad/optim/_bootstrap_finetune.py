@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune import LORA, Conversation, SFTResult, asft, local_lm, samples_of
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
+from promptgrad.optim._habits import FINETUNE_HABITS
 from promptgrad.optim._search import Search
 from promptgrad.search import Candidate, Measured, Place, Session, check_counts, demos_of, labeled_demos, places
 
@@ -53,6 +55,7 @@ class BootstrapFinetune(Search):
     kinds = ()
     selects = False
 
+    @refuses(FINETUNE_HABITS)
     def __init__(
         self,
         params: Params | Module,

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from promptgrad import nn
+from promptgrad._habits import refuses
 from promptgrad.nn import Module, majority
+from promptgrad.optim._habits import ENSEMBLE_HABITS
 from promptgrad.optim._search import Search
 from promptgrad.run import value_digest
 from promptgrad.search import Candidate, Session, check_counts
@@ -36,6 +38,7 @@ class Ensemble(Search):
         TypeError: `optimizer` is not an optimizer, `size` not a whole number, or `reduce` not a function.
     """
 
+    @refuses(ENSEMBLE_HABITS)
     def __init__(self, optimizer: Search, size: int = 3, reduce: Callable[[Sequence[Any]], Any] = majority) -> None:
         check_counts(size=(size, 2))
         if not isinstance(optimizer, Search):

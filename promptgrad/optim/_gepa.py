@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
+from promptgrad._habits import refuses
 from promptgrad.lm import LM
 from promptgrad.nn import Predict
 from promptgrad.optim._descent import FIRST, SURE
 from promptgrad.optim._gepa_parity import Evolution
 from promptgrad.optim._groups import Params
-from promptgrad.optim._habits import GEPA_HABITS, refuse_habits
+from promptgrad.optim._habits import GEPA_HABITS
 from promptgrad.optim._search import Search
 from promptgrad.search import (
     BLOCK,
@@ -111,6 +112,7 @@ class GEPA(Search):
 
     kinds = ("instruction", "description")
 
+    @refuses(GEPA_HABITS)
     def __init__(
         self,
         params: Params,
@@ -125,9 +127,7 @@ class GEPA(Search):
         critique: bool = False,
         rules: Rules = Rules(),  # noqa: B008 - frozen
         parity: bool = False,
-        **habits: NoReturn,
     ) -> None:
-        refuse_habits("GEPA", habits, GEPA_HABITS)
         check_counts(
             steps=(1 if steps is None else steps, 1),
             minibatch_size=(1 if minibatch_size is None else minibatch_size, 1),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from promptgrad._habits import check_dropped
 from promptgrad.autograd import Parameter
 from promptgrad.errors import StateDictError
 from promptgrad.nn import ParameterIterator
@@ -119,8 +120,13 @@ class ParamGroups:
         kinds = [p.kind for p in self.parameters() if p.requires_grad and not p.kind.answers_to(self.kinds)]
         return tuple(dict.fromkeys(kinds))
 
-    def zero_grad(self) -> None:
-        """Drop the gradients of all parameters."""
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - as torch spells it
+        """Drop the gradients of all parameters.
+
+        Raises:
+            ValueError: `set_to_none` is False: there is no critique that is zero.
+        """
+        check_dropped(set_to_none)
         for parameter in self.parameters():
             parameter.grad = None
 

@@ -1,8 +1,31 @@
 """Arguments that users of DSPy, gepa and TextGrad may write out of habit, and their replacements."""
 
-from collections.abc import Iterable, Mapping
+_SPEED = "nothing: there is no lr here; how far a step may go is max_edit=... of TGD"
+TORCH_HABITS = {
+    **dict.fromkeys(("lr", "learning_rate"), _SPEED),
+    "weight_decay": "nothing: a price on length is length_price=... of TGD",
+    **dict.fromkeys(
+        (
+            "momentum",
+            "betas",
+            "eps",
+            "dampening",
+            "nesterov",
+            "amsgrad",
+            "foreach",
+            "fused",
+            "capturable",
+            "decoupled_weight_decay",
+        ),
+        "nothing: it belongs to steps along numbers, and these values are texts and demos",
+    ),
+    "maximize": "nothing: the score of the metric is maximized",
+    "differentiable": "nothing: see promptgrad.func for programs as functions of their parameters",
+    **dict.fromkeys(("epochs", "num_epochs", "max_steps", "num_steps"), "steps=..., or a budget of the Trainer"),
+}
 
 GEPA_HABITS = {
+    **TORCH_HABITS,
     **dict.fromkeys(
         ("auto", "max_metric_calls", "max_full_evals"),
         "promptgrad.Trainer(..., budget=promptgrad.Budget(calls=...)) for what it costs, and steps=... for its length",
@@ -36,6 +59,7 @@ _RUN = "promptgrad.Trainer(..., seed=, concurrency=)"
 _ERRORS = "nothing: a run that fails counts as 0, and a language model that is down stops the trainer"
 
 BOOTSTRAP_HABITS = {
+    **TORCH_HABITS,
     **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="BootstrapFewShot")),
     **dict.fromkeys(("seed", "num_threads"), _RUN),
     "teacher_settings": "teacher=... takes a language model, or a program",
@@ -44,6 +68,7 @@ BOOTSTRAP_HABITS = {
 }
 
 TGD_HABITS = {
+    **TORCH_HABITS,
     **dict.fromkeys(("engine", "backward_engine", "optimizer_engine"), "lm=..."),
     "verbose": "print(report), the report that step() returns",
     "optimizer_system_prompt": "optimizer.proposer, a Predict whose prompt is a parameter: "
@@ -57,10 +82,12 @@ TGD_HABITS = {
         "add up until zero_grad()",
     ),
     **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="TGD")),
-    "num_steps": "steps=...",
+    **dict.fromkeys(("num_steps", "max_steps", "epochs", "num_epochs"), "steps=..."),
+    "weight_decay": "length_price=..., what a token of a text costs in score",
 }
 
 MIPRO_HABITS = {
+    **TORCH_HABITS,
     **dict.fromkeys(
         ("metric", "valset", "trainset"), "promptgrad.Trainer(model, MIPRO(...), metric=...).fit(train, val)"
     ),
@@ -91,14 +118,63 @@ RANDOM_SEARCH_HABITS = {
     "restrict": "nothing: num_candidate_programs=0 leaves the three candidates that are not drawn",
 }
 
+AUTO_HABITS = {
+    **TORCH_HABITS,
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="Auto")),
+    **dict.fromkeys(("seed", "num_threads", "log_dir"), "promptgrad.Trainer(..., seed=, concurrency=, run_dir=)"),
+    **dict.fromkeys(
+        ("auto", "budget", "max_metric_calls"), "promptgrad.Trainer(..., budget=promptgrad.Budget(calls=...))"
+    ),
+    **dict.fromkeys(("reflection_lm", "prompt_model", "engine"), "lm=..."),
+    **dict.fromkeys(("max_bootstrapped_demos", "max_labeled_demos"), "demos=(...), the numbers of demos to try"),
+}
 
-def refuse_habits(name: str, given: Iterable[str], known: Mapping[str, str]) -> None:
-    """Refuse arguments that an optimizer does not have.
+LABELED_HABITS = {
+    **TORCH_HABITS,
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="LabeledFewShot")),
+    "sample": "nothing: Trainer.fit draws the demos by its seed",
+    "max_labeled_demos": "k=...",
+    **dict.fromkeys(("seed", "num_threads"), _RUN),
+}
 
-    Raises:
-        TypeError: There is one; the message names the replacement, if one is known.
-    """
-    for argument in given:
-        raise TypeError(
-            f"{name} has no argument {argument!r}{': write ' * (argument in known)}{known.get(argument, '')}"
-        )
+KNN_HABITS = {
+    **TORCH_HABITS,
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="KNNFewShot")),
+    **dict.fromkeys(("embedder", "embedding"), "vectorizer=..., a function of a list of texts"),
+    **dict.fromkeys(
+        ("max_bootstrapped_demos", "max_labeled_demos", "few_shot_bootstrap_args"),
+        "k=...; optim.BootstrapFewShot makes demos of runs",
+    ),
+    **dict.fromkeys(("seed", "num_threads"), _RUN),
+}
+
+ENSEMBLE_HABITS = {
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="Ensemble")),
+    "reduce_fn": "reduce=...",
+    "deterministic": "nothing: every member is asked",
+    "programs": "promptgrad.nn.Ensemble(programs, reduce=...), for programs that you have",
+    "params": "optim.Ensemble(optim.MIPRO(params), size=3): it takes an optimizer",
+}
+
+FINETUNE_HABITS = {
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="BootstrapFinetune")),
+    **dict.fromkeys(("seed", "num_threads"), _RUN),
+    "train_kwargs": "lora=, steps=, epochs=, lr=, batch_size=",
+    "multitask": "nothing: modules on one model are trained together",
+    "adapter": "nn.Predict(..., adapter=...)",
+    "exclude_demos": "max_labeled_demos=0",
+    **dict.fromkeys(("learning_rate",), "lr=..."),
+    **dict.fromkeys(("num_epochs", "num_train_epochs"), "epochs=..."),
+    "max_steps": "steps=...",
+    "per_device_train_batch_size": "batch_size=...",
+    **dict.fromkeys(("lora_r", "lora_alpha", "peft_config"), "lora={...}"),
+}
+
+TOGETHER_HABITS = {
+    **dict.fromkeys(
+        ("prompt_optimizer", "weight_optimizer"),
+        "BetterTogether('p -> w -> p', p=optim.MIPRO(...), w=optim.BootstrapFinetune(...))",
+    ),
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="BetterTogether")),
+    **dict.fromkeys(("seed", "num_threads"), _RUN),
+}

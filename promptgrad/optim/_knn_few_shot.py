@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.nn import Neighbours, Vectorizer, ngrams
 from promptgrad.optim._groups import Params
+from promptgrad.optim._habits import KNN_HABITS
 from promptgrad.optim._search import Search
 from promptgrad.search import Measured, Session, labeled_demos
 
@@ -44,6 +46,7 @@ class KNNFewShot(Search):
     kinds = ("demos",)
     selects = False
 
+    @refuses(KNN_HABITS)
     def __init__(
         self, params: Params, k: int = 3, vectorizer: Vectorizer = ngrams, *, exclude_same: bool = True
     ) -> None:

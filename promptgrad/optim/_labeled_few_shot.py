@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad.autograd import Parameter
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.optim._groups import Params
+from promptgrad.optim._habits import LABELED_HABITS
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.search import Measured, Session, best_demos, check_counts, fields_of, labeled_demos
@@ -35,6 +37,7 @@ class LabeledFewShot(Optimizer):
     kinds = ("demos",)
     selects = False
 
+    @refuses(LABELED_HABITS)
     def __init__(self, params: Params, k: int = 16, *, examples: Sequence[Example] = (), gate: float = 0.9) -> None:
         check_counts(k=(k, 1))
         super().__init__(params, {"k": k}, gate=gate)

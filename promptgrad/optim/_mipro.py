@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
+from promptgrad._habits import refuses
 from promptgrad.data import Example
 from promptgrad.lm import LM, resolve
 from promptgrad.optim._groups import Params
-from promptgrad.optim._habits import MIPRO_HABITS, refuse_habits
+from promptgrad.optim._habits import MIPRO_HABITS
 from promptgrad.optim._mipro_trials import Dimension, Trials
 from promptgrad.optim._search import Search
 from promptgrad.run import value_digest
@@ -111,6 +112,7 @@ class MIPRO(Search):
 
     kinds = ("instruction", "demos", "choice")
 
+    @refuses(MIPRO_HABITS)
     def __init__(
         self,
         params: Params,
@@ -131,9 +133,7 @@ class MIPRO(Search):
         temperature: float | None = 1.0,
         max_tokens: int | None = 1000,
         constraints: Sequence[Any] = (),
-        **habits: NoReturn,
     ) -> None:
-        refuse_habits("MIPRO", habits, MIPRO_HABITS)
         if auto is not None and auto not in get_args(Auto):
             raise ValueError(f'auto is "light", "medium" or "heavy", or None, not {auto!r}')
         super().__init__(params)

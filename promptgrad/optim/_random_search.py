@@ -1,9 +1,10 @@
 """RandomSearch: demo sets drawn at random, raced against each other."""
 
-from typing import Any, NoReturn
+from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad.optim._groups import Params
-from promptgrad.optim._habits import RANDOM_SEARCH_HABITS, refuse_habits
+from promptgrad.optim._habits import RANDOM_SEARCH_HABITS
 from promptgrad.optim._search import Search
 from promptgrad.search import Candidate, DemoPool, Session, bootstrap, check_counts, eliminate, is_number
 
@@ -44,6 +45,7 @@ class RandomSearch(Search):
 
     kinds = ("demos",)
 
+    @refuses(RANDOM_SEARCH_HABITS)
     def __init__(
         self,
         params: Params,
@@ -53,9 +55,7 @@ class RandomSearch(Search):
         num_candidate_programs: int = 16,
         threshold: float | None = None,
         teacher: Any = None,
-        **habits: NoReturn,
     ) -> None:
-        refuse_habits("RandomSearch", habits, RANDOM_SEARCH_HABITS)
         check_counts(max_bootstrapped_demos=(max_bootstrapped_demos, 1), max_labeled_demos=(max_labeled_demos, 0))
         check_counts(max_rounds=(max_rounds, 1), num_candidate_programs=(num_candidate_programs, 0))
         if threshold is not None and not is_number(threshold):

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from promptgrad import aio
+from promptgrad._habits import refuses
 from promptgrad.autograd import Gradient, Loss, Parameter
 from promptgrad.lm import LM
 from promptgrad.nn import Predict
 from promptgrad.optim._descent import FIRST, STEPS, Descent
 from promptgrad.optim._fate import attempt_of
 from promptgrad.optim._groups import Params
-from promptgrad.optim._habits import TGD_HABITS, refuse_habits
+from promptgrad.optim._habits import TGD_HABITS
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.optim._written import written
@@ -118,6 +119,7 @@ class TGD(Optimizer):
 
     kinds = ("is_text",)
 
+    @refuses(TGD_HABITS)
     def __init__(
         self,
         params: Params,
@@ -137,9 +139,7 @@ class TGD(Optimizer):
         steps: int | None = None,
         batch_size: int = 8,
         patience: int | None = None,
-        **habits: NoReturn,
     ) -> None:
-        refuse_habits("TGD", habits, TGD_HABITS)
         check_counts(max_evidence=(max_evidence, 1), memory=(memory, 0))
         check_counts(batch_size=(batch_size, 1), proposals=(proposals, 1))
         check_counts(steps=(1 if steps is None else steps, 1), patience=(1 if patience is None else patience, 1))

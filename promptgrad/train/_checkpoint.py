@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from promptgrad._habits import refuses
 from promptgrad.errors import StateDictError
 from promptgrad.lm import LM, Local, layered
 from promptgrad.nn import Module, trained_names
@@ -26,6 +27,13 @@ LORA_FILE = "adapter_model.safetensors"
 M = TypeVar("M", bound=Module)
 
 
+@refuses(
+    {
+        "save_program": "save(program, 'folder'): values and weights, without code",
+        **dict.fromkeys(("modules_to_serialize", "pickle_module", "pickle_protocol"), "nothing: no pickle is written"),
+        "safe_serialization": "nothing: weights are always safetensors",
+    }
+)
 def save(obj: Any, path: "str | os.PathLike[str]") -> None:
     """Write a state, or the state of a program or optimizer, so that `load` reads it back.
 
@@ -63,6 +71,13 @@ def save(obj: Any, path: "str | os.PathLike[str]") -> None:
 def load(path: "str | os.PathLike[str]") -> dict[str, Any]: ...
 @overload
 def load(path: "str | os.PathLike[str]", model: M) -> M: ...
+@refuses(
+    {
+        **dict.fromkeys(("weights_only", "allow_pickle", "pickle_module"), "nothing: loading never runs code"),
+        "map_location": "model.to(promptgrad.lm.Local(name, device=...))",
+        "program": "load(path, model)",
+    }
+)
 def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, Any] | M":
     """Read what `save` wrote: the state, or, if a program is given, the program with the state in it.
 

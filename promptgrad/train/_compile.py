@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from promptgrad import aio, run
+from promptgrad._habits import refuses
 from promptgrad.errors import JournalError
 from promptgrad.lm import LM
 from promptgrad.nn import Module
@@ -13,6 +14,7 @@ from promptgrad.optim import Auto, Search
 from promptgrad.search import Candidate
 from promptgrad.train import _rundir
 from promptgrad.train._callback import AnyCallback, Callback
+from promptgrad.train._habits import COMPILE_HABITS
 from promptgrad.train._install import as_program
 from promptgrad.train._result import FitResult
 from promptgrad.train._trainer import Trainer
@@ -26,6 +28,7 @@ COUNTED = 20, 100
 """Least and most validation examples that a budget counts."""
 
 
+@refuses(COMPILE_HABITS, "compile")
 async def acompile(
     program: Module,
     trainset: Iterable[Any],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from promptgrad import aio, lm, run
+from promptgrad._habits import refuses
 from promptgrad._seed import seed_or_default
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, ParseError
@@ -21,6 +22,7 @@ from promptgrad.train._allowance import kept, share
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
 from promptgrad.train._ending import Ending
 from promptgrad.train._finals import Finals, check_rule
+from promptgrad.train._habits import FIT_HABITS, TRAINER_HABITS
 from promptgrad.train._identity import as_arguments, identity_of, settings_of
 from promptgrad.train._noise import checked_rows, judge_noise_of
 from promptgrad.train._parts import Parts, divide
@@ -89,6 +91,7 @@ class Trainer:
             a coroutine function.
     """
 
+    @refuses(TRAINER_HABITS)
     def __init__(
         self,
         model: Module,
@@ -183,6 +186,7 @@ class Trainer:
 
     # -- the run ------------------------------------------------------------------------------------------------
 
+    @refuses(FIT_HABITS)
     def fit(
         self, trainset: Iterable[Any], valset: Iterable[Any] | None = None, testset: Iterable[Any] | None = None
     ) -> FitResult:
@@ -209,6 +213,7 @@ class Trainer:
         """
         return aio.run(self._start(self._parts(trainset, valset, testset)))
 
+    @refuses(FIT_HABITS)
     async def afit(
         self, trainset: Iterable[Any], valset: Iterable[Any] | None = None, testset: Iterable[Any] | None = None
     ) -> FitResult:
