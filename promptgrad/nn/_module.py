@@ -580,6 +580,12 @@ class Module:
                     invalid[path] = reason
                 else:
                     values[path] = value
+        kept: dict[str, Any] = {}
+        for path in buffers:
+            try:
+                kept.update({path: copy.deepcopy(state[path])} if path in state else {})
+            except RecursionError:
+                invalid[path] = "is nested too deeply"
         if strict and (missing or unexpected or invalid):
             message = _state.misfit_message(type(self).__name__, "state_dict", missing, unexpected, invalid, expected)
             raise StateDictError(
@@ -592,10 +598,9 @@ class Module:
             warnings.warn(lost, UserWarning, stacklevel=3)
         for path, value in values.items():
             parameters[path].data = value
-        for path in buffers:
-            if path in state:
-                owner, _, name = path.rpartition(".")
-                setattr(self.get_submodule(owner), name, copy.deepcopy(state[path]))
+        for path, value in kept.items():
+            owner, _, name = path.rpartition(".")
+            setattr(self.get_submodule(owner), name, value)
         return _state.Misfits(tuple(missing), tuple(unexpected), invalid)
 
     def _persistent_buffers(self) -> Iterator[tuple[str, Any]]:

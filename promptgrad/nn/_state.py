@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, NamedTuple
 
-from promptgrad.autograd import Parameter
+from promptgrad.autograd import Parameter, demos_in
 from promptgrad.data import Example
 from promptgrad.errors import ConstraintError, DataError, InputError, ParseError, StateDictError
 from promptgrad.lm import AudioPart, FilePart, ImagePart, Message, Request
@@ -142,12 +142,28 @@ def decode(parameter: Parameter, value: Any, kind: str | None, fields: Mapping[s
         return None, f"is of kind {kind} in the state and of kind {parameter.kind} here"
     try:
         value = parameter.kind.from_json(value, lambda item: _example(item, fields))
-    except (DataError, TypeError, ValueError) as error:
-        return None, str(error)
-    try:
+        if parameter.kind.is_demos:
+            _check_demos(demos_in(value), fields)
         return parameter.validate(value), ""
     except ConstraintError as error:
         return None, error.reason
+    except (DataError, TypeError, ValueError, LookupError, InputError, ParseError) as error:
+        return None, str(error)
+    except RecursionError:
+        return None, "is nested too deeply"
+
+
+def _check_demos(demos: Iterable[Any], fields: Mapping[str, Field]) -> None:
+    """Refuse demos that no prompt could show, which is else found at each call."""
+    for number, demo in enumerate(demos, 1):
+        for name, field in fields.items():
+            value = demo.get(name)
+            if name not in demo or (field.is_text and value is None):
+                continue
+            try:
+                field.validate(str(value) if field.is_text else value)
+            except (InputError, ParseError) as error:
+                raise ValueError(f"demo {number} does not fit the signature: {error}") from error
 
 
 def _with_parts(value: Any) -> Any:

@@ -164,7 +164,10 @@ class ParamGroups:
             not isinstance(groups, (list, tuple))
             or not isinstance(entries, Mapping)
             or not all(
-                isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple)) for group in groups
+                isinstance(group, Mapping)
+                and isinstance(group.get("params"), (list, tuple))
+                and all(isinstance(name, str) for name in group["params"])
+                for group in groups
             )
         ):
             raise StateDictError(

@@ -23,6 +23,8 @@ VERSION = 1
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "model.safetensors"
 LORA_FILE = "adapter_model.safetensors"
+DEPTH = 200
+"""Levels of nesting in a file, above which code that goes through a value would end in a RecursionError."""
 
 M = TypeVar("M", bound=Module)
 
@@ -219,12 +221,21 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: It is not JSON, which has no NaN and no infinite numbers, or is nested too deeply.
     """
+    text = path.read_text(encoding="utf-8", errors="surrogatepass")
     try:
-        return json.loads(
-            path.read_text(encoding="utf-8", errors="surrogatepass"), parse_constant=_finite, parse_float=_finite
-        )
+        whole = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    level = [whole]
+    for _ in range(DEPTH):
+        level = [part for item in level for part in _parts(item)]
+        if not level:
+            return whole
+    raise ValueError("it is nested too deeply")
+
+
+def _parts(item: Any) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
 
 
 def _finite(text: str) -> float:

@@ -191,6 +191,7 @@ def written(state, **more):
     [
         (DEEP, "nested too deeply"),
         ('{"format": "promptgrad.state", "version": 1, "state": ' + '{"a":' * 100_000 + "1" + "}" * 100_001, "deeply"),
+        (written({"x": 1}).replace("1}", "[" * 500 + "]" * 500 + "}"), "nested too deeply"),
         (written({"x": float("nan")}), "NaN is no number"),
         (written({"x": float("-inf")}), "-Infinity is no number"),
         (written({"x": 1}).replace("1}", "1e999}"), "1e999 is no number"),
@@ -211,6 +212,50 @@ def test_a_damaged_file_is_refused_with_its_path_and_reason(tmp_path, text, reas
         with pytest.raises(StateDictError, match=reason) as caught:
             load(*given)
         assert str(folder / "state.json") in str(caught.value)
+
+
+DEMO = {"word": "w", "count": 1, "tags": ["a"], "answer": 0.5, "__inputs__": ["word", "count"]}
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("demos", "reason"),
+    [
+        ([DEMO, {**DEMO, "count": "many"}], "demo 2 does not fit the signature: .*'count'"),
+        ([{**DEMO, "count": [1]}], "demo 1 does not fit the signature"),
+        ([{**DEMO, "tags": 5}], "demo 1 does not fit the signature: .*'tags'"),
+        ([{**DEMO, "answer": {"a": 1}}], "demo 1 does not fit the signature: .*'answer'"),
+        ([{**DEMO, "__inputs__": 5}], "iterable"),
+        ([{**DEMO, "__inputs__": ["other"]}], "no field 'other'"),
+        ([{**DEMO, "word": {"__part__": {"type": "image", "data": 7}}}], ""),
+        ([{"other": 1}], "has no input field"),
+        ([7], "a demo is an object of fields"),
+        ({"selector": ["neighbours"]}, "unhashable"),
+        ({"selector": "neighbours"}, "vectorizer"),
+        ([{**DEMO, "word": nested(5000)}], "nested too deeply"),
+        (7, "must be a list of examples"),
+    ],
+)
+def test_demos_that_no_call_could_show_are_refused_with_their_path(demos, reason):
+    model = nn.Sequential(nn.Predict("word, count: int -> tags: list[str], answer: float"))
+    model[0].demos.data = [DEMO]
+    before = plain(model)
+    with pytest.raises(StateDictError, match=rf"invalid     0\.demos: .*{reason}"):
+        model.load_state_dict({**before, "0.instruction": "changed", "0.demos": demos})
+    assert plain(model) == before
+
+
+def test_a_state_of_an_optimizer_with_strange_names_is_refused():
+    opt = optim.TGD(program().parameters())
+    for params in ([["x"]], [{}], [None]):
+        with pytest.raises(StateDictError, match="what state_dict"):
+            opt.load_state_dict({"param_groups": [{"params": params}]})
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
