@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Prompt, Request
+from promptgrad.lm._secret import without_secrets
 from promptgrad.lm._stream import Event, Listener, pieces
 
 if TYPE_CHECKING:
@@ -23,7 +24,29 @@ def register_maker(make: Callable[..., LM]) -> None:
 
 class _Meta(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return _makers[0](*args, **kwargs) if cls is LM else super().__call__(*args, **kwargs)
+        if cls is LM:
+            return _makers[0](*args, **kwargs)
+        made = super().__call__(*args, **kwargs)
+        if cls.__module__.startswith("promptgrad."):
+            configured(made, cls, *args, **kwargs)
+        return made
+
+
+def configured(lm: LM, make: Callable[..., LM], *args: Any, **kwargs: Any) -> None:
+    """Note by what call an LM is made anew in another process; keys and headers are left out."""
+    code = getattr(getattr(make, "__init__", None) if isinstance(make, type) else make, "__code__", None)
+    names = () if code is None else code.co_varnames[isinstance(make, type) : code.co_argcount]
+    given = without_secrets(dict(zip(names, args, strict=False)))
+    rest = args[len(names) :]
+    lm.__dict__["_made_by"] = (
+        make,
+        tuple(given.get(name) for name in names[: len(args)]) + rest,
+        without_secrets(kwargs),
+    )
+
+
+def _make(make: Callable[..., LM], args: tuple[Any, ...], kwargs: dict[str, Any]) -> LM:
+    return make(*args, **kwargs)
 
 
 class LM(metaclass=_Meta):
@@ -132,6 +155,14 @@ class LM(metaclass=_Meta):
 
     def close(self) -> None:
         """Release connections, files and threads; if the LM is used again, it opens them anew."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle the settings: the other process makes the LM anew, and its keys come from the environment there.
+
+        Subclasses of your own are pickled as other objects are.
+        """
+        made_by = self.__dict__.get("_made_by")
+        return super().__reduce_ex__(protocol) if made_by is None else (_make, made_by)
 
     def __copy__(self) -> Self:
         return self  # connections, caches and weights are shared, as a device is

@@ -80,5 +80,6 @@ def layered(wrapped: LM, made: dict[int, LM]) -> LM:
         found = object.__new__(type(wrapped))  # copy.copy gives an LM itself, as LMs are shared
         found.__dict__.update(wrapped.__dict__)
         found.lm = layered(wrapped.lm, made)
+        found.__dict__.pop("_made_by", None)  # which makes the one that it is a copy of
         made[id(wrapped)] = found
     return found

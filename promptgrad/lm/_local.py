@@ -144,6 +144,14 @@ class Local(Transport):
         engine = self._engine
         return self._source is None or (engine is not None and engine.version() != engine.loaded_version)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self._source is not None and self._is_trained():
+            raise TypeError(
+                f"{self!r} has weights that are not those of its folder, and a pickle would lose them: save the "
+                "program, promptgrad.save(model, 'folder'), and load it in the other process"
+            )
+        return super().__reduce_ex__(protocol)
+
     def traces(self) -> bool:
         """True if a reply made here and now would carry a trace to the weights."""
         engine = self._engine

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from promptgrad.lm._base import LM, register_maker
+from promptgrad.lm._base import LM, configured, register_maker
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP, SILENCE
@@ -118,6 +118,10 @@ def resolve(
                 lm = Retry(Limit(lm, given["concurrency"], **minute), attempts, turns=max(1, 2 * attempts - 1))
             if caching:
                 lm = Cache(lm, place)
+            changed = {name: value for name, value in given.items() if value != _DEFAULTS.get(name)}
+            passed = {name: value for name, value in options.items() if name != "settings"}
+            passed |= options.get("settings") or {}  # arguments of litellm
+            configured(lm, resolve, model, **{**passed, **changed, "cache": place or caching})
             _made[key] = lm
     return lm
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 
 class Secret:
@@ -32,3 +34,21 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an API key is never pickled; give it through the environment in the other process")
+
+
+_NAMES = re.compile(
+    r"(?<!cache_)key$|secret|password|credential|authorization|headers$|token$|(?:access|auth|session|bearer|ad)_token",
+    re.IGNORECASE,
+)
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without keys, headers and the like, and without user and password in addresses, at any depth."""
+    return {name: _open(value) for name, value in settings.items() if not _NAMES.search(name)}
+
+
+def _open(value: Any) -> Any:
+    if type(value) is str:
+        return _LOGIN.sub("", value)
+    return without_secrets(value) if type(value) is dict and all(isinstance(name, str) for name in value) else value
