@@ -73,11 +73,12 @@ class Cassette:
                         )
                     if kind == "cassette":
                         self._schema = entry["schema"]
+                    _check(entry)
                     if kind == "lm":
                         self._lms.append(entry)
                     elif kind != "cassette":
                         self._entries.setdefault(entry["key"], []).append(entry)
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ReplayError(
                         f"{self.path} is not a cassette, or is damaged: line {number} is {line[:80]!r}"
                     ) from error
@@ -85,6 +86,22 @@ class Cassette:
             entries.sort(key=_turn)  # the file has them in the order in which they came back
         if not self._entries and not self._lms and self.path.stat().st_size == 0:
             raise ReplayError(f"{self.path} is empty: record something first, with promptgrad.lm.record(path)")
+
+
+_FORMS: dict[str, dict[str, type]] = {
+    "lm": {"name": str},
+    "call": {"key": str, "request": dict, "reply": dict},
+    "error": {"key": str, "request": dict, "error": dict},
+}
+
+
+def _check(entry: Mapping[str, Any]) -> None:
+    """Refuse an entry that is not what a recorder writes."""
+    for name, form in _FORMS.get(entry["kind"], {}).items():
+        if not isinstance(entry[name], form):
+            raise TypeError(name)
+    if not isinstance(entry.get("turn", -1), int):
+        raise TypeError("turn")
 
 
 def _turn(entry: Mapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from promptgrad import run
-from promptgrad.errors import LMError
+from promptgrad.errors import JournalError, LMError, PromptgradError, ReplayError
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._parts import bound
 from promptgrad.lm._prices import cost
@@ -157,7 +157,7 @@ class Journalled(_Link):
         if fresh:
             return fresh[0]
         await self.next.book(lm, call.request, call.key, lambda: reply)
-        return lm._restore(asked, reply)
+        return restored(call, reply, JournalError, "the journal")
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
         if not self.session.touch(key):
@@ -211,7 +211,7 @@ class Replayed(_Link):
         reply = self.cassette.play(call)
         if reply is None:
             return await self.next.answer(call)
-        return call.lm._restore(call.asked, reply)
+        return restored(call, reply, ReplayError, str(self.cassette.path))
 
     async def book(self, lm: LM, request: Request, key: str, reply: Callable[[], Mapping[str, Any]]) -> Usage | None:
         return None  # the reply came from the cassette before and is in the memory since
@@ -220,6 +220,18 @@ class Replayed(_Link):
         """A new, empty memory, so that replies in this process's cache change nothing."""
         found = self._memories.get(own)
         return found if found is not None else self._memories.setdefault(own, own.empty())
+
+
+def restored(call: ModelCall, reply: Mapping[str, Any], error: type[PromptgradError], where: str) -> Completion:
+    """The completion of a reply on record.
+
+    Raises:
+        PromptgradError: It is none, as an error of the given type.
+    """
+    try:
+        return call.lm._restore(call.asked, reply)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as cause:
+        raise error(f"the reply to call {call.digest} in {where} is damaged: {cause}") from cause
 
 
 Channel = tuple[Answerer, "tuple[UsageTracker, ...]"]

@@ -11,7 +11,7 @@ from promptgrad._frozen import changer, setters
 from promptgrad.lm._codec import from_plain, to_plain
 from promptgrad.lm._finish import BROKEN, CUT, FILTERED
 from promptgrad.lm._message import Message
-from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
+from promptgrad.lm._parts import PARTS, Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -218,6 +218,9 @@ class Completion:
         if "trace" in data:  # of a local model, which reads it
             data = {name: value for name, value in data.items() if name != "trace"}
         found = from_plain(cls, data)
+        content: object = found.content
+        if not isinstance(content, str) and not (isinstance(content, tuple) and all(map(_is_part, content))):
+            raise ValueError(f"the content of a completion is a text or parts, not {content!r:.80}")
         return replace(found, cached=True) if found.usage.cached and not found.cached else found  # 0.1 did not write it
 
     def as_cached(self) -> Completion:
@@ -237,6 +240,10 @@ class Completion:
     _set_logprobs,
     _set_trace,
 ) = setters(Completion)
+
+
+def _is_part(item: object) -> bool:
+    return isinstance(item, tuple(PARTS.values()))
 
 
 @cache

@@ -13,6 +13,7 @@ from promptgrad import lm, nn, run
 from promptgrad.errors import (
     AuthenticationError,
     ContextWindowError,
+    JournalError,
     LMTimeoutError,
     NoLMError,
     RateLimitError,
@@ -327,3 +328,39 @@ def record_capitals():
 
 if __name__ == "__main__":
     record_capitals()
+
+
+DAMAGES = [
+    lambda entry: "[" * 100_000,
+    lambda entry: json.dumps({**entry, "reply": 5}),
+    lambda entry: json.dumps({**entry, "reply": {}}),
+    lambda entry: json.dumps({**entry, "reply": {"content": 7}}),
+    lambda entry: json.dumps({**entry, "reply": {"text": "x", "usage": 5}}),
+    lambda entry: json.dumps({**entry, "key": ["k"]}),
+    lambda entry: json.dumps({**entry, "turn": "first"}),
+    lambda entry: json.dumps({name: value for name, value in entry.items() if name != "reply"}),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_entry_is_told(tmp_path, damage):
+    path = tmp_path / "c.jsonl"
+    model = lm.FunctionLM(lambda messages: "x", name="f")
+    with lm.record(path):
+        model("hi")
+    *first, last = path.read_text().splitlines()
+    path.write_text("\n".join([*first, damage(json.loads(last))]) + "\n")
+    with pytest.raises(ReplayError, match="is damaged"), lm.replay(path):
+        model("hi")
+
+
+@pytest.mark.parametrize(
+    "reply", [{}, {"content": 7}, {"content": [7]}, {"text": "x", "tool_calls": 5}, {"content": [{"type": "zz"}]}]
+)
+def test_a_damaged_reply_of_a_journal_is_told(tmp_path, reply):
+    model = lm.FunctionLM(lambda messages: "x", name="f")
+    call = {"kind": "call", "key": lm.Request.of("hi").digest(model.identity()), "scope": "", "reply": reply}
+    path = tmp_path / "j.jsonl"  # as version 2 wrote it, without checksums
+    path.write_text('{"kind":"header","schema":2}\n' + json.dumps(call) + "\n")
+    with run.Journal(path) as journal, run.active(journal=journal), pytest.raises(JournalError, match="is damaged"):
+        model("hi")
