@@ -176,6 +176,10 @@ class Auto(Search):
         finally:
             course.offer()
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        return max(self.demos, default=0), max(self.demos, default=0)
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: runs on training examples, critiques, proposals, meetings."""
         kinds = [parameter.kind for parameter, _ in self.trained()]

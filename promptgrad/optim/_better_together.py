@@ -93,6 +93,11 @@ class BetterTogether(Search):
         for optimizer in self.optimizers.values():
             optimizer.check_trained(model)
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        traces, shown = zip(*(each.expected_demos() for each in self.optimizers.values()), strict=True)
+        return max(traces), max(shown)
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases of each optimizer, in the order of the strategy."""
         return [

@@ -121,6 +121,10 @@ class BootstrapFewShot(Optimizer):
         session.trial(measured)
         session.offer(measured)
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        return self.max_bootstrapped_demos, max(self.max_bootstrapped_demos, self.max_labeled_demos)
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phase: at most one run for each training example and round."""
         return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]

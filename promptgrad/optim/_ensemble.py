@@ -90,6 +90,10 @@ class Ensemble(Search):
         """Check that the optimizer has something to train."""
         self.inner.check_trained(model)
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        return self.inner.expected_demos()
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases of the optimizer, `size` times, and the ensemble's score (at most)."""
         once = self.inner.expected_calls(plan)

@@ -75,3 +75,7 @@ class KNNFewShot(Search):
             measured = Measured(candidate, (), ())
         session.trial(measured)
         session.offer(measured)
+
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        return 0, self.k

@@ -89,6 +89,10 @@ class LabeledFewShot(Optimizer):
         session.trial(measured)
         session.offer(measured)
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        return 0, max((int(group["k"]) for _, group in self.trained()), default=0)
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return no phase: drawing the demos makes no call."""
         return []

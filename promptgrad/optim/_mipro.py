@@ -361,6 +361,14 @@ class MIPRO(Search):
     def _rounds(self, count: int) -> int:
         return math.ceil(count / self.full_eval_every)
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        return (
+            (self.max_bootstrapped_demos, max(self.max_bootstrapped_demos, self.max_labeled_demos))
+            if self.num_demo_sets
+            else (0, 0)
+        )
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: bootstrap, runs to learn from, proposals, minibatches, full validations."""
         per = plan.calls_per_example

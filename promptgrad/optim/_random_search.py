@@ -112,6 +112,10 @@ class RandomSearch(Search):
         different = {each.key: each for each in made if any(start[p] != session.value(p, each) for p in paths)}
         return list(different.values())
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most traces, and the most demos."""
+        return self.max_bootstrapped_demos, max(self.max_bootstrapped_demos, self.max_labeled_demos)
+
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: traces, and the race of all candidates over all validation examples."""
         per, count = plan.calls_per_example, self.num_candidate_programs + 3

@@ -97,6 +97,10 @@ class Search(ParamGroups):
         """Return the calls that `fit` will make: (name, number, True if the number is exact) for each phase."""
         return []
 
+    def expected_demos(self) -> tuple[int, int]:
+        """Return the most demos that a call of a candidate shows: traces of runs, and these with labelled examples."""
+        return 0, 0
+
     def config(self) -> dict[str, Any]:
         """Return the settings in JSON types; a resumed run recognises its optimizer by them."""
         names = self.names()

@@ -11,26 +11,31 @@ class Phase:
         name: What the calls are for.
         calls: LM calls.
         exact: True if the number is exact; otherwise it is an upper bound.
+        demo_tokens: Tokens that the demos of candidates add to one of its calls.
+        demo_usd: Their price; None if it is unknown.
     """
 
     name: str
     calls: int
     exact: bool
+    demo_tokens: float = 0.0
+    demo_usd: float | None = 0.0
 
 
 @dataclass(frozen=True)
 class Plan:
     """What `Trainer.fit` is expected to cost; print it.
 
-    It counts one LM call for each `Predict` in the program and each example, without re-asks, stored cells or an early
+    It counts one LM call for each `Predict` in the program and each example, with as many demos as candidates may show
+    (`Search.expected_demos`), without re-asks, stored cells or an early
     end: so it is usually more than a run needs. A program that calls a module in a loop needs more: set
     `calls_per_example` then.
 
     Attributes:
         phases: Calls by phase.
         calls_per_example: Calls for one run of the program.
-        tokens_per_call: Tokens of one call, read and written, estimated from rendered prompts.
-        usd_per_call: Price of one call; None if it is unknown.
+        tokens_per_call: Tokens of one call of the start, read and written, estimated from rendered prompts.
+        usd_per_call: Price of one call of the start; None if it is unknown.
         train: Examples to learn from.
         val: Examples to choose on.
         confirm: Examples to confirm on.
@@ -63,21 +68,25 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Tokens, read and written."""
-        return round(self.calls * self.tokens_per_call)
+        return round(sum(phase.calls * (self.tokens_per_call + phase.demo_tokens) for phase in self.phases))
 
     @property
     def usd(self) -> float | None:
         """Money; None if the price is unknown."""
-        return None if self.usd_per_call is None else self.calls * self.usd_per_call
+        demos = [phase.demo_usd for phase in self.phases]
+        if self.usd_per_call is None or None in demos:
+            return None
+        return sum(phase.calls * (self.usd_per_call + (phase.demo_usd or 0.0)) for phase in self.phases)
 
     def __repr__(self) -> str:
         limited = self.limit is not None and self.limit < self.calls
         calls = self.limit if self.limit is not None and limited else self.calls
-        usd = "price unknown" if self.usd_per_call is None else f"${calls * self.usd_per_call:.4f}"
+        share = calls / self.calls if self.calls else 0.0
+        usd = "price unknown" if self.usd is None else f"${share * self.usd:.4f}"
         bound = "" if self.exact and not limited else "at most " if limited else "at most about "
         without = f" (without the budget {self.calls})" if limited else ""
         lines = [
-            f"Plan: {bound}{calls} LM calls{without}, about {round(calls * self.tokens_per_call)} tokens, {usd}",
+            f"Plan: {bound}{calls} LM calls{without}, about {round(share * self.tokens)} tokens, {usd}",
             f"  examples: {self.train} to learn from, {self.val} to choose on, {self.confirm} to confirm on, "
             f"{self.test} to test on",
         ]

@@ -7,15 +7,19 @@ from promptgrad.search import Phase, Plan
 from promptgrad.train._allowance import with_notes
 from promptgrad.train._noise import calls_for_noise
 from promptgrad.train._parts import Parts
-from promptgrad.train._price import price_of_program
+from promptgrad.train._price import Price, price_of_program
 
 if TYPE_CHECKING:
     from promptgrad.train._trainer import Trainer
 
 
+_WRITING = ("propose", "proposals", "critiques")  # phases whose calls are not of the program
+
+
 def planned(trainer: "Trainer", parts: Parts, calls_per_example: float | None) -> Plan:
     """The plan of a trainer for this data, see `Trainer.plan`."""
-    price = price_of_program(trainer.model, parts.train)
+    changed = {parameter for parameter, _ in trainer.optimizer.trained()}
+    price = price_of_program(trainer.model, parts.train, trainer.optimizer.expected_demos(), changed)
     per = calls_per_example if calls_per_example is not None else float(price.modules)
     train, val, confirm, test = map(len, (parts.train, parts.val, parts.confirm, parts.test))
     draft = Plan((), per, price.tokens, price.usd, train, val, confirm, test)
@@ -27,11 +31,20 @@ def planned(trainer: "Trainer", parts: Parts, calls_per_example: float | None) -
         if judged := calls_for_noise(trainer.metric, len(parts.val), trainer.judge_rows, trainer.budget):
             phases.append(Phase("judge", judged, exact=False))
     for name, calls, certain in optimizer.expected_calls(draft):
-        phases.append(Phase(name, round(calls), certain and exact))
+        share = 0.0 if name.rpartition(": ")[2] in _WRITING else 1.0
+        phases.append(_with_demos(Phase(name, round(calls), certain and exact), price, share))
     copies = optimizer.copies
     finalists = trainer.finalists if optimizer.selects else 1
     runs = (1 + finalists * copies) * len(parts.confirm) + (0 if strict else finalists * copies * len(parts.val))
-    phases.append(Phase("confirm" if strict else "finals", round(runs * per), exact=False))
+    ends = Phase("confirm" if strict else "finals", round(runs * per), exact=False)
+    phases.append(_with_demos(ends, price, 1 - len(parts.confirm) / runs if runs else 0.0))
     if parts.test:
-        phases.append(Phase("test", round((1 + copies) * len(parts.test) * per), exact=False))
+        test_runs = Phase("test", round((1 + copies) * len(parts.test) * per), exact=False)
+        phases.append(_with_demos(test_runs, price, copies / (1 + copies)))
     return with_notes(replace(draft, phases=tuple(phases)), trainer.budget)
+
+
+def _with_demos(phase: Phase, price: Price, share: float) -> Phase:
+    """The phase, a share of whose calls are of candidates, which show demos."""
+    usd = None if price.demo_usd is None else share * price.demo_usd
+    return replace(phase, demo_tokens=share * price.demo_tokens, demo_usd=usd)

@@ -1,9 +1,10 @@
 """The cost of one call of a program's modules, estimated without any LM call."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from promptgrad.autograd import Parameter, demos_in
 from promptgrad.data import Example
 from promptgrad.errors import NoLMError, PromptgradError
 from promptgrad.lm import Transport, resolve_lm
@@ -21,38 +22,101 @@ class Price:
         modules: Modules that call a language model.
         tokens: Tokens of one call, read and written.
         usd: Its price; None if it is unknown.
+        demo_tokens: Tokens of the demos that a candidate adds to one call.
+        demo_usd: Their price; None if it is unknown.
     """
 
     modules: int
     tokens: float
     usd: float | None
+    demo_tokens: float = 0.0
+    demo_usd: float | None = 0.0
 
 
-def price_of_program(model: Module, examples: Sequence[Example]) -> Price:
-    """Estimate from rendered prompts (a quarter of the characters) and the labels in the examples."""
+def price_of_program(
+    model: Module,
+    examples: Sequence[Example],
+    demos: tuple[int, int] = (0, 0),
+    trained: Collection[Parameter] = (),
+) -> Price:
+    """Estimate from rendered prompts (a quarter of the characters) and the labels in the examples.
+
+    Args:
+        model: The program.
+        examples: Its training data.
+        demos: The most traces, and the most demos, that a candidate shows in one call.
+        trained: The parameters that candidates change.
+    """
     modules = [module for module in model.modules() if isinstance(module, Predict)]
     if not modules or not examples:
         return Price(max(1, len(modules)), 0.0, 0.0)
     tokens = 0.0
     usd: float | None = 0.0
+    more = 0.0
+    more_usd: float | None = 0.0
     for module in modules:
         read, written = _sizes(module, examples[0])
         tokens += read + written
         prices = _prices(module)
         usd = None if usd is None or prices is None else usd + (prices[0] * read + prices[1] * written) / 1e6
-    return Price(len(modules), tokens / len(modules), None if usd is None else usd / len(modules))
+        shown = _demos_shown(module, examples, demos) if module.demos in trained else 0
+        added = shown * _demo_size(module, examples[0]) if shown else 0.0
+        more += added
+        more_usd = None if more_usd is None or prices is None else more_usd + prices[0] * added / 1e6
+    count = len(modules)
+    return Price(
+        count,
+        tokens / count,
+        None if usd is None else usd / count,
+        more / count,
+        None if more_usd is None else more_usd / count,
+    )
+
+
+def _demos_shown(module: Predict, examples: Sequence[Example], demos: tuple[int, int]) -> int:
+    """Demos that a candidate shows beyond those of the start; labelled ones only where the examples have the fields."""
+    first, signature = examples[0], module.signature
+    labelled = all(name in first for name in signature.inputs) and any(name in first for name in signature.outputs)
+    here = module.demos.read().value
+    return max(0, min(demos[1] if labelled else demos[0], len(examples)) - len(demos_in(here)))
+
+
+def _demo_size(module: Predict, example: Example) -> float:
+    """Tokens of one demo: by how much another one makes a prompt longer."""
+    inputs = _inputs(module, example)
+    filler = "x" * (4 * REPLY_TOKENS)
+    outputs = {
+        name: example.get(name, filler)
+        for name, field in module.signature.outputs.items()
+        if name in example or field.is_text
+    }
+    demo = Example({name: value for name, value in {**inputs, **outputs}.items() if value is not None})
+    try:
+        with module.candidate({"demos": [demo]}):  # the first one may replace a reminder of the format
+            first = _rendered(module, inputs)
+        with module.candidate({"demos": [demo, demo]}):
+            return (_rendered(module, inputs) - first) / 4
+    except PromptgradError:
+        return sum(len(str(value)) for value in demo.values()) / 4
+
+
+def _rendered(module: Predict, inputs: Mapping[str, Any]) -> int:
+    return sum(len(message["content"]) for message in module.render(**inputs))
+
+
+def _inputs(module: Predict, example: Example) -> dict[str, Any]:
+    """Inputs of a module: those in the example, and for another text the longest value in it."""
+    typical = max(map(str, example.values()), key=len, default="")
+    return {
+        name: example.get(name, typical if field.is_text else None) for name, field in module.signature.inputs.items()
+    }
 
 
 def _sizes(module: Predict, example: Example) -> tuple[float, float]:
-    texts = [str(value) for value in example.values()]
-    typical = max(texts, key=len) if texts else ""
-    inputs = {
-        name: example.get(name, typical if field.is_text else None) for name, field in module.signature.inputs.items()
-    }
     try:
-        read = sum(len(message["content"]) for message in module.render(**inputs)) / 4
+        read = _rendered(module, _inputs(module, example)) / 4
     except PromptgradError:
-        read = (len(module.signature.instruction) + sum(map(len, texts))) / 4
+        read = (len(module.signature.instruction) + sum(len(str(value)) for value in example.values())) / 4
     written = sum(
         len(str(example[name])) / 4 + 4 if name in example else REPLY_TOKENS for name in module.signature.outputs
     )
