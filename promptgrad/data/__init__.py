@@ -45,11 +45,21 @@ else:
         "table_hint": "_table",
     }
 
+    # What a user of PyTorch, Hugging Face or pandas may type out of habit, and what to write here.
+    _ELSEWHERE = {
+        **dict.fromkeys(("random_split", "train_test_split"), "data.split(data, sizes, seed=...)"),
+        **dict.fromkeys(("Dataset", "TensorDataset", "IterableDataset"), "Example: a data set is a list of them"),
+        **dict.fromkeys(("from_pandas", "from_list", "from_dict"), "data.from_dicts(rows, inputs=[...])"),
+        **dict.fromkeys(("load_dataset", "from_json"), "data.read_jsonl(path, inputs=[...])"),
+        "default_collate": "data.collate",
+    }
+
     def __getattr__(name):
         if name == "pocket":
             return import_module("promptgrad.data.pocket")
         if name not in _HOME:
-            raise AttributeError(f"module 'promptgrad.data' has no attribute {name!r}")
+            hint = f": write promptgrad.{_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise AttributeError(f"module 'promptgrad.data' has no attribute {name!r}{hint}")
         value = getattr(import_module(f"promptgrad.data.{_HOME[name]}"), name)
         globals()[name] = value
         return value

@@ -73,6 +73,7 @@ __all__ = [
 
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.
 _ELSEWHERE = {
+    "BestOfN": "nn.Ensemble([module] * n, reduce=...), or module.map([item], n=...) and a choice of your own",
     "BCELoss": "nn.MetricLoss(metric)",
     "BlackboxLLM": "nn.Predict('question -> answer', instruction=...)",
     "CrossEntropyLoss": "nn.MetricLoss(metric)",
@@ -82,6 +83,10 @@ _ELSEWHERE = {
     "MultiFieldEvaluation": "nn.JudgeLoss({name: rubric, ...})",
     "FormattedLLMCall": "nn.Predict with several fields",
     "Linear": "nn.Predict('question -> answer')",
+    "MultiChainComparison": "module.map([item], n=...) and an nn.Predict that compares",
+    "Parallel": "module.map(batch)",
+    "ProgramOfThought": "a forward() that runs what an nn.Predict wrote",
+    "Refine": "a forward() with a loop of your own",
     "MSELoss": "nn.MetricLoss(metric)",
     "NLLLoss": "nn.MetricLoss(metric)",
     "OutputField": "promptgrad.Output",

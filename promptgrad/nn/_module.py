@@ -589,7 +589,7 @@ class Module:
         if strict and (missing or unexpected or invalid):
             message = _state.misfit_message(type(self).__name__, "state_dict", missing, unexpected, invalid, expected)
             raise StateDictError(
-                f"{message}\nRename the keys, or pass strict=False to load only those that match.",
+                f"{message}\n{_state.advice(state)}",
                 missing=missing,
                 unexpected=unexpected,
                 invalid=invalid,

@@ -148,3 +148,19 @@ def test_what_a_hint_names_is_there():
     optimizer = optim.TGD([pg.Parameter("x")])
     assert optimizer.proposer.instruction.data
     assert optimizer.proposer.demos.data == ()
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "hint"),
+    [
+        (pg.data, "random_split", "promptgrad.data.split("),
+        (pg.data, "Dataset", "a list of them"),
+        (pg.data, "from_pandas", "promptgrad.data.from_dicts("),
+        (nn, "Refine", "a loop of your own"),
+        (nn, "BestOfN", "nn.Ensemble("),
+        (nn, "Parallel", "module.map(batch)"),
+    ],
+)
+def test_names_of_others_get_hints(room, name, hint):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}': write .*{re.escape(hint)}"):
+        getattr(room, name)

@@ -258,5 +258,7 @@ def test_other_files_are_refused(tmp_path, text):
 def test_load_says_who_reads_it():
     with pytest.raises(pg.errors.StateDictError, match=r"promptgrad.load_dspy\(path, program\) reads it"):
         pg.load(FILES / "dspy_react.json")
+    with pytest.raises(pg.errors.StateDictError, match=r"DSPy writes such states.*load_dspy\(path, program\)"):
+        of_react().load_state_dict(saved("dspy_react.json"))
     with pytest.raises(TypeError, match="from_dspy"):
         pg.load_dspy(saved("dspy_react.json"), of_react())
