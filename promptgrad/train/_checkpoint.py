@@ -96,10 +96,15 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
             message lists all misfits, and the program is left as it was.
     """
     source = _path(path, "load(path, model)")
-    folder = source.is_dir()
-    state, weights = _read(source / STATE_FILE if folder else source)
-    if model is None:
-        return state
+    if not source.is_dir():
+        state, weights = _read(source)
+        return state if model is None else _load(source, state, weights, model)
+    with _locked(source, shared=True):  # a save removes the weights that the state before it names
+        state, weights = _read(source / STATE_FILE)
+        return state if model is None else _load(source, state, weights, model)
+
+
+def _load(source: Path, state: dict[str, Any], weights: Sequence[Mapping[str, Any]], model: M) -> M:
     misfits: list[StateDictError] = []
     installers: list[Callable[[], None]] = []
     before = model.state_dict()
@@ -345,8 +350,8 @@ def _settle(place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write into a folder; where folders have no locks, all of them."""
+def _locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Let one process at a time write into a folder, or some read it; where folders have no locks, all of them."""
     if sys.platform == "win32":
         yield
         return
@@ -355,7 +360,7 @@ def _locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

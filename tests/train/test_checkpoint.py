@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -313,6 +314,24 @@ class TestWeights:
         assert len(list((tmp_path / "mine" / "weights").iterdir())) == 1
         save(program(), tmp_path / "mine")
         assert [path.name for path in (tmp_path / "mine").iterdir()] == ["state.json"]
+
+    def test_who_loads_while_another_saves_gets_the_old_or_the_new(self, tmp_path, trained_lm):
+        model = program().to(trained_lm)
+        save(model, tmp_path / "mine")
+        ends = []
+
+        def saving():
+            for number in range(15):
+                model[0].instruction.data = f"version {number}"
+                save(model, tmp_path / "mine")
+            ends.append("saved")
+
+        thread = threading.Thread(target=saving)
+        thread.start()
+        while thread.is_alive():
+            assert load(tmp_path / "mine", program().to("pocket"))[0].lm.transport.name == "mine"
+        thread.join()
+        assert ends == ["saved"]
 
     @pytest.mark.parametrize("data", [b"", b"x" * 100, b"\xff" * 8 + b"{}", None])
     def test_damaged_weights_are_refused_and_nothing_is_installed(self, tmp_path, trained_lm, data):
