@@ -99,6 +99,11 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
     if not source.is_dir():
         state, weights = _read(source)
         return state if model is None else _load(source, state, weights, model)
+    if (source / "program.pkl").is_file() and not (source / STATE_FILE).exists():
+        raise StateDictError(
+            f"{source} is a program that DSPy pickled, which is never opened: in DSPy, load it and save its state with "
+            "program.save('program.json'), which promptgrad.load_dspy(path, program) reads"
+        )
     with _locked(source, shared=True):  # a save removes the weights that the state before it names
         state, weights = _read(source / STATE_FILE)
         return state if model is None else _load(source, state, weights, model)

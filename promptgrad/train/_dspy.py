@@ -135,9 +135,11 @@ def from_dspy(state: Mapping[str, Any], program: Module, *, rename: Mapping[str,
     ours = {at: module for at, module in program.named_modules() if isinstance(module, Predict)}
     found = _matched(theirs, ours, dict(rename or {}))
     reader = _Reader()
-    for at, it in {} if "self" in theirs else dict(state).items():
-        if at not in theirs:
-            reader.remarks[str(at)] = _is_made_by(it) if at == "metadata" else "is no predictor, and is left out"
+    for at, it in state.items():
+        if at == "metadata":
+            reader.remarks[at] = _is_made_by(it)
+        elif at not in theirs and not _is_predictor(state):
+            reader.remarks[str(at)] = "is no predictor, and is left out"
     for at, target in found.items():
         reader.read(target, ours[target], theirs[at])
     report = DSPyReport(
@@ -279,7 +281,7 @@ class _Reader:
                 f"names the language model {str(lm.get('model'))!r}, which is not set: write .to(...)"
             )
         for key in saved:
-            if key not in _READ and saved[key] not in ([], None, {}):
+            if key not in _READ and key != "metadata" and saved[key] not in ([], None, {}):
                 self.remarks[_below(at, str(key))] = "has no place here"
         instruction = _instruction(saved)
         if instruction is None:

@@ -241,6 +241,8 @@ def test_a_pickle_is_never_opened(tmp_path):
         pg.load_dspy(folder, model)
     with pytest.raises(pg.errors.StateDictError, match="never opened here"):
         pg.load_dspy(folder / "program.pkl", model)
+    with pytest.raises(pg.errors.StateDictError, match=r"DSPy pickled, which is never opened.*load_dspy"):
+        pg.load(folder, model)
     (folder / "program.json").write_text(json.dumps({"self": predictor()}))
     assert pg.load_dspy(folder, model).loaded == {"self": ""}
 
@@ -262,3 +264,9 @@ def test_load_says_who_reads_it():
         of_react().load_state_dict(saved("dspy_react.json"))
     with pytest.raises(TypeError, match="from_dspy"):
         pg.load_dspy(saved("dspy_react.json"), of_react())
+
+
+def test_a_predictor_that_was_saved_alone_says_who_wrote_it():
+    state = predictor(metadata={"dependency_versions": {"dspy": "3.4.1"}}, other=1)
+    report = from_dspy(state, nn.Predict("a -> b"))
+    assert report.remarks == {"metadata": "written by DSPy 3.4.1", "other": "has no place here"}
