@@ -64,7 +64,8 @@ def _examples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for row in rows:
         is_right = row.get("score", 0) >= row.get("best", 1)
         answer = row.get("expected") or (row.get("outputs", {}) if is_right else {})
-        found.append({**row.get("inputs", {}), **answer})
+        if answer:
+            found.append({**row.get("inputs", {}), **answer})
     return {"examples": found}
 
 

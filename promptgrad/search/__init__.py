@@ -126,10 +126,18 @@ if TYPE_CHECKING:
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
     from promptgrad.search._places import Place, describe, interface, places, role
     from promptgrad.search._plan import Phase, Plan
-    from promptgrad.search._proposer import check_amends, check_writer, make_proposer, make_reviser, make_writers, write
+    from promptgrad.search._proposer import (
+        check_amends,
+        check_writer,
+        is_able,
+        make_proposer,
+        make_reviser,
+        make_writers,
+        write,
+    )
     from promptgrad.search._race import BLOCK, Race, chance, is_winnable, race
     from promptgrad.search._reasons import unblamed
-    from promptgrad.search._revise import is_able, revise, reviser_for
+    from promptgrad.search._revise import revise, reviser_for
     from promptgrad.search._revision import Revise, Revision
     from promptgrad.search._rewriter import Edit, Evidence, Rewriter, children, varied, writer_of
     from promptgrad.search._row import Row, remark, right_rows, rows_of
@@ -220,7 +228,7 @@ else:
         "fields_of": "_demos",
         "in_order": "_side_by_side",
         "interface": "_places",
-        "is_able": "_revise",
+        "is_able": "_proposer",
         "reviser_for": "_revise",
         "is_number": "_numbers",
         "is_winnable": "_race",

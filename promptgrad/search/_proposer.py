@@ -5,8 +5,8 @@ from typing import Any
 
 from promptgrad.adapters import Compiled, get_adapter
 from promptgrad.autograd import no_grad
-from promptgrad.errors import HunkError, ParseError, SignatureError
-from promptgrad.lm import LM, Completion, current, resolve
+from promptgrad.errors import HunkError, NoLMError, ParseError, SignatureError
+from promptgrad.lm import LM, Completion, current, resolve, resolve_lm
 from promptgrad.nn import Predict
 from promptgrad.search._checks import unwrapped
 from promptgrad.search._hunks import Hunk, apply_hunks
@@ -160,3 +160,19 @@ async def amend(
         return apply_hunks(str.__str__(inputs["instruction"]), hunks), hunks, ""
     except HunkError as error:
         return None, hunks, str(error)
+
+
+def is_able(writer: Predict, lm: LM | str | None) -> bool:
+    """Whether a language model reads whatever a prompt shows; one that knows only its own tasks does not.
+
+    See `Adapter.narrow`.
+
+    Args:
+        writer: Program that writes.
+        lm: The LM that would write; None for that of the context.
+    """
+    try:
+        named = writer.adapter or current().adapter or resolve_lm(lm).adapter
+    except NoLMError:
+        return True  # the call will say so
+    return not get_adapter(named).narrow

@@ -5,16 +5,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.adapters import get_adapter
 from promptgrad.autograd import no_grad
-from promptgrad.errors import NoLMError, ParseError
-from promptgrad.lm import LM, current, resolve, resolve_lm, track_usage
+from promptgrad.errors import ParseError
+from promptgrad.lm import LM, resolve, track_usage
 from promptgrad.nn import Predict
 from promptgrad.search._attempted import attempted_together
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._checks import unwrapped
 from promptgrad.search._edit import edit_ratio
-from promptgrad.search._proposer import make_reviser
+from promptgrad.search._proposer import is_able, make_reviser
 from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter, failing_as_lm
 from promptgrad.search._row import unrun_rows
 from promptgrad.search._side_by_side import fitted, side_by_side
@@ -161,17 +160,3 @@ def reviser_for(session: "Session", places: Sequence["Place"], lm: LM | str | No
     reviser = make_reviser()
     able = is_able(reviser, lm or session.program_lm())
     return reviser if able and session.needs_critic(places) else None
-
-
-def is_able(reviser: Predict, lm: LM | str | None) -> bool:
-    """Whether a language model can be asked for revisions; one that knows only its own tasks cannot (`Adapter.narrow`).
-
-    Args:
-        reviser: Program on the signature `Revise`.
-        lm: The LM that would write; None for that of the context.
-    """
-    try:
-        named = reviser.adapter or current().adapter or resolve_lm(lm).adapter
-    except NoLMError:
-        return True  # the call will say so
-    return not get_adapter(named).narrow

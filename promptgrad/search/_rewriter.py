@@ -18,11 +18,11 @@ from promptgrad.search._edit import edit_ratio
 from promptgrad.search._hunks import Hunk
 from promptgrad.search._memory import Attempt, Attempts, refused
 from promptgrad.search._places import Place, describe, interface, role
-from promptgrad.search._proposer import amend, make_proposer, write
+from promptgrad.search._proposer import amend, is_able, make_proposer, write
 from promptgrad.search._row import Row, labeled_rows, rows_of
 from promptgrad.search._rules import Rules
 from promptgrad.search._side_by_side import fitted, side_by_side
-from promptgrad.search._writing import TIPS, Improve, ImproveSolution
+from promptgrad.search._writing import TIPS, Improve, ImproveSolution, ProposeInstruction
 
 if TYPE_CHECKING:
     from promptgrad.search._session import Session
@@ -146,6 +146,7 @@ class Rewriter:
         self.memory = memory
         self.proposer = proposer or make_proposer(Improve, None)
         self.solver = solver or make_proposer(ImproveSolution, None)
+        self.finder = make_proposer(ProposeInstruction, None)
         self.rules = rules
         self.lm = lm
         self.max_evidence = max_evidence
@@ -302,6 +303,9 @@ class Rewriter:
         config = self.sampling(evidence.variant)
         proposer = self.solver if solution else self.proposer
         lm = own if evidence.lm is None else resolve(evidence.lm)
+        critiques = any(row.critique for row in evidence.rows)
+        if proposer.signature.name == "Improve" and not critiques and not is_able(proposer, lm):
+            proposer = self.finder  # improves by critiques alone, but finds an instruction from rows
         hunks: tuple[Hunk, ...] = ()
         with track_usage() as usage, failing_as_lm():
             if "hunks" in proposer.signature.outputs:

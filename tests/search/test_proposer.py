@@ -1,11 +1,13 @@
 """The prompts of the writing programs, word for word: a changed prompt is changed code."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import promptgrad as pg
-from promptgrad import lm, nn, optim, search
+from promptgrad import aio, lm, nn, optim, search
 from promptgrad.search import Row, side_by_side
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -119,3 +121,27 @@ def test_a_reply_that_does_not_name_the_text_is_asked_again_and_never_installed(
     assert program.instruction.data == "Answer."
     assert "does not name the field `new_instruction`" in report.changes[0].reason
     assert len(asked) == 2
+
+
+def test_a_model_that_knows_only_its_own_tasks_finds_an_instruction_from_rows_that_no_critic_saw():
+    asked = []
+
+    def spying(messages):
+        asked.append([message.text for message in messages])
+        return "say the last word"
+
+    wrong = Row("1", {"text": "red blue"}, {"answer": "red"}, 0.0, feedback="the answer should be blue")
+    rows = [replace(wrong, expected={"answer": "blue"}), Row("2", {"text": "big wolf"}, {"answer": "wolf"}, 1.0), wrong]
+    model = nn.Predict("text -> answer", instruction="do the task")
+    rewriter = search.Rewriter(search.Attempts({}, 8))
+    evidence = search.Evidence(model.instruction, "instruction", "do the task", "the program", rows)
+    evidence = replace(evidence, lm=lm.FunctionLM(spying, adapter="pocket"))
+    edit = aio.run(rewriter.write(evidence))
+    assert edit.text == "say the last word"
+    assert asked[0][0] == pg.data.pocket.INDUCT_INSTRUCTION
+    shown = re.findall(r"\[\[text\]\] (.*?) \[\[answer\]\] (\w+)", asked[0][1])
+    assert sorted(shown) == [("big wolf", "wolf"), ("red blue", "blue")]
+    said = replace(evidence, rows=[replace(wrong, critique="the answer should be the last word")])
+    aio.run(rewriter.write(said))
+    assert asked[1][0] == pg.data.pocket.IMPROVE_INSTRUCTION
+    assert "[[critique]] the answer should be the last word" in asked[1][1]
