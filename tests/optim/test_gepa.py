@@ -295,7 +295,7 @@ class TestHabits:
             optim.GEPA(program(world).parameters(), **{argument: 1})
 
     def test_other_arguments_are_unknown(self, world):
-        with pytest.raises(TypeError, match=r"GEPA has no argument 'stepps'$"):
+        with pytest.raises(TypeError, match=r"GEPA has no argument 'stepps': did you mean 'steps'"):
             optim.GEPA(program(world).parameters(), stepps=1)
 
     @pytest.mark.parametrize("options", [{"steps": 0}, {"minibatch_size": 0}, {"max_merges": -1}, {"fronts": "all"}])
