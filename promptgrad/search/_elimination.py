@@ -20,8 +20,8 @@ async def eliminate(
     already. A candidate leaves when the probability that it is better than the leader is below `behind`. The race ends
     when all examples are used, or when none is left but the incumbent. Those that ran on every example are considered
     for the confirmation. Where the budget does not pay for running every candidate on half of the examples, the last
-    ones are left out, and where it gets short the best go on alone. If it ends first, those still in the race are
-    offered as far as they were measured.
+    ones are left out, and where it gets short the best go on alone. Those that it cuts off, or that are still in the
+    race when it ends, are offered as far as they were measured.
 
     Cost: at most one run for each candidate and validation example.
 
@@ -43,13 +43,16 @@ async def eliminate(
     found = {each.key: Measured(each, (), ()) for each in candidates if each.key != session.base.key}
     alive = _fitting(list(found), session.runs_left() / max(1.0, len(order) / 2))
     found = {key: found[key] for key in alive}
+    cut: list[str] = []  # what the budget does not pay for to the end
     champion = session.standings.of(session.incumbent)
     try:
         for number, first in enumerate(range(0, len(order), block)):
             if not alive:
                 break
             part = order[first : first + block]
-            alive = _fitting(alive, session.runs_left() / len(part))
+            going = _fitting(alive, session.runs_left() / len(part))
+            cut += alive[len(going) :]
+            alive = going
             fresh = await session.evaluate_all([found[key].candidate for key in alive], part, scope=f"{scope}/{number}")
             for measured in fresh:
                 found[measured.candidate.key] += measured
@@ -61,12 +64,14 @@ async def eliminate(
             alive.sort(key=lambda key: _merit(found[key]), reverse=True)
             session.decide("race", at=f"{scope}/{number}", chances=[round(each, 6) for each in chances.values()])
     except BudgetExceeded:
-        for key in alive:
+        for key in (*alive, *cut):
             if found[key].ids:
                 session.offer(found[key])  # without an event: a resumed run expects the end of the search here
         raise
     for key, measured in found.items():
-        session.trial(measured, "raced to the end" if key in alive else "fell behind")
+        session.trial(measured, "raced to the end" if key in alive else "cut off" if key in cut else "fell behind")
+    for key in cut:
+        session.offer(found[key])
     ended = sorted((found[key] for key in alive), key=_merit, reverse=True)
     for measured in ended:
         session.consider(measured)

@@ -171,8 +171,10 @@ def test_calls_of_tools_stay_beside_the_text() -> None:
 
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "assistant", "<|channel|>", "[/THINK]", "< ", "\n</think>\n"])
 def test_a_long_reply_is_searched_in_linear_time(piece: str) -> None:
-    without_thinking(Completion("analysis" + piece * (100_000 // len(piece))))
-    without_thinking(Completion(piece * (100_000 // len(piece))))
+    for head in ("analysis", ""):
+        short, long = (without_thinking(Completion(head + piece * count)) for count in (40, 100_000 // len(piece)))
+        assert (bool(long.text), bool(long.reasoning)) == (bool(short.text), bool(short.reasoning))
+        assert len(long.text) + len(long.reasoning) <= 100_008
 
 
 def fed(text: str, size: int) -> tuple[str, str]:
