@@ -59,8 +59,17 @@ class Evaluator:
         self._program = Evaluated(program)
         self._slots = aio.Semaphore(in_flight(concurrency))
 
+    def source(self) -> str:
+        """The digest of the code and the settings of program and metric, on which the reuse of cells depends."""
+        return source_digest(self.program) + source_digest(getattr(self.metric, "fn", self.metric))
+
     async def __call__(
-        self, candidate: Mapping[str, Any] | None, examples: Sequence[Any], replicate: int = 0
+        self,
+        candidate: Mapping[str, Any] | None,
+        examples: Sequence[Any],
+        replicate: int = 0,
+        *,
+        source: str | None = None,
     ) -> list[Cell]:
         """Score one candidate on examples; the cells come in their order.
 
@@ -68,6 +77,7 @@ class Evaluator:
             candidate: Values by parameter path; None or empty for the program as it is.
             examples: The examples.
             replicate: Which of several independent runs; others get other replies to the same prompts.
+            source: What `source()` gives now, for a caller that scores many candidates at once; None to ask for it.
 
         Raises:
             DataError: There is no example.
@@ -87,7 +97,7 @@ class Evaluator:
             stack.enter_context(self.program.candidate(values))
             state = _State(self.program)
             lm = lm_digest(self.program)
-            source = source_digest(self.program) + source_digest(getattr(self.metric, "fn", self.metric))
+            source = self.source() if source is None else source
             known = [self._find(job, state, lm, source) for job in jobs]  # all before anything runs
             missing = [index for index, cell in enumerate(known) if cell is None]
             fresh = await aio.gather(

@@ -147,10 +147,12 @@ class Running:
             self._describe(candidate)
         scope = self._prefix + scope
         names = [scope if len(candidates) == 1 else f"{scope}/{index}" for index in range(len(candidates))]
+        evaluators = [self._evaluator(candidate) for candidate in candidates]
+        sources = {evaluator: evaluator.source() for evaluator in dict.fromkeys(evaluators)}
         found = await aio.gather(
             [
-                partial(self._measure, candidate, examples, name, replicate)
-                for candidate, name in zip(candidates, names, strict=True)
+                partial(self._measure, candidate, examples, name, replicate, sources[evaluator])
+                for candidate, name, evaluator in zip(candidates, names, evaluators, strict=True)
             ]
         )
         learnt = {example.id for example in self.train}
@@ -170,13 +172,13 @@ class Running:
         return measured
 
     async def _measure(
-        self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int
+        self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int, source: str
     ) -> tuple[Measured, list[tuple[Example, Cell]]]:
         evaluator = self._evaluator(candidate)
         name = f"{candidate.key}/{replicate}"
         asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
         with run.scope(scope):
-            cells = await evaluator(candidate.values, asked, replicate) if asked else []
+            cells = await evaluator(candidate.values, asked, replicate, source=source) if asked else []
             self.costs.add(candidate, cells)
             self._note_unanswered("run", [f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
         failures = [cell.error for cell in cells if cell.error is not None]
