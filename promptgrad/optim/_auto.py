@@ -31,6 +31,7 @@ from promptgrad.search import (
     meet,
     pairs,
     reviser_for,
+    varied,
 )
 
 GAINS = {"text": 0.3, "demos": 0.15, "choice": 0.1, "merge": 0.03}
@@ -84,10 +85,10 @@ class Auto(Search):
     1. *Rows*. Writers see everything known at the present values, side by side: runs on training examples, and the
        labels of those that were not run. The first visit of a candidate takes up to `rows` runs, fewer if the budget is
        small; each further visit adds some.
-    2. *Candidates*. All texts of a step are written side by side, the first at the temperature of the LM, the others
-       sampled and with a tip. From the start, demos are tried on two of the new texts and without one. New candidates
-       meet the incumbent on validation examples, block by block; those that fall behind, or behind their best sibling,
-       leave.
+    2. *Candidates*. All texts of a step are written side by side, the first of a candidate at the temperature of the
+       LM, all others sampled and with a tip, so that no request is sent twice. From the start, demos are tried on two
+       of the new texts and without one. New candidates meet the incumbent on validation examples, block by block; those
+       that fall behind, or behind their best sibling, leave.
     3. *Promotion*. The best of those that kept up becomes the incumbent if it is more likely better than not. Where
        validation examples leave that open and the budget allows, both are run on all training examples that their demos
        do not show, which count as well, and serve as rows of the next proposal.
@@ -418,7 +419,8 @@ class ChainArm(Arm):
             evidence = rewriter.evidence(step.session, current, place)
             if not evidence.rows:
                 continue
-            edit = next(iter(await rewriter.rewrite(step.part(f"chain/{number}"), [evidence])), None)
+            asked = varied([evidence], 1, rewriter.numbered(current, [evidence], 1))
+            edit = next(iter(await rewriter.rewrite(step.part(f"chain/{number}"), asked)), None)
             if edit is not None and edit.passed:
                 current = current.child(edit.values, f"{step.name}, {self.name}")
         return [] if current is parent else [current]

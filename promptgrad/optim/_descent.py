@@ -1,6 +1,5 @@
 """The search of `TGD` in `Trainer.fit`: which runs a step looks at, who writes from them, and when it ends."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -65,7 +64,6 @@ class Descent:
         self.places = [place for place, _ in self.trained]
         self.priced = any(group["length_price"] for group in self.options.values())
         self.lineage = [session.base]
-        self.proposed: Counter[str] = Counter()  # proposals that were made from each candidate
 
     async def run(self) -> None:
         """Take steps until their number, the patience or the budget ends, or nothing is left to win."""
@@ -151,9 +149,9 @@ class Descent:
         self, step: Step, base: Candidate, texts: Sequence[Evidence], writer: Predict | None
     ) -> list[Edit | None]:
         """The proposals of a step, each seen with another tip than those before it."""
-        most, before = self.tgd.proposals, self.proposed[base.key]
+        most = self.tgd.proposals
         count = most if self.session.runs_left() >= FEW_RUNS else min(2, most)
-        self.proposed[base.key] += count
+        before = self.rewriter.numbered(base, texts, count)
         if writer is None:
             return list(await self.rewriter.rewrite(step, varied(texts, count, before)))
         return await revise(self.rewriter, writer, step, base, texts, count, before)

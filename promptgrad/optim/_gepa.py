@@ -1,6 +1,5 @@
 """GEPA: reflective evolution of the texts of a program, with a Pareto pool and merges."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -164,7 +163,7 @@ class GEPA(Search):
             return
         pool, merges, fresh = await Pareto.of(session, self.fronts), 0, False
         finds = self.components == "blamed" and not self.critique
-        reviser, proposed = reviser_for(session, places, self.lm) if finds else None, Counter[str]()
+        reviser = reviser_for(session, places, self.lm) if finds else None
         seen = {session.base.key}
         by_turns = self.components == "round_robin" or (finds and reviser is None)
         made, since = 0, 0
@@ -186,11 +185,11 @@ class GEPA(Search):
                     continue
                 parent = session.incumbent if step.number % 2 else pool.draw(step.rng)
                 turn = [step.turn(places, parent)] if by_turns else places
-                if batch := step.fresh(parent, self._wanted(session, parent, proposed[parent.key])):
+                if batch := step.fresh(parent, self._wanted(session, parent)):
                     _, gradients = await step.gradients(parent, batch, turn, critic=critic)
                     if self.critique:
                         turn = [place for place in turn if gradients[place.path].critiques]
-                edits = await self._rewritten(step, rewriter, reviser, parent, turn, proposed)
+                edits = await self._rewritten(step, rewriter, reviser, parent, turn)
                 racing = await self._tried(step, rewriter, parent, turn, edits, seen)
                 while len(racing) > 1 and not session.affords(len(racing) * BLOCK + len(session.val)):
                     racing.pop()
@@ -204,12 +203,10 @@ class GEPA(Search):
         finally:
             session.offer_likely()
 
-    def _wanted(self, session: Session, parent: Candidate, proposed: int) -> int:
+    def _wanted(self, session: Session, parent: Candidate) -> int:
         """How many examples that are new to a parent it is run on before it is rewritten."""
         missing = FIRST - len(session.rows.known(parent))
-        if proposed or not session.affords(missing + BLOCK):
-            return self.minibatch_size
-        return missing
+        return missing if missing > 0 and session.affords(missing + BLOCK) else self.minibatch_size
 
     async def _rewritten(
         self,
@@ -218,25 +215,23 @@ class GEPA(Search):
         reviser: Predict | None,
         parent: Candidate,
         turn: Sequence[Place],
-        proposed: Counter[str],
     ) -> list[Edit]:
         """New texts that may be tried, from all that is known of a parent; none where none of its runs failed.
 
-        There are as many proposals as the budget pays for trying. What was proposed for the parent before is counted,
-        so that none is asked for twice.
+        There are as many proposals as the budget pays for trying.
         """
         texts = [rewriter.evidence(step.session, parent, place) for place in turn]
         texts = [text for text in texts if not all(row.right for row in text.rows)]
         if not texts:
             return []
-        count, before, val = PROPOSALS, proposed[parent.key], len(step.session.val)
+        count, val = PROPOSALS, len(step.session.val)
         while count > 1 and not step.session.affords(count * (self.minibatch_size + BLOCK) + val, count * len(texts)):
             count -= 1
-        proposed[parent.key] += count
+        before = rewriter.numbered(parent, texts, count)
         if reviser is None:
-            edits = await rewriter.rewrite(step, varied(texts, count, before, again=True))
+            edits = await rewriter.rewrite(step, varied(texts, count, before))
         else:
-            edits = await revise(rewriter, reviser, step, parent, texts, count, before, again=True)
+            edits = await revise(rewriter, reviser, step, parent, texts, count, before)
         return [edit for edit in edits if edit is not None and edit.passed]
 
     async def _tried(

@@ -74,14 +74,13 @@ class TextArm(Arm):
         super().__init__(place.path, gain=gain)
         self.place = place
         self.rewriter = rewriter
-        self._asked = 0
 
     async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
         """A candidate for each text that may be tried, all written of the same rows, the very first without a tip."""
         evidence = self.rewriter.evidence(step.session, parent, self.place)
         if not evidence.rows:
             return []
-        first, self._asked = self._asked, self._asked + count
+        first = self.rewriter.numbered(parent, [evidence], count)
         edits = await self.rewriter.rewrite(step, varied([evidence], count, first))
         return [parent.child(edit.values, f"{step.name}, {self.name}") for edit in edits if edit and edit.passed]
 
@@ -101,7 +100,6 @@ class ReviseArm(Arm):
         self.places = list(places)
         self.rewriter = rewriter
         self.reviser = reviser
-        self._asked = 0
 
     async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
         """A candidate for each proposal, and for each text of the first one alone."""
@@ -109,7 +107,7 @@ class ReviseArm(Arm):
         texts = [text for text in texts if text.rows]
         if not texts:
             return []
-        first, self._asked = self._asked, self._asked + count
+        first = self.rewriter.numbered(parent, texts, count)
         return children(step, parent, await revise(self.rewriter, self.reviser, step, parent, texts, count, first))
 
 

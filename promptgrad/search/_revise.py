@@ -36,8 +36,6 @@ async def revise(
     texts: Sequence[Evidence],
     count: int,
     first: int = 0,
-    *,
-    again: bool = False,
 ) -> "list[Edit | None]":
     """Ask one writer for the texts that are to blame and their new versions; None where it gave no answer.
 
@@ -55,8 +53,7 @@ async def revise(
         candidate: The candidate to improve.
         texts: What is known about each text that may be changed.
         count: Number of proposals.
-        first: Number of earlier proposals for the same candidate.
-        again: Whether these are numbered after the earlier ones, as in `varied`.
+        first: Number of earlier proposals, as in `varied`.
 
     Raises:
         BudgetExceeded: The calls do not fit what the budget leaves for the search.
@@ -65,7 +62,7 @@ async def revise(
     session = step.session
     session.admit(calls=count)
     inputs = _inputs(rewriter, step, candidate, texts)
-    variants = range(first, first + count) if again else range(count)
+    variants = range(first, first + count)
     own = session.program_lm()
     lm = own if texts[0].lm is None else resolve(texts[0].lm)
     with session.scope(step.scope("propose")):
@@ -76,12 +73,12 @@ async def revise(
                     _ask,
                     rewriter,
                     reviser,
-                    {**inputs, "tip": TIPS[number % len(TIPS)]},
+                    {**inputs, "tip": TIPS[variant % len(TIPS)]},
                     texts,
                     variant,
                     lm,
                 )
-                for number, variant in enumerate(variants, first)
+                for variant in variants
             ],
         )
     edits = [edit for reply in replies for edit in ([None] if reply is None else reply)]

@@ -1,5 +1,6 @@
 """`Rewriter`: evidence in, checked text out, and a reason for every text that is refused."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -152,6 +153,13 @@ class Rewriter:
         self.max_evidence = max_evidence
         self.temperature = temperature
         self.labeled = tuple(labeled)
+        self.asked: Counter[tuple[str, ...]] = Counter()
+
+    def numbered(self, candidate: Candidate, texts: Sequence[Evidence], count: int) -> int:
+        """How many proposals were made for some texts of a candidate before; so many more are counted."""
+        key = (candidate.key, *(each.path for each in texts))
+        self.asked[key] += count
+        return self.asked[key] - count
 
     async def __call__(
         self, step: "Step", candidate: Candidate, place: Place, gradient: Gradient | None = None, variants: int = 1
@@ -174,7 +182,7 @@ class Rewriter:
         evidence = self.evidence(step.session, candidate, place, gradient)
         if all(row.right or row.unrun for row in evidence.rows):
             return []
-        edits = await self.rewrite(step, varied([evidence], variants))
+        edits = await self.rewrite(step, varied([evidence], variants, self.numbered(candidate, [evidence], variants)))
         return [edit for edit in edits if edit is not None and edit.passed]
 
     def evidence(
@@ -319,20 +327,19 @@ class Rewriter:
         return Edit(evidence.path, old, text, reason, ratio, hunks, usage.total, evidence.variant)
 
 
-def varied(texts: Sequence[Evidence], count: int, first: int = 0, *, again: bool = False) -> list[Evidence]:
+def varied(texts: Sequence[Evidence], count: int, first: int = 0) -> list[Evidence]:
     """The evidence about some texts for each of several proposals, by proposal and then by text.
 
-    All proposals see the same; those after the first get a tip.
+    All proposals see the same. They are numbered after the earlier ones; all but the very first are sampled and get a
+    tip, so that no request is sent twice, also where nothing new is known.
 
     Args:
         texts: The evidence.
         count: Number of proposals.
-        first: Number of earlier proposals from the same evidence, which had the tips before these.
-        again: Whether they are numbered after the earlier ones, and so sampled like these: no prompt is then asked
-            twice, also where nothing new is known.
+        first: Number of earlier proposals, see `Rewriter.numbered`.
     """
     return [
-        replace(text, variant=number if again else number - first, tip=TIPS[number % len(TIPS)])
+        replace(text, variant=number, tip=TIPS[number % len(TIPS)])
         for number in range(first, first + count)
         for text in texts
     ]

@@ -95,18 +95,16 @@ class TestWhatPays:
         assert second.pulls == 3
 
 
-class Writer:
-    """A rewriter's stand-in that keeps what it is asked, and writes what it is told."""
+class Writer(Rewriter):
+    """A rewriter that keeps what it is asked, and writes what it is told."""
 
     def __init__(self, text="Reverse it."):
-        self.text, self.asked = text, []
-
-    def evidence(self, session, parent, place):
-        return Rewriter(Attempts({}, 4)).evidence(session, parent, place)
+        super().__init__(Attempts({}, 4))
+        self.text, self.seen = text, []
 
     async def rewrite(self, step, evidence):
-        self.asked += evidence
-        return [Edit(each.path, each.text, f"{self.text} {len(self.asked)}.{each.variant}") for each in evidence]
+        self.seen += evidence
+        return [Edit(each.path, each.text, f"{self.text} {len(self.seen)}.{each.variant}") for each in evidence]
 
 
 class TestTextArm:
@@ -117,13 +115,17 @@ class TestTextArm:
         aio.run(session.forward(session.base, session.train[:4], scope="look"))
         made = aio.run(arm.make(step, session.base, 3))
         assert len(made) == 3
-        asked = list(writer.asked)
+        asked = list(writer.seen)
         assert [evidence.variant for evidence in asked] == [0, 1, 2]
         assert asked[0].tip == ""
         assert len({evidence.tip for evidence in asked}) == 3
         assert {len(evidence.rows) for evidence in asked} == {4}
         aio.run(arm.make(step, session.base, 1))
-        assert writer.asked[-1].tip not in {evidence.tip for evidence in asked}
+        assert writer.seen[-1].tip not in {evidence.tip for evidence in asked}
+        assert writer.seen[-1].variant == 3
+        other = session.base.child({"tone": "glad"}, "other")
+        aio.run(arm.make(step, other, 1))
+        assert (writer.seen[-1].tip, writer.seen[-1].variant) == ("", 0)
 
     def test_labels_of_examples_that_were_not_run_are_rows_too(self, session):
         rewriter = Rewriter(Attempts({}, 4), labeled=session.train)
