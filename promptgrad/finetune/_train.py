@@ -7,16 +7,13 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptgrad.errors import MissingExtraError
+from promptgrad.finetune._forward import reply_logprobs
 from promptgrad.finetune._tokens import Tokens
 
-if TYPE_CHECKING:
-    import torch
-
 _LEAST_STEPS = 60
-_MICRO_BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,6 @@ def train(
     """
     import torch
 
-    device = next(model.parameters()).device
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
     warmup = max(1, round(settings.warmup * settings.steps))
@@ -128,8 +124,8 @@ def train(
             batch = next(batches)
             targets = sum(len(tokens.ids) - tokens.start for tokens in batch)
             total = 0.0
-            for part in _micro_batches(batch):
-                loss = _reply_loss(model, part, device) / targets
+            for part in reply_logprobs(model, batch):
+                loss = -part.logprobs.sum() / targets
                 loss.backward()
                 total += float(loss.detach())
             torch.nn.utils.clip_grad_norm_(trained, settings.max_norm)
@@ -145,25 +141,6 @@ def train(
     return losses
 
 
-def _reply_loss(model: Any, batch: Sequence[Tokens], device: Any) -> torch.Tensor:
-    """Summed cross-entropy of the reply tokens of some conversations, padded on the right."""
-    import torch
-
-    longest = max(len(tokens.ids) for tokens in batch)
-    ids = torch.zeros((len(batch), longest), dtype=torch.long)
-    mask = torch.zeros((len(batch), longest), dtype=torch.long)
-    labels = torch.full((len(batch), longest), -100, dtype=torch.long)
-    for row, tokens in enumerate(batch):
-        sequence = torch.tensor(tokens.ids)
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-        labels[row, tokens.start : len(sequence)] = sequence[tokens.start :]
-    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(device), ignore_index=-100, reduction="sum"
-    )
-
-
 def _batches(data: Sequence[Tokens], size: int, rng: random.Random) -> Iterator[list[Tokens]]:
     """Batches without end: every conversation once in each epoch, in a new order."""
     queue: list[Tokens] = []
@@ -174,15 +151,3 @@ def _batches(data: Sequence[Tokens], size: int, rng: random.Random) -> Iterator[
             queue += order
         yield queue[:size]
         queue = queue[size:]
-
-
-def _micro_batches(batch: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-    """A batch in parts of bounded size, conversations of similar length together."""
-    part: list[Tokens] = []
-    for tokens in sorted(batch, key=lambda t: len(t.ids)):
-        if part and (len(part) + 1) * len(tokens.ids) > _MICRO_BATCH_TOKENS:
-            yield part
-            part = []
-        part.append(tokens)
-    if part:
-        yield part

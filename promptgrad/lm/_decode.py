@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 
+from promptgrad._accepts import Accepts
 from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, select, stack
 from promptgrad.lm._sampling import Sampling, choose
 
@@ -103,12 +103,8 @@ class Decoder:
         self.most_rows = most_rows
         self.prefixes = PrefixStore(prefix_bytes)
         self.keeps_prefixes = prefix_bytes > 0
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        accepted = inspect.signature(base.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._cache_name = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        self._plain = self._takes_positions and growing_cache(model.config) is not None
+        self._accepts = Accepts(model)
+        self._plain = self._accepts.positions and growing_cache(model.config) is not None
 
     def version(self) -> int:
         """Return a number that changes whenever a weight is changed in place."""
@@ -228,10 +224,10 @@ class Decoder:
     def _forward(
         self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Cache | None
     ) -> torch.Tensor:
-        more: dict[str, Any] = {self._cache_name: cache, **self._last_only}
-        if positions is not None and self._takes_positions:
+        more: dict[str, Any] = {**self._accepts.cache(cache), **self._accepts.last(1)}
+        if positions is not None and self._accepts.positions:
             more["position_ids"] = positions
-        out = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **more)
+        out = self.model(input_ids=ids, attention_mask=mask, **more)
         logits: torch.Tensor = out.logits[:, -1].float()
         return logits
 

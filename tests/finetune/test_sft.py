@@ -198,20 +198,21 @@ def test_what_cannot_be(program: nn.Predict, data: Data) -> None:
         sft(program, data[0], max_length=3)
 
 
-def test_ctrl_c_returns_what_is_trained(program: nn.Predict, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    import promptgrad.finetune._train as loop
+def test_ctrl_c_returns_what_is_trained(program: nn.Predict, data: Data) -> None:
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    calls = []
+    steps = []
 
-    def interrupted(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
+    def interrupt(*_: Any) -> None:
+        steps.append(1)
+        if len(steps) == 3:
             raise KeyboardInterrupt
-        return reply_loss(*arguments)
 
-    reply_loss = loop._reply_loss
-    monkeypatch.setattr(loop, "_reply_loss", interrupted)
-    result = sft(program, data[0][:8], steps=9)
+    hook = register_optimizer_step_pre_hook(interrupt)
+    try:
+        result = sft(program, data[0][:8], steps=9)
+    finally:
+        hook.remove()
     assert len(result.losses) == 2
     assert result.interrupted
     assert "2 steps of 9, interrupted" in repr(result)

@@ -15,8 +15,6 @@ from promptgrad.finetune._tokens import Tokens
 from promptgrad.finetune._train import (
     TuneSettings,
     _batches,
-    _micro_batches,
-    _reply_loss,
     add_lora,
     count_steps,
     default_lr,
@@ -30,19 +28,6 @@ def fresh() -> torch.nn.Module:
     return copy.deepcopy(lm.pocket().model).requires_grad_(True)
 
 
-def test_only_the_reply_counts() -> None:
-    model = fresh()
-    tokens = DATA[0]
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([tokens.ids])).logits[0].log_softmax(-1)
-        wanted = -sum(float(logits[place - 1, tokens.ids[place]]) for place in (4, 5))
-        alone = float(_reply_loss(model, [tokens], "cpu"))
-        longer = Tokens((2, 3, 9, 9, 9, 9, 9, 9, 9, 30, 41, 4), 10)
-        both = float(_reply_loss(model, [tokens, longer], "cpu"))
-    assert alone == pytest.approx(wanted, rel=1e-4)
-    assert both == pytest.approx(alone + float(_reply_loss(model, [longer], "cpu").detach()), rel=1e-4)
-
-
 def test_every_sample_once_in_an_epoch() -> None:
     batches = list(islice(_batches(DATA, 4, random.Random(0)), 6))
     assert [len(batch) for batch in batches] == [4] * 6
@@ -50,13 +35,6 @@ def test_every_sample_once_in_an_epoch() -> None:
     assert len(next(_batches(DATA, 100, random.Random(0)))) == 6
     assert batches == list(islice(_batches(DATA, 4, random.Random(0)), 6))
     assert batches != list(islice(_batches(DATA, 4, random.Random(1)), 6))
-
-
-def test_micro_batches_bound_the_memory() -> None:
-    mixed = [Tokens((1,) * n, 1) for n in (5000, 10, 3000, 20, 9000)]
-    parts = list(_micro_batches(mixed))
-    assert sorted(len(t.ids) for part in parts for t in part) == [10, 20, 3000, 5000, 9000]
-    assert all(len(part) == 1 or len(part) * max(len(t.ids) for t in part) <= 8192 for part in parts)
 
 
 def test_it_learns_and_repeats_itself() -> None:

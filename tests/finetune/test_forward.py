@@ -1,0 +1,171 @@
+"""The forward pass over a batch of replies: shared prefixes change its cost, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from promptgrad import lm
+from promptgrad.finetune._forward import Group, plan, reply_logprobs
+from promptgrad.finetune._tokens import Tokens
+
+torch = pytest.importorskip("torch")
+
+DRAW = random.Random(0)
+
+
+def words(number: int) -> tuple[int, ...]:
+    return tuple(DRAW.randrange(3, 250) for _ in range(number))
+
+
+def row(prefix: tuple[int, ...]) -> Tokens:
+    prompt = (*prefix, *words(DRAW.randrange(4, 12)))
+    return Tokens((*prompt, *words(DRAW.randrange(2, 8))), len(prompt))
+
+
+LONG = words(90)
+FORK = (*LONG[:40], *words(40))
+MIXED = [row(LONG) for _ in range(9)] + [row(FORK) for _ in range(5)] + [row((7, 8))]
+
+
+def llama() -> Any:
+    return copy.deepcopy(lm.pocket().model).requires_grad_(True)
+
+
+def gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    no = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=256, **no))
+
+
+def gemma() -> Any:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "vocab_size": 256}
+    return Gemma2ForCausalLM(
+        Gemma2Config(num_attention_heads=4, num_key_value_heads=2, sliding_window=24, **size)  # shorter than the prefix
+    )
+
+
+def mamba() -> Any:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    return MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=256, state_size=4))
+
+
+def gradients(model: Any, batch: list[Tokens], *, shared: bool) -> tuple[float, list[Any]]:
+    """The loss and the gradient of every weight."""
+    model.zero_grad()
+    total = 0.0
+    for part in reply_logprobs(model, batch, shared=shared):
+        loss = -part.logprobs.sum() / 50
+        loss.backward()
+        total += float(loss.detach())
+    return total, [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, gemma, mamba])
+def test_loss_and_gradients_are_those_of_the_padded_batch(make: Callable[[], Any]) -> None:
+    torch.manual_seed(0)
+    model = make().train()
+    padded, theirs = gradients(model, MIXED, shared=False)
+    loss, ours = gradients(model, MIXED, shared=True)
+    assert loss == pytest.approx(padded, rel=1e-5)
+    for a, b in zip(ours, theirs, strict=True):
+        assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max()) + 1e-9
+
+
+def test_a_lora_gets_the_same_gradients() -> None:
+    from promptgrad.finetune._train import add_lora
+
+    model = add_lora(copy.deepcopy(lm.pocket().model).requires_grad_(False), {"r": 4}).train()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    padded, theirs = gradients(model, MIXED, shared=False)
+    loss, ours = gradients(model, MIXED, shared=True)
+    assert loss == pytest.approx(padded, rel=1e-5)
+    assert ours
+    for a, b in zip(ours, theirs, strict=True):
+        assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max()) + 1e-9
+
+
+def test_only_the_reply_counts() -> None:
+    model = llama()
+    one, longer = Tokens((2, 3, 20, 30, 40, 4), 4), Tokens((2, 3, 9, 9, 9, 9, 9, 9, 9, 30, 41, 4), 10)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([one.ids])).logits[0].log_softmax(-1)
+        wanted = sum(float(logits[place - 1, one.ids[place]]) for place in (4, 5))
+        (part,) = reply_logprobs(model, [one, longer])
+        alone = [next(reply_logprobs(model, [tokens])) for tokens in (one, longer)]
+    assert float(part.logprobs[part.rows.index(0)].sum()) == pytest.approx(wanted, rel=1e-4)
+    assert [int(part.mask[part.rows.index(place)].sum()) for place in (0, 1)] == [2, 2]
+    assert float(part.logprobs.sum()) == pytest.approx(sum(float(p.logprobs.sum()) for p in alone), rel=1e-4)
+
+
+def test_a_reply_without_a_prompt_begins_at_its_second_token() -> None:
+    with torch.no_grad():
+        (part,) = reply_logprobs(llama(), [Tokens((5, 6, 7), 0)])
+    assert part.mask.tolist() == [[True, True]]
+
+
+def seen_tokens(model: Any, batch: list[Tokens], *, shared: bool) -> int:
+    """How many places go through the model."""
+    places = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: places.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    with torch.no_grad():
+        list(reply_logprobs(model, batch, shared=shared))
+    hook.remove()
+    return sum(places)
+
+
+def test_a_shared_prefix_is_read_once() -> None:
+    model = llama()
+    batch = [row(LONG) for _ in range(16)]
+    rest = sum(len(tokens.ids) - 90 for tokens in batch)
+    assert rest + 90 <= seen_tokens(model, batch, shared=True) <= 1.6 * rest + 90
+    assert seen_tokens(model, batch, shared=False) >= 16 * 90 + rest
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()  # its name changed in 5.24
+    assert seen_tokens(model, batch, shared=True) >= 16 * 90 + rest
+
+
+def rows_of(groups: list[Group]) -> Iterator[int]:
+    for group in groups:
+        for part in group.parts:
+            yield from part
+
+
+def test_the_plan_finds_the_prefixes() -> None:
+    groups = plan(MIXED)
+    assert sorted(rows_of(groups)) == list(range(len(MIXED)))
+    assert {group.prefix for group in groups} == {0, 80, 90}
+    assert plan([MIXED[0]]) == [Group(0, ((0,),))]
+    alike = [Tokens((*LONG, 1), 90)] * 4  # the last token of the prompt is left to foretell the reply
+    assert [group.prefix for group in plan(alike)] == [89]
+
+
+def test_ragged_rows_are_cut_by_length() -> None:
+    ragged = [Tokens((*words(n), 9), n) for n in (10, 12, 400, 410, 11)]
+    (group,) = plan(ragged, shared=False)
+    assert group.parts == ((0, 4, 1), (2, 3))
+    assert plan([], shared=True) == []
+
+
+def test_parts_bound_the_memory() -> None:
+    mixed = [Tokens((1,) * n, 1) for n in (5000, 10, 3000, 20, 9000)]
+    groups = plan(mixed, shared=False)
+    parts = [part for group in groups for part in group.parts]
+    assert sorted(rows_of(groups)) == [0, 1, 2, 3, 4]
+    assert all(len(part) == 1 or len(part) * max(len(mixed[i].ids) for i in part) <= 8192 for part in parts)
+    many = [Tokens((*LONG, 1, 2, 3), 91) for _ in range(40)]
+    (group,) = plan(many, limit=200)
+    assert group.prefix == 90
+    assert len(group.parts) > 1
+    assert all(len(part) * (3 + 90 / 8) <= 200 for part in group.parts)
