@@ -109,7 +109,7 @@ def train(
     import torch
 
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     warmup = max(1, round(settings.warmup * settings.steps))
     losses: list[float] = []
     model.train()
