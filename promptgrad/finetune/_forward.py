@@ -27,7 +27,7 @@ PASS_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Scored:
     """Some rows of a batch after their forward pass.
 
     Attributes:
@@ -42,14 +42,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Shared:
     """Rows that share their first `prefix` tokens, in parts of bounded size."""
 
     prefix: int
     parts: tuple[tuple[int, ...], ...]
 
 
-def reply_logprobs(model: Any, batch: Sequence[Tokens], *, shared: bool = True) -> Iterator[Part]:
+def reply_logprobs(model: Any, batch: Sequence[Tokens], *, shared: bool = True) -> Iterator[Scored]:
     """The rows of a batch, part by part, with the log-probabilities of their reply tokens.
 
     Call `backward` on what is made of a part before the next one is asked for, and go on to the end: the gradient of
@@ -73,7 +73,7 @@ def reply_logprobs(model: Any, batch: Sequence[Tokens], *, shared: bool = True) 
             prefix.backward()
 
 
-def plan(batch: Sequence[Tokens], *, shared: bool = True, limit: int = PART_TOKENS) -> list[Group]:
+def plan(batch: Sequence[Tokens], *, shared: bool = True, limit: int = PART_TOKENS) -> list[Shared]:
     """Groups of rows and parts of groups such that few tokens go through the model.
 
     Neighbours in the order of their tokens share most, so groups are runs of that order; and parts are runs of the
@@ -81,7 +81,7 @@ def plan(batch: Sequence[Tokens], *, shared: bool = True, limit: int = PART_TOKE
     """
     order = sorted(range(len(batch)), key=lambda row: batch[row].ids)
     if not shared:
-        return [Group(0, tuple(_cut_by_length([len(row.ids) for row in batch], order, limit)))]
+        return [Shared(0, tuple(_cut_by_length([len(row.ids) for row in batch], order, limit)))]
     common = [_common(batch[a], batch[b]) for a, b in itertools.pairwise(order)]
     best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
     for end in range(1, len(order) + 1):
@@ -99,13 +99,13 @@ def plan(batch: Sequence[Tokens], *, shared: bool = True, limit: int = PART_TOKE
             if used and apart < choices[-1][0]:
                 choices[-1] = (apart, start, 0)
         best.append(min(choices))
-    groups: list[Group] = []
+    groups: list[Shared] = []
     end = len(order)
     while end:
         _, start, prefix = best[end]
         rows = order[start:end]
         lengths = [len(tokens.ids) - prefix for tokens in batch]
-        groups.append(Group(prefix, tuple(_cut_by_length(lengths, rows, limit, prefix / 8))))
+        groups.append(Shared(prefix, tuple(_cut_by_length(lengths, rows, limit, prefix / 8))))
         end = start
     return groups[::-1]
 
@@ -186,7 +186,7 @@ class _Prefix:
             torch.autograd.backward([made for made, _ in pairs], [grad for _, grad in pairs])
 
 
-def _part(model: Any, batch: Sequence[Tokens], rows: tuple[int, ...], prefix: _Prefix | None) -> Part:
+def _part(model: Any, batch: Sequence[Tokens], rows: tuple[int, ...], prefix: _Prefix | None) -> Scored:
     import torch
 
     done = 0 if prefix is None else prefix.length
@@ -211,4 +211,4 @@ def _part(model: Any, batch: Sequence[Tokens], rows: tuple[int, ...], prefix: _P
     logprobs = -torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.masked_fill(~mask, -100).flatten(), ignore_index=-100, reduction="none"
     )
-    return Part(rows, logprobs.view(len(rows), kept - 1), mask)
+    return Scored(rows, logprobs.view(len(rows), kept - 1), mask)

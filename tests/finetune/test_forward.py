@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from promptgrad import lm
-from promptgrad.finetune._forward import Group, plan, reply_logprobs
+from promptgrad.finetune._forward import Shared, plan, reply_logprobs
 from promptgrad.finetune._tokens import Tokens
 
 torch = pytest.importorskip("torch")
@@ -136,7 +136,7 @@ def test_a_shared_prefix_is_read_once() -> None:
     assert seen_tokens(model, batch, shared=True) >= 16 * 90 + rest
 
 
-def rows_of(groups: list[Group]) -> Iterator[int]:
+def rows_of(groups: list[Shared]) -> Iterator[int]:
     for group in groups:
         for part in group.parts:
             yield from part
@@ -146,7 +146,7 @@ def test_the_plan_finds_the_prefixes() -> None:
     groups = plan(MIXED)
     assert sorted(rows_of(groups)) == list(range(len(MIXED)))
     assert {group.prefix for group in groups} == {0, 80, 90}
-    assert plan([MIXED[0]]) == [Group(0, ((0,),))]
+    assert plan([MIXED[0]]) == [Shared(0, ((0,),))]
     alike = [Tokens((*LONG, 1), 90)] * 4  # the last token of the prompt is left to foretell the reply
     assert [group.prefix for group in plan(alike)] == [89]
 
