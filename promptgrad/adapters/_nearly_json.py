@@ -15,6 +15,8 @@ _TOKENS = 10_000
 """Most tokens of a reply that are mended; longer texts are read where they are JSON."""
 _STARTS = 20
 """Most places in a text at which something is read that turns out not to be JSON."""
+_VALUES = 500
+"""Most objects and lists beside one another in a text, as each is tried."""
 _DEEPEST = 60
 
 _BLANK = re.compile(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/|#[^\n]*(?=\n))*")
@@ -73,7 +75,8 @@ def values_in(text: str) -> list[tuple[int, int, Any]]:
     """The objects and lists in a text, each with its place; those inside others are not listed.
 
     Raises:
-        Odd: A bracket does not close, so that what is there may be a part of something that was cut.
+        Odd: A bracket does not close, so that what is there may be a part of something that was cut; or there are very
+            many.
     """
     ends: dict[int, int] | None = None
     found: list[tuple[int, int, Any]] = []
@@ -95,6 +98,8 @@ def values_in(text: str) -> list[tuple[int, int, Any]]:
                 continue
             left -= reader.used
         found.append((start, at, value))
+        if len(found) > _VALUES:
+            raise Odd(f"it holds more than {_VALUES} objects and lists")
     return found
 
 

@@ -448,6 +448,22 @@ def test_brackets_that_open_nothing_end_the_search() -> None:
     assert values_in("[a] [1]") == [(4, 7, [1])]
 
 
+@pytest.mark.parametrize("adapter", [CHAT, JSON], ids=["chat", "json"])
+@pytest.mark.parametrize("piece", ["{}", "[] ", '{"y": 1}\n', "[[1]] "])
+def test_very_many_values_are_not_tried_one_by_one(piece: str, adapter: Adapter, monkeypatch: Any) -> None:
+    tried: list[str] = []
+    check = Field.validate_json
+
+    def counted(field: Field, text: str) -> Any:
+        tried.append(text)
+        return check(field, text)
+
+    monkeypatch.setattr(Field, "validate_json", counted)
+    for kind in (Item, list[int], dict[str, int]):
+        assert read(kind, piece * 20_000, adapter) is AGAIN
+    assert len(tried) < 10
+
+
 def test_patterns_of_markers_match_what_they_matched() -> None:
     form = ChatFormat(signature(str))
     assert form._sections("[[  ##  x  ##  ]]\nParis") == {"x": "Paris"}
