@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +18,12 @@ from promptgrad.lm._request import Request
 TURNING = 1.6
 """Growth of the own wait of a request that is turned away: nine of them, as LMs from names have, pass a minute."""
 
+QUICK = 0.01
+"""Seconds that the first wait has at least, however soon replies come."""
+
+REFUSALS = (RateLimitError, OverloadedError)
+"""What says that the endpoint did not look at the request."""
+
 
 def is_transient(error: LMError) -> bool:
     """True if the same request may succeed a little later."""
@@ -25,10 +33,12 @@ def is_transient(error: LMError) -> bool:
 class Retry(Layer):
     """Send a request again after a failure that may pass: 429, overload, 5xx, a lost connection, a spoilt body.
 
-    The own wait doubles from `base` up to `ceiling` seconds. It is compared with the wait that the server asks for, the
-    larger counts, and a drawn share is added, so that many callers spread out. The draw comes from the request's
-    digest, so a run repeats exactly. A server that asks for more than `patience` seconds is not waited for: its error
-    is raised at once. Inside a run with a budget of seconds no wait passes its end.
+    The own wait begins at about the time that a reply takes, `base` seconds at most, and grows up to `ceiling`, so that
+    the last one is what doubling `base` makes of it. After a failure (5xx, a lost connection, a spoilt body) it stays
+    as short as at first while at least a third of the requests that this LM sends are answered. It is compared with the
+    wait that the server asks for, the larger counts, and a drawn share is added, so that many callers spread out. The
+    draw comes from the request's digest. A server that asks for more than `patience` seconds is not waited for: its
+    error is raised at once. Inside a run with a budget of seconds no wait passes its end.
 
     A failure that cannot pass is never sent again, nor is a request after a silence, which may still be running, nor
     a stream after its first piece.
@@ -40,7 +50,7 @@ class Retry(Layer):
         attempts: Most times that a request is sent.
         turns: Most times that it is sent while the server turns it away (429, overload), if these are not to count as
             attempts: the request did not fail then, it was not looked at. LMs made from names have twice `attempts`.
-        base: Seconds before the second attempt.
+        base: Most seconds before the second attempt.
         ceiling: Longest own wait, in seconds.
         patience: Longest wait of the server's that is waited for, in seconds.
         sleep: Function that waits; tests pass their own.
@@ -73,21 +83,28 @@ class Retry(Layer):
         self._sleep = sleep
         self._draw = draw
         self._retries = 0
+        self._lately = Lately()
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, in several attempts; the last error is raised, with the number of attempts."""
         failed = turned = 0
         while True:
             try:
-                return await self.lm.complete(request)
+                completion = await self.lm.complete(request)
+                self._lately.answered(completion.usage.seconds)
+                return completion
             except LMError as error:
                 if not is_transient(error) or (request.listener is not None and request.listener.started):
                     raise
-                away = self.turns is not None and isinstance(error, (RateLimitError, OverloadedError))
+                refused = isinstance(error, REFUSALS)
+                away = self.turns is not None and refused
                 turned, failed = turned + away, failed + (not away)
-                growth, times = (TURNING, turned) if away else (2.0, failed)
-                wait = self._wait(request, growth, times, error)
-                if wait is None or (turned == self.turns if away else failed == self.attempts):
+                if not refused:
+                    self._lately.failed()
+                times, most = (turned, self.turns or 1) if away else (failed, self.attempts)
+                own = self._own_wait(error, times, most, TURNING if away else 2.0)
+                wait = self._wait(request, own, times, error)
+                if wait is None or times == most:
                     error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
                     raise
                 cause = error
@@ -102,14 +119,21 @@ class Retry(Layer):
             return f"{message} (turned away {turned} times)"
         return f"{message} (attempt {failed} of {self.attempts})" if failed > 1 else message
 
-    def _wait(self, request: Request, growth: float, attempt: int, error: LMError) -> float | None:
+    def _own_wait(self, error: LMError, times: int, most: int, growth: float) -> float:
+        """The wait without a draw: from the time of a reply to what `base` has grown to at the last of `most`."""
+        first = min(self.base, self._lately.seconds)
+        if self._lately.mostly_answered and not isinstance(error, REFUSALS):
+            return first  # by chance
+        share = min(1.0, (times - 1) / max(1, most - 2))
+        return min(self.ceiling, first ** (1 - share) * self.base**share * growth ** min(times - 1, 60))
+
+    def _wait(self, request: Request, own: float, attempt: int, error: LMError) -> float | None:
         asked = error.retry_after if isinstance(error, LMStatusError) else None
         asked = 0.0 if asked is None else asked
         if asked > self.patience:
             return None
         drawn = _drawn(request, attempt) if self._draw is None else self._draw()
-        half = min(self.ceiling, self.base * growth ** min(attempt - 1, 60)) / 2
-        return max(asked, half) + drawn * max(half, asked / 4)
+        return max(asked, own / 2) + drawn * max(own / 2, asked / 4)
 
     def stats(self) -> dict[str, Any]:
         """The counts of the LM below, and `retries`."""
@@ -117,6 +141,34 @@ class Retry(Layer):
 
     def __repr__(self) -> str:
         return f"Retry({self.lm!r}, attempts={self.attempts})"
+
+
+class Lately:
+    """What came of the last requests: how long an answer takes, and how many are answered.
+
+    Attributes:
+        seconds: What an answer takes; infinite as long as there is none.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = math.inf
+        self._recent: deque[bool] = deque(maxlen=32)
+
+    def answered(self, seconds: float) -> None:
+        """Note an answer."""
+        seconds = max(QUICK, seconds)
+        self.seconds = seconds if self.seconds == math.inf else self.seconds + (seconds - self.seconds) / 8
+        self._recent.append(True)
+
+    def failed(self) -> None:
+        """Note a failure."""
+        self._recent.append(False)
+
+    @property
+    def mostly_answered(self) -> bool:
+        """Whether at least a third of the last 32 were answered, of those that were not turned away."""
+        recent = [*self._recent]
+        return 3 * sum(recent) >= max(1, len(recent))
 
 
 def _drawn(request: Request, attempt: int) -> float:

@@ -16,7 +16,7 @@ from promptgrad.errors import (
     OverloadedError,
     RateLimitError,
 )
-from promptgrad.lm import HTTP, FunctionLM, Limit, Retry, resolve
+from promptgrad.lm import HTTP, LM, Completion, FunctionLM, Limit, Retry, Usage, resolve
 from promptgrad.lm._retry import is_transient
 from promptgrad.testing import Cut, Drop, Garbage, LoopbackLM, Status
 
@@ -242,3 +242,70 @@ def test_a_row_that_waits_to_be_sent_again_holds_up_no_other():
 
         assert [row.text for row in aio.run(rows())] == [f"to {row}" for row in "abcdefghij"]
         assert sorted(asked[-2:]) == ["a", "b"]
+
+
+class Told(LM):
+    """An LM whose answers, which take so many seconds, and failures are told beforehand."""
+
+    def __init__(self, seconds, outcomes=""):
+        self.seconds = seconds
+        self.outcomes = list(outcomes)
+
+    async def complete(self, request):
+        outcome = self.outcomes.pop(0) if self.outcomes else "answer"
+        if outcome == "f":
+            raise LMConnectionError("lost")
+        if outcome == "r":
+            raise RateLimitError("busy", status=429)
+        return Completion("x", Usage(1, 1, 1, 0.0, 0, self.seconds))
+
+
+def told(seconds, outcomes, sleep, **settings):
+    return Retry(Told(seconds, outcomes), sleep=sleep, draw=lambda: 1.0, **settings)
+
+
+def test_the_first_wait_is_the_time_of_a_reply_and_the_last_what_it_was(waits, sleep):
+    lm = told(0.1, ".r.rrrrr", sleep, turns=9)
+    lm("how long does it take?")
+    lm("first")
+    assert waits == [pytest.approx(0.1)]
+    waits.clear()
+    lm("q")
+    assert waits == sorted(waits)
+    assert waits[0] == pytest.approx(0.1)
+    lm = told(0.1, "." + "r" * 8, sleep, turns=9)
+    lm("how long does it take?")
+    waits.clear()
+    lm("q")
+    assert (waits[0], waits[-1]) == (pytest.approx(0.1), pytest.approx(0.5 * 1.6**7))
+
+
+@pytest.mark.parametrize(("seconds", "first"), [(30.0, 0.5), (0.5, 0.5), (0.03, 0.03), (0.0, 0.01)])
+def test_slow_replies_leave_the_first_wait_and_none_is_shorter_than_a_hundredth(waits, sleep, seconds, first):
+    lm = told(seconds, ".f", sleep)
+    lm("how long does it take?")
+    lm("q")
+    assert waits == [pytest.approx(first)]
+
+
+def test_failures_of_an_endpoint_that_answers_others_are_waited_for_alike(waits, sleep):
+    lm = told(0.1, "......fffff", sleep, attempts=6)
+    for number in range(7):
+        lm(str(number))
+    assert waits == [pytest.approx(0.1)] * 5
+
+
+def test_failures_of_one_that_answers_less_than_a_third_are_waited_for_longer(waits, sleep):
+    lm = told(0.1, ".ffff", sleep, attempts=5)
+    lm("first")
+    lm("q")
+    assert waits[:2] == [pytest.approx(0.1)] * 2
+    assert waits[2:] == [pytest.approx(0.1 ** (1 / 3) * 0.5 ** (2 / 3) * 4), pytest.approx(4.0)]
+
+
+def test_being_turned_away_is_waited_for_longer_whoever_is_answered(waits, sleep):
+    lm = told(0.1, "." * 40 + "rrrr", sleep, turns=5)
+    for number in range(41):
+        lm(str(number))
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(0.5 * 1.6**3)
