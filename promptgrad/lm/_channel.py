@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 REPLY_TOKENS = 256
 """Estimated length of a reply whose request sets no `max_tokens`, for the budget's reservation."""
 
+LONG_REPLY = 4096
+"""Length that such a reply may have beside others in flight as long as none is known; then twice the longest."""
+
 
 def estimate_tokens(request: Request) -> int:
     """Estimate the number of tokens of a request, for the budget's reservation: no fewer than there are."""
@@ -150,11 +153,17 @@ class Journalled(_Link):
             fresh.append(await self.next.answer(call))
             return lm._record(fresh[0])
 
-        read = estimate_tokens(asked)
-        written = asked.max_tokens or REPLY_TOKENS
+        session, name = self.session, lm.name
+        read, most = estimate_tokens(asked), None
+        written = asked.max_tokens
+        if written is None:
+            written = REPLY_TOKENS
+            longer = max(written, 2 * session.longest(name) or LONG_REPLY)
+            most = read + longer, cost(lm.prices, read, longer)
         usd = cost(lm.prices, read, written)
-        reply, _ = await self.session.call(call.key, send, tokens=read + written, usd=usd)
+        reply, _ = await session.call(call.key, send, tokens=read + written, usd=usd, most=most)
         if fresh:
+            session.longest(name, fresh[0].usage.output_tokens)
             return fresh[0]
         await self.next.book(lm, call.request, call.key, lambda: reply)
         return restored(call, reply, JournalError, "the journal")

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterable
 
+from promptgrad import run
 from promptgrad.errors import BadRequestError, LMStatusError
 from promptgrad.lm._message import EMPTY_PREFIX, Message
 from promptgrad.lm._parts import Content, TextPart
@@ -90,6 +91,7 @@ class Habits:
             request: The request that it answers.
             sent: What the request was written without.
         """
+        was_sent = isinstance(error, LMStatusError)
         if isinstance(error, LMStatusError):
             if type(error) not in (BadRequestError, LMStatusError) or not 400 <= error.status < 600:
                 return False
@@ -112,6 +114,9 @@ class Habits:
                 "says it from the start",
                 stacklevel=2,
             )
+        session = run.current()
+        if session is not None and was_sent:
+            session.ledger.refused()
         return True
 
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from promptgrad.errors import ParseError
 from promptgrad.lm._codec import from_plain
+from promptgrad.lm._tokens import most_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -319,19 +320,10 @@ def weigh(content: Content) -> int:
     return size
 
 
-_LETTERS = bytes([*range(65, 91), *range(97, 123)])
-
-
 def bound(content: Content) -> int:
-    """Return a number of tokens that content does not exceed: for the reservation of a budget.
-
-    A tokenizer makes at most one token of a byte. Letters of English count a third, as words are made of pieces;
-    everything else, blanks, digits, marks and all that is not ASCII, counts in full.
-    """
+    """Return a number of tokens that content does not exceed: for the reservation of a budget."""
     if isinstance(content, str):
-        raw = content.encode("utf-8", "surrogatepass")
-        others = len(raw.translate(None, _LETTERS))
-        return (len(raw) - others) // 3 + others + 1
+        return most_tokens(content)
     size = 0
     for part in content:
         if isinstance(part, (TextPart, ReasoningPart)):

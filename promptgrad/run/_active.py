@@ -25,6 +25,7 @@ class _Shared:
         self.charged: set[str] = set()
         self.opened: dict[str, int] = {}
         self.closed: dict[str, int] = {}
+        self.longest: dict[str, int] = {}
 
 
 class ActiveRun:
@@ -51,6 +52,7 @@ class ActiveRun:
         *,
         tokens: int = 0,
         usd: float | None = 0.0,
+        most: tuple[int, float | None] | None = None,
     ) -> tuple[Mapping[str, Any], bool]:
         """Get the reply to a paid call: from the journal if it is there, else by sending it.
 
@@ -64,6 +66,7 @@ class ActiveRun:
                 `output_tokens` and `usd` (None where the price is unknown).
             tokens: Estimate of the tokens, for the reservation.
             usd: Estimate of the price, None where it is unknown.
+            most: The tokens and the price that it may come to beside other calls, where this is more.
 
         Returns:
             The reply, and whether it came from the journal or from another caller's call rather than from `send`.
@@ -88,7 +91,7 @@ class ActiveRun:
                 await other
         failure: Exception | None = None
         try:
-            return await self._send(key, send, tokens, usd), False
+            return await self._send(key, send, tokens, usd, most), False
         except Exception as error:
             failure = error
             raise
@@ -101,9 +104,14 @@ class ActiveRun:
                 mine.fail(failure)
 
     async def _send(
-        self, key: str, send: Callable[[], Awaitable[Mapping[str, Any]]], tokens: int, usd: float | None
+        self,
+        key: str,
+        send: Callable[[], Awaitable[Mapping[str, Any]]],
+        tokens: int,
+        usd: float | None,
+        most: tuple[int, float | None] | None,
     ) -> Mapping[str, Any]:
-        reservation = await self.ledger.reserve(calls=1, tokens=tokens, usd=usd)
+        reservation = await self.ledger.reserve(calls=1, tokens=tokens, usd=usd, most=most)
         outside = here.set(here.get().held())
         sent = False
         try:
@@ -122,6 +130,13 @@ class ActiveRun:
         reservation.commit(reply.get("usage") or _EMPTY)  # first, so that an observer of the call finds it booked
         self.journal.call(key, self.scope, reply)
         return reply
+
+    def longest(self, name: str, tokens: int = 0) -> int:
+        """The tokens of the longest reply of an LM in this run, so far; `tokens` are those of another one."""
+        known = self._shared.longest
+        if tokens > known.get(name, 0):
+            known[name] = tokens
+        return known.get(name, 0)
 
     def touch(self, key: str) -> bool:
         """Book a call that a cache above the transport answered; return whether this run ever paid for it.

@@ -24,9 +24,9 @@ class Budget:
 
     Attributes:
         calls: Paid calls. Exact: the call that would be one too many is not sent.
-        tokens: Tokens read and written. A call is sent only if its estimate still fits beside all calls in flight;
-            since a reply's length is known only afterwards, the total can pass the limit by what the calls in
-            flight at the end used beyond their estimates, which is nothing for requests with `max_tokens`.
+        tokens: Tokens read and written. A call is sent only if its estimate still fits, and beside others only if the
+            most that all of them may use fits. For requests with `max_tokens` the estimate is the most, and the limit
+            holds; the length of other replies is known only afterwards, and the last one may pass the limit.
         usd: Money, with estimates as for tokens. A model whose price is unknown is refused.
         seconds: Time of the run, all its processes together. When it is over, no call is sent; those in flight end.
 
@@ -69,7 +69,7 @@ class Spent:
         usd: Their price; None if it is unknown for any of them.
         sent: How many of the calls this process sent.
         replayed: How many were answered from the journal.
-        failed: Calls sent besides, which brought no reply and are not counted among `calls`.
+        failed: Requests sent besides, which brought no reply and are not counted among `calls`.
         cached: How many a cache answered in this process. They cost nothing, but count as calls, so that the run
             repeats in the same way whatever the cache holds.
     """
@@ -154,6 +154,7 @@ class Ledger:
         self._all = _Account()
         self._phases: dict[str, _Account] = {}
         self._reserved = [0, 0, 0]
+        self._most = [0, 0, 0]  # what the calls in flight may use, `_reserved` being what they are taken for
         self._open = 0  # reservations that are neither committed nor released
         calls, tokens, money, _ = journal.totals if journal is not None else (0, 0, 0, 0)
         self._paid = [calls, tokens, money]
@@ -196,13 +197,21 @@ class Ledger:
         wanted = {"calls": calls, "tokens": tokens, "usd": usd}
         return self.remaining("seconds") > 0 and all(self.remaining(kind) >= wanted[kind] for kind in KINDS)
 
-    async def reserve(self, *, calls: int = 1, tokens: int = 0, usd: float | None = 0.0) -> "Reservation":
+    async def reserve(
+        self,
+        *,
+        calls: int = 1,
+        tokens: int = 0,
+        usd: float | None = 0.0,
+        most: tuple[int, float | None] | None = None,
+    ) -> "Reservation":
         """Set aside what a call may cost; wait for calls in flight before refusing it.
 
         Args:
             calls: Number of calls.
             tokens: Estimate of the tokens read and written.
             usd: Estimate of the price; None if the model's price is unknown.
+            most: The tokens and the price that it may come to beside others; None if the estimates are no less.
 
         Raises:
             BudgetExceeded: The call does not fit; it must not be sent.
@@ -214,11 +223,13 @@ class Ledger:
                 "cannot be kept: give the price to the LM (prices=...), or limit calls or tokens instead"
             )
         wanted = [calls, tokens, 0 if usd is None else math.ceil(usd * _USD)]
+        tokens, usd = most or (tokens, usd)
+        largest = [max(pair) for pair in zip(wanted, (calls, tokens, math.ceil((usd or 0) * _USD)), strict=True)]
         while True:
             with self._lock:
-                turn = self._try(wanted)
+                turn = self._try(wanted, largest)
             if turn is None:
-                return Reservation(self, wanted)
+                return Reservation(self, wanted, largest)
             try:
                 await turn
             finally:
@@ -233,7 +244,13 @@ class Ledger:
                 account.add(*amounts(usage))
                 account.replayed += 1
 
-    def _try(self, wanted: list[int]) -> "aio.Signal[None] | None":
+    def refused(self) -> None:
+        """Count a request that was refused and is sent again in other words, within the same call."""
+        with self._lock:
+            for account in self._accounts():
+                account.failed += 1
+
+    def _try(self, wanted: list[int], largest: list[int]) -> "aio.Signal[None] | None":
         """Reserve and return None; or return the signal to wait for; or raise."""
         refusal: BudgetExceeded | None = None
         wait = False
@@ -244,18 +261,20 @@ class Ledger:
             used = max(self._paid[place], self._all.amounts[place])
             if used + wanted[place] > limit:
                 refusal = refusal or self._refusal(kind, limit, used)
-            elif used + self._reserved[place] + wanted[place] > limit:
-                wait = True
-                if here.get().holding:  # the call in flight is our own caller: the wait would never end
+            elif here.get().holding:  # a call in flight is our own caller: the wait would never end
+                if used + self._reserved[place] + wanted[place] > limit:
                     refusal = refusal or self._refusal(kind, limit, used + self._reserved[place])
+            elif self._open and used + self._most[place] + largest[place] > limit:
+                wait = True
         if refusal is not None and (not self._open or here.get().holding):
             raise refusal
         if wait or refusal is not None:
             turn: aio.Signal[None] = aio.Signal()
             self._waiting.append(turn)
             return turn
-        for place, amount in enumerate(wanted):
-            self._reserved[place] += amount
+        for place in range(3):
+            self._reserved[place] += wanted[place]
+            self._most[place] += largest[place]
         self._open += 1
         return None
 
@@ -284,10 +303,11 @@ class Ledger:
             account = self._phases[name] = _Account()
         return self._all, account
 
-    def _settle(self, wanted: list[int], usage: Mapping[str, Any] | None) -> None:
+    def _settle(self, wanted: list[int], largest: list[int], usage: Mapping[str, Any] | None) -> None:
         with self._lock:
-            for place, amount in enumerate(wanted):
-                self._reserved[place] -= amount
+            for place in range(3):
+                self._reserved[place] -= wanted[place]
+                self._most[place] -= largest[place]
             self._open -= 1
             if usage is None:
                 for account in self._accounts():
@@ -314,21 +334,21 @@ class Ledger:
 class Reservation:
     """Part of a budget that is set aside for one call. The first `commit` or `release` counts."""
 
-    __slots__ = ("_ledger", "_open", "_wanted")
+    __slots__ = ("_amounts", "_ledger", "_open")
 
-    def __init__(self, ledger: Ledger, wanted: list[int]) -> None:
+    def __init__(self, ledger: Ledger, wanted: list[int], largest: list[int]) -> None:
         self._ledger = ledger
-        self._wanted = wanted
+        self._amounts = wanted, largest
         self._open = True
 
     def commit(self, usage: Mapping[str, Any]) -> None:
         """Book what the call really used: `input_tokens`, `output_tokens`, and `usd` (None if unknown)."""
         if self._open:
             self._open = False
-            self._ledger._settle(self._wanted, usage)
+            self._ledger._settle(*self._amounts, usage)
 
     def release(self) -> None:
         """Return the reserved amounts to the budget: the call brought no reply."""
         if self._open:
             self._open = False
-            self._ledger._settle(self._wanted, None)
+            self._ledger._settle(*self._amounts, None)

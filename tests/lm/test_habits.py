@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from promptgrad import aio, errors
+from promptgrad import aio, errors, run
 from promptgrad.lm import HTTP, Message, Prefix, Request, _habits
 from promptgrad.lm._habits import Habits, without_system
 from promptgrad.testing import Garbage, LoopbackLM, Status
@@ -95,6 +95,17 @@ def test_it_is_learnt_once_said_once_and_remembered(words):
         sent = [request.json for request in server.requests]
         kept = set(sent[0]) - set(sent[1])
         assert kept == (set() if name == "system" else {name})
+
+
+def test_the_refused_request_is_counted_in_a_run():
+    with takes_all_but("temperature", "temperature is not supported") as server:
+        lm = HTTP("m", server.url)
+        with run.active(ledger=run.Ledger(run.Budget(calls=2))) as session:
+            with pytest.warns(UserWarning, match="does not take a temperature"):
+                ask(lm)
+            ask(lm, seed=2)
+        spent = session.ledger.spent
+    assert (spent.calls, spent.failed, server.received) == (2, 1, 3)
 
 
 def test_an_option_says_it_from_the_start():

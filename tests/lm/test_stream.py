@@ -211,6 +211,23 @@ def test_leaving_early_ends_the_request():
     assert ended == [True]
 
 
+def test_a_stream_that_is_left_is_a_lost_call_of_its_run():
+    async def answer(request: Request):
+        request.listener.put(TextDelta("a"))
+        await asyncio.sleep(60)
+
+    async def leave():
+        stream = FunctionLM(answer, name="f").stream(HI)
+        assert await anext(stream) == TextDelta("a")
+        await stream.aclose()
+
+    with run.active() as session:
+        asyncio.run(leave())
+        (failure,) = [event for event in session.journal.events() if event["kind"] == "fail"]
+        assert (failure["error"], failure["lost"]) == ("CancelledError", True)
+        assert (session.ledger.spent.failed, session.ledger.spent.calls) == (1, 0)
+
+
 def test_a_listener_is_no_part_of_a_request():
     from promptgrad.lm import Listener
 

@@ -97,6 +97,40 @@ def test_a_call_waits_for_those_in_flight_when_only_their_estimates_stand_in_the
     assert ledger.spent.tokens == 70
 
 
+def test_what_a_call_may_come_to_counts_beside_others_and_not_alone():
+    ledger = Ledger(Budget(tokens=100))
+
+    async def main():
+        first = await ledger.reserve(tokens=10, most=(500, 0.0))
+        second = asyncio.ensure_future(ledger.reserve(tokens=10, most=(20, 0.0)))
+        await asyncio.sleep(0)
+        assert not second.done()
+        first.commit(usage(40))
+        (await second).commit(usage(20))
+        beside = await ledger.reserve(tokens=10, most=(20, 0.0))
+        for reservation in (await ledger.reserve(tokens=20), beside):
+            reservation.release()
+        with pytest.raises(BudgetExceeded):
+            await ledger.reserve(tokens=41, most=(41, 0.0))
+        await ledger.reserve(tokens=40, most=(500, 0.0))
+
+    asyncio.run(main())
+
+
+def test_what_money_a_call_may_come_to_counts_too():
+    ledger = Ledger(Budget(usd=1))
+
+    async def main():
+        first = await ledger.reserve(usd=0.1, most=(0, 0.9))
+        waiting = asyncio.ensure_future(ledger.reserve(usd=0.1, most=(0, 0.2)))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        first.commit(usage(usd=0.3))
+        await waiting
+
+    asyncio.run(main())
+
+
 def test_many_threads_never_pass_the_limit():
     ledger = Ledger(Budget(calls=50, usd=0.05))
 
