@@ -209,8 +209,8 @@ class ChatFormat(Format):
                     break
                 continue
             body = parts[i + 1].strip()
-            if "`" in parts[0] and i + 2 >= len(parts):
-                body = _drop_closing_fence(parts[0], body)
+            if i + 2 >= len(parts) and body.endswith("```") and _opens_fence(parts[0]):
+                body = body[:-3].rstrip()
             _add(found, known, unguard(unescape(body)))
         return found
 
@@ -221,6 +221,7 @@ class ChatFormat(Format):
         best: dict[str, str] = {}
         for pattern in self._loose_patterns():
             parts = pattern.split(reply)
+            fenced = _opens_fence(parts[0])
             found: dict[str, str] = {}
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
@@ -228,7 +229,9 @@ class ChatFormat(Format):
                     body = _without_decoration(body.strip())
                     if body.endswith("**") and body.count("**") % 2:
                         body = body[:-2].rstrip()
-                    _add(found, self.names[key], _drop_closing_fence(parts[0], body))
+                    if fenced and body.endswith("```"):
+                        body = body[:-3].rstrip()
+                    _add(found, self.names[key], body)
                 elif key == self.end:
                     break
             best = found if len(found) > len(best) else best
@@ -362,10 +365,9 @@ def _as_text(field: Field, value: Any) -> str:
     return value if isinstance(value, str) and field.is_text else json.dumps(value, ensure_ascii=False)
 
 
-def _drop_closing_fence(before: str, body: str) -> str:
-    """A body without the end of a code fence that was opened before the first marker."""
-    opened = any(line.strip().startswith("```") for line in before.splitlines()[-1:])
-    return body[:-3].rstrip() if opened and body.endswith("```") else body
+def _opens_fence(before: str) -> bool:
+    """Whether the last line before the first marker opens a code fence."""
+    return any(line.strip().startswith("```") for line in before.splitlines()[-1:])
 
 
 class ChatAdapter(Adapter):

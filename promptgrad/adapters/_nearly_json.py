@@ -26,7 +26,7 @@ _CLOSED_TEXT = {
     "“": re.compile(r"“([^“”]*)”"),
     "`": re.compile(r"`([^`\n]*)`"),
 }
-_NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?=[\s,\]}/#]|\Z)", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?=[\s,\]}/#]|\Z)", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_$][\w$-]*|-?\d+(?:\.\d+)?")
 _WORD = re.compile(r"[A-Za-z_$][\w$-]*")
 _WORDS = {
