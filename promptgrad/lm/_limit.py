@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.errors import LMError, OverloadedError, RateLimitError
+from promptgrad.errors import LMError, LMReplyError, LMStatusError, OverloadedError, RateLimitError
 from promptgrad.lm._base import LM
 from promptgrad.lm._channel import REPLY_TOKENS, estimate_tokens
 from promptgrad.lm._completion import Completion
@@ -18,6 +18,8 @@ from promptgrad.lm._places import UNKNOWN, places_of
 from promptgrad.lm._request import Request
 
 _TURNED_AWAY = (RateLimitError, OverloadedError)
+_ANSWERS = (LMStatusError, LMReplyError)
+"""Errors that the endpoint answers with; of all but those above it has worked on the request."""
 
 
 class Limit(Layer):
@@ -83,8 +85,8 @@ class Limit(Layer):
                 served = True
                 return completion
             except LMError as error:
-                if not error.replayed and isinstance(error, _TURNED_AWAY):
-                    served = False
+                if not error.replayed and isinstance(error, _ANSWERS):
+                    served = not isinstance(error, _TURNED_AWAY)
                 raise
             finally:
                 places.release(level, served)

@@ -36,6 +36,7 @@ class Places:
         self._pace = self._next_pace = PACE
         self._fallen = False
         self._tries = self._refused = 0  # with more in flight than were served yet
+        self._together = self._turned = 0  # in flight when the last one was sent; turned away since
         self.cap = UNKNOWN
         self.in_flight = 0
         self.turned_away = 0
@@ -68,7 +69,8 @@ class Places:
 
         Args:
             level: What `acquire` returned.
-            served: Whether the endpoint served the request (True) or turned it away (False); None tells nothing.
+            served: Whether the endpoint worked on the request (True), if only to fail, or turned it away (False); None
+                tells nothing.
         """
         with self._lock:
             if served:
@@ -80,6 +82,7 @@ class Places:
             self.in_flight -= 1
             if served is False:
                 self.turned_away += 1
+                self._turned += 1
                 self._fall(level)
             turns: list[tuple[Signal[int], int]] = []
             while self._waiting and self.in_flight < self.cap:
@@ -89,6 +92,7 @@ class Places:
 
     def _take(self) -> int:
         self.in_flight += 1
+        self._together, self._turned = self.in_flight, 0
         if self.in_flight > self._served:
             self._tries += 1
         return self.in_flight
@@ -109,7 +113,7 @@ class Places:
             at_random = 20 * (len(self._recent) - sum(self._recent)) > len(self._recent)
             if at_random and (self._refused < 2 or 4 * self._refused < 3 * self._tries):
                 return  # as likely by chance as for its number
-            cap = max(1, self.in_flight, self._served)
+            cap = max(1, self._together - self._turned, self._served)
             self._lower(cap)
             return
         self._recent.append(False)

@@ -35,6 +35,15 @@ def test_a_burst_that_is_turned_away_leaves_what_was_served():
     assert (places.cap, places.in_flight) == (8, 0)
 
 
+def test_answers_that_come_with_refusals_do_not_lower_the_cap():
+    places = Places()
+    levels = take(places, 32)
+    for number, level in enumerate(levels):
+        places.release(level, served=None if number % 2 else number % 8 > 1)
+    assert places.turned_away == 4
+    assert places.cap == 32 - 4
+
+
 def serve(places, capacity, answers, demand=64, noise=0.0, seed=0, pushes=1):
     """Keep a server busy that turns away what is above its capacity, and a random share; returns how many it did."""
     chance, serving, turned_away = random.Random(seed), [], 0
@@ -369,3 +378,15 @@ def test_a_budget_of_tokens_holds_in_every_script(name):
             aio.run(many())
         assert sum(outcomes.values()) == session.ledger.spent.tokens <= limit
         assert sum(outcomes.values()) >= limit / 4
+
+
+def test_what_an_endpoint_fails_at_it_has_worked_on():
+    def respond(messages):
+        return Status(500) if "fail" in messages[-1]["content"] else Status(429)
+
+    with LoopbackLM(respond) as server:
+        lm = Limit(HTTP("m", server.url), 8)
+        for prompt in ("fail", "turn away", "fail"):
+            with pytest.raises(LMError):
+                lm(prompt)
+        assert (lm.stats()["turned_away"], lm._places._served) == (1, 1)
