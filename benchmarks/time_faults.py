@@ -180,14 +180,18 @@ def measure(who: str, case: tuple[str, float, float, bool], count: int, seed: in
     """Run one case with one client, and print its line."""
     mix, share, latency, slow = case
     words = f"{share:.0%} {mix}, {1e3 * latency:.0f} ms" + ("" if slow else ", faults at once")
+    calm = Server(mix, 0.0, 0.0, 0.0, seed)
+    try:
+        WHO[who](calm.url, 8)  # warms up
+    except ImportError as error:
+        say(bench="faults", case=words, who=who, skipped=f"not installed: {error}")
+        return
+    finally:
+        calm.close()
     server = Server(mix, share, latency, latency if slow else 0.0, seed)
     try:
         started = time.perf_counter()
-        try:
-            answers, sent = WHO[who](server.url, count)
-        except ImportError as error:
-            say(bench="faults", case=words, who=who, skipped=f"not installed: {error}")
-            return
+        answers, sent = WHO[who](server.url, count)
         wall = time.perf_counter() - started
         counts = server.counts()
     finally:
