@@ -125,7 +125,8 @@ class Retry(Layer):
         if self._lately.mostly_answered and not isinstance(error, REFUSALS):
             return first  # by chance
         share = min(1.0, (times - 1) / max(1, most - 2))
-        return min(self.ceiling, first ** (1 - share) * self.base**share * growth ** min(times - 1, 60))
+        own: float = first ** (1 - share) * self.base**share * growth ** min(times - 1, 60)
+        return min(self.ceiling, own)
 
     def _wait(self, request: Request, own: float, attempt: int, error: LMError) -> float | None:
         asked = error.retry_after if isinstance(error, LMStatusError) else None
