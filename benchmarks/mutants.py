@@ -51,6 +51,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
 ROOMS = CONFIG["cosmic-ray"]["module-path"]
 MEMORY = 6 << 30  # a mutant may allocate without end
+BROKEN = 70  # exit status where not the mutant but this script is at fault
+OPTIONS = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
+OPTIONS += ["-W", "ignore:Module already imported"]  # by `load_libraries`
 LIBRARIES = ("hypothesis", "pydantic", "aiohttp", "optuna", "numpy", "torch", "transformers", "peft", "safetensors")
 
 
@@ -119,8 +122,8 @@ class _Silent(ast.NodeTransformer):
 
     def visit_If(self, node: ast.If) -> ast.AST:
         self.generic_visit(node)
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = [ast.Pass()]
+        if any(isinstance(part, ast.Name) and part.id == "TYPE_CHECKING" for part in ast.walk(node.test)):
+            node.test, node.body = ast.Name("TYPE_CHECKING"), [ast.Pass()]
         return node
 
 
@@ -325,7 +328,7 @@ def forked(tree: Path, tests: list[str], limit: float, log: Path) -> tuple[str, 
     result.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        code = 70
+        code = BROKEN
         try:
             os.setsid()
             resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
@@ -339,8 +342,7 @@ def forked(tree: Path, tests: list[str], limit: float, log: Path) -> tuple[str, 
 
             chosen = _Chosen(tests)
             files = list(dict.fromkeys(test.split("::")[0] for test in tests))
-            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", "--tb=short"]
-            code = int(pytest.main([*options, *files], plugins=[chosen]))
+            code = int(pytest.main([*OPTIONS, *files], plugins=[chosen]))
             result.write_text(json.dumps(chosen.failed[:1]))
         except BaseException as error:  # noqa: BLE001 a fork must never go on as its parent
             log.open("a").write(f"{error!r}\n")
@@ -359,6 +361,8 @@ def forked(tree: Path, tests: list[str], limit: float, log: Path) -> tuple[str, 
         return "late", None
     failed = json.loads(result.read_text()) if result.exists() else []
     code = os.waitstatus_to_exitcode(status)
+    if code == BROKEN:
+        raise RuntimeError(log.read_text())
     return "survived" if code in (0, 5) else "noticed", failed[0] if failed else f"exit {code}"
 
 
