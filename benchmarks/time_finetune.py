@@ -63,8 +63,8 @@ def tokens(params: dict[str, Any]) -> int:
 
 def ours(params: dict[str, Any]) -> Block:
     """The loop of `finetune.sft`."""
-    from promptgrad.finetune._tokens import Tokens
     from promptgrad.finetune._train import TuneSettings, train
+    from promptgrad.lm import Tokens
 
     trained, data = model(), [Tokens(tuple(ids), start) for ids, start in samples(params)]
     settings = TuneSettings(None, params["steps"], 1e-4, BATCH)

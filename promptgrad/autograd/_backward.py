@@ -141,8 +141,11 @@ class Backward:
             if one.forward not in judged_jointly
         ]
         await aio.gather(jobs + [partial(group.judge, self.gate) for group in self.joint])
+        kinds: dict[type[WeightTrace], list[tuple[WeightTrace, float]]] = {}
         for trace, advantage in self.traced:
-            await aio.in_thread(trace.backward, advantage)
+            kinds.setdefault(type(trace), []).append((trace, advantage))
+        for kind, pairs in kinds.items():
+            await aio.in_thread(kind.backward_all, pairs)
         never = [] if detector is None else self._never_read()
         found = self._gradients()
         report = found.report

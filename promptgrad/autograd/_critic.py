@@ -163,3 +163,8 @@ class WeightTrace(Protocol):
     def backward(self, advantage: float) -> None:
         """Add the policy gradient of the sampled tokens, weighted by the advantage, to the weights' `.grad`."""
         ...
+
+    @staticmethod
+    def backward_all(pairs: "Sequence[tuple[Any, float]]") -> None:
+        """Do so for many traces of this class with their advantages; `backward` in a loop, or something faster."""
+        ...

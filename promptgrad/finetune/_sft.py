@@ -19,9 +19,9 @@ from promptgrad import aio, lm
 from promptgrad.data import Example
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._sample import Collected, Conversation, acollect, labeled
-from promptgrad.finetune._tokens import Tokens, encode_all
+from promptgrad.finetune._tokens import encode_all
 from promptgrad.finetune._train import TuneSettings, add_lora, count_steps, default_lr, train
-from promptgrad.lm import layered
+from promptgrad.lm import Tokens, layered
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
 

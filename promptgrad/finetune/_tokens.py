@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from promptgrad.errors import DataError
 from promptgrad.finetune._sample import Conversation
-from promptgrad.lm import Local, Request
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One conversation in tokens: the prompt, then the reply.
-
-    Attributes:
-        ids: Prompt and reply.
-        start: Where the reply begins; only tokens from there on count in the loss.
-    """
-
-    ids: tuple[int, ...]
-    start: int
+from promptgrad.lm import Local, Request, Tokens
 
 
 def encode(local: Local, sample: Conversation) -> Tokens:

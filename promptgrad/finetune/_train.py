@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptgrad.errors import MissingExtraError
-from promptgrad.finetune._forward import reply_logprobs
-from promptgrad.finetune._tokens import Tokens
+from promptgrad.lm import Tokens, reply_logprobs
 
 _LEAST_STEPS = 60
 

@@ -10,6 +10,7 @@ from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer, layered
+from promptgrad.lm._likelihood import Scored, Tokens, reply_logprobs
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
@@ -65,10 +66,12 @@ __all__ = [
     "ReasoningPart",
     "Request",
     "Retry",
+    "Scored",
     "Settings",
     "TextDelta",
     "TextPart",
     "TokenLogprob",
+    "Tokens",
     "ToolCall",
     "ToolCallDelta",
     "ToolResult",
@@ -82,6 +85,7 @@ __all__ = [
     "pocket",
     "record",
     "replay",
+    "reply_logprobs",
     "resolve",
     "resolve_lm",
     "track_usage",

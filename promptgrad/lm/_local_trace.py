@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from promptgrad.errors import GraphError
+from promptgrad.lm._likelihood import Tokens, reply_logprobs
 
 if TYPE_CHECKING:
     import torch
@@ -88,12 +89,38 @@ class LocalTrace:
         Raises:
             GraphError: A weight was changed since the reply was sampled; call `backward` before the optimizer's step.
         """
-        if self.lm.version() != self.version:
-            raise GraphError(
-                f"the weights of {self.lm.name!r} were changed after this reply was sampled, so its gradient would be "
-                "that of another policy: call loss.backward() before the optimizer's step"
-            )
-        (-advantage * self.log_likelihood().sum()).backward()
+        self.backward_all([(self, advantage)])
+
+    @staticmethod
+    def backward_all(pairs: Sequence[tuple[LocalTrace, float]]) -> None:
+        """Do for many replies what `backward` does for one; what their prompts begin with is computed once.
+
+        Cost: few forward and backward passes, of up to 8,192 places each.
+
+        Raises:
+            GraphError: A weight was changed since a reply was sampled. No gradient is added then.
+        """
+        import torch
+
+        of_lm: dict[int, list[tuple[LocalTrace, float]]] = {}
+        for trace, advantage in pairs:
+            if trace.lm.version() != trace.version:
+                raise GraphError(
+                    f"the weights of {trace.lm.name!r} were changed after this reply was sampled, so its gradient "
+                    "would be that of another policy: call loss.backward() before the optimizer's step"
+                )
+            if trace.ids:
+                of_lm.setdefault(id(trace.lm), []).append((trace, advantage))
+        for own in of_lm.values():
+            model = own[0][0].lm.model
+            batch = [trace._tokens() for trace, _ in own]
+            with torch.enable_grad():
+                for scored in reply_logprobs(model, batch):
+                    weights = torch.tensor([own[row][1] for row in scored.rows], device=scored.logprobs.device)
+                    (-(weights[:, None] * scored.logprobs).sum()).backward()
+
+    def _tokens(self) -> Tokens:
+        return Tokens((*self.prompt_ids, *self.ids), len(self.prompt_ids), self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trace in JSON types, as a run's journal keeps it."""

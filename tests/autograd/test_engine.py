@@ -587,6 +587,10 @@ class TestConcurrency:
             def backward(self, advantage):
                 here.append(advantage)
 
+            @staticmethod
+            def backward_all(pairs):
+                here.extend(pairs)
+
         assert isinstance(Weights(), WeightTrace)
         assert isinstance(ScriptedCritic(), CriticLike)
         chain = Chain(1)
@@ -604,8 +608,9 @@ class TestWeights:
             def __init__(self, name):
                 self.name, self.requires_grad = name, requires_grad
 
-            def backward(self, advantage):
-                got[self.name] = advantage
+            @staticmethod
+            def backward_all(pairs):
+                got.update({trace.name: advantage for trace, advantage in pairs})
 
         chain, rows = Chain(1), []
         for group, group_scores in enumerate(scores):

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from promptgrad import lm
-from promptgrad.finetune._tokens import Tokens
 from promptgrad.finetune._train import (
     TuneSettings,
     _batches,
@@ -20,6 +19,7 @@ from promptgrad.finetune._train import (
     default_lr,
     train,
 )
+from promptgrad.lm import Tokens
 
 DATA = [Tokens((2, 3, 20 + i, 30, 40 + i, 4), 4) for i in range(6)]
 

@@ -59,6 +59,38 @@ def test_backward_is_the_policy_gradient(lm):
     assert trace.log_likelihood().sum().item() > before  # a good reply became likelier
 
 
+def test_many_at_once_give_the_sum_of_their_gradients(lm):
+    long = " ".join(f"w{i}" for i in range(40))
+    traces = [
+        lm(f"{long} w{i % 3}", temperature=heat, replicate=i).trace for i, heat in enumerate([0, 0.5, 1, 2, 1, 1])
+    ]
+    advantages = [1.0, -0.5, 0.25, -1.0, 2.0, 0.5]
+    for trace, advantage in zip(traces, advantages, strict=True):
+        trace.backward(advantage)
+    one_by_one = [weight.grad.clone() for weight in lm.weights()]
+    for weight in lm.weights():
+        weight.grad = None
+    passes = []
+    hook = lm.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    type(traces[0]).backward_all(list(zip(traces, advantages, strict=True)))
+    hook.remove()
+    assert len(passes) < len(traces)
+    for weight, wanted in zip(lm.weights(), one_by_one, strict=True):
+        assert torch.allclose(weight.grad, wanted, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_none_of_many_is_added_when_one_is_of_older_weights(lm):
+    old = lm(REQUEST).trace
+    old.backward(1.0)
+    torch.optim.SGD(lm.weights(), lr=0.1).step()
+    for weight in lm.weights():
+        weight.grad = None
+    new = lm(REQUEST).trace
+    with pytest.raises(GraphError, match="before the optimizer's step"):
+        type(new).backward_all([(new, 1.0), (old, 1.0)])
+    assert all(weight.grad is None for weight in lm.weights())
+
+
 def test_a_trace_of_older_weights_is_refused(lm):
     trace = lm(REQUEST).trace
     trace.backward(1.0)

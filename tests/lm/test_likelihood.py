@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from promptgrad import lm
-from promptgrad.finetune._forward import Shared, plan, reply_logprobs
-from promptgrad.finetune._tokens import Tokens
+from promptgrad.lm import Tokens, reply_logprobs
+from promptgrad.lm._likelihood import Shared, plan
 
 torch = pytest.importorskip("torch")
 

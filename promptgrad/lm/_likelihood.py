@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptgrad._accepts import Accepts
-from promptgrad.finetune._tokens import Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +23,21 @@ PART_TOKENS = 8192
 
 PASS_TOKENS = 64
 """What one more forward and backward pass costs beside its tokens, in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One conversation in tokens: the prompt, then the reply.
+
+    Attributes:
+        ids: Prompt and reply.
+        start: Where the reply begins; only tokens from there on count in a loss.
+        temperature: The temperature at which the log-probabilities of the reply are wanted.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +221,10 @@ def _part(model: Any, batch: Sequence[Tokens], rows: tuple[int, ...], prefix: _P
     past = {"use_cache": False} if prefix is None else accepts.cache(prefix.expanded(len(rows)))
     kept = width - max(first - 1, 0)
     logits = model(input_ids=ids, attention_mask=seen, **past, **accepts.last(kept)).logits[:, -kept:-1]
+    heat = torch.tensor([batch[row].temperature for row in rows], device=device)
+    logits = logits.float() / heat[:, None, None]
     targets, mask = ids[:, width - kept + 1 :], counts[:, width - kept + 1 :]
     logprobs = -torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets.masked_fill(~mask, -100).flatten(), ignore_index=-100, reduction="none"
+        logits.flatten(0, 1), targets.masked_fill(~mask, -100).flatten(), ignore_index=-100, reduction="none"
     )
     return Scored(rows, logprobs.view(len(rows), kept - 1), mask)
