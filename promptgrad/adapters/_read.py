@@ -22,6 +22,7 @@ from promptgrad.signature import Field
 _BULLET = re.compile(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
 _DECORATION = "*_`\"' \t\n"
 _MANY_LINES = 2_000
+_FIRST = 100
 
 
 class Reader:
@@ -61,6 +62,8 @@ class Reader:
             try:
                 return self.value(found)
             except ParseError as error:
+                if self._structures and not self._takes_text and isinstance(found, (list, dict)):
+                    raise  # nothing else is in it
                 blame = error
         if self._takes_text:
             if self._takes_nothing and text in ("None", "none", "null"):
@@ -83,7 +86,18 @@ class Reader:
             return self._only(misfit, value)
         except RecursionError:
             self._refuse("is nested too deeply", value)
+        if isinstance(fitted, list) and len(fitted) > _FIRST:
+            self._check_first(fitted)
         return self.field.validate_json(text)
+
+    def _check_first(self, items: list[Any]) -> None:
+        """Refuse a long list for its first items, as pydantic describes each item that does not fit."""
+        try:
+            self.field.validate_json(json.dumps(items[:_FIRST]))
+        except ParseError as error:
+            errors: Any = getattr(error.__cause__, "errors", None)  # those of an item have its number in their place
+            if errors is not None and all(any(isinstance(part, int) for part in found["loc"]) for found in errors()):
+                raise
 
     def _only(self, misfit: Misfit, value: Any) -> Any:
         """The only one of several readings that the constraints of the field allow."""

@@ -464,6 +464,25 @@ def test_very_many_values_are_not_tried_one_by_one(piece: str, adapter: Adapter,
     assert len(tried) < 10
 
 
+@pytest.mark.parametrize("adapter", [CHAT, JSON], ids=["chat", "json"])
+def test_a_long_list_is_refused_for_its_first_items(adapter: Adapter, monkeypatch: Any) -> None:
+    sizes: list[int] = []
+    check = Field.validate_json
+
+    def counted(field: Field, text: str) -> Any:
+        sizes.append(len(json.loads(text)))
+        return check(field, text)
+
+    monkeypatch.setattr(Field, "validate_json", counted)
+    assert read(list[Item], f"[{'{},' * 30_000}{{}}]", adapter) is AGAIN
+    assert max(sizes) == 100
+    assert len(sizes) == 1
+    assert read(list[str], json.dumps(["a"] * 300), adapter) == ["a"] * 300
+    assert read(list[int] | list[str], json.dumps(["a"] * 300), adapter) == ["a"] * 300
+    assert read(Annotated[list[int], pydantic.Field(min_length=200)], json.dumps([1] * 300), adapter) == [1] * 300
+    assert read(list[int], json.dumps([1] * 300 + ["a"]), adapter) is AGAIN
+
+
 def test_patterns_of_markers_match_what_they_matched() -> None:
     form = ChatFormat(signature(str))
     assert form._sections("[[  ##  x  ##  ]]\nParis") == {"x": "Paris"}
