@@ -1,6 +1,7 @@
 import pytest
 
-from promptgrad import aio, run
+from promptgrad import aio, evaluate, nn, run
+from promptgrad.data import Example
 from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
@@ -18,6 +19,7 @@ from promptgrad.errors import (
 )
 from promptgrad.lm import HTTP, LM, Completion, FunctionLM, Limit, Retry, Usage, resolve
 from promptgrad.lm._retry import is_transient
+from promptgrad.metrics import exact_match
 from promptgrad.testing import Cut, Drop, Garbage, LoopbackLM, Status
 
 
@@ -241,6 +243,46 @@ def test_a_row_that_waits_to_be_sent_again_holds_up_no_other():
             return await aio.gather([lambda row=row: lm.acall(row) for row in "abcdefghij"], limit=2)
 
         assert [row.text for row in aio.run(rows())] == [f"to {row}" for row in "abcdefghij"]
+        assert sorted(asked[-2:]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_so_in_an_evaluation(kind):
+    """Of eight rows, two in flight, the first two are refused and wait for the other six."""
+
+    class Program(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ask = nn.Predict("question -> answer")
+
+        def forward(self, question):
+            return self.ask(question=question)
+
+    class Awaited(Program):
+        async def forward(self, question):
+            return await self.ask.acall(question=question)
+
+    others = aio.Signal()
+
+    async def sleep(seconds):
+        await others
+
+    asked = []
+
+    def respond(messages):
+        row = messages[-1]["content"].splitlines()[1]
+        asked.append(row)
+        if asked.count(row) == 1 and row in "ab":
+            return Status(503)
+        if len(asked) == 8:
+            others.set(None)
+        return "Paris"
+
+    with LoopbackLM(respond) as server:
+        program = (Program if kind == "plain" else Awaited)().to(Retry(HTTP("m", server.url), sleep=sleep))
+        rows = [Example(question=row, answer="Paris").with_inputs("question") for row in "abcdefgh"]
+        report = evaluate(program, rows, exact_match, concurrency=2)
+        assert [row.score for row in report.rows] == [1.0] * 8
         assert sorted(asked[-2:]) == ["a", "b"]
 
 
