@@ -50,6 +50,18 @@ class _Size:
 SMALL = 50
 """With `auto`, as many validation examples or fewer are all in each minibatch."""
 
+TRACES = 0.25
+"""Share of a budget for the runs that make traces."""
+
+LOOK = 0.33
+"""Share of what is left for the runs that a proposer is shown."""
+
+LEAST = 10
+"""Validation runs that a budget shall pay for each new instruction, and the least of a minibatch that it cuts short."""
+
+FEW_TRIALS = 3
+"""Minibatches that a budget shall pay for: where it does not, they are smaller."""
+
 _SIZES: dict[Auto, _Size] = {"light": _Size(6, 100), "medium": _Size(12, 300), "heavy": _Size(18, 1000)}
 
 
@@ -223,6 +235,7 @@ class MIPRO(Search):
             wanted=2 * self.max_bootstrapped_demos,
             max_labeled=self.max_labeled_demos,
             teacher=self.teacher if self.teacher is not None else session.teacher,
+            limit=session.share_of_runs(TRACES, len(session.train)),
         )
 
     def _demo_sets(
@@ -259,6 +272,7 @@ class MIPRO(Search):
     ) -> dict[str, tuple[str, ...]]:
         """New instructions for each module of a candidate, written side by side from its runs on training data."""
         await self._look(session, candidate, name)
+        samples = samples[: session.share_of_runs(1 / LEAST, len(samples))]
         own = resolve(self.lm) if self.lm is not None else session.program_lm()
         jobs = [(place, index) for place in targets for index in samples]
         session.admit(calls=len(jobs))
@@ -290,7 +304,7 @@ class MIPRO(Search):
         order = list(session.train)
         session.rng("look").shuffle(order)
         fresh = [example for example in order if example.id not in seen]
-        missing = fresh[: max(0, self.examples_shown - len(seen))]
+        missing = fresh[: session.share_of_runs(LOOK, max(0, self.examples_shown - len(seen)))]
         if missing:
             loss = await session.forward(candidate, missing, scope=f"{name}/look")
             session.decide("looked", candidate=candidate.key, examples=len(loss.rows), loss=loss.item())
@@ -323,6 +337,7 @@ class MIPRO(Search):
         rows = rows[: self._size.examples] if self._size is not None else rows
         count = self.trials([len(dimension.choices) for dimension in dimensions])
         size = self._minibatch(len(rows))
+        size = min(size, max(LEAST, session.share_of_runs(1 / FEW_TRIALS, size)))
         trials = Trials(session, dimensions, count, rows, size, self.full_eval_every)
         places = [place for place in instructions if any(d.path == place.path for d in dimensions)]
         rewrites = self.num_rewrites if self.num_candidates else 0

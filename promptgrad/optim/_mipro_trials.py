@@ -54,6 +54,14 @@ class Trials:
             self._full.add(start)
         self._search = self._sampler(0)
         self._search.enqueue(dict.fromkeys(self._search.space, 0))
+        self._enqueue_together()
+
+    def _enqueue_together(self) -> None:
+        """Try first new instructions of all modules together: one alone may gain nothing before another fits to it."""
+        texts = [dimension for dimension in self.dimensions if dimension.kind.is_text]
+        if len(texts) > 1:
+            for number in range(1, min(len(dimension.choices) for dimension in texts)):
+                self._search.enqueue({d.path: number if d in texts else 0 for d in self.dimensions})
 
     def _sampler(self, number: int) -> TPE:
         space = {dimension.path: len(dimension.choices) for dimension in self.dimensions}
@@ -109,6 +117,7 @@ class Trials:
     async def _try(self, point: Point, minibatch: Sequence[Example], number: int) -> None:
         session = self.session
         candidate = self._candidate(point.choices, f"trial {number}")
+        session.admit(len(minibatch) + self._lacking())
         measured = await session.evaluate(candidate, minibatch, scope=f"trial/{number}/minibatch")
         self._search.tell(point, shrunken(session, measured))
         if point.key not in self._full:
@@ -191,6 +200,12 @@ class Trials:
                 search.enqueue(choices)
                 return search.ask()
         return None
+
+    def _lacking(self) -> int:
+        """Runs that the best combination so far needs to be scored in full."""
+        if not self._known or (best := self._best(self._known)) in self._full:
+            return 0
+        return len(self._everything.difference(self._known[best].ids))
 
     def _candidate(self, choices: Mapping[str, int], origin: str) -> Candidate:
         values = {

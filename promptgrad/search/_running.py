@@ -371,6 +371,10 @@ class Running:
         prices = {"calls": cost.calls, "tokens": cost.tokens, "usd": cost.usd}
         return min(self.ledger.remaining(kind) / price if price else math.inf for kind, price in prices.items())
 
+    def share_of_runs(self, share: float, most: int) -> int:
+        """How many runs of the program a share of `runs_left` pays for: at most so many, and one unless that is 0."""
+        return min(most, max(1, int(min(most, share * self.runs_left()))))
+
     def admit(self, examples: float = 0, calls: int = 0) -> None:
         """Check, before a block, that it fits what the budget leaves after the share for the confirmation.
 

@@ -326,6 +326,25 @@ class TestProposals:
             fit(world, world.Program())
 
 
+class TestBudget:
+    def test_a_small_budget_pays_for_trials_and_measures_the_best_in_full(self, world, model):
+        """After the start it pays for some 60 runs: the usual sizes would leave room for one trial, or for none."""
+        optimizer = optim.MIPRO(model.parameters())
+        trainer = Trainer(model, optimizer, metric=world.metric, seed=6, budget=pg.Budget(calls=140))
+        result = trainer.fit(world.examples(24), world.examples(40, seed=1))
+        trials = [trial for trial in result.history if trial.note == "minibatch"]
+        assert {trial.examples for trial in trials} == {14}
+        assert trials[0].details["choices"] == {"pick.instruction": 1, "spell.instruction": 1}  # both are needed
+        assert result.shipped
+        assert result.measured.examples == 40
+
+    def test_a_large_one_changes_no_size(self, world, model):
+        optimizer = optim.MIPRO(model.parameters(), num_trials=4)
+        trainer = Trainer(model, optimizer, metric=world.metric, seed=6, budget=pg.Budget(calls=2000))
+        result = trainer.fit(world.examples(24), world.examples(40, seed=1))
+        assert {trial.examples for trial in result.history if trial.note == "minibatch"} == {25}
+
+
 @pytest.mark.parametrize("options", [{"num_candidates": -1}, {"num_trials": 0}, {"minibatch_size": 0}])
 def test_numbers_out_of_range(world, options):
     with pytest.raises(ValueError, match="at least"):
