@@ -11,6 +11,9 @@ from promptgrad.search import Candidate, DemoPool, Session, bootstrap, check_cou
 RACES = 20
 """Most races, where the budget leaves room for more than one."""
 
+TRACES = 0.25
+"""Share of a budget for the runs that make traces."""
+
 
 class RandomSearch(Search):
     """Try demo sets of random size, drawn from labelled examples and from runs that went right; keep the best.
@@ -76,6 +79,7 @@ class RandomSearch(Search):
             max_rounds=self.max_rounds,
             threshold=self.threshold,
             teacher=self.teacher if self.teacher is not None else session.teacher,
+            limit=session.share_of_runs(TRACES, len(session.train)),
         )
         session.decide("bootstrapped", tried=pool.tried, traces=sum(len(pool.traces[path]) for path in paths))
         candidates = self._candidates(session, pool, paths, range(-2, self.num_candidate_programs))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded
 from promptgrad.search._candidate import Candidate, Measured, pairs
 from promptgrad.search._race import BLOCK, chance
@@ -19,9 +20,9 @@ async def eliminate(
     After each block the leader is the one with the best mean; the incumbent takes part, with the scores that it has
     already. A candidate leaves when the probability that it is better than the leader is below `behind`. The race ends
     when all examples are used, or when none is left but the incumbent. Those that ran on every example are considered
-    for the confirmation. Where the budget does not pay for running every candidate on half of the examples, the last
-    ones are left out, and where it gets short the best go on alone. Those that it cuts off, or that are still in the
-    race when it ends, are offered as far as they were measured.
+    for the confirmation. Where the budget does not pay for all, the field is halved from block to block so that the
+    best can be run on every example: the last of the candidates do not start, and later the best go on alone. Those
+    that it cuts off, or that are still in the race when it ends, are offered as far as they were measured.
 
     Cost: at most one run for each candidate and validation example.
 
@@ -41,7 +42,7 @@ async def eliminate(
     order = list(session.val)
     session.rng("eliminate", scope).shuffle(order)
     found = {each.key: Measured(each, (), ()) for each in candidates if each.key != session.base.key}
-    alive = _fitting(list(found), session.runs_left() / max(1.0, len(order) / 2))
+    alive = _fitting(list(found), session.runs_left(), order, block)
     found = {key: found[key] for key in alive}
     cut: list[str] = []  # what the budget does not pay for to the end
     champion = session.standings.of(session.incumbent)
@@ -50,7 +51,7 @@ async def eliminate(
             if not alive:
                 break
             part = order[first : first + block]
-            going = _fitting(alive, session.runs_left() / len(part))
+            going = _fitting(alive, session.runs_left(), order[first:], block)
             cut += alive[len(going) :]
             alive = going
             fresh = await session.evaluate_all([found[key].candidate for key in alive], part, scope=f"{scope}/{number}")
@@ -78,9 +79,10 @@ async def eliminate(
     return ended + sorted((found[key] for key in found if key not in alive), key=_merit, reverse=True)
 
 
-def _fitting(keys: list[str], room: float) -> list[str]:
-    """The first of some keys that there is room for, at least one."""
-    return keys[: max(1, int(min(len(keys), room)))]
+def _fitting(keys: list[str], runs: float, rows: Sequence[Example], block: int) -> list[str]:
+    """The first of some keys, at least one: so many that halves of them can go on, block by block, to the last row."""
+    price = sum(len(rows[first : first + block]) / 2**number for number, first in enumerate(range(0, len(rows), block)))
+    return keys[: max(1, int(min(len(keys), runs / max(1.0, price))))]
 
 
 def _merit(measured: Measured) -> tuple[float, int]:
