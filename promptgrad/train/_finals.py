@@ -173,7 +173,7 @@ class Finals:
         Raises:
             BudgetExceeded: There is not even room for one.
         """
-        size = len(rows)
+        size = self.session.share_of_runs(1 / len(candidates), len(rows))
         while True:
             try:
                 found = await self.session.evaluate_all(candidates, rows[:size], scope=scope, replicate=replicate)
