@@ -93,6 +93,12 @@ class TestSearch:
         assert 2 <= len(raced[0]["chances"]) < 18
         assert len(raced[-1]["chances"]) <= len(raced[0]["chances"])
 
+    def test_of_a_field_that_the_budget_does_not_pay_for_the_best_is_run_on_every_row(self, world):
+        _, result = trained(world, budget=pg.Budget(calls=130), num_candidate_programs=16)
+        rows = [trial.examples for trial in result.history[1:]]
+        assert len(rows) > 2
+        assert max(rows) == result.before.examples > min(rows)
+
 
 class TestHabits:
     @pytest.mark.parametrize(
