@@ -57,11 +57,16 @@ class Trials:
         self._enqueue_together()
 
     def _enqueue_together(self) -> None:
-        """Try first new instructions of all modules together: one alone may gain nothing before another fits to it."""
+        """Try first new instructions of all modules together: one alone may gain nothing before another fits to it.
+
+        The first of them have the present demos, the next ones another set each.
+        """
         texts = [dimension for dimension in self.dimensions if dimension.kind.is_text]
         if len(texts) > 1:
             for number in range(1, min(len(dimension.choices) for dimension in texts)):
-                self._search.enqueue({d.path: number if d in texts else 0 for d in self.dimensions})
+                self._search.enqueue(
+                    {d.path: number if d in texts else (number - 1) % len(d.choices) for d in self.dimensions}
+                )
 
     def _sampler(self, number: int) -> TPE:
         space = {dimension.path: len(dimension.choices) for dimension in self.dimensions}
