@@ -675,7 +675,7 @@ class TestPlan:
         plan = trainer_.plan(*data)
         result = trainer_.fit(*data)
         assert result.calls <= plan.calls
-        assert plan.tokens / plan.calls == pytest.approx(result.tokens / result.calls, rel=0.5)
+        assert 1 / 2 < (plan.tokens / plan.calls) / (result.tokens / result.calls) < 2  # a good first trial ends MIPRO
 
     def test_exact_where_it_can_be(self, world):
         model, rows = world.single()
