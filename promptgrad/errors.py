@@ -74,6 +74,8 @@ __all__ = [
     "StateDictError",
     "UnknownPriceError",
     "is_outage",
+    "kind_of",
+    "recall",
 ]
 
 
@@ -134,11 +136,13 @@ class LMError(PromptgradError, RuntimeError):
 
     Attributes:
         transient: Whether the same request may succeed a little later; `Retry` sends it again then, and only then.
-        replayed: Whether it comes from a cassette, so that the same request brings it again.
+        replayed: Whether it comes from a cassette or the journal of a run, so that the same request brings it again.
+        call: Key of the failed call in the journal of the run; empty outside of a run.
     """
 
     transient: bool = False
     replayed: bool = False
+    call: str = ""
 
 
 class LMConnectionError(LMError):
@@ -359,3 +363,21 @@ def is_outage(error: BaseException | None) -> bool:
     if isinstance(error, (ContextWindowError, ContentFilterError, RefusalError)):
         return False
     return isinstance(error, (LMError, BudgetExceeded, JournalError, ImportError))
+
+
+def kind_of(error: LMError) -> str:
+    """The name under which `recall` makes an error again: that of the nearest class in this module."""
+    return next(base.__name__ for base in type(error).__mro__ if base.__module__ == __name__)
+
+
+def recall(fact: Mapping[str, object]) -> LMError:
+    """An error of a language model that is on record: `type`, `message`, and its own facts, such as `status`."""
+    kind = globals().get(str(fact.get("type")))
+    if not (isinstance(kind, type) and issubclass(kind, LMError)):
+        kind = LMError
+    error: LMError = kind(fact.get("message", ""))
+    error.replayed = True
+    for name in ("status", "body", "retry_after"):
+        if name in fact and hasattr(error, name):
+            setattr(error, name, fact[name])
+    return error

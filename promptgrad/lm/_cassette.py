@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 """Version of the file. Files of version 1, whose replies are text alone, can still be read."""
-FACTS = ("status", "body", "retry_after")
+_FACTS = ("status", "body", "retry_after")
 
 
 class Cassette:
@@ -149,7 +149,7 @@ class Recorder(Cassette):
 
     def write_error(self, lm: LM, request: Request, key: str, error: LMError, turn: int) -> None:
         """Write an error of an LM."""
-        facts = {name: value for name in FACTS if (value := getattr(error, name, None)) is not None}
+        facts = {name: value for name in _FACTS if (value := getattr(error, name, None)) is not None}
         self._add("error", lm, request, key, turn, error={"type": type(error).__name__, "message": str(error), **facts})
 
     def _add(self, kind: str, lm: LM, request: Request, key: str, turn: int | None, **what: Any) -> None:

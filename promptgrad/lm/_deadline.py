@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from promptgrad import aio, run
-from promptgrad.errors import BudgetExceeded
+from promptgrad.errors import BudgetExceeded, LMError
 
 
 async def sleep_within(
@@ -23,6 +23,8 @@ async def sleep_within(
         left = ledger.remaining("seconds")
         if seconds >= left:
             limit = ledger.budget.seconds or 0.0
+            if isinstance(cause, LMError):
+                session.journal.withdraw(cause.call)
             raise BudgetExceeded(
                 f"a wait of {seconds:.3g} s would pass the budget of {limit:g} seconds, of which {left:.3g} are left",
                 kind="seconds",

@@ -10,10 +10,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from promptgrad import errors
-from promptgrad.errors import LMError, NoLMError, ReplayError
+from promptgrad.errors import NoLMError, ReplayError, recall
 from promptgrad.lm._base import LM
-from promptgrad.lm._cassette import FACTS, Cassette
+from promptgrad.lm._cassette import Cassette
 from promptgrad.lm._channel import Replayed, in_front
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._parts import show, to_content
@@ -117,7 +116,7 @@ class Player(Cassette):
                 self._refuse(call.lm, call.request)
             return None
         if "error" in entry:
-            raise _error(entry["error"])
+            raise recall(entry["error"])
         reply: Mapping[str, Any] = entry["reply"]
         return reply
 
@@ -170,18 +169,6 @@ def _lines(request: Mapping[str, Any]) -> list[str]:
         lines += show(to_content(message["content"])).splitlines()
     lines += [f"{name} = {json.dumps(value)}" for name, value in request.items() if name != "messages"]
     return lines
-
-
-def _error(fact: Mapping[str, Any]) -> LMError:
-    kind = getattr(errors, str(fact.get("type")), LMError)
-    if not (isinstance(kind, type) and issubclass(kind, LMError)):
-        kind = LMError
-    error: LMError = kind(fact.get("message", ""))
-    error.replayed = True
-    for name in FACTS:
-        if name in fact and hasattr(error, name):
-            setattr(error, name, fact[name])
-    return error
 
 
 @contextmanager

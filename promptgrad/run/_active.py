@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from promptgrad.aio import Signal
+from promptgrad.errors import BudgetExceeded, LMError
 from promptgrad.run._budget import Ledger
 from promptgrad.run._here import here
 from promptgrad.run._journal import Journal
@@ -58,7 +59,8 @@ class ActiveRun:
 
         The budget is reserved before `send` runs; the reply is in the journal before this returns. Equal keys that
         are asked for at the same time are sent once. A failed call is not journalled, its error is raised in all
-        waiters, and asking again sends it again.
+        waiters, and asking again sends it again; only where an earlier process of the run went on without its reply, it
+        fails in the same way.
 
         Args:
             key: Digest of everything that is sent, and of the LM that it is sent to.
@@ -78,6 +80,7 @@ class ActiveRun:
         """
         shared = self._shared
         while True:
+            self._check_failure(key)
             recorded = self.journal.reply(key)
             if recorded is not None:
                 self._charge(key, recorded)
@@ -111,7 +114,11 @@ class ActiveRun:
         usd: float | None,
         most: tuple[int, float | None] | None,
     ) -> Mapping[str, Any]:
-        reservation = await self.ledger.reserve(calls=1, tokens=tokens, usd=usd, most=most)
+        try:
+            reservation = await self.ledger.reserve(calls=1, tokens=tokens, usd=usd, most=most)
+        except BudgetExceeded:
+            self.journal.withdraw(key)  # another attempt of a call that failed
+            raise
         outside = here.set(here.get().held())
         sent = False
         try:
@@ -121,8 +128,9 @@ class ActiveRun:
         except BaseException as error:
             reservation.release()
             if sent:
-                # Ctrl-C and cancelled tasks do not say that the call failed: it may be answered, and paid
-                self.journal.failed(key, type(error).__name__, lost=not isinstance(error, Exception))
+                self.journal.failed(key, error)
+            if isinstance(error, LMError):
+                error.call = key
             raise
         finally:
             here.reset(outside)
@@ -144,10 +152,17 @@ class ActiveRun:
         If this run paid for the call, in this process or an earlier one, it is booked as a replayed one is, so that a
         warm cache changes nothing in a resumed run. A reply that the run never paid for is free.
         """
+        self._check_failure(key)
         if not self.journal.has(key):
             return False
         self._charge(key, None)
         return True
+
+    def _check_failure(self, key: str) -> None:
+        failure = self.journal.failure(key)
+        if failure is not None:
+            failure.call = key
+            raise failure
 
     def record(self, kind: str, key: str, **fields: Any) -> bool:
         """Write a keyed event of this scope into the journal, as `Journal.record` does."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from promptgrad.errors import JournalError
+from promptgrad.errors import JournalError, LMError
 from promptgrad.run._canonical import fold
 from promptgrad.run._event import (
     BEGINNING,
@@ -27,6 +27,7 @@ from promptgrad.run._event import (
     show,
     timeless,
 )
+from promptgrad.run._failures import Failures
 from promptgrad.run._observers import Observer, Observers, Subscription
 
 
@@ -86,6 +87,7 @@ class Journal:
         self._next = 0  # place of the next ordered event of this process
         self._scopes: dict[str, list[int]] = {}  # how often opened, how often closed
         self._flying: dict[str, int] = {}
+        self._failures = Failures()
         self._totals = [0, 0, 0, 0]  # calls, tokens, 1e-12 usd, calls without a price
         self._before = 0.0
         self._begun_by = ""  # the version of promptgrad that began a resumed run
@@ -243,9 +245,16 @@ class Journal:
         self._write({"kind": "send", "key": key, "t": self.elapsed})
         self._hand_over()
 
-    def failed(self, key: str, error: str, *, lost: bool = False) -> None:
-        """Write that a call that was sent brought no reply; it is `lost` if nobody waited for it any more."""
-        self._write({"kind": "fail", "key": key, "t": self.elapsed, "error": error, **({"lost": True} if lost else {})})
+    def failed(self, key: str, error: BaseException) -> None:
+        """Write that a call that was sent brought no reply; it is lost if nobody waited for it any more."""
+        self._write({"kind": "fail", "key": key, "t": self.elapsed, **Failures.facts(error)})
+        self._hand_over()
+
+    def withdraw(self, key: str | None = None) -> None:
+        """Write that the run did not go on without a call that failed, or any that did at this place: see `failure`."""
+        for name in self._failures.keys(len(self._ordered)):
+            if key in (name, None):
+                self._write({"kind": "fail", "key": name, "t": self.elapsed, "error": "withdrawn"})
         self._hand_over()
 
     def mark(self, scope: str, event: str, times: int) -> None:
@@ -264,6 +273,14 @@ class Journal:
             return None
         reply: dict[str, Any] = self._event(where)["reply"]
         return reply
+
+    def failure(self, key: str) -> LMError | None:
+        """The error with which a call failed for good at this place of the run; None if it is to be answered or sent.
+
+        It did if it got no reply before the next ordered event, and that event is on record or a keyed event names it
+        as its `call`.
+        """
+        return self._failures.at(self._next, key, decided=self.replaying)
 
     def has(self, key: str) -> bool:
         """Whether a paid call is on record."""
@@ -414,6 +431,7 @@ class Journal:
             self._calls[key] = offset, length
             self._uses.add((event["scope"], key))
             self._flying.pop(key, None)
+            self._failures.read(len(self._ordered), event)
             usage = event["reply"].get("usage") or {}
             for place, amount in enumerate(amounts(usage)):
                 self._totals[place] += amount
@@ -424,6 +442,7 @@ class Journal:
         elif kind == "fail":
             self._flying.pop(event["key"], None)
             self.lost += event.get("lost") is True
+            self._failures.read(len(self._ordered), event)
         elif kind == "scope":
             self._scopes.setdefault(event["scope"], [0, 0])[event["event"] == "close"] += 1
         elif kind in ("header", "process"):
@@ -434,6 +453,7 @@ class Journal:
                 self.lost = self._count_lost()
         elif "key" in event:
             self._keys[kind, event["key"]] = offset, length
+            self._failures.read(len(self._ordered), event)
 
     def _count_lost(self) -> int:
         self.lost += sum(self._flying.values())

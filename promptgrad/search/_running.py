@@ -96,9 +96,6 @@ class Running:
         self._silent: Counter[str] = Counter()
         self._called: Counter[str] = Counter()  # most calls of each module in one forward
         self._described: set[str] = set()
-        # The blocks in which an earlier process of this run continued without an answer. A failed call is not
-        # journalled and might succeed now, so asking again would make the resumed run diverge from the recorded one.
-        self._unanswered = {event["key"] for event in journal.events() if event["kind"] == "unanswered"}
 
     def rng(self, *path: str | int) -> random.Random:
         """A random generator for one purpose, named by its path."""
@@ -175,23 +172,23 @@ class Running:
         self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int, source: str
     ) -> tuple[Measured, list[tuple[Example, Cell]]]:
         evaluator = self._evaluator(candidate)
-        name = f"{candidate.key}/{replicate}"
-        asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
+        name = f"{scope}:{candidate.key}/{replicate}"
         with run.scope(scope):
-            cells = await evaluator(candidate.values, asked, replicate, source=source) if asked else []
+            cells = await evaluator(candidate.values, examples, replicate, source=source) if examples else []
             self.costs.add(candidate, cells)
-            self._note_unanswered("run", [f"{name}/{example.id}" for example in asked], [cell.error for cell in cells])
+            errors = [cell.error for cell in cells]
+            self._note_unanswered("run", [f"{name}/{example.id}" for example in examples], errors)
         failures = [cell.error for cell in cells if cell.error is not None]
         if failures and all(isinstance(cell.error, MetricError) for cell in cells):
             raise failures[0]
-        known = {example.id: cell for example, cell in zip(asked, cells, strict=True)}
+        known = {example.id: cell for example, cell in zip(examples, cells, strict=True)}
         ids = tuple(example.id for example in examples)
         found = [known.get(key, Cell(key)) for key in ids]
         measured = Measured(
             candidate,
             ids,
             tuple(_score(known.get(key)) for key in ids),
-            len(examples) - len(asked) + len(failures),
+            len(failures),
             scope,
             failures[0] if failures else None,
             {
@@ -201,7 +198,7 @@ class Running:
             tuple(cell.feedback for cell in found),
             tuple(cell.output for cell in found),
         )
-        return measured, list(zip(asked, cells, strict=True))
+        return measured, list(zip(examples, cells, strict=True))
 
     def _note_unanswered(self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
         """Continue without a few answers; stop, so that the run can be resumed, where the language model is down.
@@ -221,7 +218,7 @@ class Running:
             if error is not None and (is_final(error) or (most and self._silent[what] >= DOWN)):
                 raise error
         for key, error in failed:
-            self.journal.record("unanswered", key, error=type(error).__name__)
+            self._give_up(key, error)
 
     async def ask_all(self, keys: Sequence[str], thunks: Sequence[Callable[[], Awaitable[T]]]) -> "list[T | None]":
         """Run single calls (proposals) side by side; None where the language model gave no answer.
@@ -240,23 +237,21 @@ class Running:
         keys = [self._prefix + key for key in keys]
 
         async def one(index: int) -> "T | None":
-            if keys[index] in self._unanswered:
-                return None
             try:
                 return await thunks[index]()
             except (LMError, BudgetExceeded, JournalError) as error:
                 errors[index] = error
-                self._note_failed(keys[index], error)
+                self._give_up(keys[index], error)
                 return None
 
         results = await aio.gather([partial(one, index) for index in range(len(thunks))])
         self._note_unanswered("ask", keys, errors)
         return results
 
-    def _note_failed(self, key: str, error: BaseException) -> None:
-        """Note a single call that failed by its prompt, at once: it says nothing of the language model."""
-        if isinstance(error, LMError) and not is_outage(error):
-            self.journal.record("unanswered", key, error=type(error).__name__)
+    def _give_up(self, key: str, error: BaseException | None) -> None:
+        """Note that the run goes on without an answer, so that a resumed one does, see `Journal.failure`."""
+        if isinstance(error, LMError):
+            self.journal.record("unanswered", key, error=type(error).__name__, call=error.call)
 
     def _evaluator(self, candidate: Candidate) -> Evaluator:
         program = self.program(candidate)
@@ -285,7 +280,6 @@ class Running:
         self._describe(candidate)
         program = teacher if isinstance(teacher, Module) else self.program(candidate)
         name = f"forward/{self._prefix}{scope}"
-        asked = [example for example in examples if f"{name}/{example.id}" not in self._unanswered]
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.scope(scope))
             if teacher is not None and not isinstance(teacher, Module):
@@ -293,11 +287,11 @@ class Running:
             if replicate:
                 stack.enter_context(lm.context(replicate=replicate))
             stack.enter_context(program.candidate(dict(candidate.values)))
-            batch = await program.amap(asked, concurrency=self.concurrency)
+            batch = await program.amap(examples, concurrency=self.concurrency)
             self._note_unanswered(
-                "run", [f"{name}/{example.id}" for example in asked], [row.error for row in batch.rows]
+                "run", [f"{name}/{example.id}" for example in examples], [row.error for row in batch.rows]
             )
-            loss: Loss = await self._criterion.acall(batch, asked)
+            loss: Loss = await self._criterion.acall(batch, examples)
         if teacher is None:
             self.rows.add(candidate, loss)
         for tape in loss.tapes:
@@ -325,7 +319,7 @@ class Running:
         here = run.current()
         scope = "" if here is None else here.scope
         own = critic or self._criterion.critic
-        watched = Watched(own, f"{scope}/critic/", self._unanswered, self._note_failed)
+        watched = Watched(own, f"{scope}/critic/", self._give_up)
         found = await loss.agradients(parameters, watched, engine=self.engine, group=self.group)
         keys = sorted(watched.asked)
         self._note_unanswered("critic", keys, [watched.asked[key] for key in keys])

@@ -1,6 +1,6 @@
-"""A critic whose failed calls are noted, so that a run goes on without them, also after it is resumed."""
+"""A critic whose failed calls are noted, so that a run goes on without them."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from promptgrad.autograd import CriticLike, JointCriticLike, NodeFailure, SparingCritic, TraceFailure
@@ -16,7 +16,6 @@ class Watched:
     Args:
         critic: The critic.
         prefix: The beginning of the keys of its calls, the same in every process.
-        unanswered: Keys of calls that had no answer in the recorded part of a run; they have none now either.
         failed: Function that is called with the key of a call that fails, and its error.
 
     Attributes:
@@ -28,13 +27,11 @@ class Watched:
         self,
         critic: CriticLike,
         prefix: str,
-        unanswered: Collection[str],
         failed: Callable[[str, BaseException], None],
     ) -> None:
         self._critic = critic
         self._failed = failed
         self._prefix = prefix
-        self._unanswered = unanswered
         self.asked: dict[str, BaseException | None] = {}
         self.stopped: BaseException | None = None
 
@@ -59,8 +56,6 @@ class Watched:
 
     async def _watch(self, about: Any, ask: Callable[[], Awaitable[T]]) -> T:
         key = f"{self._prefix}{value_digest(about)}"
-        if key in self._unanswered:
-            raise LMError("it had no answer before the run was resumed")
         self.asked[key] = None
         try:
             return await ask()

@@ -324,6 +324,8 @@ class Trainer:
                 journal.append("run", **identity_of(self, parts))
                 result = await self._phases(session, parts, ending)
         except Exception as error:
+            if not isinstance(error, JournalError):
+                journal.withdraw()  # what failed is asked again when the run is resumed
             result = ending.partial(f"{type(error).__name__}: {error}")
             raise
         except BaseException:

@@ -74,3 +74,75 @@ def test_one_critique_without_an_answer_is_a_skipped_call(error, tmp_path):
 def test_a_critic_that_is_down_stops_the_run():
     with pytest.raises(LMTimeoutError):
         train(None, Critic(LMTimeoutError("it took too long"), 1000), group=2)
+
+
+class Catches(nn.Module):
+    """A program that goes on where its first model gives no answer, so that no row shows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Predict("text -> word", instruction="Take a word of {text}.")
+        self.second = nn.Predict("text, hint -> word", instruction="Take a word of {text}.")
+
+    def forward(self, text):
+        try:
+            return self.first(text=text)
+        except LMTimeoutError:
+            return self.second(text=text, hint="the first one was silent")
+
+
+class Silent:
+    """A model that is silent to every seventh call, until it is mended; else the reply depends on the prompt."""
+
+    def __init__(self, *, mended=False):
+        self.asked, self.mended = 0, mended
+
+    def __call__(self, messages):
+        self.asked += 1
+        if self.asked % 7 == 0 and not self.mended:
+            raise LMTimeoutError("it took too long")
+        if "new_instruction" in messages[0].content:
+            return f"[[ ## new_instruction ## ]]\nTake word {len(messages[-1].content) % 5} of {{text}}."
+        if "findings" in messages[0].content:
+            return (
+                '[[ ## findings ## ]]\n[{"runs": [1, 2], "parameter": "first.instruction", '
+                '"critique": "It takes the wrong word.", "to_blame": true}]'
+            )
+        return "[[ ## word ## ]]\n" + ("right" if sum(map(ord, str(messages))) % 3 == 0 else "wrong")
+
+
+def test_a_run_goes_on_without_the_same_calls_wherever_it_was_cut(tmp_path):
+    path = tmp_path / "run" / "journal.jsonl"
+
+    def go_on(model):
+        program = Catches().to(lm.FunctionLM(model, name="model"))
+        opt = optim.TGD(program.parameters(), steps=3, blame="critic")
+        if path.exists():
+            return Trainer.resume(tmp_path / "run", program, opt, metric=pg.metrics.exact_match, concurrency=1)
+        options = {"metric": pg.metrics.exact_match, "run_dir": tmp_path / "run", "concurrency": 1}
+        return Trainer(program, opt, **options).fit(ROWS[:12], ROWS[12:])
+
+    model = Silent()
+    result = go_on(model)
+    whole = list(run.Journal(path, readonly=True).canonical())
+    lines = path.read_bytes().splitlines(keepends=True)
+    mended = Silent(mended=True)
+    assert go_on(mended).values == result.values
+    assert mended.asked == 0
+    ordered = [place for place, line in enumerate(lines) if b'"seq":' in line]
+    assert len(ordered) > 10
+    for place in ordered[:: len(ordered) // 8]:
+        path.write_bytes(b"".join(lines[: place + 1]))
+        go_on(Silent(mended=True))  # it does not diverge from what is on record
+        again = list(run.Journal(path, readonly=True).canonical())
+        count = ordered.index(place) + 1
+        assert again[:count] == whole[:count]
+
+
+@pytest.mark.filterwarnings("ignore:every critic call failed")
+def test_a_run_that_stopped_because_its_critic_is_down_asks_it_again(tmp_path):
+    with pytest.raises(LMTimeoutError):
+        train(tmp_path / "run", Critic(LMTimeoutError("it took too long"), 1000), group=2)
+    mended = Critic(None, 0)
+    train(tmp_path / "run", mended, resume=True)
+    assert mended.asked > 1

@@ -5,7 +5,15 @@ from functools import partial
 import pytest
 
 from promptgrad import aio, run
-from promptgrad.errors import BudgetExceeded, JournalError, LMStatusError, UnknownPriceError
+from promptgrad.errors import (
+    BadRequestError,
+    BudgetExceeded,
+    ContentFilterError,
+    JournalError,
+    LMStatusError,
+    LMTimeoutError,
+    UnknownPriceError,
+)
 from promptgrad.run import Budget, Journal, Ledger
 from tests.waiting import turns
 
@@ -308,3 +316,102 @@ def test_what_was_in_flight_when_the_run_was_stopped_is_lost(tmp_path, stop):
     journal.close()
     with Journal(tmp_path / "j") as journal:
         assert journal.lost == lost
+
+
+class TestFailures:
+    """A call without which a run went on fails again when the run is resumed; any other is sent again."""
+
+    def first(self, path, *events, error=None):
+        """A process in which the call failed; then `events` follow in its journal."""
+        journal = Journal(path)
+        with run.active(journal=journal):
+            fails(error or LMStatusError("no", status=500))
+            for event in events:
+                event(journal)
+        journal.close()
+
+    def test_it_fails_again_where_an_ordered_event_follows(self, tmp_path):
+        server, path = Server(), tmp_path / "journal.jsonl"
+        self.first(path, lambda journal: journal.append("decision", without="k"))
+        with run.active(journal=Journal(path)) as session:
+            with pytest.raises(LMStatusError, match=r"^no$") as caught:
+                aio.run(server.ask("k"))
+            with pytest.raises(LMStatusError):
+                session.touch("k")  # a warm cache changes nothing
+            assert (caught.value.status, caught.value.replayed, caught.value.call) == (500, True, "k")
+            session.journal.append("decision", without="k")
+            assert aio.run(server.ask("k"))[0]["text"] == "re k"  # at another place it is another question
+        assert server.sent == ["k"]
+
+    def test_it_is_sent_again_where_the_process_ended_with_it(self, tmp_path):
+        server, path = Server(), tmp_path / "journal.jsonl"
+        self.first(path)
+        with run.active(journal=Journal(path)):
+            assert aio.run(server.ask("k"))[0]["text"] == "re k"
+        with run.active(journal=Journal(path)):
+            assert aio.run(server.ask("k"))[1] is True
+
+    def test_it_fails_again_where_it_was_given_up(self, tmp_path):
+        server, path = Server(), tmp_path / "journal.jsonl"
+        self.first(path, lambda journal: journal.record("unanswered", "row 1", call="k"))
+        with run.active(journal=Journal(path)), pytest.raises(LMStatusError):
+            aio.run(server.ask("k"))
+        assert server.sent == []
+
+    def test_a_later_reply_is_not_used_before_its_place(self, tmp_path):
+        server, path = Server(), tmp_path / "journal.jsonl"
+        ask = lambda journal: aio.run(server.ask("k"))  # noqa: E731
+        self.first(path, lambda journal: journal.append("decision"), ask, lambda journal: journal.append("decision"))
+        with run.active(journal=Journal(path)) as session:
+            with pytest.raises(LMStatusError):
+                aio.run(server.ask("k"))
+            session.journal.append("decision")
+            assert aio.run(server.ask("k"))[1] is True
+        assert server.sent == ["k"]
+
+    def test_an_attempt_that_was_followed_by_a_reply_is_no_failure(self, tmp_path):
+        server, path = Server(), tmp_path / "journal.jsonl"
+        self.first(path, lambda journal: aio.run(server.ask("k")), lambda journal: journal.append("decision"))
+        with run.active(journal=Journal(path)):
+            assert aio.run(server.ask("k"))[1] is True
+
+    def test_an_attempt_after_which_the_budget_ended_is_no_failure(self, tmp_path):
+        path = tmp_path / "journal.jsonl"
+        journal = Journal(path)
+        with run.active(journal=journal, ledger=Ledger(Budget(calls=1), journal)):
+            fails(LMStatusError("no", status=500))
+            aio.run(Server().ask("other"))
+            with pytest.raises(BudgetExceeded):
+                aio.run(Server().ask("k"))
+            journal.append("the budget ended")
+        journal.close()
+        again = Journal(path)
+        with run.active(journal=again, ledger=Ledger(Budget(calls=1), again)), pytest.raises(BudgetExceeded):
+            aio.run(Server().ask("k"))
+
+    def test_an_error_that_is_no_language_models_is_met_again(self, tmp_path):
+        server, path = Server(), tmp_path / "journal.jsonl"
+        self.first(path, lambda journal: journal.append("decision"), error=ValueError("a bug"))
+        with run.active(journal=Journal(path)):
+            aio.run(server.ask("k"))
+        assert server.sent == ["k"]
+
+    @pytest.mark.parametrize("kind", [ContentFilterError, LMTimeoutError, BadRequestError])
+    def test_it_is_the_same_error(self, kind, tmp_path):
+        class Own(kind):
+            pass
+
+        path = tmp_path / "journal.jsonl"
+        self.first(path, lambda journal: journal.append("decision"), error=Own("why"))
+        with run.active(journal=Journal(path)), pytest.raises(kind, match=r"^why$"):
+            aio.run(Server().ask("k"))
+
+
+def fails(error):
+    """A call in the active run that fails."""
+
+    async def send():
+        raise error
+
+    with pytest.raises(type(error)):
+        aio.run(run.current().call("k", send))

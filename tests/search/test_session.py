@@ -199,33 +199,6 @@ class TestPhase:
         assert part.baseline is None
         assert part.base.values == FOUND
 
-    def test_what_earlier_processes_got_no_answer_to_is_known_by_the_phase(self, world):
-        session = session_of(world, program(world))
-        session._unanswered.add("one/q")
-
-        async def work():
-            part = await session.phase("one", val=[])
-
-            async def reply():
-                return "an answer"
-
-            return await part.ask_all(["q"], [reply]), await session.ask_all(["q"], [reply])
-
-        assert within(session, work) == ([None], ["an answer"])
-
-    def test_a_forward_in_a_phase_is_not_that_of_another(self, world):
-        session = session_of(world, program(world))
-        first = session.train[0]
-        session._unanswered.add(f"forward/one/a/{first.id}")
-
-        async def work():
-            part = await session.phase("one", val=[])
-            inside = await part.forward(part.base, session.train[:2], scope="a")
-            outside = await session.forward(session.base, session.train[:2], scope="a")
-            return len(inside.rows), len(outside.rows)
-
-        assert within(session, work) == (1, 2)
-
 
 class TestOffers:
     def test_a_candidate_is_a_finalist_once_with_its_newest_measurement(self, world):
