@@ -119,6 +119,9 @@ class Store:
                     database.execute(f"PRAGMA application_id={_MARK}")
                     database.execute(f"PRAGMA user_version={SCHEMA}")
             database.execute("SELECT 1 FROM completion LIMIT 1")
+        except UnicodeDecodeError as error:  # the message quotes what is damaged
+            database.close()
+            raise sqlite3.DatabaseError(f"its schema cannot be read: {error}") from error
         except BaseException:
             database.close()
             raise
