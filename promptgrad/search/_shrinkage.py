@@ -5,7 +5,8 @@ search resemble each other, so each is shrunken towards their common gain, and t
 what the rows' noise explains (empirical Bayes, Efron and Morris 1973; the spread is a mixture of scales as in Stephens
 2017, so that one good candidate among many is not shrunken away). *Choice*: the best of many looks good by luck, and a
 child of the luckiest starts from that luck. So the chance that a candidate is better is capped by how often candidates
-without merit, tried as these were, come as far as this one.
+without merit, tried as these were, come as far as this one. Or, if that is rarer, as far as all that were made from the
+start come on average: where all gain *together*, no choice made them look good.
 """
 
 import math
@@ -26,7 +27,7 @@ OWN = (0.25, 0.2, 0.2, 0.15, 0.12, 0.06, 0.02)
 STRENGTH = 2.0
 """Number of candidates that the shares in `OWN` count as beside those that were measured."""
 
-FAMILY = 0.03
+FAMILY = 0.035
 """Share of searches without any merit whose best candidate may reach a chance of 0.9."""
 
 OVERLAP = 0.7
@@ -67,20 +68,24 @@ def corrected(gains: Sequence[Rows], origins: Sequence[int | None]) -> list[Beli
     """The beliefs, corrected for the choice among all candidates.
 
     A gain that candidates without merit would reach more often than not, tried in this number and this descent, is
-    none; a rarer one counts in full.
+    none; a rarer one counts in full. So does one of candidates that all gain: their average was not chosen.
 
     Args:
         gains: As for `beliefs`.
         origins: For each candidate the index of the earlier one that it was made from; None for the start.
     """
+    if not gains:
+        return []
     lineages = _lineages(origins)
     alike = _likeness(gains)
     steps = [_step(gains, index, origin) for index, origin in enumerate(origins)]
+    together = _luck_together([rows for rows, origin in zip(gains, origins, strict=True) if origin is None])
     found = []
     for index, belief in enumerate(beliefs(gains)):
         if belief.chance > 0.5:
             rows = gains[index]
             luck = _luck(index, _mean(rows), variance(list(rows.values())), lineages, steps, alike)
+            luck = min(luck, together)
             chance = min(belief.chance, max(0.5, 1 - luck * 0.1 / FAMILY))
             mean = belief.mean * max(0.0, 1 - 2 * luck)
             sd = belief.sd
@@ -117,14 +122,20 @@ def _spread(differences: Sequence[float]) -> float:
 
 def _common_gain(gains: Sequence[Rows]) -> tuple[Normals, float]:
     """The gain that all candidates share, with its noise: a row that all gain on is one row, not many."""
+    shares = _shares_of_rows(gains)
+    centre = sum(shares)
+    return _posterior(centre, _spread(shares) * len(shares) ** 2, COMMON), centre
+
+
+def _shares_of_rows(gains: Sequence[Rows]) -> list[float]:
+    """What each row adds to the mean gain of some candidates, of whom those with few rows count less."""
     weights = [len(rows) / (len(rows) + FEW) for rows in gains]
     whole = sum(weights)
     sums: dict[str, float] = {}
     for rows, weight in zip(gains, weights, strict=True):
         for key, value in rows.items():
             sums[key] = sums.get(key, 0.0) + weight * value / len(rows) / whole
-    centre = sum(sums.values())
-    return _posterior(centre, _spread(list(sums.values())) * len(sums) ** 2, COMMON), centre
+    return list(sums.values())
 
 
 def _own_gains(gains: Sequence[Rows], rests: Sequence[float]) -> list[Normals]:
@@ -217,6 +228,15 @@ def _luck(
     # steps that undo each other vary less together than one by one, but what was lucky stays
     scale = min(1.0, math.sqrt(spread / sum(size**2 for size in sizes))) ** OVERLAP
     return _sum_of_bests(mean, [(size * scale, max(1, count)) for size, count in zip(sizes, tried, strict=True)])
+
+
+def _luck_together(gains: Sequence[Rows]) -> float:
+    """Twice how often candidates without merit gain as much on average: nothing was chosen, so that is the rows' luck.
+
+    Twice, as it is a second way to look good. Where all gain, it tells so however many were tried.
+    """
+    shares = _shares_of_rows(gains)
+    return 2 * (1 - _NORMAL.cdf(sum(shares) / math.sqrt(variance(shares) * len(shares) ** 2)))
 
 
 def _best_of(score: float, count: int, alike: float) -> float:

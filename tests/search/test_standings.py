@@ -118,6 +118,20 @@ class TestPosterior:
         assert chance(0) > 0.9
         assert chance(0) > chance(10) > chance(60) >= 0.5
 
+    def test_where_all_siblings_gain_together_the_number_tried_is_no_doubt(self):
+        base = [0.0, 0.0, 1.0, 1.0] * 10
+
+        def chance(together):
+            rng = random.Random(5)
+            known = standings(40, base)
+            for place in range(30):
+                share = 0.4 if together or not place else 0.0  # of the rows that were wrong, those that are right now
+                scores = [float(score or rng.random() < share) * float(rng.random() < 0.95) for score in base]
+                known.add(measured(named(f"child{place}"), scores))
+            return of(known, named("child0")).chance
+
+        assert chance(together=False) < 0.9 < chance(together=True)
+
     def test_a_lineage_adds_up_the_luck_of_its_steps(self):
         """A child of the luckiest starts from that luck, so the same gain says less at the end of a long line."""
 
