@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -137,6 +137,7 @@ async def _gather(
     returning: deque[Signal[None]] = deque()
     crew = _Crew()
     contexts = branches(count)
+    home = copy_context()  # a thunk that starts in another one's place knows nothing of it
 
     async def one(index: int) -> None:
         _crew.set(crew)
@@ -154,7 +155,7 @@ async def _gather(
         work = one(index)
         task = loop.create_task(work) if contexts is None else contexts[index].run(loop.create_task, work)
         running[index] = task
-        task.add_done_callback(partial(end, index))
+        task.add_done_callback(partial(end, index), context=home)
 
     def end(index: int, task: "asyncio.Task[None]") -> None:
         del running[index]
@@ -189,10 +190,10 @@ async def _gather(
 
     def come_back() -> "Signal[None]":
         place: Signal[None] = Signal()
-        loop.call_soon_threadsafe(came_back, place)
+        loop.call_soon_threadsafe(came_back, place, context=home)
         return place
 
-    crew.leave = partial(loop.call_soon_threadsafe, left)
+    crew.leave = partial(loop.call_soon_threadsafe, left, context=home)
     crew.come_back = come_back
     fill()
     try:

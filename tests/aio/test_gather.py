@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+from contextvars import ContextVar
 from decimal import Decimal
 
 import pytest
@@ -377,3 +378,22 @@ def test_outside_of_a_gather_to_wait_aside_is_to_wait():
 
     aio.drive(aio.aside(wait))
     assert waited == [1]
+
+
+NOTED: ContextVar[str] = ContextVar("noted", default="nothing")
+
+
+def test_a_thunk_that_starts_in_the_place_of_another_knows_nothing_of_it():
+    seen = []
+
+    async def work():
+        seen.append(NOTED.get())
+        NOTED.set("what another one did")
+        await aio.aside(turns)
+
+    async def outer():
+        NOTED.set("from outside")
+        await aio.gather([work] * 4, limit=1)
+
+    aio.run(outer())
+    assert seen == ["from outside"] * 4
