@@ -3,15 +3,12 @@
 The program has two steps, `text -> word` and `word -> answer`; the right answer is the last word, reversed. The
 model takes the first word and copies it, until an instruction (or two consistent demos) tell it better. It also
 plays the critic, the writer that improves an instruction and the one that proposes one, all as a function of the
-messages alone. Run as a script, it serves or trains in a process of its own.
+messages alone.
 """
 
 import hashlib
 import json
-import os
 import re
-import signal
-import sys
 
 from promptgrad import nn
 from promptgrad.data import Example, Score
@@ -154,21 +151,6 @@ class Program(nn.Module):
         return self.spell(word=self.pick(text=text).word)
 
 
-class Several(nn.Module):
-    """The same two steps with several inputs each; the order of a set is another under every hash seed."""
-
-    def __init__(self):
-        super().__init__()
-        self.pick = nn.Predict("text, hint, notes: list[str] -> word")
-        self.spell = nn.Predict("word, hint, seen: set[str] -> answer")
-        self.known = {*WORDS}
-
-    def forward(self, text, hint):
-        hint = "none" if hint in {"", "no", "nothing", "empty"} else hint
-        word = self.pick(text=text, hint=hint, notes=[hint, "a note"]).word
-        return self.spell(word=word, hint=hint, seen=self.known & {*text.split()})
-
-
 def metric(example, output):
     """Full for the right answer, half for the right letters."""
     if output.answer == example.answer:
@@ -184,12 +166,6 @@ def examples(count, seed=0):
     rng = random.Random(seed)
     texts = {" ".join(rng.sample(WORDS, 3)): None for _ in range(3 * count)}
     return [Example(text=text, answer=text.split()[-1][::-1]).with_inputs("text") for text in list(texts)[:count]]
-
-
-def hinted(count, seed=0):
-    """Examples for `Several`."""
-    rows = enumerate(examples(count, seed))
-    return [row.copy(hint=("", "look", "nothing")[i % 3]).with_inputs("text", "hint") for i, row in rows]
 
 
 def single():
@@ -215,52 +191,3 @@ def lm_at(url, concurrency=8):
     from promptgrad import lm
 
     return lm.Retry(lm.HTTP("simulated", base_url=url, api_key="none", concurrency=concurrency))
-
-
-def serve(latency):
-    """Serve, and for each line read print the journal keys of all requests received so far."""
-    from promptgrad.testing import LoopbackLM
-
-    with LoopbackLM(answer, latency=latency) as server:
-        print(server.url, flush=True)  # noqa: T201
-        for _ in sys.stdin:
-            print(json.dumps([request.headers.get("idempotency-key") for request in server.requests]), flush=True)  # noqa: T201
-
-
-def kill_after(events):
-    """A callback that kills this process with SIGKILL when it has written so many events."""
-    written = []
-
-    def watch(event):
-        written.extend([] if event["replayed"] else [event["kind"]])
-        if len(written) == events:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return watch
-
-
-def train(name, url, run_dir, concurrency, events):
-    """Start the run, or go on with it; print the final values and the digest of the canonical journal."""
-    from promptgrad import Trainer, run
-
-    model = Several()
-    model.to(lm_at(url))
-    options = {"metric": metric, "concurrency": concurrency, "callbacks": [kill_after(events)] if events else []}
-    if os.path.exists(os.path.join(run_dir, "run.json")):
-        result = Trainer.resume(run_dir, model, optimizer(name, model), **options)
-    else:
-        trainer = Trainer(model, optimizer(name, model), run_dir=run_dir, seed=5, **options)
-        result = trainer.fit(hinted(24), hinted(60, seed=1))
-    journal = run.Journal(os.path.join(run_dir, "journal.jsonl"), readonly=True)
-    state = model.state_dict()
-    state.pop("_meta")
-    told = {"outcome": result.outcome, "lost": result.lost, "calls": result.calls}
-    print(json.dumps({"state": state, "digest": journal.digest(), **told}))  # noqa: T201
-
-
-if __name__ == "__main__":
-    role, *rest = sys.argv[1:]
-    if role == "serve":
-        serve(float(rest[0]))
-    else:
-        train(rest[0], rest[1], rest[2], int(rest[3]), int(rest[4]))

@@ -1,0 +1,46 @@
+"""A few kills of `benchmarks/kills.py`, against a real server; moments count requests there, not seconds."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+
+
+@pytest.fixture
+def kills(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import kills
+
+    return kills
+
+
+@pytest.mark.parametrize(("optimizer", "seed"), [("MIPRO", 1001), ("GEPA", 1000), ("TGD", 1003)])
+def test_a_run_that_is_killed_ends_as_one_that_never_was(kills, optimizer, seed):
+    (line,) = kills.do(kills.Job(optimizer, seed, by="calls", most=2))
+    assert line["wrong"] == []
+    assert line["kills"]
+    assert sum(line["faults"].values()) > 20
+
+
+def test_a_save_that_is_killed_leaves_the_old_state_or_the_new_one(kills):
+    (line,) = kills.do(kills.Job("save", 1000, most=3))
+    assert (line["kills"], line["wrong"]) == (3, [])
+
+
+def test_what_is_not_the_same_is_found(kills):
+    run = {"files": {"state.json": "{}"}, "report": {"outcome": "'shipped'"}, "canonical journal": [{"kind": "run"}]}
+    assert list(kills.differences(run, run)) == []
+    for name, other in (("files", {"state.json": "[]"}), ("report", {}), ("canonical journal", [])):
+        (found,) = kills.differences(run, {**run, name: other})
+        assert found.startswith(name)
+
+
+def test_the_calls_that_were_lost_are_counted_by_process(kills):
+    send, call, process = ({"kind": kind, "key": "k"} for kind in ("send", "call", "process"))
+    assert kills.lost_in([send, call, process, send, process, send, call]) == 1
+    assert kills.lost_in([send, {"kind": "fail", "key": "k", "lost": True}, process]) == 1
+    assert kills.lost_in([send, send, process]) == 2
