@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from promptgrad.signature import Field, Signature
 
 _MOST_COMPILED = 512
 _MOST_FORMATS = 256
+_ASKS_FOR_THOUGHTS = re.compile(r"reason|rationale|think|thought")
+_THOUGHTS = ("<think", "[THINK", "\N{WHITE LEFT-POINTING TRIANGLE}think", "<|channel|>", "<|START_THINK")
 
 
 class Format:
@@ -107,6 +110,21 @@ class Format:
             reason = "the model refused to answer" if declined else f"it broke off ({completion.finish_reason})"
             kind = RefusalError if declined else ParseError
             raise unreadable(completion.text or completion.refusal, reason, self.signature, kind)
+
+    def text_of(self, name: str, body: str) -> str:
+        """The text of a field without a thought at its beginning.
+
+        Raises:
+            ParseError: It is all thought.
+        """
+        if not body.startswith(_THOUGHTS):
+            return body
+        found = without_thinking(Completion(body), self.signature.outputs)
+        if found.text:
+            return found.text
+        if _ASKS_FOR_THOUGHTS.search(name):
+            return found.reasoning
+        raise ParseError(f"output {name!r} is all thought", reply=body, reason=f"`{name}` ends within its thoughts")
 
     def answer(self, completion: Completion) -> Completion:
         """The reply without thoughts in its text: they are its reasoning."""

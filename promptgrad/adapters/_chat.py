@@ -165,7 +165,10 @@ class ChatFormat(Format):
                 faults.append(f"the field `{name}` is missing")
                 continue
             try:
-                values[name] = found[name] if read is None else read(found[name])
+                body = found[name]
+                if body[:1] in "<[\N{WHITE LEFT-POINTING TRIANGLE}" and self.signature.outputs[name].is_text:
+                    body = self.text_of(name, body)
+                values[name] = body if read is None else read(body)
             except ParseError as error:
                 faults.append(error.reason)
         if faults:
@@ -180,7 +183,10 @@ class ChatFormat(Format):
                 break
             looser = attempt(self, reply)
             found = looser if len(looser) > len(found) else found
-        return found
+        if self.end in reply.lower():
+            return found
+        fields = self.signature.outputs
+        return {name: body for name, body in found.items() if body or not fields[name].is_text}  # "" has its end
 
     def _as_asked(self, reply: str) -> dict[str, str] | None:
         """The result of `_sections` for a reply written exactly as asked for, in half the time; None for others."""
@@ -209,10 +215,18 @@ class ChatFormat(Format):
                     break
                 continue
             body = parts[i + 1].strip()
-            if i + 2 >= len(parts) and body.endswith("```") and _opens_fence(parts[0]):
-                body = body[:-3].rstrip()
+            if i + 2 >= len(parts):
+                if body.endswith("```") and _opens_fence(parts[0]):
+                    body = body[:-3].rstrip()
+                body = self._without_end(body)
             _add(found, known, unguard(unescape(body)))
         return found
+
+    def _without_end(self, body: str) -> str:
+        """The last body of a reply that lacks its last line: without that marker behind it, or the first half of it."""
+        whole = body.removesuffix(self.last).rstrip()
+        rest, _, line = whole.rpartition("\n")
+        return rest.rstrip() if len(line) > 2 and self.last.startswith(line) else whole
 
     # --- what language models write instead, in the order in which it is tried ---
 
@@ -274,11 +288,10 @@ class ChatFormat(Format):
             return {}
         found: dict[str, str] = {}
         for value in self._objects(text):
-            by_key = {self._key(str(key)): item for key, item in value.items()}
-            for name, field in self.signature.outputs.items():
-                item = by_key.get(name.lower())
-                if item is not None or (name.lower() in by_key and not field.is_text):
-                    _add(found, name, _as_text(field, item))
+            for key, item in value.items():
+                name = key if key in self.signature.outputs else self.names.get(self._key(str(key)))
+                if name is not None and (item is not None or not self.signature.outputs[name].is_text):
+                    _add(found, name, _as_text(self.signature.outputs[name], item))
         return found
 
     def _objects(self, text: str) -> list[dict[Any, Any]]:

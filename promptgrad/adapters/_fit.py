@@ -8,22 +8,32 @@ nobody meant it, such as true to 1. What it does not know, it leaves to pydantic
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import enum
 import math
-import types
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from promptgrad.adapters._kinds import (
+    MOMENTS,
+    bare,
+    has_fields,
+    has_validator,
+    is_list,
+    is_mapping,
+    is_moment,
+    is_named_tuple,
+    is_structure,
+    members,
+    own_validators,
+)
+from promptgrad.adapters._nearly_json import Exact
 from promptgrad.adapters._numbers import read_number
 from promptgrad.adapters._words import is_nothing, read_boolean, read_choice, spellings
 
 Fit = Callable[[Any], Any]
 _NUMBERS = (int, float, Decimal)
-_LISTS = (list, set, frozenset, Sequence)
-_MOMENTS = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
@@ -37,21 +47,6 @@ class Misfit(ValueError):
     def __init__(self, reason: str, choices: Sequence[Any] = ()) -> None:
         super().__init__(reason)
         self.choices = tuple(choices)
-
-
-def bare(annotation: Any) -> Any:
-    """A type without what `Annotated` adds."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return annotation
-
-
-def members(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of a type: several for a union."""
-    annotation = bare(annotation)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(inner for arg in get_args(annotation) for inner in members(arg))
-    return (annotation,)
 
 
 def fitter(annotation: Any) -> Fit | None:
@@ -68,11 +63,11 @@ def _fitter(annotation: Any) -> Fit | None:
 
 
 def _make(annotation: Any) -> Fit | None:
-    if get_origin(annotation) is Annotated and _has_validator(get_args(annotation)[1:]):
+    if get_origin(annotation) is Annotated and has_validator(get_args(annotation)[1:]):
         return None
     annotation = bare(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
-    if annotation in _MOMENTS:
+    if annotation in MOMENTS:
         return _fit_moment
     if annotation in _NUMBERS:
         return partial(fit_number, annotation)
@@ -83,15 +78,18 @@ def _make(annotation: Any) -> Fit | None:
         return None if options is None else partial(_fit_choice, options, getattr(annotation, "__name__", ""))
     if len(members(annotation)) > 1:
         return partial(_fit_union, members(annotation))
-    if origin in _LISTS and args:
-        return _fit_items(fitter(args[0]))
     if origin is tuple and args:
         if len(args) == 2 and args[1] is ...:
             return _fit_items(fitter(args[0]))
         return _fit_places([fitter(arg) for arg in args])
-    if origin in (dict, Mapping) and len(args) == 2:
-        return _fit_pairs(fitter(args[0]), fitter(args[1]))
-    if isinstance(annotation, type) and _has_fields(annotation):
+    if is_list(origin) and args:
+        return _fit_items(fitter(args[0]))
+    if is_mapping(origin) and args:
+        return _fit_pairs(fitter(args[0]), fitter(args[1]) if len(args) == 2 else None)
+    if is_named_tuple(annotation):
+        by_name = _Fields(annotation)
+        return lambda value: by_name(value) if isinstance(value, dict) else by_name.in_order(value)
+    if isinstance(annotation, type) and has_fields(annotation):
         return _Fields(annotation)
     return None
 
@@ -104,6 +102,11 @@ def fit_number(kind: Any, value: Any) -> Any:
     """
     if isinstance(value, bool):
         raise Misfit(f"Input should be a valid number, not {str(value).lower()}")
+    if isinstance(value, Exact):
+        if kind is Decimal and 1e-300 < abs(value) < 1e300:
+            return format(Decimal(value.text), "f")
+        if math.isinf(value):
+            raise Misfit(f"Input should be a finite number, and {value.text} is too large")
     if not isinstance(value, str) or (value in _NOT_FINITE and kind is float):
         return value
     values, reason = read_number(value)
@@ -117,15 +120,20 @@ def fit_number(kind: Any, value: Any) -> Any:
 def _as_number(kind: Any, value: Decimal) -> int | float | str | None:
     if kind is Decimal:
         return format(value, "f")
+    if kind is float and not math.isfinite(float(value)):
+        return None
     if value == value.to_integral_value():
         return int(value)
-    return None if kind is int or not math.isfinite(float(value)) else float(value)
+    return None if kind is int else float(value)
 
 
 def _fit_moment(value: Any) -> Any:
     """A date or time as it is, unless it is a bare number, which pydantic takes for seconds since 1970."""
-    digits = value.strip().lstrip("-+").replace(".", "", 1).isdigit() if isinstance(value, str) else False
-    if digits or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+    try:
+        number = isinstance(value, (str, int, float)) and not isinstance(value, bool) and float(value)
+    except (ValueError, OverflowError):
+        return value
+    if number is not False:
         raise Misfit(f"Input should be a date or time in ISO 8601, not the number {value}")
     return value
 
@@ -145,8 +153,14 @@ def fit_boolean(value: Any) -> Any:
 
 
 def _fit_choice(options: Mapping[str, Any], title: str, value: Any) -> Any:
+    if isinstance(value, bool) and not any(value is option for option in options.values()):
+        raise Misfit(f"must be one of {', '.join(map(repr, options))}, not {str(value).lower()}")
+    if isinstance(value, int) and all(isinstance(option, str) for option in options.values()):
+        value = str(value)
     if not isinstance(value, str):
         return value
+    if None in options.values() and value not in options and is_nothing(value):
+        return None
     found = read_choice(value, options, title)
     if len(found) != 1:
         raise Misfit(f"must be one of {', '.join(map(repr, options))}, not {value[:80]!r}", found)
@@ -157,26 +171,49 @@ def _fit_union(kinds: Sequence[Any], value: Any) -> Any:
     if value is None or (isinstance(value, str) and str in kinds):
         return value
     if isinstance(value, bool):
-        if bool not in kinds and all(kind in (*_NUMBERS, type(None)) for kind in kinds):
-            raise Misfit(f"Input should be a valid number, not {str(value).lower()}")
-        return value
+        return _fit_truth(kinds, value)
     if isinstance(value, str):
         return _one_of(kinds, value)
     if not isinstance(value, (list, dict)):
-        return value
+        texts = isinstance(value, int) and all(_reads(kind) and kind not in _NUMBERS for kind in kinds)
+        return _one_of(kinds, str(value)) if texts and bool not in kinds else value
     found = []
+    reason: Misfit | None = None
     for kind in kinds:
         fit = fitter(kind)
-        if fit is not None and _holds(kind, value):
+        if not is_structure(kind) or not _holds(kind, value) or (isinstance(fit, _Fields) and fit.lacks(value)):
+            continue
+        try:
+            found.append(value if fit is None else fit(value))
+        except Misfit as misfit:
+            reason = misfit
+    if not found and reason is not None and all(_reads(kind) or kind is str for kind in kinds):
+        raise reason
+    return found[0] if len(found) == 1 or (found and all(one == found[0] for one in found)) else value
+
+
+def _fit_truth(kinds: Sequence[Any], value: bool) -> Any:  # noqa: FBT001
+    """True or false where one of the types takes it; it is no number, and pydantic would make it one."""
+    for kind in kinds:
+        if kind is bool or (not _reads(kind) and kind is not str):
+            return value
+        fit = fitter(kind)
+        if fit is not None and kind not in _NUMBERS and not is_structure(kind):
             try:
-                found.append(fit(value))
+                return fit(value)
             except Misfit:
                 continue
-    return found[0] if len(found) == 1 or (found and all(one == found[0] for one in found)) else value
+    raise Misfit(f"Input should be {' or '.join(map(_name, kinds))}, not {str(value).lower()}")
+
+
+def _name(kind: Any) -> str:
+    return "null" if kind is type(None) else getattr(kind, "__name__", None) or str(kind)
 
 
 def _one_of(kinds: Sequence[Any], text: str) -> Any:
     """The one reading of a text among the types that read texts."""
+    if text.lstrip().startswith(("[", "{")) and any(map(is_structure, kinds)):
+        return text  # a list or object, written as a text
     found: list[Any] = []
     reason: Misfit | None = None
     nothing = type(None) in kinds and is_nothing(text)
@@ -204,23 +241,12 @@ def _one_of(kinds: Sequence[Any], text: str) -> Any:
 
 def _reads(kind: Any) -> bool:
     """Whether only the readers here know the texts of a type."""
-    return kind is type(None) or kind is bool or kind in _NUMBERS or get_origin(kind) is Literal or is_structure(kind)
-
-
-def is_structure(kind: Any) -> bool:
-    """Whether values of a type are lists or objects in JSON."""
-    origin = get_origin(kind) or kind
-    return origin in (*_LISTS, tuple, dict, Mapping) or (isinstance(origin, type) and _has_fields(origin))
-
-
-def is_moment(kind: Any) -> bool:
-    """Whether values of a type are dates or times, which pydantic reads."""
-    return kind in _MOMENTS
+    is_choice = get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, enum.Enum))
+    return kind is type(None) or kind is bool or kind in _NUMBERS or is_choice or is_structure(kind)
 
 
 def _holds(kind: Any, value: Any) -> bool:
-    origin = get_origin(kind) or kind
-    return (origin in (*_LISTS, tuple)) is isinstance(value, list)
+    return is_named_tuple(kind) or is_list(get_origin(kind) or kind) is isinstance(value, list)
 
 
 def _fit_items(fit: Fit | None) -> Fit | None:
@@ -271,28 +297,8 @@ def _at(place: Any, fit: Fit, item: Any) -> Any:
         raise Misfit(f"at {place}: {misfit}") from None
 
 
-def _has_fields(kind: type) -> bool:
-    return hasattr(kind, "model_fields") or dataclasses.is_dataclass(kind) or hasattr(kind, "__required_keys__")
-
-
-def _has_validator(metadata: Sequence[Any]) -> bool:
-    """Whether a validator of the user's own sees the value as it was written."""
-    return any(type(item).__name__ in ("BeforeValidator", "PlainValidator", "WrapValidator") for item in metadata)
-
-
-def _own_validators(kind: Any) -> tuple[bool, set[str]]:
-    """Whether a model has such a validator of the whole, and the fields that have one."""
-    found = getattr(kind, "__pydantic_decorators__", None)
-    if found is None:
-        return False, set()
-    fields = {
-        name for entry in found.field_validators.values() if entry.info.mode != "after" for name in entry.info.fields
-    }
-    return any(entry.info.mode != "after" for entry in found.model_validators.values()), fields
-
-
 class _Fields:
-    """Fits the fields of a pydantic model, dataclass or TypedDict; made from its annotations when first used."""
+    """Fits the fields of a pydantic model, dataclass, TypedDict or named tuple; made when first used."""
 
     def __init__(self, kind: type) -> None:
         self._kind = kind
@@ -303,13 +309,13 @@ class _Fields:
         if self._fits is None:
             fits: dict[str, Fit | None] = {}
             model_fields = getattr(self._kind, "model_fields", None)
-            whole, own = _own_validators(self._kind)
+            whole, own = own_validators(self._kind)
             if whole:
                 pass
             elif model_fields is not None:
                 for name, field in model_fields.items():
                     alias = field.validation_alias or field.alias
-                    left_alone = name in own or "*" in own or _has_validator(field.metadata)
+                    left_alone = name in own or "*" in own or has_validator(field.metadata)
                     fits[alias if isinstance(alias, str) else name] = None if left_alone else fitter(field.annotation)
             else:
                 hints = get_type_hints(self._kind)
@@ -324,16 +330,43 @@ class _Fields:
             self._fits = fits
         return self._fits
 
+    def lacks(self, value: Any) -> bool:
+        """Whether an object has none of the keys, or not one that it needs."""
+        if not isinstance(value, dict):
+            return False
+        fits = self._prepared()
+        there = {_key(key) for key in value if isinstance(key, str)}
+        if fits and not any(_key(name) in there for name in fits):
+            return bool(value)
+        model_fields = getattr(self._kind, "model_fields", None)
+        if model_fields is None:
+            return False
+        return any(
+            field.is_required() and not {_key(name), _key(field.alias or name)} & there
+            for name, field in model_fields.items()
+        )
+
+    def in_order(self, value: Any) -> Any:
+        """A named tuple that is written as a list."""
+        fits = list(self._prepared().values())
+        if not isinstance(value, list) or len(value) > len(fits):
+            return value
+        return [
+            item if fit is None else _at(number, fit, item)
+            for number, (item, fit) in enumerate(zip(value, fits, strict=False))
+        ]
+
     def __call__(self, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         fits = self._prepared()
+        is_open = getattr(self._kind, "model_config", {}).get("extra") == "allow"
         made: dict[Any, Any] = {}
         for key, item in value.items():
             name = key
             if key not in fits and isinstance(key, str):
                 near = self._names.get(_key(key), ())
-                if len(near) == 1 and near[0] not in value:
+                if len(near) == 1 and not (is_open and near[0] in value):
                     name = near[0]
             fit = fits.get(name)
             if name in made and made[name] != item:

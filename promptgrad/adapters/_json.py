@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ _STRICT_LIMITS = frozenset(  # what OpenAI's strict mode refuses
      "prefixItems", "default"}
 )  # fmt: skip
 _ABSENT: Any = object()
+_TWICE: Any = object()
 
 
 class JSONFormat(Format):
@@ -30,8 +31,22 @@ class JSONFormat(Format):
         super().__init__(signature)
         self.inputs = Sections(signature)
         self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply with the JSON object only."
-        self._readers = {name: _reader_of(field) for name, field in signature.outputs.items()}
+        self._readers = {name: self._reader_of(field) for name, field in signature.outputs.items()}
         self.single = next(iter(signature.outputs)) if len(signature.outputs) == 1 else None
+
+    def _reader_of(self, field: Field) -> Callable[[Any], Any]:
+        """The function that reads a value of an object."""
+        if field.is_text:
+            return partial(self._read_text, field)
+        return partial(_read_typed, field, Reader(field))
+
+    def _read_text(self, field: Field, value: Any) -> Any:
+        if value is None:
+            raise ParseError(
+                f"output {field.name!r} is null", reason=f"`{field.name}` does not fit: it is null, not a text"
+            )
+        text = self.text_of(field.name, value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return field.validate(text)
 
     def system(self, instruction: str) -> str:
         parts = [instruction] if instruction else []
@@ -59,11 +74,15 @@ class JSONFormat(Format):
 
     def read(self, reply: str) -> dict[str, Any]:
         text = in_fence(reply.strip())
+        if not text:
+            raise unreadable(reply, "it is not a JSON object: it is empty", self.signature)
         try:
             found = loads(text)
         except Odd:
             return self._read_loosely(reply, text)
-        if self.single is not None and not (isinstance(found, dict) and _look_up(found, self.single) is not _ABSENT):
+        if self.single is not None and not (
+            isinstance(found, dict) and _look_up(found, self.single, ()) is not _ABSENT
+        ):
             found = {self.single: found}  # the bare value
         return self._values(reply, found)
 
@@ -74,9 +93,10 @@ class JSONFormat(Format):
         values: dict[str, Any] = {}
         faults = []
         for name in self.signature.outputs:
-            value = _look_up(found, name)
-            if value is _ABSENT:
-                faults.append(f"the key `{name}` is missing")
+            value = _look_up(found, name, self.signature.outputs)
+            if value is _ABSENT or value is _TWICE:
+                what = "is missing" if value is _ABSENT else "comes twice, with different values"
+                faults.append(f"the key `{name}` {what}")
                 continue
             try:
                 values[name] = self._readers[name](value)
@@ -101,14 +121,16 @@ class JSONFormat(Format):
         named = [
             value
             for value in objects
-            if isinstance(value, dict) and any(_look_up(value, name) is not _ABSENT for name in outputs)
+            if isinstance(value, dict) and any(_look_up(value, name, outputs) is not _ABSENT for name in outputs)
         ]
         if not named:
             if self.single is None or text.startswith("{"):
                 raise unreadable(reply, "it is not a JSON object", self.signature)
             field = outputs[self.single]
             read = reader(field)
-            bare = reply.strip() if field.is_text else text
+            bare = self.text_of(self.single, reply.strip()) if field.is_text else text
+            if field.is_text and "[[ ##" in bare:
+                raise unreadable(reply, "it is not a JSON object", self.signature)
             return {self.single: bare if read is None else read(bare)}
         read_values: list[dict[str, Any]] = []
         blame: ParseError | None = None
@@ -127,26 +149,19 @@ class JSONFormat(Format):
         return read_values[0]
 
 
-def _look_up(found: Mapping[str, Any], name: str) -> Any:
-    if name in found:
+def _look_up(found: Mapping[str, Any], name: str, names: Collection[str]) -> Any:
+    """The value of a key in any case, unless it is the name of another output."""
+    if name in found and len(found) <= len(names):
         return found[name]
-    same = [value for key, value in found.items() if key.strip().lower().replace(" ", "_") == name.lower()]
-    return same[0] if len(same) == 1 else _ABSENT
-
-
-def _reader_of(field: Field) -> Callable[[Any], Any]:
-    """The function that reads a value of an object."""
-    if field.is_text:
-        return partial(_read_text, field)
-    return partial(_read_typed, field, Reader(field))
-
-
-def _read_text(field: Field, value: Any) -> Any:
-    if value is None:
-        raise ParseError(
-            f"output {field.name!r} is null", reason=f"`{field.name}` does not fit: it is null, not a text"
-        )
-    return field.validate(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    wanted = name.lower()
+    same = [
+        value
+        for key, value in found.items()
+        if key == name or (key not in names and key.strip().lower().replace(" ", "_").replace("-", "_") == wanted)
+    ]
+    if not same:
+        return _ABSENT
+    return same[0] if all(value == same[0] for value in same) else _TWICE
 
 
 def _read_typed(field: Field, read: Reader, value: Any) -> Any:

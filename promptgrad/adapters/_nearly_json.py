@@ -128,7 +128,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object, strict=False)
+class Exact(float):
+    """A number whose text says more than its value as a float."""
+
+    __slots__ = ("text",)
+
+    text: str
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if repr(value) == text:
+        return value
+    exact = Exact(value)
+    exact.text = text
+    return exact
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, strict=False)
 
 
 class _Reader:
@@ -222,7 +239,9 @@ class _Reader:
 
     def _is_whole(self, value: Any) -> bool:
         """Whether the last value before the end of the text, where an object's bracket is missing, has its own end."""
-        return self.bare and (not isinstance(value, str) or self.text.rstrip()[-1] in "\"'”`")
+        if not self.bare or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            return False  # a number may have lost digits
+        return not isinstance(value, str) or self.text.rstrip()[-1] in "\"'”`"
 
     def _comma(self, at: int, end: str) -> int:
         at = self._blank(at)
@@ -250,7 +269,7 @@ def _number(text: str) -> int | float:
     try:
         return int(plain)
     except ValueError:
-        return float(plain)
+        return _float(plain)
 
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)

@@ -33,9 +33,10 @@ _SCALE = re.compile(
     r"[ \N{NO-BREAK SPACE}-]?(" + "|".join(sorted(_SCALES, key=len, reverse=True)) + r")\b\.?", re.IGNORECASE
 )
 _LIKE_SCALE = re.compile(  # of another language, or misspelt: the value is not known, but it is not that of the digits
-    r"[ -]?(?:mi(?!les?\b|n\b|nutes?\b|lli?(?:gram|met|lit|sec)|crom?)[lo]|mrd|md\b|tausend|bil|tril|th?ous|"
-    r"тыс|мл|千|百|十|万|萬|億|亿|兆|만|억|천|"
-    r"lac\b|lakh|cr\b|crore|arab\b|kilo(?!gram|met|byte|watt)|mega\b|giga\b)",
+    r"[ -]?(?:mi(?!les?\b|n\b|nutes?\b|lli?(?:gram|met|lit|sec)|crom?)[lo]|mrd|md\b|tausend|tsd|bil|tril|th?ous|"
+    r"(?-i:MM)\b|grand\b|gross\b|hundert|duizend|tus[ei]nd?\b|t[iy]s\b|tisíc|tysi|ezer\b|ribu\b|"
+    r"juta\b|tri[eệ]u|nghìn|tỷ\b|тыс|тис|мл|мил|χιλ|εκατ|[أا]لف|ملي|लाख|करोड़|हज़ार|พัน|ล้าน|千|百|十|万|萬|億|亿|兆|만|억|천|"
+    r"lacs?\b|lakh|cr\b|crore|arab\b|kilo(?!gram|met|byte|watt)|mega\b|giga\b)",
     re.IGNORECASE,
 )
 _LETTERS = {"k": 3, "M": 6, "B": 9}
@@ -60,7 +61,8 @@ _TURNS = re.compile(  # words beside a number by which it is not simply the valu
     r"\b(?:not|no|none|never|nor|neither|cannot|unknown|unclear|unsure|null|nan|unable|without|less|fewer|more|below|above|"
     r"under|over|between|least|most|or|and|half|halves|quarters?|thirds?|dozens?|scores?|hundreds?|thousands?|"
     r"millions?|billions?|trillions?|lakhs?|crores?|if|unless|except|zero|times|squared|cubed|minus|plus|percent|"
-    r"per cent|page|pages|section|chapter|figure|table|question|step)\b"
+    r"per cent|per mill?e|pro ?mill?e|basis points?|bps?|pp[mb]|pages?|section|chapter|"
+    r"figure|table|question|step)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|n/a|[<>≤≥±?^%‰]",
     re.IGNORECASE,
 )

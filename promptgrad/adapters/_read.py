@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Any, NoReturn
 
-from promptgrad.adapters._fit import Misfit, fitter, is_moment, is_structure, members
+from promptgrad.adapters._fit import Misfit, fitter
+from promptgrad.adapters._kinds import is_moment, is_structure, members
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._values import choices
 from promptgrad.adapters._words import is_nothing
@@ -35,9 +35,9 @@ class Reader:
     def __init__(self, field: Field) -> None:
         kinds = members(field.annotation)
         self.field = field
+        self._kinds = kinds
         self._fit = fitter(field.annotation)
         self._is_choice = choices(field) is not None
-        self._is_decimal = Decimal in kinds
         self._takes_text = str in kinds
         self._takes_nothing = type(None) in kinds
         self._structures = [kind for kind in kinds if is_structure(kind)]
@@ -57,8 +57,6 @@ class Reader:
         except Odd:
             blame: ParseError | None = None
         else:
-            if isinstance(found, float) and self._is_decimal:
-                found = text  # more exact
             try:
                 return self.value(found)
             except ParseError as error:
@@ -88,7 +86,12 @@ class Reader:
             self._refuse("is nested too deeply", value)
         if isinstance(fitted, list) and len(fitted) > _FIRST:
             self._check_first(fitted)
-        return self.field.validate_json(text)
+        try:
+            return self.field.validate_json(text)
+        except ParseError:
+            if isinstance(fitted, dict) and not all(isinstance(key, str) for key in fitted):
+                return self.field.validate(fitted)  # its keys are no texts, and those of JSON are
+            raise
 
     def _check_first(self, items: list[Any]) -> None:
         """Refuse a long list for its first items, as pydantic describes each item that does not fit."""
@@ -113,13 +116,16 @@ class Reader:
 
     def _read_words(self, text: str) -> Any:
         """A value that is not a structure: a number, a boolean, a choice, a date, nothing."""
-        bare = text.strip(_DECORATION)
+        edges = _DECORATION if bytes not in self._kinds else "`\"' \t\n"  # "*" and "_" are signs of base64
+        bare = text.strip(edges)
         if self._known:
             return self.value(text)
         if self._takes_nothing and is_nothing(text):
             return self.field.validate(None)
         blame: ParseError | None = None
-        for attempt in dict.fromkeys((text, bare, bare.rstrip(".").strip(_DECORATION))):
+        for attempt in dict.fromkeys((text, bare, bare.rstrip(".").strip(edges))):
+            if not attempt and text:
+                continue
             try:
                 return self.value(attempt)
             except ParseError as error:
@@ -131,33 +137,38 @@ class Reader:
         if self._takes_nothing and is_nothing(text):
             return self.field.validate(None)
         whole = in_fence(text)
+        why = "holds no value"
         try:
             return self.value(loads_nearly(whole) if whole is text else _loads_either(whole))
-        except Odd:
-            pass
+        except Odd as odd:
+            why = str(odd) if whole.startswith(("[", "{")) else why
         except ParseError as error:
             blame = blame or error
         found: list[Any] = []
         items = bullets(whole)
+        said = True
         try:
-            made = [value for _, _, value in values_in(text)] if items is None else [items]
+            made = values_in(text) if items is None else [(0, len(text), items)]
         except Odd as odd:
             made, blame = [], blame or self._error(str(odd), text)
-        for value in made:
+        for start, end, value in made:
             try:
                 read = self.value(value)
             except ParseError as error:
                 blame = error
                 continue
+            said = said and is_said(text, start, end)
             if not any(read == other and type(read) is type(other) for other in found):
                 found.append(read)
-        if len(found) == 1:
+        if len(found) == 1 and said:
             return found[0]
+        if len(found) == 1:
+            self._refuse("stands in a sentence that may mean something else: give the value alone", text)
         if found:
             self._refuse(f"holds {len(found)} different values that fit: give one", text)
         if blame is None:
             self.field.validate_json(text)
-        raise blame or self._error("holds no value", text)
+        raise blame or self._error(why, text)
 
     def _refuse(self, reason: str, value: Any) -> NoReturn:
         raise self._error(reason, value)
@@ -178,6 +189,26 @@ def reader(field: Field) -> Callable[[str], Any] | None:
     if field.is_plain:
         return None
     return field.validate if field.is_text else Reader(field)
+
+
+_LED = re.compile(
+    r"(?:^|[:=>→!-]|\b(?:is|are|be|was|were|now|here|returns?|answer|list|array|object|json|output|result|values?|items?|"
+    r"gets?|got|gives?|so|therefore|thus|ok|okay|sure|yes))[\s*_`\"'(]*$",
+    re.IGNORECASE,
+)
+_UNSAID = re.compile(
+    r"\b(?:not|no|never|neither|nor|cannot|without|instead|rather|except|unless|if|or|wrong|incorrect|invalid|example|"
+    r"e\.g|such as|like|format|draft|could|might|would|should|unsure|maybe|perhaps)\b"
+    r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
+    re.IGNORECASE,
+)
+
+
+def is_said(text: str, start: int, end: int) -> bool:
+    """Whether a text says the value at a place: not one of its citations, examples or denials."""
+    line = text[max(0, start - 300) : start].rpartition("\n")[2].rpartition(". ")[2]
+    after = text[end : end + 300].partition("\n")[0]
+    return bool(_LED.search(line)) and not _UNSAID.search(line) and not _UNSAID.search(after.partition(". ")[0])
 
 
 def _loads_either(text: str) -> Any:

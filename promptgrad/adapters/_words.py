@@ -17,7 +17,8 @@ _QUOTED = re.compile(r"[*`\"“”«»]|(?<!\w)['\N{LEFT SINGLE QUOTATION MARK}]
 _STATED = re.compile(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
 _TURNS = re.compile(
     r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
-    r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though)\b"
+    r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though|could|might|would|hardly|barely|far from|"
+    r"doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
@@ -27,6 +28,14 @@ _NOTHING = re.compile(
 _NOT_AVAILABLE = re.compile(r"n/a\b.{0,300}", re.IGNORECASE | re.DOTALL)
 _JOINS = re.compile(r"(?<=[^\W\d])[_-](?=\w)")
 _SHORT = 600
+_UNSAYS = re.compile(
+    r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially))\b"
+    r"|^\s*if\b"
+)
+_UNSAYS_ONE = {
+    False: re.compile(r"\b(?:yes|true)\b"),
+    True: re.compile(r"\b(?:no|not|false|never)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b"),
+}
 
 
 def is_nothing(text: str) -> bool:
@@ -120,17 +129,14 @@ def read_boolean(text: str) -> tuple[bool, ...]:
         return ()  # a number
     if first is not None:
         value, rest = _BOOLEAN_WORDS[first[1]], first[2]
-        other = (
-            r"\b(?:yes|true|but|however|maybe|actually|wait)\b"
-            if not value
-            else (r"\b(?:no|not|false|but|however|maybe|actually|wait|never)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b")
-        )
-        return () if re.search(other, rest) else (value,)
+        return () if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) else (value,)
     return read_choice(text, _BOOLEAN_WORDS)
 
 
 def _key(text: str) -> str:
-    return " ".join(_JOINS.sub(" ", text.casefold()).split())
+    """Text without the differences of writing; its lines stay apart."""
+    lines = (" ".join(line.split()) for line in _JOINS.sub(" ", text.casefold()).splitlines())
+    return "\n".join(line for line in lines if line)
 
 
 def _identity(value: Any) -> tuple[str, str]:

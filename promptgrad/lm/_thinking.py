@@ -13,16 +13,18 @@ from dataclasses import replace
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._parts import Part, ReasoningPart, TextPart
 
-_ALWAYS = r"\w{0,20}think\w{0,20}|chain_of_thought|inner_monologue|internal_monologue|scratchpad|cot"
+_ALWAYS = r"\w{0,20}think\w{0,20}|chain[_-]of[_-]thought|(?:inner[_-]|internal[_-])?monologue|scratchpad|cot"
 _MAYBE = r"\w{0,20}thoughts?(?:_\w{1,20})?|\w{0,20}reason(?:ing)?(?:_\w{1,20})?|reflection|analysis"
 """Tags that a program may ask for as well: one that its prompt names is left where it is."""
-_TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
+_TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})(?:\s[^<>]{{0,200}})?(?<!/)>", re.IGNORECASE)
+_EMPTY_TAG = re.compile(rf"<(?:\w{{1,20}}:)?(?:{_ALWAYS})\s?/>", re.IGNORECASE)
 _CLOSED_TAG = re.compile(rf"</(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})\s?>", re.IGNORECASE)
 _BRACKET = re.compile(r"\[(THINK|THINKING|REASONING)\]")
 _SIGNS = {  # what opens a thought, in the special tokens of a family of models, and what closes it
     "<|begin_of_thought|>": "<|end_of_thought|>",
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<|thinking|>": "<|/thinking|>",
+    "<|think|>": "<|/think|>",
     "<|channel>thought": "<channel|>",
     "<unused94>thought": "<unused95>",
     "<|inner_prefix|>": "<|inner_suffix|>",
@@ -43,7 +45,9 @@ _WRAPPED = {
 }
 _LONE_SIGNS = ("[/THINK]", *(closes for opens, closes in _SIGNS.items() if opens[0] != "H"))
 _MOST_BLOCKS = 20
-_ANSWER_TAG = re.compile(r"<(answer|response|solution|final_answer)>", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"<(answer|response|solution|output|final|final_answer)>", re.IGNORECASE)
+_UNSEEN = " \t\r\n\ufeff\u200b\u2060"
+_TURN = "<|im_start|>assistant"
 
 
 def without_thinking(completion: Completion, named: Collection[str] = (), prompt: str = "") -> Completion:
@@ -129,13 +133,16 @@ def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> 
 
 def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] | None:
     """The thought with which a text begins, and what comes after it; None where it begins with something else."""
-    text = text.lstrip()
+    text = text.lstrip(_UNSEEN).removeprefix(_TURN).lstrip(_UNSEEN)
+    match = _EMPTY_TAG.match(text)
+    if match:
+        return "", text[match.end() :]
     match = _TAG.match(text)
     if match:
         name = match[1].lower()
         if _is_asked_for(name, named, prompt):
             return None
-        end = re.compile(rf"</(?:\w{{1,20}}:)?{name}\s?>", re.IGNORECASE).search(text, match.end())
+        end = _end_of(name, text, match.end())
         if end is None:
             return text[match.end() :].strip(), ""
         return text[match.end() : end.start()].strip(), text[end.end() :]
@@ -153,6 +160,19 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
     if text.startswith(opens) and not text[len(opens) :][:1].isspace() and closes in text:
         return _between(text, len(opens), closes)
     return None
+
+
+def _end_of(name: str, text: str, start: int) -> re.Match[str] | None:
+    """The closing tag of a thought, in which the same tag may open again."""
+    depth, last = 1, None
+    for tag in re.finditer(
+        rf"<(/?)(?:\w{{1,20}}:)?{re.escape(name)}(?:\s[^<>]{{0,200}})?>", text[start:], re.IGNORECASE
+    ):
+        depth += -1 if tag[1] else 1
+        last = tag if tag[1] else last
+        if not depth:
+            break
+    return None if last is None else re.compile(re.escape(last[0])).search(text, start + last.start())
 
 
 def _between(text: str, start: int, closes: str) -> tuple[str, str]:
@@ -199,7 +219,8 @@ def _stands_apart(before: str, after: str) -> bool:
     line = before.rpartition("\n")[2].strip()
     if after.lstrip().startswith(tuple(_WRAPPED)):
         return True
-    return not line or not after.partition("\n")[0].strip() or line[-1] in ".!?"
+    glued = before[-1:].isalnum()  # a tag that is only spoken of has a space or a quote before it
+    return not line or glued or not after.partition("\n")[0].strip() or line[-1] in ".!?"
 
 
 _ALWAYS_TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)

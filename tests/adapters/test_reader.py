@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
 import enum
 import json
+from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, NewType
 
 import pydantic
 import pytest
@@ -42,6 +44,18 @@ class Item(pydantic.BaseModel):
     count: int | None = None
     in_stock: bool = True
     rating: Rating = Rating.POOR
+
+
+Identity = NewType("Identity", int)
+
+
+class Numbers(pydantic.RootModel[list[int]]):
+    pass
+
+
+class Pair(NamedTuple):
+    a: int
+    b: float
 
 
 class Percent(pydantic.BaseModel):
@@ -154,6 +168,58 @@ def read(annotation: Any, text: str, adapter: Adapter = CHAT) -> Any:
         (list[str], "- a\n  - b", AGAIN),
         (list[str], "3. a\n9. b", AGAIN),
         (list[str], '- "a"\n- "b"', ["a", "b"]),
+        # a value in a sentence that cites, denies or doubts it
+        (list[int], "As stated in [1], there are none", AGAIN),
+        (list[int], "Never return [1]", AGAIN),
+        (list[int], "[1, 2] is wrong", AGAIN),
+        (list[int], "The values are not [1, 2]", AGAIN),
+        (dict[str, int], 'It would be like {"a": 1}', AGAIN),
+        (list[int], "The values are [1, 2].", [1, 2]),
+        # a number that ends where the text ends may have lost digits
+        (dict[str, int], '{"a": 12', AGAIN),
+        (list[int], "[1, 2", AGAIN),
+        (Item, '{"price": 3, "name": "x"', Item(name="x", price=3)),
+        # true is not 1, wherever it stands
+        (Literal[1, 2], "true", AGAIN),
+        (Rating, "true", AGAIN),
+        (int | str, "true", "true"),
+        (list[int | str], "[true]", AGAIN),
+        (list[Rating | None], "[true]", AGAIN),
+        (Identity, "true", AGAIN),
+        (Identity, "5k", Identity(5000)),
+        (Numbers, "[true]", AGAIN),
+        (Numbers, '["5k"]', Numbers([5000])),
+        (Pair, "[true, 1]", AGAIN),
+        (Pair, '{"a": "5k", "b": 1}', Pair(5000, 1.0)),
+        (Pair, '["5k", "\N{MINUS SIGN}1"]', Pair(5000, -1.0)),
+        (collections.deque[int], "[true]", AGAIN),
+        (collections.deque[int], '["5k"]', collections.deque([5000])),
+        (collections.OrderedDict[str, int], '{"a": true}', AGAIN),
+        (Item | Pair, '{"a": true, "b": 1}', AGAIN),
+        (list[int] | list[str], '["a", "5"]', ["a", "5"]),
+        (list[int] | dict[str, int] | Any, '["a"]', ["a"]),
+        # choices as other JSON than texts, and as keys
+        (Literal["1", "2"] | None, "1", "1"),
+        (list[Literal["1", "2"]], "[1, 2]", ["1", "2"]),
+        (Literal["low", None], "None", None),
+        (dict[Rating, float], '{"GOOD": "5k"}', {Rating.GOOD: 5000.0}),
+        (dict[Literal[1, 2], float], '{"1": 1}', {1: 1.0}),
+        (Literal["yes", "no"], "Yes\n\nThe words are clear.", "yes"),
+        (Literal["positive", "negative"], "I doubt it is positive", AGAIN),
+        (Literal["positive", "negative"], "It fails to be positive", AGAIN),
+        (bool, "Yes \N{EN DASH} although unclear", AGAIN),
+        (bool, "Yes, unless it rains", AGAIN),
+        # numbers keep what was written
+        (list[Decimal], "[0.1000000000000000000000000001]", [Decimal("0.1000000000000000000000000001")]),
+        (Decimal, '"1e999999999"', AGAIN),
+        (Decimal, "1e999999999", AGAIN),
+        (float, "1e400", AGAIN),
+        (list[float], "[1e400]", AGAIN),
+        (list[int] | int, '"[5]"', [5]),
+        # what is left of decoration is no value
+        (bytes, "***", AGAIN),
+        (bytes, "_aGVs", AGAIN),
+        (bytes, "`aGVsbG8=`", b"hello"),
         # what was cut is not closed
         (list[str], '["aspirin", "ibuprofen", "parac', AGAIN),
         (list[str], '["aspirin", "ibuprofen"', AGAIN),
@@ -165,10 +231,13 @@ def read(annotation: Any, text: str, adapter: Adapter = CHAT) -> Any:
         # two values for one key
         (dict[str, int], '{"a": 1, "a": 2}', AGAIN),
         (dict[str, int], '{"a": 1, "a": 1}', {"a": 1}),
+        (Item, '{"name": "a", "price": 1, "Price": 2}', AGAIN),
         # dates are not seconds
         (datetime.date, "2024-05-06", datetime.date(2024, 5, 6)),
         (datetime.date, "**2024-05-06**.", datetime.date(2024, 5, 6)),
         (datetime.datetime, "2024", AGAIN),
+        (datetime.datetime, "1.7e9", AGAIN),
+        (list[datetime.datetime], '["1.7e9"]', AGAIN),
         (datetime.date | None, "N/A", None),
         (list[datetime.date | None], '["n/a", "2024-05-06"]', [None, datetime.date(2024, 5, 6)]),
         (Literal["none", "some"] | None, "None", "none"),
@@ -193,6 +262,13 @@ def test_read_or_asked_again(annotation: Any, text: str, wanted: Any) -> None:
         (str, '```json\n{"x": "Par', AGAIN),
         (str, "Paris", "Paris"),
         (int, '{"x": 1, "x": 2}', AGAIN),
+        (int, '{"x": 1, "X": 2}', AGAIN),
+        (int, '{"X": 1, "extra": 2}', 1),
+        (str, '{"x": "<think>Lyon?</think>Paris"}', "Paris"),
+        (str, '{"x": "<think>Lyon?"}', AGAIN),
+        (str, "", AGAIN),
+        (str, "[[ ## x ## ]]\nParis", AGAIN),
+        (list[int] | int, '{"x": "[5]"}', [5]),
         (list[int], 'first {"x": [1]}, then {"x": [2]}', AGAIN),
         (list[int], 'first {"x": ["?"]}, then {"x": [2]}', [2]),
         (str, '```json\n{"x": "a"}\n```\n```json\n{"x": "b"}\n```', AGAIN),
@@ -215,6 +291,8 @@ def test_json_replies(annotation: Any, text: str, wanted: Any) -> None:
         "<x>Lyon</x> or <x>Paris</x>",
         '{"x": "Lyon"}\n{"x": "Paris"}',
         '{"x": "Par',
+        '{"x": "Lyon", "X": "Paris"}',
+        "[[ ## x ## ]]",
         "[[ ## y ## ]]\nParis",
     ],
 )
@@ -230,6 +308,32 @@ def test_a_text_that_comes_twice_or_not_at_all_is_asked_again(reply: str) -> Non
 def test_the_same_twice_is_one_value() -> None:
     assert read(str, "[[ ## x ## ]]\nParis\n\n[[ ## x ## ]]\nParis\n\n[[ ## completed ## ]]") == "Paris"
     assert read(str, "<x>Paris</x>, so <x>Paris</x>") == "Paris"
+
+
+@pytest.mark.parametrize(
+    ("reply", "wanted"),
+    [
+        ("[[ ## x ## ]] Paris [[ ## completed ## ]]", "Paris"),
+        ("[[ ## x ## ]]\nParis\n\n[[ ## comple", "Paris"),
+        ("[[ ## x ## ]]\nParis [[ ## completed ## ]]\n\n[[ ## completed ## ]]", "Paris [[ ## completed ## ]]"),
+        ("[[ ## x ## ]]\n\n[[ ## completed ## ]]", ""),
+        ("[[ ## x ## ]]\n<think>Lyon?</think>Paris\n\n[[ ## completed ## ]]", "Paris"),
+        ("[[ ## x ## ]]\n<think>Lyon?\n\n[[ ## completed ## ]]", AGAIN),
+    ],
+)
+def test_the_end_of_the_last_section_and_a_thought_at_its_beginning_are_no_answer(reply: str, wanted: Any) -> None:
+    assert read(str, reply) == wanted
+
+
+def test_a_thought_in_a_field_that_asks_for_one_is_its_text() -> None:
+    reply = "[[ ## reasoning ## ]]\n<think>It is.</think>\n\n[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
+    found = CHAT.parse(Signature("question -> reasoning, answer"), reply)
+    assert found == {"reasoning": "It is.", "answer": "Paris"}
+
+
+def test_a_key_that_comes_twice_is_said() -> None:
+    with pytest.raises(ParseError, match="the key 'a' comes twice"):
+        CHAT.parse(signature(dict[str, int]), '{"a": 1, "a": 2}')
 
 
 @pytest.mark.parametrize(
@@ -323,7 +427,10 @@ WAYS = [
     "x: {}",
     "[[ ## x ## ]]\n{}\n\n[[ ## completed ## ]]",
     "<think>[0]?</think>{}",
+    "{}\n\nThe list is complete.",
+    "```\n{}\n```\nnot [7]",
 ]
+UNSAID = ["As stated in {}, there are none", "Never {}", "It cannot be {}", "An example is {}", "{} is wrong", "{}?"]
 
 
 @settings(max_examples=300, deadline=None)
@@ -342,6 +449,7 @@ def test_a_list_is_the_meant_one_or_asked_again(
         text = f"{text[:-1]},]"
     reply = way.format(text)
     assert read(list[int], reply) in (value, AGAIN)
+    assert all(read(list[int], unsaid.format(text)) is AGAIN for unsaid in UNSAID)
     if 0 < cut < len(text):
         assert read(list[int], f"Here it is: {text[:-cut]}") is AGAIN
 

@@ -135,7 +135,7 @@ def test_numbers(written: str) -> None:
         ("dict[str, bool]", "{'a': True}", {"a": True}),
         ("Person", '{"name": "Ann", "age": "3"}', Person(name="Ann", age=3)),
         ("Person", 'Sure:\n```json\n{"name": "Ann", "age": 3} \n```', Person(name="Ann", age=3)),
-        ("Person", '{"name": "Ann", "age": 3', Person(name="Ann", age=3)),
+        ("Person", '{"age": 3, "name": "Ann"', Person(name="Ann", age=3)),
         ("list[Person]", "[{name: 'Ann', age: 3}]", [Person(name="Ann", age=3)]),
     ],
 )
