@@ -24,7 +24,7 @@ from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import FitsSignature, Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.nn._recent import remember_output
-from promptgrad.nn._state import trained_names
+from promptgrad.nn._state import flaw_of, trained_names
 from promptgrad.nn._trace_of import trace_of
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "as_critic",
     "bind",
     "fields_of",
+    "flaw_of",
     "in_flight",
     "inspect_history",
     "majority",

@@ -566,6 +566,10 @@ class Module:
         parameters = dict(self.named_parameters(remove_duplicate=False))
         buffers = dict(self._persistent_buffers())
         expected = [*parameters, *buffers]
+        if strange := [path for path in state if not isinstance(path, str)]:
+            raise StateDictError(
+                f"the keys of a state are paths, not {strange[0]!r:.80}", unexpected=map(repr, strange)
+            )
         given = [path for path in state if path != "_meta"]
         missing = [path for path in expected if path not in state]
         unexpected = [path for path in given if path not in parameters and path not in buffers]
@@ -582,10 +586,10 @@ class Module:
                     values[path] = value
         kept: dict[str, Any] = {}
         for path in buffers:
-            try:
-                kept.update({path: copy.deepcopy(state[path])} if path in state else {})
-            except RecursionError:
-                invalid[path] = "is nested too deeply"
+            if path in state and (flaw := _state.flaw_of(state[path])):
+                invalid[path] = flaw
+            elif path in state:
+                kept[path] = copy.deepcopy(state[path])
         if strict and (missing or unexpected or invalid):
             message = _state.misfit_message(type(self).__name__, "state_dict", missing, unexpected, invalid, expected)
             raise StateDictError(

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, NamedTuple
@@ -18,6 +19,27 @@ SCHEMA = 1
 
 _INPUTS = "__inputs__"
 _PART = "__part__"  # the only key of an image, a sound or a file
+
+
+DEPTH = 200
+"""Levels of nesting in a state, above which code that goes through a value would end in a RecursionError."""
+
+
+def flaw_of(value: Any) -> str:
+    """Why a value cannot be a part of a state, which may be written to a file; "" if it can."""
+    level, seen = [value], set()
+    for _ in range(DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, float) and not math.isfinite(item):
+                return f"holds {item}, which is no number that JSON can hold"
+            if isinstance(item, (Mapping, list, tuple)) and id(item) not in seen:
+                seen.add(id(item))
+                below += item.values() if isinstance(item, Mapping) else item
+        if not below:
+            return ""
+        level = below
+    return "is nested too deeply"
 
 
 class Misfits(NamedTuple):
@@ -140,6 +162,8 @@ def decode(parameter: Parameter, value: Any, kind: str | None, fields: Mapping[s
     """The value of a parameter from a state, and why it cannot be loaded (an empty str if it can)."""
     if kind is not None and kind != parameter.kind:
         return None, f"is of kind {kind} in the state and of kind {parameter.kind} here"
+    if flaw := flaw_of(value):
+        return None, flaw
     try:
         value = parameter.kind.from_json(value, lambda item: _example(item, fields))
         if parameter.kind.is_demos:

@@ -1,5 +1,6 @@
 """Parameters in groups with options of their own, and the optimizer's state."""
 
+import reprlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -171,7 +172,7 @@ class ParamGroups:
             )
         ):
             raise StateDictError(
-                f"the state of an optimizer is what state_dict() returned, with 'param_groups', not {state!r:.80}"
+                f"the state of an optimizer is what state_dict() returned, with 'param_groups', not {shown(state)}"
             )
         names = {name: parameter for parameter, name in self.names().items()}
         theirs = [name for group in groups for name in group["params"]]
@@ -189,11 +190,11 @@ class ParamGroups:
         steps = state.get("steps", 0)
         faults: dict[str, str] = {}
         if not is_number(steps, whole=True) or steps < 0:
-            faults["steps"] = f"a number of steps, not {steps!r}"
+            faults["steps"] = f"a number of steps, not {shown(steps)}"
         for name, entry in entries.items():
             with _collected(faults, name):
                 if not isinstance(entry, Mapping):
-                    raise TypeError(f"a dict, not {entry!r}")
+                    raise TypeError(f"a dict, not {shown(entry)}")
                 self._check_state(entry)
         options: list[dict[str, Any]] = []
         ours = {parameter: name for name, parameter in names.items()}
@@ -258,6 +259,12 @@ def _place_of_blame(parameter: Parameter) -> str:
     return f"{critiques[0].path}.{critiques[0].target}".removeprefix(".") if critiques else ""
 
 
+def shown(value: Any) -> str:
+    """A value for a message, however long or deep it is."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 @contextmanager
 def _collected(faults: dict[str, str], name: str) -> Iterator[None]:
     """Record an error under a name, and continue."""
@@ -265,6 +272,8 @@ def _collected(faults: dict[str, str], name: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         faults[name] = str(error)
+    except RecursionError:
+        faults[name] = "it is nested too deeply"
 
 
 def is_plain(value: Any) -> bool:

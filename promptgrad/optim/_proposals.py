@@ -17,6 +17,10 @@ Changes = Sequence[tuple[Parameter, Change]]
 """One variant of a step: a change for each trained parameter."""
 
 
+def _free(changes: Changes) -> float:
+    return 0.0
+
+
 class Proposals:
     """The proposals of a step, in variants; at most one variant is installed.
 
@@ -25,11 +29,9 @@ class Proposals:
         price: The score that the changes of a variant must gain to be worth their length.
     """
 
-    def __init__(
-        self, variants: Iterable[Changes] = (), price: Callable[[Changes], float] = lambda changes: 0.0
-    ) -> None:
+    def __init__(self, variants: Iterable[Changes] = (), price: Callable[[Changes], float] | None = None) -> None:
         self.variants: list[Changes] = list(variants)
-        self._price = price
+        self._price = price or _free
 
     def __len__(self) -> int:
         return len(self.variants)

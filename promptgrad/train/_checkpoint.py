@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -17,14 +16,13 @@ from promptgrad.errors import StateDictError
 from promptgrad.lm import LM, Local, layered
 from promptgrad.nn import Module, trained_names
 from promptgrad.train._dspy import is_dspy
+from promptgrad.train._json_file import read_json
 
 FORMAT = "promptgrad.state"
 VERSION = 1
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "model.safetensors"
 LORA_FILE = "adapter_model.safetensors"
-DEPTH = 200
-"""Levels of nesting in a file, above which code that goes through a value would end in a RecursionError."""
 
 M = TypeVar("M", bound=Module)
 
@@ -180,6 +178,8 @@ def _encode(state: Mapping[str, Any], weights: Sequence[Mapping[str, Any]] = ())
         return json.dumps(whole, ensure_ascii=False, indent=2, allow_nan=False, default=_refuse) + "\n"
     except ValueError as error:
         raise TypeError(f"the state cannot be written as JSON: {error}") from error
+    except RecursionError:
+        raise TypeError("the state cannot be written as JSON: it is nested too deeply") from None
 
 
 def _refuse(value: Any) -> Any:
@@ -223,36 +223,6 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ValueError: It is not JSON, which has no NaN and no infinite numbers, or is nested too deeply.
-    """
-    text = path.read_text(encoding="utf-8", errors="surrogatepass")
-    try:
-        whole = json.loads(text, parse_constant=_finite, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    level = [whole]
-    for _ in range(DEPTH):
-        level = [part for item in level for part in _parts(item)]
-        if not level:
-            return whole
-    raise ValueError("it is nested too deeply")
-
-
-def _parts(item: Any) -> Iterable[Any]:
-    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is no number that JSON can hold")
-    return number
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from promptgrad import aio
 from promptgrad.errors import InputError, ParseError, StateDictError
 from promptgrad.nn import Module, Predict
 from promptgrad.signature import Field
+from promptgrad.train._json_file import read_json
 
 _BY_DSPY = ("traces", "train", "lm", "signature", "signature_instructions", "extended_signature_instructions")
 _READ = frozenset(
@@ -87,7 +89,8 @@ def load_dspy(
     Args:
         path: The JSON file, or a folder that holds it.
         program: The program.
-        strict: Refuse a state with any misfit; otherwise load what fits.
+        strict: Refuse a state with any misfit; otherwise load what fits, with a warning where a module or a predictor
+            was left out.
         rename: Paths of DSPy's predictors, each with the path of the module to load it into.
 
     Returns:
@@ -97,10 +100,15 @@ def load_dspy(
         FileNotFoundError: There is nothing at the path.
         StateDictError: It is not a state of DSPy, or a pickle; no predictor fits the program; or, with `strict`,
             something does not. The program is left as it was.
+
+    Warns:
+        UserWarning: A module of the program or a predictor of the file has no counterpart; the message lists all
+            misfits.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the path is a {type(path).__name__}: write promptgrad.train.from_dspy(state, program)")
-    report = from_dspy(_read(Path(path)), program, rename=rename)
+    theirs = _read(Path(path))
+    report = from_dspy(theirs, program, rename=rename)
     modules = {at: module for at, module in program.named_modules() if isinstance(module, Predict)}
     parameters = dict(program.named_parameters(remove_duplicate=False))
     before = {at: parameters[at].read().value for at in report.state}
@@ -110,6 +118,9 @@ def load_dspy(
         for at, value in before.items():
             parameters[at].data = value
         raise _refusal(f"{path} does not fit {type(program).__name__}", report)
+    if left := [at for at in (*report.missing, *report.unexpected) if at in modules or at in theirs]:
+        fault = f"{path} does not fit {type(program).__name__} in all; left out: {', '.join(left)}"
+        aio.warn(f"{chr(10).join([fault, *report._misfits()])}\nstrict=True refuses it.", UserWarning)
     for at, texts in report.descriptions.items():
         for name, text in texts.items():
             modules[at]._signature = modules[at]._signature.replace_field(name, description=text)
@@ -213,8 +224,8 @@ _IN_DSPY = (
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
-    except (ValueError, RecursionError) as error:
+        return read_json(path)
+    except ValueError as error:
         raise StateDictError(f"{path} is not a state of DSPy: it is not JSON ({error})") from error
 
 

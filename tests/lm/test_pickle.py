@@ -27,6 +27,15 @@ def ask(program):
     return str(program(text="some text").word)
 
 
+@pytest.mark.parametrize(
+    "kind", ["TGD", "GEPA", "MIPRO", "BootstrapFewShot", "LabeledFewShot", "KNNFewShot", "RandomSearch", "Auto"]
+)
+def test_optimizers_come_back_with_their_state(kind):
+    made = getattr(pg.optim, kind)(Two().parameters())
+    assert again(made).state_dict() == made.state_dict()
+    assert copy.deepcopy(made).state_dict() == made.state_dict()
+
+
 class Two(nn.Module):
     def __init__(self):
         super().__init__()

@@ -197,6 +197,7 @@ def written(state, **more):
         (written({"x": float("-inf")}), "-Infinity is no number"),
         (written({"x": 1}).replace("1}", "1e999}"), "1e999 is no number"),
         (written({"x": 1}).replace("1}", "1" * 10_000 + "}"), "digits"),
+        (written({"x": 1}).replace("1}", '1, "x": 2}'), "the key 'x' comes twice"),
         (written({}, weights=7), "weights is a list, not 7"),
         (written({}, weights=[7]), "weights have a name, a folder, a kind and modules, not 7"),
         (written({}, weights=[{"name": "x"}]), "weights have a name"),
@@ -240,6 +241,8 @@ def nested(depth):
         ({"selector": ["neighbours"]}, "unhashable"),
         ({"selector": "neighbours"}, "vectorizer"),
         ([{**DEMO, "word": nested(5000)}], "nested too deeply"),
+        ([{**DEMO, "answer": float("nan")}], "nan, which is no number that JSON can hold"),
+        ([{**DEMO, "tags": [float("-inf")]}], "-inf, which is no number"),
         (7, "must be a list of examples"),
     ],
 )
@@ -250,6 +253,31 @@ def test_demos_that_no_call_could_show_are_refused_with_their_path(demos, reason
     with pytest.raises(StateDictError, match=rf"invalid     0\.demos: .*{reason}"):
         model.load_state_dict({**before, "0.instruction": "changed", "0.demos": demos})
     assert plain(model) == before
+
+
+def test_states_in_memory_are_as_sound_as_those_of_files(tmp_path):
+    model = nn.Predict("a -> b")
+    model.register_buffer("seen", [1])
+    itself = []
+    itself += [itself, itself]
+    for value, reason in ((float("inf"), "inf, which is no"), (nested(100_000), "too deeply"), (itself, "too deeply")):
+        if value is not itself:
+            with pytest.raises(StateDictError, match=f"invalid     seen: .*{reason}"):
+                model.load_state_dict({**model.state_dict(), "seen": [value]})
+        with pytest.raises(TypeError, match="cannot be written as JSON"):
+            save({"seen": value}, tmp_path / "x.json")
+    with pytest.raises(StateDictError, match="the keys of a state are paths, not 7"):
+        model.load_state_dict({**model.state_dict(), 7: 8})
+    assert model.seen == [1]
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("place", ["state", "steps", "param_groups", "whole"])
+def test_a_deep_state_of_an_optimizer_is_refused(place):
+    opt = optim.TGD(program().parameters())
+    deep = nested(100_000)
+    with pytest.raises(StateDictError):
+        opt.load_state_dict(deep if place == "whole" else {**opt.state_dict(), place: deep})
 
 
 def test_a_state_of_an_optimizer_with_strange_names_is_refused():

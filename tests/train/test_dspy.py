@@ -218,7 +218,9 @@ def test_strict_refuses_and_leaves_the_program(tmp_path):
     with pytest.raises(pg.errors.StateDictError, match=r"unexpected  gone"):
         pg.load_dspy(file, model, strict=True)
     assert model.state_dict() == before
-    assert pg.load_dspy(file, model).unexpected == ("gone",)
+    with pytest.warns(UserWarning, match=r"(?s)in all; left out: gone.*unexpected  gone.*strict=True") as caught:
+        assert pg.load_dspy(file, model).unexpected == ("gone",)
+    assert caught[0].filename == __file__
     assert model.one.instruction.data == "New."
 
 
@@ -248,7 +250,12 @@ def test_a_pickle_is_never_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[" * 100_000, "[]", "{}", '{"a": {"demos": []}}', '{"a": {"demos": 3, "lm": 1}}']
+    "text",
+    [
+        *("", "[" * 100_000, "[]", "{}", '{"a": {"demos": []}}', '{"a": {"demos": 3, "lm": 1}}'),
+        '{"a": {"demos": [{"a": NaN, "b": "x"}], "lm": null}}',
+        '{"a": {"demos": [], "lm": null}, "a": {"demos": [{"a": "x"}], "lm": null}}',
+    ],
 )
 def test_other_files_are_refused(tmp_path, text):
     file = tmp_path / "x.json"

@@ -1,0 +1,40 @@
+"""`read_json`: a JSON file in which every value has one meaning."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from promptgrad.nn import flaw_of
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: It is not JSON, which has no NaN and no infinite numbers; it has a key twice, with different values;
+            or it is nested too deeply.
+    """
+    text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    try:
+        whole = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if flaw := flaw_of(whole):
+        raise ValueError(f"it {flaw}")
+    return whole
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no number that JSON can hold")
+    return number
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    for key, value in pairs if len(made) != len(pairs) else ():
+        if made[key] != value:
+            raise ValueError(f"the key {key!r} comes twice, with different values")
+    return made
