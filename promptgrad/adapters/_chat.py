@@ -183,10 +183,9 @@ class ChatFormat(Format):
                 break
             looser = attempt(self, reply)
             found = looser if len(looser) > len(found) else found
-        if self.end in reply.lower():
-            return found
-        fields = self.signature.outputs
-        return {name: body for name, body in found.items() if body or not fields[name].is_text}  # "" has its end
+        if len(self.outputs) == 1 and found == {self.first: ""} and self.end not in reply.lower():
+            return {} if self.signature.outputs[self.first].is_text else found  # it ends before its answer
+        return found
 
     def _as_asked(self, reply: str) -> dict[str, str] | None:
         """The result of `_sections` for a reply written exactly as asked for, in half the time; None for others."""

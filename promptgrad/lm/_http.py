@@ -240,8 +240,9 @@ class HTTP(Transport):
             raise self._status_error(response.status, raw, response.headers)
         if reply is None:
             reply = self._parse(raw)
-            if is_error(reply):
-                raise self._told_error(raw, response.headers, "is an error")
+            if is_error(reply) or not reply.get("choices"):
+                fault = "is an error" if is_error(reply) else "has no choices[0].message"
+                raise self._told_error(raw, response.headers, fault)
         return self._read(reply, size, perf_counter() - started)
 
     async def _listen(self, response: aiohttp.ClientResponse, listener: Listener) -> dict[str, Any]:
@@ -253,7 +254,7 @@ class HTTP(Transport):
                 continue
             raw = data.encode()
             chunk = self._parse(raw)
-            if chunk.get("error"):
+            if chunk.get("error") or is_error(chunk):
                 raise self._told_error(raw, response.headers, "ended with an error")
             try:
                 assembly.add(chunk)

@@ -82,7 +82,7 @@ _WORDS: dict[type[LMStatusError], str] = {
         | current\ length\ is\ \d+\ while\ limit | request\ too\ large\ for | tokens\ must\ be\ reduced
         | expected\ maxlength | range\ of\ input\ length | max_tokens\ must\ be\ at\ least\ 1,\ got\ -
         | too\ large\ for\ model | longer\ than\ the\ maximum\ model | (?:prompt|input)\ length.{0,40}exceed
-        | input\ too\ long""",
+        | input\ too\ long | (?:prompt|input)\ token\ count.{0,60}exceed""",
     BillingError: r"""
         credit\ balance | insufficient\ (?:account\ )?(?:balance|credit|fund|quota) | exceeded\ your\ current\ quota
         | plan\ and\ billing | (?:any|more|purchase|enough)\ credits
@@ -90,7 +90,7 @@ _WORDS: dict[type[LMStatusError], str] = {
         | credit\ limit | \u4f59\u989d\u4e0d\u8db3
         | billing\ (?:hard\ |soft\ )?limit | spend(?:ing)?\ limit | billing\ (?:is\ not|account|details|to\ be\ enabled)
         | included\ credits | credits\ (?:are|have\ been)\ (?:depleted|exhausted|used) | api\ usage\ limits
-        | not\ active,\ please\ check\ your\ billing | top\ up""",
+        | not\ active,\ please\ check\ your\ billing | top\ up | payment[\ _]instrument""",
     ContentFilterError: r"""
         content\ (?:management|policy|filter|moderation|safety) | content_filter | content\ exists\ risk
         | \bflagged\b | usage\ polic | safety\ (?:system|filter|guideline|polic|setting|reason|check)
@@ -100,7 +100,7 @@ _WORDS: dict[type[LMStatusError], str] = {
     AuthenticationError: r"""
         api[\ _-]?key\ (?:is\ )?(?:not\ valid|invalid|missing|expired|not\ found|required|provided)
         | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?(?:api[\ _-]?key|credential|x-api-key|bearer|auth)
-        | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
+        | auth\w*\ token.{0,20}(?:invalid|expired) | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
         | security\ token.{0,40}(?:invalid|expired) | locate\ credentials | default\ credentials | access\ denied
         | permission\ (?:denied|to) | not\ have\ permission""",
     ServerTimeoutError: r"""timed?[\ -]?out\b | deadline\ (?:exceeded|expired) | took\ too\ long""",
@@ -180,6 +180,8 @@ def _kind(status: int, codes: list[str], message: str) -> type[LMStatusError]:
     allowed = _BOUNDED.get(status)
     coded = [kind for code in codes if (kind := _MEANING.get(code)) and (allowed is None or kind in allowed)]
     for kind in coded:
+        if kind is AuthenticationError and _PATTERNS[BillingError].search(message):
+            return BillingError  # "permission denied", because nobody pays
         if kind not in _VAGUE:
             return kind
     gemini = "resource_exhausted" in codes  # it says of a rate what others say of an empty account
@@ -244,9 +246,10 @@ _WITHIN = frozenset(
 )
 _NAMES = frozenset(
     {"code", "type", "status", "reason", "error_type", "__type", "message", "msg", "Message", "param", "raw"}
-    | {"quotaId", "blockReason", "native_finish_reason", "error_code", "error_message", "description"}
+    | {"quotaId", "blockReason", "native_finish_reason", "error_code", "error_message", "error_msg", "description"}
+    | {"errorCode", "errorMessage", "statusCode"}
 )
-_PROSE = frozenset({"message", "msg", "Message", "raw", "quotaId", "error_message", "description", "param"})
+_PROSE = frozenset({"message", "msg", "Message", "raw", "quotaId", "error_message", "error_msg", "errorMessage", "description", "param"})
 
 
 def _codes(value: Any) -> list[str]:

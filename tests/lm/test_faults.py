@@ -53,6 +53,9 @@ ONCE = {
         errors.ContextWindowError,
     ),
     "filter": (json_body({"error": {"code": "content_filter", "message": "no"}}, 400), errors.ContentFilterError),
+    "another key in 200": (json_body({"code": 401, "msg": "token invalid"}), errors.AuthenticationError),
+    "a message in 200": (json_body({"status": 401, "message": "Unauthorized"}), errors.AuthenticationError),
+    "billing in 200": (json_body({"success": False, "message": "Insufficient balance"}), errors.BillingError),
     "length in 200": (json_body({"error": "Context size has been exceeded."}), errors.ContextWindowError),
     "length in 500": (
         json_body({"error": {"code": 500, "message": "the request exceeds the available context size"}}, 500),

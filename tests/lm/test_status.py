@@ -585,6 +585,21 @@ CASES = {
         {"error": "Template error: Conversation roles must alternate", "error_type": "template_error"},
         BAD,
     ),
+    "copilot length": (
+        400,
+        openai("prompt token count of 140000 exceeds the limit of 128000", code="model_max_prompt_tokens_exceeded"),
+        CONTEXT,
+    ),
+    "gemini without billing": (
+        403,
+        gemini(403, "PERMISSION_DENIED", "This API method requires billing to be enabled. Please enable billing on x"),
+        BILLING,
+    ),
+    "bedrock payment": (403, {"message": "INVALID_PAYMENT_INSTRUMENT: A valid payment must be provided."}, BILLING),
+    "token of a login": (400, openai("Your authentication token is invalid.", code="x"), AUTH),
+    "code and msg in 200": (200, {"code": 401, "msg": "token invalid"}, AUTH),
+    "error_code in 200": (200, {"error_code": 429, "error_msg": "slow down"}, RATE),
+    "success in 200": (200, {"success": False, "message": "Insufficient balance", "code": 402}, BILLING),
     # nothing but a status
     "a page": (502, "<html><h1>502 Bad Gateway</h1> rate limit, api key is invalid</html>", OTHER),
     "a page of 429": (429, "<html>slow down</html>", RATE),
