@@ -14,6 +14,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.errors import (
     AuthenticationError,
+    BadRequestError,
     LMConnectionError,
     LMReplyError,
     LMStatusError,
@@ -73,6 +74,8 @@ _BY_KEY = frozenset(
     }
 )
 """Providers that answer nobody without a key, which litellm takes from the environment alone."""
+_NO_ADDRESS = frozenset({"ai21", "custom_openai", "litellm_proxy", "lm_studio", "xinference"})
+"""Providers whose servers are the user's own, or gone, and which litellm asks at OpenAI's address if none is given."""
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
 _GIVEN = frozenset({"api_key", "api_base", "base_url", "mock_response", "extra_headers", "client"})
 _OWN_CLIENT = frozenset({"anthropic", "gemini"})
@@ -222,6 +225,7 @@ class LiteLLM(Transport):
 
     def _refuse_without_key(self, litellm: Any) -> None:
         """Say at once that a key is missing; litellm would send the prompt without one to some providers."""
+        self._refuse_another(litellm)
         provider = self.model.partition("/")[0]
         given = self._api_key is not None or self._endpoint is not None or not self._settings.keys().isdisjoint(_GIVEN)
         if given or provider not in _BY_KEY or litellm.api_key is not None:
@@ -232,6 +236,30 @@ class LiteLLM(Transport):
             raise AuthenticationError(
                 f"there is no key for {self.model!r}, so nothing was sent: set {names} as an environment variable, or "
                 "pass api_key="
+            )
+
+    def _refuse_another(self, litellm: Any) -> None:
+        """Refuse what litellm would send to OpenAI, or with OpenAI's key, although the name is of another provider."""
+        if self._settings.keys() & {"mock_response", "client"} or litellm.api_key is not None:
+            return
+        given = {name: self._settings.get(name) for name in ("api_base", "base_url", "api_key")}
+        base, key = self._api_base or given["api_base"] or given["base_url"], self._api_key or given["api_key"]
+        try:
+            _, provider, own_key, own_base = litellm.get_llm_provider(
+                self.model, self._settings.get("custom_llm_provider"), base, "given" if key else None
+            )
+        except Exception:  # noqa: BLE001 - it raises many kinds for a name that it does not know, and says so when called
+            return
+        prefix = provider.upper().replace("-", "_")
+        if provider in _NO_ADDRESS and not (own_base or base or litellm.api_base):
+            raise BadRequestError(
+                f"{self.model!r} names no address, and litellm would send to OpenAI's, so nothing was sent: pass "
+                f"base_url=, or set {prefix}_API_BASE"
+            )
+        if provider in litellm.openai_compatible_providers and (own_base or base) and not (own_key or key):
+            raise AuthenticationError(
+                f"there is no key for {self.model!r}, and litellm would send OPENAI_API_KEY in its place, so nothing "
+                f"was sent: set {prefix}_API_KEY as an environment variable, or pass api_key="
             )
 
     def _arguments(self, request: Request, key: str) -> dict[str, Any]:

@@ -100,7 +100,8 @@ _WORDS: dict[type[LMStatusError], str] = {
     AuthenticationError: r"""
         api[\ _-]?key\ (?:is\ )?(?:not\ valid|invalid|missing|expired|not\ found|required|provided)
         | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?(?:api[\ _-]?key|credential|x-api-key|bearer|auth)
-        | auth\w*\ token.{0,20}(?:invalid|expired) | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
+        | auth\w*\ token.{0,20}(?:invalid|expired)
+        | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
         | security\ token.{0,40}(?:invalid|expired) | locate\ credentials | default\ credentials | access\ denied
         | permission\ (?:denied|to) | not\ have\ permission""",
     ServerTimeoutError: r"""timed?[\ -]?out\b | deadline\ (?:exceeded|expired) | took\ too\ long""",
@@ -249,7 +250,10 @@ _NAMES = frozenset(
     | {"quotaId", "blockReason", "native_finish_reason", "error_code", "error_message", "error_msg", "description"}
     | {"errorCode", "errorMessage", "statusCode"}
 )
-_PROSE = frozenset({"message", "msg", "Message", "raw", "quotaId", "error_message", "error_msg", "errorMessage", "description", "param"})
+_PROSE = frozenset(
+    {"message", "msg", "Message", "raw", "quotaId", "error_message", "error_msg", "errorMessage", "description"}
+    | {"param"}
+)
 
 
 def _codes(value: Any) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from promptgrad.errors import (
     AuthenticationError,
+    BadRequestError,
     ContextWindowError,
     LMConnectionError,
     LMStatusError,
@@ -99,6 +100,30 @@ def test_a_missing_key_is_told_at_once_and_nothing_is_sent(monkeypatch, model):
         Retry(LiteLLM(model), sleep=sleep)("q")
     assert (waits, caught.value.status) == ([], 0)
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["moonshot/m", "nvidia_nim/m", "hyperbolic/m", "zai/m", "groq/m", "deepinfra/m"])
+def test_the_key_of_openai_goes_to_nobody_else(server, monkeypatch, model):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(AuthenticationError, match=r"there is no key for .*nothing was sent: set \w+_API_KEY"):
+        LiteLLM(model)("?")
+    prefix = model.partition("/")[0].upper()
+    monkeypatch.setenv(f"{prefix}_API_BASE", server.url)
+    with pytest.raises(AuthenticationError, match="nothing was sent"):
+        LiteLLM(model)("?")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("model", ["lm_studio/m", "litellm_proxy/m", "custom_openai/m", "xinference/m"])
+def test_a_server_of_ones_own_without_an_address_is_not_sought_at_openai(server, monkeypatch, model):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_BASE", server.url)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    with pytest.raises(BadRequestError, match=r"names no address.*nothing was sent: pass base_url="):
+        LiteLLM(model)("?")
+    assert not server.requests
+    assert LiteLLM(model, "own", api_base=server.url)("?").text == "echo ?"
+    assert "own" in server.requests[0].headers["authorization"]
 
 
 def test_timeout(server):
