@@ -135,7 +135,10 @@ class HTTP(Transport):
         self._api_key = None if api_key is None else Secret(_sendable(api_key, "api_key"))
         self._api_key_env = api_key_env
         self._prices = prices
-        self._headers = {key: Secret(_sendable(value, f"header {key}")) for key, value in (headers or {}).items()}
+        self._headers = {
+            _sendable(name, "the name of a header"): Secret(_sendable(value, f"header {name}"))
+            for name, value in (headers or {}).items()
+        }
         self.concurrency = concurrency
         self._places: aio.Semaphore | None = None
         self.after_fork()

@@ -66,6 +66,17 @@ _SAME = {
     "torch_dtype": "dtype",
     "device_map": "device",
 }
+_MEANT = {
+    **dict.fromkeys(("url", "host", "server", "endpoint", "address", "api_url"), "base_url"),
+    **dict.fromkeys(("key", "token", "api_token"), "api_key"),
+    **dict.fromkeys(("read_timeout", "connect_timeout", "stream_timeout"), "timeout"),
+    "temp": "temperature",
+    "stop_sequences": "stop",
+    "random_seed": "seed",
+    "caching": "cache",
+    "num_threads": "concurrency",
+}
+"""Words that are too far from a name to be near it, and say which is meant all the same."""
 _RETRIES = ("num_retries", "max_retries")
 _HEADERS = {"organization": "OpenAI-Organization", "project": "OpenAI-Project"}
 _LITELLM = frozenset(
@@ -182,7 +193,8 @@ def _unknown(what: str, name: str, known: frozenset[str]) -> str:
         return f"{what} has no {name!r}, which is litellm's: names such as 'bedrock/...' and lm.LiteLLM take it"
     words = [word for word, same in _SAME.items() if same in known]
     words += _RETRIES if "attempts" in known else ()
-    near = near_name(name, {*known, *SAMPLING, *CHAT, "extra_body", *words})
+    meant = _MEANT.get(name, "")
+    near = meant if meant in known | SAMPLING else near_name(name, {*known, *SAMPLING, *CHAT, "extra_body", *words})
     hint = f": did you mean {near!r}?" if near else ""
     end = "" if near else " (what only your provider knows goes through extra_body={...})"
     return f"{what} has no option {name!r}{hint}{end}"

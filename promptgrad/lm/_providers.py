@@ -77,7 +77,7 @@ class Provider:
         if base_url is not None:
             named = base_url
         else:
-            named = next(filter(None, map(os.environ.get, self.addresses)), self.url)
+            named = next(filter(None, (os.environ.get(name, "").strip() for name in self.addresses)), self.url)
             named = _completed(named, self.url) if self.version else named
         named = named.rstrip("/")
         return f"{named}{self.version}" if self.version and not named.endswith(self.version) else named

@@ -95,7 +95,8 @@ def resolve(
     given = {name: take(options, name, value, _DEFAULTS.get(name)) for name, value in local.items()}
     if not isinstance(model, str):
         return _other(model, given, options)
-    if not model.strip():
+    model = model.strip()
+    if not model:
         raise ValueError('the name of a language model is empty; it looks like "openai/gpt-4o-mini" or "pocket"')
     if given["dialect"] not in (None, "openai"):
         raise ValueError(f'dialect is "openai" or None for the provider\'s own, not {given["dialect"]!r}')
@@ -107,7 +108,9 @@ def resolve(
     place = str(Path(folder).absolute()) if caching and folder is not None else None
     rest = {**given, "without": sorted({given["without"]} if isinstance(given["without"], str) else given["without"])}
     rest["headers"] = sorted((given["headers"] or {}).items())
-    key: Hashable = (model, caching, place, repr(sorted(rest.items())), repr(sorted(options.items())))
+    provider = provider_of(model, given["base_url"])
+    address = None if provider is None else provider.address(given["base_url"])  # the environment's may have changed
+    key: Hashable = (model, address, caching, place, repr(sorted(rest.items())), repr(sorted(options.items())))
     with _lock:
         lm = _made.get(key)
         if lm is None:

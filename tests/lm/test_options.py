@@ -432,3 +432,37 @@ def test_litellm_sends_nothing_through_a_proxy_that_is_for_this_machine(server, 
         with pytest.raises(LMConnectionError, match=r"nothing was sent: set NO_PROXY=127\.0\.0\.1"):
             LiteLLM("openai/tiny", KEY, base_url=server.url)("q")
         assert (proxy.received, server.received) == (0, 0)
+
+
+def test_an_address_of_the_environment_is_heard_when_it_changes(monkeypatch):
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_API_BASE", "OLLAMA_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    public, local = resolve("openai/m"), resolve("ollama/m")
+    monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:8")
+    assert resolve("openai/m").transport.endpoint == "http://127.0.0.1:9/v1 m"
+    assert resolve("ollama/m").transport.endpoint == "http://127.0.0.1:8/v1 m"
+    monkeypatch.setenv("OPENAI_API_BASE", "  ")
+    assert resolve("openai/m") is public
+    monkeypatch.delenv("OLLAMA_HOST")
+    assert resolve("ollama/m") is local
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("url", "base_url"),
+        ("host", "base_url"),
+        ("token", "api_key"),
+        ("stream_timeout", "timeout"),
+        ("temp", "temperature"),
+    ],
+)
+def test_a_word_that_is_far_from_the_name_is_understood_in_the_hint(name, meant):
+    with pytest.raises(TypeError, match=f"has no option '{name}': did you mean '{meant}'"):
+        resolve("openai/m", **{name: "x"})
+
+
+def test_a_header_whose_name_would_begin_another_is_refused():
+    with pytest.raises(ValueError, match="the name of a header holds characters"):
+        HTTP("m", headers={"a\r\nAuthorization": "x"})
