@@ -136,6 +136,16 @@ def test_a_placeholder_that_nothing_fills():
     assert any(text.startswith("the input 'x' of last holds {topic}") for text in messages)
 
 
+def test_of_many_names_the_first_are_shown_and_the_others_counted():
+    program = Chain()
+    program.first.instruction.data = "Fill {a} {b} {c} {d} {e} {f} {g}"
+    (message,) = [text for text in said(program, different) if "which nothing filled" in text]
+    assert message.startswith("first.instruction holds {a}, {b}, {c}, {d}, {e} and 2 more, which nothing filled")
+    program.first.instruction.data = "Fill {a} {b} {c} {d} {e}"
+    (message,) = [text for text in said(program, different) if "which nothing filled" in text]
+    assert message.startswith("first.instruction holds {a}, {b}, {c}, {d}, {e}, which nothing filled")
+
+
 def test_examples_that_are_trained_on_and_measured():
     program = Chain()
     program.idle.requires_grad = False

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -174,6 +175,17 @@ def test_tables_show_the_worst_rows_first_and_escape_what_they_show():
     assert "&lt;b&gt;o&lt;/b&gt;" in html
     assert "<b>o" not in html
     assert "20 of 31 rows" in html
+
+
+def test_a_long_value_is_cut_in_tables_and_told_in_full_in_rows():
+    found = Report([ReportRow(example(1), output="word " * 100, score=0.5), ReportRow(example(2), output="short")])
+    html = found._repr_html_()
+    (cell,) = re.findall(r"<td[^>]*>(word[^<]*)</td>", html)
+    assert cell.endswith("...")
+    assert ("word " * 100).startswith(cell[:-3])
+    assert 20 < len(cell) <= 200
+    assert ">short<" in html
+    assert "word " * 99 in str(found.rows[0].output)
 
 
 def test_show_prints(capsys):

@@ -65,6 +65,28 @@ def test_the_tails_are_those_of_students_t(freedom, value):
     assert _t_quantile(0.975, freedom) == pytest.approx(value, rel=0.01)
 
 
+def student_below(x, freedom, parts=2000):
+    """The distribution function of Student's t, by Simpson's rule."""
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi * freedom)
+    heights = [(1 + (x * part / parts) ** 2 / freedom) ** (-(freedom + 1) / 2) for part in range(parts + 1)]
+    inner = 4 * math.fsum(heights[1:-1:2]) + 2 * math.fsum(heights[2:-1:2])
+    return 0.5 + scale * x / parts / 3 * (heights[0] + inner + heights[-1]), scale * heights[-1]
+
+
+@pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.995])
+def test_the_quantile_of_t_is_exact_or_its_error_falls_with_the_fifth_power_of_the_freedom(probability):
+    """As it does where each of the five terms of the expansion is right."""
+
+    def error(freedom):
+        below, density = student_below(quantile := _t_quantile(probability, freedom), freedom)
+        return (below - probability) / density / quantile
+
+    assert error(1) == pytest.approx(0, abs=1e-9)
+    assert error(2) == pytest.approx(0, abs=1e-9)
+    assert abs(error(3)) < 0.01
+    assert error(80) * 80**5 == pytest.approx(error(40) * 40**5, rel=0.05)
+
+
 def student(values):
     """The width of the interval of a mean by Student's t."""
     size, mean = len(values), sum(values) / len(values)

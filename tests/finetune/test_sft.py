@@ -216,6 +216,8 @@ def test_ctrl_c_returns_what_is_trained(program: nn.Predict, data: Data) -> None
     assert len(result.losses) == 2
     assert result.interrupted
     assert "2 steps of 9, interrupted" in repr(result)
+    first, last = result.losses
+    assert f"loss {first:.3f} -> {last:.3f}" in repr(result)
     assert result.program(text=data[2][0].text).answer
 
 

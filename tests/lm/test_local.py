@@ -3,6 +3,7 @@ import copy
 import os
 import random
 import sys
+from collections import deque
 
 import pytest
 
@@ -157,6 +158,39 @@ def test_max_batch(models, tokenizer):
     made = together(lm, requests(20))
     assert len(made) == 20
     lm.close()
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_who_comes_while_others_are_answered_waits_until_there_is_room(llama, most):
+    from promptgrad.lm._decode import Decoder, Decoding
+    from promptgrad.lm._sampling import Sampling
+
+    llama._load()
+    forward, rows, done, waiting = llama.model.forward, [], [], deque()
+
+    def job(is_over=None):
+        return Decoding([5, 6, 7], 0, 6, Sampling(0.0, None, None, 0), False, is_over, done.append)
+
+    def one_more_comes(ids):
+        if len(later) > 0:
+            waiting.append(later.pop())
+        return False
+
+    def watch(*args, **kwargs):
+        rows.append(kwargs["input_ids"].shape[0])
+        return forward(*args, **kwargs)
+
+    later = [job() for _ in range(5)]
+    waiting.append(job(one_more_comes))
+    llama.model.forward = watch
+    try:
+        Decoder(llama.model, frozenset(), 0, most, 0).run(waiting)
+    finally:
+        del llama.model.forward
+    assert len(done) == 6
+    assert len({tuple(job.ids) for job in done}) == 1
+    assert max(rows) == most
 
 
 def test_stop_length_and_end(llama):

@@ -2,11 +2,14 @@
 
 import importlib.util
 import json
+import random
 from pathlib import Path
 
 import pytest
 
 from promptgrad import optim
+from promptgrad.optim._gepa_parity import Combined, Pool
+from promptgrad.search import Candidate, Measured
 from promptgrad.testing.optimizers import OptimizerContract
 
 HERE = Path(__file__).parent
@@ -39,6 +42,29 @@ def test_the_sequence_is_that_of_the_package(both, setting, seed):
 def test_another_seed_makes_another_sequence(both):
     made = both.ours(both.World(1004), 20)
     assert both.differs(made, KEPT["defaults"]["1005"][:20]) != ""
+
+
+def test_a_bound_on_the_merges_ends_them(both):
+    def merged(most):
+        made = both.ours(both.World(1005), 40, fronts="both", max_merges=most)
+        return sum("merge" in step and step["accepted"] for step in made)
+
+    assert 0 < merged(1) < merged(9)
+
+
+@pytest.mark.parametrize("equal", [0, 3, 40])
+def test_a_merge_is_tried_on_as_many_examples_as_asked_for_of_every_kind(equal):
+    """Those where one side is better, the other is, and neither is; where a kind has too few, others stand in."""
+    ids = [f"{kind}{number}" for kind, count in (("a", 20), ("b", 2), ("=", equal)) for number in range(count)]
+    first, second = (
+        Measured(Candidate(), tuple(ids), tuple(float(key[0] == better) for key in ids)) for better in "ab"
+    )
+    pool = Pool(None, [], "row", random.Random(0))
+    pool.members = [first, second]
+    chosen = pool.sample(Combined(Candidate(), (0, 1), 0), ids, 9)
+    assert len(chosen) == len(set(chosen)) == 9
+    assert {"b0", "b1"} < set(chosen) <= set(ids)
+    assert sum(key[0] == "=" for key in chosen) >= min(3, equal)
 
 
 class TestContract(OptimizerContract):
