@@ -96,10 +96,12 @@ def _without_a_rest(completion: Completion) -> Completion:
 
 
 def may_think(text: str) -> bool:
-    """Whether a text may hold thoughts; most texts do not, which is found out in 0.2 microseconds."""
-    return "</" in text or "|>" in text or "[/" in text or text.lstrip().startswith(_STARTS)
+    """Whether a text may hold thoughts; most texts do not, which is found out in 0.3 microseconds."""
+    ends = "</" in text or "|>" in text or "[/" in text or _SIGN_END in text or "<unused95>" in text
+    return ends or text.lstrip().startswith(_STARTS)
 
 
+_SIGN_END = "\N{WHITE LEFT-POINTING TRIANGLE}/"
 _STARTS = ("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought")
 
 

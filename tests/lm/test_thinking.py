@@ -59,6 +59,8 @@ DIALECTS = [
     "It is Paris.</think>Paris",
     "It is Paris.<|end_of_thought|>Paris",
     "It is Paris.[/THINK]Paris",
+    "It is Paris.<unused95>Paris",
+    f"It is Paris.{SIGNS.format('/think')}Paris",
 ]
 
 
