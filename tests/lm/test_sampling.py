@@ -59,3 +59,12 @@ def test_only_drawn_rows_use_random_numbers():
     choose(LOGITS[None], [Sampling(0.0)], [None])
     assert source.getstate() == before
     assert Sampling(0.0).source() is None
+
+
+def test_a_draw_at_the_very_end_is_the_last_token():
+    class AtTheEnd:
+        def random(self):
+            return 1.0
+
+    tokens, _ = choose(torch.zeros(1, 5), [Sampling(1.0)], [AtTheEnd()])
+    assert tokens.tolist() == [4]

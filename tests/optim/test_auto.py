@@ -1,10 +1,14 @@
 """Auto in the trainer: it learns texts of several steps and demos, spends its budget, and is the same again."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn, optim, run
 from promptgrad.data import Example
+from promptgrad.optim._auto import Course
+from promptgrad.search import Candidate, Measured
 from promptgrad.testing import Fields
 
 
@@ -114,6 +118,46 @@ class TestInTheTrainer:
         result = fit(world, budget=run.Budget(calls=260))
         assert result.shipped
         assert result.calls <= 260
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("scores", "left", "asked"),
+    [
+        ([1, 0, 1, 0, 1, 1], 61, True),  # four right beside three: open
+        ([1, 0, 1, 0, 1, 1], 60, False),  # the training rows would take too much of what is left
+        ([0, 0, 0, 0, 0, 0], 100, False),  # plainly worse
+        ([1, 1, 1, 1, 1, 1], 100, False),  # plainly better
+    ],
+)
+async def test_training_rows_decide_what_validation_leaves_open_if_there_are_calls_for_it(scores, left, asked):
+    rows = [str(number) for number in range(len(scores) * 4)]
+    start, child = Candidate(), Candidate({"solve.instruction": "x"}, "child")
+    known = {
+        start.key: Measured(start, tuple(rows), (1.0, 0.0, 1.0, 0.0, 1.0, 0.0) * 4),
+        child.key: Measured(child, tuple(rows), tuple(map(float, scores)) * 4),
+    }
+    seen = []
+
+    class Watched(Course):
+        def __init__(self):
+            self.session = SimpleNamespace(
+                incumbent=start,
+                standings=SimpleNamespace(of=lambda one: known[one.key]),
+                train=[None] * 10,
+                runs_left=lambda: left,
+                trial=lambda *details: None,
+                promote=lambda measured: None,
+            )
+
+        async def observe(self, step, candidate, what, count):
+            seen.append((candidate, count))
+
+        def pooled(self, candidate):
+            return known[candidate.key]
+
+    await Watched().judge(None, [child])
+    assert seen == ([(start, 10), (child, 10)] if asked else [])
 
 
 class TestSettings:

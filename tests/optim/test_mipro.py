@@ -205,6 +205,18 @@ class TestWrittenAnew:
         fresh = [event for event in events if event["kind"] == "trial" or event["kind"] == "candidate"]
         assert any("Try 3." in str(event) for event in fresh)
 
+    def test_each_of_all_rounds_is_another_sample(self, world, model):
+        asked = []
+
+        def write(request):
+            asked.append(request.options().get("replicate", 0))
+            return world.answer(list(request.messages))
+
+        never = [lambda text: "no turning" if "everse" in text else None]  # or it would end, as all is right
+        options = {"num_candidates": 2, "num_demo_sets": 2, "num_rewrites": 2, "num_trials": 12, "constraints": never}
+        fit(world, model, lm=lm.FunctionLM(write, name="writer"), **options)
+        assert sorted(asked) == sorted([*range(8)] * 2)  # two at first and two after each of three rounds, twice
+
     def test_none_on_request(self, world, model, tmp_path):
         fit(world, model, num_rewrites=0, num_trials=6, run_dir=tmp_path / "run")
         events = list(run.Journal(tmp_path / "run" / "journal.jsonl", readonly=True).canonical())

@@ -222,6 +222,21 @@ class TestTheRewriter:
         assert edits == []
         assert events(session, "proposal") == []
 
+    def test_after_a_call_without_an_answer_the_others_count(self, world):
+        asked = []
+
+        def answer(messages):
+            if "`rows` are runs" in messages[0]["content"]:
+                asked.append(messages)
+                if len(asked) == 1:
+                    raise pg.errors.LMConnectionError("down")
+            return world.answer(messages)
+
+        session, *_, edits = self.rewrite(world, answer, critic=Feedback(), variants=3)
+        assert [edit.variant for edit in edits] == [1, 2]
+        assert [event["variant"] for event in events(session, "proposal")] == [1, 2]
+        assert session.refused["the language model gave no answer"] == 1
+
     def test_a_call_without_an_answer_is_no_text_and_three_of_them_end_the_run(self, world):
         def answer(messages):
             if "`rows` are runs" in messages[0]["content"]:

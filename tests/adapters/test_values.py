@@ -1,0 +1,40 @@
+"""Types whose description is more than their name."""
+
+import enum
+from typing import Annotated, Literal
+
+import pytest
+
+from promptgrad.adapters import ChatAdapter, JSONAdapter
+from promptgrad.signature import Field, Signature
+
+
+class Tone(enum.Enum):
+    GLAD = "glad"
+    SAD = "sad"
+
+
+@pytest.mark.parametrize("adapter", [ChatAdapter(), JSONAdapter()], ids=["chat", "json"])
+def test_an_annotated_choice_is_told_as_the_choice(adapter):
+    bare, told = (
+        Signature([Field("text"), Field("tone", kind, "", "output")], "Tell the tone.")
+        for kind in (Literal["glad", "sad"], Annotated[Literal["glad", "sad"], "mood"])
+    )
+    first, second = (adapter.compile(one, None, ()) for one in (bare, told))
+    assert [message.text for message in first.prefix.messages] == [message.text for message in second.prefix.messages]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"), [(Annotated[Literal["glad", "sad"], "mood"], "sad"), (Tone, Tone.SAD)]
+)
+def test_a_choice_is_written_by_its_text(annotation, value):
+    from promptgrad.adapters._values import choices, writer
+
+    field = Field("tone", annotation, "", "output")
+    assert list(choices(field)) == ["glad", "sad"]
+    assert writer(field)(value) == "sad"
+
+
+@pytest.mark.parametrize("made", ["JSONAdapter()", "JSONAdapter('object')"])
+def test_an_adapter_is_shown_as_it_was_made(made):
+    assert repr(JSONAdapter(*(["object"] if "object" in made else []))) == made
