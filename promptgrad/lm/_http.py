@@ -20,6 +20,7 @@ from promptgrad.lm._count import read_count
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import KEYED, Endpoint
 from promptgrad.lm._fields import encode_fields, streamed
+from promptgrad.lm._finish import message_of, reason_of
 from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._message import is_text, json_messages
@@ -325,7 +326,7 @@ class HTTP(Transport):
     def _read(self, reply: dict[str, Any], size: int, seconds: float) -> Completion:
         try:
             choice = reply["choices"][0]
-            content, refusal = read_message(choice["message"])
+            content, refusal = read_message(message_of(choice))
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
             raise self._spoilt(_written(reply), "has no choices[0].message") from None
@@ -335,12 +336,12 @@ class HTTP(Transport):
         paid, got = read_count(used.get("prompt_tokens")), read_count(used.get("completion_tokens"))
         paid = size // 4 + 1 if paid is None else paid
         got = weigh(content) // 4 + 1 if got is None else got
-        model, reason = reply.get("model"), choice.get("finish_reason")
+        model = reply.get("model")
         return Completion(
             content,
             Usage(1, paid, got, cost(self._prices, paid, got), 0, seconds),
             model if isinstance(model, str) else self.model,
-            reason if isinstance(reason, str) else "stop",
+            reason_of(choice),
             refusal=refusal,
             logprobs=logprobs,
         )

@@ -73,9 +73,10 @@ class Assembly:
             self._add_delta(choice.get("delta") or {})
             logprobs = choice.get("logprobs") or {}
             self._logprobs += logprobs.get("content") or ()
-            if choice.get("finish_reason"):
-                self._choice["finish_reason"] = choice["finish_reason"]
-                self.ended = True
+            for name in ("finish_reason", "native_finish_reason"):
+                if choice.get(name):
+                    self._choice[name] = choice[name]
+                    self.ended = True
 
     def _add_delta(self, delta: Mapping[str, Any]) -> None:
         message, listener = self._message, self._listener

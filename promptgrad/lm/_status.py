@@ -47,7 +47,7 @@ _CODES: dict[type[LMStatusError], str] = {
     "insufficient_balance insufficient_funds payment_required arrearage credit_limit_exceeded quota_exhausted",
     ContentFilterError: "content_filter content_policy_violation responsibleaipolicyviolation content_blocked "
     "prohibited_content data_inspection_failed datainspectionfailed moderation_blocked content_filtered invalid_prompt "
-    "content_moderation_error guardrail_intervened",
+    "content_moderation_error guardrail_intervened safety blocklist spii recitation image_safety",
     AuthenticationError: "invalid_api_key authentication_error permission_error permission_denied unauthenticated "
     "unauthorized accessdenied accessdeniedexception unrecognizedclientexception expiredtokenexception expired_token "
     "invalidsignatureexception missingauthenticationtoken missing_api_key api_key_invalid account_deactivated "
@@ -244,6 +244,7 @@ def _parts(value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 _WITHIN = frozenset(
     {"error", "errors", "detail", "details", "metadata", "innererror", "violations", "choices", "raw", "loc"}
+    | {"prompt_feedback", "promptFeedback"}
 )
 _NAMES = frozenset(
     {"code", "type", "status", "reason", "error_type", "__type", "message", "msg", "Message", "param", "raw"}

@@ -1,5 +1,6 @@
 """Why a reply ended: cut, filtered, refused, empty; what is asked again, and what caches keep."""
 
+import json
 import warnings
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from promptgrad import nn
 from promptgrad.errors import ContentFilterError, CutReplyError, ParseError, RefusalError, is_outage
 from promptgrad.lm import HTTP, Cache, Completion, FunctionLM
-from promptgrad.testing import LoopbackLM, Reply
+from promptgrad.testing import Garbage, LoopbackLM, Reply
 
 END = "\n\n[[ ## completed ## ]]"
 
@@ -150,3 +151,24 @@ def test_a_cut_reply_of_an_earlier_version_on_disk_is_asked_anew(tmp_path):
         predict(question="?")
     assert predict(question="?").answer == 3
     cache.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "error"),
+    [
+        ({"message": {"role": "assistant"}, "finish_reason": "length"}, CutReplyError),
+        ({"message": None, "finish_reason": "MAX_TOKENS"}, CutReplyError),
+        ({"message": {"content": "5"}, "finish_reason": "stop", "native_finish_reason": "MAX_TOKENS"}, CutReplyError),
+        ({"message": {}, "finish_reason": "content_filter"}, ContentFilterError),
+        ({"finish_reason": "SAFETY"}, ContentFilterError),
+        ({"message": {"content": "5"}, "finish_reason": None, "native_finish_reason": "SAFETY"}, ContentFilterError),
+        (None, ContentFilterError),
+    ],
+)
+def test_the_reason_is_heard_where_there_is_no_message_or_a_router_says_stop(choice, error):
+    reply = {"choices": [choice] if choice else [], "prompt_feedback": {"blockReason": "SAFETY"}}
+    with LoopbackLM(lambda messages: "[[ ## answer ## ]]\n5", record=True) as server:
+        server.script(Garbage(json.dumps(reply).encode(), 200, "application/json"))
+        with pytest.raises(error):
+            nn.Predict("question -> answer").to(HTTP("m", server.url))(question="?")
+        assert len(server.requests) == 1
