@@ -1,18 +1,27 @@
-"""Weights of local models: collect the calls of successful runs, and train on them."""
+"""Weights of local models: collect calls of successful runs, or better and worse ones, and train on them."""
 
+from promptgrad.finetune._dpo import adpo, dpo
+from promptgrad.finetune._preference import Preference, Preferences, acollect_preferences, collect_preferences
 from promptgrad.finetune._sample import Collected, Conversation, acollect, collect, labeled, samples_of
-from promptgrad.finetune._sft import LORA, SFTResult, asft, local_lm, sft
+from promptgrad.finetune._sft import asft, sft
 from promptgrad.finetune._train import TuneSettings
+from promptgrad.finetune._tune import LORA, TuneResult, local_lm
 
 __all__ = [
     "LORA",
     "Collected",
     "Conversation",
-    "SFTResult",
+    "Preference",
+    "Preferences",
+    "TuneResult",
     "TuneSettings",
     "acollect",
+    "acollect_preferences",
+    "adpo",
     "asft",
     "collect",
+    "collect_preferences",
+    "dpo",
     "labeled",
     "local_lm",
     "samples_of",

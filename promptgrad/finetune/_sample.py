@@ -49,6 +49,15 @@ class Collected:
     right: int
     errors: int
 
+    def nothing(self) -> str:
+        """Why there may be nothing to learn, and what to do about it."""
+        failed = f", {self.errors} failed" if self.errors else ""
+        return (
+            f"{self.right} of {self.runs} runs went right{failed}, and no call of a module on the local model is among "
+            "them. Give a teacher= that does better (the program with demos, or a larger LM), a lower threshold=, or "
+            "several runs n= of a model that samples"
+        )
+
     def __iter__(self) -> Iterator[Conversation]:
         return iter(self.samples)
 
@@ -57,6 +66,35 @@ class Collected:
 
     def __repr__(self) -> str:
         return f"Collected({len(self.samples)} samples of {self.right} of {self.runs} runs, {self.errors} errors)"
+
+
+async def arollouts(
+    program: Module,
+    data: Iterable[Example],
+    metric: Any,
+    n: int,
+    teacher: Any = None,
+    **how: Any,
+) -> tuple[LossRow, ...]:
+    """Recorded and scored runs of a copy of the program, or of a teacher, on data; `n` of each example in a row.
+
+    `how` is passed on to `map`.
+
+    Raises:
+        DataError: There is no example.
+        MetricError: The metric failed on every run.
+    """
+    examples = list(data)
+    if not examples:
+        raise DataError("there are no examples to run: the data is empty")
+    runner = copy.deepcopy(teacher if isinstance(teacher, Module) else program).requires_grad_()  # so that it records
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(enable_grad())
+        if teacher is not None and not isinstance(teacher, Module):
+            stack.enter_context(lm.context(lm=teacher, override=True))
+        batch = await runner.amap(examples, n=n, **how)
+        loss = await MetricLoss(metric).acall(batch, examples if n == 1 else None)
+    return tuple(loss.rows)
 
 
 async def acollect(
@@ -93,25 +131,16 @@ async def acollect(
         DataError: There is no example, or the teacher is a program of another structure.
         MetricError: The metric failed on every run.
     """
-    examples = list(data)
-    if not examples:
-        raise DataError("there are no examples to run: the data is empty")
-    runner = copy.deepcopy(teacher if isinstance(teacher, Module) else program).requires_grad_()  # so that it records
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(enable_grad())
-        if teacher is not None and not isinstance(teacher, Module):
-            stack.enter_context(lm.context(lm=teacher, override=True))
-        batch = await runner.amap(examples, n=n, concurrency=concurrency, progress=progress)
-        loss = await MetricLoss(metric).acall(batch, examples if n == 1 else None)
+    rows = await arollouts(program, data, metric, n, teacher, concurrency=concurrency, progress=progress)
     samples: list[Conversation] = []
     right = errors = 0
-    for row in loss.rows:
+    for row in rows:
         if row.error is not None:
             errors += 1
         elif row.score >= (row.best if threshold is None else threshold):
             right += 1
             samples += samples_of(program, row)
-    return Collected(tuple(samples), len(loss.rows), right, errors)
+    return Collected(tuple(samples), len(rows), right, errors)
 
 
 collect = aio.blocking(acollect)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from promptgrad.errors import DataError
 from promptgrad.finetune._sample import Conversation
 from promptgrad.lm import Local, Request, Tokens
+
+Encoded = TypeVar("Encoded")
 
 
 def encode(local: Local, sample: Conversation) -> Tokens:
@@ -17,29 +19,33 @@ def encode(local: Local, sample: Conversation) -> Tokens:
     return Tokens((*prompt, *reply), len(prompt))
 
 
-def encode_all(
-    local: Local, samples: Iterable[Conversation], *, max_length: int | None = None, skip_long: bool = False
-) -> list[Tokens]:
-    """All conversations in tokens.
+def fitting(
+    local: Local,
+    encoded: Sequence[Encoded],
+    length: Callable[[Encoded], int],
+    *,
+    max_length: int | None = None,
+    skip_long: bool = False,
+) -> list[Encoded]:
+    """Those of the samples, in tokens, that are short enough.
 
     Raises:
-        DataError: A conversation is longer than `max_length` or than the model's context, and `skip_long` is off; or
-            none is short enough.
+        DataError: One is longer than `max_length` or than the model's context, and `skip_long` is off; or none is
+            short enough.
     """
-    encoded = [encode(local, sample) for sample in samples]
     context = getattr(local.model.config, "max_position_embeddings", None)
     limits = [limit for limit in (max_length, context) if limit]
     if not limits:
-        return encoded
+        return list(encoded)
     limit = min(limits)
-    fitting = [tokens for tokens in encoded if len(tokens.ids) <= limit]
-    if len(fitting) < len(encoded) and (not skip_long or not fitting):
-        longest = max(len(tokens.ids) for tokens in encoded)
+    fit = [sample for sample in encoded if length(sample) <= limit]
+    if len(fit) < len(encoded) and (not skip_long or not fit):
         raise DataError(
-            f"{len(encoded) - len(fitting)} of {len(encoded)} samples are longer than {limit} tokens (the longest has "
-            f"{longest}): show fewer demos, raise max_length if the model allows it, or pass skip_long=True"
+            f"{len(encoded) - len(fit)} of {len(encoded)} samples are longer than {limit} tokens (the longest has "
+            f"{max(map(length, encoded))}): show fewer demos, raise max_length if the model allows it, or pass "
+            "skip_long=True"
         )
-    return fitting
+    return fit
 
 
 def _reply_ids(tokenizer: Any, sample: Conversation) -> list[int]:

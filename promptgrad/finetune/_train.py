@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptgrad.errors import MissingExtraError
+from promptgrad.errors import DataError, MissingExtraError
 from promptgrad.lm import Tokens, reply_logprobs
 
 _LEAST_STEPS = 60
@@ -85,23 +85,40 @@ def add_lora(model: Any, options: dict[str, Any]) -> Any:
         return get_peft_model(model, config)
 
 
+Objective = Callable[[Any, Sequence[Any]], float]
+"""Adds the gradient of the loss of a batch of samples to the weights of a model, and returns the loss."""
+
+
+def likelihood(model: Any, batch: Sequence[Tokens]) -> float:
+    """The mean cross-entropy, in nats, of the tokens of the replies."""
+    targets = sum(len(tokens.ids) - tokens.start for tokens in batch)
+    total = 0.0
+    for scored in reply_logprobs(model, batch):
+        loss = -scored.logprobs.sum() / targets
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
 def train(
     model: Any,
-    data: Sequence[Tokens],
+    data: Sequence[Any],
     settings: TuneSettings,
+    objective: Objective = likelihood,
     *,
     on_step: Callable[[float], None] = lambda loss: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[float]:
     """Train the weights of a model that require a gradient, in place; returns the loss of every step.
 
-    The loss is the mean cross-entropy, in nats, of the tokens of the replies. Ctrl-C ends the training after the steps
-    that are done; before the first it is raised.
+    Ctrl-C ends the training after the steps that are done; before the first it is raised. So does a loss or gradient
+    that is no number, with a warning: the weights are those of the step before.
 
     Args:
         model: A Hugging Face causal language model.
-        data: Conversations in tokens.
+        data: Samples as the objective takes them: conversations in tokens, or pairs of them.
         settings: The settings of the training.
+        objective: Adds the gradient of a batch to the weights, and returns its loss.
         on_step: Called with the loss after every step.
         stopped: Called before every step; True ends the training.
     """
@@ -120,14 +137,12 @@ def train(
             rate = settings.lr * min((step + 1) / warmup, (settings.steps - step) / max(1, settings.steps - warmup))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = next(batches)
-            targets = sum(len(tokens.ids) - tokens.start for tokens in batch)
-            total = 0.0
-            for part in reply_logprobs(model, batch):
-                loss = -part.logprobs.sum() / targets
-                loss.backward()
-                total += float(loss.detach())
-            torch.nn.utils.clip_grad_norm_(trained, settings.max_norm)
+            total = objective(model, next(batches))
+            norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.max_norm))
+            if not math.isfinite(total + norm):
+                optimizer.zero_grad(set_to_none=True)
+                _not_a_number(step, total, norm, settings.lr)
+                break
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(total)
@@ -140,9 +155,28 @@ def train(
     return losses
 
 
-def _batches(data: Sequence[Tokens], size: int, rng: random.Random) -> Iterator[list[Tokens]]:
+def _not_a_number(step: int, loss: float, norm: float, lr: float) -> None:
+    """Say that a training ends here.
+
+    Raises:
+        DataError: It was the first step, so there is nothing to keep.
+    """
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
+    if not step:
+        raise DataError(
+            f"{what} in the first step: the weights, or the type of their numbers, cannot be trained as they are "
+            "(dtype='float32' or 'bfloat16' in lm.Local)"
+        )
+    warnings.warn(
+        f"the training ends after {step} steps, as {what} in the next one; the weights are those of step {step}. Try "
+        f"a lower lr than {lr:g}, or dtype='float32'",
+        stacklevel=3,
+    )
+
+
+def _batches(data: Sequence[Any], size: int, rng: random.Random) -> Iterator[list[Any]]:
     """Batches without end: every conversation once in each epoch, in a new order."""
-    queue: list[Tokens] = []
+    queue: list[Any] = []
     while True:
         while len(queue) < min(size, len(data)):
             order = list(data)

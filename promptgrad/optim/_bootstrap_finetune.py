@@ -7,7 +7,7 @@ from promptgrad._habits import refuses
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.finetune import LORA, Conversation, SFTResult, asft, local_lm, samples_of
+from promptgrad.finetune import LORA, Conversation, TuneResult, asft, local_lm, samples_of
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import FINETUNE_HABITS
@@ -88,10 +88,10 @@ class BootstrapFinetune(Search):
         self.epochs = epochs
         self.lr = lr
         self.batch_size = batch_size
-        self._result: SFTResult | None = None
+        self._result: TuneResult | None = None
 
     @property
-    def result(self) -> SFTResult | None:
+    def result(self) -> TuneResult | None:
         """The result of `promptgrad.finetune` in the last `fit`; None before."""
         return self._result
 

@@ -15,8 +15,9 @@ import torch
 from promptgrad import lm, nn
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError, NoLMError
-from promptgrad.finetune import Conversation, SFTResult, TuneSettings, asft, collect, local_lm, sft
-from promptgrad.finetune._sft import version_of
+from promptgrad.finetune import Conversation, TuneResult, TuneSettings, asft, collect, local_lm, sft
+from promptgrad.finetune._sft import CONVERSATIONS
+from promptgrad.finetune._tune import version_of
 
 Data = tuple[list[Example], list[Example], list[Example]]
 
@@ -28,12 +29,12 @@ def score(program: nn.Module, examples: Sequence[Example]) -> float:
 
 
 @pytest.fixture(scope="module")
-def tuned(task: pocket.Task, data: Data) -> SFTResult:
+def tuned(task: pocket.Task, data: Data) -> TuneResult:
     program = nn.Predict("text -> answer", instruction=task.instruction("vague")).to(lm.pocket())
     return sft(program, data[0], steps=30)
 
 
-def test_a_new_task_is_learned(program: nn.Predict, data: Data, tuned: SFTResult) -> None:
+def test_a_new_task_is_learned(program: nn.Predict, data: Data, tuned: TuneResult) -> None:
     before = score(program, data[2])
     assert before < 0.1
     assert score(tuned.program, data[2]) > 0.95
@@ -43,17 +44,17 @@ def test_a_new_task_is_learned(program: nn.Predict, data: Data, tuned: SFTResult
     assert tuned.program.state_dict()["instruction"] == program.state_dict()["instruction"]
 
 
-def test_the_result_tells_what_was_done(tuned: SFTResult) -> None:
+def test_the_result_tells_what_was_done(tuned: TuneResult) -> None:
     assert tuned.samples == 64
     assert len(tuned.losses) == 30
     assert tuned.losses[-1] < 0.05 < tuned.losses[0]
     assert not tuned.interrupted
     assert tuned.lm.name.startswith("pocket+")
-    assert repr(tuned).startswith(f"SFTResult({tuned.lm.name}: LoRA r=8, 64 samples, 30 steps, loss ")
+    assert repr(tuned).startswith(f"TuneResult({tuned.lm.name}: LoRA r=8, 64 samples, 30 steps, loss ")
     assert not tuned.lm.weights()
 
 
-def test_saved_and_loaded(task: pocket.Task, data: Data, tuned: SFTResult, tmp_path: Path) -> None:
+def test_saved_and_loaded(task: pocket.Task, data: Data, tuned: TuneResult, tmp_path: Path) -> None:
     folder = tuned.save(tmp_path / "model")
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     answers = [str(p.answer) for p in tuned.program.map(data[2][:40])]
@@ -78,6 +79,13 @@ def test_successes_of_a_teacher_with_demos(program: nn.Predict, data: Data) -> N
     assert result.samples == len(made)
     assert score(result.program, data[2]) > 0.9
     assert result.settings.lora is None
+
+
+def test_without_a_metric_all_that_a_teacher_says_is_learned(program: nn.Predict, data: Data) -> None:
+    teacher = lm.FunctionLM(lambda messages: "grey")
+    result = sft(program, [Example(text=e.text).with_inputs("text") for e in data[0][:16]], teacher=teacher, steps=20)
+    assert (result.collected.right, result.samples) == (16, 16)
+    assert {str(result.program(text=example.text).answer) for example in data[2][:5]} == {"grey"}
 
 
 def test_same_seed_same_weights(program: nn.Predict, data: Data) -> None:
@@ -118,7 +126,8 @@ def test_a_name_is_equal_for_an_equal_start_samples_settings_and_steps_and_no_ot
 
     def name(weights: str = "base", samples: Any = None, steps: int = 5, **settings: Any) -> str:
         given = (sample(),) if samples is None else samples
-        return version_of(Start(weights), given, TuneSettings(**{**usual, **settings}), steps)  # type: ignore[arg-type]
+        start: Any = Start(weights)
+        return version_of(start, given, TuneSettings(**{**usual, **settings}), steps, CONVERSATIONS)
 
     usual = {"lora": {"r": 8}, "steps": 5, "lr": 0.1, "batch_size": 4, "seed": 0}
     others = [

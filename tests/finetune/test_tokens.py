@@ -10,7 +10,7 @@ from promptgrad import lm, nn
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError
 from promptgrad.finetune import Conversation, labeled
-from promptgrad.finetune._tokens import encode, encode_all
+from promptgrad.finetune._tokens import encode, fitting
 
 SAMPLE = Conversation(
     (lm.Message("system", "do the task"), lm.Message("user", "[[text]] cat wolf [[answer]]")), "grey cat"
@@ -61,8 +61,10 @@ def test_a_template_that_rewrites_the_prompt() -> None:
 
 def test_too_long() -> None:
     long = Conversation(SAMPLE.messages, " ".join([pocket.words()[0]] * 600))
+    local = lm.pocket()
+    both = [len(encode(local, sample).ids) for sample in (SAMPLE, long)]
     with pytest.raises(DataError, match=r"1 of 2 samples are longer than \d+ tokens \(the longest has 610\)"):
-        encode_all(lm.pocket(), [SAMPLE, long])
-    assert len(encode_all(lm.pocket(), [SAMPLE, long], skip_long=True)) == 1
+        fitting(local, both, int)
+    assert len(fitting(local, both, int, skip_long=True)) == 1
     with pytest.raises(DataError, match="1 of 1 samples are longer than 5 tokens"):
-        encode_all(lm.pocket(), [SAMPLE], max_length=5, skip_long=True)
+        fitting(local, both[:1], int, max_length=5, skip_long=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections import Counter
 from itertools import islice
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from promptgrad import lm
+from promptgrad.errors import DataError
 from promptgrad.finetune._train import (
     TuneSettings,
     _batches,
     add_lora,
     count_steps,
     default_lr,
+    likelihood,
     train,
 )
 from promptgrad.lm import Tokens
@@ -68,6 +71,24 @@ def test_ctrl_c_keeps_the_steps_that_are_done() -> None:
     with pytest.raises(KeyboardInterrupt):
         train(model, DATA, TuneSettings(None, 50, 1e-3, 4), stopped=at_once)
     assert train(model, DATA, TuneSettings(None, 50, 1e-3, 4), stopped=lambda: True) == []
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_the_last_good_weights() -> None:
+    model, kept, steps = fresh(), [], []
+
+    def objective(model: torch.nn.Module, batch: list[Tokens]) -> float:
+        steps.append(1)
+        kept[:] = [weight.clone() for weight in model.parameters()]
+        return likelihood(model, batch) if len(steps) < 3 else math.nan
+
+    with pytest.warns(UserWarning, match="ends after 2 steps, as the loss is nan in the next one.*lower lr than 0.001"):
+        losses = train(model, DATA, TuneSettings(None, 9, 1e-3, 4), objective)
+    assert len(losses) == 2
+    assert all(torch.equal(a, b) for a, b in zip(kept, model.parameters(), strict=True))
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    with pytest.raises(DataError, match="the loss is nan in the first step"):
+        train(model, DATA, TuneSettings(None, 9, 1e-3, 4))
 
 
 def test_a_lora_trains_nothing_else() -> None:

@@ -1,0 +1,151 @@
+"""Direct preference optimization: better replies become likelier than worse ones, without a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from promptgrad import aio, lm
+from promptgrad.data import Example
+from promptgrad.errors import DataError
+from promptgrad.finetune._preference import Preference, Preferences, acollect_preferences
+from promptgrad.finetune._sample import Conversation
+from promptgrad.finetune._tokens import encode
+from promptgrad.finetune._train import Objective
+from promptgrad.finetune._tune import LORA, Recipe, TuneOptions, TuneResult, atune, local_lm
+from promptgrad.lm import Tokens, reply_logprobs
+from promptgrad.nn import Module
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference in tokens."""
+
+    chosen: Tokens
+    rejected: Tokens
+
+
+async def adpo(
+    program: Module,
+    data: Iterable[Example] | Iterable[Preference],
+    metric: Any = None,
+    *,
+    n: int = 4,
+    beta: float = 0.1,
+    lora: Mapping[str, Any] | None = LORA,
+    steps: int | None = None,
+    epochs: float | None = None,
+    lr: float | None = None,
+    batch_size: int = 16,
+    max_length: int | None = None,
+    skip_long: bool = False,
+    seed: int = 0,
+    concurrency: int | None = None,
+    progress: bool | None = None,
+) -> TuneResult:
+    """Fine-tune the local model of a program so that it prefers its better replies; returns a new program.
+
+    The program is run several times on each example, and replies to the same prompt are paired by what became of them
+    (`collect_preferences`). The loss of a pair is `-log sigmoid(beta * margin)`, where the margin is how much likelier
+    the better reply has become than the worse one since the start, in nats. The program and its model stay as they are.
+    With LoRA dropout the margins are those of the model without it.
+
+    Cost: `n` runs of the program for each example, then no LM call. A step takes two forward passes and one backward
+    pass over both replies of its pairs; their prompts are read once where they begin alike.
+    Source: Rafailov et al. 2023, arXiv 2305.18290. Differs: the pairs are single calls of a program of any number of
+    modules, each the first at which a better and a worse run part.
+
+    Args:
+        program: The program. Its modules run on one `lm.Local` that samples; modules on other LMs are left out.
+        data: Examples, or preferences.
+        metric: Scores the runs; not needed for preferences.
+        n: Runs for each example.
+        beta: How strongly the model is held to its start; smaller lets it move farther.
+        lora: `r`, `alpha`, `dropout`, `target_modules` of the LoRA; None trains all weights.
+        steps: Optimizer steps; by default three epochs, and at least 60 steps.
+        epochs: Passes over the pairs, instead of `steps`.
+        lr: Peak learning rate; by default one that is usual for the model's size.
+        batch_size: Pairs in a step.
+        max_length: Most tokens of a prompt with a reply; by default the model's context.
+        skip_long: Leave longer pairs out rather than raise.
+        seed: Seed of the LoRA's start, the order of the pairs, and dropout.
+        concurrency: Runs in flight.
+        progress: Show bars; None shows them in a terminal or notebook.
+
+    Raises:
+        NoLMError: The program runs on no local model, or on several.
+        DataError: There is no example or no pair, or one is too long.
+        MissingExtraError: torch or peft is not installed.
+        ValueError: A number is out of range.
+    """
+    options = TuneOptions(lora, steps, epochs, lr, batch_size, seed, max_length, skip_long, progress)
+    if not beta > 0:
+        raise ValueError(f"beta must be above 0, not {beta!r}")
+    local, paths = local_lm(program)
+    given: list[Any] = list(data)
+    if given and all(isinstance(item, Preference) for item in given):
+        pairs = Preferences(tuple(given), 0, 0, 0)
+    elif metric is None:
+        raise DataError("a metric has to say which runs are better: dpo(program, data, metric), or give Preferences")
+    else:
+        runs = partial(acollect_preferences, program, given, metric, n=n, concurrency=concurrency)
+        runs = partial(runs, progress=progress is not False)
+        pairs = await (aio.on_program(runs) if aio.is_driven() else runs())
+    recipe = Recipe(
+        name=f"dpo {beta!r}",
+        encode=_encode,
+        length=lambda pair: max(len(pair.chosen.ids), len(pair.rejected.ids)),
+        objective=partial(preferring, beta=beta),
+        told=lambda pair: [[m.role, m.content] for m in pair.messages] + [pair.chosen, pair.rejected],
+    )
+    return await atune(program, local, paths, pairs, recipe, options)
+
+
+dpo = aio.blocking(adpo, in_place=True)
+
+
+def preferring(model: Any, data: Sequence[Pair], *, beta: float) -> Objective:
+    """The objective of DPO whose reference is the model as it is now.
+
+    A pair's gradient is that of its two log-likelihoods, weighted by how wrong the pair still is; so the batch goes
+    through the model twice, first without a graph, and its rows may then be cut in any way.
+    """
+    import torch
+
+    with torch.no_grad():
+        reference = dict(zip(data, _margins(model, data), strict=True))
+
+    def objective(model: Any, batch: Sequence[Pair]) -> float:
+        model.eval()  # the same margins in both passes, whatever the dropout
+        with torch.no_grad():
+            gained = [now - reference[pair] for pair, now in zip(batch, _margins(model, batch), strict=True)]
+        model.train()
+        losses = torch.nn.functional.softplus(-beta * torch.tensor(gained))
+        pull = (beta * torch.sigmoid(-beta * torch.tensor(gained)) / len(batch)).tolist()
+        weights = [sign * weight for weight in pull for sign in (-1.0, 1.0)]
+        for scored in reply_logprobs(model, _rows(batch)):
+            weight = torch.tensor([weights[row] for row in scored.rows], device=scored.logprobs.device)
+            (weight[:, None] * scored.logprobs).sum().backward()
+        return float(losses.mean())
+
+    return objective
+
+
+def _margins(model: Any, pairs: Sequence[Pair]) -> list[float]:
+    """By how many nats the better reply of each pair is likelier than the worse one."""
+    sums = [0.0] * (2 * len(pairs))
+    for scored in reply_logprobs(model, _rows(pairs)):
+        for row, total in zip(scored.rows, scored.logprobs.sum(1).tolist(), strict=True):
+            sums[row] = total
+    return [better - worse for better, worse in zip(sums[::2], sums[1::2], strict=True)]
+
+
+def _rows(pairs: Sequence[Pair]) -> list[Tokens]:
+    return [tokens for pair in pairs for tokens in (pair.chosen, pair.rejected)]
+
+
+def _encode(local: lm.Local, pair: Preference) -> Pair:
+    chosen, rejected = (encode(local, Conversation(pair.messages, reply)) for reply in (pair.chosen, pair.rejected))
+    return Pair(chosen, rejected)

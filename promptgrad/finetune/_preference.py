@@ -1,0 +1,138 @@
+"""Pairs of replies to the same prompt, of which one is preferred, from better and worse runs of one example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad import aio, lm
+from promptgrad.autograd import LossRow, Node
+from promptgrad.data import Example
+from promptgrad.finetune._sample import arollouts
+from promptgrad.nn import Module, Predict
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One call of a module with a reply that is better than another.
+
+    Attributes:
+        messages: The messages that the program sends.
+        chosen: The better reply.
+        rejected: The worse reply.
+        path: Path of the module in the program.
+        example_id: `Example.id` of its example; "" if there is none.
+    """
+
+    messages: tuple[lm.Message, ...]
+    chosen: str
+    rejected: str
+    path: str = ""
+    example_id: str = ""
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """The pairs of some runs.
+
+    Attributes:
+        samples: The pairs, in the order of the data.
+        runs: How many runs there were.
+        alike: How many examples gave no pair because no two of their runs differ in score.
+        errors: How many runs failed.
+    """
+
+    samples: tuple[Preference, ...]
+    runs: int
+    alike: int
+    errors: int
+
+    def nothing(self) -> str:
+        """Why there may be nothing to learn, and what to do about it."""
+        failed = f", {self.errors} failed" if self.errors else ""
+        return (
+            f"of {self.runs} runs{failed} no two of one example differ in score by the reply of a module on the local "
+            f"model ({self.alike} examples have equal scores). Let the model sample (temperature=1.0), take more runs "
+            "n= of each example, or a metric with more than two values"
+        )
+
+    def __iter__(self) -> Iterator[Preference]:
+        return iter(self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return f"Preferences({len(self.samples)} pairs of {self.runs} runs, {self.errors} errors)"
+
+
+async def acollect_preferences(
+    program: Module,
+    data: Iterable[Example],
+    metric: Any,
+    *,
+    n: int = 4,
+    concurrency: int | None = None,
+    progress: bool = False,
+) -> Preferences:
+    """Run a program several times on each example, and pair better with worse replies to the same prompt.
+
+    The best run is paired with the worst, the second best with the second worst, and so on while their scores differ.
+    Of a pair of runs the first call counts in which a module was sent the same messages and replied otherwise: up to
+    there both runs are the same, so that reply decided. What came after it had other prompts and is left out. Equal
+    pairs count once.
+
+    Cost: `n` runs for each example.
+
+    Args:
+        program: The program; its LM has to sample.
+        data: Examples.
+        metric: Scores the runs. A run that failed is worse than any other, if its reply could be recorded.
+        n: Runs for each example.
+        concurrency: Runs in flight.
+        progress: Show a bar.
+
+    Raises:
+        DataError: There is no example.
+        MetricError: The metric failed on every run.
+        ValueError: `n` is below 2.
+    """
+    if n < 2:
+        raise ValueError(f"a pair needs two runs of an example: n must be at least 2, not {n!r}")
+    rows = await arollouts(program, data, metric, n, concurrency=concurrency, progress=progress)
+    of_example = [rows[start : start + n] for start in range(0, len(rows), n)]
+    made: dict[Preference, None] = {}
+    alike = 0
+    for group in of_example:
+        ranked = sorted((row for row in group if row.error is None), key=lambda row: -row.score)
+        alike += len({row.score for row in ranked}) < 2
+        for better, worse in zip(ranked[: n // 2], ranked[::-1], strict=False):
+            if better.score > worse.score:
+                made.update(dict.fromkeys(_first_fork(program, better, worse)))
+    errors = sum(row.error is not None for row in rows)
+    return Preferences(tuple(made), len(rows), alike, errors)
+
+
+collect_preferences = aio.blocking(acollect_preferences)
+
+
+def _first_fork(program: Module, better: LossRow, worse: LossRow) -> list[Preference]:
+    """The first call at which two runs went different ways though their prompts were the same; none or one."""
+    ours, theirs = (_calls(program, row) for row in (better, worse))
+    for one, other in zip(ours, theirs, strict=False):
+        if one.path != other.path or one.messages != other.messages:
+            break
+        if one.reply != other.reply:
+            example_id = better.example.id if isinstance(better.example, Example) else ""
+            return [Preference(tuple(one.messages), str(one.reply), str(other.reply), one.path, example_id)]
+    return []
+
+
+def _calls(program: Module, row: LossRow) -> list[Node]:
+    nodes = row.tape.nodes if row.tape is not None else ()
+    return [
+        node
+        for node in nodes
+        if node.kind == "lm" and node.reply is not None and isinstance(program.get_submodule(node.path), Predict)
+    ]

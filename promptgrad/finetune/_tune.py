@@ -1,0 +1,303 @@
+"""What all trainings of a program's local model share: from a program to the same program on a trained copy of it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from promptgrad import aio, lm
+from promptgrad.errors import DataError, MissingExtraError, NoLMError
+from promptgrad.finetune._preference import Preferences
+from promptgrad.finetune._sample import Collected
+from promptgrad.finetune._tokens import fitting
+from promptgrad.finetune._train import Objective, TuneSettings, add_lora, count_steps, default_lr, train
+from promptgrad.lm import layered
+from promptgrad.nn import Module, Predict
+from promptgrad.run import progress as progress_bar
+
+LORA: Mapping[str, Any] = MappingProxyType({"r": 8, "alpha": 16})
+"""The LoRA that is trained by default: rank 8 on all linear layers."""
+
+Samples: TypeAlias = Collected | Preferences
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The result of fine-tuning.
+
+    Attributes:
+        program: A copy of the program that runs on the trained model.
+        lm: The trained model.
+        losses: The loss of every step: in nats, the mean cross-entropy of the reply tokens where these are learned.
+        samples: Number of conversations, or pairs of them, that the model was trained on.
+        collected: The runs or labels that they come from.
+        seconds: Time of the training, without the runs.
+        settings: The settings of the training.
+        interrupted: Whether Ctrl-C ended it before its last step.
+    """
+
+    program: Module
+    lm: lm.Local
+    losses: tuple[float, ...]
+    samples: int
+    collected: Samples
+    seconds: float
+    settings: TuneSettings
+    interrupted: bool = False
+    _lora: Any = field(default=None, repr=False, compare=False)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the trained model as an ordinary Hugging Face folder, and its LoRA, if any, to `lora/` inside it.
+
+        Weights are safetensors files; nothing is pickled. `promptgrad.lm.Local(folder)` loads the model, and
+        `peft.PeftModel.from_pretrained(base, folder / "lora")` puts the LoRA on the model it started from.
+        """
+        from safetensors.torch import save_file, save_model
+
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        model = self.lm.model
+        model.config.save_pretrained(path)
+        model.generation_config.save_pretrained(path)
+        save_model(model, str(path / "model.safetensors"), metadata={"format": "pt"})  # tied weights once only
+        self.lm.tokenizer.save_pretrained(path)
+        if self._lora is not None:
+            config, weights = self._lora
+            (path / "lora").mkdir(exist_ok=True)
+            config.save_pretrained(path / "lora")
+            save_file(weights, str(path / "lora" / "adapter_model.safetensors"), metadata={"format": "pt"})
+        return path
+
+    def __repr__(self) -> str:
+        how = "all weights" if self.settings.lora is None else f"LoRA r={self.settings.lora.get('r', 8)}"
+        went = f"{self.losses[0]:.3f} -> {_tail_mean(self.losses):.3f}" if self.losses else "no step"
+        stopped = f" of {self.settings.steps}, interrupted" if self.interrupted else ""
+        return (
+            f"TuneResult({self.lm.name}: {how}, {self.samples} samples, {len(self.losses)} steps{stopped}, "
+            f"loss {went}, {self.seconds:.1f} s)"
+        )
+
+
+def local_lm(program: Module) -> tuple[lm.Local, tuple[str, ...]]:
+    """The local model that a program runs on, and the paths of the modules on it.
+
+    Raises:
+        NoLMError: There is no local model, or there are several.
+    """
+    found: dict[int, tuple[lm.Local, list[str]]] = {}
+    for path, module in program.named_modules():
+        if isinstance(module, Predict):
+            local = _local_of(module)
+            if local is not None:
+                found.setdefault(id(local), (local, []))[1].append(path)
+    if not found:
+        raise NoLMError(
+            "the program runs on no local model, so there are no weights to train: move it with "
+            ".to(promptgrad.lm.Local('path or name of a Hugging Face model')), or .to('pocket') for the embedded one"
+        )
+    if len(found) > 1:
+        names = ", ".join(repr(local.name) for local, _ in found.values())
+        raise NoLMError(
+            f"the program runs on {len(found)} local models ({names}): fine-tune the modules of each on their own"
+        )
+    ((local, paths),) = found.values()
+    return local, tuple(paths)
+
+
+def _local_of(module: Predict) -> lm.Local | None:
+    try:
+        resolved = lm.resolve_lm(None, module.lm)
+    except NoLMError:
+        return None
+    transport = resolved.transport
+    return transport if isinstance(transport, lm.Local) else None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training learns, and from what.
+
+    Attributes:
+        name: Its name and numbers, which the trained model is known by; "" for the likelihood of conversations.
+        encode: A sample in tokens, as the objective takes it.
+        length: The longest sequence of tokens in such a sample.
+        objective: The objective, made of the model before it is trained and of all samples in tokens.
+        told: A sample in JSON types, which the trained model is known by.
+    """
+
+    name: str
+    encode: Callable[[lm.Local, Any], Any]
+    length: Callable[[Any], int]
+    objective: Callable[[Any, Sequence[Any]], Objective]
+    told: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """The arguments that all trainings share.
+
+    Raises:
+        ValueError: A number is not above 0, or there are steps and epochs.
+    """
+
+    lora: Mapping[str, Any] | None
+    steps: int | None
+    epochs: float | None
+    lr: float | None
+    batch_size: int
+    seed: int
+    max_length: int | None
+    skip_long: bool
+    progress: bool | None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        for name in ("steps", "epochs", "lr", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, not {value!r}")
+
+
+_one_at_a_time = threading.Lock()
+"""Held while a training draws from torch's random numbers, which all threads share."""
+
+
+async def atune(
+    program: Module, local: lm.Local, paths: Sequence[str], collected: Samples, recipe: Recipe, options: TuneOptions
+) -> TuneResult:
+    """Train a copy of the local model on samples and put it into a copy of the program.
+
+    In a thread, which stops when the coroutine is cancelled; in place where the caller waits in place.
+
+    Raises:
+        DataError: There is no sample of a module on the local model, or one is too long.
+        MissingExtraError: torch or peft is not installed.
+    """
+    if aio.is_driven():
+        return _tune(program, local, paths, collected, recipe, options, lambda: False)
+    stop = threading.Event()
+    try:
+        return await aio.in_thread(_tune, program, local, paths, collected, recipe, options, stop.is_set)
+    finally:
+        stop.set()
+
+
+def _tune(
+    program: Module,
+    local: lm.Local,
+    paths: Sequence[str],
+    collected: Samples,
+    recipe: Recipe,
+    options: TuneOptions,
+    stopped: Callable[[], bool],
+) -> TuneResult:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError(extra="local", package="torch") from error
+
+    samples = [sample for sample in collected if sample.path in paths]
+    if not samples:
+        raise DataError(f"there is nothing to learn: {collected.nothing()}")
+    encoded = [recipe.encode(local, sample) for sample in samples]
+    data = fitting(local, encoded, recipe.length, max_length=options.max_length, skip_long=options.skip_long)
+    settings = _settings(local, options, len(data))
+    begun = time.monotonic()
+    with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(settings.seed)
+        model, losses, lora = _trained(local, data, settings, recipe, options.progress, stopped)
+    tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses), recipe)}")
+    return TuneResult(
+        program=_moved(program, local, tuned),
+        lm=tuned,
+        losses=tuple(losses),
+        samples=len(data),
+        collected=collected,
+        seconds=time.monotonic() - begun,
+        settings=settings,
+        interrupted=len(losses) < settings.steps,
+        _lora=lora,
+    )
+
+
+def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettings:
+    lora = None if options.lora is None else dict(options.lora)
+    lr = options.lr
+    if lr is None:
+        lr = default_lr(sum(weight.numel() for weight in local.model.parameters()), lora=lora is not None)
+    steps = count_steps(samples, options.batch_size, options.epochs, options.steps)
+    return TuneSettings(lora, steps, lr, options.batch_size, seed=options.seed)
+
+
+def _trained(
+    local: lm.Local,
+    data: Sequence[Any],
+    settings: TuneSettings,
+    recipe: Recipe,
+    progress: bool | None,  # noqa: FBT001 - internal
+    stopped: Callable[[], bool],
+) -> tuple[Any, list[float], Any]:
+    import torch
+
+    if local.threads is not None:
+        torch.set_num_threads(local.threads)
+    model = copy.deepcopy(local.model)
+    if next(model.parameters()).dtype == torch.float16:
+        model.float()  # half precision cannot be trained without loss scaling
+    objective = recipe.objective(model, data)
+    model.requires_grad_(settings.lora is None)
+    if settings.lora is not None:
+        model = add_lora(model, settings.lora)
+    with progress_bar(settings.steps, "fine-tuning", progress) as bar:
+        losses = train(
+            model,
+            data,
+            settings,
+            objective,
+            on_step=lambda loss: bar.advance(note=f"loss {loss:.3f}"),
+            stopped=stopped,
+        )
+    lora = None
+    if settings.lora is not None:
+        from peft import get_peft_model_state_dict
+
+        weights = {name: w.detach().cpu().clone() for name, w in get_peft_model_state_dict(model).items()}
+        lora = (model.peft_config["default"], weights)
+        model = model.merge_and_unload()
+    model.requires_grad_(False)  # noqa: FBT003 - torch's own
+    return model, losses, lora
+
+
+def version_of(local: lm.Local, samples: Sequence[Any], settings: TuneSettings, steps: int, recipe: Recipe) -> str:
+    """A name for the trained weights: the same for the same start, samples, settings and recipe."""
+    told = [local.identity(), asdict(settings), steps, [recipe.told(sample) for sample in samples]]
+    text = json.dumps([*told, recipe.name] if recipe.name else told, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
+
+
+def _moved(program: Module, old: lm.Local, new: lm.Local) -> Module:
+    """A copy of the program in which one local model is replaced wherever it was used; layers around it stay."""
+    moved = copy.deepcopy(program)
+    made: dict[int, lm.LM] = {id(old): new}
+    for module in moved.modules():
+        if module.lm is not None:
+            if module.lm.transport is old:
+                module._lm = layered(module.lm, made)
+        elif isinstance(module, Predict) and _local_of(module) is old:
+            module._lm = new  # the old one came from the context
+    return moved
+
+
+def _tail_mean(losses: Sequence[float]) -> float:
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
