@@ -689,6 +689,19 @@ def test_the_embedded_model_runs_behind_the_server_for_every_framework():
     assert sum(answer == row["answer"] for answer, row in zip(own, world.rows["test"], strict=True)) > 15
 
 
+def test_a_task_with_too_few_texts_gives_way_to_the_next_of_its_family():
+    from worlds.embedded import EmbeddedWorld
+
+    from promptgrad.errors import DataError
+
+    world = EmbeddedWorld(1006)  # a label map; the drawn one has 263 texts left to test on
+    assert world.task.family == world.family == "label-map"
+    assert [len(world.rows[part]) for part in ("train", "val", "test")] == [40, 40, 1000]
+    assert EmbeddedWorld(1006, test=200).task.name != world.task.name
+    with pytest.raises(DataError, match="no task of 'label-map' has 9080 different texts"):
+        EmbeddedWorld(1006, test=9000)
+
+
 def test_the_embedded_model_induces_an_instruction_from_rows_in_a_peers_prompt():
     pytest.importorskip("torch")
     from worlds.embedded import EmbeddedWorld

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -42,11 +43,15 @@ _MOST = 6
 class EmbeddedWorld(World):
     """W3: one task of the pocket world, from a vague instruction; student, writer and critic are the embedded model.
 
-    Seed s is a task of family s modulo 12; the seed draws the task within it, its texts and the vague wording.
+    Seed s is a task of family s modulo 12; the seed draws the task within it, its texts and the vague wording. A task
+    with too few texts for the sizes gives way to the next one of its family.
 
     Args:
         seed: Draws everything.
         **sizes: Numbers of rows, as for `World`.
+
+    Raises:
+        DataError: No task of the family has so many texts.
     """
 
     name = "W3"
@@ -59,15 +64,25 @@ class EmbeddedWorld(World):
         super().__init__(seed, **sizes)
         self.family = FAMILIES[seed % len(FAMILIES)]
         names = pocket.families()[self.family]
-        self.task = pocket.task(names[pick(len(names), seed, "task")], seed=seed)
+        self.task, self._parts = self._drawn(names, pick(len(names), seed, "task"))
         self.start = self.task.instruction("vague", seed=seed)
         self._known = set(pocket.words())
+
+    def _drawn(self, names: Sequence[str], first: int) -> tuple[Any, Sequence[Any]]:
+        """The first task, from one on, that has texts enough, with its rows."""
+        from promptgrad.data import pocket
+        from promptgrad.errors import DataError
+
+        for name in (names[(first + n) % len(names)] for n in range(len(names))):
+            task = pocket.task(name, seed=self.seed)
+            with suppress(DataError):
+                return task, task.split(*self.sizes.values())
+        raise DataError(f"no task of {self.family!r} has {sum(self.sizes.values())} different texts with this seed")
 
     @cached_property
     def rows(self) -> dict[str, tuple[dict[str, Any], ...]]:
         """The rows as plain dicts: "train", "val", "test"."""
-        parts = self.task.split(*self.sizes.values())
-        made = [tuple({name: str(row[name]) for name in ("text", "answer")} for row in part) for part in parts]
+        made = [tuple({name: str(row[name]) for name in ("text", "answer")} for row in part) for part in self._parts]
         return dict(zip(self.sizes, made, strict=True))
 
     @cached_property
