@@ -206,8 +206,8 @@ class Adapter:
     Attributes:
         name: Its name in `get_adapter`.
         narrow: Whether the models of this format know only the tasks that they were trained on. Such a model judges one
-            call at a time, and writes from critiques in its own words alone, so a critic is asked for them even where
-            blame need not be divided.
+            call at a time. It finds a text from a few rows with right answers, or improves one by critiques in its own
+            words; so where no labels say what the only call to blame should answer, a critic is asked even there.
     """
 
     name: str = "adapter"

@@ -1,6 +1,5 @@
 """Arms: the ways in which a search makes candidates from one, each with what it has paid so far."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from promptgrad.nn import Predict
 from promptgrad.run import value_digest
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._demos import labeled_demos
-from promptgrad.search._places import Place
+from promptgrad.search._places import Place, answers
 from promptgrad.search._revise import revise
 from promptgrad.search._rewriter import Rewriter, children, varied
 from promptgrad.search._session import Session
@@ -131,12 +130,7 @@ class DemosArm(Arm):
         self.sizes = list(sizes)
         self._turn = 0
         self._shown: dict[str, frozenset[str]] = {}
-        answered = Counter(
-            name
-            for module in session.program().modules()
-            if isinstance(module, Predict)
-            for name in module.signature.outputs
-        )
+        answered = answers(session.program())
         self._labeled = {
             place.path: [
                 (example.id, demo)

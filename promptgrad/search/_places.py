@@ -1,10 +1,11 @@
 """Places: where the parameters of a program live, and what a rewriter is shown of that."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from promptgrad.adapters import describe as form_of
 from promptgrad.autograd import Parameter
-from promptgrad.nn import Module
+from promptgrad.nn import Module, Predict
 from promptgrad.signature import Signature
 
 
@@ -42,6 +43,16 @@ def places(model: Module) -> dict[str, Place]:
                 path, parameter, module_path, module, signature if isinstance(signature, Signature) else None
             )
     return found
+
+
+def answers(model: Module) -> Counter[str]:
+    """How many modules of a program answer a field of each name.
+
+    Labels are a module's if no other answers any of these: what a program of several steps returns says nothing of an
+    earlier step that calls its answer alike.
+    """
+    modules = (module for module in model.modules() if isinstance(module, Predict))
+    return Counter(name for module in modules for name in module.signature.outputs)
 
 
 def role(place: Place) -> str:

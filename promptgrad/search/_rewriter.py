@@ -20,9 +20,9 @@ from promptgrad.search._hunks import Hunk
 from promptgrad.search._memory import Attempt, Attempts, refused
 from promptgrad.search._places import Place, describe, interface, role
 from promptgrad.search._proposer import amend, is_able, make_proposer, write
-from promptgrad.search._row import Row, labeled_rows, rows_of
+from promptgrad.search._row import Row, few, labeled_rows, rows_of
 from promptgrad.search._rules import Rules
-from promptgrad.search._side_by_side import fitted, side_by_side
+from promptgrad.search._side_by_side import fitted, in_order, side_by_side
 from promptgrad.search._writing import TIPS, Improve, ImproveSolution, ProposeInstruction
 
 if TYPE_CHECKING:
@@ -311,9 +311,9 @@ class Rewriter:
         config = self.sampling(evidence.variant)
         proposer = self.solver if solution else self.proposer
         lm = own if evidence.lm is None else resolve(evidence.lm)
-        critiques = any(row.critique for row in evidence.rows)
-        if proposer.signature.name == "Improve" and not critiques and not is_able(proposer, lm):
-            proposer = self.finder  # improves by critiques alone, but finds an instruction from rows
+        if proposer.signature.name == "Improve" and not evidence.critiques and not is_able(proposer, lm):
+            proposer = self.finder  # improves by critiques alone, but finds an instruction from a few rows
+            inputs["rows"] = in_order(few(evidence.rows, f"{evidence.variant} of {old}"), self.max_evidence)
         hunks: tuple[Hunk, ...] = ()
         with track_usage() as usage, failing_as_lm():
             if "hunks" in proposer.signature.outputs:

@@ -1,8 +1,10 @@
 """Row: one run of a program on a training example, as the writer of one text sees it."""
 
 import math
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.autograd import Gradient, Trace, as_kind, to_json
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from promptgrad.search._places import Place
 
 TOLERANCE = 1e-9
+
+FEW = 6
+"""Rows that a model which knows only its own tasks is shown at once; the embedded one was trained on six at most."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Row:
         """Whether it has an example's label alone, as the program was not run on it."""
         return bool(self.expected) and not (self.outputs or self.feedback or self.critique or self.error)
 
+    @property
+    def answered(self) -> bool:
+        """Whether it shows what the step should answer."""
+        return bool(self.expected) or (self.right and bool(self.outputs))
+
     def shown(self) -> dict[str, Any]:
         """The row as a writer sees it at least, without what is empty or goes without saying."""
         row: dict[str, Any] = {}
@@ -72,6 +82,25 @@ class Row:
             if text := getattr(self, name):
                 row[name] = text
         return row
+
+
+def few(rows: Sequence[Row], seed: int | str) -> list[Row]:
+    """A few rows that show right answers, for a model that knows only its own tasks; other ones for each proposal.
+
+    Such a model finds one instruction in one prompt, so what keeps its proposals apart is what they are shown: as many
+    rows that went right as others, where there are enough, drawn and mixed anew.
+
+    Args:
+        rows: All rows.
+        seed: Seed of the draw, another one for each proposal.
+    """
+    known, draw = [row for row in rows if row.answered], random.Random(seed)
+    draw.shuffle(known)
+    right, others = ([row for row in known if row.right is side] for side in (True, False))
+    turns = [row for turn in zip_longest(others, right) for row in turn if row is not None]
+    chosen = turns[:FEW]
+    draw.shuffle(chosen)
+    return chosen
 
 
 def labeled_rows(place: "Place", examples: Iterable[Example]) -> tuple[Row, ...]:

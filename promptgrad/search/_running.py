@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio, lm, run
-from promptgrad.autograd import CriticLike, Gradients, Loss, Parameter, SparingCritic
+from promptgrad.autograd import CriticLike, Gradients, Loss, Parameter
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator
@@ -19,7 +19,7 @@ from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._objectives import Costs, Objectives
 from promptgrad.search._outage import is_final
-from promptgrad.search._places import Place
+from promptgrad.search._places import Place, answers
 from promptgrad.search._places import places as places_of
 from promptgrad.search._rows import Rows
 from promptgrad.search._trial import Cost
@@ -319,7 +319,7 @@ class Running:
         here = run.current()
         scope = "" if here is None else here.scope
         own = critic or self._criterion.critic
-        watched = Watched(own, f"{scope}/critic/", self._give_up)
+        watched = Watched(own, f"{scope}/critic/", self._give_up, labelled=self._is_labelled())
         found = await loss.agradients(parameters, watched, engine=self.engine, group=self.group)
         keys = sorted(watched.asked)
         self._note_unanswered("critic", keys, [watched.asked[key] for key in keys])
@@ -333,18 +333,30 @@ class Running:
 
         It has not where the program has only one module with texts or demos that require a gradient, no forward of this
         session called it twice, and no critic was named: the rows with their feedback are then the gradient, and
-        `gradients` asks nobody. A model that writes from critiques alone (`Adapter.narrow`) needs them there too.
+        `gradients` asks nobody. A model that knows only its own tasks (`Adapter.narrow`) then finds a text from labels;
+        where examples have none that are the module's, it needs critiques.
 
         Cost: none.
         """
-        critic: object = self._criterion.critic
-        if not isinstance(critic, SparingCritic):
+        blamed = self._blamed()
+        if len(blamed) > 1 or any(self._called[path] > 1 for path in blamed):
             return True
-        blamed = [place for place in places_of(self.program()).values() if _may_be_blamed(place.parameter)]
-        paths = dict.fromkeys(place.module_path for place in blamed)
-        if len(paths) > 1 or any(self._called[path] > 1 for path in paths):
-            return True
+        critic = Watched(self._criterion.critic, "", self._give_up, labelled=self._is_labelled())
         return any(not critic.is_spared(place.parameter.critic or place.module.lm or current().lm) for place in places)
+
+    def _blamed(self) -> dict[str, Place]:
+        """The modules that a critic may blame, each with the place of a text or of demos of it."""
+        known = places_of(self.program()).values()
+        return {place.module_path: place for place in known if _may_be_blamed(place.parameter)}
+
+    def _is_labelled(self) -> bool:
+        """Whether examples say what the module should answer that alone may be blamed."""
+        blamed = list(self._blamed().values())
+        if len(blamed) != 1 or blamed[0].signature is None:
+            return False
+        often = answers(self.program())
+        own = [name for name in blamed[0].signature.outputs if often[name] == 1]
+        return any(name in example for example in self.train for name in own)
 
     def _runs(self, candidate: Candidate) -> float:
         """The cost of one run of a candidate's program, in runs of the session's: more where it has more calls."""

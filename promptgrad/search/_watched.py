@@ -17,6 +17,8 @@ class Watched:
         critic: The critic.
         prefix: The beginning of the keys of its calls, the same in every process.
         failed: Function that is called with the key of a call that fails, and its error.
+        labelled: Whether the examples say what the one call that may be to blame should have answered. A model that
+            knows only its own tasks finds a text from them, and needs no critique either.
 
     Attributes:
         asked: The calls by key, each with its error; None for one that was answered.
@@ -28,9 +30,12 @@ class Watched:
         critic: CriticLike,
         prefix: str,
         failed: Callable[[str, BaseException], None],
+        *,
+        labelled: bool = False,
     ) -> None:
         self._critic = critic
         self._failed = failed
+        self._labelled = labelled
         self._prefix = prefix
         self.asked: dict[str, BaseException | None] = {}
         self.stopped: BaseException | None = None
@@ -41,7 +46,9 @@ class Watched:
 
     def is_spared(self, lm: Any) -> bool:
         """Whether the critic is spared where only one call can be to blame."""
-        return isinstance(self._critic, SparingCritic) and self._critic.is_spared(lm)
+        if not isinstance(self._critic, SparingCritic):
+            return False
+        return self._critic.is_spared(lm) or (self._labelled and getattr(self._critic, "spare", False))
 
     def groups(self, failures: Sequence[TraceFailure], size: int | None = None) -> Sequence[Sequence[TraceFailure]]:
         """The critic's grouping, if it can judge whole forwards."""

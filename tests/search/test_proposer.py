@@ -145,3 +145,30 @@ def test_a_model_that_knows_only_its_own_tasks_finds_an_instruction_from_rows_th
     aio.run(rewriter.write(said))
     assert asked[1][0] == pg.data.pocket.IMPROVE_INSTRUCTION
     assert "[[critique]] the answer should be the last word" in asked[1][1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda params: optim.TGD(params, steps=2, batch_size=4),
+        lambda params: optim.GEPA(params, steps=2),
+        lambda params: optim.Auto(params, steps=2, demos=()),
+    ],
+)
+def test_optimizers_have_it_find_from_six_rows_at_most_other_ones_each_time(make):
+    asked = []
+
+    def spying(messages):
+        system, user = messages[0].text, messages[-1].text
+        assert "critique" not in system
+        if system == pg.data.pocket.INDUCT_INSTRUCTION:
+            asked.append(user)
+            return ("say the last word", "say the first word", "count the fruits")[len(asked) % 3]
+        return "red"
+
+    task = pg.data.pocket.task("count-fruit")
+    train, val, _ = task.split(train=24, val=10, test=1)
+    model = nn.Predict("text -> answer", instruction="do the task").to(lm.FunctionLM(spying, adapter="pocket"))
+    pg.Trainer(model, make(model.parameters()), metric=task.metric, seed=0, progress=False).fit(train, val)
+    assert len(set(asked)) == len(asked) >= 4
+    assert {len(re.findall(r"\[\[answer\]\]", text)) for text in asked} == {6}

@@ -9,6 +9,7 @@ import promptgrad as pg
 from promptgrad import aio, lm, nn, run
 from promptgrad.autograd import Critique, Gradient, Trace
 from promptgrad.search import Candidate, Row, Session, in_order, right_rows, side_by_side
+from promptgrad.search._row import few
 from promptgrad.testing import Fields
 
 
@@ -335,6 +336,18 @@ class TestSideBySide:
             {"row": 1, "inputs": {"text": "x"}, "outputs": {"answer": "A"}, "expected": {"answer": "A"}, "score": 1.0}
         ]
         assert side_by_side([]) == []
+
+
+def test_each_proposal_of_a_narrow_model_is_shown_a_few_other_rows_with_right_answers():
+    wrong = [Row(f"w{n}", {"text": f"t{n}"}, {"answer": "no"}, 0.0, expected={"answer": "yes"}) for n in range(9)]
+    right = [Row(f"r{n}", {"text": f"t{n}"}, {"answer": "yes"}, 1.0) for n in range(9)]
+    silent = [Row("s", {"text": "t"}, {"answer": "no"}, 0.0, feedback="no"), Row("f", {}, {}, 0.0, error="failed")]
+    drawn = [[row.example for row in few([*wrong, *silent, *right], number)] for number in range(30)]
+    assert all(sum(key.startswith(side) for key in ids) == 3 for ids in drawn for side in "wr")
+    assert all(len(set(ids)) == 6 for ids in drawn)
+    assert len({frozenset(ids) for ids in drawn}) > 25
+    assert {key for ids in drawn for key in ids} == {row.example for row in (*wrong, *right)}
+    assert [row.example for row in few([*silent, *right[:1]], 0)] == ["r0"]
 
 
 def test_candidates_of_other_programs_have_rows_of_their_own():

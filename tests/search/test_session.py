@@ -353,11 +353,50 @@ class TestNeedsCritic:
         session = session_of(world, program(world))
         assert session.needs_critic(session.places(("is_text",))[:1])
 
-    def test_where_a_critic_is_named_or_the_model_writes_from_critiques_alone(self, world):
+    def test_where_a_critic_is_named(self, world):
         model, _ = world.single()
         model.to(lm.FunctionLM(world.answer))
         assert self.needed(world, model, critic=model.lm)
-        assert self.needed(world, nn.Predict("text -> answer").to(lm.FunctionLM(world.answer, adapter="pocket")))
+
+    def test_where_a_model_that_knows_only_its_own_tasks_has_no_labels_to_write_from(self, world):
+        class Two(nn.Module):
+            def __init__(self, first):
+                super().__init__()
+                self.first, self.second = nn.Predict(first), nn.Predict("text -> answer")
+                self.second.requires_grad_(requires_grad=False)
+
+        narrow = lm.FunctionLM(world.answer, adapter="pocket")
+        assert not self.needed(world, nn.Predict("text -> answer").to(narrow))
+        assert self.needed(world, nn.Predict("text -> answer").to(narrow), critic=narrow)
+        assert self.needed(world, nn.Predict("text -> question").to(narrow))  # the examples have no question
+        assert self.needed(world, Two("text -> answer").to(narrow))  # the answer is that of the second module
+
+    @pytest.mark.filterwarnings("ignore:the pocket model does not know")
+    def test_then_its_runs_go_without_critiques_and_else_with(self, world):
+        asked = []
+
+        def spying(messages):
+            asked.append(messages[-1].text)
+            return "nothing"
+
+        def runs(model):
+            model.to(lm.FunctionLM(spying, adapter="pocket"))
+            session = session_of(world, model, metric=lambda example, output: data.Score(0.0, feedback="it is wrong"))
+            batch, instruction = session.train[:2], model.instruction
+
+            async def work():
+                loss = await session.forward(session.base, batch, scope="a")
+                del asked[:]
+                return await session.gradients(loss, [instruction])
+
+            return within(session, work), instruction
+
+        found, instruction = runs(nn.Predict("text -> answer"))
+        assert not asked
+        assert [critique.text for critique in found[instruction].critiques] == ["it is wrong"] * 2
+        runs(nn.Predict("text -> question"))
+        assert len(asked) == 2
+        assert all("[[critique]]" in text for text in asked)
 
     def test_where_a_forward_called_the_module_twice(self, world):
         class Twice(nn.Module):
