@@ -13,6 +13,7 @@ __all__ = [
     "collate",
     "from_dicts",
     "gsm8k",
+    "not_a_list",
     "not_a_table",
     "pocket",
     "read_csv",
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from promptgrad.data._readers import from_dicts, read_csv, read_jsonl
     from promptgrad.data._score import Score
     from promptgrad.data._split import split
-    from promptgrad.data._table import not_a_table, table_hint
+    from promptgrad.data._table import not_a_list, not_a_table, table_hint
 else:
     _HOME = {
         "DataLoader": "_loader",
@@ -38,6 +39,7 @@ else:
         "collate": "_loader",
         "from_dicts": "_readers",
         "gsm8k": "_gsm8k",
+        "not_a_list": "_table",
         "not_a_table": "_table",
         "read_csv": "_readers",
         "read_jsonl": "_readers",

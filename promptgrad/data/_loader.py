@@ -7,7 +7,7 @@ from promptgrad._habits import refuses
 from promptgrad._seed import seed_or_default
 from promptgrad.data._example import Example
 from promptgrad.data._order import shuffled
-from promptgrad.data._table import not_a_table
+from promptgrad.data._table import not_a_list
 from promptgrad.errors import DataError
 
 
@@ -69,8 +69,8 @@ class DataLoader:
         sampler: Iterable[int] | None = None,
         collate_fn: Callable[[list[Any]], Any] | None = None,
     ) -> None:
-        if table := not_a_table("a DataLoader takes", dataset, rows=False):
-            raise DataError(table)
+        if fault := not_a_list("a DataLoader takes", dataset, rows=False):
+            raise DataError(fault)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         if shuffle and sampler is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from promptgrad._seed import seed_or_default
 from promptgrad.data._example import Example, content
 from promptgrad.data._order import shuffled
-from promptgrad.data._table import not_a_table
+from promptgrad.data._table import not_a_list
 from promptgrad.errors import DataError
 
 
@@ -41,8 +41,8 @@ def split(
     >>> len(train), len(val), len(test)
     (6, 2, 2)
     """
-    if table := not_a_table("split takes", data, rows=False):
-        raise DataError(table)
+    if fault := not_a_list("split takes", data, rows=False):
+        raise DataError(fault)
     rows = list(data)
     if not rows:
         raise DataError("there is nothing to split: the data is empty")

@@ -37,5 +37,19 @@ def not_a_table(what: str, data: object, *, rows: bool = True) -> str:
     return f"{what} a list of examples, not a table ({type(data).__name__}): write {hint}" if hint else ""
 
 
+def not_a_list(what: str, data: object, *, rows: bool = True) -> str:
+    """The message about what is no list of examples: a table, a text, bytes, one example, a number; "" otherwise."""
+    if table := not_a_table(what, data, rows=rows):
+        return table
+    listed = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+    if (
+        listed
+        and not isinstance(data, (str, bytes, bytearray, memoryview, Mapping))
+        and not hasattr(data, "with_inputs")
+    ):
+        return ""
+    return f"{what} a list of examples, not one {type(data).__name__}"
+
+
 def _has(data: Any, name: str) -> bool:
     return getattr_static(data, name, None) is not None

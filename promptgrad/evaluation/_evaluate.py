@@ -10,7 +10,7 @@ from promptgrad import aio
 from promptgrad._habits import refuses
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import inference_mode
-from promptgrad.data import Example, not_a_table
+from promptgrad.data import Example, not_a_list
 from promptgrad.errors import DataError, InputError, LMError, MetricError, is_outage
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import ReportRow
@@ -176,10 +176,8 @@ def items_of(data: Iterable[Any]) -> list[Any]:
     Raises:
         DataError: The data is empty, or it is one example instead of a list of them.
     """
-    if table := not_a_table("the data is", data, rows=False):
-        raise DataError(table)
-    if isinstance(data, (str, Mapping, Example)) or not isinstance(data, Iterable):
-        raise DataError(f"the data is a list of examples, not one {type(data).__name__}")
+    if fault := not_a_list("the data is", data, rows=False):
+        raise DataError(fault)
     items: list[Any] = []
     for item in data:
         items += item if isinstance(item, list) else [item]

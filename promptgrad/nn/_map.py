@@ -87,7 +87,7 @@ def check_items(batch: object) -> list[Any]:
         )
     if table := not_a_table("map takes", batch):
         raise InputError(table)
-    if isinstance(batch, (str, Example, Prediction)) or not isinstance(batch, Iterable):
+    if isinstance(batch, (str, bytes, bytearray, Example, Prediction)) or not isinstance(batch, Iterable):
         raise InputError(f"map takes a list of items, not one {type(batch).__name__}: write model.map([item])")
     return list(batch)
 

@@ -12,7 +12,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import Gradient, Loss, Parameter, enable_grad, feedback_of, kinds_of
-from promptgrad.data import DataLoader, Example, collate, not_a_table
+from promptgrad.data import DataLoader, Example, collate, not_a_list
 from promptgrad.errors import DataError, GraphError, MetricError, is_outage
 from promptgrad.evaluation import Evaluator, grouped_interval, paired_test
 from promptgrad.lm import LM, Usage, track_usage
@@ -368,10 +368,8 @@ def _kept(parameters: Sequence[Parameter]) -> Iterator[None]:
 
 
 def _examples(data: Iterable[Any], what: str) -> list[Example]:
-    if table := not_a_table(f"the {what} data is", data, rows=False):
-        raise DataError(table)
-    if isinstance(data, (str, Mapping, Example)):
-        raise DataError(f"the {what} data is a list of examples, not one {type(data).__name__}")
+    if fault := not_a_list(f"the {what} data is", data, rows=False):
+        raise DataError(fault)
     items = collate(row for item in data for row in (item if isinstance(item, list) else [item]))
     wrong = [item for item in items if not isinstance(item, Example)]
     if wrong or not items:

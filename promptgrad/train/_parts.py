@@ -1,11 +1,11 @@
 """The data of a run, divided into four parts: to learn from, to choose on, to confirm on, to report on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from promptgrad import aio, run
-from promptgrad.data import Example, not_a_table
+from promptgrad.data import Example, not_a_list
 from promptgrad.errors import DataError
 from promptgrad.train._confirm import confirm_size
 
@@ -77,10 +77,8 @@ def divide(
 
 
 def _examples(data: Iterable[Any], name: str) -> list[Example]:
-    if table := not_a_table(f"{name} is", data, rows=False):
-        raise DataError(table)
-    if isinstance(data, (str, Mapping, Example)):
-        raise DataError(f"{name} is a list of examples, not one {type(data).__name__}")
+    if fault := not_a_list(f"{name} is", data, rows=False):
+        raise DataError(fault)
     rows = [row for item in data for row in (item if isinstance(item, list) else [item])]  # a loader gives batches
     examples = [row if isinstance(row, Example) else Example(row) for row in rows]
     if not examples:

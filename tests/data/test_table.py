@@ -5,6 +5,8 @@ import pytest
 import promptgrad as pg
 from promptgrad import nn, optim
 from promptgrad.data import DataLoader, Example, split, table_hint
+from promptgrad.errors import DataError, InputError
+from promptgrad.metrics import exact_match
 
 ROWS = [{"question": "a", "answer": "b"}] * 6
 
@@ -129,3 +131,25 @@ def test_rows_by_index_or_as_dicts_are_data():
 @pytest.mark.parametrize("data", [ROWS, tuple(ROWS), iter(ROWS), Example(columns=1, to_dict=2), {"columns": 1}, "text"])
 def test_other_data_is_no_table(data):
     assert table_hint(data) == ""
+
+
+@pytest.mark.parametrize(
+    "data", ["abc", b"abc", bytearray(b"abc"), {"question": ["a"]}, 5, None, Example(question="a")]
+)
+def test_what_is_no_list_of_examples_is_said_so_everywhere(data):
+    what = rf"list of examples, not one {type(data).__name__}"
+    for take in (
+        lambda: DataLoader(data, batch_size=1),
+        lambda: split(data, 0.5),
+        lambda: pg.evaluate(nn.Predict("question -> answer"), data, exact_match),
+        lambda: pg.Trainer(
+            program := nn.Predict("question -> answer"),
+            optim.LabeledFewShot(program.parameters()),
+            metric=exact_match,
+            budget=pg.Budget(calls=2),
+        ).fit(data),
+    ):
+        with pytest.raises(DataError, match=what):
+            take()
+    with pytest.raises(InputError, match="map takes a list"):
+        nn.Predict("question -> answer").map(data)
