@@ -150,7 +150,7 @@ def read_message(message: Mapping[str, Any]) -> tuple[Content, str]:
         parts += _read_part(image)
     sound = message.get("audio")
     if sound:
-        parts += [TextPart(sound["transcript"])] if sound.get("transcript") else []
+        parts += [TextPart(_text(sound["transcript"]))] if sound.get("transcript") else []
         parts += [AudioPart(b64decode(sound["data"]), f"audio/{sound.get('format') or 'wav'}")]
     parts += [_read_call(call) for call in message.get("tool_calls") or ()]
     if all(isinstance(part, TextPart) for part in parts):

@@ -262,7 +262,7 @@ class HTTP(Transport):
                 raise self._told_error(raw, response.headers, "ended with an error")
             try:
                 assembly.add(chunk)
-            except (KeyError, TypeError, AttributeError):
+            except (LookupError, TypeError, ValueError, AttributeError):
                 raise self._spoilt(raw, "is not a chunk of a completion") from None
         if not assembly.ended:
             raise LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")

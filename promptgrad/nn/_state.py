@@ -27,9 +27,10 @@ DEPTH = 200
 
 def flaw_of(value: Any) -> str:
     """Why a value cannot be a part of a state, which may be written to a file; "" if it can."""
-    level, seen = [value], set()
-    for _ in range(DEPTH):
+    level = [value]
+    for _ in range(DEPTH):  # what holds itself is on every level
         below: list[Any] = []
+        seen: set[int] = set()
         for item in level:
             if isinstance(item, float) and not math.isfinite(item):
                 return f"holds {item}, which is no number that JSON can hold"

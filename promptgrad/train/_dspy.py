@@ -11,7 +11,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.errors import InputError, ParseError, StateDictError
-from promptgrad.nn import Module, Predict
+from promptgrad.nn import Module, Predict, flaw_of
 from promptgrad.signature import Field
 from promptgrad.train._json_file import read_json
 
@@ -142,6 +142,8 @@ def from_dspy(state: Mapping[str, Any], program: Module, *, rename: Mapping[str,
         raise TypeError(f"a state is read into a promptgrad.nn.Module, not {type(program).__name__}")
     if not is_dspy(state):
         raise StateDictError("this is not a state of DSPy: no predictor (an object with demos) is in it")
+    if (flaw := flaw_of(state)).endswith("too deeply"):
+        raise StateDictError(f"this is not a state of DSPy: it {flaw}")
     theirs = {"self": state} if _is_predictor(state) else {at: it for at, it in state.items() if _is_predictor(it)}
     ours = {at: module for at, module in program.named_modules() if isinstance(module, Predict)}
     found = _matched(theirs, ours, dict(rename or {}))

@@ -344,6 +344,7 @@ def test_a_compressed_body_is_read(server):
 ODD = {
     "a number": {"content": 3},
     "texts": {"content": ["a"]},
+    "transcript": {"content": None, "audio": {"data": "aGk=", "transcript": 5}},
     "a refusal that is none": {"content": None, "refusal": {"a": 1}},
     "reasoning": {"content": "x", "reasoning_content": ["a"]},
     "a part": {"content": [{"type": "text", "text": 3}]},

@@ -355,8 +355,28 @@ def test_what_fails_before_the_first_piece_is_tried_again(server, http, fault):
             Garbage(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: 3\n\n', 200, "text/event-stream"),
             LMReplyError,
         ),
+        *(
+            (
+                Garbage(
+                    b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"choices":[{"delta":%s}]}\n\n' % odd,
+                    200,
+                    "text/event-stream",
+                ),
+                LMReplyError,
+            )
+            for odd in (b'{"reasoning_details":["x"]}', b'{"tool_calls":[{"index":-9}]}')
+        ),
     ],
-    ids=["cut", "cut in a call", "ends without an end", "an error as an event", "half an event", "no chunk"],
+    ids=[
+        "cut",
+        "cut in a call",
+        "ends without an end",
+        "an error as an event",
+        "half an event",
+        "no chunk",
+        "detail",
+        "call",
+    ],
 )
 def test_what_fails_after_the_first_piece_is_raised(server, http, fault, error):
     server.script(fault, "one two")

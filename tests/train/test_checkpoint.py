@@ -261,9 +261,8 @@ def test_states_in_memory_are_as_sound_as_those_of_files(tmp_path):
     itself = []
     itself += [itself, itself]
     for value, reason in ((float("inf"), "inf, which is no"), (nested(100_000), "too deeply"), (itself, "too deeply")):
-        if value is not itself:
-            with pytest.raises(StateDictError, match=f"invalid     seen: .*{reason}"):
-                model.load_state_dict({**model.state_dict(), "seen": [value]})
+        with pytest.raises(StateDictError, match=f"invalid     seen: .*{reason}"):
+            model.load_state_dict({**model.state_dict(), "seen": [value]})
         with pytest.raises(TypeError, match="cannot be written as JSON"):
             save({"seen": value}, tmp_path / "x.json")
     with pytest.raises(StateDictError, match="the keys of a state are paths, not 7"):

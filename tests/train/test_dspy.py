@@ -233,6 +233,13 @@ def test_fields_by_place_and_found_prefixes():
     assert "'In short:'" in report.remarks["answer"]
 
 
+def test_a_state_that_holds_itself_is_refused():
+    demos = [{"question": "q", "answer": "a"}]
+    demos.append({"question": demos})
+    with pytest.raises(pg.errors.StateDictError, match="not a state of DSPy: it is nested too deeply"):
+        from_dspy({"self": predictor(demos=demos)}, nn.Predict("question -> answer"))
+
+
 def test_a_pickle_is_never_opened(tmp_path):
     folder = tmp_path / "saved"
     folder.mkdir()
