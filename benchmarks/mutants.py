@@ -17,9 +17,9 @@ test fails, when nothing can be imported any more, or when the tests take far lo
 asked, so the share is what the rest notices. For a statement outside functions the tests are those of the functions
 that use its name, or else of the file.
 
-What was done is in `--out` (build/mutants), a line a mutant in `rows.jsonl`; what has a line is not done again.
-`again` copies the tree anew and asks first the test files that are new or changed since the map; a mutant whose lines
-are not in the source any more is *gone*. Nothing else is written.
+What was done is in `--out` (build/mutants), a line a mutant in `rows-*.jsonl`; what has a line is not done again.
+`again` copies the tree anew and asks first the tests that are new since the map; a mutant whose lines are not in the
+source any more is *gone*. Nothing else is written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import redirect_stdout, suppress
 from functools import lru_cache
 from itertools import islice
@@ -54,6 +54,7 @@ MEMORY = 6 << 30  # a mutant may allocate without end
 BROKEN = 70  # exit status where not the mutant but this script is at fault
 OPTIONS = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
 OPTIONS += ["-W", "ignore:Module already imported"]  # by `load_libraries`
+FIRST = 16  # tests that are asked before any other is collected: most mutants are noticed by them
 LIBRARIES = ("hypothesis", "pydantic", "aiohttp", "optuna", "numpy", "torch", "transformers", "peft", "safetensors")
 
 
@@ -252,19 +253,23 @@ def copy_tree(tree: Path) -> None:
 
 
 class _Chosen:
-    """A plugin: only these tests, or tests of these files, in this order; notes which failed, and what each took."""
+    """A plugin: only these tests, or those of these files that are not known, in this order; notes which failed."""
 
-    def __init__(self, tests: list[str] | None, coverage: Any = None) -> None:
+    def __init__(self, tests: list[str] | None, known: Container[str] = (), coverage: Any = None) -> None:
         self.place = None if tests is None else {test: number for number, test in enumerate(tests)}
-        self.coverage = coverage
+        self.known, self.coverage = known, coverage
         self.seconds: Counter[str] = Counter()
         self.failed: list[str] = []
         self.skipped: set[str] = set()
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         if self.place is not None:
-            named = [(self.place.get(item.nodeid, self.place.get(item.nodeid.split("::")[0])), item) for item in items]
+            named = [(self._place(item.nodeid), item) for item in items]
             items[:] = [item for place, item in sorted(named, key=lambda pair: pair[0] or 0) if place is not None]
+
+    def _place(self, nodeid: str) -> int | None:
+        file = None if nodeid in self.known else nodeid.split("::")[0]
+        return self.place.get(nodeid, self.place.get(file))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if self.coverage is not None:
@@ -303,7 +308,7 @@ def make_map(out: Path, paths: list[str]) -> dict[str, Any]:
     watch = coverage.Coverage(data_file=str(out / "map.coverage"), source=[str(tree / "promptgrad")], config_file=False)
     watch.load()
     watch.start()
-    chosen = _Chosen(None, watch)
+    chosen = _Chosen(None, coverage=watch)
     ignored = [f"--ignore={path}" for path in CONFIG["mutants"]["ignore"]]
     with (out / "map.log").open("w") as log, redirect_stdout(log):
         pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *ignored, *paths], plugins=[chosen])
@@ -321,8 +326,8 @@ def make_map(out: Path, paths: list[str]) -> dict[str, Any]:
     }
 
 
-def forked(tree: Path, tests: list[str], limit: float, log: Path) -> tuple[str, str | None]:
-    """Run tests in a fork of this process, until one fails: what came of it, and which failed."""
+def forked(tree: Path, tests: list[str], seconds: Mapping[str, float], log: Path) -> tuple[str, str | None]:
+    """Run tests, or the new ones of files, in a fork, until one fails: what came of it, and which failed."""
     result = log.with_suffix(".result")
     result.unlink(missing_ok=True)
     child = os.fork()
@@ -339,7 +344,7 @@ def forked(tree: Path, tests: list[str], limit: float, log: Path) -> tuple[str, 
             enter(tree)
             import pytest
 
-            chosen = _Chosen(tests)
+            chosen = _Chosen(tests, seconds)
             files = list(dict.fromkeys(test.split("::")[0] for test in tests))
             code = int(pytest.main([*OPTIONS, *files], plugins=[chosen]))
             result.write_text(json.dumps(chosen.failed[:1]))
@@ -347,7 +352,7 @@ def forked(tree: Path, tests: list[str], limit: float, log: Path) -> tuple[str, 
             log.open("a").write(f"{error!r}\n")
         finally:
             os._exit(code)
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + 20 + 4 * sum(seconds.get(test, 5.0) for test in tests)
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid or time.monotonic() > deadline:
@@ -366,7 +371,7 @@ def forked(tree: Path, tests: list[str], limit: float, log: Path) -> tuple[str, 
 
 
 def attempt(
-    tree: Path, mutant: Mutant, changed: str, tests: list[str], seconds: dict[str, float], log: Path
+    tree: Path, mutant: Mutant, changed: str, tests: list[str], seconds: Mapping[str, float], log: Path
 ) -> dict[str, Any]:
     """Try one mutant, given the changed file: its row."""
     file = tree / mutant.path
@@ -375,12 +380,14 @@ def attempt(
     row = {**mutant._asdict(), "key": mutant.key, "tests": len(tests), "diff": "".join(list(lines)[2:])}
     if not tests:
         return {**row, "outcome": "unreached", "by": None, "seconds": 0}
-    began = time.monotonic()
-    limit = 60 + 4 * sum(seconds.get(test, 5.0) for test in tests)
+    began, outcome, by = time.monotonic(), "survived", None
     try:
         file.write_text(changed)
         os.utime(file, (stat.st_atime, stat.st_mtime + 10))  # never taken for the bytecode of the original
-        outcome, by = forked(tree, tests, limit, log)
+        for part in filter(None, (tests[:FIRST], tests[FIRST:])):
+            outcome, by = forked(tree, part, seconds, log)
+            if outcome != "survived":
+                break
     finally:
         file.write_text(source)
         os.utime(file, (stat.st_atime, stat.st_mtime))
@@ -415,7 +422,10 @@ def run(out: Path, seed: int, count: int, part: str) -> dict[str, Any]:
     """Try the first mutants of the order; a part of several takes each n-th."""
     which, parts = map(int, part.split("/"))
     known = Map(out)
-    drawn = list(islice(sample(out / "tree", out, seed), count))
+    kept = out / f"drawn-{seed}-{count}.json"
+    if not kept.exists():
+        kept.write_text(json.dumps([list(mutant) for mutant in islice(sample(out / "tree", out, seed), count)]))
+    drawn = [Mutant(*fields) for fields in json.loads(kept.read_text())]
     done = {row["key"] for row in rows_of(out, f"rows-{seed}-[0-9]*.jsonl")}
     tree = out / f"tree-{which}"
     shutil.copytree(out / "tree", tree, dirs_exist_ok=True)
@@ -465,7 +475,7 @@ def again(out: Path, seed: int) -> dict[str, Any]:
             else:
                 room = mutant.path.split("/")[1]
                 files = sorted(fresh, key=lambda name: (not name.startswith(f"tests/{room}/"), name))
-                tests = [*files, *known.tests(mutant, bounds["tests"], bounds["seconds"])]
+                tests = [*files, *known.tests(mutant, bounds["tests"], bounds["seconds_again"])]
                 row = attempt(tree, mutant, changed, tests, known.seconds, out / "log-again.txt")
             file.write(json.dumps(row) + "\n")
             file.flush()

@@ -1,5 +1,6 @@
 """Auto in the trainer: it learns texts of several steps and demos, spends its budget, and is the same again."""
 
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -158,6 +159,35 @@ async def test_training_rows_decide_what_validation_leaves_open_if_there_are_cal
 
     await Watched().judge(None, [child])
     assert seen == ([(start, 10), (child, 10)] if asked else [])
+
+
+@pytest.mark.asyncio
+async def test_a_candidate_is_run_once_on_each_training_example_and_not_on_those_its_demos_show():
+    rows = [Example(text=str(number)).with_inputs("text") for number in range(8)]
+    child, ran = Candidate({"solve.instruction": "x"}, "child"), []
+
+    class Watched(Course):
+        def __init__(self):
+            self.auto, self.first = SimpleNamespace(batch_size=3), 2
+            self.trained, self.divides = {}, False
+            self.session = SimpleNamespace(train=rows, rng=lambda *path: random.Random(0), forward=self.forward)
+
+        async def forward(self, candidate, batch, scope):
+            ran.append([example.id for example in batch])
+            return batch
+
+        def leaked(self, candidate):
+            return {rows[0].id}
+
+    def measured(candidate, batch):
+        return Measured(candidate, tuple(example.id for example in batch), (1.0,) * len(batch))
+
+    course, step = Watched(), SimpleNamespace(scope=str, measured=measured)
+    for _ in range(4):
+        await course.observe(step, child, "forward")
+    assert [len(batch) for batch in ran] == [2, 3, 2], "first a few, then batches, until none is left"
+    assert sorted(key for batch in ran for key in batch) == sorted(example.id for example in rows[1:])
+    assert len(course.trained[child.key].ids) == 7
 
 
 class TestSettings:
