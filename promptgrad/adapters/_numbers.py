@@ -119,7 +119,7 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
         return (), "holds a number that may mean something else"
     before, after = text[: found[0].start], text[found[-1].end :]
     between = "".join(text[one.end : other.start] for one, other in pairwise(found))
-    lead = text[: found[-1].start].rstrip() if len(found) > 1 else before.rstrip()
+    lead = text[: found[-1].start].rstrip()
     if len(found) > 1 and not lead.endswith((":", "=", ".", "(", "is", "are")):
         return (), "holds more than one number"
     if (len(found) == 1 and lead.strip("([{.,") and not _LEADS.search(lead)) or lead.endswith("-"):

@@ -227,6 +227,23 @@ STYLES = [
     ("'", "."),
     ("_", "."),
 ]
+WORDS = {
+    2: "hundred",
+    3: "thousand tausend",
+    5: "lakh lakhs",
+    6: "million millions millionen millones mio mln mn",
+    7: "crore crores",
+    9: "billion billions bn bln mrd milliard milliards milliarden",
+    12: "trillion trillions tn trn",
+}
+
+
+@pytest.mark.parametrize(("power", "word"), [(power, word) for power, words in WORDS.items() for word in words.split()])
+def test_a_word_of_scale_is_a_power_of_ten(power, word):
+    assert read_number(f"It is 3 {word}.") == ((Decimal(3).scaleb(power),), "")
+    assert read_number(f"2.5 {word.capitalize()}") == ((Decimal("2.5").scaleb(power),), "")
+
+
 SCALES = {"": 0, " million": 6, " billion": 9, "k": 3, " thousand": 3, "M": 6, "bn": 9, " Mio.": 6, " Mrd": 9}
 FRAMES = [
     "{}",

@@ -8,6 +8,7 @@ from promptgrad.data import Example
 from promptgrad.run import Budget
 from promptgrad.search import Cost
 from promptgrad.train._allowance import kept
+from promptgrad.train._confirm import detectable
 from promptgrad.train._parts import Parts
 
 COST = Cost(calls=1.5, tokens=40, usd=0.25)
@@ -63,3 +64,9 @@ def test_the_time_to_keep_is_that_of_the_measured_start():
     assert seconds(8, 10) is None
     session.baseline = None
     assert seconds(1000, 10) is None
+
+
+def test_four_times_the_examples_show_half_the_gain():
+    assert detectable(100) == pytest.approx(2 * detectable(400))
+    assert 0.12 < detectable(100) < 0.15
+    assert detectable(0) == 1.0
