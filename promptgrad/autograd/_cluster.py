@@ -216,5 +216,5 @@ def _merged(exemplar: "Critique", critiques: "Sequence[Critique]") -> "Critique"
         exemplar,
         support=support,
         agreement=agreement,
-        examples=examples if len(examples) > 1 or examples_of(exemplar) != examples else exemplar.examples,
+        examples=exemplar.examples if examples_of(exemplar) == examples else examples,
     )

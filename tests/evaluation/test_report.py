@@ -177,6 +177,20 @@ def test_tables_show_the_worst_rows_first_and_escape_what_they_show():
     assert "20 of 31 rows" in html
 
 
+@pytest.mark.parametrize(("kinds", "rest"), [(3, ""), (4, "  and 1 other errors"), (7, "  and 4 other errors")])
+def test_the_commonest_errors_are_told_and_the_others_counted(kinds, rest):
+    rows = [
+        ReportRow(example(10 * kind + copy), error=ValueError(f"kind {kind}"))
+        for kind in range(kinds)
+        for copy in range(9 - kind)
+    ]
+    text = str(Report([*rows, ReportRow(example(999), score=1.0)]))
+    assert [line for line in text.splitlines() if " x " in line] == [
+        f"  {9 - kind} x ValueError: kind {kind}" for kind in range(3)
+    ]
+    assert [line for line in text.splitlines() if "other errors" in line] == [rest] * bool(rest)
+
+
 def test_a_long_value_is_cut_in_tables_and_told_in_full_in_rows():
     found = Report([ReportRow(example(1), output="word " * 100, score=0.5), ReportRow(example(2), output="short")])
     html = found._repr_html_()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import promptgrad as pg
 from promptgrad import lm, nn
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError
@@ -34,6 +35,24 @@ def test_runs_that_went_right() -> None:
     assert [{"role": m.role, "content": m.content} for m in first.messages] == one.render(question="a")
     assert first.reply == "Sure!\n[[ ## answer ## ]]\nA"  # exactly as it came
     assert first.example_id == EXAMPLES[0].id
+
+
+@pytest.mark.parametrize("kind", ["calculator", "retriever"])
+def test_calls_of_functions_are_no_samples(kind: str) -> None:
+    @pg.op(kind=kind)
+    def same(text: str) -> str:
+        return str(text)
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.solve = program()
+
+        def forward(self, question: str) -> Any:
+            return self.solve(question=same(question))
+
+    made = collect(Both(), EXAMPLES, exact_match)
+    assert [sample.path for sample in made] == ["solve", "solve"]
 
 
 def test_a_threshold_and_several_runs() -> None:

@@ -219,6 +219,7 @@ def test_two_words_for_one_thing_must_agree():
     assert resolve("openai/m", base_url="http://a/v1", api_base="http://a/v1").transport.base_url == "http://a/v1"
     with pytest.raises(TypeError, match="number of retries"):
         resolve("openai/m", num_retries=-1)
+    assert resolve("openai/m", num_retries=0).lm.attempts == 1
 
 
 def test_options_of_a_request_are_known_too(server):

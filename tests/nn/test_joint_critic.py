@@ -189,6 +189,25 @@ def test_two_parameters_of_one_name_are_told_apart(scripted):
     assert (critique.text, critique.target) == ("be short", "instruction")
 
 
+def test_several_parameters_of_one_name_are_numbered(scripted):
+    seen = []
+
+    def judge(**fields):
+        seen.append(json.loads(fields["parameters"]))
+        return findings((1, "instruction#2", "be short"))
+
+    steps = [
+        nn.Predict(f"{given} -> {made}", instruction=f"Make {made}.", lm=scripted(lambda made=made, **_: {made: made}))
+        for given, made in ("ab", "bc", "cd")
+    ]
+    example, value = Example(a="1", d="2").with_inputs("a"), "1"
+    for step, given in zip(steps, "abc", strict=True):
+        value = (made := step(**{given: value}))[next(iter(made))]
+    nn.MetricLoss(exact_match, critic=nn.Critic(scripted(judge)))(made, example).backward(engine="joint")
+    assert seen == [{"instruction": "Make b.", "instruction#1": "Make c.", "instruction#2": "Make d."}]
+    assert [step.instruction.grad is not None for step in steps] == [False, False, True]
+
+
 @pytest.mark.parametrize("malformed", [None, ["x"], {"instruction": 3}])
 def test_a_malformed_answer_in_a_group_is_one_skipped_run(scripted, malformed):
     class Own:
