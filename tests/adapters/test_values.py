@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import pytest
 
 from promptgrad.adapters import ChatAdapter, JSONAdapter
+from promptgrad.adapters._values import choices, writer
+from promptgrad.adapters._words import spellings
 from promptgrad.signature import Field, Signature
 
 
@@ -28,8 +30,6 @@ def test_an_annotated_choice_is_told_as_the_choice(adapter):
     ("annotation", "value"), [(Annotated[Literal["glad", "sad"], "mood"], "sad"), (Tone, Tone.SAD)]
 )
 def test_a_choice_is_written_by_its_text(annotation, value):
-    from promptgrad.adapters._values import choices, writer
-
     field = Field("tone", annotation, "", "output")
     assert list(choices(field)) == ["glad", "sad"]
     assert writer(field)(value) == "sad"
@@ -38,3 +38,7 @@ def test_a_choice_is_written_by_its_text(annotation, value):
 @pytest.mark.parametrize("made", ["JSONAdapter()", "JSONAdapter('object')"])
 def test_an_adapter_is_shown_as_it_was_made(made):
     assert repr(JSONAdapter(*(["object"] if "object" in made else []))) == made
+
+
+def test_what_json_writes_otherwise_than_python_is_spelled_as_in_json():
+    assert spellings(Literal[True, None, 3, "maybe"]) == {"true": True, "null": None, "3": 3, "maybe": "maybe"}

@@ -160,6 +160,16 @@ def test_max_batch(models, tokenizer):
     lm.close()
 
 
+def test_the_weights_of_what_is_not_loaded_yet(models, tokenizer, tmp_path):
+    """A folder's are frozen, and asking for them loads nothing; those of a model object are its own."""
+    assert Local(tmp_path).weights() == []  # there is nothing in it to load
+    model = copy.deepcopy(models["llama"])
+    lm = Local(model, tokenizer)
+    assert lm.weights() == []
+    model.lm_head.requires_grad_()
+    assert [id(weight) for weight in lm.weights()] == [id(weight) for weight in model.lm_head.parameters()]
+
+
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_who_comes_while_others_are_answered_waits_until_there_is_room(llama, most):

@@ -190,24 +190,6 @@ async def test_a_candidate_is_run_once_on_each_training_example_and_not_on_those
     assert len(course.trained[child.key].ids) == 7
 
 
-def test_what_is_expected_grows_with_what_is_trained_and_with_the_steps():
-    model = nn.Sequential(*(nn.Predict("text -> answer") for _ in range(3)))
-    texts = [(name, one) for name, one in model.named_parameters() if name.endswith("instruction")]
-    plan = SimpleNamespace(calls_per_example=2.0, train=10, val=20)
-
-    def phases(count, **options):
-        optimizer = optim.Auto(texts[:count], demos=(), **options)
-        return {name: calls for name, calls, _ in optimizer.expected_calls(plan)}
-
-    one, three = phases(1, steps=4, proposals=3), phases(3, steps=4, proposals=3)
-    assert "critiques" not in one, "where one text is trained, nobody divides the blame"
-    assert one["proposals"] == 2 * 4 * 3
-    assert three["proposals"] == 3 * one["proposals"]
-    assert three["critiques"] == 3 * three["runs on training examples"]
-    assert three["meetings"] == one["meetings"]
-    assert {name: 2 * calls for name, calls in three.items()} == phases(3, steps=8, proposals=3)
-
-
 class TestSettings:
     def test_print(self, world):
         assert repr(optim.Auto(program(world).parameters())).startswith("Auto(4 parameters trained")

@@ -4,7 +4,7 @@ import pytest
 
 from promptgrad import aio
 from promptgrad.errors import BudgetExceeded, UnknownPriceError
-from promptgrad.run import Budget, Journal, Ledger, phase
+from promptgrad.run import Budget, Journal, Ledger, Spent, phase
 
 
 def usage(tokens=5, usd=0.001):
@@ -208,3 +208,7 @@ def test_paid_calls_of_earlier_processes_count_against_new_ones_but_not_against_
     assert ledger.remaining() == 0
     assert (ledger.spent.calls, ledger.spent.sent, ledger.spent.replayed) == (4, 1, 3)
     assert "4 calls" in repr(ledger)
+
+
+def test_nothing_spent_is_zero_of_everything():
+    assert set(vars(Spent()).values()) == {0}

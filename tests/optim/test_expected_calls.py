@@ -1,0 +1,41 @@
+"""How many calls optimizers say that they take at most."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from promptgrad import nn, optim
+
+PLAN = SimpleNamespace(calls_per_example=2.0, train=10, val=20)
+MODEL = nn.Sequential(*(nn.Predict("text -> answer") for _ in range(3)))
+TEXTS = [(name, one) for name, one in MODEL.named_parameters() if name.endswith("instruction")]
+
+
+def phases(optimizer):
+    return {name: calls for name, calls, _ in optimizer.expected_calls(PLAN)}
+
+
+def test_auto_expects_more_the_more_is_trained_and_the_more_steps_it_takes():
+    one, three, longer = (
+        phases(optim.Auto(TEXTS[:count], demos=(), steps=steps, proposals=3))
+        for count, steps in ((1, 4), (3, 4), (3, 8))
+    )
+    assert "critiques" not in one, "where one text is trained, nobody divides the blame"
+    assert one["proposals"] == 2 * 4 * 3
+    assert three["proposals"] == 3 * one["proposals"]
+    assert three["critiques"] == 3 * three["runs on training examples"]
+    assert three["meetings"] == one["meetings"]
+    assert {name: 2 * calls for name, calls in three.items()} == longer
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(8, 24 + 3 * 8), (24, 4 * 24), (30, 4 * 30)])
+def test_tgd_runs_more_rows_in_its_first_step_where_a_batch_is_small(batch, rows):
+    expected = phases(optim.TGD(TEXTS, steps=4, proposals=3, batch_size=batch))
+    assert expected["forward"] == expected["backward"] == 2 * rows
+
+
+@pytest.mark.parametrize(("count", "candidates"), [(1, 3), (2, 3 + 2), (3, 3 + 3)])
+def test_tgd_races_its_proposals_and_each_of_several_texts_alone(count, candidates):
+    expected = phases(optim.TGD(TEXTS[:count], steps=4, proposals=3))
+    assert expected["races"] == 4 * candidates * 20 * 2
+    assert expected["proposals"] == 4 * 3 * count
