@@ -35,10 +35,10 @@ class Retry(Layer):
 
     The own wait begins at about the time that a reply takes, `base` seconds at most, and grows up to `ceiling`, so that
     the last one is what doubling `base` makes of it. After a failure (5xx, a lost connection, a spoilt body) it stays
-    as short as at first while at least a third of the requests that this LM sends are answered. It is compared with the
-    wait that the server asks for, the larger counts, and a drawn share is added, so that many callers spread out. The
-    draw comes from the request's digest. A server that asks for more than `patience` seconds is not waited for: its
-    error is raised at once. Inside a run with a budget of seconds no wait passes its end.
+    as short as at first if others were answered since the failure before, and at least a third of all requests were of
+    late. It is compared with the wait that the server asks for, the larger counts, and a drawn share is added, so that
+    many callers spread out. The draw comes from the request's digest. A server that asks for more than `patience`
+    seconds is not waited for: its error is raised at once. In a run with a budget of seconds no wait passes its end.
 
     A failure that cannot pass is never sent again, nor is a request after a silence, which may still be running, nor
     a stream after its first piece.
@@ -88,10 +88,11 @@ class Retry(Layer):
     async def complete(self, request: Request) -> Completion:
         """Answer one request, in several attempts; the last error is raised, with the number of attempts."""
         failed = turned = 0
+        lately, seen = self._lately, self._lately.answers
         while True:
             try:
                 completion = await self.lm.complete(request)
-                self._lately.answered(completion.usage.seconds)
+                lately.answered(completion.usage.seconds)
                 return completion
             except LMError as error:
                 if not is_transient(error) or (request.listener is not None and request.listener.started):
@@ -100,9 +101,11 @@ class Retry(Layer):
                 away = self.turns is not None and refused
                 turned, failed = turned + away, failed + (not away)
                 if not refused:
-                    self._lately.failed()
+                    lately.failed()
+                by_chance = not refused and lately.answers > seen and lately.mostly_answered
+                seen = lately.answers
                 times, most = (turned, self.turns or 1) if away else (failed, self.attempts)
-                own = self._own_wait(error, times, most, TURNING if away else 2.0)
+                own = self._own_wait(1 if by_chance else times, most, TURNING if away else 2.0)
                 wait = self._wait(request, own, times, error)
                 if wait is None or times == most:
                     error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
@@ -119,11 +122,9 @@ class Retry(Layer):
             return f"{message} (turned away {turned} times)"
         return f"{message} (attempt {failed} of {self.attempts})" if failed > 1 else message
 
-    def _own_wait(self, error: LMError, times: int, most: int, growth: float) -> float:
+    def _own_wait(self, times: int, most: int, growth: float) -> float:
         """The wait without a draw: from the time of a reply to what `base` has grown to at the last of `most`."""
         first = min(self.base, self._lately.seconds)
-        if self._lately.mostly_answered and not isinstance(error, REFUSALS):
-            return first  # by chance
         share = min(1.0, (times - 1) / max(1, most - 2))
         own: float = first ** (1 - share) * self.base**share * growth ** min(times - 1, 60)
         return min(self.ceiling, own)
@@ -148,15 +149,18 @@ class Lately:
     """What came of the last requests: how long an answer takes, and how many are answered.
 
     Attributes:
+        answers: Number of answers.
         seconds: What an answer takes; infinite as long as there is none.
     """
 
     def __init__(self) -> None:
+        self.answers = 0
         self.seconds = math.inf
         self._recent: deque[bool] = deque(maxlen=32)
 
     def answered(self, seconds: float) -> None:
         """Note an answer."""
+        self.answers += 1
         seconds = max(QUICK, seconds)
         self.seconds = seconds if self.seconds == math.inf else self.seconds + (seconds - self.seconds) / 8
         self._recent.append(True)

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 
 from promptgrad import aio, evaluate, nn, run
@@ -330,19 +332,36 @@ def test_slow_replies_leave_the_first_wait_and_none_is_shorter_than_a_hundredth(
     assert waits == [pytest.approx(first)]
 
 
-def test_failures_of_an_endpoint_that_answers_others_are_waited_for_alike(waits, sleep):
-    lm = told(0.1, "......fffff", sleep, attempts=6)
-    for number in range(7):
-        lm(str(number))
-    assert waits == [pytest.approx(0.1)] * 5
+def while_others(are, failed=0):
+    """The waits of a call that fails four times, in each of which another is answered (".") or fails too ("f")."""
+    waits = []
 
+    async def sleep(seconds):
+        waits.append(seconds)
+        with contextlib.suppress(LMConnectionError):
+            await (lm if are == "." else lm.lm).acall("other")
 
-def test_failures_of_one_that_answers_less_than_a_third_are_waited_for_longer(waits, sleep):
-    lm = told(0.1, ".ffff", sleep, attempts=5)
-    lm("first")
+    lm = told(0.1, "." + f"f{are}" * 4, sleep)
+    lm("how long does it take?")
+    for _ in range(failed):
+        lm._lately.failed()
     lm("q")
-    assert waits[:2] == [pytest.approx(0.1)] * 2
-    assert waits[2:] == [pytest.approx(0.1 ** (1 / 3) * 0.5 ** (2 / 3) * 4), pytest.approx(4.0)]
+    return [pytest.approx(wait) for wait in waits]
+
+
+GROWN = [0.1 ** (1 - share) * 0.5**share * 2**time for time, share in enumerate((0, 1 / 3, 2 / 3, 1))]
+
+
+def test_failures_of_an_endpoint_that_answers_others_are_waited_for_alike():
+    assert while_others(".") == [0.1] * 4
+
+
+def test_failures_of_one_that_answers_nobody_meanwhile_are_waited_for_longer():
+    assert while_others("f") == GROWN
+
+
+def test_failures_of_one_that_answers_less_than_a_third_are_waited_for_longer():
+    assert while_others(".", failed=32) == GROWN
 
 
 def test_being_turned_away_is_waited_for_longer_whoever_is_answered(waits, sleep):
