@@ -78,7 +78,7 @@ class Places:
                 at_once = min(level, self.in_flight)
                 if at_once > self._served:
                     self._served, self._tries, self._refused = at_once, 0, 0
-                self._grow(level)
+                self._grow()
             self.in_flight -= 1
             if served is False:
                 self.turned_away += 1
@@ -97,8 +97,8 @@ class Places:
             self._tries += 1
         return self.in_flight
 
-    def _grow(self, level: int) -> None:
-        if self.cap == UNKNOWN or 2 * level <= self.cap:  # with so few in flight nothing is learnt
+    def _grow(self) -> None:
+        if self.in_flight < self.cap:  # with fewer in flight nothing is learnt
             return
         self._credit += 1
         if self._credit >= self._pace * self.cap:

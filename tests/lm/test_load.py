@@ -84,6 +84,14 @@ def test_the_cap_grows_faster_as_long_as_it_is_not_too_much():
     assert places.cap >= 48
 
 
+def test_the_cap_does_not_grow_where_it_is_not_in_use():
+    places = Places()
+    serve(places, 8, 30)
+    cap = places.cap
+    serve(places, 64, 500, demand=cap)
+    assert cap <= places.cap <= cap + 1
+
+
 def test_an_endpoint_that_takes_less_than_before_halves_it():
     places = Places()
     serve(places, 64, 300)
