@@ -152,13 +152,13 @@ def train(case: dict[str, Any], url: str, folder: Path, out: Path) -> None:
 
 def report(result: Any) -> dict[str, Any]:
     """What the report says, without times and without what was sent, replayed, failed or lost on the way."""
-    names = ("outcome", "reason", "before", "after", "measured", "gain", "test_before", "test_after", "notes", "judge")
-    told = {name: repr(getattr(result, name)) for name in names}
+    names = ("outcome", "reason", "before", "after", "measured", "gain", "test_before", "test_after", "notes")
+    told = {name: repr(getattr(result, name)) for name in names} | {"judge": str(result.judge)}
     told |= {name: {path: repr(value) for path, value in getattr(result, name).items()} for name in ("values", "best")}
     told["history"] = [repr(trial) for trial in result.history]
     told["pareto"] = repr(result.pareto)
     for name, spent in {"all": result.spent, **result.phases}.items():
-        told[f"spent in {name}"] = [spent.calls, spent.tokens, spent.usd]
+        told |= {f"spent in {name}": [spent.calls, spent.tokens, spent.usd]} if spent.calls else {}
     return told
 
 

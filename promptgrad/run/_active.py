@@ -128,7 +128,7 @@ class ActiveRun:
         except BaseException as error:
             reservation.release()
             if sent:
-                self.journal.failed(key, error)
+                self.journal.failed(key, self.scope, error)
             if isinstance(error, LMError):
                 error.call = key
             raise
@@ -159,7 +159,7 @@ class ActiveRun:
         return True
 
     def _check_failure(self, key: str) -> None:
-        failure = self.journal.failure(key)
+        failure = self.journal.failure(key, self.scope)
         if failure is not None:
             failure.call = key
             raise failure

@@ -14,7 +14,8 @@ class Failures:
     """
 
     def __init__(self) -> None:
-        self._events: dict[tuple[int, str], Mapping[str, Any]] = {}
+        self._events: dict[tuple[int, str], Mapping[str, Any]] = {}  # of calls that no scope got a reply to
+        self._own: dict[tuple[int, str, str], Mapping[str, Any]] = {}  # of calls that this scope got no reply to
         self._given_up: set[tuple[int, str]] = set()
 
     @staticmethod
@@ -28,20 +29,25 @@ class Failures:
 
     def read(self, place: int, event: Mapping[str, Any]) -> None:
         """Take note of an event that says how a call ended, or that it was given up."""
-        if event["kind"] == "fail" and "message" in event:
-            self._events[place, event["key"]] = event
-        elif event["kind"] in ("call", "fail"):
-            self._events.pop((place, event["key"]), None)
+        kind, key, scope = event["kind"], event["key"], event.get("scope", "")
+        if kind == "fail" and "message" in event:
+            self._events[place, key] = self._own[place, scope, key] = event
+        elif kind in ("call", "fail", "use"):
+            self._events.pop((place, key), None)
+            self._own.pop((place, scope, key), None)
         elif "call" in event:
             self._given_up.add((place, str(event["call"])))
 
-    def keys(self, place: int) -> Iterator[str]:
-        """The calls that failed at a place."""
-        return (key for known, key in list(self._events) if known == place)
+    def calls(self, place: int) -> Iterator[tuple[str, str]]:
+        """The calls that failed at a place, each with its scope."""
+        return ((scope, key) for known, scope, key in list(self._own) if known == place)
 
-    def at(self, place: int, key: str, *, decided: bool) -> LMError | None:
-        """The error of a call that failed for good, made again; `decided` where an ordered event follows."""
-        event = self._events.get((place, key))
+    def at(self, place: int, key: str, scope: str, *, decided: bool) -> LMError | None:
+        """The error of a call that failed for good, made again; `decided` where an ordered event follows.
+
+        Scopes run side by side: one may have gone on without the reply that another one got to the same request.
+        """
+        event = self._events.get((place, key)) or self._own.get((place, scope, key))
         if event is None or not (decided or (place, key) in self._given_up):
             return None
         return recall({**event, "type": event.get("error")})

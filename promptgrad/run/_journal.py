@@ -245,16 +245,17 @@ class Journal:
         self._write({"kind": "send", "key": key, "t": self.elapsed})
         self._hand_over()
 
-    def failed(self, key: str, error: BaseException) -> None:
+    def failed(self, key: str, scope: str, error: BaseException) -> None:
         """Write that a call that was sent brought no reply; it is lost if nobody waited for it any more."""
-        self._write({"kind": "fail", "key": key, "t": self.elapsed, **Failures.facts(error)})
+        self._write({"kind": "fail", "key": key, "scope": scope, "t": self.elapsed, **Failures.facts(error)})
         self._hand_over()
 
     def withdraw(self, key: str | None = None) -> None:
         """Write that the run did not go on without a call that failed, or any that did at this place: see `failure`."""
-        for name in self._failures.keys(len(self._ordered)):
+        for scope, name in self._failures.calls(len(self._ordered)):
             if key in (name, None):
-                self._write({"kind": "fail", "key": name, "t": self.elapsed, "error": "withdrawn"})
+                event = {"kind": "fail", "key": name, "scope": scope, "t": self.elapsed, "error": "withdrawn"}
+                self._write(event)
         self._hand_over()
 
     def mark(self, scope: str, event: str, times: int) -> None:
@@ -274,13 +275,13 @@ class Journal:
         reply: dict[str, Any] = self._event(where)["reply"]
         return reply
 
-    def failure(self, key: str) -> LMError | None:
+    def failure(self, key: str, scope: str) -> LMError | None:
         """The error with which a call failed for good at this place of the run; None if it is to be answered or sent.
 
         It did if it got no reply before the next ordered event, and that event is on record or a keyed event names it
         as its `call`.
         """
-        return self._failures.at(self._next, key, decided=self.replaying)
+        return self._failures.at(self._next, key, scope, decided=self.replaying)
 
     def has(self, key: str) -> bool:
         """Whether a paid call is on record."""
@@ -437,6 +438,7 @@ class Journal:
                 self._totals[place] += amount
         elif kind == "use":
             self._uses.add((event["scope"], event["key"]))
+            self._failures.read(len(self._ordered), event)
         elif kind == "send":
             self._flying[event["key"]] = self._flying.get(event["key"], 0) + 1
         elif kind == "fail":

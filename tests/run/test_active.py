@@ -375,6 +375,22 @@ class TestFailures:
         with run.active(journal=Journal(path)):
             assert aio.run(server.ask("k"))[1] is True
 
+    def test_another_scope_may_have_got_the_reply(self, tmp_path):
+        server, path = Server(), tmp_path / "journal.jsonl"
+        journal = Journal(path)
+        with run.active(journal=journal):
+            with run.scope("one"):
+                fails(LMStatusError("no", status=500))
+            with run.scope("two"):
+                aio.run(server.ask("k"))
+            journal.append("decision")
+        journal.close()
+        with run.active(journal=Journal(path)):
+            with run.scope("one"), pytest.raises(LMStatusError):
+                aio.run(server.ask("k"))
+            with run.scope("two"):
+                assert aio.run(server.ask("k"))[1] is True
+
     def test_an_attempt_after_which_the_budget_ended_is_no_failure(self, tmp_path):
         path = tmp_path / "journal.jsonl"
         journal = Journal(path)
