@@ -52,6 +52,23 @@ EVENTS = "text/event-stream"
 SILENCE = 600.0
 """Default for the longest silence of a server, in seconds; a model that thinks is silent for minutes."""
 
+
+def check_silence(timeout: object) -> float:
+    """The longest silence in seconds; None is the default, as in other libraries.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not above 0.
+    """
+    if timeout is None:
+        return SILENCE
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout is a number of seconds, the longest silence, not {type(timeout).__name__}")
+    if not 0 < timeout < float("inf"):
+        raise ValueError(f"timeout is a number of seconds above 0, not {timeout}")
+    return float(timeout)
+
+
 CONNECT = 30.0
 """Most seconds for a connection to be made."""
 
@@ -131,7 +148,7 @@ class HTTP(Transport):
         endpoint = Endpoint.of(base_url, api_version)
         self.model = model
         self.base_url = endpoint.url
-        self.timeout = timeout
+        self.timeout = check_silence(timeout)
         self._endpoint = endpoint
         self._api_key = None if api_key is None else Secret(_sendable(api_key, "api_key"))
         self._api_key_env = api_key_env
@@ -377,7 +394,9 @@ class HTTP(Transport):
 
 def _sendable(text: str, what: str) -> str:
     """The text without the blanks around it, if it can stand in a header."""
-    text = text.strip() if isinstance(text, str) else ""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a str, not {type(text).__name__}")
+    text = text.strip()
     if text and not (text.isascii() and text.isprintable()):
         raise ValueError(f"{what} holds characters that cannot be sent in a header")
     return text

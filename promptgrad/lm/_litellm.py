@@ -27,7 +27,7 @@ from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 from promptgrad.lm._habits import Habits, written_without
-from promptgrad.lm._http import SILENCE
+from promptgrad.lm._http import SILENCE, check_silence
 from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
@@ -163,7 +163,7 @@ class LiteLLM(Transport):
             settings = {**(settings or {}), **passed, **({"extra_headers": headers} if headers else {})}
         super().__init__(name or model, adapter=adapter, options=options)
         self.model = model
-        self.timeout = timeout
+        self.timeout = check_silence(timeout)
         self._endpoint = None if api_base is None else Endpoint.of(api_base)
         self._api_base = api_base
         self._habits = Habits("" if self._endpoint is None else self._endpoint.url, model, without)
@@ -171,6 +171,8 @@ class LiteLLM(Transport):
         self._client: Any = None
         reset_after_fork(self)
         self.endpoint = f"{'' if self._endpoint is None else self._endpoint.url} {model}"
+        if api_key is not None and not isinstance(api_key, str):
+            raise TypeError(f"api_key is a str, not {type(api_key).__name__}")
         self._api_key = None if api_key is None else Secret(api_key)
         self._prices = prices
         self._settings = dict(settings or {})

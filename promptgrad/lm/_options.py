@@ -217,7 +217,8 @@ def check_request(name: str) -> None:
         return
     if name in LM_SETTINGS or name in _RETRIES or name in _SAME or is_litellms(name):
         raise TypeError(f"{name!r} is a setting of the LM and not of a request: pg.LM(..., {name}=...)")
-    near = near_name(name, SAMPLING | CHAT)
+    meant = _MEANT.get(name, "")
+    near = meant if meant in SAMPLING else near_name(name, SAMPLING | CHAT)
     hint = f": did you mean {near!r}?" if near else ""
     raise TypeError(
         f"a request has no option {name!r}{hint} (what only your provider knows: extra_body={{{name!r}: ...}})"

@@ -460,7 +460,15 @@ class Module:
 
     # ------------------------------------------------------------------ language models and candidates
 
-    @refuses(dict.fromkeys(("device", "dtype", "non_blocking"), "module.to(lm): its device is a language model"))
+    @refuses(
+        {
+            **dict.fromkeys(("device", "dtype", "non_blocking"), "module.to(lm): its device is a language model"),
+            **dict.fromkeys(
+                ("api_base", "base_url", "api_key", "temperature", "max_tokens", "timeout", "num_retries"),
+                "module.to(promptgrad.LM(name, ...)): it is an option of a language model",
+            ),
+        }
+    )
     def to(self: M, lm: "LM | str | None", *, pin: bool = False) -> M:
         """Run the module and all modules below on a language model, as a torch module moves to a device.
 
@@ -537,7 +545,12 @@ class Module:
         entries["_meta"] = self._meta()
         return entries
 
-    @refuses({"assign": "nothing: values are set in the parameters that are there"})
+    @refuses(
+        {
+            "assign": "nothing: values are set in the parameters that are there",
+            "state_dict": "load_state_dict(state)",
+        }
+    )
     def load_state_dict(
         self,
         state: Mapping[str, Any],

@@ -464,6 +464,30 @@ def test_a_word_that_is_far_from_the_name_is_understood_in_the_hint(name, meant)
         resolve("openai/m", **{name: "x"})
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "what"),
+    [
+        ({"timeout": 0}, ValueError, "timeout is a number of seconds above 0"),
+        ({"timeout": float("inf")}, ValueError, "timeout is a number of seconds above 0"),
+        ({"timeout": "5"}, TypeError, "timeout is a number of seconds, the longest silence, not str"),
+        ({"timeout": (5, 5)}, TypeError, "timeout is a number of seconds"),
+        ({"request_timeout": True}, TypeError, "timeout is a number of seconds"),
+        ({"api_key": 5}, TypeError, "api_key is a str, not int"),
+        ({"api_key": b"k"}, TypeError, "api_key is a str, not bytes"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_refused_where_it_is_given(options, error, what):
+    for make in (HTTP, LiteLLM, resolve):
+        with pytest.raises(error, match=what):
+            make("openai/m", **options)
+    assert HTTP("m", timeout=None).timeout == LiteLLM("m", timeout=None).timeout == 600
+
+
+def test_a_header_that_is_no_text_is_not_left_out():
+    with pytest.raises(TypeError, match="header X is a str, not int"):
+        HTTP("m", headers={"X": 5})
+
+
 def test_a_header_whose_name_would_begin_another_is_refused():
     with pytest.raises(ValueError, match="the name of a header holds characters"):
         HTTP("m", headers={"a\r\nAuthorization": "x"})

@@ -109,6 +109,8 @@ def trainer():
         (lambda **k: DataLoader([1], **k), "generator", "seed="),
         (lambda **k: PREDICT.map([], **k), "num_threads", "concurrency="),
         (lambda **k: PREDICT.to(**k), "device", "its device is a language model"),
+        (lambda **k: PREDICT.to("openai/m", **k), "api_base", "module.to(promptgrad.LM(name, ...))"),
+        (lambda **k: PREDICT.load_state_dict(**k), "state_dict", "load_state_dict(state)"),
         (lambda **k: PREDICT.state_dict(**k), "prefix", "prefix + path"),
         (lambda **k: PREDICT.load_state_dict({}, **k), "assign", "nothing: values are set"),
         (lambda **k: nn.MetricLoss(len, **k), "reduction", "loss.item()"),
