@@ -38,14 +38,33 @@ def read_jsonl(path: str | os.PathLike[str], *, inputs: Sequence[str] | str | No
 
     def rows() -> Iterator[tuple[str, Any]]:
         with Path(path).open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_lines(file, path), 1):
                 if line.strip():
                     try:
-                        yield f"{path}:{number}", json.loads(line)
-                    except ValueError as error:
+                        yield f"{path}:{number}", json.loads(line, object_pairs_hook=_row)
+                    except (ValueError, RecursionError) as error:
                         raise DataError(f"{path}:{number}: not JSON ({error}): {line.strip()[:80]!r}") from None
 
     return examples_of(rows(), inputs, f"{path} has no rows")
+
+
+def _row(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    for key, value in pairs if len(row) != len(pairs) else ():
+        if row[key] != value:
+            raise ValueError(f"the key {key!r} comes twice, with different values")
+    return row
+
+
+def _lines(lines: Iterable[Any], path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The lines of a file, or the rows of a CSV reader, of which errors are told with the path."""
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error})") from None
+    except csv.Error as error:
+        how = ": raise csv.field_size_limit(...)" if "limit" in str(error) else ""
+        raise DataError(f"{path} is no CSV that can be read: {error}{how}") from None
 
 
 def read_csv(
@@ -67,13 +86,14 @@ def read_csv(
     def rows() -> Iterator[tuple[str, Any]]:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
-            columns = next(reader, None)
+            found = _lines(reader, path)
+            columns = next(found, None)
             if columns is None:
                 return
             twice = [column for column in columns if columns.count(column) > 1]
             if twice:
                 raise DataError(f"{path}: the column {twice[0]!r} appears twice")
-            for values in reader:
+            for values in found:
                 where = f"{path}:{reader.line_num}"
                 if not values:
                     continue

@@ -59,6 +59,12 @@ class Cassette:
 
     def _read(self) -> None:
         """Read the file."""
+        try:
+            self._read_lines()
+        except UnicodeDecodeError as error:
+            raise ReplayError(f"{self.path} is not a cassette, or is damaged: it is not UTF-8 ({error})") from error
+
+    def _read_lines(self) -> None:
         with self.path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
@@ -78,7 +84,7 @@ class Cassette:
                         self._lms.append(entry)
                     elif kind != "cassette":
                         self._entries.setdefault(entry["key"], []).append(entry)
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
                     raise ReplayError(
                         f"{self.path} is not a cassette, or is damaged: line {number} is {line[:80]!r}"
                     ) from error

@@ -20,10 +20,13 @@ def test_jsonl(tmp_path):
         ('{"q": 1}\n[1]\n', r"rows.jsonl:2: a row is a mapping"),
         ('{"q": 1}\n{"a": 1}\n', r"rows.jsonl:2: with_inputs: no field 'q'"),
         ("\n\n", "has no rows"),
+        ('{"q": 1, "q": 2}\n', r"rows.jsonl:1: not JSON \(the key 'q' comes twice"),
+        ("[" * 100_000, r"rows.jsonl:1: not JSON \(maximum recursion"),
+        (b"\xff\xfe{", "rows.jsonl is not UTF-8"),
     ],
 )
 def test_bad_jsonl_names_the_line(tmp_path, text, words):
-    (tmp_path / "rows.jsonl").write_text(text)
+    (tmp_path / "rows.jsonl").write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(DataError, match=words):
         read_jsonl(tmp_path / "rows.jsonl", inputs="q")
 
@@ -47,10 +50,12 @@ def test_csv(tmp_path):
         ("", "has no rows"),
         ("q,q\n1,2\n", "appears twice"),
         ("b,a\n1,2\n", r"rows.csv:2: with_inputs: no field 'q'"),
+        (b"q,a\n\xff,1\n", "rows.csv is not UTF-8"),
+        ("q\n" + "x" * 200_000, r"rows.csv is no CSV .* raise csv.field_size_limit"),
     ],
 )
 def test_bad_csv_names_the_line(tmp_path, text, words):
-    (tmp_path / "rows.csv").write_text(text)
+    (tmp_path / "rows.csv").write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(DataError, match=words):
         read_csv(tmp_path / "rows.csv", inputs=["q"])
 

@@ -364,3 +364,9 @@ def test_a_damaged_reply_of_a_journal_is_told(tmp_path, reply):
     path.write_text('{"kind":"header","schema":2}\n' + json.dumps(call) + "\n")
     with run.Journal(path) as journal, run.active(journal=journal), pytest.raises(JournalError, match="is damaged"):
         model("hi")
+
+
+def test_a_cassette_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "c.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(ReplayError, match="is damaged: it is not UTF-8"), lm.replay(tmp_path / "c.jsonl"):
+        pass
