@@ -178,7 +178,7 @@ class detect_anomaly:
 def _given(value: str, row: "LossRow") -> bool:
     """Whether a text is part of the inputs that the user gave to the forward."""
     given: Iterable[Any] = () if row.tape is None else row.tape.inputs.values()
-    return any(isinstance(item, str) and (item == value or item in value) for item in given)
+    return any(isinstance(item, str) and item != "" and item in value for item in given)
 
 
 class _Cuts:

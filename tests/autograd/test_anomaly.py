@@ -136,6 +136,23 @@ def test_a_placeholder_that_nothing_fills():
     assert any(text.startswith("the input 'x' of last holds {topic}") for text in messages)
 
 
+@pytest.mark.parametrize(("given", "braces"), [("see {topic}", False), ("{topic}", False), ("see", False), ("", True)])
+def test_braces_in_what_the_user_gave_are_the_users(given, braces):
+    """Also where they come as a part of a longer text; an input without a word is a part of every text."""
+    program = Chain()
+    program.first.say = lambda q: "see {topic}"
+    tape = Tape({"q": given}, program)
+    with tape.active():
+        output = program(given)
+        tape.finish(output)
+    line = LossRow(Example(q=given).with_inputs("q"), output, 0.0, feedback="wrong", tape=tape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AnomalyWarning)
+        with detect_anomaly() as found:
+            Loss([line], ScriptedCritic(different)).backward()
+    assert any("the input 'x' of last holds {topic}" in text for text in found.anomalies) is braces
+
+
 def test_of_many_names_the_first_are_shown_and_the_others_counted():
     program = Chain()
     program.first.instruction.data = "Fill {a} {b} {c} {d} {e} {f} {g}"

@@ -142,6 +142,19 @@ def test_everything_failed_is_no_score():
     assert "10 x LMStatusError: the server is down" in str(report)
 
 
+def test_a_server_that_is_down_is_not_asked_for_all_rows():
+    asked = []
+
+    def program(question):
+        asked.append(question)
+        raise LMStatusError("the server is down", status=500)
+
+    data = [Example(question=str(number), answer="").with_inputs("question") for number in range(40)]
+    with pytest.raises(LMStatusError, match="the server is down"):
+        pg.evaluate(program, data, exact_match, concurrency=1)
+    assert len(asked) == 8
+
+
 def test_an_empty_data_set_and_one_example_are_told():
     for data in ([], (), iter(())):
         with pytest.raises(DataError, match="the data is empty"):

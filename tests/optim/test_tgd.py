@@ -261,6 +261,7 @@ class TestWhatIsShown:
         worse = json.loads(re.search(r"## worse ## \]\]\n(.*)", writer.shown[1]).group(1))
         assert worse == [{"text": "Never {text}", "effect": f"{first.gate.effect} on 4 pairs"}]
         assert "tried before" in second.changes[0].reason
+        assert "tried before" in opt.step().changes[0].reason, "that it was refused does not undo that it was measured"
         assert model.instruction.data == "Take a word from {text}."
 
     def test_what_a_rule_refused_is_shown_with_the_rule_and_may_come_again(self):
