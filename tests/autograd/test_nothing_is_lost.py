@@ -53,6 +53,17 @@ class TestNames:
         assert report.skipped[0].reason == expected
         assert "paint.instruction" in report.unreached
 
+    def test_several_names_are_all_told_but_for_the_program_which_is_a_remark(self):
+        model, example = make()
+
+        class Strange:
+            async def critique(self, failure):
+                return {"zebra": "x", "program": "it asks twice", "ant": "y"}
+
+        report = wrong(model, example, Strange()).backward()
+        assert report.skipped[0].reason.startswith("the critic blamed 'zebra', 'ant', which are not targets here")
+        assert {str(remark) for remark in report.remarks} == {"zebra: x", "program: it asks twice", "ant: y"}
+
     def test_so_is_a_finding_of_a_joint_critic(self):
         model, example = make()
         findings = json.dumps(

@@ -147,3 +147,13 @@ def test_a_message_can_be_read_as_a_mapping():
     assert TALK[0]["content"] == "Be brief."
     with pytest.raises(KeyError):
         TALK[0]["name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("temperature", 0), ("top_p", 0), ("max_tokens", 1), ("replicate", 0), ("seed", -(2**63))],
+)
+def test_the_least_value_of_an_option_is_taken_and_what_is_below_is_not(name, least):
+    assert Request.of("hi", **{name: least}).options().get(name, 0) == least
+    with pytest.raises(ValueError, match=name):
+        Request.of("hi", **{name: least - 1})

@@ -177,6 +177,8 @@ def test_calls_of_tools_stay_beside_the_text() -> None:
     assert without_thinking(apart) is apart
     left = without_thinking(Completion((ReasoningPart("hm"), TextPart("\n</think>\n\nParis"))))
     assert left.content == (ReasoningPart("hm"), TextPart("Paris"))
+    with_calls = without_thinking(Completion((ReasoningPart("hm"), TextPart("</think>Paris"), call, call)))
+    assert with_calls.content == (ReasoningPart("hm"), TextPart("Paris"), call, call)
 
 
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "assistant", "<|channel|>", "[/THINK]", "< ", "\n</think>\n"])
