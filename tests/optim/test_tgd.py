@@ -773,6 +773,23 @@ class TestInTheTrainer:
         assert least <= len(shown) <= most
         assert shown[:2] == ["Copy.", "Copy. Take 1."]
 
+    def test_steps_without_a_new_text_end_it_though_calls_are_left(self):
+        written = []
+
+        def answer(messages):
+            if "new_instruction" in messages[0].content:
+                written.append(messages)
+                return "[[ ## new_instruction ## ]]\nCopy.\n\n[[ ## completed ## ]]"
+            return "[[ ## word ## ]]\nwrong\n\n[[ ## completed ## ]]"
+
+        model = nn.Predict("text -> word", instruction="Copy.").to(lm.FunctionLM(answer))
+        rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(60)]
+        opt = optim.TGD(model.parameters(), proposals=1)
+        trainer = pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0, budget=pg.Budget(calls=2000))
+        result = trainer.fit(rows[:40], rows[40:])
+        assert len(written) == 4
+        assert any("4 steps brought nothing new on 20 validation examples" in note for note in result.notes)
+
 
 def test_gated_proposals_improve_a_vague_instruction_of_the_embedded_model():
     pytest.importorskip("torch")

@@ -3,12 +3,15 @@
 import math
 import warnings
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
 from promptgrad import Budget, Trainer, lm, optim
+from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.search import Candidate
+from promptgrad.search import Candidate, Measured
+from promptgrad.train._finals import Finals
 
 BETTER = {"pick.instruction": "Take the last word.", "spell.instruction": "Reverse the word."}
 WORSE = {"pick.instruction": "Take the first word, please."}
@@ -275,3 +278,15 @@ class TestArguments:
 
         assert first().startswith("Plan: at most about ")
         assert first(budget=Budget(calls=300)).startswith("Plan: at most 300 LM calls (without the budget ")
+
+
+def test_the_row_to_probe_is_that_on_which_candidates_differ_most():
+    base, better = Candidate(), Candidate({"a": "b"}, "child")
+    rows = [Example(text=name).with_inputs("text") for name in ("not run", "alike", "a little", "most")]
+    ids = tuple(row.id for row in rows[1:])
+    session = SimpleNamespace(base=base, val=(), finalists=())
+    finals = Finals(session, rows, count=1, ship=0.9)
+    finals.standings.add(Measured(base, ids, (1.0, 0.5, 0.0)))
+    finals.standings.add(Measured(better, ids, (1.0, 0.7, 1.0)))
+    assert sorted(rows, key=finals._contest) == rows
+    assert max(rows, key=finals._contest) is rows[-1]
