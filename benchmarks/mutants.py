@@ -444,12 +444,13 @@ def run(out: Path, seed: int, count: int, part: str) -> dict[str, Any]:
 
 
 def transplant(diff: str, source: str) -> str | None:
-    """The change of a diff of one place, made in a later source; None if its lines are not there, or not once."""
+    """The change of a diff, made in a later source: None if its lines are gone, the source if their place is not clear."""
     body = [line for line in diff.splitlines(keepends=True) if not line.startswith("@@")]
-    old = "".join(line[1:] for line in body if line[0] in " -")
-    return (
-        source.replace(old, "".join(line[1:] for line in body if line[0] in " +")) if source.count(old) == 1 else None
-    )
+    for lines in (body, [line for line in body if line[0] != " "]):  # what is around it may have changed
+        old = "".join(line[1:] for line in lines if line[0] in " -")
+        if source.count(old) == 1:
+            return source.replace(old, "".join(line[1:] for line in lines if line[0] in " +"))
+    return source if old in source else None
 
 
 def again(out: Path, seed: int) -> dict[str, Any]:

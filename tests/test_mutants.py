@@ -79,3 +79,26 @@ def test_the_lines_of_a_statement_are_those_that_show_that_it_ran(mutants, insid
 @pytest.mark.parametrize(("inside", "name"), [("LIMIT: int", "LIMIT"), ("size: int", "size")])
 def test_what_stands_outside_of_functions_is_asked_for_by_its_name(mutants, inside, name):
     assert mutants.statement(SOURCE, line_of(inside)) == (set(), name)
+
+
+DIFF = """@@ -1,3 +1,3 @@
+ a = 1
+-b = a + 1
++b = a - 1
+ c = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "made"),
+    [
+        ("a = 1\nb = a + 1\nc = 3\n", "a = 1\nb = a - 1\nc = 3\n"),
+        ("a = 2\nb = a + 1\nc = 4\n", "a = 2\nb = a - 1\nc = 4\n"),
+        ("b = a + 1\nx\na = 1\nb = a + 1\nc = 3\n", "b = a + 1\nx\na = 1\nb = a - 1\nc = 3\n"),
+        ("b = a + 1\nb = a + 1\n", "b = a + 1\nb = a + 1\n"),
+        ("a = 1\nb = 2\nc = 3\n", None),
+    ],
+    ids=["as it was", "with other lines around", "one of two", "which of two is not clear", "gone"],
+)
+def test_a_change_is_made_again_in_a_later_source(mutants, source, made):
+    assert mutants.transplant(DIFF, source) == made

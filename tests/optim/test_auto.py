@@ -190,6 +190,19 @@ async def test_a_candidate_is_run_once_on_each_training_example_and_not_on_those
     assert len(course.trained[child.key].ids) == 7
 
 
+def test_the_gain_of_a_candidate_is_shrunken_and_that_of_one_that_was_not_measured_is_none():
+    start, child, unknown = Candidate(), Candidate({"a": "b"}, "child"), Candidate({"a": "c"}, "other")
+    rows = tuple(str(number) for number in range(40))
+    known = {
+        start.key: Measured(start, rows, (0.0,) * 40),
+        child.key: Measured(child, rows, (1.0,) * 40),
+    }
+    course = Course.__new__(Course)
+    course.session = SimpleNamespace(incumbent=start, standings=SimpleNamespace(of=lambda one: known.get(one.key)))
+    assert course.gain(unknown) == course.gain(start) == 0.0
+    assert 0.5 < course.gain(child) < 1.0
+
+
 class TestSettings:
     def test_print(self, world):
         assert repr(optim.Auto(program(world).parameters())).startswith("Auto(4 parameters trained")
