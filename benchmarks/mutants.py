@@ -444,7 +444,7 @@ def run(out: Path, seed: int, count: int, part: str) -> dict[str, Any]:
 
 
 def transplant(diff: str, source: str) -> str | None:
-    """The change of a diff, made in a later source: None if its lines are gone, the source if their place is not clear."""
+    """The change of a diff, made in a later source: None if its lines are gone, the source if it is not clear where."""
     body = [line for line in diff.splitlines(keepends=True) if not line.startswith("@@")]
     for lines in (body, [line for line in body if line[0] != " "]):  # what is around it may have changed
         old = "".join(line[1:] for line in lines if line[0] in " -")

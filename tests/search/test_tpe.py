@@ -62,3 +62,12 @@ def test_it_is_quiet_and_leaves_the_log_level_alone(caplog, capsys):
 def test_an_empty_space_is_refused(space):
     with pytest.raises(ValueError, match="at least one choice"):
         TPE(space, seed=0)
+
+
+def test_every_bit_of_a_seed_of_32_counts():
+    def drawn(seed):
+        search = TPE({"a": 50, "b": 50}, seed=seed)
+        return [search.ask().key for _ in range(4)]
+
+    assert drawn(7) == drawn(7 + 2**32)
+    assert len({tuple(drawn(7 + 2**bit)) for bit in (0, 8, 16, 24, 30, 31, 32)}) == 7
