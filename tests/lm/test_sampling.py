@@ -38,6 +38,8 @@ def test_top_k_and_top_p_cut_the_tail():
     assert set(draw(Sampling(1.0, top_p=float(shares[0]) - 0.01))[0]) == {0}
     assert set(draw(Sampling(1.0, top_p=float(shares[0]) + 0.01))[0]) == {0, 1}
     assert set(draw(Sampling(1.0, top_p=0.0))[0]) == {0}
+    assert set(draw(Sampling(5.0, top_p=0.01, top_k=2))[0]) == {0}
+    assert set(draw(Sampling(5.0, top_p=0.99, top_k=2))[0]) == {0, 1}
 
 
 def test_a_row_does_not_see_its_neighbours():

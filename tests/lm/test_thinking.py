@@ -108,6 +108,8 @@ def test_odd_thoughts(reply: str, answer: str, thought: str) -> None:
         "<p>First.</p>\n<p>Second.</p>",
         "analysis of the text: good",
         "[1] and [/1]",
+        "A thought looks like <think>this.\n</think>\n\nThat is all.",
+        "A thought looks like <THINK>this.\n</think>\n\nThat is all.",
     ],
 )
 def test_an_answer_that_holds_such_tags_stays_whole(reply: str) -> None:
