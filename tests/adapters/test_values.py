@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 from promptgrad.adapters import ChatAdapter, JSONAdapter
+from promptgrad.adapters._read import in_fence
 from promptgrad.adapters._values import choices, writer
 from promptgrad.adapters._words import spellings
 from promptgrad.signature import Field, Signature
@@ -42,3 +43,20 @@ def test_an_adapter_is_shown_as_it_was_made(made):
 
 def test_what_json_writes_otherwise_than_python_is_spelled_as_in_json():
     assert spellings(Literal[True, None, 3, "maybe"]) == {"true": True, "null": None, "3": 3, "maybe": "maybe"}
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("```\na\n```", "a"),
+        ("```json\na\n```", "a"),
+        ("```\na\n```\nand\n```\nb\n```", None),
+        ("```\na\n```\nand more", None),
+        ("So:\n```\na\n```", None),
+        ("``````", None),
+        ("```", None),
+        ("", None),
+    ],
+)
+def test_a_fence_is_taken_off_where_it_is_around_the_whole(text, inside):
+    assert in_fence(text) == (text if inside is None else inside)

@@ -36,6 +36,13 @@ def critique(text, example="e", *, path="solve", target="instruction", **more):
     return Critique(example, path, 0, target, text, **more)
 
 
+def test_the_model_that_answered_is_no_part_of_what_a_critique_says():
+    """It may hold a key, and a resumed run has another object."""
+    one, other = critique("no", lm=object()), critique("no", lm=object())
+    assert one == other
+    assert repr(one) == repr(other) == repr(critique("no"))
+
+
 @given(gradients, gradients, gradients)
 def test_addition_appends_and_associates(a, b, c):
     assert (a + b) + c == a + (b + c)

@@ -16,7 +16,7 @@ from promptgrad.errors import (
     RateLimitError,
 )
 from promptgrad.lm import LiteLLM, Request, Retry
-from promptgrad.testing import Drop, Hang, Reply, Status
+from promptgrad.testing import Drop, Garbage, Hang, Reply, Status
 
 KEY = "sk-very-secret-0123456789"
 
@@ -48,6 +48,15 @@ def test_it_is_imported_late_and_without_side_effects(tmp_path):
     text, calls, asked, secret, same, files = json.loads(done.stdout)
     assert (text, calls, asked, secret, same, files) == ("Paris", 1, [], None, True, [".env"])
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 0, "completion_tokens": 3}])
+def test_missing_usage_is_estimated(server, usage):
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x" * 40}, "finish_reason": "stop"}
+    more = {} if usage is None else {"usage": {**usage, "total_tokens": 3}}
+    server.script(Garbage(json.dumps({"id": "1", "model": "tiny", "choices": [choice], **more}).encode()))
+    used = LiteLLM("openai/tiny", KEY, api_base=server.url)("y" * 400).usage
+    assert (used.input_tokens, used.output_tokens) == (101, 11)
 
 
 def test_a_call_over_the_wire(server):
