@@ -85,9 +85,13 @@ def test_outputs_that_could_not_be_judged_are_left_out():
         judge_noise(metric, [({}, "odd")])
 
 
+@pytest.mark.parametrize("replicates", [1, 0, True, 2.5, "3"])
+def test_one_judgement_has_no_spread(replicates):
+    with pytest.raises(ValueError, match=f"at least 2, not {re.escape(repr(replicates))}"):
+        judge_noise(lambda example, output: 1, [({}, "x")], replicates=replicates)
+
+
 def test_what_cannot_be_measured():
-    with pytest.raises(ValueError, match="at least 2, not 1"):
-        judge_noise(lambda example, output: 1, [({}, "x")], replicates=1)
     with pytest.raises(DataError, match="no output to judge"):
         judge_noise(lambda example, output: 1, [])
 
