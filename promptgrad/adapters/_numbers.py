@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 _MINUS = dict.fromkeys(map(ord, "\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{SMALL HYPHEN-MINUS}\N{HYPHEN}"), "-")
 _DASHES = {**_MINUS, **dict.fromkeys(map(ord, "\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}"), "-")}
+_DASH_OF_SIGN = re.compile(  # not that of a range
+    r"(?:\A|(?<=[^\d\s]\s)|(?<=[(:=$*]))[\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}](?=[\d.$])"
+)
 _BLANK = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
 _GROUP = f"'\N{RIGHT SINGLE QUOTATION MARK}_{_BLANK}"
 _CLUSTER = re.compile(
@@ -139,7 +142,7 @@ def last_number(text: str) -> Decimal | None:
 
     A comma before three digits separates thousands here: "1,234" is 1234.
     """
-    text = text.translate(_MINUS)
+    text = _DASH_OF_SIGN.sub("-", text.translate(_MINUS))
     last: Decimal | None = None
     at = 0
     for match in list(_CLUSTER.finditer(text))[-_MOST:]:
