@@ -158,6 +158,8 @@ class ChatFormat(Format):
             except _Twice as twice:
                 reason = f"the field `{twice}` comes twice, with different values"
                 raise unreadable(reply, reason, self.signature) from None
+        if "think" in reply or "THINK" in reply or "<|channel" in reply:
+            found = self._without_thoughts(reply, found)
         values: dict[str, Any] = {}
         faults = []
         for name, _, _, read in self.outputs:
@@ -165,15 +167,20 @@ class ChatFormat(Format):
                 faults.append(f"the field `{name}` is missing")
                 continue
             try:
-                body = found[name]
-                if body[:1] in "<[\N{WHITE LEFT-POINTING TRIANGLE}" and self.signature.outputs[name].is_text:
-                    body = self.text_of(name, body)
-                values[name] = body if read is None else read(body)
+                values[name] = found[name] if read is None else read(found[name])
             except ParseError as error:
                 faults.append(error.reason)
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
+
+    def _without_thoughts(self, reply: str, found: dict[str, str]) -> dict[str, str]:
+        """Bodies without thoughts at the beginning of texts."""
+        fields = self.signature.outputs
+        try:
+            return {name: self.text_of(name, body) if fields[name].is_text else body for name, body in found.items()}
+        except ParseError as error:
+            raise unreadable(reply, error.reason, self.signature) from None
 
     def _found(self, reply: str) -> dict[str, str]:
         """Bodies by output name, in the first way that gives the most of them."""

@@ -6,8 +6,9 @@ import enum
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
+from promptgrad.adapters._kinds import bare
 from promptgrad.errors import InputError
 from promptgrad.lm import AudioPart, FilePart, ImagePart
 from promptgrad.signature import Field, is_union
@@ -15,9 +16,7 @@ from promptgrad.signature import Field, is_union
 
 def choices(field: Field) -> dict[str, Any] | None:
     """The values by text of a field that accepts one of several texts (a Literal or Enum); None for other fields."""
-    annotation = field.annotation
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+    annotation = bare(field.annotation)
     if get_origin(annotation) is Literal:
         values = get_args(annotation)
         if all(type(value) is str for value in values):
@@ -90,8 +89,9 @@ def _kind(field: Field, *, as_json: bool) -> str:
         return text
     schema = tidy_schema({key: value for key, value in field.json_schema().items() if key != "description"})
     options = choices(field)
-    annotation = get_args(field.annotation)[0] if get_origin(field.annotation) is Annotated else field.annotation
-    inner = [arg for arg in get_args(annotation) if arg is not type(None)] if is_union(annotation) else []
+    annotation = bare(field.annotation)
+    is_root = hasattr(field.annotation, "__pydantic_root_model__") and annotation is not field.annotation
+    inner = [bare(arg) for arg in get_args(annotation) if arg is not type(None)] if is_union(annotation) else []
     quoted = as_json or options is None
     if options is not None or _is_enum(annotation):
         words = _one_of(annotation, quoted=quoted)
@@ -105,7 +105,7 @@ def _kind(field: Field, *, as_json: bool) -> str:
         words = f"{_KINDS[inner[0]]}, or null"
     elif len(inner) == 1 and (get_origin(inner[0]) is Literal or _is_enum(inner[0])):
         words = f"{_one_of(inner[0], quoted=True)}, or null"
-    elif _has_keys(schema) and (field.role == "output" or '"description"' in json.dumps(schema)):
+    elif is_root or (_has_keys(schema) and (field.role == "output" or '"description"' in json.dumps(schema))):
         return f"JSON that fits the schema {json.dumps(schema, ensure_ascii=False)}{_names_within(annotation)}"
     else:
         words = f"JSON of the type {field.type_name}{_names_within(annotation)}"
@@ -137,7 +137,7 @@ def _names_within(annotation: Any) -> str:
     told: dict[str, str] = {}
     waiting, seen = [annotation], set()
     while waiting:
-        kind = waiting.pop()
+        kind = bare(waiting.pop())
         if _is_enum(kind):
             pairs = [(member.value, member.name) for member in kind]
             if any(_letters(str(value)) != _letters(name) for value, name in pairs):

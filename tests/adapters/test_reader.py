@@ -350,6 +350,12 @@ def test_the_prompt_shows_names_and_values_of_enums() -> None:
     assert "Rating: 1 is POOR, 2 is GOOD, 3 is VERY_GOOD" in CHAT.format(signature(list[Rating])).system("")
     assert "Rating: 1 is POOR, 2 is GOOD, 3 is VERY_GOOD" in JSON.format(signature(Item)).system("")
     assert "one of `red`, `blue`" in CHAT.format(signature(Color)).system("")
+    rating = NewType("rating", Rating)
+    assert "{one of 1 (POOR), 2 (GOOD), 3 (VERY_GOOD)}" in CHAT.format(signature(rating)).system("")
+    assert "Rating: 1 is POOR, 2 is GOOD" in CHAT.format(signature(list[rating])).system("")
+    assert '{"items": {"type": "integer"}, "type": "array"}' in CHAT.format(signature(Numbers)).system("")
+    documented = Annotated[Literal["yes", "no"], "doc"] | None
+    assert 'one of "yes", "no", or null' in CHAT.format(signature(documented)).system("")
     assert 'one of "yes", "no", or null' in CHAT.format(signature(Literal["yes", "no"] | None)).system("")
 
 
