@@ -87,7 +87,7 @@ class Retry(Layer):
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, in several attempts; the last error is raised, with the number of attempts."""
-        failed = turned = 0
+        failed = turned = alone = 0  # `alone`: failures since others were answered
         lately, seen = self._lately, self._lately.answers
         while True:
             try:
@@ -102,10 +102,10 @@ class Retry(Layer):
                 turned, failed = turned + away, failed + (not away)
                 if not refused:
                     lately.failed()
-                by_chance = not refused and lately.answers > seen and lately.mostly_answered
+                alone = 1 if lately.answers > seen and lately.mostly_answered else alone + 1
                 seen = lately.answers
                 times, most = (turned, self.turns or 1) if away else (failed, self.attempts)
-                own = self._own_wait(1 if by_chance else times, most, TURNING if away else 2.0)
+                own = self._own_wait(times if refused else min(times, alone), most, TURNING if away else 2.0)
                 wait = self._wait(request, own, times, error)
                 if wait is None or times == most:
                     error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
@@ -125,7 +125,7 @@ class Retry(Layer):
     def _own_wait(self, times: int, most: int, growth: float) -> float:
         """The wait without a draw: from the time of a reply to what `base` has grown to at the last of `most`."""
         first = min(self.base, self._lately.seconds)
-        share = min(1.0, (times - 1) / max(1, most - 2))
+        share = min(1.0, (times - 1) / max(1, most - 2)) ** 2
         own: float = first ** (1 - share) * self.base**share * growth ** min(times - 1, 60)
         return min(self.ceiling, own)
 

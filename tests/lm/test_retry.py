@@ -349,7 +349,7 @@ def while_others(are, failed=0):
     return [pytest.approx(wait) for wait in waits]
 
 
-GROWN = [0.1 ** (1 - share) * 0.5**share * 2**time for time, share in enumerate((0, 1 / 3, 2 / 3, 1))]
+GROWN = [0.1 ** (1 - share) * 0.5**share * 2**time for time, share in enumerate((0, 1 / 9, 4 / 9, 1))]
 
 
 def test_failures_of_an_endpoint_that_answers_others_are_waited_for_alike():
