@@ -158,6 +158,17 @@ class ActiveRun:
         self._charge(key, None)
         return True
 
+    def catch_up(self) -> None:
+        """Book what was paid before the next ordered event on record, where the run goes there without asking for it.
+
+        Such are the calls of a block that the budget cut off: how far it came depends on timing, and it is not run
+        again; but what comes after has as much left of the budget as it had then.
+        """
+        for key, reply in self.journal.paid_here():
+            if key not in self._shared.charged:
+                self._shared.charged.add(key)
+                self.ledger.replay(reply.get("usage") or _EMPTY)
+
     def _check_failure(self, key: str) -> None:
         failure = self.journal.failure(key, self.scope)
         if failure is not None:

@@ -275,6 +275,14 @@ class Journal:
         reply: dict[str, Any] = self._event(where)["reply"]
         return reply
 
+    def paid_here(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The paid calls, each with its reply, that earlier processes wrote before the next ordered event."""
+        for event in self.events():
+            if event.get("seq") == self._next:
+                return
+            if event["kind"] == "call":
+                yield event["key"], event["reply"]
+
     def failure(self, key: str, scope: str) -> LMError | None:
         """The error with which a call failed for good at this place of the run; None if it is to be answered or sent.
 

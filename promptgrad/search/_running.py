@@ -392,6 +392,8 @@ class Running:
         """
         recorded = self.journal.upcoming()
         if recorded is not None and recorded["kind"] == EXHAUSTED:
+            if (here := run.current()) is not None:
+                here.catch_up()
             raise BudgetExceeded("an earlier process of this run ended the search here", kind=recorded["of"])
         cost = self.cost_per_example
         needed = {

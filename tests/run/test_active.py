@@ -318,6 +318,28 @@ def test_what_was_in_flight_when_the_run_was_stopped_is_lost(tmp_path, stop):
         assert journal.lost == lost
 
 
+def test_what_a_block_paid_that_is_not_run_again_is_booked(tmp_path):
+    server, path = Server(), tmp_path / "journal.jsonl"
+    with run.active(journal=(journal := Journal(path))):
+        for key in ("a", "b", "c"):
+            aio.run(server.ask(key))
+        journal.append("the budget ended")
+        aio.run(server.ask("d"))
+        spent = run.current().ledger.spent
+    journal.close()
+    with run.active(journal=(journal := Journal(path))) as session:
+        aio.run(server.ask("a"))
+        session.catch_up()
+        session.catch_up()
+        assert session.ledger.spent.calls == 3
+        journal.append("the budget ended")
+        aio.run(server.ask("d"))
+        assert session.ledger.spent.tokens == spent.tokens
+        assert session.ledger.spent.calls == spent.calls == 4
+        assert [event for event in journal.events() if event["kind"] == "use"] == []
+    assert len(server.sent) == 4
+
+
 class TestFailures:
     """A call without which a run went on fails again when the run is resumed; any other is sent again."""
 
