@@ -65,24 +65,28 @@ class TestWithoutALimit:
 
 
 class TestWhereTheBudgetGetsShort:
-    def test_one_goes_on_alone_and_those_cut_off_are_offered_as_far_as_they_were_measured(self, session):
-        found, offered = race(session, 140)  # blocks of 5, 4 and 4 candidates, and 10 runs for one more
-        assert [len(one.ids) for one in found] == [40, 30, 30, 30, 10]
-        assert sorted(offered.values()) == [30, 30, 30, 40]
+    def test_the_field_is_halved_and_those_cut_off_are_offered_as_far_as_they_were_measured(self, session):
+        found, offered = race(session, 140)  # blocks of 5, 4, 3 and 2 candidates
+        assert [len(one.ids) for one in found] == [40, 40, 30, 20, 10]
+        assert sorted(offered.values()) == [20, 30, 40, 40]
         assert "Copy it, please." not in offered
         notes = {trial.candidate.origin: trial.note for trial in session.history}
         assert notes.pop("Copy it, please.") == "fell behind"
-        assert sorted(notes.values()) == ["cut off", "cut off", "cut off", "raced to the end"]
+        assert sorted(notes.values()) == ["cut off", "cut off", "raced to the end", "raced to the end"]
         assert session.incumbent.key == found[0].candidate.key
 
-    def test_where_it_ends_in_the_middle_all_that_were_in_the_race_are_offered(self, session):
-        found, offered = race(session, 110)  # blocks of 5 and 4 candidates, then of 2, then of none
+    def test_the_best_goes_on_alone_to_the_last_row(self, session):
+        found, offered = race(session, 110)  # blocks of 5, 3, 2 and 1 candidates
+        assert sorted(offered.values()) == [10, 20, 30, 40]
+        assert len(found[0].ids) == 40
+        assert session.incumbent.key == found[0].candidate.key
+
+    def test_where_it_ends_in_the_middle_all_that_were_measured_are_offered(self, session):
+        found, offered = race(session, 75)
         assert found is None
-        assert sorted(offered.values()) == [20, 20, 30, 30]
-        assert "Copy it, please." not in offered
+        assert sorted(offered.values()) == [10, 10, 20, 30]
         assert session.incumbent is session.base
 
-    def test_candidates_that_it_cannot_run_on_half_of_the_rows_are_left_out_unmeasured(self, session):
-        found, offered = race(session, 45)
-        assert found is None
-        assert sorted(offered.values()) == [20, 20]
+    def test_nothing_is_offered_that_was_not_measured(self, session):
+        found, offered = race(session, 5)
+        assert (found, offered) == (None, {})
