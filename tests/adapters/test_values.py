@@ -3,6 +3,7 @@
 import enum
 from typing import Annotated, Literal
 
+import pydantic
 import pytest
 
 from promptgrad.adapters import ChatAdapter, JSONAdapter
@@ -60,3 +61,11 @@ def test_what_json_writes_otherwise_than_python_is_spelled_as_in_json():
 )
 def test_a_fence_is_taken_off_where_it_is_around_the_whole(text, inside):
     assert in_fence(text) == (text if inside is None else inside)
+
+
+def test_a_schema_is_told_in_the_letters_of_its_descriptions():
+    class Board(pydantic.BaseModel):
+        length: float = pydantic.Field(description="Länge in 米")
+
+    told = ChatAdapter().compile(Signature([Field("text"), Field("board", Board, "", "output")], "Measure."), None, ())
+    assert "Länge in 米" in told.prefix.messages[0].text
