@@ -1,5 +1,6 @@
 """How many calls optimizers say that they take at most."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -39,3 +40,20 @@ def test_tgd_races_its_proposals_and_each_of_several_texts_alone(count, candidat
     expected = phases(optim.TGD(TEXTS[:count], steps=4, proposals=3))
     assert expected["races"] == 4 * candidates * 20 * 2
     assert expected["proposals"] == 4 * 3 * count
+
+
+@pytest.mark.parametrize(
+    ("make", "traces", "shown"),
+    [
+        (partial(optim.KNNFewShot, k=5), 0, 5),
+        (partial(optim.LabeledFewShot, k=7), 0, 7),
+        (partial(optim.BootstrapFewShot, max_bootstrapped_demos=2, max_labeled_demos=6), 2, 6),
+        (partial(optim.RandomSearch, max_bootstrapped_demos=6, max_labeled_demos=2), 6, 6),
+        (partial(optim.MIPRO, max_bootstrapped_demos=2, max_labeled_demos=6), 2, 6),
+        (partial(optim.MIPRO, num_demo_sets=0), 0, 0),
+        (partial(optim.Auto, demos=(2, 9, 4)), 9, 9),
+        (optim.TGD, 0, 0),
+    ],
+)
+def test_as_many_demos_are_expected_as_an_optimizer_may_show(make, traces, shown):
+    assert make(MODEL.named_parameters()).expected_demos() == (traces, shown)
