@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -176,6 +177,24 @@ class TestMerge:
             assert len(drawn) == len(set(drawn)) == 5
             assert len({0, 1, 2}.intersection(drawn)) == len({3, 4, 5}.intersection(drawn)) == 2
         assert len(merge.sample(examples, 99, random.Random(0))) == 8
+
+    @pytest.mark.parametrize(
+        ("ids", "scores", "holds"),
+        [
+            (("e0", "e2"), (1, 1), True),
+            (("e0", "e2"), (0, 1), True),
+            (("e0", "e2"), (0.6, 0.4), True),
+            (("e0", "e2"), (0, 0.9), False),
+            (("e0", "e1"), (1, 0), False),  # the first side has both
+        ],
+    )
+    def test_it_holds_if_it_does_as_well_as_the_better_side_on_the_same_examples(self, ids, scores, holds):
+        merge = self.family({"a": "a1"}, {"b": "b1"}).merge(random.Random(0), PATHS, "step 4")
+        told = []
+        step = SimpleNamespace(number=4, session=SimpleNamespace(decide=lambda kind, **what: told.append(what)))
+        assert merge.holds(Measured(merge.candidate, ids, scores), step) is holds
+        assert told[0]["holds"] is holds
+        assert told[0]["before"] == ([1, 1] if "e2" in ids else [2, 0])
 
 
 def test_each_objective_beside_the_score_has_a_front():
