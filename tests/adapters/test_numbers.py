@@ -322,3 +322,13 @@ def test_plainly_written_numbers_are_read(case: tuple[str, Decimal]) -> None:
     assert values or text.count(".") > 1 or " " in text
     assert doubtful or len(values) == 1
     assert any(float(value) == pytest.approx(float(meant), rel=1e-12) for value in values)
+
+
+@pytest.mark.parametrize("text", ["2 + 3 = 5", "First 7, then: 8", "It was 7. It is 8"])
+def test_of_several_numbers_none_is_taken_for_the_answer(text):
+    assert read_number(text) == ((), "holds more than one number")
+
+
+@pytest.mark.parametrize("text", ["7 = 7", "It is 7. So the answer is 7."])
+def test_one_number_said_twice_is_one_number(text):
+    assert read_number(text) == ((Decimal(7),), "")

@@ -3,6 +3,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from promptgrad.run import progress
 
 
@@ -22,6 +24,27 @@ def test_silence_does_not_load_rich():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "kind", "enabled", "drawn"),
+    [
+        (True, "xterm", None, True),
+        (True, "dumb", None, False),
+        (False, "xterm", None, False),
+        (False, "dumb", True, True),
+        (True, "xterm", False, False),
+    ],
+)
+def test_a_bar_is_for_terminals_that_can_draw_unless_it_is_asked_for(monkeypatch, terminal, kind, enabled, drawn):
+    class Stream(io.StringIO):
+        def isatty(self):
+            return terminal
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    monkeypatch.setenv("TERM", kind)
+    with progress(1, "evaluate", enabled) as bar:
+        assert bar.visible is drawn
 
 
 def test_a_bar_is_drawn_when_asked_for_and_one_inside_below_it(monkeypatch):
