@@ -11,6 +11,7 @@ from promptgrad import Budget, Trainer, lm, optim
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.search import Candidate, Measured
+from promptgrad.train._ending import Ending
 from promptgrad.train._finals import Finals
 
 BETTER = {"pick.instruction": "Take the last word.", "spell.instruction": "Reverse the word."}
@@ -290,3 +291,13 @@ def test_the_row_to_probe_is_that_on_which_candidates_differ_most():
     finals.standings.add(Measured(better, ids, (1.0, 0.7, 1.0)))
     assert sorted(rows, key=finals._contest) == rows
     assert max(rows, key=finals._contest) is rows[-1]
+
+
+@pytest.mark.parametrize("tried", [0, 1, 5])
+def test_where_nothing_is_offered_it_is_said_how_many_were_tried(tried):
+    base = Candidate()
+    others = [Candidate({"a": str(number)}, "child") for number in range(tried)]
+    ending = Ending.__new__(Ending)
+    ending.session = SimpleNamespace(base=base, standings=[Measured(one, ("e",), (1.0,)) for one in (base, *others)])
+    shown = f": {tried}, all fell behind" if tried else "no candidate came so far"
+    assert shown in ending._why_none()

@@ -235,6 +235,13 @@ class TestTheFront:
         assert [point.candidate.origin for point in front] == ["c0"]
         assert front.knee is front[0]
 
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+    def test_who_is_beaten_is_not_on_it_whatever_the_order(self, order):
+        rows = [(0.9, 50), (0.5, 50), (0.6, 20)]  # the second is beaten by both of the others
+        front = ParetoFront(points(*(rows[place] for place in order)), {"score": "max", "tokens": "min"})
+        assert [tuple(point.values.values()) for point in front] == [rows[0], rows[2]]
+        assert front.dominated == 1
+
     def test_the_knee_is_farthest_from_the_line_through_the_extremes(self):
         front = ParetoFront(points((0.0, 0), (0.8, 20), (0.9, 60), (1.0, 100)), {"score": "max", "tokens": "min"})
         assert front.knee.candidate.origin == "c1"
