@@ -1,5 +1,8 @@
 """Waiting for what happens, however long it takes: the only clocks that tests look at are here."""
 
+import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -13,6 +16,13 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{condition} does not hold after {seconds} s")
         time.sleep(0.002)
+
+
+async def interrupted() -> str:
+    """Ctrl-C, and no answer any more: the call that it comes in ends with the run, however late the Ctrl-C is heard."""
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
 
 
 async def turns(count: int = 50) -> None:

@@ -1,8 +1,6 @@
 """BetterTogether: optimizers one after another."""
 
 import copy
-import os
-import signal
 
 import pytest
 
@@ -10,6 +8,7 @@ import promptgrad as pg
 from promptgrad import Trainer, lm, nn, optim, run
 from promptgrad.errors import DataError, GraphError
 from promptgrad.search import Candidate
+from tests.waiting import interrupted
 
 
 def program(world, answer=None):
@@ -200,7 +199,7 @@ class TestResume:
         def stopping(messages):
             asked.append(messages)
             if len(asked) == after:
-                os.kill(os.getpid(), signal.SIGINT)
+                return interrupted()
             return world.answer(messages)
 
         model = program(world, stopping)

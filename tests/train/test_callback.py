@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +11,7 @@ import promptgrad as pg
 from promptgrad import Trainer, evaluate, lm, run
 from promptgrad.errors import BudgetExceeded, LMConnectionError
 from promptgrad.train import Callback
+from tests.waiting import interrupted
 
 
 class Heard(Callback):
@@ -127,7 +126,7 @@ def stop_by(kind, model):
     def answer(messages):
         asked.append(1)
         if len(asked) == 70 and kind == "ctrl-c":
-            os.kill(os.getpid(), signal.SIGINT)
+            return interrupted()
         if len(asked) > 70 and kind == "error":
             raise LMConnectionError("refused")
         return model(messages)

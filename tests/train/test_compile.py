@@ -1,9 +1,7 @@
 """`promptgrad.compile`: the one-line door."""
 
 import json
-import os
 import re
-import signal
 
 import pytest
 
@@ -11,6 +9,7 @@ import promptgrad as pg
 from promptgrad import lm, nn, optim
 from promptgrad.errors import JournalError, LMConnectionError
 from promptgrad.testing import Fields
+from tests.waiting import interrupted
 
 
 class Counted:
@@ -71,7 +70,8 @@ def test_what_was_reached_is_reported_when_it_is_stopped(world, data, tmp_path, 
 
     def answer(messages):
         if counted.calls == 70 and stop == "ctrl-c":
-            os.kill(os.getpid(), signal.SIGINT)
+            counted(messages)
+            return interrupted()
         if counted.calls >= 70 and stop == "down":
             raise LMConnectionError("refused")
         return counted(messages)

@@ -1,7 +1,5 @@
 import asyncio
 import json
-import os
-import signal
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +19,7 @@ from promptgrad.errors import (
 from promptgrad.optim import Candidate, Measured, Optimizer, Session
 from promptgrad.search import Cost
 from promptgrad.train import _confirm
+from tests.waiting import interrupted
 
 
 class Count:
@@ -34,9 +33,8 @@ class Count:
         if self.stop_after is not None and len(self.asked) > self.stop_after:
             if self.error is None:
                 self.stop_after = None
-                os.kill(os.getpid(), signal.SIGINT)
-            else:
-                raise self.error
+                return interrupted()
+            raise self.error
         return self.world.answer(messages)
 
 
