@@ -44,3 +44,13 @@ def test_the_calls_that_were_lost_are_counted_by_process(kills):
     assert kills.lost_in([send, call, process, send, process, send, call]) == 1
     assert kills.lost_in([send, {"kind": "fail", "key": "k", "lost": True}, process]) == 1
     assert kills.lost_in([send, send, process]) == 2
+
+
+def test_the_figures_in_the_docs_are_those_of_the_runs_kept(kills):
+    lines = kills.read(kills.RESULTS)
+    found = kills.summary(lines)
+    assert set(found["kills"]) == {*kills.OPTIMIZERS, "save"}
+    assert not [line for line in lines if any(not text.startswith("resumed once more") for text in line["wrong"])]
+    for page in ("benchmarks.md", "guide/errors.md"):
+        text = (FOLDER.parent / "docs" / page).read_text(encoding="utf-8")
+        assert all(str(found[name]) in text for name in ("all", "runs", "lost", "compared with a twin"))
