@@ -1,14 +1,15 @@
 """The part of a budget that a search must leave for what comes after it."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 
 from promptgrad.data import Example
 from promptgrad.run import Budget
-from promptgrad.search import Cost
+from promptgrad.search import Candidate, Cost, Measured
 from promptgrad.train._allowance import kept
-from promptgrad.train._confirm import detectable
+from promptgrad.train._confirm import detectable, estimate
 from promptgrad.train._parts import Parts
 
 COST = Cost(calls=1.5, tokens=40, usd=0.25)
@@ -70,3 +71,11 @@ def test_four_times_the_examples_show_half_the_gain():
     assert detectable(100) == pytest.approx(2 * detectable(400))
     assert 0.12 < detectable(100) < 0.15
     assert detectable(0) == 1.0
+
+
+def test_of_what_no_model_answered_there_is_no_estimate():
+    made = estimate(Measured(Candidate(), ("a", "b"), (None, None), errors=2), seed=0)
+    assert (made.examples, made.errors) == (0, 2)
+    assert math.isnan(made.mean)
+    assert math.isnan(made.low)
+    assert math.isnan(made.high)
