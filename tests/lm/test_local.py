@@ -160,6 +160,16 @@ def test_max_batch(models, tokenizer):
     lm.close()
 
 
+@pytest.mark.parametrize("source", ["./gone", "../gone", "~/gone", "/gone", "models/of/mine"])
+def test_a_path_without_a_folder_is_told_at_once(source):
+    with pytest.raises(ValueError, match="there is no folder"):
+        Local(source)
+
+
+def test_a_name_of_the_hub_is_no_path():
+    assert Local("owner/model").name == "model"
+
+
 def test_the_weights_of_what_is_not_loaded_yet(models, tokenizer, tmp_path):
     """A folder's are frozen, and asking for them loads nothing; those of a model object are its own."""
     assert Local(tmp_path).weights() == []  # there is nothing in it to load

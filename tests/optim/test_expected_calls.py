@@ -53,6 +53,11 @@ def test_tgd_races_its_proposals_and_each_of_several_texts_alone(count, candidat
         (partial(optim.MIPRO, num_demo_sets=0), 0, 0),
         (partial(optim.Auto, demos=(2, 9, 4)), 9, 9),
         (optim.TGD, 0, 0),
+        (optim.KNNFewShot, 0, 3),  # those of DSPy from here on
+        (optim.LabeledFewShot, 0, 16),
+        (optim.BootstrapFewShot, 4, 16),
+        (optim.RandomSearch, 4, 16),
+        (optim.MIPRO, 4, 4),
     ],
 )
 def test_as_many_demos_are_expected_as_an_optimizer_may_show(make, traces, shown):

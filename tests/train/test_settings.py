@@ -1,5 +1,6 @@
 """The least value of each number that a Trainer takes, and what is below it."""
 
+import re
 from itertools import count
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from promptgrad import nn, optim
 from promptgrad.data import Example
 from promptgrad.lm import Completion, FunctionLM, Usage
+from promptgrad.run import Budget
 from promptgrad.search import Cost
 from promptgrad.train import Trainer
 
@@ -46,3 +48,23 @@ def test_what_a_run_of_the_program_costs_is_measured_at_the_start():
     model = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> text")).to(FunctionLM(answer))
     Trainer(model, Looks(model.parameters()), metric=lambda example, output: 0.5).fit(rows[:4], rows[4:])
     assert seen == [Cost(calls=2, tokens=80, usd=1.0)]
+
+
+def test_a_plan_says_that_a_budget_is_small_only_where_it_is():
+    rows = [Example(text=str(number)).with_inputs("text") for number in range(120)]
+
+    def notes(**budget):
+        made = trainer(budget=Budget(**budget))
+        made.model.to(FunctionLM(lambda messages: "x"))
+        return [note for note in made.plan(rows[:60], rows[60:]).notes if "budget" in note]
+
+    assert notes() == []
+    for kind in ("calls", "tokens"):
+        assert notes(**{kind: 10**9}) == []
+        (small,) = notes(**{kind: 1})
+        assert f"the budget of 1 {kind} is too small" in small
+        enough = int(re.search(r"needs at least (?:about )?(\d+)", small)[1])
+        (some,) = notes(**{kind: enough})
+        assert some == f"the budget of {enough} {kind} may end the search early"
+        (less,) = notes(**{kind: enough - 1})
+        assert "is too small" in less
