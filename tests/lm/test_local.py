@@ -181,8 +181,9 @@ def test_the_weights_of_what_is_not_loaded_yet(models, tokenizer, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")
+@pytest.mark.parametrize("at_once", [1, 5])
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_who_comes_while_others_are_answered_waits_until_there_is_room(llama, most):
+def test_who_comes_while_others_are_answered_waits_until_there_is_room(llama, most, at_once):
     from promptgrad.lm._decode import Decoder, Decoding
     from promptgrad.lm._sampling import Sampling
 
@@ -192,9 +193,9 @@ def test_who_comes_while_others_are_answered_waits_until_there_is_room(llama, mo
     def job(is_over=None):
         return Decoding([5, 6, 7], 0, 6, Sampling(0.0, None, None, 0), False, is_over, done.append)
 
-    def one_more_comes(ids):
-        if len(later) > 0:
-            waiting.append(later.pop())
+    def more_come(ids):
+        waiting.extend(later[:at_once])
+        del later[:at_once]
         return False
 
     def watch(*args, **kwargs):
@@ -202,7 +203,7 @@ def test_who_comes_while_others_are_answered_waits_until_there_is_room(llama, mo
         return forward(*args, **kwargs)
 
     later = [job() for _ in range(5)]
-    waiting.append(job(one_more_comes))
+    waiting.append(job(more_come))
     llama.model.forward = watch
     try:
         Decoder(llama.model, frozenset(), 0, most, 0).run(waiting)
