@@ -47,3 +47,17 @@ def test_no_test_reads_a_clock():
 
 def test_no_property_has_a_deadline():
     assert settings.default.deadline is None
+
+
+def test_no_test_stands_where_it_is_not_collected():
+    """As in a class whose name does not begin with Test."""
+    folder = Path(__file__).parent
+    lost = [
+        f"{path.relative_to(folder).as_posix()}: {part.name}"
+        for path in sorted(folder.rglob("test_*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("Test")
+        for part in node.body
+        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)) and part.name.startswith("test_")
+    ]
+    assert lost == []
