@@ -295,9 +295,9 @@ def test_the_row_to_probe_is_that_on_which_candidates_differ_most():
 
 @pytest.mark.parametrize("tried", [0, 1, 5])
 def test_where_nothing_is_offered_it_is_said_how_many_were_tried(tried):
-    base = Candidate()
-    others = [Candidate({"a": str(number)}, "child") for number in range(tried)]
+    every = sorted((Candidate({"a": str(number)}) for number in range(tried + 1)), key=lambda one: one.key)
+    base = every[len(every) // 2]
     ending = Ending.__new__(Ending)
-    ending.session = SimpleNamespace(base=base, standings=[Measured(one, ("e",), (1.0,)) for one in (base, *others)])
+    ending.session = SimpleNamespace(base=base, standings=[Measured(one, ("e",), (1.0,)) for one in every])
     shown = f": {tried}, all fell behind" if tried else "no candidate came so far"
     assert shown in ending._why_none()
