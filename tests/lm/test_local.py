@@ -204,9 +204,10 @@ def test_who_comes_while_others_are_answered_waits_until_there_is_room(llama, mo
 
     later = [job() for _ in range(5)]
     waiting.append(job(more_come))
+    decoder = Decoder(llama.model, frozenset(), 0, most, 0)  # reads what the model's own forward takes
     llama.model.forward = watch
     try:
-        Decoder(llama.model, frozenset(), 0, most, 0).run(waiting)
+        decoder.run(waiting)
     finally:
         del llama.model.forward
     assert len(done) == 6
