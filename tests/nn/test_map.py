@@ -139,6 +139,13 @@ def test_a_call_with_a_replicate_of_its_own_keeps_it_under_map(scripted):
     assert sorted(request.replicate for request in model.asked) == [0, 1, 2, 7, 7, 7]
 
 
+def test_rows_carry_the_replicate_of_the_context(scripted):
+    model = nn.Predict("question -> answer").to(scripted(lambda question: {"answer": "x"}))
+    with pg.context(replicate=3):
+        batch = model.map([{"question": "a"}, {"question": "b"}])
+    assert [row.replicate for row in batch.rows] == [3, 3]
+
+
 def test_n_rollouts_stand_together_and_carry_their_replicate(scripted):
     model = echo_lm(scripted)
     batch = Echo().to(model).map([{"question": q} for q in "ab"], n=3)

@@ -218,6 +218,16 @@ class TestOneStep:
         assert opt.step().changes[0].status == "rejected"
         assert "keep at least 70% of the words" in writer.shown[0]
 
+    def test_each_step_draws_anew_and_a_loaded_optimizer_goes_on_counting(self):
+        model = predict()
+        opt, _, writer = step(model, "Take the last word from {text}.")
+        opt.step()
+        assert opt.state_dict()["steps"] == 2
+        again = optim.TGD(model.parameters(), lm=lm.FunctionLM(writer))
+        again.load_state_dict(opt.state_dict())
+        again.step()
+        assert again.state_dict()["steps"] == 3
+
 
 class TestWhatIsShown:
     def test_critiques_are_counted_and_the_most_frequent_come_first(self):
