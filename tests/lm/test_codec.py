@@ -18,7 +18,7 @@ RECORDS = [
     for name in lm.__all__
     if isinstance(made := getattr(lm, name), type)
     and is_dataclass(made)
-    and made not in (Request, lm.Settings, lm.Generation)
+    and made not in (Request, lm.Settings, lm.Generation, lm.Scored)
 ]
 
 
