@@ -1,5 +1,6 @@
 """How much work a function does, counted rather than timed: the same on an idle machine and on a busy one."""
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -10,7 +11,8 @@ def steps(work: Callable[[], object], *, loop: bool = False) -> int:
     """How many lines of Python `work` executes, each turn of a loop included, and calls of C functions.
 
     What a C function does inside is not seen: one `in` of a long list is one step. What suspends goes on in the thread
-    of the program loop, which counts with `loop`, and then the turns of the event loop do too.
+    of the program loop, which counts with `loop`, and then the turns of the event loop do too. The garbage collector
+    waits, as it may come at any step, and what it ends (the sessions of other tests) would count.
     """
     count = 0
 
@@ -30,11 +32,15 @@ def steps(work: Callable[[], object], *, loop: bool = False) -> int:
         return before
 
     there = aio.run(observe(line, call)) if loop else (None, None)
+    collects = gc.isenabled()
+    gc.disable()
     here = aio.drive(observe(line, call))
     try:
         work()
     finally:
         aio.drive(observe(*here))
+        if collects:
+            gc.enable()
         if loop:
             aio.run(observe(*there))
     return count

@@ -1,5 +1,7 @@
 """The counter that stands in for a clock sees work wherever it is done, and tells linear from quadratic."""
 
+import gc
+
 import pytest
 
 from promptgrad import aio
@@ -35,3 +37,20 @@ def test_it_ends_with_the_work_even_if_that_fails():
     with pytest.raises(ZeroDivisionError):
         steps(lambda: 1 // 0)
     assert (sys.gettrace(), sys.getprofile()) == before
+
+
+def test_what_the_garbage_collector_ends_does_not_count():
+    class Ends:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            here(1000)
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        assert steps(lambda: [Ends() for _ in range(50)] and None) < 1000
+    finally:
+        gc.set_threshold(*before)
+    assert gc.isenabled()
