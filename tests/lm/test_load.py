@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -145,7 +146,7 @@ def test_one_model_at_one_address_has_one_cap():
     assert places_of("") is not places_of("")
 
 
-@pytest.fixture
+@contextmanager
 def small():
     """A server that takes 8 at once, and answers 429 to those above."""
     refused = []
@@ -174,18 +175,20 @@ async def _all(lm, count, in_flight, outcomes):
     await asyncio.gather(*[worker() for _ in range(in_flight)])
 
 
-def test_a_server_with_a_capacity_loses_no_row(small):
-    lm = resolve("openai/m", base_url=small.url, api_key="k", cache=False)
-    outcomes = {}
-    aio.run(_all(lm, 300, 64, outcomes))
-    assert [outcomes[number] for number in range(300)] == ["ok"] * 300
-    late = [at for at in small.refused if at > 150]
-    # after the first half, which has the burst and those that come back from it; without a cap there are hundreds, and
-    # benchmarks/time_load.py says how few there are where the machine does nothing else
-    assert len(late) <= 40
-    assert small.received == 300 + len(small.refused) == lm.stats()["requests"]
-    assert lm.stats()["turned_away"] == len(small.refused)
-    assert 2 <= lm.stats()["cap"] <= 24
+def test_a_server_with_a_capacity_loses_no_row():
+    """In each of three tries; few are refused late, and the cap is found, in one that no stall spoils."""
+    found = []
+    for _ in range(3):
+        with small() as server:
+            lm = resolve("openai/m", base_url=server.url, api_key="k", cache=False)
+            outcomes = {}
+            aio.run(_all(lm, 300, 64, outcomes))
+            assert [outcomes[number] for number in range(300)] == ["ok"] * 300
+            assert server.received == 300 + len(server.refused) == lm.stats()["requests"]
+            assert lm.stats()["turned_away"] == len(server.refused)
+            # after the first half, which has the burst and those that come back from it
+            found.append((sum(at > 150 for at in server.refused) <= 8, 4 <= lm.stats()["cap"] <= 12))
+    assert (True, True) in found
 
 
 def test_no_row_is_lost_or_doubled_under_mixed_faults():

@@ -76,4 +76,7 @@ def test_a_bar_ends_with_the_block_whatever_happens(monkeypatch):
                 bar.note("going")
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
-            pass
+            assert bar.visible
+    with progress(1, "the next one", enabled=True) as after:
+        assert after.visible
+    assert sys.stderr.getvalue().count("unknown length") >= 2

@@ -666,14 +666,15 @@ class TestPlan:
         assert plan.tokens > plan.calls
         assert "LM calls" in repr(plan)
 
-    @pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
-    def test_a_run_takes_no_more(self, world, data, name):
+    @pytest.mark.parametrize(("name", "apart"), [("mipro", 0.7), ("tgd", 0.5), ("gepa", 0.5)])
+    def test_a_run_takes_no_more(self, world, data, name, apart):
+        """Nor many fewer tokens a call; a good first trial ends MIPRO, and spares its dearer calls."""
         model = program(world)
         trainer_ = trainer(world, model, name)
         plan = trainer_.plan(*data)
         result = trainer_.fit(*data)
         assert result.calls <= plan.calls
-        assert 1 / 2 < (plan.tokens / plan.calls) / (result.tokens / result.calls) < 2  # a good first trial ends MIPRO
+        assert plan.tokens / plan.calls == pytest.approx(result.tokens / result.calls, rel=apart)
 
     def test_exact_where_it_can_be(self, world):
         model, rows = world.single()
