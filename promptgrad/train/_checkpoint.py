@@ -3,14 +3,12 @@
 import contextlib
 import json
 import os
-import re
 import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from promptgrad._files import locked, settle, write_text
 from promptgrad._habits import refuses
 from promptgrad.errors import StateDictError
 from promptgrad.lm import LM, Local, layered
@@ -102,7 +100,7 @@ def load(path: "str | os.PathLike[str]", model: M | None = None) -> "dict[str, A
             f"{source} is a program that DSPy pickled, which is never opened: in DSPy, load it and save its state with "
             "program.save('program.json'), which promptgrad.load_dspy(path, program) reads"
         )
-    with _locked(source, shared=True):  # a save removes the weights that the state before it names
+    with locked(source, shared=True):  # a save removes the weights that the state before it names
         state, weights = _read(source / STATE_FILE)
         return state if model is None else _load(source, state, weights, model)
 
@@ -187,44 +185,6 @@ def _refuse(value: Any) -> Any:
     raise TypeError(f"the state holds a {type(value).__name__}, which JSON has no form for{hint}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all, for its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    prefix = f".{path.name}.{os.getpid()}-"
-    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _sweep(path: Path) -> None:
-    """Remove what processes left that died while they wrote this file."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-\w+\.tmp")
-    for name in os.listdir(path.parent):
-        found = pattern.fullmatch(name)
-        if found and not _is_alive(int(found[1])):
-            (path.parent / name).unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # there is no question to a process that does not end it
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         whole = read_json(path)
@@ -285,7 +245,7 @@ def _save_folder(model: Module, path: Path) -> None:
     state = model.state_dict()
     fresh = not path.exists()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(path):
+    with locked(path):
         above = path / "weights"
         before = {child.name for child in above.iterdir()} if above.is_dir() else set()
         first = 1 + max((int(name) for name in before if name.isdecimal()), default=-1)
@@ -297,7 +257,8 @@ def _save_folder(model: Module, path: Path) -> None:
                 place.mkdir(mode=0o700, parents=True)
                 weights.append({"name": name, "kind": "", "folder": f"weights/{number}", "modules": on[id(lm)]})
                 weights[-1]["kind"] = _save_weights(lm.model, place)
-                _settle(place)
+                for file in place.iterdir():
+                    settle(file)
             write_text(path / STATE_FILE, _encode(state, weights))
         except BaseException:
             _remove(path, [entry["folder"] for entry in weights])
@@ -314,31 +275,6 @@ def _remove(path: Path, folders: Iterable[str]) -> None:
         shutil.rmtree(path / folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         (path / "weights").rmdir()
-
-
-def _settle(place: Path) -> None:
-    """Make the files of a folder private, and have them on the disk before a state names them."""
-    for file in place.iterdir():
-        file.chmod(0o600)
-        with file.open("rb+") as opened:
-            os.fsync(opened.fileno())
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Let one process at a time write into a folder, or some read it; where folders have no locks, all of them."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _save_weights(model: Any, place: Path) -> str:

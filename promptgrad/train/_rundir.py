@@ -9,7 +9,7 @@ from typing import Any
 from promptgrad.data import Example
 from promptgrad.errors import DataError, JournalError
 from promptgrad.run import Journal
-from promptgrad.train._checkpoint import write_text
+from promptgrad._files import write_text
 from promptgrad.train._json_file import read_json
 
 RUN = "run.json"
