@@ -4,7 +4,7 @@ from promptgrad.finetune._dpo import adpo, dpo
 from promptgrad.finetune._preference import Preference, Preferences, acollect_preferences, collect_preferences
 from promptgrad.finetune._sample import Collected, Conversation, acollect, collect, labeled, samples_of
 from promptgrad.finetune._sft import asft, sft
-from promptgrad.finetune._train import TuneSettings
+from promptgrad.finetune._training import TuneSettings
 from promptgrad.finetune._tune import LORA, TuneResult, local_lm
 
 __all__ = [

@@ -14,6 +14,7 @@ from promptgrad.finetune._preference import Preference, Preferences, acollect_pr
 from promptgrad.finetune._sample import Conversation
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import Objective
+from promptgrad.finetune._training import WHOLE, Share
 from promptgrad.finetune._tune import LORA, Recipe, TuneOptions, TuneResult, atune, local_lm
 from promptgrad.lm import Tokens, reply_logprobs
 from promptgrad.nn import Module
@@ -117,15 +118,15 @@ def preferring(model: Any, data: Sequence[Pair], *, beta: float) -> Objective:
     with torch.no_grad():
         reference = dict(zip(data, _margins(model, data), strict=True))
 
-    def objective(model: Any, batch: Sequence[Pair]) -> float:
+    def objective(model: Any, batch: Sequence[Pair], share: Share = WHOLE) -> float:
         model.eval()  # the same margins in both passes, whatever the dropout
         with torch.no_grad():
-            gained = [now - reference[pair] for pair, now in zip(batch, _margins(model, batch), strict=True)]
+            gained = [now - reference[pair] for pair, now in zip(batch, _margins(model, batch, share), strict=True)]
         model.train()
         losses = torch.nn.functional.softplus(-beta * torch.tensor(gained))
         pull = (beta * torch.sigmoid(-beta * torch.tensor(gained)) / len(batch)).tolist()
         weights = [sign * weight for weight in pull for sign in (-1.0, 1.0)]
-        for scored in reply_logprobs(model, _rows(batch)):
+        for scored in reply_logprobs(model, _rows(batch), limit=share.limit):
             weight = torch.tensor([weights[row] for row in scored.rows], device=scored.logprobs.device)
             (weight[:, None] * scored.logprobs).sum().backward()
         return float(losses.mean())
@@ -133,10 +134,10 @@ def preferring(model: Any, data: Sequence[Pair], *, beta: float) -> Objective:
     return objective
 
 
-def _margins(model: Any, pairs: Sequence[Pair]) -> list[float]:
+def _margins(model: Any, pairs: Sequence[Pair], share: Share = WHOLE) -> list[float]:
     """By how many nats the better reply of each pair is likelier than the worse one."""
     sums = [0.0] * (2 * len(pairs))
-    for scored in reply_logprobs(model, _rows(pairs)):
+    for scored in reply_logprobs(model, _rows(pairs), limit=share.limit):
         for row, total in zip(scored.rows, scored.logprobs.sum(1).tolist(), strict=True):
             sums[row] = total
     return [better - worse for better, worse in zip(sums[::2], sums[1::2], strict=True)]

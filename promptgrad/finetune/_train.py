@@ -6,38 +6,15 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
-from promptgrad.errors import DataError, MissingExtraError
+from promptgrad.errors import MissingExtraError
+from promptgrad.finetune._training import WHOLE, Share, Training, TuneSettings
 from promptgrad.lm import Tokens, reply_logprobs
 
 _LEAST_STEPS = 60
-
-
-@dataclass(frozen=True)
-class TuneSettings:
-    """The settings of a training: every number that the result depends on.
-
-    Attributes:
-        lora: Options of the LoRA (`r`, `alpha`, `dropout`, `target_modules`), or None for all weights.
-        steps: Optimizer steps.
-        lr: Peak learning rate.
-        batch_size: Conversations in a step.
-        warmup: Share of the steps in which the rate rises from 0.
-        weight_decay: AdamW's.
-        max_norm: Largest norm of the gradient.
-        seed: Seed of the LoRA's start, the order of the conversations, and dropout.
-    """
-
-    lora: dict[str, Any] | None
-    steps: int
-    lr: float
-    batch_size: int
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    max_norm: float = 1.0
-    seed: int = 0
 
 
 def count_steps(samples: int, batch_size: int, epochs: float | None, steps: int | None) -> int:
@@ -85,15 +62,15 @@ def add_lora(model: Any, options: dict[str, Any]) -> Any:
         return get_peft_model(model, config)
 
 
-Objective = Callable[[Any, Sequence[Any]], float]
+Objective = Callable[[Any, Sequence[Any], Share], float]
 """Adds the gradient of the loss of a batch of samples to the weights of a model, and returns the loss."""
 
 
-def likelihood(model: Any, batch: Sequence[Tokens]) -> float:
+def likelihood(model: Any, batch: Sequence[Tokens], share: Share = WHOLE) -> float:
     """The mean cross-entropy, in nats, of the tokens of the replies."""
     targets = sum(len(tokens.ids) - tokens.start for tokens in batch)
     total = 0.0
-    for scored in reply_logprobs(model, batch):
+    for scored in reply_logprobs(model, batch, limit=share.limit):
         loss = -scored.logprobs.sum() / targets
         loss.backward()
         total += float(loss.detach())
@@ -122,56 +99,29 @@ def train(
         on_step: Called with the loss after every step.
         stopped: Called before every step; True ends the training.
     """
-    import torch
+    training = Training(model, settings)
+    go_on(training, data, objective, on_step=on_step, stopped=stopped)
+    return training.losses
 
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    warmup = max(1, round(settings.warmup * settings.steps))
-    losses: list[float] = []
-    model.train()
+
+def go_on(
+    training: Training,
+    data: Sequence[Any],
+    objective: Objective,
+    *,
+    on_step: Callable[[float], None] = lambda loss: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Take the steps that a training has left, on the batches that are next."""
+    settings = training.settings
     batches = _batches(data, settings.batch_size, random.Random(f"promptgrad finetune {settings.seed}"))
-    try:
-        for step in range(settings.steps):
-            if stopped():
-                break
-            rate = settings.lr * min((step + 1) / warmup, (settings.steps - step) / max(1, settings.steps - warmup))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            total = objective(model, next(batches))
-            norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.max_norm))
-            if not math.isfinite(total + norm):
-                optimizer.zero_grad(set_to_none=True)
-                _not_a_number(step, total, norm, settings.lr)
-                break
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(total)
-            on_step(total)
-    except KeyboardInterrupt:
-        if not losses:
-            raise
-    finally:
-        model.eval()
-    return losses
-
-
-def _not_a_number(step: int, loss: float, norm: float, lr: float) -> None:
-    """Say that a training ends here.
-
-    Raises:
-        DataError: It was the first step, so there is nothing to keep.
-    """
-    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
-    if not step:
-        raise DataError(
-            f"{what} in the first step: the weights, or the type of their numbers, cannot be trained as they are "
-            "(dtype='float32' or 'bfloat16' in lm.Local)"
-        )
-    warnings.warn(
-        f"the training ends after {step} steps, as {what} in the next one; the weights are those of step {step}. Try "
-        f"a lower lr than {lr:g}, or dtype='float32'",
-        stacklevel=3,
-    )
+    batches = islice(batches, len(training.losses), None)
+    with training.running():
+        while not training.done and not stopped():
+            batch = next(batches)
+            loss = training.step(partial(objective, training.model, batch, training.share))
+            if loss is not None:
+                on_step(loss)
 
 
 def _batches(data: Sequence[Any], size: int, rng: random.Random) -> Iterator[list[Any]]:

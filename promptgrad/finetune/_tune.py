@@ -19,7 +19,8 @@ from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting
-from promptgrad.finetune._train import Objective, TuneSettings, add_lora, count_steps, default_lr, train
+from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, train
+from promptgrad.finetune._training import TuneSettings
 from promptgrad.lm import layered
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar

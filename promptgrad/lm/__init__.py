@@ -10,7 +10,7 @@ from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer, layered
-from promptgrad.lm._likelihood import Scored, Tokens, reply_logprobs
+from promptgrad.lm._likelihood import PART_TOKENS, Scored, Tokens, reply_logprobs
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
@@ -43,6 +43,7 @@ __all__ = [
     "EMPTY_PREFIX",
     "HTTP",
     "LM",
+    "PART_TOKENS",
     "AudioPart",
     "Cache",
     "Cassette",

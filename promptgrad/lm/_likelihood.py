@@ -63,7 +63,9 @@ class Shared:
     parts: tuple[tuple[int, ...], ...]
 
 
-def reply_logprobs(model: Any, batch: Sequence[Tokens], *, shared: bool = True) -> Iterator[Scored]:
+def reply_logprobs(
+    model: Any, batch: Sequence[Tokens], *, shared: bool = True, limit: int = PART_TOKENS
+) -> Iterator[Scored]:
     """The rows of a batch, part by part, with the log-probabilities of their reply tokens.
 
     Call `backward` on what is made of a part before the next one is asked for, and go on to the end: the gradient of
@@ -76,10 +78,11 @@ def reply_logprobs(model: Any, batch: Sequence[Tokens], *, shared: bool = True) 
         batch: Conversations in tokens.
         shared: Compute common prefixes once where that pays. Layers whose state is no plain keys and values, and
             gradient checkpointing, do without.
+        limit: Most places of one part, padding included; a single row may have more. It bounds the memory.
     """
     import torch
 
-    for group in plan(batch, shared=shared and _shares(model)):
+    for group in plan(batch, shared=shared and _shares(model), limit=limit):
         prefix = _Prefix(model, batch[group.parts[0][0]].ids[: group.prefix]) if group.prefix else None
         for rows in group.parts:
             yield _part(model, batch, rows, prefix)

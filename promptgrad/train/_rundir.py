@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptgrad._files import write_text
 from promptgrad.data import Example
 from promptgrad.errors import DataError, JournalError
 from promptgrad.run import Journal
-from promptgrad._files import write_text
 from promptgrad.train._json_file import read_json
 
 RUN = "run.json"

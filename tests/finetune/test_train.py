@@ -13,15 +13,8 @@ import torch
 
 from promptgrad import lm
 from promptgrad.errors import DataError
-from promptgrad.finetune._train import (
-    TuneSettings,
-    _batches,
-    add_lora,
-    count_steps,
-    default_lr,
-    likelihood,
-    train,
-)
+from promptgrad.finetune._train import _batches, add_lora, count_steps, default_lr, likelihood, train
+from promptgrad.finetune._training import Share, TuneSettings
 from promptgrad.lm import Tokens
 
 DATA = [Tokens((2, 3, 20 + i, 30, 40 + i, 4), 4) for i in range(6)]
@@ -76,7 +69,7 @@ def test_ctrl_c_keeps_the_steps_that_are_done() -> None:
 def test_a_loss_that_is_no_number_ends_the_training_with_the_last_good_weights() -> None:
     model, kept, steps = fresh(), [], []
 
-    def objective(model: torch.nn.Module, batch: list[Tokens]) -> float:
+    def objective(model: torch.nn.Module, batch: list[Tokens], share: Share) -> float:
         steps.append(1)
         kept[:] = [weight.clone() for weight in model.parameters()]
         return likelihood(model, batch) if len(steps) < 3 else math.nan

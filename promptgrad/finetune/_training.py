@@ -1,0 +1,235 @@
+"""A training in progress: what `torch.optim` steps on, and everything that the next step depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from promptgrad.errors import DataError
+from promptgrad.lm import PART_TOKENS
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """The settings of a training: every number that the result depends on.
+
+    Attributes:
+        lora: Options of the LoRA (`r`, `alpha`, `dropout`, `target_modules`), or None for all weights.
+        steps: Optimizer steps.
+        lr: Peak learning rate.
+        batch_size: Conversations in a step.
+        warmup: Share of the steps in which the rate rises from 0.
+        weight_decay: AdamW's.
+        max_norm: Largest norm of the gradient.
+        seed: Seed of the LoRA's start, the order of the conversations, and dropout.
+    """
+
+    lora: dict[str, Any] | None
+    steps: int
+    lr: float
+    batch_size: int
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    max_norm: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much of a batch goes through the model at once.
+
+    Attributes:
+        limit: Most tokens of one pass, padding included (`lm.reply_logprobs`); it bounds memory, not the result.
+    """
+
+    limit: int = PART_TOKENS
+
+
+_ADAMW = ("step", "exp_avg", "exp_avg_sq")
+
+WHOLE = Share()
+"""The share of a process that trains alone."""
+
+
+class Training:
+    """The weights of a model that require a gradient, their AdamW, the learning rate, the random state, the losses.
+
+    A step is all of what a training does after its gradient: clipping, the rate of this step (warm-up, then linear
+    decay), AdamW, and the rule for what is no number. `state` and `load_state` are a checkpoint: a training that is
+    loaded goes on with the same weights, bit for bit, as one that was never saved, on the same machine.
+
+    ```python
+    training = Training(model, settings)
+    with training.running():
+        while not training.done:
+            training.step(lambda: objective(model, batch, training.share))
+    ```
+
+    Args:
+        model: A model in torch; the weights that require a gradient now are trained, in place.
+        settings: The settings.
+        share: How much of a batch goes through the model at once.
+
+    Attributes:
+        model: The model.
+        settings: The settings.
+        share: How much of a batch goes through the model at once, for the objective.
+        weights: The trained weights by name.
+        optimizer: The AdamW.
+        losses: The loss of every step so far.
+        ended: Why it ended before its last step, since a loss or gradient was no number; "" if it did not.
+    """
+
+    def __init__(self, model: Any, settings: TuneSettings, share: Share = WHOLE) -> None:
+        import torch
+
+        self.model = model
+        self.settings = settings
+        self.share = share
+        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        self.losses: list[float] = []
+        self.ended = ""
+        self._random = self._random_state()
+        self._whole = True
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left, or the training has ended before."""
+        return len(self.losses) >= self.settings.steps or bool(self.ended)
+
+    @property
+    def whole(self) -> bool:
+        """Whether weights and optimizer are those of a number of steps: False only if a step was cut in its middle."""
+        return self._whole
+
+    def rate(self) -> float:
+        """The learning rate of the next step: it rises to `lr` in the warm-up, then falls to 0 on a line."""
+        step, steps = len(self.losses), self.settings.steps
+        warmup = max(1, round(self.settings.warmup * steps))
+        return self.settings.lr * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+
+    def step(self, gradient: Callable[[], float]) -> float | None:
+        """Take one step.
+
+        Args:
+            gradient: Adds the gradient of the loss to the weights' `grad`, and returns the loss.
+
+        Returns:
+            The loss; None if the loss or the gradient is no number. Then the training has `ended`, with a warning, and
+            the weights are those of the step before.
+
+        Raises:
+            DataError: It is no number in the first step.
+        """
+        import torch
+
+        self._random = self._random_state()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        loss = gradient()
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm))
+        if not math.isfinite(loss + norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            self._end(loss, norm)
+            return None
+        self._whole = False
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.losses.append(loss)
+        self._random = self._random_state()
+        self._whole = True
+        return loss
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The model in training mode; Ctrl-C ends the block, unless no step is done yet, where it is raised."""
+        self.model.train()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.losses:
+                raise
+        finally:
+            self.model.eval()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """All that the next step depends on: tensors by name, and facts in JSON types.
+
+        After the last step these are the weights alone. Between steps, and after a gradient that was cut short, it is
+        the state before the next step.
+
+        Raises:
+            RuntimeError: A step was cut in its middle (see `whole`).
+        """
+        if not self._whole:
+            raise RuntimeError("a step was cut in its middle, so there is no state to keep")
+        tensors = {f"weight.{name}": weight.detach() for name, weight in self.weights.items()}
+        if not self.done:
+            for name, weight in self.weights.items():
+                for key in _ADAMW if weight in self.optimizer.state else ():
+                    tensors[f"{key}.{name}"] = self.optimizer.state[weight][key].detach()
+            tensors |= self._random
+        return tensors, {"losses": list(self.losses), "ended": self.ended}
+
+    def load_state(self, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            ValueError: It is of other weights. Nothing is changed then.
+        """
+        import torch
+
+        found = {name.removeprefix("weight."): tensor for name, tensor in tensors.items() if name.startswith("weight.")}
+        if {name: tuple(w.shape) for name, w in found.items()} != {
+            name: tuple(w.shape) for name, w in self.weights.items()
+        }:
+            raise ValueError("these are not the weights that are trained here")
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(found[name])
+                kept = {key: tensors.get(f"{key}.{name}") for key in _ADAMW}
+                if all(value is not None for value in kept.values()):
+                    self.optimizer.state[weight] = {
+                        key: value.to(weight.device, copy=True) for key, value in kept.items() if value is not None
+                    }
+        if "random.cpu" in tensors:
+            torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and (device := self._device()).type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], device)
+        self.losses = [float(loss) for loss in facts["losses"]]
+        self.ended = str(facts["ended"])
+        self._random = self._random_state()
+
+    def _device(self) -> Any:
+        return next(iter(self.weights.values())).device
+
+    def _random_state(self) -> dict[str, Any]:
+        """Where torch's random numbers are, from which dropout draws."""
+        import torch
+
+        state = {"random.cpu": torch.get_rng_state()}
+        if (device := self._device()).type == "cuda":
+            state["random.cuda"] = torch.cuda.get_rng_state(device)
+        return state
+
+    def _end(self, loss: float, norm: float) -> None:
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
+        step = len(self.losses)
+        if not step:
+            raise DataError(
+                f"{what} in the first step: the weights, or the type of their numbers, cannot be trained as they are "
+                "(dtype='float32' or 'bfloat16' in lm.Local)"
+            )
+        self.ended = (
+            f"the training ends after {step} steps, as {what} in the next one; the weights are those of step {step}. "
+            f"Try a lower lr than {self.settings.lr:g}, or dtype='float32'"
+        )
+        warnings.warn(self.ended, stacklevel=4)
