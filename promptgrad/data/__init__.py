@@ -13,6 +13,7 @@ __all__ = [
     "collate",
     "from_dicts",
     "gsm8k",
+    "json_lines",
     "not_a_list",
     "not_a_table",
     "pocket",
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from promptgrad.data._example import Example
     from promptgrad.data._gsm8k import gsm8k
     from promptgrad.data._loader import DataLoader, collate
-    from promptgrad.data._readers import from_dicts, read_csv, read_jsonl
+    from promptgrad.data._readers import from_dicts, json_lines, read_csv, read_jsonl
     from promptgrad.data._score import Score
     from promptgrad.data._split import split
     from promptgrad.data._table import not_a_list, not_a_table, table_hint
@@ -39,6 +40,7 @@ else:
         "collate": "_loader",
         "from_dicts": "_readers",
         "gsm8k": "_gsm8k",
+        "json_lines": "_readers",
         "not_a_list": "_table",
         "not_a_table": "_table",
         "read_csv": "_readers",

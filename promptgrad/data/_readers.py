@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,35 @@ def read_jsonl(path: str | os.PathLike[str], *, inputs: Sequence[str] | str | No
         DataError: A line is not a JSON object or lacks an input, or the file has no row. The message has the line.
         OSError: The file cannot be read.
     """
+    return examples_of(json_lines(path), inputs, f"{path} has no rows")
 
-    def rows() -> Iterator[tuple[str, Any]]:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(_lines(file, path), 1):
-                if line.strip():
-                    try:
-                        yield f"{path}:{number}", json.loads(line, object_pairs_hook=_row)
-                    except (ValueError, RecursionError) as error:
-                        raise DataError(f"{path}:{number}: not JSON ({error}): {line.strip()[:80]!r}") from None
 
-    return examples_of(rows(), inputs, f"{path} has no rows")
+def json_lines(
+    path: str | os.PathLike[str], *, on_bad: Callable[[DataError], object] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """What each line of a file of JSON lines holds, with its place for messages; blank lines are skipped.
+
+    Args:
+        path: The file, in UTF-8.
+        on_bad: Called with the error of a line that is not JSON, which is then skipped; None raises it.
+
+    Raises:
+        DataError: A line is not JSON. The message has the line.
+        OSError: The file cannot be read.
+    """
+    with Path(path).open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(_lines(file, path), 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line, object_pairs_hook=_row)
+            except (ValueError, RecursionError) as error:
+                bad = DataError(f"{path}:{number}: not JSON ({error}): {line.strip()[:80]!r}")
+                if on_bad is None:
+                    raise bad from None
+                on_bad(bad)
+            else:
+                yield f"{path}:{number}", value
 
 
 def _row(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Weights of local models: collect calls of successful runs, or better and worse ones, and train on them."""
 
+from promptgrad.finetune._conversation import Conversation, Preference
 from promptgrad.finetune._dpo import adpo, dpo
-from promptgrad.finetune._preference import Preference, Preferences, acollect_preferences, collect_preferences
-from promptgrad.finetune._sample import Collected, Conversation, acollect, collect, labeled, samples_of
+from promptgrad.finetune._jsonl import load_conversations, load_preferences
+from promptgrad.finetune._preference import Preferences, acollect_preferences, collect_preferences
+from promptgrad.finetune._sample import Collected, acollect, collect, labeled, samples_of
 from promptgrad.finetune._sft import asft, sft
 from promptgrad.finetune._training import TuneSettings
 from promptgrad.finetune._tune import LORA, TuneResult, local_lm
@@ -23,6 +25,8 @@ __all__ = [
     "collect_preferences",
     "dpo",
     "labeled",
+    "load_conversations",
+    "load_preferences",
     "local_lm",
     "samples_of",
     "sft",

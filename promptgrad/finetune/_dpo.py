@@ -10,8 +10,8 @@ from typing import Any
 from promptgrad import aio, lm
 from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.finetune._preference import Preference, Preferences, acollect_preferences
-from promptgrad.finetune._sample import Conversation
+from promptgrad.finetune._conversation import Conversation, Preference
+from promptgrad.finetune._preference import Preferences, acollect_preferences
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import Objective
 from promptgrad.finetune._training import WHOLE, Share
@@ -30,7 +30,7 @@ class Pair:
 
 async def adpo(
     program: Module,
-    data: Iterable[Example] | Iterable[Preference],
+    data: Iterable[Example] | Iterable[Preference] | Preferences,
     metric: Any = None,
     *,
     n: int = 4,
@@ -86,7 +86,9 @@ async def adpo(
         raise ValueError(f"beta must be above 0, not {beta!r}")
     local, paths = local_lm(program)
     given: list[Any] = list(data)
-    if given and all(isinstance(item, Preference) for item in given):
+    if isinstance(data, Preferences):
+        pairs = data
+    elif given and all(isinstance(item, Preference) for item in given):
         pairs = Preferences(tuple(given), 0, 0, 0)
     elif metric is None:
         raise DataError("a metric has to say which runs are better: dpo(program, data, metric), or give Preferences")

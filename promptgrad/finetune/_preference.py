@@ -2,69 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from promptgrad import aio, lm
+from promptgrad import aio
 from promptgrad.autograd import LossRow, Node
 from promptgrad.data import Example
-from promptgrad.finetune._sample import arollouts
+from promptgrad.finetune._conversation import Preference
+from promptgrad.finetune._records import DUPLICATE, Records
+from promptgrad.finetune._sample import FAILED, arollouts
 from promptgrad.nn import Module, Predict
 
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """One call of a module with a reply that is better than another.
-
-    Attributes:
-        messages: The messages that the program sends.
-        chosen: The better reply.
-        rejected: The worse reply.
-        path: Path of the module in the program.
-        example_id: `Example.id` of its example; "" if there is none.
-    """
-
-    messages: tuple[lm.Message, ...]
-    chosen: str
-    rejected: str
-    path: str = ""
-    example_id: str = ""
+ALIKE = "example whose runs score alike"
+_APART = "pair of runs without a reply to the same prompt at which they part"
 
 
 @dataclass(frozen=True)
-class Preferences:
-    """The pairs of some runs.
+class Preferences(Records[Preference]):
+    """The pairs of some runs, or of a file; `filter`, `dedup`, `limit` and `save` are theirs.
 
     Attributes:
         samples: The pairs, in the order of the data.
         runs: How many runs there were.
         alike: How many examples gave no pair because no two of their runs differ in score.
         errors: How many runs failed.
+        dropped: How many runs, examples, pairs or lines were left out, by reason.
     """
 
     samples: tuple[Preference, ...]
     runs: int
     alike: int
     errors: int
+    dropped: Mapping[str, int] = field(default_factory=dict, hash=False)
+    _known: ClassVar[tuple[str, ...]] = (FAILED, ALIKE)
 
     def nothing(self) -> str:
         """Why there may be nothing to learn, and what to do about it."""
         failed = f", {self.errors} failed" if self.errors else ""
+        lost = f"; left out: {lost}" if (lost := self.lost(known=False)) else ""
         return (
             f"of {self.runs} runs{failed} no two of one example differ in score by the reply of a module on the local "
-            f"model ({self.alike} examples have equal scores). Let the model sample (temperature=1.0), take more runs "
-            "n= of each example, or a metric with more than two values"
+            f"model ({self.alike} examples have equal scores{lost}). Let the model sample (temperature=1.0), take more "
+            "runs n= of each example, or a metric with more than two values"
         )
 
-    def __iter__(self) -> Iterator[Preference]:
-        return iter(self.samples)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
     def __repr__(self) -> str:
-        return f"Preferences({len(self.samples)} pairs of {self.runs} runs, {self.errors} errors)"
+        lost = f"; left out: {lost}" if (lost := self.lost(known=False)) else ""
+        return f"Preferences({len(self.samples)} pairs of {self.runs} runs, {self.errors} errors{lost})"
 
 
 async def acollect_preferences(
@@ -103,30 +89,32 @@ async def acollect_preferences(
     rows = await arollouts(program, data, metric, n, concurrency=concurrency, progress=progress)
     of_example = [rows[start : start + n] for start in range(0, len(rows), n)]
     made: dict[Preference, None] = {}
-    alike = 0
+    dropped: Counter[str] = Counter()
     for group in of_example:
         ranked = sorted((row for row in group if row.error is None), key=lambda row: -row.score)
-        alike += len({row.score for row in ranked}) < 2
+        dropped[ALIKE] += len({row.score for row in ranked}) < 2
         for better, worse in zip(ranked[: n // 2], ranked[::-1], strict=False):
             if better.score > worse.score:
-                made.update(dict.fromkeys(_first_fork(program, better, worse)))
-    errors = sum(row.error is not None for row in rows)
-    return Preferences(tuple(made), len(rows), alike, errors)
+                fork = _first_fork(program, better, worse)
+                dropped[DUPLICATE if fork in made else _APART] += fork is None or fork in made
+                made.update({} if fork is None else {fork: None})
+    dropped[FAILED] = sum(row.error is not None for row in rows)
+    return Preferences(tuple(made), len(rows), dropped[ALIKE], dropped[FAILED], dict(+dropped))
 
 
 collect_preferences = aio.blocking(acollect_preferences)
 
 
-def _first_fork(program: Module, better: LossRow, worse: LossRow) -> list[Preference]:
-    """The first call at which two runs went different ways though their prompts were the same; none or one."""
+def _first_fork(program: Module, better: LossRow, worse: LossRow) -> Preference | None:
+    """The first call at which two runs went different ways though their prompts were the same, if there is one."""
     ours, theirs = (_calls(program, row) for row in (better, worse))
     for one, other in zip(ours, theirs, strict=False):
         if one.path != other.path or one.messages != other.messages:
             break
         if one.reply != other.reply:
             example_id = better.example.id if isinstance(better.example, Example) else ""
-            return [Preference(tuple(one.messages), str(one.reply), str(other.reply), one.path, example_id)]
-    return []
+            return Preference(tuple(one.messages), str(one.reply), str(other.reply), one.path, example_id)
+    return None
 
 
 def _calls(program: Module, row: LossRow) -> list[Node]:

@@ -4,68 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from promptgrad import aio, lm
 from promptgrad.adapters import Adapter, get_adapter
 from promptgrad.autograd import LossRow, Node, enable_grad
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError, ParseError
+from promptgrad.finetune._conversation import Conversation
+from promptgrad.finetune._records import Records
 from promptgrad.nn import MetricLoss, Module, Predict
 
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """One call of a module with the reply that it should get.
-
-    Attributes:
-        messages: The messages that the program sends.
-        reply: The reply that the model should give.
-        path: Path of the module in the program.
-        example_id: `Example.id` of its example; "" if there is none.
-    """
-
-    messages: tuple[lm.Message, ...]
-    reply: str
-    path: str = ""
-    example_id: str = ""
+FAILED = "failed run"
+BELOW = "run below the threshold"
+_FAILED_CALL = "failed call"
+_UNLABELED = "example without the fields of a module"
 
 
 @dataclass(frozen=True)
-class Collected:
-    """The conversations of some runs.
+class Collected(Records[Conversation]):
+    """The conversations of some runs, or of labels or a file; `filter`, `dedup`, `limit` and `save` are theirs.
 
     Attributes:
         samples: The calls of the successful runs, in the order of the data.
         runs: How many runs there were.
         right: How many were successful.
         errors: How many failed.
+        dropped: How many runs, calls or lines were left out, by reason: runs that failed or scored below the threshold,
+            calls that failed in a run that went right, duplicates, ...
     """
 
     samples: tuple[Conversation, ...]
     runs: int
     right: int
     errors: int
+    dropped: Mapping[str, int] = field(default_factory=dict, hash=False)
+    _known: ClassVar[tuple[str, ...]] = (FAILED, BELOW)
 
     def nothing(self) -> str:
         """Why there may be nothing to learn, and what to do about it."""
         failed = f", {self.errors} failed" if self.errors else ""
+        lost = f" (left out: {lost})" if (lost := self.lost(known=False)) else ""
         return (
             f"{self.right} of {self.runs} runs went right{failed}, and no call of a module on the local model is among "
-            "them. Give a teacher= that does better (the program with demos, or a larger LM), a lower threshold=, or "
-            "several runs n= of a model that samples"
+            f"them{lost}. Give a teacher= that does better (the program with demos, or a larger LM), a lower "
+            "threshold=, or several runs n= of a model that samples"
         )
 
-    def __iter__(self) -> Iterator[Conversation]:
-        return iter(self.samples)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
     def __repr__(self) -> str:
-        return f"Collected({len(self.samples)} samples of {self.right} of {self.runs} runs, {self.errors} errors)"
+        lost = f"; left out: {lost}" if (lost := self.lost(known=False)) else ""
+        return f"Collected({len(self.samples)} samples of {self.right} of {self.runs} runs, {self.errors} errors{lost})"
 
 
 async def arollouts(
@@ -133,14 +124,19 @@ async def acollect(
     """
     rows = await arollouts(program, data, metric, n, teacher, concurrency=concurrency, progress=progress)
     samples: list[Conversation] = []
-    right = errors = 0
+    dropped: Counter[str] = Counter()
+    right = 0
     for row in rows:
         if row.error is not None:
-            errors += 1
-        elif row.score >= (row.best if threshold is None else threshold):
+            dropped[FAILED] += 1
+        elif row.score < (row.best if threshold is None else threshold):
+            dropped[BELOW] += 1
+        else:
             right += 1
-            samples += samples_of(program, row)
-    return Collected(tuple(samples), len(rows), right, errors)
+            calls = _calls(row)
+            samples += [_sample_of(program, node, row) for node in calls if _is_whole(node)]
+            dropped[_FAILED_CALL] += sum(not _is_whole(node) for node in calls)
+    return Collected(tuple(samples), len(rows), right, dropped[FAILED], dict(+dropped))
 
 
 collect = aio.blocking(acollect)
@@ -152,22 +148,26 @@ def samples_of(program: Module, row: LossRow) -> list[Conversation]:
     Raises:
         DataError: The run called a module that the program does not have.
     """
-    nodes = row.tape.nodes if row.tape is not None else ()
-    return [
-        _sample_of(program, node, row.example)
-        for node in nodes
-        if node.kind == "lm" and node.error is None and node.outputs
-    ]
+    return [_sample_of(program, node, row) for node in _calls(row) if _is_whole(node)]
 
 
-def _sample_of(program: Module, node: Node, example: Any) -> Conversation:
+def _calls(row: LossRow) -> list[Node]:
+    return [node for node in (row.tape.nodes if row.tape is not None else ()) if node.kind == "lm"]
+
+
+def _is_whole(node: Node) -> bool:
+    return node.error is None and bool(node.outputs)
+
+
+def _sample_of(program: Module, node: Node, row: LossRow) -> Conversation:
     try:
         module = program.get_submodule(node.path)
     except AttributeError as error:
         raise DataError(f"the teacher called {node.path!r}, and the program has no such module") from error
     if not isinstance(module, Predict):
         raise DataError(f"{node.path!r} is a {type(module).__name__} in the program, not a Predict as in the teacher")
-    return make_sample(module, node.path, node.inputs, node.outputs, node=node, example=example)
+    score = None if row.error is not None else row.score
+    return make_sample(module, node.path, node.inputs, node.outputs, node=node, example=row.example, score=score)
 
 
 def make_sample(
@@ -178,6 +178,7 @@ def make_sample(
     *,
     node: Node | None = None,
     example: Any = None,
+    score: float | None = None,
 ) -> Conversation:
     """One call of a module as a conversation: what it sends for these inputs, and a reply that holds these outputs."""
     messages = module.messages(**inputs)
@@ -186,7 +187,7 @@ def make_sample(
     else:
         plain = {name: "".join(("", v)) if isinstance(v, str) else v for name, v in outputs.items()}
         reply = lm.Message("assistant", adapter_of(module).format(module.signature).assistant(plain)).text
-    return Conversation(messages, reply, path, example.id if isinstance(example, Example) else "")
+    return Conversation(messages, reply, path, example.id if isinstance(example, Example) else "", score)
 
 
 def labeled(program: Module, data: Iterable[Example]) -> Collected:
@@ -229,7 +230,8 @@ def labeled(program: Module, data: Iterable[Example]) -> Collected:
             f"the examples have the fields of several modules ({', '.join(served)}), so it is not clear whose "
             "labels they hold. Give a metric=, and the program learns from its own runs that went right"
         )
-    return Collected(tuple(samples), len(examples), right, 0)
+    dropped = {_UNLABELED: len(examples) - right} if right < len(examples) else {}
+    return Collected(tuple(samples), len(examples), right, 0, dropped)
 
 
 def _label_sample(module: Predict, path: str, example: Example) -> Conversation:

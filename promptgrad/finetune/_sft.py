@@ -8,7 +8,8 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.data import Example
-from promptgrad.finetune._sample import Collected, Conversation, acollect, labeled
+from promptgrad.finetune._conversation import Conversation
+from promptgrad.finetune._sample import Collected, acollect, labeled
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import likelihood
 from promptgrad.finetune._tune import LORA, Recipe, TuneOptions, TuneResult, atune, local_lm
@@ -26,7 +27,7 @@ CONVERSATIONS = Recipe(
 
 async def asft(
     program: Module,
-    data: Iterable[Example] | Iterable[Conversation],
+    data: Iterable[Example] | Iterable[Conversation] | Collected,
     *,
     metric: Any = None,
     teacher: Any = None,
@@ -87,7 +88,7 @@ async def asft(
     options = TuneOptions(lora, steps, epochs, lr, batch_size, seed, max_length, skip_long, progress)
     local, paths = local_lm(program)
     given: list[Any] = list(data)
-    collected = _given(given)
+    collected = data if isinstance(data, Collected) else _given(given)
     if collected is None:
         if metric is None and teacher is None:
             collected = labeled(program, given)

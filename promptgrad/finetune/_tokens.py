@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from promptgrad.errors import DataError
-from promptgrad.finetune._sample import Conversation
+from promptgrad.finetune._conversation import Conversation
 from promptgrad.lm import Local, Request, Tokens
 
 Encoded = TypeVar("Encoded")
@@ -17,6 +17,17 @@ def encode(local: Local, sample: Conversation) -> Tokens:
     prompt = local.encode(Request(tail=sample.messages))
     reply = _reply_ids(local.tokenizer, sample)
     return Tokens((*prompt, *reply), len(prompt))
+
+
+def limit_of(local: Local, max_length: int | None) -> int | None:
+    """The most tokens of a sample: `max_length` or the model's context, whichever is less."""
+    context = getattr(local.model.config, "max_position_embeddings", None)
+    return min((limit for limit in (max_length, context) if limit), default=None)
+
+
+def too_long(limit: int | None) -> str:
+    """The reason of samples that are longer than a limit."""
+    return f"longer than {limit} tokens"
 
 
 def fitting(
@@ -33,11 +44,9 @@ def fitting(
         DataError: One is longer than `max_length` or than the model's context, and `skip_long` is off; or none is
             short enough.
     """
-    context = getattr(local.model.config, "max_position_embeddings", None)
-    limits = [limit for limit in (max_length, context) if limit]
-    if not limits:
+    limit = limit_of(local, max_length)
+    if limit is None:
         return list(encoded)
-    limit = min(limits)
     fit = [sample for sample in encoded if length(sample) <= limit]
     if len(fit) < len(encoded) and (not skip_long or not fit):
         raise DataError(

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ from promptgrad import aio, lm
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._sample import Collected
-from promptgrad.finetune._tokens import fitting
+from promptgrad.finetune._tokens import fitting, limit_of, too_long
 from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, train
 from promptgrad.finetune._training import TuneSettings
 from promptgrad.lm import layered
@@ -40,7 +40,7 @@ class TuneResult:
         lm: The trained model.
         losses: The loss of every step: in nats, the mean cross-entropy of the reply tokens where these are learned.
         samples: Number of conversations, or pairs of them, that the model was trained on.
-        collected: The runs or labels that they come from.
+        collected: The runs or labels that they come from, with the number of those that were left out, by reason.
         seconds: Time of the training, without the runs.
         settings: The settings of the training.
         interrupted: Whether Ctrl-C ended it before its last step.
@@ -81,10 +81,11 @@ class TuneResult:
     def __repr__(self) -> str:
         how = "all weights" if self.settings.lora is None else f"LoRA r={self.settings.lora.get('r', 8)}"
         went = f"{self.losses[0]:.3f} -> {_tail_mean(self.losses):.3f}" if self.losses else "no step"
+        lost = f"; left out: {lost}" if (lost := self.collected.lost()) else ""
         stopped = f" of {self.settings.steps}, interrupted" if self.interrupted else ""
         return (
             f"TuneResult({self.lm.name}: {how}, {self.samples} samples, {len(self.losses)} steps{stopped}, "
-            f"loss {went}, {self.seconds:.1f} s)"
+            f"loss {went}, {self.seconds:.1f} s{lost})"
         )
 
 
@@ -207,11 +208,14 @@ def _tune(
     except ImportError as error:
         raise MissingExtraError(extra="local", package="torch") from error
 
-    samples = [sample for sample in collected if sample.path in paths]
+    collected = collected.usable(paths)
+    samples = collected.samples
     if not samples:
         raise DataError(f"there is nothing to learn: {collected.nothing()}")
     encoded = [recipe.encode(local, sample) for sample in samples]
     data = fitting(local, encoded, recipe.length, max_length=options.max_length, skip_long=options.skip_long)
+    long = too_long(limit_of(local, options.max_length))
+    collected = replace(collected, dropped=collected.dropping(len(encoded) - len(data), long))
     settings = _settings(local, options, len(data))
     begun = time.monotonic()
     with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
