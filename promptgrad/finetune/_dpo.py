@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,8 @@ async def adpo(
     seed: int = 0,
     concurrency: int | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 50,
 ) -> TuneResult:
     """Fine-tune the local model of a program so that it prefers its better replies; returns a new program.
 
@@ -74,14 +77,20 @@ async def adpo(
         seed: Seed of the LoRA's start, the order of the pairs, and dropout.
         concurrency: Runs in flight.
         progress: Show bars; None shows them in a terminal or notebook.
+        checkpoint: Folder for the state of the training, written every `checkpoint_every` steps, in the end, and on
+            Ctrl-C. The same call goes on from there, with the same weights in the end, bit for bit on a CPU.
+        checkpoint_every: Steps between checkpoints.
 
     Raises:
         NoLMError: The program runs on no local model, or on several.
         DataError: There is no example or no pair, or one is too long.
         MissingExtraError: torch or peft is not installed.
+        StateDictError: `checkpoint` holds another training, or another process trains in it.
         ValueError: A number is out of range.
     """
-    options = TuneOptions(lora, steps, epochs, lr, batch_size, seed, max_length, skip_long, progress)
+    options = TuneOptions(
+        lora, steps, epochs, lr, batch_size, seed, max_length, skip_long, progress, checkpoint, checkpoint_every
+    )
     if not beta > 0:
         raise ValueError(f"beta must be above 0, not {beta!r}")
     local, paths = local_lm(program)

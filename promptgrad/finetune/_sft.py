@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -43,6 +44,8 @@ async def asft(
     seed: int = 0,
     concurrency: int | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 50,
 ) -> TuneResult:
     """Fine-tune the local model of a program on its own successes, or on labels; returns a new program.
 
@@ -79,13 +82,19 @@ async def asft(
         seed: Seed of the LoRA's start, the order of the conversations, and dropout.
         concurrency: Runs in flight.
         progress: Show bars; None shows them in a terminal or notebook.
+        checkpoint: Folder for the state of the training, written every `checkpoint_every` steps, in the end, and on
+            Ctrl-C. The same call goes on from there, with the same weights in the end, bit for bit on a CPU.
+        checkpoint_every: Steps between checkpoints.
 
     Raises:
         NoLMError: The program runs on no local model, or on several.
         DataError: There is no example, no run was successful, or a conversation is too long.
         MissingExtraError: torch or peft is not installed.
+        StateDictError: `checkpoint` holds another training, or another process trains in it.
     """
-    options = TuneOptions(lora, steps, epochs, lr, batch_size, seed, max_length, skip_long, progress)
+    options = TuneOptions(
+        lora, steps, epochs, lr, batch_size, seed, max_length, skip_long, progress, checkpoint, checkpoint_every
+    )
     local, paths = local_lm(program)
     given: list[Any] = list(data)
     collected = data if isinstance(data, Collected) else _given(given)

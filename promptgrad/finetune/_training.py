@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -106,7 +108,7 @@ class Training:
 
     @property
     def whole(self) -> bool:
-        """Whether weights and optimizer are those of a number of steps: False only if a step was cut in its middle."""
+        """Whether weights and optimizer are those of a number of steps: False only if the last step raised an error."""
         return self._whole
 
     def rate(self) -> float:
@@ -139,12 +141,13 @@ class Training:
             self.optimizer.zero_grad(set_to_none=True)
             self._end(loss, norm)
             return None
-        self._whole = False
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.losses.append(loss)
-        self._random = self._random_state()
-        self._whole = True
+        with _ctrl_c_waits():
+            self._whole = False
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.losses.append(loss)
+            self._random = self._random_state()
+            self._whole = True
         return loss
 
     @contextlib.contextmanager
@@ -233,3 +236,19 @@ class Training:
             f"Try a lower lr than {self.settings.lr:g}, or dtype='float32'"
         )
         warnings.warn(self.ended, stacklevel=4)
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let Ctrl-C come at the end of the block, in the thread that gets it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[Any] = []
+    usual = signal.signal(signal.SIGINT, lambda *told: came.append(told))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if came and callable(usual):
+        usual(*came[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -16,11 +17,12 @@ from typing import Any, TypeAlias
 
 from promptgrad import aio, lm
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
+from promptgrad.finetune._checkpoint import Checkpoint
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting, limit_of, too_long
-from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, train
-from promptgrad.finetune._training import TuneSettings
+from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, go_on, likelihood
+from promptgrad.finetune._training import Training, TuneSettings
 from promptgrad.lm import layered
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
@@ -160,11 +162,13 @@ class TuneOptions:
     max_length: int | None
     skip_long: bool
     progress: bool | None
+    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
-        for name in ("steps", "epochs", "lr", "batch_size"):
+        for name in ("steps", "epochs", "lr", "batch_size", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value!r}")
@@ -184,6 +188,7 @@ async def atune(
     Raises:
         DataError: There is no sample of a module on the local model, or one is too long.
         MissingExtraError: torch or peft is not installed.
+        StateDictError: The folder of checkpoints holds another training, or has a writer.
     """
     if aio.is_driven():
         return _tune(program, local, paths, collected, recipe, options, lambda: False)
@@ -217,10 +222,16 @@ def _tune(
     long = too_long(limit_of(local, options.max_length))
     collected = replace(collected, dropped=collected.dropping(len(encoded) - len(data), long))
     settings = _settings(local, options, len(data))
-    begun = time.monotonic()
-    with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_one_at_a_time)
+        stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         torch.manual_seed(settings.seed)
-        model, losses, lora = _trained(local, data, settings, recipe, options.progress, stopped)
+        checkpoint = None
+        if options.checkpoint is not None:
+            about = _about(local, data, settings, recipe)
+            checkpoint = Checkpoint(Path(options.checkpoint), about, options.checkpoint_every)
+            stack.enter_context(checkpoint.held())
+        model, losses, seconds, lora = _trained(local, data, settings, recipe, options.progress, stopped, checkpoint)
     tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses), recipe)}")
     return TuneResult(
         program=_moved(program, local, tuned),
@@ -228,7 +239,7 @@ def _tune(
         losses=tuple(losses),
         samples=len(data),
         collected=collected,
-        seconds=time.monotonic() - begun,
+        seconds=seconds,
         settings=settings,
         interrupted=len(losses) < settings.steps,
         _lora=lora,
@@ -244,6 +255,22 @@ def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettin
     return TuneSettings(lora, steps, lr, options.batch_size, seed=options.seed)
 
 
+def _about(local: lm.Local, data: Sequence[Any], settings: TuneSettings, recipe: Recipe) -> dict[str, Any]:
+    """What a training is of, by which the folder of its checkpoints knows it."""
+    return {
+        "model": local.name,
+        "start": _digest(local.identity()),
+        "recipe": recipe.name or "likelihood",
+        "settings": asdict(settings),
+        "samples": len(data),
+        "data": _digest(repr(data)),
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
 def _trained(
     local: lm.Local,
     data: Sequence[Any],
@@ -251,27 +278,36 @@ def _trained(
     recipe: Recipe,
     progress: bool | None,  # noqa: FBT001 - internal
     stopped: Callable[[], bool],
-) -> tuple[Any, list[float], Any]:
+    checkpoint: Checkpoint | None,
+) -> tuple[Any, list[float], float, Any]:
     import torch
 
+    begun = time.monotonic() - (0.0 if checkpoint is None else checkpoint.seconds)
     if local.threads is not None:
         torch.set_num_threads(local.threads)
     model = copy.deepcopy(local.model)
     if next(model.parameters()).dtype == torch.float16:
         model.float()  # half precision cannot be trained without loss scaling
-    objective = recipe.objective(model, data)
+    over = checkpoint is not None and checkpoint.finished
+    objective = likelihood if over else recipe.objective(model, data)
     model.requires_grad_(settings.lora is None)
     if settings.lora is not None:
         model = add_lora(model, settings.lora)
+    training = Training(model, settings)
+    if checkpoint is not None:
+        checkpoint.restore(training)
     with progress_bar(settings.steps, "fine-tuning", progress) as bar:
-        losses = train(
-            model,
-            data,
-            settings,
-            objective,
-            on_step=lambda loss: bar.advance(note=f"loss {loss:.3f}"),
-            stopped=stopped,
-        )
+        bar.advance(len(training.losses))
+
+        def on_step(loss: float) -> None:
+            bar.advance(note=f"loss {loss:.3f}")
+            if checkpoint is not None:
+                checkpoint.after_step(training, time.monotonic() - begun)
+
+        go_on(training, data, objective, on_step=on_step, stopped=stopped)
+    seconds = time.monotonic() - begun
+    if checkpoint is not None:
+        checkpoint.write(training, seconds)
     lora = None
     if settings.lora is not None:
         from peft import get_peft_model_state_dict
@@ -280,7 +316,7 @@ def _trained(
         lora = (model.peft_config["default"], weights)
         model = model.merge_and_unload()
     model.requires_grad_(False)  # noqa: FBT003 - torch's own
-    return model, losses, lora
+    return model, training.losses, seconds, lora
 
 
 def version_of(local: lm.Local, samples: Sequence[Any], settings: TuneSettings, steps: int, recipe: Recipe) -> str:

@@ -21,7 +21,8 @@ class BootstrapFinetune(Search):
     The first round has labelled examples as demos, where a module has the fields for them; a later round repeats the
     examples that failed, with successful runs as demos. The trained program needs no demos: it learns the replies to
     its own prompts. The parameters keep their values; only the language model of the program changes. It works only in
-    `Trainer.fit`; elsewhere, call `promptgrad.finetune.sft`.
+    `Trainer.fit`; elsewhere, call `promptgrad.finetune.sft`. With `run_dir` the run's folder has the checkpoints of the
+    training too: a run that was killed goes on from the last one, and trains nothing again once the training is over.
 
     Cost in `Trainer.fit`: at most one run of the program for each training example and round, and the training,
     which calls no LM (about ten seconds for 60 steps of the embedded model on two cores).
@@ -121,6 +122,7 @@ class BootstrapFinetune(Search):
             batch_size=self.batch_size,
             seed=session.spawn("finetune"),
             progress=session.progress,
+            checkpoint=session.folder("finetune"),
         )
         session.decide("finetuned", lm=result.lm.name, samples=result.samples, steps=len(result.losses))
         origin = f"weights trained on {result.samples} calls of {right} runs that went right"

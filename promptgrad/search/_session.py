@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -122,6 +124,18 @@ class Session(Running):
         if path in candidate.values:
             return candidate.values[path]
         return self.program(candidate).get_parameter(path).data
+
+    def folder(self, name: str) -> Path | None:
+        """A folder of the run for files of this part of the search; None if the run is kept in memory.
+
+        A resumed run finds in it what was left there. It is not made here.
+
+        Args:
+            name: Name of the folder, unique in this session.
+        """
+        if self.journal.path is None:
+            return None
+        return self.journal.path.parent / re.sub(r"[^\w.-]+", "-", f"{self._prefix}{name}")
 
     def path_of(self, parameter: Parameter) -> str | None:
         """The path of a parameter from the root of the program; None if it is not in it."""

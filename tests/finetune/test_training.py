@@ -101,7 +101,7 @@ def test_a_step_that_was_cut_in_its_middle_is_no_state() -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    training.optimizer.register_step_post_hook(interrupt)
+    training.optimizer.register_step_post_hook(interrupt)  # raised there, which a signal is not
     steps(training, 1)
     assert not training.whole
     with pytest.raises(RuntimeError, match="cut in its middle"):

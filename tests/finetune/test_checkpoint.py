@@ -1,0 +1,256 @@
+"""Checkpoints: a training that is killed at any moment ends with the weights of one that never was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from promptgrad import Trainer, lm, nn, optim
+from promptgrad.data import Example, pocket
+from promptgrad.errors import StateDictError
+from promptgrad.finetune import Preference, dpo, sft
+from promptgrad.finetune._checkpoint import Checkpoint
+
+Data = tuple[list[Example], list[Example], list[Example]]
+LORA = {"r": 2, "dropout": 0.3}
+
+
+def weights(result: Any) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in result.lm.model.named_parameters()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+@pytest.fixture
+def counted() -> Any:
+    """Counts the steps of every optimizer; Ctrl-C comes in the middle of the step with the number that is set."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    class Steps:
+        done = 0
+        stop = -1
+
+    def hook(*_: Any) -> None:
+        Steps.done += 1
+        if Steps.done == Steps.stop:
+            signal.raise_signal(signal.SIGINT)
+
+    handle = register_optimizer_step_pre_hook(hook)
+    yield Steps
+    handle.remove()
+
+
+def test_ctrl_c_and_the_same_call_again(program: nn.Predict, data: Data, tmp_path: Path, counted: Any) -> None:
+    def trained(**more: Any) -> Any:
+        return sft(program, data[0][:9], steps=5, batch_size=2, lora=LORA, seed=3, **more)
+
+    whole = trained()
+    counted.done, counted.stop = 0, 3
+    cut = trained(checkpoint=tmp_path / "c")
+    assert (cut.interrupted, len(cut.losses)) == (True, 3)
+    again = trained(checkpoint=tmp_path / "c", checkpoint_every=1)
+    assert counted.done == 5
+    assert again.losses == whole.losses
+    assert same(weights(again), weights(whole))
+    assert again.lm.name == whole.lm.name
+    assert not again.interrupted
+
+    files = sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert files == ["step-5-end.safetensors", "training.json"]
+    over = trained(checkpoint=tmp_path / "c")
+    assert counted.done == 5
+    assert same(weights(over), weights(whole))
+    assert over.seconds > again.seconds > cut.seconds  # of all processes
+    assert {path.suffix for path in (tmp_path / "c").iterdir()} == {".json", ".safetensors"}
+
+
+def test_preferences_go_on_too(program: nn.Predict, data: Data, tmp_path: Path, counted: Any) -> None:
+    pairs = [Preference(program.messages(text=e.text), e.answer, "no", example_id=e.id) for e in data[0][:6]]
+
+    def trained(**more: Any) -> Any:
+        return dpo(program, pairs, steps=4, batch_size=2, lora=LORA, **more)
+
+    whole = trained()
+    counted.done, counted.stop = 0, 2
+    assert len(trained(checkpoint=tmp_path).losses) == 2
+    assert trained(checkpoint=tmp_path).losses == whole.losses
+    assert counted.done == 4
+    with pytest.raises(StateDictError, match=r"recipe is 'dpo 0.1' there and 'likelihood' here"):
+        sft(program, data[0][:6], steps=4, batch_size=2, lora=LORA, checkpoint=tmp_path)
+
+
+def test_another_training_is_refused_and_told_apart(program: nn.Predict, data: Data, tmp_path: Path) -> None:
+    sft(program, data[0][:4], steps=1, checkpoint=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for said, change in {
+        "lr is 0.005 there and 0.1 here": {"lr": 0.1},
+        "steps is 1 there and 2 here": {"steps": 2},
+        "seed is 0 there and 1 here": {"seed": 1},
+        "lora is .* there and None here": {"lora": None},
+    }.items():
+        with pytest.raises(StateDictError, match=rf"holds the training of pocket \(likelihood, LoRA r=8.*{said}"):
+            sft(program, data[0][:4], checkpoint=tmp_path, **{"steps": 1, **change})
+    with pytest.raises(StateDictError, match="other data"):
+        sft(program, data[0][4:8], steps=1, checkpoint=tmp_path)
+    warm = nn.Predict("text -> answer", instruction=str(program.instruction)).to(lm.pocket(temperature=1.0))
+    with pytest.raises(StateDictError, match="a model with other weights, seed or options"):
+        sft(warm, data[0][:4], steps=1, checkpoint=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(ValueError, match="checkpoint_every must be above 0"):
+        sft(program, data[0][:4], checkpoint=tmp_path, checkpoint_every=0)
+
+
+def test_what_is_damaged_is_said_and_left_alone(program: nn.Predict, data: Data, tmp_path: Path) -> None:
+    def trained() -> Any:
+        return sft(program, data[0][:4], steps=1, checkpoint=tmp_path)
+
+    trained()
+    file = tmp_path / "step-1-end.safetensors"
+    kept = file.read_bytes()
+    file.write_bytes(kept[:100])
+    with pytest.raises(StateDictError, match=r"step-1-end.safetensors cannot be read.*begin anew"):
+        trained()
+    file.write_bytes(kept)
+    text = (tmp_path / "training.json").read_text()
+    for broken in (text[:60], "[1]", text.replace("promptgrad.training", "other"), text.replace('"losses"', '"lost"')):
+        (tmp_path / "training.json").write_text(broken)
+        with pytest.raises(StateDictError, match=r"training.json cannot be read"):
+            trained()
+    (tmp_path / "training.json").write_text(text.replace('"version": 1', '"version": 9'))
+    with pytest.raises(StateDictError, match="has version 9, and this promptgrad reads 1"):
+        trained()
+    whole = json.loads(text)
+    whole["file"] = "../../step-1-end.safetensors"  # a name is looked for in the folder alone
+    (tmp_path / "training.json").write_text(json.dumps(whole))
+    trained()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no locks there")
+def test_one_process_at_a_time(program: nn.Predict, data: Data, tmp_path: Path) -> None:
+    with (
+        Checkpoint(tmp_path, {"settings": {"steps": 1}}, 1).held(),
+        pytest.raises(StateDictError, match="another process trains in"),
+    ):
+        sft(program, data[0][:4], steps=1, checkpoint=tmp_path)
+
+
+def test_a_run_in_a_folder_goes_on_without_training_again(
+    program: nn.Predict, data: Data, tmp_path: Path, counted: Any
+) -> None:
+    def optimizer() -> optim.BootstrapFinetune:
+        return optim.BootstrapFinetune(program, threshold=0.0, max_rounds=1, steps=4, batch_size=2)
+
+    train, val = data[0][:4], data[1][:4]
+    run_dir = tmp_path / "run"
+    trainer = Trainer(program, optimizer(), metric=pocket.metric, run_dir=run_dir)
+    result = trainer.fit(train, val)
+    assert counted.done == 4
+    assert (run_dir / "finetune" / "training.json").is_file()
+    lines = (run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    end = next(number for number, line in enumerate(lines) if '"finetuned"' in line)
+    (run_dir / "journal.jsonl").write_text("".join(lines[:end]))  # as a kill at the end of the training leaves it
+    again = Trainer.resume(run_dir, program, optimizer(), pocket.metric)
+    assert counted.done == 4
+    assert str(again.after) == str(result.after)
+
+
+KILLS = '''
+"""Lives of one training: each is a fork of this process, and kills itself at its n-th step or access to the folder."""
+import copy, hashlib, json, os, random, signal, sys, time
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from promptgrad import lm, nn
+from promptgrad.data import pocket
+from promptgrad.finetune import sft
+
+home = Path(sys.argv[1])
+
+
+def life(folder, die_at):
+    left = [die_at]
+    steps = (home / "steps.log").open("a", buffering=1)
+
+    def tick():
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def step(*_):
+        steps.write(f"{folder}\\n")
+        tick()
+
+    def look(event, args):
+        if event in ("open", "os.rename", "os.remove", "os.chmod") and any(f"/{folder}/" in str(a) for a in args):
+            tick()
+
+    register_optimizer_step_pre_hook(step)
+    sys.addaudithook(look)
+    task = pocket.task("label-map-kind", seed=3)
+    program = nn.Predict("text -> answer", instruction=task.instruction("vague")).to(lm.pocket())
+    result = sft(program, task.split(9, 1, 1)[0], steps=6, batch_size=2, lora={"r": 2, "dropout": 0.3},
+                 checkpoint=home / folder, checkpoint_every=2)
+    digest = hashlib.sha256()
+    for name, weight in result.lm.model.named_parameters():
+        digest.update(name.encode() + weight.detach().numpy().tobytes())
+    (home / f"{folder}.txt").write_text(json.dumps([digest.hexdigest(), result.losses, result.lm.name]))
+
+
+def fork(folder, die_at):
+    if (child := os.fork()) == 0:
+        try:
+            life(folder, die_at)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+torch.set_num_threads(1)
+get_peft_model(copy.deepcopy(lm.pocket().model), LoraConfig(target_modules="all-linear"))  # what loads late, loads once
+assert fork("twin", -1) == 0
+rng = random.Random(int(sys.argv[2]))
+lives = []
+while True:
+    lives.append(fork("killed", rng.randint(3, 14) if len(lives) < 3 else -1))
+    if lives[-1] == 0:
+        break
+assert fork("killed", -1) == 0
+print(json.dumps(lives))
+'''
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_killed_at_random_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    script = tmp_path / "lives.py"
+    script.write_text(KILLS)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "1"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lives = json.loads(done.stdout.splitlines()[-1])
+    assert lives[-1] == 0
+    assert set(lives[:-1]) == {-9}
+    assert (tmp_path / "killed.txt").read_text() == (tmp_path / "twin.txt").read_text()
+    steps = (tmp_path / "steps.log").read_text().split()
+    assert steps.count("twin") == 6
+    assert 6 < steps.count("killed") <= 6 + 2 * (len(lives) - 1)  # not the steps before a checkpoint
+    assert len(list((tmp_path / "killed").iterdir())) == 2
