@@ -329,6 +329,10 @@ def test_of_several_numbers_none_is_taken_for_the_answer(text):
     assert read_number(text) == ((), "holds more than one number")
 
 
+def test_a_word_of_sign_counts_wherever_it_stands():
+    assert [last_number(f"{'x' * place} minus 5") for place in range(40)] == [-5] * 40
+
+
 @pytest.mark.parametrize("text", ["7 = 7", "It is 7. So the answer is 7."])
 def test_one_number_said_twice_is_one_number(text):
     assert read_number(text) == ((Decimal(7),), "")

@@ -5,6 +5,8 @@ import pytest
 
 from promptgrad.autograd import Loss, LossRow
 from promptgrad.errors import GraphError, MetricError
+from tests.autograd.programs import Call, row
+from tests.waiting import turns
 
 
 def rows(*scores, best=1.0):
@@ -117,3 +119,51 @@ def test_the_critic_of_a_sum_is_each_ones_own():
     loss = Loss([row(lambda: solve().out, None)], first) + Loss([row(lambda: solve().out, None)], second)
     loss.backward()
     assert (len(first.asked), len(second.asked)) == (1, 1)
+
+
+class Crowd:
+    """A critic that counts how many of its calls are in flight."""
+
+    def __init__(self):
+        self.now = self.most = 0
+
+    async def counted(self, answer):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await turns(3)
+        self.now -= 1
+        return answer
+
+    async def critique(self, failure):
+        return await self.counted({"instruction": f"say it {'again' if failure.replicate else 'once'}"})
+
+    async def agreeing(self, failure, target, texts):
+        return await self.counted([[number] for number in range(len(texts))])
+
+    def groups(self, failures, size=1):
+        return [[failure] for failure in failures]
+
+    async def critique_traces(self, group):
+        return await self.counted([{"call.instruction": "say it"} for _ in group])
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda loss: loss.backward(engine="local"),
+        lambda loss: loss.backward(engine="joint"),
+        lambda loss: loss.backward(repeat=3),
+        lambda loss: loss.gradients(engine="local"),
+        lambda loss: (2 * loss).backward(engine="local"),
+        lambda loss: (Loss(()) + loss).backward(engine="local"),
+    ],
+)
+def test_no_more_critic_calls_are_in_flight_than_the_loss_allows(work):
+    def most(**bound):
+        call, crowd = Call("call", lambda q: "text"), Crowd()
+        work(Loss([row(lambda q: call(q=q).out, None, q=f"x{number}") for number in range(4)], crowd, **bound))
+        return crowd.most
+
+    assert most(concurrency=1) == 1
+    assert most(concurrency=2) == 2
+    assert most() > 2

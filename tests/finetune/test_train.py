@@ -16,6 +16,7 @@ from promptgrad.errors import DataError
 from promptgrad.finetune._train import _batches, add_lora, count_steps, default_lr, likelihood, train
 from promptgrad.finetune._training import Share, TuneSettings
 from promptgrad.lm import Tokens
+from promptgrad.lm._likelihood import plan
 
 DATA = [Tokens((2, 3, 20 + i, 30, 40 + i, 4), 4) for i in range(6)]
 
@@ -43,6 +44,32 @@ def test_it_learns_and_repeats_itself() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert train(other, DATA, TuneSettings(None, 6, 1e-3, 4, seed=1)) != losses
     assert not first.training
+
+
+def test_a_step_has_the_gradient_of_its_own_batch_and_of_all_of_it() -> None:
+    """Also where the batch goes through the model in several parts, and in the second step."""
+    data = [
+        Tokens(tuple(2 + (7 * place + row) % 50 for place in range(length)), length // 2)
+        for row, length in enumerate((4, 6, 60, 70))
+    ]
+    assert sum(len(group.parts) for group in plan(data)) > 1
+
+    def objective(model: torch.nn.Module, batch: list[Tokens]) -> float:
+        assert all(weight.grad is None for weight in model.parameters())
+        twin = copy.deepcopy(model)
+        scores = []
+        for tokens in batch:
+            told = twin(input_ids=torch.tensor([tokens.ids])).logits[0].log_softmax(-1)
+            scores += [told[place - 1, tokens.ids[place]] for place in range(tokens.start, len(tokens.ids))]
+        whole = -torch.stack(scores).mean()
+        whole.backward()
+        loss = likelihood(model, batch)
+        assert loss == pytest.approx(whole.item(), rel=1e-4)
+        for own, other in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(own.grad, other.grad, rtol=1e-3, atol=1e-5)
+        return loss
+
+    assert len(train(fresh(), data, TuneSettings(None, 2, 1e-3, 4), objective)) == 2
 
 
 def test_ctrl_c_keeps_the_steps_that_are_done() -> None:

@@ -306,6 +306,10 @@ def test_missing_usage_is_estimated(server, lm):
         assert used.calls == 1
         assert used.output_tokens == 11
         assert used.input_tokens > 0
+    server.script(body("x", usage=None), body("x", usage=None))
+    short, long = (lm("x" * letters).usage.input_tokens for letters in (40, 4040))
+    assert long == short + 1000
+    assert short < 100
 
 
 def test_content_null_refusals_and_parts(server, lm):

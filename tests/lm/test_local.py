@@ -3,6 +3,7 @@ import copy
 import os
 import random
 import sys
+import threading
 from collections import deque
 
 import pytest
@@ -310,6 +311,35 @@ def test_a_cancelled_call_is_dropped(llama):
     results = asyncio.run(main())
     assert [isinstance(r, asyncio.CancelledError) for r in results] == [True, False] * 4
     assert llama._load()._under_way == {}
+
+
+def test_a_cancelled_call_stops_computing(llama):
+    passes, begun, gone = [], threading.Event(), threading.Event()
+
+    def watch(*_):
+        passes.append(1)
+        if len(passes) == 3:
+            begun.set()
+            assert gone.wait(20)
+
+    async def main():
+        call = asyncio.ensure_future(llama.acall("w1", **long))
+        await asyncio.to_thread(begun.wait, 20)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        gone.set()
+
+    options = ({"temperature": 1, "max_tokens": 100, "replicate": number} for number in range(100))
+    long = next(one for one in options if llama("w1", **one).usage.output_tokens >= 40)
+    hook = llama._load().model.register_forward_hook(watch)
+    try:
+        asyncio.run(main())
+        before = len(passes)
+        for word in range(10):
+            llama(f"w{word}", max_tokens=1)
+        assert len(passes) <= before + 10 + 1  # the pass in which it was cancelled may still end
+    finally:
+        hook.remove()
 
 
 def test_loading_a_folder(tmp_path, models, tokenizer):

@@ -140,10 +140,12 @@ def test_a_call_with_a_replicate_of_its_own_keeps_it_under_map(scripted):
 
 
 def test_rows_carry_the_replicate_of_the_context(scripted):
-    model = nn.Predict("question -> answer").to(scripted(lambda question: {"answer": "x"}))
+    asked = scripted(lambda question: {"answer": "x"})
+    model = nn.Predict("question -> answer").to(asked)
     with pg.context(replicate=3):
         batch = model.map([{"question": "a"}, {"question": "b"}])
     assert [row.replicate for row in batch.rows] == [3, 3]
+    assert [request.replicate for request in asked.asked] == [3, 3]
 
 
 def test_n_rollouts_stand_together_and_carry_their_replicate(scripted):

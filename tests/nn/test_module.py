@@ -220,6 +220,11 @@ def test_buffers_belong_to_the_state_unless_transient():
     other.register_buffer("seen", 0)
     other.load_state_dict(state)
     assert other.seen == 4
+    state = {**state, "seen": [1]}
+    other.load_state_dict(state)
+    kept = other.state_dict()
+    other.seen.append(2)
+    assert (state["seen"], kept["seen"]) == ([1], [1])
     model.names = 1
     with pytest.raises(KeyError, match="already has"):
         model.register_buffer("names", 2)

@@ -35,6 +35,19 @@ def test_tgd_runs_more_rows_in_its_first_step_where_a_batch_is_small(batch, rows
     assert expected["forward"] == expected["backward"] == 2 * rows
 
 
+@pytest.mark.parametrize(("parity", "tries", "rows"), [(True, 4, 4 * 5), (False, 4 * 3, 4 * 10)])
+def test_gepa_tries_each_child_on_a_minibatch_and_then_on_all_rows(parity, tries, rows):
+    """Without parity a step shows up to 24 rows, of which there are 10, and has three children."""
+    expected = phases(optim.GEPA(TEXTS[:1], steps=4, minibatch_size=5, max_merges=0, parity=parity))
+    assert expected["minibatches"] == 2 * (rows + 5 * tries)
+    assert expected["proposals"] == tries
+
+
+def test_without_a_number_of_steps_gepa_makes_as_many_proposals_as_the_package():
+    made = [phases(optim.GEPA(TEXTS[:1], parity=parity))["proposals"] for parity in (True, False)]
+    assert made == [30, 30]
+
+
 @pytest.mark.parametrize(("count", "candidates"), [(1, 3), (2, 3 + 2), (3, 3 + 3)])
 def test_tgd_races_its_proposals_and_each_of_several_texts_alone(count, candidates):
     expected = phases(optim.TGD(TEXTS[:count], steps=4, proposals=3))

@@ -228,6 +228,32 @@ class TestOneStep:
         again.step()
         assert again.state_dict()["steps"] == 3
 
+    def test_a_gate_draws_anew_in_each_step_also_in_that_of_a_loaded_optimizer(self):
+        """The same gains on the same rows: the bounds differ by the draw alone."""
+        batch = [pg.Example(text=f"t{i}", word=str(i)).with_inputs("text") for i in range(12)]
+
+        def metric(example, output):
+            return 0.4 if output.word == "same" else 0.4 + 0.1 * (int(example.word) % 4 - 1.3)
+
+        def made():
+            model = predict()
+            said = {True: "[[ ## word ## ]]\nnew", False: "[[ ## word ## ]]\nsame"}
+            model.to(lm.FunctionLM(lambda messages: said["NEW" in messages[0].content]))
+            opt = optim.TGD(model.parameters(), lm=lm.FunctionLM(Writer("NEW {text} 1", "NEW {text} 2")), proposals=1)
+            loss = nn.MetricLoss(metric)
+            return opt, lambda: opt.step(lambda: loss(model.map(batch), batch)).gate
+
+        opt, step_of = made()
+        first, second = step_of(), step_of()
+        assert not first.accepted
+        assert first.effect != second.effect
+        other, step_of_other = made()
+        assert step_of_other() == first
+        other.load_state_dict({**other.state_dict(), "steps": 0})
+        again, step_of_again = made()
+        again.load_state_dict({**again.state_dict(), "steps": 1})
+        assert (step_of_again().low, opt.state_dict()["steps"]) == (second.low, 2)
+
 
 class TestWhatIsShown:
     def test_critiques_are_counted_and_the_most_frequent_come_first(self):

@@ -1,10 +1,12 @@
 """How far a search comes by luck: the formulas beside draws of what they stand for."""
 
+import math
 import random
+from statistics import NormalDist
 
 import pytest
 
-from promptgrad.search._shrinkage import _best_of, _moments, _sum_of_bests
+from promptgrad.search._shrinkage import FAMILY, _best_of, _moments, _sum_of_bests, corrected, variance
 
 DRAWS = 20_000
 
@@ -43,3 +45,11 @@ def test_the_best_of_some_with_a_common_part_reaches_a_score_as_often_as_draws_d
         shared = alike**0.5 * rng.gauss(0, 1)
         reached += max(shared + (1 - alike) ** 0.5 * rng.gauss(0, 1) for _ in range(count)) >= score
     assert _best_of(score, count, alike) == pytest.approx(reached / (DRAWS // 4), abs=0.025)
+
+
+def test_where_all_gain_alike_it_is_twice_the_luck_of_one_however_many_there_are():
+    rows = {str(number): float(number < 16) - float(number >= 28) for number in range(30)}
+    score = sum(rows.values()) / 30 / math.sqrt(variance(list(rows.values())))
+    luck = 2 * (1 - NormalDist().cdf(score))
+    chances = [corrected([rows] * count, [None] * count)[0].chance for count in (12, 40)]
+    assert chances == [pytest.approx(1 - luck * 0.1 / FAMILY)] * 2

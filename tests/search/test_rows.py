@@ -155,6 +155,26 @@ class TestWhatARowHolds:
         (row,) = session.rows.of(place, session.base)
         assert (row.outputs, row.critique, row.returned) == ({"answer": "hey!"}, "too loud", {"answer": "hey!!"})
 
+    def test_of_a_shared_text_the_call_of_the_module_that_was_blamed(self):
+        class Shared(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first = nn.Predict("word -> answer", instruction="Shout.")
+                self.second = nn.Predict("word -> answer")
+                self.second.instruction = self.first.instruction
+
+            def forward(self, word):
+                return self.first(word=self.second(word=word).answer)
+
+        model = Shared().to(lm.FunctionLM(Fields(answer=lambda inputs: inputs["word"] + "!")))
+        example = pg.Example(word="hey").with_inputs("word")
+        session = session_of(model, lambda example, output: 0.0, [example])
+        (place,) = session.places(("instruction",))
+        loss = within(session, lambda: session.forward(session.base, [example], scope="a"))
+        blame = Gradient([Critique(example.id, "second", 0, "instruction", "too loud")])
+        session.rows.add(session.base, loss, {place.path: blame})
+        assert session.rows.of(place, session.base)[0].outputs == {"answer": "hey!"}
+
     def test_an_unreadable_reply_is_shown_with_its_error(self):
         model = nn.Predict("text -> code: int", instruction="Classify.")
         model.to(lm.FunctionLM(lambda messages: "[[ ## code ## ]]\nfour"))

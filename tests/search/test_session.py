@@ -4,6 +4,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import aio, data, lm, nn, optim, run
+from promptgrad.errors import LMConnectionError
 from promptgrad.search import Candidate, Measured, Session
 
 FOUND = {"pick.instruction": "Take the last word."}
@@ -412,3 +413,45 @@ class TestNeedsCritic:
         assert not session.needs_critic(places)
         within(session, lambda: session.forward(session.base, session.train[:2], scope="forward"))
         assert session.needs_critic(places)
+
+
+class TestUnanswered:
+    """A few rows without an answer are left out; a language model that is down ends the run."""
+
+    def measured(self, world, *blocks):
+        """What is known after blocks of examples, each of as many as (failing, answered) says."""
+        down = set()
+
+        def answer(messages):
+            if any(text in messages[-1].content for text in down):
+                raise LMConnectionError("down")
+            return world.answer(messages)
+
+        rows = iter(world.examples(60, seed=3))
+        session = session_of(world, program(world, answer))
+
+        async def work():
+            known = []
+            for number, (failing, answered) in enumerate(blocks):
+                part = [next(rows) for _ in range(failing + answered)]
+                down.update(example.text for example in part[:failing])
+                found = await session.evaluate(session.base, part, scope=f"block {number}")
+                known.append(len(found.known))
+            return known
+
+        return within(session, work)
+
+    def test_up_to_one_half_of_a_block_however_many(self, world):
+        assert self.measured(world, (4, 4), (4, 4)) == [4, 4]
+        with pytest.raises(LMConnectionError):
+            self.measured(world, (5, 4))
+
+    def test_two_in_a_row_and_not_three(self, world):
+        assert self.measured(world, (2, 0)) == [0]
+        with pytest.raises(LMConnectionError):
+            self.measured(world, (3, 0))
+        with pytest.raises(LMConnectionError):
+            self.measured(world, (2, 1), (1, 0))
+
+    def test_a_block_that_is_mostly_answered_begins_the_count_anew(self, world):
+        assert self.measured(world, (2, 1), (1, 1), (2, 1)) == [1, 1, 1]

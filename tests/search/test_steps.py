@@ -57,8 +57,28 @@ class TestTheLoop:
         def drawn(name):
             return [step.rng.random() for step in session_of(world).steps(3, name)]
 
+        def shown(name, seed=5):
+            session = session_of(world)
+            session.seed = seed
+            return [example.id for step in session.steps(1, name, batch_size=24) for example in step.minibatch()]
+
         assert drawn("One") == drawn("One")
         assert len({*drawn("One"), *drawn("Two")}) == 6
+        assert shown("One") == shown("One")
+        assert shown("One") != shown("Two")
+        assert shown("One") != shown("One", seed=6)
+
+    def test_evaluations_are_counted_apart_in_each_part_of_a_step(self, world):
+        session = session_of(world)
+        (step,) = session.steps(1, "Search")
+
+        async def work():
+            for one in (step, step, step.part("a"), step.part("b").part("c")):
+                await one.evaluate(session.base, session.val[:1])
+
+        within(session, work)
+        places = [event["at"] for event in events(session, "evaluation")]
+        assert places == [f"step/0/{where}" for where in ("evaluate/0", "evaluate/1", "a/evaluate/0", "b/c/evaluate/0")]
 
     def test_it_ends_after_steps_without_a_gain(self, world):
         session = session_of(world)

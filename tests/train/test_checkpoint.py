@@ -489,6 +489,14 @@ class TestWeights:
         assert "1.instruction" in str(caught.value)
         assert "not on a local model" in str(caught.value)
 
+    def test_weights_that_fit_are_not_installed_beside_a_state_that_does_not(self, tmp_path, trained_lm):
+        save(program().to(trained_lm), tmp_path / "mine")
+        other = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> answer"), nn.Predict("answer -> x"))
+        other.to("pocket")
+        with pytest.raises(StateDictError, match=r"missing\s+2\.instruction"):
+            load(tmp_path / "mine", other)
+        assert all(part.lm.transport is pg.lm.pocket() for part in other)
+
     def test_no_other_format_is_read(self, tmp_path, trained_lm):
         save(program().to(trained_lm), tmp_path / "mine")
         file = tmp_path / "mine" / "weights" / "0" / "model.safetensors"

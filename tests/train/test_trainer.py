@@ -849,3 +849,43 @@ def test_nn_modules_in_lists_are_found(world):
     model = nn.Sequential(nn.Predict("text -> word"), nn.Predict("word -> answer")).to(lm.FunctionLM(world.answer))
     result = trainer(world, model).fit(world.examples(24), world.examples(60, seed=1))
     assert set(result.values) == {"0.instruction", "1.instruction"}
+
+
+def test_the_interval_is_wider_for_more_finalists():
+    ids = tuple(str(number) for number in range(12))
+    after = Measured(Candidate(HALF), ids, tuple(0.5 + 0.07 * (number % 5) for number in range(12)))
+    one, four = (
+        _confirm.compare(Measured(Candidate(), ids, (0.5,) * 12), after, finalists=count, seed=0) for count in (1, 4)
+    )
+    assert (one.confidence, four.confidence) == (pytest.approx(0.95), pytest.approx(0.9875))
+    assert four.low < one.low < one.high < four.high
+    assert four.p == one.p
+
+
+def test_a_gain_that_the_test_of_signs_alone_allows_does_not_ship():
+    """Flips of signs bring as much in 2 of 64 cases, and the interval has zero inside."""
+    ids, gains = tuple("abcdef"), (0.35, 0.32, -0.25, 0.57, 0.48, 1.31)
+    after = Measured(Candidate(HALF), ids, gains)
+    gain = _confirm.compare(Measured(Candidate(), ids, (0.0,) * 6), after, finalists=1, seed=0)
+    assert gain.p == pytest.approx(2 / 64)
+    assert gain.low < 0
+    assert not _confirm.ships(gain, 1)
+
+
+def test_a_resumed_run_has_all_settings_of_the_first(world, data, tmp_path):
+    """Where one is lost, the run that is executed again is another one, and is refused."""
+    model = program(world)
+    settings = {
+        "seed": 11,
+        "budget": Budget(calls=900),
+        "ship": 0.8,
+        "finalists": 3,
+        "judge_rows": 2,
+        "engine": "local",
+        "group": 3,
+    }
+    first = trainer(world, model, run_dir=tmp_path, **settings).fit(*data[:2])
+    model = program(world)
+    again = Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric)
+    assert (again.outcome, again.values, again.gain) == (first.outcome, first.values, first.gain)
+    assert again.spent.sent == 0
