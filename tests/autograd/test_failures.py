@@ -132,6 +132,44 @@ def test_a_missing_reply_of_a_strict_replay_ends_the_pass():
     assert all(module.instruction.grad is None for module in modules)
 
 
+class Partly(ScriptedCritic):
+    """Some of its replies are not in the cassette: of a whole forward, of a further answer, of a comparison."""
+
+    def __init__(self, lacking):
+        super().__init__()
+        self.lacking = lacking
+
+    async def say(self, what, answer):
+        if what == self.lacking:
+            raise ReplayError("the cassette does not hold the reply")
+        return answer
+
+    async def critique(self, failure):
+        text = f"answer number {failure.replicate}"
+        return await self.say(f"answer {failure.replicate}", {target.name: text for target in failure.targets})
+
+    async def agreeing(self, failure, target, texts):
+        return await self.say("comparison", [[number] for number in range(len(texts))])
+
+    def groups(self, failures, size=1):
+        return [list(failures)]
+
+    async def critique_traces(self, group):
+        return await self.say("forwards", [{} for _ in group])
+
+
+@pytest.mark.parametrize(
+    ("lacking", "how"),
+    [("forwards", {"engine": "joint"}), ("answer 1", {"repeat": 3}), ("comparison", {"repeat": 2})],
+)
+def test_so_it_does_whatever_the_critic_was_asked(lacking, how):
+    modules, forward = program(1)
+    with pytest.raises(ReplayError):
+        loss_of(forward, Partly(lacking)).backward(**how)
+    assert all(module.instruction.grad is None for module in modules)
+    assert not loss_of(forward, Partly("nothing")).backward(**how).skipped
+
+
 @pytest.mark.parametrize("mode", [aio.run, asyncio.run])
 def test_what_is_awaited_may_be_cancelled_without_the_crew_being_stopped(mode):
     seen = []

@@ -283,6 +283,10 @@ def test_replicates_are_told_apart_and_averaged_by_example():
     assert report.score == pytest.approx(1 / 3)
     assert report.interval == report[::3]._with(report.rows).interval
     assert report.interval[0] < 0.3  # of two examples, not of six rows
+    seen.clear()
+    with pg.context(replicate=4):
+        pg.evaluate(model, [Example(question="1", answer="1")], exact_match, replicates=2)
+    assert sorted(seen) == [4, 5]
 
 
 def test_another_lm_for_the_whole_program():

@@ -102,6 +102,9 @@ def test_replicates_language_models_settings_and_metrics_are_told_apart():
     model.to(server.lm("other"))
     aio.run(evaluator(None, examples(1)))
     assert len(server.calls) == 10
+    with pg.context(lm=server.lm("a third"), override=True):
+        aio.run(evaluator(None, examples(1)))
+    assert len(server.calls) == 12
 
 
 def test_candidates_may_meet_at_the_same_time():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import warnings
 from collections.abc import Sequence
@@ -232,5 +233,33 @@ def test_ctrl_c_returns_what_is_trained(program: nn.Predict, data: Data) -> None
 
 @pytest.mark.asyncio
 async def test_from_a_coroutine(program: nn.Predict, data: Data) -> None:
+    before = program.lm
     result = await asft(program, data[0][:4], metric=lambda example, output: 1.0, steps=2)
     assert len(result.losses) == 2
+    assert program.lm is before is not result.program.lm
+
+
+@pytest.mark.asyncio
+async def test_a_training_whose_coroutine_is_cancelled_stops(program: nn.Predict, data: Data) -> None:
+    assert program.lm is not None
+    local = program.lm.transport
+    assert isinstance(local, lm.Local)
+    passes: list[int] = []
+    training = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def watch(*_: Any) -> None:
+        passes.append(1)
+        loop.call_soon_threadsafe(training.set)
+
+    model = copy.deepcopy(local.model)
+    model.register_forward_hook(watch)  # copies of a model keep its hooks
+    watched = copy.deepcopy(program).to(local.with_model(model, "watched"))
+    task = asyncio.ensure_future(asft(watched, data[0][:4], steps=500, lora=None))
+    await training.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    after = len(passes)
+    await asft(program, data[0][:4], steps=1, lora=None)  # trainings of one process run one after the other
+    assert len(passes) < after + 100

@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_a_step_has_the_gradient_of_its_own_batch_and_of_all_of_it() -> None:
     ]
     assert sum(len(group.parts) for group in plan(data)) > 1
 
-    def objective(model: torch.nn.Module, batch: list[Tokens]) -> float:
+    def objective(model: torch.nn.Module, batch: list[Tokens], *share: Any) -> float:
         assert all(weight.grad is None for weight in model.parameters())
         twin = copy.deepcopy(model)
         scores = []
@@ -63,7 +64,7 @@ def test_a_step_has_the_gradient_of_its_own_batch_and_of_all_of_it() -> None:
             scores += [told[place - 1, tokens.ids[place]] for place in range(tokens.start, len(tokens.ids))]
         whole = -torch.stack(scores).mean()
         whole.backward()
-        loss = likelihood(model, batch)
+        loss = likelihood(model, batch, *share)
         assert loss == pytest.approx(whole.item(), rel=1e-4)
         for own, other in zip(model.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(own.grad, other.grad, rtol=1e-3, atol=1e-5)

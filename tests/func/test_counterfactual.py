@@ -275,6 +275,8 @@ class TestPrograms:
         found = func.counterfactual(model, row, "read", {"numbers": ["3", 4]})
         assert found.output == (7, "kept")
         assert found.outputs == {"numbers": [3, 4], "note": "kept"}
+        func.counterfactual(model, row, "read", {"note": "new"}).outputs["numbers"].append(5)
+        assert row.tape.nodes[0].outputs == {"numbers": [1, 2], "note": "kept"}
         with pytest.raises(InputError, match="numbers"):
             func.counterfactual(model, row, "read", {"numbers": "many"})
         with pytest.raises(InputError, match=r"read\[0\] has no output 'nubmers': its outputs are numbers, note"):

@@ -5,7 +5,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import nn, optim
 from promptgrad.data import Example
-from promptgrad.errors import LMTimeoutError, MetricError, NoLMError
+from promptgrad.errors import LMTimeoutError, MetricError, NoLMError, ReplayError
 from promptgrad.testing import Fields
 
 
@@ -167,3 +167,12 @@ def test_judging_under_a_trained_rubric_does_not_blame_the_judge(program, script
     criterion(program.map(batch), batch).backward()
     assert program.step.instruction.grad
     assert criterion.judge.predict.instruction.grad is None
+
+
+def test_a_reply_that_is_not_on_record_is_not_taken_for_a_judge_without_a_model(program):
+    def unknown(messages):
+        raise ReplayError("the cassette does not hold the reply")
+
+    batch = examples(("please", "X"))
+    with pytest.raises(ReplayError, match="does not hold"):
+        nn.JudgeLoss("The answer is polite.", lm=pg.lm.FunctionLM(unknown))(program.map(batch), batch)

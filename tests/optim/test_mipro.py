@@ -59,6 +59,14 @@ class TestSearch:
         assert set(result.values) == {"demos"}
         assert 2 <= len(model.demos.data) <= 4
 
+    def test_as_many_different_sets_of_demos_are_drawn_as_asked_for(self, world, tmp_path):
+        model, data = world.single()
+        model.to(lm.FunctionLM(world.answer))
+        opt = optim.MIPRO(model.parameters(), num_candidates=0, num_demo_sets=9, num_trials=1, minibatch_size=10)
+        Trainer(model, opt, metric=world.metric, run_dir=tmp_path).fit(data[:20], data[20:])
+        events = run.Journal(tmp_path / "journal.jsonl", readonly=True).events()
+        assert [event["dimensions"] for event in events if event["kind"] == "space"] == [{"demos": 10}]
+
     def test_choices_that_require_a_gradient_are_searched(self, world):
         class Chooser(nn.Module):
             def __init__(self):

@@ -337,6 +337,30 @@ class TestGate:
         assert report.gate.pairs == 7
         assert report.gate.after == 1.0
 
+    def test_a_program_that_crashes_scores_nothing_on_that_row(self):
+        """Else a proposal could win by a crash where its answer would be wrong."""
+
+        class Strict(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.step = nn.Predict("text -> word", instruction="pick")
+
+            def forward(self, text):
+                found = self.step(text=text)
+                if found.word not in ("up", "low"):
+                    raise ValueError("no such word")
+                return found
+
+        def answer(messages):
+            new = messages[0].content.startswith("PICK")
+            return reply("broken" if new and "t0" in messages[-1].content else "up" if new else "low")
+
+        model = Strict().to(lm.FunctionLM(answer))
+        batch = [pg.Example(text=f"t{i}", word="up").with_inputs("text") for i in range(8)]
+        criterion = nn.MetricLoss(pg.metrics.exact_match)
+        gate = Shout(model.parameters()).step(lambda: criterion(model.map(batch), batch)).gate
+        assert (gate.pairs, gate.dropped, gate.after) == (8, 0, 7 / 8)
+
     @pytest.mark.asyncio
     async def test_in_async_code(self):
         model, closure, _ = self.make(lambda i: "up")

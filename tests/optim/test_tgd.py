@@ -174,7 +174,14 @@ class TestOneStep:
         assert f"no answer: {type(error).__name__}: {error}" in report.changes[0].reason
         assert model.instruction.data == "Take a word from {text}."
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt(), pg.errors.BudgetExceeded(kind="calls", limit=1, used=1)])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            KeyboardInterrupt(),
+            pg.errors.BudgetExceeded(kind="calls", limit=1, used=1),
+            pg.errors.ReplayError("not on record"),
+        ],
+    )
     def test_what_ends_a_run_is_no_reason(self, error):
         def fails(messages):
             raise error
@@ -711,6 +718,28 @@ class TestInTheTrainer:
         scheduler = optim.TrustRegionEdit(opt, min_edit=0.3)
         trainer = pg.Trainer(model, opt, metric=world.metric, seed=5, run_dir=folder)
         return model, opt, scheduler, trainer.fit(world.examples(24), world.examples(60, seed=1))
+
+    def test_a_search_begins_without_what_steps_before_it_left(self, world):
+        """Neither with their attempts nor with the bound of their schedulers: a resumed run knows nothing of them."""
+
+        def fitted(used):
+            model = world.Program().to(lm.FunctionLM(world.answer))
+            opt = optim.TGD(model.parameters(), steps=4, batch_size=6, max_edit=0.9)
+            scheduler = optim.StepEdit(opt, step_size=1, gamma=0.5)
+            if used:
+                for parameter in model.parameters():
+                    tried = ["Take the last word.", "Find the last one.", "Reverse the word.", "Spell it in reverse."]
+                    opt.state[parameter]["rejected"] = [
+                        {"text": text, "effect": "it lost", "measured": True} for text in tried
+                    ]
+                for _ in range(5):
+                    scheduler.step()
+            result = pg.Trainer(model, opt, metric=world.metric, seed=5).fit(
+                world.examples(24), world.examples(60, seed=1)
+            )
+            return result.values, result.calls, scheduler.get_last_edit()
+
+        assert fitted(used=True) == fitted(used=False)
 
     def test_schedulers_move_with_its_steps_and_a_resumed_run_knows_them(self, world, tmp_path):
         _, opt, scheduler, result = self.fit(world, tmp_path / "run", max_edit=0.6, length_price=0.01)

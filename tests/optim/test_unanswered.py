@@ -1,10 +1,14 @@
 """Critics without an answer: a skipped call each, in a resumed run too; the run stops only where they are down."""
 
+from dataclasses import replace
+
 import pytest
 
 import promptgrad as pg
-from promptgrad import lm, nn, optim, run
+from promptgrad import aio, lm, nn, optim, run
+from promptgrad.autograd import NodeFailure, Target
 from promptgrad.errors import BadRequestError, ContentFilterError, LMTimeoutError
+from promptgrad.search._watched import Watched
 from promptgrad.train import Trainer
 
 ROWS = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(20)]
@@ -146,3 +150,27 @@ def test_a_run_that_stopped_because_its_critic_is_down_asks_it_again(tmp_path):
     mended = Critic(None, 0)
     train(tmp_path / "run", mended, resume=True)
     assert mended.asked > 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda failure: replace(failure, example=ROWS[1]),
+        lambda failure: replace(failure, feedback=("too long",)),
+        lambda failure: replace(failure, targets=failure.targets[:1]),
+        lambda failure: replace(failure, replicate=1),
+    ],
+)
+def test_calls_of_a_critic_that_differ_in_anything_are_counted_apart(change):
+    class Silent:
+        async def critique(self, failure):
+            return {}
+
+    model = nn.Predict("text -> word").to(lm.FunctionLM(lambda messages: "x"))
+    (row,) = model.map(ROWS[:1]).rows
+    targets = tuple(Target(name, "input", "x") for name in ("text", "more"))
+    failure = NodeFailure(row.tape.nodes[0], ROWS[0], ("wrong",), targets)
+    watched = Watched(Silent(), "", lambda key, error: None)
+    for one in (failure, replace(failure), change(failure)):
+        aio.run(watched.critique(one))
+    assert len(watched.asked) == 2

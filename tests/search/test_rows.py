@@ -372,8 +372,12 @@ def test_each_proposal_of_a_narrow_model_is_shown_a_few_other_rows_with_right_an
 
 def test_candidates_of_other_programs_have_rows_of_their_own():
     session = session_of(coder(), coded, TICKETS)
-    other = Candidate({}, "other", coder("P2"), "other")
+    model = coder().to(lm.FunctionLM(lambda messages: "[[ ## code ## ]]\nP2", name="another"))
+    other = Candidate({}, "other", model, "other")
     within(session, lambda: session.forward(other, TICKETS[:1], scope="a"))
     (place,) = session.places(("instruction",))
     assert session.rows.of(place, session.base) == ()
     assert session.rows.of(place, other)[0].outputs == {"code": "P2"}
+    within(session, lambda: session.forward(session.base, TICKETS[:1], scope="b"))
+    found = [session.rows.of(place, one)[0].outputs for one in (session.base, other)]
+    assert found == [{"code": "P4"}, {"code": "P2"}]

@@ -222,8 +222,10 @@ class TestTheProtocol:
         grad = model.instruction.grad
         assert grad
         opt = optim.TGD(model.parameters())
-        opt.state[model.instruction]["rejected"] = [{"text": "old", "effect": "refused: x", "measured": False}]
-        before = opt.state_dict()
+        opt.state[model.instruction]["rejected"] = [
+            {"text": text, "effect": "refused: x", "measured": False} for text in ("old", scripted.rules["last"])
+        ]
+        before = json.loads(json.dumps(opt.state_dict()))
         version = model.instruction.version
         check(model, optimizer=opt)
         assert model.instruction.grad is grad

@@ -547,6 +547,19 @@ class TestJournal:
         with pytest.raises(JournalError, match="diverges from the recorded one at event 0"):
             Trainer.resume(tmp_path, model, world.optimizer("tgd", model), pg.metrics.exact_match)
 
+    def test_other_code_or_other_data_is_refused(self, world, data, tmp_path):
+        class Program(world.Program):
+            def forward(self, text):
+                return super().forward(text + " ")
+
+        trainer(world, program(world), run_dir=tmp_path).fit(*data[:2])
+        model = Program().to(lm.FunctionLM(world.answer, name="simulated"))
+        with pytest.raises(JournalError, match="diverges from the recorded one at event 0"):
+            Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric)
+        model, given = program(world), {"train": data[0], "val": data[1][:-1] + data[2][:1]}
+        with pytest.raises(JournalError, match="diverges from the recorded one at event 0"):
+            Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric, data=given)
+
     def test_examples_that_json_cannot_hold(self, world, data, tmp_path):
         odd = [row.copy(extra=(1, 2)) for row in data[0]]
         trainer_ = trainer(world, program(world), run_dir=tmp_path)
