@@ -32,6 +32,7 @@ PromptgradError
 ├── GraphError (RuntimeError)          the recorded graph cannot be used this way
 ├── ConstraintError (ValueError)       a value that a parameter may not take
 ├── HunkError (ValueError)             an edit that does not apply to its text
+├── OutOfMemoryError (MemoryError)     a training that does not fit into memory
 └── MissingExtraError (ImportError)    an optional dependency is not installed
 ```
 
@@ -63,6 +64,7 @@ __all__ = [
     "MetricError",
     "MissingExtraError",
     "NoLMError",
+    "OutOfMemoryError",
     "OverloadedError",
     "ParseError",
     "PromptgradError",
@@ -337,6 +339,10 @@ class HunkError(PromptgradError, ValueError):
         super().__init__(message)
         self.index = index
         self.hunk = hunk
+
+
+class OutOfMemoryError(PromptgradError, MemoryError):
+    """A training of a local model does not fit into memory, also in the smallest parts; the weights are whole."""
 
 
 class MissingExtraError(PromptgradError, ImportError):

@@ -48,6 +48,9 @@ async def adpo(
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 50,
+    micro_batch_tokens: int | None = None,
+    gradient_checkpointing: bool = False,
+    dtype: Any = None,
 ) -> TuneResult:
     """Fine-tune the local model of a program so that it prefers its better replies; returns a new program.
 
@@ -80,16 +83,36 @@ async def adpo(
         checkpoint: Folder for the state of the training, written every `checkpoint_every` steps, in the end, and on
             Ctrl-C. The same call goes on from there, with the same weights in the end, bit for bit on a CPU.
         checkpoint_every: Steps between checkpoints.
+        micro_batch_tokens: Most tokens that go through the model at once, padding included (8192); a batch of more
+            does so in parts, with the same gradient. Parts that do not fit into memory are halved.
+        gradient_checkpointing: Keep the input of each layer alone, and compute the rest again in the backward pass:
+            less memory, a third more time. Common prefixes are then computed for each row.
+        dtype: "bfloat16" computes in it where that is safe, and trains weights in float32; None computes in the type
+            of the model's weights.
 
     Raises:
         NoLMError: The program runs on no local model, or on several.
         DataError: There is no example or no pair, or one is too long.
         MissingExtraError: torch or peft is not installed.
         StateDictError: `checkpoint` holds another training, or another process trains in it.
+        OutOfMemoryError: A step does not fit into memory, also in the smallest parts.
         ValueError: A number is out of range.
     """
     options = TuneOptions(
-        lora, steps, epochs, lr, batch_size, seed, max_length, skip_long, progress, checkpoint, checkpoint_every
+        lora,
+        steps,
+        epochs,
+        lr,
+        batch_size,
+        seed,
+        max_length,
+        skip_long,
+        progress,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        micro_batch_tokens=micro_batch_tokens,
+        gradient_checkpointing=gradient_checkpointing,
+        dtype=dtype,
     )
     if not beta > 0:
         raise ValueError(f"beta must be above 0, not {beta!r}")

@@ -119,9 +119,13 @@ def go_on(
     with training.running():
         while not training.done and not stopped():
             batch = next(batches)
-            loss = training.step(partial(objective, training.model, batch, training.share))
+            loss = training.step(partial(_gradient, training, objective, batch))
             if loss is not None:
                 on_step(loss)
+
+
+def _gradient(training: Training, objective: Objective, batch: Sequence[Any]) -> float:
+    return objective(training.model, batch, training.share)  # whose share may have become smaller since the last try
 
 
 def _batches(data: Sequence[Any], size: int, rng: random.Random) -> Iterator[list[Any]]:

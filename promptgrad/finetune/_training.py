@@ -8,10 +8,11 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from promptgrad.errors import DataError
+from promptgrad.errors import DataError, OutOfMemoryError
+from promptgrad.finetune._memory import LEAST_TOKENS, is_out_of_memory, no_room
 from promptgrad.lm import PART_TOKENS
 
 
@@ -28,6 +29,7 @@ class TuneSettings:
         weight_decay: AdamW's.
         max_norm: Largest norm of the gradient.
         seed: Seed of the LoRA's start, the order of the conversations, and dropout.
+        dtype: "bfloat16" if the model computed in it, on weights in float32; None for the type of its weights.
     """
 
     lora: dict[str, Any] | None
@@ -38,6 +40,7 @@ class TuneSettings:
     weight_decay: float = 0.0
     max_norm: float = 1.0
     seed: int = 0
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +132,15 @@ class Training:
 
         Raises:
             DataError: It is no number in the first step.
+            OutOfMemoryError: The gradient does not fit into memory, also in the smallest parts of the batch. Larger
+                parts are halved, with a warning, before.
         """
         import torch
 
         self._random = self._random_state()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        loss = gradient()
+        loss = self._gradient(gradient)
         norm = float(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm))
         if not math.isfinite(loss + norm):
             self.optimizer.zero_grad(set_to_none=True)
@@ -143,12 +148,52 @@ class Training:
             return None
         with _ctrl_c_waits():
             self._whole = False
-            self.optimizer.step()
+            self._update()
             self.optimizer.zero_grad(set_to_none=True)
             self.losses.append(loss)
             self._random = self._random_state()
             self._whole = True
         return loss
+
+    def _gradient(self, gradient: Callable[[], float]) -> float:
+        """The loss, whose gradient is computed in smaller parts where it does not fit into memory."""
+        import torch
+
+        first = self.share.limit
+        while True:
+            try:
+                loss = gradient()
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0][:200] or type(error).__name__
+            # the error, whose traceback held what the pass had computed, is gone
+            self.optimizer.zero_grad(set_to_none=True)
+            self._to_random_state(self._random)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if self.share.limit // 2 < LEAST_TOKENS:
+                raise no_room(len(self.losses), self.share.limit, reason)
+            self.share = replace(self.share, limit=self.share.limit // 2)
+        if (limit := self.share.limit) != first:
+            warnings.warn(
+                f"a step did not fit into memory in parts of {first} tokens, so the training goes on in parts of "
+                f"{limit}, with the same gradients (micro_batch_tokens={limit} begins so)",
+                stacklevel=4,
+            )
+        return loss
+
+    def _update(self) -> None:
+        try:
+            self.optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"the moments of AdamW do not fit into memory ({error}): they take twice as much as the weights that "
+                "are trained. A LoRA (lora=) has few"
+            ) from error
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -203,10 +248,7 @@ class Training:
                     self.optimizer.state[weight] = {
                         key: value.to(weight.device, copy=True) for key, value in kept.items() if value is not None
                     }
-        if "random.cpu" in tensors:
-            torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and (device := self._device()).type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], device)
+        self._to_random_state(tensors)
         self.losses = [float(loss) for loss in facts["losses"]]
         self.ended = str(facts["ended"])
         self._random = self._random_state()
@@ -222,6 +264,14 @@ class Training:
         if (device := self._device()).type == "cuda":
             state["random.cuda"] = torch.cuda.get_rng_state(device)
         return state
+
+    def _to_random_state(self, tensors: Mapping[str, Any]) -> None:
+        import torch
+
+        if "random.cpu" in tensors:
+            torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and (device := self._device()).type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
     def _end(self, loss: float, norm: float) -> None:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"

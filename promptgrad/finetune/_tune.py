@@ -18,12 +18,13 @@ from typing import Any, TypeAlias
 from promptgrad import aio, lm
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._checkpoint import Checkpoint
+from promptgrad.finetune._memory import autocast, checkpointed, masters
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting, limit_of, too_long
 from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, go_on, likelihood
-from promptgrad.finetune._training import Training, TuneSettings
-from promptgrad.lm import layered
+from promptgrad.finetune._training import Share, Training, TuneSettings
+from promptgrad.lm import PART_TOKENS, layered
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
 
@@ -164,14 +165,24 @@ class TuneOptions:
     progress: bool | None
     checkpoint: str | os.PathLike[str] | None = None
     checkpoint_every: int = 50
+    micro_batch_tokens: int | None = None
+    gradient_checkpointing: bool = False
+    dtype: Any = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
-        for name in ("steps", "epochs", "lr", "batch_size", "checkpoint_every"):
+        for name in ("steps", "epochs", "lr", "batch_size", "checkpoint_every", "micro_batch_tokens"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value!r}")
+        if self.autocast not in (None, "bfloat16"):
+            raise ValueError(f"dtype is 'bfloat16', or None for the type of the model's weights, not {self.dtype!r}")
+
+    @property
+    def autocast(self) -> str | None:
+        """The name of the type to compute in."""
+        return None if self.dtype is None else str(self.dtype).removeprefix("torch.")
 
 
 _one_at_a_time = threading.Lock()
@@ -231,7 +242,7 @@ def _tune(
             about = _about(local, data, settings, recipe)
             checkpoint = Checkpoint(Path(options.checkpoint), about, options.checkpoint_every)
             stack.enter_context(checkpoint.held())
-        model, losses, seconds, lora = _trained(local, data, settings, recipe, options.progress, stopped, checkpoint)
+        model, losses, seconds, lora = _trained(local, data, settings, recipe, options, stopped, checkpoint)
     tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses), recipe)}")
     return TuneResult(
         program=_moved(program, local, tuned),
@@ -252,7 +263,7 @@ def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettin
     if lr is None:
         lr = default_lr(sum(weight.numel() for weight in local.model.parameters()), lora=lora is not None)
     steps = count_steps(samples, options.batch_size, options.epochs, options.steps)
-    return TuneSettings(lora, steps, lr, options.batch_size, seed=options.seed)
+    return TuneSettings(lora, steps, lr, options.batch_size, seed=options.seed, dtype=options.autocast)
 
 
 def _about(local: lm.Local, data: Sequence[Any], settings: TuneSettings, recipe: Recipe) -> dict[str, Any]:
@@ -276,7 +287,7 @@ def _trained(
     data: Sequence[Any],
     settings: TuneSettings,
     recipe: Recipe,
-    progress: bool | None,  # noqa: FBT001 - internal
+    options: TuneOptions,
     stopped: Callable[[], bool],
     checkpoint: Checkpoint | None,
 ) -> tuple[Any, list[float], float, Any]:
@@ -289,14 +300,18 @@ def _trained(
     if next(model.parameters()).dtype == torch.float16:
         model.float()  # half precision cannot be trained without loss scaling
     over = checkpoint is not None and checkpoint.finished
-    objective = likelihood if over else recipe.objective(model, data)
-    model.requires_grad_(settings.lora is None)
-    if settings.lora is not None:
-        model = add_lora(model, settings.lora)
-    training = Training(model, settings)
-    if checkpoint is not None:
-        checkpoint.restore(training)
-    with progress_bar(settings.steps, "fine-tuning", progress) as bar:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(autocast(model, settings.dtype))
+        objective = likelihood if over else recipe.objective(model, data)
+        stack.enter_context(checkpointed(model, wanted=options.gradient_checkpointing))
+        model.requires_grad_(settings.lora is None)
+        if settings.lora is not None:
+            model = add_lora(model, settings.lora)
+        stack.enter_context(masters(model, wanted=settings.dtype is not None))
+        training = Training(model, settings, Share(options.micro_batch_tokens or PART_TOKENS))
+        if checkpoint is not None:
+            checkpoint.restore(training)
+        bar = stack.enter_context(progress_bar(settings.steps, "fine-tuning", options.progress))
         bar.advance(len(training.losses))
 
         def on_step(loss: float) -> None:
@@ -304,10 +319,12 @@ def _trained(
             if checkpoint is not None:
                 checkpoint.after_step(training, time.monotonic() - begun)
 
-        go_on(training, data, objective, on_step=on_step, stopped=stopped)
+        try:
+            go_on(training, data, objective, on_step=on_step, stopped=stopped)
+        finally:
+            if checkpoint is not None and training.losses:
+                checkpoint.write(training, time.monotonic() - begun)
     seconds = time.monotonic() - begun
-    if checkpoint is not None:
-        checkpoint.write(training, seconds)
     lora = None
     if settings.lora is not None:
         from peft import get_peft_model_state_dict
@@ -321,7 +338,8 @@ def _trained(
 
 def version_of(local: lm.Local, samples: Sequence[Any], settings: TuneSettings, steps: int, recipe: Recipe) -> str:
     """A name for the trained weights: the same for the same start, samples, settings and recipe."""
-    told = [local.identity(), asdict(settings), steps, [recipe.told(sample) for sample in samples]]
+    set_to = {name: value for name, value in asdict(settings).items() if name != "dtype" or value is not None}
+    told = [local.identity(), set_to, steps, [recipe.told(sample) for sample in samples]]
     text = json.dumps([*told, recipe.name] if recipe.name else told, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
 

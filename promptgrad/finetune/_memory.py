@@ -1,0 +1,93 @@
+"""What makes a training fit into memory: activations computed twice, half precision; and what says that it did not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import wraps
+from typing import Any
+
+from promptgrad.errors import OutOfMemoryError
+
+LEAST_TOKENS = 64
+"""Parts of a batch are not made smaller than this."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's own, that of its allocator for CPUs, or Python's."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("can't allocate memory", "not enough memory", "out of memory")
+    )
+
+
+def no_room(step: int, limit: int, reason: str) -> OutOfMemoryError:
+    """The error of a step that does not fit even in the smallest parts."""
+    return OutOfMemoryError(
+        f"the gradient of step {step + 1} does not fit into memory, also in parts of {limit} tokens ({reason}); the "
+        f"weights are those of step {step}. What takes less: gradient_checkpointing=True, dtype='bfloat16', a LoRA "
+        "(lora=) in place of all weights, a lower max_length, or a smaller model"
+    )
+
+
+@contextlib.contextmanager
+def checkpointed(model: Any, *, wanted: bool) -> Iterator[None]:
+    """Have each layer keep its input alone and compute the rest again in the backward pass, while the model trains.
+
+    Raises:
+        ValueError: The model has no such layers.
+    """
+    if not wanted:
+        yield
+        return
+    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # since transformers 5.24
+    getattr(model, f"{word}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        getattr(model, f"{word}_checkpointing_disable")()
+
+
+@contextlib.contextmanager
+def autocast(model: Any, dtype: str | None) -> Iterator[None]:
+    """Have the model's forward pass compute in another type where torch finds that safe, while its weights stay.
+
+    Each forward pass is a block of its own: within one block torch keeps the weights that it has cast, and what was
+    cast without a graph would be taken in a pass with one.
+    """
+    if dtype is None:
+        yield
+        return
+    import torch
+
+    device, forward = next(model.parameters()).device.type, model.forward
+
+    @wraps(forward)
+    def cast(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, dtype=getattr(torch, dtype)):
+            return forward(*args, **kwargs)
+
+    model.forward = cast
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+@contextlib.contextmanager
+def masters(model: Any, *, wanted: bool) -> Iterator[None]:
+    """Keep the weights that are trained in float32, and give them back their type."""
+    import torch
+
+    narrow = [weight for weight in model.parameters() if wanted and weight.requires_grad and weight.dtype.itemsize < 4]
+    types = [weight.dtype for weight in narrow]
+    for weight in narrow:
+        weight.data = weight.data.to(torch.float32)
+    try:
+        yield
+    finally:
+        for weight, dtype in zip(narrow, types, strict=True):
+            weight.data = weight.data.to(dtype)
