@@ -286,7 +286,7 @@ class Adapter:
             demos = tuple(demos)
         key = (signature, text, id(demos))
         entry = self._compiled.get(key)
-        if entry is not None and entry[0] is demos:
+        if entry is not None:  # it keeps its demos, so no others have their id
             return entry[1]
         text = "".join(("", text))  # a plain str: a Text would keep its graph alive in here
         compiled = self._compile(signature, text, demos)

@@ -230,12 +230,7 @@ class Ledger:
                 turn = self._try(wanted, largest)
             if turn is None:
                 return Reservation(self, wanted, largest)
-            try:
-                await turn
-            finally:
-                with self._lock:
-                    if turn in self._waiting:
-                        self._waiting.remove(turn)
+            await turn
 
     def replay(self, usage: Mapping[str, Any]) -> None:
         """Book a call whose reply came from the journal, as if it had been sent."""

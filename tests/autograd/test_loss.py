@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -167,3 +168,32 @@ def test_no_more_critic_calls_are_in_flight_than_the_loss_allows(work):
     assert most(concurrency=1) == 1
     assert most(concurrency=2) == 2
     assert most() > 2
+
+
+class Sampled:
+    """What a local model keeps of a reply; here only the advantages count."""
+
+    requires_grad = True
+    advantages: ClassVar[list] = []
+
+    @classmethod
+    def backward_all(cls, pairs):
+        cls.advantages += [(trace.name, advantage) for trace, advantage in pairs]
+
+    def __init__(self, name):
+        self.name = name
+
+
+def test_a_judged_call_is_compared_with_the_same_call_of_other_rollouts():
+    """Else a call would be rewarded because another call of its run is worse."""
+    judged = []
+    for replicate, scores in enumerate([(1.0, 0.0), (0.5, 0.0)]):
+        first, second = Call("first", lambda q: "one"), Call("second", lambda q: "two")
+        made = row(lambda q, f=first, s=second: (f(q=q).out, s(q=q).out), "example", q="x")
+        for node, score in zip(made.tape.nodes, scores, strict=True):
+            node.weight_traces.append(Sampled(f"{node.path} {replicate}"))
+            judged.append(replace(made, score=score, node=node, replicate=replicate))
+    Sampled.advantages.clear()
+    Loss(judged, Crowd()).backward(weights=True)
+    assert {name for name, _ in Sampled.advantages} == {"first 0", "first 1"}
+    assert dict(Sampled.advantages) == {"first 0": 0.25, "first 1": -0.25}

@@ -362,6 +362,7 @@ def test_failures_of_one_that_answers_nobody_meanwhile_are_waited_for_longer():
 
 def test_failures_of_one_that_answers_less_than_a_third_are_waited_for_longer():
     assert while_others(".", failed=32) == GROWN
+    assert while_others(".", failed=4) == [*GROWN[:3], 0.1]  # 4 of 12 in the end
 
 
 def test_being_turned_away_is_waited_for_longer_whoever_is_answered(waits, sleep):

@@ -117,7 +117,7 @@ class TestRows:
         one = example("capital of Italy?")
         aux = nn.AuxLoss("search", recall)
         assert len(aux(model(question=one.question), one)) == 2
-        assert len(aux([model(question=one.question)] * 1, [one])) == 2
+        assert len(aux([model(question=one.question)], [one])) == 2
 
     def test_rollouts_keep_their_number(self, model):
         batch = [example("capital of Italy?")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from promptgrad import optim
+from promptgrad import Trainer, lm, optim
 from promptgrad.optim._gepa_parity import Combined, Pool
 from promptgrad.search import Candidate, Measured
 from promptgrad.testing.optimizers import OptimizerContract
@@ -80,3 +80,18 @@ class TestContractOfAllTexts(OptimizerContract):
 def test_components_are_named(both):
     with pytest.raises(ValueError, match='components are "blamed", rewritten by "round_robin" or "all" at once'):
         optim.GEPA(both.Program().parameters(), components="some")
+
+
+def test_each_block_of_rows_is_another_sample(world):
+    """Its rows are asked with the number of the block, so a model that samples answers each block anew."""
+    numbers = []
+
+    def answer(request):
+        numbers.append(request.replicate)
+        return world.answer(request.messages)
+
+    model = world.Program().to(lm.FunctionLM(answer, name="simulated"))
+    optimizer = optim.GEPA(model.parameters(), steps=4, minibatch_size=4, parity=True)
+    Trainer(model, optimizer, metric=world.metric, seed=5).fit(world.examples(24), world.examples(20, seed=1))
+    assert len(set(numbers)) > 4
+    assert set(numbers) == set(range(max(numbers) + 1))

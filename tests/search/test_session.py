@@ -5,7 +5,8 @@ import pytest
 import promptgrad as pg
 from promptgrad import aio, data, lm, nn, optim, run
 from promptgrad.errors import LMConnectionError
-from promptgrad.search import Candidate, Measured, Session
+from promptgrad.search import Candidate, Measured, Session, show_value
+from tests.waiting import turns
 
 FOUND = {"pick.instruction": "Take the last word."}
 """What an earlier phase has found."""
@@ -333,6 +334,11 @@ class TestCandidate:
         assert Candidate().child({"a": "1"}, "bred").key == alone.key
         assert Candidate({"a": "1"}, "alone", None, "w").key != alone.key
 
+    def test_a_value_is_shown_in_one_short_line(self):
+        assert [show_value((1,) * count) for count in range(3)] == ["0 demos", "1 demo", "2 demos"]
+        assert show_value("x" * 58) == f"'{'x' * 58}'"
+        assert show_value("x" * 59) == f"'{'x' * 56}..."
+
 
 class TestNeedsCritic:
     """Whether a language model has to divide the blame."""
@@ -413,6 +419,33 @@ class TestNeedsCritic:
         assert not session.needs_critic(places)
         within(session, lambda: session.forward(session.base, session.train[:2], scope="forward"))
         assert session.needs_critic(places)
+
+
+def test_critic_calls_of_a_search_keep_to_the_bound_of_the_context(world):
+    class Crowd:
+        now = most = 0
+
+        async def critique(self, failure):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await turns(3)
+            self.now -= 1
+            return {}
+
+    def most(**bound):
+        crowd = Crowd()
+        session = session_of(world, program(world), critic=crowd, engine="local")
+
+        async def work():
+            loss = await session.forward(session.base, session.train[:5], scope="a")
+            await session.gradients(loss, list(session.model.parameters()))
+
+        with pg.context(**bound):
+            within(session, work)
+        return crowd.most
+
+    assert most(concurrency=1) == 1
+    assert most() > 1
 
 
 class TestUnanswered:
