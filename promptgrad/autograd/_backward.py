@@ -15,6 +15,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.aio import Caller, pointing_at, warn
+from promptgrad.autograd._advantages import advantages
 from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._critic import CriticLike, StoppingCritic, WeightTrace
 from promptgrad.autograd._critique import Critique
@@ -88,11 +89,23 @@ class Backward:
 
     def _check(self) -> None:
         self._check_freed()
+        targets = [row.target for row in self.rows if row.target is not None]
+        if targets:
+            if len(targets) == len(self.rows) and self.manner.weights is None:
+                self._check_trained(targets)
+            return
         if self.rows and all(row.tape is None and not any(exact_sources(row.output)) for row in self.rows):
             raise GraphError(
                 "nothing was recorded in the forwards of this loss: they ran under no_grad() or inference_mode(), "
                 "no parameter of the program has requires_grad=True, or the outputs are plain strings; if the "
                 "output is a Parameter, pass the parameter itself, or str(parameter)"
+            )
+
+    def _check_trained(self, targets: Sequence[WeightTrace]) -> None:
+        if not any(target.requires_grad for target in targets):
+            raise GraphError(
+                "no weight of the local model requires a gradient, and the likelihood of a reply blames no text: call "
+                "lm.requires_grad_(), or that of the model itself, before the loss"
             )
 
     def _check_freed(self) -> None:
@@ -241,29 +254,14 @@ class Backward:
         }
 
     def _traced_weights(self) -> list[tuple[WeightTrace, float]]:
-        """The local models' samples with their advantages: score minus the mean over the example's rollouts."""
+        """The local models' replies with their advantages."""
         if self.manner.weights is False:
             return []
-        traced = []
-        for scale, rows, _ in self.terms:
-            groups: dict[Any, list[float]] = {}
-            for row in rows:
-                if row.error is None:
-                    groups.setdefault(_rollouts_of(row), []).append(row.score)
-            for row in rows:
-                if row.error is not None or row.tape is None:
-                    continue
-                scores = groups[_rollouts_of(row)]
-                advantage = scale * (row.score - sum(scores) / len(scores))
-                if advantage:
-                    traced += [
-                        (trace, advantage)
-                        for node in row.tape.nodes
-                        if row.node is None or node.started <= row.node.started
-                        for trace in node.weight_traces
-                        if self.manner.weights or trace.requires_grad
-                    ]
-        return traced
+        return [
+            (trace, advantage)
+            for _, trace, advantage in advantages(self.terms)
+            if self.manner.weights or trace.requires_grad
+        ]
 
 
 def _forward(row: LossRow, number: int) -> Any:
@@ -271,12 +269,6 @@ def _forward(row: LossRow, number: int) -> Any:
     if row.tape is None:
         return number
     return id(row.tape), row.example_id or id(row.example), row.replicate
-
-
-def _rollouts_of(row: LossRow) -> Any:
-    """A key that the rollouts of one example share; a row about one call is compared with the others' same call."""
-    call = ("", 0) if row.node is None else (row.node.path, row.node.index)
-    return row.example_id or id(row.example), call
 
 
 def _mean(weighted: Sequence[tuple[float, float]]) -> float:

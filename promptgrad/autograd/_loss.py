@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Loss:
-    """The loss of a batch: the mean of `best - score` over its rows without error.
+    """The loss of a batch: the mean of `best - score` over its rows without error, by their weights.
 
     `+` adds losses, `*` scales one: `main + 0.3 * side`. `item()` is the weighted sum of the means, where a loss
     without rows adds nothing; `items` has the rows of all, weighted. `backward` works on the rows of all of them.
@@ -93,8 +93,9 @@ class Loss:
         """The loss as a number; nan when no row is without error."""
         total = 0.0
         for scale, rows, _ in [term for term in self._terms if term[1]] or self._terms:
-            losses = [row.loss for row in rows if row.error is None]
-            total += scale * (math.fsum(losses) / len(losses) if losses else math.nan)
+            scored = [row for row in rows if row.error is None]
+            whole = math.fsum(row.weight for row in scored)
+            total += scale * (math.fsum(row.weight * row.loss for row in scored) / whole if whole else math.nan)
         return total
 
     async def abackward(
@@ -252,10 +253,13 @@ class Loss:
         return self * (1 / divisor)
 
     def __repr__(self) -> str:
+        targets = sum(row.target is not None for row in self.rows)
+        judged, errors = len(self) - targets, len(self.errors)
         failed = sum(row.failed and row.error is None for row in self.rows)
-        errors = len(self.errors)
-        plural = "" if errors == 1 else "s"
-        return f"Loss({self.item():.4g}, {failed} of {len(self)} failed, {errors} error{plural})"
+        parts = [f"{targets} targets"] if targets else []
+        if (judged and judged > errors) or not targets:
+            parts.append(f"{failed} of {judged} failed")
+        return f"Loss({self.item():.4g}, {', '.join(parts)}, {errors} error{'' if errors == 1 else 's'})"
 
 
 def _only_critics(critic: Any) -> "CriticLike":

@@ -10,6 +10,7 @@ from promptgrad.autograd._node import Node
 from promptgrad.autograd._sample import sample_of
 
 if TYPE_CHECKING:
+    from promptgrad.autograd._critic import WeightTrace
     from promptgrad.autograd._tape import Tape
 
 _TOLERANCE = 1e-9
@@ -31,6 +32,9 @@ class LossRow:
         node: The call that it is about, where that is not what the forward returned: backward begins there.
         module_feedback: What is wrong with single modules, by path, besides `feedback`: a text for the latest call of
             the module, or a sequence with one text for each of its calls.
+        weight: Its weight in the mean of the loss; for a target the number of its tokens.
+        target: The right reply of a local model, where the loss is its negative log-likelihood, in nats a token, so
+            that `best` is 0: weights get the exact gradient, and texts nothing.
     """
 
     example: Any
@@ -43,6 +47,8 @@ class LossRow:
     replicate: int = 0
     node: "Node | None" = None
     module_feedback: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    weight: float = 1.0
+    target: "WeightTrace | None" = None
 
     @property
     def loss(self) -> float:
@@ -64,5 +70,5 @@ class LossRow:
 
     @property
     def failed(self) -> bool:
-        """Whether there is anything to improve: an error, or less than the best score."""
-        return self.error is not None or self.score < self.best - _TOLERANCE
+        """Whether a text may be to blame: an error, or less than the best score of a metric."""
+        return self.error is not None or (self.target is None and self.score < self.best - _TOLERANCE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from promptgrad.errors import DataError
 from promptgrad.finetune._conversation import Conversation
@@ -14,9 +14,7 @@ Encoded = TypeVar("Encoded")
 
 def encode(local: Local, sample: Conversation) -> Tokens:
     """The prompt exactly as the model gets it in a call, then the reply and the end of the turn."""
-    prompt = local.encode(Request(tail=sample.messages))
-    reply = _reply_ids(local.tokenizer, sample)
-    return Tokens((*prompt, *reply), len(prompt))
+    return local.target(Request(tail=sample.messages), sample.reply).tokens()
 
 
 def limit_of(local: Local, max_length: int | None) -> int | None:
@@ -55,31 +53,3 @@ def fitting(
             "skip_long=True"
         )
     return fit
-
-
-def _reply_ids(tokenizer: Any, sample: Conversation) -> list[int]:
-    """Tokens of the reply with the end of the turn, as the chat template writes an assistant message."""
-    ends = _end_ids(tokenizer)
-    text = _templated(tokenizer, sample)
-    ids: list[int] = list(tokenizer(sample.reply if text is None else text, add_special_tokens=False)["input_ids"])
-    for place, token in enumerate(ids):
-        if token in ends:
-            return ids[: place + 1]  # what a template writes after the end is never generated
-    return [*ids, ends[0]] if ends else ids
-
-
-def _templated(tokenizer: Any, sample: Conversation) -> str | None:
-    """What the chat template adds for the reply; None where it does not simply follow the prompt."""
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    messages = [{"role": m.role, "content": m.content} for m in sample.messages]
-    before: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    after: str = tokenizer.apply_chat_template(
-        [*messages, {"role": "assistant", "content": sample.reply}], tokenize=False
-    )
-    return after[len(before) :] if after.startswith(before) else None
-
-
-def _end_ids(tokenizer: Any) -> Sequence[int]:
-    end = tokenizer.eos_token_id
-    return [] if end is None else [end] if isinstance(end, int) else list(end)

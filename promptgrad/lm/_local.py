@@ -20,6 +20,7 @@ from promptgrad.lm._local_engine import Generation, LocalEngine
 from promptgrad.lm._message import Message
 from promptgrad.lm._options import hear, take
 from promptgrad.lm._parts import TextPart
+from promptgrad.lm._reply import reply_ids
 from promptgrad.lm._request import Request
 from promptgrad.lm._transport import Transport
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import torch
+
+    from promptgrad.lm._local_trace import LocalTrace
 
 
 _KNOWN = frozenset(
@@ -133,11 +136,15 @@ class Local(Transport):
             weight.requires_grad_(requires_grad and (not lora or "lora_" in name))
         return self
 
-    def weights(self) -> list[torch.nn.Parameter]:
-        """Return the weights that require gradients, for `torch.optim`."""
+    def named_weights(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Return the weights that require gradients with the names that the model gives them."""
         if self._model is None and self._engine is None:
             return []  # loaded by path, and not loaded yet: frozen
-        return [weight for weight in self.model.parameters() if weight.requires_grad]
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+    def weights(self) -> list[torch.nn.Parameter]:
+        """Return the weights that require gradients, for `torch.optim`."""
+        return [weight for _, weight in self.named_weights()]
 
     def _is_trained(self) -> bool:
         """True if the weights are not those of a folder: a model object, or changed since they were loaded."""
@@ -210,6 +217,38 @@ class Local(Transport):
         refuse_parts(self.name, request.messages)
         return self._load().encode(request.messages)
 
+    def offsets(self, request: Request) -> tuple[str, list[tuple[int, int]]]:
+        """Return a request's prompt as text, and where each of its tokens begins and ends there.
+
+        Raises:
+            InputError: The tokenizer cannot tell: it is not one of the fast kind; or a message holds more than text.
+        """
+        refuse_parts(self.name, request.messages)
+        engine = self._load()
+        if not getattr(engine.tokenizer, "is_fast", False):
+            raise InputError(
+                f"the tokenizer of local model {self.name!r} cannot say where its tokens stand in a text: it takes a "
+                "fast one (transformers.PreTrainedTokenizerFast)"
+            )
+        text, how = engine.written(request.messages)
+        return text, list(engine.tokenizer(text, return_offsets_mapping=True, **how)["offset_mapping"])
+
+    def target(self, request: Request, reply: str) -> LocalTrace:
+        """Return the trace of a given reply: what `loss.backward()` needs to make it likelier. Nothing is computed.
+
+        The prompt is exactly that of a call; the reply ends with the end of its turn.
+
+        Raises:
+            InputError: A message holds more than text.
+            LMError: The model cannot be loaded, or the chat template refuses the messages.
+        """
+        from promptgrad.lm._local_trace import LocalTrace
+
+        prompt = self.encode(request)
+        return LocalTrace(
+            self, prompt, reply_ids(self.tokenizer, request.messages, reply), (), 1.0, self.version(), request
+        )
+
     async def sample(self, request: Request, *, logprobs: bool = False) -> Generation:
         """Answer one request with its tokens and, on demand, their log-probabilities, outside budget and journal.
 
@@ -240,7 +279,8 @@ class Local(Transport):
             from promptgrad.lm._local_trace import LocalTrace
 
             temperature = engine.temperature(request) or 1.0
-            trace = LocalTrace(self, made.prompt_ids, made.ids, made.logprobs, temperature, engine.version())
+            made_with = temperature, engine.version()
+            trace = LocalTrace(self, made.prompt_ids, made.ids, made.logprobs, *made_with, request)
         tokens = zip(made.ids, made.logprobs, strict=True) if asked else ()
         logprobs = tuple([TokenLogprob(engine.name_token(token), score) for token, score in tokens])
         return Completion(made.text, usage, self.name, made.finish_reason, logprobs=logprobs, trace=trace)
@@ -257,7 +297,7 @@ class Local(Transport):
             return completion
         from promptgrad.lm._local_trace import LocalTrace
 
-        trace = LocalTrace.from_dict(self, reply["trace"])
+        trace = LocalTrace.from_dict(self, reply["trace"], request)
         return replace(completion, trace=trace)
 
     def _load(self) -> LocalEngine:

@@ -6,11 +6,14 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from promptgrad.errors import GraphError
+from promptgrad.errors import ContextWindowError, GraphError
 from promptgrad.lm._likelihood import Tokens, reply_logprobs
+from promptgrad.lm._request import Request
 
 if TYPE_CHECKING:
     import torch
+
+    from promptgrad.autograd import Swap, TokenSaliency
 
 
 class Trainable(Protocol):
@@ -23,8 +26,17 @@ class Trainable(Protocol):
         """The model."""
         ...
 
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        ...
+
     def weights(self) -> list[torch.nn.Parameter]:
         """The weights that require gradients."""
+        ...
+
+    def offsets(self, request: Request) -> tuple[str, list[tuple[int, int]]]:
+        """A prompt as text, and where each of its tokens begins and ends there."""
         ...
 
     def version(self) -> int:
@@ -42,9 +54,10 @@ class LocalTrace:
         logprobs: Their log-probabilities when they were sampled, after the temperature.
         temperature: The temperature at which they were sampled; 1 where the likeliest were chosen.
         version: Version of the weights they were sampled with.
+        request: The request that they answer; None if it is not known.
     """
 
-    __slots__ = ("ids", "lm", "logprobs", "prompt_ids", "temperature", "version")
+    __slots__ = ("ids", "lm", "logprobs", "prompt_ids", "request", "temperature", "version")
 
     def __init__(
         self,
@@ -54,6 +67,7 @@ class LocalTrace:
         logprobs: Sequence[float],
         temperature: float,
         version: int,
+        request: Request | None = None,
     ) -> None:
         self.lm = lm
         self.prompt_ids = array("i", prompt_ids)
@@ -61,11 +75,38 @@ class LocalTrace:
         self.logprobs = array("f", logprobs)
         self.temperature = temperature
         self.version = version
+        self.request = request
 
     @property
     def requires_grad(self) -> bool:
         """True if any weight of the model requires a gradient."""
         return bool(self.lm.weights())
+
+    def check_version(self) -> None:
+        """Check that the weights are those that the reply was sampled, or its likelihood computed, with.
+
+        Raises:
+            GraphError: A weight was changed since.
+        """
+        if self.lm.version() != self.version:
+            raise GraphError(
+                f"the weights of {self.lm.name!r} were changed after this reply was sampled or scored, so its gradient "
+                "would be that of another policy: call loss.backward() before the optimizer's step"
+            )
+
+    def check_length(self) -> None:
+        """Check that prompt and reply fit the model.
+
+        Raises:
+            ContextWindowError: They do not.
+        """
+        limit = getattr(self.lm.model.config, "max_position_embeddings", None)
+        size = len(self.prompt_ids) + len(self.ids)
+        if limit and size > limit:
+            raise ContextWindowError(
+                f"prompt and reply have {size} tokens, and local model {self.lm.name!r} reads at most {limit}: use "
+                "fewer or shorter demos or inputs"
+            )
 
     def log_likelihood(self) -> torch.Tensor:
         """Compute the log-probabilities of the sampled tokens again, with a graph for torch.
@@ -80,6 +121,25 @@ class LocalTrace:
         with torch.enable_grad():
             logits = model(input_ids=ids, use_cache=False).logits[0, -count - 1 : -1].float() / self.temperature
             return torch.log_softmax(logits, -1).gather(-1, ids[0, -count:, None])[:, 0]
+
+    @staticmethod
+    def log_likelihoods(traces: Sequence[LocalTrace]) -> list[float]:
+        """The log-likelihood of each reply, in nats, with the weights as they are now; what prompts share is shared.
+
+        Cost: few forward passes, of up to 8,192 places each, without a graph.
+        """
+        import torch
+
+        sums = [0.0] * len(traces)
+        of_lm: dict[int, list[int]] = {}
+        for place, trace in enumerate(traces):
+            of_lm.setdefault(id(trace.lm), []).append(place)
+        for own in of_lm.values():
+            with torch.no_grad():
+                for scored in reply_logprobs(traces[own[0]].lm.model, [traces[place].tokens() for place in own]):
+                    for row, total in zip(scored.rows, scored.logprobs.sum(-1).tolist(), strict=True):
+                        sums[own[row]] = total
+        return sums
 
     def backward(self, advantage: float) -> None:
         """Add the gradient of `-advantage` times the reply's log-likelihood to the weights' `.grad`.
@@ -104,22 +164,35 @@ class LocalTrace:
 
         of_lm: dict[int, list[tuple[LocalTrace, float]]] = {}
         for trace, advantage in pairs:
-            if trace.lm.version() != trace.version:
-                raise GraphError(
-                    f"the weights of {trace.lm.name!r} were changed after this reply was sampled, so its gradient "
-                    "would be that of another policy: call loss.backward() before the optimizer's step"
-                )
+            trace.check_version()
             if trace.ids:
                 of_lm.setdefault(id(trace.lm), []).append((trace, advantage))
         for own in of_lm.values():
             model = own[0][0].lm.model
-            batch = [trace._tokens() for trace, _ in own]
+            batch = [trace.tokens() for trace, _ in own]
             with torch.enable_grad():
                 for scored in reply_logprobs(model, batch):
                     weights = torch.tensor([own[row][1] for row in scored.rows], device=scored.logprobs.device)
                     (-(weights[:, None] * scored.logprobs).sum()).backward()
 
-    def _tokens(self) -> Tokens:
+    @staticmethod
+    def saliencies(pairs: Sequence[tuple[LocalTrace, float]], text: str) -> tuple[int, list[TokenSaliency]]:
+        """In how many of the prompts a text stands, and its tokens with the gradient of what `backward_all` adds."""
+        from promptgrad.lm._text_gradient import TextGradient
+
+        gradient = TextGradient(pairs, text)
+        return gradient.found, gradient.saliencies()
+
+    @staticmethod
+    def swaps(pairs: Sequence[tuple[LocalTrace, float]], text: str, count: int) -> tuple[int, list[Swap]]:
+        """In how many of the prompts a text stands, and the replacements of its tokens that promise most."""
+        from promptgrad.lm._text_gradient import TextGradient
+
+        gradient = TextGradient(pairs, text)
+        return gradient.found, gradient.swaps(count)
+
+    def tokens(self) -> Tokens:
+        """The prompt and the reply."""
         return Tokens((*self.prompt_ids, *self.ids), len(self.prompt_ids), self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,9 +205,10 @@ class LocalTrace:
         }
 
     @classmethod
-    def from_dict(cls, lm: Trainable, data: Mapping[str, Any]) -> LocalTrace:
+    def from_dict(cls, lm: Trainable, data: Mapping[str, Any], request: Request | None = None) -> LocalTrace:
         """Make a trace from what `to_dict` returned; the LM's weights must be those it was sampled with."""
-        return cls(lm, data["prompt_ids"], data["ids"], data["logprobs"], data["temperature"], lm.version())
+        kept = data["prompt_ids"], data["ids"], data["logprobs"], data["temperature"]
+        return cls(lm, *kept, lm.version(), request)
 
     def __repr__(self) -> str:
         return f"LocalTrace({self.lm.name!r}, {len(self.prompt_ids)} + {len(self.ids)} tokens)"

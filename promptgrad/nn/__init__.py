@@ -19,6 +19,7 @@ from promptgrad.nn._map import Arguments, bind, in_flight
 from promptgrad.nn._metric_loss import MetricLoss, as_critic
 from promptgrad.nn._module import Module
 from promptgrad.nn._neighbours import Neighbours, Vectorizer, ngrams, register_vectorizer
+from promptgrad.nn._nll_loss import NLLLoss
 from promptgrad.nn._op import Op, op
 from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import FitsSignature, Predict
@@ -47,6 +48,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "NLLLoss",
     "Neighbours",
     "Op",
     "Parameter",
@@ -77,7 +79,7 @@ _ELSEWHERE = {
     "BestOfN": "nn.Ensemble([module] * n, reduce=...), or module.map([item], n=...) and a choice of your own",
     "BCELoss": "nn.MetricLoss(metric)",
     "BlackboxLLM": "nn.Predict('question -> answer', instruction=...)",
-    "CrossEntropyLoss": "nn.MetricLoss(metric)",
+    "CrossEntropyLoss": "nn.NLLLoss() for the weights of a local model, nn.MetricLoss(metric) for texts",
     "DataParallel": "model.map(batch), which runs a batch concurrently",
     "InputField": "promptgrad.Input",
     "Dataset": "a list of promptgrad.Example",
@@ -89,7 +91,6 @@ _ELSEWHERE = {
     "ProgramOfThought": "a forward() that runs what an nn.Predict wrote",
     "Refine": "a forward() with a loop of your own",
     "MSELoss": "nn.MetricLoss(metric)",
-    "NLLLoss": "nn.MetricLoss(metric)",
     "OutputField": "promptgrad.Output",
     "ReAct": "a forward() with a loop of your own",
     "BatchRow": "nn.BatchRow",

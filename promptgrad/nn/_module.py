@@ -443,20 +443,28 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
+    def named_weights(self) -> Iterator[tuple[str, Any]]:
+        """Torch parameters of the local models that the program runs on, each once, with their names.
+
+        A name is the path of the first module that was moved to the model, "lm", and the model's own name of the
+        weight: "solve.lm.model.layers.0.self_attn.q_proj.weight". Such pairs are what `torch.optim` takes, too.
+        """
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            transport = None if module._lm is None else module._lm.transport
+            if transport is not None and hasattr(transport, "named_weights"):
+                for name, weight in transport.named_weights():
+                    if id(weight) not in seen:
+                        seen.add(id(weight))
+                        yield f"{path}.lm.{name}".removeprefix("."), weight
+
     def weights(self) -> list[Any]:
-        """Torch tensors of the local models that the program runs on, each once, for `torch.optim`.
+        """Torch parameters of the local models that the program runs on, each once, for `torch.optim`.
 
         They are not among `parameters()`. Empty if no module was moved to an `lm.Local`, and while the weights are
         frozen, as those of a model loaded by path are until `lm.requires_grad_()`.
         """
-        found: list[Any] = []
-        seen: set[int] = set()
-        for module in self.modules():
-            transport = None if module._lm is None else module._lm.transport
-            if transport is not None and hasattr(transport, "weights") and id(transport) not in seen:
-                seen.add(id(transport))
-                found.extend(transport.weights())
-        return found
+        return [weight for _, weight in self.named_weights()]
 
     # ------------------------------------------------------------------ language models and candidates
 

@@ -309,6 +309,18 @@ class Predict(Module, in_place=True):
                 named = "chat"
         return get_adapter(named)
 
+    def request(self, *args: Any, **inputs: Any) -> Request:
+        """The messages that a call with these inputs sends, exactly, in their compiled form. No LM is called.
+
+        Raises:
+            InputError: As the call.
+        """
+        values, _, _ = self._sort_arguments(args, inputs)
+        checked = self._checked(values)
+        demos = demos_for(self.demos.data, values)
+        compiled = self._adapter_here().compile(self._signature, self.instruction.data, demos)
+        return Request(compiled.prefix, compiled.request_tail(checked))
+
     def messages(self, *args: Any, **inputs: Any) -> tuple[Message, ...]:
         """The messages that a call with these inputs sends, exactly. No LM is called.
 
@@ -317,10 +329,7 @@ class Predict(Module, in_place=True):
         Raises:
             InputError: As the call.
         """
-        values, _, _ = self._sort_arguments(args, inputs)
-        checked = self._checked(values)
-        demos = demos_for(self.demos.data, values)
-        return self._adapter_here().compile(self._signature, self.instruction.data, demos).messages(checked)
+        return self.request(*args, **inputs).messages
 
     def render(self, *args: Any, **inputs: Any) -> list[dict[str, str]]:
         """The messages that a call with these inputs sends, for reading. No LM is called.
