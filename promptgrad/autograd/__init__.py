@@ -43,6 +43,8 @@ from promptgrad.autograd._program import Program
 from promptgrad.autograd._record import Record
 from promptgrad.autograd._report import BackwardReport, Remark, Skipped
 from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
+from promptgrad.autograd._saliency import Saliency, WordSaliency, asaliency, atoken_swaps, saliency, token_swaps
+from promptgrad.autograd._salient import SalientTrace, Swap, TokenSaliency
 from promptgrad.autograd._sample import Sample
 from promptgrad.autograd._seed import feedback_of
 from promptgrad.autograd._tape import ReadLog, Tape, current_tape, open_tape, record_reads
@@ -85,19 +87,26 @@ __all__ = [
     "Record",
     "Remark",
     "RemovableHandle",
+    "Saliency",
+    "SalientTrace",
     "Sample",
     "Selector",
     "Skipped",
     "SparingCritic",
+    "Swap",
     "Tape",
     "Target",
     "Text",
+    "TokenSaliency",
     "Trace",
     "TraceFailure",
     "TraceSuccess",
     "Walk",
     "WeightTrace",
+    "WordSaliency",
     "as_kind",
+    "asaliency",
+    "atoken_swaps",
     "attach",
     "call_name",
     "candidate",
@@ -126,10 +135,12 @@ __all__ = [
     "register_rule",
     "register_selector",
     "retrieve",
+    "saliency",
     "same_group",
     "short",
     "snapshot",
     "split",
     "to_json",
+    "token_swaps",
     "tokens",
 ]

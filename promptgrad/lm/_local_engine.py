@@ -147,12 +147,16 @@ class LocalEngine:
 
     def encode(self, messages: Sequence[Message], *, reply: bool = True) -> list[int]:
         """Return the ids of a prompt, up to the start of the reply."""
+        text, how = self.written(messages, reply=reply)
+        ids: list[int] = self.tokenizer(text, **how)["input_ids"]
+        return ids
+
+    def written(self, messages: Sequence[Message], *, reply: bool = True) -> tuple[str, dict[str, bool]]:
+        """Return a prompt as text, and how the tokenizer reads it."""
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             lines = [f"{m.role}: {m.text}" for m in messages]
-            text = "\n".join([*lines, "assistant:"] if reply else [*lines, ""])
-            ids: list[int] = tokenizer(text)["input_ids"]
-            return ids
+            return "\n".join([*lines, "assistant:"] if reply else [*lines, ""]), {}
         lacks = self._habits.lacks
         sent = without_system(tuple(messages)) if "system" in lacks else messages
         plain = [{"role": m.role, "content": m.text} for m in sent]
@@ -160,10 +164,9 @@ class LocalEngine:
             text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=reply)
         except Exception as error:  # jinja's own kinds, which need not be importable here
             if self._habits.learn(str(error), Request(tail=tuple(messages)), lacks):
-                return self.encode(messages, reply=reply)
+                return self.written(messages, reply=reply)
             raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return text, {"add_special_tokens": False}
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
