@@ -16,11 +16,13 @@ from promptgrad.search import (
     Rules,
     Session,
     Step,
+    check_swaps,
     children,
     is_able,
     is_winnable,
     revise,
     role,
+    swapped,
     unblamed,
     varied,
 )
@@ -68,6 +70,8 @@ class Descent:
     async def run(self) -> None:
         """Take steps until their number, the patience or the budget ends, or nothing is left to win."""
         session, schedulers = self.session, self.tgd._schedulers
+        if self.tgd.tokens:
+            check_swaps(session, self.places)
         for scheduler in schedulers:
             scheduler.reset()
         back, notes, taken, idle = 0, 0, 0, 0
@@ -153,8 +157,12 @@ class Descent:
         count = most if self.session.runs_left() >= FEW_RUNS else min(2, most)
         before = self.rewriter.numbered(base, texts, count)
         if writer is None:
-            return list(await self.rewriter.rewrite(step, varied(texts, count, before)))
-        return await revise(self.rewriter, writer, step, base, texts, count, before)
+            edits = list(await self.rewriter.rewrite(step, varied(texts, count, before)))
+        else:
+            edits = await revise(self.rewriter, writer, step, base, texts, count, before)
+        if self.tgd.tokens:
+            edits += await swapped(self.rewriter, step, base, texts, before + count)
+        return edits
 
     def writer(self) -> Predict | None:
         """The program that finds what is to blame and rewrites it; None where a critic does, or nobody has to."""

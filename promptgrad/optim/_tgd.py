@@ -17,6 +17,7 @@ from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.optim._written import written
 from promptgrad.search import (
+    SWAPS,
     Attempts,
     Constraint,
     Evidence,
@@ -69,6 +70,11 @@ class TGD(Optimizer):
     text, see `apply_hunks`: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly
     are rejected. The embedded model cannot write them.
 
+    With `proposals="tokens"`, in `Trainer.fit`, each step also tries texts that no LM wrote, beside the usual
+    proposals and through the same checks and gate: one to three words are replaced along the gradient of the local
+    model's own loss, each by the word that makes the labels likeliest, see `search.swapped`. It takes a program on an
+    `lm.Local` and labels for the outputs of a module.
+
     Shape: `.grad` holds one critique per failed example and call of the module, in batch order.
     Cost: one LM call a proposal for each parameter with a gradient (one more for each re-ask of a reply that does not
     parse), none for the others; a gate runs its closure once for each different proposal and once for the start.
@@ -103,7 +109,8 @@ class TGD(Optimizer):
             not tried again. One that gained, but not beyond doubt, may come again.
         gate: Confidence that a step with a closure is an improvement, in [0.5, 1).
         proposals: Proposals of a gated step, and of each step in `Trainer.fit`; 2 at most there where a budget is for
-            fewer than 250 runs of the program.
+            fewer than 250 runs of the program. "tokens" for 3 of them, and beside them up to 3 for each text whose
+            words are replaced along a gradient, at no LM call.
         temperature: Sampling temperature of the second and further proposals of a step; None for that of the LM.
         steps: Most steps in `Trainer.fit`; None for 8, or for as many as a budget of calls allows.
         batch_size: Training examples a step in `Trainer.fit`.
@@ -111,7 +118,8 @@ class TGD(Optimizer):
             budget of calls.
 
     Raises:
-        ValueError: `edits` or `blame` is unknown or they do not go together, or a number is out of range.
+        ValueError: `edits`, `blame` or `proposals` is unknown or they do not go together, or a number is out of range.
+        InputError: In `Trainer.fit`: `proposals="tokens"`, and there is no gradient at the words of any text.
         TypeError: An option is of another type: a rule that is neither function nor text, an `lm` that is not an LM. Or
             an argument is unknown: for those of TextGrad the message names the replacement.
         SignatureError: `edits="hunks"`, and the LM cannot be asked for them.
@@ -134,12 +142,17 @@ class TGD(Optimizer):
         max_tokens: int | None = 1000,
         memory: int = 8,
         gate: float = 0.9,
-        proposals: int = 3,
+        proposals: int | Literal["tokens"] = 3,
         temperature: float | None = 1.0,
         steps: int | None = None,
         batch_size: int = 8,
         patience: int | None = None,
     ) -> None:
+        self.tokens = proposals == "tokens"
+        if isinstance(proposals, str):
+            if not self.tokens:
+                raise ValueError(f'proposals is a number or "tokens", not {proposals!r}')
+            proposals = 3
         check_counts(max_evidence=(max_evidence, 1), memory=(memory, 0))
         check_counts(batch_size=(batch_size, 1), proposals=(proposals, 1))
         check_counts(steps=(1 if steps is None else steps, 1), patience=(1 if patience is None else patience, 1))
@@ -192,7 +205,8 @@ class TGD(Optimizer):
     def _shown(self) -> str:
         hunks = self.edits == "hunks" and any(p.kind.exact for p, _ in self.trained())
         edits = f"edits={self.edits!r}{' (solutions are rewritten)' if hunks else ''}"
-        return f"{edits}, proposals={self.proposals}, memory={self.memory}, gate={self.gate:g}"
+        proposals = "'tokens'" if self.tokens else self.proposals
+        return f"{edits}, proposals={proposals}, memory={self.memory}, gate={self.gate:g}"
 
     @property
     def _memory(self) -> Attempts[Parameter]:
@@ -217,6 +231,11 @@ class TGD(Optimizer):
         return self.proposals
 
     async def _propose_variants(self, count: int) -> list[list[tuple[Parameter, Change]]]:
+        if self.tokens:
+            raise ValueError(
+                "proposals='tokens' needs the program and its labels, which Trainer(model, optimizer, ...).fit has and "
+                "a step does not: leave it out, or try promptgrad.autograd.token_swaps(loss, parameter) yourself"
+            )
         names, seen, rewriter = self.names(blamed=True), self._is_backward_seen(), self._rewriter
         traces = [trace for parameter in self.parameters() if parameter.grad for trace in parameter.grad.traces]
         texts = []
@@ -260,7 +279,8 @@ class TGD(Optimizer):
         steps = self.steps or STEPS
         runs = (steps * self.batch_size + max(0, FIRST - self.batch_size)) * plan.calls_per_example
         texts = len(self.trained())
-        candidates = steps * (self.proposals + (texts if texts > 1 else 0))
+        more = (texts if texts > 1 else 0) + (SWAPS * texts if self.tokens else 0)
+        candidates = steps * (self.proposals + more)
         phases = {"forward": runs, "backward": runs, "proposals": steps * self.proposals * texts}
         phases["races"] = candidates * plan.val * plan.calls_per_example
         return [(name, calls, False) for name, calls in phases.items()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __all__ = [
     "BLOCK",
     "EXHAUSTED",
+    "SWAPS",
     "TIPS",
     "TOO_FAR",
     "TPE",
@@ -67,6 +68,7 @@ __all__ = [
     "check_attempts",
     "check_counts",
     "check_fronts",
+    "check_swaps",
     "check_writer",
     "checked_constraints",
     "children",
@@ -102,6 +104,7 @@ __all__ = [
     "show_value",
     "side_by_side",
     "size_of",
+    "swapped",
     "unblamed",
     "varied",
     "write",
@@ -149,6 +152,7 @@ if TYPE_CHECKING:
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._study import Study
+    from promptgrad.search._token_swaps import SWAPS, check_swaps, swapped
     from promptgrad.search._tpe import TPE, Point
     from promptgrad.search._trial import Cost, Trial
     from promptgrad.search._verdict import Verdict
@@ -165,6 +169,7 @@ else:
         "Arm": "_arms",
         "BLOCK": "_race",
         "EXHAUSTED": "_running",
+        "SWAPS": "_token_swaps",
         "TIPS": "_writing",
         "TOO_FAR": "_checks",
         "TPE": "_tpe",
@@ -216,6 +221,7 @@ else:
         "check_attempts": "_memory",
         "check_counts": "_numbers",
         "check_fronts": "_pareto",
+        "check_swaps": "_token_swaps",
         "check_writer": "_proposer",
         "checked_constraints": "_checks",
         "children": "_rewriter",
@@ -250,6 +256,7 @@ else:
         "show_value": "_candidate",
         "side_by_side": "_side_by_side",
         "size_of": "_candidate",
+        "swapped": "_token_swaps",
         "unblamed": "_reasons",
         "varied": "_rewriter",
         "write": "_proposer",
