@@ -231,7 +231,7 @@ def lost_in(events: Sequence[Mapping[str, Any]]) -> int:
     for event in events:
         if event["kind"] == "send":
             flying[event["key"]] += 1
-        elif event["kind"] in ("call", "fail"):
+        elif event["kind"] in ("call", "fail") and "row" not in event:
             flying.pop(event["key"], None)
             lost += event.get("lost") is True
         elif event["kind"] == "process":

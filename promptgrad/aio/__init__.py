@@ -8,7 +8,7 @@ it can be awaited in a coroutine that `drive` runs in place, and in a task of an
 from typing import TYPE_CHECKING
 
 from promptgrad.aio._caller import Caller, pointing_at, warn
-from promptgrad.aio._gather import Semaphore, aside, gather, is_failure, is_stopping, sleep
+from promptgrad.aio._gather import Semaphore, aside, gather, is_failure, is_stopping, row, sleep
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, run, start
 from promptgrad.aio._signal import Signal, drive, is_driven, serving
 from promptgrad.aio._threads import in_thread
@@ -37,6 +37,7 @@ __all__ = [
     "on_program",
     "on_transport",
     "pointing_at",
+    "row",
     "run",
     "serving",
     "sleep",

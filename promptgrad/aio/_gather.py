@@ -31,12 +31,28 @@ class _Crew:
     leave: Callable[[], object]
     come_back: "Callable[[], Signal[None]]"
 
-    def __init__(self) -> None:
-        self.outer = _crew.get()
+    def __init__(self, outer: "_Crew | None") -> None:
+        self.outer = outer
         self.stopped = False
 
 
-_crew: "ContextVar[_Crew | None]" = ContextVar("promptgrad.crew", default=None)
+class _Seat:
+    """What the code in a thunk knows of the `gather`s around it: the innermost crew, and the thunk's `row`."""
+
+    __slots__ = ("crew", "row")
+
+    def __init__(self, crew: _Crew | None, row: tuple[int, ...]) -> None:
+        self.crew = crew
+        self.row = row
+
+
+_OUTSIDE = _Seat(None, ())
+_seat: "ContextVar[_Seat]" = ContextVar("promptgrad.crew", default=_OUTSIDE)
+
+
+def row() -> tuple[int, ...]:
+    """The places of the thunk that runs here in the `gather`s around it, the outermost first: whatever the timing."""
+    return _seat.get().row
 
 
 def is_stopping() -> bool:
@@ -44,7 +60,7 @@ def is_stopping() -> bool:
 
     A `CancelledError` that comes while none has been stopped is a failure of the awaited call, not a request to stop.
     """
-    crew = _crew.get()
+    crew = _seat.get().crew
     while crew is not None:
         if crew.stopped:
             return True
@@ -71,7 +87,7 @@ async def aside(wait: Callable[[], Awaitable[object]]) -> None:
 
     Another thunk may start meanwhile; afterwards this one waits for a place, before those that have not started.
     """
-    crew = _crew.get()
+    crew = _seat.get().crew
     if crew is None:
         await wait()
         return
@@ -114,8 +130,13 @@ async def gather(
         if count > 1 and limit != 1:
             return await on_program(_gather, thunks, limit or count, on_done)
         results = []
+        seat = _seat.get()
         for index, thunk in enumerate(thunks):
-            results.append(await thunk())
+            token = _seat.set(_Seat(seat.crew, (*seat.row, index)))
+            try:
+                results.append(await thunk())
+            finally:
+                _seat.reset(token)
             if on_done is not None:
                 on_done(index)
         return results
@@ -135,12 +156,13 @@ async def _gather(
     finished: asyncio.Future[None] = loop.create_future()
     upcoming = resting = 0
     returning: deque[Signal[None]] = deque()
-    crew = _Crew()
+    seat = _seat.get()
+    crew = _Crew(seat.crew)
     contexts = branches(count)
     home = copy_context()  # a thunk that starts in another one's place knows nothing of it
 
     async def one(index: int) -> None:
-        _crew.set(crew)
+        _seat.set(_Seat(crew, (*seat.row, index)))
         try:
             results[index] = await thunks[index]()
         except (KeyboardInterrupt, SystemExit) as error:  # raised in a task, it would end the loop

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from promptgrad import aio
+from promptgrad import aio, run
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Prompt, Request
 from promptgrad.lm._secret import without_secrets
@@ -102,7 +102,7 @@ class LM(metaclass=_Meta):
             LMError, BudgetExceeded: As `complete`.
         """
         listener = Listener()
-        reply = aio.start(self.complete, Request.of(prompt, **options).replace(listener=listener))
+        reply = aio.start(self._ask, Request.of(prompt, **options).replace(listener=listener))
         try:
             async for delta in listener.until(reply):
                 yield delta
@@ -121,11 +121,18 @@ class LM(metaclass=_Meta):
             AsyncUsageError: Called where waiting would block a running loop of ours; use `await lm.acall(...)`.
             LMError: As `complete`.
         """
-        return aio.drive(self.complete(Request.of(prompt, **options)))
+        return aio.drive(self._ask(Request.of(prompt, **options)))
 
     async def acall(self, prompt: Prompt, **options: Any) -> Completion:
         """Answer a prompt or messages, from a coroutine. Options are those of `Request`."""
-        return await self.complete(Request.of(prompt, **options))
+        return await self._ask(Request.of(prompt, **options))
+
+    def _ask(self, request: Request) -> Coroutine[Any, Any, Completion]:
+        """Answer a request of somebody outside of all layers; in a run, with a note where there is no answer."""
+        active = run.current()
+        if active is None:
+            return self.complete(request)
+        return active.ask(lambda: request.digest(self.identity()), lambda: self.complete(request))
 
     def forget(self, request: Request) -> None:
         """Forget the reply to a request wherever it is kept, because it was of no use: the next call asks anew."""

@@ -167,7 +167,7 @@ class Predict(Module, in_place=True):
             if isinstance(played, dict):
                 outputs = played
             else:
-                completion = compiled.answer(await lm.complete(request) if played is None else played)
+                completion = compiled.answer(await lm.acall(request) if played is None else played)
                 call.completion = completion
                 try:
                     outputs = read_reply(self, compiled, completion)
@@ -198,7 +198,7 @@ class Predict(Module, in_place=True):
             request = call.request.replace(tail=continued(call.request.tail, again))
             earlier = call.reasked
             call.reasked = (*earlier, (request, None))
-            completion = compiled.answer(await lm.complete(request))
+            completion = compiled.answer(await lm.acall(request))
             call.reasked = (*earlier, (request, completion))
             try:
                 return read_reply(self, compiled, completion)

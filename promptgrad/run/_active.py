@@ -4,14 +4,16 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+from promptgrad import aio
 from promptgrad.aio import Signal
 from promptgrad.errors import BudgetExceeded, LMError
 from promptgrad.run._budget import Ledger
 from promptgrad.run._here import here
 from promptgrad.run._journal import Journal
 
+T = TypeVar("T")
 _EMPTY: Mapping[str, Any] = {}
 
 
@@ -139,6 +141,35 @@ class ActiveRun:
         self.journal.call(key, self.scope, reply)
         return reply
 
+    async def ask(self, key: Callable[[], str], answer: Callable[[], Awaitable[T]]) -> T:
+        """Ask a language model with all that is around it, and remember if there was no answer in the end.
+
+        What the row that asks goes on without, it goes on without in a resumed run: also where another row got a reply
+        to the same request a moment later, and where a layer of the user's raised the error and not the model.
+
+        Args:
+            key: Gives the digest of the request and of the LM that is asked; called only where it is needed.
+            answer: Asks.
+
+        Raises:
+            LMError: There was no answer, now or in an earlier process of the run.
+        """
+        journal = self.journal
+        if journal.has_failed_rows:
+            failure = journal.failure(key(), self.scope, _row())
+            if failure is not None:
+                raise failure
+        try:
+            found = await answer()
+        except LMError as error:
+            name = key()
+            error.call = error.call or name
+            journal.went_without(name, self.scope, _row(), error)
+            raise
+        if journal.has_failed_rows:
+            journal.got_after_all(key(), self.scope, _row())
+        return found
+
     def longest(self, name: str, tokens: int = 0) -> int:
         """The tokens of the longest reply of an LM in this run, so far; `tokens` are those of another one."""
         known = self._shared.longest
@@ -172,7 +203,6 @@ class ActiveRun:
     def _check_failure(self, key: str) -> None:
         failure = self.journal.failure(key, self.scope)
         if failure is not None:
-            failure.call = key
             raise failure
 
     def record(self, kind: str, key: str, **fields: Any) -> bool:
@@ -205,6 +235,10 @@ class ActiveRun:
 
     def __repr__(self) -> str:
         return f"<ActiveRun {self.scope or 'run'} of {self.journal!r}>"
+
+
+def _row() -> str:
+    return "/".join(map(str, aio.row()))
 
 
 def current() -> ActiveRun | None:

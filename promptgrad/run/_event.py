@@ -6,10 +6,13 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA = 3
-"""Version of the file's format. Version 1 held replies of text alone, version 2 no checksums; both can be resumed."""
+SCHEMA = 4
+"""Version of the file's format. Version 1 held replies of text alone, version 2 no checksums, and version 3 did not say
+which row had got no answer; all can be resumed."""
 SEALED = 3
 """The first version in which each line has a checksum."""
+BY_ROW = 4
+"""The first version that says which row got no answer."""
 BEGINNING = b'{"kind":"header"'
 """How a journal begins."""
 OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
@@ -99,6 +102,9 @@ def _check_form(event: Mapping[str, Any]) -> None:
             raise ValueError(f"{name!r} of its event of kind {kind!r} is {event[name]!r:.80}")
     if "scope" in event and kind not in OWN_KINDS and "key" not in event and "seq" not in event:
         raise ValueError(f"its event of kind {kind!r} has no 'key'")
+    for name in ("row", "call") if kind == "fail" else ():
+        if not isinstance(event.get(name, ""), str):
+            raise ValueError(f"{name!r} of its event of kind {kind!r} is {event[name]!r:.80}")
     if not 0 <= event.get("t", 0) < 1e12:
         raise ValueError(f"its time is {event['t']!r:.80}")
     if kind == "scope" and event["event"] not in ("open", "close"):

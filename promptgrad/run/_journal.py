@@ -16,6 +16,7 @@ from promptgrad.errors import JournalError, LMError
 from promptgrad.run._canonical import fold
 from promptgrad.run._event import (
     BEGINNING,
+    BY_ROW,
     SCHEMA,
     SEALED,
     check,
@@ -91,6 +92,7 @@ class Journal:
         self._totals = [0, 0, 0, 0]  # calls, tokens, 1e-12 usd, calls without a price
         self._before = 0.0
         self._begun_by = ""  # the version of promptgrad that began a resumed run
+        self._begun_as = SCHEMA  # the version of the format that it wrote
         self._started = time.monotonic()
         if readonly and self.path is None:
             raise JournalError("a journal in memory cannot be opened for reading only: give a path")
@@ -147,10 +149,13 @@ class Journal:
                 f"promptgrad {self._begun_by} began the run, and this is {_version()}, which may decide otherwise: "
                 "resume it with that version, or start a new run in another folder"
             )
-        return (
-            "The program, the data, the metric, the seed or the budget changed: "
-            "resume with what it was started with, or start a new run in another folder"
-        )
+        changed = "The program, the data, the metric, the seed or the budget changed"
+        if self._begun_as < BY_ROW and self._failures.overtaken:
+            changed += (
+                f"; or two rows asked the same, and one was refused and the other one answered, which a journal of "
+                f"schema {self._begun_as} cannot tell apart"
+            )
+        return f"{changed}: resume with what it was started with, or start a new run in another folder"
 
     def record(self, kind: str, key: str, *, scope: str = "", **fields: Any) -> bool:
         """Write a keyed event unless one of this kind and key is on record. Returns whether it was written."""
@@ -252,10 +257,32 @@ class Journal:
 
     def withdraw(self, key: str | None = None) -> None:
         """Write that the run did not go on without a call that failed, or any that did at this place: see `failure`."""
-        for scope, name in self._failures.calls(len(self._ordered)):
-            if key in (name, None):
-                event = {"kind": "fail", "key": name, "scope": scope, "t": self.elapsed, "error": "withdrawn"}
-                self._write(event)
+        for failed in self._failures.calls(len(self._ordered)):
+            if key is None or (key == failed["key"] and "row" not in failed):
+                self._write({"kind": "fail", **failed, "t": self.elapsed, "error": "withdrawn"})
+        self._hand_over()
+
+    @property
+    def has_failed_rows(self) -> bool:
+        """Whether some row went on without an answer at this place, in this process or an earlier one."""
+        return self._failures.has_rows(self._next)
+
+    def went_without(self, key: str, scope: str, row: str, error: LMError) -> None:
+        """Write that a row got no answer to what it asked, whatever others got; in the part that is replayed it is."""
+        facts = Failures.facts(error)
+        with self._lock:
+            known = self._failures.of_row(self._next, key, scope, row) or {}
+            if not (self.replaying or facts.items() <= known.items()):
+                own = {"key": key, "scope": scope, "row": row, "t": self.elapsed}
+                self._write({"kind": "fail", **own, **({} if error.call == key else {"call": error.call}), **facts})
+        self._hand_over()
+
+    def got_after_all(self, key: str, scope: str, row: str) -> None:
+        """Write that a row got an answer to what it had got none to before, if it had."""
+        with self._lock:
+            if not self.replaying and self._failures.of_row(self._next, key, scope, row) is not None:
+                own = {"key": key, "scope": scope, "row": row, "t": self.elapsed}
+                self._write({"kind": "fail", **own, "error": "withdrawn"})
         self._hand_over()
 
     def mark(self, scope: str, event: str, times: int) -> None:
@@ -283,13 +310,13 @@ class Journal:
             if event["kind"] == "call":
                 yield event["key"], event["reply"]
 
-    def failure(self, key: str, scope: str) -> LMError | None:
+    def failure(self, key: str, scope: str, row: str | None = None) -> LMError | None:
         """The error with which a call failed for good at this place of the run; None if it is to be answered or sent.
 
         It did if it got no reply before the next ordered event, and that event is on record or a keyed event names it
-        as its `call`.
+        as its `call`. With a `row`, the error without whose answer that row went on.
         """
-        return self._failures.at(self._next, key, scope, decided=self.replaying)
+        return self._failures.at(self._next, key, scope, row, decided=self.replaying)
 
     def has(self, key: str) -> bool:
         """Whether a paid call is on record."""
@@ -419,6 +446,7 @@ class Journal:
         if event["kind"] != "header":
             raise JournalError(f"{self.path} is not a journal: its first line is {show(event)}")
         self._begun_by = str(event.get("promptgrad", ""))
+        self._begun_as = event["schema"]
 
     def _check_schema(self, event: dict[str, Any]) -> None:
         """Check the schema of the header, and of each later process, which may have been of a newer version."""
@@ -450,7 +478,8 @@ class Journal:
         elif kind == "send":
             self._flying[event["key"]] = self._flying.get(event["key"], 0) + 1
         elif kind == "fail":
-            self._flying.pop(event["key"], None)
+            if "row" not in event:  # else it is said of who asked, not of a call
+                self._flying.pop(event["key"], None)
             self.lost += event.get("lost") is True
             self._failures.read(len(self._ordered), event)
         elif kind == "scope":

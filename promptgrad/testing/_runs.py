@@ -115,7 +115,7 @@ def lost_in(lines: Sequence[bytes]) -> int:
     for event in map(json.loads, lines):
         if event["kind"] == "send":
             flying[event["key"]] += 1
-        elif event["kind"] in ("call", "fail"):
+        elif event["kind"] in ("call", "fail") and "row" not in event:
             flying.pop(event["key"], None)
             stopped += event.get("lost") is True
     return stopped + flying.total()

@@ -397,3 +397,17 @@ def test_a_thunk_that_starts_in_the_place_of_another_knows_nothing_of_it():
 
     aio.run(outer())
     assert seen == ["from outside"] * 4
+
+
+@pytest.mark.parametrize("limit", [1, 2, None])
+def test_a_thunk_knows_its_place_at_any_concurrency(limit):
+    async def inner():
+        return aio.row()
+
+    async def outer():
+        return [aio.row(), *await aio.gather([inner, inner], limit=limit), aio.row()]
+
+    places = [[(i,), (i, 0), (i, 1), (i,)] for i in range(2)]
+    assert aio.run(aio.gather([outer, outer], limit=limit)) == places
+    assert aio.drive(aio.gather([outer, outer], limit=limit)) == places
+    assert aio.row() == ()

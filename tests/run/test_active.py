@@ -10,6 +10,7 @@ from promptgrad.errors import (
     BudgetExceeded,
     ContentFilterError,
     JournalError,
+    LMError,
     LMStatusError,
     LMTimeoutError,
     UnknownPriceError,
@@ -452,3 +453,73 @@ def fails(error):
 
     with pytest.raises(type(error)):
         aio.run(run.current().call("k", send))
+
+
+class TestRows:
+    """Who got no answer gets none in a resumed run, whatever others got to the same request."""
+
+    @staticmethod
+    async def asked(outcomes):
+        """Rows ask for "k" one after the other; what each of them got."""
+
+        async def one(outcome):
+            async def answer():
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return outcome
+
+            try:
+                return await run.current().ask(lambda: "k", answer)
+            except LMError as error:
+                return f"no: {error}"
+
+        return await aio.gather([partial(one, outcome) for outcome in outcomes], limit=1)
+
+    def twice(self, path, first, again, *events):
+        """What rows get in a process and in the next one, which is decided otherwise; `events` come between."""
+        found = []
+        for outcomes in (first, again):
+            with Journal(path) as journal, run.active(journal=journal):
+                found.append(aio.run(self.asked(outcomes)))
+                for event in events if not found[1:] else ():
+                    event(journal)
+        return found[1]
+
+    def test_the_same_row_is_refused(self, tmp_path):
+        refused = BadRequestError("no", status=400)
+        decided = lambda journal: journal.append("decision")  # noqa: E731
+        again = self.twice(tmp_path / "j", [1, refused, 2], [1, 1, 1], decided)
+        assert again == [1, "no: no", 1]
+
+    def test_it_is_asked_again_where_the_process_ended_there(self, tmp_path):
+        assert self.twice(tmp_path / "j", [LMError("no")], [1]) == [1]
+        with Journal(tmp_path / "j") as journal, run.active(journal=journal):
+            journal.append("decision")
+        with Journal(tmp_path / "j") as journal, run.active(journal=journal):
+            assert aio.run(self.asked([2])) == [2]  # what the second process got is what it went on with
+
+    def test_it_is_refused_where_it_was_given_up(self, tmp_path):
+        given_up = lambda journal: journal.record("unanswered", "row 0", call="k")  # noqa: E731
+        assert self.twice(tmp_path / "j", [LMError("no"), 1], [1, 1], given_up) == ["no: no", 1]
+
+    def test_it_is_asked_again_where_the_run_stopped_for_it(self, tmp_path):
+        path = tmp_path / "j"
+        assert self.twice(path, [LMError("no")], [1], lambda journal: journal.withdraw()) == [1]
+        assert [event.get("error") for event in Journal(path, readonly=True).events() if event["kind"] == "fail"] == [
+            "LMError",
+            "withdrawn",
+        ]
+
+    def test_one_that_asked_again_itself_got_its_answer(self, tmp_path):
+        path = tmp_path / "j"
+        for _ in range(2):
+            with Journal(path) as journal, run.active(journal=journal):
+                outcomes = [aio.run(self.asked([outcome])) for outcome in (LMError("no"), 1)]
+                journal.append("decision")
+        assert outcomes == [["no: no"], [1]]
+
+    def test_what_is_said_of_a_row_ends_no_call_in_flight(self, tmp_path):
+        with Journal(tmp_path / "j") as journal:
+            journal.sending("k")
+            journal.went_without("k", "", "0", LMError("no"))
+        assert Journal(tmp_path / "j").lost == 1
