@@ -25,7 +25,6 @@ from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import read_count
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
-from promptgrad.lm._fork import keep_forever, reset_after_fork
 from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._http import SILENCE, check_silence
 from promptgrad.lm._options import hear, near_name, take
@@ -36,6 +35,7 @@ from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import Assembly
 from promptgrad.lm._status import read_fault
+from promptgrad.lm._straight import keep_clients, straight, watch
 from promptgrad.lm._stream import Listener
 from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
@@ -78,8 +78,6 @@ _NO_ADDRESS = frozenset({"ai21", "custom_openai", "litellm_proxy", "lm_studio", 
 """Providers whose servers are the user's own, or gone, and which litellm asks at OpenAI's address if none is given."""
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
 _GIVEN = frozenset({"api_key", "api_base", "base_url", "mock_response", "extra_headers", "client"})
-_OWN_CLIENT = frozenset({"anthropic", "gemini"})
-"""Providers whose key stands in a header of their own, which a redirect would carry elsewhere."""
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 
 
@@ -106,6 +104,7 @@ def load_litellm() -> Any:
                 os.environ[name] = value
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    watch()
     return litellm
 
 
@@ -168,8 +167,6 @@ class LiteLLM(Transport):
         self._api_base = api_base
         self._habits = Habits("" if self._endpoint is None else self._endpoint.url, model, without)
         self._traffic = Traffic()
-        self._client: Any = None
-        reset_after_fork(self)
         self.endpoint = f"{'' if self._endpoint is None else self._endpoint.url} {model}"
         if api_key is not None and not isinstance(api_key, str):
             raise TypeError(f"api_key is a str, not {type(api_key).__name__}")
@@ -252,6 +249,11 @@ class LiteLLM(Transport):
             )
         except Exception:  # noqa: BLE001 - it raises many kinds for a name that it does not know, and says so when called
             return
+        if provider == "aiohttp_openai":
+            raise BadRequestError(
+                f"litellm would follow redirects of {self.model!r}, with the prompt, so nothing was sent: write "
+                "'openai/...' for the same dialect"
+            )
         prefix = provider.upper().replace("-", "_")
         if provider in _NO_ADDRESS and not (own_base or base or litellm.api_base):
             raise BadRequestError(
@@ -293,19 +295,19 @@ class LiteLLM(Transport):
         return arguments
 
     async def _post(self, litellm: Any, request: Request, arguments: dict[str, Any]) -> Completion:
-        if self.model.partition("/")[0] in _OWN_CLIENT and "client" not in arguments:
-            arguments["client"] = self._straight()
+        await keep_clients()
         started = perf_counter()
         traffic = self._traffic
         mark, answered = traffic.begin(), False
         try:
-            if request.listener is None:
-                response = await litellm.acompletion(**arguments)
-            else:
-                response = await self._listen(litellm, request.listener, arguments)
+            with straight() as call:
+                if request.listener is None:
+                    response = await litellm.acompletion(**arguments)
+                else:
+                    response = await self._listen(litellm, request.listener, arguments)
             answered = True
         except Exception as error:
-            failure = self._failure(litellm, error, traffic.passed_by(mark))
+            failure = call.error or self._failure(litellm, error, traffic.passed_by(mark))
             if failure is None:
                 raise
             raise failure from None
@@ -332,19 +334,6 @@ class LiteLLM(Transport):
             refusal=refusal,
             logprobs=logprobs,
         )
-
-    def _straight(self) -> Any:
-        """A client that follows no redirect, which litellm's own does, with the key; made on the transport loop."""
-        if self._client is None:
-            from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
-
-            self._client = AsyncHTTPHandler(timeout=self.timeout, follow_redirects=False)
-        return self._client
-
-    def after_fork(self) -> None:
-        """Make a client anew: its connections belong to the parent."""
-        keep_forever(self._client)
-        self._client = None
 
     async def _listen(self, litellm: Any, listener: Listener, arguments: dict[str, Any]) -> Any:
         """Read a stream to its end."""
