@@ -5,8 +5,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from promptgrad._pipes import not_a_file
 from promptgrad.data._example import Example, examples_of
 from promptgrad.errors import DataError
 
@@ -51,7 +52,7 @@ def json_lines(
         DataError: A line is not JSON. The message has the line.
         OSError: The file cannot be read.
     """
-    with Path(path).open(encoding="utf-8-sig") as file:
+    with _opened(path) as file:
         for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
                 continue
@@ -64,6 +65,12 @@ def json_lines(
                 on_bad(bad)
             else:
                 yield f"{path}:{number}", value
+
+
+def _opened(path: str | os.PathLike[str], newline: str | None = None) -> TextIO:
+    if odd := not_a_file(path):
+        raise DataError(f"{path} cannot be read: {odd}. Copy what comes out of it into a file first")
+    return Path(path).open(encoding="utf-8-sig", newline=newline)
 
 
 def _row(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def read_csv(
     """
 
     def rows() -> Iterator[tuple[str, Any]]:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        with _opened(path, newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
             found = _lines(reader, path)
             columns = next(found, None)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._pipes import not_a_file
 from promptgrad.errors import LMError, ReplayError
 from promptgrad.lm._channel import Recorded, in_front
 from promptgrad.lm._settings import current
@@ -59,10 +60,15 @@ class Cassette:
 
     def _read(self) -> None:
         """Read the file."""
+        self._check()
         try:
             self._read_lines()
         except UnicodeDecodeError as error:
             raise ReplayError(f"{self.path} is not a cassette, or is damaged: it is not UTF-8 ({error})") from error
+
+    def _check(self) -> None:
+        if odd := not_a_file(self.path):
+            raise ReplayError(f"{self.path} is not a cassette: {odd}")
 
     def _read_lines(self) -> None:
         with self.path.open(encoding="utf-8") as file:
@@ -122,6 +128,7 @@ class Recorder(Cassette):
     def __init__(self, path: str | os.PathLike[str], *, append: bool) -> None:
         super().__init__(path)
         self._turns: dict[str, int] = {}
+        self._check()
         if self.path.exists() and self.path.stat().st_size:
             if not append:
                 raise FileExistsError(

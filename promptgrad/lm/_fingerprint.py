@@ -14,7 +14,7 @@ def fingerprint_files(source: str) -> str:
         return source
     digest = blake2b(digest_size=8)
     for path in sorted(folder.iterdir()):
-        if path.suffix not in {".json", ".jinja", ".safetensors", ".model", ".txt"}:
+        if path.suffix not in {".json", ".jinja", ".safetensors", ".model", ".txt"} or not path.is_file():
             continue
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from promptgrad._pipes import not_a_file
 from promptgrad.errors import ParseError
 from promptgrad.lm._codec import from_plain
 from promptgrad.lm._tokens import most_tokens
@@ -79,12 +80,14 @@ class _Media:
             more: Further fields of the part.
 
         Raises:
-            ValueError: The type is not known from the name, or is of another kind of part.
+            ValueError: The type is not known from the name, or is of another kind of part; or it is a pipe or a device.
             OSError: The file cannot be read.
         """
         found = media_type or mimetypes.guess_type(os.fspath(path))[0]
         if not found:
             raise ValueError(f"the media type of {os.fspath(path)!r} is not known from its name: pass media_type=")
+        if odd := not_a_file(path):
+            raise ValueError(f"{os.fspath(path)} cannot be read: {odd}")
         return cls(Path(path).read_bytes(), found, **more)
 
     @property

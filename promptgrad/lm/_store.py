@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
+from promptgrad._pipes import not_a_file
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 
@@ -66,6 +67,8 @@ class Store:
 
     def _make(self) -> None:
         """Make the file, whose mode SQLite gives its other files, unless it is there."""
+        if odd := not_a_file(self.path):
+            raise OSError(odd)
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):

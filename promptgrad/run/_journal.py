@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from promptgrad._pipes import not_a_file
 from promptgrad.errors import JournalError, LMError
 from promptgrad.run._canonical import fold
 from promptgrad.run._event import (
@@ -384,6 +385,8 @@ class Journal:
     # ---------------------------------------------------------------------------------------------- the file
 
     def _open(self, path: Path) -> None:
+        if odd := not_a_file(path):
+            raise JournalError(f"{path} is not a journal: {odd}")
         try:
             if not self.readonly:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, g
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.signature._sets import may_hold_sets, with_sorted_sets
 from promptgrad.signature._types import is_known_good, type_name
+from promptgrad.signature._unreadable import unreadable
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -54,7 +55,7 @@ class Field:
 
     Raises:
         SignatureError: The name is not allowed, a constraint is unknown or does not fit the type,
-            or pydantic cannot check the type.
+            pydantic cannot check the type, or no reply can ever be read as an output of it.
     """
 
     __slots__ = ("_adapter", "_may_hold_sets", "annotation", "constraints", "description", "is_text", "name", "role")
@@ -98,7 +99,11 @@ class Field:
             if key not in (_ON_TEXT if base is str else _ON_NUMBER if base in (int, float) else CONSTRAINTS):
                 raise SignatureError(f"field {name!r}: the constraint {key!r} has no meaning for {type_name(base)}")
         if self.constraints or not is_known_good(annotation):
-            _ = self.adapter  # a type or constraint that cannot be checked is an error here, not at the first call
+            adapter = (
+                self.adapter
+            )  # a type or constraint that cannot be checked is an error here, not at the first call
+            if role == "output" and (problem := unreadable(adapter.core_schema)):
+                raise SignatureError(f"field {name!r}: {problem}")
 
     @property
     def adapter(self) -> TypeAdapter[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ def is_known_good(annotation: Any) -> bool:
     if origin is None:
         return annotation is ... or (isinstance(annotation, typing.Hashable) and annotation in _KNOWN_GOOD)
     if origin is Literal:
-        return True
+        return not any(isinstance(arg, enum.Enum) for arg in args)
     if origin in (list, dict, tuple, set, frozenset, Sequence, Mapping) or is_union(annotation):
         return all(is_known_good(arg) for arg in args)
     return False

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from promptgrad._pipes import not_a_file
 from promptgrad.nn import flaw_of
 
 
@@ -13,8 +14,10 @@ def read_json(path: Path) -> Any:
 
     Raises:
         ValueError: It is not JSON, which has no NaN and no infinite numbers; it has a key twice, with different values;
-            or it is nested too deeply.
+            it is nested too deeply, or no file at all.
     """
+    if odd := not_a_file(path):
+        raise ValueError(odd)
     text = path.read_text(encoding="utf-8", errors="surrogatepass")
     try:
         whole = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_object)
