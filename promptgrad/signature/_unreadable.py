@@ -31,8 +31,8 @@ def _in_enum(cls: type[enum.Enum]) -> str:
         return ""
     names = ", ".join(map(repr, cls.__members__))
     return (
-        f"no reply can be read as a {cls.__name__}, whose member {odd[0].name} is a {type(odd[0].value).__name__}: give "
-        f"its members texts or numbers, or write Literal[{names}] and look the member up by its name"
+        f"no reply can be read as a {cls.__name__}, whose member {odd[0].name} is a {type(odd[0].value).__name__}: "
+        f"give its members texts or numbers, or write Literal[{names}] and look the member up by its name"
     )
 
 
