@@ -99,9 +99,7 @@ class Field:
             if key not in (_ON_TEXT if base is str else _ON_NUMBER if base in (int, float) else CONSTRAINTS):
                 raise SignatureError(f"field {name!r}: the constraint {key!r} has no meaning for {type_name(base)}")
         if self.constraints or not is_known_good(annotation):
-            adapter = (
-                self.adapter
-            )  # a type or constraint that cannot be checked is an error here, not at the first call
+            adapter = self.adapter  # built here, so that a type which cannot be checked is an error at once
             if role == "output" and (problem := unreadable(adapter.core_schema)):
                 raise SignatureError(f"field {name!r}: {problem}")
 
