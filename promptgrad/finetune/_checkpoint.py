@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptgrad._files import locked, settle, write_text
+from promptgrad._pipes import not_a_file
 from promptgrad.errors import StateDictError
 from promptgrad.finetune._training import Training
 
@@ -124,6 +125,8 @@ class Checkpoint:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
+            if odd := not_a_file(path):
+                raise ValueError(odd)
             whole = json.loads(path.read_text(encoding="utf-8"))
             if whole["format"] != FORMAT:
                 raise ValueError(f"its format is {whole['format']!r}")
