@@ -1,6 +1,7 @@
 """Every example runs, as its users run it: in a process of its own, on a server or on the embedded model."""
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from promptgrad.data import pocket
+from promptgrad.data import pocket, read_jsonl
 from promptgrad.testing import Fields, LoopbackLM
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
@@ -159,3 +160,30 @@ def test_custom_optimizer_asks_a_server(server, tmp_path):
     shown = run("custom_optimizer.py", "--lm", "openai/m", "--calls", "200", folder=tmp_path, **answer)
     assert "instruction: write" in shown
     assert 0 < server._script.received <= 200
+
+
+def test_finetune_intents_trains_a_llama_on_real_questions(tmp_path):
+    for package in ("torch", "transformers", "peft"):
+        pytest.importorskip(package)
+    shown = run("finetune_intents.py", "--quick", folder=tmp_path, OMP_NUM_THREADS="1")
+    assert "30 training and 15 test questions of 3 intents" in shown
+    rows = re.findall(r"│ ([\w ]+?) +│ +([\d,]+) │ +\d+ │ (\d\.\d{3}) \[(\d\.\d{3}), (\d\.\d{3})\]", shown)
+    words = ["bag of words"] if importlib.util.find_spec("sklearn") else []
+    assert [name for name, *_ in rows] == ["the base", "LoRA", "all weights", *words]
+    assert all(float(low) <= float(score) <= float(high) for _, _, score, low, high in rows)
+    assert ("The bag of words is left out: pip install scikit-learn" in shown) == (not words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finetune_intents_refuses_more_intents_than_there_are(tmp_path):
+    assert "--intents is from 2 to 77, not 78" in run("finetune_intents.py", "--intents", "78", folder=tmp_path, code=2)
+
+
+def test_the_sample_of_banking77_is_balanced_and_its_parts_share_no_question():
+    parts = {}
+    for part, number in (("train", 10), ("test", 5)):
+        rows = read_jsonl(FOLDER / "data" / "banking77" / f"{part}.jsonl")
+        assert set(Counter(row["intent"] for row in rows).values()) == {number}
+        parts[part] = {" ".join(row["text"].lower().split()) for row in rows}
+        assert len(parts[part]) == len(rows) == 77 * number
+    assert not parts["train"] & parts["test"]
