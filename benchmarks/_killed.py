@@ -63,7 +63,19 @@ class Branch(nn.Module):
         return self.spell(word=word, hint=hint or "none")
 
 
-PROGRAMS = {"chain": Chain, "branch": Branch}
+class Local(nn.Module):
+    """One module on the embedded model, whose weights are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spell = nn.Predict("text -> answer")
+        self.spell.to(lm.pocket())
+
+    def forward(self, text: str, hint: str) -> Any:
+        return self.spell(text=text)
+
+
+PROGRAMS = {"chain": Chain, "branch": Branch, "local": Local}
 
 
 def metric(example: Any, output: Any) -> Score:
@@ -99,8 +111,12 @@ def examples(seed: int, *counts: int) -> list[list[Example]]:
     return [rows[a:b] for a, b in itertools.pairwise(ends)]
 
 
-def optimizer(name: str, parameters: Any) -> optim.Search:
-    """Each optimizer with settings for a run of a few hundred calls."""
+def optimizer(name: str, parameters: Any, teacher: Any) -> optim.Search:
+    """Each optimizer with settings for a run of a few hundred calls; the teacher is for weights alone."""
+    if name == "BootstrapFinetune":
+        return optim.BootstrapFinetune(
+            parameters, max_labeled_demos=2, max_rounds=1, threshold=0.0, teacher=teacher, steps=6, batch_size=4
+        )
     if name == "BootstrapFewShot":
         return optim.BootstrapFewShot(parameters, max_bootstrapped_demos=2, max_labeled_demos=4, max_rounds=2)
     if name == "MIPRO":
@@ -116,13 +132,16 @@ def optimizer(name: str, parameters: Any) -> optim.Search:
 
 def model_of(url: str, case: dict[str, Any], cache: Path) -> Any:
     """The language model with all layers, as `pg.LM` puts them together, and short waits."""
-    http = lm.HTTP("simulated", base_url=url, api_key="none", prices=(1.0, 2.0))
+    silence = {"timeout": case["timeout"]} if case["timeout"] else {}
+    http = lm.HTTP("simulated", base_url=url, api_key="none", prices=(1.0, 2.0), **silence)
     made: lm.LM = lm.Retry(lm.Limit(http, case["concurrency"]), 12, turns=24, base=0.004, ceiling=0.05)
     return lm.Cache(made, cache) if case["cache"] else made
 
 
 def train(case: dict[str, Any], url: str, folder: Path, out: Path) -> None:
-    model = PROGRAMS[case["program"]]().to(model_of(url, case, out / "cache"))
+    model, teacher = PROGRAMS[case["program"]](), model_of(url, case, out / "cache")
+    if case["program"] != "local":
+        model.to(teacher)
     judge.to(model_of(url, case, out / "cache"))
     score = judged if case["judged"] else metric
     budget = pg.Budget(**case["budget"])
@@ -133,11 +152,12 @@ def train(case: dict[str, Any], url: str, folder: Path, out: Path) -> None:
         results: list[Any] = []
         program = pg.compile(
             model, trainset, score, valset=valset, testset=testset, budget=budget, run_dir=folder, seed=case["seed"],
-            optimizer=lambda parameters: optimizer(case["optimizer"], parameters), report=results.append, **options,
+            optimizer=lambda parameters: optimizer(case["optimizer"], parameters, teacher), report=results.append,
+            **options,
         )  # fmt: skip
         (result,) = results
     else:
-        own = optimizer(case["optimizer"], model.parameters())
+        own = optimizer(case["optimizer"], model.parameters(), teacher)
         if (folder / "run.json").exists():
             result = pg.Trainer.resume(folder, model, own, score, **options)
         else:

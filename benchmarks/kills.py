@@ -4,8 +4,9 @@
     python benchmarks/kills.py --table [--out FILE]
 
 A case is an optimizer, one of two programs with several modules and inputs, and drawn settings: `Trainer` or
-`compile`, a budget of calls, tokens or money or none, a disk cache or none, a metric that is judged by a language model
-or is not. It is run twice against a real server on loopback: once undisturbed, and once in processes that are ended by
+`compile`, a budget of calls, tokens, money or seconds or none, a disk cache or none, a metric that is judged by a
+language model or is not. `BootstrapFinetune` trains the weights of the embedded model on what a teacher at the server
+says. It is run twice against a real server on loopback: once undisturbed, and once in processes that are ended by
 SIGKILL, until one comes to the end. Each process has another PYTHONHASHSEED and another concurrency. A kill comes at a
 moment drawn uniformly from the time that the twin took, every fourth from its first tenth, as when a resumed run is
 killed at once. (`--by calls` counts requests at the server instead of seconds, so that no machine is too slow.)
@@ -14,8 +15,10 @@ A fifth of the requests meet a fault: status 500, 503, 429 with and without Retr
 body, a page of HTML, silence for a while. Which ones is drawn anew for each time that a request is sent, so the twin
 and the killed run meet others, and retries overcome them all. Two prompts in a hundred are refused for good, one by a
 filter and one with "no such model": that depends on the prompt alone, as all that the simulated model answers does.
-In a quarter of the cases a request is refused for good when it is sent, not what it asks. Then there is no twin to
-compare with, as the run goes on without other replies; it must come to its end, and to the same one when it is resumed.
+In a quarter of the cases a request is refused for good when it is sent, not what it asks; in a seventh, two requests in
+a hundred are never answered, and the model has a `timeout=`; some have a budget of seconds. Then there is no twin to
+compare with, as the run goes on without other replies, or comes less far; it must come to its end, and to the same one
+when it is resumed.
 
 What must be the same: all parameter values and the saved files to the byte; the report, with budget and history, but
 without times and what was sent, failed or lost on the way; and the canonical journal. And at the server: no request
@@ -49,10 +52,14 @@ from _study import numbers, options, read, study
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results" / "kills.jsonl"
 OPTIMIZERS = ("BootstrapFewShot", "MIPRO", "TGD", "GEPA", "Auto")
+TRAINED = ("BootstrapFinetune",)
+"""Those that train the weights of a local model."""
 SHARE = 0.2
 """Share of requests that meet a fault which passes."""
 REFUSED = 0.01
 """Share of prompts that a filter refuses, and of those for which there is no model."""
+SILENT = 0.02
+"""Share of requests that are never answered, where the language model has a `timeout=`."""
 MOST = 8
 """Kills of one run after which it is left to end."""
 
@@ -68,10 +75,12 @@ class Job:
 
     def case(self) -> dict[str, Any]:
         """The settings."""
+        if self.optimizer in TRAINED:
+            return self._local()
         rng = random.Random(f"case {self.optimizer} {self.seed}")
         budget = rng.choice([{}, {"calls": rng.randrange(150, 500)}, {"tokens": rng.randrange(15_000, 60_000)}])
         entry = rng.choice(["fit", "compile"])
-        return {
+        case: dict[str, Any] = {
             "optimizer": self.optimizer,
             "seed": self.seed,
             "program": ("chain", "branch")[self.seed % 2],
@@ -83,7 +92,33 @@ class Job:
             "ship": "significant" if entry == "fit" and rng.random() < 0.3 else 0.9,
             "objectives": {"tokens": "min"} if entry == "fit" and rng.random() < 0.3 else {},
             "concurrency": 6,
+            "timeout": rng.uniform(0.3, 0.6) if rng.random() < 0.15 else 0.0,
         }
+        if rng.random() < 0.12:
+            case["budget"] = {"seconds": rng.uniform(1.0, 5.0)}
+        return case
+
+    def _local(self) -> dict[str, Any]:
+        """A training of the embedded model's weights on what a teacher at the server says."""
+        return {
+            "optimizer": self.optimizer,
+            "seed": self.seed,
+            "program": "local",
+            "entry": ("fit", "compile")[self.seed % 2],
+            "budget": {},
+            "outages": False,
+            "cache": self.seed % 3 == 0,
+            "judged": False,
+            "ship": 0.9,
+            "objectives": {},
+            "concurrency": 6,
+            "timeout": 0.0,
+        }
+
+
+def is_free(case: Mapping[str, Any]) -> bool:
+    """Whether an undisturbed run may end otherwise: what is refused, or how far it comes, is a matter of time."""
+    return bool(case["outages"] or case.get("timeout") or "seconds" in case["budget"])
 
 
 # -- the server -------------------------------------------------------------------------------------------------------
@@ -92,18 +127,24 @@ class Job:
 class Flaky:
     """The server's answers: those of the simulated model, with faults.
 
+    Args:
+        seed: What the faults that pass are drawn from.
+        outages: Whether a request is refused for good when it is sent, not for what it asks.
+        silences: Whether some requests are never answered.
+
     Attributes:
         fates: What became of each request, in the order of arrival: "" where it was answered.
     """
 
-    def __init__(self, seed: object, *, outages: bool) -> None:
+    def __init__(self, seed: object, *, outages: bool, silences: bool = False) -> None:
         self.seed = seed
         self.outages = outages
+        self.silences = silences
         self.fates: list[str] = []
         self._times: Counter[str] = Counter()
 
     def __call__(self, messages: Sequence[dict[str, Any]]) -> Any:
-        from promptgrad.testing import Cut, Delay, Drop, Garbage, Status
+        from promptgrad.testing import Cut, Delay, Drop, Garbage, Hang, Status
 
         digest = hashlib.sha256(json.dumps(messages).encode()).hexdigest()
         self._times[digest] += 1
@@ -115,6 +156,9 @@ class Flaky:
         if refused < 2 * REFUSED:
             self.fates.append("no model")
             return Status(404, message="no such model", kind="model_not_found")
+        if self.silences and drawn.random() < SILENT:
+            self.fates.append("silence")
+            return Hang()
         reply, wait = answer(messages, fixed.randrange(256)), drawn.uniform(0.001, 0.008)
         faults = {
             "500": Status(500),
@@ -196,7 +240,8 @@ class Runs:
         if code:
             raise RuntimeError(f"a process ended with {code}: {(self.folder / 'stderr').read_text()[-2000:]}")
         told: dict[str, Any] = json.loads((self.folder / "told.json").read_text())
-        told["files"] = {name: (self.folder / name).read_text() for name in ("program/state.json", "state.json")}
+        saved = [self.folder / "state.json", *sorted((self.folder / "program").iterdir())]
+        told["files"] = {path.relative_to(self.folder).as_posix(): _content(path) for path in saved if path.is_file()}
         told["canonical journal"] = Journal(self.journal, readonly=True).canonical()
         return told
 
@@ -224,6 +269,24 @@ class Runs:
         return {event["key"] for event in self.events() if event["kind"] == "call"}
 
 
+def _content(path: Path) -> str:
+    """The text of a file, or the digest of one with weights."""
+    data = path.read_bytes()
+    return data.decode() if path.suffix == ".json" else hashlib.sha256(data).hexdigest()
+
+
+def sent_again(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of the calls that were sent when their reply was in the journal, also those of a local model."""
+    paid: set[str] = set()
+    again = []
+    for event in events:
+        if event["kind"] == "call":
+            paid.add(event["key"])
+        elif event["kind"] == "send" and event["key"] in paid:
+            again.append(event["key"])
+    return again
+
+
 def lost_in(events: Sequence[Mapping[str, Any]]) -> int:
     """Calls that were sent and of which nothing more was written before their process ended."""
     flying: Counter[str] = Counter()
@@ -246,7 +309,7 @@ def do(job: Job) -> list[dict[str, Any]]:
 
     rng = random.Random(f"{job.optimizer} {job.seed}")
     case = job.case()
-    flaky = Flaky(f"{job.optimizer} {job.seed}", outages=case["outages"])
+    flaky = Flaky(f"{job.optimizer} {job.seed}", outages=case["outages"], silences=case["timeout"] > 0)
     with tempfile.TemporaryDirectory() as folder, LoopbackLM(flaky) as server:
         if job.optimizer == "save":
             line = saved(Runs(job, case, server, Path(folder), rng))
@@ -279,6 +342,8 @@ def compared(twin: Runs, killed: Runs, flaky: Flaky) -> dict[str, Any]:
     for place, keys in paid:
         again = [key for key in asked[place:] if key in keys]
         wrong += [f"{len(again)} journalled calls were sent again, such as {again[0]}"] if again else []
+    if found := sent_again(killed.events()):
+        wrong.append(f"the journal has {len(found)} calls that were sent after their reply, such as {found[0]}")
     answered = Counter(
         key for key, fate in zip(asked[before:], flaky.fates[before:], strict=True) if fate in ("", "slow")
     )
@@ -286,7 +351,7 @@ def compared(twin: Runs, killed: Runs, flaky: Flaky) -> dict[str, Any]:
     lost = lost_in(killed.events())
     if lost != told["lost"] or repeated > lost:
         wrong.append(f"{lost} calls were lost and {repeated} answered twice, and the report says {told['lost']}")
-    wrong += [] if twin.case["outages"] else differences(whole, told)
+    wrong += [] if is_free(twin.case) else differences(whole, told)
     sent = server.received
     again = killed.end(killed.start())
     if server.received != sent:
@@ -361,7 +426,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for line in trained:
         fates.update(line["faults"])
     refused = sum(fates[name] for name in ("filter", "no model"))
-    faults = fates.total() - fates[""] - refused
+    faults = fates.total() - fates[""] - refused - fates["silence"]
     return {
         "bench": "kills",
         "kills": {
@@ -370,7 +435,9 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "all": sum(line["kills"] for line in trained),
         "runs": len(trained),
-        "compared with a twin": sum(not line["outages"] for line in trained),
+        "compared with a twin": sum(not is_free(line) for line in trained),
+        "limited by seconds": sum("seconds" in line["budget"] for line in trained),
+        "with silences": sum(line.get("timeout", 0) > 0 for line in trained),
         "where": dict(sorted(Counter(where for line in trained for where in line["where"]).items())),
         "calls": sum(line["calls"] for line in trained),
         "requests": fates[""],
@@ -387,7 +454,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     about.add_argument("--kills", type=int, default=200, help="kills of training runs, over all optimizers")
-    about.add_argument("--optimizers", default=",".join(OPTIMIZERS))
+    about.add_argument("--optimizers", default=",".join((*OPTIMIZERS, *TRAINED)))
     about.add_argument("--seeds", default="1000:1200", help="taken in this order until there are enough kills")
     about.add_argument("--saves", type=int, default=40, help="kills in the middle of `save`")
     about.add_argument("--by", choices=("seconds", "calls"), default="seconds", help="what the moments are drawn from")

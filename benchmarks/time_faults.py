@@ -3,7 +3,8 @@
 The server is a process of its own. Every answer takes the time of a reply, the faults too unless the case says that
 they come at once; the ideal time is what 32 places need for the requests that it received. Beside `pg.evaluate` with
 the defaults of `pg.LM`: a loop of aiohttp as it is usually written, 32 tasks that each send a row up to six times and
-double their wait from half a second with full jitter, and DSPy with `num_retries=5`, where it is installed.
+double their wait from half a second with full jitter, and DSPy, where it is installed, with `num_retries=5` and with
+the retries that it has by default.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def with_aiohttp(url: str, count: int) -> Outcome:
     return asyncio.run(all_of_them()), sent
 
 
-def with_dspy(url: str, count: int) -> Outcome:
+def with_dspy(url: str, count: int, **options: Any) -> Outcome:
     """`dspy.Evaluate`, whose LM sends a row up to six times; what it sends is not counted by itself."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import logging
@@ -153,7 +154,7 @@ def with_dspy(url: str, count: int) -> Outcome:
     import dspy
 
     logging.disable(logging.CRITICAL)
-    lm = dspy.LM("openai/m", api_base=url, api_key="k", cache=False, num_retries=ATTEMPTS - 1)
+    lm = dspy.LM("openai/m", api_base=url, api_key="k", cache=False, **(options or {"num_retries": ATTEMPTS - 1}))
     rows = [dspy.Example(question=f"q{number}", answer="Paris").with_inputs("question") for number in range(count)]
     answers: list[bool] = []
 
@@ -169,10 +170,21 @@ def with_dspy(url: str, count: int) -> Outcome:
     return answers, None
 
 
+def with_dspy_as_it_is(url: str, count: int) -> Outcome:
+    """The same with the retries that `dspy.LM` has by default."""
+    import inspect
+
+    import dspy
+
+    default = inspect.signature(dspy.LM.__init__).parameters["num_retries"].default
+    return with_dspy(url, count, num_retries=default)
+
+
 WHO: dict[str, Callable[[str, int], Outcome]] = {
     "promptgrad": with_promptgrad,
     "aiohttp": with_aiohttp,
     "dspy": with_dspy,
+    "dspy, its defaults": with_dspy_as_it_is,
 }
 
 

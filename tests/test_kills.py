@@ -46,6 +46,28 @@ def test_the_calls_that_were_lost_are_counted_by_process(kills):
     assert kills.lost_in([send, send, process]) == 2
 
 
+def test_what_is_said_of_a_row_ends_no_call_in_flight(kills):
+    send, row = {"kind": "send", "key": "k"}, {"kind": "fail", "key": "k", "row": "0", "message": "no"}
+    assert kills.lost_in([send, row, {"kind": "process"}]) == 1
+
+
+def test_calls_that_were_sent_after_their_reply_are_found(kills):
+    send, call = ({"kind": kind, "key": "k"} for kind in ("send", "call"))
+    assert kills.sent_again([send, send, call]) == []
+    assert kills.sent_again([send, call, send, {"kind": "send", "key": "other"}]) == ["k"]
+
+
+def test_runs_that_time_decides_have_no_twin_and_the_others_have(kills):
+    cases = [kills.Job(name, seed).case() for name in (*kills.OPTIMIZERS, *kills.TRAINED) for seed in range(1000, 1040)]
+    seconds = [case for case in cases if "seconds" in case["budget"]]
+    silent = [case for case in cases if case["timeout"]]
+    assert all(kills.is_free(case) for case in [*seconds, *silent])
+    assert len(seconds) > 10
+    assert len(silent) > 10
+    assert sum(not kills.is_free(case) for case in cases) > len(cases) / 2
+    assert {case["program"] for case in cases} == {"chain", "branch", "local"}
+
+
 def test_the_figures_in_the_docs_are_those_of_the_runs_kept(kills):
     lines = kills.read(kills.RESULTS)
     found = kills.summary(lines)
