@@ -123,6 +123,7 @@ async def atoken_swaps(loss: Loss, parameter: Parameter, count: int = 16) -> tup
     """The replacements of single tokens of a text that lower the loss most in first order, most promising first.
 
     A token is replaced by one of its kind: the beginning of a word by the beginning of a word, letters by letters.
+    Placeholders in braces stay.
     At most a quarter of them replace the same token. The estimate is coarse: measure the loss with each.
 
     Cost: as `saliency`, and one product of the gradient with the model's embeddings.

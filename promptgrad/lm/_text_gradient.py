@@ -129,6 +129,8 @@ class TextGradient:
         assert self.lm is not None  # noqa: S101 - there is no piece otherwise
         tokenizer = self.lm.tokenizer
         word = self.words[piece.word]
+        if "{" in word or "}" in word:
+            return  # a placeholder
         part = word[piece.start : piece.end]
         special = set(tokenizer.all_special_ids)
         begins = _begins_word(tokenizer, piece.token)

@@ -434,7 +434,7 @@ class Module:
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - as torch spells it
-        """Drop the gradients of all parameters.
+        """Drop the gradients of all parameters, and of the weights of local models that require one.
 
         Raises:
             ValueError: `set_to_none` is False: there is no critique that is zero.
@@ -442,6 +442,8 @@ class Module:
         check_dropped(set_to_none)
         for parameter in self.parameters():
             parameter.grad = None
+        for weight in self.weights():
+            weight.grad = None
 
     def named_weights(self) -> Iterator[tuple[str, Any]]:
         """Torch parameters of the local models that the program runs on, each once, with their names.

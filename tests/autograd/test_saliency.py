@@ -198,3 +198,44 @@ def test_swaps_promise_what_one_step_along_the_gradient_gives(local):
     assert autograd.token_swaps(loss, model.instruction, 6) == swaps
     with pytest.raises(ValueError, match="count"):
         autograd.token_swaps(loss, model.instruction, 0)
+
+
+@pytest.fixture(scope="module", params=["bytes", "pieces"])
+def parts(request):
+    """A tiny model whose tokenizer cuts words into parts, as those of GPT-2 or of Llama 2 do, without a template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    if request.param == "bytes":
+        words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    else:
+        words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    text = ["Answer in one word, please.", "Answering takes words: one or two.", "a word is a word", "{name} says no"]
+    special = ["<unk>", "<end>"]
+    words.train_from_iterator(text * 4, trainers.BpeTrainer(vocab_size=60, special_tokens=special))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<end>", pad_token="<end>")
+    model = make_model(vocab_size=len(tokenizer), eos_token_id=1, max_position_embeddings=1024).requires_grad_(False)
+    made = lm.Local(model, tokenizer, name=request.param)
+    yield made
+    made.close()
+
+
+def test_words_of_several_tokens(parts):
+    text = "Answer {name}\nin one word, please."
+    model = asks(parts, instruction=text)
+    loss = nn.NLLLoss()(model, [Example(x="one word", y="two").with_inputs("x")])
+    saliency = autograd.saliency(loss, model.instruction)
+    assert [word.word for word in saliency.words] == text.split()
+    for word in saliency.words:
+        assert "".join(token.text for token in word.tokens) == word.word  # each letter once
+        assert word.attribution == pytest.approx(sum(token.attribution for token in word.tokens))
+    assert max(len(word.tokens) for word in saliency.words) > 1
+    swaps = autograd.token_swaps(loss, model.instruction, 24)
+    assert swaps
+    for swap in swaps:
+        old, new = text.split(), swap.text.split()
+        assert [place for place in range(len(old)) if old[place] != new[place]] == [swap.word]
+        assert swap.text.count("\n") == 1
+        assert "{name}" in swap.text
+        assert "<" not in swap.text

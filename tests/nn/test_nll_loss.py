@@ -144,6 +144,9 @@ def test_with_a_metric_one_backward_fills_texts_traces_and_weights():
     assert len(model.demos.grad.traces) == 4
     for weight, once in zip(model.weights(), own, strict=True):
         assert torch.allclose(weight.grad, 2 * once, atol=1e-5)
+    model.zero_grad()
+    assert model.instruction.grad is None
+    assert all(weight.grad is None for weight in model.weights())
 
 
 def test_names_of_weights_begin_at_the_module_that_was_moved(local):
