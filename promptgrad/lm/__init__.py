@@ -15,6 +15,7 @@ from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
 from promptgrad.lm._local_engine import Generation
+from promptgrad.lm._local_trace import LocalTrace
 from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix
 from promptgrad.lm._parts import (
     AudioPart,
@@ -60,6 +61,7 @@ __all__ = [
     "Listener",
     "LiteLLM",
     "Local",
+    "LocalTrace",
     "Message",
     "Part",
     "Prefix",

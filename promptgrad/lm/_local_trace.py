@@ -1,4 +1,4 @@
-"""`LocalTrace`: how `loss.backward()` reaches the weights of a local model."""
+"""`LocalTrace`: how `loss.backward()` reaches the weights of a local model, also after they were changed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from promptgrad.errors import ContextWindowError, GraphError
-from promptgrad.lm._likelihood import Tokens, reply_logprobs
+from promptgrad.lm._likelihood import Scored, Tokens, reply_logprobs
 from promptgrad.lm._request import Request
 
 if TYPE_CHECKING:
     import torch
 
     from promptgrad.autograd import Swap, TokenSaliency
+
+LARGEST_RATIO = 2.0
+"""Largest weight of a reply that has become likelier since it was sampled: more would be exact, and all variance."""
 
 
 class Trainable(Protocol):
@@ -91,7 +94,7 @@ class LocalTrace:
         if self.lm.version() != self.version:
             raise GraphError(
                 f"the weights of {self.lm.name!r} were changed after this reply was sampled or scored, so its gradient "
-                "would be that of another policy: call loss.backward() before the optimizer's step"
+                "would be that of other weights: call loss.backward() before the optimizer's step"
             )
 
     def check_length(self) -> None:
@@ -144,10 +147,13 @@ class LocalTrace:
     def backward(self, advantage: float) -> None:
         """Add the gradient of `-advantage` times the reply's log-likelihood to the weights' `.grad`.
 
+        If a weight was changed since the reply was sampled, the gradient is weighted by the reply's importance ratio:
+        how much likelier it has become, `LARGEST_RATIO` at most. The ratio itself has no gradient.
+
         Cost: one forward and one backward pass of the model.
 
         Raises:
-            GraphError: A weight was changed since the reply was sampled; call `backward` before the optimizer's step.
+            GraphError: The reply was given, not sampled, and a weight was changed since.
         """
         self.backward_all([(self, advantage)])
 
@@ -155,24 +161,33 @@ class LocalTrace:
     def backward_all(pairs: Sequence[tuple[LocalTrace, float]]) -> None:
         """Do for many replies what `backward` does for one; what their prompts begin with is computed once.
 
-        Cost: few forward and backward passes, of up to 8,192 places each.
+        So the samples of one large batch may be learned in micro-batches, with a step of the optimizer after each.
+        Weighted by the ratio, the expectation over the old policy is the gradient of the present one, except for what
+        the bound takes from replies that became much likelier. A ratio is that of one reply: the calls that came before
+        it in the same run are taken as they are.
+
+        Cost: few forward and backward passes, of up to 8,192 places each; the ratios cost none.
+        Source: truncated importance sampling, Ionides 2008, doi 10.1198/106186008X320456.
 
         Raises:
-            GraphError: A weight was changed since a reply was sampled. No gradient is added then.
+            GraphError: A reply was given, not sampled, and a weight was changed since. No gradient is added then.
         """
         import torch
 
         of_lm: dict[int, list[tuple[LocalTrace, float]]] = {}
         for trace, advantage in pairs:
-            trace.check_version()
+            if not trace.logprobs:  # a given reply was not sampled, so there is no ratio
+                trace.check_version()
             if trace.ids:
                 of_lm.setdefault(id(trace.lm), []).append((trace, advantage))
         for own in of_lm.values():
-            model = own[0][0].lm.model
-            batch = [trace.tokens() for trace, _ in own]
+            lm = own[0][0].lm
+            traces, version = [trace for trace, _ in own], lm.version()
             with torch.enable_grad():
-                for scored in reply_logprobs(model, batch):
+                for scored in reply_logprobs(lm.model, [trace.tokens() for trace in traces]):
                     weights = torch.tensor([own[row][1] for row in scored.rows], device=scored.logprobs.device)
+                    if any(traces[row].version != version for row in scored.rows):
+                        weights = weights * _ratios(traces, scored, version)
                     (-(weights[:, None] * scored.logprobs).sum()).backward()
 
     @staticmethod
@@ -200,7 +215,7 @@ class LocalTrace:
         return {
             "prompt_ids": self.prompt_ids.tolist(),
             "ids": self.ids.tolist(),
-            "logprobs": [round(score, 6) for score in self.logprobs],
+            "logprobs": [float(f"{score:.9g}") for score in self.logprobs],  # exactly these float32
             "temperature": self.temperature,
         }
 
@@ -212,3 +227,13 @@ class LocalTrace:
 
     def __repr__(self) -> str:
         return f"LocalTrace({self.lm.name!r}, {len(self.prompt_ids)} + {len(self.ids)} tokens)"
+
+
+def _ratios(traces: Sequence[LocalTrace], scored: Scored, version: int) -> torch.Tensor:
+    """How much likelier each reply of some rows is than when it was sampled, bounded; 1 where no weight has changed."""
+    import torch
+
+    moved = torch.tensor([traces[row].version != version for row in scored.rows], device=scored.logprobs.device)
+    before = torch.tensor([sum(traces[row].logprobs) for row in scored.rows], device=scored.logprobs.device)
+    ratios = (scored.logprobs.detach().sum(1) - before).exp().clamp(max=LARGEST_RATIO)
+    return torch.where(moved, ratios, 1.0)

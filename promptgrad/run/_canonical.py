@@ -21,7 +21,7 @@ def fold(events: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], lis
             opened[event["scope"]] = opened.get(event["scope"], 0) + step
         elif kind in ("call", "use"):
             if kind == "call":
-                replies[event["key"]] = timeless(event["reply"])
+                replies[event["key"]] = _comparable(event["reply"])
             keyed["call", event["scope"], event["key"]] = {}
         elif "scope" in event and kind not in OWN_KINDS:
             keyed[kind, event["scope"], event["key"]] = timeless(event)
@@ -31,6 +31,14 @@ def fold(events: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], lis
         entry = found or {"kind": kind, "scope": scope, "key": key, "reply": replies.get(key)}
         (kept if _ended(scope, opened) else left).append(entry)
     return kept, left
+
+
+def _comparable(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """A reply without times, and without log-probabilities, whose last digits depend on what was decoded beside it."""
+    trace = reply.get("trace")
+    if isinstance(trace, Mapping):
+        reply = {**reply, "trace": {name: value for name, value in trace.items() if name != "logprobs"}}
+    return timeless(reply)
 
 
 def _ended(scope: str, opened: Mapping[str, int]) -> bool:

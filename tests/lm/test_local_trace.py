@@ -1,14 +1,18 @@
 import copy
+import itertools
+import json
+from array import array
 
 import pytest
 
 from promptgrad import aio, nn, no_grad, run
 from promptgrad.autograd import WeightTrace as Protocol
-from promptgrad.errors import GraphError
-from promptgrad.lm import Cache, FunctionLM, Local, Request
+from promptgrad.data import pocket as pocket_world
+from promptgrad.lm import Cache, FunctionLM, Local, Request, pocket
+from promptgrad.lm._local_trace import LARGEST_RATIO, LocalTrace
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 REQUEST = Request.of("w1 w2 w3", temperature=1.5, max_tokens=12)
 
@@ -79,24 +83,126 @@ def test_many_at_once_give_the_sum_of_their_gradients(lm):
         assert torch.allclose(weight.grad, wanted, atol=1e-5 * float(wanted.abs().max()))
 
 
-def test_none_of_many_is_added_when_one_is_of_older_weights(lm):
+END, WORDS, MOST, HEAT = 3, 6, 3, 0.8
+
+
+class Tiny:
+    """A model of six words, so small that all its replies can be written down."""
+
+    name = "tiny"
+
+    def __init__(self):
+        config = transformers.LlamaConfig(
+            vocab_size=WORDS, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+        )
+        torch.manual_seed(1)
+        self.model = transformers.LlamaForCausalLM(config).double().eval()
+        torch.nn.init.normal_(self.model.lm_head.weight, std=0.5)
+
+    def weights(self):
+        return list(self.model.parameters())
+
+    def version(self):
+        return sum(weight._version for weight in self.weights())
+
+    def move(self, size):
+        with torch.no_grad():
+            for number, weight in enumerate(self.weights()):
+                weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)), alpha=size)
+
+    def likelihoods(self, prompt, replies):
+        """Of each reply as a whole, with a graph; those of a length at once, so that nothing is padded."""
+        found = [None] * len(replies)
+        for length in range(1, MOST + 1):
+            rows = [row for row, ids in enumerate(replies) if len(ids) == length]
+            ids = torch.tensor([[*prompt, *replies[row]] for row in rows])
+            logits = self.model(ids).logits[:, len(prompt) - 1 : -1] / HEAT
+            sums = logits.log_softmax(-1).gather(-1, ids[:, len(prompt) :, None])[..., 0].sum(1)
+            for row, total in zip(rows, sums, strict=True):
+                found[row] = total
+        return torch.stack(found)
+
+    def traces(self, prompt, replies):
+        for ids in replies:
+            yield LocalTrace(self, prompt, ids, [0.0] * len(ids), HEAT, self.version())
+
+    def gradient(self):
+        found = [weight.grad for weight in self.weights()]
+        self.model.zero_grad()
+        return found
+
+
+def all_replies():
+    """Every reply that the model may make: up to its end, or three words."""
+    for length in range(1, MOST + 1):
+        for ids in itertools.product(range(WORDS), repeat=length):
+            if END not in ids[:-1] and (ids[-1] == END or length == MOST):
+                yield ids
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.0007, 0.004])
+def test_the_expected_gradient_is_that_of_the_expected_score(moved):
+    """Over all replies, each as often as the old weights say it; of old weights too, if no ratio reaches its bound."""
+    tiny, prompt, replies = Tiny(), (1, 2, 4), list(all_replies())
+    scores = [1.0 * (ids.count(5) == 1) + 0.3 * (ids[0] == 0) - 0.2 * len(ids) for ids in replies]
+    traces = list(tiny.traces(prompt, replies))
+    old = tiny.likelihoods(prompt, replies).detach()
+    assert float(old.exp().sum()) == pytest.approx(1.0)
+    for trace, total in zip(traces, old.tolist(), strict=True):
+        trace.logprobs = array("f", [total / len(trace.ids)] * len(trace.ids))
+    tiny.move(moved)
+    now = tiny.likelihoods(prompt, replies)
+    ratios = (now - old).exp().detach()
+    assert (float(ratios.max()) > LARGEST_RATIO) == (moved == 0.004)
+    LocalTrace.backward_all(list(zip(traces, (old.exp() * torch.tensor(scores)).tolist(), strict=True)))
+    found = tiny.gradient()
+    if moved == 0.004:  # as documented: what became much likelier counts twice and no more
+        wanted = (old.exp() * ratios.clamp(max=2.0) * torch.tensor(scores) * now).sum()
+    else:
+        wanted = (now.exp() * torch.tensor(scores)).sum()
+    (-wanted).backward()
+    for ours, theirs in zip(found, tiny.gradient(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6 * float(theirs.abs().max()) + 1e-9)
+
+
+def test_what_was_sampled_before_a_step_is_weighted_and_the_rest_is_not(lm):
     old = lm(REQUEST).trace
     old.backward(1.0)
-    torch.optim.SGD(lm.weights(), lr=0.1).step()
-    for weight in lm.weights():
-        weight.grad = None
-    new = lm(REQUEST).trace
-    with pytest.raises(GraphError, match="before the optimizer's step"):
-        type(new).backward_all([(new, 1.0), (old, 1.0)])
-    assert all(weight.grad is None for weight in lm.weights())
+    torch.optim.SGD(lm.weights(), lr=5e-6).step()
+    lm.model.zero_grad()
+    new = lm(REQUEST, replicate=1).trace
+    ratio = (old.log_likelihood().sum() - sum(old.logprobs)).exp().item()
+    assert 1.0 < ratio < LARGEST_RATIO
+    wanted = torch.autograd.grad(-ratio * old.log_likelihood().sum() + 0.5 * new.log_likelihood().sum(), lm.weights())
+    type(new).backward_all([(new, -0.5), (old, 1.0)])
+    for weight, grad in zip(lm.weights(), wanted, strict=True):
+        assert torch.allclose(weight.grad, grad, atol=2e-5 * float(grad.abs().max()))
 
 
-def test_a_trace_of_older_weights_is_refused(lm):
+def test_one_large_batch_is_learned_in_several_steps():
+    """The rollouts are made once; later passes over the same loss are weighted, where they were refused before."""
+    task = pocket_world.task("color-of-last", seed=3)
+    examples = task.split(4, 1, 1)[0]
+    own = pocket(temperature=1.0).requires_grad_()
+    program = nn.Predict("text -> answer", instruction=task.instruction("partial")).to(own)
+    loss = nn.MetricLoss(task.metric)(program.map(examples, n=4), examples)
+    traces = [tape.nodes[0].weight_traces[0] for tape in loss.tapes]
+    right = [trace for trace, row in zip(traces, loss.rows, strict=True) if row.score]
+    before = sum(sum(trace.logprobs) for trace in right)
+    optimizer = torch.optim.SGD(own.weights(), lr=0.01)
+    for number in range(3):
+        loss.backward(retain_graph=number < 2)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert 0 < len(right) < 16
+    assert sum(float(trace.log_likelihood().detach().sum()) for trace in right) > before
+    own.close()
+
+
+def test_log_probabilities_come_back_from_a_journal_as_they_were(lm):
     trace = lm(REQUEST).trace
-    trace.backward(1.0)
-    torch.optim.SGD(lm.weights(), lr=0.1).step()
-    with pytest.raises(GraphError, match="before the optimizer's step"):
-        trace.backward(1.0)
+    again = LocalTrace.from_dict(lm, json.loads(json.dumps(trace.to_dict())))
+    assert again.logprobs == trace.logprobs
 
 
 def test_a_cache_does_not_stand_between(lm):
