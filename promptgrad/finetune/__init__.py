@@ -2,8 +2,10 @@
 
 from promptgrad.finetune._conversation import Conversation, Preference
 from promptgrad.finetune._dpo import adpo, dpo
+from promptgrad.finetune._grpo import agrpo, grpo
 from promptgrad.finetune._jsonl import load_conversations, load_preferences
 from promptgrad.finetune._preference import Preferences, acollect_preferences, collect_preferences
+from promptgrad.finetune._rollouts import Rollouts, RolloutStep
 from promptgrad.finetune._sample import Collected, acollect, collect, labeled, samples_of
 from promptgrad.finetune._sft import asft, sft
 from promptgrad.finetune._training import TuneSettings
@@ -15,15 +17,19 @@ __all__ = [
     "Conversation",
     "Preference",
     "Preferences",
+    "RolloutStep",
+    "Rollouts",
     "TuneResult",
     "TuneSettings",
     "acollect",
     "acollect_preferences",
     "adpo",
+    "agrpo",
     "asft",
     "collect",
     "collect_preferences",
     "dpo",
+    "grpo",
     "labeled",
     "load_conversations",
     "load_preferences",

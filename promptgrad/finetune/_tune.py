@@ -20,6 +20,7 @@ from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._checkpoint import Checkpoint
 from promptgrad.finetune._memory import autocast, checkpointed, masters
 from promptgrad.finetune._preference import Preferences
+from promptgrad.finetune._rollouts import Rollouts
 from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting, limit_of, too_long
 from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, go_on, likelihood
@@ -41,10 +42,12 @@ class TuneResult:
     Attributes:
         program: A copy of the program that runs on the trained model.
         lm: The trained model.
-        losses: The loss of every step: in nats, the mean cross-entropy of the reply tokens where these are learned.
+        losses: The loss of every step: in nats, the mean cross-entropy of the reply tokens where these are learned. Of
+            `grpo` of every update, in units of the score; `collected.rewards` tells how it went.
         samples: Number of conversations, or pairs of them, that the model was trained on.
-        collected: The runs or labels that they come from, with the number of those that were left out, by reason.
-        seconds: Time of the training, without the runs.
+        collected: The runs or labels that they come from, with the number of those that were left out, by reason:
+            `Collected`, `Preferences` or `Rollouts`.
+        seconds: Time of the training, without the runs, unless it learns from runs as it goes.
         settings: The settings of the training.
         interrupted: Whether Ctrl-C ended it before its last step.
     """
@@ -53,7 +56,7 @@ class TuneResult:
     lm: lm.Local
     losses: tuple[float, ...]
     samples: int
-    collected: Samples
+    collected: Samples | Rollouts
     seconds: float
     settings: TuneSettings
     interrupted: bool = False
@@ -83,12 +86,15 @@ class TuneResult:
 
     def __repr__(self) -> str:
         how = "all weights" if self.settings.lora is None else f"LoRA r={self.settings.lora.get('r', 8)}"
-        went = f"{self.losses[0]:.3f} -> {_tail_mean(self.losses):.3f}" if self.losses else "no step"
+        what, course = "loss", self.losses
+        if isinstance(self.collected, Rollouts):
+            what, course = "reward", self.collected.rewards
+        went = f"{what} {course[0]:.3f} -> {_tail_mean(course):.3f}" if course else "no step"
         lost = f"; left out: {lost}" if (lost := self.collected.lost()) else ""
         stopped = f" of {self.settings.steps}, interrupted" if self.interrupted else ""
         return (
             f"TuneResult({self.lm.name}: {how}, {self.samples} samples, {len(self.losses)} steps{stopped}, "
-            f"loss {went}, {self.seconds:.1f} s{lost})"
+            f"{went}, {self.seconds:.1f} s{lost})"
         )
 
 

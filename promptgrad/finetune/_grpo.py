@@ -1,0 +1,191 @@
+"""Group-relative policy optimization: a local model learns from the scores of its own runs, step by step."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+from promptgrad import aio, lm
+from promptgrad.autograd import LossRow
+from promptgrad.data import Example
+from promptgrad.errors import BudgetExceeded, DataError
+from promptgrad.finetune._policy import Policy, PolicyOptions
+from promptgrad.finetune._rollouts import Rollouts, RolloutStep, graded
+from promptgrad.finetune._sample import arollouts
+from promptgrad.finetune._train import _batches
+from promptgrad.finetune._tune import LORA, TuneOptions, TuneResult, _moved, _settings, local_lm
+from promptgrad.finetune._weights import merged
+from promptgrad.nn import Module
+from promptgrad.run import progress as progress_bar
+
+Runs: TypeAlias = Callable[[Module, Sequence[Example], int, int], Coroutine[Any, Any, Sequence[LossRow]]]
+"""`runs(program, examples, n, step)`: recorded and scored runs of a program, `n` of each example in a row."""
+
+SMALL = 20_000_000
+"""Weights below which a model tolerates, and needs, half the rate of supervised training; above it is a tenth."""
+
+
+async def agrpo(
+    program: Module,
+    trainset: Iterable[Example],
+    metric: Any = None,
+    *,
+    n: int = 8,
+    steps: int = 60,
+    rollouts: int | None = None,
+    batch_size: int = 8,
+    temperature: float = 1.0,
+    clip: float | tuple[float, float] = 0.2,
+    inner: int = 1,
+    kl: float = 0.0,
+    scale_rewards: bool = False,
+    format_penalty: float = 1.0,
+    lora: Mapping[str, Any] | None = LORA,
+    lr: float | None = None,
+    seed: int = 0,
+    concurrency: int | None = None,
+    progress: bool | None = None,
+    runs: Runs | None = None,
+) -> TuneResult:
+    """Fine-tune the local model of a program on the scores of its own runs; returns a new program.
+
+    Each step runs the program `n` times on each of `batch_size` examples with the model as it is by then, and makes
+    the replies of the better runs of an example likelier, and those of its worse runs less likely. The advantage of a
+    run is its score minus the mean of its group, the runs of the same example; every call of a module on the local
+    model in that run has it, so any program learns, of any number of modules and with loops. A group whose runs all
+    have the same score teaches nothing and is skipped (`result.collected.alike`). Unlike `sft` and `dpo` it needs no
+    run that is wholly right, and what it learns from is always what the model does now.
+
+    The program and its model stay as they are. Ctrl-C returns the model as far as it was trained, and so does a budget
+    that is used up in its midst. `agrpo` trains in a thread and stops when the coroutine is cancelled.
+
+    Cost: a step is `n * batch_size` runs of the program, then `inner` forward and backward passes over the replies;
+    prompts are read once for all replies to them. With `kl`, one forward pass more. Memory for two models.
+    Source: Shao et al. 2024, arXiv 2402.03300, with the corrections of Liu et al. 2025, arXiv 2503.20783 (Dr. GRPO),
+    as defaults: advantages are not divided by the standard deviation of the group, which would weigh examples that
+    are nearly always right or wrong most, and replies are not divided by their length, which would make wrong replies
+    longer. For programs of several modules see Ziems et al. 2025, arXiv 2508.04660. Differs: a group is the runs of an
+    example, not the calls of one module in them, so that no run has to make the same calls as another.
+
+    Args:
+        program: The program. Its modules run on one `lm.Local`; modules on other LMs do their part and do not learn.
+        trainset: Examples, in blocks of `batch_size` in an order of each epoch's own.
+        metric: Scores the runs.
+        n: Runs of each example in a step: its group.
+        steps: Steps.
+        rollouts: Most runs in all; fewer steps are taken if they would need more.
+        batch_size: Examples in a step.
+        temperature: Temperature of the replies, where a module does not set its own.
+        clip: How far the probability of a token may move from what it was when sampled before it has no gradient any
+            more, as a ratio below and above 1; two numbers give both sides. It matters only with `inner` above 1.
+        inner: Updates from the runs of one step.
+        kl: What a nat of divergence from the model at the start costs, in units of the score; 0 holds it to nothing.
+        scale_rewards: Divide advantages by the standard deviation of the group, as the first paper does.
+        format_penalty: The score of a run whose reply cannot be read is minus this. So is that of a reply after which
+            a module asked again, whatever became of the run.
+        lora: `r`, `alpha`, `target_modules` of the LoRA, which is merged into the weights in the end; None trains all
+            weights.
+        lr: Peak learning rate; by default half of what `sft` takes for a small model, a tenth for others.
+        seed: Seed of the LoRA's start, the order of the examples, and the replies.
+        concurrency: Runs in flight; the result does not depend on it.
+        progress: Show a bar with the mean score of the last step; None shows it in a terminal or notebook.
+        runs: An async function `(program, examples, n, step)` that makes the runs in place of `map` and `metric`, and
+            returns `LossRow`s, those of one example in a row.
+
+    Raises:
+        NoLMError: The program runs on no local model, or on several.
+        DataError: There is no example or no metric, or no two runs of an example ever differed in score.
+        MissingExtraError: torch or peft is not installed.
+        ValueError: A number is out of range.
+    """
+    options = PolicyOptions(n, temperature, clip, inner, kl, scale_rewards, format_penalty)
+    given = TuneOptions(lora, steps * inner, None, lr, batch_size, seed, None, False, progress)  # noqa: FBT003
+    if lora is not None and lora.get("dropout"):
+        raise ValueError("the ratio is to the policy that sampled, without dropout: leave dropout= out of lora=")
+    local, _ = local_lm(program)
+    examples = list(trainset)
+    if not examples:
+        raise DataError("there are no examples to learn from: the data is empty")
+    if runs is None:
+        if metric is None:
+            raise DataError("a metric has to score the runs: grpo(program, trainset, metric)")
+        runs = partial(_runs, metric, concurrency)
+    if rollouts is not None:
+        steps = min(steps, rollouts // (n * min(batch_size, len(examples))))
+        if not steps:
+            raise ValueError(f"a step takes n * batch_size = {n * batch_size} runs, and rollouts= allows {rollouts}")
+    settings = _settings(local, replace(given, steps=steps * inner), len(examples))
+    if lr is None:
+        small = sum(weight.numel() for weight in local.model.parameters()) < SMALL
+        settings = replace(settings, lr=settings.lr * (0.5 if small else 0.1))
+    policy = Policy(program, local, options, settings)
+    return await _learned(policy, program, local, examples, runs, steps, progress)
+
+
+grpo = aio.blocking(agrpo, in_place=True)
+
+
+async def _runs(
+    metric: Any, concurrency: int | None, program: Module, examples: Sequence[Example], n: int, step: int
+) -> Sequence[LossRow]:
+    return await arollouts(program, examples, metric, n, concurrency=concurrency)
+
+
+async def _learned(
+    policy: Policy,
+    program: Module,
+    local: lm.Local,
+    examples: Sequence[Example],
+    runs: Runs,
+    steps: int,
+    progress: bool | None,  # noqa: FBT001 - internal
+) -> TuneResult:
+    """Take all steps, or those before Ctrl-C or the end of the budget, and put what was learned into the program."""
+    options, settings, training = policy.options, policy.training.settings, policy.training
+    done: list[RolloutStep] = []
+    stop = threading.Event()
+    blocks = _batches(examples, settings.batch_size, random.Random(f"promptgrad grpo {settings.seed}"))
+    begun = time.monotonic()
+    try:
+        with training.running(), progress_bar(steps, "grpo", progress) as bar:
+            for step in range(steps):
+                policy.sampling(step)
+                ask = partial(runs, policy.program, next(blocks), options.n, step)
+                try:
+                    rows = await (aio.on_program(ask) if aio.is_driven() else ask())
+                except BudgetExceeded:
+                    if not training.losses:
+                        raise
+                    break
+                found = graded(
+                    rows, policy.lm, format_penalty=options.format_penalty, scale_rewards=options.scale_rewards
+                )
+                del rows  # the graphs of all runs
+                done.append(await aio.in_thread(policy.learn, found, stop.is_set))
+                bar.advance(note=f"reward {found.reward:.3f}")
+                if training.ended:
+                    break
+    finally:
+        stop.set()
+        policy.lm.close()
+    collected = Rollouts(tuple(done))
+    if not training.losses:
+        raise DataError(f"there is nothing to learn: {collected.nothing()}")
+    model, lora = merged(training.model, settings)
+    tuned = local.with_model(model, f"{local.name}+{policy.version}")
+    return TuneResult(
+        program=_moved(program, local, tuned),
+        lm=tuned,
+        losses=tuple(training.losses),
+        samples=policy.calls,
+        collected=collected,
+        seconds=time.monotonic() - begun,
+        settings=settings,
+        interrupted=len(done) < steps,
+        _lora=lora,
+    )

@@ -1,0 +1,149 @@
+"""A policy: a copy of a program's local model that samples runs and learns from them, in turn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from promptgrad import lm, run
+from promptgrad.finetune._rollouts import Graded, RolloutStep
+from promptgrad.finetune._surrogate import Surrogate, Update
+from promptgrad.finetune._training import Training, TuneSettings
+from promptgrad.finetune._tune import _moved, _one_at_a_time
+from promptgrad.finetune._weights import prepared
+from promptgrad.nn import Module
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What a policy samples, and how it learns from that.
+
+    Attributes:
+        n: Runs of each example.
+        temperature: Temperature of the replies.
+        clip: How far the ratio may lie below and above 1.
+        inner: Updates from the runs of one step.
+        kl: Weight of the divergence from the model at the start.
+        scale_rewards: Whether advantages are divided by the standard deviation of their group.
+        format_penalty: The score of a run whose reply cannot be read is minus this.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    n: int
+    temperature: float
+    clip: float | tuple[float, float]
+    inner: int
+    kl: float
+    scale_rewards: bool
+    format_penalty: float
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"a group needs two runs of an example: n must be at least 2, not {self.n!r}")
+        if self.inner < 1:
+            raise ValueError(f"inner must be at least 1, not {self.inner!r}")
+        for name in ("temperature", "kl", "format_penalty"):
+            value = getattr(self, name)
+            if not value >= 0 or (name == "temperature" and not value):
+                raise ValueError(f"{name} must be {'above' if name == 'temperature' else 'at least'} 0, not {value!r}")
+        if not all(bound > 0 for bound in self.bounds) or self.bounds[0] > 1:
+            raise ValueError(
+                f"clip is a bound above 0, or one below 1 and one above it such as (0.2, 0.28), not {self.clip!r}"
+            )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """How far the ratio may lie below 1, and above it."""
+        return self.clip if isinstance(self.clip, tuple) else (min(self.clip, 1.0), self.clip)
+
+
+class Policy:
+    """A copy of a program's local model that samples runs of the program and learns from them.
+
+    Args:
+        program: The program; it and its model stay as they are.
+        local: The local model that it runs on.
+        options: What is sampled, and how it is learned from.
+        settings: The settings of the training; `steps` counts updates.
+
+    Attributes:
+        lm: The copy.
+        program: A copy of the program that runs on it.
+        training: The training of the copy.
+        reference: The model that it is held to: that of the given program.
+        calls: How many replies were learned from.
+    """
+
+    def __init__(self, program: Module, local: lm.Local, options: PolicyOptions, settings: TuneSettings) -> None:
+        self.options = options
+        self.reference = local.model
+        import torch
+
+        with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(settings.seed)
+            model = prepared(local, settings)
+        self.training = Training(model, settings)
+        self.lm = local.with_model(self.training.model)
+        self.lm.options["temperature"] = float(options.temperature)
+        self.program = _moved(program, local, self.lm)
+        self.calls = 0
+        begun = [local.identity(), asdict(settings), asdict(options)]
+        self._known = hashlib.blake2b(_written(begun), digest_size=16).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """A name for the weights: the same for the same start, settings, replies and advantages."""
+        return self._known[:10]
+
+    def sampling(self, step: int) -> None:
+        """Draw the runs of a step with random numbers of its own."""
+        self.training.model.eval()
+        self.lm.seed = run.spawn(self.training.settings.seed, "rollouts", step)
+
+    def learn(self, runs: Graded, stopped: Callable[[], bool] = lambda: False) -> RolloutStep:
+        """Update the weights from the runs of one step.
+
+        Cost: `inner` forward and backward passes over the replies that teach something, and a forward pass of the
+        reference if it has a weight.
+        """
+        options = self.options
+        replies = [reply for reply in runs.replies if reply.advantage or options.kl]
+        made: list[Update] = []
+        if replies:
+            surrogate = Surrogate(
+                replies, runs.runs - runs.errors, clip=options.bounds, kl=options.kl, reference=self.reference
+            )
+
+            def gradient() -> float:
+                made.append(surrogate.gradient(self.training.model))
+                return made[-1].loss
+
+            for _ in range(options.inner):
+                if stopped() or self.training.step(gradient) is None:
+                    break
+            self.calls += len(replies)
+            told = [[list(reply.tokens.ids), reply.tokens.start, reply.advantage] for reply in replies]
+            self._known = hashlib.blake2b(_written([self._known, told]), digest_size=16).hexdigest()
+        last = made[-1] if made else Update(math.nan, math.nan, math.nan)
+        return RolloutStep(
+            reward=runs.reward,
+            runs=runs.runs,
+            groups=runs.groups,
+            alike=runs.alike,
+            unreadable=runs.unreadable,
+            errors=runs.errors,
+            calls=len(replies),
+            loss=last.loss,
+            kl=last.kl,
+            clipped=last.clipped,
+        )
+
+
+def _written(told: Sequence[Any]) -> bytes:
+    return json.dumps(told, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
