@@ -148,7 +148,7 @@ def optimizers(modules):
         classes |= homes.keys()
 
 
-BASES = {"promptgrad.optim._optimizer"}
+BASES = {"promptgrad.optim._optimizer", "promptgrad.optim._weight_search"}
 """Files that hold no optimizer but a base of several."""
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from promptgrad import lm
 from promptgrad.autograd import LossRow, Node
 from promptgrad.errors import ParseError
-from promptgrad.finetune._surrogate import Baseline, Credit
+from promptgrad.finetune._surrogate import Baseline, SampledReply
 from promptgrad.lm import LocalTrace
 
 
@@ -113,7 +113,7 @@ class Graded:
         reward: As in `RolloutStep`, like the counts after it.
     """
 
-    replies: tuple[Credit, ...]
+    replies: tuple[SampledReply, ...]
     reward: float
     runs: int
     groups: int
@@ -139,7 +139,7 @@ def graded(
     Raises:
         Exception: The first error, if every run failed and none for a reply that cannot be read.
     """
-    replies: list[Credit] = []
+    replies: list[SampledReply] = []
     rewards: list[float] = []
     groups = alike = unreadable = 0
     for _, group in groupby(rows, key=lambda row: id(row.example)):
@@ -161,7 +161,7 @@ def graded(
                 traces = _traces(node, policy)
                 earned = [-format_penalty] * (len(traces) - 1) + [score] * bool(traces)
                 replies += [
-                    Credit(trace.tokens(), baseline.advantage(value))
+                    SampledReply(trace.tokens(), baseline.advantage(value))
                     for trace, value in zip(traces, earned, strict=True)
                 ]
     if not rewards:

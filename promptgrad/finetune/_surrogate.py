@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Credit:
+class SampledReply:
     """One sampled reply, and how much better than the mean of its group the run was that it is part of.
 
     Attributes:
@@ -87,7 +87,7 @@ class Surrogate:
 
     def __init__(
         self,
-        replies: Sequence[Credit],
+        replies: Sequence[SampledReply],
         runs: int,
         *,
         clip: tuple[float, float] = (0.2, 0.2),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "GEPA",
+    "GRPO",
     "MIPRO",
     "TGD",
     "TPE",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._edit_scheduler import CosineAnnealingEdit, EditScheduler, LambdaEdit, StepEdit
     from promptgrad.optim._ensemble import Ensemble
     from promptgrad.optim._gepa import GEPA
+    from promptgrad.optim._grpo import GRPO
     from promptgrad.optim._knn_few_shot import KNNFewShot
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
 else:
     _HOME = {
         "GEPA": "_gepa",
+        "GRPO": "_grpo",
         "MIPRO": "_mipro",
         "TGD": "_tgd",
         "Auto": "_auto",
@@ -133,7 +136,6 @@ else:
             "went right",
         ),
         "SignatureOptimizer": "promptgrad.optim.MIPRO(params, num_demo_sets=0)",
-        "GRPO": "promptgrad.optim.BootstrapFinetune, which trains weights on the runs that went right",
         "lr_scheduler": "promptgrad.optim.StepEdit, CosineAnnealingEdit, LambdaEdit or TrustRegionEdit: there is no lr "
         "here, and they move max_edit, the bound on how far a step may go",
         "LRScheduler": "promptgrad.optim.EditScheduler",

@@ -7,15 +7,15 @@ from promptgrad._habits import refuses
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.finetune import LORA, Conversation, TuneResult, asft, local_lm, samples_of
+from promptgrad.finetune import LORA, Conversation, asft, local_lm, samples_of
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import FINETUNE_HABITS
-from promptgrad.optim._search import Search
-from promptgrad.search import Candidate, Measured, Place, Session, check_counts, demos_of, labeled_demos, places
+from promptgrad.optim._weight_search import WeightSearch
+from promptgrad.search import Place, Session, check_counts, demos_of, labeled_demos, places
 
 
-class BootstrapFinetune(Search):
+class BootstrapFinetune(WeightSearch):
     """Run the program (or a teacher) on training examples and fine-tune its local model on the runs that went right.
 
     The first round has labelled examples as demos, where a module has the fields for them; a later round repeats the
@@ -53,9 +53,6 @@ class BootstrapFinetune(Search):
         TypeError: A count is not a whole number.
     """
 
-    kinds = ()
-    selects = False
-
     @refuses(FINETUNE_HABITS)
     def __init__(
         self,
@@ -78,7 +75,7 @@ class BootstrapFinetune(Search):
             max_labeled_demos=(max_labeled_demos, 0),
             max_bootstrapped_demos=(max_bootstrapped_demos, 0),
         )
-        super().__init__(params.parameters() if isinstance(params, Module) else params)
+        super().__init__(params)
         self.max_labeled_demos = max_labeled_demos
         self.max_bootstrapped_demos = max_bootstrapped_demos
         self.max_rounds = max_rounds
@@ -89,21 +86,10 @@ class BootstrapFinetune(Search):
         self.epochs = epochs
         self.lr = lr
         self.batch_size = batch_size
-        self._result: TuneResult | None = None
-
-    @property
-    def result(self) -> TuneResult | None:
-        """The result of `promptgrad.finetune` in the last `fit`; None before."""
-        return self._result
-
-    @property
-    def skips(self) -> tuple[str, ...]:
-        """Empty, as an optimizer of weights keeps the values of all parameters by design."""
-        return ()
 
     async def fit(self, session: Session) -> None:
         """Collect runs, train, and offer the program on the trained model."""
-        program, base = session.program(), session.base
+        program = session.program()
         _, on_local = local_lm(program)
         samples, tried, right = await self._runs(session, on_local)
         session.decide("bootstrapped", tried=tried, right=right, samples=len(samples))
@@ -112,7 +98,7 @@ class BootstrapFinetune(Search):
                 f"none of {tried} training runs went right: there is nothing to fine-tune on (lower threshold=, or "
                 "give a stronger teacher=)"
             )
-        self._result = result = await asft(
+        result = await asft(
             program,
             samples,
             lora=self.lora,
@@ -126,13 +112,7 @@ class BootstrapFinetune(Search):
         )
         session.decide("finetuned", lm=result.lm.name, samples=result.samples, steps=len(result.losses))
         origin = f"weights trained on {result.samples} calls of {right} runs that went right"
-        candidate = Candidate(base.values, origin, result.program, result.lm.name, (base,))
-        if session.val:
-            measured = await session.evaluate(candidate, session.val, scope="finetune/val")
-        else:
-            measured = Measured(candidate, (), ())
-        session.trial(measured)
-        session.offer(measured)
+        await self._offer(session, result, origin)
 
     async def _runs(
         self, session: Session, on_local: Sequence[str], block: int = 16

@@ -170,6 +170,34 @@ FINETUNE_HABITS = {
     **dict.fromkeys(("lora_r", "lora_alpha", "peft_config"), "lora={...}"),
 }
 
+GRPO_HABITS = {
+    **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="GRPO")),
+    **dict.fromkeys(("seed", "num_threads"), _RUN),
+    "train_kwargs": "lora=, lr=, clip=, inner=, kl=",
+    **dict.fromkeys(
+        ("multitask", "variably_invoked_predictor_grouping_mode"),
+        "nothing: a group is the runs of an example, and every call of a run has its advantage",
+    ),
+    "adapter": "nn.Predict(..., adapter=...)",
+    "exclude_demos": "nothing: the model learns the prompts as the program sends them",
+    **dict.fromkeys(("num_train_steps", "max_steps"), "steps=..."),
+    **dict.fromkeys(("num_rollouts_per_grpo_step", "num_generations"), "n=..."),
+    **dict.fromkeys(("num_dspy_examples_per_grpo_step", "per_device_train_batch_size"), "batch_size=..."),
+    **dict.fromkeys(
+        ("use_train_as_val", "num_steps_for_val", "report_train_scores"),
+        "nothing: the trained program is measured once, on data that it was not trained on",
+    ),
+    "failure_score": "nothing: a run that fails otherwise than by its reply is in no group",
+    "format_failure_score": "format_penalty=..., which is subtracted",
+    **dict.fromkeys(("learning_rate",), "lr=..."),
+    **dict.fromkeys(("num_epochs", "num_train_epochs"), "epochs=..."),
+    "beta": "kl=...",
+    **dict.fromkeys(("epsilon", "epsilon_high"), "clip=..., one bound or two"),
+    "num_iterations": "inner=...",
+    "loss_type": "nothing: the loss is a sum over tokens, as in Dr. GRPO",
+    **dict.fromkeys(("lora_r", "lora_alpha", "peft_config"), "lora={...}"),
+}
+
 TOGETHER_HABITS = {
     **dict.fromkeys(
         ("prompt_optimizer", "weight_optimizer"),

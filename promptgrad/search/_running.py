@@ -262,7 +262,14 @@ class Running:
         return evaluator
 
     async def forward(
-        self, candidate: Candidate, examples: Sequence[Example], *, scope: str, replicate: int = 0, teacher: Any = None
+        self,
+        candidate: Candidate,
+        examples: Sequence[Example],
+        *,
+        scope: str,
+        replicate: int = 0,
+        n: int = 1,
+        teacher: Any = None,
     ) -> Loss:
         """Run a candidate on examples, record its graph and return the loss, for traces and `backward`.
 
@@ -271,12 +278,13 @@ class Running:
             examples: The examples to run it on.
             scope: Name of the block.
             replicate: Number of the sample, for LMs that sample.
+            n: Rollouts of each example, numbered from 0, in a row.
             teacher: A program of the same structure, or an LM, to run instead.
 
         Raises:
             BudgetExceeded: The examples do not fit what the budget leaves for the search.
         """
-        self.admit(len(examples))
+        self.admit(n * len(examples))
         self._describe(candidate)
         program = teacher if isinstance(teacher, Module) else self.program(candidate)
         name = f"forward/{self._prefix}{scope}"
@@ -287,10 +295,9 @@ class Running:
             if replicate:
                 stack.enter_context(lm.context(replicate=replicate))
             stack.enter_context(program.candidate(dict(candidate.values)))
-            batch = await program.amap(examples, concurrency=self.concurrency)
-            self._note_unanswered(
-                "run", [f"{name}/{example.id}" for example in examples], [row.error for row in batch.rows]
-            )
+            batch = await program.amap(examples, n, concurrency=self.concurrency)
+            keys = [f"{name}/{row.example.id}" + (f"/{row.replicate}" if n > 1 else "") for row in batch.rows]
+            self._note_unanswered("run", keys, [row.error for row in batch.rows])
             loss: Loss = await self._criterion.acall(batch, examples)
         if teacher is None:
             self.rows.add(candidate, loss)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from promptgrad import lm
-from promptgrad.finetune._surrogate import Baseline, Credit, Surrogate
+from promptgrad.finetune._surrogate import Baseline, SampledReply, Surrogate
 from promptgrad.lm import Tokens
 
 torch = pytest.importorskip("torch")
@@ -23,12 +23,12 @@ def words(number: int) -> tuple[int, ...]:
     return tuple(DRAW.randrange(5, 250) for _ in range(number))
 
 
-def replies() -> list[Credit]:
+def replies() -> list[SampledReply]:
     """Two groups of rollouts, of which one has a long prompt, with replies of different lengths."""
     made = []
     for prompt in (words(40), words(6)):
         for advantage in (0.75, -0.25, -0.5, 0.3):
-            made.append(Credit(Tokens((*prompt, *words(DRAW.randrange(1, 7))), len(prompt), HEAT), advantage))
+            made.append(SampledReply(Tokens((*prompt, *words(DRAW.randrange(1, 7))), len(prompt), HEAT), advantage))
     return made
 
 
@@ -44,7 +44,7 @@ def moved(model: Any, size: float, seed: int) -> Any:
     return model
 
 
-def padded(model: Any, batch: list[Credit]) -> tuple[Any, Any]:
+def padded(model: Any, batch: list[SampledReply]) -> tuple[Any, Any]:
     """Log-probabilities and mask of the replies, at their places in one padded batch."""
     width = max(len(reply.tokens.ids) for reply in batch)
     ids = torch.tensor([[*reply.tokens.ids, *[0] * (width - len(reply.tokens.ids))] for reply in batch])
@@ -107,7 +107,7 @@ def test_at_first_it_is_the_policy_gradient() -> None:
 
 
 def test_a_reply_that_became_too_likely_has_no_gradient_any_more() -> None:
-    good = Credit(Tokens((7, 8, 9, 20), 3, 1.0), 1.0)
+    good = SampledReply(Tokens((7, 8, 9, 20), 3, 1.0), 1.0)
     policy = fresh()
     surrogate = Surrogate([good], 1, clip=(0.2, 0.2))
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.05)

@@ -52,7 +52,7 @@ def test_a_misspelt_argument_gets_the_near_name():
 @pytest.mark.parametrize(
     "make",
     [optim.TGD, optim.BootstrapFewShot, optim.MIPRO, optim.GEPA, optim.RandomSearch, optim.Auto, optim.KNNFewShot,
-     optim.LabeledFewShot, optim.BootstrapFinetune, optim.Ensemble, optim.BetterTogether],
+     optim.LabeledFewShot, optim.BootstrapFinetune, optim.GRPO, optim.Ensemble, optim.BetterTogether],
 )  # fmt: skip
 @pytest.mark.parametrize("argument", ["metric", "trainset"])
 def test_the_first_line_of_dspy_is_answered(make, argument):
@@ -72,6 +72,7 @@ def test_the_first_line_of_dspy_is_answered(make, argument):
         (optim.KNNFewShot, "embedder", "vectorizer="),
         (optim.Ensemble, "reduce_fn", "reduce="),
         (optim.BootstrapFinetune, "train_kwargs", "lora=, steps=, epochs=, lr="),
+        (optim.GRPO, "num_train_steps", "steps=..."),
         (optim.BetterTogether, "prompt_optimizer", "p=optim.MIPRO(...)"),
     ],
 )
