@@ -100,7 +100,7 @@ async def asaliency(loss: Loss, parameter: Parameter) -> Saliency:
         TypeError: The parameter is no text.
         GraphError: The loss is about no reply of a local model whose call read the parameter; no reply has an advantage
             or a trace; the record was freed; or the text does not stand in the prompts, because an adapter or a chat
-            template writes something else.
+            template writes something else; or the model has an encoder of its own for prompts.
         InputError: The tokenizer cannot say where tokens stand in a text.
         AsyncUsageError: `saliency` was called inside a coroutine that promptgrad runs: use `await asaliency(...)`.
     """

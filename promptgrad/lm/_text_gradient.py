@@ -154,6 +154,9 @@ def embedding_gradients(
     """Each row with the gradient of its loss at its input embeddings, and these. Shape: (places, size of an embedding).
 
     Go on to the end. No weight gets a gradient.
+
+    Raises:
+        GraphError: The model does not read prompt and reply in one pass.
     """
     import torch
 
@@ -170,6 +173,11 @@ def embedding_gradients(
     try:
         with torch.enable_grad():
             for scored in reply_logprobs(model, batch, shared=False):
+                if len(held) != 1 or len(held[0]) != len(scored.rows):
+                    raise GraphError(
+                        "the words of a prompt have a gradient only in a model that reads prompt and reply in one pass, "
+                        f"and {type(model).__name__} embeds them apart, as an encoder and a decoder do"
+                    )
                 leaf = held.pop()
                 own = torch.tensor([advantages[row] for row in scored.rows], device=scored.logprobs.device)
                 (gradient,) = torch.autograd.grad(-(own[:, None] * scored.logprobs).sum(), leaf)

@@ -160,6 +160,17 @@ def test_what_has_no_gradient_is_said(local):
         autograd.saliency(other, asks(local).instruction)
 
 
+def test_a_model_that_embeds_prompts_apart_is_refused(local):
+    model = asks(local)
+    loss = nn.NLLLoss()(model, DATA)
+    embedding = local.model.get_input_embeddings()
+    twice = local.model.register_forward_pre_hook(lambda *_: (embedding(torch.tensor([[1, 2]])), None)[1])
+    with pytest.raises(GraphError, match="LlamaForCausalLM embeds them apart"):
+        autograd.saliency(loss, model.instruction)
+    twice.remove()
+    assert autograd.saliency(loss, model.instruction).replies == len(DATA)  # nothing is left in the model
+
+
 def test_in_a_coroutine(local):
     model = asks(local)
 
