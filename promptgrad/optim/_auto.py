@@ -282,7 +282,7 @@ class Course:
         if self.dry >= PATIENCE:
             session.notes.append(f"{self.dry} steps brought nothing new")
             return False
-        step = self.auto.batch_size + self.proposals / max(session.cost_per_example.calls, 1e-9) + LEAST
+        step = self.auto.batch_size + self.proposals / session.cost_per_example.calls + LEAST
         return session.runs_left() >= step + len(self.lacking())
 
     def lacking(self) -> list[Example]:

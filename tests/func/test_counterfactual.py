@@ -275,14 +275,28 @@ class TestPrograms:
         found = func.counterfactual(model, row, "read", {"numbers": ["3", 4]})
         assert found.output == (7, "kept")
         assert found.outputs == {"numbers": [3, 4], "note": "kept"}
-        func.counterfactual(model, row, "read", {"note": "new"}).outputs["numbers"].append(5)
-        assert row.tape.nodes[0].outputs == {"numbers": [1, 2], "note": "kept"}
         with pytest.raises(InputError, match="numbers"):
             func.counterfactual(model, row, "read", {"numbers": "many"})
         with pytest.raises(InputError, match=r"read\[0\] has no output 'nubmers': its outputs are numbers, note"):
             func.counterfactual(model, row, "read", {"nubmers": [1]})
         with pytest.raises(InputError, match="is a mapping of its outputs"):
             func.counterfactual(model, row, "read", [3])
+
+    def test_what_is_kept_of_an_answer_is_a_copy(self):
+        class Table(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.read = nn.Predict("text -> rows: list, note")
+
+            def forward(self, text):
+                return self.read(text=text).note
+
+        model = Table().to(
+            FunctionLM(lambda messages: "[[ ## rows ## ]]\n[[1], [2]]\n[[ ## note ## ]]\nkept", name="table")
+        )
+        (row,) = model.map([{"text": "1 2"}]).rows
+        func.counterfactual(model, row, "read", {"note": "new"}).outputs["rows"][0].append(5)
+        assert row.tape.nodes[0].outputs == {"rows": [[1], [2]], "note": "kept"}
 
     def test_a_program_that_fails_with_the_new_answer_scores_nothing_and_says_why(self):
         class Number(nn.Module):

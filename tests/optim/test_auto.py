@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 import promptgrad as pg
-from promptgrad import aio, lm, nn, optim, run
+from promptgrad import lm, nn, optim, run
 from promptgrad.data import Example
 from promptgrad.optim._auto import Course
-from promptgrad.search import Candidate, Measured, Session
+from promptgrad.search import Candidate, Measured
 from promptgrad.testing import Fields
 
 
@@ -219,26 +219,3 @@ class TestSettings:
         config = optim.Auto(program(world).parameters(), lm="openai/writer", demos=(4,)).config()
         assert config["lm"] == "openai/writer"
         assert config["demos"] == [4]
-
-
-def test_in_a_session_where_no_cost_is_known(world):
-    journal = run.Journal()
-    model = program(world)
-    session = Session(
-        model=model,
-        train=world.examples(24),
-        val=world.examples(30, seed=1),
-        metric=world.metric,
-        seed=5,
-        journal=journal,
-        ledger=run.Ledger(run.Budget(), journal),
-        progress=False,
-    )
-
-    async def work():
-        with run.active(journal=journal, ledger=session.ledger):
-            session.baseline = await session.evaluate(session.base, session.val, scope="baseline")
-            await optim.Auto(model.parameters(), steps=2).fit(session)
-
-    aio.run(work())
-    assert session.finalists

@@ -722,24 +722,25 @@ class TestInTheTrainer:
     def test_a_search_begins_without_what_steps_before_it_left(self, world):
         """Neither with their attempts nor with the bound of their schedulers: a resumed run knows nothing of them."""
 
-        def fitted(used):
+        def fitted(tried=()):
             model = world.Program().to(lm.FunctionLM(world.answer))
             opt = optim.TGD(model.parameters(), steps=4, batch_size=6, max_edit=0.9)
             scheduler = optim.StepEdit(opt, step_size=1, gamma=0.5)
-            if used:
-                for parameter in model.parameters():
-                    tried = ["Take the last word.", "Find the last one.", "Reverse the word.", "Spell it in reverse."]
-                    opt.state[parameter]["rejected"] = [
-                        {"text": text, "effect": "it lost", "measured": True} for text in tried
-                    ]
-                for _ in range(5):
-                    scheduler.step()
+            for path, text in tried:
+                known = {"text": text, "effect": "it lost", "measured": True}
+                opt.state[model.get_parameter(path)].setdefault("rejected", []).append(known)
+            for _ in tried:
+                scheduler.step()
             result = pg.Trainer(model, opt, metric=world.metric, seed=5).fit(
                 world.examples(24), world.examples(60, seed=1)
             )
-            return result.values, result.calls, scheduler.get_last_edit()
+            return result, scheduler.get_last_edit()
 
-        assert fitted(used=True) == fitted(used=False)
+        first, edits = fitted()
+        tried = [pair for trial in first.history for pair in trial.candidate.values.items()]
+        again, same = fitted(tried)
+        assert tried
+        assert (again.values, again.calls, same) == (first.values, first.calls, edits)
 
     def test_schedulers_move_with_its_steps_and_a_resumed_run_knows_them(self, world, tmp_path):
         _, opt, scheduler, result = self.fit(world, tmp_path / "run", max_edit=0.6, length_price=0.01)

@@ -155,6 +155,7 @@ def test_a_run_that_stopped_because_its_critic_is_down_asks_it_again(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
+        lambda failure: replace(failure, node=failure.node.tape.nodes[1]),
         lambda failure: replace(failure, example=ROWS[1]),
         lambda failure: replace(failure, feedback=("too long",)),
         lambda failure: replace(failure, targets=failure.targets[:1]),
@@ -166,8 +167,7 @@ def test_calls_of_a_critic_that_differ_in_anything_are_counted_apart(change):
         async def critique(self, failure):
             return {}
 
-    model = nn.Predict("text -> word").to(lm.FunctionLM(lambda messages: "x"))
-    (row,) = model.map(ROWS[:1]).rows
+    (row,) = Program().to(lm.FunctionLM(lambda messages: "x")).map(ROWS[:1]).rows
     targets = tuple(Target(name, "input", "x") for name in ("text", "more"))
     failure = NodeFailure(row.tape.nodes[0], ROWS[0], ("wrong",), targets)
     watched = Watched(Silent(), "", lambda key, error: None)
