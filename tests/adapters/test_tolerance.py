@@ -252,3 +252,16 @@ def test_the_re_ask_tells_the_reason(adapter: Adapter) -> None:
 
 def test_literal_types_in_the_test_are_used() -> None:
     assert CHAT.parse(Signature("a -> x: L", types={"L": Literal["one word"]}), "One Word") == {"x": "one word"}
+
+
+class Twins(pydantic.BaseModel):
+    unit_price: int
+    Unit_Price: int
+
+
+def test_a_key_that_may_stand_for_two_fields_stands_for_none() -> None:
+    signature = Signature("question -> item: Twins", types={"Twins": Twins})
+    found = JSON.parse(signature, '{"item": {"unit_price": 1, "Unit_Price": 2}}')
+    assert found == {"item": Twins(unit_price=1, Unit_Price=2)}
+    with pytest.raises(ParseError, match="at unit_price: Field required"):
+        JSON.parse(signature, '{"item": {"unit-price": 1, "Unit_Price": 2}}')
