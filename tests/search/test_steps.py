@@ -73,8 +73,11 @@ class TestTheLoop:
         (step,) = session.steps(1, "Search")
 
         async def work():
-            for one in (step, step, step.part("a"), step.part("b").part("c")):
-                await one.evaluate(session.base, session.val[:1])
+            for names in ("", "", "a", "bc"):
+                part = step
+                for name in names:
+                    part = part.part(name)
+                await part.evaluate(session.base, session.val[:1])
 
         within(session, work)
         places = [event["at"] for event in events(session, "evaluation")]
