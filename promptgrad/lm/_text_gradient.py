@@ -175,8 +175,8 @@ def embedding_gradients(
             for scored in reply_logprobs(model, batch, shared=False):
                 if len(held) != 1 or len(held[0]) != len(scored.rows):
                     raise GraphError(
-                        "the words of a prompt have a gradient only in a model that reads prompt and reply in one pass, "
-                        f"and {type(model).__name__} embeds them apart, as an encoder and a decoder do"
+                        "the words of a prompt have a gradient only in a model that reads prompt and reply in one "
+                        f"pass, and {type(model).__name__} embeds them apart, as an encoder and a decoder do"
                     )
                 leaf = held.pop()
                 own = torch.tensor([advantages[row] for row in scored.rows], device=scored.logprobs.device)
