@@ -5,18 +5,37 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from promptgrad._files import locked, settle, write_text
 from promptgrad._pipes import not_a_file
 from promptgrad.errors import StateDictError
-from promptgrad.finetune._training import Training
+from promptgrad.finetune._training import Training, TuneSettings
+from promptgrad.lm import Local
 
 TRAINING = "training.json"
 FORMAT = "promptgrad.training"
 VERSION = 1
+
+
+def about_of(local: Local, recipe: str, settings: TuneSettings, data: Sequence[Any]) -> dict[str, Any]:
+    """What a training is of, by which the folder of its checkpoints knows it; the data are samples in tokens."""
+    return {
+        "model": local.name,
+        "start": _digest(local.identity()),
+        "recipe": recipe or "likelihood",
+        "settings": asdict(settings),
+        "samples": len(data),
+        "data": _digest(repr(data)),
+    }
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Checkpoint:
@@ -32,11 +51,13 @@ class Checkpoint:
         about: What the training is of, in JSON types: model, recipe, settings, samples, and digests of what it starts
             from and of the data.
         every: Steps between checkpoints.
+        rank: Number of this process where several train together: all read, and number 0 alone writes.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any], every: int) -> None:
+    def __init__(self, folder: Path, about: Mapping[str, Any], every: int, rank: int = 0) -> None:
         self.folder = folder
         self.every = every
+        self.rank = rank
         self._about: dict[str, Any] = json.loads(json.dumps(about))
         self._found: dict[str, Any] = {}
 
@@ -50,7 +71,8 @@ class Checkpoint:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(locked(self.folder, wait=False))
+                if not self.rank:
+                    stack.enter_context(locked(self.folder, wait=False))
             except BlockingIOError:
                 raise StateDictError(
                     f"another process trains in {self.folder}: wait for its end, or give another checkpoint="
@@ -103,7 +125,7 @@ class Checkpoint:
             seconds: What it took so far, in all processes.
         """
         name = f"step-{len(training.losses)}{'-end' if training.done else ''}.safetensors"
-        if not training.whole or name == self._found.get("file"):
+        if self.rank or not training.whole or name == self._found.get("file"):
             return
         from safetensors.torch import save_file
 

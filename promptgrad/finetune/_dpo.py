@@ -51,6 +51,9 @@ async def adpo(
     micro_batch_tokens: int | None = None,
     gradient_checkpointing: bool = False,
     dtype: Any = None,
+    warmup: float = 0.05,
+    weight_decay: float = 0.0,
+    max_norm: float = 1.0,
 ) -> TuneResult:
     """Fine-tune the local model of a program so that it prefers its better replies; returns a new program.
 
@@ -89,6 +92,9 @@ async def adpo(
             less memory, a third more time. Common prefixes are then computed for each row.
         dtype: "bfloat16" computes in it where that is safe, and trains weights in float32; None computes in the type
             of the model's weights.
+        warmup: Share of the steps in which the rate rises from 0; then it falls to 0.
+        weight_decay: AdamW's.
+        max_norm: Largest norm of the gradient; longer ones are scaled to it.
 
     Raises:
         NoLMError: The program runs on no local model, or on several.
@@ -113,6 +119,9 @@ async def adpo(
         micro_batch_tokens=micro_batch_tokens,
         gradient_checkpointing=gradient_checkpointing,
         dtype=dtype,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        max_norm=max_norm,
     )
     if not beta > 0:
         raise ValueError(f"beta must be above 0, not {beta!r}")
@@ -153,17 +162,18 @@ def preferring(model: Any, data: Sequence[Pair], *, beta: float) -> Objective:
         reference = dict(zip(data, _margins(model, data), strict=True))
 
     def objective(model: Any, batch: Sequence[Pair], share: Share = WHOLE) -> float:
+        mine = share.of(batch)
         model.eval()  # the same margins in both passes, whatever the dropout
         with torch.no_grad():
-            gained = [now - reference[pair] for pair, now in zip(batch, _margins(model, batch, share), strict=True)]
+            gained = [now - reference[pair] for pair, now in zip(mine, _margins(model, mine, share), strict=True)]
         model.train()
         losses = torch.nn.functional.softplus(-beta * torch.tensor(gained))
         pull = (beta * torch.sigmoid(-beta * torch.tensor(gained)) / len(batch)).tolist()
         weights = [sign * weight for weight in pull for sign in (-1.0, 1.0)]
-        for scored in reply_logprobs(model, _rows(batch), limit=share.limit):
+        for scored in reply_logprobs(model, _rows(mine), limit=share.limit):
             weight = torch.tensor([weights[row] for row in scored.rows], device=scored.logprobs.device)
             (weight[:, None] * scored.logprobs).sum().backward()
-        return float(losses.mean())
+        return float(losses.mean()) * (len(mine) / len(batch)) if mine else 0.0
 
     return objective
 

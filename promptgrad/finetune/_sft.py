@@ -49,6 +49,9 @@ async def asft(
     micro_batch_tokens: int | None = None,
     gradient_checkpointing: bool = False,
     dtype: Any = None,
+    warmup: float = 0.05,
+    weight_decay: float = 0.0,
+    max_norm: float = 1.0,
 ) -> TuneResult:
     """Fine-tune the local model of a program on its own successes, or on labels; returns a new program.
 
@@ -61,6 +64,9 @@ async def asft(
     The program and its model stay as they are: a copy of the weights is trained (so there must be memory for two).
     Ctrl-C during the training returns the model as far as it was trained. `asft` trains in a thread and stops when the
     coroutine is cancelled. Trainings of one process run one after the other, since a seed holds for all of torch.
+
+    Where torch has a process group, as in a program that `torchrun` started and that called `init_process_group`, each
+    process takes its share of every batch: all must make the same call, and all get the same weights.
 
     Cost: with a metric, `n` runs of the program (or the teacher) for each example, then no LM call. The embedded
     model takes about ten seconds for 60 steps on two cores.
@@ -94,6 +100,9 @@ async def asft(
             less memory, a third more time. Common prefixes are then computed for each row.
         dtype: "bfloat16" computes in it where that is safe, and trains weights in float32; None computes in the type
             of the model's weights.
+        warmup: Share of the steps in which the rate rises from 0; then it falls to 0.
+        weight_decay: AdamW's.
+        max_norm: Largest norm of the gradient; longer ones are scaled to it.
 
     Raises:
         NoLMError: The program runs on no local model, or on several.
@@ -117,6 +126,9 @@ async def asft(
         micro_batch_tokens=micro_batch_tokens,
         gradient_checkpointing=gradient_checkpointing,
         dtype=dtype,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        max_norm=max_norm,
     )
     local, paths = local_lm(program)
     given: list[Any] = list(data)

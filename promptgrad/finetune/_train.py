@@ -63,14 +63,16 @@ def add_lora(model: Any, options: dict[str, Any]) -> Any:
 
 
 Objective = Callable[[Any, Sequence[Any], Share], float]
-"""Adds the gradient of the loss of a batch of samples to the weights of a model, and returns the loss."""
+"""Adds the gradient of the loss of a batch of samples to the weights of a model, and returns the loss.
+
+Of a share of the batch, it is the part of the batch's loss that these samples have."""
 
 
 def likelihood(model: Any, batch: Sequence[Tokens], share: Share = WHOLE) -> float:
     """The mean cross-entropy, in nats, of the tokens of the replies."""
     targets = sum(len(tokens.ids) - tokens.start for tokens in batch)
     total = 0.0
-    for scored in reply_logprobs(model, batch, limit=share.limit):
+    for scored in reply_logprobs(model, share.of(batch), limit=share.limit):
         loss = -scored.logprobs.sum() / targets
         loss.backward()
         total += float(loss.detach())

@@ -7,13 +7,16 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from promptgrad.errors import DataError, OutOfMemoryError
 from promptgrad.finetune._memory import LEAST_TOKENS, is_out_of_memory, no_room
+from promptgrad.finetune._ranks import add_up, seed_of
 from promptgrad.lm import PART_TOKENS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,21 @@ class TuneSettings:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How much of a batch goes through the model at once.
+    """Which part of a batch a process computes, and how much of it at once.
 
     Attributes:
         limit: Most tokens of one pass, padding included (`lm.reply_logprobs`); it bounds memory, not the result.
+        rank: Number of the process.
+        ranks: Number of processes.
     """
 
     limit: int = PART_TOKENS
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, batch: Sequence[T]) -> Sequence[T]:
+        """The samples of this process. The loss is that of the whole batch, of which they are a part."""
+        return batch if self.ranks == 1 else batch[self.rank :: self.ranks]
 
 
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
@@ -124,7 +135,8 @@ class Training:
         """Take one step.
 
         Args:
-            gradient: Adds the gradient of the loss to the weights' `grad`, and returns the loss.
+            gradient: Adds the gradient of the loss to the weights' `grad`, and returns the loss; where `share` is of
+                several processes, the part of both that this one computes.
 
         Returns:
             The loss; None if the loss or the gradient is no number. Then the training has `ended`, with a warning, and
@@ -137,10 +149,14 @@ class Training:
         """
         import torch
 
+        if self.share.ranks > 1:
+            torch.manual_seed(seed_of(self.settings.seed, len(self.losses), self.share.rank))
         self._random = self._random_state()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         loss = self._gradient(gradient)
+        if self.share.ranks > 1:
+            loss = add_up(self.weights.values(), loss)
         norm = float(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm))
         if not math.isfinite(loss + norm):
             self.optimizer.zero_grad(set_to_none=True)
@@ -197,12 +213,15 @@ class Training:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """The model in training mode; Ctrl-C ends the block, unless no step is done yet, where it is raised."""
+        """The model in training mode; Ctrl-C ends the block, unless no step is done yet, where it is raised.
+
+        In a group of processes it is always raised, since the others may be in another step.
+        """
         self.model.train()
         try:
             yield
         except KeyboardInterrupt:
-            if not self.losses:
+            if not self.losses or self.share.ranks > 1:
                 raise
         finally:
             self.model.eval()

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 
 from promptgrad import aio, lm
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
-from promptgrad.finetune._checkpoint import Checkpoint
+from promptgrad.finetune._checkpoint import Checkpoint, about_of
 from promptgrad.finetune._memory import autocast, checkpointed, masters
 from promptgrad.finetune._preference import Preferences
+from promptgrad.finetune._ranks import rank_and_ranks
 from promptgrad.finetune._rollouts import Rollouts
 from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting, limit_of, too_long
@@ -174,14 +175,21 @@ class TuneOptions:
     micro_batch_tokens: int | None = None
     gradient_checkpointing: bool = False
     dtype: Any = None
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    max_norm: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
-        for name in ("steps", "epochs", "lr", "batch_size", "checkpoint_every", "micro_batch_tokens"):
+        for name in ("steps", "epochs", "lr", "batch_size", "checkpoint_every", "micro_batch_tokens", "max_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value!r}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a share of the steps, from 0 to 1, not {self.warmup!r}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be 0 or more, not {self.weight_decay!r}")
         if self.autocast not in (None, "bfloat16"):
             raise ValueError(f"dtype is 'bfloat16', or None for the type of the model's weights, not {self.dtype!r}")
 
@@ -245,8 +253,8 @@ def _tune(
         torch.manual_seed(settings.seed)
         checkpoint = None
         if options.checkpoint is not None:
-            about = _about(local, data, settings, recipe)
-            checkpoint = Checkpoint(Path(options.checkpoint), about, options.checkpoint_every)
+            about = about_of(local, recipe.name, settings, data)
+            checkpoint = Checkpoint(Path(options.checkpoint), about, options.checkpoint_every, rank_and_ranks()[0])
             stack.enter_context(checkpoint.held())
         model, losses, seconds, lora = _trained(local, data, settings, recipe, options, stopped, checkpoint)
     tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses), recipe)}")
@@ -269,23 +277,17 @@ def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettin
     if lr is None:
         lr = default_lr(sum(weight.numel() for weight in local.model.parameters()), lora=lora is not None)
     steps = count_steps(samples, options.batch_size, options.epochs, options.steps)
-    return TuneSettings(lora, steps, lr, options.batch_size, seed=options.seed, dtype=options.autocast)
-
-
-def _about(local: lm.Local, data: Sequence[Any], settings: TuneSettings, recipe: Recipe) -> dict[str, Any]:
-    """What a training is of, by which the folder of its checkpoints knows it."""
-    return {
-        "model": local.name,
-        "start": _digest(local.identity()),
-        "recipe": recipe.name or "likelihood",
-        "settings": asdict(settings),
-        "samples": len(data),
-        "data": _digest(repr(data)),
-    }
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return TuneSettings(
+        lora,
+        steps,
+        lr,
+        options.batch_size,
+        warmup=options.warmup,
+        weight_decay=options.weight_decay,
+        max_norm=options.max_norm,
+        seed=options.seed,
+        dtype=options.autocast,
+    )
 
 
 def _trained(
@@ -314,10 +316,13 @@ def _trained(
         if settings.lora is not None:
             model = add_lora(model, settings.lora)
         stack.enter_context(masters(model, wanted=settings.dtype is not None))
-        training = Training(model, settings, Share(options.micro_batch_tokens or PART_TOKENS))
+        share = Share(options.micro_batch_tokens or PART_TOKENS, *rank_and_ranks())
+        training = Training(model, settings, share)
         if checkpoint is not None:
             checkpoint.restore(training)
-        bar = stack.enter_context(progress_bar(settings.steps, "fine-tuning", options.progress))
+        bar = stack.enter_context(
+            progress_bar(settings.steps, "fine-tuning", False if share.rank else options.progress)
+        )
         bar.advance(len(training.losses))
 
         def on_step(loss: float) -> None:
