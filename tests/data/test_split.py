@@ -49,7 +49,7 @@ def test_stratified_parts_are_mixed_and_take_a_function():
 
 def test_duplicates_across_parts_warn():
     rows = [Example(q=n % 5) for n in range(20)]
-    with pytest.warns(UserWarning, match="same content as a row in an earlier part"):
+    with pytest.warns(UserWarning, match="10 rows have the same content as a row in an earlier part"):
         split(rows, 0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

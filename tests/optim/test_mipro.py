@@ -263,6 +263,7 @@ class TestTheMirror:
         Trainer.resume(tmp_path / "run", again, opt, world.metric)
         assert {name: len(trials) for name, trials in self.trials(tmp_path / "mipro.db").items()} == first
         assert len(made(seed=6)) == 2
+        assert len(made(val=50)) == 3  # other examples
 
     def test_the_search_is_the_same_without_it(self, world, tmp_path):
         def digest(name, **options):

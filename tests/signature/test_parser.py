@@ -195,3 +195,8 @@ def test_make_signature_takes_text_class_and_instance() -> None:
     assert make_signature(QA, "Other.").instruction == "Other."
     with pytest.raises(SignatureError, match="a signature is a text such as 'question -> answer'"):
         make_signature(3)  # type: ignore[arg-type]
+
+
+def test_any_number_of_fields_may_have_types():
+    fields = ", ".join(f"f{number}: list[int]" for number in range(60))
+    assert len(Signature(f"{fields} -> answer: float").fields) == 61
