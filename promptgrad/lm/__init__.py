@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from promptgrad.lm._api import Api
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._cassette import Cassette, record
@@ -45,6 +46,7 @@ __all__ = [
     "HTTP",
     "LM",
     "PART_TOKENS",
+    "Api",
     "AudioPart",
     "Cache",
     "Cassette",

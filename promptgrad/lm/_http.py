@@ -26,7 +26,7 @@ from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._message import is_text, json_messages
 from promptgrad.lm._options import hear, take
 from promptgrad.lm._parts import weigh
-from promptgrad.lm._prices import Prices, cost, find_prices
+from promptgrad.lm._prices import FREE, Prices, cost, find_prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import DONE, Assembly, read_events
@@ -35,7 +35,7 @@ from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     import aiohttp
 
@@ -67,10 +67,6 @@ def check_silence(timeout: object) -> float:
     if not 0 < timeout < float("inf"):
         raise ValueError(f"timeout is a number of seconds above 0, not {timeout}")
     return float(timeout)
-
-
-CONNECT = 30.0
-"""Most seconds for a connection to be made."""
 
 
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "concurrency", "headers"})
@@ -167,9 +163,12 @@ class HTTP(Transport):
         if endpoint.host == "api.openai.com":
             self._habits.lacks |= {"max_tokens"}
         self._traffic = Traffic()
-        self.endpoint = f"{endpoint.url} {model}"
-        self._identity = f"{model} {endpoint.url} {canonical_json(self.options)}"
+        self._name_endpoint()
         encode_fields(model, self._habits.lacks, self.with_defaults(Request()))
+
+    def _name_endpoint(self) -> None:
+        self.endpoint = f"{self._endpoint.url} {self.model}"
+        self._identity = f"{self.model} {self._endpoint.url} {canonical_json(self.options)}"
 
     def after_fork(self) -> None:
         """Free all places: the calls in flight belong to the parent."""
@@ -227,9 +226,7 @@ class HTTP(Transport):
         import aiohttp
 
         started = perf_counter()
-        if self._sessions is None:
-            self._sessions = self._pool()
-        session = await self._sessions.get()
+        session = await self._session()
         headers = {}
         authorization = self._authorization()
         if authorization:
@@ -249,12 +246,8 @@ class HTTP(Transport):
                 else:
                     raw = await read_body(response)
             answered = True
-        except asyncio.TimeoutError as error:
-            raise out_of_time(error, self.base_url, self.timeout, traffic.passed_by(mark)) from None
-        except aiohttp.ClientPayloadError as error:
-            raise LMReplyError(f"the answer of {self.base_url} was cut: {self._scrub(str(error))}") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise unreachable(error, self._endpoint, self._scrub(str(error))) from None
+        except (asyncio.TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._lost(error, mark) from None
         finally:
             traffic.end(answered)
         if response.status != 200:
@@ -265,6 +258,18 @@ class HTTP(Transport):
                 fault = "is an error" if is_error(reply) else "has no choices[0].message"
                 raise self._told_error(raw, response.headers, fault)
         return self._read(reply, size, perf_counter() - started)
+
+    def _lost(self, error: Exception, mark: int) -> LMError:
+        """The error of a request that was not answered, or not to its end."""
+        import asyncio
+
+        import aiohttp
+
+        if isinstance(error, asyncio.TimeoutError):
+            return out_of_time(error, self.base_url, self.timeout, self._traffic.passed_by(mark))
+        if isinstance(error, aiohttp.ClientPayloadError):
+            return LMReplyError(f"the answer of {self.base_url} was cut: {self._scrub(str(error))}")
+        return unreachable(error, self._endpoint, self._scrub(str(error)))
 
     async def _listen(self, response: aiohttp.ClientResponse, listener: Listener) -> dict[str, Any]:
         """Read a stream to its end."""
@@ -291,12 +296,18 @@ class HTTP(Transport):
         known = found.status or found.kind is not LMStatusError
         return self._status_error(200, raw, headers, found) if known else self._spoilt(raw, fault)
 
+    def _session(self) -> Awaitable[aiohttp.ClientSession]:
+        """The session of the running loop."""
+        if self._sessions is None:
+            self._sessions = self._pool()
+        return self._sessions.get()
+
     def _pool(self) -> Sessions:
-        from promptgrad.lm._sessions import Sessions
+        from promptgrad.lm._sessions import Sessions, open_session
 
         headers = {name: secret.reveal() for name, secret in self._headers.items()}
         self._proxy = self._endpoint.proxy()
-        sessions = Sessions(partial(_open_session, self._proxy, self.timeout, headers))
+        sessions = Sessions(partial(open_session, self._proxy, self.timeout, headers))
         weakref.finalize(self, sessions.close).atexit = False  # at exit the loops close them
         return sessions
 
@@ -368,20 +379,41 @@ class HTTP(Transport):
         return LMReplyError(f"the answer of {self.base_url} {fault}: {_cut(body)!r}", body=body)
 
     def _status_error(
-        self, status: int, raw: bytes, headers: Mapping[str, str], fault: Fault | None = None
+        self, status: int, raw: bytes, headers: Mapping[str, str], fault: Fault | None = None, asked: str = ""
     ) -> LMStatusError:
         body = self._scrub(raw.decode("utf-8", "replace"))
         found = fault or read_fault(status, body, headers)
         variable = self._api_key_env
         if self._api_key is None and self._api_key_env and not self._endpoint.private:
             variable = ""
-        advice = advise(found, self.model, variable)
+        advice = "" if asked and found.status == 404 else advise(found, self.model, variable)
         return found.kind(
-            f"{self.base_url} answered {status} for model {self.model!r}: {_cut(body)}{advice}",
+            f"{self.base_url} answered {status} {asked or f'for model {self.model!r}'}: {_cut(body)}{advice}",
             status=found.status,
             body=body,
             retry_after=found.retry_after,
         )
+
+    def with_model(self, model: str) -> HTTP:
+        """The same endpoint with another model: same address, key, headers and options, and connections of its own.
+
+        Prices that were given are those of this model, so they are not passed on, unless a call costs nothing.
+        """
+        prefix = self.name.removesuffix(self.model) if self.name.endswith(self.model) else ""
+        other: HTTP = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, model=model, name=f"{prefix}{model}", options=dict(self.options))
+        other._prices = self._prices if self._prices == FREE else None
+        other._sessions, other._traffic = None, Traffic()
+        other._habits = Habits(self._endpoint.url, model, self._habits.lacks)
+        other._name_endpoint()
+        other.after_fork()
+        reset_after_fork(other)
+        made_by = other.__dict__.pop("_made_by", None)
+        if made_by is not None:
+            make, given, named = made_by
+            named = {**named, "model": model, "name": other.name, "prices": other._prices}
+            other.__dict__["_made_by"] = (make, (), {**dict(zip(("model", "base_url"), given, strict=False)), **named})
+        return other
 
     def close(self) -> None:
         """Close the connections."""
@@ -407,27 +439,6 @@ def _written(reply: object) -> bytes:
         return json.dumps(reply).encode()
     except (RecursionError, ValueError):
         return b"(nested too deeply to be shown)"
-
-
-def _open_session(proxy: str | None, timeout: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-    import aiohttp
-
-    from promptgrad import __version__
-
-    fixed = {
-        "Content-Type": "application/json",
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        "User-Agent": f"promptgrad/{__version__}",
-    }
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=6 * timeout, sock_connect=min(timeout, CONNECT), sock_read=timeout),
-        headers={**fixed, **headers},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=proxy,
-        auto_decompress=False,
-    )
 
 
 def _cut(text: str) -> str:

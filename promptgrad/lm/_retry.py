@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from promptgrad import aio
 from promptgrad.errors import LMError, LMStatusError, OverloadedError, RateLimitError
@@ -14,6 +15,8 @@ from promptgrad.lm._completion import Completion
 from promptgrad.lm._deadline import sleep_within
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
+
+T = TypeVar("T")
 
 TURNING = 1.6
 """Growth of the own wait of a request that is turned away: nine of them, as LMs from names have, pass a minute."""
@@ -28,6 +31,10 @@ REFUSALS = (RateLimitError, OverloadedError)
 def is_transient(error: LMError) -> bool:
     """True if the same request may succeed a little later."""
     return error.transient and not error.replayed
+
+
+def _always(error: LMError) -> bool:
+    return True
 
 
 class Retry(Layer):
@@ -87,32 +94,76 @@ class Retry(Layer):
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, in several attempts; the last error is raised, with the number of attempts."""
-        failed = turned = alone = 0  # `alone`: failures since others were answered
         lately, seen = self._lately, self._lately.answers
+        try:
+            completion = await self.lm.complete(request)
+        except LMError as error:
+            failure = error
+        else:
+            lately.answered(completion.usage.seconds)
+            return completion
+        listener = request.listener
+        fresh = _always if listener is None else (lambda error: not listener.started)
+        completion = await self._again(failure, seen, partial(self.lm.complete, request), request.digest, fresh)
+        lately.answered(completion.usage.seconds)
+        return completion
+
+    async def persist(
+        self,
+        send: Callable[[], Awaitable[T]],
+        digest: Callable[[str], str],
+        may: Callable[[LMError], bool] = _always,
+    ) -> T:
+        """Ask the endpoint something other than a completion, with the attempts and waits of `complete`.
+
+        Args:
+            send: Asks once.
+            digest: Digest of what is asked, with a text before it; the draw of the waits comes from it.
+            may: Whether what failed with this error may be asked again, if the error may pass at all.
+
+        Raises:
+            LMError: The last attempt's, with the number of attempts.
+        """
+        seen = self._lately.answers
+        try:
+            return await send()
+        except LMError as error:
+            failure = error
+        return await self._again(failure, seen, send, digest, may)
+
+    async def _again(
+        self,
+        error: LMError,
+        seen: int,
+        send: Callable[[], Awaitable[T]],
+        digest: Callable[[str], str],
+        may: Callable[[LMError], bool],
+    ) -> T:
+        """Send again what failed with this error, until it is answered or the attempts are over."""
+        failed = turned = alone = 0  # `alone`: failures since others were answered
+        lately = self._lately
         while True:
-            try:
-                completion = await self.lm.complete(request)
-                lately.answered(completion.usage.seconds)
-                return completion
-            except LMError as error:
-                if not is_transient(error) or (request.listener is not None and request.listener.started):
-                    raise
-                refused = isinstance(error, REFUSALS)
-                away = self.turns is not None and refused
-                turned, failed = turned + away, failed + (not away)
-                if not refused:
-                    lately.failed()
-                alone = 1 if lately.answers > seen and lately.mostly_answered else alone + 1
-                seen = lately.answers
-                times, most = (turned, self.turns or 1) if away else (failed, self.attempts)
-                own = self._own_wait(times if refused else min(times, alone), most, TURNING if away else 2.0)
-                wait = self._wait(request, own, times, error)
-                if wait is None or times == most:
-                    error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
-                    raise
-                cause = error
-            await sleep_within(wait, self._sleep, cause)
+            if not is_transient(error) or not may(error):
+                raise error
+            refused = isinstance(error, REFUSALS)
+            away = self.turns is not None and refused
+            turned, failed = turned + away, failed + (not away)
+            if not refused:
+                lately.failed()
+            alone = 1 if lately.answers > seen and lately.mostly_answered else alone + 1
+            seen = lately.answers
+            times, most = (turned, self.turns or 1) if away else (failed, self.attempts)
+            own = self._own_wait(times if refused else min(times, alone), most, TURNING if away else 2.0)
+            wait = self._wait(digest, own, times, error)
+            if wait is None or times == most:
+                error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
+                raise error
+            await sleep_within(wait, self._sleep, error)
             self._retries += 1
+            try:
+                return await send()
+            except LMError as next_error:
+                error = next_error
 
     def _told(self, error: LMError, failed: int, turned: int, *, asked_too_much: bool) -> str:
         message = str(error.args[0]) if error.args else ""
@@ -129,12 +180,12 @@ class Retry(Layer):
         own: float = first ** (1 - share) * self.base**share * growth ** min(times - 1, 60)
         return min(self.ceiling, own)
 
-    def _wait(self, request: Request, own: float, attempt: int, error: LMError) -> float | None:
+    def _wait(self, digest: Callable[[str], str], own: float, attempt: int, error: LMError) -> float | None:
         asked = error.retry_after if isinstance(error, LMStatusError) else None
         asked = 0.0 if asked is None else asked
         if asked > self.patience:
             return None
-        drawn = _drawn(request, attempt) if self._draw is None else self._draw()
+        drawn = _drawn(digest, attempt) if self._draw is None else self._draw()
         return max(asked, own / 2) + drawn * max(own / 2, asked / 4)
 
     def stats(self) -> dict[str, Any]:
@@ -176,5 +227,5 @@ class Lately:
         return 3 * sum(recent) >= max(1, len(recent))
 
 
-def _drawn(request: Request, attempt: int) -> float:
-    return int(request.digest(f"retry {attempt}")[:8], 16) / 0xFFFFFFFF
+def _drawn(digest: Callable[[str], str], attempt: int) -> float:
+    return int(digest(f"retry {attempt}")[:8], 16) / 0xFFFFFFFF

@@ -45,7 +45,12 @@ _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without keys, headers and the like, and without user and password in addresses, at any depth."""
-    return {name: _open(value) for name, value in settings.items() if not _NAMES.search(name)}
+    return {name: _open(value) for name, value in settings.items() if not is_secret_name(name)}
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting or variable of this name holds a secret."""
+    return _NAMES.search(name) is not None
 
 
 def _open(value: Any) -> Any:

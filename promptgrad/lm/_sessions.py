@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 
 if TYPE_CHECKING:
     import aiohttp
+
+CONNECT = 30.0
+"""Most seconds for a connection to be made."""
 
 
 class Sessions:
@@ -59,3 +62,25 @@ class Sessions:
         finally:
             self._open.pop(asyncio.get_running_loop(), None)
             await session.close()
+
+
+def open_session(proxy: str | None, timeout: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    """A session for one server: `timeout` is its longest silence, in seconds."""
+    import aiohttp
+
+    from promptgrad import __version__
+
+    fixed = {
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": f"promptgrad/{__version__}",
+    }
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=6 * timeout, sock_connect=min(timeout, CONNECT), sock_read=timeout),
+        headers={**fixed, **headers},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=proxy,
+        auto_decompress=False,
+    )

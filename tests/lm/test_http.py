@@ -446,3 +446,29 @@ def test_a_forked_child_and_its_parent_both_go_on(server, lm):
     assert ended == [0]
     assert lm("after").text == "echo after"
     assert {r.prompt for r in server.requests} == {"before", "child", "after"}
+
+
+def test_another_model_at_the_same_endpoint(server, monkeypatch):
+    made = HTTP(
+        "tiny", server.url, KEY, name="openai/tiny", prices=(1.0, 2.0), headers={"X-A": "b"}, top_p=0.5, concurrency=2
+    )
+    other = made.with_model("ft:tiny:x")
+    server.script("a", "b")
+    other("q")
+    made("q")
+    first, second = server.requests[-2:]
+    assert (first.json["model"], second.json["model"]) == ("ft:tiny:x", "tiny")
+    assert first.json["top_p"] == 0.5
+    assert (first.headers["authorization"], first.headers["x-a"]) == (f"Bearer {KEY}", "b")
+    assert (other.name, other.concurrency, other.prices) == ("openai/ft:tiny:x", 2, None)
+    assert made.prices == (1.0, 2.0)
+    assert other.identity() == HTTP("ft:tiny:x", server.url, top_p=0.5).identity() != made.identity()
+    assert other.endpoint == HTTP("ft:tiny:x", server.url).endpoint
+    assert other.stats()["requests"] == made.stats()["requests"] == 1
+    again = pickle.loads(pickle.dumps(other))
+    assert (again.name, again.identity(), again.prices) == (other.name, other.identity(), None)
+    assert KEY.encode() not in pickle.dumps(other)
+    free = HTTP("tiny", server.url, prices=(0.0, 0.0)).with_model("x")
+    assert free.prices == (0.0, 0.0)
+    for lm in (made, other, free):
+        lm.close()
