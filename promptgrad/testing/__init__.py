@@ -4,6 +4,7 @@ Nothing in the package imports this room; tests, examples and benchmarks do.
 """
 
 from promptgrad.testing._fields import Fields
+from promptgrad.testing._jobs import LoopbackJobs
 from promptgrad.testing._loopback import LoopbackLM, LoopbackProcess
 from promptgrad.testing._protocol import (
     Answer,
@@ -25,6 +26,7 @@ __all__ = [
     "Fields",
     "Garbage",
     "Hang",
+    "LoopbackJobs",
     "LoopbackLM",
     "LoopbackProcess",
     "ReceivedRequest",

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 from urllib.request import urlopen
 
+from promptgrad.testing._jobs import LoopbackJobs
 from promptgrad.testing._protocol import Answer, ChatProtocol, Messages, ReceivedRequest, Script
 
 
@@ -37,6 +38,7 @@ class LoopbackLM:
         latency: Seconds before every answer.
         record: True to keep the requests in `requests`; counts are always kept.
         port: The port to listen on, 0 for any free one.
+        jobs: Files and fine-tuning jobs that it has too.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class LoopbackLM:
         latency: float = 0.0,
         record: bool = True,
         port: int = 0,
+        jobs: LoopbackJobs | None = None,
     ) -> None:
         self._changed = threading.Condition()
-        self._script = Script(respond, latency=latency, record=record, on_change=self._notify)
+        self._script = Script(respond, latency=latency, record=record, jobs=jobs, on_change=self._notify)
         self._transports: list[ChatProtocol] = []
         self._loop = asyncio.new_event_loop()
         started: threading.Event = threading.Event()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Messages: TypeAlias = Sequence[dict[str, Any]]
 
@@ -110,6 +110,12 @@ class Status:
     message: str = "scripted"
     kind: str | None = None
 
+    def wire(self) -> tuple[int, bytes, bytes]:
+        """Status, body and further headers."""
+        error = {"error": {"message": self.message, "type": "scripted", "code": self.kind}}
+        extra = b"" if self.retry_after is None else b"Retry-After: %s\r\n" % f"{self.retry_after:g}".encode()
+        return self.code, json.dumps(error).encode(), extra
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -142,6 +148,10 @@ class Garbage:
     body: bytes = b"<html>502 Bad Gateway</html>"
     code: int = 200
     content_type: str = "application/json"
+
+    def wire(self) -> tuple[int, bytes, bytes, str]:
+        """Status, body, further headers and content type."""
+        return self.code, self.body, b"", self.content_type
 
 
 @dataclass(frozen=True)
@@ -203,6 +213,18 @@ class ReceivedRequest:
         return str(self.messages[-1]["content"])
 
 
+class Jobs(Protocol):
+    """What a server has beside completions."""
+
+    def serves(self, path: str) -> bool:
+        """Whether a request to this path is for it."""
+        ...
+
+    def answer(self, request: ReceivedRequest) -> tuple[int, bytes, Answer | None]:
+        """Status and body of the answer, and what is sent in its place."""
+        ...
+
+
 class Script:
     """The server's answers and the requests so far, shared between the server's thread and its owner's."""
 
@@ -212,8 +234,10 @@ class Script:
         *,
         latency: float = 0.0,
         record: bool = True,
+        jobs: Jobs | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self.jobs = jobs
         self.respond = respond
         self.latency = latency
         self.record = record
@@ -315,6 +339,9 @@ class ChatProtocol(asyncio.Protocol):
         method, path, _ = first.split(" ", 2)
         self.close_after = headers.get("connection", "").lower() == "close"
         script = self.script
+        if script.jobs is not None and script.jobs.serves(path):
+            self._work(script.jobs, ReceivedRequest(method, path, headers, body))
+            return
         if method == "GET":
             self._put(*self._housekeeping(path))
             self._go_on()
@@ -331,6 +358,24 @@ class ChatProtocol(asyncio.Protocol):
             script.held.append(lambda: self._answer(request, script.answer(request), script.latency))
         else:
             self._answer(request, script.answer(request), script.latency)
+
+    def _work(self, jobs: Jobs, request: ReceivedRequest) -> None:
+        """Answer a request about files or jobs."""
+        code, body, instead = jobs.answer(request)
+        if self.transport is None:
+            return
+        if isinstance(instead, Drop):
+            self.transport.abort()
+        elif isinstance(instead, Cut):
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            self.transport.write(head + body[: int(len(body) * instead.share)])
+            self.transport.close()
+        elif isinstance(instead, (Status, Garbage)):
+            self._put(*instead.wire())
+            self._go_on()
+        else:
+            self._put(code, body)
+            self._go_on()
 
     def _housekeeping(self, path: str) -> tuple[int, bytes]:
         if path.endswith("/reset"):
@@ -357,13 +402,8 @@ class ChatProtocol(asyncio.Protocol):
         if isinstance(answer, Drop):
             self.transport.abort()
             return
-        if isinstance(answer, Garbage):
-            self._send(answer.code, answer.body, content_type=answer.content_type)
-            return
-        if isinstance(answer, Status):
-            error = {"error": {"message": answer.message, "type": "scripted", "code": answer.kind}}
-            extra = b"" if answer.retry_after is None else b"Retry-After: %s\r\n" % f"{answer.retry_after:g}".encode()
-            self._send(answer.code, json.dumps(error).encode(), extra)
+        if isinstance(answer, (Garbage, Status)):
+            self._send(*answer.wire())
             return
         sent = answer.answer if isinstance(answer, Cut) else answer
         try:
