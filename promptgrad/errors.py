@@ -23,6 +23,7 @@ PromptgradError
 │   ├── NoLMError                      no language model is configured
 │   │   └── ReplayError                a request that the replayed cassette does not hold
 │   └── UnknownPriceError              a money budget, and a model without a price
+├── JobError (RuntimeError)            a fine-tuning job at a provider ended without a model
 ├── BudgetExceeded                     the next call would not fit the budget
 ├── JournalError                       a journal that cannot be opened or does not fit the run
 ├── StateDictError (KeyError)          a state that does not fit the module
@@ -55,6 +56,7 @@ __all__ = [
     "GraphError",
     "HunkError",
     "InputError",
+    "JobError",
     "JournalError",
     "LMConnectionError",
     "LMError",
@@ -249,6 +251,22 @@ class ReplayError(NoLMError):
 
 class UnknownPriceError(LMError):
     """A budget in money was asked for, and the model's price is not known."""
+
+
+class JobError(PromptgradError, RuntimeError):
+    """A fine-tuning job at a provider ended without a model, or it is not known whether there is one.
+
+    Attributes:
+        job: The job's id; "" where it is not known.
+        status: Its status, such as "failed" or "cancelled"; "" where it is not known.
+        reason: Why, in the provider's words.
+    """
+
+    def __init__(self, message: str, *, job: str = "", status: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.job = job
+        self.status = status
+        self.reason = reason
 
 
 class BudgetExceeded(PromptgradError):

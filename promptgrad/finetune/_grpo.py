@@ -14,11 +14,12 @@ from promptgrad import aio, lm
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, DataError
+from promptgrad.finetune._place import moved
 from promptgrad.finetune._policy import Policy, PolicyOptions
 from promptgrad.finetune._rollouts import Rollouts, RolloutStep, graded
 from promptgrad.finetune._sample import arollouts
 from promptgrad.finetune._train import _batches
-from promptgrad.finetune._tune import LORA, TuneOptions, TuneResult, _moved, _settings, local_lm
+from promptgrad.finetune._tune import LORA, TuneOptions, TuneResult, _settings, local_lm
 from promptgrad.finetune._weights import merged
 from promptgrad.nn import Module
 from promptgrad.run import progress as progress_bar
@@ -179,7 +180,7 @@ async def _learned(
     model, lora = merged(training.model, settings)
     tuned = local.with_model(model, f"{local.name}+{policy.version}")
     return TuneResult(
-        program=_moved(program, local, tuned),
+        program=moved(program, {id(local): tuned}),
         lm=tuned,
         losses=tuple(training.losses),
         samples=policy.calls,

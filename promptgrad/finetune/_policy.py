@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from promptgrad import lm, run
+from promptgrad.finetune._place import moved
 from promptgrad.finetune._rollouts import Graded, RolloutStep
 from promptgrad.finetune._surrogate import Surrogate, Update
 from promptgrad.finetune._training import Training, TuneSettings
-from promptgrad.finetune._tune import _moved, _one_at_a_time
+from promptgrad.finetune._tune import _one_at_a_time
 from promptgrad.finetune._weights import prepared
 from promptgrad.nn import Module
 
@@ -91,7 +92,7 @@ class Policy:
         self.training = Training(model, settings)
         self.lm = local.with_model(self.training.model)
         self.lm.options["temperature"] = float(options.temperature)
-        self.program = _moved(program, local, self.lm)
+        self.program = moved(program, {id(local): self.lm})
         self.calls = 0
         begun = [local.identity(), asdict(settings), asdict(options)]
         self._known = hashlib.blake2b(_written(begun), digest_size=16).hexdigest()

@@ -19,6 +19,7 @@ from promptgrad import aio, lm
 from promptgrad.errors import DataError, MissingExtraError, NoLMError
 from promptgrad.finetune._checkpoint import Checkpoint, about_of
 from promptgrad.finetune._memory import autocast, checkpointed, masters
+from promptgrad.finetune._place import moved, transport_of
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._ranks import rank_and_ranks
 from promptgrad.finetune._rollouts import Rollouts
@@ -26,7 +27,7 @@ from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting, limit_of, too_long
 from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, go_on, likelihood
 from promptgrad.finetune._training import Share, Training, TuneSettings
-from promptgrad.lm import PART_TOKENS, layered
+from promptgrad.lm import PART_TOKENS
 from promptgrad.nn import Module, Predict
 from promptgrad.run import progress as progress_bar
 
@@ -108,12 +109,16 @@ def local_lm(program: Module) -> tuple[lm.Local, tuple[str, ...]]:
     found: dict[int, tuple[lm.Local, list[str]]] = {}
     for path, module in program.named_modules():
         if isinstance(module, Predict):
-            local = _local_of(module)
+            local = transport_of(module, lm.Local)
             if local is not None:
                 found.setdefault(id(local), (local, []))[1].append(path)
     if not found:
+        served = any(isinstance(m, Predict) and transport_of(m, lm.HTTP) is not None for m in program.modules())
         raise NoLMError(
-            "the program runs on no local model, so there are no weights to train: move it with "
+            "the program runs on the model of a server, which has its weights: finetune.job(program, data) has it "
+            "trained there"
+            if served
+            else "the program runs on no local model, so there are no weights to train: move it with "
             ".to(promptgrad.lm.Local('path or name of a Hugging Face model')), or .to('pocket') for the embedded one"
         )
     if len(found) > 1:
@@ -123,15 +128,6 @@ def local_lm(program: Module) -> tuple[lm.Local, tuple[str, ...]]:
         )
     ((local, paths),) = found.values()
     return local, tuple(paths)
-
-
-def _local_of(module: Predict) -> lm.Local | None:
-    try:
-        resolved = lm.resolve_lm(None, module.lm)
-    except NoLMError:
-        return None
-    transport = resolved.transport
-    return transport if isinstance(transport, lm.Local) else None
 
 
 @dataclass(frozen=True)
@@ -259,7 +255,7 @@ def _tune(
         model, losses, seconds, lora = _trained(local, data, settings, recipe, options, stopped, checkpoint)
     tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses), recipe)}")
     return TuneResult(
-        program=_moved(program, local, tuned),
+        program=moved(program, {id(local): tuned}),
         lm=tuned,
         losses=tuple(losses),
         samples=len(data),
@@ -353,19 +349,6 @@ def version_of(local: lm.Local, samples: Sequence[Any], settings: TuneSettings, 
     told = [local.identity(), set_to, steps, [recipe.told(sample) for sample in samples]]
     text = json.dumps([*told, recipe.name] if recipe.name else told, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
-
-
-def _moved(program: Module, old: lm.Local, new: lm.Local) -> Module:
-    """A copy of the program in which one local model is replaced wherever it was used; layers around it stay."""
-    moved = copy.deepcopy(program)
-    made: dict[int, lm.LM] = {id(old): new}
-    for module in moved.modules():
-        if module.lm is not None:
-            if module.lm.transport is old:
-                module._lm = layered(module.lm, made)
-        elif isinstance(module, Predict) and _local_of(module) is old:
-            module._lm = new  # the old one came from the context
-    return moved
 
 
 def _tail_mean(losses: Sequence[float]) -> float:

@@ -40,6 +40,12 @@ class Progress:
             if note:
                 self.note(note)
 
+    def expect(self, total: int) -> None:
+        """Set the number of steps, where it is known only now."""
+        self.total = total
+        if self._bars is not None:
+            self._bars.update(self._task, total=total)
+
     def note(self, text: str) -> None:
         """Show a short note beside the bar."""
         if self._bars is not None:
