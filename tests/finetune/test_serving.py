@@ -1,0 +1,94 @@
+"""What was trained, served elsewhere: the folder, the LoRA, and servers that the program runs on unchanged."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from promptgrad import lm, nn
+from promptgrad.data import Example
+from promptgrad.finetune import TuneResult, sft
+from promptgrad.testing import LoopbackLM
+
+DATA = [
+    Example(text=text, answer=answer) for text, answer in (("a cow", "dax"), ("a wolf", "fep"), ("the horse", "nup"))
+]
+TEXTS = ["a cow", "a wolf", "the horse", "here is a cow", "amy has a wolf", "a hammer"]
+
+
+@pytest.fixture(scope="module")
+def base() -> lm.Local:
+    """A random Llama that reads what the embedded model reads."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = lm.pocket().tokenizer
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,
+    )
+    return lm.Local(LlamaForCausalLM(config).eval(), tokenizer, name="base", adapter="pocket", max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def tuned(base: lm.Local) -> TuneResult:
+    program = nn.Predict("text -> answer", instruction="answer the question").to(base)
+    return sft(program, DATA, steps=30, lr=5e-3, batch_size=3, lora={"r": 16, "alpha": 32})
+
+
+@pytest.fixture(scope="module")
+def folder(tuned: TuneResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tuned.save(tmp_path_factory.mktemp("served") / "tuned")
+
+
+def replies(tuned: TuneResult, model: lm.LM) -> list[str]:
+    program = copy.deepcopy(tuned.program).to(model)
+    return [str(program(text=text).answer) for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def right(tuned: TuneResult) -> list[str]:
+    answers = replies(tuned, tuned.lm)
+    assert len(set(answers)) > 1
+    return answers
+
+
+def test_the_folder_is_an_ordinary_one(tuned: TuneResult, folder: Path, right: list[str]) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    loaded = lm.Local(model, AutoTokenizer.from_pretrained(folder), adapter="pocket", max_tokens=12)
+    assert replies(tuned, loaded) == right
+    assert replies(tuned, lm.Local(folder, adapter="pocket", max_tokens=12)) == right
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".jinja"}
+
+
+def test_hosted_vllm_is_asked_for_the_served_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe for vLLM: `vllm serve FOLDER --served-model-name tuned`."""
+    monkeypatch.setenv("HOSTED_VLLM_API_KEY", "token-of-the-server")
+    with LoopbackLM("dax") as server:
+        monkeypatch.setenv("HOSTED_VLLM_API_BASE", server.url)
+        program = nn.Predict("text -> answer", instruction="answer the question")
+        program.to(lm.resolve("hosted_vllm/tuned", adapter="pocket", temperature=0.0, max_tokens=12))
+        assert program(text="a cow").answer == "dax"
+        (asked,) = server.requests
+    assert asked.path == "/v1/chat/completions"
+    assert asked.json == {
+        "model": "tuned",
+        "messages": program.render(text="a cow"),
+        "temperature": 0.0,
+        "max_tokens": 12,
+    }
+    assert asked.headers["authorization"] == "Bearer token-of-the-server"
