@@ -160,7 +160,7 @@ class Checkpoint:
             about, state = dict(whole["about"]), dict(whole["state"])
             losses = [float(loss) for loss in state["losses"]]
             found = {"about": about, "file": Path(whole["file"]).name, "seconds": float(whole["seconds"])}
-            found["state"] = {"losses": losses, "ended": str(state["ended"])}
+            found["state"] = {"losses": losses, "ended": str(state["ended"]), "notes": dict(state.get("notes", {}))}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             if isinstance(error, StateDictError):
                 raise

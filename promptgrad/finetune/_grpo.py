@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from promptgrad import aio, lm
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, DataError
+from promptgrad.finetune._checkpoint import Checkpoint
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._policy import Policy, PolicyOptions
-from promptgrad.finetune._rollouts import Rollouts, RolloutStep, graded
+from promptgrad.finetune._rollouts import Rollouts, graded
 from promptgrad.finetune._sample import arollouts
 from promptgrad.finetune._train import _batches
 from promptgrad.finetune._tune import LORA, TuneOptions, TuneResult, _settings, local_lm
@@ -51,6 +56,8 @@ async def agrpo(
     seed: int = 0,
     concurrency: int | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 10,
     runs: Runs | None = None,
 ) -> TuneResult:
     """Fine-tune the local model of a program on the scores of its own runs; returns a new program.
@@ -95,6 +102,9 @@ async def agrpo(
         seed: Seed of the LoRA's start, the order of the examples, and the replies.
         concurrency: Runs in flight; the result does not depend on it.
         progress: Show a bar with the mean score of the last step; None shows it in a terminal or notebook.
+        checkpoint: A folder for the state of the training. The same call goes on from there if it was killed, with the
+            same weights on the same machine.
+        checkpoint_every: Steps between two checkpoints. Those after the last one are run again.
         runs: An async function `(program, examples, n, step)` that makes the runs in place of `map` and `metric`, and
             returns `LossRow`s, those of one example in a row.
 
@@ -102,10 +112,23 @@ async def agrpo(
         NoLMError: The program runs on no local model, or on several.
         DataError: There is no example or no metric, or no two runs of an example ever differed in score.
         MissingExtraError: torch or peft is not installed.
+        StateDictError: The folder of checkpoints holds another training, or has a writer.
         ValueError: A number is out of range.
     """
     options = PolicyOptions(n, temperature, clip, inner, kl, scale_rewards, format_penalty)
-    given = TuneOptions(lora, steps * inner, None, lr, batch_size, seed, None, False, progress)  # noqa: FBT003
+    given = TuneOptions(
+        lora,
+        steps * inner,
+        None,
+        lr,
+        batch_size,
+        seed,
+        max_length=None,
+        skip_long=False,
+        progress=progress,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+    )
     if lora is not None and lora.get("dropout"):
         raise ValueError("the ratio is to the policy that sampled, without dropout: leave dropout= out of lora=")
     local, _ = local_lm(program)
@@ -125,7 +148,16 @@ async def agrpo(
         small = sum(weight.numel() for weight in local.model.parameters()) < SMALL
         settings = replace(settings, lr=settings.lr * (0.5 if small else 0.1))
     policy = Policy(program, local, options, settings)
-    return await _learned(policy, program, local, examples, runs, steps, progress)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if checkpoint is not None:
+            judge = getattr(metric, "__qualname__", type(metric).__name__)
+            folder = Checkpoint(Path(checkpoint), policy.about(program, examples, judge), checkpoint_every)
+            stack.enter_context(folder.held())
+            folder.restore(policy.training)
+            policy.go_on()
+        seconds = await _learned(policy, examples, runs, steps, progress, folder)
+    return _result(policy, program, local, steps, seconds)
 
 
 grpo = aio.blocking(agrpo, in_place=True)
@@ -139,22 +171,24 @@ async def _runs(
 
 async def _learned(
     policy: Policy,
-    program: Module,
-    local: lm.Local,
     examples: Sequence[Example],
     runs: Runs,
     steps: int,
     progress: bool | None,  # noqa: FBT001 - internal
-) -> TuneResult:
-    """Take all steps, or those before Ctrl-C or the end of the budget, and put what was learned into the program."""
-    options, settings, training = policy.options, policy.training.settings, policy.training
-    done: list[RolloutStep] = []
+    folder: Checkpoint | None,
+) -> float:
+    """Take the steps that are left, or those before Ctrl-C or the end of the budget; returns the time they took."""
+    options, training = policy.options, policy.training
+    begun = time.monotonic() - (0.0 if folder is None else folder.seconds)
     stop = threading.Event()
-    blocks = _batches(examples, settings.batch_size, random.Random(f"promptgrad grpo {settings.seed}"))
-    begun = time.monotonic()
+    order = random.Random(f"promptgrad grpo {training.settings.seed}")
+    blocks = islice(_batches(examples, training.settings.batch_size, order), len(policy.steps), None)
     try:
         with training.running(), progress_bar(steps, "grpo", progress) as bar:
-            for step in range(steps):
+            bar.advance(len(policy.steps))
+            for step in range(len(policy.steps), steps):
+                if training.ended:
+                    break
                 policy.sampling(step)
                 ask = partial(runs, policy.program, next(blocks), options.n, step)
                 try:
@@ -167,26 +201,33 @@ async def _learned(
                     rows, policy.lm, format_penalty=options.format_penalty, scale_rewards=options.scale_rewards
                 )
                 del rows  # the graphs of all runs
-                done.append(await aio.in_thread(policy.learn, found, stop.is_set))
+                await aio.in_thread(policy.learn, found, stop.is_set)
                 bar.advance(note=f"reward {found.reward:.3f}")
-                if training.ended:
-                    break
+                if folder is not None and (step + 1) % folder.every == 0:
+                    folder.write(training, time.monotonic() - begun)
     finally:
         stop.set()
         policy.lm.close()
-    collected = Rollouts(tuple(done))
+        if folder is not None and training.losses and policy.between_steps:
+            folder.write(training, time.monotonic() - begun)
+    return time.monotonic() - begun
+
+
+def _result(policy: Policy, program: Module, local: lm.Local, steps: int, seconds: float) -> TuneResult:
+    """What was learned, put into a copy of the program."""
+    collected, training = Rollouts(tuple(policy.steps)), policy.training
     if not training.losses:
         raise DataError(f"there is nothing to learn: {collected.nothing()}")
-    model, lora = merged(training.model, settings)
+    model, lora = merged(training.model, training.settings)
     tuned = local.with_model(model, f"{local.name}+{policy.version}")
     return TuneResult(
         program=moved(program, {id(local): tuned}),
         lm=tuned,
         losses=tuple(training.losses),
-        samples=policy.calls,
+        samples=sum(step.calls for step in policy.steps),
         collected=collected,
-        seconds=time.monotonic() - begun,
-        settings=settings,
-        interrupted=len(done) < steps,
+        seconds=seconds,
+        settings=training.settings,
+        interrupted=len(policy.steps) < steps,
         _lora=lora,
     )

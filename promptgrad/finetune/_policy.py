@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from promptgrad import lm, run
+from promptgrad.data import Example
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._rollouts import Graded, RolloutStep
 from promptgrad.finetune._surrogate import Surrogate, Update
@@ -76,9 +76,9 @@ class Policy:
     Attributes:
         lm: The copy.
         program: A copy of the program that runs on it.
-        training: The training of the copy.
+        training: The training of the copy; its notes hold the steps, so that a checkpoint has them.
         reference: The model that it is held to: that of the given program.
-        calls: How many replies were learned from.
+        steps: The steps so far.
     """
 
     def __init__(self, program: Module, local: lm.Local, options: PolicyOptions, settings: TuneSettings) -> None:
@@ -93,14 +93,38 @@ class Policy:
         self.lm = local.with_model(self.training.model)
         self.lm.options["temperature"] = float(options.temperature)
         self.program = moved(program, {id(local): self.lm})
-        self.calls = 0
-        begun = [local.identity(), asdict(settings), asdict(options)]
-        self._known = hashlib.blake2b(_written(begun), digest_size=16).hexdigest()
+        self.steps: list[RolloutStep] = []
+        self._known = _digest([local.identity(), asdict(settings), asdict(options)])
+        self._updates = 0
 
     @property
     def version(self) -> str:
         """A name for the weights: the same for the same start, settings, replies and advantages."""
         return self._known[:10]
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether all updates of the last step were made, and none of the next one."""
+        return self._updates == len(self.training.losses)
+
+    def about(self, program: Module, examples: Sequence[Example], judge: str) -> dict[str, Any]:
+        """What the training is of, by which the folder of its checkpoints knows it."""
+        return {
+            "model": self.lm.name,
+            "start": self._known,
+            "recipe": f"grpo {asdict(self.options)}",
+            "settings": asdict(self.training.settings),
+            "samples": len(examples),
+            "data": _digest([[example.id for example in examples], run.value_digest(program.state_dict()), judge]),
+        }
+
+    def go_on(self) -> None:
+        """Go on from the steps in the notes of the training, if there are any."""
+        notes = self.training.notes
+        if notes:
+            self.steps = [RolloutStep(**step) for step in notes["steps"]]
+            self._known = str(notes["known"])
+            self._updates = len(self.training.losses)
 
     def sampling(self, step: int) -> None:
         """Draw the runs of a step with random numbers of its own."""
@@ -122,17 +146,16 @@ class Policy:
             )
 
             def gradient() -> float:
-                made.append(surrogate.gradient(self.training.model))
+                made.append(surrogate.gradient(self.training.model, self.training.share))
                 return made[-1].loss
 
             for _ in range(options.inner):
                 if stopped() or self.training.step(gradient) is None:
                     break
-            self.calls += len(replies)
             told = [[list(reply.tokens.ids), reply.tokens.start, reply.advantage] for reply in replies]
-            self._known = hashlib.blake2b(_written([self._known, told]), digest_size=16).hexdigest()
-        last = made[-1] if made else Update(math.nan, math.nan, math.nan)
-        return RolloutStep(
+            self._known = _digest([self._known, told])
+        last = made[-1] if made else None
+        step = RolloutStep(
             reward=runs.reward,
             runs=runs.runs,
             groups=runs.groups,
@@ -140,11 +163,16 @@ class Policy:
             unreadable=runs.unreadable,
             errors=runs.errors,
             calls=len(replies),
-            loss=last.loss,
-            kl=last.kl,
-            clipped=last.clipped,
+            loss=None if last is None else last.loss,
+            kl=None if last is None else last.kl,
+            clipped=None if last is None else last.clipped,
         )
+        self.steps.append(step)
+        self.training.notes = {"steps": [asdict(one) for one in self.steps], "known": self._known}
+        self._updates = len(self.training.losses)
+        return step
 
 
-def _written(told: Sequence[Any]) -> bytes:
-    return json.dumps(told, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+def _digest(told: Sequence[Any]) -> str:
+    text = json.dumps(told, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()

@@ -26,8 +26,8 @@ class RolloutStep:
         unreadable: How many runs ended with a reply of the local model that could not be read.
         errors: How many runs failed otherwise; they are in no group.
         calls: How many replies of the local model were learned from.
-        loss: Loss of the last update, in units of the score; nan if there was nothing to learn.
-        kl: Divergence from the reference before the last update, in nats for each token.
+        loss: Loss of the last update, in units of the score; None, like what follows, if there was nothing to learn.
+        kl: Divergence from the reference before the last update, in nats for each token; 0 where it has no weight.
         clipped: Share of the reply tokens that the ratio's bound kept from the last update.
     """
 
@@ -38,9 +38,9 @@ class RolloutStep:
     unreadable: int
     errors: int
     calls: int
-    loss: float
-    kl: float
-    clipped: float
+    loss: float | None
+    kl: float | None
+    clipped: float | None
 
 
 @dataclass(frozen=True)

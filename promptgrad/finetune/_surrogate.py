@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.finetune._training import WHOLE, Share
 from promptgrad.lm import Scored, Tokens, reply_logprobs
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Surrogate:
         self._sampled: list[torch.Tensor] | None = None
         self._reference = _likelihoods(reference, self._tokens) if kl else None
 
-    def gradient(self, model: Any) -> Update:
+    def gradient(self, model: Any, share: Share = WHOLE) -> Update:
         """Add the gradient of the loss to the weights of a model.
 
         Cost: one forward and one backward pass over the replies; what their prompts begin with is computed once.
@@ -113,7 +114,7 @@ class Surrogate:
         below, above = 1 - self.clip[0], 1 + self.clip[1]
         kept: list[Any] = [None] * len(self.replies)
         total = divergence = beyond = 0.0
-        for scored in reply_logprobs(model, self._tokens):
+        for scored in reply_logprobs(model, self._tokens, limit=share.limit):
             now, mask = scored.logprobs, scored.mask
             gains = [self.replies[row].advantage for row in scored.rows]
             advantage = torch.tensor(gains, dtype=now.dtype, device=now.device)[:, None]

@@ -98,6 +98,7 @@ class Training:
         optimizer: The AdamW.
         losses: The loss of every step so far.
         ended: Why it ended before its last step, since a loss or gradient was no number; "" if it did not.
+        notes: What else the next step depends on, in JSON types; a checkpoint keeps it.
     """
 
     def __init__(self, model: Any, settings: TuneSettings, share: Share = WHOLE) -> None:
@@ -112,6 +113,7 @@ class Training:
         )
         self.losses: list[float] = []
         self.ended = ""
+        self.notes: dict[str, Any] = {}
         self._random = self._random_state()
         self._whole = True
 
@@ -201,8 +203,11 @@ class Training:
         return loss
 
     def _update(self) -> None:
+        import torch
+
         try:
             self.optimizer.step()
+            torch.autograd.graph.increment_version(list(self.weights.values()))  # a fused AdamW forgets to
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -244,7 +249,8 @@ class Training:
                 for key in _ADAMW if weight in self.optimizer.state else ():
                     tensors[f"{key}.{name}"] = self.optimizer.state[weight][key].detach()
             tensors |= self._random
-        return tensors, {"losses": list(self.losses), "ended": self.ended}
+        notes = {"notes": dict(self.notes)} if self.notes else {}
+        return tensors, {"losses": list(self.losses), "ended": self.ended, **notes}
 
     def load_state(self, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Go on from what `state` gave.
@@ -270,6 +276,7 @@ class Training:
         self._to_random_state(tensors)
         self.losses = [float(loss) for loss in facts["losses"]]
         self.ended = str(facts["ended"])
+        self.notes = dict(facts.get("notes", {}))
         self._random = self._random_state()
 
     def _device(self) -> Any:

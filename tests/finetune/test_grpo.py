@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -15,7 +16,7 @@ from promptgrad import aio, lm, nn
 from promptgrad.adapters import PocketAdapter
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example, pocket
-from promptgrad.errors import DataError, NoLMError, ParseError
+from promptgrad.errors import DataError, NoLMError, ParseError, StateDictError
 from promptgrad.finetune import Rollouts, TuneResult, agrpo, grpo, sft
 from promptgrad.finetune._policy import Policy, PolicyOptions
 from promptgrad.finetune._rollouts import graded
@@ -159,7 +160,7 @@ def test_groups_that_are_alike_are_skipped_and_cost_no_update() -> None:
     same = graded(rows[:4], made.lm)
     step = made.learn(same)
     assert (step.calls, step.alike, made.training.losses) == (0, 1, [])
-    assert step.loss != step.loss  # nothing was learned
+    assert step.loss is None
     made.learn(found)
     assert len(made.training.losses) == 1
 
@@ -223,6 +224,35 @@ def test_ctrl_c_returns_what_was_learned_and_raises_before_the_first_update() ->
     stop = 3
     with pytest.raises(KeyboardInterrupt):
         grpo(colors(), TRAIN, metric, **options)
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    """With the same weights as one that was never killed; the steps that are done are not run again."""
+    asked: list[int] = []
+
+    async def runs(program: nn.Module, examples: Sequence[Example], n: int, step: int) -> Sequence[LossRow]:
+        asked.append(step)
+        if step == kill:
+            raise SystemError("killed")
+        return await arollouts(program, examples, odd, n)
+
+    options: dict[str, Any] = {"steps": 4, "n": 4, "batch_size": 3, "inner": 2, "lora": {"r": 2}, "runs": runs}
+    kill = -1
+    whole = grpo(colors(), TRAIN, **options)
+    kill = 3
+    options |= {"checkpoint": tmp_path / "grpo", "checkpoint_every": 2}
+    with pytest.raises(SystemError):
+        grpo(colors(), TRAIN, **options)
+    kill = -1
+    asked.clear()
+    again = grpo(colors(), TRAIN, **options)
+    assert asked == [3]
+    assert again.collected == whole.collected
+    assert again.losses == whole.losses
+    assert again.lm.name == whole.lm.name
+    assert all(torch.equal(a, b) for a, b in zip(again.lm.model.parameters(), whole.lm.model.parameters(), strict=True))
+    with pytest.raises(StateDictError, match="holds the training of pocket"):
+        grpo(colors(), TRAIN, **{**options, "kl": 0.1})
 
 
 def test_runs_of_ones_own_and_a_limit_on_them() -> None:

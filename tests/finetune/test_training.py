@@ -152,3 +152,15 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] == pytest.approx(1 / 38)
+
+
+def test_a_step_is_seen_by_what_keeps_keys_and_values_of_the_weights() -> None:
+    """torch's fused AdamW changes weights without a new version, by which a decoder knows that they changed."""
+    local = lm.pocket().with_model(copy.deepcopy(lm.pocket().model).requires_grad_(True), "mine")
+    assert local.model is not None  # it is loaded
+    training = Training(local.model, TuneSettings(None, 2, 1e-3, 4))
+    before = local.version(), local.identity()
+    training.step(lambda: likelihood(local.model, DATA[:4]))
+    assert local.version() > before[0]
+    assert local.identity() != before[1]
+    local.close()
