@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 from promptgrad import aio, lm
+from promptgrad._habits import refuses
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune._conversation import Conversation, Preference
+from promptgrad.finetune._habits import TUNE_HABITS
 from promptgrad.finetune._preference import Preferences, acollect_preferences
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import Objective
@@ -29,6 +31,7 @@ class Pair:
     rejected: Tokens
 
 
+@refuses(TUNE_HABITS, "dpo")
 async def adpo(
     program: Module,
     data: Iterable[Example] | Iterable[Preference] | Preferences,

@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 from promptgrad import aio
+from promptgrad._habits import refuses
 from promptgrad.data import Example
 from promptgrad.finetune._conversation import Conversation
+from promptgrad.finetune._habits import TUNE_HABITS
 from promptgrad.finetune._sample import Collected, acollect, labeled
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import likelihood
@@ -26,6 +28,7 @@ CONVERSATIONS = Recipe(
 """The likelihood of the replies of conversations."""
 
 
+@refuses(TUNE_HABITS, "sft")
 async def asft(
     program: Module,
     data: Iterable[Example] | Iterable[Conversation] | Collected,

@@ -44,6 +44,9 @@ class BootstrapFinetune(WeightSearch):
         epochs: Passes over the samples, instead of `steps`.
         lr: Peak learning rate; the default depends on the model's size.
         batch_size: Samples in a step.
+        micro_batch_tokens: Most tokens in the model at once, as in `finetune.sft`.
+        gradient_checkpointing: Compute activations twice rather than keep them.
+        dtype: "bfloat16" computes in it.
 
     Attributes:
         result: The result of `promptgrad.finetune` in the last `fit`; None before.
@@ -68,6 +71,9 @@ class BootstrapFinetune(WeightSearch):
         epochs: float | None = None,
         lr: float | None = None,
         batch_size: int = 32,
+        micro_batch_tokens: int | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: Any = None,
     ) -> None:
         check_counts(
             max_rounds=(max_rounds, 1),
@@ -86,6 +92,9 @@ class BootstrapFinetune(WeightSearch):
         self.epochs = epochs
         self.lr = lr
         self.batch_size = batch_size
+        self.micro_batch_tokens = micro_batch_tokens
+        self.gradient_checkpointing = gradient_checkpointing
+        self.dtype = dtype
 
     async def fit(self, session: Session) -> None:
         """Collect runs, train, and offer the program on the trained model."""
@@ -109,6 +118,9 @@ class BootstrapFinetune(WeightSearch):
             seed=session.spawn("finetune"),
             progress=session.progress,
             checkpoint=session.folder("finetune"),
+            micro_batch_tokens=self.micro_batch_tokens,
+            gradient_checkpointing=self.gradient_checkpointing,
+            dtype=self.dtype,
         )
         session.decide("finetuned", lm=result.lm.name, samples=result.samples, steps=len(result.losses))
         origin = f"weights trained on {result.samples} calls of {right} runs that went right"

@@ -166,7 +166,10 @@ FINETUNE_HABITS = {
     **dict.fromkeys(("learning_rate",), "lr=..."),
     **dict.fromkeys(("num_epochs", "num_train_epochs"), "epochs=..."),
     "max_steps": "steps=...",
-    "per_device_train_batch_size": "batch_size=...",
+    "per_device_train_batch_size": "batch_size=..., and micro_batch_tokens=... for what memory holds",
+    "gradient_accumulation_steps": "nothing: a batch goes through the model in parts of micro_batch_tokens",
+    **dict.fromkeys(("bf16", "fp16", "mixed_precision"), 'dtype="bfloat16"'),
+    **dict.fromkeys(("output_dir", "resume_from_checkpoint"), "run_dir=... in Trainer(...)"),
     **dict.fromkeys(("lora_r", "lora_alpha", "peft_config"), "lora={...}"),
 }
 

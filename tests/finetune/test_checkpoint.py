@@ -144,22 +144,38 @@ def test_one_process_at_a_time(program: nn.Predict, data: Data, tmp_path: Path) 
         sft(program, data[0][:4], steps=1, checkpoint=tmp_path)
 
 
+def bootstrap(program: nn.Predict) -> optim.BootstrapFinetune:
+    return optim.BootstrapFinetune(
+        program, threshold=0.0, max_rounds=1, steps=4, batch_size=2, gradient_checkpointing=True, dtype="bfloat16"
+    )
+
+
+def test_ctrl_c_in_the_training_of_a_run_and_resumed(
+    program: nn.Predict, data: Data, tmp_path: Path, counted: Any
+) -> None:
+    counted.stop = 2
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(program, bootstrap(program), metric=pocket.metric, run_dir=tmp_path).fit(data[0][:4], data[1][:4])
+    optimizer = bootstrap(program)
+    Trainer.resume(tmp_path, program, optimizer, pocket.metric)
+    assert optimizer.result is not None
+    assert (len(optimizer.result.losses), optimizer.result.settings.dtype) == (4, "bfloat16")
+    assert counted.done == 4  # those before Ctrl-C, and the rest
+
+
 def test_a_run_in_a_folder_goes_on_without_training_again(
     program: nn.Predict, data: Data, tmp_path: Path, counted: Any
 ) -> None:
-    def optimizer() -> optim.BootstrapFinetune:
-        return optim.BootstrapFinetune(program, threshold=0.0, max_rounds=1, steps=4, batch_size=2)
-
     train, val = data[0][:4], data[1][:4]
     run_dir = tmp_path / "run"
-    trainer = Trainer(program, optimizer(), metric=pocket.metric, run_dir=run_dir)
+    trainer = Trainer(program, bootstrap(program), metric=pocket.metric, run_dir=run_dir)
     result = trainer.fit(train, val)
     assert counted.done == 4
     assert (run_dir / "finetune" / "training.json").is_file()
     lines = (run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
     end = next(number for number, line in enumerate(lines) if '"finetuned"' in line)
     (run_dir / "journal.jsonl").write_text("".join(lines[:end]))  # as a kill at the end of the training leaves it
-    again = Trainer.resume(run_dir, program, optimizer(), pocket.metric)
+    again = Trainer.resume(run_dir, program, bootstrap(program), pocket.metric)
     assert counted.done == 4
     assert str(again.after) == str(result.after)
 

@@ -214,3 +214,7 @@ def test_what_cannot_be(program: nn.Predict, data: Data) -> None:
         sft(program, data[0], dtype="float16")
     with pytest.raises(ValueError, match="micro_batch_tokens must be above 0"):
         sft(program, data[0], micro_batch_tokens=0)
+    with pytest.raises(TypeError, match=r"sft.*'gradient_accumulation_steps'.*parts of micro_batch_tokens"):
+        sft(program, data[0], gradient_accumulation_steps=4)
+    with pytest.raises(TypeError, match=r"dpo.*'bf16': write dtype=\"bfloat16\""):
+        dpo(program, data[0], bf16=True)
