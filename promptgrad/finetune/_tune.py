@@ -75,6 +75,7 @@ class TuneResult:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         model = self.lm.model
+        model.config.architectures = [type(model).__name__]  # a model made of a config does not say
         model.config.save_pretrained(path)
         model.generation_config.save_pretrained(path)
         save_model(model, str(path / "model.safetensors"), metadata={"format": "pt"})  # tied weights once only

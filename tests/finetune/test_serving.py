@@ -68,6 +68,7 @@ def test_the_folder_is_an_ordinary_one(tuned: TuneResult, folder: Path, right: l
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.architectures == ["LlamaForCausalLM"]  # servers ask for it
     loaded = lm.Local(model, AutoTokenizer.from_pretrained(folder), adapter="pocket", max_tokens=12)
     assert replies(tuned, loaded) == right
     assert replies(tuned, lm.Local(folder, adapter="pocket", max_tokens=12)) == right
