@@ -57,7 +57,7 @@ class Local(Transport):
         model: Folder or name of a model, or a model object.
         tokenizer: Folder or name of a tokenizer, or a tokenizer; by default the model's own.
         name: Name of the LM; by default the folder's name.
-        device: Device of a model loaded by path.
+        device: Device of a model loaded by path; "auto" takes the first GPU (cuda, then mps), else the CPU.
         dtype: Type of its numbers; by default float32 on the CPU, and as saved on other devices.
         threads: Threads of torch on the CPU, for the whole process; None leaves torch's setting as it is.
         max_batch: Most replies in progress.
@@ -83,7 +83,7 @@ class Local(Transport):
         tokenizer: Any = None,
         *,
         name: str = "",
-        device: str = "cpu",
+        device: str = "auto",
         dtype: Any = None,
         threads: int | None = None,
         max_batch: int = 64,
@@ -95,7 +95,7 @@ class Local(Transport):
         if options:
             options = hear("lm.Local", options, ("dtype", "device"))
             dtype = take(options, "dtype", dtype)
-            device = take(options, "device", device, "cpu")
+            device = take(options, "device", device, "auto")
             unknown = sorted(set(options) - _KNOWN - {"extra"})
             if unknown:
                 known = ", ".join(sorted(_KNOWN))
@@ -313,7 +313,12 @@ class Local(Transport):
 
     def __repr__(self) -> str:
         where = "" if self._source is None else f", {self._source!r}"
-        return f"Local({self.name!r}{where})"
+        return f"Local({self.name!r}{where}, device={str(self._device())!r})"
+
+    def _device(self) -> Any:
+        """The device that computes; the one that was asked for while nothing is loaded."""
+        model = self._model if self._engine is None else self._engine.model
+        return self.device if model is None else next(model.parameters()).device
 
 
 def refuse_parts(name: str, messages: Sequence[Message]) -> None:

@@ -235,9 +235,19 @@ def _load_tokenizer(transformers: Any, lm: Local) -> Any:
     return transformers.AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
 
 
+def pick_device(torch: Any, asked: Any) -> Any:
+    """The device for a model: the one that was asked for, or for "auto" the best there is."""
+    if str(asked) != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def _load_model(torch: Any, transformers: Any, lm: Local) -> Any:
     source = lm._source
-    dtype = lm.dtype or (torch.float32 if str(lm.device) == "cpu" else "auto")
+    device = pick_device(torch, lm.device)
+    dtype = lm.dtype or (torch.float32 if str(device) == "cpu" else "auto")
     noisy = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -247,7 +257,7 @@ def _load_model(torch: Any, transformers: Any, lm: Local) -> Any:
     finally:
         if noisy:
             transformers.utils.logging.enable_progress_bar()
-    return model.to(lm.device).requires_grad_(requires_grad=False)
+    return model.to(device).requires_grad_(requires_grad=False)
 
 
 def _top_k(request: Request) -> int | None:

@@ -47,6 +47,8 @@ def choose(
     temperatures = [row.temperature or 1.0 for row in rows]
     scaled = logits / torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)[:, None]
     chosen = scaled if len(drawn) == len(rows) else scaled[drawn]
+    if chosen.device.type == "mps":
+        chosen = chosen.cpu()  # it has no numbers of 64 bits
     mass = torch.softmax(chosen.double(), -1)
     if any(rows[index].top_p is not None or rows[index].top_k is not None for index in drawn):
         mass = _truncate(mass, [rows[index] for index in drawn])
@@ -54,7 +56,7 @@ def choose(
     numbers = [source.random() for source in sources if source is not None]
     marks = torch.tensor(numbers, dtype=reached.dtype, device=reached.device)[:, None] * reached[:, -1:]
     picked = torch.searchsorted(reached, marks, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
-    tokens[drawn] = picked
+    tokens[drawn] = picked.to(tokens.device)
     return tokens, scaled
 
 

@@ -351,6 +351,7 @@ def test_loading_a_folder(tmp_path, models, tokenizer):
     assert lm.name == "tiny"
     assert "tiny" in repr(lm)
     assert lm.weights() == []
+    assert f"device={str(lm.model.device)!r}" in repr(lm)
     direct = Local(models["llama"], tokenizer)
     assert lm("w1 w2").text == direct("w1 w2", temperature=0, max_tokens=4).text
     assert lm.identity() == before == again.identity()
@@ -371,6 +372,24 @@ def test_a_folder_that_is_not_there(tmp_path):
         Local(tmp_path / "nothing")
     with pytest.raises(ValueError, match="at least 1"):
         Local(tmp_path, max_batch=0)
+
+
+def test_auto_takes_the_best_device_there_is(tmp_path, llama):
+    from types import SimpleNamespace
+
+    from promptgrad.lm._local_engine import pick_device
+
+    def machine(*there):
+        found = {name: SimpleNamespace(is_available=lambda name=name: name in there) for name in ("cuda", "mps")}
+        return SimpleNamespace(cuda=found["cuda"], backends=SimpleNamespace(mps=found["mps"]))
+
+    assert pick_device(machine("cuda", "mps"), "auto") == "cuda"
+    assert pick_device(machine("mps"), "auto") == "mps"
+    assert pick_device(machine(), "auto") == "cpu"
+    assert pick_device(machine("cuda"), "cpu") == "cpu"
+    assert pick_device(machine(), torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert "device='auto'" in repr(Local(tmp_path))  # decided when the model is loaded
+    assert repr(llama) == "Local('llama', device='cpu')"
 
 
 def test_a_model_object_needs_a_tokenizer(models):
