@@ -6,13 +6,14 @@ from promptgrad.finetune._grpo import agrpo, grpo
 from promptgrad.finetune._job_server import JobEvent
 from promptgrad.finetune._jobs import ajob, attach, job
 from promptgrad.finetune._jsonl import load_conversations, load_preferences
+from promptgrad.finetune._local_lms import LORA, local_lm, local_lms
 from promptgrad.finetune._preference import Preferences, acollect_preferences, collect_preferences
 from promptgrad.finetune._rollouts import Rollouts, RolloutStep
 from promptgrad.finetune._sample import Collected, acollect, collect, labeled, samples_of
 from promptgrad.finetune._sft import asft, sft
 from promptgrad.finetune._training import TuneSettings
 from promptgrad.finetune._training_job import JobResult, TrainingJob
-from promptgrad.finetune._tune import LORA, TuneResult, local_lm
+from promptgrad.finetune._tune import TuneResult
 
 __all__ = [
     "LORA",
@@ -43,6 +44,7 @@ __all__ = [
     "load_conversations",
     "load_preferences",
     "local_lm",
+    "local_lms",
     "samples_of",
     "sft",
 ]

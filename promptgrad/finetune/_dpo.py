@@ -14,11 +14,12 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune._conversation import Conversation, Preference
 from promptgrad.finetune._habits import TUNE_HABITS
+from promptgrad.finetune._local_lms import LORA, local_lms
 from promptgrad.finetune._preference import Preferences, acollect_preferences
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import Objective
 from promptgrad.finetune._training import WHOLE, Share
-from promptgrad.finetune._tune import LORA, Recipe, TuneOptions, TuneResult, atune, local_lm
+from promptgrad.finetune._tune import Recipe, TuneOptions, TuneResult, atune
 from promptgrad.lm import Tokens, reply_logprobs
 from promptgrad.nn import Module
 
@@ -39,7 +40,7 @@ async def adpo(
     *,
     n: int = 4,
     beta: float = 0.1,
-    lora: Mapping[str, Any] | None = LORA,
+    lora: Mapping[str, Any] | str | None = LORA,
     steps: int | None = None,
     epochs: float | None = None,
     lr: float | None = None,
@@ -76,7 +77,7 @@ async def adpo(
         metric: Scores the runs; not needed for preferences.
         n: Runs for each example.
         beta: How strongly the model is held to its start; smaller lets it move farther.
-        lora: `r`, `alpha`, `dropout`, `target_modules` of the LoRA; None trains all weights.
+        lora: `r`, `alpha`, `dropout`, `target_modules` of the LoRA; None trains all weights; a name as in `sft`.
         steps: Optimizer steps; by default three epochs, and at least 60 steps.
         epochs: Passes over the pairs, instead of `steps`.
         lr: Peak learning rate; by default one that is usual for the model's size.
@@ -100,7 +101,7 @@ async def adpo(
         max_norm: Largest norm of the gradient; longer ones are scaled to it.
 
     Raises:
-        NoLMError: The program runs on no local model, or on several.
+        NoLMError: The program runs on no local model, on several that share no weights, or on no LoRA of that name.
         DataError: There is no example or no pair, or one is too long.
         MissingExtraError: torch or peft is not installed.
         StateDictError: `checkpoint` holds another training, or another process trains in it.
@@ -128,7 +129,7 @@ async def adpo(
     )
     if not beta > 0:
         raise ValueError(f"beta must be above 0, not {beta!r}")
-    local, paths = local_lm(program)
+    trained = local_lms(program, lora)
     given: list[Any] = list(data)
     if isinstance(data, Preferences):
         pairs = data
@@ -147,7 +148,7 @@ async def adpo(
         objective=partial(preferring, beta=beta),
         told=lambda pair: [[m.role, m.content] for m in pair.messages] + [pair.chosen, pair.rejected],
     )
-    return await atune(program, local, paths, pairs, recipe, options)
+    return await atune(program, trained, pairs, recipe, options)
 
 
 dpo = aio.blocking(adpo, in_place=True)

@@ -19,12 +19,13 @@ from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, DataError
 from promptgrad.finetune._checkpoint import Checkpoint
+from promptgrad.finetune._local_lms import LORA, local_lm
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._policy import Policy, PolicyOptions
 from promptgrad.finetune._rollouts import Rollouts, graded
 from promptgrad.finetune._sample import arollouts
 from promptgrad.finetune._train import _batches
-from promptgrad.finetune._tune import LORA, TuneOptions, TuneResult, _settings, local_lm
+from promptgrad.finetune._tune import TuneOptions, TuneResult, _settings
 from promptgrad.finetune._weights import merged
 from promptgrad.nn import Module
 from promptgrad.run import progress as progress_bar
@@ -145,8 +146,10 @@ async def agrpo(
             raise ValueError(f"a step takes n * batch_size = {n * batch_size} runs, and rollouts= allows {rollouts}")
     settings = _settings(local, replace(given, steps=steps * inner), len(examples))
     if lr is None:
-        small = sum(weight.numel() for weight in local.model.parameters()) < SMALL
+        small = sum(weight.numel() for weight in local.base.model.parameters()) < SMALL
         settings = replace(settings, lr=settings.lr * (0.5 if small else 0.1))
+    if settings.lora is not None and settings.lora.get("dropout"):
+        raise ValueError(f"the ratio is to the policy that sampled, without dropout, and {local.name!r} has some")
     policy = Policy(program, local, options, settings)
     with contextlib.ExitStack() as stack:
         folder = None

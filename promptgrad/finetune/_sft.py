@@ -12,10 +12,11 @@ from promptgrad._habits import refuses
 from promptgrad.data import Example
 from promptgrad.finetune._conversation import Conversation
 from promptgrad.finetune._habits import TUNE_HABITS
+from promptgrad.finetune._local_lms import LORA, local_lms
 from promptgrad.finetune._sample import Collected, acollect, labeled
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import likelihood
-from promptgrad.finetune._tune import LORA, Recipe, TuneOptions, TuneResult, atune, local_lm
+from promptgrad.finetune._tune import Recipe, TuneOptions, TuneResult, atune
 from promptgrad.nn import Module
 
 CONVERSATIONS = Recipe(
@@ -37,7 +38,7 @@ async def asft(
     teacher: Any = None,
     n: int = 1,
     threshold: float | None = None,
-    lora: Mapping[str, Any] | None = LORA,
+    lora: Mapping[str, Any] | str | None = LORA,
     steps: int | None = None,
     epochs: float | None = None,
     lr: float | None = None,
@@ -64,6 +65,9 @@ async def asft(
     outputs the examples hold. Conversations from `collect` can be given instead of examples. The model learns the
     reply, given the exact messages that the program sends; the loss is on the reply's tokens alone.
 
+    Where modules run on LoRAs of one base (`lm.lora("a")`), a copy of each is trained on the calls of its modules, one
+    after the other, and the base is not copied.
+
     The program and its model stay as they are: a copy of the weights is trained (so there must be memory for two).
     Ctrl-C during the training returns the model as far as it was trained. `asft` trains in a thread and stops when the
     coroutine is cancelled. Trainings of one process run one after the other, since a seed holds for all of torch.
@@ -77,14 +81,15 @@ async def asft(
     sampling or STaR, Zelikman et al. 2022, arXiv 2203.14465.
 
     Args:
-        program: The program. Its modules run on one `lm.Local`; modules on other LMs are left out.
+        program: The program. Its modules run on one `lm.Local`, or LoRAs of one; modules on other LMs are left out.
         data: Examples, or conversations.
         metric: Decides which runs are successful; None takes all runs of the teacher, or labels.
         teacher: A program of the same structure, or an LM, for the runs; None for the program itself.
         n: Runs for each example.
         threshold: Lowest score of a successful run; None for the best score.
         lora: `r`, `alpha`, `dropout`, `target_modules` of the LoRA, which is merged into the weights in the end; None
-            trains all weights.
+            trains all weights. A name trains the LoRA `lm.lora(name)` of that name, which stays beside the weights of
+            its base: the one that modules run on, or a new one for the modules that run on the base.
         steps: Optimizer steps; by default three epochs, and at least 60 steps.
         epochs: Passes over the conversations, instead of `steps`.
         lr: Peak learning rate; by default one that is usual for the model's size.
@@ -108,7 +113,8 @@ async def asft(
         max_norm: Largest norm of the gradient; longer ones are scaled to it.
 
     Raises:
-        NoLMError: The program runs on no local model, or on several.
+        ValueError: A number is out of range, or options are given for a LoRA that is made already.
+        NoLMError: The program runs on no local model, on several that share no weights, or on no LoRA of that name.
         DataError: There is no example, no run was successful, or a conversation is too long.
         MissingExtraError: torch or peft is not installed.
         StateDictError: `checkpoint` holds another training, or another process trains in it.
@@ -133,7 +139,7 @@ async def asft(
         weight_decay=weight_decay,
         max_norm=max_norm,
     )
-    local, paths = local_lm(program)
+    trained = local_lms(program, lora)
     given: list[Any] = list(data)
     collected = data if isinstance(data, Collected) else _given(given)
     if collected is None:
@@ -144,7 +150,7 @@ async def asft(
             runs = partial(acollect, program, given, judge, teacher=teacher, n=n, threshold=threshold)
             runs = partial(runs, concurrency=concurrency, progress=progress is not False)
             collected = await (aio.on_program(runs) if aio.is_driven() else runs())
-    return await atune(program, local, paths, collected, CONVERSATIONS, options)
+    return await atune(program, trained, collected, CONVERSATIONS, options)
 
 
 sft = aio.blocking(asft, in_place=True)

@@ -55,7 +55,7 @@ def add_lora(model: Any, options: dict[str, Any]) -> Any:
         lora_alpha=given["alpha"],
         lora_dropout=given["dropout"],
         target_modules=given["target_modules"],
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads names that transformers has renamed
@@ -94,7 +94,7 @@ def train(
     that is no number, with a warning: the weights are those of the step before.
 
     Args:
-        model: A Hugging Face causal language model.
+        model: A Hugging Face language model.
         data: Samples as the objective takes them: conversations in tokens, or pairs of them.
         settings: The settings of the training.
         objective: Adds the gradient of a batch to the weights, and returns its loss.

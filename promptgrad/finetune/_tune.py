@@ -16,10 +16,11 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from promptgrad import aio, lm
-from promptgrad.errors import DataError, MissingExtraError, NoLMError
+from promptgrad.errors import DataError, MissingExtraError
 from promptgrad.finetune._checkpoint import Checkpoint, about_of
+from promptgrad.finetune._local_lms import Places
 from promptgrad.finetune._memory import autocast, checkpointed, masters
-from promptgrad.finetune._place import moved, transport_of
+from promptgrad.finetune._place import moved
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._ranks import rank_and_ranks
 from promptgrad.finetune._rollouts import Rollouts
@@ -28,11 +29,8 @@ from promptgrad.finetune._tokens import fitting, limit_of, too_long
 from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, go_on, likelihood
 from promptgrad.finetune._training import Share, Training, TuneSettings
 from promptgrad.lm import PART_TOKENS
-from promptgrad.nn import Module, Predict
+from promptgrad.nn import Module
 from promptgrad.run import progress as progress_bar
-
-LORA: Mapping[str, Any] = MappingProxyType({"r": 8, "alpha": 16})
-"""The LoRA that is trained by default: rank 8 on all linear layers."""
 
 Samples: TypeAlias = Collected | Preferences
 
@@ -43,7 +41,7 @@ class TuneResult:
 
     Attributes:
         program: A copy of the program that runs on the trained model.
-        lm: The trained model.
+        lm: The trained model; where several LoRAs were trained, the first of them.
         losses: The loss of every step: in nats, the mean cross-entropy of the reply tokens where these are learned. Of
             `grpo` of every update, in units of the score; `collected.rewards` tells how it went.
         samples: Number of conversations, or pairs of them, that the model was trained on.
@@ -52,6 +50,8 @@ class TuneResult:
         seconds: Time of the training, without the runs, unless it learns from runs as it goes.
         settings: The settings of the training.
         interrupted: Whether Ctrl-C ended it before its last step.
+        parts: The training of each LoRA, by its name, where the program runs on several; their losses and samples are
+            those above, one training after the other.
     """
 
     program: Module
@@ -62,6 +62,7 @@ class TuneResult:
     seconds: float
     settings: TuneSettings
     interrupted: bool = False
+    parts: Mapping[str, TuneResult] = field(default_factory=dict)
     _lora: Any = field(default=None, repr=False, compare=False)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -69,10 +70,20 @@ class TuneResult:
 
         Weights are safetensors files; nothing is pickled. `promptgrad.lm.Local(folder)` loads the model, and
         `peft.PeftModel.from_pretrained(base, folder / "lora")` puts the LoRA on the model it started from.
+
+        A trained `lm.lora` makes a folder of the LoRA alone, as peft writes it, which `base.lora(name, folder)` loads;
+        several make a folder each, `folder/<name>`.
         """
         from safetensors.torch import save_file, save_model
 
         path = Path(folder)
+        if self.parts:
+            for name, part in self.parts.items():
+                part.save(path / name)
+            return path
+        if self.lm.base is not self.lm:
+            self.lm.save_lora(path)
+            return path
         path.mkdir(parents=True, exist_ok=True)
         model = self.lm.model
         model.config.architectures = [type(model).__name__]  # a model made of a config does not say
@@ -99,36 +110,6 @@ class TuneResult:
             f"TuneResult({self.lm.name}: {how}, {self.samples} samples, {len(self.losses)} steps{stopped}, "
             f"{went}, {self.seconds:.1f} s{lost})"
         )
-
-
-def local_lm(program: Module) -> tuple[lm.Local, tuple[str, ...]]:
-    """The local model that a program runs on, and the paths of the modules on it.
-
-    Raises:
-        NoLMError: There is no local model, or there are several.
-    """
-    found: dict[int, tuple[lm.Local, list[str]]] = {}
-    for path, module in program.named_modules():
-        if isinstance(module, Predict):
-            local = transport_of(module, lm.Local)
-            if local is not None:
-                found.setdefault(id(local), (local, []))[1].append(path)
-    if not found:
-        served = any(isinstance(m, Predict) and transport_of(m, lm.HTTP) is not None for m in program.modules())
-        raise NoLMError(
-            "the program runs on the model of a server, which has its weights: finetune.job(program, data) has it "
-            "trained there"
-            if served
-            else "the program runs on no local model, so there are no weights to train: move it with "
-            ".to(promptgrad.lm.Local('path or name of a Hugging Face model')), or .to('pocket') for the embedded one"
-        )
-    if len(found) > 1:
-        names = ", ".join(repr(local.name) for local, _ in found.values())
-        raise NoLMError(
-            f"the program runs on {len(found)} local models ({names}): fine-tune the modules of each on their own"
-        )
-    ((local, paths),) = found.values()
-    return local, tuple(paths)
 
 
 @dataclass(frozen=True)
@@ -158,7 +139,7 @@ class TuneOptions:
         ValueError: A number is not above 0, or there are steps and epochs.
     """
 
-    lora: Mapping[str, Any] | None
+    lora: Mapping[str, Any] | str | None
     steps: int | None
     epochs: float | None
     lr: float | None
@@ -201,24 +182,60 @@ _one_at_a_time = threading.Lock()
 
 
 async def atune(
-    program: Module, local: lm.Local, paths: Sequence[str], collected: Samples, recipe: Recipe, options: TuneOptions
+    program: Module, trained: Places, collected: Samples, recipe: Recipe, options: TuneOptions
 ) -> TuneResult:
-    """Train a copy of the local model on samples and put it into a copy of the program.
+    """Train copies of local models on samples, one after the other, and put them into a copy of the program.
 
     In a thread, which stops when the coroutine is cancelled; in place where the caller waits in place.
 
     Raises:
-        DataError: There is no sample of a module on the local model, or one is too long.
+        DataError: There is no sample of a module on a model that is trained, or one is too long.
         MissingExtraError: torch or peft is not installed.
         StateDictError: The folder of checkpoints holds another training, or has a writer.
     """
     if aio.is_driven():
-        return _tune(program, local, paths, collected, recipe, options, lambda: False)
+        return _tune_all(program, trained, collected, recipe, options, lambda: False)
     stop = threading.Event()
     try:
-        return await aio.in_thread(_tune, program, local, paths, collected, recipe, options, stop.is_set)
+        return await aio.in_thread(_tune_all, program, trained, collected, recipe, options, stop.is_set)
     finally:
         stop.set()
+
+
+def _tune_all(
+    program: Module,
+    trained: Places,
+    collected: Samples,
+    recipe: Recipe,
+    options: TuneOptions,
+    stopped: Callable[[], bool],
+) -> TuneResult:
+    usable = collected.usable([path for _, paths in trained for path in paths])
+    trained = [(local, paths) for local, paths in trained if collected.usable(paths).samples]
+    if not trained:
+        raise DataError(f"there is nothing to learn: {usable.nothing()}")
+    parts: dict[str, TuneResult] = {}
+    for local, paths in trained:
+        if len(trained) > 1 and options.checkpoint is not None:
+            own = replace(options, checkpoint=Path(options.checkpoint) / local.title)
+        else:
+            own = options
+        done = _tune(program, local, paths, collected, recipe, own, stopped)
+        parts[done.lm.title], program = done, done.program
+        if done.interrupted:
+            break
+    if len(trained) == 1:
+        return done
+    return replace(
+        done,
+        lm=next(iter(parts.values())).lm,
+        losses=tuple(loss for part in parts.values() for loss in part.losses),
+        samples=sum(part.samples for part in parts.values()),
+        collected=usable,
+        seconds=sum(part.seconds for part in parts.values()),
+        settings=replace(done.settings, steps=sum(part.settings.steps for part in parts.values())),
+        parts=MappingProxyType(parts),
+    )
 
 
 def _tune(
@@ -237,24 +254,29 @@ def _tune(
 
     collected = collected.usable(paths)
     samples = collected.samples
-    if not samples:
-        raise DataError(f"there is nothing to learn: {collected.nothing()}")
     encoded = [recipe.encode(local, sample) for sample in samples]
     data = fitting(local, encoded, recipe.length, max_length=options.max_length, skip_long=options.skip_long)
     long = too_long(limit_of(local, options.max_length))
     collected = replace(collected, dropped=collected.dropping(len(encoded) - len(data), long))
-    settings = _settings(local, options, len(data))
+    start = local.lora(options.lora) if isinstance(options.lora, str) and local.base is local else local
+    if options.gradient_checkpointing and start.base is not start:
+        raise ValueError(
+            f"gradient_checkpointing is for a model of its own, and {start.name!r} shares the layers of its base with "
+            "replies: leave it out, or give a lower micro_batch_tokens="
+        )
+    settings = _settings(start, options, len(data))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_one_at_a_time)
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         torch.manual_seed(settings.seed)
         checkpoint = None
         if options.checkpoint is not None:
-            about = about_of(local, recipe.name, settings, data)
+            about = about_of(start, recipe.name, settings, data)
             checkpoint = Checkpoint(Path(options.checkpoint), about, options.checkpoint_every, rank_and_ranks()[0])
             stack.enter_context(checkpoint.held())
-        model, losses, seconds, lora = _trained(local, data, settings, recipe, options, stopped, checkpoint)
-    tuned = local.with_model(model, f"{local.name}+{version_of(local, samples, settings, len(losses), recipe)}")
+        model, losses, seconds, lora = _trained(start, data, settings, recipe, options, stopped, checkpoint)
+    name = f"{start.name}+{version_of(start, samples, settings, len(losses), recipe)}"
+    tuned = start.with_model(model, name)
     return TuneResult(
         program=moved(program, {id(local): tuned}),
         lm=tuned,
@@ -269,10 +291,12 @@ def _tune(
 
 
 def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettings:
-    lora = None if options.lora is None else dict(options.lora)
+    lora = dict(options.lora) if isinstance(options.lora, Mapping) else None
+    if local.base is not local:
+        lora = dict(local.model.options)
     lr = options.lr
     if lr is None:
-        lr = default_lr(sum(weight.numel() for weight in local.model.parameters()), lora=lora is not None)
+        lr = default_lr(sum(weight.numel() for weight in local.base.model.parameters()), lora=lora is not None)
     steps = count_steps(samples, options.batch_size, options.epochs, options.steps)
     return TuneSettings(
         lora,
@@ -302,16 +326,17 @@ def _trained(
     if local.threads is not None:
         torch.set_num_threads(local.threads)
     model = copy.deepcopy(local.model)
-    if next(model.parameters()).dtype == torch.float16:
+    if local.base is local and next(model.parameters()).dtype == torch.float16:
         model.float()  # half precision cannot be trained without loss scaling
     over = checkpoint is not None and checkpoint.finished
     with contextlib.ExitStack() as stack:
         stack.enter_context(autocast(model, settings.dtype))
         objective = likelihood if over else recipe.objective(model, data)
         stack.enter_context(checkpointed(model, wanted=options.gradient_checkpointing))
-        model.requires_grad_(settings.lora is None)
-        if settings.lora is not None:
-            model = add_lora(model, settings.lora)
+        merged = settings.lora if local.base is local else None
+        model.requires_grad_(merged is None)
+        if merged is not None:
+            model = add_lora(model, merged)
         stack.enter_context(masters(model, wanted=settings.dtype is not None))
         share = Share(options.micro_batch_tokens or PART_TOKENS, *rank_and_ranks())
         training = Training(model, settings, share)
@@ -334,7 +359,7 @@ def _trained(
                 checkpoint.write(training, time.monotonic() - begun)
     seconds = time.monotonic() - begun
     lora = None
-    if settings.lora is not None:
+    if merged is not None:
         from peft import get_peft_model_state_dict
 
         weights = {name: w.detach().cpu().clone() for name, w in get_peft_model_state_dict(model).items()}

@@ -17,6 +17,8 @@ def prepared(local: lm.Local, settings: TuneSettings) -> Any:
     if local.threads is not None:
         torch.set_num_threads(local.threads)
     model = copy.deepcopy(local.model)
+    if local.base is not local:
+        return model.requires_grad_(True)  # noqa: FBT003 - torch's own
     if next(model.parameters()).dtype == torch.float16:
         model.float()  # half precision cannot be trained without loss scaling
     model.requires_grad_(settings.lora is None)
@@ -26,7 +28,7 @@ def prepared(local: lm.Local, settings: TuneSettings) -> Any:
 def merged(model: Any, settings: TuneSettings) -> tuple[Any, Any]:
     """The trained model, frozen, its LoRA merged into its weights; and that LoRA: options and weights, or None."""
     lora = None
-    if settings.lora is not None:
+    if settings.lora is not None and hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
 
         weights = {name: w.detach().cpu().clone() for name, w in get_peft_model_state_dict(model).items()}

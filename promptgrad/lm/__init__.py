@@ -16,6 +16,7 @@ from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
 from promptgrad.lm._local_engine import Generation
+from promptgrad.lm._local_lora import LocalLora
 from promptgrad.lm._local_trace import LocalTrace
 from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix
 from promptgrad.lm._parts import (
@@ -63,6 +64,7 @@ __all__ = [
     "Listener",
     "LiteLLM",
     "Local",
+    "LocalLora",
     "LocalTrace",
     "Message",
     "Part",

@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from promptgrad._accepts import Accepts
 from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, select, stack
+from promptgrad.lm._lora import Lora, LoraRows
 from promptgrad.lm._sampling import Sampling, choose
 
 SHORTEST_PREFIX = 8
@@ -34,6 +35,7 @@ class Decoding:
         scored: True if log-probabilities are wanted.
         is_over: Function of the ids so far, true once they contain a stop text; None without stop texts.
         done: Function that is called with the job when the reply is complete.
+        lora: The LoRA that it goes through; None for the model alone.
         dropped: True once no caller waits for it any more, or it is complete.
         ids: The reply.
         scores: Log-probabilities of its tokens, after the temperature.
@@ -47,6 +49,7 @@ class Decoding:
     scored: bool
     is_over: Callable[[list[int]], bool] | None
     done: Callable[[Decoding], object]
+    lora: Lora | None = None
     dropped: bool = False
     ids: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -56,7 +59,7 @@ class Decoding:
 
 
 @dataclass(slots=True)
-class _Begun:
+class Begun:
     """A job that is about to join: the number of its tokens that are known, and their keys and values."""
 
     job: Decoding
@@ -68,7 +71,7 @@ class _Begun:
         return len(self.job.prompt) - self.known
 
 
-class _Rows:
+class DecodeRows:
     """Replies in progress: their jobs, cache, mask, positions and newest tokens, one row each."""
 
     def __init__(self, jobs: list[Decoding], cache: Cache, mask: torch.Tensor, positions: torch.Tensor) -> None:
@@ -77,6 +80,7 @@ class _Rows:
         self.mask = mask  # (rows, places), 1 where a token is
         self.positions = positions  # (rows,), of the newest token
         self.tokens = positions.new_zeros(len(jobs))  # (rows,), the newest tokens, not in the cache yet
+        self.states = positions  # (rows, places, size), what the encoder of a sequence-to-sequence model read
 
 
 class Decoder:
@@ -96,6 +100,7 @@ class Decoder:
 
     def __init__(self, model: Any, ends: frozenset[int], pad: int, most_rows: int, prefix_bytes: int) -> None:
         self.model = model
+        self.loras = LoraRows(model)
         self._weights = list(model.parameters())
         self._computed_with = self.version()
         self.ends = ends
@@ -122,7 +127,7 @@ class Decoder:
             stop: Function that is called before each step; if true, the decoder gives up.
         """
         with torch.inference_mode():
-            rows: _Rows | None = None
+            rows: DecodeRows | None = None
             while (rows is not None or waiting) and not stop():
                 if waiting and self._admits(rows, waiting):
                     rows = self._admit(rows, waiting)
@@ -130,7 +135,7 @@ class Decoder:
                     self._step(rows)
                     rows = self._thin(rows)
 
-    def _admits(self, rows: _Rows | None, waiting: deque[Decoding]) -> bool:
+    def _admits(self, rows: DecodeRows | None, waiting: deque[Decoding]) -> bool:
         if rows is None:
             return True
         first = waiting[0]
@@ -139,7 +144,7 @@ class Decoder:
             return False
         return 4 * len(waiting) >= len(rows.jobs) or first.waited > PATIENCE
 
-    def _admit(self, rows: _Rows | None, waiting: deque[Decoding]) -> _Rows | None:
+    def _admit(self, rows: DecodeRows | None, waiting: deque[Decoding]) -> DecodeRows | None:
         free = self.most_rows - (0 if rows is None else len(rows.jobs))
         new: list[Decoding] = []
         while waiting and len(new) < free:
@@ -153,12 +158,12 @@ class Decoder:
                 rows = more if rows is None else _joined(rows, more)
         return rows
 
-    def _sorted(self, jobs: list[Decoding]) -> list[list[_Begun]]:
+    def _sorted(self, jobs: list[Decoding]) -> list[list[Begun]]:
         """Find the prefix that each job can reuse, and group jobs with about as many tokens left to read."""
         begun = self._reuse(jobs)
         if not self._plain:  # rows cannot be joined later: one batch of all
             return [begun] if begun else []
-        parts: list[list[_Begun]] = []
+        parts: list[list[Begun]] = []
         shortest = 0
         for one in sorted(begun, key=lambda one: one.left):
             if not parts or one.left > 1.5 * shortest + 16:
@@ -167,32 +172,33 @@ class Decoder:
             parts[-1].append(one)
         return parts
 
-    def _reuse(self, jobs: list[Decoding]) -> list[_Begun]:
-        begun = [_Begun(job) for job in jobs]
+    def _reuse(self, jobs: list[Decoding]) -> list[Begun]:
+        begun = [Begun(job) for job in jobs]
         if not (self._plain and self.keeps_prefixes):
             return begun
         version = self.version()
         if version != self._computed_with:
             self.prefixes.clear()
             self._computed_with = version
-        groups: dict[tuple[int, ...], list[_Begun]] = {}
+        groups: dict[tuple[int, ...], list[Begun]] = {}
         for one in begun:
-            length = min(one.job.prefix, len(one.job.prompt) - 1)
+            lora, length = one.job.lora, min(one.job.prefix, len(one.job.prompt) - 1)
             if length >= SHORTEST_PREFIX:
-                groups.setdefault(tuple(one.job.prompt[:length]), []).append(one)
-        for ids, members in groups.items():
-            pairs = self.prefixes.get(ids)
+                through = (0, 0) if lora is None else (lora.number, lora.version())
+                groups.setdefault((*through, *one.job.prompt[:length]), []).append(one)
+        for key, members in groups.items():
+            ids, pairs = key[2:], self.prefixes.get(key)
             if pairs is None:
-                if not self.prefixes.pays(ids, len(members)):
+                if not self.prefixes.pays(key, len(members)):
                     continue
                 cache = growing_cache(self.model.config)
-                self._forward(torch.tensor([ids], device=self.model.device), None, None, cache)
-                pairs = self.prefixes.put(ids, cache)
+                self._forward([members[0].job], torch.tensor([ids], device=self.model.device), None, None, cache)
+                pairs = self.prefixes.put(key, cache)
             for one in members:
                 one.known, one.pairs = len(ids), pairs
         return begun
 
-    def _begin(self, begun: list[_Begun]) -> _Rows:
+    def _begin(self, begun: list[Begun]) -> DecodeRows:
         """Read the prompts, and choose the first tokens."""
         device = self.model.device
         deepest = max(one.known for one in begun)
@@ -211,27 +217,35 @@ class Decoder:
             cache = (growing_cache(self.model.config) if self._plain else None) or DynamicCache(
                 config=self.model.config
             )
-        logits = self._forward(torch.tensor(ids, device=device), places, positions.clamp_(min=0), cache)
-        rows = _Rows([one.job for one in begun], cache, places, positions[:, -1])
+        jobs = [one.job for one in begun]
+        logits = self._forward(jobs, torch.tensor(ids, device=device), places, positions.clamp_(min=0), cache)
+        rows = DecodeRows(jobs, cache, places, positions[:, -1])
         self._take(rows, logits)
         return rows
 
-    def _step(self, rows: _Rows) -> None:
+    def _step(self, rows: DecodeRows) -> None:
         rows.mask = torch.nn.functional.pad(rows.mask, (0, 1), value=1)
         rows.positions = rows.positions + 1
-        self._take(rows, self._forward(rows.tokens[:, None], rows.mask, rows.positions[:, None], rows.cache))
+        logits = self._forward(rows.jobs, rows.tokens[:, None], rows.mask, rows.positions[:, None], rows.cache)
+        self._take(rows, logits)
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Cache | None
+        self,
+        jobs: Sequence[Decoding],
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor | None,
+        cache: Cache | None,
     ) -> torch.Tensor:
         more: dict[str, Any] = {**self._accepts.cache(cache), **self._accepts.last(1)}
         if positions is not None and self._accepts.positions:
             more["position_ids"] = positions
-        out = self.model(input_ids=ids, attention_mask=mask, **more)
+        with self.loras.through([job.lora for job in jobs]):
+            out = self.model(input_ids=ids, attention_mask=mask, **more)
         logits: torch.Tensor = out.logits[:, -1].float()
         return logits
 
-    def _take(self, rows: _Rows, logits: torch.Tensor) -> None:
+    def _take(self, rows: DecodeRows, logits: torch.Tensor) -> None:
         """Choose the next token of each row, and find the rows that are complete."""
         jobs = rows.jobs
         rows.tokens, scaled = choose(logits, [job.sampling for job in jobs], [job.source for job in jobs])
@@ -254,7 +268,7 @@ class Decoder:
             job.dropped = True
             job.done(job)
 
-    def _thin(self, rows: _Rows) -> _Rows | None:
+    def _thin(self, rows: DecodeRows) -> DecodeRows | None:
         """Remove complete rows once there are enough of them to be worth the copy."""
         alive = [index for index, job in enumerate(rows.jobs) if not job.dropped]
         if not alive:
@@ -269,15 +283,15 @@ class Decoder:
             select(rows.cache, chosen, first)
         else:
             rows.cache.batch_select_indices(chosen)
-        thinned = _Rows([rows.jobs[i] for i in alive], rows.cache, mask[:, first:], rows.positions[chosen])
+        thinned = DecodeRows([rows.jobs[i] for i in alive], rows.cache, mask[:, first:], rows.positions[chosen])
         thinned.tokens = rows.tokens[chosen]
         return thinned
 
 
-def _joined(one: _Rows, other: _Rows) -> _Rows:
+def _joined(one: DecodeRows, other: DecodeRows) -> DecodeRows:
     places = max(one.mask.shape[1], other.mask.shape[1])
     masks = [torch.nn.functional.pad(rows.mask, (places - rows.mask.shape[1], 0)) for rows in (one, other)]
-    joined = _Rows(
+    joined = DecodeRows(
         one.jobs + other.jobs,
         join(one.cache, other.cache),
         torch.cat(masks),

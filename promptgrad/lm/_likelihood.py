@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from promptgrad._accepts import Accepts
+from promptgrad._accepts import Accepts, is_seq2seq
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,8 @@ def reply_logprobs(
     Cost: for each group one pass over the prefix, and one over the rest of its rows.
 
     Args:
-        model: A Hugging Face causal language model.
+        model: A Hugging Face language model. The encoder of a sequence-to-sequence model reads each prompt of a part
+            once, whole.
         batch: Conversations in tokens.
         shared: Compute common prefixes once where that pays. Layers whose state is no plain keys and values, and
             gradient checkpointing, do without.
@@ -82,6 +83,10 @@ def reply_logprobs(
     """
     import torch
 
+    if is_seq2seq(model):
+        for rows in _cut_by_length([len(tokens.ids) for tokens in batch], range(len(batch)), limit):
+            yield _seq2seq_part(model, batch, rows)
+        return
     for group in plan(batch, shared=shared and _shares(model), limit=limit):
         prefix = _Prefix(model, batch[group.parts[0][0]].ids[: group.prefix]) if group.prefix else None
         for rows in group.parts:
@@ -162,7 +167,8 @@ def _shares(model: Any) -> bool:
     """Whether keys and values of a prefix can be kept with their graph and expanded over rows."""
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if any(getattr(module, "gradient_checkpointing", False) for module in base.modules()):
         return False
     layers = DynamicCache(config=model.config).layers
     return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
@@ -175,7 +181,7 @@ class _Prefix:
         import torch
         from transformers.cache_utils import DynamicCache
 
-        device = next(model.parameters()).device
+        device = model.device
         cache = DynamicCache(config=model.config)
         accepts = Accepts(model)
         model(input_ids=torch.tensor([ids], device=device), **accepts.cache(cache), **accepts.last(1))
@@ -218,7 +224,7 @@ def _part(model: Any, batch: Sequence[Tokens], rows: tuple[int, ...], prefix: _P
         ids[place, :length] = torch.tensor(tokens.ids[done:])
         seen[place, : done + length] = 1
         counts[place, tokens.start - done : length] = True
-    device = next(model.parameters()).device
+    device = model.device
     ids, seen, counts = ids.to(device), seen.to(device), counts.to(device)
     accepts = Accepts(model)
     past = {"use_cache": False} if prefix is None else accepts.cache(prefix.expanded(len(rows)))
@@ -226,8 +232,46 @@ def _part(model: Any, batch: Sequence[Tokens], rows: tuple[int, ...], prefix: _P
     logits = model(input_ids=ids, attention_mask=seen, **past, **accepts.last(kept)).logits[:, -kept:-1]
     heat = torch.tensor([batch[row].temperature for row in rows], device=device)
     logits = logits.float() / heat[:, None, None]
-    targets, mask = ids[:, width - kept + 1 :], counts[:, width - kept + 1 :]
+    return _scored(rows, logits, ids[:, width - kept + 1 :], counts[:, width - kept + 1 :])
+
+
+def _scored(rows: tuple[int, ...], logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> Scored:
+    import torch
+
     logprobs = -torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.masked_fill(~mask, -100).flatten(), ignore_index=-100, reduction="none"
     )
-    return Scored(rows, logprobs.view(len(rows), kept - 1), mask)
+    return Scored(rows, logprobs.view(mask.shape), mask)
+
+
+def _seq2seq_part(model: Any, batch: Sequence[Tokens], rows: tuple[int, ...]) -> Scored:
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    prompts: dict[tuple[int, ...], int] = {}
+    places = [prompts.setdefault(batch[row].ids[: batch[row].start], len(prompts)) for row in rows]
+    replies = [batch[row].ids[batch[row].start :] for row in rows]
+    starts = Accepts(model).starts
+    ids, seen = _padded(list(prompts), model.device)
+    targets, mask = _padded(replies, model.device)
+    read = model.get_encoder()(input_ids=ids, attention_mask=seen).last_hidden_state
+    chosen = torch.tensor(places, device=model.device)
+    before = torch.tensor([starts] * len(rows), device=model.device)
+    out = model(
+        encoder_outputs=BaseModelOutput(last_hidden_state=read[chosen]),
+        attention_mask=seen[chosen],
+        decoder_input_ids=torch.cat([before, targets[:, :-1]], 1),
+        use_cache=False,
+    )
+    heat = torch.tensor([batch[row].temperature for row in rows], device=model.device)
+    return _scored(rows, out.logits[:, len(starts) - 1 :].float() / heat[:, None, None], targets, mask.bool())
+
+
+def _padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens in one tensor, and a mask of those that are."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long, device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+    return ids, mask

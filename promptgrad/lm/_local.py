@@ -1,9 +1,10 @@
-"""`Local`: a Hugging Face causal language model in this process."""
+"""`Local`: a Hugging Face language model in this process."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -25,11 +26,13 @@ from promptgrad.lm._request import Request
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     import torch
 
+    from promptgrad.lm._local_lora import LocalLora
     from promptgrad.lm._local_trace import LocalTrace
+    from promptgrad.lm._lora import Lora
 
 
 _KNOWN = frozenset(
@@ -37,14 +40,26 @@ _KNOWN = frozenset(
 )
 
 
-class Local(Transport):
-    """A causal language model of transformers, computed in this process, in one thread of its own.
+_lora_makers: list[Callable[..., LocalLora]] = []
 
-    Concurrent requests are answered together, in batches that others join and leave while they run. Shared prefixes of
-    prompts are computed once. A reply depends only on its request: its random numbers come from the messages, the
-    replicate and the seeds, so the same request gets the same reply, whatever else is in the batch (up to rounding in
-    the last digits); set another `replicate` to get another one. `response_format` is not enforced, and messages hold
-    text alone. `stream` gives each token as it is chosen.
+
+def register_lora(make: Callable[..., LocalLora]) -> None:
+    """Set the function that `Local.lora` calls to make an LM."""
+    _lora_makers[:] = [make]
+
+
+class Local(Transport):
+    """A language model of transformers, computed in this process, in one thread of its own.
+
+    Causal models (Llama, Qwen, Mistral, Gemma, ...) and sequence-to-sequence models (T5, BART), whose encoder reads the
+    prompt. Messages are written by the chat template; without one as lines with roles, and for an encoder that reads a
+    single task as their texts alone.
+
+    Concurrent requests are answered together, in batches that others join and leave while they run (none joins one of a
+    sequence-to-sequence model). Shared prefixes of prompts are computed once. A reply depends only on its request: its
+    random numbers come from the messages, the replicate and the seeds, so the same request gets the same reply,
+    whatever else is in the batch (up to rounding in the last digits); set another `replicate` to get another one.
+    `response_format` is not enforced, and messages hold text alone. `stream` gives each token as it is chosen.
 
     With `requires_grad_()` on, and gradients enabled, replies carry a trace through which `loss.backward()` reaches the
     weights. Loaded by path, the weights are frozen until then; a model object is used as it is.
@@ -76,6 +91,7 @@ class Local(Transport):
     """
 
     in_place = True
+    adapter: PromptFormat
 
     def __init__(
         self,
@@ -106,6 +122,8 @@ class Local(Transport):
         if self._source is not None and _looks_like_path(self._source) and not Path(self._source).is_dir():
             raise ValueError(f"there is no folder {self._source!r} to load a model from")
         super().__init__(name or _name_of(model, self._source), adapter=adapter, options=options)
+        self.adapter = PromptFormat(adapter)
+        self.adapter.lm = self
         self.device = device
         self.dtype = dtype
         self.threads = threads
@@ -117,6 +135,8 @@ class Local(Transport):
         self._tokenizer_source = str(tokenizer) if isinstance(tokenizer, (str, os.PathLike)) else self._source
         self._lock = threading.RLock()
         self._engine: LocalEngine | None = None
+        self._lora: Lora | None = None
+        self._adapters: dict[str, LocalLora] = {}
         self._fingerprint: tuple[int, str] = (0, "")
 
     @property
@@ -135,6 +155,11 @@ class Local(Transport):
             lora = hasattr(self.model, "peft_config")
             weight.requires_grad_(requires_grad and (not lora or "lora_" in name))
         return self
+
+    def _lora_from(self, folder: Path, title: str, name: str) -> Local:
+        """Load a LoRA of saved program: under no name of this model, so that what has the name stays as it is."""
+        read = _lora_makers[0](self, title, str(folder))
+        return read.with_model(read.model, name)
 
     def named_weights(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Return the weights that require gradients with the names that the model gives them."""
@@ -168,20 +193,71 @@ class Local(Transport):
 
     def with_model(self, model: Any, name: str = "") -> Local:
         """Return a local LM with another model object, and the tokenizer and settings of this one."""
-        options = {key: value for key, value in self.options.items() if key != "extra"}
-        made = Local(
-            model,
-            self.tokenizer,
-            name=name or self.name,
-            threads=self.threads,
-            max_batch=self.max_batch,
-            seed=self.seed,
-            adapter=self.adapter,
-            without=self.without,
-            **options,
-        )
+        made = Local(model, self.tokenizer, name=name or self.name, **self._settings())
         made.options = dict(self.options)
         return made
+
+    def _settings(self) -> dict[str, Any]:
+        """Arguments for a local LM that shall be used as this one is."""
+        same = ("device", "dtype", "threads", "max_batch", "seed", "without")
+        options = {key: value for key, value in self.options.items() if key != "extra"}
+        return {**{name: getattr(self, name) for name in same}, "adapter": str(self.adapter), **options}
+
+    @property
+    def base(self) -> Local:
+        """The local LM whose weights, thread and batches are used: that below a LoRA, else this one."""
+        return self
+
+    @property
+    def title(self) -> str:
+        """Name of its LoRA; "" without one."""
+        return ""
+
+    def save_lora(self, folder: str | os.PathLike[str]) -> None:
+        """Write the LoRA of this LM as peft does, as safetensors and JSON; `lm.lora(name, folder)` loads it.
+
+        Raises:
+            ValueError: It has none.
+        """
+        raise ValueError(f"{self.name!r} has no LoRA: lm.lora(name) makes one, and finetune.sft trains it")
+
+    def lora(
+        self, name: str, source: str | os.PathLike[str] | Mapping[str, Any] | None = None, **options: Any
+    ) -> LocalLora:
+        """Return this model with a LoRA: an LM of its own on the weights, thread and batches of this one.
+
+        A program may use a different one in each module, `program.hop1.to(lm.lora("a"))`; requests of several are
+        answered in one batch, and nothing of the base is copied. `finetune` trains those that a program runs on. The
+        first call with a name makes the LoRA, later ones return it; what a new one begins with depends on its name
+        alone, and changes no reply until it is trained. The weights of the base are frozen, as peft does. Also written
+        `lm.adapter(name)`, peft's word.
+
+        Cost: a reply takes two small products more for each linear layer, and its prompt's beginning is kept apart.
+        Source: Hu et al. 2021, arXiv 2106.09685; many in a batch, Sheng et al. 2023, arXiv 2311.03285.
+
+        Args:
+            name: Its name, of letters, digits, ".", "_" and "-".
+            source: Folder that peft, or `TuneResult.save`, wrote; None for a new LoRA. Options may be given here too.
+            options: Of a new one: `r` (8), `alpha` (16), `dropout` (0), `target_modules` ("all-linear", names or a
+                regular expression).
+
+        Raises:
+            ValueError: The name is in use for another one, the folder holds no LoRA, or an option is not known.
+            LMError: At the first use: the LoRA in the folder is not one of this model.
+        """
+        if isinstance(source, Mapping):
+            options, source = {**source, **options}, None
+        given = source is not None or options
+        made = _lora_makers[0](self, name, None if source is None else str(source), **options)
+        with self._lock:
+            known = self._adapters.setdefault(name, made)
+        if known is not made and given and known.made_of != made.made_of:
+            raise ValueError(f"{self.name!r} has another LoRA of the name {name!r}: take another name")
+        if known is made:
+            model = self._model if self._engine is None else self._engine.model
+            if model is not None:  # else it is frozen when it is loaded
+                model.requires_grad_(requires_grad=False)
+        return known
 
     def version(self) -> int:
         """Return a number that changes whenever a weight is changed in place; 0 before the model is loaded."""
@@ -263,7 +339,7 @@ class Local(Transport):
         if engine is None:
             engine = await aio.in_thread(self._load)
         request = self.with_defaults(request) if self.options else request
-        return await engine.generate(request, seed_or_default(self.seed), logprobs=logprobs)
+        return await engine.generate(request, seed_or_default(self.seed), logprobs=logprobs, lora=self._lora)
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
@@ -272,14 +348,14 @@ class Local(Transport):
         if engine is None:
             engine = await aio.in_thread(self._load)
         traced, asked = self.traces(), dict(request.extra).get("logprobs") == "true"
-        made = await engine.generate(request, seed_or_default(self.seed), logprobs=traced or asked)
+        made = await engine.generate(request, seed_or_default(self.seed), logprobs=traced or asked, lora=self._lora)
         usage = Usage(1, len(made.prompt_ids), len(made.ids), 0.0, 0, perf_counter() - started)
         trace = None
         if traced:
             from promptgrad.lm._local_trace import LocalTrace
 
             temperature = engine.temperature(request) or 1.0
-            made_with = temperature, engine.version()
+            made_with = temperature, self.version()
             trace = LocalTrace(self, made.prompt_ids, made.ids, made.logprobs, *made_with, request)
         tokens = zip(made.ids, made.logprobs, strict=True) if asked else ()
         logprobs = tuple([TokenLogprob(engine.name_token(token), score) for token, score in tokens])
@@ -319,6 +395,20 @@ class Local(Transport):
         """The device that computes; the one that was asked for while nothing is loaded."""
         model = self._model if self._engine is None else self._engine.model
         return self.device if model is None else next(model.parameters()).device
+
+
+class PromptFormat(str):
+    """The name of the adapter that writes prompts for a local LM. Called, it is `lm.lora`: peft says adapter too."""
+
+    __slots__ = ("lm",)
+    lm: Local
+
+    def __call__(self, name: str, source: Any = None, **options: Any) -> LocalLora:
+        """Return `lm.lora(...)`."""
+        return self.lm.lora(name, source, **options)
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)
 
 
 def refuse_parts(name: str, messages: Sequence[Message]) -> None:

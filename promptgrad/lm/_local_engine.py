@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
+from promptgrad._accepts import is_seq2seq
 from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
 from promptgrad.lm._habits import Habits, without_system
 from promptgrad.lm._message import Message, Prefix
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from promptgrad.lm._decode import Decoder, Decoding
     from promptgrad.lm._local import Local
+    from promptgrad.lm._lora import Lora
     from promptgrad.lm._worker import Worker
 
 MAX_TOKENS = 256
@@ -63,6 +65,7 @@ class LocalEngine:
                 extra="local",
             ) from error
         from promptgrad.lm._decode import Decoder
+        from promptgrad.lm._seq2seq import Seq2SeqDecoder
         from promptgrad.lm._worker import Worker
 
         try:
@@ -81,7 +84,8 @@ class LocalEngine:
         pad = self.tokenizer.pad_token_id
         self.ends = ends
         self.limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
-        self.decoder: Decoder = Decoder(
+        self.is_seq2seq = is_seq2seq(self.model)
+        self.decoder: Decoder = (Seq2SeqDecoder if self.is_seq2seq else Decoder)(
             self.model, ends, pad if pad is not None else next(iter(ends), 0), lm.max_batch, PREFIX_BYTES
         )
         self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
@@ -98,19 +102,21 @@ class LocalEngine:
             return 0.0
         return 1.0 if config.temperature is None else float(config.temperature)
 
-    async def generate(self, request: Request, seed: int, *, logprobs: bool) -> Generation:
+    async def generate(self, request: Request, seed: int, *, logprobs: bool, lora: Lora | None = None) -> Generation:
         from promptgrad.lm._decode import Decoding
         from promptgrad.lm._sampling import Sampling
 
         prompt = self.encode(request.messages)
         most = request.max_tokens or getattr(self._config, "max_new_tokens", None) or MAX_TOKENS
         if self.limit is not None:
-            if len(prompt) >= self.limit:
+            shared = 0 if self.is_seq2seq else len(prompt)  # encoder and decoder have places of their own
+            if len(prompt) >= self.limit + self.is_seq2seq:
+                together = "" if self.is_seq2seq else " together with its reply"
                 raise ContextWindowError(
-                    f"the prompt has {len(prompt)} tokens, and local model {self.name!r} reads at most {self.limit} "
-                    "together with its reply: use fewer or shorter demos or inputs"
+                    f"the prompt has {len(prompt)} tokens, and local model {self.name!r} reads at most {self.limit}"
+                    f"{together}: use fewer or shorter demos or inputs"
                 )
-            most = min(most, self.limit - len(prompt))
+            most = min(most, self.limit - shared)
         drawn = Request(request.prefix, request.tail, seed=request.seed, replicate=request.replicate)
         number = int(drawn.digest(f"sample {seed}")[:16], 16)
         sampling = Sampling(self.temperature(request), request.top_p, _top_k(request), number)
@@ -127,6 +133,7 @@ class LocalEngine:
             logprobs,
             is_over,
             lambda job: self._settle(job),
+            lora,
         )
         self._under_way[id(job)] = (job, arrived)
         self.worker.submit(job)
@@ -155,8 +162,7 @@ class LocalEngine:
         """Return a prompt as text, and how the tokenizer reads it."""
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
-            lines = [f"{m.role}: {m.text}" for m in messages]
-            return "\n".join([*lines, "assistant:"] if reply else [*lines, ""]), {}
+            return self._plain_text(messages, reply=reply), {}
         lacks = self._habits.lacks
         sent = without_system(tuple(messages)) if "system" in lacks else messages
         plain = [{"role": m.role, "content": m.text} for m in sent]
@@ -167,6 +173,13 @@ class LocalEngine:
                 return self.written(messages, reply=reply)
             raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
         return text, {"add_special_tokens": False}
+
+    def _plain_text(self, messages: Sequence[Message], *, reply: bool) -> str:
+        """Messages as text for a model without a chat template: an encoder reads a single task without roles."""
+        if self.is_seq2seq and [m.role for m in messages if m.role != "system"] == ["user"]:
+            return "\n\n".join(m.text for m in messages if m.text)
+        lines = [f"{m.role}: {m.text}" for m in messages]
+        return "\n".join([*lines, "assistant:"] if reply else [*lines, ""])
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -179,7 +192,7 @@ class LocalEngine:
 
     def _common(self, prefix: Prefix, prompt: list[int]) -> int:
         """Return the number of leading tokens that all prompts with this prefix share."""
-        if not prefix.messages:
+        if not prefix.messages or self.is_seq2seq:
             return 0
         ids = self._prefixes.get(prefix)
         if ids is None:
@@ -251,9 +264,10 @@ def _load_model(torch: Any, transformers: Any, lm: Local) -> Any:
     noisy = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, local_files_only=Path(str(source)).is_dir()
-        )
+        here = {"local_files_only": Path(str(source)).is_dir()}
+        config = transformers.AutoConfig.from_pretrained(source, **here)
+        kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, **here)
     finally:
         if noisy:
             transformers.utils.logging.enable_progress_bar()

@@ -118,12 +118,9 @@ class LocalTrace:
         """
         import torch
 
-        model = self.lm.model
-        ids = torch.tensor([[*self.prompt_ids, *self.ids]], device=model.device)
-        count = len(self.ids)
         with torch.enable_grad():
-            logits = model(input_ids=ids, use_cache=False).logits[0, -count - 1 : -1].float() / self.temperature
-            return torch.log_softmax(logits, -1).gather(-1, ids[0, -count:, None])[:, 0]
+            (scored,) = reply_logprobs(self.lm.model, [self.tokens()], shared=False)
+            return scored.logprobs[scored.mask]
 
     @staticmethod
     def log_likelihoods(traces: Sequence[LocalTrace]) -> list[float]:

@@ -65,4 +65,6 @@ def _shared() -> Local:
 def _make(**options: Any) -> Local:
     from promptgrad.data.pocket import model_path
 
-    return _Pocket(model_path(), name="pocket", adapter="pocket", device="cpu", threads=1, **{"temperature": 0.0, **options})
+    return _Pocket(
+        model_path(), name="pocket", adapter="pocket", device="cpu", threads=1, **{"temperature": 0.0, **options}
+    )

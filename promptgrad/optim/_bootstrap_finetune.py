@@ -7,7 +7,7 @@ from promptgrad._habits import refuses
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import DataError
-from promptgrad.finetune import LORA, Conversation, asft, local_lm, samples_of
+from promptgrad.finetune import LORA, Conversation, asft, local_lms, samples_of
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import FINETUNE_HABITS
@@ -66,7 +66,7 @@ class BootstrapFinetune(WeightSearch):
         threshold: float | None = None,
         teacher: Any = None,
         *,
-        lora: Mapping[str, Any] | None = LORA,
+        lora: Mapping[str, Any] | str | None = LORA,
         steps: int | None = None,
         epochs: float | None = None,
         lr: float | None = None,
@@ -87,7 +87,7 @@ class BootstrapFinetune(WeightSearch):
         self.max_rounds = max_rounds
         self.threshold = threshold
         self.teacher = teacher
-        self.lora = None if lora is None else dict(lora)
+        self.lora = dict(lora) if isinstance(lora, Mapping) else lora
         self.steps = steps
         self.epochs = epochs
         self.lr = lr
@@ -99,7 +99,7 @@ class BootstrapFinetune(WeightSearch):
     async def fit(self, session: Session) -> None:
         """Collect runs, train, and offer the program on the trained model."""
         program = session.program()
-        _, on_local = local_lm(program)
+        on_local = [path for _, paths in local_lms(program, self.lora) for path in paths]
         samples, tried, right = await self._runs(session, on_local)
         session.decide("bootstrapped", tried=tried, right=right, samples=len(samples))
         if not samples:

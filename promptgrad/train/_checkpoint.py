@@ -206,7 +206,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             and isinstance(entry.get("name"), str)
             and isinstance(entry.get("folder"), str)
             and "\0" not in entry["folder"]
-            and entry.get("kind") in ("full", "lora")
+            and entry.get("kind") in ("full", "lora", "shared lora")
             and isinstance(entry.get("modules"), list)
             and all(isinstance(module, str) for module in entry["modules"])
         ):
@@ -255,8 +255,8 @@ def _save_folder(model: Module, path: Path) -> None:
             for number, (name, lm) in enumerate(trained_lms(model).items(), first):
                 place = above / str(number)
                 place.mkdir(mode=0o700, parents=True)
-                weights.append({"name": name, "kind": "", "folder": f"weights/{number}", "modules": on[id(lm)]})
-                weights[-1]["kind"] = _save_weights(lm.model, place)
+                weights.append({"name": name, "folder": f"weights/{number}", "modules": on[id(lm)]})
+                weights[-1].update(_save_weights(lm, place))
                 for file in place.iterdir():
                     settle(file)
             write_text(path / STATE_FILE, _encode(state, weights))
@@ -277,16 +277,20 @@ def _remove(path: Path, folders: Iterable[str]) -> None:
         (path / "weights").rmdir()
 
 
-def _save_weights(model: Any, place: Path) -> str:
-    """Write a model's weights, or those of its LoRA, as safetensors."""
+def _save_weights(lm: Local, place: Path) -> dict[str, str]:
+    """Write a model's weights, or those of its LoRA, as safetensors; returns what kind they are."""
+    if lm.base is not lm:
+        lm.save_lora(place)
+        return {"kind": "shared lora", "lora": lm.title}
+    model = lm.model
     if hasattr(model, "peft_config"):
         model.save_pretrained(str(place), safe_serialization=True)
         (place / "README.md").unlink(missing_ok=True)
-        return "lora"
+        return {"kind": "lora"}
     from safetensors.torch import save_model
 
     save_model(model, str(place / WEIGHTS_FILE))
-    return "full"
+    return {"kind": "full"}
 
 
 def _read_weights(folder: Path, weights: Sequence[Mapping[str, Any]], model: Module) -> list[Callable[[], None]]:
@@ -316,7 +320,11 @@ def _read_weights(folder: Path, weights: Sequence[Mapping[str, Any]], model: Mod
         try:
             if not place.is_relative_to(folder.resolve()):
                 raise ValueError(f"{entry['folder']} lies outside the folder")
-            made = base.with_model(_load_weights(copy.deepcopy(base.model), place, entry["kind"]), entry["name"])
+            if entry["kind"] == "shared lora":
+                made = base.base._lora_from(place, str(entry.get("lora")), entry["name"])
+            else:
+                plain = copy.deepcopy(base.base.model)
+                made = base.base.with_model(_load_weights(plain, place, entry["kind"]), entry["name"])
         except Exception as error:  # noqa: BLE001 - whatever torch, safetensors and peft say of files that they cannot read
             reason = str(error) or type(error).__name__
             invalid.append(f"the weights of {entry['name']!r} do not fit {base.name!r}: {reason}")

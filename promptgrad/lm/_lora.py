@@ -1,0 +1,383 @@
+"""`Lora`: a model with low-rank matrices beside its linear layers; several of them share one base.
+
+The base stays as it is: its linear layers get a forward hook each, which adds what the matrices of a row's LoRA make of
+the layer's input. Which rows go through which LoRA is told for each forward pass, per thread, so that one batch may
+hold rows of several, and one thread may train one while another answers with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+_PREFIX = "base_model.model."  # before the path of a layer, in peft's files
+_UNKNOWN_START = ("pissa", "corda", "olora", "loftq", "lora_ga")  # their matrices belong to changed base weights
+
+Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+"""By the path of a layer: its matrices down, (r, inputs), and up, (outputs, r)."""
+
+
+class Lora(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
+    """A model with low-rank matrices beside its linear layers; only these are its parameters.
+
+    It is called as its base is. In training mode it drops out inputs of the matrices, and leaves the base's mode alone.
+    Source: Hu et al. 2021, arXiv 2106.09685.
+
+    Args:
+        rows: The switch of the base.
+        pairs: The matrices.
+        scales: By the path of a layer: the factor of what its matrices make.
+        options: What it was made with: `r`, `alpha`, `dropout`, `target_modules`.
+    """
+
+    def __init__(self, rows: LoraRows, pairs: Pairs, scales: Mapping[str, float], options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.rows = rows
+        self.scales, self.options = dict(scales), dict(options)
+        self.dropout = float(options.get("dropout") or 0.0)
+        self.matrices: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
+        for path, (down, up) in pairs.items():
+            pair = tuple(torch.nn.Parameter(side, requires_grad=False) for side in (down, up))
+            for name, side in zip(("lora_A", "lora_B"), pair, strict=True):
+                self.register_parameter(f"{path.replace('.', '/')}/{name}", side)
+            self.matrices[path] = (pair[0], pair[1])
+        self.number = rows.add(self)
+        self.made_with = self.version()
+        self.eval()
+
+    def version(self) -> int:
+        """Return a number that changes whenever a matrix is changed in place."""
+        return sum(side._version for pair in self.matrices.values() for side in pair)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lora:
+        return self.copy()
+
+    def copy(self) -> Lora:
+        """Return another one with the same base and matrices of its own."""
+        pairs = {path: (down.detach().clone(), up.detach().clone()) for path, (down, up) in self.matrices.items()}
+        return Lora(self.rows, pairs, self.scales, self.options)
+
+    @property
+    def config(self) -> Any:
+        """The base's configuration."""
+        return self.get_base_model().config
+
+    @property
+    def generation_config(self) -> Any:
+        """The base's settings for generation."""
+        return self.get_base_model().generation_config
+
+    @property
+    def device(self) -> torch.device:
+        """The base's device."""
+        return next(self.get_base_model().parameters()).device
+
+    def get_base_model(self) -> Any:
+        """Return the base."""
+        return self.rows.model
+
+    def get_input_embeddings(self) -> Any:
+        """Return the layer of the base that embeds its input."""
+        return self.rows.model.get_input_embeddings()
+
+    def get_encoder(self) -> Any:
+        """Return the encoder of a sequence-to-sequence model, with the matrices."""
+
+        def read(*args: Any, **kwargs: Any) -> Any:
+            with self.rows.through([self]):
+                return self.rows.model.get_encoder()(*args, **kwargs)
+
+        return read
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the base's forward pass with the matrices."""
+        with self.rows.through([self]):
+            return self.rows.model(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the base's `generate` with the matrices."""
+        with self.rows.through([self]):
+            return self.rows.model.generate(*args, **kwargs)
+
+    def delta(self, path: str, inputs: torch.Tensor) -> torch.Tensor | None:
+        """Return what is added to the output of a layer; None where it has no matrices."""
+        pair = self.matrices.get(path)
+        if pair is None:
+            return None
+        down, up = pair
+        inputs = inputs.to(down.dtype)
+        if self.training and self.dropout:
+            inputs = torch.nn.functional.dropout(inputs, self.dropout)
+        linear = torch.nn.functional.linear
+        return linear(linear(inputs, down), up) * self.scales[path]
+
+    def save(self, folder: Path, base: str) -> None:
+        """Write the matrices and their options as peft does.
+
+        Args:
+            folder: Where to.
+            base: Folder or name of the base.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {}
+        for path, pair in self.matrices.items():
+            for name, side in zip(("lora_A", "lora_B"), pair, strict=True):
+                tensors[f"{_PREFIX}{path}.{name}.weight"] = side.detach().cpu().contiguous()
+        save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+        ranks = {path: down.shape[0] for path, (down, _) in self.matrices.items()}
+        alphas = {path: self.scales[path] * ranks[path] for path in self.matrices}
+        r, alpha = _commonest(ranks.values()), _commonest(alphas.values())
+        config = {
+            "peft_type": "LORA",
+            "task_type": "SEQ_2_SEQ_LM" if self.config.is_encoder_decoder else "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "inference_mode": True,
+            "r": r,
+            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+            "rank_pattern": {re.escape(path): own for path, own in ranks.items() if own != r},
+            "alpha_pattern": {re.escape(path): own for path, own in alphas.items() if own != alpha},
+            "lora_dropout": self.dropout,
+            "target_modules": _names(self.matrices, self.get_base_model()),
+            "fan_in_fan_out": any(_is_transposed(self.rows.model.get_submodule(path)) for path in self.matrices),
+            "bias": "none",
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+class LoraRows:
+    """The switch of one model: which LoRA each row of a forward pass goes through.
+
+    Args:
+        model: The base.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._made = 0
+        self._hooked: set[str] = set()
+        self._lock = threading.Lock()
+        self._now = threading.local()
+
+    def add(self, lora: Lora) -> int:
+        """Hook the layers of a LoRA, and return its number, which no other has; the base has 0."""
+        with self._lock:
+            for path in lora.matrices:
+                if path not in self._hooked:
+                    self._hooked.add(path)
+                    self.model.get_submodule(path).register_forward_hook(_Hook(self, path))
+            self._made += 1
+            return self._made
+
+    @contextmanager
+    def through(self, loras: Sequence[Lora | None]) -> Iterator[None]:
+        """Let the rows of forward passes in this thread go through these, one for each row, or one for all."""
+        before = getattr(self._now, "parts", ())
+        self._now.parts = self._parts(loras)
+        try:
+            yield
+        finally:
+            self._now.parts = before
+
+    def _parts(self, loras: Sequence[Lora | None]) -> tuple[tuple[Lora, int, torch.Tensor | None], ...]:
+        first = loras[0]
+        if all(lora is first for lora in loras):
+            return () if first is None else ((first, 0, None),)
+        rows: dict[Lora, list[int]] = {}
+        for row, lora in enumerate(loras):
+            if lora is not None:
+                rows.setdefault(lora, []).append(row)
+        device = next(self.model.parameters()).device
+        return tuple((lora, len(loras), torch.tensor(own, device=device)) for lora, own in rows.items())
+
+    def extended(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Return the output of a layer with what the rows' LoRAs add to it."""
+        for lora, count, rows in getattr(self._now, "parts", ()):
+            if rows is None:
+                delta = lora.delta(path, inputs)
+                output = output if delta is None else output + delta.to(output.dtype)
+                continue
+            if inputs.shape[0] != count:
+                raise RuntimeError(
+                    f"layer {path} does not keep rows apart, so requests of several adapters cannot be in one batch; "
+                    "leave it out of target_modules"
+                )
+            delta = lora.delta(path, inputs[rows])
+            if delta is not None:
+                output = output.index_add(0, rows, delta.to(output.dtype))
+        return output
+
+
+class _Hook:
+    """Extends the output of one layer; a copy of the model has hooks that do nothing."""
+
+    def __init__(self, rows: LoraRows | None, path: str) -> None:
+        self.rows, self.path = rows, path
+
+    def __call__(self, layer: Any, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+        return None if self.rows is None else self.rows.extended(self.path, args[0], output)
+
+    def __reduce__(self) -> Any:
+        return _Hook, (None, self.path)
+
+
+def new_lora(rows: LoraRows, name: str, options: Mapping[str, Any]) -> Lora:
+    """Make a LoRA that changes nothing yet: random matrices down, the same for the same name, and zeros up.
+
+    Raises:
+        ValueError: No layer has the names in `target_modules`, or the model has a LoRA of peft in it.
+    """
+    if hasattr(rows.model, "peft_config"):
+        raise ValueError("the model has a LoRA of peft in it: merge it first, model.merge_and_unload()")
+    paths = _targets(rows.model, options["target_modules"])
+    pairs = {}
+    for path in paths:
+        layer = rows.model.get_submodule(path)
+        (inputs, outputs), device = _size(layer), layer.weight.device
+        seed = int.from_bytes(hashlib.blake2b(f"lora {name} {path}".encode(), digest_size=7).digest(), "big")
+        bound = 1 / math.sqrt(inputs)
+        down = torch.empty(options["r"], inputs)
+        down.uniform_(-bound, bound, generator=torch.Generator().manual_seed(seed))
+        pairs[path] = (down.to(device), torch.zeros(outputs, options["r"], device=device))
+    return Lora(rows, pairs, dict.fromkeys(paths, options["alpha"] / options["r"]), options)
+
+
+def load_lora(rows: LoraRows, folder: Path) -> Lora:
+    """Read a LoRA that peft, or `Lora.save`, wrote.
+
+    Raises:
+        ValueError: There is none, it is of a kind that is not known here, or it is not one of this model.
+    """
+    config = read_config(folder)
+    tensors = load_file(str(folder / WEIGHTS_FILE))
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        found = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.(lora_[AB])\.weight", key)
+        if found is None:
+            raise ValueError(f"{folder} has weights that are no LoRA of linear layers: {key}")
+        sides.setdefault(found[1], {})[found[2]] = tensor
+    pairs, scales, misfits = {}, {}, []
+    for path, both in sides.items():
+        misfit = _misfit(rows.model, path, both)
+        if misfit:
+            misfits.append(misfit)
+            continue
+        device = rows.model.get_submodule(path).weight.device
+        down, up = (both[name].to(device, torch.float32) for name in ("lora_A", "lora_B"))
+        alpha = _by_pattern(config.get("alpha_pattern") or {}, path, config["lora_alpha"])
+        rank = down.shape[0]
+        scales[path] = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        pairs[path] = (down, up)
+    if misfits or not pairs:
+        what = "; ".join(misfits[:3]) or "it has no weights"
+        raise ValueError(f"the adapter in {folder} is not one of this model: {what}")
+    options = {
+        "r": config.get("r", 8),
+        "alpha": config["lora_alpha"],
+        "dropout": config.get("lora_dropout", 0.0),
+        "target_modules": config.get("target_modules"),
+    }
+    return Lora(rows, pairs, scales, options)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read and check the settings of a LoRA in a folder.
+
+    Raises:
+        ValueError: There is none, or it is of a kind that is not known here.
+    """
+    if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise ValueError(f"{folder} holds no adapter: there is no {CONFIG_FILE} with {WEIGHTS_FILE}")
+    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+    odd = [f"peft_type={config.get('peft_type')!r}"] if config.get("peft_type") != "LORA" else []
+    odd += [name for name in ("use_dora", "use_qalora", "layer_replication", "lora_bias") if config.get(name)]
+    odd += [f"bias={config['bias']!r}"] if config.get("bias", "none") != "none" else []
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_UNKNOWN_START):
+        odd.append(f"init_lora_weights={start!r}")
+    if odd:
+        raise ValueError(
+            f"the adapter in {folder} is no plain LoRA ({', '.join(odd)}): merge it into the model with peft, "
+            "merge_and_unload(), and load that"
+        )
+    return {"lora_alpha": 8, **config}
+
+
+def _misfit(model: Any, path: str, both: Mapping[str, torch.Tensor]) -> str:
+    try:
+        layer = model.get_submodule(path)
+    except AttributeError:
+        return f"the model has no layer {path}"
+    if not _is_linear(layer):
+        return f"layer {path} is no linear layer but a {type(layer).__name__}"
+    if set(both) != {"lora_A", "lora_B"}:
+        return f"layer {path} has one of its two matrices only"
+    there = (both["lora_A"].shape[1], both["lora_B"].shape[0])
+    here = _size(layer)
+    if there != here:
+        return f"layer {path} maps {there[0]} to {there[1]} numbers there, and {here[0]} to {here[1]} here"
+    return ""
+
+
+def _is_transposed(layer: Any) -> bool:
+    return type(layer).__name__ == "Conv1D"
+
+
+def _is_linear(layer: Any) -> bool:
+    return isinstance(layer, torch.nn.Linear) or _is_transposed(layer)
+
+
+def _size(layer: Any) -> tuple[int, int]:
+    """Numbers of a layer's inputs and outputs."""
+    if _is_transposed(layer):
+        return layer.weight.shape[0], layer.weight.shape[1]
+    return layer.in_features, layer.out_features
+
+
+def _targets(model: Any, wanted: str | Iterable[str]) -> list[str]:
+    """Paths of the linear layers that are meant, the output layer's excepted unless it is named."""
+    linear = {path: layer for path, layer in model.named_modules() if _is_linear(layer)}
+    if wanted == "all-linear":
+        head = model.get_output_embeddings()
+        return [path for path, layer in linear.items() if layer is not head]
+    if isinstance(wanted, str):
+        found = [path for path in linear if re.fullmatch(wanted, path)]
+    else:
+        names = tuple(wanted)
+        found = [path for path in linear if any(path == name or path.endswith(f".{name}") for name in names)]
+    if not found:
+        ends = sorted({path.rpartition(".")[2] for path in linear})
+        raise ValueError(f"no linear layer is one of target_modules={wanted!r}; there are {', '.join(ends)}")
+    return found
+
+
+def _names(paths: Iterable[str], model: Any) -> list[str]:
+    """The last parts of paths where they mean the same layers, else the paths."""
+    whole = sorted(paths)
+    ends = sorted({path.rpartition(".")[2] for path in whole})
+    return ends if sorted(_targets(model, ends)) == whole else whole
+
+
+def _by_pattern(patterns: Mapping[str, Any], path: str, default: Any) -> Any:
+    for pattern, value in patterns.items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", path):
+            return value
+    return default
+
+
+def _commonest(values: Iterable[float]) -> Any:
+    own = list(values)
+    return max(own, key=own.count)
