@@ -259,6 +259,8 @@ def _tune(
     long = too_long(limit_of(local, options.max_length))
     collected = replace(collected, dropped=collected.dropping(len(encoded) - len(data), long))
     start = local.lora(options.lora) if isinstance(options.lora, str) and local.base is local else local
+    if local.quantize and start.base is start:
+        raise ValueError(f"{local.name!r} is in 4 bits, which are not trained: train a LoRA beside them, lora='name'")
     if options.gradient_checkpointing and start.base is not start:
         raise ValueError(
             f"gradient_checkpointing is for a model of its own, and {start.name!r} shares the layers of its base with "

@@ -17,6 +17,7 @@ from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
 from promptgrad.lm._local_engine import Generation
 from promptgrad.lm._local_lora import LocalLora
+from promptgrad.lm._local_plan import LocalPlan
 from promptgrad.lm._local_trace import LocalTrace
 from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix
 from promptgrad.lm._parts import (
@@ -65,6 +66,7 @@ __all__ = [
     "LiteLLM",
     "Local",
     "LocalLora",
+    "LocalPlan",
     "LocalTrace",
     "Message",
     "Part",

@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from promptgrad._accepts import Accepts
-from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, select, stack
+from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, kv_bytes, select, stack
 from promptgrad.lm._lora import Lora, LoraRows
 from promptgrad.lm._sampling import Sampling, choose
 
@@ -106,6 +106,7 @@ class Decoder:
         self.ends = ends
         self.pad = pad
         self.most_rows = most_rows
+        self.replies = self.read = self.written = self.most_bytes = 0
         self.prefixes = PrefixStore(prefix_bytes)
         self.keeps_prefixes = prefix_bytes > 0
         self._accepts = Accepts(model)
@@ -153,6 +154,7 @@ class Decoder:
                 job.source = job.sampling.source()
                 new.append(job)
         for begun in self._sorted(new):
+            self.read += sum(one.left for one in begun)
             more = self._thin(self._begin(begun))
             if more is not None:
                 rows = more if rows is None else _joined(rows, more)
@@ -192,6 +194,7 @@ class Decoder:
                 if not self.prefixes.pays(key, len(members)):
                     continue
                 cache = growing_cache(self.model.config)
+                self.read += len(ids)
                 self._forward([members[0].job], torch.tensor([ids], device=self.model.device), None, None, cache)
                 pairs = self.prefixes.put(key, cache)
             for one in members:
@@ -258,12 +261,14 @@ class Decoder:
             if job.dropped:
                 continue
             job.ids.append(token)
+            self.written += 1
             if scores is not None:
                 job.scores.append(scores[index])
             if token in self.ends or (job.is_over is not None and job.is_over(job.ids)):
                 job.reason = "stop"
             elif len(job.ids) < job.most:
                 continue
+            self.replies += 1
             job.source = None
             job.dropped = True
             job.done(job)
@@ -271,6 +276,8 @@ class Decoder:
     def _thin(self, rows: DecodeRows) -> DecodeRows | None:
         """Remove complete rows once there are enough of them to be worth the copy."""
         alive = [index for index, job in enumerate(rows.jobs) if not job.dropped]
+        if len(alive) < len(rows.jobs):
+            self.most_bytes = max(self.most_bytes, kv_bytes(rows.cache))
         if not alive:
             return None
         if 4 * len(alive) > 3 * len(rows.jobs):

@@ -71,6 +71,17 @@ def growing_cache(config: Any) -> Cache | None:
     return Cache(layers=[GrowingLayer() for _ in layers])
 
 
+def kv_bytes(cache: Any) -> int:
+    """Memory of a cache's keys and values, with the room at the end of growing layers."""
+    parts = [getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
+    total = 0
+    for part in [part for part in parts if part is not None] or [cache]:
+        for layer in part.layers:
+            sides = getattr(layer, "buffers", None) or (getattr(layer, "keys", None), getattr(layer, "values", None))
+            total += sum(side.numel() * side.element_size() for side in sides if side is not None)
+    return total
+
+
 def select(cache: Cache, rows: torch.Tensor, first: int) -> None:
     """Keep some rows, and of them the places from `first` on."""
     for layer in cache.layers:

@@ -17,20 +17,21 @@ from promptgrad.errors import InputError
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
-from promptgrad.lm._local_engine import Generation, LocalEngine
-from promptgrad.lm._message import Message
+from promptgrad.lm._local_engine import PREFIX_BYTES, Generation, LocalEngine
 from promptgrad.lm._options import hear, take
-from promptgrad.lm._parts import TextPart
+from promptgrad.lm._prompt_format import PromptFormat
 from promptgrad.lm._reply import reply_ids
 from promptgrad.lm._request import Request
+from promptgrad.lm._text_only import refuse_parts
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     import torch
 
     from promptgrad.lm._local_lora import LocalLora
+    from promptgrad.lm._local_plan import LocalPlan
     from promptgrad.lm._local_trace import LocalTrace
     from promptgrad.lm._lora import Lora
 
@@ -74,6 +75,8 @@ class Local(Transport):
         name: Name of the LM; by default the folder's name.
         device: Device of a model loaded by path; "auto" takes the first GPU (cuda, then mps), else the CPU.
         dtype: Type of its numbers; by default float32 on the CPU, and as saved on other devices.
+        quantize: "4bit" keeps the weights of linear layers in 4 bits (nf4), by bitsandbytes: an eighth of float32's
+            memory, slower on a CPU, and other replies. Such a model is trained with a LoRA beside it: `lm.lora(name)`.
         threads: Threads of torch on the CPU, for the whole process; None leaves torch's setting as it is.
         max_batch: Most replies in progress.
         seed: Added to the seeds of requests; by default that of `promptgrad.manual_seed`.
@@ -84,7 +87,7 @@ class Local(Transport):
             not sample.
 
     Raises:
-        MissingExtraError: At the first use: torch or transformers is not installed.
+        MissingExtraError: At the first use: torch or transformers is not installed, or bitsandbytes for 4 bits.
         LMError: At the first use: the model cannot be loaded.
         TypeError: An option is not known.
         ValueError: `max_batch` is below one, or the folder is not there.
@@ -101,6 +104,7 @@ class Local(Transport):
         name: str = "",
         device: str = "auto",
         dtype: Any = None,
+        quantize: str | None = None,
         threads: int | None = None,
         max_batch: int = 64,
         seed: int | None = None,
@@ -116,16 +120,21 @@ class Local(Transport):
             if unknown:
                 known = ", ".join(sorted(_KNOWN))
                 raise TypeError(f"lm.Local has no option {', '.join(map(repr, unknown))}; it knows {known}")
+        if quantize not in (None, "4bit"):
+            raise ValueError(f"quantize is '4bit' or None, not {quantize!r}")
         if max_batch < 1 or (threads is not None and threads < 1):
             raise ValueError("max_batch and threads must be at least 1")
         self._source = str(model) if isinstance(model, (str, os.PathLike)) else None
         if self._source is not None and _looks_like_path(self._source) and not Path(self._source).is_dir():
             raise ValueError(f"there is no folder {self._source!r} to load a model from")
+        if quantize and self._source is None:
+            raise ValueError("a model object is used as it is: give quantize='4bit' with the folder or name of a model")
         super().__init__(name or _name_of(model, self._source), adapter=adapter, options=options)
         self.adapter = PromptFormat(adapter)
         self.adapter.lm = self
         self.device = device
         self.dtype = dtype
+        self.quantize = quantize
         self.threads = threads
         self.max_batch = max_batch
         self.seed = seed
@@ -184,6 +193,30 @@ class Local(Transport):
             )
         return super().__reduce_ex__(protocol)
 
+    def plan(self, *, context: int | None = None, rows: int | None = None) -> LocalPlan:
+        """Estimate the memory that the model takes, from its configuration alone; nothing is loaded.
+
+        Args:
+            context: Tokens of a prompt with its reply; by default as many as the model reads.
+            rows: Replies in progress; by default `max_batch`.
+
+        Raises:
+            MissingExtraError: torch or transformers is not installed.
+            LMError: The configuration cannot be read.
+        """
+        from promptgrad.lm._local_plan import plan_of
+
+        return plan_of(self, context, rows, PREFIX_BYTES)
+
+    def stats(self) -> dict[str, Any]:
+        """Return speed and memory so far; those of a LoRA are its base's. Empty before the first use.
+
+        `input_tokens` are those that went through the model (shared beginnings once), `seconds` those of computation,
+        `kv_bytes` the most that keys and values of replies in progress took, `peak_bytes` the most of the GPU, or of
+        this whole process on a CPU.
+        """
+        return {} if self._engine is None else self._engine.stats()
+
     def traces(self) -> bool:
         """True if a reply made here and now would carry a trace to the weights."""
         engine = self._engine
@@ -199,7 +232,7 @@ class Local(Transport):
 
     def _settings(self) -> dict[str, Any]:
         """Arguments for a local LM that shall be used as this one is."""
-        same = ("device", "dtype", "threads", "max_batch", "seed", "without")
+        same = ("device", "dtype", "threads", "max_batch", "seed", "without")  # a model object is quantized already
         options = {key: value for key, value in self.options.items() if key != "extra"}
         return {**{name: getattr(self, name) for name in same}, "adapter": str(self.adapter), **options}
 
@@ -267,7 +300,8 @@ class Local(Transport):
     def identity(self) -> str:
         """Return name, options, seed, and a fingerprint of the weights as they are now."""
         seed = seed_or_default(self.seed)
-        return f"local {self.name} {self._weights_fingerprint()} {seed} {canonical_json(self.options)}"
+        weights = f"{self._weights_fingerprint()} {self.quantize}" if self.quantize else self._weights_fingerprint()
+        return f"local {self.name} {weights} {seed} {canonical_json(self.options)}"
 
     def _weights_fingerprint(self) -> str:
         engine = self._engine
@@ -395,37 +429,6 @@ class Local(Transport):
         """The device that computes; the one that was asked for while nothing is loaded."""
         model = self._model if self._engine is None else self._engine.model
         return self.device if model is None else next(model.parameters()).device
-
-
-class PromptFormat(str):
-    """The name of the adapter that writes prompts for a local LM. Called, it is `lm.lora`: peft says adapter too."""
-
-    __slots__ = ("lm",)
-    lm: Local
-
-    def __call__(self, name: str, source: Any = None, **options: Any) -> LocalLora:
-        """Return `lm.lora(...)`."""
-        return self.lm.lora(name, source, **options)
-
-    def __reduce__(self) -> Any:
-        return str, (str(self),)
-
-
-def refuse_parts(name: str, messages: Sequence[Message]) -> None:
-    """Refuse messages that hold more than text.
-
-    Raises:
-        InputError: A message does.
-    """
-    for number, message in enumerate(messages, 1):
-        if isinstance(message.content, str):
-            continue
-        for part in message.content:
-            if not isinstance(part, TextPart):
-                raise InputError(
-                    f"local model {name!r} takes text alone, and message {number} ({message.role}) holds "
-                    f"{part}: use an LM of a provider or a server (HTTP, LiteLLM) for it"
-                )
 
 
 def _looks_like_path(source: str) -> bool:

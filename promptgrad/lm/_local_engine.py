@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad._accepts import is_seq2seq
 from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
 from promptgrad.lm._habits import Habits, without_system
+from promptgrad.lm._local_load import load_model, load_tokenizer, peak_memory
 from promptgrad.lm._message import Message, Prefix
 from promptgrad.lm._request import Request
 from promptgrad.lm._stream import TokenFeed
@@ -69,8 +70,10 @@ class LocalEngine:
         from promptgrad.lm._worker import Worker
 
         try:
-            self.tokenizer = lm._tokenizer or _load_tokenizer(transformers, lm)
-            self.model = lm._model if lm._model is not None else _load_model(torch, transformers, lm)
+            self.tokenizer = lm._tokenizer or load_tokenizer(transformers, lm)
+            self.model = lm._model if lm._model is not None else load_model(torch, transformers, lm)
+        except MissingExtraError:
+            raise
         except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
             raise LMError(f"cannot load local model {lm.name!r}: {error}") from error
         self.name = lm.name
@@ -90,6 +93,7 @@ class LocalEngine:
         )
         self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
         self.loaded_version = self.version()
+        self.seconds = 0.0
         self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
         self._prefixes: OrderedDict[Prefix, list[int]] = OrderedDict()
         self.worker: Worker[Decoding] = Worker(self._work, f"promptgrad-local-{lm.name}")
@@ -226,7 +230,26 @@ class LocalEngine:
         if found is not None:
             found[1].set(None)
 
+    def stats(self) -> dict[str, Any]:
+        """Return what was computed so far, as numbers by name."""
+        decoder, memory = self.decoder, 0
+        if self.model.device.type == "cuda":
+            memory = self._torch.cuda.max_memory_allocated(self.model.device)
+        return {
+            "device": str(self.model.device),
+            "requests": decoder.replies,
+            "input_tokens": decoder.read,
+            "output_tokens": decoder.written,
+            "seconds": self.seconds,
+            "tokens_per_second": decoder.written / self.seconds if self.seconds else 0.0,
+            "weight_bytes": sum(weight.numel() * weight.element_size() for weight in self.model.parameters()),
+            "kv_bytes": decoder.most_bytes,
+            "prefix_bytes": decoder.prefixes.size,
+            "peak_bytes": memory or peak_memory(),
+        }
+
     def _work(self, jobs: deque[Decoding]) -> None:
+        begun = perf_counter()
         try:
             if self._threads is not None:
                 self._torch.set_num_threads(self._threads)
@@ -239,39 +262,8 @@ class LocalEngine:
                 failure = LMError(f"local model {self.name!r} failed: {type(error).__name__}: {error}")
                 failure.__cause__ = error
                 arrived.fail(failure)
-
-
-def _load_tokenizer(transformers: Any, lm: Local) -> Any:
-    source = lm._tokenizer_source or getattr(lm._model, "name_or_path", "")
-    if not source:
-        raise ValueError("a model object without a folder needs a tokenizer: Local(model, tokenizer)")
-    return transformers.AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
-
-
-def pick_device(torch: Any, asked: Any) -> Any:
-    """The device for a model: the one that was asked for, or for "auto" the best there is."""
-    if str(asked) != "auto":
-        return asked
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _load_model(torch: Any, transformers: Any, lm: Local) -> Any:
-    source = lm._source
-    device = pick_device(torch, lm.device)
-    dtype = lm.dtype or (torch.float32 if str(device) == "cpu" else "auto")
-    noisy = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        here = {"local_files_only": Path(str(source)).is_dir()}
-        config = transformers.AutoConfig.from_pretrained(source, **here)
-        kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
-        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, **here)
-    finally:
-        if noisy:
-            transformers.utils.logging.enable_progress_bar()
-    return model.to(device).requires_grad_(requires_grad=False)
+        finally:
+            self.seconds += perf_counter() - begun
 
 
 def _top_k(request: Request) -> int | None:

@@ -63,7 +63,8 @@ class LocalLora(Local):
         self._options = lora_options(options)
         model = base._source if base._source is not None else base._model
         tokenizer = base._tokenizer if base._tokenizer is not None else base._tokenizer_source
-        super().__init__(model, tokenizer, name=f"{base.name}:{title}", **base._settings())
+        quantize = base.quantize if base._source is not None else None
+        super().__init__(model, tokenizer, name=f"{base.name}:{title}", quantize=quantize, **base._settings())
         self.options = dict(base.options)
         self._base = base
 

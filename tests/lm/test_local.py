@@ -377,7 +377,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 def test_auto_takes_the_best_device_there_is(tmp_path, llama):
     from types import SimpleNamespace
 
-    from promptgrad.lm._local_engine import pick_device
+    from promptgrad.lm._local_load import pick_device
 
     def machine(*there):
         found = {name: SimpleNamespace(is_available=lambda name=name: name in there) for name in ("cuda", "mps")}
