@@ -203,11 +203,9 @@ class Training:
         return loss
 
     def _update(self) -> None:
-        import torch
 
         try:
             self.optimizer.step()
-            torch.autograd.graph.increment_version(list(self.weights.values()))  # a fused AdamW forgets to
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

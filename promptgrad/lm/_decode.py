@@ -15,6 +15,7 @@ from promptgrad._accepts import Accepts
 from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, kv_bytes, select, stack
 from promptgrad.lm._lora import Lora, LoraRows
 from promptgrad.lm._sampling import Sampling, choose
+from promptgrad.lm._versions import Versions
 
 SHORTEST_PREFIX = 8
 """Least number of tokens whose keys and values are worth keeping."""
@@ -101,7 +102,7 @@ class Decoder:
     def __init__(self, model: Any, ends: frozenset[int], pad: int, most_rows: int, prefix_bytes: int) -> None:
         self.model = model
         self.loras = LoraRows(model)
-        self._weights = list(model.parameters())
+        self._versions = Versions(model.parameters())
         self._computed_with = self.version()
         self.ends = ends
         self.pad = pad
@@ -114,11 +115,11 @@ class Decoder:
 
     def version(self) -> int:
         """Return a number that changes whenever a weight is changed in place."""
-        return sum(weight._version for weight in self._weights)
+        return self._versions.total()
 
     def requires_grad(self) -> bool:
         """True if any weight requires a gradient."""
-        return any(weight.requires_grad for weight in self._weights)
+        return any(weight.requires_grad for weight in self._versions.weights)
 
     def run(self, waiting: deque[Decoding], stop: Callable[[], bool] = lambda: False) -> None:
         """Make the replies to all waiting jobs; more may be added, by other threads, while it runs.

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from promptgrad.lm._versions import Versions
+
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -55,13 +57,14 @@ class Lora(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
             for name, side in zip(("lora_A", "lora_B"), pair, strict=True):
                 self.register_parameter(f"{path.replace('.', '/')}/{name}", side)
             self.matrices[path] = (pair[0], pair[1])
+        self._versions = Versions(self.parameters())
         self.number = rows.add(self)
         self.made_with = self.version()
         self.eval()
 
     def version(self) -> int:
         """Return a number that changes whenever a matrix is changed in place."""
-        return sum(side._version for pair in self.matrices.values() for side in pair)
+        return self._versions.total()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Lora:
         return self.copy()

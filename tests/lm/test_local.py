@@ -531,3 +531,43 @@ def test_log_probabilities_come_with_the_completion_if_asked_for(llama):
     assert [token.logprob for token in completion.logprobs] == pytest.approx(made.logprobs)
     assert "".join(token.token for token in completion.logprobs).replace("<end>", "") == made.text.replace(" ", "")
     assert llama(request).logprobs == ()
+
+
+@pytest.mark.parametrize("way", [{"fused": True}, {"foreach": True}, {}], ids=["fused", "foreach", "one by one"])
+@pytest.mark.parametrize("kind", ["whole", "lora"])
+def test_no_step_of_any_optimizer_leaves_stale_answers(models, tokenizer, way, kind):
+    """A fused AdamW changes weights, and torch does not count that as a change."""
+    base = Local(copy.deepcopy(models["llama"]), tokenizer, name="mine", temperature=0, max_tokens=8)
+    lm = base if kind == "whole" else base.lora("a", r=2)
+    cached = Cache(lm)
+    request = Request(DEMOS, (Message("user", "w1 w2"),))
+    with no_grad():
+        first, before, version = cached(request), lm.identity(), lm.version()
+        cached(request, replicate=1)  # the prefix is kept now
+    weights = list(lm.model.requires_grad_(True).parameters())
+    optimizer = torch.optim.AdamW(weights, lr=0.3, **way)
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    assert lm.version() > version
+    assert lm.identity() != before
+    with no_grad():
+        second = cached(request)
+    assert not second.cached
+    assert second.text != first.text
+    fresh = Local(copy.deepcopy(base.model), tokenizer, temperature=0, max_tokens=8)
+    if kind == "lora":
+        fresh.lora("a", r=2).model.load_state_dict(lm.model.state_dict())
+    with no_grad():
+        assert (fresh if kind == "whole" else fresh.lora("a"))(request).text == second.text
+    base.close(), fresh.close()
+
+
+def test_a_step_on_weights_of_others_is_left_alone(llama):
+    """A graph of weights that answer nothing stays usable, or not, as torch has it."""
+    assert llama.model is not None
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    before = weight._version
+    torch.optim.AdamW([weight], fused=True).step()
+    assert weight._version == before
