@@ -4,9 +4,10 @@ from promptgrad.finetune._conversation import Conversation, Preference
 from promptgrad.finetune._dpo import adpo, dpo
 from promptgrad.finetune._grpo import agrpo, grpo
 from promptgrad.finetune._job_server import JobEvent
-from promptgrad.finetune._jobs import ajob, attach, job
+from promptgrad.finetune._jobs import ajob, attach, job, job_lms
 from promptgrad.finetune._jsonl import load_conversations, load_preferences
 from promptgrad.finetune._local_lms import LORA, local_lm, local_lms
+from promptgrad.finetune._place import is_served
 from promptgrad.finetune._preference import Preferences, acollect_preferences, collect_preferences
 from promptgrad.finetune._rollouts import Rollouts, RolloutStep
 from promptgrad.finetune._sample import Collected, acollect, collect, labeled, samples_of
@@ -39,7 +40,9 @@ __all__ = [
     "collect_preferences",
     "dpo",
     "grpo",
+    "is_served",
     "job",
+    "job_lms",
     "labeled",
     "load_conversations",
     "load_preferences",

@@ -98,10 +98,7 @@ async def ajob(
     """
     if not poll > 0:
         raise ValueError(f"poll is a number of seconds above 0, not {poll!r}")
-    session = run.current()
-    if session is not None and session.ledger.budget.usd is not None:
-        raise UnknownPriceError("what a job costs is not known before it has ended: begin it outside of a money budget")
-    https, paths = served_lms(program)
+    https, paths = job_lms(program)
     given: list[Any] = list(data)
     pairs = bool(given) and all(isinstance(item, Preference) for item in given)
     numbers = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": learning_rate_multiplier}
@@ -128,6 +125,21 @@ async def ajob(
 
 
 job = aio.blocking(ajob)
+
+
+def job_lms(program: Module) -> tuple[tuple[lm.HTTP, ...], tuple[str, ...]]:
+    """What a job would train: the LMs by which a program reaches the one model of a server, and the modules on them.
+
+    Nothing is sent.
+
+    Raises:
+        NoLMError: The program runs on no model of a server, or on several.
+        UnknownPriceError: The active run has a budget in money.
+    """
+    session = run.current()
+    if session is not None and session.ledger.budget.usd is not None:
+        raise UnknownPriceError("what a job costs is not known before it has ended: begin it outside of a money budget")
+    return served_lms(program)
 
 
 def attach(program: Module, job: str, *, poll: float = POLL, progress: bool | None = None) -> TrainingJob:

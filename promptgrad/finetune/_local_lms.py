@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from promptgrad import lm
 from promptgrad.errors import NoLMError
-from promptgrad.finetune._place import transport_of
+from promptgrad.finetune._place import is_served, transport_of
 from promptgrad.nn import Module, Predict
 
 LORA: Mapping[str, Any] = MappingProxyType({"r": 8, "alpha": 16})
@@ -72,11 +72,10 @@ def _found(program: Module) -> list[tuple[lm.Local, tuple[str, ...]]]:
             if local is not None:
                 found.setdefault(id(local), (local, []))[1].append(path)
     if not found:
-        served = any(isinstance(m, Predict) and transport_of(m, lm.HTTP) is not None for m in program.modules())
         raise NoLMError(
             "the program runs on the model of a server, which has its weights: finetune.job(program, data) has it "
             "trained there"
-            if served
+            if is_served(program)
             else "the program runs on no local model, so there are no weights to train: move it with "
             ".to(promptgrad.lm.Local('path or name of a Hugging Face model')), or .to('pocket') for the embedded one"
         )

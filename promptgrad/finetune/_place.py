@@ -22,6 +22,14 @@ def transport_of(module: Predict, kind: type[T]) -> T | None:
     return transport if isinstance(transport, kind) else None
 
 
+def is_served(program: Module) -> bool:
+    """Whether a program runs on a model of a server, whose weights are there, and on no local one."""
+    predicts = [module for module in program.modules() if isinstance(module, Predict)]
+    return not any(transport_of(module, lm.Local) for module in predicts) and any(
+        transport_of(module, lm.HTTP) for module in predicts
+    )
+
+
 def served_lms(program: Module) -> tuple[tuple[lm.HTTP, ...], tuple[str, ...]]:
     """The LMs by which a program reaches the one model of a server, and the paths of the modules on it.
 

@@ -1,6 +1,6 @@
-"""`WeightSearch`: what the optimizers of a local model's weights share."""
+"""`WeightSearch`: what the optimizers of a model's weights share."""
 
-from promptgrad.finetune import TuneResult
+from promptgrad.finetune import JobResult, TuneResult
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
 from promptgrad.optim._search import Search
@@ -8,7 +8,7 @@ from promptgrad.search import Candidate, Measured, Session
 
 
 class WeightSearch(Search):
-    """The base of optimizers that train the weights of the program's local model.
+    """The base of optimizers that train the weights of the program's model.
 
     The parameters keep their values; the trained program is offered as a candidate, and the trainer decides.
 
@@ -24,10 +24,10 @@ class WeightSearch(Search):
 
     def __init__(self, params: Params | Module) -> None:
         super().__init__(params.parameters() if isinstance(params, Module) else params)
-        self._result: TuneResult | None = None
+        self._result: TuneResult | JobResult | None = None
 
     @property
-    def result(self) -> TuneResult | None:
+    def result(self) -> TuneResult | JobResult | None:
         """The result of `promptgrad.finetune` in the last `fit`; None before."""
         return self._result
 
@@ -36,7 +36,7 @@ class WeightSearch(Search):
         """Empty, as an optimizer of weights keeps the values of all parameters by design."""
         return ()
 
-    async def _offer(self, session: Session, result: TuneResult, origin: str) -> None:
+    async def _offer(self, session: Session, result: TuneResult | JobResult, origin: str) -> None:
         """Offer the program on the trained model, with the values that the search started from."""
         self._result = result
         base = session.base
