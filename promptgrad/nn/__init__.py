@@ -79,7 +79,7 @@ _ELSEWHERE = {
     "BestOfN": "nn.Ensemble([module] * n, reduce=...), or module.map([item], n=...) and a choice of your own",
     "BCELoss": "nn.MetricLoss(metric)",
     "BlackboxLLM": "nn.Predict('question -> answer', instruction=...)",
-    "CrossEntropyLoss": "nn.NLLLoss() for the weights of a local model, nn.MetricLoss(metric) for texts",
+    "CrossEntropyLoss": "nn.MetricLoss(metric) for texts, nn.NLLLoss() for the weights of a local model",
     "DataParallel": "model.map(batch), which runs a batch concurrently",
     "InputField": "promptgrad.Input",
     "Dataset": "a list of promptgrad.Example",
