@@ -8,7 +8,7 @@ from typing import Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
-from promptgrad.adapters._read import in_fence, reader
+from promptgrad.adapters._read import in_fence, is_unsaid, reader
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
@@ -311,6 +311,8 @@ class ChatFormat(Format):
             found = [place for place in values_in(text) if isinstance(place[2], dict)]
         except Odd:
             return []
+        if any(is_unsaid(text, start, end) for start, end, _ in found):
+            return []
         if len(self.outputs) == 1 and self.signature.outputs[self.first].is_text:  # which may hold any object
             found = [
                 place
@@ -324,9 +326,9 @@ class ChatFormat(Format):
         parts = _MARKER.split(reply)
         if len(self.outputs) == 1:
             body = reply.split(self.last)[0].strip()
-            own = re.match(rf'\{{\s*"{re.escape(self.first)}"\s*:', body)
+            own = re.search(rf'(?:\A|:\s*(?:```\w*\s*)?)\{{\s*"{re.escape(self.first)}"\s*:', body)
             if own is not None or any(name.lower() != self.end for name in parts[1::2]):
-                return {}  # an object that was cut, or sections of other fields
+                return {}  # an object that was cut or is an example, or sections of other fields
             return {self.first: body} if body else {}
         found = self._sections(reply)
         if (

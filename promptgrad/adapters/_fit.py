@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
@@ -34,6 +35,7 @@ from promptgrad.adapters._words import is_nothing, read_boolean, read_choice, sp
 
 Fit = Callable[[Any], Any]
 _NUMBERS = (int, float, Decimal)
+_GROUPED = re.compile(r"(?<![\d.,])(-?[1-9]\d{0,2})\.000(?![\d.,])", re.ASCII)
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
@@ -102,6 +104,8 @@ def fit_number(kind: Any, value: Any) -> Any:
     """
     if isinstance(value, bool):
         raise Misfit(f"Input should be a valid number, not {str(value).lower()}")
+    if kind is int:
+        _refuse_grouped(value)
     if isinstance(value, Exact):
         if kind is Decimal and 1e-300 < abs(value) < 1e300:
             return format(Decimal(value.text), "f")
@@ -115,6 +119,15 @@ def fit_number(kind: Any, value: Any) -> Any:
         return fitting[0]
     what = "integer" if kind is int else "number"
     raise Misfit(f"Input should be a valid {what}: {value[:80]!r} {reason or 'is not one'}", fitting)
+
+
+def _refuse_grouped(value: Any) -> None:
+    """Refuse "12.000" as a whole number: nobody writes 12 so, and half of the world twelve thousand."""
+    text = value.text if isinstance(value, Exact) else value
+    found = _GROUPED.search(text) if isinstance(text, str) and len(text) < 2_000 else None
+    if found is not None:
+        few = int(found[1])
+        raise Misfit(f"Input should be a valid integer: {text[:80]!r} may be {few} or {few}000", (few, few * 1000))
 
 
 def _as_number(kind: Any, value: Decimal) -> int | float | str | None:

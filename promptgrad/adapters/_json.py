@@ -11,7 +11,7 @@ from typing import Any
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._chat import Sections
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
-from promptgrad.adapters._read import Reader, in_fence, reader
+from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
@@ -109,15 +109,16 @@ class JSONFormat(Format):
     def _read_loosely(self, reply: str, text: str) -> dict[str, Any]:
         """The outputs in a reply that is not JSON as it stands: in the only object in it that holds them."""
         outputs = self.signature.outputs
+        places: list[tuple[int, int, Any]] = []
         try:
             objects = [loads_nearly(text)]
         except Odd:
             try:
-                objects = [value for _, _, value in values_in(reply)]
+                places = values_in(reply)
             except Odd as odd:
                 if self.single is None or "{" in text:
                     raise unreadable(reply, f"it is not a JSON object: {odd}", self.signature) from None
-                objects = []
+            objects = [value for _, _, value in places]
         named = [
             value
             for value in objects
@@ -132,6 +133,8 @@ class JSONFormat(Format):
             if field.is_text and "[[ ##" in bare:
                 raise unreadable(reply, "it is not a JSON object", self.signature)
             return {self.single: bare if read is None else read(bare)}
+        if any(is_unsaid(reply, start, end) for start, end, value in places if value in named):
+            raise unreadable(reply, "its object may be an example or a draft: give the object alone", self.signature)
         read_values: list[dict[str, Any]] = []
         blame: ParseError | None = None
         for value in named:

@@ -62,13 +62,27 @@ _LEADS = re.compile(
 )
 _TURNS = re.compile(  # words beside a number by which it is not simply the value
     r"\b(?:not|no|none|never|nor|neither|cannot|unknown|unclear|unsure|null|nan|unable|without|less|fewer|more|below|above|"
-    r"under|over|between|least|most|or|and|half|halves|quarters?|thirds?|dozens?|scores?|hundreds?|thousands?|"
+    r"under|over|between|least|most|or|and|half|halves|quarters?|thirds?|fourths?|divided|dozens?|dutzend\w*|docenas?|"
+    r"(?:fif|six|seven|eigh|nin|ten|twelf|hundred|thousand|million|billion)ths?|"
+    r"douzaines?|dozzin[ae]|scores?|hundreds?|thousands?|"
     r"millions?|billions?|trillions?|lakhs?|crores?|if|unless|except|zero|times|squared|cubed|minus|plus|percent|"
-    r"per cent|per mill?e|pro ?mill?e|basis points?|bps?|pp[mb]|pages?|section|chapter|"
+    r"per cent|pro[cz]ent\w*|p(?:ou|o)r ?c(?:ent|iento)|per cento|porcento|por cento|процент\w*|"
+    r"per mill?e|pro ?mill?e|basis points?|bps?|pp[mb]|pages?|section|chapter|"
+    r"wrong|incorrect|false|untrue|bad|doubt\w*|wait|actually|but|however|although|instead|too|formerly|previously|"
+    r"sorry|errors?|attempts?|drafts?|options?|examples?|formats?|"
     r"figure|table|question|step)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|n/a|[<>≤≥±?^%‰]",
     re.IGNORECASE,
 )
+_SPELLED = {
+    word: Decimal(number)
+    for word, number in {
+        "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+        "eleven": 11, "twelve": 12, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
+        "eighty": 80, "ninety": 90,
+    }.items()
+}  # fmt: skip
+_SPELLED_WORD = re.compile(rf"\b(?:{'|'.join(_SPELLED)})\b", re.IGNORECASE)
 _SIGN_WORD = re.compile(r"\b(minus|negative)\s+$", re.IGNORECASE)
 _DECORATION = re.compile(r"```\w*|\*\*|__|[`\"“”„«»]|\\[()\[\]]|\$(?=\s*\Z)")
 _QUOTES = ("'", "\N{LEFT SINGLE QUOTATION MARK}", "\N{RIGHT SINGLE QUOTATION MARK}")
@@ -132,6 +146,8 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
     if _TURNS.search(f"{before} ; {between} ; {after}") or any(sign.isnumeric() for sign in before + between + after):
         return (), "holds words that may change the number"
     value = found[-1].readings
+    if any(_SPELLED[word.lower()] not in value for word in _SPELLED_WORD.findall(f"{before} ; {between} ; {after}")):
+        return (), "holds more than one number"
     if found[-1].is_percent:
         value = (*value, *(_scaled(one, -2) for one in value))
     return value, "may be read in two ways" if len(value) > 1 else ""

@@ -198,17 +198,44 @@ _LED = re.compile(
 )
 _UNSAID = re.compile(
     r"\b(?:not|no|never|neither|nor|cannot|without|instead|rather|except|unless|if|or|wrong|incorrect|invalid|example|"
-    r"e\.g|such as|like|format|draft|could|might|would|should|unsure|maybe|perhaps)\b"
+    r"e\.g|such as|like|format|draft|could|might|would|should|unsure|maybe|perhaps|doubt\w*|false|"
+    r"formerly|previously)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
+_AS_ASKED = re.compile(r"\b(?:in|with|follow\w*|match\w*|to) (?:\w+ ){0,3}format\b", re.IGNORECASE)
+_TAKEN_BACK = re.compile(
+    r"\b(?:wrong|incorrect|wait|actually|sorry|draft|disregard|ignore|(?:an|the|my|only|just) example|"
+    r"not (?:right|correct|true|quite|what|sure|the|my|an?)|"
+    r"isn['\N{RIGHT SINGLE QUOTATION MARK}]t (?:right|correct|true))\b",
+    re.IGNORECASE,
+)
+_FENCE_BEFORE = re.compile(r"```\w*\s*\Z")
+_FENCE_AFTER = re.compile(r"\A\s*```")
 
 
 def is_said(text: str, start: int, end: int) -> bool:
     """Whether a text says the value at a place: not one of its citations, examples or denials."""
     line = text[max(0, start - 300) : start].rpartition("\n")[2].rpartition(". ")[2]
-    after = text[end : end + 300].partition("\n")[0]
-    return bool(_LED.search(line)) and not _UNSAID.search(line) and not _UNSAID.search(after.partition(". ")[0])
+    return bool(_LED.search(line)) and not _UNSAID.search(line) and not is_unsaid(text, start, end)
+
+
+def is_unsaid(text: str, start: int, end: int) -> bool:
+    """Whether the words around a value in a text make it an example, a draft or a denial.
+
+    They are the rest of its sentence, the line above it where that announces something, and what is said below it.
+    """
+    before = _FENCE_BEFORE.sub("", text[max(0, start - 300) : start])
+    line = before.rpartition("\n")[2]
+    if not line.strip():
+        line = before.rstrip().rpartition("\n")[2]
+        line = "" if line.rstrip(" *_").endswith((".", "!")) else line
+    line = re.split(r"[\]}]|\. ", line)[-1]
+    if _UNSAID.search(_AS_ASKED.sub("", line)):
+        return True
+    after = _FENCE_AFTER.sub("", text[end : end + 300])
+    same, _, below = after.partition("\n")
+    return bool(_UNSAID.search(same.partition(". ")[0]) or _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below))
 
 
 def _loads_either(text: str) -> Any:
@@ -231,6 +258,8 @@ def bullets(text: str) -> list[str] | None:
     lines = [line for line in text.split("\n", _MANY_LINES) if line.strip()]
     matches = [_BULLET.fullmatch(line.rstrip()) for line in lines]
     if len(lines) > 1 and matches[0] is None and lines[0].rstrip(" *_").endswith(":"):
+        if _UNSAID.search(_AS_ASKED.sub("", lines[0])):
+            return None
         matches = matches[1:]
     found = [match for match in matches if match is not None]
     if not found or len(found) != len(matches) or len({match[1] for match in found}) != 1:

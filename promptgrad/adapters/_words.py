@@ -18,15 +18,24 @@ _STATED = re.compile(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
 _TURNS = re.compile(
     r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
     r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though|could|might|would|hardly|barely|far from|"
-    r"doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less)\b"
+    r"doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|previously|sometimes)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
 _NOTHING = re.compile(
     r"(?:none|null|nil|n/?a|not available|not applicable)(?:\.|\s*[(,;:.\N{EN DASH}—-][^\d]*)?", re.IGNORECASE
 )
+_NO_VALUE = re.compile(r"\A(?:none|null|nil|n/?a|not available|not applicable)", re.IGNORECASE)
 _NOT_AVAILABLE = re.compile(r"n/a\b.{0,300}", re.IGNORECASE | re.DOTALL)
+_YET = re.compile(
+    r"\A\W*\d|\b(?:but|yes|true|false|likely|probably|perhaps|maybe|actually|wait)\b"
+    r"|\b(?:is|was|be|are) (?:about )?[-$€£]?\d",
+    re.IGNORECASE,
+)
+"""What is said after all behind the words for nothing."""
 _JOINS = re.compile(r"(?<=[^\W\d])[_-](?=\w)")
+_NUMBERED = re.compile(r"no\.\s*\d")
+"""The abbreviation of "number"."""
 _SHORT = 600
 _UNSAYS = re.compile(
     r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially))\b"
@@ -41,7 +50,8 @@ _UNSAYS_ONE = {
 def is_nothing(text: str) -> bool:
     """Whether a text says that there is no value: "None", "null", "N/A (see page 3)"."""
     bare = text.strip(_DECORATION)
-    return len(bare) <= _SHORT and bool(_NOTHING.fullmatch(bare) or _NOT_AVAILABLE.fullmatch(bare))
+    found = _NOTHING.fullmatch(bare) or _NOT_AVAILABLE.fullmatch(bare) if len(bare) <= _SHORT else None
+    return found is not None and _YET.search(_NO_VALUE.sub("", bare, count=1)) is None
 
 
 def spellings(annotation: Any) -> dict[str, Any] | None:
@@ -107,9 +117,14 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
     first, last = said[0], said[-1]
     before, after = bare[: first.start()], bare[last.end() :]
     between = bare[first.end() : last.start()] if len(said) > 1 else ""
-    if between.strip(" ()=:-\N{EN DASH}—,.") or _TURNS.search(before) or before.count(" ") > 12:
+    if (
+        _NUMBERED.match(bare, first.start())
+        or between.strip(" ()=:-\N{EN DASH}—,.")
+        or _TURNS.search(before)
+        or before.count(" ") > 12
+    ):
         return ()
-    explained = re.match(r"\s*(?:$|[,.;:!\n()\N{EN DASH}—]|[-=]\s|\)\s*$)", after)
+    explained = re.match(r"\s*(?:$|[,.;:!](?!\w)|[\n()\N{EN DASH}—]|[-=]\s|\)\s*$)", after)
     if (before.strip(" ([#-") and not _STATED.search(before)) or explained is None or _TURNS.search(after):
         return ()
     return tuple(values.values())
@@ -125,8 +140,8 @@ def read_boolean(text: str) -> tuple[bool, ...]:
     first = re.match(
         r"(yes|no|true|false)\s*(?:[,.;:!\n(\N{EN DASH}—]|-\s)(.*)", _QUOTED.sub("", text).strip().casefold(), re.DOTALL
     )
-    if first is not None and re.match(r"no\.\s*\d", first[0]):
-        return ()  # a number
+    if first is not None and _NUMBERED.match(first[0]):
+        return ()
     if first is not None:
         value, rest = _BOOLEAN_WORDS[first[1]], first[2]
         return () if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) else (value,)

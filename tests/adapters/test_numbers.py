@@ -336,3 +336,21 @@ def test_a_word_of_sign_counts_wherever_it_stands():
 @pytest.mark.parametrize("text", ["7 = 7", "It is 7. So the answer is 7."])
 def test_one_number_said_twice_is_one_number(text):
     assert read_number(text) == ((Decimal(7),), "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "42 hundredths", "5 tenths", "3 eighths", "3 fourths", "5 Prozent", "5 procent", "5 por ciento", "5 pour cent",
+        "5 Dutzend", "5 docenas", "3 in four", "3 of four", "3 to four", "3 x four", "3 divided by four", "5 (six)",
+        "The answer is 3, which is wrong", "Wrong: 3", "It is false that it is 3", "I doubt that it is 3",
+        "3, wait, five", "3 would be too many", "Error: 500", "Attempt: 2", "A bad guess would be 3",
+    ],
+)  # fmt: skip
+def test_fractions_denials_and_numbers_in_words_are_asked_again(text):
+    assert len(read_number(text)[0]) != 1
+
+
+@pytest.mark.parametrize("text", ["5 (five)", "5 months", "5 baths", "12 (twelve) eggs"])
+def test_words_like_them_change_nothing(text):
+    assert len(read_number(text)[0]) == 1

@@ -603,3 +603,66 @@ def test_patterns_of_markers_match_what_they_matched() -> None:
     assert form._loose_markers("**[[x ]]** Paris") == {"x": "Paris"}
     assert form._loose_markers("## x ##\nParis") == {}
     assert form._loose_markers("**x** \nParis") == {"x": "Paris"}
+
+
+@pytest.mark.parametrize("adapter", [CHAT, JSON])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "For example {} would be wrong.",
+        "Do not answer {}",
+        "Example: {}",
+        "The format is\n```json\n{}\n```",
+        "Not this:\n```json\n{}\n```",
+        "{} is wrong",
+        "{}\nThis is wrong.",
+        "{}\n\nWait, that is not right.",
+        "The wrong one: {}",
+        "I cannot answer. The form would be {}",
+    ],
+)
+def test_an_object_or_list_that_is_an_example_or_is_denied_is_no_answer(frame: str, adapter: Adapter) -> None:
+    assert read(int, frame.format('{"x": 5}'), adapter) is AGAIN
+    assert read(list[int], frame.format("[1, 2]"), adapter) is AGAIN
+    two = Signature([Field("q"), Field("x", int, role="output"), Field("y", bool, role="output")])
+    with pytest.raises(ParseError):
+        adapter.parse(two, frame.format('{"x": 5, "y": true}'))
+
+
+@pytest.mark.parametrize("adapter", [CHAT, JSON])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "Here you go: {}",
+        "Sure! Here is the answer in the requested format:\n```json\n{}\n```\nLet me know if you need more.",
+        "It is not 4.\n{}",
+        'Given {{"q": "Capital?"}}, the answer is {}',
+    ],
+)
+def test_words_that_only_frame_an_object_change_nothing(frame: str, adapter: Adapter) -> None:
+    assert read(int, frame.format('{"x": 5}'), adapter) == 5
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (list[str], "I would not list:\n- a\n- b"),
+        (list[str], "For example:\n1. a\n2. b"),
+        (int, "10.000"),
+        (int, "12.000 Einwohner"),
+        (list[int], "[100.000]"),
+        (int | None, "N/A. The value is 3."),
+        (int | None, "n/a, 3"),
+        (bool | None, "null, but yes"),
+        (Literal["yes", "no"], "No. 5"),
+        (Literal["A", "B"], "A.B"),
+        (Literal["positive", "negative"], "Positive: false"),
+    ],
+)
+def test_more_that_has_no_single_reading(annotation: Any, text: str) -> None:
+    assert read(annotation, text) is AGAIN
+
+
+def test_a_bound_decides_between_twelve_and_twelve_thousand() -> None:
+    assert read(Annotated[int, pydantic.Field(le=100)], "12.000") == 12
+    assert read(Annotated[int, pydantic.Field(ge=100)], "12.000") == 12_000
