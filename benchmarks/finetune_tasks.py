@@ -1,0 +1,233 @@
+"""Prompts, weights, and both, at one budget of LM calls; and GRPO where training on successes stalls.
+
+    python benchmarks/finetune_tasks.py --seeds 1010:1016
+    python benchmarks/finetune_tasks.py --table
+
+The language model is the embedded one, really run, and what is held out are fresh texts. Every run appends one JSON
+line, and runs that have a line are not repeated, so a killed study goes on where it stopped. The end is one JSON line:
+for each task and method the mean score, and the paired differences with their 95 % bootstrap intervals over seeds. Seeds
+0 to 99 are for reports; develop on 1000 and up.
+
+Together (`TASKS`): `MIPRO` over instruction and demos ("prompts"), `BootstrapFinetune` from the vague instruction
+("weights"), and `BetterTogether("p -> w")`, each in `Trainer.fit` with the same data and at most `--budget` calls, those
+of the writer counted. The score is that of the program which ships.
+
+Stall (`STALL`): a program that knows a part of its task. Training on its successes (`finetune.sft` with a metric) from
+greedy runs of as many examples as there are runs ("sft-greedy"), or from sampled ones, several of each example
+("sft-sampled"), and `finetune.grpo`, each with `--rollouts` runs of the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from _study import numbers, options, read, study
+from bench_optimizers import interval, markdown
+
+TASKS = ("sum", "label-map-color", "chain-color-of-last")
+STALL = ("size-of-last",)
+TOGETHER = ("prompts", "weights", "p -> w")
+AFTER = ("sft-greedy", "sft-sampled", "grpo")
+PAIRS = (("p -> w", "prompts"), ("p -> w", "weights"), ("grpo", "sft-greedy"), ("grpo", "sft-sampled"))
+DEFAULT_OUT = Path(__file__).resolve().parent / "results" / "finetune_tasks.jsonl"
+
+TRAIN, VAL = 96, 32
+SAMPLES = 8  # runs of one example, where replies are sampled
+STEPS = 60  # of a training on successes
+
+Run = tuple[str, str, int, int, int]  # method, task, seed, budget or rollouts, fresh rows
+
+
+def made(task: Any, level: str) -> Any:
+    """A program for a task on a model of its own."""
+    import promptgrad as pg
+    from promptgrad import nn
+
+    signature = f"{', '.join(task.inputs)} -> answer"
+    return nn.Predict(signature, instruction=task.instruction(level, seed=task.seed)).to(pg.lm.pocket())
+
+
+def score(program: Any, rows: Sequence[Any], task: Any) -> float:
+    """The held-out score."""
+    import promptgrad as pg
+
+    return float(pg.evaluate(program, rows, metric=task.metric, progress=False).score)
+
+
+def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict[str, Any]:
+    """Train by prompts, weights, or both, within the budget."""
+    import promptgrad as pg
+    from promptgrad import optim
+
+    train, val, test = task.split(TRAIN, VAL, fresh)
+    program = made(task, "vague")
+    start = score(program, test, task)
+    spare = {"num_trials": 24} if method == "prompts" else {"num_trials": 4, "num_candidates": 3, "num_demo_sets": 2}
+    prompts = optim.MIPRO(program.parameters(), minibatch_size=16, full_eval_every=4, **spare)
+    weights = optim.BootstrapFinetune(program, steps=STEPS, max_rounds=3 if method == "weights" else 1)
+    optimizer = {"prompts": prompts, "weights": weights}.get(method) or optim.BetterTogether(
+        method, p=prompts, w=weights
+    )
+    trainer = pg.Trainer(
+        program, optimizer, metric=task.metric, budget=pg.Budget(calls=budget), seed=seed, progress=False
+    )
+    result = trainer.fit(train, val)
+    return {
+        "start": start,
+        "score": score(result.program or program, test, task),
+        "best_found": score(result.best_program, test, task),
+        "outcome": result.outcome,
+        "spent": result.spent.calls,
+        "notes": list(result.notes),
+    }
+
+
+def after(method: str, task: Any, seed: int, rollouts: int, fresh: int) -> dict[str, Any]:
+    """Train the weights on successes, or by policy gradient, with as many runs of the program."""
+    import promptgrad as pg
+    from promptgrad import finetune
+
+    train, _, test = task.split(rollouts, 1, fresh)
+    program = made(task, "partial")
+    start = score(program, test, task)
+    few = train[: rollouts // SAMPLES]
+    if method == "grpo":
+        result = finetune.grpo(
+            program, few, task.metric, n=SAMPLES, rollouts=rollouts, steps=rollouts, seed=seed, progress=False
+        )
+    else:
+        sampled: dict[str, Any] = {"teacher": pg.lm.pocket(temperature=1.0), "n": SAMPLES}
+        how = sampled if method == "sft-sampled" else {}
+        data = few if method == "sft-sampled" else train
+        result = finetune.sft(program, data, metric=task.metric, steps=STEPS, seed=seed, progress=False, **how)
+    got: Any = result.collected
+    right = mean(got.rewards) if method == "grpo" else got.right / got.runs
+    return {"start": start, "score": score(result.program, test, task), "spent": got.runs, "right": right}
+
+
+def one_run(run: Run) -> list[dict[str, Any]]:
+    """Do one run and give its line."""
+    import torch
+
+    from promptgrad.data import pocket
+
+    torch.set_num_threads(1)
+    method, name, seed, budget, fresh = run
+    began, busy = time.monotonic(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        do = together if method in TOGETHER else after
+        found = do(method, pocket.task(name, seed=seed), seed, budget, fresh)
+    found = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
+    clock = {"seconds": round(time.monotonic() - began, 1), "cpu": round(time.process_time() - busy, 1)}
+    return [{"task": name, "method": method, "seed": seed, "budget": budget, "fresh": fresh, **found, **clock}]
+
+
+def shown(line: dict[str, Any]) -> None:
+    """Tell of a run."""
+    keys = ("task", "method", "seed", "start", "score", "spent", "seconds", "cpu")
+    print(json.dumps({key: line[key] for key in keys}), file=sys.stderr)
+
+
+def key(line: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells a line from others."""
+    return line["method"], line["task"], line["seed"], line["budget"]
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def summary(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """By task: runs, means and paired differences in points, over the seeds that have a line of every method."""
+    groups: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
+    for line in lines:
+        groups.setdefault(line["task"], {}).setdefault(line["method"], {})[line["seed"]] = line
+    found: dict[str, Any] = {}
+    for task, by in groups.items():
+        seeds = sorted(set.intersection(*(set(each) for each in by.values())))
+        if not seeds:
+            continue
+        methods = [method for method in (*TOGETHER, *AFTER) if method in by]
+        scores = {method: [100 * by[method][seed]["score"] for seed in seeds] for method in methods}
+        differences = {}
+        for one, other in PAIRS:
+            if one in by and other in by:
+                apart = [a - b for a, b in zip(scores[one], scores[other], strict=True)]
+                low, high = interval(apart) if len(apart) > 1 else (float("nan"), float("nan"))
+                differences[f"{one} minus {other}"] = [round(mean(apart), 1), round(low, 1), round(high, 1)]
+        found[task] = {
+            "seeds": seeds,
+            "start": round(mean(100 * by[method][seed]["start"] for method in methods for seed in seeds), 1),
+            "score": {method: round(mean(each), 1) for method, each in scores.items()},
+            "calls": {method: round(mean(by[method][seed]["spent"] for seed in seeds)) for method in methods},
+            "differences": differences,
+        }
+    return found
+
+
+def table(lines: Iterable[dict[str, Any]]) -> str:
+    """Markdown of the summary: a table for what is together, and one for what comes after successes."""
+    found = summary(lines)
+    parts = []
+    for methods in (TOGETHER, AFTER):
+        mine = {task: each for task, each in found.items() if methods[-1] in each["score"]}
+        if not mine:
+            continue
+        pairs = [f"{one} minus {other}" for one, other in PAIRS if one == methods[-1]]
+        rows = [["task", "seeds", "start", *methods, *pairs, f"calls of {', '.join(methods)}"]]
+        for task, each in mine.items():
+            scores = [f"{each['score'][method]:.1f}" if method in each["score"] else "" for method in methods]
+            apart = [each["differences"].get(pair) for pair in pairs]
+            cells = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*three) if three else "" for three in apart]
+            calls = ", ".join(str(each["calls"].get(method, "")) for method in methods)
+            rows.append([task, str(len(each["seeds"])), f"{each['start']:.1f}", *scores, *cells, calls])
+        parts += [*markdown(rows), ""]
+    return "\n".join(parts)
+
+
+def main() -> int:
+    about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about.add_argument("--tasks", default=",".join(TASKS), help="of prompts, weights and both")
+    about.add_argument("--stall", default=",".join(STALL), help="of GRPO beside training on successes")
+    about.add_argument("--seeds", default="1010:1016", help="first:end or a list")
+    about.add_argument("--budget", type=int, default=400, help="LM calls of prompts, weights and both")
+    about.add_argument("--rollouts", type=int, default=640, help="runs of GRPO and of training on successes")
+    about.add_argument("--fresh", type=int, default=100, help="rows of the held-out score")
+    options(about, DEFAULT_OUT, "table")
+    given = about.parse_args()
+    if given.table:
+        print(table(read(given.out)))
+        return 0
+    kinds = ((given.tasks, TOGETHER, given.budget), (given.stall, AFTER, given.rollouts))
+    runs = [
+        (method, task, seed, cost, given.fresh)
+        for seed in numbers(given.seeds)
+        for tasks, methods, cost in kinds
+        for task in filter(None, tasks.split(","))
+        for method in methods
+    ]
+    failed = study(
+        one_run,
+        runs,
+        given.out,
+        given.jobs,
+        job_key=lambda run: run[:4],
+        line_key=key,
+        ours=lambda line: True,
+        mixed=given.mixed,
+        done=shown,
+    )
+    print(json.dumps(summary(read(given.out))))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
