@@ -5,12 +5,12 @@
 
 The language model is the embedded one, really run, and what is held out are fresh texts. Every run appends one JSON
 line, and runs that have a line are not repeated, so a killed study goes on where it stopped. The end is one JSON line:
-for each task and method the mean score, and the paired differences with their 95 % bootstrap intervals over seeds. Seeds
-0 to 99 are for reports; develop on 1000 and up.
+for each task and method the mean score, and the paired differences with their 95 % bootstrap intervals over seeds.
+Seeds 0 to 99 are for reports; develop on 1000 and up.
 
 Together (`TASKS`): `MIPRO` over instruction and demos ("prompts"), `BootstrapFinetune` from the vague instruction
-("weights"), and `BetterTogether("p -> w")`, each in `Trainer.fit` with the same data and at most `--budget` calls, those
-of the writer counted. The score is that of the program which ships.
+("weights"), and `BetterTogether("p -> w")`, each in `Trainer.fit` with the same data and at most `--budget` calls,
+those of the writer counted. The score is that of the program which ships.
 
 Stall (`STALL`): a program that knows a part of its task. Training on its successes (`finetune.sft` with a metric) from
 greedy runs of as many examples as there are runs ("sft-greedy"), or from sampled ones, several of each example
