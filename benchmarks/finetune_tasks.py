@@ -32,16 +32,16 @@ from typing import Any
 from _study import numbers, options, read, study
 from bench_optimizers import interval, markdown
 
-TASKS = ("sum", "label-map-color", "chain-color-of-last")
-STALL = ("size-of-last",)
+TASKS = ("sum", "sum-parity", "label-map-color")
+STALL = ("largest",)
 TOGETHER = ("prompts", "weights", "p -> w")
 AFTER = ("sft-greedy", "sft-sampled", "grpo")
 PAIRS = (("p -> w", "prompts"), ("p -> w", "weights"), ("grpo", "sft-greedy"), ("grpo", "sft-sampled"))
 DEFAULT_OUT = Path(__file__).resolve().parent / "results" / "finetune_tasks.jsonl"
 
-TRAIN, VAL = 96, 32
+TRAIN, VAL = 48, 24
 SAMPLES = 8  # runs of one example, where replies are sampled
-STEPS = 60  # of a training on successes
+STEPS, BATCH = 24, 16  # of a training on successes
 
 Run = tuple[str, str, int, int, int]  # method, task, seed, budget or rollouts, fresh rows
 
@@ -72,7 +72,9 @@ def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict
     start = score(program, test, task)
     spare = {"num_trials": 24} if method == "prompts" else {"num_trials": 4, "num_candidates": 3, "num_demo_sets": 2}
     prompts = optim.MIPRO(program.parameters(), minibatch_size=16, full_eval_every=4, **spare)
-    weights = optim.BootstrapFinetune(program, steps=STEPS, max_rounds=3 if method == "weights" else 1)
+    weights = optim.BootstrapFinetune(
+        program, steps=STEPS, batch_size=BATCH, max_rounds=3 if method == "weights" else 1
+    )
     optimizer = {"prompts": prompts, "weights": weights}.get(method) or optim.BetterTogether(
         method, p=prompts, w=weights
     )
@@ -101,13 +103,23 @@ def after(method: str, task: Any, seed: int, rollouts: int, fresh: int) -> dict[
     few = train[: rollouts // SAMPLES]
     if method == "grpo":
         result = finetune.grpo(
-            program, few, task.metric, n=SAMPLES, rollouts=rollouts, steps=rollouts, seed=seed, progress=False
+            program,
+            few,
+            task.metric,
+            n=SAMPLES,
+            batch_size=4,
+            rollouts=rollouts,
+            steps=rollouts,
+            seed=seed,
+            progress=False,
         )
     else:
         sampled: dict[str, Any] = {"teacher": pg.lm.pocket(temperature=1.0), "n": SAMPLES}
         how = sampled if method == "sft-sampled" else {}
         data = few if method == "sft-sampled" else train
-        result = finetune.sft(program, data, metric=task.metric, steps=STEPS, seed=seed, progress=False, **how)
+        result = finetune.sft(
+            program, data, metric=task.metric, steps=STEPS, batch_size=BATCH, seed=seed, progress=False, **how
+        )
     got: Any = result.collected
     right = mean(got.rewards) if method == "grpo" else got.right / got.runs
     return {"start": start, "score": score(result.program, test, task), "spent": got.runs, "right": right}
@@ -198,9 +210,9 @@ def main() -> int:
     about.add_argument("--tasks", default=",".join(TASKS), help="of prompts, weights and both")
     about.add_argument("--stall", default=",".join(STALL), help="of GRPO beside training on successes")
     about.add_argument("--seeds", default="1010:1016", help="first:end or a list")
-    about.add_argument("--budget", type=int, default=400, help="LM calls of prompts, weights and both")
-    about.add_argument("--rollouts", type=int, default=640, help="runs of GRPO and of training on successes")
-    about.add_argument("--fresh", type=int, default=100, help="rows of the held-out score")
+    about.add_argument("--budget", type=int, default=200, help="LM calls of prompts, weights and both")
+    about.add_argument("--rollouts", type=int, default=480, help="runs of GRPO and of training on successes")
+    about.add_argument("--fresh", type=int, default=80, help="rows of the held-out score")
     options(about, DEFAULT_OUT, "table")
     given = about.parse_args()
     if given.table:
