@@ -1,6 +1,6 @@
 """Prompts, weights, and both, at one budget of LM calls; and GRPO where training on successes stalls.
 
-    python benchmarks/finetune_tasks.py --seeds 1010:1016
+    python benchmarks/finetune_tasks.py --seeds 1020:1025
     python benchmarks/finetune_tasks.py --table
 
 The language model is the embedded one, really run, and what is held out are fresh texts. Every run appends one JSON
@@ -32,16 +32,16 @@ from typing import Any
 from _study import numbers, options, read, study
 from bench_optimizers import interval, markdown
 
-TASKS = ("sum", "sum-parity", "label-map-color")
+TASKS = ("label-map-color", "count-fruit", "color-of-odd")
 STALL = ("largest",)
 TOGETHER = ("prompts", "weights", "p -> w")
 AFTER = ("sft-greedy", "sft-sampled", "grpo")
 PAIRS = (("p -> w", "prompts"), ("p -> w", "weights"), ("grpo", "sft-greedy"), ("grpo", "sft-sampled"))
 DEFAULT_OUT = Path(__file__).resolve().parent / "results" / "finetune_tasks.jsonl"
 
-TRAIN, VAL = 48, 24
+TRAIN, VAL = 64, 40
 SAMPLES = 8  # runs of one example, where replies are sampled
-STEPS, BATCH = 24, 16  # of a training on successes
+STEPS, BATCH = 32, 16  # of a training on successes
 
 Run = tuple[str, str, int, int, int]  # method, task, seed, budget or rollouts, fresh rows
 
@@ -70,7 +70,7 @@ def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict
     train, val, test = task.split(TRAIN, VAL, fresh)
     program = made(task, "vague")
     start = score(program, test, task)
-    spare = {"num_trials": 24} if method == "prompts" else {"num_trials": 4, "num_candidates": 3, "num_demo_sets": 2}
+    spare = {"num_trials": 24} if method == "prompts" else {"num_trials": 6, "num_candidates": 4, "num_demo_sets": 3}
     prompts = optim.MIPRO(program.parameters(), minibatch_size=16, full_eval_every=4, **spare)
     weights = optim.BootstrapFinetune(
         program, steps=STEPS, batch_size=BATCH, max_rounds=3 if method == "weights" else 1
@@ -209,8 +209,8 @@ def main() -> int:
     about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     about.add_argument("--tasks", default=",".join(TASKS), help="of prompts, weights and both")
     about.add_argument("--stall", default=",".join(STALL), help="of GRPO beside training on successes")
-    about.add_argument("--seeds", default="1010:1016", help="first:end or a list")
-    about.add_argument("--budget", type=int, default=200, help="LM calls of prompts, weights and both")
+    about.add_argument("--seeds", default="1020:1025", help="first:end or a list")
+    about.add_argument("--budget", type=int, default=300, help="LM calls of prompts, weights and both")
     about.add_argument("--rollouts", type=int, default=480, help="runs of GRPO and of training on successes")
     about.add_argument("--fresh", type=int, default=80, help="rows of the held-out score")
     options(about, DEFAULT_OUT, "table")
