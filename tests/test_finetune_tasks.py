@@ -1,8 +1,6 @@
-"""The study of prompts, weights and both: one real run, what is done before, and the table."""
+"""The study of prompts, weights and both: real runs of each kind, and the table."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,21 +22,22 @@ def line(task, method, seed, score):
     return {"task": task, "method": method, "seed": seed, "start": 0.1, "score": score, "spent": 100}
 
 
-def test_a_run_has_a_line_and_is_not_repeated(tmp_path):
-    out = tmp_path / "runs.jsonl"
-    args = ["--tasks", "", "--seeds", "1000", "--rollouts", "32", "--fresh", "8", "--jobs", "1", "--out", str(out)]
-    command = [sys.executable, str(FOLDER / "finetune_tasks.py"), *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(text) for text in out.read_text().splitlines()]
-    assert sorted(each["method"] for each in lines) == ["grpo", "sft-greedy", "sft-sampled"]
-    assert {each["spent"] for each in lines} == {32}  # equal runs
-    assert len({each["start"] for each in lines}) == 1  # of the same program, on the same rows
-    (found,) = json.loads(done.stdout).values()
-    assert found["seeds"] == [1000]
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert "3 runs, 3 of them done before" in again.stderr
-    assert json.loads(again.stdout) == json.loads(done.stdout)
+def test_runs_are_as_many_and_of_the_same_program(study, monkeypatch):
+    monkeypatch.setattr(study, "STEPS", 2)
+    lines = [study.one_run((method, "largest", 1000, 32, 8))[0] for method in study.AFTER]
+    assert [each["spent"] for each in lines] == [32, 32, 32]
+    assert len({each["start"] for each in lines}) == 1
+    assert all(0 < each["right"] < 1 for each in lines)
+    json.dumps(lines)
+
+
+def test_prompts_and_weights_share_one_budget(study, monkeypatch):
+    monkeypatch.setattr(study, "STEPS", 2)
+    monkeypatch.setattr(study, "TRAIN", 8)
+    monkeypatch.setattr(study, "VAL", 8)
+    (found,) = study.one_run(("p -> w", "label-map-color", 1000, 60, 8))
+    assert 0 < found["spent"] <= 60
+    assert 0 <= found["score"] <= 1
 
 
 def test_differences_are_paired_by_seed_and_a_seed_that_lacks_a_method_is_left_out(study):
