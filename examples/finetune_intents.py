@@ -44,7 +44,7 @@ MARKERS = (  # what a prompt and a reply have around a question and a label: one
     "\n\n[[ ## completed ## ]]",
 )
 STEPS = {"the base": 240, "LoRA": 240, "all weights": 240}
-RATES = {"the base": 3e-3, "LoRA": 5e-3, "all weights": 2e-3}
+RATES = {"the base": 3e-3, "LoRA": 5e-3, "all weights": 3e-3}
 LORA = {"r": 16, "alpha": 32}
 SPECIAL = ("<pad>", "<start>", "<end>", "<system>", "<user>", "<assistant>")
 
