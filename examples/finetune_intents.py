@@ -37,13 +37,13 @@ CHAT = (
     "{% if m.role == 'assistant' %}{{ '<end>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
-MARKERS = (  # what a prompt and a reply have around a question and a label: one token each, as labels are
+MARKERS = (  # what a prompt and a reply have around a question and a label: one token each, as a label and a task are
     "[[ ## text ## ]]\n",
     "\n\nReply in the format above, from [[ ## intent ## ]] on.",
     "[[ ## intent ## ]]\n",
     "\n\n[[ ## completed ## ]]",
 )
-STEPS = {"the base": 240, "LoRA": 240, "all weights": 240}
+STEPS = {"the base": 200, "LoRA": 200, "all weights": 200}
 RATES = {"the base": 3e-3, "LoRA": 5e-3, "all weights": 3e-3}
 LORA = {"r": 16, "alpha": 32}
 SPECIAL = ("<pad>", "<start>", "<end>", "<system>", "<user>", "<assistant>")
@@ -205,8 +205,9 @@ def main() -> None:
 
     program = program_for(intents)
     prompt = finetune.labeled(program, train).samples[0].messages
-    texts = [example["text"] for example in (*known, *train)] + [message.text for message in prompt]
-    tokenizer = tokenizer_of(texts, (*MARKERS, *names))
+    tasks = [prompt[0].text] + [finetune.labeled(program_for(others), known).samples[0].messages[0].text] * bool(known)
+    texts = [example["text"] for example in (*known, *train)]
+    tokenizer = tokenizer_of(texts, (*MARKERS, *names, *tasks))
     model = llama(len(tokenizer), chosen.seed)
     lm = Local(model, tokenizer, name="tiny-llama", max_tokens=8)
     weights = sum(weight.numel() for weight in model.parameters())
@@ -224,7 +225,7 @@ def main() -> None:
             lora=LORA if name == "LoRA" else None,
             steps=steps[name],
             lr=RATES[name],
-            batch_size=16,
+            batch_size=32,
             seed=chosen.seed,
             progress=None,
         )
