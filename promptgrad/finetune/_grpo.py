@@ -59,6 +59,9 @@ async def agrpo(
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 10,
+    micro_batch_tokens: int | None = None,
+    gradient_checkpointing: bool = False,
+    dtype: Any = None,
     runs: Runs | None = None,
 ) -> TuneResult:
     """Fine-tune the local model of a program on the scores of its own runs; returns a new program.
@@ -106,6 +109,10 @@ async def agrpo(
         checkpoint: A folder for the state of the training. The same call goes on from there if it was killed, with the
             same weights on the same machine.
         checkpoint_every: Steps between two checkpoints. Those after the last one are run again.
+        micro_batch_tokens: Most tokens that go through the model at once when it learns, as in `sft`.
+        gradient_checkpointing: Compute activations twice rather than keep them, as in `sft`.
+        dtype: "bfloat16" samples and learns in it, on weights in float32; None for the type of the weights. On a
+            `lm.lora` replies are sampled in the type of the base.
         runs: An async function `(program, examples, n, step)` that makes the runs in place of `map` and `metric`, and
             returns `LossRow`s, those of one example in a row.
 
@@ -129,6 +136,9 @@ async def agrpo(
         progress=progress,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
+        micro_batch_tokens=micro_batch_tokens,
+        gradient_checkpointing=gradient_checkpointing,
+        dtype=dtype,
     )
     if lora is not None and lora.get("dropout"):
         raise ValueError("the ratio is to the policy that sampled, without dropout: leave dropout= out of lora=")
@@ -150,8 +160,9 @@ async def agrpo(
         settings = replace(settings, lr=settings.lr * (0.5 if small else 0.1))
     if settings.lora is not None and settings.lora.get("dropout"):
         raise ValueError(f"the ratio is to the policy that sampled, without dropout, and {local.name!r} has some")
-    policy = Policy(program, local, options, settings)
+    policy = Policy(program, local, options, settings, given.share())
     with contextlib.ExitStack() as stack:
+        stack.enter_context(policy.fitted(checkpointing=gradient_checkpointing))
         folder = None
         if checkpoint is not None:
             judge = getattr(metric, "__qualname__", type(metric).__name__)

@@ -52,6 +52,32 @@ def checkpointed(model: Any, *, wanted: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def checkpointed_in_eval(model: Any) -> Iterator[None]:
+    """Let layers that are checkpointed be so in a model in evaluation mode, where nothing is dropped out.
+
+    transformers looks at the mode of the layer itself; what drops out are modules inside of it, whose mode stays.
+
+    Raises:
+        ValueError: A layer drops out on its own.
+    """
+    layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    for layer in layers:
+        own = [name for name, value in vars(layer).items() if "drop" in name and isinstance(value, float) and value]
+        if own:
+            raise ValueError(
+                f"gradient_checkpointing would drop out ({own[0]}={getattr(layer, own[0])} of "
+                f"{type(layer).__name__}), and what was sampled was not: leave it out, or give a model with {own[0]}=0"
+            )
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
+@contextlib.contextmanager
 def autocast(model: Any, dtype: str | None) -> Iterator[None]:
     """Have the model's forward pass compute in another type where torch finds that safe, while its weights stay.
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from promptgrad import lm, run
 from promptgrad.data import Example
+from promptgrad.finetune._memory import autocast, checkpointed, masters
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._rollouts import Graded, RolloutStep
 from promptgrad.finetune._surrogate import Surrogate, Update
-from promptgrad.finetune._training import Training, TuneSettings
+from promptgrad.finetune._training import WHOLE, Share, Training, TuneSettings
 from promptgrad.finetune._tune import _one_at_a_time
 from promptgrad.finetune._weights import prepared
 from promptgrad.nn import Module
@@ -72,6 +74,7 @@ class Policy:
         local: The local model that it runs on.
         options: What is sampled, and how it is learned from.
         settings: The settings of the training; `steps` counts updates.
+        share: How much of a batch goes through the model at once.
 
     Attributes:
         lm: The copy.
@@ -81,7 +84,9 @@ class Policy:
         steps: The steps so far.
     """
 
-    def __init__(self, program: Module, local: lm.Local, options: PolicyOptions, settings: TuneSettings) -> None:
+    def __init__(
+        self, program: Module, local: lm.Local, options: PolicyOptions, settings: TuneSettings, share: Share = WHOLE
+    ) -> None:
         self.options = options
         self.reference = local.model
         import torch
@@ -89,7 +94,7 @@ class Policy:
         with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(settings.seed)
             model = prepared(local, settings)
-        self.training = Training(model, settings)
+        self.training = Training(model, settings, share)
         self.lm = local.with_model(self.training.model)
         self.lm.options["temperature"] = float(options.temperature)
         self.program = moved(program, {id(local): self.lm})
@@ -106,6 +111,17 @@ class Policy:
     def between_steps(self) -> bool:
         """Whether all updates of the last step were made, and none of the next one."""
         return self._updates == len(self.training.losses)
+
+    @contextlib.contextmanager
+    def fitted(self, *, checkpointing: bool) -> Iterator[None]:
+        """Sample and learn in the type of the settings, on weights in float32; activations may be computed twice."""
+        model, dtype = self.training.model, self.training.settings.dtype
+        with (
+            autocast(model, dtype),
+            checkpointed(model, wanted=checkpointing),
+            masters(model, wanted=dtype is not None),
+        ):
+            yield
 
     def about(self, program: Module, examples: Sequence[Example], judge: str) -> dict[str, Any]:
         """What the training is of, by which the folder of its checkpoints knows it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.finetune._memory import checkpointed_in_eval
 from promptgrad.finetune._training import WHOLE, Share
 from promptgrad.lm import Scored, Tokens, reply_logprobs
 
@@ -108,9 +109,13 @@ class Surrogate:
 
         Cost: one forward and one backward pass over the replies; what their prompts begin with is computed once.
         """
+        model.eval()  # the ratio is to what was sampled, and nothing was dropped there
+        with checkpointed_in_eval(model):
+            return self._gradient(model, share)
+
+    def _gradient(self, model: Any, share: Share) -> Update:
         import torch
 
-        model.eval()  # the ratio is to what was sampled, and nothing was dropped there
         below, above = 1 - self.clip[0], 1 + self.clip[1]
         kept: list[Any] = [None] * len(self.replies)
         total = divergence = beyond = 0.0

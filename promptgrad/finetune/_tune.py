@@ -176,6 +176,10 @@ class TuneOptions:
         """The name of the type to compute in."""
         return None if self.dtype is None else str(self.dtype).removeprefix("torch.")
 
+    def share(self, rank: int = 0, ranks: int = 1) -> Share:
+        """How much of a batch goes through the model at once, in this process."""
+        return Share(self.micro_batch_tokens or PART_TOKENS, rank, ranks)
+
 
 _one_at_a_time = threading.Lock()
 """Held while a training draws from torch's random numbers, which all threads share."""
@@ -261,11 +265,6 @@ def _tune(
     start = local.lora(options.lora) if isinstance(options.lora, str) and local.base is local else local
     if local.quantize and start.base is start:
         raise ValueError(f"{local.name!r} is in 4 bits, which are not trained: train a LoRA beside them, lora='name'")
-    if options.gradient_checkpointing and start.base is not start:
-        raise ValueError(
-            f"gradient_checkpointing is for a model of its own, and {start.name!r} shares the layers of its base with "
-            "replies: leave it out, or give a lower micro_batch_tokens="
-        )
     settings = _settings(start, options, len(data))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_one_at_a_time)
@@ -293,6 +292,11 @@ def _tune(
 
 
 def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettings:
+    if options.gradient_checkpointing and local.base is not local:
+        raise ValueError(
+            f"gradient_checkpointing is for a model of its own, and {local.name!r} shares the layers of its base with "
+            "replies: leave it out, or give a lower micro_batch_tokens="
+        )
     lora = dict(options.lora) if isinstance(options.lora, Mapping) else None
     if local.base is not local:
         lora = dict(local.model.options)
@@ -340,7 +344,7 @@ def _trained(
         if merged is not None:
             model = add_lora(model, merged)
         stack.enter_context(masters(model, wanted=settings.dtype is not None))
-        share = Share(options.micro_batch_tokens or PART_TOKENS, *rank_and_ranks())
+        share = options.share(*rank_and_ranks())
         training = Training(model, settings, share)
         if checkpoint is not None:
             checkpoint.restore(training)

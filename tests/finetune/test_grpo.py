@@ -18,10 +18,11 @@ from promptgrad.autograd import LossRow
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError, NoLMError, ParseError, StateDictError
 from promptgrad.finetune import Rollouts, TuneResult, agrpo, grpo, sft
+from promptgrad.finetune._memory import checkpointed_in_eval
 from promptgrad.finetune._policy import Policy, PolicyOptions
 from promptgrad.finetune._rollouts import graded
 from promptgrad.finetune._sample import arollouts
-from promptgrad.finetune._training import TuneSettings
+from promptgrad.finetune._training import Training, TuneSettings
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -266,6 +267,71 @@ def test_runs_of_ones_own_and_a_limit_on_them() -> None:
     assert asked == [(5, 3, 0), (5, 3, 1)]
     assert result.collected.runs == 30
     assert not result.interrupted
+
+
+@pytest.mark.parametrize(
+    "option", [{"gradient_checkpointing": True}, {"dtype": "bfloat16"}, {"micro_batch_tokens": 64}], ids=str
+)
+def test_what_makes_a_training_fit_changes_its_gradient_by_rounding_alone(
+    option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both learn from the same replies, and the layers tell what they were computed in."""
+    grads: list[list[Any]] = []
+    seen: list[tuple[bool, Any]] = []
+    parts: list[int] = []
+
+    def kept(self: Training, gradient: Any) -> float | None:
+        forward = vars(self.model).pop("forward", None)  # what computes in another type
+        if forward is not None:
+            gradient()
+            grads[0] = [weight.grad.clone() for weight in self.weights.values()]
+            self.optimizer.zero_grad()
+            self.model.forward = forward
+        loss: float = gradient()
+        grads.append([weight.grad.clone() for weight in self.weights.values()])
+        parts.append(self.share.limit)
+        self.optimizer.zero_grad()
+        self.losses.append(loss)
+        return loss
+
+    def look(module: Any, args: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.Linear) and torch.is_grad_enabled():
+            seen.append((False, output.dtype))
+        elif getattr(module, "gradient_checkpointing", False):
+            seen.append((module.training, None))
+
+    monkeypatch.setattr(Training, "step", kept)
+    program = colors()
+    made: list[TuneResult] = []
+    for options in ({}, option):
+        seen.clear()
+        hook = torch.nn.modules.module.register_module_forward_hook(look)
+        try:
+            made.append(grpo(program, TRAIN[:4], odd, n=4, batch_size=4, steps=1, lora=None, **options))
+        finally:
+            hook.remove()
+    plain, other = (torch.cat([grad.flatten() for grad in found]) for found in grads)
+    assert float(plain.norm()) > 0
+    assert float((plain - other).norm() / plain.norm()) < (0.1 if "dtype" in option else 1e-4)
+    assert ((True, None) in seen) == ("gradient_checkpointing" in option)
+    assert ((False, torch.bfloat16) in seen) == ("dtype" in option)
+    assert parts[1] == option.get("micro_batch_tokens", parts[0])
+    model = made[1].lm.model
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert "forward" not in vars(model)
+    assert not any(module.training or getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+def test_layers_that_drop_out_on_their_own_are_not_checkpointed() -> None:
+    class Layer(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
+        gradient_checkpointing, dropout = True, 0.1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = 0.1
+
+    with pytest.raises(ValueError, match=r"would drop out \(dropout=0.1 of Layer\)"), checkpointed_in_eval(Layer()):
+        pass
 
 
 def test_errors_say_what_to_do() -> None:
