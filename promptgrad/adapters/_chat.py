@@ -20,6 +20,8 @@ _NEXT = "\n\n[[ ## "
 _MARKER = re.compile(
     r"^[ \t]*\[\[[ \t]*##[ \t]*((?:[^\]\n# \t]+(?:[ \t]+[^\]\n# \t]+)*)?)[ \t]*##[ \t]*\]\]", re.MULTILINE
 )
+_MOST_MARKERS = 1_000
+"""A reply with as many loose markers is none that was asked for."""
 # A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
 _TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
 _ESCAPED = re.compile(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
@@ -153,6 +155,8 @@ class ChatFormat(Format):
     def read(self, reply: str) -> dict[str, Any]:
         found = self._as_asked(reply)
         if found is None:
+            if self._is_announced_as_other(reply):
+                raise unreadable(reply, "its fields may be an example or a draft: give them alone", self.signature)
             try:
                 found = self._found(reply)
             except _Twice as twice:
@@ -173,6 +177,14 @@ class ChatFormat(Format):
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
+
+    def _is_announced_as_other(self, reply: str) -> bool:
+        """Whether the line above the first field says that it is an example, a draft or wrong."""
+        before, colon, after = reply[:300].partition(":\n")
+        opens = after.lstrip(" \t>*#_`<[\n").lower().startswith(tuple(name.lower() for name in self.names))
+        return (
+            bool(colon) and opens and "[[" not in before and is_unsaid(f"{before}:", len(before) + 1, len(before) + 1)
+        )
 
     def _without_thoughts(self, reply: str, found: dict[str, str]) -> dict[str, str]:
         """Bodies without thoughts at the beginning of texts."""
@@ -218,6 +230,7 @@ class ChatFormat(Format):
             known = names.get(name) or names.get(name.lower().replace(" ", "_").replace("-", "_"))
             if known is None:
                 if name.lower() == self.end and found:
+                    self._check_rest(parts[i + 1 :], found)
                     break
                 continue
             body = parts[i + 1].strip()
@@ -227,6 +240,22 @@ class ChatFormat(Format):
                 body = self._without_end(body)
             _add(found, known, unguard(unescape(body)))
         return found
+
+    def _check_rest(self, rest: Sequence[str], found: Mapping[str, str]) -> None:
+        """What comes after the last marker: a second version, unless an input begins another example, or it has no end.
+
+        Raises:
+            _Twice: It has other values, so that the first ones may be a draft.
+        """
+        other = ""
+        for name, body in zip(rest[1::2], rest[2::2], strict=True):
+            if name in self.signature.inputs:
+                return
+            if name.lower() == self.end and other:
+                raise _Twice(other)
+            known = self.names.get(name, "")
+            if known in found and body.strip() and unguard(unescape(body.strip())) != found[known]:
+                other = known
 
     def _without_end(self, body: str) -> str:
         """The last body of a reply that lacks its last line: without that marker behind it, or the first half of it."""
@@ -240,7 +269,9 @@ class ChatFormat(Format):
         """Markers inside a line, in bold, as headings, with some of their signs missing."""
         best: dict[str, str] = {}
         for pattern in self._loose_patterns():
-            parts = pattern.split(reply)
+            parts = pattern.split(reply, _MOST_MARKERS)
+            if len(parts) > 2 * _MOST_MARKERS:
+                continue
             fenced = _opens_fence(parts[0])
             found: dict[str, str] = {}
             for name, body in zip(parts[1::2], parts[2::2], strict=True):

@@ -666,3 +666,29 @@ def test_more_that_has_no_single_reading(annotation: Any, text: str) -> None:
 def test_a_bound_decides_between_twelve_and_twelve_thousand() -> None:
     assert read(Annotated[int, pydantic.Field(le=100)], "12.000") == 12
     assert read(Annotated[int, pydantic.Field(ge=100)], "12.000") == 12_000
+
+
+SECTIONS = "[[ ## x ## ]]\n{}\n\n[[ ## y ## ]]\nyes\n\n[[ ## completed ## ]]"
+
+
+def read_two(reply: str) -> Any:
+    two = Signature([Field("q"), Field("x", int, role="output"), Field("y", bool, role="output")])
+    try:
+        return CHAT.parse(two, reply)["x"]
+    except ParseError:
+        return AGAIN
+
+
+def test_of_a_draft_and_a_final_version_in_sections_none_is_guessed() -> None:
+    assert read_two(f"Draft:\n{SECTIONS.format(4)}\n\nFinal:\n{SECTIONS.format(5)}") is AGAIN
+    assert read_two(f"{SECTIONS.format(4)}\n\n{SECTIONS.format(5)}") is AGAIN
+    assert read_two(f"{SECTIONS.format(4)}\n\n{SECTIONS.format(4)}") == 4
+    assert read_two(f"{SECTIONS.format(4)}\n\n[[ ## q ## ]]\nnext\n\n{SECTIONS.format(5)}") == 4  # it plays both sides
+
+
+def test_sections_that_are_announced_as_an_example_are_none() -> None:
+    assert read_two(f"For example:\n{SECTIONS.format(4)}") is AGAIN
+    assert read_two("Not this:\nx: 4\ny: yes") is AGAIN
+    assert read_two("A wrong draft:\n<x>4</x>\n<y>yes</y>") is AGAIN
+    assert read_two(f"Here is the answer in the requested format:\n{SECTIONS.format(4)}") == 4
+    assert read_two("Sure:\n**x**: 4\n**y**: yes") == 4
