@@ -171,9 +171,9 @@ def summary(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
         scores = {method: [100 * by[method][seed]["score"] for seed in seeds] for method in methods}
         differences = {}
         for one, other in PAIRS:
-            if one in by and other in by:
+            if one in by and other in by and len(seeds) > 1:
                 apart = [a - b for a, b in zip(scores[one], scores[other], strict=True)]
-                low, high = interval(apart) if len(apart) > 1 else (float("nan"), float("nan"))
+                low, high = interval(apart)
                 differences[f"{one} minus {other}"] = [round(mean(apart), 1), round(low, 1), round(high, 1)]
         found[task] = {
             "seeds": seeds,
