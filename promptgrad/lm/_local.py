@@ -19,7 +19,6 @@ from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
 from promptgrad.lm._local_engine import PREFIX_BYTES, Generation, LocalEngine
 from promptgrad.lm._options import hear, take
-from promptgrad.lm._prompt_format import PromptFormat
 from promptgrad.lm._reply import reply_ids
 from promptgrad.lm._request import Request
 from promptgrad.lm._text_only import refuse_parts
@@ -94,7 +93,6 @@ class Local(Transport):
     """
 
     in_place = True
-    adapter: PromptFormat
 
     def __init__(
         self,
@@ -130,8 +128,6 @@ class Local(Transport):
         if quantize and self._source is None:
             raise ValueError("a model object is used as it is: give quantize='4bit' with the folder or name of a model")
         super().__init__(name or _name_of(model, self._source), adapter=adapter, options=options)
-        self.adapter = PromptFormat(adapter)
-        self.adapter.lm = self
         self.device = device
         self.dtype = dtype
         self.quantize = quantize
@@ -234,7 +230,7 @@ class Local(Transport):
         """Arguments for a local LM that shall be used as this one is."""
         same = ("device", "dtype", "threads", "max_batch", "seed", "without")  # a model object is quantized already
         options = {key: value for key, value in self.options.items() if key != "extra"}
-        return {**{name: getattr(self, name) for name in same}, "adapter": str(self.adapter), **options}
+        return {**{name: getattr(self, name) for name in same}, "adapter": self.adapter, **options}
 
     @property
     def base(self) -> Local:
@@ -262,8 +258,7 @@ class Local(Transport):
         A program may use a different one in each module, `program.hop1.to(lm.lora("a"))`; requests of several are
         answered in one batch, and nothing of the base is copied. `finetune` trains those that a program runs on. The
         first call with a name makes the LoRA, later ones return it; what a new one begins with depends on its name
-        alone, and changes no reply until it is trained. The weights of the base are frozen, as peft does. Also written
-        `lm.adapter(name)`, peft's word.
+        alone, and changes no reply until it is trained. The weights of the base are frozen, as peft does.
 
         Cost: a reply takes two small products more for each linear layer, and its prompt's beginning is kept apart.
         Source: Hu et al. 2021, arXiv 2106.09685; many in a batch, Sheng et al. 2023, arXiv 2311.03285.
