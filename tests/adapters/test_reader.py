@@ -692,3 +692,8 @@ def test_sections_that_are_announced_as_an_example_are_none() -> None:
     assert read_two("A wrong draft:\n<x>4</x>\n<y>yes</y>") is AGAIN
     assert read_two(f"Here is the answer in the requested format:\n{SECTIONS.format(4)}") == 4
     assert read_two("Sure:\n**x**: 4\n**y**: yes") == 4
+
+
+def test_a_reply_of_a_thousand_loose_markers_is_not_read() -> None:
+    assert read_two("**x**: 4\n" * 10 + "**y**: yes") == 4
+    assert read_two("**x**: 4\n" * 1_200 + "**y**: yes") is AGAIN
