@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.autograd import Gradient
 from promptgrad.nn import Predict
@@ -10,6 +10,7 @@ from promptgrad.optim._fate import raced
 from promptgrad.optim._report import Change, StepReport
 from promptgrad.search import (
     BLOCK,
+    SWAPS,
     Candidate,
     Edit,
     Evidence,
@@ -18,9 +19,9 @@ from promptgrad.search import (
     Step,
     check_swaps,
     children,
-    is_able,
     is_winnable,
     revise,
+    reviser_for,
     role,
     swapped,
     unblamed,
@@ -168,7 +169,16 @@ class Descent:
         """The program that finds what is to blame and rewrites it; None where a critic does, or nobody has to."""
         tgd, session = self.tgd, self.session
         wanted = tgd.blame == "writer" or (tgd.blame is None and session.critic is None and tgd.edits == "rewrite")
-        if not wanted or len(self.trained) < 2 or any(parameter.kind.exact for _, parameter in self.trained):
-            return None
-        able = is_able(tgd.reviser, tgd.param_groups[0]["lm"] or session.program_lm())
-        return tgd.reviser if able and session.needs_critic(self.places) else None
+        return reviser_for(session, self.places, tgd.param_groups[0]["lm"]) if wanted else None
+
+
+def expected_calls(tgd: "TGD", plan: Any) -> list[tuple[str, float, bool]]:
+    """The phases of a search, each at most: forward, backward, proposals, races."""
+    steps = tgd.steps or STEPS
+    runs = (steps * tgd.batch_size + max(0, FIRST - tgd.batch_size)) * plan.calls_per_example
+    texts = len(tgd.trained())
+    more = (texts if texts > 1 else 0) + (SWAPS * texts if tgd.tokens else 0)
+    candidates = steps * (tgd.proposals + more)
+    phases = {"forward": runs, "backward": runs, "proposals": steps * tgd.proposals * texts}
+    phases["races"] = candidates * plan.val * plan.calls_per_example
+    return [(name, calls, False) for name, calls in phases.items()]

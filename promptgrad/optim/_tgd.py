@@ -1,15 +1,14 @@
 """TGD: textual gradient descent, rewriting parameters as their critiques ask."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal
 
 from promptgrad import aio
 from promptgrad._habits import refuses
 from promptgrad.autograd import Gradient, Loss, Parameter
 from promptgrad.lm import LM
-from promptgrad.nn import Predict
-from promptgrad.optim._descent import FIRST, STEPS, Descent
+from promptgrad.optim._descent import Descent, expected_calls
 from promptgrad.optim._fate import attempt_of
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import TGD_HABITS
@@ -17,7 +16,6 @@ from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.optim._written import written
 from promptgrad.search import (
-    SWAPS,
     Attempts,
     Constraint,
     Evidence,
@@ -29,7 +27,6 @@ from promptgrad.search import (
     check_counts,
     check_writer,
     checked_constraints,
-    make_reviser,
     make_writers,
     right_rows,
     rows_of,
@@ -269,18 +266,6 @@ class TGD(Optimizer):
         self.state.clear()
         await Descent(self, session).run()
 
-    @cached_property
-    def reviser(self) -> Predict:
-        """The program that finds the texts to blame in whole runs and rewrites them; made when it is first used."""
-        return make_reviser()
-
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: forward, backward, proposals, races."""
-        steps = self.steps or STEPS
-        runs = (steps * self.batch_size + max(0, FIRST - self.batch_size)) * plan.calls_per_example
-        texts = len(self.trained())
-        more = (texts if texts > 1 else 0) + (SWAPS * texts if self.tokens else 0)
-        candidates = steps * (self.proposals + more)
-        phases = {"forward": runs, "backward": runs, "proposals": steps * self.proposals * texts}
-        phases["races"] = candidates * plan.val * plan.calls_per_example
-        return [(name, calls, False) for name, calls in phases.items()]
+        return expected_calls(self, plan)
