@@ -27,6 +27,7 @@ from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._kind import (
     Kind,
     Selector,
+    ademos_for,
     as_kind,
     demos_for,
     demos_in,
@@ -104,6 +105,7 @@ __all__ = [
     "Walk",
     "WeightTrace",
     "WordSaliency",
+    "ademos_for",
     "as_kind",
     "asaliency",
     "atoken_swaps",

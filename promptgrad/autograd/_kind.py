@@ -247,6 +247,15 @@ def demos_for(value: Any, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
     return value.select(inputs) if fits(value, Selector) else tuple(value)
 
 
+async def ademos_for(value: Any, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """As `demos_for`, from a coroutine: a selector that has a coroutine `aselect` chooses by it."""
+    aselect = getattr(value, "aselect", None)
+    if aselect is None:
+        return demos_for(value, inputs)
+    chosen: tuple[Any, ...] = await aselect(inputs)
+    return chosen
+
+
 def demos_in(value: Any) -> tuple[Any, ...]:
     """The examples in a value of demos: all those that a selector chooses from, else the demos themselves."""
     return value.examples if fits(value, Selector) else tuple(value)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from promptgrad import aio
@@ -16,6 +16,8 @@ from promptgrad.lm._body import read_body
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._retry import REFUSALS, Retry
 from promptgrad.lm._secret import is_secret_name
+
+T = TypeVar("T")
 
 LEAST_SECRET = 16
 """Characters of a value of the environment from which it can be told from a word."""
@@ -47,6 +49,14 @@ class Api:
         given = {name: value for name, value in query.items() if value is not None}
         return await self._ask("GET", path, query=given)
 
+    async def download(self, path: str) -> bytes:
+        """Get what is at a path as it is, such as the content of a file.
+
+        Raises:
+            LMError: As `get`, except that it may be no object.
+        """
+        return await self._persist("GET", self._target(path), partial(self._raw, "GET", self._target(path), path), "")
+
     async def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str = "") -> dict[str, Any]:
         """Post a body in JSON to a path; `key` is sent as `Idempotency-Key`.
 
@@ -54,6 +64,16 @@ class Api:
             LMError: As `get`.
         """
         return await self._ask("POST", path, json.dumps(body or {}).encode(), key=key)
+
+    async def post_once(self, path: str, body: Mapping[str, Any], *, key: str = "") -> dict[str, Any]:
+        """As `post`, and whatever fails is raised at once: for callers that have retries of their own.
+
+        Raises:
+            LMError: As `get`.
+        """
+        headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
+        send = partial(self._send, "POST", self._target(path), path, json.dumps(body).encode(), headers)
+        return await (aio.on_transport(send) if aio.is_driven() else send())
 
     async def upload(self, path: str, name: str, data: bytes, *, key: str = "", **fields: str) -> dict[str, Any]:
         """Post a file, as a form with further fields.
@@ -91,25 +111,34 @@ class Api:
         kind: str = "application/json",
         key: str = "",
     ) -> dict[str, Any]:
-        endpoint = self.http._endpoint
-        base, _, version = endpoint.target.partition("?")
-        asked = "&".join(filter(None, (version, urlencode(query or {}, safe="[]"))))
-        target = f"{base.removesuffix('/chat/completions')}/{quote(path)}" + (f"?{asked}" if asked else "")
+        target = self._target(path, query)
         headers = {"Content-Type": kind} if body is not None else {}
         if key:
             headers["Idempotency-Key"] = key
-        send = partial(self._send, method, target, path, body, headers)
+        return await self._persist(method, target, partial(self._send, method, target, path, body, headers), key)
+
+    async def _persist(self, method: str, target: str, send: Callable[[], Awaitable[T]], key: str) -> T:
         if aio.is_driven():
-            send = partial(aio.on_transport, send)
+            send = partial(aio.on_transport, send)  # type: ignore[arg-type]
         return await self._retry.persist(
             send,
             lambda text: hashlib.blake2b(f"{text} {method} {target} {key}".encode(), digest_size=8).hexdigest(),
             may=lambda error: method == "GET" or isinstance(error, REFUSALS),
         )
 
+    def _target(self, path: str, query: Mapping[str, Any] | None = None) -> str:
+        base, _, version = self.http._endpoint.target.partition("?")
+        asked = "&".join(filter(None, (version, urlencode(query or {}, safe="[]"))))
+        return f"{base.removesuffix('/chat/completions')}/{quote(path)}" + (f"?{asked}" if asked else "")
+
     async def _send(
         self, method: str, target: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> dict[str, Any]:
+        return self.http._parse(await self._raw(method, target, path, body, headers))
+
+    async def _raw(
+        self, method: str, target: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         import asyncio
 
         import aiohttp
@@ -117,7 +146,7 @@ class Api:
         http = self.http
         session = await http._session()
         authorization = http._authorization()
-        headers = {**headers, "Authorization": authorization} if authorization else headers
+        headers = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
         mark, answered = http._traffic.begin(), False
         try:
             async with session.request(method, target, data=body, headers=headers, allow_redirects=False) as response:
@@ -129,4 +158,4 @@ class Api:
             http._traffic.end(answered)
         if not 200 <= response.status < 300:
             raise http._status_error(response.status, raw, response.headers, asked=f"to {method} {path}")
-        return http._parse(raw)
+        return raw

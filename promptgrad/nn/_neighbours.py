@@ -10,13 +10,15 @@ from math import sqrt
 from numbers import Integral
 from typing import Any
 
+from promptgrad import aio
 from promptgrad.autograd import register_selector
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.run import value_digest
 
-Vectorizer = Callable[[list[str]], Sequence[Sequence[float]]]
-"""Turns texts into vectors of one length, one for each text; similar texts get vectors at a small angle."""
+Vectorizer = Callable[[list[str]], Any]
+"""Turns texts into vectors of one length, one for each text, as lists of numbers or an array; similar texts get vectors
+at a small angle."""
 
 _DIMENSIONS = 512
 _KEPT = 1024  # tuples of demos that are kept, so that equal choices are compiled once
@@ -69,13 +71,15 @@ class Neighbours:
 
     Cost: no LM call. All examples are vectorized once, in the first call; then each call vectorizes its own inputs and
     takes the cosine with each example: with `ngrams` and short texts about 0.2 ms for 40 examples, 0.4 ms for 200. With
-    demos that differ from call to call, a provider's cache of prompt prefixes does not help.
+    demos that differ from call to call, a provider's cache of prompt prefixes does not help. A `pg.Embedder` makes one
+    call for the examples, and one for each text that it does not know; it is awaited, so nothing else waits for it.
 
     Args:
         examples: The examples to choose from, each with its inputs marked (`Example.with_inputs`).
         k: How many to show to a call.
-        vectorizer: A plain function from a list of texts to a list of vectors, `ngrams` by default. It runs in the
-            thread of the call: one that takes long, as a remote one does, holds up the others.
+        vectorizer: A plain function from a list of texts to a list of vectors, `ngrams` by default, which runs in the
+            thread of the call: one that takes long holds up the others. Or a `pg.Embedder`, or another object whose
+            coroutine `acall` does the same.
         exclude_same: Leave out an example with the very inputs of the call. In training the program is run on its own
             examples: with its answer among the demos, an example comes out right whatever the rest of the prompt says,
             and candidates cannot be compared. The exclusion also holds later, when a question from training comes up.
@@ -92,7 +96,9 @@ class Neighbours:
         "_id",
         "_index",
         "_kept",
+        "_matrix",
         "_texts",
+        "_turn",
         "examples",
         "exclude_same",
         "k",
@@ -124,6 +130,8 @@ class Neighbours:
         self._texts = [self._text(example.inputs()) for example in self.examples]
         self._id = ""
         self._index: dict[int, list[tuple[int, float]]] | None = None
+        self._matrix: Any = None  # where the vectors are an array: those of the examples, scaled to length 1
+        self._turn = aio.Semaphore(1)
         self._kept: dict[tuple[int, ...], tuple[Any, ...]] = {}
 
     @property
@@ -136,8 +144,39 @@ class Neighbours:
 
     def select(self, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The `k` examples nearest to these inputs, the nearest last; of equally near ones the first."""
+        if self._is_awaited:
+            return aio.drive(self.aselect(inputs))
         text = self._text(inputs)
-        scores = self._scores(text)
+        return self._nearest(text, self._scores(text))
+
+    async def aselect(self, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """As `select`, from a coroutine."""
+        if not self._is_awaited:
+            return self.select(inputs)
+        import numpy as np
+
+        text = self._text(inputs)
+        async with self._turn:
+            if self._matrix is None:
+                self._matrix = await self._awaited(self._texts)
+        scores = self._matrix @ (await self._awaited([text]))[0]
+        return self._nearest(text, np.round(scores.astype(float), 6).tolist())  # equal texts are equally near
+
+    @property
+    def _is_awaited(self) -> bool:
+        return aio.is_coroutine_function(getattr(self.vectorizer, "acall", None))
+
+    async def _awaited(self, texts: list[str]) -> Any:
+        """The vectors of an object with a coroutine `acall`, scaled to length 1. Shape: (texts, size)."""
+        import numpy as np
+
+        embed: Any = self.vectorizer
+        vectors = np.asarray(await embed.acall(list(texts)), dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise DataError(f"the vectorizer {self.name!r} gave {len(vectors)} vectors for {len(texts)} texts")
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def _nearest(self, text: str, scores: Sequence[float]) -> tuple[Any, ...]:
         places = [place for place, other in enumerate(self._texts) if not (self.exclude_same and other == text)]
         chosen = tuple(nsmallest(self.k, places, key=lambda place: -scores[place])[::-1])  # stable, as `sorted`
         demos = self._kept.get(chosen)
@@ -172,7 +211,7 @@ class Neighbours:
         return index
 
     def _vectors(self, texts: list[str]) -> Sequence[Sequence[float]]:
-        vectors = self.vectorizer(list(texts))
+        vectors: Sequence[Sequence[float]] = self.vectorizer(list(texts))
         if len(vectors) != len(texts):
             raise DataError(f"the vectorizer {self.name!r} gave {len(vectors)} vectors for {len(texts)} texts")
         return vectors

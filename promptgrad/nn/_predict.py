@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from promptgrad.adapters import Adapter, Compiled, get_adapter
-from promptgrad.autograd import Node, Parameter, Selector, attach, current_tape, demos_for, demos_in
+from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for, demos_in
 from promptgrad.data import Example
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
-from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
+from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_inputs, refuse_input
 from promptgrad.nn._module import Module, begin_node, path_in_call
@@ -155,7 +155,7 @@ class Predict(Module, in_place=True):
         else:
             instruction, demos = self.instruction.data, self.demos.data
         if type(demos) is not tuple:
-            demos = demos_for(demos, inputs)
+            demos = await ademos_for(demos, inputs)
         compiled = adapter.compile(self._signature, instruction, demos)
         if compiled.response_format is not None and "response_format" not in options:
             options = {**options, "response_format": compiled.response_format}
@@ -217,11 +217,11 @@ class Predict(Module, in_place=True):
         call.lm = lm.name
         if error is not None:
             call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames alive
+        call.module = path_in_call(self) if node is None else node.path
         remember(call)
+        attribute(lambda: call.usage, call.module or f"({type(self).__name__})")
         if node is None:
-            call.module = path_in_call(self)
             return
-        call.module = node.path
         node.lm = lm
         node.request = request = call.request
         if request is not None:

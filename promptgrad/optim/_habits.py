@@ -140,7 +140,9 @@ LABELED_HABITS = {
 KNN_HABITS = {
     **TORCH_HABITS,
     **dict.fromkeys(("metric", "valset", "trainset"), _TRAINER.format(name="KNNFewShot")),
-    **dict.fromkeys(("embedder", "embedding"), "vectorizer=..., a function of a list of texts"),
+    **dict.fromkeys(
+        ("embedder", "embedding"), "vectorizer=..., a promptgrad.Embedder or a function of a list of texts"
+    ),
     **dict.fromkeys(
         ("max_bootstrapped_demos", "max_labeled_demos", "few_shot_bootstrap_args"),
         "k=...; optim.BootstrapFewShot makes demos of runs",

@@ -31,10 +31,10 @@ class KNNFewShot(Search):
     Args:
         params: Parameters; those of kind "demos" are trained.
         k: Demos in each call.
-        vectorizer: A plain function from a list of texts to a list of vectors, with a name that identifies it in states
-            and digests. The default, `nn.ngrams`, compares spelling and has no dependencies. To compare meaning with
-            your own function, register it with `nn.register_vectorizer` before a saved program is loaded in another
-            process.
+        vectorizer: A `pg.Embedder`, which compares meaning; or a plain function from a list of texts to a list of
+            vectors, with a name that identifies it in states and digests. The default, `nn.ngrams`, compares spelling
+            and has no dependencies. An embedder or a function of yours is registered with `nn.register_vectorizer`
+            before a saved program is loaded in another process.
         exclude_same: Leave out an example with the same inputs as the call, see `nn.Neighbours`.
 
     Raises:

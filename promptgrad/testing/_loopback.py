@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +20,9 @@ from promptgrad.testing._protocol import Answer, ChatProtocol, Messages, Receive
 class LoopbackLM:
     """A real OpenAI-compatible server on 127.0.0.1 that answers from a script.
 
-    It serves `POST .../chat/completions` with keep-alive from its own thread, records every request, and counts words
-    as tokens. Answers come from `script(...)` in order, then from `respond`; without either the client gets a 400 with
-    an explanation.
+    It serves `POST .../chat/completions` and `.../embeddings` with keep-alive from its own thread, records every
+    request, and counts words as tokens. Answers come from `script(...)` in order, then from `respond`; without either
+    the client gets a 400 with an explanation.
 
         with LoopbackLM() as server:
             server.script(Status(429, retry_after=7), "Paris")
@@ -39,6 +39,7 @@ class LoopbackLM:
         record: True to keep the requests in `requests`; counts are always kept.
         port: The port to listen on, 0 for any free one.
         jobs: Files and fine-tuning jobs that it has too.
+        embed: Function of a text that returns its vector, for `POST .../embeddings`; by default counts of its letters.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class LoopbackLM:
         record: bool = True,
         port: int = 0,
         jobs: LoopbackJobs | None = None,
+        embed: Callable[[str], Sequence[float]] | None = None,
     ) -> None:
         self._changed = threading.Condition()
-        self._script = Script(respond, latency=latency, record=record, jobs=jobs, on_change=self._notify)
+        self._script = Script(respond, latency=latency, record=record, jobs=jobs, embed=embed, on_change=self._notify)
         self._transports: list[ChatProtocol] = []
         self._loop = asyncio.new_event_loop()
         started: threading.Event = threading.Event()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,6 +204,11 @@ class ReceivedRequest:
         return value
 
     @property
+    def wants_vectors(self) -> bool:
+        """Whether the request is for the vectors of texts."""
+        return self.path.partition("?")[0].endswith("/embeddings")
+
+    @property
     def messages(self) -> list[dict[str, Any]]:
         """The chat messages of the body."""
         messages: list[dict[str, Any]] = self.json["messages"]
@@ -235,9 +242,11 @@ class Script:
         latency: float = 0.0,
         record: bool = True,
         jobs: Jobs | None = None,
+        embed: Callable[[str], Sequence[float]] | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.jobs = jobs
+        self.embed = embed or letters
         self.respond = respond
         self.latency = latency
         self.record = record
@@ -256,6 +265,8 @@ class Script:
             return self.queue.popleft()
         except IndexError:
             pass
+        if request.wants_vectors:
+            return ""
         if isinstance(self.respond, str):
             return self.respond
         if self.respond is None:
@@ -407,11 +418,14 @@ class ChatProtocol(asyncio.Protocol):
             return
         sent = answer.answer if isinstance(answer, Cut) else answer
         try:
+            if request.wants_vectors:
+                self._send(200, _embeddings(request, self.script.embed))
+                return
             reply = sent if isinstance(sent, Reply) else Reply(_text(sent))
             if request.json.get("stream"):
                 self._stream(_events(request, reply), reply.pace, answer.share if isinstance(answer, Cut) else None)
                 return
-            whole = _completion(request, reply)
+            whole = completion(request, reply)
         except (KeyError, TypeError, ValueError) as error:
             message = f"not a chat completion request: {type(error).__name__}: {error}"
             self._send(400, json.dumps({"error": {"message": message}}).encode())
@@ -492,7 +506,8 @@ def _encoded(choice: Mapping[str, Any]) -> bytes:
         return json.dumps(choice).encode("ascii")
 
 
-def _completion(request: ReceivedRequest, reply: Reply) -> bytes:
+def completion(request: ReceivedRequest, reply: Reply) -> bytes:
+    """The body of an answer without a stream."""
     counts = _counts(request, reply)
     return b"".join(
         (
@@ -505,6 +520,26 @@ def _completion(request: ReceivedRequest, reply: Reply) -> bytes:
             b"}",
         )
     )
+
+
+def letters(text: str) -> list[float]:
+    """The counts of the letters of a text, in a vector of 26 numbers."""
+    return [float(text.lower().count(letter)) for letter in "abcdefghijklmnopqrstuvwxyz"]
+
+
+def _embeddings(request: ReceivedRequest, embed: Callable[[str], Sequence[float]]) -> bytes:
+    """The vectors of the texts of a request, as numbers or in base64, the last text first."""
+    asked = request.json
+    texts = [asked["input"]] if isinstance(asked["input"], str) else list(asked["input"])
+    data: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        numbers = list(embed(text))[: asked.get("dimensions")]
+        packed = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+        vector = packed if asked.get("encoding_format") == "base64" else numbers
+        data.append({"object": "embedding", "index": index, "embedding": vector})
+    tokens = sum(len(text.split()) for text in texts)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return json.dumps({"object": "list", "data": data[::-1], "model": asked["model"], "usage": usage}).encode()
 
 
 def _events(request: ReceivedRequest, reply: Reply) -> list[bytes]:
