@@ -9,7 +9,7 @@ import pytest
 
 from promptgrad import lm as room
 from promptgrad.errors import ContextWindowError, LMConnectionError, LMTimeoutError
-from promptgrad.lm import HTTP, Cache, FunctionLM, Limit, LiteLLM, Local, Retry, record, replay, resolve
+from promptgrad.lm import HTTP, Cache, Fallback, FunctionLM, Limit, LiteLLM, Local, Retry, record, replay, resolve
 from promptgrad.testing.lms import LMContract
 from tests.contract import PROMISES, run_contract
 
@@ -51,6 +51,17 @@ class TestFunction(LMContract):
 class TestAsyncFunction(LMContract):
     def make(self):
         return FunctionLM(echo)
+
+
+class TestFallback(LMContract):
+    def make(self):
+        return Fallback(FunctionLM(out_of_time), FunctionLM(last))
+
+    def different(self):
+        return [Fallback(FunctionLM(last), FunctionLM(out_of_time)), Fallback(FunctionLM(last), FunctionLM(echo))]
+
+    def failing(self):
+        return [(Fallback(FunctionLM(out_of_time), FunctionLM(too_long)), ContextWindowError)]
 
 
 class Wire(LMContract):
