@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, UnknownPriceError
 from promptgrad.lm._base import LM
+from promptgrad.lm._cache_entry import CacheDiff, CacheEntry, compare, read_items, write_items
 from promptgrad.lm._channel import DIRECT, answerer
 from promptgrad.lm._completion import CACHE_HIT, Completion
 from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._layer import Layer
+from promptgrad.lm._parts import weigh
 from promptgrad.lm._request import Request
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ class MemoryStore:
 
     Args:
         most: Most replies that are kept; the least recently used is dropped first.
+        most_bytes: Most bytes of replies that are kept, if they are bounded; a larger reply is not kept at all.
 
     Attributes:
         replies: The replies, by the digest of request and LM, the least recently used first.
@@ -35,15 +41,25 @@ class MemoryStore:
         store: The file behind it, if there is one.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_bytes: int | None = None) -> None:
         self.most = most
+        self.most_bytes = most_bytes
+        self.size = 0  # of the replies, counted only where it is bounded
+        self._lock = Lock()
         self.replies: OrderedDict[str, Completion] = OrderedDict()
         self.flying: dict[str, aio.Signal[Completion | None]] = {}
         self.store: Store | None = None
 
+    def keep_in(self, path: str | os.PathLike[str], **bounds: Any) -> None:
+        """Have a file behind it: `lm.db` in a folder, or a file ending in `.db`; with the bounds of a `Store`."""
+        from promptgrad.lm._store import Store
+
+        place = Path(path)
+        self.store = Store(place if place.suffix == ".db" else place / "lm.db", **bounds)
+
     def empty(self) -> MemoryStore:
         """A new memory of the same size, without a file."""
-        return MemoryStore(self.most)
+        return MemoryStore(self.most, self.most_bytes)
 
     def find(self, key: str) -> Completion | None:
         """The reply, marked as cached; None if it is not known."""
@@ -72,14 +88,48 @@ class MemoryStore:
 
     def drop(self, key: str) -> None:
         """Forget a reply, in the file too."""
-        self.replies.pop(key, None)
+        self._forget(self.replies.pop(key, None))
         if self.store is not None:
             self.store.drop(key)
 
+    def clear(self) -> None:
+        """Forget all replies; the file keeps its own."""
+        self.replies.clear()
+        self.size = 0
+
+    def entries(self) -> list[CacheEntry]:
+        """What is told of the replies, the least recently used first: of those in the file, if there is one."""
+        if self.store is not None:
+            return self.store.entries()
+        return [CacheEntry(key, reply.model, weigh(reply.content)) for key, reply in list(self.replies.items())]
+
+    def items(self) -> Iterator[tuple[CacheEntry, Completion]]:
+        """The entries with their replies."""
+        if self.store is not None:
+            yield from self.store.items()
+            return
+        for entry in self.entries():
+            reply = self.replies.get(entry.key)
+            if reply is not None:
+                yield entry, reply.as_cached()
+
     def _keep(self, key: str, completion: Completion) -> None:
-        self.replies[key] = completion
-        while len(self.replies) > self.most:
-            self.replies.popitem(last=False)
+        replies, most_bytes = self.replies, self.most_bytes
+        if most_bytes is None:
+            replies[key] = completion
+            while len(replies) > self.most:
+                replies.popitem(last=False)
+            return
+        with self._lock:
+            self._forget(replies.pop(key, None))
+            replies[key] = completion
+            self.size += weigh(completion.content)
+            while replies and (self.size > most_bytes or len(replies) > self.most):
+                self._forget(replies.popitem(last=False)[1])
+
+    def _forget(self, dropped: Completion | None) -> None:
+        if dropped is not None and self.most_bytes is not None:
+            self.size -= weigh(dropped.content)
 
     def __len__(self) -> int:
         return len(self.replies) if self.store is None else len(self.store)
@@ -110,22 +160,39 @@ class Cache(Layer):
         lm: The LM to wrap.
         path: A folder, in which `lm.db` is made, or a file ending in `.db`; None for memory only.
         max_entries: Most replies kept in memory; the least recently used is dropped first.
+        max_bytes: Most bytes of replies kept in memory; None for no bound.
+        max_file_entries: Most replies kept in the file, by all who give it this bound; None for no bound. It is checked
+            after every hundredth part of it. The use of a reply is noted once an hour.
+        max_file_bytes: Most bytes of replies kept in the file; None for no bound.
+        clock: Function that returns seconds since 1970, for the file; tests pass their own.
 
     Raises:
-        ValueError: The file at `path` is of a newer version, or `max_entries` is below one.
+        ValueError: The file at `path` is of a newer version, a bound is below one, or one of a file is without `path`.
     """
 
-    def __init__(self, lm: LM, path: str | os.PathLike[str] | None = None, *, max_entries: int = 10_000) -> None:
+    def __init__(
+        self,
+        lm: LM,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        max_entries: int = 10_000,
+        max_bytes: int | None = None,
+        max_file_entries: int | None = None,
+        max_file_bytes: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(lm)
-        if max_entries < 1:
-            raise ValueError(f"max_entries must be at least 1, not {max_entries}")
-        self._memory = MemoryStore(max_entries)
+        bounds = {"max_file_entries": max_file_entries, "max_file_bytes": max_file_bytes}
+        for what, bound in {"max_entries": max_entries, "max_bytes": max_bytes, **bounds}.items():
+            if bound is not None and bound < 1:
+                raise ValueError(f"{what} must be at least 1, not {bound}")
+        if path is None and (max_file_entries or max_file_bytes):
+            raise ValueError("max_file_entries and max_file_bytes are bounds of a file: give path=")
+        self._memory = MemoryStore(max_entries, max_bytes)
+        self._clock = clock
         reset_after_fork(self)
         if path is not None:
-            from promptgrad.lm._store import Store
-
-            place = Path(path)
-            self._memory.store = Store(place if place.suffix == ".db" else place / "lm.db")
+            self._memory.keep_in(path, most=max_file_entries, most_bytes=max_file_bytes, clock=clock)
 
     @property
     def max_entries(self) -> int:
@@ -149,7 +216,7 @@ class Cache(Layer):
             if hit is not None:
                 paid = None if link is DIRECT else await link.book(lm, request, key, hit.to_dict)
                 for tracker in trackers:
-                    tracker.hit(paid)
+                    tracker.hit(paid, lm.name)
                 return hit
             mine: aio.Signal[Completion | None] = aio.Signal()
             other = memory.flying.setdefault(key, mine)
@@ -181,7 +248,93 @@ class Cache(Layer):
 
     def clear(self) -> None:
         """Clear the memory; a file is not changed."""
-        self._memory.replies.clear()
+        self._memory.clear()
+
+    def entries(self, model: str | None = None) -> list[CacheEntry]:
+        """List the replies, the least recently used first: those in the file, if there is one, else those in memory.
+
+        A key is the digest of a request and an LM: `request.digest(lm.identity())`.
+
+        Args:
+            model: Only replies of this model, as it names itself.
+        """
+        return [entry for entry in self._memory.entries() if model is None or entry.model == model]
+
+    def prune(
+        self,
+        *,
+        older_than: float | None = None,
+        unused_for: float | None = None,
+        model: str | None = None,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        """Remove replies, in memory and in the file, and return their number.
+
+        First go those of which all that is given of `older_than`, `unused_for` and `model` is true; then the least
+        recently used, until the others are within the bounds. The file gives the space back to the disk.
+
+        Args:
+            older_than: Seconds since the reply was put there.
+            unused_for: Seconds since a process read it last from the file.
+            model: The model that answered, as it names itself.
+            max_entries: Most replies that stay.
+            max_bytes: Most bytes of replies that stay.
+
+        Raises:
+            ValueError: Nothing is given; or an age, and there is no file: a memory keeps no times.
+        """
+        ages = (older_than, unused_for)
+        if ages == (None, None) and model is None and max_entries is None and max_bytes is None:
+            raise ValueError("prune() needs to be told what to remove; clear() empties the memory")
+        if ages != (None, None) and self._memory.store is None:
+            raise ValueError("a cache in memory keeps no times: older_than= and unused_for= are for one with a path")
+        entries, now = self._memory.entries(), self._clock()
+        gone: list[CacheEntry] = []
+        if ages != (None, None) or model is not None:
+            gone = [
+                entry
+                for entry in entries
+                if (model is None or entry.model == model)
+                and (older_than is None or now - (entry.made or 0) > older_than)
+                and (unused_for is None or now - (entry.used or 0) > unused_for)
+            ]
+        lost = {entry.key for entry in gone}
+        stay = [entry for entry in entries if entry.key not in lost]
+        size = sum(entry.size for entry in stay)
+        for place, entry in enumerate(stay):
+            few = max_entries is None or len(stay) - place <= max_entries
+            if few and (max_bytes is None or size <= max_bytes):
+                break
+            size -= entry.size
+            gone.append(entry)
+        for entry in gone:
+            self._memory.drop(entry.key)
+        if self._memory.store is not None and gone:
+            self._memory.store.shrink()
+        return len(gone)
+
+    def export(self, path: str | os.PathLike[str]) -> int:
+        """Write all replies to a file of JSON lines, for `load` and `diff` in another place; returns their number."""
+        return write_items(Path(path), self._memory.items())
+
+    def load(self, path: str | os.PathLike[str]) -> int:
+        """Add the replies of a file that `export` wrote; those that are there stay. Returns the number of new ones.
+
+        Raises:
+            DataError: It is no such file; what was read before the line that is named has been added.
+        """
+        new = 0
+        for entry, reply in read_items(Path(path)):
+            if self._memory.find(entry.key) is None:
+                self._memory.put(entry.key, reply)
+                new += 1
+        return new
+
+    def diff(self, other: Cache | str | os.PathLike[str]) -> CacheDiff:
+        """Compare the replies with those of another cache, or of a file that `export` wrote."""
+        there = other._memory.items() if isinstance(other, Cache) else read_items(Path(other))
+        return compare(self._memory.items(), there)
 
     def flush(self) -> None:
         """Wait until the file, if there is one, holds every reply so far."""

@@ -8,14 +8,17 @@ import os
 import re
 import sqlite3
 import threading
+import time
 import warnings
 import weakref
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 from promptgrad._pipes import not_a_file
+from promptgrad.lm._cache_entry import CacheEntry
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 
@@ -25,10 +28,42 @@ checksum, can still be read."""
 _MARK = 0x70670000 + SCHEMA
 """The version again, as the id of the application, so that a damaged version is not taken for a newer one."""
 _TABLE = "CREATE TABLE IF NOT EXISTS completion (key BLOB PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
+_ENTRIES = (
+    "CREATE TABLE IF NOT EXISTS entry (key BLOB PRIMARY KEY, made REAL NOT NULL, used REAL NOT NULL, "
+    "size INTEGER NOT NULL, model TEXT NOT NULL) WITHOUT ROWID"
+)
+"""Beside the replies, what is told of them. Versions that do not know it leave entries out, which are added later."""
+_FIND = {
+    False: "SELECT reply, NULL FROM completion WHERE key=?",
+    True: "SELECT reply, (SELECT used FROM entry WHERE entry.key=completion.key) FROM completion WHERE key=?",
+}
+_MISSING = (
+    "INSERT OR IGNORE INTO entry SELECT key, 0, 0, length(reply), '' FROM completion "
+    "WHERE key NOT IN (SELECT key FROM entry)",
+    "DELETE FROM entry WHERE key NOT IN (SELECT key FROM completion)",
+)
+_EXCESS = (
+    "SELECT key FROM (SELECT key, sum(size) OVER latest AS total, row_number() OVER latest AS place FROM entry "
+    "WINDOW latest AS (ORDER BY used DESC, made DESC, key)) WHERE total > ? OR place > ?"
+)
+"""The least recently used entries, without which the others are within their bounds."""
+_IS_THERE = "SELECT 1 FROM sqlite_master WHERE type='table' AND name='entry'"
+_NO_BOUND = 2**62
+TOUCH = 3600.0
+"""Seconds after which the use of an entry is written again."""
 BATCH = 256
 """Most entries that are written in one transaction."""
 LOG_PAGES = 250
 """Pages of SQLite's write-ahead log after which it is folded in: 1 MB, a quarter of what SQLite lets it grow to."""
+
+
+class _Used:
+    """Says that an entry was used."""
+
+
+USED = _Used()
+Change = tuple[str, "Completion | _Used | None", float]
+"""A key; its reply, None to remove it, or that it was used; and when."""
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -45,13 +80,28 @@ class Store:
 
     Args:
         path: The file, made with its folder if it is not there, for its owner alone.
+        most: The most entries; the least recently used go. None for no bound.
+        most_bytes: The most bytes of replies, likewise.
+        clock: Function that returns seconds since 1970; tests pass their own.
 
     Raises:
         ValueError: The file is of a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        most: int | None = None,
+        most_bytes: int | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.path = path
+        self.most = most
+        self.most_bytes = most_bytes
+        self._clock = clock
+        self._unchecked = self._unchecked_bytes = 0  # written since the bounds were checked; the first one checks them
+        self._checked = False
         self._usable = True
         self._readonly = False
         self._reset()
@@ -77,7 +127,8 @@ class Store:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._pending: dict[str, Completion | None] = {}
-        self._queue: SimpleQueue[tuple[str, Completion | None] | threading.Event | None] = SimpleQueue()
+        self._queue: SimpleQueue[Change | threading.Event | None] = SimpleQueue()
+        self._has_entries = False
         self._writer: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
@@ -121,7 +172,10 @@ class Store:
                     database.execute(_TABLE)
                     database.execute(f"PRAGMA application_id={_MARK}")
                     database.execute(f"PRAGMA user_version={SCHEMA}")
+                if not database.execute(_IS_THERE).fetchone():
+                    database.execute(_ENTRIES)
             database.execute("SELECT 1 FROM completion LIMIT 1")
+            self._has_entries = database.execute(_IS_THERE).fetchone() is not None
         except UnicodeDecodeError as error:  # the message quotes what is damaged
             database.close()
             raise sqlite3.DatabaseError(f"its schema cannot be read: {error}") from error
@@ -168,8 +222,15 @@ class Store:
             return None
         try:
             with self._lock:
-                row = self._here().execute("SELECT reply FROM completion WHERE key=?", (bytes.fromhex(key),)).fetchone()
-            return None if row is None else _decode(key, row[0])
+                here = self._here()
+                row = here.execute(_FIND[self._has_entries], (bytes.fromhex(key),)).fetchone()
+            if row is None:
+                return None
+            reply, used = row
+            found = _decode(key, reply)
+            if not self._readonly and not (isinstance(used, float) and self._clock() - used < TOUCH):
+                self._enqueue(key, USED)
+            return found
         except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if _is_damage(error):
                 self._set_aside(error)
@@ -191,7 +252,10 @@ class Store:
                 self._pending[key] = None  # stays: what is in the file is not to be read again
             return
         self._pending[key] = completion
-        self._queue.put((key, completion))
+        self._enqueue(key, completion)
+
+    def _enqueue(self, key: str, what: Completion | _Used | None) -> None:
+        self._queue.put((key, what, self._clock()))
         if self._writer is None:
             with self._lock:
                 if self._writer is None:
@@ -224,6 +288,58 @@ class Store:
         with self._lock:
             return int(self._here().execute("SELECT count(*) FROM completion").fetchone()[0])
 
+    def entries(self) -> list[CacheEntry]:
+        """What is told of the entries, the least recently used first."""
+        self.flush()
+        if not self._usable:
+            return []
+        with self._lock:
+            here = self._here()
+            if not self._has_entries:
+                rows = here.execute("SELECT key, '', length(reply), 0.0, 0.0 FROM completion").fetchall()
+            else:
+                if not self._readonly:
+                    _complete(here)
+                rows = here.execute(
+                    "SELECT key, model, size, made, used FROM entry ORDER BY used, made, key"
+                ).fetchall()
+        return [CacheEntry(key.hex(), model, size, made, used) for key, model, size, made, used in rows]
+
+    def items(self) -> Iterator[tuple[CacheEntry, Completion]]:
+        """The entries with their replies; those that are damaged are left out."""
+        for entry in self.entries():
+            with self._lock:
+                query = "SELECT reply FROM completion WHERE key=?"
+                row = self._here().execute(query, (bytes.fromhex(entry.key),)).fetchone()
+            try:
+                if row is not None:
+                    yield entry, _decode(entry.key, row[0])
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                self._warn("read an entry of", error)
+
+    def shrink(self) -> None:
+        """Give the space of removed entries back to the disk."""
+        self.flush()
+        with suppress(sqlite3.Error), self._lock:  # another process may be in the middle of a transaction
+            self._here().execute("VACUUM")
+
+    def _keep_bounds(self, database: sqlite3.Connection, rows: list[Row]) -> None:
+        """Remove the least recently used entries, now and then, if there are more than there may be."""
+        if self.most is None and self.most_bytes is None:
+            return
+        self._unchecked += len(rows)
+        self._unchecked_bytes += sum([0 if told is None else told[2] for _, told in rows])
+        few = self.most is None or self._unchecked < max(1, self.most // 100)
+        small = self.most_bytes is None or self._unchecked_bytes < max(1, self.most_bytes // 100)
+        if self._checked and few and small:
+            return
+        self._unchecked, self._unchecked_bytes, self._checked = 0, 0, True
+        _complete(database)
+        bounds = (self.most_bytes or _NO_BOUND, self.most or _NO_BOUND)
+        gone = database.execute(_EXCESS, bounds).fetchall()
+        if gone:
+            _insert(database, [(key, None) for (key,) in gone])
+
     def _write(self) -> None:
         queue = self._queue
         while True:
@@ -231,16 +347,16 @@ class Store:
             while len(items) < BATCH and not queue.empty():
                 items.append(queue.get())
             entries = [item for item in items if isinstance(item, tuple)]
-            rows = self._rows(entries)
+            rows, touched = self._rows(entries)
             try:
-                self._insert(rows)
+                self._insert(rows, touched)
             except (sqlite3.Error, ValueError) as error:
                 if _is_damage(error) and self._set_aside(error):
                     with suppress(sqlite3.Error):
-                        self._insert(rows)
+                        self._insert(rows, touched)
                 elif self._usable:
                     self._warn("write", error)
-            for key, completion in entries:
+            for key, completion, _ in entries:
                 if key in self._pending and self._pending[key] is completion:
                     del self._pending[key]
             for item in items:
@@ -252,9 +368,9 @@ class Store:
             self._writing.close()
             self._writing = None
 
-    def _insert(self, rows: list[tuple[bytes, str | None]]) -> None:
+    def _insert(self, rows: list[Row], touched: list[tuple[float, bytes]]) -> None:
         """Write rows into the file that is there now."""
-        if not rows:
+        if not rows and not touched:
             return
         if self._writing is not None and self._written != self._renewed:
             with suppress(sqlite3.Error):
@@ -263,17 +379,25 @@ class Store:
         if self._writing is None:
             self._written = self._renewed
             self._writing = self._connect()
-        _insert(self._writing, rows)
+        _insert(self._writing, rows, touched)
+        self._keep_bounds(self._writing, rows)
 
-    def _rows(self, entries: list[tuple[str, Completion | None]]) -> list[tuple[bytes, str | None]]:
-        """The entries in written form, without those that have no JSON form; None for those to remove."""
-        rows: list[tuple[bytes, str | None]] = []
-        for key, completion in entries:
+    def _rows(self, changes: list[Change]) -> tuple[list[Row], list[tuple[float, bytes]]]:
+        """The changes in written form, without replies that have no JSON form; and when others were used."""
+        rows: list[Row] = []
+        touched: list[tuple[float, bytes]] = []
+        for key, what, when in changes:
             try:
-                rows.append((bytes.fromhex(key), None if completion is None else _encode(key, completion)))
+                if isinstance(what, _Used):
+                    touched.append((when, bytes.fromhex(key)))
+                elif what is None:
+                    rows.append((bytes.fromhex(key), None))
+                else:
+                    reply = _encode(key, what)
+                    rows.append((bytes.fromhex(key), (reply, when, len(reply), what.model)))
             except (TypeError, ValueError) as error:
                 self._warn("write a reply to", error)
-        return rows
+        return rows, touched
 
     def _warn(self, what: str, error: Exception, then: str = "going on without it") -> None:
         if then not in self._warned:
@@ -284,19 +408,43 @@ class Store:
         return f"Store({str(self.path)!r})"
 
 
-def _insert(database: sqlite3.Connection, rows: list[tuple[bytes, str | None]]) -> None:
+Row = tuple[bytes, tuple[str, float, int, str] | None]
+"""A key; and its reply in written form, when it was made, its size and its model, or None to remove it."""
+
+
+def _insert(database: sqlite3.Connection, rows: list[Row], touched: list[tuple[float, bytes]] | tuple[()] = ()) -> None:
     latest = dict(rows)
+    made = [(key, *told) for key, told in latest.items() if told is not None]
+    gone = [(key,) for key, told in latest.items() if told is None]
     database.execute("BEGIN IMMEDIATE")
     try:
-        database.executemany(
-            "INSERT OR REPLACE INTO completion VALUES (?, ?)", [row for row in latest.items() if row[1] is not None]
-        )
-        gone = [(key,) for key, reply in latest.items() if reply is None]
+        if made:
+            database.executemany("INSERT OR REPLACE INTO completion VALUES (?, ?)", [row[:2] for row in made])
+            database.executemany(
+                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)",
+                [(key, time, time, size, model) for key, _, time, size, model in made],
+            )
         if gone:
             database.executemany("DELETE FROM completion WHERE key=?", gone)
+            database.executemany("DELETE FROM entry WHERE key=?", gone)
+        if touched:
+            database.executemany("UPDATE entry SET used=max(used, ?) WHERE key=?", touched)
         database.execute("COMMIT")
     except sqlite3.Error:
         with suppress(sqlite3.Error):  # SQLite may have done it
+            database.execute("ROLLBACK")
+        raise
+
+
+def _complete(database: sqlite3.Connection) -> None:
+    """Tell of the entries that versions wrote or removed which tell nothing of them."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _MISSING:
+            database.execute(statement)
+        database.execute("COMMIT")
+    except sqlite3.Error:
+        with suppress(sqlite3.Error):
             database.execute("ROLLBACK")
         raise
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promptgrad import aio, run
-from promptgrad.errors import BudgetExceeded, LMConnectionError
+from promptgrad.errors import BudgetExceeded, DataError, LMConnectionError
 from promptgrad.lm import HTTP, Cache, Completion, FunctionLM, Message, Prefix, Request, Usage, track_usage
 from promptgrad.lm._store import Store
 
@@ -249,7 +249,7 @@ def test_a_path_may_name_the_file(tmp_path, open_cache):
 
 def test_what_was_put_is_there_before_it_is_written(counted, open_cache, monkeypatch):
     gate = threading.Event()
-    monkeypatch.setattr("promptgrad.lm._store._insert", lambda database, entries: gate.wait(60))
+    monkeypatch.setattr("promptgrad.lm._store._insert", lambda *_: gate.wait(60))
     lm = open_cache(max_entries=1)
     lm("a"), lm("b")
     assert lm("a").text == "reply 1"
@@ -568,3 +568,193 @@ def test_an_empty_cache_is_true():
     lm = Cache(FunctionLM(lambda request: "x", "f"))
     assert len(lm) == 0
     assert (lm or None) is lm
+
+
+# ---- bounds, lists, exports
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1e9
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def echo(messages):
+    return Completion(messages[-1].content, Usage(1, 1, 1), "small" if len(messages[-1].content) < 10 else "large")
+
+
+@pytest.fixture
+def open_echo(tmp_path, clock):
+    made = []
+
+    def make(path=tmp_path / "echo", **options):
+        made.append(Cache(FunctionLM(echo, name="echo"), path, clock=clock, **options))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        cache.close()
+
+
+def key_of(cache, text):
+    return Request.of(text).digest(cache.lm.identity())
+
+
+def test_memory_is_bounded_by_bytes(open_echo):
+    lm = open_echo(None, max_bytes=250)
+    for letter in "abcd":
+        lm(letter * 100)
+    assert [lm(letter * 100).cached for letter in "dcab"] == [True, True, False, False]
+    assert lm._memory.size == 200
+    lm("e" * 1000)  # more than there is room for
+    assert not lm("e" * 1000).cached
+
+
+def test_a_file_is_bounded_and_the_least_recently_used_goes(open_echo, clock):
+    lm = open_echo(max_file_entries=3, max_entries=1)
+    for text in "abc":
+        clock.now += 1
+        lm(text)
+        lm.flush()
+    clock.now += 2 * 3600
+    assert lm("a").cached
+    lm("d"), lm.flush()
+    again = open_echo()
+    assert [again(text).cached for text in "abcd"] == [True, False, True, True]
+
+
+def test_a_file_is_bounded_by_bytes(open_echo, clock):
+    lm = open_echo(max_file_bytes=3000)
+    for number in range(30):
+        clock.now += 1
+        lm(f"{number:03}" * 100)
+    lm.flush()
+    entries = lm.entries()
+    assert sum(entry.size for entry in entries) <= 3000
+    assert entries[-1].key == key_of(lm, "029" * 100)
+    assert 1 <= len(entries) < 10
+
+
+def test_a_use_is_written_once_an_hour(open_echo, clock):
+    first = open_echo()
+    first("a"), first.close()
+    for later, used in ((600, 0), (4000, 4000), (4100, 4000)):
+        clock.now = 1e9 + later
+        lm = open_echo()
+        assert lm("a").cached
+        (entry,) = lm.entries()
+        assert (entry.made, entry.used) == (1e9, 1e9 + used)
+
+
+def test_entries_are_listed_with_their_model_and_size(open_echo, clock):
+    for lm in (open_echo(), open_echo(None)):
+        lm("short")
+        clock.now += 1
+        lm("x" * 50)
+        entries = lm.entries()
+        assert [(entry.model, entry.key) for entry in entries] == [
+            ("small", key_of(lm, "short")),
+            ("large", key_of(lm, "x" * 50)),
+        ]
+        assert [entry.size for entry in lm.entries("large")] >= [50]
+        assert "large" in repr(entries[1])
+
+
+def test_prune(open_echo, clock):
+    lm = open_echo()
+    for text in ("a", "b", "long " * 5, "c", "d"):
+        clock.now += 10
+        lm(text)
+    assert lm.prune(model="large") == 1
+    assert lm.prune(older_than=30, model="large") == 0
+    assert lm.prune(older_than=35) == 1
+    assert lm.prune(max_entries=2) == 1
+    assert [lm(text).cached for text in ("a", "b", "c", "d", "long " * 5)] == [False, False, True, True, False]
+    assert lm.prune(max_bytes=1) == 5
+    assert len(lm) == 0
+    with pytest.raises(ValueError, match="what to remove"):
+        lm.prune()
+
+
+def test_prune_in_memory(open_echo):
+    lm = open_echo(None)
+    for text in "abc":
+        lm(text)
+    assert lm.prune(max_entries=1) == 2
+    assert [lm(text).cached for text in "cab"] == [True, False, False]
+    with pytest.raises(ValueError, match="keeps no times"):
+        lm.prune(unused_for=1)
+
+
+def test_pruning_gives_space_back(open_echo, tmp_path):
+    lm = open_echo()
+    for number in range(300):
+        lm(f"{number}" + "x" * 5000)
+    lm.close()
+    before = (tmp_path / "echo" / "lm.db").stat().st_size
+    lm.prune(max_entries=10)
+    lm.close()
+    assert (tmp_path / "echo" / "lm.db").stat().st_size < before / 5
+
+
+def test_export_load_and_diff(open_echo, tmp_path):
+    lm, other = open_echo(), open_echo(tmp_path / "other")
+    for text in ("a", "b", "\ud800"):
+        lm(text)
+    assert lm.export(tmp_path / "out.jsonl") == 3
+    other("b"), other("c")
+    difference = other.diff(tmp_path / "out.jsonl")
+    assert (difference.here, difference.same) == ((key_of(lm, "c"),), 1)
+    assert difference.there == tuple(sorted([key_of(lm, "a"), key_of(lm, "\ud800")]))
+    assert other.load(tmp_path / "out.jsonl") == 2
+    assert other("\ud800").cached
+    other._memory.put(key_of(lm, "b"), Completion("another"))
+    other.flush()
+    difference = other.diff(lm)
+    assert (difference.changed, difference.there, difference.same) == ((key_of(lm, "b"),), (), 2)
+    assert "1 changed" in repr(difference)
+    assert not lm.diff(tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}\n", "[1]\n", '{"format": "promptgrad cache 1"}\n{"key": "zz", "reply": {"text": "a"}}\n']
+)
+def test_what_is_no_export_is_refused(open_echo, tmp_path, text):
+    (tmp_path / "out.jsonl").write_text(text)
+    if text:
+        with pytest.raises(DataError, match=r"out\.jsonl, line"):
+            open_echo().load(tmp_path / "out.jsonl")
+    else:
+        assert open_echo().load(tmp_path / "out.jsonl") == 0
+
+
+def test_a_file_of_an_earlier_version_is_listed_and_bounded(open_echo, tmp_path, clock):
+    lm = open_echo()
+    for text in "abc":
+        lm(text)
+    lm.close()
+    database = sqlite3.connect(tmp_path / "echo" / "lm.db")
+    with database:
+        database.execute("DROP TABLE entry")  # as it was before
+    database.close()
+    lm = open_echo()
+    assert [(entry.model, entry.made) for entry in lm.entries()] == [("", 0)] * 3
+    assert lm("a").cached
+    lm.close()
+    lm = open_echo(max_file_entries=2)
+    lm("d"), lm.flush()
+    assert {entry.key for entry in lm.entries()} == {key_of(lm, "a"), key_of(lm, "d")}
+
+
+def test_bounds_are_checked(open_echo):
+    with pytest.raises(ValueError, match="max_bytes must be at least 1"):
+        open_echo(None, max_bytes=0)
+    with pytest.raises(ValueError, match="give path="):
+        open_echo(None, max_file_entries=3)
