@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     )
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
-    from promptgrad.lm import LM, Usage, configure, context, track_usage
+    from promptgrad.lm import LM, Embedder, Usage, configure, context, track_usage, usage
     from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
@@ -67,6 +67,7 @@ __all__ = [
     "LM",
     "Budget",
     "Callback",
+    "Embedder",
     "Example",
     "Executor",
     "Input",
@@ -117,6 +118,7 @@ __all__ = [
     "testing",
     "track_usage",
     "train",
+    "usage",
     "viz",
 ]
 
@@ -125,6 +127,7 @@ _HOME = {
     "LM": "lm",
     "Budget": "run",
     "Callback": "train",
+    "Embedder": "lm",
     "Example": "data",
     "Executor": "aio",
     "Input": "signature",
@@ -156,6 +159,7 @@ _HOME = {
     "op": "nn",
     "save": "train",
     "track_usage": "lm",
+    "usage": "lm",
 }
 
 _ROOMS = (

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 from promptgrad.lm._api import Api
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache import Cache
+from promptgrad.lm._cache_entry import CacheDiff, CacheEntry
 from promptgrad.lm._cassette import Cassette, record
 from promptgrad.lm._completion import CACHE_HIT, Completion, TokenLogprob, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
+from promptgrad.lm._embedder import Embedder
+from promptgrad.lm._fallback import Fallback, passes_elsewhere
 from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer, layered
@@ -40,7 +43,7 @@ from promptgrad.lm._settings import Settings, current
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
 from promptgrad.lm._thinking import without_thinking
 from promptgrad.lm._transport import Transport
-from promptgrad.lm._usage import UsageTracker, track_usage
+from promptgrad.lm._usage import UsageTracker, attribute, track_usage, usage
 
 __all__ = [
     "CACHE_HIT",
@@ -51,11 +54,15 @@ __all__ = [
     "Api",
     "AudioPart",
     "Cache",
+    "CacheDiff",
+    "CacheEntry",
     "Cassette",
     "Completion",
     "Content",
     "Delta",
+    "Embedder",
     "Event",
+    "Fallback",
     "FilePart",
     "FunctionLM",
     "Generation",
@@ -87,10 +94,12 @@ __all__ = [
     "Transport",
     "Usage",
     "UsageTracker",
+    "attribute",
     "configure",
     "context",
     "current",
     "layered",
+    "passes_elsewhere",
     "pocket",
     "record",
     "replay",
@@ -98,6 +107,7 @@ __all__ = [
     "resolve",
     "resolve_lm",
     "track_usage",
+    "usage",
     "without_thinking",
 ]
 

@@ -11,7 +11,7 @@ from promptgrad._frozen import changer, setters
 from promptgrad.lm._codec import from_plain, to_plain
 from promptgrad.lm._finish import BROKEN, CUT, FILTERED
 from promptgrad.lm._message import Message
-from promptgrad.lm._parts import PARTS, Content, Part, ReasoningPart, TextPart, ToolCall, show, text_of
+from promptgrad.lm._parts import PARTS, Content, Part, ReasoningPart, TextPart, ToolCall, count_bytes, show, text_of
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -155,6 +155,11 @@ class Completion:
         """The text alone; empty where the reply consists of tool calls."""
         content = self.content
         return content if isinstance(content, str) else text_of(content)
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes the reply takes."""
+        return count_bytes(self.content)
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -323,6 +323,22 @@ def weigh(content: Content) -> int:
     return size
 
 
+def count_bytes(content: Content) -> int:
+    """Return about how many bytes of memory content takes: its characters, and the data of its parts."""
+    if isinstance(content, str):
+        return len(content)
+    size = 0
+    for part in content:
+        if isinstance(part, ToolResult):
+            size += count_bytes(part.content)
+        else:
+            size += sum([len(held) for name in _HELD if isinstance(held := getattr(part, name, None), (str, bytes))])
+    return size
+
+
+_HELD = ("text", "data", "url", "arguments")
+
+
 def bound(content: Content) -> int:
     """Return a number of tokens that content does not exceed: for the reservation of a budget."""
     if isinstance(content, str):

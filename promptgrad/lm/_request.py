@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad._frozen import setters
 from promptgrad.lm._message import EMPTY_PREFIX, Message, MessageLike, Prefix, json_messages, to_message
 from promptgrad.lm._options import check_request
-from promptgrad.lm._parts import json_text
+from promptgrad.lm._parts import count_bytes, json_text
 
 if TYPE_CHECKING:
     from promptgrad.lm._stream import Listener
@@ -218,6 +218,11 @@ class Request:
         merged = {**options, **self.options()}
         merged["extra"] = tuple(sorted((dict(options.get("extra", ())) | dict(self.extra)).items()))
         return cls(prefix=self.prefix, tail=self.tail, listener=self.listener, **merged)
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes its messages take; parts of the prefix that are not text are not counted."""
+        return len(self.prefix.encoded) + sum([count_bytes(message.content) for message in self.tail])
 
     def options(self) -> dict[str, Any]:
         """Return the options that are set, without the messages."""

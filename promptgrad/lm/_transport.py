@@ -61,7 +61,7 @@ class Transport(LM):
             sent = "\n".join([message.text for message in request.messages])
             completion = without_thinking(completion, prompt=sent)
         for tracker in trackers:
-            tracker.add(completion.usage)
+            tracker.add(completion.usage, self.name)
         return completion
 
     @property

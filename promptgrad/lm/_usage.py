@@ -1,40 +1,94 @@
-"""`track_usage`: the cost of the calls inside a block."""
+"""`usage` and `track_usage`: the cost of the calls inside a block, in all or by module, phase and language model."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import Token
 
+from promptgrad import run
 from promptgrad.lm._channel import Channel, channel
 from promptgrad.lm._completion import CACHE_HIT, NO_USAGE, Usage
 
+ELSEWHERE = "(elsewhere)"
+"""The module of calls that no module made, such as those of an `Embedder`, and an LM that is called by itself."""
+
 
 class UsageTracker:
-    """A running total of usage, filled by every LM call below the block that opened it, in any thread or task."""
+    """A running total of usage, filled by every LM call below the block that opened it, in any thread or task.
 
-    __slots__ = ("_hits", "_lock", "_spared", "_token", "_total")
+    Args:
+        details: Also keep the sums by module, phase and language model, as `usage` does.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_hits", "_lms", "_lock", "_modules", "_phases", "_spared", "_token", "_total", "details")
+
+    def __init__(self, *, details: bool = False) -> None:
+        self.details = details
+        self._lms: dict[str, Usage] = {}
+        self._modules: dict[str, Usage] = {}
+        self._phases: dict[str, Usage] = {}
         self._lock = threading.Lock()
         self._total = NO_USAGE
         self._spared = NO_USAGE
         self._hits = 0
 
-    def add(self, usage: Usage) -> None:
-        """Add the usage of one call."""
+    def add(self, usage: Usage, lm: str = "") -> None:
+        """Add the usage of one call of a language model of this name."""
         with self._lock:
             self._total = usage if self._total is NO_USAGE else self._total + usage
+            if self.details:
+                self._part(usage, lm)
 
-    def hit(self, paid: Usage | None = None) -> None:
+    def hit(self, paid: Usage | None = None, lm: str = "") -> None:
         """Add a reply from a cache.
 
         Args:
             paid: What it cost when the active run paid for it; None if that is not known.
+            lm: Name of the language model.
         """
         with self._lock:
             self._hits += 1
             self._spared += CACHE_HIT if paid is None else paid
+            if self.details:
+                self._part(CACHE_HIT, lm)
+
+    def attribute(self, usage: Usage, module: str) -> None:
+        """Say that usage, which was added as that of calls, is that of a module."""
+        with self._lock:
+            self._modules[module] = self._modules.get(module, NO_USAGE) + usage
+
+    def _part(self, usage: Usage, lm: str) -> None:
+        for sums, name in ((self._lms, lm), (self._phases, run.current_phase())):
+            sums[name] = sums.get(name, NO_USAGE) + usage
+
+    @property
+    def by_lm(self) -> dict[str, Usage]:
+        """The sum for each language model, by its name; empty without details, as are the next two."""
+        return self._sorted(self._lms)
+
+    @property
+    def by_phase(self) -> dict[str, Usage]:
+        """The sum for each phase of a run, as `run.phase` and the Trainer name them; "" outside of them."""
+        return self._sorted(self._phases)
+
+    @property
+    def by_module(self) -> dict[str, Usage]:
+        """The sum for each module, by its path in the program that was called; its class in brackets for that itself.
+
+        Calls that no module made are "(elsewhere)".
+        """
+        modules = self._sorted(self._modules)
+        calls = self.calls - sum(usage.calls for usage in modules.values())
+        cached = self.cached - sum(usage.cached for usage in modules.values())
+        if self.details and (calls > 0 or cached > 0):
+            modules[ELSEWHERE] = _difference(self.total, modules)
+        return modules
+
+    def _sorted(self, sums: Mapping[str, Usage]) -> dict[str, Usage]:
+        with self._lock:
+            return dict(sorted(sums.items()))
 
     @property
     def total(self) -> Usage:
@@ -87,6 +141,13 @@ class UsageTracker:
     def __repr__(self) -> str:
         return f"UsageTracker({self.total!r})"
 
+    def __str__(self) -> str:
+        rows: list[tuple[str, Usage | None]] = [("total", self.total)]
+        for title, sums in (("module", self.by_module), ("phase", self.by_phase), ("lm", self.by_lm)):
+            if sums and list(sums) != [""]:
+                rows += [(title, None), *((f"  {name or '(none)'}", usage) for name, usage in sums.items())]
+        return _table(rows)
+
     def __enter__(self) -> UsageTracker:  # not a generator of `track_usage`, because every row of a batch opens one
         first, trackers = channel.get()
         self._token: Token[Channel] = channel.set((first, (*trackers, self)))
@@ -94,6 +155,70 @@ class UsageTracker:
 
     def __exit__(self, *_: object) -> None:
         channel.reset(self._token)
+
+
+def _difference(total: Usage, parts: Mapping[str, Usage]) -> Usage:
+    """What is left of a total."""
+    given = sum(parts.values(), NO_USAGE)
+    usd = None if total.usd is None or given.usd is None else max(0.0, total.usd - given.usd)
+    return Usage(
+        max(0, total.calls - given.calls),
+        max(0, total.input_tokens - given.input_tokens),
+        max(0, total.output_tokens - given.output_tokens),
+        usd,
+        max(0, total.cached - given.cached),
+        max(0.0, total.seconds - given.seconds),
+    )
+
+
+_HEAD = ("calls", "cached", "input", "output", "usd", "seconds")
+
+
+def _table(rows: list[tuple[str, Usage | None]]) -> str:
+    """Usages as a table with a line for each."""
+    lines: list[tuple[str, ...]] = [("", *_HEAD)]
+    for name, usage in rows:
+        if usage is None:
+            lines.append((name, *("" for _ in _HEAD)))
+            continue
+        usd = "?" if usage.usd is None else f"{usage.usd:.4f}"
+        tokens = f"{usage.input_tokens:,}", f"{usage.output_tokens:,}"
+        lines.append((name, f"{usage.calls:,}", f"{usage.cached:,}", *tokens, usd, f"{usage.seconds:.1f}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for line in lines
+    )
+
+
+def attribute(usage: Callable[[], Usage], module: str) -> None:
+    """Say which module made calls that are counted here, for `usage().by_module`. Nothing where nobody asks.
+
+    Args:
+        usage: Gives what the calls cost; called only where somebody asks.
+        module: Path of the module.
+    """
+    for tracker in channel.get()[1]:
+        if tracker.details:
+            tracker.attribute(usage(), module)
+
+
+def usage() -> AbstractContextManager[UsageTracker]:
+    """Add up the usage of every LM call inside the block, and for each module, phase and language model apart.
+
+    As `track_usage`, which keeps the total alone and so costs less. `print(used)` shows a table.
+
+    Example:
+        ```python
+        with pg.usage() as used:
+            model.map(questions)
+        print(used)
+        print(used.by_module["query"].usd, used.by_lm, used.by_phase)
+        ```
+    """
+    return UsageTracker(details=True)
 
 
 def track_usage() -> AbstractContextManager[UsageTracker]:

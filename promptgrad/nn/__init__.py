@@ -10,7 +10,7 @@ from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Seq
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._ensemble import Ensemble, majority
 from promptgrad.nn._grouper import Grouper
-from promptgrad.nn._history import History, inspect_history
+from promptgrad.nn._history import History, inspect_history, keep_history
 from promptgrad.nn._hooks import RemovableHandle
 from promptgrad.nn._joint_critic import Finding, JointCritic
 from promptgrad.nn._judge import Judge
@@ -65,6 +65,7 @@ __all__ = [
     "flaw_of",
     "in_flight",
     "inspect_history",
+    "keep_history",
     "majority",
     "ngrams",
     "op",

@@ -1,5 +1,6 @@
 """`inspect_history`: the last calls, exactly as they were sent and answered."""
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import overload
@@ -7,7 +8,10 @@ from typing import overload
 from promptgrad.lm import Completion, Request, Usage
 
 KEPT = 50
-"""How many of the latest calls are remembered."""
+"""How many of the latest calls are remembered by default."""
+
+KEPT_BYTES = 64 * 2**20
+"""How many bytes of messages and replies are remembered by default."""
 
 
 class HistoryCall:
@@ -101,16 +105,58 @@ class History(Sequence[HistoryCall]):
         return "\n\n".join(map(repr, self._calls))
 
 
-_calls: deque[HistoryCall] = deque(maxlen=KEPT)
+class _Kept:
+    """The latest calls, within two bounds."""
 
-remember = _calls.append
+    def __init__(self, calls: int, size: int) -> None:
+        self.lock = threading.Lock()
+        self.most_calls = calls
+        self.most_bytes = size
+        self.calls: deque[tuple[HistoryCall, int]] = deque()
+        self.bytes = 0
+
+    def add(self, call: HistoryCall) -> None:
+        size = sum([request.nbytes + (0 if reply is None else reply.nbytes) for request, reply in call.exchanges])
+        with self.lock:
+            self.calls.append((call, size))
+            self.bytes += size
+            if self.bytes > self.most_bytes or len(self.calls) > self.most_calls:
+                self.trim()
+
+    def trim(self) -> None:
+        while self.calls and (self.bytes > self.most_bytes or len(self.calls) > self.most_calls):
+            self.bytes -= self.calls.popleft()[1]
+
+
+_kept = _Kept(KEPT, KEPT_BYTES)
+
+remember = _kept.add
+
+
+def keep_history(calls: int = KEPT, *, max_bytes: int = KEPT_BYTES) -> None:
+    """Set how many of the latest calls `inspect_history` can show, for the whole process; 0 keeps none.
+
+    Args:
+        calls: Most calls.
+        max_bytes: Most bytes of their messages and replies; the beginning that prompts share counts for each of them.
+
+    Raises:
+        ValueError: A number is negative.
+    """
+    if calls < 0 or max_bytes < 0:
+        raise ValueError(f"calls and max_bytes are numbers of at least 0, not {calls} and {max_bytes}")
+    with _kept.lock:
+        _kept.most_calls, _kept.most_bytes = calls, max_bytes
+        _kept.trim()
 
 
 def inspect_history(n: int = 1) -> History:
     """Show the last `n` calls made by any `Predict` of this process: messages, reply, failure.
 
-    The last 50 are kept. A console or a notebook shows the result; elsewhere, `print` it.
+    The last 50 are kept, and 64 MiB of them at most; `nn.keep_history` sets other bounds. A console or a notebook shows
+    the result; elsewhere, `print` it.
     """
     if n < 1:
         raise ValueError(f"n is a number of calls and at least 1, not {n}")
-    return History(list(_calls)[-n:])
+    with _kept.lock:
+        return History([call for call, _ in _kept.calls][-n:])

@@ -6,7 +6,7 @@ and nothing journalled is bought twice.
 """
 
 from promptgrad.run._active import ActiveRun, active, current, scope
-from promptgrad.run._budget import Budget, Ledger, Reservation, Spent, phase
+from promptgrad.run._budget import Budget, Ledger, Reservation, Spent, current_phase, phase
 from promptgrad.run._cells import Cell, CellStore
 from promptgrad.run._digest import value_digest
 from promptgrad.run._journal import Journal
@@ -27,6 +27,7 @@ __all__ = [
     "Subscription",
     "active",
     "current",
+    "current_phase",
     "phase",
     "progress",
     "rng",

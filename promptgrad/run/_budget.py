@@ -124,6 +124,11 @@ def phase(name: str, keep: Budget | None = None) -> Iterator[None]:
         here.reset(token)
 
 
+def current_phase() -> str:
+    """The name of the phase here, as `phase` gave it; empty outside of all."""
+    return here.get().phase
+
+
 class Ledger:
     """Keeps a budget: every call is reserved before it is sent, and committed with what it really used.
 
