@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
-import re
 import sqlite3
 import threading
 import time
 import warnings
 import weakref
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,36 +18,26 @@ from promptgrad._pipes import not_a_file
 from promptgrad.lm._cache_entry import CacheEntry
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._fork import keep_forever, reset_after_fork
+from promptgrad.lm._store_table import (
+    ENTRIES,
+    EXCESS,
+    FIND,
+    IS_THERE,
+    NO_BOUND,
+    TABLE,
+    TOUCH,
+    Row,
+    decode_reply,
+    encode_reply,
+    insert_rows,
+    tell_of_all,
+)
 
 SCHEMA = 3
 """Version of the file. Entries of version 1, whose replies are text alone in arrays, and of version 2, which have no
 checksum, can still be read."""
 _MARK = 0x70670000 + SCHEMA
 """The version again, as the id of the application, so that a damaged version is not taken for a newer one."""
-_TABLE = "CREATE TABLE IF NOT EXISTS completion (key BLOB PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
-_ENTRIES = (
-    "CREATE TABLE IF NOT EXISTS entry (key BLOB PRIMARY KEY, made REAL NOT NULL, used REAL NOT NULL, "
-    "size INTEGER NOT NULL, model TEXT NOT NULL) WITHOUT ROWID"
-)
-"""Beside the replies, what is told of them. Versions that do not know it leave entries out, which are added later."""
-_FIND = {
-    False: "SELECT reply, NULL FROM completion WHERE key=?",
-    True: "SELECT reply, (SELECT used FROM entry WHERE entry.key=completion.key) FROM completion WHERE key=?",
-}
-_MISSING = (
-    "INSERT OR IGNORE INTO entry SELECT key, 0, 0, length(reply), '' FROM completion "
-    "WHERE key NOT IN (SELECT key FROM entry)",
-    "DELETE FROM entry WHERE key NOT IN (SELECT key FROM completion)",
-)
-_EXCESS = (
-    "SELECT key FROM (SELECT key, sum(size) OVER latest AS total, row_number() OVER latest AS place FROM entry "
-    "WINDOW latest AS (ORDER BY used DESC, made DESC, key)) WHERE total > ? OR place > ?"
-)
-"""The least recently used entries, without which the others are within their bounds."""
-_IS_THERE = "SELECT 1 FROM sqlite_master WHERE type='table' AND name='entry'"
-_NO_BOUND = 2**62
-TOUCH = 3600.0
-"""Seconds after which the use of an entry is written again."""
 BATCH = 256
 """Most entries that are written in one transaction."""
 LOG_PAGES = 250
@@ -169,13 +156,13 @@ class Store:
                 database.execute("PRAGMA synchronous=NORMAL")
                 database.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
                 if version < SCHEMA:
-                    database.execute(_TABLE)
+                    database.execute(TABLE)
                     database.execute(f"PRAGMA application_id={_MARK}")
                     database.execute(f"PRAGMA user_version={SCHEMA}")
-                if not database.execute(_IS_THERE).fetchone():
-                    database.execute(_ENTRIES)
+                if not database.execute(IS_THERE).fetchone():
+                    database.execute(ENTRIES)
             database.execute("SELECT 1 FROM completion LIMIT 1")
-            self._has_entries = database.execute(_IS_THERE).fetchone() is not None
+            self._has_entries = database.execute(IS_THERE).fetchone() is not None
         except UnicodeDecodeError as error:  # the message quotes what is damaged
             database.close()
             raise sqlite3.DatabaseError(f"its schema cannot be read: {error}") from error
@@ -223,11 +210,11 @@ class Store:
         try:
             with self._lock:
                 here = self._here()
-                row = here.execute(_FIND[self._has_entries], (bytes.fromhex(key),)).fetchone()
+                row = here.execute(FIND[self._has_entries], (bytes.fromhex(key),)).fetchone()
             if row is None:
                 return None
             reply, used = row
-            found = _decode(key, reply)
+            found = decode_reply(key, reply)
             if not self._readonly and not (isinstance(used, float) and self._clock() - used < TOUCH):
                 self._enqueue(key, USED)
             return found
@@ -299,7 +286,7 @@ class Store:
                 rows = here.execute("SELECT key, '', length(reply), 0.0, 0.0 FROM completion").fetchall()
             else:
                 if not self._readonly:
-                    _complete(here)
+                    tell_of_all(here)
                 rows = here.execute(
                     "SELECT key, model, size, made, used FROM entry ORDER BY used, made, key"
                 ).fetchall()
@@ -313,7 +300,7 @@ class Store:
                 row = self._here().execute(query, (bytes.fromhex(entry.key),)).fetchone()
             try:
                 if row is not None:
-                    yield entry, _decode(entry.key, row[0])
+                    yield entry, decode_reply(entry.key, row[0])
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 self._warn("read an entry of", error)
 
@@ -334,11 +321,11 @@ class Store:
         if self._checked and few and small:
             return
         self._unchecked, self._unchecked_bytes, self._checked = 0, 0, True
-        _complete(database)
-        bounds = (self.most_bytes or _NO_BOUND, self.most or _NO_BOUND)
-        gone = database.execute(_EXCESS, bounds).fetchall()
+        tell_of_all(database)
+        bounds = (self.most_bytes or NO_BOUND, self.most or NO_BOUND)
+        gone = database.execute(EXCESS, bounds).fetchall()
         if gone:
-            _insert(database, [(key, None) for (key,) in gone])
+            insert_rows(database, [(key, None) for (key,) in gone])
 
     def _write(self) -> None:
         queue = self._queue
@@ -379,7 +366,7 @@ class Store:
         if self._writing is None:
             self._written = self._renewed
             self._writing = self._connect()
-        _insert(self._writing, rows, touched)
+        insert_rows(self._writing, rows, touched)
         self._keep_bounds(self._writing, rows)
 
     def _rows(self, changes: list[Change]) -> tuple[list[Row], list[tuple[float, bytes]]]:
@@ -393,7 +380,7 @@ class Store:
                 elif what is None:
                     rows.append((bytes.fromhex(key), None))
                 else:
-                    reply = _encode(key, what)
+                    reply = encode_reply(key, what)
                     rows.append((bytes.fromhex(key), (reply, when, len(reply), what.model)))
             except (TypeError, ValueError) as error:
                 self._warn("write a reply to", error)
@@ -408,47 +395,6 @@ class Store:
         return f"Store({str(self.path)!r})"
 
 
-Row = tuple[bytes, tuple[str, float, int, str] | None]
-"""A key; and its reply in written form, when it was made, its size and its model, or None to remove it."""
-
-
-def _insert(database: sqlite3.Connection, rows: list[Row], touched: list[tuple[float, bytes]] | tuple[()] = ()) -> None:
-    latest = dict(rows)
-    made = [(key, *told) for key, told in latest.items() if told is not None]
-    gone = [(key,) for key, told in latest.items() if told is None]
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        if made:
-            database.executemany("INSERT OR REPLACE INTO completion VALUES (?, ?)", [row[:2] for row in made])
-            database.executemany(
-                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)",
-                [(key, time, time, size, model) for key, _, time, size, model in made],
-            )
-        if gone:
-            database.executemany("DELETE FROM completion WHERE key=?", gone)
-            database.executemany("DELETE FROM entry WHERE key=?", gone)
-        if touched:
-            database.executemany("UPDATE entry SET used=max(used, ?) WHERE key=?", touched)
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        with suppress(sqlite3.Error):  # SQLite may have done it
-            database.execute("ROLLBACK")
-        raise
-
-
-def _complete(database: sqlite3.Connection) -> None:
-    """Tell of the entries that versions wrote or removed which tell nothing of them."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        for statement in _MISSING:
-            database.execute(statement)
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        with suppress(sqlite3.Error):
-            database.execute("ROLLBACK")
-        raise
-
-
 def _is_damage(error: Exception) -> bool:
     """Whether SQLite says that the file is damaged or is none of its own; its other errors are subclasses."""
     return type(error) is sqlite3.DatabaseError
@@ -460,33 +406,6 @@ def _file(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-_CHECKSUM = re.compile(r"\n([0-9a-f]{8})\Z")
-
-
-def _checksum(key: str, reply: str) -> str:
-    return f"{zlib.crc32((key + reply).encode()):08x}"
-
-
-def _encode(key: str, completion: Completion) -> str:
-    """The JSON of a reply, and a line with the checksum of it and its key."""
-    plain = completion.to_dict()
-    plain.pop("usage", None)  # a reply from a cache costs nothing
-    reply = json.dumps(plain, separators=(",", ":"))
-    return f"{reply}\n{_checksum(key, reply)}"
-
-
-def _decode(key: str, reply: str) -> Completion:
-    if checksum := _CHECKSUM.search(reply, max(len(reply) - 9, 0)):
-        reply = reply[: checksum.start()]
-        if checksum[1] != _checksum(key, reply):
-            raise ValueError("the checksum of an entry does not fit")
-    found = json.loads(reply)
-    if isinstance(found, list):
-        text, model, reason = found[:3]
-        return Completion(text, model=model, finish_reason=reason).as_cached()
-    return Completion.from_dict(found).as_cached()
 
 
 def _flush_all() -> None:

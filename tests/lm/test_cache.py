@@ -249,7 +249,7 @@ def test_a_path_may_name_the_file(tmp_path, open_cache):
 
 def test_what_was_put_is_there_before_it_is_written(counted, open_cache, monkeypatch):
     gate = threading.Event()
-    monkeypatch.setattr("promptgrad.lm._store._insert", lambda *_: gate.wait(60))
+    monkeypatch.setattr("promptgrad.lm._store.insert_rows", lambda *_: gate.wait(60))
     lm = open_cache(max_entries=1)
     lm("a"), lm("b")
     assert lm("a").text == "reply 1"
