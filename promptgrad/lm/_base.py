@@ -132,7 +132,7 @@ class LM(metaclass=_Meta):
         active = run.current()
         if active is None:
             return self.complete(request)
-        return active.ask(lambda: request.digest(self.identity()), lambda: self.complete(request))
+        return active.ask(request.digest(self.identity()), lambda: self.complete(request))
 
     def forget(self, request: Request) -> None:
         """Forget the reply to a request wherever it is kept, because it was of no use: the next call asks anew."""

@@ -29,6 +29,7 @@ class _Shared:
         self.opened: dict[str, int] = {}
         self.closed: dict[str, int] = {}
         self.longest: dict[str, int] = {}
+        self.turns: tuple[int, dict[tuple[str, str, str], int]] = (0, {})
 
 
 class ActiveRun:
@@ -141,34 +142,45 @@ class ActiveRun:
         self.journal.call(key, self.scope, reply)
         return reply
 
-    async def ask(self, key: Callable[[], str], answer: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, key: str, answer: Callable[[], Awaitable[T]]) -> T:
         """Ask a language model with all that is around it, and remember if there was no answer in the end.
 
         What the row that asks goes on without, it goes on without in a resumed run: also where another row got a reply
         to the same request a moment later, and where a layer of the user's raised the error and not the model.
 
         Args:
-            key: Gives the digest of the request and of the LM that is asked; called only where it is needed.
+            key: Digest of the request and of the LM that is asked.
             answer: Asks.
 
         Raises:
             LMError: There was no answer, now or in an earlier process of the run.
         """
         journal = self.journal
+        asked = key, self.scope, _row()
+        turn = self._turn(asked)
         if journal.has_failed_rows:
-            failure = journal.failure(key(), self.scope, _row())
+            failure = journal.failure(*asked, turn)
             if failure is not None:
                 raise failure
         try:
             found = await answer()
         except LMError as error:
-            name = key()
-            error.call = error.call or name
-            journal.went_without(name, self.scope, _row(), error)
+            error.call = error.call or key
+            journal.went_without(*asked, turn, error)
             raise
         if journal.has_failed_rows:
-            journal.got_after_all(key(), self.scope, _row())
+            journal.got_after_all(*asked, turn)
         return found
+
+    def _turn(self, asked: tuple[str, str, str]) -> int:
+        """How often this was asked before by the same row, since the last ordered event."""
+        shared, place = self._shared, self.journal.place
+        with shared.lock:
+            if shared.turns[0] != place:
+                shared.turns = place, {}
+            turns = shared.turns[1]
+            turn = turns[asked] = turns.get(asked, -1) + 1
+        return turn
 
     def longest(self, name: str, tokens: int = 0) -> int:
         """The tokens of the longest reply of an LM in this run, so far; `tokens` are those of another one."""

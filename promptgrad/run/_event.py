@@ -105,6 +105,8 @@ def _check_form(event: Mapping[str, Any]) -> None:
     for name in ("row", "call") if kind == "fail" else ():
         if not isinstance(event.get(name, ""), str):
             raise ValueError(f"{name!r} of its event of kind {kind!r} is {event[name]!r:.80}")
+    if kind == "fail" and (type(event.get("turn", 0)) is not int or not 0 <= event.get("turn", 0) < 1e12):
+        raise ValueError(f"the turn of its event of kind 'fail' is {event['turn']!r:.80}")
     if not 0 <= event.get("t", 0) < 1e12:
         raise ValueError(f"its time is {event['t']!r:.80}")
     if kind == "scope" and event["event"] not in ("open", "close"):

@@ -6,6 +6,11 @@ from typing import Any
 from promptgrad.errors import LMError, LMStatusError, kind_of, recall
 
 
+def asker(row: str, turn: int) -> dict[str, Any]:
+    """How an event names who asked."""
+    return {"row": row, "turn": turn} if turn else {"row": row}
+
+
 class Failures:
     """The failed calls of a journal, by place: the number of ordered events before them.
 
@@ -14,7 +19,8 @@ class Failures:
 
     There are two records of a failure: that of a call that was sent, which may have been sent again, and, with a `row`,
     that of who asked and went on without a reply. Two rows may ask the very same, and one of them be refused and the
-    other one answered a moment later.
+    other one answered a moment later. So may one row, or the same row of two blocks of work: a `turn` says how often
+    the row had asked it before.
 
     Attributes:
         overtaken: Whether some call got a reply after it had failed: sent again, or asked by another row.
@@ -25,7 +31,9 @@ class Failures:
         self._own: dict[tuple[int, str, str], Mapping[str, Any]] = {}  # of calls that this scope got no reply to
         self.overtaken = False
         self._given_up: set[tuple[int, str]] = set()
-        self._rows: dict[int, dict[tuple[str, str, str], Mapping[str, Any]]] = {}  # by place: scope, row and key
+        self._rows: dict[
+            int, dict[tuple[str, str, str, int], Mapping[str, Any]]
+        ] = {}  # by place: scope, row, key, turn
 
     @staticmethod
     def facts(error: BaseException) -> dict[str, Any]:
@@ -40,7 +48,8 @@ class Failures:
         """Take note of an event that says how a call ended, or that it was given up."""
         kind, key, scope = event["kind"], event["key"], event.get("scope", "")
         if kind == "fail" and "row" in event:
-            rows, asker = self._rows.setdefault(place, {}), (scope, event["row"], key)
+            rows = self._rows.setdefault(place, {})
+            asker = scope, event["row"], key, event.get("turn", 0)
             if "message" in event:
                 rows[asker] = event
             else:
@@ -54,31 +63,33 @@ class Failures:
         elif "call" in event:
             self._given_up.add((place, str(event["call"])))
 
-    def calls(self, place: int) -> Iterator[dict[str, str]]:
-        """The failures at a place: the scope and the key of each, and the row where it is known."""
+    def calls(self, place: int) -> Iterator[dict[str, Any]]:
+        """The failures at a place: the scope and the key of each, and the row with its turn where it is known."""
         for known, scope, key in list(self._own):
             if known == place:
                 yield {"key": key, "scope": scope}
-        for scope, row, key in list(self._rows.get(place, ())):
-            yield {"key": key, "scope": scope, "row": row}
+        for scope, row, key, turn in list(self._rows.get(place, ())):
+            yield {"key": key, "scope": scope, **asker(row, turn)}
 
     def has_rows(self, place: int) -> bool:
         """Whether some row got no answer at a place."""
         return place in self._rows
 
-    def of_row(self, place: int, key: str, scope: str, row: str) -> Mapping[str, Any] | None:
+    def of_row(self, place: int, key: str, scope: str, row: str, turn: int) -> Mapping[str, Any] | None:
         """What is on record of a row that got no answer."""
         rows = self._rows.get(place)
-        return None if rows is None else rows.get((scope, row, key))
+        return None if rows is None else rows.get((scope, row, key, turn))
 
-    def at(self, place: int, key: str, scope: str, row: str | None = None, *, decided: bool) -> LMError | None:
+    def at(
+        self, place: int, key: str, scope: str, row: str | None = None, turn: int = 0, *, decided: bool
+    ) -> LMError | None:
         """The error of a call that failed for good, made again; `decided` where an ordered event follows.
 
         Scopes and rows run side by side: one may have gone on without the reply that another one got to the same
         request. Without a `row`, it is the failure of the call.
         """
         if row is not None:
-            event = self.of_row(place, key, scope, row)
+            event = self.of_row(place, key, scope, row, turn)
         else:
             event = self._events.get((place, key)) or self._own.get((place, scope, key))
         if event is None or not (decided or {(place, key), (place, event.get("call"))} & self._given_up):

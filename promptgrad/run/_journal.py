@@ -29,7 +29,7 @@ from promptgrad.run._event import (
     show,
     timeless,
 )
-from promptgrad.run._failures import Failures
+from promptgrad.run._failures import Failures, asker
 from promptgrad.run._observers import Observer, Observers, Subscription
 
 
@@ -268,21 +268,21 @@ class Journal:
         """Whether some row went on without an answer at this place, in this process or an earlier one."""
         return self._failures.has_rows(self._next)
 
-    def went_without(self, key: str, scope: str, row: str, error: LMError) -> None:
+    def went_without(self, key: str, scope: str, row: str, turn: int, error: LMError) -> None:
         """Write that a row got no answer to what it asked, whatever others got; in the part that is replayed it is."""
         facts = Failures.facts(error)
         with self._lock:
-            known = self._failures.of_row(self._next, key, scope, row) or {}
+            known = self._failures.of_row(self._next, key, scope, row, turn) or {}
             if not (self.replaying or facts.items() <= known.items()):
-                own = {"key": key, "scope": scope, "row": row, "t": self.elapsed}
+                own = {"key": key, "scope": scope, **asker(row, turn), "t": self.elapsed}
                 self._write({"kind": "fail", **own, **({} if error.call == key else {"call": error.call}), **facts})
         self._hand_over()
 
-    def got_after_all(self, key: str, scope: str, row: str) -> None:
+    def got_after_all(self, key: str, scope: str, row: str, turn: int) -> None:
         """Write that a row got an answer to what it had got none to before, if it had."""
         with self._lock:
-            if not self.replaying and self._failures.of_row(self._next, key, scope, row) is not None:
-                own = {"key": key, "scope": scope, "row": row, "t": self.elapsed}
+            if not self.replaying and self._failures.of_row(self._next, key, scope, row, turn) is not None:
+                own = {"key": key, "scope": scope, **asker(row, turn), "t": self.elapsed}
                 self._write({"kind": "fail", **own, "error": "withdrawn"})
         self._hand_over()
 
@@ -311,13 +311,13 @@ class Journal:
             if event["kind"] == "call":
                 yield event["key"], event["reply"]
 
-    def failure(self, key: str, scope: str, row: str | None = None) -> LMError | None:
+    def failure(self, key: str, scope: str, row: str | None = None, turn: int = 0) -> LMError | None:
         """The error with which a call failed for good at this place of the run; None if it is to be answered or sent.
 
         It did if it got no reply before the next ordered event, and that event is on record or a keyed event names it
-        as its `call`. With a `row`, the error without whose answer that row went on.
+        as its `call`. With a `row`, the error without whose answer that row went on, when it had asked `turn` times.
         """
-        return self._failures.at(self._next, key, scope, row, decided=self.replaying)
+        return self._failures.at(self._next, key, scope, row, turn, decided=self.replaying)
 
     def has(self, key: str) -> bool:
         """Whether a paid call is on record."""
@@ -343,6 +343,11 @@ class Journal:
         """The ordered event that an earlier process wrote at the place of this one; None past the last."""
         with self._lock:
             return dict(self._ordered[self._next]) if self._next < len(self._ordered) else None
+
+    @property
+    def place(self) -> int:
+        """How many ordered events this process wrote, or met in the part that is replayed."""
+        return self._next
 
     @property
     def replaying(self) -> bool:

@@ -469,7 +469,7 @@ class TestRows:
                 return outcome
 
             try:
-                return await run.current().ask(lambda: "k", answer)
+                return await run.current().ask("k", answer)
             except LMError as error:
                 return f"no: {error}"
 
@@ -518,8 +518,29 @@ class TestRows:
                 journal.append("decision")
         assert outcomes == [["no: no"], [1]]
 
+    @pytest.mark.parametrize("first", [[LMError("no"), 1], [1, LMError("no")], [LMError("no"), 1, LMError("no")]])
+    def test_blocks_of_one_scope_have_the_same_rows_and_are_told_apart(self, tmp_path, first):
+        async def blocks(outcomes):
+            return [got for outcome in outcomes for got in await self.asked([outcome])]
+
+        found = []
+        for outcomes in (first, [1] * len(first)):
+            with Journal(tmp_path / "j") as journal, run.active(journal=journal):
+                found.append(aio.run(blocks(outcomes)))
+                journal.append("decision")
+        assert found[0] == found[1] == [1 if outcome == 1 else "no: no" for outcome in first]
+
+    def test_the_turns_of_a_row_begin_anew_at_each_decision(self, tmp_path):
+        for outcomes in ([1, LMError("no")], [LMError("no"), 1]):
+            with Journal(tmp_path / "j") as journal, run.active(journal=journal):
+                found = []
+                for outcome in outcomes:
+                    found += aio.run(self.asked([outcome]))
+                    journal.append("decision")
+        assert found == [1, "no: no"]
+
     def test_what_is_said_of_a_row_ends_no_call_in_flight(self, tmp_path):
         with Journal(tmp_path / "j") as journal:
             journal.sending("k")
-            journal.went_without("k", "", "0", LMError("no"))
+            journal.went_without("k", "", "0", 0, LMError("no"))
         assert Journal(tmp_path / "j").lost == 1
