@@ -9,6 +9,7 @@ from typing import Any
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
+from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
@@ -159,9 +160,8 @@ class ChatFormat(Format):
                 raise unreadable(reply, "its fields may be an example or a draft: give them alone", self.signature)
             try:
                 found = self._found(reply)
-            except _Twice as twice:
-                reason = f"the field `{twice}` comes twice, with different values"
-                raise unreadable(reply, reason, self.signature) from None
+            except _Unclear as unclear:
+                raise unreadable(reply, str(unclear), self.signature) from None
         if "think" in reply or "THINK" in reply or "<|channel" in reply:
             found = self._without_thoughts(reply, found)
         values: dict[str, Any] = {}
@@ -218,7 +218,7 @@ class ChatFormat(Format):
                 return None
             found[name] = unguard(reply[at + len(head) : end].strip())
             at = end + 2
-        return found if reply.startswith(self.last, at) else None
+        return found if reply.startswith(self.last, at) and not reply[at + len(self.last) :].strip() else None
 
     def _sections(self, reply: str) -> dict[str, str]:
         """Bodies by output name, as `assistant` writes them; those of a name that hold something must be the same."""
@@ -232,6 +232,8 @@ class ChatFormat(Format):
                 if name.lower() == self.end and found:
                     self._check_rest(parts[i + 1 :], found)
                     break
+                if found and name not in self.signature.inputs and takes_back_by_name(name, parts[i + 1]):
+                    raise _Unclear(f"beside its fields stands `{name}`: give the final answer alone")
                 continue
             body = parts[i + 1].strip()
             if i + 2 >= len(parts):
@@ -245,17 +247,27 @@ class ChatFormat(Format):
         """What comes after the last marker: a second version, unless an input begins another example, or it has no end.
 
         Raises:
-            _Twice: It has other values, so that the first ones may be a draft.
+            _Unclear: It has other values, so that the first ones may be a draft, or words that take them back.
         """
+        self._check_end(rest[0], found)
         other = ""
         for name, body in zip(rest[1::2], rest[2::2], strict=True):
             if name in self.signature.inputs:
                 return
             if name.lower() == self.end and other:
-                raise _Twice(other)
+                raise _Unclear.twice(other)
             known = self.names.get(name, "")
             if known in found and body.strip() and unguard(unescape(body.strip())) != found[known]:
                 other = known
+
+    def _check_end(self, rest: str, found: Mapping[str, str]) -> None:
+        """What a model still says when it has come to the end.
+
+        Raises:
+            _Unclear: It takes back what it said before, or says what is right instead.
+        """
+        if rest.strip() and (takes_back(rest) or states_another(rest, list(found.values()))):
+            raise _Unclear("what stands after its end may take the answer back: give the final answer alone")
 
     def _without_end(self, body: str) -> str:
         """The last body of a reply that lacks its last line: without that marker behind it, or the first half of it."""
@@ -284,6 +296,7 @@ class ChatFormat(Format):
                         body = body[:-3].rstrip()
                     _add(found, self.names[key], body)
                 elif key == self.end:
+                    self._check_end(body, found)
                     break
             best = found if len(found) > len(best) else best
         return best
@@ -307,6 +320,7 @@ class ChatFormat(Format):
         """XML-like tags: `<answer>...</answer>`."""
         found: dict[str, str] = {}
         folded = reply.casefold() if len(reply.casefold()) == len(reply) else reply
+        last = 0
         for name in self.signature.outputs:
             opens, closes = f"<{name.casefold()}>", f"</{name.casefold()}>"
             at = folded.find(opens)
@@ -315,7 +329,10 @@ class ChatFormat(Format):
                 if end < 0:
                     break
                 _add(found, name, reply[at + len(opens) : end].strip())
+                last = max(last, end + len(closes))
                 at = folded.find(opens, end)
+        if len(found) == len(self.outputs):
+            self._check_end(reply[last:], found)
         return found
 
     def _object(self, reply: str) -> dict[str, str]:
@@ -327,6 +344,8 @@ class ChatFormat(Format):
         for value in self._objects(text):
             for key, item in value.items():
                 name = key if key in self.signature.outputs else self.names.get(self._key(str(key)))
+                if name is None and key not in self.signature.inputs and takes_back_by_name(str(key), item):
+                    raise _Unclear(f"beside its fields stands `{key}`: give the final answer alone")
                 if name is not None and (item is not None or not self.signature.outputs[name].is_text):
                     _add(found, name, _as_text(self.signature.outputs[name], item))
         return found
@@ -375,18 +394,22 @@ class ChatFormat(Format):
         return re.sub(r"[ -]", "_", name.strip().lower())
 
 
-class _Twice(Exception):
-    """A field comes twice, with different values; the message is its name."""
+class _Unclear(Exception):
+    """A reply has no single reading; the message is the reason."""
+
+    @classmethod
+    def twice(cls, name: str) -> _Unclear:
+        return cls(f"the field `{name}` comes twice, with different values")
 
 
 def _add(found: dict[str, str], name: str, body: str) -> None:
     """Add the body of a field. An empty one does not count where there is another.
 
     Raises:
-        _Twice: There is another body already.
+        _Unclear: There is another body already.
     """
     if found.get(name) and body and body != found[name]:
-        raise _Twice(name)
+        raise _Unclear.twice(name)
     found[name] = found.get(name) or body
 
 

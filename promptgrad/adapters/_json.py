@@ -12,6 +12,7 @@ from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._chat import Sections
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
+from promptgrad.adapters._taken_back import takes_back_by_name
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
@@ -102,9 +103,20 @@ class JSONFormat(Format):
                 values[name] = self._readers[name](value)
             except ParseError as error:
                 faults.append(error.reason)
+        if not faults and len(found) > len(values):
+            faults = self._other_versions(found)
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
+
+    def _other_versions(self, found: Mapping[str, Any]) -> list[str]:
+        """What is wrong with keys that nobody asked for: they correct what was asked for."""
+        fields = {name.lower() for name in self.signature.fields}
+        return [
+            f"beside its keys stands `{key}`: give the final answer alone"
+            for key, value in found.items()
+            if key.strip().lower().replace(" ", "_").replace("-", "_") not in fields and takes_back_by_name(key, value)
+        ]
 
     def _read_loosely(self, reply: str, text: str) -> dict[str, Any]:
         """The outputs in a reply that is not JSON as it stands: in the only object in it that holds them."""

@@ -10,6 +10,9 @@ from decimal import Context, Decimal
 from itertools import pairwise
 from typing import NamedTuple
 
+from promptgrad.adapters._labels import is_about_it, names_other_number
+from promptgrad.adapters._taken_back import takes_back
+
 _MINUS = dict.fromkeys(map(ord, "\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{SMALL HYPHEN-MINUS}\N{HYPHEN}"), "-")
 _DASHES = {**_MINUS, **dict.fromkeys(map(ord, "\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}"), "-")}
 _DASH_OF_SIGN = re.compile(  # not that of a range
@@ -54,6 +57,27 @@ _UNIT = re.compile(
     rf"(?:{_CODES}))(?![\w])|-[A-Za-z]"
 )
 
+_POINT_AND_THREE = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
+_ENGLISH = re.compile(
+    r" ?-?(?:hundred|thousand|millions?|billions?|trillions?|lakhs?|crores?|mn|bn|tn)\b", re.IGNORECASE
+)
+_MONEY_AFTER = re.compile(
+    rf"[ \N{{NO-BREAK SPACE}}]?(?:(?:US|AU|CA|NZ|HK|A|C|S|R)?[$€£¥₹₩₽₺฿₿]|(?:{_CODES})\b|US dollars?\b|euros?\b|"
+    r"dollars?\b|"
+    r"pounds?\b|yen\b|yuan\b|renminbi\b|rupees?\b|rupien\b|francs?\b|franken\b|kron(?:or|er|a|e|en)\b|zł|"
+    r"pesos?\b|reais\b|won\b|liras?\b|r[ou]+bles?\b|rubel\b|rand\b|bucks\b|quid\b|cents?\b)",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(  # what comes in whole numbers, and not what is measured
+    r"[ \N{NO-BREAK SPACE}](?:people|children|men|women|habitant\w*|inhabitant\w*|abitanti|persone|utenti|"
+    r"einwohner\w*|menschen|personen|stück|mitarbeiter\w*|besucher\w*|nutzer\w*|kunden|teilnehmer\w*|stimmen|wähler\w*|"
+    r"(?!\w*(?:met(?:er|re)s|grams|lit(?:er|re)s|volts|watts|amps|amperes|ohms|joules|newtons|pascals|kelvins|ious)\b"
+    r"|(?:as|is|was|has|does|this|thus|plus|yes|less|its|always|perhaps|versus|across|towards|besides|times|seconds|secs|"
+    r"minutes|mins|hours|hrs|days|weeks|months|years|decades|degrees|radians|miles|inches|yards|ounces|tons|tonnes|"
+    r"points|percents|decibels|lbs|units)\b)[^\W\d_]{2,}s)\b",
+    re.IGNORECASE,
+)
+
 _LEADS = re.compile(
     r"(?:[:=≈~]|->|→|\b(?:is|are|was|were|be|been|equals?|approximately|about|roughly|around|exactly|circa|ca\.?|approx\.?|"
     r"answer|total|result|value|estimate|score|got|get|gives|makes|costs?|has|have|contains|weighs|measures|therefore|so|"
@@ -95,7 +119,8 @@ class Number(NamedTuple):
     Attributes:
         start: Where it begins, with its sign and currency.
         end: Where it ends, with its scale, percent sign or power of ten.
-        readings: What it may mean: one value, two where its separator may be a decimal comma, none for a date or code.
+        readings: What it may mean: one value, two where its separator may be that of thousands or of decimals, none for
+            a date or code.
         is_percent: Whether a percent sign follows.
         clear: Whether nothing stands beside it by which it would be a part of something else, or have another sign.
     """
@@ -112,7 +137,8 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
 
     A number may be in bold or quotes, with a currency, a unit, a scale ("3.5 billion") and a few words around it ("The
     answer is 42."). Nothing is read from a text that holds other numbers, or words that turn its sense ("not", "more
-    than", "N/A"). Two readings are those of "1,234" and of "50%": the field decides whether it can take only one.
+    than", "N/A"), or of which the number is that of something else ("Confidence: 3"). Two readings are those of
+    "1,234", of "€1.234" and of "50%": the field decides whether it can take only one.
     """
     text = text.translate(_DASHES).strip()
     if len(text) > 2_000:
@@ -141,9 +167,15 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
         return (), "holds more than one number"
     if (len(found) == 1 and lead.strip("([{.,") and not _LEADS.search(lead)) or lead.endswith("-"):
         return (), "holds a number that may mean something else"
+    if names_other_number(lead) or is_about_it(after):
+        return (), "holds the number of something else: give the value alone"
     if before.rstrip().endswith("(") and not before.strip(" (") and after.strip(" .") == ")":
         return (), "is in brackets, and may be negative"
-    if _TURNS.search(f"{before} ; {between} ; {after}") or any(sign.isnumeric() for sign in before + between + after):
+    if (
+        takes_back(after)
+        or _TURNS.search(f"{before} ; {between} ; {after}")
+        or any(sign.isnumeric() for sign in before + between + after)
+    ):
         return (), "holds words that may change the number"
     value = found[-1].readings
     if any(_SPELLED[word.lower()] not in value for word in _SPELLED_WORD.findall(f"{before} ; {between} ; {after}")):
@@ -193,9 +225,24 @@ def _number(text: str, match: re.Match[str]) -> Number:
             negative, start = not negative, word.start()
     elif lead[-1:] == "-" and lead[-2:-1].isspace():
         negative = True
+    said = end
     scale, end, is_percent, whole = _after(text, end, money)
+    if _POINT_AND_THREE.fullmatch(digits) and _may_be_thousands(text, said, end, money):
+        readings = (*readings, Decimal(digits.replace(".", "")))
     readings = tuple(_scaled(value.copy_negate() if negative else value, scale) for value in readings)
     return Number(start, end, readings, is_percent, clear and whole)
+
+
+def _may_be_thousands(text: str, said: int, end: int, money: bool) -> bool:  # noqa: FBT001
+    """Whether the point before three digits may be that of a language in which it separates thousands: "€1.234".
+
+    A bare 1.234 is a number of JSON, and a scale in English has an English point.
+    """
+    if _ENGLISH.match(text, said):
+        return False
+    if end > said and _SCALE.match(text, said):
+        return True
+    return money or bool(_MONEY_AFTER.match(text, end) or _COUNTED.match(text, end))
 
 
 def _after(text: str, end: int, money: bool) -> tuple[int, int, bool, bool]:  # noqa: FBT001

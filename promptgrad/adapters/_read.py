@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 
 from promptgrad.adapters._fit import Misfit, fitter
 from promptgrad.adapters._kinds import is_moment, is_structure, members
+from promptgrad.adapters._labels import names_other, own_label
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._taken_back import takes_back
 from promptgrad.adapters._values import choices
 from promptgrad.adapters._words import is_nothing
 from promptgrad.errors import ParseError
@@ -37,7 +39,8 @@ class Reader:
         self.field = field
         self._kinds = kinds
         self._fit = fitter(field.annotation)
-        self._is_choice = choices(field) is not None
+        self._options = choices(field)
+        self._label = own_label(field.name)
         self._takes_text = str in kinds
         self._takes_nothing = type(None) in kinds
         self._structures = [kind for kind in kinds if is_structure(kind)]
@@ -49,7 +52,9 @@ class Reader:
         Raises:
             ParseError: It has no single reading.
         """
-        if self._is_choice and self._fit is not None:
+        if not self._takes_text and text.strip() not in (self._options or ()):
+            text = self._label.sub("", text, count=1)
+        if self._options is not None and self._fit is not None:
             return self._read_words(text)
         text = text.strip()
         try:
@@ -217,13 +222,15 @@ _FENCE_AFTER = re.compile(r"\A\s*```")
 def is_said(text: str, start: int, end: int) -> bool:
     """Whether a text says the value at a place: not one of its citations, examples or denials."""
     line = text[max(0, start - 300) : start].rpartition("\n")[2].rpartition(". ")[2]
-    return bool(_LED.search(line)) and not _UNSAID.search(line) and not is_unsaid(text, start, end)
+    if names_other(line) or _UNSAID.search(line):
+        return False
+    return bool(_LED.search(line)) and not is_unsaid(text, start, end)
 
 
 def is_unsaid(text: str, start: int, end: int) -> bool:
     """Whether the words around a value in a text make it an example, a draft or a denial.
 
-    They are the rest of its sentence, the line above it where that announces something, and what is said below it.
+    They are the rest of its sentence, the line above it where that announces something, and what is said after it.
     """
     before = _FENCE_BEFORE.sub("", text[max(0, start - 300) : start])
     line = before.rpartition("\n")[2]
@@ -235,7 +242,9 @@ def is_unsaid(text: str, start: int, end: int) -> bool:
         return True
     after = _FENCE_AFTER.sub("", text[end : end + 300])
     same, _, below = after.partition("\n")
-    return bool(_UNSAID.search(same.partition(". ")[0]) or _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below))
+    if _UNSAID.search(same.partition(". ")[0]) or _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below):
+        return True
+    return takes_back(text[end:])
 
 
 def _loads_either(text: str) -> Any:

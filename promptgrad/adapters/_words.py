@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
+from promptgrad.adapters._labels import names_other
+from promptgrad.adapters._taken_back import takes_back
+
 BOOLEANS: Mapping[str, Any] = {
     "true": True, "yes": True, "y": True, "t": True, "on": True, "1": True,
     "false": False, "no": False, "n": False, "f": False, "off": False, "0": False,
@@ -51,7 +54,10 @@ def is_nothing(text: str) -> bool:
     """Whether a text says that there is no value: "None", "null", "N/A (see page 3)"."""
     bare = text.strip(_DECORATION)
     found = _NOTHING.fullmatch(bare) or _NOT_AVAILABLE.fullmatch(bare) if len(bare) <= _SHORT else None
-    return found is not None and _YET.search(_NO_VALUE.sub("", bare, count=1)) is None
+    if found is None:
+        return False
+    rest = _NO_VALUE.sub("", bare, count=1)
+    return _YET.search(rest) is None and not takes_back(rest)
 
 
 def spellings(annotation: Any) -> dict[str, Any] | None:
@@ -121,11 +127,14 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
         _NUMBERED.match(bare, first.start())
         or between.strip(" ()=:-\N{EN DASH}—,.")
         or _TURNS.search(before)
+        or names_other(before)
         or before.count(" ") > 12
     ):
         return ()
     explained = re.match(r"\s*(?:$|[,.;:!](?!\w)|[\n()\N{EN DASH}—]|[-=]\s|\)\s*$)", after)
-    if (before.strip(" ([#-") and not _STATED.search(before)) or explained is None or _TURNS.search(after):
+    if (before.strip(" ([#-") and not _STATED.search(before)) or explained is None:
+        return ()
+    if _TURNS.search(after) or takes_back(after):
         return ()
     return tuple(values.values())
 
@@ -144,7 +153,7 @@ def read_boolean(text: str) -> tuple[bool, ...]:
         return ()
     if first is not None:
         value, rest = _BOOLEAN_WORDS[first[1]], first[2]
-        return () if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) else (value,)
+        return () if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) or takes_back(rest) else (value,)
     return read_choice(text, _BOOLEAN_WORDS)
 
 

@@ -1,0 +1,89 @@
+"""Words after a value by which the model takes it back: "Wait, this is wrong", "Scratch that", "Correction: 43"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import chain
+
+_EDGE = 2_000
+"""Most characters that are looked at on either side of a long text."""
+_SENTENCE = re.compile(r"(?<=[.!?;\n])\s+|\n")
+_COURTESY = re.compile(r"\b(?:let me know|tell me|feel free|(?:happy|glad) to)\b", re.IGNORECASE)
+_WRONG = (
+    r"(?:wrong|incorrect|mistaken|false|invalid|inaccurate|outdated|an? (?:\w+ )?(?:mistake|error|typo|draft|slip))"
+)
+_IT = r"(?:this|that|it|which|what i (?:said|wrote)|(?:the|my|these|those) [\w ]{0,30}|above|answer)"
+_TAKEN_BACK = re.compile(
+    r"\b(?:"
+    r"wait(?:\s*[,.!:;\N{EN DASH}—-]|\s*$|\s+(?:no|that|this|it|i|a)\b)"
+    r"|(?:scratch|strike|cancel|forget|undo) (?:that|this|it)\b|never ?mind\b|take (?:that|this|it) back\b"
+    r"|(?:disregard|ignore|discard) (?:that|this|it|the|my|what|everything)\b"
+    r"|on (?:second|further|closer|more careful) (?:thoughts?|reflection|inspection|consideration|look)\b"
+    r"|on reflection\b"
+    r"|corrections?\b|corrigend|errat(?:um|a)\b|rectification\b"
+    r"|(?:edit|update|revision|amendment)s?(?: \d+)?\s*:"
+    r"|oops\b|whoops\b|my (?:bad|mistake|error|apologies)\b|apologies\b|i apologi[sz]e\b|sorry\b|pardon\b"
+    r"|i(?:'ve| have)? (?:\w+ )?(?:made|see|found|spotted|noticed) (?:an?|my|the|some) (?:\w+ )?"
+    r"(?:mistake|error|slip|typo)s?\b"
+    r"|i (?:was|am|stand) (?:wrong|mistaken|incorrect|corrected)\b"
+    r"|i (?:meant|mis(?:read|count|calculat|spoke|underst|took|interpret|quot|wrote|spelt|spelled|plac)\w*)\b"
+    r"|let me (?:re(?!member|mind|assure|state|peat)\w+|correct|fix|change|amend|try (?:that |this |it )?again|"
+    r"start over|think again)\b"
+    rf"|{_IT} (?:\w+ )?(?:is|was|are|were|be|looks?|seems?)(?: \w+)? {_WRONG}\b|that's {_WRONG}\b|it's {_WRONG}\b"
+    rf"|{_IT} (?:is|was|are|were)(?: not|n't) (?:quite |really |actually )?(?:right|correct|true|accurate)\b"
+    r"|(?:that|it)'s not (?:quite |really |actually )?(?:right|correct|true|accurate)\b"
+    r"|should (?:have been|(?:actually |really |instead |rather )(?:be|read|say)|read|say)\b"
+    r"|(?:it|that|this|answer|value|result|number) should be (?!not(?:ed|ic)|clear|helpful|correct|right|fine|enough)"
+    r"|(?:korrektur|berichtigung|moment|correcci[oó]n|correzione|corre[cç][aã]o|rectificatif|erreur|fehler)\s*[:,]"
+    r")"
+    r"|(?:\A|[.!?\n]\s*)[*_> ]*(?:actually|no|rather|instead|hmm)\b[,.:\N{EN DASH}—-]"
+    r"|更正|纠正|訂正|修正|исправл|поправк",
+    re.IGNORECASE,
+)
+_STATED_AGAIN = re.compile(
+    r"\b(?:correct|right|true|actual|real|better|final|new|revised|updated|proper)(?: \w+)?"
+    r" (?:answer|value|result|number|one|list|version|reply|response|label|choice)\b(?: \w+){0,2}?"
+    r"(?: (?:is|are|was|would|should)\b|\s*[:=])",
+    re.IGNORECASE,
+)
+
+_OTHER_VERSION = re.compile(
+    r"\b(?:correct(?:ed|ion|ions)?|revised|revision|updated?|amended|erratum|errata|actual|final|new) ?"
+    r"(?:answer|value|result|output|version|reply|response)?\b",
+    re.IGNORECASE,
+)
+
+_THOUGHTS = re.compile(r"reason|rationale|thought|think|analysis|steps|scratch|work", re.IGNORECASE)
+"""Names of texts in which a model changes its mind before it answers."""
+
+
+def takes_back(text: str) -> bool:
+    """Whether a text that follows a value says that it is not, or no longer, what is meant."""
+    return any(_TAKEN_BACK.search(sentence) for sentence in _sentences(text))
+
+
+def states_another(text: str, values: Sequence[str]) -> bool:
+    """Whether a text that follows an answer says what the right answer is, and it is none of `values`."""
+    for sentence in _sentences(text):
+        said = _STATED_AGAIN.search(sentence)
+        if said is not None and not sentence[said.end() :].lstrip(" \t*_`\"':=(").startswith(
+            tuple(filter(None, values))
+        ):
+            return True
+    return False
+
+
+def takes_back_by_name(name: str, value: object) -> bool:
+    """Whether what stands beside the fields that were asked for, under its own name, is another version of them."""
+    words = re.sub(r"[_-]", " ", name[:100])
+    if _OTHER_VERSION.search(words):
+        return True
+    return isinstance(value, str) and not _THOUGHTS.search(words) and takes_back(value)
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of a text, or of its beginning and its end, without those that only offer help."""
+    ends = (text,) if len(text) <= 2 * _EDGE else (text[:_EDGE], text[-_EDGE:])
+    plain = (end.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'") for end in ends)
+    return [sentence for sentence in chain.from_iterable(map(_SENTENCE.split, plain)) if not _COURTESY.search(sentence)]
