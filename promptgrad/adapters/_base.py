@@ -63,9 +63,9 @@ class Format:
             ParseError: An output is missing, or its value does not fit; or the model refused, or called tools instead.
         """
         text = completion.text
+        if completion.refusal:  # also beside a text, which is then no answer or none that the model stands by
+            raise unreadable(completion.refusal, "the model refused to answer", self.signature, RefusalError)
         if not text:
-            if completion.refusal:
-                raise unreadable(completion.refusal, "the model refused to answer", self.signature, RefusalError)
             if completion.tool_calls:
                 names = ", ".join(dict.fromkeys(f"`{call.name}`" for call in completion.tool_calls))
                 reason = f"it calls the tool {names} instead of answering"

@@ -54,7 +54,8 @@ def unparsable(called: str, lm: LM, completion: Completion, call: HistoryCall, e
         error: Why the reply is of no use.
     """
     times = "" if not call.reasks else f" (asked {call.reasks + 1} times)"
-    text = completion.text or completion.refusal or completion.preview
+    declined = isinstance(error, RefusalError)
+    text = (declined and completion.refusal) or completion.text or completion.refusal or completion.preview
     shown = text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
     said = f"the reply of {lm.name} to {called}"
     if isinstance(error, CutReplyError):
@@ -65,5 +66,5 @@ def unparsable(called: str, lm: LM, completion: Completion, call: HistoryCall, e
         message = f"{said} cannot be used: {reason}\nThe reply was: {shown}"
         return CutReplyError(message, reply=text, reason=reason, max_tokens=most)
     message = f"{said} does not parse{times}: {error.reason}\nThe reply was: {shown}"
-    kind = RefusalError if isinstance(error, RefusalError) else ParseError
+    kind = RefusalError if declined else ParseError
     return kind(message, reply=text, reason=error.reason)

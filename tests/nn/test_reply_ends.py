@@ -84,6 +84,21 @@ def test_a_refusal_is_an_error_of_its_own():
     assert caught.value.reply == "I still can't."
 
 
+@pytest.mark.parametrize("text", ["[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]", '{"answer": "Paris"}', "Paris"])
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_a_refusal_beside_a_text_is_no_answer(text, adapter):
+    refused, answered = Reply(text, refusal="I can't help."), Reply(text)
+    with LoopbackLM() as server:
+        program = nn.Predict("question -> answer", adapter=adapter).to(HTTP("tiny", server.url))
+        server.script(refused, answered)
+        assert program(question="?").answer == "Paris"
+        server.script(refused, refused)
+        with pytest.raises(RefusalError, match="the model refused to answer") as caught:
+            program(question="?")
+        assert server.received == 4
+    assert caught.value.refusal == "I can't help."
+
+
 @pytest.mark.parametrize(
     ("reason", "kind"), [("error", ParseError), ("insufficient_system_resource", ParseError), ("refusal", RefusalError)]
 )
