@@ -30,7 +30,7 @@ from promptgrad.lm._http import SILENCE, check_silence
 from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
-from promptgrad.lm._providers import known_prefixes
+from promptgrad.lm._providers import known_prefixes, own_address
 from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import Assembly
@@ -279,6 +279,11 @@ class LiteLLM(Transport):
             arguments["api_key"] = self._api_key.reveal()
         if self._api_base is not None:
             arguments["api_base"] = self._api_base
+        given = "base_url" if "base_url" in arguments and "api_base" not in arguments else "api_base"
+        provider = self._settings.get("custom_llm_provider") or self.model.partition("/")[0]
+        address = own_address(provider, arguments.get(given))
+        if address is not None:
+            arguments[given] = address
         options = request.options()
         replicate = options.pop("replicate", 0)
         if "seed" in options:

@@ -137,6 +137,30 @@ _AT_AN_ADDRESS = {
 """Those that do so at an address that is given; litellm knows their own."""
 
 
+def own_address(provider: str, address: str | None) -> str | None:
+    """An address of a provider with a dialect of its own as litellm completes it; None to leave it to litellm.
+
+    litellm adds "/v1/messages" for Anthropic, "/models/..." for Gemini and nothing for Cohere, whatever an
+    address ends with. People write it with or without the version, as the provider's own libraries and others want it.
+    """
+    if provider.startswith("claude"):
+        provider = "anthropic"
+    if address is None and provider == "anthropic":
+        names = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
+        address = next(filter(None, (os.environ.get(name, "").strip() for name in names)), None)
+    if address is None:
+        return None
+    bare = address.rstrip("/")
+    parts = urlsplit(bare)
+    if provider == "anthropic":
+        return bare.removesuffix("/v1")
+    if provider == "gemini" and parts.hostname == "generativelanguage.googleapis.com" and not parts.path:
+        return f"{bare}/v1beta"
+    if provider in ("cohere", "cohere_chat") and not bare.endswith("/chat"):
+        return f"{bare}/chat" if bare.endswith(("/v1", "/v2")) else f"{bare}/v2/chat"
+    return address
+
+
 def provider_of(model: str, base_url: str | None) -> Provider | None:
     """The provider that a name begins with, if requests go over our HTTP; None for a bare name, or for litellm's."""
     prefix, slash, _ = model.partition("/")

@@ -17,6 +17,7 @@ from promptgrad.errors import (
     RateLimitError,
 )
 from promptgrad.lm import HTTP, LM, FunctionLM, LiteLLM, Local, Request, Retry, _habits, resolve
+from promptgrad.lm._providers import own_address
 from promptgrad.testing import Garbage, LoopbackLM, Reply, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:Items? .* on TypedDict class:UserWarning")  # of litellm
@@ -290,6 +291,37 @@ def anthropics():
     global server_of_anthropic
     with LoopbackLM(anthropic) as server_of_anthropic:
         yield server_of_anthropic
+
+
+@needs_litellm
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/messages"])
+def test_anthropics_address_may_end_with_its_version(anthropics, end, monkeypatch):
+    address = anthropics.url.removesuffix("/v1") + end
+    LiteLLM("anthropic/claude-x", KEY, base_url=address)("q")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
+    LiteLLM("anthropic/claude-x", KEY)("q")
+    LiteLLM("claude-sonnet-4-5", KEY, settings={"base_url": address})("q")
+    assert [sent.path for sent in anthropics.requests] == ["/v1/messages"] * 3
+
+
+@pytest.mark.parametrize(
+    ("provider", "address", "wanted"),
+    [
+        ("gemini", "https://generativelanguage.googleapis.com", "https://generativelanguage.googleapis.com/v1beta"),
+        ("gemini", "https://generativelanguage.googleapis.com/v1", "https://generativelanguage.googleapis.com/v1"),
+        ("gemini", "http://proxy/gemini", "http://proxy/gemini"),
+        ("cohere_chat", "http://proxy", "http://proxy/v2/chat"),
+        ("cohere", "http://proxy/v1/", "http://proxy/v1/chat"),
+        ("cohere", "http://proxy/v2/chat", "http://proxy/v2/chat"),
+        ("openai", "http://proxy/v1", "http://proxy/v1"),
+        ("anthropic", None, None),
+        ("openai", None, None),
+    ],
+)
+def test_addresses_are_completed_as_their_dialect_wants(provider, address, wanted, monkeypatch):
+    for name in ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert own_address(provider, address) == wanted
 
 
 @needs_litellm
