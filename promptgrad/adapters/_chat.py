@@ -361,7 +361,7 @@ class ChatFormat(Format):
             found = [place for place in values_in(text) if isinstance(place[2], dict)]
         except Odd:
             return []
-        if any(is_unsaid(text, start, end) for start, end, _ in found):
+        if any(is_unsaid(text, start, end) for start, end, _ in found) or (found and takes_back(text[found[-1][1] :])):
             return []
         if len(self.outputs) == 1 and self.signature.outputs[self.first].is_text:  # which may hold any object
             found = [

@@ -12,7 +12,7 @@ from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._chat import Sections
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
-from promptgrad.adapters._taken_back import takes_back_by_name
+from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
@@ -145,7 +145,8 @@ class JSONFormat(Format):
             if field.is_text and "[[ ##" in bare:
                 raise unreadable(reply, "it is not a JSON object", self.signature)
             return {self.single: bare if read is None else read(bare)}
-        if any(is_unsaid(reply, start, end) for start, end, value in places if value in named):
+        framed = [(start, end) for start, end, value in places if value in named]
+        if any(is_unsaid(reply, *place) for place in framed) or (framed and takes_back(reply[framed[-1][1] :])):
             raise unreadable(reply, "its object may be an example or a draft: give the object alone", self.signature)
         read_values: list[dict[str, Any]] = []
         blame: ParseError | None = None

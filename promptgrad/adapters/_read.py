@@ -151,7 +151,7 @@ class Reader:
             blame = blame or error
         found: list[Any] = []
         items = bullets(whole)
-        said = True
+        said, last = True, len(text)
         try:
             made = values_in(text) if items is None else [(0, len(text), items)]
         except Odd as odd:
@@ -162,10 +162,10 @@ class Reader:
             except ParseError as error:
                 blame = error
                 continue
-            said = said and is_said(text, start, end)
+            said, last = said and is_said(text, start, end), end
             if not any(read == other and type(read) is type(other) for other in found):
                 found.append(read)
-        if len(found) == 1 and said:
+        if len(found) == 1 and said and not takes_back(text[last:]):
             return found[0]
         if len(found) == 1:
             self._refuse("stands in a sentence that may mean something else: give the value alone", text)
@@ -230,7 +230,7 @@ def is_said(text: str, start: int, end: int) -> bool:
 def is_unsaid(text: str, start: int, end: int) -> bool:
     """Whether the words around a value in a text make it an example, a draft or a denial.
 
-    They are the rest of its sentence, the line above it where that announces something, and what is said after it.
+    They are the rest of its sentence, the line above it where that announces something, and what is said below it.
     """
     before = _FENCE_BEFORE.sub("", text[max(0, start - 300) : start])
     line = before.rpartition("\n")[2]
@@ -242,9 +242,7 @@ def is_unsaid(text: str, start: int, end: int) -> bool:
         return True
     after = _FENCE_AFTER.sub("", text[end : end + 300])
     same, _, below = after.partition("\n")
-    if _UNSAID.search(same.partition(". ")[0]) or _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below):
-        return True
-    return takes_back(text[end:])
+    return bool(_UNSAID.search(same.partition(". ")[0]) or _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below))
 
 
 def _loads_either(text: str) -> Any:
