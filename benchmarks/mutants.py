@@ -5,6 +5,8 @@
     python benchmarks/mutants.py again [--seed 1000]       the survivors once more, with the tests as they are now
     python benchmarks/mutants.py report [--seed 1000]      one JSON line
 
+Each takes `--rooms nn func ... --out FOLDER` for rooms that `mutants.toml` does not name.
+
 Needs Python 3.11 and, beside the development environment, `pip install cosmic-ray coverage`. cosmic-ray's operators
 make the mutants of the rooms that `mutants.toml` names. They are put into an order drawn from the seed, with the same
 chance for each. Changes that do not compile or that only change annotations and blocks under `TYPE_CHECKING` are left
@@ -513,7 +515,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--part", default="0/1")
+    parser.add_argument("--rooms", nargs="+", help="other rooms than those of mutants.toml; with an --out of their own")
     options = parser.parse_args()
+    if options.rooms:
+        ROOMS[:] = [f"promptgrad/{room}" for room in options.rooms]
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     if options.what == "map":

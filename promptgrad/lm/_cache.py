@@ -74,12 +74,14 @@ class MemoryStore:
                 return hit
         elif self.store is not None:
             hit = self.store.get(key)
+            if hit is not None and not _is_worth_keeping(hit):  # an earlier version kept it
+                return None
             if hit is not None:
                 self._keep(key, hit)
         return hit
 
     def put(self, key: str, completion: Completion) -> None:
-        """Remember a reply, unless it was filtered or is empty: it is worth asking for anew."""
+        """Remember a reply, unless it was filtered, broke off or is blank: it is worth asking for anew."""
         if not _is_worth_keeping(completion):
             return
         self._keep(key, completion if completion.trace is None else completion.as_cached())
@@ -139,7 +141,10 @@ class MemoryStore:
 
 
 def _is_worth_keeping(completion: Completion) -> bool:
-    return not completion.is_filtered and bool(completion.content or completion.refusal)
+    if completion.is_filtered or completion.is_broken:
+        return False
+    content = completion.content
+    return bool(content.strip() if isinstance(content, str) else content) or bool(completion.refusal)
 
 
 class Cache(Layer):
@@ -150,7 +155,8 @@ class Cache(Layer):
     Equal requests that are in flight at the same time are sent once, and an error of the LM is raised in all waiting
     callers. An error of the sender's run, such as the end of its budget, is raised only there, and so is one that broke
     off a stream, which is never retried; the next caller then sends the request anew. Errors are not cached, nor are
-    replies that a filter stopped and empty ones, and `Predict` has those forgotten that were cut or do not parse. Where
+    replies that a filter stopped, that broke off, or that hold nothing but blanks, and `Predict` has those forgotten
+    that were cut or do not parse. Where
     weights need a gradient, the cache is not read, because a cached reply has no gradient.
 
     Cost: no LM call for a hit; inside a run a hit is journalled as a call without tokens and money, so that a resumed

@@ -114,6 +114,33 @@ def test_errors_are_not_cached(server):
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        Completion(""),
+        Completion(" \n\t"),
+        Completion("Paris is", finish_reason="error"),
+        Completion("Paris is", finish_reason="network_error"),
+        Completion("Paris is", finish_reason="content_filter"),
+        Completion("Paris is", finish_reason="SAFETY"),
+    ],
+)
+def test_a_reply_that_is_worth_nothing_is_asked_for_anew(rubbish, folder):
+    replies = iter([rubbish, "Paris"])
+    lm = Cache(FunctionLM(lambda messages: next(replies), name="f"), folder)
+    assert [lm("q").text, lm("q").text, lm("q").text] == [rubbish.text, "Paris", "Paris"]
+    lm.close()
+
+
+def test_what_an_earlier_version_kept_of_it_is_a_miss(counted, folder, open_cache):
+    lm = open_cache()
+    lm("q")
+    lm._memory.store.put(Request.of("q").digest(lm.lm.identity()), Completion("  "))
+    lm.close()
+    lm = open_cache()
+    assert [lm("q").text, lm("q").text] == ["reply 2", "reply 2"]
+
+
 def test_equal_requests_in_flight_are_sent_once(server):
     lm = Cache(HTTP("m", server.url))
     server.hold()
