@@ -142,11 +142,14 @@ class LMError(PromptgradError, RuntimeError):
         transient: Whether the same request may succeed a little later; `Retry` sends it again then, and only then.
         replayed: Whether it comes from a cassette or the journal of a run, so that the same request brings it again.
         call: Key of the failed call in the journal of the run; empty outside of a run.
+        billed: The cost of a request that brought no reply, where the server says one: a mapping with `input_tokens`,
+            `output_tokens` and `usd` (None if the price is unknown). Budgets count it.
     """
 
     transient: bool = False
     replayed: bool = False
     call: str = ""
+    billed: Mapping[str, int | float | None] | None = None
 
 
 class LMConnectionError(LMError):

@@ -256,7 +256,7 @@ class HTTP(Transport):
             reply = self._parse(raw)
             if is_error(reply) or not reply.get("choices"):
                 fault = "is an error" if is_error(reply) else "has no choices[0].message"
-                raise self._told_error(raw, response.headers, fault)
+                raise self._billed(self._told_error(raw, response.headers, fault), reply)
         return self._read(reply, size, perf_counter() - started)
 
     def _lost(self, error: Exception, mark: int) -> LMError:
@@ -281,13 +281,15 @@ class HTTP(Transport):
             raw = data.encode()
             chunk = self._parse(raw)
             if chunk.get("error") or is_error(chunk):
-                raise self._told_error(raw, response.headers, "ended with an error")
+                told = self._told_error(raw, response.headers, "ended with an error")
+                raise self._billed(told, {**assembly.reply(), **chunk})
             try:
                 assembly.add(chunk)
             except (LookupError, TypeError, ValueError, AttributeError):
-                raise self._spoilt(raw, "is not a chunk of a completion") from None
+                raise self._billed(self._spoilt(raw, "is not a chunk of a completion"), assembly.reply()) from None
         if not assembly.ended:
-            raise LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")
+            cut = LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")
+            raise self._billed(cut, assembly.reply())
         return assembly.reply()
 
     def _told_error(self, raw: bytes, headers: Mapping[str, str], fault: str) -> LMError:
@@ -357,11 +359,8 @@ class HTTP(Transport):
             content, refusal = read_message(message_of(choice))
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
-            raise self._spoilt(_written(reply), "has no choices[0].message") from None
-        used = reply.get("usage")
-        if not isinstance(used, dict):
-            used = {}
-        paid, got = read_count(used.get("prompt_tokens")), read_count(used.get("completion_tokens"))
+            raise self._billed(self._spoilt(_written(reply), "has no choices[0].message"), reply) from None
+        paid, got = _counts(reply)
         paid = size // 4 + 1 if paid is None else paid
         got = weigh(content) // 4 + 1 if got is None else got
         model = reply.get("model")
@@ -373,6 +372,14 @@ class HTTP(Transport):
             refusal=refusal,
             logprobs=logprobs,
         )
+
+    def _billed(self, error: LMError, reply: Mapping[str, Any]) -> LMError:
+        """The error of an answer that is no reply, with the usage that it tells."""
+        paid, got = _counts(reply)
+        if paid is not None or got is not None:
+            paid, got = paid or 0, got or 0
+            error.billed = {"input_tokens": paid, "output_tokens": got, "usd": cost(self._prices, paid, got)}
+        return error
 
     def _spoilt(self, raw: bytes, fault: str) -> LMReplyError:
         body = self._scrub(raw.decode("utf-8", "replace"))
@@ -432,6 +439,14 @@ def _sendable(text: str, what: str) -> str:
     if text and not (text.isascii() and text.isprintable()):
         raise ValueError(f"{what} holds characters that cannot be sent in a header")
     return text
+
+
+def _counts(reply: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The tokens that an answer says were read and written; None where it does not, or says what cannot be."""
+    used = reply.get("usage")
+    if not isinstance(used, dict):
+        return None, None
+    return read_count(used.get("prompt_tokens")), read_count(used.get("completion_tokens"))
 
 
 def _written(reply: object) -> bytes:

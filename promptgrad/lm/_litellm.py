@@ -319,15 +319,19 @@ class LiteLLM(Transport):
         finally:
             traffic.end(answered)
         seconds = perf_counter() - started
+        used = getattr(response, "usage", None)
+        paid = read_count(getattr(used, "prompt_tokens", None))
+        got = read_count(getattr(used, "completion_tokens", None))
         try:
             choice = response.choices[0].model_dump()
             content, refusal = read_message(choice["message"])
             logprobs = read_logprobs(choice)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-            raise LMReplyError(f"the answer of {self.model} has no choices[0].message", body=str(response)) from None
-        used = getattr(response, "usage", None)
-        paid = read_count(getattr(used, "prompt_tokens", None))
-        got = read_count(getattr(used, "completion_tokens", None))
+            spoilt = LMReplyError(f"the answer of {self.model} has no choices[0].message", body=str(response))
+            if paid is not None and got is not None:
+                usd = self._cost(litellm, response, paid, got)
+                spoilt.billed = {"input_tokens": paid, "output_tokens": got, "usd": usd}
+            raise spoilt from None
         if paid is None or got is None or not paid:
             paid = sum(weigh(m.content) for m in request.messages) // 4 + 1
             got = weigh(content) // 4 + 1

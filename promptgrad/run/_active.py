@@ -129,7 +129,7 @@ class ActiveRun:
             sent = True
             reply = await send()
         except BaseException as error:
-            reservation.release()
+            reservation.release(error.billed if isinstance(error, LMError) else None)
             if sent:
                 self.journal.failed(key, self.scope, error)
             if isinstance(error, LMError):

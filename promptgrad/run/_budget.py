@@ -132,7 +132,8 @@ def current_phase() -> str:
 class Ledger:
     """Keeps a budget: every call is reserved before it is sent, and committed with what it really used.
 
-    A call that brought no reply (an error, a timeout, a cancellation) is released again and counted apart. A
+    A call that brought no reply (an error, a timeout, a cancellation) is released again and counted apart; what the
+    server says that it cost counts against the limits, though not in `spent`. A
     reply that comes from the journal counts as if it had been sent just now, so that a resumed run decides as the
     first one did; but what earlier processes paid counts against the limit of new calls from the start, so that
     all processes together stay within it.
@@ -303,7 +304,13 @@ class Ledger:
             account = self._phases[name] = _Account()
         return self._all, account
 
-    def _settle(self, wanted: list[int], largest: list[int], usage: Mapping[str, Any] | None) -> None:
+    def _settle(
+        self,
+        wanted: list[int],
+        largest: list[int],
+        usage: Mapping[str, Any] | None,
+        billed: Mapping[str, Any] | None = None,
+    ) -> None:
         with self._lock:
             for place in range(3):
                 self._reserved[place] -= wanted[place]
@@ -312,6 +319,9 @@ class Ledger:
             if usage is None:
                 for account in self._accounts():
                     account.failed += 1
+                _, *cost, _ = amounts(billed) if billed else (0, 0, 0, 0)
+                for place, amount in enumerate(cost, 1):
+                    self._paid[place] += amount
             else:
                 used = amounts(usage)
                 for place in range(3):
@@ -347,8 +357,8 @@ class Reservation:
             self._open = False
             self._ledger._settle(*self._amounts, usage)
 
-    def release(self) -> None:
-        """Return the reserved amounts to the budget: the call brought no reply."""
+    def release(self, billed: Mapping[str, Any] | None = None) -> None:
+        """Return the reserved amounts to the budget: the call brought no reply, though it may have been `billed`."""
         if self._open:
             self._open = False
-            self._ledger._settle(*self._amounts, None)
+            self._ledger._settle(*self._amounts, None, billed)

@@ -111,8 +111,8 @@ def _check_form(event: Mapping[str, Any]) -> None:
         raise ValueError(f"its time is {event['t']!r:.80}")
     if kind == "scope" and event["event"] not in ("open", "close"):
         raise ValueError(f"a scope is opened or closed, not {event['event']!r:.80}")
-    if kind == "call":
-        usage = event["reply"].get("usage")
+    if kind in ("call", "fail"):
+        usage = (event if kind == "fail" else event["reply"]).get("usage")
         if usage is not None and not isinstance(usage, dict):
             raise ValueError(f"the usage of its reply is {usage!r:.80}")
         for name in _USAGE:

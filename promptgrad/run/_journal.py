@@ -253,7 +253,8 @@ class Journal:
 
     def failed(self, key: str, scope: str, error: BaseException) -> None:
         """Write that a call that was sent brought no reply; it is lost if nobody waited for it any more."""
-        self._write({"kind": "fail", "key": key, "scope": scope, "t": self.elapsed, **Failures.facts(error)})
+        billed = {"usage": dict(error.billed)} if isinstance(error, LMError) and error.billed else {}
+        self._write({"kind": "fail", "key": key, "scope": scope, "t": self.elapsed, **Failures.facts(error), **billed})
         self._hand_over()
 
     def withdraw(self, key: str | None = None) -> None:
@@ -330,7 +331,10 @@ class Journal:
 
     @property
     def totals(self) -> tuple[int, int, int, int]:
-        """The sums over all paid calls on record: calls, tokens, 1e-12 dollars, and calls whose price is unknown."""
+        """The sums over all paid calls on record: calls, tokens, 1e-12 dollars, and calls whose price is unknown.
+
+        Tokens and dollars are also those of requests that failed, as far as their server told them.
+        """
         calls, tokens, money, unpriced = self._totals
         return calls, tokens, money, unpriced
 
@@ -488,6 +492,9 @@ class Journal:
         elif kind == "fail":
             if "row" not in event:  # else it is said of who asked, not of a call
                 self._flying.pop(event["key"], None)
+                billed = amounts(event["usage"])[1:] if event.get("usage") else ()
+                for place, amount in enumerate(billed, 1):
+                    self._totals[place] += amount
             self.lost += event.get("lost") is True
             self._failures.read(len(self._ordered), event)
         elif kind == "scope":

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptgrad import errors
+from promptgrad import aio, errors, run
 from promptgrad.lm import HTTP, Completion, Retry, resolve
 from promptgrad.lm._completion import Usage
 from promptgrad.testing import Delay, Garbage, Hang, LoopbackLM, Reply, Status
@@ -448,6 +448,60 @@ def test_counts_are_those_of_the_server(server):
             lm("q")
     stats = lm.stats()
     assert (stats["requests"], stats["in_flight"]) == (server.received, 0)
+
+
+def event(**chunk):
+    return f"data: {json.dumps(chunk)}\n\n"
+
+
+USAGE = {"prompt_tokens": 70, "completion_tokens": 30}
+BILLED = {
+    "no message": Garbage(json.dumps({"choices": [{"finish_reason": "stop"}], "usage": USAGE}).encode()),
+    "no choices": Garbage(json.dumps({"choices": [], "usage": USAGE}).encode()),
+    "an error": Garbage(json.dumps({"error": {"message": "it fell over", "code": 500}, "usage": USAGE}).encode()),
+}
+
+
+@pytest.mark.parametrize("name", BILLED)
+def test_what_a_failed_request_cost_counts_as_far_as_it_is_known(server, tmp_path, name):
+    path, lm = tmp_path / "j", HTTP("m", server.url, prices=(1.0, 2.0))
+    server.script(*[BILLED[name]] * 9)
+    for wanted in (3, 5):  # the second process goes on with what the first one left
+        with run.Journal(path) as journal:
+            ledger = run.Ledger(run.Budget(tokens=wanted * 100), journal)
+            with run.active(journal=journal, ledger=ledger):
+                for number in range(9):
+                    with contextlib.suppress(errors.LMError, errors.BudgetExceeded):
+                        lm(f"{wanted} {number}", max_tokens=8)
+        assert server.received == wanted
+        assert journal.totals[1:3] == (wanted * 100, wanted * 130 * 10**6)
+        assert ledger.spent.failed == (3 if wanted == 3 else 2)
+    with pytest.raises(errors.LMError) as caught:
+        lm("q")
+    assert caught.value.billed == {"input_tokens": 70, "output_tokens": 30, "usd": 130e-6}
+
+
+@pytest.mark.parametrize(
+    ("end", "billed"),
+    [
+        (event(choices=[], usage=USAGE), (70, 30)),  # and then it breaks off
+        (event(choices=[{"delta": 5}], usage=USAGE), (70, 30)),
+        (event(error={"message": "it fell over", "code": 500}, usage=USAGE), (70, 30)),
+        (event(choices=[{"delta": {"content": "b"}}]), None),
+        (event(choices=[], usage={"prompt_tokens": -5, "completion_tokens": "x"}), None),
+    ],
+)
+def test_so_in_a_stream(server, end, billed):
+    body = (event(choices=[{"delta": {"content": "a"}}]) + end).encode()
+    server.script(Garbage(body, content_type="text/event-stream"))
+
+    async def streamed():
+        return [delta async for delta in HTTP("m", server.url).stream("q")]
+
+    with pytest.raises(errors.LMError) as caught:
+        aio.run(streamed())
+    found = caught.value.billed
+    assert (found and (found["input_tokens"], found["output_tokens"])) == billed
 
 
 def test_what_is_written_is_for_its_owner_alone(server, tmp_path):
