@@ -218,7 +218,7 @@ class ChatFormat(Format):
                 return None
             found[name] = unguard(reply[at + len(head) : end].strip())
             at = end + 2
-        return found if reply.startswith(self.last, at) and not reply[at + len(self.last) :].strip() else None
+        return found if reply[at:].rstrip() == self.last else None
 
     def _sections(self, reply: str) -> dict[str, str]:
         """Bodies by output name, as `assistant` writes them; those of a name that hold something must be the same."""
