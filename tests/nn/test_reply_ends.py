@@ -84,9 +84,16 @@ def test_a_refusal_is_an_error_of_its_own():
     assert caught.value.reply == "I still can't."
 
 
-@pytest.mark.parametrize("text", ["[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]", '{"answer": "Paris"}', "Paris"])
-@pytest.mark.parametrize("adapter", ["chat", "json"])
-def test_a_refusal_beside_a_text_is_no_answer(text, adapter):
+@pytest.mark.parametrize(
+    ("adapter", "text"),
+    [
+        ("chat", "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"),
+        ("chat", "Paris"),
+        ("json", '{"answer": "Paris"}'),
+        ("json", "Paris"),
+    ],
+)
+def test_a_refusal_beside_a_text_is_no_answer(adapter, text):
     refused, answered = Reply(text, refusal="I can't help."), Reply(text)
     with LoopbackLM() as server:
         program = nn.Predict("question -> answer", adapter=adapter).to(HTTP("tiny", server.url))
