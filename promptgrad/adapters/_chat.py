@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
+from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
+from promptgrad.adapters._sections import Sections, escape, guard, marker, unescape, unguard
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
-from promptgrad.adapters._values import describe, listed, writer
+from promptgrad.adapters._values import describe, writer
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
 
@@ -23,86 +24,6 @@ _MARKER = re.compile(
 )
 _MOST_MARKERS = 1_000
 """A reply with as many loose markers is none that was asked for."""
-# A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
-_TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
-_ESCAPED = re.compile(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
-# A reply is stripped when it is read; a value with blanks at an edge shows them behind this sign.
-_EDGE = "␣"
-_TO_GUARD_START = re.compile(rf"{_EDGE}*\s")
-_TO_GUARD_END = re.compile(rf"\s{_EDGE}*\Z")
-_GUARDED_START = re.compile(rf"{_EDGE}+\s")
-_GUARDED_END = re.compile(rf"\s{_EDGE}+\Z")
-
-
-def marker(name: str) -> str:
-    """The line above a field's value."""
-    return f"[[ ## {name} ## ]]"
-
-
-def escape(value: str) -> str:
-    """A value in which no line is a marker; `unescape` gives it back."""
-    return _TO_ESCAPE.sub(r"\1\\\2", value) if "[[" in value else value
-
-
-def unescape(value: str) -> str:
-    """The value that `escape` was given."""
-    return _ESCAPED.sub(r"\1\2", value) if "[[" in value else value
-
-
-def guard(value: str) -> str:
-    """A value that survives being stripped; `unguard` gives it back."""
-    if not value or (value[0] not in _EDGE and value[-1] not in _EDGE and value == value.strip()):
-        return value
-    if _TO_GUARD_START.match(value):
-        value = _EDGE + value
-    return value + _EDGE if _TO_GUARD_END.search(value) else value
-
-
-def unguard(value: str) -> str:
-    """The value that `guard` was given."""
-    if _EDGE not in value:
-        return value
-    if _GUARDED_END.search(value):
-        value = value[:-1]
-    return value[1:] if _GUARDED_START.match(value) else value
-
-
-class Sections:
-    """Input fields in sections, as the chat and the JSON adapter write them."""
-
-    def __init__(self, signature: Signature) -> None:
-        self.signature = signature
-        self.parts = [
-            (name, f"{marker(name)}\n" if i == 0 else f"\n\n{marker(name)}\n", writer(field))
-            for i, (name, field) in enumerate(signature.inputs.items())
-        ]
-
-    def describe(self) -> str:
-        """The list of fields, for the system message."""
-        lines = [f"- `{name}`: {describe(field)}" for name, field in self.signature.inputs.items()]
-        return "\n".join(["You are given these fields:", *lines])
-
-    def write(self, inputs: Mapping[str, Any]) -> str:
-        """The sections of a message that has every input."""
-        parts: list[str] = []
-        for name, head, write in self.parts:
-            try:
-                value = inputs[name]
-            except KeyError:
-                raise missing_input(name, self.signature) from None
-            parts += (head, escape(value if write is None else write(value)))
-        return "".join(parts)
-
-    def write_some(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
-        """The sections of a demo, and a note on what its reply leaves out."""
-        parts: list[str] = []
-        for name, head, write in self.parts:
-            if name in inputs:
-                value = inputs[name]
-                parts += (head, escape(value if write is None else write(value)))
-        if missing:
-            parts.append(f"\n\n(In this example, leave out {listed(missing)}.)")
-        return "".join(parts).lstrip("\n")
 
 
 class ChatFormat(Format):

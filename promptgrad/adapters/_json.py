@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._chat import Sections
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
+from promptgrad.adapters._sections import Sections
 from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError

@@ -1,6 +1,12 @@
-"""`read_count`: a number of tokens as a server reports it."""
+"""Numbers of tokens as servers report them: `read_count` reads one, `counts_of` those of an answer."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from promptgrad.errors import LMError
+from promptgrad.lm._prices import Prices, cost
 
 MOST = 10**9
 
@@ -8,3 +14,20 @@ MOST = 10**9
 def read_count(value: object) -> int | None:
     """Return the number of tokens; None where it is none that a call can have, so that it is estimated."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST else None
+
+
+def counts_of(answer: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The tokens that an answer says were read and written; None where it does not, or says what cannot be."""
+    used = answer.get("usage")
+    if not isinstance(used, dict):
+        return None, None
+    return read_count(used.get("prompt_tokens")), read_count(used.get("completion_tokens"))
+
+
+def billed(error: LMError, answer: Mapping[str, Any], prices: Prices | None) -> LMError:
+    """The error of an answer that is no reply, with the usage that it tells."""
+    paid, got = counts_of(answer)
+    if paid is not None or got is not None:
+        paid, got = paid or 0, got or 0
+        error.billed = {"input_tokens": paid, "output_tokens": got, "usd": cost(prices, paid, got)}
+    return error

@@ -16,7 +16,7 @@ from promptgrad.lm._advice import advise, out_of_time, proxy_name, unreachable
 from promptgrad.lm._body import read_body, read_pieces
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
-from promptgrad.lm._count import read_count
+from promptgrad.lm._count import billed, counts_of
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import KEYED, Endpoint
 from promptgrad.lm._fields import encode_fields, streamed
@@ -256,7 +256,7 @@ class HTTP(Transport):
             reply = self._parse(raw)
             if is_error(reply) or not reply.get("choices"):
                 fault = "is an error" if is_error(reply) else "has no choices[0].message"
-                raise self._billed(self._told_error(raw, response.headers, fault), reply)
+                raise billed(self._told_error(raw, response.headers, fault), reply, self._prices)
         return self._read(reply, size, perf_counter() - started)
 
     def _lost(self, error: Exception, mark: int) -> LMError:
@@ -282,14 +282,16 @@ class HTTP(Transport):
             chunk = self._parse(raw)
             if chunk.get("error") or is_error(chunk):
                 told = self._told_error(raw, response.headers, "ended with an error")
-                raise self._billed(told, {**assembly.reply(), **chunk})
+                raise billed(told, {**assembly.reply(), **chunk}, self._prices)
             try:
                 assembly.add(chunk)
             except (LookupError, TypeError, ValueError, AttributeError):
-                raise self._billed(self._spoilt(raw, "is not a chunk of a completion"), assembly.reply()) from None
+                raise billed(
+                    self._spoilt(raw, "is not a chunk of a completion"), assembly.reply(), self._prices
+                ) from None
         if not assembly.ended:
             cut = LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")
-            raise self._billed(cut, assembly.reply())
+            raise billed(cut, assembly.reply(), self._prices)
         return assembly.reply()
 
     def _told_error(self, raw: bytes, headers: Mapping[str, str], fault: str) -> LMError:
@@ -359,8 +361,8 @@ class HTTP(Transport):
             content, refusal = read_message(message_of(choice))
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
-            raise self._billed(self._spoilt(_written(reply), "has no choices[0].message"), reply) from None
-        paid, got = _counts(reply)
+            raise billed(self._spoilt(_written(reply), "has no choices[0].message"), reply, self._prices) from None
+        paid, got = counts_of(reply)
         paid = size // 4 + 1 if paid is None else paid
         got = weigh(content) // 4 + 1 if got is None else got
         model = reply.get("model")
@@ -372,14 +374,6 @@ class HTTP(Transport):
             refusal=refusal,
             logprobs=logprobs,
         )
-
-    def _billed(self, error: LMError, reply: Mapping[str, Any]) -> LMError:
-        """The error of an answer that is no reply, with the usage that it tells."""
-        paid, got = _counts(reply)
-        if paid is not None or got is not None:
-            paid, got = paid or 0, got or 0
-            error.billed = {"input_tokens": paid, "output_tokens": got, "usd": cost(self._prices, paid, got)}
-        return error
 
     def _spoilt(self, raw: bytes, fault: str) -> LMReplyError:
         body = self._scrub(raw.decode("utf-8", "replace"))
@@ -439,14 +433,6 @@ def _sendable(text: str, what: str) -> str:
     if text and not (text.isascii() and text.isprintable()):
         raise ValueError(f"{what} holds characters that cannot be sent in a header")
     return text
-
-
-def _counts(reply: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The tokens that an answer says were read and written; None where it does not, or says what cannot be."""
-    used = reply.get("usage")
-    if not isinstance(used, dict):
-        return None, None
-    return read_count(used.get("prompt_tokens")), read_count(used.get("completion_tokens"))
 
 
 def _written(reply: object) -> bytes:
