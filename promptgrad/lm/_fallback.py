@@ -96,7 +96,7 @@ class Fallback(Layer):
         session = run.current()
         if session is None:
             return await lm.complete(request)
-        return await session.ask(lambda: request.digest(lm.identity()), partial(lm.complete, request))
+        return await session.ask(request.digest(lm.identity()), partial(lm.complete, request))
 
     def _note(self, lm: LM, request: Request, error: LMError) -> None:
         """Count it; in a run, write that it goes on without this answer, so that it does so again."""
