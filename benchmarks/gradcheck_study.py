@@ -41,7 +41,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -282,8 +282,8 @@ class Found:
             found.append([new - old for old, new in zip(base, gains[arm], strict=True)])
         return found
 
-    def summary(self) -> list[dict[str, Any]]:
-        """A line for each task and for groups of tasks, in both parts."""
+    def summary(self, only: Collection[str] = ()) -> list[dict[str, Any]]:
+        """A line for each task and for groups of tasks, in both parts; of these names only, if any are given."""
         lines = []
         trained = [task for task in self.tasks if not self.held_out[task]]
         held = [task for task in self.tasks if self.held_out[task]]
@@ -294,7 +294,7 @@ class Found:
                 ("held-out families", held),
                 ("all", self.tasks),
             ):
-                if not tasks:
+                if not tasks or (only and name not in only):
                     continue
                 line: dict[str, Any] = {"bench": "gradcheck", "summary": name, "part": part, "seeds": len(self.seeds)}
                 before = self.train if part == "train" else self.one_step
