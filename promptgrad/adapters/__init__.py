@@ -1,5 +1,6 @@
 """How a signature and its values become chat messages, and a reply becomes values."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from promptgrad.adapters._base import Adapter, Compiled, Format, unreadable
@@ -13,9 +14,11 @@ __all__ = [
     "Adapter",
     "ChatAdapter",
     "Compiled",
+    "FieldPiece",
     "Format",
     "JSONAdapter",
     "PocketAdapter",
+    "ReplyFeed",
     "describe",
     "get_adapter",
     "last_number",
@@ -23,12 +26,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from promptgrad.adapters._feed import FieldPiece, ReplyFeed
     from promptgrad.adapters._pocket import PocketAdapter
 else:
+    _LATE = {  # what most programs do not need
+        "FieldPiece": "promptgrad.adapters._feed",
+        "PocketAdapter": "promptgrad.adapters._pocket",
+        "ReplyFeed": "promptgrad.adapters._feed",
+    }
 
     def __getattr__(name):
-        if name == "PocketAdapter":  # knows the words of the pocket world, which others need not load
-            from promptgrad.adapters._pocket import PocketAdapter
-
-            return PocketAdapter
+        if name in _LATE:
+            return getattr(import_module(_LATE[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

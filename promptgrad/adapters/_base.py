@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.errors import ContentFilterError, CutReplyError, InputError, ParseError, RefusalError
 from promptgrad.lm import Completion, Content, Message, Prefix, Request, without_thinking
 from promptgrad.signature import Field, Signature
 
+if TYPE_CHECKING:
+    from promptgrad.adapters._feed import ReplyFeed
+
 _MOST_COMPILED = 512
 _MOST_FORMATS = 256
 _ASKS_FOR_THOUGHTS = re.compile(r"reason|rationale|think|thought")
-_THOUGHTS = ("<think", "[THINK", "\N{WHITE LEFT-POINTING TRIANGLE}think", "<|channel|>", "<|START_THINK")
+THOUGHTS = ("<think", "[THINK", "\N{WHITE LEFT-POINTING TRIANGLE}think", "<|channel|>", "<|START_THINK")
+"""What a text begins with whose beginning may be a thought."""
 
 
 class Format:
@@ -117,7 +121,7 @@ class Format:
         Raises:
             ParseError: It is all thought.
         """
-        if not body.startswith(_THOUGHTS):
+        if not body.startswith(THOUGHTS):
             return body
         found = without_thinking(Completion(body), self.signature.outputs)
         if found.text:
@@ -137,6 +141,10 @@ class Format:
             ParseError: An output is missing, or its value does not fit.
         """
         raise NotImplementedError
+
+    def feed(self) -> ReplyFeed | None:
+        """What reads one reply as it is written, for `Module.stream`; None if each field comes whole, at the end."""
+        return None
 
 
 class Compiled:
@@ -188,6 +196,10 @@ class Compiled:
     def answer(self, completion: Completion) -> Completion:
         """The reply without thoughts in its text: they are its reasoning."""
         return self._format.answer(completion)
+
+    def feed(self) -> ReplyFeed | None:
+        """What reads one reply as it is written; None if each field comes whole, at the end."""
+        return self._format.feed()
 
     def check_end(self, completion: Completion) -> None:
         """Refuse a reply that did not come to its end, as `Format.check_end` does."""

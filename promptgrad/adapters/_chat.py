@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
-from promptgrad.adapters._sections import Sections, escape, guard, marker, unescape, unguard
+from promptgrad.adapters._sections import EDGE, Sections, escape, guard, marker, unescape, unguard, unguard_start
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, writer
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._feed import ReplyFeed, TextBody, TypedBody
+    from promptgrad.adapters._object_feed import ObjectFields
 
 END = "completed"
 """The marker after the last field of a reply."""
@@ -24,6 +29,8 @@ _MARKER = re.compile(
 )
 _MOST_MARKERS = 1_000
 """A reply with as many loose markers is none that was asked for."""
+_BEHIND = "*_` \t:"  # what may stand behind a marker in another form
+_SIGNS = ">*#_`~-"  # what may stand around one
 
 
 class ChatFormat(Format):
@@ -145,11 +152,10 @@ class ChatFormat(Format):
         """Bodies by output name, as `assistant` writes them; those of a name that hold something must be the same."""
         parts = _MARKER.split(reply)
         found: dict[str, str] = {}
-        names = self.names
         for i in range(1, len(parts), 2):
             name = parts[i]
-            known = names.get(name) or names.get(name.lower().replace(" ", "_").replace("-", "_"))
-            if known is None:
+            known = self.known(name)
+            if not known:
                 if name.lower() == self.end and found:
                     self._check_rest(parts[i + 1 :], found)
                     break
@@ -196,6 +202,67 @@ class ChatFormat(Format):
         rest, _, line = whole.rpartition("\n")
         return rest.rstrip() if len(line) > 2 and self.last.startswith(line) else whole
 
+    # --- replies that are still being written ---
+
+    def feed(self) -> ReplyFeed:
+        """What reads one reply as it is written."""
+        from promptgrad.adapters._chat_feed import ChatFeed
+
+        return ChatFeed(self)
+
+    def known(self, name: str) -> str:
+        """The output that a marker of this name begins; "" for none."""
+        return self.names.get(name) or self.names.get(name.lower().replace(" ", "_").replace("-", "_")) or ""
+
+    def is_output(self, name: str) -> str:
+        """The output that a marker in another form begins; "" for none."""
+        return self.names.get(self._key(name), "")
+
+    def is_end(self, name: str) -> bool:
+        """Whether a marker of this name is the last one."""
+        return self._key(name) == self.end
+
+    @property
+    def marker(self) -> re.Pattern[str]:
+        """A marker as it is asked for."""
+        return _MARKER
+
+    @property
+    def loose_marker(self) -> re.Pattern[str]:
+        """A marker of a field inside a line, or with some of its signs missing."""
+        return self._loose_patterns()[0]
+
+    def body(self, name: str, *, loose: bool, fenced: bool) -> TextBody | TypedBody:
+        """What reads the body of an output as it is written; escaped lines have lost their backslash."""
+        from promptgrad.adapters._feed import TextBody, TypedBody
+
+        read = next(read for known, _, _, read in self.outputs if known == name)
+        whole = partial(self._whole, loose=loose, fenced=fenced)
+        field = self.signature.outputs[name]
+        if not field.is_text:
+            return TypedBody(field, whole, read or str)
+        return TextBody(name, whole, f"{EDGE}{_SIGNS}", _loose_start if loose else unguard_start, read)
+
+    def _whole(self, body: str, *, loose: bool, fenced: bool) -> str:
+        if not loose:
+            return unguard(body.strip())
+        return _loose_body(body.lstrip(_BEHIND), fenced=fenced)
+
+    def object_fields(self) -> ObjectFields:
+        """The outputs as keys of an object."""
+        from promptgrad.adapters._object_feed import ObjectFields
+
+        names = self.signature.outputs
+        return ObjectFields(names, lambda key: key if key in names else self.is_output(key), self._from_object)
+
+    def _from_object(self, name: str, value: Any) -> Any:
+        field = self.signature.outputs[name]
+        read = next(read for known, _, _, read in self.outputs if known == name)
+        if value is None and field.is_text:
+            raise ParseError(f"output {name!r} is null", reason=f"`{name}` is null")
+        text = _as_text(field, value)
+        return text if read is None else read(text)
+
     # --- what language models write instead, in the order in which it is tried ---
 
     def _loose_markers(self, reply: str) -> dict[str, str]:
@@ -210,12 +277,7 @@ class ChatFormat(Format):
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
                 if key in self.names:
-                    body = _without_decoration(body.strip())
-                    if body.endswith("**") and body.count("**") % 2:
-                        body = body[:-2].rstrip()
-                    if fenced and body.endswith("```"):
-                        body = body[:-3].rstrip()
-                    _add(found, self.names[key], body)
+                    _add(found, self.names[key], _loose_body(body, fenced=fenced))
                 elif key == self.end:
                     self._check_end(body, found)
                     break
@@ -332,6 +394,18 @@ def _add(found: dict[str, str], name: str, body: str) -> None:
     if found.get(name) and body and body != found[name]:
         raise _Unclear.twice(name)
     found[name] = found.get(name) or body
+
+
+def _loose_body(body: str, *, fenced: bool) -> str:
+    """The text below a marker in another form, without what belongs to the next one or to a fence around the reply."""
+    body = _without_decoration(body.strip())
+    if body.endswith("**") and body.count("**") % 2:
+        body = body[:-2].rstrip()
+    return body[:-3].rstrip() if fenced and body.endswith("```") else body
+
+
+def _loose_start(body: str) -> str:
+    return body.lstrip(_BEHIND).lstrip()
 
 
 def _without_decoration(body: str) -> str:

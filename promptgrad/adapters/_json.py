@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
@@ -16,6 +16,9 @@ from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._feed import ReplyFeed
 
 _STRICT_LIMITS = frozenset(  # what OpenAI's strict mode refuses
     {"patternProperties", "propertyNames", "minProperties", "maxProperties", "uniqueItems", "oneOf", "allOf", "not",
@@ -86,6 +89,23 @@ class JSONFormat(Format):
         ):
             found = {self.single: found}  # the bare value
         return self._values(reply, found)
+
+    def feed(self) -> ReplyFeed:
+        """What reads one reply as it is written."""
+        from promptgrad.adapters._object_feed import ObjectFeed, ObjectFields
+
+        return ObjectFeed(ObjectFields(self.signature.outputs, self._name_of, self._value_of))
+
+    def _name_of(self, key: str) -> str:
+        """The output that a key stands for; "" for none."""
+        names = self.signature.outputs
+        if key in names:
+            return key
+        wanted = _normal(key)
+        return next((name for name in names if name.lower() == wanted), "")
+
+    def _value_of(self, name: str, value: Any) -> Any:
+        return self._readers[name](value)
 
     def _values(self, reply: str, found: Any) -> dict[str, Any]:
         """The outputs in an object."""
@@ -170,14 +190,14 @@ def _look_up(found: Mapping[str, Any], name: str, names: Collection[str]) -> Any
     if name in found and len(found) <= len(names):
         return found[name]
     wanted = name.lower()
-    same = [
-        value
-        for key, value in found.items()
-        if key == name or (key not in names and key.strip().lower().replace(" ", "_").replace("-", "_") == wanted)
-    ]
+    same = [value for key, value in found.items() if key == name or (key not in names and _normal(key) == wanted)]
     if not same:
         return _ABSENT
     return same[0] if all(value == same[0] for value in same) else _TWICE
+
+
+def _normal(key: str) -> str:
+    return key.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _read_typed(field: Field, read: Reader, value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._read import reader
@@ -14,6 +14,9 @@ from promptgrad.data.pocket import IT_IS_RIGHT, say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.lm import Completion, Message
 from promptgrad.signature import Field, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._feed import ReplyFeed
 
 VAGUE_INSTRUCTION = "do the task"
 """The instruction in place of one that only lists the names of the fields."""
@@ -188,6 +191,19 @@ class PocketFormat(Format):
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
+
+    def feed(self) -> ReplyFeed:
+        """What reads one reply as it is written: those texts whose marker is that of no other field."""
+        from promptgrad.adapters._pocket_feed import PocketFeed
+
+        outputs = self.signature.outputs
+        marks = [self.markers.get(name) for name in outputs]
+        texts = {
+            mark: name
+            for name, mark in zip(outputs, marks, strict=True)
+            if mark and marks.count(mark) == 1 and outputs[name].is_plain
+        }
+        return PocketFeed(self.markers.get(self.first, ""), texts)
 
     def _check(self, text: str) -> None:
         """Warn once of words that the model cannot read."""

@@ -1,0 +1,209 @@
+"""The chat adapter's replies as they are written: fields in sections, streamed below their markers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
+from promptgrad.adapters._object_feed import ObjectFeed
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._chat import ChatFormat
+
+_WINDOW = 300
+"""Longest marker with its decoration, in characters: how far back one may begin."""
+_HEAD = re.compile(r"([ \t]*)(\\*)")
+_MAY_BE_MARKER = re.compile(r"\[(?:\[[ \t]*(?:#(?:#[ \t]*[^\]\n#]*(?:#(?:#[ \t]*\]?)?)?)?)?)?\Z")
+"""The beginning of a marker at the end of what has come."""
+_ESCAPES = re.compile(r"\[\[[ \t]*##")
+_MAY_BE_ESCAPED = re.compile(r"(?:\[(?:\[[ \t]*#?)?)?\Z")
+_MAY_BE_LOOSE = re.compile(r"\[(?:\[[ \t#]*[\w -]{0,100}[ \t#]*\]?)?\Z")
+"""The beginning of a marker in any of its forms, anywhere in a line."""
+_AT_LINE_START = re.compile(r"(?:\A|\n)[ \t>*#_`~-]*\Z")
+_OBJECT = re.compile(r"\s*(?:```\w*[ \t]*\n\s*)?\{")
+_MAY_BE_OBJECT = re.compile(r"\s*(?:`{0,3}|```\w*[ \t]*(?:\n\s*)?)\Z")
+
+
+class ChatFeed(ReplyFeed):
+    """Streams sections as they are asked for, with bold or cut-down markers, in a code fence, or a JSON object.
+
+    A reply in any other form, such as one without a marker, is read at its end.
+    """
+
+    def __init__(self, form: ChatFormat) -> None:
+        self._form = form
+        self._loose = form.loose_marker
+        self._step = self._begin
+        self._text = ""  # not processed yet
+        self._fenced = False
+        self._body: TextBody | TypedBody | None = None
+        self._closed: set[str] = set()
+        self._line_starts = False
+        self._only_escapes = False  # right below a marker's line is its line's rest, which may be an escaped marker
+        self._opened: set[str] = set()
+        self._aside: list[str] | None = None  # text behind what may be a marker in another form
+        self._suspects: set[str] = set()  # the fields of such markers
+        self._object: ObjectFeed | None = None
+
+    def feed(self, text: str) -> Iterable[FieldPiece]:
+        """The pieces that are certain now."""
+        if self._step == self._off:
+            return
+        for at in range(0, len(text), SLICE):
+            self._text += text[at : at + SLICE]
+            while True:
+                step = self._step
+                yield from step()
+                if self._step == step:
+                    break
+
+    def _off(self) -> Iterator[FieldPiece]:
+        """Nothing more is given: the reply is read at its end."""
+        self._text = ""
+        yield from ()
+
+    def _stop(self) -> None:
+        self._step, self._body = self._off, None
+
+    # --- before the first marker ---
+
+    def _begin(self) -> Iterator[FieldPiece]:
+        if _OBJECT.match(self._text):
+            self._object = ObjectFeed(self._form.object_fields())
+            self._step = self._in_object
+        elif not _MAY_BE_OBJECT.match(self._text):
+            self._step = self._in_preamble
+        yield from ()
+
+    def _in_object(self) -> Iterator[FieldPiece]:
+        text, self._text = self._text, ""
+        if self._object is not None:
+            yield from self._object.feed(text)
+
+    def _in_preamble(self) -> Iterator[FieldPiece]:
+        strict = next((m for m in self._form.marker.finditer(self._text) if self._form.known(m[1])), None)
+        loose = next((m for m in self._loose.finditer(self._text) if self._form.is_output(m[1])), None)
+        if strict is not None and (loose is None or strict.start() <= loose.start()):
+            self._text = self._text[strict.end() :]
+            self._open(self._form.known(strict[1]))
+            self._step = self._in_sections
+        elif loose is not None and _AT_LINE_START.search(self._text[: loose.start()]):
+            self._fenced = _ends_in_fence(self._text[: loose.start()])
+            self._text = self._text[loose.end() :]
+            self._open(self._form.is_output(loose[1]), loose=True)
+            self._step = self._in_loose_sections
+        elif len(self._text) > 2 * _WINDOW:
+            kept = self._text.rfind("\n", 0, -_WINDOW)
+            self._text = self._text[kept:] if kept >= 0 else f".{self._text[-_WINDOW:]}"
+        yield from ()
+
+    def _open(self, name: str, *, loose: bool = False) -> None:
+        self._opened.add(name)
+        self._body = None if name in self._closed else self._form.body(name, loose=loose, fenced=self._fenced)
+        self._line_starts, self._only_escapes = False, True
+
+    def _close(self) -> Iterator[FieldPiece]:
+        if self._body is not None:
+            for piece in self._body.close():
+                self._closed.add(piece.field)
+                yield piece
+            self._body = None
+
+    # --- sections as they are asked for ---
+
+    def _in_sections(self) -> Iterator[FieldPiece]:
+        while self._text:
+            if self._line_starts or self._only_escapes:
+                head = _HEAD.match(self._text)
+                blanks, slashes, end = head[1], head[2], head.end()  # type: ignore[index, union-attr]
+                marker = None if slashes or self._only_escapes else self._form.marker.match(self._text)
+                if marker is not None:
+                    self._text = self._text[marker.end() :]
+                    yield from self._at_marker(marker[1])
+                    if self._step != self._in_sections:
+                        return
+                    continue
+                rest = self._text[end : end + _WINDOW]
+                if slashes and (sign := _ESCAPES.match(rest)):
+                    yield from self._grow(blanks + slashes[1:] + sign[0])
+                    self._text = self._text[end + sign.end() :]
+                elif not rest:
+                    return
+                elif slashes or not self._only_escapes:
+                    may_be = (_MAY_BE_ESCAPED if slashes else _MAY_BE_MARKER).match(rest)
+                    if may_be is not None and len(rest) < _WINDOW:
+                        return
+                self._line_starts = self._only_escapes = False
+            line, newline, rest = self._text.partition("\n")
+            found = self._loose.search(line)
+            if found is not None:
+                yield from self._grow(line[: found.start()])
+                self._suspect(found[1])
+                yield from self._grow(found[0])
+                self._text = line[found.end() :] + newline + rest
+                continue
+            if not newline and (may := _MAY_BE_LOOSE.search(line)):
+                yield from self._grow(line[: may.start()])
+                self._text = line[may.start() :]
+                return
+            yield from self._grow(line + newline)
+            self._text, self._line_starts = rest, bool(newline)
+
+    def _suspect(self, name: str) -> None:
+        """Hold what follows a marker in another form, if it may be that of the end or of a field that has not begun."""
+        output = self._form.is_output(name)
+        is_new = bool(output) and output not in self._opened
+        if is_new:
+            self._suspects.add(output)
+        if (is_new or self._form.is_end(name)) and self._aside is None:
+            self._aside = []
+
+    def _grow(self, text: str) -> Iterator[FieldPiece]:
+        if self._aside is not None:
+            self._aside.append(text)
+        elif self._body is not None and text:
+            yield from self._body.grow(text)
+
+    def _at_marker(self, name: str) -> Iterator[FieldPiece]:
+        """A marker at the beginning of a line."""
+        known, is_end = self._form.known(name), self._form.is_end(name)
+        if self._aside is not None and (is_end or known):
+            if self._suspects - {known}:
+                self._stop()  # a field may have begun under a marker in another form
+                return
+            text, self._aside = "".join(self._aside), None
+            self._suspects.clear()
+            yield from self._grow(text)
+        yield from self._close()
+        if is_end:
+            self._stop()
+        else:
+            self._body = None
+            if known:
+                self._open(known)
+            else:
+                self._only_escapes = True
+
+    # --- sections under markers in other forms ---
+
+    def _in_loose_sections(self) -> Iterator[FieldPiece]:
+        while (found := self._loose.search(self._text)) is not None:
+            yield from self._grow(self._text[: found.start()])
+            self._text = self._text[found.end() :]
+            yield from self._close()
+            name = self._form.is_output(found[1])
+            if name:
+                self._open(name, loose=True)
+            elif self._form.is_end(found[1]):
+                self._stop()
+                return
+        may = _MAY_BE_LOOSE.search(self._text, max(0, len(self._text) - _WINDOW))
+        kept = len(self._text) if may is None else may.start()
+        text, self._text = self._text[:kept], self._text[kept:]
+        yield from self._grow(text)
+
+
+def _ends_in_fence(before: str) -> bool:
+    return any(line.strip().startswith("```") for line in before.splitlines()[-1:])
