@@ -174,11 +174,15 @@ class Remote(Signal[T]):
                 self.fail(error)
 
     def cancel(self) -> None:
-        """Ask the task to stop. Does not wait."""
-        if self._where is None:
-            self._cancel()
-        else:
+        """Ask the task to stop, from any thread. Does not wait."""
+        task = self._task
+        if self._where is not None:
             self._where.post(self._cancel)
+        elif task is None or task.get_loop() is running_loop():
+            self._cancel()
+        elif not task.get_loop().is_closed():
+            with suppress(RuntimeError):  # it is closed at this very moment
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def stop(self) -> None:
         """Ask the task to stop, unless it has ended, and wait for its cleanup."""

@@ -58,24 +58,31 @@ class Listener:
     A request carries it through the layers to the transport. A transport may ignore it: the pieces are then made from
     the complete reply. Thoughts at the beginning of a text (`<think>...`) become pieces of reasoning here.
 
+    Args:
+        hear: Function that gets each piece at once, in the thread of the transport; without one, `until` yields them.
+
     Attributes:
         started: True once a piece has come, so that the request can no longer be sent again unnoticed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hear: Callable[[Delta], object] | None = None) -> None:
         self.started = False
         self._deltas: deque[Delta] = deque()
         self._feed = ThinkingFeed()
         self._news: Signal[None] = Signal()
+        self._hear: Callable[[Delta], object] = self._deltas.append if hear is None else hear
+        self._is_read = hear is None
 
     def put(self, delta: Delta) -> None:
         """Add a piece."""
         self.started = True
         if isinstance(delta, TextDelta):
-            self._deltas.extend(map(_delta, self._feed.feed(delta.text)))
+            for told in self._feed.feed(delta.text):
+                self._hear(_delta(told))
         else:
-            self._deltas.append(delta)
-        self.wake()
+            self._hear(delta)
+        if self._is_read:
+            self.wake()
 
     def wake(self) -> None:
         """Wake the reader, so that it checks for pieces."""
@@ -94,6 +101,11 @@ class Listener:
                     yield delta
                 return
             await news
+
+    def finish(self, completion: Completion) -> None:
+        """Give the function what was held back; all the pieces of a reply of which none has come."""
+        for delta in map(_delta, self._feed.rest()) if self.started else pieces(completion):
+            self._hear(delta)
 
 
 def _delta(told: tuple[bool, str]) -> Delta:
