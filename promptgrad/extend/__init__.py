@@ -21,6 +21,7 @@ __all__ = [
     "CriticLike",
     "Critique",
     "Evidence",
+    "FieldPiece",
     "Format",
     "Function",
     "Gradient",
@@ -37,6 +38,7 @@ __all__ = [
     "Place",
     "Program",
     "Record",
+    "ReplyFeed",
     "Request",
     "Rewriter",
     "Sample",
@@ -58,7 +60,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from promptgrad.adapters import Adapter, Format, unreadable
+    from promptgrad.adapters import Adapter, FieldPiece, Format, ReplyFeed, unreadable
     from promptgrad.autograd import (
         AgreeingCritic,
         Context,
@@ -100,6 +102,7 @@ else:
         "CriticLike": "promptgrad.autograd",
         "Critique": "promptgrad.autograd",
         "Evidence": "promptgrad.search",
+        "FieldPiece": "promptgrad.adapters",
         "Format": "promptgrad.adapters",
         "Function": "promptgrad.autograd",
         "Gradient": "promptgrad.autograd",
@@ -116,6 +119,7 @@ else:
         "Place": "promptgrad.search",
         "Program": "promptgrad.autograd",
         "Record": "promptgrad.autograd",
+        "ReplyFeed": "promptgrad.adapters",
         "Request": "promptgrad.lm",
         "Rewriter": "promptgrad.search",
         "Sample": "promptgrad.autograd",

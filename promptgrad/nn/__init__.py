@@ -9,6 +9,17 @@ from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._ensemble import Ensemble, majority
+from promptgrad.nn._events import (
+    CallBegun,
+    CallEnded,
+    FieldDelta,
+    FieldFinished,
+    PartialValue,
+    StreamEvent,
+    ThoughtDelta,
+    ToolPiece,
+    Voided,
+)
 from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._history import History, inspect_history, keep_history
 from promptgrad.nn._hooks import RemovableHandle
@@ -26,6 +37,7 @@ from promptgrad.nn._predict import FitsSignature, Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.nn._recent import remember_output
 from promptgrad.nn._state import flaw_of, trained_names
+from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.nn._trace_of import trace_of
 
 __all__ = [
@@ -33,10 +45,16 @@ __all__ = [
     "AuxLoss",
     "Batch",
     "BatchRow",
+    "CallBegun",
+    "CallEnded",
     "ChainOfThought",
     "Critic",
     "Ensemble",
     "ErrorRow",
+    "EventIterator",
+    "EventStream",
+    "FieldDelta",
+    "FieldFinished",
     "Finding",
     "FitsSignature",
     "Grouper",
@@ -54,11 +72,16 @@ __all__ = [
     "Parameter",
     "ParameterIterator",
     "ParameterList",
+    "PartialValue",
     "Predict",
     "Prediction",
     "RemovableHandle",
     "Sequential",
+    "StreamEvent",
+    "ThoughtDelta",
+    "ToolPiece",
     "Vectorizer",
+    "Voided",
     "as_critic",
     "bind",
     "fields_of",

@@ -22,6 +22,7 @@ from promptgrad.nn._hooks import Hooks, RemovableHandle
 from promptgrad.nn._map import amap_rows, map_rows
 from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._recent import remember_output
+from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.signature import Field
 
 M = TypeVar("M", bound="Module")
@@ -47,6 +48,7 @@ _ELSEWHERE = {
     "save": "promptgrad.save(module.state_dict(), path)",
     "set_lm": "module.to(lm)",
     "signature": "the Predict inside, such as module.solve.signature",
+    "streamify": "module.stream(...)",
     "update_config": "nn.Predict(..., temperature=...), or config={...} in a call",
 }
 
@@ -790,6 +792,37 @@ class Module:
             tape.finish(output)
         remember_output(output, tape)
         return output
+
+    def stream(self, *args: Any, **kwargs: Any) -> EventStream:
+        """Call the module, and tell what its calls write while they write it: `async for event in model.stream(...)`.
+
+        The arguments are those of a call. The events are `CallBegun`, `FieldDelta`, `PartialValue`, `FieldFinished`,
+        `ThoughtDelta`, `ToolPiece`, `Voided` and `CallEnded` of all calls of `Predict` in the program, of several side
+        by side too, and last what `forward` returned: the `Prediction`, recorded as that of a plain call.
+
+        The calls are those of a plain call, through the same cache, budget, journal and retries, and a call fails as
+        it does there; what an LM or an adapter cannot stream comes whole. Leaving the loop ends the program and its
+        requests. See `EventStream`.
+
+        Cost: as a call.
+
+        Raises:
+            Exception: When read: what the call raises.
+        """
+        return EventStream(self, args, kwargs)
+
+    def stream_sync(self, *args: Any, **kwargs: Any) -> EventIterator:
+        """As `stream`, for plain code: `for event in model.stream_sync(...)`. It works in a notebook, too.
+
+        Raises:
+            AsyncUsageError: Called from a coroutine on promptgrad's own program loop: use `stream`.
+        """
+        if aio.serving():
+            raise AsyncUsageError(
+                f"{type(self).__name__}.stream_sync was called inside a coroutine that promptgrad runs: a blocking "
+                "loop there would wait for itself. Write `async for event in module.stream(...)`"
+            )
+        return EventIterator(self, args, kwargs)
 
     async def _arun_on(self, tape: Tape | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if tape is None:

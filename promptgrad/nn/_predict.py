@@ -10,6 +10,7 @@ from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, c
 from promptgrad.data import Example
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
+from promptgrad.nn._hearing import HeardCall, hearing
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_inputs, refuse_input
 from promptgrad.nn._module import Module, begin_node, path_in_call
@@ -162,18 +163,25 @@ class Predict(Module, in_place=True):
         tail = compiled.request_tail(values)
         request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
         call = HistoryCall(request)
+        stream, heard = hearing.get(), None
         try:
+            if stream is not None:
+                heard = await stream.begin(self, lm, compiled)
             played = None if node is None or node.tape.player is None else node.tape.player(node, lm, request)
             if isinstance(played, dict):
                 outputs = played
             else:
-                completion = compiled.answer(await lm.acall(request) if played is None else played)
+                completion = compiled.answer(await (heard or lm).acall(request) if played is None else played)
                 call.completion = completion
                 try:
                     outputs = read_reply(self, compiled, completion)
                 except ParseError as error:
-                    outputs = await self._ask_again(lm, adapter, compiled, call, completion, error)
+                    outputs = await self._ask_again(lm, heard, adapter, compiled, call, completion, error)
+            if heard is not None:
+                heard.end(outputs, call.usage)
         except Exception as error:
+            if heard is not None:
+                heard.fail(error, call.usage)
             self._note(node, lm, call, None, error)
             raise
         outputs = attach(outputs, node)
@@ -185,7 +193,14 @@ class Predict(Module, in_place=True):
         return compiled.parse(completion)
 
     async def _ask_again(
-        self, lm: LM, adapter: Adapter, compiled: Compiled, call: HistoryCall, completion: Completion, error: ParseError
+        self,
+        lm: LM,
+        heard: HeardCall | None,
+        adapter: Adapter,
+        compiled: Compiled,
+        call: HistoryCall,
+        completion: Completion,
+        error: ParseError,
     ) -> dict[str, Any]:
         """Ask with the reason why the last reply does not parse, until one does or the tries are used up."""
         while True:
@@ -198,7 +213,9 @@ class Predict(Module, in_place=True):
             request = call.request.replace(tail=continued(call.request.tail, again))
             earlier = call.reasked
             call.reasked = (*earlier, (request, None))
-            completion = compiled.answer(await lm.acall(request))
+            if heard is not None:
+                heard.void(error.reason)
+            completion = compiled.answer(await (heard or lm).acall(request))
             call.reasked = (*earlier, (request, completion))
             try:
                 return read_reply(self, compiled, completion)

@@ -106,3 +106,15 @@ def test_the_adapter_of_the_page_writes_reads_and_asks_again(page):
     found = model(question="2+2")
     assert (found.answer, found.sure) == ("4", True)
     assert replies == []
+
+
+def test_the_adapter_of_the_page_streams(page):
+    adapter, feed = page("lines").LinesAdapter(), page("lines_feed")
+    adapter.make_format = feed.StreamedLines
+    model = nn.Predict("question -> answer, sure: bool", adapter=adapter)
+    model.to(lm.FunctionLM(lambda messages: "answer: by and by\nsure: true", name="slow"))
+    events = list(model.stream_sync(question="When?"))
+    deltas = [event.delta for event in events if isinstance(event, nn.FieldDelta)]
+    assert "".join(deltas) == events[-1].answer == "by and by"
+    assert len(deltas) > 3
+    assert not [event for event in events if isinstance(event, nn.Voided)]

@@ -45,3 +45,12 @@ def test_it_knows_its_world_in_batches_and_alone():
     assert [pocket()(one).text for one in asked[:4]] == replies[:4]
     right = sum(text == example.answer for text, example in zip(replies, test, strict=True))
     assert right >= 24
+
+
+def test_a_program_on_it_streams_its_tokens():
+    task = world.task("label-map-kind")
+    model = nn.Predict("text -> answer", instruction=task.instruction("precise")).to(pocket())
+    text = next(iter(task.split()[2])).text
+    events = list(model.stream_sync(text=text))
+    deltas = [event.delta for event in events if isinstance(event, nn.FieldDelta)]
+    assert "".join(deltas) == events[-1].answer == model(text=text).answer

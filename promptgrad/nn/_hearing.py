@@ -1,0 +1,163 @@
+"""What hears the calls of a streamed program: from the pieces of their replies to the events of the stream."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.adapters import Compiled, ReplyFeed
+from promptgrad.lm import LM, Completion, Delta, Listener, ReasoningDelta, Request, TextDelta, Usage
+from promptgrad.nn._events import (
+    CallBegun,
+    CallEnded,
+    FieldDelta,
+    FieldFinished,
+    PartialValue,
+    StreamEvent,
+    ThoughtDelta,
+    ToolPiece,
+    Voided,
+)
+from promptgrad.nn._mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from promptgrad.nn._module import Module
+
+
+class Hearing:
+    """One stream, as the calls of its program see it.
+
+    Attributes:
+        program: The program that is streamed.
+        mailbox: Where its events go.
+        outer: The stream around it, of a program that streams one of its modules itself; it hears the same calls.
+    """
+
+    __slots__ = ("_calls", "mailbox", "outer", "program")
+
+    def __init__(self, program: "Module", mailbox: Mailbox, outer: "Hearing | None") -> None:
+        self.program = program
+        self.mailbox = mailbox
+        self.outer = outer
+        self._calls = count()
+
+    async def begin(self, module: "Module", lm: LM, compiled: Compiled) -> "HeardCall":
+        """A call begins, as soon as the reader of the stream is not too far behind."""
+        places = []
+        hearing: Hearing | None = self
+        while hearing is not None:
+            await hearing.mailbox.room()
+            path = hearing.program._get_plan().paths.get(module)
+            places.append(
+                (hearing.mailbox, f"({type(module).__name__})" if path is None else path, next(hearing._calls))
+            )
+            hearing = hearing.outer
+        call = HeardCall(places, lm, compiled)
+        call.tell(CallBegun, lm.name)
+        return call
+
+
+hearing: "ContextVar[Hearing | None]" = ContextVar("promptgrad.hearing", default=None)
+"""The stream that hears the calls of this context."""
+
+
+class HeardCall:
+    """One call of a `Predict`, as its stream tells it.
+
+    Args:
+        places: For each stream that hears it: its mailbox, the path of the module and the number of the call.
+        lm: The language model.
+        compiled: The prompt, which knows how replies are read.
+    """
+
+    __slots__ = ("_compiled", "_failure", "_feed", "_finished", "_given", "_lm", "_parts", "_places")
+
+    def __init__(self, places: list[tuple[Mailbox, str, int]], lm: LM, compiled: Compiled) -> None:
+        self._places = places
+        self._lm = lm
+        self._compiled = compiled
+        self._feed: ReplyFeed | None = None
+        self._failure: Exception | None = None
+        self._given: dict[str, list[str]] = {}
+        self._finished: dict[str, Any] = {}
+        self._parts = False  # of lists and objects, some were told
+
+    def tell(self, kind: type[StreamEvent], *facts: Any) -> None:
+        """An event of this call, for each stream that hears it."""
+        for mailbox, path, number in self._places:
+            mailbox.put(kind(path, number, *facts))
+
+    async def acall(self, request: Request) -> Completion:
+        """Ask the language model, and tell what its reply holds as it is written."""
+        self._feed = self._compiled.feed()
+        listener = Listener(self._hear)
+        completion = await self._lm.acall(request.replace(listener=listener))
+        listener.finish(self._compiled.answer(completion))
+        if self._failure is not None:
+            raise self._failure
+        return completion
+
+    def _hear(self, delta: Delta) -> None:
+        """A piece of the reply, in the thread of the transport."""
+        if isinstance(delta, TextDelta):
+            if self._feed is None or self._failure is not None:
+                return
+            try:
+                for kind, field, value in self._feed.feed(delta.text):
+                    self._tell_field(kind, field, value)
+            except Exception as error:  # noqa: BLE001 - the caller gets it, not the transport, which has no part in it
+                self._failure = error
+        elif isinstance(delta, ReasoningDelta):
+            self.tell(ThoughtDelta, delta.text)
+        else:
+            self.tell(ToolPiece, delta.index, delta.id, delta.name, delta.arguments)
+
+    def _tell_field(self, kind: str, field: str, value: Any) -> None:
+        if kind == "delta":
+            self._given.setdefault(field, []).append(value)
+            self.tell(FieldDelta, field, value)
+        elif kind == "partial":
+            self._parts = True
+            self.tell(PartialValue, field, value)
+        else:
+            self._finish_field(field, value)
+
+    def _finish_field(self, field: str, value: Any) -> None:
+        """Tell the value of a field, after the rest of its text."""
+        known = self._compiled.signature.outputs.get(field)
+        if isinstance(value, str) and (known is None or known.is_text):
+            rest = value[sum(map(len, self._given.get(field, ()))) :]
+            if rest:
+                self._given.setdefault(field, []).append(rest)
+                self.tell(FieldDelta, field, rest)
+        self._finished[field] = value
+        self.tell(FieldFinished, field, value)
+
+    def void(self, reason: str) -> None:
+        """What was told of the fields does not count."""
+        if self._given or self._finished or self._parts:
+            self._given, self._finished, self._parts = {}, {}, False
+            self.tell(Voided, reason)
+
+    def end(self, outputs: Mapping[str, Any], usage: Usage) -> None:
+        """The call has these outputs: what was not told of them is told now."""
+        if not all(map(self._stands, outputs, outputs.values())):
+            self.void("as a whole the reply reads otherwise")
+        for field, value in outputs.items():
+            if field not in self._finished:
+                self._finish_field(field, value)
+        self.tell(CallEnded, usage)
+
+    def _stands(self, field: str, value: Any) -> bool:
+        """Whether what was told of a field is true."""
+        if field in self._finished:
+            told = self._finished[field]
+            return bool(told == value) or repr(told) == repr(value)  # a NaN is no other
+        given = "".join(self._given.get(field, ()))
+        return not given or (isinstance(value, str) and value.startswith(given))
+
+    def fail(self, error: BaseException, usage: Usage) -> None:
+        """The call has failed."""
+        said = f"{type(error).__name__}: {error}"
+        self.void(said)
+        self.tell(CallEnded, usage, said)

@@ -1,0 +1,214 @@
+"""`Module.stream` and `Module.stream_sync`: a program's events while it runs."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from promptgrad import aio
+from promptgrad.errors import AsyncUsageError
+from promptgrad.nn._hearing import Hearing, hearing
+from promptgrad.nn._mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from promptgrad.nn._module import Module
+
+
+async def _run(heard: Hearing, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the program. It knows nothing of its reader, so that a reader that is dropped ends it."""
+    token = hearing.set(heard)
+    try:
+        return await heard.program.acall(*args, **kwargs)
+    finally:
+        hearing.reset(token)
+
+
+_NOTHING: Any = object()
+
+
+class _Streamed:
+    """A program that runs, and its reader's end of the mailbox."""
+
+    def __init__(self, program: "Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.mailbox = Mailbox()
+        self.output: Any = _NOTHING
+        self.over = False
+        self._context = copy_context()
+        self._remote: Any = None
+        self._make = (Hearing(program, self.mailbox, hearing.get()), args, kwargs)
+
+    async def next(self) -> Any:
+        """The next event, and after the last one what the program returned.
+
+        Raises:
+            StopAsyncIteration: There is no more.
+            BaseException: That of the program; of the reader, if it is cancelled, after the program was stopped.
+        """
+        if self.over:
+            raise StopAsyncIteration
+        try:
+            if self._remote is None:
+                self._remote = self._context.run(partial(aio.start, _run, *self._make))
+                if not self._remote.subscribe(self.mailbox.close):
+                    self.mailbox.close()
+            event = await self.mailbox.take()
+        except BaseException:
+            await self.stop()
+            raise
+        if event is not None:
+            return event
+        self.over = True
+        self.output = self._remote.result()
+        return self.output
+
+    async def stop(self) -> None:
+        """End the program, unless it has ended, and wait for its cleanup."""
+        self.over = True
+        self.mailbox.close()
+        if self._remote is not None:
+            await self._remote.stop()
+
+    def drop(self) -> None:
+        """End the program. Does not wait."""
+        self.over = True
+        if self._remote is not None and not self._remote.done:
+            self.mailbox.close()
+            self._remote.cancel()
+
+    def result(self) -> Any:
+        """What the program returned.
+
+        Raises:
+            AsyncUsageError: The stream was not read to its end.
+        """
+        if self.output is _NOTHING:
+            raise AsyncUsageError("the stream has no output yet: read it to its end")
+        return self.output
+
+    def __repr__(self) -> str:
+        state = "over" if self.over else "not begun" if self._remote is None else f"{len(self.mailbox)} events waiting"
+        return f"{type(self._make[0].program).__name__}, {state}"
+
+
+class _Loop:
+    """One `for` or `async for` over a stream: when it is left, the program ends."""
+
+    def __init__(self, stream: "EventStream | EventIterator") -> None:
+        self._stream: Any = stream
+
+    def __aiter__(self) -> "_Loop":
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._stream.__anext__()
+
+    def __iter__(self) -> "_Loop":
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._stream)
+
+    def __del__(self) -> None:
+        self._stream._streamed.drop()
+
+
+class EventStream:
+    """The events of a program that runs, for `async for`. `Module.stream` makes it.
+
+    The program starts with the first event that is asked for, in the context in which the stream was made, and runs on
+    the loop of the reader. Leaving the loop ends it, and so do `aclose()`, the end of an `async with` around it and
+    the cancellation of the reader: the requests in flight are closed. After a `break` that takes a moment;
+    `aclose()` and `async with` wait for it.
+
+    Attributes:
+        output: What the program returned; it is the last event, too.
+    """
+
+    def __init__(self, program: "Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._streamed = _Streamed(program, args, kwargs)
+
+    @property
+    def output(self) -> Any:
+        """What the program returned.
+
+        Raises:
+            AsyncUsageError: The stream was not read to its end.
+        """
+        return self._streamed.result()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return _Loop(self)
+
+    async def __anext__(self) -> Any:
+        return await self._streamed.next()
+
+    async def aclose(self) -> None:
+        """End the program, unless it has ended, and wait for its cleanup."""
+        await self._streamed.stop()
+
+    async def __aenter__(self) -> "EventStream":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # made with the wrong arguments
+            self._streamed.drop()
+
+    def __repr__(self) -> str:
+        return f"<EventStream of {self._streamed!r}>"
+
+
+class EventIterator:
+    """The events of a program that runs, for `for`. `Module.stream_sync` makes it.
+
+    As `EventStream`; the thread waits for each event, and the program runs beside it.
+
+    Attributes:
+        output: What the program returned; it is the last event, too.
+    """
+
+    def __init__(self, program: "Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._streamed = _Streamed(program, args, kwargs)
+
+    @property
+    def output(self) -> Any:
+        """What the program returned.
+
+        Raises:
+            AsyncUsageError: The stream was not read to its end.
+        """
+        return self._streamed.result()
+
+    def __iter__(self) -> Iterator[Any]:
+        return _Loop(self)
+
+    def __next__(self) -> Any:
+        try:
+            return aio.drive(self._streamed.next())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """End the program, unless it has ended, and wait for its cleanup, at most 5 seconds."""
+        aio.drive(self._streamed.stop())
+
+    def __enter__(self) -> "EventIterator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):
+            self._streamed.drop()
+
+    def __repr__(self) -> str:
+        return f"<EventIterator of {self._streamed!r}>"
