@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
-from promptgrad.adapters._sections import EDGE, Sections, escape, guard, marker, unescape, unguard, unguard_start
+from promptgrad.adapters._sections import Sections, as_text, escape, guard, loose_body, marker, unescape, unguard
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, writer
 from promptgrad.errors import ParseError
-from promptgrad.signature import Field, Signature
+from promptgrad.signature import Signature
 
 if TYPE_CHECKING:
-    from promptgrad.adapters._feed import ReplyFeed, TextBody, TypedBody
-    from promptgrad.adapters._object_feed import ObjectFields
+    from promptgrad.adapters._feed import ReplyFeed
 
 END = "completed"
 """The marker after the last field of a reply."""
@@ -29,8 +27,6 @@ _MARKER = re.compile(
 )
 _MOST_MARKERS = 1_000
 """A reply with as many loose markers is none that was asked for."""
-_BEHIND = "*_` \t:"  # what may stand behind a marker in another form
-_SIGNS = ">*#_`~-"  # what may stand around one
 
 
 class ChatFormat(Format):
@@ -223,6 +219,11 @@ class ChatFormat(Format):
         return self._key(name) == self.end
 
     @property
+    def readers(self) -> dict[str, Callable[[str], Any] | None]:
+        """The function that reads each output; None for a plain text."""
+        return {name: read for name, _, _, read in self.outputs}
+
+    @property
     def marker(self) -> re.Pattern[str]:
         """A marker as it is asked for."""
         return _MARKER
@@ -231,37 +232,6 @@ class ChatFormat(Format):
     def loose_marker(self) -> re.Pattern[str]:
         """A marker of a field inside a line, or with some of its signs missing."""
         return self._loose_patterns()[0]
-
-    def body(self, name: str, *, loose: bool, fenced: bool) -> TextBody | TypedBody:
-        """What reads the body of an output as it is written; escaped lines have lost their backslash."""
-        from promptgrad.adapters._feed import TextBody, TypedBody
-
-        read = next(read for known, _, _, read in self.outputs if known == name)
-        whole = partial(self._whole, loose=loose, fenced=fenced)
-        field = self.signature.outputs[name]
-        if not field.is_text:
-            return TypedBody(field, whole, read or str)
-        return TextBody(name, whole, f"{EDGE}{_SIGNS}", _loose_start if loose else unguard_start, read)
-
-    def _whole(self, body: str, *, loose: bool, fenced: bool) -> str:
-        if not loose:
-            return unguard(body.strip())
-        return _loose_body(body.lstrip(_BEHIND), fenced=fenced)
-
-    def object_fields(self) -> ObjectFields:
-        """The outputs as keys of an object."""
-        from promptgrad.adapters._object_feed import ObjectFields
-
-        names = self.signature.outputs
-        return ObjectFields(names, lambda key: key if key in names else self.is_output(key), self._from_object)
-
-    def _from_object(self, name: str, value: Any) -> Any:
-        field = self.signature.outputs[name]
-        read = next(read for known, _, _, read in self.outputs if known == name)
-        if value is None and field.is_text:
-            raise ParseError(f"output {name!r} is null", reason=f"`{name}` is null")
-        text = _as_text(field, value)
-        return text if read is None else read(text)
 
     # --- what language models write instead, in the order in which it is tried ---
 
@@ -277,7 +247,7 @@ class ChatFormat(Format):
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
                 if key in self.names:
-                    _add(found, self.names[key], _loose_body(body, fenced=fenced))
+                    _add(found, self.names[key], loose_body(body, fenced=fenced))
                 elif key == self.end:
                     self._check_end(body, found)
                     break
@@ -330,7 +300,7 @@ class ChatFormat(Format):
                 if name is None and key not in self.signature.inputs and takes_back_by_name(str(key), item):
                     raise _Unclear(f"beside its fields stands `{key}`: give the final answer alone")
                 if name is not None and (item is not None or not self.signature.outputs[name].is_text):
-                    _add(found, name, _as_text(self.signature.outputs[name], item))
+                    _add(found, name, as_text(self.signature.outputs[name], item))
         return found
 
     def _objects(self, text: str) -> list[dict[Any, Any]]:
@@ -396,24 +366,6 @@ def _add(found: dict[str, str], name: str, body: str) -> None:
     found[name] = found.get(name) or body
 
 
-def _loose_body(body: str, *, fenced: bool) -> str:
-    """The text below a marker in another form, without what belongs to the next one or to a fence around the reply."""
-    body = _without_decoration(body.strip())
-    if body.endswith("**") and body.count("**") % 2:
-        body = body[:-2].rstrip()
-    return body[:-3].rstrip() if fenced and body.endswith("```") else body
-
-
-def _loose_start(body: str) -> str:
-    return body.lstrip(_BEHIND).lstrip()
-
-
-def _without_decoration(body: str) -> str:
-    """A body without a last line of nothing but decoration, which belongs to the marker after it."""
-    rest, _, last = body.rpartition("\n")
-    return body if last.strip(" \t>*#_`~-") or not rest else rest.rstrip()
-
-
 def _is_frame(text: str, ends: tuple[str, ...]) -> bool:
     """Whether text beside an object only announces or frames it."""
     text = text.strip()
@@ -426,13 +378,6 @@ _LOOSER: tuple[Callable[[ChatFormat, str], dict[str, str]], ...] = (
     ChatFormat._tags,
     ChatFormat._unmarked,
 )
-
-
-def _as_text(field: Field, value: Any) -> str:
-    """A value of a JSON object as the text of a section."""
-    import json
-
-    return value if isinstance(value, str) and field.is_text else json.dumps(value, ensure_ascii=False)
 
 
 def _opens_fence(before: str) -> bool:

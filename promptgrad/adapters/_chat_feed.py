@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
-from promptgrad.adapters._object_feed import ObjectFeed
+from promptgrad.adapters._object_feed import ObjectFeed, ObjectFields
+from promptgrad.adapters._sections import EDGE, as_text, loose_body, unguard, unguard_start
+from promptgrad.errors import ParseError
 
 if TYPE_CHECKING:
     from promptgrad.adapters._chat import ChatFormat
 
+_BEHIND = "*_` \t:"  # what may stand behind a marker in another form
+_SIGNS = ">*#_`~-"  # what may stand around one
 _WINDOW = 300
 """Longest marker with its decoration, in characters: how far back one may begin."""
 _HEAD = re.compile(r"([ \t]*)(\\*)")
@@ -71,7 +76,7 @@ class ChatFeed(ReplyFeed):
 
     def _begin(self) -> Iterator[FieldPiece]:
         if _OBJECT.match(self._text):
-            self._object = ObjectFeed(self._form.object_fields())
+            self._object = ObjectFeed(self._as_object())
             self._step = self._in_object
         elif not _MAY_BE_OBJECT.match(self._text):
             self._step = self._in_preamble
@@ -101,8 +106,28 @@ class ChatFeed(ReplyFeed):
 
     def _open(self, name: str, *, loose: bool = False) -> None:
         self._opened.add(name)
-        self._body = None if name in self._closed else self._form.body(name, loose=loose, fenced=self._fenced)
+        self._body = None if name in self._closed else self._body_of(name, loose=loose)
         self._line_starts, self._only_escapes = False, True
+
+    def _body_of(self, name: str, *, loose: bool) -> TextBody | TypedBody:
+        """What reads the body of an output; lines that were escaped have lost their backslash."""
+        field, read = self._form.signature.outputs[name], self._form.readers[name]
+        whole = partial(_loose_whole, fenced=self._fenced) if loose else _whole
+        if not field.is_text:
+            return TypedBody(field, whole, read or str)
+        return TextBody(name, whole, f"{EDGE}{_SIGNS}", _loose_start if loose else unguard_start, read)
+
+    def _as_object(self) -> ObjectFields:
+        """The outputs as keys of an object."""
+        names = self._form.signature.outputs
+        return ObjectFields(names, lambda key: key if key in names else self._form.is_output(key), self._from_object)
+
+    def _from_object(self, name: str, value: Any) -> Any:
+        field, read = self._form.signature.outputs[name], self._form.readers[name]
+        if value is None and field.is_text:
+            raise ParseError(f"output {name!r} is null", reason=f"`{name}` is null")
+        text = as_text(field, value)
+        return text if read is None else read(text)
 
     def _close(self) -> Iterator[FieldPiece]:
         if self._body is not None:
@@ -203,6 +228,18 @@ class ChatFeed(ReplyFeed):
         kept = len(self._text) if may is None else may.start()
         text, self._text = self._text[:kept], self._text[kept:]
         yield from self._grow(text)
+
+
+def _whole(body: str) -> str:
+    return unguard(body.strip())
+
+
+def _loose_whole(body: str, *, fenced: bool) -> str:
+    return loose_body(body.lstrip(_BEHIND), fenced=fenced)
+
+
+def _loose_start(body: str) -> str:
+    return body.lstrip(_BEHIND).lstrip()
 
 
 def _ends_in_fence(before: str) -> bool:

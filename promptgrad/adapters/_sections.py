@@ -8,7 +8,7 @@ from typing import Any
 
 from promptgrad.adapters._base import missing_input
 from promptgrad.adapters._values import describe, listed, writer
-from promptgrad.signature import Signature
+from promptgrad.signature import Field, Signature
 
 # A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
 _TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
@@ -58,6 +58,27 @@ def unguard_start(value: str) -> str:
     """The beginning of the value that `guard` was given, from one that ends in neither a blank nor the sign."""
     value = value.lstrip()
     return value[1:] if _GUARDED_START.match(value) else value
+
+
+def loose_body(body: str, *, fenced: bool) -> str:
+    """The text below a marker in another form, without what belongs to the next one or to a fence around the reply."""
+    body = _without_decoration(body.strip())
+    if body.endswith("**") and body.count("**") % 2:
+        body = body[:-2].rstrip()
+    return body[:-3].rstrip() if fenced and body.endswith("```") else body
+
+
+def _without_decoration(body: str) -> str:
+    """A body without a last line of nothing but decoration, which belongs to the marker after it."""
+    rest, _, last = body.rpartition("\n")
+    return body if last.strip(" \t>*#_`~-") or not rest else rest.rstrip()
+
+
+def as_text(field: Field, value: Any) -> str:
+    """A value of a JSON object as the text of a section."""
+    import json
+
+    return value if isinstance(value, str) and field.is_text else json.dumps(value, ensure_ascii=False)
 
 
 class Sections:
