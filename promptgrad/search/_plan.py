@@ -13,6 +13,8 @@ class Phase:
         exact: True if the number is exact; otherwise it is an upper bound.
         demo_tokens: Tokens that the demos of candidates add to one of its calls.
         demo_usd: Their price; None if it is unknown.
+        tokens_per_call: Tokens of one of its calls, where it is not one of the program but of a writer or critic.
+        usd_per_call: Its price; None if it is unknown. It counts with `tokens_per_call` alone.
     """
 
     name: str
@@ -20,6 +22,8 @@ class Phase:
     exact: bool
     demo_tokens: float = 0.0
     demo_usd: float | None = 0.0
+    tokens_per_call: float | None = None
+    usd_per_call: float | None = None
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Plan:
     """What `Trainer.fit` is expected to cost; print it.
 
     It counts one LM call for each `Predict` in the program and each example, with as many demos as candidates may show
-    (`Search.expected_demos`), without re-asks, stored cells or an early
-    end: so it is usually more than a run needs. A program that calls a module in a loop needs more: set
+    (`Search.expected_demos`), and writers' calls with the rows that they are shown, without re-asks, stored cells or an
+    early end: so it is usually more than a run needs. A program that calls a module in a loop needs more: set
     `calls_per_example` then.
 
     Attributes:
@@ -68,15 +72,20 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Tokens, read and written."""
-        return round(sum(phase.calls * (self.tokens_per_call + phase.demo_tokens) for phase in self.phases))
+        own = self.tokens_per_call
+        each = [own if phase.tokens_per_call is None else phase.tokens_per_call for phase in self.phases]
+        return round(sum(p.calls * (tokens + p.demo_tokens) for p, tokens in zip(self.phases, each, strict=True)))
 
     @property
     def usd(self) -> float | None:
         """Money; None if the price is unknown."""
-        demos = [phase.demo_usd for phase in self.phases]
-        if self.usd_per_call is None or None in demos:
-            return None
-        return sum(phase.calls * (self.usd_per_call + (phase.demo_usd or 0.0)) for phase in self.phases)
+        total = 0.0
+        for phase in self.phases:
+            usd = self.usd_per_call if phase.tokens_per_call is None else phase.usd_per_call
+            if usd is None or phase.demo_usd is None:
+                return None
+            total += phase.calls * (usd + phase.demo_usd)
+        return total
 
     def __repr__(self) -> str:
         limited = self.limit is not None and self.limit < self.calls

@@ -7,7 +7,7 @@ from promptgrad.search import Phase, Plan
 from promptgrad.train._allowance import with_notes
 from promptgrad.train._noise import calls_for_noise
 from promptgrad.train._parts import Parts
-from promptgrad.train._price import Price, price_of_program
+from promptgrad.train._price import Price, price_of_program, price_of_writing
 
 if TYPE_CHECKING:
     from promptgrad.train._trainer import Trainer
@@ -31,8 +31,12 @@ def planned(trainer: "Trainer", parts: Parts, calls_per_example: float | None) -
         if judged := calls_for_noise(trainer.metric, len(parts.val), trainer.judge_rows, trainer.budget):
             phases.append(Phase("judge", judged, exact=False))
     for name, calls, certain in optimizer.expected_calls(draft):
-        share = 0.0 if name.rpartition(": ")[2] in _WRITING else 1.0
-        phases.append(_with_demos(Phase(name, round(calls), certain and exact), price, share))
+        phase = Phase(name, round(calls), certain and exact)
+        if name.rpartition(": ")[2] in _WRITING:
+            tokens, usd = price_of_writing(trainer.model, optimizer, parts.train)
+            phases.append(replace(phase, tokens_per_call=tokens, usd_per_call=usd))
+        else:
+            phases.append(_with_demos(phase, price, 1.0))
     copies = optimizer.copies
     finalists = trainer.finalists if optimizer.selects else 1
     runs = (1 + finalists * copies) * len(parts.confirm) + (0 if strict else finalists * copies * len(parts.val))

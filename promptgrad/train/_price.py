@@ -13,6 +13,18 @@ from promptgrad.nn import Module, Predict
 REPLY_TOKENS = 40
 """Tokens of an output whose length is not known from any example."""
 
+WRITER_TOKENS = 1200
+"""Tokens of a writer's or critic's prompt beside the texts of the program and the rows that it is shown."""
+
+WRITTEN_TOKENS = 300
+"""Tokens of its reply: an analysis, and the text."""
+
+ROW_TOKENS = 20
+"""Tokens of a row beside what is in the example."""
+
+EVIDENCE_TOKENS = 3000
+"""Tokens of the rows that a writer is shown at most, where its optimizer does not say."""
+
 
 @dataclass(frozen=True)
 class Price:
@@ -73,6 +85,33 @@ def price_of_program(
     )
 
 
+def price_of_writing(model: Module, optimizer: Any, examples: Sequence[Example]) -> tuple[float, float | None]:
+    """Tokens of one call of a writer, who sees rows of the training data side by side, and its price.
+
+    Args:
+        model: The program; its language model writes where the optimizer has none.
+        optimizer: Its language model and `max_evidence` count, where it has them.
+        examples: The training data.
+    """
+    modules = [module for module in model.modules() if isinstance(module, Predict)]
+    row = sum(len(str(value)) for value in examples[0].values()) / 4 + ROW_TOKENS if examples else 0.0
+    shown = min(float(getattr(optimizer, "max_evidence", EVIDENCE_TOKENS)), row * len(examples))
+    texts = sum(len(module.signature.instruction) for module in modules) / 4
+    read = WRITER_TOKENS + texts + 1.2 * shown  # rows are counted in words there
+    prices = _prices_of(_writer_of(optimizer), modules[0]._lm if modules else None)
+    usd = None if prices is None else (prices[0] * read + prices[1] * WRITTEN_TOKENS) / 1e6
+    return read + WRITTEN_TOKENS, usd
+
+
+def _writer_of(optimizer: Any) -> Any:
+    """The LM that an optimizer, or the first one in it that has one, writes with; None for the program's."""
+    for each in (optimizer, *getattr(optimizer, "optimizers", {}).values()):
+        named = [getattr(each, "lm", None), *(group.get("lm") for group in each.param_groups)]
+        if any(lm is not None for lm in named):
+            return next(lm for lm in named if lm is not None)
+    return None
+
+
 def _demos_shown(module: Predict, examples: Sequence[Example], demos: tuple[int, int]) -> int:
     """Demos that a candidate shows beyond those of the start; labelled ones only where the examples have the fields."""
     first, signature = examples[0], module.signature
@@ -124,8 +163,12 @@ def _sizes(module: Predict, example: Example) -> tuple[float, float]:
 
 
 def _prices(module: Predict) -> Any:
+    return _prices_of(None, module._lm)
+
+
+def _prices_of(named: Any, own: Any) -> Any:
     try:
-        transport = resolve_lm(None, module._lm).transport
+        transport = resolve_lm(named, own).transport
     except NoLMError:
         return None
     return transport.prices if isinstance(transport, Transport) else None
