@@ -23,7 +23,14 @@ class Caller:
         self.module = str(frame.f_globals.get("__name__", "<unknown>"))
         self.registry = frame.f_globals.setdefault("__warningregistry__", {})
 
+    @classmethod
+    def here(cls) -> "Caller":
+        """The innermost line that is not of this package; on a loop of ours, that which waits for what runs there."""
+        made, outer = cls(), _caller.get()
+        return made if outer is None or _LOOP not in made.file else outer
 
+
+_LOOP = f"{os.sep}asyncio{os.sep}"
 _caller: ContextVar[Caller | None] = ContextVar("promptgrad.caller", default=None)
 
 

@@ -52,7 +52,7 @@ class Backward:
         accumulate: bool = True,
     ) -> None:
         self.began = time.perf_counter()
-        self.caller = Caller()
+        self.caller = Caller.here()
         self.wanted = Wanted(inputs)
         self.manner = manner
         self.accumulate = accumulate

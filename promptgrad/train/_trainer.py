@@ -211,7 +211,8 @@ class Trainer:
             GraphError: The optimizer has nothing to train: no parameter of its kinds requires a gradient.
             Exception: The program's own error, if it fails on every validation example.
         """
-        return aio.run(self._start(self._parts(trainset, valset, testset)))
+        with aio.pointing_at(aio.Caller()):
+            return aio.run(self._start(self._parts(trainset, valset, testset)))
 
     @refuses(FIT_HABITS)
     async def afit(

@@ -51,6 +51,24 @@ def test_a_search_installs_none_and_goes_on(optimizer):
     assert any(REASON in note for note in result.notes), result.notes
 
 
+def test_a_warning_of_a_backward_pass_inside_a_search_points_at_the_users_line():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Predict("text -> topic")
+            self.last = nn.Predict("text, topic -> word")
+
+        def forward(self, text):
+            return self.last(text=text, topic=self.first(text=text).topic)
+
+    model = Two().to(lm.FunctionLM(lambda messages: "wrong", name="program"))
+    rows = [pg.Example(text=f"t{i}", word=f"t{i}").with_inputs("text") for i in range(14)]
+    opt = optim.TGD(model.parameters(), lm=writer(CUT)[0], blame="critic", steps=1)
+    with pytest.warns(RuntimeWarning, match="every critic call failed") as said:
+        Trainer(model, opt, metric=pg.metrics.exact_match, budget=pg.Budget(calls=60)).fit(rows[:8], rows[8:])
+    assert {one.filename for one in said if "every critic call" in str(one.message)} == {__file__}
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
