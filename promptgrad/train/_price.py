@@ -13,13 +13,13 @@ from promptgrad.nn import Module, Predict
 REPLY_TOKENS = 40
 """Tokens of an output whose length is not known from any example."""
 
-WRITER_TOKENS = 1200
+WRITER_TOKENS = 800
 """Tokens of a writer's or critic's prompt beside the texts of the program and the rows that it is shown."""
 
-WRITTEN_TOKENS = 300
+WRITTEN_TOKENS = 200
 """Tokens of its reply: an analysis, and the text."""
 
-ROW_TOKENS = 20
+ROW_TOKENS = 15
 """Tokens of a row beside what is in the example."""
 
 EVIDENCE_TOKENS = 3000

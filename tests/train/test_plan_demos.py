@@ -94,8 +94,8 @@ def test_a_writer_costs_about_what_the_rows_cost_that_it_is_shown(make, words):
     trainer = pg.Trainer(model, optimizer, metric=pg.metrics.exact_match, budget=pg.Budget(calls=150))
     phase = of_phase(trainer.plan(rows[:12], rows[12:]), ("proposals", "propose"))
     trainer.fit(rows[:12], rows[12:])
-    assert 0.6 < phase.tokens_per_call / (sum(asked) / len(asked) + 300) < 1.7
-    assert phase.usd_per_call == pytest.approx((100 * (phase.tokens_per_call - 300) + 200 * 300) / 1e6)
+    assert 0.6 < phase.tokens_per_call / (sum(asked) / len(asked) + 200) < 1.7
+    assert phase.usd_per_call == pytest.approx((100 * (phase.tokens_per_call - 200) + 200 * 200) / 1e6)
 
 
 def test_frozen_demos_and_labels_that_a_module_lacks_are_not_counted():

@@ -679,7 +679,7 @@ class TestPlan:
         assert plan.tokens > plan.calls
         assert "LM calls" in repr(plan)
 
-    @pytest.mark.parametrize(("name", "apart"), [("mipro", 0.7), ("tgd", 0.5), ("gepa", 0.5)])
+    @pytest.mark.parametrize(("name", "apart"), [("mipro", 0.9), ("tgd", 0.5), ("gepa", 0.5)])
     def test_a_run_takes_no_more(self, world, data, name, apart):
         """Nor many fewer tokens a call; a good first trial ends MIPRO, and spares its dearer calls."""
         model = program(world)
