@@ -155,7 +155,7 @@ class ChatFormat(Format):
                 if name.lower() == self.end and found:
                     self._check_rest(parts[i + 1 :], found)
                     break
-                if found and name not in self.signature.inputs and takes_back_by_name(name, parts[i + 1]):
+                if found and name not in self.signature.inputs and takes_back_by_name(name, parts[i + 1], self.names):
                     raise _Unclear(f"beside its fields stands `{name}`: give the final answer alone")
                 continue
             body = parts[i + 1].strip()
@@ -297,7 +297,7 @@ class ChatFormat(Format):
         for value in self._objects(text):
             for key, item in value.items():
                 name = key if key in self.signature.outputs else self.names.get(self._key(str(key)))
-                if name is None and key not in self.signature.inputs and takes_back_by_name(str(key), item):
+                if name is None and key not in self.signature.inputs and takes_back_by_name(str(key), item, self.names):
                     raise _Unclear(f"beside its fields stands `{key}`: give the final answer alone")
                 if name is not None and (item is not None or not self.signature.outputs[name].is_text):
                     _add(found, name, as_text(self.signature.outputs[name], item))

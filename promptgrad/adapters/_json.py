@@ -135,7 +135,8 @@ class JSONFormat(Format):
         return [
             f"beside its keys stands `{key}`: give the final answer alone"
             for key, value in found.items()
-            if key.strip().lower().replace(" ", "_").replace("-", "_") not in fields and takes_back_by_name(key, value)
+            if key.strip().lower().replace(" ", "_").replace("-", "_") not in fields
+            and takes_back_by_name(key, value, fields)
         ]
 
     def _read_loosely(self, reply: str, text: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 _EDGE = 2_000
@@ -49,11 +49,11 @@ _STATED_AGAIN = re.compile(
 )
 
 _OTHER_VERSION = re.compile(
-    r"\b(?:correct(?:ed|ion|ions)?|revised|revision|updated?|amended|erratum|errata|actual|final|new) ?"
-    r"(?:answer|value|result|output|version|reply|response)?\b",
+    r"\s*(?:corrections?|corrected|revisions?|revised|amended|erratum|errata"
+    r"|(?:corrected|correct|revised|updated|amended|actual|final|new) (?P<of>.+?))\s*",
     re.IGNORECASE,
 )
-
+_ANSWERS = ("answer", "value", "result", "output", "version", "reply", "response")
 _THOUGHTS = re.compile(r"reason|rationale|thought|think|analysis|steps|scratch|work", re.IGNORECASE)
 """Names of texts in which a model changes its mind before it answers."""
 
@@ -74,10 +74,13 @@ def states_another(text: str, values: Sequence[str]) -> bool:
     return False
 
 
-def takes_back_by_name(name: str, value: object) -> bool:
+def takes_back_by_name(name: str, value: object, fields: Iterable[str]) -> bool:
     """Whether what stands beside the fields that were asked for, under its own name, is another version of them."""
     words = re.sub(r"[_-]", " ", name[:100])
-    if _OTHER_VERSION.search(words):
+    other = _OTHER_VERSION.fullmatch(words)
+    if other is not None and (other["of"] is None or other["of"].lower() in _ANSWERS):
+        return True
+    if other is not None and other["of"].lower() in [field.lower().replace("_", " ") for field in fields]:
         return True
     return isinstance(value, str) and not _THOUGHTS.search(words) and takes_back(value)
 
