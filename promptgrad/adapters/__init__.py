@@ -19,6 +19,7 @@ __all__ = [
     "JSONAdapter",
     "PocketAdapter",
     "ReplyFeed",
+    "XMLAdapter",
     "describe",
     "get_adapter",
     "last_number",
@@ -28,11 +29,13 @@ __all__ = [
 if TYPE_CHECKING:
     from promptgrad.adapters._feed import FieldPiece, ReplyFeed
     from promptgrad.adapters._pocket import PocketAdapter
+    from promptgrad.adapters._xml import XMLAdapter
 else:
     _LATE = {  # what most programs do not need
         "FieldPiece": "promptgrad.adapters._feed",
         "PocketAdapter": "promptgrad.adapters._pocket",
         "ReplyFeed": "promptgrad.adapters._feed",
+        "XMLAdapter": "promptgrad.adapters._xml",
     }
 
     def __getattr__(name):

@@ -84,7 +84,7 @@ class ChatFormat(Format):
                 raise unreadable(reply, "its fields may be an example or a draft: give them alone", self.signature)
             try:
                 found = self._found(reply)
-            except _Unclear as unclear:
+            except Unclear as unclear:
                 raise unreadable(reply, str(unclear), self.signature) from None
         if "think" in reply or "THINK" in reply or "<|channel" in reply:
             found = self._without_thoughts(reply, found)
@@ -156,21 +156,21 @@ class ChatFormat(Format):
                     self._check_rest(parts[i + 1 :], found)
                     break
                 if found and name not in self.signature.inputs and takes_back_by_name(name, parts[i + 1], self.names):
-                    raise _Unclear(f"beside its fields stands `{name}`: give the final answer alone")
+                    raise Unclear(f"beside its fields stands `{name}`: give the final answer alone")
                 continue
             body = parts[i + 1].strip()
             if i + 2 >= len(parts):
                 if body.endswith("```") and _opens_fence(parts[0]):
                     body = body[:-3].rstrip()
                 body = self._without_end(body)
-            _add(found, known, unguard(unescape(body)))
+            add_body(found, known, unguard(unescape(body)))
         return found
 
     def _check_rest(self, rest: Sequence[str], found: Mapping[str, str]) -> None:
         """What comes after the last marker: a second version, unless an input begins another example, or it has no end.
 
         Raises:
-            _Unclear: It has other values, so that the first ones may be a draft, or words that take them back.
+            Unclear: It has other values, so that the first ones may be a draft, or words that take them back.
         """
         self._check_end(rest[0], found)
         other = ""
@@ -178,7 +178,7 @@ class ChatFormat(Format):
             if name in self.signature.inputs:
                 return
             if name.lower() == self.end and other:
-                raise _Unclear.twice(other)
+                raise Unclear.twice(other)
             known = self.names.get(name, "")
             if known in found and body.strip() and unguard(unescape(body.strip())) != found[known]:
                 other = known
@@ -187,10 +187,10 @@ class ChatFormat(Format):
         """What a model still says when it has come to the end.
 
         Raises:
-            _Unclear: It takes back what it said before, or says what is right instead.
+            Unclear: It takes back what it said before, or says what is right instead.
         """
         if rest.strip() and (takes_back(rest) or states_another(rest, list(found.values()))):
-            raise _Unclear("what stands after its end may take the answer back: give the final answer alone")
+            raise Unclear("what stands after its end may take the answer back: give the final answer alone")
 
     def _without_end(self, body: str) -> str:
         """The last body of a reply that lacks its last line: without that marker behind it, or the first half of it."""
@@ -200,7 +200,7 @@ class ChatFormat(Format):
 
     # --- replies that are still being written ---
 
-    def feed(self) -> ReplyFeed:
+    def feed(self) -> ReplyFeed | None:
         """What reads one reply as it is written."""
         from promptgrad.adapters._chat_feed import ChatFeed
 
@@ -247,7 +247,7 @@ class ChatFormat(Format):
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
                 if key in self.names:
-                    _add(found, self.names[key], loose_body(body, fenced=fenced))
+                    add_body(found, self.names[key], loose_body(body, fenced=fenced))
                 elif key == self.end:
                     self._check_end(body, found)
                     break
@@ -281,7 +281,7 @@ class ChatFormat(Format):
                 end = folded.find(closes, at)
                 if end < 0:
                     break
-                _add(found, name, reply[at + len(opens) : end].strip())
+                add_body(found, name, reply[at + len(opens) : end].strip())
                 last = max(last, end + len(closes))
                 at = folded.find(opens, end)
         if len(found) == len(self.outputs):
@@ -298,9 +298,9 @@ class ChatFormat(Format):
             for key, item in value.items():
                 name = key if key in self.signature.outputs else self.names.get(self._key(str(key)))
                 if name is None and key not in self.signature.inputs and takes_back_by_name(str(key), item, self.names):
-                    raise _Unclear(f"beside its fields stands `{key}`: give the final answer alone")
+                    raise Unclear(f"beside its fields stands `{key}`: give the final answer alone")
                 if name is not None and (item is not None or not self.signature.outputs[name].is_text):
-                    _add(found, name, as_text(self.signature.outputs[name], item))
+                    add_body(found, name, as_text(self.signature.outputs[name], item))
         return found
 
     def _objects(self, text: str) -> list[dict[Any, Any]]:
@@ -347,22 +347,22 @@ class ChatFormat(Format):
         return re.sub(r"[ -]", "_", name.strip().lower())
 
 
-class _Unclear(Exception):
+class Unclear(Exception):
     """A reply has no single reading; the message is the reason."""
 
     @classmethod
-    def twice(cls, name: str) -> _Unclear:
+    def twice(cls, name: str) -> Unclear:
         return cls(f"the field `{name}` comes twice, with different values")
 
 
-def _add(found: dict[str, str], name: str, body: str) -> None:
+def add_body(found: dict[str, str], name: str, body: str) -> None:
     """Add the body of a field. An empty one does not count where there is another.
 
     Raises:
-        _Unclear: There is another body already.
+        Unclear: There is another body already.
     """
     if found.get(name) and body and body != found[name]:
-        raise _Unclear.twice(name)
+        raise Unclear.twice(name)
     found[name] = found.get(name) or body
 
 

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
+from importlib import import_module
 
 from promptgrad.adapters._base import Adapter
+
+_HOME = {
+    "chat": ("_chat", "ChatAdapter"),
+    "json": ("_json", "JSONAdapter"),
+    "xml": ("_xml", "XMLAdapter"),
+    "pocket": ("_pocket", "PocketAdapter"),
+}
+NAMES = tuple(_HOME)
 
 
 @cache
 def _named(name: str) -> Adapter:
-    if name == "chat":
-        from promptgrad.adapters._chat import ChatAdapter
-
-        return ChatAdapter()
-    if name == "json":
-        from promptgrad.adapters._json import JSONAdapter
-
-        return JSONAdapter()
-    from promptgrad.adapters._pocket import PocketAdapter
-
-    return PocketAdapter()
-
-
-NAMES = ("chat", "json", "pocket")
+    module, kind = _HOME[name]
+    made: Adapter = getattr(import_module(f"promptgrad.adapters.{module}"), kind)()
+    return made
 
 
 def get_adapter(adapter: str | Adapter) -> Adapter:
-    """The adapter of this name ("chat", "json" or "pocket"), shared by all callers; an adapter is returned as it is.
+    """The adapter of this name ("chat", "json", "xml", ...), shared by all callers; an adapter is returned as it is.
 
     Raises:
         ValueError: There is no adapter of this name.

@@ -42,7 +42,9 @@ def test_get_adapter() -> None:
     assert type(get_adapter("pocket")) is PocketAdapter
     own = JSONAdapter(None)
     assert get_adapter(own) is own
-    with pytest.raises(ValueError, match=r"no adapter 'chatt'; there are chat, json, pocket; did you mean 'chat'\?"):
+    with pytest.raises(
+        ValueError, match=r"no adapter 'chatt'; there are chat, json, xml, pocket; did you mean 'chat'\?"
+    ):
         get_adapter("chatt")
     with pytest.raises(TypeError, match="an adapter is one of the names"):
         get_adapter(3)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import enum
 import math
+import re
 from typing import Any, Literal
 
 import pydantic
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptgrad.adapters import ChatAdapter, JSONAdapter
+from promptgrad.adapters import Adapter, ChatAdapter, Format, JSONAdapter, XMLAdapter
 from promptgrad.adapters._chat import _MARKER, escape, guard, marker, unescape, unguard
+from promptgrad.adapters._xml import XMLFormat
 from promptgrad.data import Example
 from promptgrad.signature import Field, Signature, make_signature
 
@@ -45,6 +47,12 @@ PIECES = [
         "answer: x",
         "# answer",
         "<answer>x</answer>",
+        "</answer>",
+        "<FIRST>",
+        "<\\/answer>",
+        "<![CDATA[",
+        "]]>",
+        "<",
         "null",
         "None",
     ),
@@ -117,11 +125,19 @@ TYPES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (datetime.timedelta, st.timedeltas(min_value=datetime.timedelta(0), max_value=datetime.timedelta(days=999))),
 ]
 CASES = [pytest.param(annotation, strategy, id=Field("x", annotation).type_name) for annotation, strategy in TYPES]
-ADAPTERS = {"chat": ChatAdapter(), "json": JSONAdapter()}
+ADAPTERS: dict[str, Adapter] = {"chat": ChatAdapter(), "json": JSONAdapter(), "xml": XMLAdapter()}
+
+
+def shown_by(form: Format, message: Any) -> dict[str, str]:
+    """The exact inverse of how inputs are written: nothing is stripped or guessed."""
+    if isinstance(form, XMLFormat):
+        found = re.findall(r"<(given|note|question)>(.*?)</\1>(?:\n\n|\Z)", message, re.DOTALL)
+        return {name: form.unescape(body) for name, body in found}
+    return sections(message)
 
 
 def sections(message: str) -> dict[str, str]:
-    """The exact inverse of how inputs are written: nothing is stripped or guessed."""
+    """The same for sections."""
     parts = _MARKER.split(message)
     assert parts[0] == ""
     bodies = {}
@@ -135,7 +151,7 @@ def same(a: Any, b: Any) -> bool:
     return a == b and type(a) is type(b)
 
 
-@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize(("annotation", "strategy"), CASES)
 @given(data=st.data())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -159,7 +175,7 @@ def test_values_come_back(adapter: str, annotation: Any, strategy: st.SearchStra
     assert list(read) == ["first", "answer"]
     assert same(read["first"], values["first"])
     assert same(read["answer"], values["answer"])
-    shown = sections(form.user(values))
+    shown = shown_by(form, form.user(values))
     assert list(shown) == ["given", "note"]
     assert shown["note"] == values["note"]
     text = shown["given"]
@@ -174,7 +190,7 @@ def test_values_come_back(adapter: str, annotation: Any, strategy: st.SearchStra
         assert same(field.validate_json(text), values["given"])
 
 
-@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
 @given(answer=texts)
 @settings(max_examples=100, deadline=None)
 def test_a_demo_shows_a_reply_that_parses(adapter: str, answer: str) -> None:
@@ -182,7 +198,7 @@ def test_a_demo_shows_a_reply_that_parses(adapter: str, answer: str) -> None:
     compiled = ADAPTERS[adapter].compile(sig, None, (Example(question=answer, answer=answer),))
     _, user, assistant = compiled.prefix.messages
     assert compiled.parse(assistant.content) == {"answer": answer}
-    assert sections(user.content) == {"question": answer}
+    assert shown_by(ADAPTERS[adapter].format(sig), user.content) == {"question": answer}
 
 
 @given(value=texts)

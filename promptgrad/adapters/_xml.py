@@ -1,0 +1,183 @@
+"""The XML adapter: every field between tags of its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptgrad.adapters._base import Adapter, Format, missing_input
+from promptgrad.adapters._chat import ChatFormat, Unclear, add_body
+from promptgrad.adapters._sections import guard, unguard
+from promptgrad.adapters._taken_back import takes_back_by_name
+from promptgrad.adapters._values import describe, listed, writer
+from promptgrad.signature import Signature
+
+_MOST_TAGS = 2_000
+"""A reply with as many tags of fields is none that was asked for."""
+_CDATA = "<![CDATA["
+_OTHER = re.compile(r"<(\w[\w-]{0,60})>([^<]{0,300})")
+
+
+class XMLFormat(ChatFormat):
+    """One signature between tags.
+
+    Texts stand as they are, without entities. A tag of a field inside a value gets a backslash behind its `<`.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature)
+        names = sorted(signature.fields, key=len, reverse=True)
+        any_name = "|".join(map(re.escape, names))
+        self._tag = re.compile(rf"<(/?)({any_name})[ \t]*>", re.IGNORECASE)
+        looks = rf"(?:/?(?:{any_name})[ \t]*>|!\[CDATA\[)"
+        self._to_escape = re.compile(rf"<(\\*)(?={looks})", re.IGNORECASE)
+        self._escaped = re.compile(rf"<\\(\\*)(?={looks})", re.IGNORECASE)
+        lowered = [name.lower() for name in signature.fields]
+        self._all = {name: name for name in signature.fields}
+        self._all.update({low: n for low, n in zip(lowered, signature.fields, strict=True) if lowered.count(low) == 1})
+        self._given = [(name, writer(field)) for name, field in signature.inputs.items()]
+        self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply in the format above, from <{self.first}> on."
+
+    def escape(self, value: str) -> str:
+        """A value in which no tag of a field stands; `unescape` gives it back."""
+        return self._to_escape.sub(r"<\\\1", value) if "<" in value else value
+
+    def unescape(self, value: str) -> str:
+        """The value that `escape` was given."""
+        return self._escaped.sub(r"<\1", value) if "<\\" in value else value
+
+    def system(self, instruction: str) -> str:
+        parts = [instruction] if instruction else []
+        if self.signature.inputs:
+            parts.append(self.inputs.describe())
+        parts.append("Reply with these fields, each between its tags, in this order and with nothing else:")
+        parts += [f"<{name}>{{{describe(field)}}}</{name}>" for name, field in self.signature.outputs.items()]
+        return "\n\n".join(parts)
+
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
+        parts = []
+        for name, write in self._given:
+            if name not in inputs:
+                raise missing_input(name, self.signature)
+            value = inputs[name]
+            parts.append(f"<{name}>{self.escape(value if write is None else write(value))}</{name}>")
+        return "\n\n".join(parts) + (self.reminder if remind else "")
+
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+        parts = [
+            f"<{name}>{self.escape(inputs[name] if write is None else write(inputs[name]))}</{name}>"
+            for name, write in self._given
+            if name in inputs
+        ]
+        if missing:
+            parts.append(f"(In this example, leave out {listed(missing)}.)")
+        return "\n\n".join(parts)
+
+    def assistant(self, outputs: Mapping[str, Any]) -> str:
+        return "\n\n".join(
+            f"<{name}>{self.escape(guard(outputs[name] if write is None else write(outputs[name])))}</{name}>"
+            for name, _, write, _ in self.outputs
+            if name in outputs
+        )
+
+    def feed(self) -> None:
+        return None
+
+    def _as_asked(self, reply: str) -> dict[str, str] | None:
+        if len(self._tag.findall(reply)) != 2 * len(self.outputs):
+            return None
+        found: dict[str, str] = {}
+        at = 0
+        for name, _, _, _ in self.outputs:
+            head, tail = f"<{name}>", f"</{name}>"
+            end = reply.find(tail, at)
+            if end < 0 or not reply.startswith(head, at):
+                return None
+            found[name] = self._body(reply[at + len(head) : end])
+            at = end + len(tail)
+            if reply.startswith("\n\n<", at):
+                at += 2
+        return None if reply[at:].strip() else found
+
+    def _body(self, body: str) -> str:
+        body = body.strip()
+        if body.startswith(_CDATA) and body.endswith("]]>") and body.count("]]>") == 1:
+            return body[len(_CDATA) : -3]
+        return unguard(self.unescape(body))
+
+    def _found(self, reply: str) -> dict[str, str]:
+        tags = [
+            (match.start(), match.end(), bool(match[1]), self._all.get(match[2]) or self._all.get(match[2].lower()))
+            for _, match in zip(range(_MOST_TAGS + 1), self._tag.finditer(reply), strict=False)
+        ]
+        if len(tags) > _MOST_TAGS:
+            raise Unclear("it holds too many tags of its fields")
+        if not any(name in self.signature.outputs for _, _, _, name in tags):
+            return super()._found(reply)
+        return self._between(reply, tags)
+
+    def _between(self, reply: str, tags: Sequence[tuple[int, int, bool, str | None]]) -> dict[str, str]:
+        """Bodies by output name. What stands between the tags of a field is its body, whatever tags are in there."""
+        outputs = self.signature.outputs
+        last_end = {name: start for start, _, closes, name in tags if closes}
+        found: dict[str, str] = {}
+        within, begin, last = "", 0, 0
+        for start, end, closes, name in tags:
+            if name is None:
+                continue
+            if within and not closes and last_end.get(within, -1) < begin:  # it has no end: the next one begins
+                self._add(found, within, reply[begin:start])
+                within, last = "", start
+            if within:
+                if closes and name == within:
+                    self._add(found, within, reply[begin:start])
+                    within, last = "", end
+                continue
+            if closes:
+                if not found and name == self.first:  # its beginning was taken for that of the reply
+                    self._add(found, name, reply[:start])
+                    last = end
+                continue
+            if name not in outputs and len(found) == len(outputs):
+                return found  # an input begins another example
+            self._check_beside(reply[last:start])
+            within, begin = name, end
+        if within:
+            body = reply[begin:].strip()
+            if body.endswith("```") and reply[:begin].count("```") % 2:
+                body = body[:-3]
+            self._add(found, within, body)
+            last = len(reply)
+        self._check_beside(reply[last:])
+        if len(found) == len(outputs):
+            self._check_end(reply[last:], found)
+        return found
+
+    def _add(self, found: dict[str, str], name: str, body: str) -> None:
+        if name in self.signature.outputs:
+            add_body(found, name, self._body(body))
+
+    def _check_beside(self, text: str) -> None:
+        """Refuse a version of a field under another name."""
+        for match in _OTHER.finditer(text):
+            if takes_back_by_name(match[1], match[2], self.names):
+                raise Unclear(f"beside its fields stands `{match[1]}`: give the final answer alone")
+
+
+class XMLAdapter(Adapter):
+    """Fields between tags of their names: `<answer>Paris</answer>`.
+
+    Texts stand as they are, other values as JSON. Nothing is an entity: `&` and `<` mean themselves. A tag of a field
+    inside a value gets a backslash behind its `<`, so that no value can end its field or forge another. Every value
+    comes back as it was.
+
+    A reply is read with tolerance: prose, fences and other tags around the fields, wrong case, a missing last tag,
+    `CDATA`, and without any tag what the chat adapter reads.
+    """
+
+    name = "xml"
+
+    def make_format(self, signature: Signature) -> Format:
+        """How a signature is written between tags."""
+        return XMLFormat(signature)
