@@ -15,7 +15,6 @@ from promptgrad.evaluation import source_digest
 from promptgrad.finetune._conversation import Conversation, Preference
 from promptgrad.finetune._job_data import MAX_LENGTH, lines_for
 from promptgrad.finetune._job_server import JobServer
-from promptgrad.finetune._job_state import JobState, owned
 from promptgrad.finetune._place import served_lms
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._sample import Collected, acollect, labeled
@@ -111,9 +110,9 @@ async def ajob(
     body = {name: value for name, value in body.items() if value is not None}
     server = JobServer(https[0])
     folder = None if checkpoint is None else Path(checkpoint)
-    with owned(folder):
+    with lm.owned(folder):
         about = [https[0].identity(), body, max_length, skip_long, n, threshold]
-        state = JobState(folder, _identity(program, given, metric, teacher, about) if folder else "")
+        state = lm.JobState(folder, _identity(program, given, metric, teacher, about) if folder else "")
         collected: Collected | Preferences | None = None
         if "sha256" not in state.facts:
             collected = await _collected(program, data, given, metric, teacher, n, threshold, concurrency, progress)
@@ -157,12 +156,12 @@ def attach(program: Module, job: str, *, poll: float = POLL, progress: bool | No
         NoLMError: The program runs on no model of a server, or on several.
     """
     https, _ = served_lms(program)
-    state = JobState(None, "")
+    state = lm.JobState(None, "")
     state.note(job=job)
     return TrainingJob(program, https, JobServer(https[0]), state, poll=poll, progress=progress)
 
 
-async def _begin(server: JobServer, state: JobState, body: Mapping[str, Any]) -> dict[str, Any] | None:
+async def _begin(server: JobServer, state: lm.JobState, body: Mapping[str, Any]) -> dict[str, Any] | None:
     """Upload and create what is not there yet; returns a job that was created as the server shows it."""
     mark = state.get("mark")
     if state.get("file") is None:
@@ -172,7 +171,7 @@ async def _begin(server: JobServer, state: JobState, body: Mapping[str, Any]) ->
     if state.get("job") is None:
         perhaps = state.get("creating", False)
         state.note(creating=True)
-        made = await server.create(mark, {**body, "training_file": state.get("file")}, perhaps=perhaps)
+        made = await server.begin(mark, {**body, "training_file": state.get("file")}, perhaps=perhaps)
         state.note(job=made["id"])
         return made
     return None

@@ -10,7 +10,6 @@ from typing import Any
 from promptgrad import aio, lm
 from promptgrad.errors import JobError, LMError
 from promptgrad.finetune._job_server import ENDED, JobEvent, JobServer, reason_of, status_of
-from promptgrad.finetune._job_state import JobState
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._sample import Collected
@@ -80,7 +79,7 @@ class TrainingJob:
         program: Module,
         https: Sequence[lm.HTTP],
         server: JobServer,
-        state: JobState,
+        state: lm.JobState,
         *,
         poll: float,
         progress: bool | None = None,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from promptgrad.lm._api import Api
 from promptgrad.lm._base import LM
+from promptgrad.lm._batch_lm import BatchLM
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._cache_entry import CacheDiff, CacheEntry
 from promptgrad.lm._cassette import Cassette, record
@@ -13,6 +14,7 @@ from promptgrad.lm._embedder import Embedder
 from promptgrad.lm._fallback import Fallback, passes_elsewhere
 from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP
+from promptgrad.lm._job_state import JobState, owned
 from promptgrad.lm._layer import Layer, layered
 from promptgrad.lm._likelihood import PART_TOKENS, Scored, Tokens, reply_logprobs
 from promptgrad.lm._limit import Limit
@@ -39,6 +41,7 @@ from promptgrad.lm._replay import replay
 from promptgrad.lm._request import Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
+from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
 from promptgrad.lm._settings import Settings, current
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
 from promptgrad.lm._thinking import without_thinking
@@ -50,9 +53,11 @@ __all__ = [
     "EMPTY_PREFIX",
     "HTTP",
     "LM",
+    "PAGES",
     "PART_TOKENS",
     "Api",
     "AudioPart",
+    "BatchLM",
     "Cache",
     "CacheDiff",
     "CacheEntry",
@@ -67,6 +72,7 @@ __all__ = [
     "FunctionLM",
     "Generation",
     "ImagePart",
+    "JobState",
     "Layer",
     "Limit",
     "Listener",
@@ -83,6 +89,7 @@ __all__ = [
     "Request",
     "Retry",
     "Scored",
+    "ServerJobs",
     "Settings",
     "TextDelta",
     "TextPart",
@@ -98,7 +105,9 @@ __all__ = [
     "configure",
     "context",
     "current",
+    "items_of",
     "layered",
+    "owned",
     "passes_elsewhere",
     "pocket",
     "record",

@@ -201,17 +201,10 @@ class HTTP(Transport):
         while True:
             lacks = self._habits.lacks
             asked = request if not lacks else written_without(request, lacks)
-            size = 0
-            if asked.prefix.is_text and is_text(asked.tail):
-                messages = (asked.prefix.encoded + json_messages(asked.tail).encode("ascii"))[:-1]
-            else:
-                messages = json.dumps(write_messages(asked.messages), separators=(",", ":")).encode("ascii")[1:-1]
-                size = sum([weigh(m.content) for m in asked.messages])
-            body = b'{"messages":[' + messages + encode_fields(self.model, lacks, asked)
+            body, size = self._body(asked, lacks)
             listener = asked.listener
             if listener is not None:
                 body = body[:-1] + streamed(asked, lacks)
-            size = size or len(body)
             try:
                 if driven:
                     return await aio.on_transport(self._post, body, key, size, listener)
@@ -219,6 +212,17 @@ class HTTP(Transport):
             except LMStatusError as error:
                 if not self._habits.learn(error, request, lacks):
                     raise
+
+    def _body(self, asked: Request, lacks: frozenset[str]) -> tuple[bytes, int]:
+        """The body of a request, and its size in characters, for an estimate of its tokens."""
+        size = 0
+        if asked.prefix.is_text and is_text(asked.tail):
+            messages = (asked.prefix.encoded + json_messages(asked.tail).encode("ascii"))[:-1]
+        else:
+            messages = json.dumps(write_messages(asked.messages), separators=(",", ":")).encode("ascii")[1:-1]
+            size = sum([weigh(m.content) for m in asked.messages])
+        body = b'{"messages":[' + messages + encode_fields(self.model, lacks, asked)
+        return body, size or len(body)
 
     async def _post(self, body: bytes, key: str, size: int, listener: Listener | None) -> Completion:
         import asyncio

@@ -237,7 +237,7 @@ def test_what_may_have_been_done_is_looked_up_before_it_is_done_again(
         jobs.script(Status(429), lost)
         file = await server.upload("mark", b"{}\n", perhaps=False)
         jobs.script(lost, Status(429), None, lost)
-        return file, await server.create("mark", {"model": "tiny", "training_file": file}, perhaps=False)
+        return file, await server.begin("mark", {"model": "tiny", "training_file": file}, perhaps=False)
 
     file, made = asyncio.run(both())
     assert [name for name, (filename, _, _) in jobs.files.items() if "mark" in filename] == [file]
@@ -259,7 +259,7 @@ def test_a_server_without_metadata_or_lists(program: nn.Predict, jobs: LoopbackJ
     jobs.lists = True
     for number in range(250):  # the one that is looked for is on a later page
         jobs.jobs[f"ftjob-other-{number}"] = {"id": f"ftjob-other-{number}", "training_file": "file-9"}
-    found = asyncio.run(JobServer(http, nothing).create("m", {"training_file": "file-1"}, perhaps=True))
+    found = asyncio.run(JobServer(http, nothing).begin("m", {"training_file": "file-1"}, perhaps=True))
     assert found["id"] == "ftjob-1"
     assert jobs.requests.count("GET fine_tuning/jobs") == 4
 
@@ -267,7 +267,7 @@ def test_a_server_without_metadata_or_lists(program: nn.Predict, jobs: LoopbackJ
 async def _made(http: lm.HTTP) -> Any:
     server = JobServer(http, nothing)
     file = await server.upload("again", b"{}\n", perhaps=False)
-    return await server.create("again", {"model": "tiny", "training_file": file}, perhaps=False)
+    return await server.begin("again", {"model": "tiny", "training_file": file}, perhaps=False)
 
 
 @pytest.mark.parametrize(

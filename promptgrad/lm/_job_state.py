@@ -14,7 +14,6 @@ from promptgrad._files import locked, write_text
 from promptgrad.errors import DataError, JobError
 
 FILE = "job.json"
-LINES = "train.jsonl"
 
 
 class JobState:
@@ -26,6 +25,7 @@ class JobState:
     Args:
         folder: The folder, which is made; None keeps the facts in memory alone.
         identity: What the job is about: data, program and settings. A folder with another job is refused.
+        lines: Name of the file of what is sent.
 
     Attributes:
         facts: The facts. `mark` is a text of this job alone.
@@ -34,8 +34,9 @@ class JobState:
         DataError: The folder has another job, or its files are damaged.
     """
 
-    def __init__(self, folder: Path | None, identity: str) -> None:
+    def __init__(self, folder: Path | None, identity: str, *, lines: str = "train.jsonl") -> None:
         self.folder = folder
+        self.lines = lines
         self.facts: dict[str, Any] = {"version": 1, "identity": identity, "mark": token_hex(8)}
         self.data = b""
         if folder is None or not (folder / FILE).exists():
@@ -45,9 +46,9 @@ class JobState:
             if not isinstance(found, dict) or not isinstance(found["mark"], str) or found["version"] != 1:
                 raise ValueError("it is not the state of a job")
             if found["identity"] == identity:
-                self.data = (folder / LINES).read_bytes()
+                self.data = (folder / lines).read_bytes()
                 if hashlib.sha256(self.data).hexdigest() != found["sha256"]:
-                    raise ValueError(f"{LINES} was changed")
+                    raise ValueError(f"{lines} was changed")
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder / FILE} cannot be read: {error}; give another checkpoint=") from None
         if found["identity"] != identity:
@@ -61,7 +62,7 @@ class JobState:
         """Keep the data that will be sent; from here on the job goes on rather than begins."""
         self.data = data
         if self.folder is not None:
-            write_text(self.folder / LINES, data.decode())
+            write_text(self.folder / self.lines, data.decode())
         self.note(sha256=hashlib.sha256(data).hexdigest(), **facts)
 
     def note(self, **facts: Any) -> None:
@@ -90,4 +91,4 @@ def owned(folder: Path | None) -> Iterator[None]:
         with locked(folder, wait=False):
             yield
     except BlockingIOError:
-        raise JobError(f"another process begins a job in {folder}: wait for it, or give another checkpoint=") from None
+        raise JobError(f"another process begins a job in {folder}: wait for it, or give another folder") from None
