@@ -19,23 +19,28 @@ __all__ = [
     "JSONAdapter",
     "PocketAdapter",
     "ReplyFeed",
+    "TemplateAdapter",
     "XMLAdapter",
     "describe",
     "get_adapter",
     "last_number",
+    "template",
     "unreadable",
 ]
 
 if TYPE_CHECKING:
     from promptgrad.adapters._feed import FieldPiece, ReplyFeed
     from promptgrad.adapters._pocket import PocketAdapter
+    from promptgrad.adapters._template import TemplateAdapter, template
     from promptgrad.adapters._xml import XMLAdapter
 else:
     _LATE = {  # what most programs do not need
         "FieldPiece": "promptgrad.adapters._feed",
         "PocketAdapter": "promptgrad.adapters._pocket",
         "ReplyFeed": "promptgrad.adapters._feed",
+        "TemplateAdapter": "promptgrad.adapters._template",
         "XMLAdapter": "promptgrad.adapters._xml",
+        "template": "promptgrad.adapters._template",
     }
 
     def __getattr__(name):

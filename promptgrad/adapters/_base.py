@@ -267,6 +267,10 @@ class Adapter:
                 self._formats[signature] = found
         return found
 
+    def format_with(self, signature: Signature, instruction: str) -> Format:
+        """The format for the calls with an instruction: `format(signature)`, unless the user message holds it too."""
+        return self.format(signature)
+
     def parse(self, signature: Signature, reply: Completion | str) -> dict[str, Any]:
         """The outputs that a completion, or a text in place of one, holds, in the signature's order.
 
@@ -308,7 +312,7 @@ class Adapter:
         return compiled
 
     def _compile(self, signature: Signature, instruction: str, demos: Sequence[Any]) -> Compiled:
-        form = self.format(signature)
+        form = self.format_with(signature, instruction)
         system = form.system(instruction)
         complete: list[Message] = []
         partial: list[Message] = []

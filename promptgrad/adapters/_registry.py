@@ -15,6 +15,7 @@ _HOME = {
     "pocket": ("_pocket", "PocketAdapter"),
 }
 NAMES = tuple(_HOME)
+_MADE = {"template": "template('Q: {question}\\nA:')"}
 
 
 @cache
@@ -34,6 +35,8 @@ def get_adapter(adapter: str | Adapter) -> Adapter:
     if isinstance(adapter, str):
         if adapter in NAMES:
             return _named(adapter)
+        if adapter in _MADE:
+            raise ValueError(f"the adapter {adapter!r} has arguments: pass promptgrad.adapters.{_MADE[adapter]}")
         close = difflib.get_close_matches(adapter, NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"there is no adapter {adapter!r}; there are {', '.join(NAMES)}{hint}")

@@ -116,6 +116,8 @@ class Predict(Module, in_place=True):
         self.instruction = Parameter(made.instruction, kind="instruction")
         self.demos = Parameter(_examples(demos), kind="demos", constraints=(FitsSignature(made),))
         self.adapter = None if adapter is None else get_adapter(adapter)
+        if self.adapter is not None:
+            self.adapter.format(made)  # whether it can write the signature is known now
         self.retries = retries
         self.allow_cut = allow_cut
         self.options: dict[str, Any] = _normalized(lm_options)
