@@ -2,17 +2,23 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
+from promptgrad import lm, nn
 from promptgrad.data import pocket, read_jsonl
-from promptgrad.testing import Fields, LoopbackLM
+from promptgrad.testing import Fields, LoopbackLM, Reply, Status
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
@@ -160,6 +166,94 @@ def test_custom_optimizer_asks_a_server(server, tmp_path):
     shown = run("custom_optimizer.py", "--lm", "openai/m", "--calls", "200", folder=tmp_path, **answer)
     assert "instruction: write" in shown
     assert 0 < server._script.received <= 200
+
+
+@contextmanager
+def served(script, *arguments, folder):
+    """An example that serves a page, in a process of its own, and the address that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, str(FOLDER / script), "--port", "0", *arguments],
+        cwd=folder,
+        env={**os.environ, "OPENAI_API_KEY": "none"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield next(line.strip() for line in process.stdout if line.startswith("http://127.0.0.1:"))
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()
+
+
+def sent_events(response):
+    """The events of a response with server-sent events."""
+    name = ""
+    for line in map(bytes.decode, response):
+        if line.startswith("event: "):
+            name = line[7:].strip()
+        elif line.startswith("data: "):
+            yield name, json.loads(line[6:])
+
+
+def test_stream_chat_shows_answers_as_they_are_written_and_lets_go_of_them(server, tmp_path):
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    server._script.respond = Fields(reasoning="so it is", answer="a red one")
+    with served("stream_chat.py", "--lm", "m", "--base-url", server.url, folder=tmp_path) as address:
+        with urlopen(address, timeout=60) as page:
+            assert "EventSource" in page.read().decode()
+        with urlopen(f"{address}ask?question=which", timeout=60) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            events = list(sent_events(response))
+        deltas = [data for name, data in events if name == "delta"]
+        assert [(data["field"], data["text"]) for data in deltas] == [
+            *(("reasoning", "so"), ("reasoning", " it"), ("reasoning", " is")),
+            *(("answer", "a"), ("answer", " red"), ("answer", " one")),
+        ]
+        assert events[-1][0] == "end"
+        assert events[-1][1]["calls"] == 1
+        server.script("no marker, [[ ## reasoning ## ]]", Status(401))
+        with urlopen(f"{address}ask?question=fails", timeout=60) as response:
+            assert list(sent_events(response))[-1] == ("failed", "AuthenticationError")
+        server.script(Reply("[[ ## reasoning ## ]]\nso it goes on", pace=3600.0))
+        with urlopen(f"{address}ask?question=slow", timeout=60):
+            server.wait_for(4)
+        server.wait_idle()  # the reader has left, and so has the request
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stream_chat_has_a_simulated_model():
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    spec = importlib.util.spec_from_file_location("stream_chat", FOLDER / "stream_chat.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    program = nn.ChainOfThought("question -> answer").to(lm.FunctionLM(example.simulated, name="simulated"))
+    assert program(question="me").answer == "You asked: me"
+
+
+def test_stream_chat_in_a_browser(server, tmp_path):
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is on the PATH")
+    server._script.respond = Fields(reasoning="so it is", answer="a <red> one")
+    with served("stream_chat.py", "--lm", "m", "--base-url", server.url, folder=tmp_path) as address:
+        shown = dump_page(browser, f"{address}?question=which", tmp_path)
+    assert '<p id="reasoning">so it is</p><p id="answer">a &lt;red&gt; one</p><p id="state">done: {' in shown
+
+
+BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+
+
+def dump_page(browser, address, folder):
+    """What a page shows once its scripts have run, in a browser without a window and with a profile of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as profile:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={profile}"]
+        command = [browser, *flags, "--timeout=5000", "--virtual-time-budget=5000", "--dump-dom", address]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def test_finetune_intents_trains_a_llama_on_real_questions(tmp_path):

@@ -50,10 +50,16 @@ class ChatFeed(ReplyFeed):
         self._opened: set[str] = set()
         self._aside: list[str] | None = None  # text behind what may be a marker in another form
         self._suspects: set[str] = set()  # the fields of such markers
+        self._is_inside = False
         self._object: ObjectFeed | None = None
 
     def feed(self, text: str) -> Iterable[FieldPiece]:
         """The pieces that are certain now."""
+        if self._is_inside and "[" not in text and "\n" not in text and self._body is not None:
+            return self._body.grow(text)  # inside a line of a section
+        return self._read(text)
+
+    def _read(self, text: str) -> Iterator[FieldPiece]:
         if self._step == self._off:
             return
         for at in range(0, len(text), SLICE):
@@ -63,6 +69,11 @@ class ChatFeed(ReplyFeed):
                 yield from step()
                 if self._step == step:
                     break
+        self._is_inside = (
+            self._step == self._in_sections
+            and not (self._text or self._line_starts or self._only_escapes)
+            and self._aside is None
+        )
 
     def _off(self) -> Iterator[FieldPiece]:
         """Nothing more is given: the reply is read at its end."""

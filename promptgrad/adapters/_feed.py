@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from promptgrad.adapters._base import THOUGHTS
@@ -74,28 +74,30 @@ class TextBody:
         self._tail: list[str] = []
         self._is_thought = False
 
-    def grow(self, text: str) -> Iterator[FieldPiece]:
+    def grow(self, text: str) -> Sequence[FieldPiece]:
         """More of the body."""
         self._body.append(text)
         if self._is_thought:
-            return
-        kept = len(text.rstrip(self._ends))
-        if not kept:
+            return ()
+        sure = text.rstrip(self._ends)
+        if not sure:
             self._tail.append(text)
-            return
-        sure = "".join([*self._tail, text[:kept]])
+            return ()
+        kept = len(sure)
+        if self._tail:
+            sure = "".join([*self._tail, sure])
         if not self._given:
             start = self._head(sure)
             self._is_thought = start.startswith(THOUGHTS)
             if self._is_thought:
-                return
+                return ()
             if any(sign.startswith(start) for sign in THOUGHTS):  # it may become one
                 self._tail = [sure, text[kept:]]
-                return
+                return ()
             sure = start
-        self._tail = [text[kept:]]
+        self._tail = [text[kept:]] if kept < len(text) else []
         self._given.append(sure)
-        yield FieldPiece("delta", self.name, sure)
+        return (FieldPiece("delta", self.name, sure),)
 
     def close(self) -> Iterator[FieldPiece]:
         """The rest, and the value; nothing where the body is empty or is to be read with the whole reply."""
@@ -129,12 +131,12 @@ class TypedBody:
         self._body: list[str] = []
         self._parts = PartialReader.of(field)
 
-    def grow(self, text: str) -> Iterator[FieldPiece]:
+    def grow(self, text: str) -> Sequence[FieldPiece]:
         """More of the body."""
         self._body.append(text)
-        if self._parts is not None:
-            for part in self._parts.feed(text):
-                yield FieldPiece("partial", self.name, part)
+        if self._parts is None:
+            return ()
+        return [FieldPiece("partial", self.name, part) for part in self._parts.feed(text)]
 
     def close(self) -> Iterator[FieldPiece]:
         """The value, if it can be read."""
