@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from promptgrad import aio
 from promptgrad.aio import Signal
 from promptgrad.errors import BudgetExceeded, LMError
-from promptgrad.run._budget import Ledger
+from promptgrad.run._budget import Ledger, Reservation
 from promptgrad.run._here import here
 from promptgrad.run._journal import Journal
 
@@ -141,6 +141,18 @@ class ActiveRun:
         reservation.commit(reply.get("usage") or _EMPTY)  # first, so that an observer of the call finds it booked
         self.journal.call(key, self.scope, reply)
         return reply
+
+    def also_paid(self, key: str, reservation: Reservation, reply: Mapping[str, Any]) -> None:
+        """Book a further request that was sent for a call in flight, under a key of its own, for `touch` to find.
+
+        Args:
+            key: Its key.
+            reservation: What was reserved for it.
+            reply: What is written of it; its `usage` is booked.
+        """
+        self._shared.charged.add(key)
+        reservation.commit(reply.get("usage") or _EMPTY)
+        self.journal.call(key, self.scope, reply)
 
     async def ask(self, key: str, answer: Callable[[], Awaitable[T]]) -> T:
         """Ask a language model with all that is around it, and remember if there was no answer in the end.

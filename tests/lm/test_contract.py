@@ -9,7 +9,20 @@ import pytest
 
 from promptgrad import lm as room
 from promptgrad.errors import ContextWindowError, LMConnectionError, LMTimeoutError
-from promptgrad.lm import HTTP, Cache, Fallback, FunctionLM, Limit, LiteLLM, Local, Retry, record, replay, resolve
+from promptgrad.lm import (
+    HTTP,
+    Cache,
+    Fallback,
+    FunctionLM,
+    Hedge,
+    Limit,
+    LiteLLM,
+    Local,
+    Retry,
+    record,
+    replay,
+    resolve,
+)
 from promptgrad.testing.lms import LMContract
 from tests.contract import PROMISES, run_contract
 
@@ -84,6 +97,14 @@ class TestHTTP(Wire):
 
     def failing(self):
         return [(HTTP("loopback-model", "http://127.0.0.1:9", KEY), LMConnectionError)]
+
+
+class TestHedge(Wire):
+    def make(self):
+        return Hedge(self.http(), after=60.0)
+
+    def failing(self):
+        return [(Hedge(HTTP("loopback-model", "http://127.0.0.1:9", KEY), quantile=0.9), LMConnectionError)]
 
 
 class TestHTTPWithOptions(Wire):
