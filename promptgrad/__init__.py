@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     )
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
-    from promptgrad.lm import LM, Embedder, Usage, configure, context, track_usage, usage
+    from promptgrad.lm import LM, Embedder, Usage, configure, context, deadline, track_usage, usage
     from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
@@ -90,6 +90,7 @@ __all__ = [
     "configure",
     "context",
     "data",
+    "deadline",
     "detect_anomaly",
     "enable_grad",
     "errors",
@@ -145,6 +146,7 @@ _HOME = {
     "compile": "train",
     "configure": "lm",
     "context": "lm",
+    "deadline": "lm",
     "detect_anomaly": "autograd",
     "enable_grad": "autograd",
     "evaluate": "evaluation",

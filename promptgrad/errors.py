@@ -24,6 +24,7 @@ PromptgradError
 │   │   └── ReplayError                a request that the replayed cassette does not hold
 │   └── UnknownPriceError              a money budget, and a model without a price
 ├── JobError (RuntimeError)            a fine-tuning job at a provider ended without a model
+├── DeadlineError (TimeoutError)       the time of a `deadline` is over
 ├── BudgetExceeded                     the next call would not fit the budget
 ├── JournalError                       a journal that cannot be opened or does not fit the run
 ├── StateDictError (KeyError)          a state that does not fit the module
@@ -53,6 +54,7 @@ __all__ = [
     "ContextWindowError",
     "CutReplyError",
     "DataError",
+    "DeadlineError",
     "GraphError",
     "HunkError",
     "InputError",
@@ -272,6 +274,18 @@ class JobError(PromptgradError, RuntimeError):
         self.reason = reason
 
 
+class DeadlineError(PromptgradError, TimeoutError):
+    """The time of a `deadline` is over; the call was cancelled, or not sent.
+
+    Attributes:
+        seconds: The time that there was.
+    """
+
+    def __init__(self, message: str = "", *, seconds: float = 0.0) -> None:
+        super().__init__(message or f"the {seconds:g} seconds of a deadline are over")
+        self.seconds = seconds
+
+
 class BudgetExceeded(PromptgradError):
     """The next call would not fit the budget; it was not sent.
 
@@ -389,7 +403,7 @@ def is_outage(error: BaseException | None) -> bool:
         return error.status == 404
     if isinstance(error, (ContextWindowError, ContentFilterError, RefusalError)):
         return False
-    return isinstance(error, (LMError, BudgetExceeded, JournalError, ImportError))
+    return isinstance(error, (LMError, DeadlineError, BudgetExceeded, JournalError, ImportError))
 
 
 def kind_of(error: LMError) -> str:

@@ -13,6 +13,7 @@ from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._embedder import Embedder
 from promptgrad.lm._fallback import Fallback, passes_elsewhere
 from promptgrad.lm._function import FunctionLM
+from promptgrad.lm._hedge import Hedge
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._job_state import JobState, owned
 from promptgrad.lm._layer import Layer, layered
@@ -45,6 +46,7 @@ from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
 from promptgrad.lm._settings import Settings, current
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
 from promptgrad.lm._thinking import without_thinking
+from promptgrad.lm._time_limit import TimeLimit, deadline
 from promptgrad.lm._transport import Transport
 from promptgrad.lm._usage import UsageTracker, attribute, track_usage, usage
 
@@ -71,6 +73,7 @@ __all__ = [
     "FilePart",
     "FunctionLM",
     "Generation",
+    "Hedge",
     "ImagePart",
     "JobState",
     "Layer",
@@ -93,6 +96,7 @@ __all__ = [
     "Settings",
     "TextDelta",
     "TextPart",
+    "TimeLimit",
     "TokenLogprob",
     "Tokens",
     "ToolCall",
@@ -105,6 +109,7 @@ __all__ = [
     "configure",
     "context",
     "current",
+    "deadline",
     "items_of",
     "layered",
     "owned",

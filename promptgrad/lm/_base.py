@@ -10,6 +10,7 @@ from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Prompt, Request
 from promptgrad.lm._secret import without_secrets
 from promptgrad.lm._stream import Event, Listener, pieces
+from promptgrad.lm._time_limit import time_limit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -129,6 +130,12 @@ class LM(metaclass=_Meta):
 
     def _ask(self, request: Request) -> Coroutine[Any, Any, Completion]:
         """Answer a request of somebody outside of all layers; in a run, with a note where there is no answer."""
+        limit = time_limit.get()
+        if limit is not None:
+            return limit.hold(lambda: self._ask_now(request))
+        return self._ask_now(request)
+
+    def _ask_now(self, request: Request) -> Coroutine[Any, Any, Completion]:
         active = run.current()
         if active is None:
             return self.complete(request)

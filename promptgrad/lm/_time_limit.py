@@ -1,0 +1,118 @@
+"""`deadline`: calls that end when the time is over, at the server too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from promptgrad import aio
+from promptgrad.errors import DeadlineError
+
+T = TypeVar("T")
+
+
+class TimeLimit:
+    """The end of the time of a block.
+
+    Attributes:
+        seconds: How long it was.
+        until: When it is over, by the clock.
+        clock: Function that returns seconds.
+        sleep: Function that waits.
+    """
+
+    __slots__ = ("clock", "seconds", "sleep", "until")
+
+    def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], Awaitable[object]]) -> None:
+        self.seconds = seconds
+        self.until = clock() + seconds
+        self.clock = clock
+        self.sleep = sleep
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, 0 if it is over."""
+        return max(0.0, self.until - self.clock())
+
+    async def hold(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine, and cancel it when the time is over.
+
+        Raises:
+            DeadlineError: The time is over, now or before it ended.
+        """
+        left = self.left
+        if left <= 0:
+            raise self.error()
+        task = aio.start(work)
+        timer = aio.start(self._wait, left)
+        news: aio.Signal[None] = aio.Signal()
+
+        def wake() -> None:
+            news.set(None)
+
+        try:
+            if task.subscribe(wake) and timer.subscribe(wake):
+                await news
+            if task.done:
+                return task.result()
+        finally:
+            await timer.stop()
+            await task.stop()
+        raise self.error()
+
+    async def _wait(self, seconds: float) -> None:
+        await self.sleep(seconds)
+
+    def error(self) -> DeadlineError:
+        """The error of a call that has no time left."""
+        return DeadlineError(f"the {self.seconds:g} seconds of deadline() are over", seconds=self.seconds)
+
+    def __repr__(self) -> str:
+        return f"<TimeLimit of {self.seconds:g} s, {self.left:.1f} s left>"
+
+
+time_limit: ContextVar[TimeLimit | None] = ContextVar("promptgrad.deadline", default=None)
+
+
+@contextmanager
+def deadline(
+    seconds: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = aio.sleep,
+) -> Iterator[TimeLimit]:
+    """Give the calls inside the block so much time together; at its end those in flight are cancelled.
+
+    ```python
+    with pg.deadline(5):
+        answer = program(question="...")
+    ```
+
+    It holds for every call of an LM or an `Embedder` in the block, and in the tasks and workers that it starts, waits
+    of `Retry` and `Limit` included. A request in flight is ended at the server, too. A call that comes later is not
+    sent. Of blocks inside one another the earliest end counts. Code that calls no LM is not interrupted. In a run, a
+    call that was cancelled is lost as one at Ctrl-C is: it is sent again when the run is resumed.
+
+    Args:
+        seconds: How long the calls may take, from here on.
+        clock: Function that returns seconds; tests pass their own.
+        sleep: Function that waits; tests pass their own.
+
+    Raises:
+        ValueError: `seconds` is not above zero.
+        DeadlineError: In the block: the time is over. It is a `TimeoutError`, and no `LMError`: nothing is tried again.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise ValueError(f"a deadline is a number of seconds above 0, not {seconds!r}")
+    outer = time_limit.get()
+    made = TimeLimit(seconds, clock, sleep)
+    if outer is not None and outer.left < made.left:
+        made = outer
+    token = time_limit.set(made)
+    try:
+        yield made
+    finally:
+        time_limit.reset(token)
