@@ -11,7 +11,7 @@ import promptgrad as pg
 
 FRONT_DOOR = Path(pg.__file__)
 ROOMS = [f"promptgrad.{room}" for room in pg._ROOMS]
-SUBROOMS = ["promptgrad.data.pocket", "promptgrad.testing.lms"]
+SUBROOMS = ["promptgrad.data.pocket", "promptgrad.testing.lms", "promptgrad.testing.modules"]
 
 
 def names_of(module):

@@ -18,6 +18,7 @@ ROOMS = [
     *(f"promptgrad.{room}" for room in pg._ROOMS),
     "promptgrad.data.pocket",
     "promptgrad.testing.lms",
+    "promptgrad.testing.modules",
     "promptgrad.testing.optimizers",
 ]
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from promptgrad.autograd import Parameter
 from promptgrad.nn._aux_loss import AuxLoss
 from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
+from promptgrad.nn._best_of_n import BestOfN
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
@@ -23,19 +24,23 @@ from promptgrad.nn._events import (
 from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._history import History, inspect_history, keep_history
 from promptgrad.nn._hooks import RemovableHandle
+from promptgrad.nn._identity import Identity
 from promptgrad.nn._joint_critic import Finding, JointCritic
 from promptgrad.nn._judge import Judge
 from promptgrad.nn._judge_loss import JudgeLoss
 from promptgrad.nn._map import Arguments, bind, in_flight
 from promptgrad.nn._metric_loss import MetricLoss, as_critic
 from promptgrad.nn._module import Module
+from promptgrad.nn._multi_chain_comparison import MultiChainComparison
 from promptgrad.nn._neighbours import Neighbours, Vectorizer, ngrams, register_vectorizer
 from promptgrad.nn._nll_loss import NLLLoss
 from promptgrad.nn._op import Op, op
+from promptgrad.nn._parallel import Parallel
 from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import FitsSignature, Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.nn._recent import remember_output
+from promptgrad.nn._self_consistency import SelfConsistency
 from promptgrad.nn._state import flaw_of, trained_names
 from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.nn._trace_of import trace_of
@@ -45,6 +50,7 @@ __all__ = [
     "AuxLoss",
     "Batch",
     "BatchRow",
+    "BestOfN",
     "CallBegun",
     "CallEnded",
     "ChainOfThought",
@@ -59,6 +65,7 @@ __all__ = [
     "FitsSignature",
     "Grouper",
     "History",
+    "Identity",
     "JointCritic",
     "Judge",
     "JudgeLoss",
@@ -66,9 +73,11 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiChainComparison",
     "NLLLoss",
     "Neighbours",
     "Op",
+    "Parallel",
     "Parameter",
     "ParameterIterator",
     "ParameterList",
@@ -76,6 +85,7 @@ __all__ = [
     "Predict",
     "Prediction",
     "RemovableHandle",
+    "SelfConsistency",
     "Sequential",
     "StreamEvent",
     "ThoughtDelta",
@@ -100,7 +110,6 @@ __all__ = [
 
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.
 _ELSEWHERE = {
-    "BestOfN": "nn.Ensemble([module] * n, reduce=...), or module.map([item], n=...) and a choice of your own",
     "BCELoss": "nn.MetricLoss(metric)",
     "BlackboxLLM": "nn.Predict('question -> answer', instruction=...)",
     "CrossEntropyLoss": "nn.MetricLoss(metric) for texts, nn.NLLLoss() for the weights of a local model",
@@ -110,8 +119,6 @@ _ELSEWHERE = {
     "MultiFieldEvaluation": "nn.JudgeLoss({name: rubric, ...})",
     "FormattedLLMCall": "nn.Predict with several fields",
     "Linear": "nn.Predict('question -> answer')",
-    "MultiChainComparison": "module.map([item], n=...) and an nn.Predict that compares",
-    "Parallel": "module.map(batch)",
     "ProgramOfThought": "a forward() that runs what an nn.Predict wrote",
     "Refine": "a forward() with a loop of your own",
     "MSELoss": "nn.MetricLoss(metric)",

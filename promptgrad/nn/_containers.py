@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex, cast, overload
 
 from promptgrad.autograd import Parameter
+from promptgrad.nn._identity import Identity
 from promptgrad.nn._module import Module
 from promptgrad.nn._prediction import Prediction, fields_of
 
@@ -197,6 +198,8 @@ class Sequential(_Numbered, in_place=True):
             known.update(zip(names, args, strict=False))
         output = await modules[0].acall(*args, **kwargs)
         for module in modules[1:]:
+            if isinstance(module, Identity):
+                continue
             if isinstance(output, Prediction):
                 fields = fields_of(output)
                 known.update(fields)

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio
-from promptgrad.autograd import Context, Function
 from promptgrad.nn._containers import ModuleList
+from promptgrad.nn._credited import credited
 from promptgrad.nn._module import Module
 from promptgrad.nn._prediction import Prediction, fields_of
 
@@ -44,7 +44,7 @@ def majority(outputs: Sequence[T], *, field: str | None = None, normalize: Calla
     """
     if not outputs:
         raise ValueError("majority takes at least one output, and there is none")
-    votes = [_vote(output, field, normalize) for output in outputs]
+    votes = [vote(output, field, normalize) for output in outputs]
     counts = [votes.count(vote) for vote in votes]
     return outputs[counts.index(max(counts))]
 
@@ -87,9 +87,8 @@ class Ensemble(Module, in_place=True):
         chosen = self.reduce(list(outputs))
         if inspect.isawaitable(chosen):
             chosen = await aio.awaited(chosen)
-        if isinstance(chosen, Prediction):
-            return Prediction(_Choice.apply(fields_of(chosen), *outputs))
-        return _Choice.apply(chosen, *outputs)
+        answer = vote(chosen)
+        return credited(chosen, outputs, [vote(output) == answer for output in outputs])
 
     def input_names(self) -> tuple[str, ...] | None:
         """Names of the inputs of the first member."""
@@ -100,24 +99,7 @@ class Ensemble(Module, in_place=True):
         return f"reduce={getattr(self.reduce, '__qualname__', None) or repr(self.reduce)}"
 
 
-class _Choice(Function):
-    """The result of the members' outputs; its critiques go to the members whose answer it is."""
-
-    @staticmethod
-    def forward(ctx: Context, chosen: Any, *outputs: Any) -> Any:
-        """Return what was chosen, and remember which members gave it."""
-        answer = _vote(chosen, None, normalized)
-        ctx.save_for_backward(*(_vote(output, None, normalized) == answer for output in outputs))
-        return chosen
-
-    @staticmethod
-    def backward(ctx: Context, grad: str | None) -> tuple[str | None, ...]:
-        """Pass the critique to the members whose answer it is."""
-        whose = ctx.saved
-        return None, *(grad if mine or not any(whose) else None for mine in whose)
-
-
-def _vote(output: Any, field: str | None, normalize: Callable[[str], str]) -> Any:
+def vote(output: Any, field: str | None = None, normalize: Callable[[str], str] = normalized) -> Any:
     """The part of an output that counts as its answer."""
     fields = fields_of(output) if isinstance(output, Prediction) else output
     if isinstance(fields, dict) and fields:

@@ -10,6 +10,7 @@ from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, c
 from promptgrad.data import Example
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
+from promptgrad.nn._attempt import conduct, with_hint
 from promptgrad.nn._hearing import HeardCall, hearing
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_inputs, refuse_input
@@ -149,17 +150,24 @@ class Predict(Module, in_place=True):
         adapter = self.adapter or get_adapter(settings.adapter or lm.adapter)
         if settings.replicate and "replicate" not in options:
             options = {**options, "replicate": settings.replicate}
+        signature = self._signature
+        attempt = conduct.get()
+        if attempt is not None:
+            options = attempt.options(options)
+            if hint := attempt.hints.get(self):
+                signature, name = with_hint(signature)
+                inputs, values = {**inputs, name: hint}, {**values, name: hint}
         tape = current_tape()
         node: Node | None = None
         if tape is not None:
             replicate = options.get("replicate", 0)
-            node = begin_node(self, tape, inputs, self._signature.outputs, replicate=replicate)
+            node = begin_node(self, tape, inputs, signature.outputs, replicate=replicate)
             instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
         else:
             instruction, demos = self.instruction.data, self.demos.data
         if type(demos) is not tuple:
             demos = await ademos_for(demos, inputs)
-        compiled = adapter.compile(self._signature, instruction, demos)
+        compiled = adapter.compile(signature, instruction, demos)
         if compiled.response_format is not None and "response_format" not in options:
             options = {**options, "response_format": compiled.response_format}
         tail = compiled.request_tail(values)

@@ -160,8 +160,6 @@ def test_what_a_hint_names_is_there():
         (pg.data, "Dataset", "a list of them"),
         (pg.data, "from_pandas", "promptgrad.data.from_dicts("),
         (nn, "Refine", "a loop of your own"),
-        (nn, "BestOfN", "nn.Ensemble("),
-        (nn, "Parallel", "module.map(batch)"),
     ],
 )
 def test_names_of_others_get_hints(room, name, hint):

@@ -1,0 +1,199 @@
+"""Several attempts of one program at one input: how they differ, how they run, and which of them count."""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from promptgrad import aio
+from promptgrad.aio import sequence
+from promptgrad.autograd import Node, current_tape
+from promptgrad.errors import (
+    AsyncUsageError,
+    AuthenticationError,
+    BillingError,
+    BudgetExceeded,
+    JournalError,
+    NoLMError,
+    UnknownPriceError,
+)
+from promptgrad.lm import context, current
+from promptgrad.signature import Field, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.nn._module import Module
+
+NOT_ATTEMPTS = (
+    NoLMError,
+    ImportError,
+    AsyncUsageError,
+    AuthenticationError,
+    BillingError,
+    BudgetExceeded,
+    JournalError,
+    UnknownPriceError,
+)
+"""Errors that the next attempt would meet as well, or that end a run."""
+
+_HINT = "what an earlier attempt taught: follow it"
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """What the calls inside of an attempt do otherwise than a plain call.
+
+    Attributes:
+        temperature: Their temperature; None for that of the module or its LM.
+        hints: Advice by module, shown as one more input.
+    """
+
+    temperature: float | None = None
+    hints: "Mapping[Module, str]" = field(default_factory=dict)
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The sampling options of a call."""
+        return options if self.temperature is None else {**options, "temperature": self.temperature}
+
+
+conduct: "ContextVar[Conduct | None]" = ContextVar("promptgrad.attempt", default=None)
+
+
+@contextmanager
+def behaving(temperature: float | None = None, hints: "Mapping[Module, str] | None" = None) -> Iterator[None]:
+    """Within the block, calls have this temperature and these hints, over those of the attempts around it."""
+    outer = conduct.get() or Conduct()
+    warm = outer.temperature if temperature is None else temperature
+    token = conduct.set(Conduct(warm, {**outer.hints, **(hints or {})}))
+    try:
+        yield
+    finally:
+        conduct.reset(token)
+
+
+@lru_cache(256)
+def with_hint(signature: Signature) -> tuple[Signature, str]:
+    """A signature with one more input for a hint, and the name of that input."""
+    name = "hint"
+    while name in signature.fields:
+        name += "_"
+    return signature.insert(len(signature.inputs), Field(name, str, _HINT, "input")), name
+
+
+@dataclass(slots=True)
+class OneAttempt:
+    """One attempt.
+
+    Attributes:
+        number: Its number, from 0.
+        output: What the program returned; None where it failed.
+        error: Why it failed; None when it did not.
+        score: What it is worth, where attempts are scored.
+        feedback: What was said of it.
+        nodes: The calls that it made, as far as they were recorded.
+    """
+
+    number: int
+    output: Any = None
+    error: BaseException | None = None
+    score: float = float("-inf")
+    feedback: str = ""
+    nodes: Sequence[Node] = ()
+
+
+async def attempt(
+    module: "Module", args: tuple[Any, ...], kwargs: dict[str, Any], number: int, of: int, **how: Any
+) -> OneAttempt:
+    """Make one attempt, whose calls have a replicate number of their own. Its failure is its outcome.
+
+    OneAttempt 0 of a first rollout sends what a plain call sends.
+
+    Args:
+        module: The program.
+        args: Its arguments.
+        kwargs: Its arguments by name.
+        number: Number of the attempt.
+        of: The most attempts; rollouts and attempts within attempts get different numbers by it.
+        **how: Arguments of `behaving`.
+    """
+    made = OneAttempt(number)
+    tape = current_tape()
+    first = None if tape is None else sequence.position(sequence.step())
+    with context(replicate=(current().replicate or 0) * of + number), behaving(**how):
+        try:
+            made.output = await module.acall(*args, **kwargs)
+        except NOT_ATTEMPTS:
+            raise
+        except BaseException as error:  # it is the outcome
+            if not aio.is_failure(error):
+                raise
+            made.error = error
+    if tape is not None and first is not None:
+        last = sequence.position(sequence.step())
+        made.nodes = tuple(node for node in tuple(tape.nodes) if first < sequence.position(node.mark) < last)
+    return made
+
+
+class _Enough(Exception):
+    """Ends the attempts that are in flight."""
+
+
+async def attempts(
+    count: int,
+    make: Callable[[int], Awaitable[OneAttempt]],
+    enough: Callable[[Sequence[OneAttempt]], bool],
+    limit: int | None,
+) -> list[OneAttempt]:
+    """Make up to `count` attempts, and stop as soon as those so far are enough; what is in flight then is cancelled.
+
+    Attempts are judged in their order, whatever the order in which they end: the ones that count are the same at any
+    `limit`, and only what was begun in vain differs.
+
+    Args:
+        count: The most attempts.
+        make: Makes the attempt of a number.
+        enough: Whether the attempts so far, all up to some number, are enough.
+        limit: Attempts in flight; None for all.
+    """
+    made: dict[int, OneAttempt] = {}
+    counted: list[OneAttempt] = []
+
+    async def one(number: int) -> None:
+        made[number] = await make(number)
+        while len(counted) in made:
+            counted.append(made[len(counted)])
+            if enough(counted):
+                raise _Enough
+
+    with suppress(_Enough):
+        await aio.gather([partial(one, number) for number in range(count)], limit=limit)
+    return counted
+
+
+def discard(unused: Iterable[OneAttempt]) -> None:
+    """Note that nothing of these attempts went into the result, so that no blame goes to their calls."""
+    tape = current_tape()
+    if tape is None:
+        return
+    for one in unused:
+        for node in one.nodes:
+            tape.detach((), node)
+
+
+def check_attempts(module: Any, n: Any, concurrency: Any) -> None:
+    """Check the arguments that all modules of attempts have.
+
+    Raises:
+        TypeError: There is no module, or a number is none.
+        ValueError: A number is below one.
+    """
+    from promptgrad.nn._module import Module
+
+    if not isinstance(module, Module):
+        raise TypeError(f"the attempts are those of a module, not of {module!r}")
+    for name, value in (("n", n), ("concurrency", 1 if concurrency is None else concurrency)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is a whole number, not {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, not {value}")
