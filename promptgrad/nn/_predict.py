@@ -7,7 +7,6 @@ from typing import Any
 
 from promptgrad.adapters import Adapter, Compiled, get_adapter
 from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for, demos_in
-from promptgrad.data import Example
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
 from promptgrad.nn._attempt import conduct, with_hint
@@ -15,14 +14,13 @@ from promptgrad.nn._hearing import HeardCall, hearing
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_inputs, refuse_input
 from promptgrad.nn._module import Module, begin_node, path_in_call
+from promptgrad.nn._predict_arguments import as_demos, check_spelling, sampling
 from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.nn._replies import continued, read_reply, unparsable
 from promptgrad.nn._state import encode
 from promptgrad.signature import Field, Signature, make_signature
 
 _NOT_INPUTS = ("lm", "config")
-_SAMPLING = ("temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra")
-_ARGUMENTS = ("instruction", "demos", "adapter", "types", "retries", "allow_cut", *_SAMPLING)
 
 
 class FitsSignature:
@@ -102,7 +100,7 @@ class Predict(Module, in_place=True):
         **lm_options: Any,
     ) -> None:
         super().__init__()
-        _check_spelling(lm_options)
+        check_spelling(lm_options)
         if retries < 0:
             raise ValueError(f"retries is at least 0, not {retries}")
         made = self._complete_signature(make_signature(signature, instruction, types))
@@ -115,13 +113,13 @@ class Predict(Module, in_place=True):
             )
         self._signature = made
         self.instruction = Parameter(made.instruction, kind="instruction")
-        self.demos = Parameter(_examples(demos), kind="demos", constraints=(FitsSignature(made),))
+        self.demos = Parameter(as_demos(demos), kind="demos", constraints=(FitsSignature(made),))
         self.adapter = None if adapter is None else get_adapter(adapter)
         if self.adapter is not None:
             self.adapter.format(made)  # whether it can write the signature is known now
         self.retries = retries
         self.allow_cut = allow_cut
-        self.options: dict[str, Any] = _normalized(lm_options)
+        self.options: dict[str, Any] = sampling(lm_options)
         self._names = frozenset(made.inputs)
         self._plain = tuple(name for name, field in made.inputs.items() if field.is_plain)
         self._typed = tuple((name, field) for name, field in made.inputs.items() if not field.is_plain)
@@ -301,8 +299,8 @@ class Predict(Module, in_place=True):
         if config is not None:
             if not isinstance(config, Mapping):
                 raise InputError(f"config= is a dict of sampling options, not {type(config).__name__}")
-            _check_spelling(config)
-            changes = _normalized(config)
+            check_spelling(config)
+            changes = sampling(config)
             if "extra" in changes:
                 changes["extra"] = tuple(sorted({**dict(options.get("extra", ())), **dict(changes["extra"])}.items()))
             options = {**options, **changes}
@@ -427,30 +425,3 @@ class Predict(Module, in_place=True):
 
     def _shown_parameters(self) -> Iterator[tuple[str, Parameter]]:
         return iter(())
-
-
-def _check_spelling(options: Mapping[str, Any]) -> None:
-    """Refuse misspelt known names; any other name is an option of the provider and is sent as it is.
-
-    Raises:
-        TypeError: A name is close to that of an argument or of a sampling option.
-    """
-    for name in options:
-        near = difflib.get_close_matches(name, _ARGUMENTS, 1, 0.85)
-        if near and near[0] != name:
-            raise TypeError(f"Predict has no argument {name!r}: did you mean {near[0]!r}?")
-        if name == "model":
-            raise TypeError(f"Predict has no argument {name!r}: write lm=..., or .to(lm)")
-
-
-def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Sampling options, checked, as `Request` takes them."""
-    return Request.of("", **options).options() if options else {}
-
-
-def _examples(demos: Iterable[Any] | Selector) -> tuple[Any, ...] | Selector:
-    if isinstance(demos, Selector):
-        return demos
-    if isinstance(demos, (str, Mapping, Example)):
-        raise TypeError(f"demos is a list of examples, not one {type(demos).__name__}")
-    return tuple(Example(demo) if isinstance(demo, Mapping) else demo for demo in demos)
