@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input
 from promptgrad.adapters._chat import ChatFormat, Unclear, add_body
@@ -12,6 +12,9 @@ from promptgrad.adapters._sections import guard, unguard
 from promptgrad.adapters._taken_back import takes_back_by_name
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.signature import Signature
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._feed import ReplyFeed
 
 _MOST_TAGS = 2_000
 """A reply with as many tags of fields is none that was asked for."""
@@ -29,10 +32,11 @@ class XMLFormat(ChatFormat):
         super().__init__(signature)
         names = sorted(signature.fields, key=len, reverse=True)
         any_name = "|".join(map(re.escape, names))
-        self._tag = re.compile(rf"<(/?)({any_name})[ \t]*>", re.IGNORECASE)
+        self.tag = re.compile(rf"<(/?)({any_name})[ \t]*>", re.IGNORECASE)
         looks = rf"(?:/?(?:{any_name})[ \t]*>|!\[CDATA\[)"
         self._to_escape = re.compile(rf"<(\\*)(?={looks})", re.IGNORECASE)
         self._escaped = re.compile(rf"<\\(\\*)(?={looks})", re.IGNORECASE)
+        self.escaped_tag = re.compile(rf"<\\(\\*)({looks})", re.IGNORECASE)
         lowered = [name.lower() for name in signature.fields]
         self._all = {name: name for name in signature.fields}
         self._all.update({low: n for low, n in zip(lowered, signature.fields, strict=True) if lowered.count(low) == 1})
@@ -81,11 +85,18 @@ class XMLFormat(ChatFormat):
             if name in outputs
         )
 
-    def feed(self) -> None:
-        return None
+    def feed(self) -> ReplyFeed:
+        """What reads one reply as it is written."""
+        from promptgrad.adapters._xml_feed import XMLFeed
+
+        return XMLFeed(self)
+
+    def field_of(self, name: str) -> str:
+        """The field that a tag of this name is of; "" for none."""
+        return self._all.get(name) or self._all.get(name.lower()) or ""
 
     def _as_asked(self, reply: str) -> dict[str, str] | None:
-        if len(self._tag.findall(reply)) != 2 * len(self.outputs):
+        if len(self.tag.findall(reply)) != 2 * len(self.outputs):
             return None
         found: dict[str, str] = {}
         at = 0
@@ -108,8 +119,8 @@ class XMLFormat(ChatFormat):
 
     def _found(self, reply: str) -> dict[str, str]:
         tags = [
-            (match.start(), match.end(), bool(match[1]), self._all.get(match[2]) or self._all.get(match[2].lower()))
-            for _, match in zip(range(_MOST_TAGS + 1), self._tag.finditer(reply), strict=False)
+            (match.start(), match.end(), bool(match[1]), self.field_of(match[2]))
+            for _, match in zip(range(_MOST_TAGS + 1), self.tag.finditer(reply), strict=False)
         ]
         if len(tags) > _MOST_TAGS:
             raise Unclear("it holds too many tags of its fields")
@@ -117,14 +128,14 @@ class XMLFormat(ChatFormat):
             return super()._found(reply)
         return self._between(reply, tags)
 
-    def _between(self, reply: str, tags: Sequence[tuple[int, int, bool, str | None]]) -> dict[str, str]:
+    def _between(self, reply: str, tags: Sequence[tuple[int, int, bool, str]]) -> dict[str, str]:
         """Bodies by output name. What stands between the tags of a field is its body, whatever tags are in there."""
         outputs = self.signature.outputs
         last_end = {name: start for start, _, closes, name in tags if closes}
         found: dict[str, str] = {}
         within, begin, last = "", 0, 0
         for start, end, closes, name in tags:
-            if name is None:
+            if not name:
                 continue
             if within and not closes and last_end.get(within, -1) < begin:  # it has no end: the next one begins
                 self._add(found, within, reply[begin:start])

@@ -17,6 +17,7 @@ from promptgrad.signature import make_signature
 TWO = make_signature("question -> reasoning, answer")
 TAGS = make_signature("question -> note, tags: list[str], answer")
 ADAPTERS = [ChatAdapter(), JSONAdapter()]
+ALL = [*ADAPTERS, get_adapter("xml")]
 
 PIECES = [
     *("[[ ## answer ## ]]", "[[ ## reasoning ## ]]", "[[ ## completed ## ]]", "[[ ## question ## ]]", "[[ ## x ## ]]"),
@@ -80,7 +81,7 @@ def cuts(text):
 @example("**[[ ## answer ## ]]**", "\U0001f600 \\ud83d\\ude00")
 @example("<think>not a thought", "[THINK")
 @example("- [[ ## answer ## ]] is next", "***")
-@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
+@pytest.mark.parametrize("adapter", ALL, ids=lambda adapter: adapter.name)
 def test_what_is_given_of_a_reply_as_asked_for_is_its_text(adapter, reasoning, answer):
     outputs = {"reasoning": reasoning, "answer": answer}
     reply = adapter.format(TWO).assistant(outputs)
@@ -108,7 +109,7 @@ PLAIN = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(reasoning=PLAIN, answer=PLAIN)
-@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
+@pytest.mark.parametrize("adapter", ALL, ids=lambda adapter: adapter.name)
 def test_all_of_a_usual_reply_is_given_field_by_field_before_its_end(adapter, reasoning, answer):
     reply = adapter.format(TWO).assistant({"reasoning": reasoning, "answer": answer})
     for pieces in cuts(reply):
@@ -168,6 +169,31 @@ def test_of_other_forms_nothing_is_given_that_the_whole_takes_back(reply):
         told, _, values = given_by(read(ADAPTERS[0], TWO, pieces))
         assert all(found[name].startswith(text) for name, text in told.items()), (pieces, told)
         assert all(found[name] == value for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<reasoning>so</reasoning><answer>Paris</answer>",
+        "Sure:\n```xml\n<reasoning>\nso\n</reasoning>\n<answer>Paris</answer>\n```",
+        "<Reasoning >so</Reasoning >\n<ANSWER>Paris</ANSWER>",
+        "<reasoning>so</reasoning>\n<answer>Paris",
+        "<reasoning>so\n<answer>Paris</answer>",
+        "<reasoning><![CDATA[so]]></reasoning><answer>Paris</answer>",
+        "[[ ## reasoning ## ]]\nso\n\n[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]",
+        '{"reasoning": "so", "answer": "Paris"}',
+    ],
+)
+def test_fields_between_tags_are_streamed_as_far_as_they_are_sure(reply):
+    adapter = ALL[2]
+    found = adapter.format(TWO).read(reply)
+    assert found == {"reasoning": "so", "answer": "Paris"}
+    for pieces in cuts(reply):
+        told, _, values = given_by(read(adapter, TWO, pieces))
+        assert all(found[name].startswith(text) for name, text in told.items()), (pieces, told)
+        assert all(found[name] == value for name, value in values.items())
+        if reply.count("<") == 4 and "CDATA" not in reply:
+            assert told == values == found
 
 
 def test_a_marker_that_a_text_speaks_of_is_given_once_the_next_field_shows_that_it_is_text():
@@ -273,7 +299,7 @@ def parts_of(kind, value, adapter=ADAPTERS[1]):
     return parts.get("out", [])
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
+@pytest.mark.parametrize("adapter", ALL, ids=lambda adapter: adapter.name)
 def test_lists_and_objects_come_by_their_parts(adapter):
     assert parts_of("list[str]", ["a", "b, c]", 'd"'], adapter) == [["a"], ["a", "b, c]"], ["a", "b, c]", 'd"']]
     assert parts_of("list[int]", [1, 23], adapter) == [[1]]

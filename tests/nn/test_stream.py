@@ -304,7 +304,7 @@ def heard(adapter, signature, pieces):
         st.sampled_from([*PIECES, "\n[[ ## answer ## ]]\n", "\n[[ ## completed ## ]]\n", "[[ ## note ## ]]\n"]),
         max_size=9,
     ).map("".join),
-    adapter=st.sampled_from(["chat", "json"]),
+    adapter=st.sampled_from(["chat", "json", "xml"]),
 )
 def test_whatever_the_reply_and_wherever_it_is_cut_the_deltas_are_the_fields(reply, adapter):
     signature = make_signature("question -> note, answer")
