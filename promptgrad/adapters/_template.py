@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._read import Reader
@@ -16,6 +16,9 @@ from promptgrad.adapters._values import listed, writer
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.lm import Completion, Message
 from promptgrad.signature import Field, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._feed import ReplyFeed
 
 Parse = Callable[[str], Any]
 _INSTRUCTION = "instruction"
@@ -142,6 +145,15 @@ class TemplateFormat(Format):
         if faults:
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
+
+    def feed(self) -> ReplyFeed | None:
+        """What reads one reply as it is written; None where `parse=` reads replies."""
+        if self._adapter.rule is not None or self.reply is None:
+            return None
+        from promptgrad.adapters._template_feed import TemplateFeed
+
+        pieces = [(text, mark, name) for (text, name), mark in zip(self.reply, self._marks, strict=True)]
+        return TemplateFeed(pieces, dict(self.signature.outputs), self._value)
 
     def _value(self, field: Field, value: Any) -> Any:
         read = self._readers.get(field.name)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from promptgrad.adapters import ChatAdapter, FieldPiece, Format, JSONAdapter, ReplyFeed, get_adapter
+from promptgrad.adapters import ChatAdapter, FieldPiece, Format, JSONAdapter, ReplyFeed, get_adapter, template
 from promptgrad.errors import ParseError
 from promptgrad.signature import make_signature
 
@@ -194,6 +194,30 @@ def test_fields_between_tags_are_streamed_as_far_as_they_are_sure(reply):
         assert all(found[name] == value for name, value in values.items())
         if reply.count("<") == 4 and "CDATA" not in reply:
             assert told == values == found
+
+
+def test_the_places_of_a_template_are_streamed():
+    form = template("{question}", reply="Why: {reasoning}\nAnswer: {answer}\nEnd.")
+    for reply in (
+        "Why: so it\nis. An Answer\n  answer:  Paris, Answ\nEnd.",
+        "Well. why:\nso it\nis. An Answer\nAnswer: Paris, Answ\n\nEnd. Bye",
+        "Why: so it\nis. An Answer\nAnswer: Paris, Answ",
+    ):
+        found = form.format(TWO).read(reply)
+        assert found == {"reasoning": "so it\nis. An Answer", "answer": "Paris, Answ"}
+        for pieces in cuts(reply):
+            told, _, values = given_by(read(form, TWO, pieces))
+            assert all(found[name].startswith(text) for name, text in told.items()), (pieces, told)
+            assert all(found[name] == value for name, value in values.items())
+            if "End" in reply:
+                assert told == values == found
+
+
+def test_a_whole_reply_is_streamed_where_it_is_the_only_output():
+    signature = make_signature("question -> answer")
+    told, _, values = given_by(read(template("{question}"), signature, tuple("  It is\nParis. \n")))
+    assert (told, values) == ({"answer": "It is\nParis."}, {})
+    assert template("{question}", parse="(?P<answer>.*)").format(signature).feed() is None
 
 
 def test_a_marker_that_a_text_speaks_of_is_given_once_the_next_field_shows_that_it_is_text():

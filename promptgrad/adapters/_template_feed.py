@@ -1,0 +1,84 @@
+"""The replies of a template as they are written: what stands between its literal texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from promptgrad.adapters._feed import FieldPiece, ReplyFeed, TextBody, TypedBody
+from promptgrad.adapters._sections import EDGE, unguard, unguard_start
+from promptgrad.signature import Field
+
+
+class TemplateFeed(ReplyFeed):
+    """Streams the places of `reply=`, or the whole reply where it is the value of the only output.
+
+    As many characters as the next literal text has are held, since they may be its beginning.
+
+    Args:
+        pieces: For each place, the literal text before it, the pattern that finds it, and the output; "" at the end.
+        outputs: The fields.
+        read: Function that gives the value of a field from its text.
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[tuple[str, re.Pattern[str] | None, str]],
+        outputs: dict[str, Field],
+        read: Callable[[Field, str], Any],
+    ) -> None:
+        self._left = [piece for piece in pieces if piece[1] is not None or piece[2]]
+        self._outputs = outputs
+        self._read = read
+        self._text = ""
+        self._at = 0  # what stands before it was given or is passed
+        self._body: TextBody | TypedBody | None = None
+
+    def feed(self, text: str) -> Iterable[FieldPiece]:
+        """The pieces that are certain now."""
+        self._text += text
+        while self._left and (place := self._next()) is not None:
+            yield from self._grow(place[0])
+            if self._body is not None:
+                yield from self._body.close()
+            self._at = place[1]
+            _, _, name = self._left.pop(0)
+            self._body = self._body_of(name) if name else None
+        if self._body is not None:
+            yield from self._grow(self._sure())
+        elif not self._left:
+            self._text, self._at = "", 0
+
+    def _next(self) -> tuple[int, int] | None:
+        """Where the next literal text stands; None if it has not come."""
+        mark = self._left[0][1]
+        if mark is None:
+            return self._at, self._at
+        found = mark.search(self._text, self._at)
+        return None if found is None else found.span()
+
+    def _sure(self) -> int:
+        """The end of what cannot belong to the next literal text."""
+        end, left = len(self._text), len("".join(self._left[0][0].split())) if self._left else 0
+        while left and end > self._at:
+            end -= 1
+            left -= not self._text[end].isspace()
+        return self._at + len(self._text[self._at : end].rstrip())
+
+    def _grow(self, end: int) -> Iterator[FieldPiece]:
+        if self._body is not None and end > self._at:
+            yield from self._body.grow(self._text[self._at : end])
+            self._at = end
+
+    def _body_of(self, name: str) -> TextBody | TypedBody:
+        field = self._outputs[name]
+
+        def read(text: str) -> Any:
+            return self._read(field, text)
+
+        return TextBody(name, _whole, EDGE, unguard_start, read) if field.is_text else TypedBody(field, _whole, read)
+
+
+def _whole(body: str) -> str:
+    return unguard(body.strip())
