@@ -7,6 +7,7 @@ from promptgrad.adapters._base import Adapter, Compiled, Format, unreadable
 from promptgrad.adapters._chat import ChatAdapter
 from promptgrad.adapters._json import JSONAdapter
 from promptgrad.adapters._numbers import last_number
+from promptgrad.adapters._place import ValuePlace
 from promptgrad.adapters._registry import get_adapter
 from promptgrad.adapters._values import describe
 
@@ -20,6 +21,7 @@ __all__ = [
     "PocketAdapter",
     "ReplyFeed",
     "TemplateAdapter",
+    "ValuePlace",
     "XMLAdapter",
     "describe",
     "get_adapter",

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.adapters._place import ValuePlace, alternatives
+from promptgrad.adapters._values import writer
 from promptgrad.errors import ContentFilterError, CutReplyError, InputError, ParseError, RefusalError
 from promptgrad.lm import Completion, Content, Message, Prefix, Request, without_thinking
 from promptgrad.signature import Field, Signature
@@ -28,6 +30,10 @@ class Format:
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
+
+    def grammar(self) -> str | None:
+        """The form of a reply in llguidance's dialect of Lark, for an LM that holds it to that; None leaves it free."""
+        return None
 
     def system(self, instruction: str) -> str:
         """The system message; "" for none."""
@@ -134,6 +140,16 @@ class Format:
         """The reply without thoughts in its text: they are its reasoning."""
         return without_thinking(completion, self.signature.outputs)
 
+    def place(self, reply: str, name: str) -> ValuePlace | None:
+        """Where the value of an output stands in a reply; None where the reply does not show it."""
+        return None
+
+    def write(self, name: str, value: Any) -> str:
+        """The value of an output as it stands in a reply."""
+        field = self.signature.outputs[name]
+        write = writer(field)
+        return str(value) if write is None else write(value)
+
     def read(self, reply: str) -> dict[str, Any]:
         """The outputs that the text of a reply holds.
 
@@ -158,13 +174,14 @@ class Compiled:
         skipped: Demos left out because they have no input or no output of the signature.
     """
 
-    __slots__ = ("_format", "_remind", "adapter", "prefix", "response_format", "signature", "skipped")
+    __slots__ = ("_format", "_grammar", "_remind", "adapter", "prefix", "response_format", "signature", "skipped")
 
     def __init__(
         self, adapter: Adapter, form: Format, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
     ) -> None:
         self.adapter = adapter
         self._format = form
+        self._grammar: str | None = None
         self._remind = remind
         self.prefix = prefix
         self.signature = form.signature
@@ -200,6 +217,25 @@ class Compiled:
     def feed(self) -> ReplyFeed | None:
         """What reads one reply as it is written; None if each field comes whole, at the end."""
         return self._format.feed()
+
+    @property
+    def grammar(self) -> str | None:
+        """What a reply may be, for an LM that holds it to that; None leaves it free."""
+        if self._grammar is None:
+            self._grammar = self._format.grammar() or ""
+        return self._grammar or None
+
+    def alternatives(self, name: str) -> tuple[Any, ...]:
+        """The values that an output may have, if it is a `Literal`, an enum or a bool; else ()."""
+        return alternatives(self.signature.outputs[name])
+
+    def place(self, reply: str, name: str) -> ValuePlace | None:
+        """Where the value of an output stands in a reply; None where the reply does not show it."""
+        return self._format.place(reply, name)
+
+    def write(self, name: str, value: Any) -> str:
+        """The value of an output as it stands in a reply."""
+        return self._format.write(name, value)
 
     def check_end(self, completion: Completion) -> None:
         """Refuse a reply that did not come to its end, as `Format.check_end` does."""

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
+from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import Sections, as_text, escape, guard, loose_body, marker, unescape, unguard
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
@@ -22,6 +24,8 @@ END = "completed"
 """The marker after the last field of a reply."""
 
 _NEXT = "\n\n[[ ## "
+_LEAD = r"/[ \n]{0,2}/"
+_TEXT = r"text[lazy]: /(\n(?s:.*))?\n[ \t]*\[\[[ \t]*##/"
 _MARKER = re.compile(
     r"^[ \t]*\[\[[ \t]*##[ \t]*((?:[^\]\n# \t]+(?:[ \t]+[^\]\n# \t]+)*)?)[ \t]*##[ \t]*\]\]", re.MULTILINE
 )
@@ -76,6 +80,31 @@ class ChatFormat(Format):
             if name in outputs
         ]
         return "\n\n".join([*sections, self.last])
+
+    def grammar(self) -> str | None:
+        """The sections in their order. One text alone is free, as each reply is its value.
+
+        A text goes on to the next line that begins like a marker, which then is the next one.
+        """
+        if len(self.outputs) == 1 and self.signature.outputs[self.first].is_text:
+            return None
+        names = [*self.signature.outputs, self.end]
+        whole, rules = [_LEAD, quoted(f"[[ ## {names[0]} ## ]]")], []
+        for number, field in enumerate(self.signature.outputs.values()):
+            rule = value_rule(field)
+            if rule is None:
+                whole.append("text")
+            else:
+                whole += [quoted("\n"), f"value_{number}", quoted(_NEXT[:-1])]
+                rules.append(f"value_{number}: {rule}")
+            whole.append(quoted(f" {names[number + 1]} ## ]]"))
+        return "\n".join([f"start: {' '.join(whole)}", *rules, *([_TEXT] if "text" in whole else []), ""])
+
+    def place(self, reply: str, name: str) -> ValuePlace | None:
+        found = place_in_sections(reply, _MARKER, self.names, name)
+        if found is None and len(self.outputs) == 1 and "[[" not in reply:
+            return place_of_all(reply, len(reply), None)
+        return found
 
     def read(self, reply: str) -> dict[str, Any]:
         found = self._as_asked(reply)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._place import ValuePlace, place_in_object
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import Sections
 from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
@@ -69,12 +70,17 @@ class JSONFormat(Format):
 
     def assistant(self, outputs: Mapping[str, Any]) -> str:
         pairs = []
-        for name, field in self.signature.outputs.items():
+        for name in self.signature.outputs:
             if name in outputs:
-                value = outputs[name]
-                text = json.dumps(value, ensure_ascii=False) if field.is_text else field.dump_json(value)
-                pairs.append(f"{json.dumps(name, ensure_ascii=False)}: {text}")
+                pairs.append(f"{json.dumps(name, ensure_ascii=False)}: {self.write(name, outputs[name])}")
         return f"{{{', '.join(pairs)}}}"
+
+    def place(self, reply: str, name: str) -> ValuePlace | None:
+        return place_in_object(reply, name)
+
+    def write(self, name: str, value: Any) -> str:
+        field = self.signature.outputs[name]
+        return json.dumps(value, ensure_ascii=False) if field.is_text else field.dump_json(value)
 
     def read(self, reply: str) -> dict[str, Any]:
         text = in_fence(reply.strip())
@@ -254,7 +260,11 @@ def response_schema(signature: Signature) -> dict[str, Any]:
     properties = {}
     for name, field in signature.outputs.items():
         schema = tidy_schema(field.json_schema())
-        definitions.update(schema.pop("$defs", {}))
+        own = schema.get("$defs", {})
+        other = {key: f"{name}_{key}" for key, value in own.items() if definitions.get(key, value) != value}
+        if other:  # classes of one name in two outputs
+            schema = _renamed(schema, {f"#/$defs/{key}": f"#/$defs/{new}" for key, new in other.items()})
+        definitions.update({other.get(key, key): value for key, value in schema.pop("$defs", {}).items()})
         properties[name] = schema
     whole: dict[str, Any] = {"type": "object", "properties": properties}
     if definitions:
@@ -264,6 +274,18 @@ def response_schema(signature: Signature) -> dict[str, Any]:
         whole = {**whole, "required": list(properties), "additionalProperties": False}
     name = re.sub(r"\W", "_", signature.name, flags=re.ASCII)[:64]
     return {"type": "json_schema", "json_schema": {"name": name, "schema": whole, "strict": strict}}
+
+
+def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
+    """A schema whose references have other names."""
+    if isinstance(schema, list):
+        return [_renamed(item, names) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: names.get(value, value) if key == "$ref" and isinstance(value, str) else _renamed(value, names)
+        for key, value in schema.items()
+    }
 
 
 def _close_objects(schema: dict[str, Any]) -> bool:

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
+from promptgrad.adapters._grammars import one_of, quoted
+from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import reader
+from promptgrad.adapters._values import choices
 from promptgrad.data import Example, pocket
 from promptgrad.data.pocket import IT_IS_RIGHT, say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError
@@ -151,6 +154,46 @@ class PocketFormat(Format):
         text = _MARKER.sub("", " ".join(parts), count=1).lstrip()  # the first marker closes the user message
         self._check(text)
         return text
+
+    def grammar(self) -> str | None:
+        """Words, and the words of choices, truth values and whole numbers; None where all outputs are texts.
+
+        None too where an output is of another type, or a choice has a word that the model cannot write. A word of this
+        model has its blank behind it.
+        """
+        if self.phrase is not None or all(field.is_text for field in self.signature.outputs.values()):
+            return None
+        whole: list[str] = []
+        for name, field in self.signature.outputs.items():
+            rule = self._value_rule(field)
+            if rule is None:
+                return None
+            marker = [quoted(f"[[{self.markers[name]}]] ")] if whole else []
+            whole += [*marker, f"({rule})"]
+        return f"start: {' '.join(whole)}\n"
+
+    def place(self, reply: str, name: str) -> ValuePlace | None:
+        if name == self.first:
+            mark = _MARKER.search(reply)
+            return place_of_all(reply, len(reply) if mark is None else mark.start(), mark and mark.end())
+        names = {marker: name for name, marker in self.markers.items() if name in self.signature.outputs}
+        return place_in_sections(reply, _MARKER, names, name)
+
+    def write(self, name: str, value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return _words(super().write(name, value))
+
+    def _value_rule(self, field: Field) -> str | None:
+        if field.is_text:
+            return r"/([^\[\] ]+ )*/"
+        options = choices(field)
+        if options is not None:
+            self._check(" ".join(options))
+            return None if pocket.unknown_words(" ".join(options)) else one_of(f"{_words(text)} " for text in options)
+        if field.annotation is bool:
+            return one_of(("yes ", "no "))
+        return "/[0-9]+ /" if field.annotation is int and not field.constraints else None
 
     def read(self, reply: str) -> dict[str, Any]:
         parts = _MARKER.split(reply)

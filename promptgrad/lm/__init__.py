@@ -16,6 +16,7 @@ from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._hedge import Hedge
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._job_state import JobState, owned
+from promptgrad.lm._json_grammar import json_grammar, json_rule
 from promptgrad.lm._layer import Layer, layered
 from promptgrad.lm._likelihood import PART_TOKENS, Scored, Tokens, reply_logprobs
 from promptgrad.lm._limit import Limit
@@ -111,6 +112,8 @@ __all__ = [
     "current",
     "deadline",
     "items_of",
+    "json_grammar",
+    "json_rule",
     "layered",
     "owned",
     "passes_elsewhere",

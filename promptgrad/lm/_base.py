@@ -156,6 +156,11 @@ class LM(metaclass=_Meta):
         """The LM below all layers."""
         return self
 
+    @property
+    def constrains(self) -> bool:
+        """True if it holds replies to `Request.grammar`, so that an adapter's grammar is worth sending."""
+        return False
+
     def traces(self) -> bool:
         """True if a completion made here and now would carry a weight trace, which no cache can serve."""
         return False

@@ -184,6 +184,7 @@ class Recorder(Cassette):
             "name": lm.name,
             "identity": identity,
             "adapter": lm.adapter,
+            **({"constrains": True} if lm.constrains else {}),
             "prices": prices,
         }
         default = current().lm

@@ -12,9 +12,10 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from promptgrad._accepts import Accepts
+from promptgrad.lm._grammar import Constraint, Grammars
 from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, kv_bytes, select, stack
 from promptgrad.lm._lora import Lora, LoraRows
-from promptgrad.lm._sampling import Sampling, choose
+from promptgrad.lm._sampling import Sampling, choose, scaled
 from promptgrad.lm._versions import Versions
 
 SHORTEST_PREFIX = 8
@@ -37,9 +38,10 @@ class Decoding:
         is_over: Function of the ids so far, true once they contain a stop text; None without stop texts.
         done: Function that is called with the job when the reply is complete.
         lora: The LoRA that it goes through; None for the model alone.
+        constraint: What holds it to a grammar; None leaves it free.
         dropped: True once no caller waits for it any more, or it is complete.
         ids: The reply.
-        scores: Log-probabilities of its tokens, after the temperature.
+        scores: Log-probabilities of its tokens, after the temperature; those of the model, whatever a grammar forbids.
         reason: Why it ended: `stop` or `length`.
     """
 
@@ -51,6 +53,7 @@ class Decoding:
     is_over: Callable[[list[int]], bool] | None
     done: Callable[[Decoding], object]
     lora: Lora | None = None
+    constraint: Constraint | None = None
     dropped: bool = False
     ids: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -110,6 +113,7 @@ class Decoder:
         self.replies = self.read = self.written = self.most_bytes = 0
         self.prefixes = PrefixStore(prefix_bytes)
         self.keeps_prefixes = prefix_bytes > 0
+        self.grammars: Grammars | None = None
         self._accepts = Accepts(model)
         self._plain = self._accepts.positions and growing_cache(model.config) is not None
 
@@ -252,11 +256,16 @@ class Decoder:
     def _take(self, rows: DecodeRows, logits: torch.Tensor) -> None:
         """Choose the next token of each row, and find the rows that are complete."""
         jobs = rows.jobs
-        rows.tokens, scaled = choose(logits, [job.sampling for job in jobs], [job.source for job in jobs])
+        samplings, sources = [job.sampling for job in jobs], [job.source for job in jobs]
+        held = [(i, job.constraint) for i, job in enumerate(jobs) if job.constraint is not None and not job.dropped]
+        masked = logits if not held or self.grammars is None else self.grammars.mask(logits, held)
+        rows.tokens, heated = choose(masked, samplings, sources)
         scores: Sequence[float] | None = None
         if any(job.scored for job in jobs):
-            picked = scaled.gather(-1, rows.tokens[:, None])[:, 0]
-            scores = (picked - scaled.logsumexp(-1)).tolist()
+            if masked is not logits:
+                heated = scaled(logits, samplings, sources)
+            picked = heated.gather(-1, rows.tokens[:, None])[:, 0]
+            scores = (picked - heated.logsumexp(-1)).tolist()
         for index, token in enumerate(rows.tokens.tolist()):
             job = jobs[index]
             if job.dropped:
@@ -265,6 +274,8 @@ class Decoder:
             self.written += 1
             if scores is not None:
                 job.scores.append(scores[index])
+            if job.constraint is not None and token not in self.ends:
+                job.constraint.advance(token)
             if token in self.ends or (job.is_over is not None and job.is_over(job.ids)):
                 job.reason = "stop"
             elif len(job.ids) < job.most:

@@ -70,6 +70,11 @@ class Fallback(Layer):
         self._fallbacks = 0
 
     @property
+    def constrains(self) -> bool:
+        """True if all hold replies to a grammar: the request is one for all."""
+        return all(lm.constrains for lm in self.lms)
+
+    @property
     def lms(self) -> tuple[LM, ...]:
         """All language models, in the order in which they are asked."""
         return (self.lm, *self.others)

@@ -22,6 +22,11 @@ def _encode_fields_of(model: str, lacks: frozenset[str], options: tuple[tuple[st
             fields[limit_name] = value
         elif name == "response_format":
             raw[name] = value
+        elif name == "grammar":
+            raise ValueError(
+                "a grammar is for lm.Local, which enforces it: write response_format=, or what your server takes in "
+                "extra_body={...}"
+            )
         elif name == "extra":
             raw.update(value)
         elif name not in _NOT_FIELDS:

@@ -7,6 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable
+from functools import lru_cache
 
 from promptgrad import run
 from promptgrad.errors import BadRequestError, LMStatusError
@@ -17,6 +18,7 @@ from promptgrad.lm._status import told
 
 DONE_INSTEAD = {
     "system": "system messages go into the first user message",
+    "json_schema": "a JSON object is asked for, and its schema in words",
     "response_format": "the form of the reply is asked for in words",
     "top_p": "it chooses its own",
     "temperature": "it chooses its own",
@@ -35,15 +37,23 @@ _NO = (
     r"incorrect\ role|use\ 'max"
 )
 _REFUSED = re.compile(_NO, re.VERBOSE)
+_FORM = re.compile(
+    r"response[_ ]format|json[_ ]schema|json[_ ]object|json[_ -]mode|structured[_ ]output|guided|grammar"
+)
+_NO_FORM_AT_ALL = re.compile(
+    r"(?:unknown|unrecogni[sz]ed|unexpected|forbidden|extra\ inputs).{0,80}response_format"
+    r"|response_format.{0,80}(?:forbidden|unexpected|extra\ inputs)|must\ be.{0,20}json_schema"
+    r"|json_object.{0,40}not",
+    re.VERBOSE | re.DOTALL,
+)
 _NAMED = {
     "system": re.compile(
         r"\bsystem\b.{0,60}(?:role|message|prompt|instruction|not)|(?:role|message)s?\b.{0,40}\bsystem\b"
         r"|developer\ instruction|user.{0,12}assistant|roles\ must\ alternate|incorrect\ role",
         re.VERBOSE | re.DOTALL,
     ),
-    "response_format": re.compile(
-        r"response[_ ]format|json[_ ]schema|json[_ ]object|json[_ -]mode|structured[_ ]output|guided|grammar"
-    ),
+    "response_format": _FORM,
+    "json_schema": _FORM,
     "max_completion_tokens": re.compile(r"\bmax_completion_tokens\b"),
     "max_tokens": re.compile(r"\bmax_tokens\b"),
     "top_p": re.compile(r"\btop_p\b"),
@@ -120,7 +130,12 @@ class Habits:
         return True
 
 
-_TAKES = {"system": "system messages", "temperature": "a temperature", "seed": "a seed"}
+_TAKES = {
+    "system": "system messages",
+    "temperature": "a temperature",
+    "seed": "a seed",
+    "json_schema": "a JSON schema as response_format",
+}
 _OTHER = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
@@ -134,12 +149,14 @@ def _diagnose(text: str, request: Request, sent: frozenset[str]) -> str | None:
         return "max_tokens"  # it names the other one
     for name in DONE_INSTEAD:
         if name != "system" and name in used and _NAMED[name].search(text):
-            return name
+            return "response_format" if name == "json_schema" and _NO_FORM_AT_ALL.search(text) else name
     return None
 
 
 def _used(request: Request, sent: frozenset[str]) -> frozenset[str]:
     used = {name for name in ("temperature", "top_p", "seed", "response_format") if getattr(request, name) is not None}
+    if "json_schema" not in sent and _schema_of(request.response_format) is not None:
+        used = used - {"response_format"} | {"json_schema"}
     if any(message.role == "system" for message in request.messages):
         used.add("system")
     if request.max_tokens is not None:
@@ -156,8 +173,10 @@ def written_without(request: Request, lacks: frozenset[str]) -> Request:
     if "system" in lacks:
         messages = without_system(request.messages)
     form = request.response_format
-    if form is not None and "response_format" in lacks:
+    if form is not None and ("response_format" in lacks or ("json_schema" in lacks and _schema_of(form) is not None)):
         messages = _with_words(request.messages if messages is None else messages, _in_words(form))
+        if "response_format" not in lacks:
+            options["response_format"] = _SOME_OBJECT
     prefix, tail = (request.prefix, request.tail) if messages is None else (EMPTY_PREFIX, messages)
     return type(request)(prefix=prefix, tail=tail, listener=request.listener, **options)
 
@@ -190,8 +209,18 @@ def _joined(before: str, content: Content, after: str) -> Content:
     return (*((TextPart(before),) if before else ()), *content, *((TextPart(after),) if after else ()))
 
 
-def _in_words(form: str) -> str:
-    asked = json.loads(form)
+_SOME_OBJECT = '{"type": "json_object"}'
+
+
+@lru_cache(maxsize=256)
+def _schema_of(form: str | None) -> str | None:
+    """The JSON schema of a `response_format`, as JSON text; None where it has none."""
+    asked = None if form is None else json.loads(form)
     schema = asked.get("json_schema", {}).get("schema") if isinstance(asked, dict) else None
+    return None if schema is None else json.dumps(schema, ensure_ascii=False)
+
+
+def _in_words(form: str) -> str:
+    schema = _schema_of(form)
     words = "Reply with one JSON object and nothing else."
-    return words if schema is None else f"{words} It fits this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"
+    return words if schema is None else f"{words} It fits this JSON schema:\n{schema}"

@@ -50,6 +50,11 @@ class Layer(LM):
         """Return the identity of the wrapped LM."""
         return self.lm.identity()
 
+    @property
+    def constrains(self) -> bool:
+        """True if the wrapped LM holds replies to a grammar."""
+        return self.lm.constrains
+
     def traces(self) -> bool:
         """True if the wrapped LM would attach a weight trace."""
         return self.lm.traces()

@@ -288,6 +288,8 @@ class LiteLLM(Transport):
         replicate = options.pop("replicate", 0)
         if "seed" in options:
             options["seed"] += replicate
+        if "grammar" in options:
+            raise ValueError("a grammar is for lm.Local, which enforces it: write response_format=")
         if "response_format" in options:
             options["response_format"] = json.loads(options["response_format"])
         if "max_tokens" in options and "max_tokens" in self._habits.lacks:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
-from promptgrad.errors import InputError
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
+from promptgrad.lm._grammar import can_constrain
+from promptgrad.lm._json_grammar import response_grammar
 from promptgrad.lm._local_engine import PREFIX_BYTES, Generation, LocalEngine
+from promptgrad.lm._local_given import LocalGiven
 from promptgrad.lm._options import hear, take
-from promptgrad.lm._reply import reply_ids
 from promptgrad.lm._request import Request
 from promptgrad.lm._text_only import refuse_parts
-from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,13 +31,10 @@ if TYPE_CHECKING:
 
     from promptgrad.lm._local_lora import LocalLora
     from promptgrad.lm._local_plan import LocalPlan
-    from promptgrad.lm._local_trace import LocalTrace
     from promptgrad.lm._lora import Lora
 
 
-_KNOWN = frozenset(
-    {"temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logprobs", "response_format", "replicate"}
-)
+_KNOWN = {*"temperature max_tokens top_p top_k stop seed logprobs response_format replicate grammar".split()}  # noqa: SIM905
 
 
 _lora_makers: list[Callable[..., LocalLora]] = []
@@ -48,7 +45,7 @@ def register_lora(make: Callable[..., LocalLora]) -> None:
     _lora_makers[:] = [make]
 
 
-class Local(Transport):
+class Local(LocalGiven):
     """A language model of transformers, computed in this process, in one thread of its own.
 
     Causal models (Llama, Qwen, Mistral, Gemma, ...) and sequence-to-sequence models (T5, BART), whose encoder reads the
@@ -59,14 +56,19 @@ class Local(Transport):
     sequence-to-sequence model). Shared prefixes of prompts are computed once. A reply depends only on its request: its
     random numbers come from the messages, the replicate and the seeds, so the same request gets the same reply,
     whatever else is in the batch (up to rounding in the last digits); set another `replicate` to get another one.
-    `response_format` is not enforced, and messages hold text alone. `stream` gives each token as it is chosen.
+    Messages hold text alone. `stream` gives each token as it is chosen.
+
+    With the extra `constrained` (llguidance), replies are held to the form that is asked for while they are written: to
+    `response_format`, and to what the adapter knows of the outputs' types (`Request.grammar`). So a typed reply that
+    came to its end is read. Thoughts before it are free. What cannot be held is said once and left free.
 
     With `requires_grad_()` on, and gradients enabled, replies carry a trace through which `loss.backward()` reaches the
     weights. Loaded by path, the weights are frozen until then; a model object is used as it is.
 
     Nothing is loaded before the first use. Needs the extra `local`.
 
-    Cost: no money. A call costs one pass over the prompt and one for each token of the reply.
+    Cost: no money. A call costs one pass over the prompt and one for each token of the reply. A new form is compiled in
+    some milliseconds, the vocabulary once for each model.
 
     Args:
         model: Folder or name of a model, or a model object.
@@ -80,13 +82,17 @@ class Local(Transport):
         max_batch: Most replies in progress.
         seed: Added to the seeds of requests; by default that of `promptgrad.manual_seed`.
         adapter: Name of the adapter that writes prompts for it.
+        constrain: Whether replies are held to a form. None does so where llguidance is installed and the form is
+            supported; True refuses what cannot be held, before anything is computed; False leaves them free.
         without: `["system"]` for a model whose chat template has no system role; else it is learnt from its error.
         options: Sampling options for requests that leave them open: `temperature`, `max_tokens`, `top_p`, `top_k`,
-            `stop`, `logprobs`. Without a temperature, that of the model's generation config, or 0 if the config does
-            not sample.
+            `stop`, `logprobs`, `response_format`, `grammar`. Without a temperature, that of the model's generation
+            config, or 0 if the config does not sample.
 
     Raises:
-        MissingExtraError: At the first use: torch or transformers is not installed, or bitsandbytes for 4 bits.
+        BadRequestError: When called, with `constrain=True`: the form of the reply is not supported.
+        MissingExtraError: At the first use: torch or transformers is not installed, bitsandbytes for 4 bits, or
+            llguidance for `constrain=True`.
         LMError: At the first use: the model cannot be loaded.
         TypeError: An option is not known.
         ValueError: `max_batch` is below one, or the folder is not there.
@@ -107,6 +113,7 @@ class Local(Transport):
         max_batch: int = 64,
         seed: int | None = None,
         adapter: str = "chat",
+        constrain: bool | None = None,
         without: Iterable[str] = (),
         **options: Any,
     ) -> None:
@@ -134,6 +141,7 @@ class Local(Transport):
         self.threads = threads
         self.max_batch = max_batch
         self.seed = seed
+        self.constrain = constrain
         self.without = tuple(without)
         self._model: Any = model if self._source is None else None
         self._tokenizer: Any = None if isinstance(tokenizer, (str, os.PathLike)) else tokenizer
@@ -228,7 +236,15 @@ class Local(Transport):
 
     def _settings(self) -> dict[str, Any]:
         """Arguments for a local LM that shall be used as this one is."""
-        same = ("device", "dtype", "threads", "max_batch", "seed", "without")  # a model object is quantized already
+        same = (
+            "device",
+            "dtype",
+            "threads",
+            "max_batch",
+            "seed",
+            "constrain",
+            "without",
+        )  # a model object is quantized already
         options = {key: value for key, value in self.options.items() if key != "extra"}
         return {**{name: getattr(self, name) for name in same}, "adapter": self.adapter, **options}
 
@@ -296,7 +312,19 @@ class Local(Transport):
         """Return name, options, seed, and a fingerprint of the weights as they are now."""
         seed = seed_or_default(self.seed)
         weights = f"{self._weights_fingerprint()} {self.quantize}" if self.quantize else self._weights_fingerprint()
-        return f"local {self.name} {weights} {seed} {canonical_json(self.options)}"
+        held = "" if self.constrain is None else f" {'constrained' if self.constrain else 'free'}"
+        return f"local {self.name} {weights} {seed} {canonical_json(self.options)}{held}"
+
+    @property
+    def constrains(self) -> bool:
+        """True if replies are held to a grammar."""
+        return can_constrain() if self.constrain is None else self.constrain
+
+    def _grammar(self, request: Request) -> str | None:
+        """The grammar that a reply is held to; None for a free one."""
+        if (request.grammar is None and request.response_format is None) or not self.constrains:
+            return None
+        return request.grammar or response_grammar(request.response_format or "")
 
     def _weights_fingerprint(self) -> str:
         engine = self._engine
@@ -313,47 +341,6 @@ class Local(Transport):
             self._fingerprint = (version, text)
         return text
 
-    def encode(self, request: Request) -> list[int]:
-        """Return the token ids of a request's prompt, as the model reads them.
-
-        Raises:
-            InputError: A message holds more than text.
-        """
-        refuse_parts(self.name, request.messages)
-        return self._load().encode(request.messages)
-
-    def offsets(self, request: Request) -> tuple[str, list[tuple[int, int]]]:
-        """Return a request's prompt as text, and where each of its tokens begins and ends there.
-
-        Raises:
-            InputError: The tokenizer cannot tell: it is not one of the fast kind; or a message holds more than text.
-        """
-        refuse_parts(self.name, request.messages)
-        engine = self._load()
-        if not getattr(engine.tokenizer, "is_fast", False):
-            raise InputError(
-                f"the tokenizer of local model {self.name!r} cannot say where its tokens stand in a text: it takes a "
-                "fast one (transformers.PreTrainedTokenizerFast)"
-            )
-        text, how = engine.written(request.messages)
-        return text, list(engine.tokenizer(text, return_offsets_mapping=True, **how)["offset_mapping"])
-
-    def target(self, request: Request, reply: str) -> LocalTrace:
-        """Return the trace of a given reply: what `loss.backward()` needs to make it likelier. Nothing is computed.
-
-        The prompt is exactly that of a call; the reply ends with the end of its turn.
-
-        Raises:
-            InputError: A message holds more than text.
-            LMError: The model cannot be loaded, or the chat template refuses the messages.
-        """
-        from promptgrad.lm._local_trace import LocalTrace
-
-        prompt = self.encode(request)
-        return LocalTrace(
-            self, prompt, reply_ids(self.tokenizer, request.messages, reply), (), 1.0, self.version(), request
-        )
-
     async def sample(self, request: Request, *, logprobs: bool = False) -> Generation:
         """Answer one request with its tokens and, on demand, their log-probabilities, outside budget and journal.
 
@@ -368,7 +355,12 @@ class Local(Transport):
         if engine is None:
             engine = await aio.in_thread(self._load)
         request = self.with_defaults(request) if self.options else request
-        return await engine.generate(request, seed_or_default(self.seed), logprobs=logprobs, lora=self._lora)
+        return await self._generate(engine, request, logprobs=logprobs)
+
+    async def _generate(self, engine: LocalEngine, request: Request, *, logprobs: bool) -> Generation:
+        grammar, insists = self._grammar(request), self.constrain is True
+        seed, lora = seed_or_default(self.seed), self._lora
+        return await engine.generate(request, seed, logprobs=logprobs, lora=lora, grammar=grammar, insists=insists)
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
@@ -377,7 +369,7 @@ class Local(Transport):
         if engine is None:
             engine = await aio.in_thread(self._load)
         traced, asked = self.traces(), dict(request.extra).get("logprobs") == "true"
-        made = await engine.generate(request, seed_or_default(self.seed), logprobs=traced or asked, lora=self._lora)
+        made = await self._generate(engine, request, logprobs=traced or asked)
         usage = Usage(1, len(made.prompt_ids), len(made.ids), 0.0, 0, perf_counter() - started)
         trace = None
         if traced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad._accepts import is_seq2seq
-from promptgrad.errors import ContextWindowError, LMError, MissingExtraError
+from promptgrad.errors import BadRequestError, ContextWindowError, LMError, MissingExtraError
+from promptgrad.lm._grammar import Grammars
 from promptgrad.lm._habits import Habits, without_system
 from promptgrad.lm._local_load import load_model, load_tokenizer, peak_memory
 from promptgrad.lm._message import Message, Prefix
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from promptgrad.lm._decode import Decoder, Decoding
+    from promptgrad.lm._grammar import Constraint
     from promptgrad.lm._local import Local
     from promptgrad.lm._lora import Lora
     from promptgrad.lm._worker import Worker
@@ -94,6 +97,8 @@ class LocalEngine:
         self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
         self.loaded_version = self.version()
         self.seconds = 0.0
+        self._making = threading.Lock()
+        self._unheld: dict[str, bool] = {}
         self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
         self._prefixes: OrderedDict[Prefix, list[int]] = OrderedDict()
         self.worker: Worker[Decoding] = Worker(self._work, f"promptgrad-local-{lm.name}")
@@ -106,11 +111,21 @@ class LocalEngine:
             return 0.0
         return 1.0 if config.temperature is None else float(config.temperature)
 
-    async def generate(self, request: Request, seed: int, *, logprobs: bool, lora: Lora | None = None) -> Generation:
+    async def generate(
+        self,
+        request: Request,
+        seed: int,
+        *,
+        logprobs: bool,
+        lora: Lora | None = None,
+        grammar: str | None = None,
+        insists: bool = False,
+    ) -> Generation:
         from promptgrad.lm._decode import Decoding
         from promptgrad.lm._sampling import Sampling
 
         prompt = self.encode(request.messages)
+        constraint = None if grammar is None else await self._constraint(grammar, prompt, insists=insists)
         most = request.max_tokens or getattr(self._config, "max_new_tokens", None) or MAX_TOKENS
         if self.limit is not None:
             shared = 0 if self.is_seq2seq else len(prompt)  # encoder and decoder have places of their own
@@ -138,6 +153,7 @@ class LocalEngine:
             is_over,
             lambda job: self._settle(job),
             lora,
+            constraint,
         )
         self._under_way[id(job)] = (job, arrived)
         self.worker.submit(job)
@@ -147,6 +163,8 @@ class LocalEngine:
             job.dropped = True
             self._under_way.pop(id(job), None)
             raise
+        if constraint is not None and constraint.fault:
+            raise LMError(f"local model {self.name!r} left the grammar of its reply: {constraint.fault}")
         ids = tuple(job.ids)
         text = self.decode(ids[:-1] if ids and ids[-1] in self.ends else ids)
         places = [place for stop in request.stop if (place := text.find(stop)) >= 0]
@@ -155,6 +173,35 @@ class LocalEngine:
         if feed is not None:
             feed.finish(text)
         return Generation(text, tuple(prompt), ids, tuple(job.scores), job.reason)
+
+    async def _constraint(self, grammar: str, prompt: list[int], *, insists: bool) -> Constraint | None:
+        """What holds a reply to a grammar; None where it cannot be held, and nobody insists."""
+        if grammar in self._unheld and not insists:
+            return None
+        try:
+            grammars = self.decoder.grammars
+            if grammars is None or not grammars.knows(grammar):
+                return await aio.in_thread(self._grammars().constraint, grammar, prompt)
+            return grammars.constraint(grammar, prompt)
+        except (BadRequestError, MissingExtraError) as error:
+            if insists:
+                raise
+            self._unheld[grammar] = True
+            if len(self._unheld) == 1:
+                aio.warn(f"{error}\nSuch replies are free. This is said once; constrain=True refuses them", UserWarning)
+            return None
+
+    def _grammars(self) -> Grammars:
+        with self._making:
+            if self.decoder.grammars is None:
+                self.decoder.grammars = Grammars(self.tokenizer, self._logits(), self.ends, self.name)
+            return self.decoder.grammars
+
+    def _logits(self) -> int:
+        """The number of logits of the model."""
+        head = self.model.get_output_embeddings()
+        size: int = len(self.tokenizer) if head is None else head.weight.shape[0]
+        return size
 
     def encode(self, messages: Sequence[Message], *, reply: bool = True) -> list[int]:
         """Return the ids of a prompt, up to the start of the reply."""

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SAMPLING = frozenset({"temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra"})
+SAMPLING = frozenset(
+    {"temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra", "grammar"}
+)
 """Options of a request that are fields of `Request`."""
 
 CHAT = frozenset(

@@ -69,6 +69,9 @@ def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = No
         if not all(isinstance(s, str) and s for s in stops):
             raise ValueError(f"stop is a non-empty str or a sequence of them, not {stop!r}")
         known["stop"] = stops
+    grammar = known.get("grammar")
+    if grammar is not None and (not isinstance(grammar, str) or not grammar.strip()):
+        raise TypeError(f"grammar is a text in llguidance's dialect of Lark, not {grammar!r:.80}")
     form = known.get("response_format")
     if form is not None and not isinstance(form, str):
         known["response_format"] = json_text(form)
@@ -118,6 +121,8 @@ class Request:
         replicate: Number of the reply among several independent ones to the same prompt; part of the digest.
         extra: Options of one provider: name and JSON text, sorted by name. `tools`, `tool_choice` and `logprobs` are
             among them.
+        grammar: What the reply must fit, in llguidance's dialect of Lark, for `lm.Local`, which enforces it; servers
+            refuse it. A vocabulary of words has a blank behind each word.
         listener: Receiver of the pieces of the reply, for `LM.stream`; not part of the request's value.
     """
 
@@ -131,6 +136,7 @@ class Request:
     response_format: str | None = None
     replicate: int = 0
     extra: tuple[tuple[str, str], ...] = ()
+    grammar: str | None = None
     listener: Listener | None = field(default=None, compare=False, repr=False)
 
     def __init__(
@@ -145,6 +151,7 @@ class Request:
         response_format: str | None = None,
         replicate: int = 0,
         extra: tuple[tuple[str, str], ...] = (),
+        grammar: str | None = None,
         listener: Listener | None = None,
     ) -> None:
         _set_prefix(self, prefix)
@@ -157,6 +164,7 @@ class Request:
         _set_response_format(self, response_format)
         _set_replicate(self, replicate)
         _set_extra(self, extra)
+        _set_grammar(self, grammar)
         _set_listener(self, listener)
 
     @classmethod
@@ -272,6 +280,7 @@ class Request:
     _set_response_format,
     _set_replicate,
     _set_extra,
+    _set_grammar,
     _set_listener,
 ) = setters(Request)
 

@@ -44,9 +44,8 @@ def choose(
     drawn = [index for index, source in enumerate(sources) if source is not None]
     if not drawn:
         return tokens, logits
-    temperatures = [row.temperature or 1.0 for row in rows]
-    scaled = logits / torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)[:, None]
-    chosen = scaled if len(drawn) == len(rows) else scaled[drawn]
+    heated = scaled(logits, rows, sources)
+    chosen = heated if len(drawn) == len(rows) else heated[drawn]
     if chosen.device.type == "mps":
         chosen = chosen.cpu()  # it has no numbers of 64 bits
     mass = torch.softmax(chosen.double(), -1)
@@ -57,7 +56,15 @@ def choose(
     marks = torch.tensor(numbers, dtype=reached.dtype, device=reached.device)[:, None] * reached[:, -1:]
     picked = torch.searchsorted(reached, marks, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
     tokens[drawn] = picked.to(tokens.device)
-    return tokens, scaled
+    return tokens, heated
+
+
+def scaled(logits: torch.Tensor, rows: Sequence[Sampling], sources: Sequence[Random | None]) -> torch.Tensor:
+    """Return logits divided by the temperature of their row; as they are where no row is drawn."""
+    if all(source is None for source in sources):
+        return logits
+    temperatures = [row.temperature or 1.0 for row in rows]
+    return logits / torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)[:, None]
 
 
 def _truncate(mass: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:

@@ -7,6 +7,7 @@ from promptgrad.nn._aux_loss import AuxLoss
 from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
 from promptgrad.nn._best_of_n import BestOfN
 from promptgrad.nn._chain_of_thought import ChainOfThought
+from promptgrad.nn._confidence import confidence
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._ensemble import Ensemble, majority
@@ -94,6 +95,7 @@ __all__ = [
     "Voided",
     "as_critic",
     "bind",
+    "confidence",
     "fields_of",
     "flaw_of",
     "in_flight",

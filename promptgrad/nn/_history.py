@@ -4,8 +4,10 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import overload
+from weakref import ref
 
-from promptgrad.lm import Completion, Request, Usage
+from promptgrad.adapters import Compiled
+from promptgrad.lm import LM, Completion, Request, Usage
 
 KEPT = 50
 """How many of the latest calls are remembered by default."""
@@ -24,17 +26,23 @@ class HistoryCall:
         completion: What came back to it; None where the LM failed.
         reasked: Request and completion of each further try.
         error: Why the call failed, in words; empty if it did not.
+        compiled: The signature as its adapter wrote it; None where there was no call.
+        asked: The language model, which is not kept alive.
     """
 
-    __slots__ = ("completion", "error", "lm", "module", "reasked", "request")
+    __slots__ = ("asked", "compiled", "completion", "error", "lm", "module", "reasked", "request")
 
-    def __init__(self, request: Request | None = None) -> None:
+    def __init__(
+        self, request: Request | None = None, compiled: Compiled | None = None, asked: LM | None = None
+    ) -> None:
         self.module = ""
         self.lm = ""
         self.request = request
         self.completion: Completion | None = None
         self.reasked: tuple[tuple[Request, Completion | None], ...] = ()
         self.error = ""
+        self.compiled = compiled
+        self.asked = None if asked is None else ref(asked)
 
     @property
     def exchanges(self) -> tuple[tuple[Request, Completion | None], ...]:

@@ -168,9 +168,11 @@ class Predict(Module, in_place=True):
         compiled = adapter.compile(signature, instruction, demos)
         if compiled.response_format is not None and "response_format" not in options:
             options = {**options, "response_format": compiled.response_format}
+        elif lm.constrains and compiled.grammar is not None and "grammar" not in options:
+            options = {**options, "grammar": compiled.grammar}
         tail = compiled.request_tail(values)
         request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
-        call = HistoryCall(request)
+        call = HistoryCall(request, compiled, lm)
         stream, heard = hearing.get(), None
         try:
             if stream is not None:

@@ -8,7 +8,7 @@ from promptgrad.autograd import Selector
 from promptgrad.data import Example
 from promptgrad.lm import Request
 
-_SAMPLING = ("temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra")
+_SAMPLING = ("temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra", "grammar")
 _ARGUMENTS = ("instruction", "demos", "adapter", "types", "retries", "allow_cut", *_SAMPLING)
 
 

@@ -1,12 +1,14 @@
 """`Prediction`, the record that `Predict` returns."""
 
 import difflib
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from functools import partial
 from typing import Any, NoReturn
 
 from promptgrad._frozen import setters
 from promptgrad.autograd import Node
 from promptgrad.lm import Usage
+from promptgrad.nn._confidence import confidence
 from promptgrad.nn._history import HistoryCall
 
 _NO_CALL = HistoryCall()
@@ -24,7 +26,8 @@ class Prediction:
     - `usage`: what it cost, with all re-asks,
     - `messages`: the messages that were sent, and `reply`: the last reply,
     - `reasks`: how often the model was asked again because its reply did not parse,
-    - `grad_fn`: the node of the recorded graph, None where nothing was recorded.
+    - `grad_fn`: the node of the recorded graph, None where nothing was recorded,
+    - `confidence(name)`: the probability of a `Literal`, enum or bool among its values, as `nn.confidence` gives it.
 
     The graph notes when the program's code reads a field: a router gets its gradient that way.
 
@@ -102,6 +105,9 @@ class Prediction:
     def _about_reasks(self) -> int:
         return self._call.reasks
 
+    def _about_confidence(self) -> Callable[[str], float]:
+        return partial(confidence, self)
+
     def _about_grad_fn(self) -> Node | None:
         return self._node
 
@@ -166,6 +172,7 @@ _ELSEWHERE = {
 }
 
 _ABOUT = {
+    "confidence": "_about_confidence",
     "grad_fn": "_about_grad_fn",
     "messages": "_about_messages",
     "reasks": "_about_reasks",

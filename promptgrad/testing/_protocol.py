@@ -30,7 +30,8 @@ class Reply:
         reasoning: The model's reasoning, sent as `reasoning_content`.
         tool_calls: Name and arguments of each tool call; the ids are call_0, call_1, ...
         refusal: The text of the model's refusal.
-        logprobs: Tokens with their log-probabilities.
+        logprobs: Tokens with their log-probabilities, and with those of the likeliest tokens in their place, by token,
+            where a third item gives them.
         pace: Seconds between two events of a stream.
     """
 
@@ -41,7 +42,7 @@ class Reply:
     reasoning: str = ""
     tool_calls: Sequence[tuple[str, dict[str, Any]]] = ()
     refusal: str | None = None
-    logprobs: Sequence[tuple[str, float]] = ()
+    logprobs: Sequence[tuple[str, float] | tuple[str, float, Mapping[str, float]]] = ()
     pace: float = 0.0
 
     @property
@@ -92,8 +93,15 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\s*\S+\s*|\s+", text)
 
 
-def _logprobs(tokens: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    return [{"token": token, "logprob": logprob, "top_logprobs": []} for token, logprob in tokens]
+def _logprobs(tokens: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "token": token,
+            "logprob": logprob,
+            "top_logprobs": [{"token": name, "logprob": value} for top in more for name, value in top.items()],
+        }
+        for token, logprob, *more in tokens
+    ]
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,15 @@ REFUSALS = {
     "mistral system": ("system", "Conversation roles must alternate user/assistant/user/assistant/..."),
     "role system": ("system", "role 'system' is not supported on this model"),
     "pydantic system": ("system", "messages.0.role: Input should be 'user' or 'assistant'"),
-    "deepseek form": ("response_format", "This response_format type is unavailable now"),
+    "deepseek form": ("json_schema", "This response_format type is unavailable now"),
     "lm studio form": ("response_format", "'response_format.type' must be 'json_schema' or 'text'"),
     "deepinfra form": ("response_format", "json_object response format is not supported for model: x"),
-    "groq form": ("response_format", "This model does not support response format `json_schema`."),
+    "groq form": ("json_schema", "This model does not support response format `json_schema`."),
     "openai form": (
-        "response_format",
+        "json_schema",
         "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
     ),
+    "old form": ("response_format", "Unrecognized request argument supplied: response_format"),
     "openai temperature": (
         "temperature",
         "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is "
@@ -67,6 +68,8 @@ def takes_all_but(name, words, code=400):
     def respond(messages):
         body = server.requests[-1].json
         lacking = any(m["role"] == "system" for m in messages) if name == "system" else name in body
+        if name == "json_schema":
+            lacking = body.get("response_format", {}).get("type") == name
         if lacking:
             return Status(code, message=words)
         return json.dumps(body)
@@ -94,7 +97,7 @@ def test_it_is_learnt_once_said_once_and_remembered(words):
         assert server.received == 4
         sent = [request.json for request in server.requests]
         kept = set(sent[0]) - set(sent[1])
-        assert kept == (set() if name == "system" else {name})
+        assert kept == (set() if name in ("system", "json_schema") else {name})
 
 
 def test_the_refused_request_is_counted_in_a_run():
@@ -114,7 +117,7 @@ def test_an_option_says_it_from_the_start():
         with takes_all_but(name, message) as server:
             ask(HTTP("m", server.url, without=[name]))
             assert server.received == 1
-    with pytest.raises(ValueError, match=r"without= names system, response_format.* not 'sistem'"):
+    with pytest.raises(ValueError, match=r"without= names system, json_schema, response_format.* not 'sistem'"):
         HTTP("m", without=["sistem"])
 
 
@@ -138,6 +141,31 @@ def test_the_form_of_the_reply_is_asked_for_in_words():
         last = ask(HTTP("m", server.url, without=["response_format"]))["messages"][-1]["content"]
         assert last.startswith("France\n\nReply with one JSON object and nothing else.")
         assert '"title": "City"' in last
+
+
+def test_a_schema_becomes_some_object_and_words_before_it_becomes_words_alone():
+    def respond(messages):
+        body = server.requests[-1].json
+        kind = body.get("response_format", {}).get("type")
+        if kind in refused:
+            return Status(400, message="This response_format type is unavailable now")
+        return json.dumps(body)
+
+    refused = ["json_schema"]
+    with LoopbackLM(respond) as server:
+        lm = HTTP("m", server.url)
+        with pytest.warns(UserWarning, match="a JSON object is asked for, and its schema in words"):
+            body = ask(lm)
+        assert body["response_format"] == {"type": "json_object"}
+        assert '"title": "City"' in body["messages"][-1]["content"]
+        assert ask(lm, response_format={"type": "json_object"})["messages"][-1]["content"] == "France"
+        refused.append("json_object")
+        with pytest.warns(UserWarning, match="asked for in words"):
+            body = ask(lm)
+        assert "response_format" not in body
+        assert body["messages"][-1]["content"].count("JSON schema") == 1
+        assert (server.received, ask(lm)["messages"]) == (5, body["messages"])
+        assert server.received == 6
 
 
 def test_the_limit_on_tokens_has_another_name():

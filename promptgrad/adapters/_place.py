@@ -1,0 +1,98 @@
+"""Where the value of an output stands in a reply."""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from promptgrad.adapters._kinds import bare
+from promptgrad.signature import Field
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePlace:
+    """A value in a reply.
+
+    Attributes:
+        start: Where it begins.
+        end: Where it ends.
+        after: What follows, as far as it shows that the value has ended; "" where the reply ends.
+    """
+
+    start: int
+    end: int
+    after: str
+
+
+def alternatives(field: Field) -> tuple[Any, ...]:
+    """The values of a `Literal`, an enum or a bool; () for other types."""
+    annotation = bare(field.annotation)
+    if annotation is bool:
+        return (True, False)
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return tuple(annotation)
+    return ()
+
+
+def place_in_object(reply: str, name: str) -> ValuePlace | None:
+    """The value of a key of the object that a reply is."""
+    decoder = json.JSONDecoder()
+    at = _skip(reply, reply.find("{") + 1)
+    try:
+        while at:
+            key, at = decoder.raw_decode(reply, at)
+            start = _skip(reply, reply.index(":", at) + 1)
+            _, end = decoder.raw_decode(reply, start)
+            if key == name:
+                return ValuePlace(start, end, reply[end : end + 1])
+            at = _skip(reply, reply.index(",", end) + 1)
+    except ValueError:
+        return None
+    return None
+
+
+def place_in_sections(
+    reply: str, sections: re.Pattern[str], names: Mapping[str, str], wanted: str
+) -> ValuePlace | None:
+    """The value under the marker of an output.
+
+    Args:
+        reply: The reply.
+        sections: The pattern of markers, whose first group is a name.
+        names: Outputs by the names of markers.
+        wanted: The output.
+    """
+    marks = list(sections.finditer(reply))
+    for number, mark in enumerate(marks):
+        if names.get(mark[1]) == wanted:
+            more = marks[number + 1] if number + 1 < len(marks) else None
+            return _within(reply, mark.end(), len(reply) if more is None else more.start(), more and more.end())
+    return None
+
+
+def place_of_all(reply: str, end: int, after: int | None) -> ValuePlace | None:
+    """The value that a reply begins with."""
+    return _within(reply, 0, end, after)
+
+
+def _within(reply: str, low: int, high: int, after: int | None) -> ValuePlace | None:
+    body = reply[low:high]
+    text = body.strip()
+    if not text:
+        return None
+    start = low + len(body) - len(body.lstrip())
+    end = start + len(text)
+    return ValuePlace(start, end, "" if after is None else reply[end:after])
+
+
+def _skip(text: str, at: int) -> int:
+    found = _BLANK.match(text, at)
+    return at if found is None else found.end()
