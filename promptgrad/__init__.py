@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         adapters,
         aio,
         autograd,
+        content,
         data,
         errors,
         evaluation,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         is_grad_enabled,
         no_grad,
     )
+    from promptgrad.content import Audio, Code, File, History, Image, Reasoning
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
     from promptgrad.lm import LM, Embedder, Usage, configure, context, deadline, track_usage, usage
@@ -65,14 +67,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LM",
+    "Audio",
     "Budget",
     "Callback",
+    "Code",
     "Embedder",
     "Example",
     "Executor",
+    "File",
+    "History",
+    "Image",
     "Input",
     "Output",
     "Parameter",
+    "Reasoning",
     "Score",
     "Signature",
     "Text",
@@ -88,6 +96,7 @@ __all__ = [
     "clip_grad_tokens_",
     "compile",
     "configure",
+    "content",
     "context",
     "data",
     "deadline",
@@ -126,14 +135,20 @@ __all__ = [
 # Where each public name lives; a room is its own home.
 _HOME = {
     "LM": "lm",
+    "Audio": "content",
     "Budget": "run",
     "Callback": "train",
+    "Code": "content",
     "Embedder": "lm",
     "Example": "data",
     "Executor": "aio",
+    "File": "content",
+    "History": "content",
+    "Image": "content",
     "Input": "signature",
     "Output": "signature",
     "Parameter": "autograd",
+    "Reasoning": "content",
     "Score": "data",
     "Signature": "signature",
     "Text": "autograd",
@@ -168,6 +183,7 @@ _ROOMS = (
     "adapters",
     "aio",
     "autograd",
+    "content",
     "data",
     "errors",
     "evaluation",
@@ -199,7 +215,6 @@ _ELSEWHERE = {
     "ChatAdapter": "promptgrad.adapters.ChatAdapter",
     "DataLoader": "promptgrad.data.DataLoader",
     "Evaluate": "promptgrad.evaluate(program, data, metric)",
-    "Image": "promptgrad.lm.ImagePart in a Message; a signature has no images yet",
     "InputField": "promptgrad.Input",
     "JSONAdapter": "promptgrad.adapters.JSONAdapter",
     "KNNFewShot": "promptgrad.optim.KNNFewShot",

@@ -9,6 +9,7 @@ from promptgrad.adapters._json import JSONAdapter
 from promptgrad.adapters._numbers import last_number
 from promptgrad.adapters._place import ValuePlace
 from promptgrad.adapters._registry import get_adapter
+from promptgrad.adapters._turns import is_history
 from promptgrad.adapters._values import describe
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "XMLAdapter",
     "describe",
     "get_adapter",
+    "is_history",
     "last_number",
     "template",
     "unreadable",

@@ -31,6 +31,11 @@ class Format:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
 
+    @property
+    def reply_signature(self) -> Signature | None:
+        """A signature whose outputs are those that stand in the text of a reply; None where there are none."""
+        return self.signature
+
     def grammar(self) -> str | None:
         """The form of a reply in llguidance's dialect of Lark, for an LM that holds it to that; None leaves it free."""
         return None
@@ -63,6 +68,16 @@ class Format:
     def assistant(self, outputs: Mapping[str, Any]) -> Content:
         """The reply that holds these outputs; a demo may lack some."""
         raise NotImplementedError
+
+    def turns_before(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The messages of earlier turns before that of a call, for a signature with a `History`."""
+        return ()
+
+    def bind(
+        self, adapter: Adapter, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
+    ) -> Compiled:
+        """The signature with what `Adapter.compile` has rendered."""
+        return Compiled(adapter, self, prefix, response_format, skipped, remind=remind)
 
     def parse(self, completion: Completion) -> dict[str, Any]:
         """The outputs that a completion holds: those that `read` finds in its text.
@@ -363,6 +378,7 @@ class Adapter:
             whole = not missing and len(inputs) == len(signature.inputs)
             (complete if whole else partial).extend(
                 (
+                    *form.turns_before(inputs),
                     _message("user", form.demo_user(inputs, missing)),
                     _message("assistant", form.assistant(outputs)),
                 )
@@ -370,7 +386,9 @@ class Adapter:
         messages = [*partial, *complete]
         if system:
             messages.insert(0, Message("system", system))
-        return Compiled(self, form, Prefix(messages), self.response_format(signature), skipped, remind=not complete)
+        reply = form.reply_signature
+        response_format = None if reply is None else self.response_format(reply)
+        return form.bind(self, Prefix(messages), response_format, skipped, remind=not complete)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_formats", "_compiled")}

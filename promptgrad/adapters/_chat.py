@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._grammars import quoted, value_rule
+from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
-from promptgrad.adapters._sections import Sections, as_text, escape, guard, loose_body, marker, unescape, unguard
+from promptgrad.adapters._sections import as_text, escape, guard, loose_body, marker, sections_of, unescape, unguard
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, writer
 from promptgrad.errors import ParseError
+from promptgrad.lm import Content
 from promptgrad.signature import Signature
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class ChatFormat(Format):
 
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)
-        self.inputs = Sections(signature)
+        self.inputs = sections_of(signature)
         self.end = END
         while self.end in signature.fields:
             self.end += "_"
@@ -66,11 +68,10 @@ class ChatFormat(Format):
         parts.append(self.last)
         return "\n\n".join(parts)
 
-    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
-        text = self.inputs.write(inputs)
-        return f"{text}{self.reminder}" if remind else text
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> Content:
+        return self.inputs.write(inputs, self.reminder if remind else "")
 
-    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
         return self.inputs.write_some(inputs, missing)
 
     def assistant(self, outputs: Mapping[str, Any]) -> str:
@@ -429,4 +430,4 @@ class ChatAdapter(Adapter):
 
     def make_format(self, signature: Signature) -> Format:
         """How a signature is written in sections."""
-        return ChatFormat(signature)
+        return with_beside(signature, ChatFormat)

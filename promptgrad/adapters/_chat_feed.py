@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
 from promptgrad.adapters._object_feed import ObjectFeed, ObjectFields
 from promptgrad.adapters._sections import EDGE, as_text, loose_body, unguard, unguard_start
+from promptgrad.adapters._values import is_verbatim
 from promptgrad.errors import ParseError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class ChatFeed(ReplyFeed):
         """What reads the body of an output; lines that were escaped have lost their backslash."""
         field, read = self._form.signature.outputs[name], self._form.readers[name]
         whole = partial(_loose_whole, fenced=self._fenced) if loose else _whole
-        if not field.is_text:
+        if not is_verbatim(field):
             return TypedBody(field, whole, read or str)
         return TextBody(name, whole, f"{EDGE}{_SIGNS}", _loose_start if loose else unguard_start, read)
 

@@ -9,13 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
+from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_object
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
-from promptgrad.adapters._sections import Sections
+from promptgrad.adapters._sections import sections_of
 from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
+from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class JSONFormat(Format):
 
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)
-        self.inputs = Sections(signature)
+        self.inputs = sections_of(signature)
         self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply with the JSON object only."
         self._readers = {name: self._reader_of(field) for name, field in signature.outputs.items()}
         self.single = next(iter(signature.outputs)) if len(signature.outputs) == 1 else None
@@ -51,7 +53,8 @@ class JSONFormat(Format):
                 f"output {field.name!r} is null", reason=f"`{field.name}` does not fit: it is null, not a text"
             )
         text = self.text_of(field.name, value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return field.validate(text)
+        read = reader(field)
+        return text if read is None else read(text)
 
     def system(self, instruction: str) -> str:
         parts = [instruction] if instruction else []
@@ -61,11 +64,10 @@ class JSONFormat(Format):
         parts.append("\n".join(["Reply with one JSON object and nothing else. Its keys, in this order:", *lines]))
         return "\n\n".join(parts)
 
-    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
-        text = self.inputs.write(inputs)
-        return f"{text}{self.reminder}" if remind else text
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> Content:
+        return self.inputs.write(inputs, self.reminder if remind else "")
 
-    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
         return self.inputs.write_some(inputs, missing)
 
     def assistant(self, outputs: Mapping[str, Any]) -> str:
@@ -240,7 +242,7 @@ class JSONAdapter(Adapter):
 
     def make_format(self, signature: Signature) -> Format:
         """How a signature is written as an object."""
-        return JSONFormat(signature)
+        return with_beside(signature, JSONFormat)
 
     def response_format(self, signature: Signature) -> str | None:
         """JSON text of the `response_format` to ask of the endpoint."""

@@ -11,6 +11,7 @@ from promptgrad.adapters._base import THOUGHTS
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed
 from promptgrad.adapters._nearly_json import Odd, loads
 from promptgrad.adapters._partial import PartialReader
+from promptgrad.adapters._values import is_verbatim
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field
 
@@ -117,7 +118,7 @@ class ObjectFeed(ReplyFeed):
         self._text = self._text[key.end() :]
         self._name = "" if name in self._closed else name
         field = self._fields.outputs.get(self._name)
-        if field is not None and field.is_text and self._text[0] == '"':
+        if field is not None and is_verbatim(field) and self._text[0] == '"':
             self._text, self._step = self._text[1:], self._in_text
             self._given, self._start, self._is_thought = [], "", False
             return

@@ -12,6 +12,7 @@ from promptgrad.adapters._grammars import one_of, quoted
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import reader
 from promptgrad.adapters._values import choices
+from promptgrad.content import Audio, File, History, Image
 from promptgrad.data import Example, pocket
 from promptgrad.data.pocket import IT_IS_RIGHT, say_unknown
 from promptgrad.errors import InputError, ParseError, SignatureError
@@ -297,6 +298,8 @@ def _write(parts: list[str], marker: str, name: str, value: Any) -> None:
             _write(parts, marker, name, item)
     elif not marker:
         raise InputError(_unknown(name))
+    elif isinstance(value, (Image, Audio, File, History)):
+        raise InputError(f"{name!r} holds {value!r}, and the pocket model takes words alone: use another model")
     else:
         text = _words(value if isinstance(value, str) else str(value))
         if "[[" in text:

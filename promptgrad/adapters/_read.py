@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from promptgrad.adapters._fit import Misfit, fitter
@@ -18,6 +19,7 @@ from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._taken_back import takes_back
 from promptgrad.adapters._values import choices
 from promptgrad.adapters._words import is_nothing
+from promptgrad.content import Language, language_of
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field
 
@@ -193,7 +195,25 @@ def reader(field: Field) -> Callable[[str], Any] | None:
     """The function that reads a value from text; None for a plain text, which needs no reading."""
     if field.is_plain:
         return None
+    language = language_of(field.annotation)
+    if language is not None:
+        return partial(read_code, field, language)
     return field.validate if field.is_text else Reader(field)
+
+
+def read_code(field: Field, language: Language, text: str) -> Any:
+    """The code in a text, without a fence around it.
+
+    Raises:
+        ParseError: There are several blocks of code.
+    """
+    try:
+        return field.validate(language.unwrap(text))
+    except ValueError as error:
+        if isinstance(error, ParseError):
+            raise
+        reason = f"`{field.name}` does not fit: {error}"
+        raise ParseError(f"output {field.name!r}: {error}", reply=text, reason=reason) from None
 
 
 _LED = re.compile(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.adapters._base import missing_input
+from promptgrad.adapters._pieces import Piece, joined, may_hold_media, pieces
 from promptgrad.adapters._values import describe, listed, writer
+from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature
 
 # A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
@@ -96,8 +98,8 @@ class Sections:
         lines = [f"- `{name}`: {describe(field)}" for name, field in self.signature.inputs.items()]
         return "\n".join(["You are given these fields:", *lines])
 
-    def write(self, inputs: Mapping[str, Any]) -> str:
-        """The sections of a message that has every input."""
+    def write(self, inputs: Mapping[str, Any], note: str = "") -> Content:
+        """The sections of a message that has every input, and a note below them."""
         parts: list[str] = []
         for name, head, write in self.parts:
             try:
@@ -105,9 +107,11 @@ class Sections:
             except KeyError:
                 raise missing_input(name, self.signature) from None
             parts += (head, escape(value if write is None else write(value)))
+        if note:
+            parts.append(note)
         return "".join(parts)
 
-    def write_some(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+    def write_some(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
         """The sections of a demo, and a note on what its reply leaves out."""
         parts: list[str] = []
         for name, head, write in self.parts:
@@ -115,5 +119,45 @@ class Sections:
                 value = inputs[name]
                 parts += (head, escape(value if write is None else write(value)))
         if missing:
-            parts.append(f"\n\n(In this example, leave out {listed(missing)}.)")
+            parts.append(left_out(missing))
         return "".join(parts).lstrip("\n")
+
+
+class MixedSections(Sections):
+    """Sections some of which hold images, sounds or files, as parts between the texts."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature)
+        self.mixed = {name: field for name, field in signature.inputs.items() if may_hold_media(field.annotation)}
+
+    def write(self, inputs: Mapping[str, Any], note: str = "") -> Content:
+        made: list[Piece] = []
+        for name, head, write in self.parts:
+            if name not in inputs:
+                raise missing_input(name, self.signature)
+            made += self._section(name, head, write, inputs[name])
+        return joined([*made, note])
+
+    def write_some(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
+        made: list[Piece] = []
+        for name, head, write in self.parts:
+            if name in inputs:
+                made += self._section(name, head if made else head.lstrip("\n"), write, inputs[name])
+        return joined([*made, left_out(missing)] if missing else made)
+
+    def _section(self, name: str, head: str, write: Callable[[Any], str] | None, value: Any) -> list[Piece]:
+        if name not in self.mixed:
+            return [head, escape(value if write is None else write(value))]
+        made = pieces(self.mixed[name], value)
+        return [head, *(escape(piece) if isinstance(piece, str) else piece for piece in made)]
+
+
+def sections_of(signature: Signature) -> Sections:
+    """The inputs of a signature in sections."""
+    mixed = any(may_hold_media(field.annotation) for field in signature.inputs.values())
+    return MixedSections(signature) if mixed else Sections(signature)
+
+
+def left_out(missing: Sequence[str]) -> str:
+    """The note on what the reply of a demo leaves out."""
+    return f"\n\n(In this example, leave out {listed(missing)}.)"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
-from promptgrad.adapters._kinds import bare
+from promptgrad.adapters._kinds import bare, members
+from promptgrad.adapters._pieces import may_hold_media
+from promptgrad.content import Audio, File, History, Image, References, is_reasoning, language_of, media_in
 from promptgrad.errors import InputError
-from promptgrad.lm import AudioPart, FilePart, ImagePart
 from promptgrad.signature import Field, is_union
 
 
@@ -28,6 +29,14 @@ def choices(field: Field) -> dict[str, Any] | None:
     return None
 
 
+def is_verbatim(field: Field) -> bool:
+    """Whether the value of a field is its text as a reply has it, so that its beginning is that of the value.
+
+    That of code is not: there may be a fence around it.
+    """
+    return field.is_text and language_of(field.annotation) is None
+
+
 def writer(field: Field) -> Callable[[Any], str] | None:
     """The function that writes a value; None for a text, which is written as it is."""
     if field.is_text:
@@ -35,24 +44,24 @@ def writer(field: Field) -> Callable[[Any], str] | None:
     options = choices(field)
     if options is not None:
         return lambda value: str(value.value if isinstance(value, enum.Enum) else value)
-    return partial(_write_json, field)
+    odd = may_hold_media(field.annotation) or History in members(field.annotation)
+    return partial(_write_text_alone, field) if odd else field.dump_json
 
 
-def _write_json(field: Field, value: Any) -> str:
-    media = _media_in(value)
+def _write_text_alone(field: Field, value: Any) -> str:
+    if isinstance(value, History):
+        raise InputError(
+            f"field {field.name!r} holds {value!r}, and the adapter in use writes no earlier turns: use adapter='chat'"
+        )
+    references = References()
+    text = field.dump_json(value, references)
+    media = references[0][1] if references else media_in(value)
     if media is not None:
         raise InputError(
-            f"field {field.name!r} holds {type(media).__name__}(...), and this adapter writes text alone: send it with "
-            "lm([...]), or write an adapter whose Format.user returns parts"
+            f"field {field.name!r} holds {media!r}, and the adapter in use writes text alone: use adapter='chat' or "
+            "'json', or write an adapter whose Format.user returns parts"
         )
-    return field.dump_json(value)
-
-
-def _media_in(value: Any) -> Any:
-    """The first image, sound or file in a value; None if there is none."""
-    if isinstance(value, (list, tuple)):
-        return next((media for item in value if (media := _media_in(item)) is not None), None)
-    return value if isinstance(value, (ImagePart, AudioPart, FilePart)) else None
+    return text
 
 
 _LIMITS = {
@@ -69,7 +78,17 @@ _LIMITS = {
     "maxProperties": "at most {} keys",
     "pattern": "matching the regular expression {}",
 }
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", bytes: "base64"}
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    bytes: "base64",
+    Image: "an image",
+    Audio: "a sound",
+    File: "a file",
+    History: "earlier turns",
+}
+_MANY = {Image: "images", Audio: "sounds", File: "files"}
 
 
 def describe(field: Field, *, as_json: bool = False) -> str:
@@ -87,6 +106,8 @@ def _kind(field: Field, *, as_json: bool) -> str:
     text = "a string" if as_json else "text"
     if field.is_plain:
         return text
+    if get_origin(field.annotation) is list and get_args(field.annotation)[0] in _MANY:
+        return _MANY[get_args(field.annotation)[0]]
     schema = tidy_schema({key: value for key, value in field.json_schema().items() if key != "description"})
     options = choices(field)
     annotation = bare(field.annotation)
@@ -96,7 +117,7 @@ def _kind(field: Field, *, as_json: bool) -> str:
     if options is not None or _is_enum(annotation):
         words = _one_of(annotation, quoted=quoted)
     elif field.is_text:
-        words = text
+        words = _text_kind(field, text)
     elif annotation in _KINDS:
         words = _KINDS[annotation]
     elif inner == [str]:
@@ -110,6 +131,17 @@ def _kind(field: Field, *, as_json: bool) -> str:
     else:
         words = f"JSON of the type {field.type_name}{_names_within(annotation)}"
     return ", ".join([words, *(limit.format(schema[key]) for key, limit in _LIMITS.items() if key in schema)])
+
+
+def _text_kind(field: Field, text: str) -> str:
+    """What is said of a text that has constraints or a meaning of its own."""
+    if is_reasoning(field.annotation):
+        return "your reasoning" if field.role == "output" else "reasoning"
+    language = language_of(field.annotation)
+    if language is None:
+        return text
+    words = f"{language.name} code".strip()
+    return f"{words}, without a code fence" if field.role == "output" else words
 
 
 def _is_enum(annotation: Any) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from promptgrad.autograd._record import fields_of, is_record
+from promptgrad.content import Audio, File, Image
 
 _ATOMS = (str, int, float, bool, type(None), bytes)
 _DEEPEST = 32  # containers nested deeper are kept by reference
@@ -69,6 +70,8 @@ def _inside(part: Any) -> list[Any] | None:
         return inside
     if is_record(part):
         return list(part.__record__()[1].values())
+    if isinstance(part, (Image, Audio, File)):
+        return [part.url] if part.url else None  # their types are no words of a program
     kind = type(part)
     if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__"):
         names = kind.model_fields if hasattr(kind, "model_fields") else kind.__dataclass_fields__

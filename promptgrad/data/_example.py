@@ -287,7 +287,7 @@ def content(value: Any) -> Any:
     if isinstance(value, Example):
         return {"!Example": content(value.to_dict())}
     name = f"!{kind.__module__}.{kind.__qualname__}"
-    if callable(dump := getattr(value, "model_dump", None)):
+    if callable(dump := getattr(value, "model_dump", None) or getattr(value, "__content__", None)):
         return {name: content(dump())}
     if hasattr(value, "dtype") and hasattr(value, "shape") and callable(getattr(value, "tolist", None)):
         return {"!array": [str(value.dtype), list(value.shape), content(value.tolist())]}

@@ -37,6 +37,7 @@ from promptgrad.lm._parts import (
     TextPart,
     ToolCall,
     ToolResult,
+    bound,
 )
 from promptgrad.lm._pocket import pocket
 from promptgrad.lm._replay import replay
@@ -107,6 +108,7 @@ __all__ = [
     "Usage",
     "UsageTracker",
     "attribute",
+    "bound",
     "configure",
     "context",
     "current",

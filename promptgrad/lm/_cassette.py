@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad._pipes import not_a_file
 from promptgrad.errors import LMError, ReplayError
 from promptgrad.lm._channel import Recorded, in_front
+from promptgrad.lm._codec import digested, inline
 from promptgrad.lm._settings import current
 
 if TYPE_CHECKING:
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from promptgrad.lm._prices import Prices
     from promptgrad.lm._request import Request
 
-SCHEMA = 2
-"""Version of the file. Files of version 1, whose replies are text alone, can still be read."""
+SCHEMA = 3
+"""Version of the file. Those of version 1, whose replies are text alone, and 2, without blobs, can still be read."""
+_BLOB = "blob:"
+"""What stands before a digest in place of bytes, which are written once; base64 has no colon."""
+_LARGE = 750
+"""Bytes of an image or file above which they are written once for all requests."""
 _FACTS = ("status", "body", "retry_after")
 
 
@@ -39,6 +44,7 @@ class Cassette:
         self.path = Path(path)
         self._lms: list[dict[str, Any]] = []
         self._entries: dict[str, list[dict[str, Any]]] = {}
+        self._blobs: dict[str, str] = {}
         self._lock = threading.Lock()
         self._schema = SCHEMA
 
@@ -88,7 +94,11 @@ class Cassette:
                     _check(entry)
                     if kind == "lm":
                         self._lms.append(entry)
+                    elif kind == "blob":
+                        self._blobs[entry["key"]] = entry["data"]
                     elif kind != "cassette":
+                        if self._blobs:
+                            entry["request"] = _with_blobs(entry["request"], self._blobs)
                         self._entries.setdefault(entry["key"], []).append(entry)
                 except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
                     raise ReplayError(
@@ -102,6 +112,7 @@ class Cassette:
 
 _FORMS: dict[str, dict[str, type]] = {
     "lm": {"name": str},
+    "blob": {"key": str, "data": str},
     "call": {"key": str, "request": dict, "reply": dict},
     "error": {"key": str, "request": dict, "error": dict},
 }
@@ -114,6 +125,20 @@ def _check(entry: Mapping[str, Any]) -> None:
             raise TypeError(name)
     if not isinstance(entry.get("turn", -1), int):
         raise TypeError("turn")
+
+
+def _with_blobs(value: Any, blobs: Mapping[str, str]) -> Any:
+    """A request on record with the bytes of its images and files.
+
+    Raises:
+        KeyError: Some are not on record.
+    """
+    if isinstance(value, dict):
+        data = value.get("data")
+        if "type" in value and isinstance(data, str) and data.startswith(_BLOB):
+            return {**value, "data": blobs[data.removeprefix(_BLOB)]}
+        return {key: _with_blobs(item, blobs) for key, item in value.items()}
+    return [_with_blobs(item, blobs) for item in value] if isinstance(value, list) else value
 
 
 def _turn(entry: Mapping[str, Any]) -> int:
@@ -167,8 +192,22 @@ class Recorder(Cassette):
 
     def _add(self, kind: str, lm: LM, request: Request, key: str, turn: int | None, **what: Any) -> None:
         placed = {} if turn is None else {"turn": turn}
-        entry = {"kind": kind, "key": key, "lm": 0, "request": request.to_dict(), **placed, **what}
+        fresh: dict[str, str] = {}
+
+        def blob(data: bytes) -> str:
+            if len(data) <= _LARGE:
+                return inline(data)
+            digest = digested(data)
+            if digest not in self._blobs:
+                fresh[digest] = inline(data)
+            return _BLOB + digest
+
+        entry = {"kind": kind, "key": key, "lm": 0, "request": request.to_dict(blob), **placed, **what}
         with self._lock:
+            for digest, data in fresh.items():
+                if digest not in self._blobs:
+                    self._blobs[digest] = ""  # it is in the file
+                    self._write({"kind": "blob", "key": digest, "data": data})
             entry["lm"] = self._number(lm)
             self._entries.setdefault(key, []).append(entry)
             self._write(entry)

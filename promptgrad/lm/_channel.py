@@ -41,12 +41,17 @@ LONG_REPLY = 4096
 """Length that such a reply may have beside others in flight as long as none is known; then twice the longest."""
 
 
-def estimate_tokens(request: Request) -> int:
-    """Estimate the number of tokens of a request, for the budget's reservation: no fewer than there are."""
+def estimate_tokens(request: Request, model: str = "") -> int:
+    """Estimate the number of tokens of a request, for the budget's reservation: no fewer than there are.
+
+    Args:
+        request: The request.
+        model: Name of the model, by whose provider's rule images count.
+    """
     prefix, tail = request.prefix, request.tail
-    size = prefix.weight
+    size = prefix.weight if prefix.is_text else sum([bound(message.content, model) for message in prefix.messages])
     for message in tail:
-        size += bound(message.content)
+        size += bound(message.content, model)
     for _, text in request.extra:  # tools count as well
         size += bound(text)
     if request.response_format is not None:
@@ -154,7 +159,7 @@ class Journalled(_Link):
             return lm._record(fresh[0])
 
         session, name = self.session, lm.name
-        read, most = estimate_tokens(asked), None
+        read, most = estimate_tokens(asked, name), None
         written = asked.max_tokens
         if written is None:
             written = REPLY_TOKENS

@@ -28,7 +28,7 @@ from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._http import SILENCE, check_silence
 from promptgrad.lm._options import hear, near_name, take
-from promptgrad.lm._parts import weigh
+from promptgrad.lm._parts import has_addresses, weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._providers import known_prefixes, own_address
 from promptgrad.lm._request import Request
@@ -37,6 +37,7 @@ from promptgrad.lm._sse import Assembly
 from promptgrad.lm._status import read_fault
 from promptgrad.lm._straight import keep_clients, straight, watch
 from promptgrad.lm._stream import Listener
+from promptgrad.lm._text_only import refuse_addresses, refuse_sound
 from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
 
@@ -194,6 +195,8 @@ class LiteLLM(Transport):
 
     async def _send(self, request: Request, key: str) -> Completion:
         self._refuse_proxy()
+        refuse_sound(self.model, request.messages)
+        refuse_addresses(self.model, request.messages)
         if self._prices is None:
             find_prices(self.model)  # its table is read before anything is sent
         litellm = await aio.in_thread(load_litellm)
@@ -307,7 +310,7 @@ class LiteLLM(Transport):
         traffic = self._traffic
         mark, answered = traffic.begin(), False
         try:
-            with straight() as call:
+            with straight(addresses=has_addresses(request.messages)) as call:
                 if request.listener is None:
                     response = await litellm.acompletion(**arguments)
                 else:

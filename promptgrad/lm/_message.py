@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from promptgrad._frozen import setters
-from promptgrad.lm._codec import canonical_json, digested, to_plain
+from promptgrad.lm._codec import canonical_json, digested, inline, to_plain
 from promptgrad.lm._parts import Content, Part, TextPart, ToolCall, bound, show, text_of, to_content
 
 DIGEST_SIZE = 16
@@ -54,9 +54,13 @@ class Message:
         """The content in readable form: an image is `<image png, 12 kB>`."""
         return show(self.content)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the message in JSON types: bytes are base64. `Request.of` accepts it."""
-        return to_plain(self)
+    def to_dict(self, blob: Callable[[bytes], str] = inline) -> dict[str, Any]:
+        """Return the message in JSON types. `Request.of` accepts it.
+
+        Args:
+            blob: Function that converts bytes to text, by default to base64.
+        """
+        return to_plain(self, blob)
 
     def __getitem__(self, key: str) -> Any:
         if key == "role":

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import mimetypes
-import os
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
-from urllib.parse import unquote_to_bytes
+from typing import Any, ClassVar, TypeAlias
 
-from promptgrad._pipes import not_a_file
+from promptgrad.content import IMAGE_TOKENS, Audio, File, Image
 from promptgrad.errors import ParseError
 from promptgrad.lm._codec import from_plain
 from promptgrad.lm._tokens import most_tokens
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+ImagePart = Image
+AudioPart = Audio
+FilePart = File
 
 IMAGE_WEIGHT = 4_000
-"""Size of an image in estimates, in characters of text: about a thousand tokens."""
+"""Size of an image of unknown size in estimates, in characters of text: about a thousand tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,131 +33,6 @@ class TextPart:
 
     def __str__(self) -> str:
         return self.text
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Media:
-    """Bytes with their media type, or an address from which the model's server can load them."""
-
-    data: bytes = b""
-    media_type: str = ""
-    url: str = ""
-
-    kind: ClassVar[str] = ""
-    family: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        what = type(self).__name__
-        data: Any = self.data
-        media_type, url = self.media_type, self.url
-        if isinstance(data, (bytearray, memoryview)):
-            data = bytes(data)
-        if not isinstance(data, bytes):
-            raise TypeError(f"data of {what} is bytes, not {type(data).__name__}; {what}.read(path) takes a file")
-        if bool(data) == bool(url):
-            raise ValueError(f"{what} takes either data= with media_type=, or url=")
-        if url.startswith("data:"):  # the same bytes are the same part in either form
-            media_type, data = _read_data_url(url)
-            url = ""
-        if data and not media_type:
-            raise ValueError(f"{what} of bytes needs a media_type, such as {self.family or 'application/'}...")
-        if media_type and not media_type.startswith(self.family):
-            raise ValueError(f"media_type of {what} begins with {self.family!r}, not {media_type!r}")
-        for name, value in (("data", data), ("media_type", media_type), ("url", url)):
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str], media_type: str = "", **more: str) -> Self:
-        """Read a file.
-
-        Args:
-            path: The file.
-            media_type: Its type; by default derived from the ending of its name.
-            more: Further fields of the part.
-
-        Raises:
-            ValueError: The type is not known from the name, or is of another kind of part; or it is a pipe or a device.
-            OSError: The file cannot be read.
-        """
-        found = media_type or mimetypes.guess_type(os.fspath(path))[0]
-        if not found:
-            raise ValueError(f"the media type of {os.fspath(path)!r} is not known from its name: pass media_type=")
-        if odd := not_a_file(path):
-            raise ValueError(f"{os.fspath(path)} cannot be read: {odd}")
-        return cls(Path(path).read_bytes(), found, **more)
-
-    @property
-    def data_url(self) -> str:
-        """The bytes as a `data:` URL; the address itself where there is one."""
-        return self.url or f"data:{self.media_type};base64,{b64encode(self.data).decode('ascii')}"
-
-    def __str__(self) -> str:
-        if self.url:
-            return f"<{self.kind} {_public(self.url)}>"
-        return f"<{self.kind} {self.media_type.rpartition('/')[2]}, {_size(len(self.data))}>"
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self})"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class ImagePart(_Media):
-    """An image: `ImagePart(data, "image/png")`, `ImagePart(url="https://...")` or `ImagePart.read("cat.png")`.
-
-    It is shown as `<image png, 12 kB>`, never as its bytes; an address is shown without its possibly secret parts.
-
-    Args:
-        data: The encoded image.
-        media_type: Its type, such as `image/png`.
-        url: Its address, in place of the bytes. A `data:` URL is split into bytes and type.
-        detail: The resolution at which the model sees it, where its provider offers a choice: `low`, `high`, `auto`.
-
-    Raises:
-        ValueError: There are both bytes and an address, or neither, or bytes without a type.
-    """
-
-    kind: ClassVar[str] = "image"
-    family: ClassVar[str] = "image/"
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class AudioPart(_Media):
-    """Sound: `AudioPart(data, "audio/wav")`, `AudioPart(url=...)` or `AudioPart.read("hello.wav")`.
-
-    It is shown as `<audio wav, 120 kB>`.
-
-    Args:
-        data: The encoded sound.
-        media_type: Its type, such as `audio/wav` or `audio/mpeg`.
-        url: Its address, in place of the bytes; vLLM accepts an address, OpenAI only bytes.
-
-    Raises:
-        ValueError: There are both bytes and an address, or neither, or bytes without a type.
-    """
-
-    kind: ClassVar[str] = "audio"
-    family: ClassVar[str] = "audio/"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class FilePart(_Media):
-    """A document: `FilePart(data, "application/pdf", name="report.pdf")` or `FilePart.read("report.pdf")`.
-
-    It is shown as `<file pdf, 80 kB>`.
-
-    Args:
-        data: The bytes.
-        media_type: Their type, such as `application/pdf`.
-        url: An address, or the id of a file that was uploaded to the provider, in place of the bytes.
-        name: The name that the model sees.
-
-    Raises:
-        ValueError: There are both bytes and an address, or neither, or bytes without a type.
-    """
-
-    kind: ClassVar[str] = "file"
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +175,16 @@ def show(content: Content) -> str:
     return content if isinstance(content, str) else "\n".join(map(str, content))
 
 
+def has_addresses(messages: Iterable[Any]) -> bool:
+    """Whether a part of messages is an address that somebody has to load."""
+    return any(
+        isinstance(part, (ImagePart, AudioPart, FilePart)) and part.url.startswith(("http:", "https:"))
+        for message in messages
+        if not isinstance(message.content, str)
+        for part in message.content
+    )
+
+
 def weigh(content: Content) -> int:
     """Estimate the size of content in a prompt, in characters of text (four are about a token)."""
     if isinstance(content, str):
@@ -316,10 +197,9 @@ def weigh(content: Content) -> int:
             size += len(part.name) + len(part.arguments)
         elif isinstance(part, ToolResult):
             size += weigh(part.content)
-        elif isinstance(part, ImagePart):
-            size += IMAGE_WEIGHT
-        else:  # a page of a document, or some seconds of sound, takes tens of kilobytes
-            size += max(IMAGE_WEIGHT, len(part.data) // 8)
+        else:
+            tokens = part.tokens()
+            size += IMAGE_WEIGHT if tokens is None else 4 * tokens
     return size
 
 
@@ -339,8 +219,15 @@ def count_bytes(content: Content) -> int:
 _HELD = ("text", "data", "url", "arguments")
 
 
-def bound(content: Content) -> int:
-    """Return a number of tokens that content does not exceed: for the reservation of a budget."""
+def bound(content: Content, model: str = "") -> int:
+    """Return a number of tokens that content does not exceed: for the reservation of a budget.
+
+    Of an image whose size is not known, as of an address, it is a guess.
+
+    Args:
+        content: The content.
+        model: Name of the model; without it, images count the most that they do with any provider.
+    """
     if isinstance(content, str):
         return most_tokens(content)
     size = 0
@@ -350,9 +237,9 @@ def bound(content: Content) -> int:
         elif isinstance(part, ToolCall):
             size += bound(part.name) + bound(part.arguments)
         elif isinstance(part, ToolResult):
-            size += bound(part.content)
+            size += bound(part.content, model)
         else:
-            size += weigh((part,)) // 3
+            size += part.tokens(model) or IMAGE_TOKENS
     return size
 
 
@@ -364,25 +251,3 @@ def json_text(value: object) -> str:
         ValueError: It holds NaN or an infinity.
     """
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def _read_data_url(url: str) -> tuple[str, bytes]:
-    head, comma, body = url[5:].partition(",")
-    if not comma:
-        raise ValueError(f"a data: URL has a comma before its data, and {url[:40]!r} has none")
-    kind, *flags = head.split(";")
-    return kind or "text/plain", b64decode(body) if "base64" in flags else unquote_to_bytes(body)
-
-
-def _public(url: str) -> str:
-    """An address without its possibly secret parts: user, password, query and fragment."""
-    before, mark, rest = url.partition("://")
-    shown = rest.partition("?")[0].partition("#")[0]
-    place, slash, path = shown.partition("/")
-    return f"{before}{mark}{place.rpartition('@')[2]}{slash}{path}" if mark else before
-
-
-def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} bytes"
-    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad._frozen import setters
+from promptgrad.lm._codec import inline
 from promptgrad.lm._message import EMPTY_PREFIX, Message, MessageLike, Prefix, json_messages, to_message
 from promptgrad.lm._options import check_request
 from promptgrad.lm._parts import count_bytes, json_text
@@ -261,10 +262,14 @@ class Request:
         digest: str = state.hexdigest()
         return digest
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the request in JSON types, for display and the journal."""
+    def to_dict(self, blob: Callable[[bytes], str] = inline) -> dict[str, Any]:
+        """Return the request in JSON types, for display and the journal.
+
+        Args:
+            blob: Function that converts bytes to text, by default to base64.
+        """
         return {
-            "messages": [m.to_dict() for m in self.messages],
+            "messages": [m.to_dict(blob) for m in self.messages],
             **{k: [list(x) for x in v] if k == "extra" else v for k, v in self.options().items()},
         }
 

@@ -15,16 +15,37 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from promptgrad.errors import LMError
+from promptgrad.errors import BadRequestError, LMError
 from promptgrad.lm._body import Meter
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 
 
 class Straight:
-    """One call of litellm, and the error with which it was broken off here, if it was."""
+    """One call of litellm, and the error with which it was broken off here, if it was.
 
-    def __init__(self) -> None:
+    Args:
+        addresses: Whether the request names addresses, from which the provider loads images and files; for some
+            providers litellm would load them here.
+    """
+
+    def __init__(self, *, addresses: bool = False) -> None:
         self.error: LMError | None = None
+        self.addresses = addresses
+
+    def check(self, request: Any) -> None:
+        """Refuse to load what an address names: only the provider may, outside of this machine's networks.
+
+        Raises:
+            BadRequestError: The request of `httpx` loads something.
+        """
+        if self.error is not None:  # litellm goes on without what it could not load
+            raise self.error
+        if self.addresses and request.method in ("GET", "HEAD"):
+            with self.noting():
+                raise BadRequestError(
+                    f"litellm would load an image or file from {request.url.host} here, for a provider that takes no "
+                    "addresses, so nothing was sent: load it yourself and pass its bytes, Image(data)"
+                )
 
     def meter(self, encoding: str) -> Meter:
         """Count an answer that is compressed in this way.
@@ -49,9 +70,13 @@ _straight: ContextVar[Straight | None] = ContextVar("promptgrad.straight", defau
 
 
 @contextmanager
-def straight() -> Iterator[Straight]:
-    """Follow no redirect in the code inside, and read no answer beyond `MAX_BODY`."""
-    call = Straight()
+def straight(*, addresses: bool = False) -> Iterator[Straight]:
+    """Follow no redirect in the code inside, and read no answer beyond `MAX_BODY`.
+
+    Args:
+        addresses: As of `Straight`.
+    """
+    call = Straight(addresses=addresses)
     token = _straight.set(call)
     try:
         yield call
@@ -74,6 +99,7 @@ def _watch(httpx: Any) -> None:
         call = _straight.get()
         if call is None:
             return send(self, request, stream=stream, **options)
+        call.check(request)
         response = send(self, _asked_straight(request), stream=True, **{**options, "follow_redirects": False})
         try:
             response.stream = Plain(response.stream, call, response.headers.get("Content-Encoding", ""))
@@ -88,6 +114,7 @@ def _watch(httpx: Any) -> None:
         call = _straight.get()
         if call is None:
             return await asend(self, request, stream=stream, **options)
+        call.check(request)
         _clients.of_this_loop().add(self)
         response = await asend(self, _asked_straight(request), stream=True, **{**options, "follow_redirects": False})
         try:

@@ -1,4 +1,4 @@
-"""What a model that takes text alone refuses."""
+"""What is refused before it is sent: anything but text, or but what the way to a model can carry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from promptgrad.errors import InputError
 from promptgrad.lm._message import Message
-from promptgrad.lm._parts import TextPart
+from promptgrad.lm._parts import AudioPart, FilePart, ImagePart, TextPart
+
+_DEAF = ("anthropic", "claude")
+_LOADED_HERE = frozenset({"gemini", "vertex_ai", "vertex_ai_beta", "bedrock", "ollama", "ollama_chat"})
+"""Providers that take bytes alone, for which litellm would load addresses in this process."""
 
 
 def refuse_parts(name: str, messages: Sequence[Message]) -> None:
@@ -23,4 +27,42 @@ def refuse_parts(name: str, messages: Sequence[Message]) -> None:
                 raise InputError(
                     f"local model {name!r} takes text alone, and message {number} ({message.role}) holds "
                     f"{part}: use an LM of a provider or a server (HTTP, LiteLLM) for it"
+                )
+
+
+def refuse_sound(model: str, messages: Sequence[Message]) -> None:
+    """Refuse sounds for a model of Anthropic, of whose requests litellm would leave them out without a word.
+
+    Raises:
+        InputError: A message holds one.
+    """
+    if not any(word in model.lower() for word in _DEAF):
+        return
+    for number, message in enumerate(messages, 1):
+        for part in () if isinstance(message.content, str) else message.content:
+            if isinstance(part, AudioPart):
+                raise InputError(
+                    f"{model!r} takes no sound, and message {number} ({message.role}) holds {part}: write down what is "
+                    "said, or use a model that hears, such as 'gemini/...' or 'openai/gpt-audio'"
+                )
+
+
+def refuse_addresses(model: str, messages: Sequence[Message]) -> None:
+    """Refuse addresses of images and files for providers that do not load them: litellm would load them here.
+
+    An address may come from anywhere, and what it names may be meant for this machine alone.
+
+    Raises:
+        InputError: A message holds one.
+    """
+    loaded = "http:" if any(word in model.lower() for word in _DEAF) else ""
+    loaded = "http" if model.partition("/")[0] in _LOADED_HERE else loaded
+    if not loaded:
+        return
+    for number, message in enumerate(messages, 1):
+        for part in () if isinstance(message.content, str) else message.content:
+            if isinstance(part, (ImagePart, AudioPart, FilePart)) and part.url.startswith(loaded):
+                raise InputError(
+                    f"{model!r} loads nothing from {part}, in message {number} ({message.role}), and nothing is loaded "
+                    f"here: load it yourself, and pass its bytes, {type(part).__name__}(data)"
                 )

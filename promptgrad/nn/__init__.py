@@ -23,7 +23,7 @@ from promptgrad.nn._events import (
     Voided,
 )
 from promptgrad.nn._grouper import Grouper
-from promptgrad.nn._history import History, inspect_history, keep_history
+from promptgrad.nn._history import CallHistory, inspect_history, keep_history
 from promptgrad.nn._hooks import RemovableHandle
 from promptgrad.nn._identity import Identity
 from promptgrad.nn._joint_critic import Finding, JointCritic
@@ -54,6 +54,7 @@ __all__ = [
     "BestOfN",
     "CallBegun",
     "CallEnded",
+    "CallHistory",
     "ChainOfThought",
     "Critic",
     "Ensemble",

@@ -88,7 +88,7 @@ class HistoryCall:
         return "\n".join(lines)
 
 
-class History(Sequence[HistoryCall]):
+class CallHistory(Sequence[HistoryCall]):
     """Calls in the order in which they ended, the last one at the end. `print` it to read them."""
 
     def __init__(self, calls: Sequence[HistoryCall]) -> None:
@@ -97,9 +97,9 @@ class History(Sequence[HistoryCall]):
     @overload
     def __getitem__(self, index: int) -> HistoryCall: ...
     @overload
-    def __getitem__(self, index: slice) -> "History": ...
-    def __getitem__(self, index: int | slice) -> "HistoryCall | History":
-        return History(self._calls[index]) if isinstance(index, slice) else self._calls[index]
+    def __getitem__(self, index: slice) -> "CallHistory": ...
+    def __getitem__(self, index: int | slice) -> "HistoryCall | CallHistory":
+        return CallHistory(self._calls[index]) if isinstance(index, slice) else self._calls[index]
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -158,7 +158,7 @@ def keep_history(calls: int = KEPT, *, max_bytes: int = KEPT_BYTES) -> None:
         _kept.trim()
 
 
-def inspect_history(n: int = 1) -> History:
+def inspect_history(n: int = 1) -> CallHistory:
     """Show the last `n` calls made by any `Predict` of this process: messages, reply, failure.
 
     The last 50 are kept, and 64 MiB of them at most; `nn.keep_history` sets other bounds. A console or a notebook shows
@@ -167,4 +167,4 @@ def inspect_history(n: int = 1) -> History:
     if n < 1:
         raise ValueError(f"n is a number of calls and at least 1, not {n}")
     with _kept.lock:
-        return History([call for call, _ in _kept.calls][-n:])
+        return CallHistory([call for call, _ in _kept.calls][-n:])

@@ -9,11 +9,7 @@ from promptgrad.errors import InputError, SignatureError
 from promptgrad.nn._prediction import Prediction
 from promptgrad.signature import Field, Signature
 
-_IMAGES = (
-    "an image goes to a language model as a part of a message, lm(Message('user', (text, ImagePart(data, "
-    "'image/png')))) with both from promptgrad.lm (a sound is an AudioPart, a document a FilePart); there is no "
-    "pg.Image for signatures yet"
-)
+_IMAGES = "an image is an input of the type pg.Image, as in 'picture: Image -> answer' (pg.Audio, pg.File)"
 
 
 def check_inputs(signature: Signature) -> None:

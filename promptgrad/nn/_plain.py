@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptgrad.adapters import get_adapter
+from promptgrad.content import History, References, Turn
 from promptgrad.data import Example
 from promptgrad.lm import current
 from promptgrad.nn._predict import Predict
@@ -32,5 +33,11 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value
+    if isinstance(value, History):
+        return plain(value.__record__()[1]["turns"])
+    if isinstance(value, Turn):
+        return plain(value.__record__()[1])
     dump = getattr(value, "model_dump", None)
-    return with_sorted_sets(value, dump(mode="json")) if dump is not None else repr(value)
+    if dump is None:
+        return repr(value)  # of an image: its kind and size, as the LM that reads this may take text alone
+    return with_sorted_sets(value, dump(mode="json", context=References()))

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from promptgrad.adapters import Adapter, Compiled, get_adapter
+from promptgrad.adapters import Adapter, Compiled, get_adapter, is_history
 from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for, demos_in
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
@@ -378,6 +378,7 @@ class Predict(Module, in_place=True):
             [
                 field.replace(annotation=str, constraints={}) if field.role == "input" else field
                 for field in self._signature.fields.values()
+                if not is_history(field.annotation)  # whose turns come between these messages
             ],
             instruction,
             name=self._signature.name,

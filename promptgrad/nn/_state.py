@@ -8,9 +8,9 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 from promptgrad.autograd import Parameter, demos_in
+from promptgrad.content import Audio, File, History, Image, restored
 from promptgrad.data import Example
 from promptgrad.errors import ConstraintError, DataError, InputError, ParseError, StateDictError
-from promptgrad.lm import AudioPart, FilePart, ImagePart, Message, Request
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.signature import Field
 
@@ -18,7 +18,7 @@ SCHEMA = 1
 """Version of the format of states."""
 
 _INPUTS = "__inputs__"
-_PART = "__part__"  # the only key of an image, a sound or a file
+_PART = "__part__"  # the only key of an image, a sound, a file or a history
 
 
 DEPTH = 200
@@ -90,8 +90,8 @@ def to_json(path: str, value: Any) -> Any:
         return {str(key): to_json(path, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(path, item) for item in value]
-    if isinstance(value, (ImagePart, AudioPart, FilePart)):
-        return {_PART: Message("user", (value,)).to_dict()["content"][0]}
+    if isinstance(value, (Image, Audio, File, History)):
+        return {_PART: value.dump()}
     if isinstance(value, Prediction):
         return to_json(path, fields_of(value))  # which the graph does not note as a read of the program
     dump = getattr(value, "model_dump", None)  # a pydantic model
@@ -192,10 +192,10 @@ def _check_demos(demos: Iterable[Any], fields: Mapping[str, Field]) -> None:
 
 
 def _with_parts(value: Any) -> Any:
-    """A value from JSON, with the images, sounds and files in it."""
+    """A value from JSON, with the images, sounds, files and histories in it."""
     if isinstance(value, Mapping):
         if [*value] == [_PART]:
-            return Request.of([{"role": "user", "content": [value[_PART]]}]).messages[0].parts[0]
+            return restored(value[_PART])
         return {key: _with_parts(item) for key, item in value.items()}
     return [_with_parts(item) for item in value] if isinstance(value, list) else value
 

@@ -11,7 +11,7 @@ def value_digest(value: Any) -> str:
     """Digest of a parameter's value: text, numbers, sequences and mappings of them, or examples.
 
     Equal values have equal digests in every process. An object with an `id` that is text (an `Example`) counts as
-    that id, one with a `to_dict` method as its dict.
+    that id, one with a `to_dict` method as its dict, and one with `__content__` as what this returns.
 
     Raises:
         TypeError: The value has no content that could be compared across processes.
@@ -36,7 +36,7 @@ def _plain(value: Any) -> Any:
     identity = getattr(value, "id", None)
     if isinstance(identity, str):
         return {"!id": identity}
-    for name in ("to_dict", "model_dump"):
+    for name in ("to_dict", "model_dump", "__content__"):
         method = getattr(value, name, None)
         if callable(method):
             return {f"!{type(value).__qualname__}": _plain(method())}

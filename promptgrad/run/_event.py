@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from promptgrad.content import Audio, File, History, Image, Turn
+
 SCHEMA = 4
 """Version of the file's format. Version 1 held replies of text alone, version 2 no checksums, and version 3 did not say
 which row had got no answer; all can be resumed."""
@@ -143,6 +145,10 @@ def jsonable(value: Any) -> Any:
         return sorted((jsonable(item) for item in value), key=repr)
     if isinstance(value, int):
         return int(value)
+    if isinstance(value, (Image, Audio, File)):
+        return value.fact()
+    if isinstance(value, (History, Turn)):
+        return jsonable(value.__record__()[1])
     for name in ("to_dict", "model_dump"):
         method = getattr(value, name, None)
         if callable(method):

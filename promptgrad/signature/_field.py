@@ -82,7 +82,7 @@ class Field:
             raise SignatureError(f"a field cannot have this name: {problem}")
         if role not in ("input", "output"):
             raise SignatureError(f"field {name!r}: the role is 'input' or 'output', not {role!r}")
-        annotation = type(None) if annotation is None else annotation
+        annotation = type(None) if annotation is None else getattr(annotation, "__text__", annotation)
         put = object.__setattr__
         put(self, "name", name)
         put(self, "annotation", annotation)
@@ -181,28 +181,36 @@ class Field:
                     return self.adapter.validate_python(json.loads(text), strict=strict or None)
             self._refuse(_reasons(error), text, error)
 
-    def dump_json(self, value: Any) -> str:
+    def dump_json(self, value: Any, context: Any = None) -> str:
         """A value as one line of JSON that `validate_json` reads back; the same in every process, as sets are sorted.
+
+        Args:
+            value: The value.
+            context: What pydantic passes to the serializers of types, as `content.References` for images.
 
         Raises:
             InputError: The value cannot be written as JSON.
         """
         try:
-            text = self.adapter.dump_json(value, warnings=False).decode()
+            if context is None:
+                text = self.adapter.dump_json(value, warnings=False).decode()
+            else:
+                text = self.adapter.serializer.to_json(value, warnings=False, context=context).decode()
         except ValueError as error:
-            text = self._dump_by_python(value, error)
+            text = self._dump_by_python(value, error, context)
         if "\ufffd" in text:  # what pydantic's writer makes of such a text as a key, without an error
-            text = self._dump_by_python(value, None)
+            text = self._dump_by_python(value, None, context)
         if not self._may_hold_sets:
             return text
         return _as_json(with_sorted_sets(value, json.loads(text)))
 
-    def _dump_by_python(self, value: Any, cause: ValueError | None) -> str:
+    def _dump_by_python(self, value: Any, cause: ValueError | None, context: Any) -> str:
         """The result of `dump_json` for a text with half of a character in it, which pydantic's writer refuses."""
+        write = self.adapter.serializer.to_python
         try:
-            python = self.adapter.dump_python(value, warnings=False)
+            python = write(value, warnings=False, context=context)
             try:
-                plain = _with_keys(self.adapter.dump_python(value, mode="json", warnings=False), python)
+                plain = _with_keys(write(value, mode="json", warnings=False, context=context), python)
             except UnicodeError:
                 plain = python
             return _as_json(plain)

@@ -8,8 +8,9 @@ type      = primary ("|" primary)*
 primary   = "None" | "(" type ")" | NAME ["[" arguments "]"] | "Literal" "[" literal ("," literal)* "]"
 ```
 
-Nothing is evaluated or imported: a name is looked up in `types=`, then among the builtin types, then in a fixed list
-from `typing`. So a signature that comes from a file or a language model is as harmless as any other text.
+Nothing is evaluated or imported: a name is looked up in `types=`, then among the builtin types, then in fixed lists
+from `typing` and of our own (`Image`, `File`, ...). So a signature that comes from a file or a language model is as
+harmless as any other text.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Optional, Union
 
 from promptgrad.errors import SignatureError
 from promptgrad.signature._field import Field, Role, check_name, suggest
-from promptgrad.signature._types import ARITY, BUILTIN_TYPES, TYPING_NAMES
+from promptgrad.signature._types import ARITY, BUILTIN_TYPES, CONTENT_TYPES, TYPING_NAMES
 
 _TOKEN = re.compile(
     r"""(?P<blank>\s+)
@@ -165,6 +166,8 @@ class _Parser:
                 self.fail(f"{token.text} needs arguments", token, f"Write {token.text}[...].")
             return base
         self.next += 1
+        if hasattr(base, "__text__"):  # Code["python"], the name of a language
+            return base[self.arguments(self.literal)[0]]
         if base is Literal:
             return Literal[tuple(self.arguments(self.literal))]
         arguments = self.arguments(lambda: ... if self.take("...") else self.type())
@@ -212,11 +215,15 @@ class _Parser:
         if short in TYPING_NAMES:
             found = TYPING_NAMES[short]
             return found if self.token.text == "[" else _BARE.get(found, found)
+        if short.removeprefix("pg.") in CONTENT_TYPES:
+            from promptgrad import content
+
+            return getattr(content, short.removeprefix("pg."))
         if "." in name:
             last = name.rpartition(".")[2]
             fix = f"Nothing is imported or looked up by path; write {last!r} and pass types={{{last!r}: {name}}}."
         else:
-            close = suggest(name, [*self.types, *BUILTIN_TYPES, *TYPING_NAMES])
+            close = suggest(name, [*self.types, *BUILTIN_TYPES, *TYPING_NAMES, *CONTENT_TYPES])
             fix = f"Types come from builtins and typing; any other is passed as types={{{name!r}: {name}}}{close}"
         self.fail(f"unknown type {name!r}", token, fix)
 

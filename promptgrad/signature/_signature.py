@@ -55,9 +55,12 @@ class _SignatureMeta(type):
         return f"<signature {cls.__name__}: {own!r}>" if own is not None else super().__repr__()
 
 
-def default_instruction(inputs: Iterable[str], outputs: Iterable[str]) -> str:
+_TURNS = ("History", "History | None")  # which stand as messages of their own, so that there is no field to speak of
+
+
+def default_instruction(inputs: Mapping[str, Field], outputs: Iterable[str]) -> str:
     """The instruction of a signature that was made without one."""
-    have = ", ".join(f"`{name}`" for name in inputs)
+    have = ", ".join(f"`{name}`" for name, field in inputs.items() if field.type_name not in _TURNS)
     want = ", ".join(f"`{name}`" for name in outputs)
     return f"Given the fields {have}, produce the fields {want}." if have else f"Produce the fields {want}."
 

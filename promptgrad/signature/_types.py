@@ -27,6 +27,8 @@ TYPING_NAMES: Mapping[str, Any] = {
         "Union",
     )
 }
+CONTENT_TYPES = ("Audio", "Code", "File", "History", "Image", "Reasoning")
+"""Names of the types of `promptgrad.content`, which a signature may use as well; the room is loaded where one is."""
 # How many arguments a generic takes; None stands for "one or more".
 ARITY: Mapping[Any, int | None] = {
     list: 1,
@@ -65,7 +67,7 @@ def type_name(annotation: Any) -> str:
         return "..."
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return type_name(args[0])
+        return _annotated_name(annotation, args[0])
     if origin is Literal:
         return f"Literal[{', '.join(repr(arg) for arg in args)}]"
     if is_union(annotation):
@@ -74,6 +76,18 @@ def type_name(annotation: Any) -> str:
         name = _GENERIC_NAMES.get(origin, getattr(origin, "__name__", str(origin)))
         return f"{name}[{', '.join(type_name(arg) for arg in args) or '()'}]"
     return str(getattr(annotation, "__name__", annotation))
+
+
+def _annotated_name(annotation: Any, base: Any) -> str:
+    if base is str:
+        from promptgrad.content import is_reasoning, language_of
+
+        if is_reasoning(annotation):
+            return "Reasoning"
+        language = language_of(annotation)
+        if language is not None:
+            return f"Code[{language.name!r}]" if language.name else "Code"
+    return type_name(base)
 
 
 def is_known_good(annotation: Any) -> bool:

@@ -13,11 +13,13 @@ from promptgrad._habits import refuses
 from promptgrad.errors import StateDictError
 from promptgrad.lm import LM, Local, layered
 from promptgrad.nn import Module, trained_names
+from promptgrad.train._blobs import apart, together
 from promptgrad.train._dspy import is_dspy
 from promptgrad.train._json_file import read_json
 
 FORMAT = "promptgrad.state"
-VERSION = 1
+VERSION = 2
+"""Version of the files; 1 has no blobs, and a state without images is written as that, which older versions read."""
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "model.safetensors"
 LORA_FILE = "adapter_model.safetensors"
@@ -169,10 +171,14 @@ def _without_trained(state: Mapping[str, Any]) -> dict[str, Any]:
 def _encode(state: Mapping[str, Any], weights: Sequence[Mapping[str, Any]] = ()) -> str:
     from promptgrad import __version__
 
-    whole = {"format": FORMAT, "version": VERSION, "promptgrad": __version__, "state": state}
+    whole: dict[str, Any] = {"format": FORMAT, "version": 1, "promptgrad": __version__, "state": state}
     if weights:
         whole["weights"] = list(weights)
+    blobs: dict[str, str] = {}
     try:
+        shared = apart(state, blobs)
+        if blobs:
+            whole.update(version=VERSION, state=shared, blobs=blobs)
         return json.dumps(whole, ensure_ascii=False, indent=2, allow_nan=False, default=_refuse) + "\n"
     except ValueError as error:
         raise TypeError(f"the state cannot be written as JSON: {error}") from error
@@ -212,7 +218,10 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         ):
             what = "weights have a name, a folder, a kind and modules"
             raise StateDictError(f"{path}: {what}, not {entry!r:.80}", invalid=[f"weights.{number}"])
-    return whole["state"], weights
+    blobs = whole.get("blobs", {})
+    if not (isinstance(blobs, dict) and all(isinstance(data, str) for data in blobs.values())):
+        raise StateDictError(f"{path}: blobs are texts by their digests, not {blobs!r:.80}", invalid=["blobs"])
+    return (together(whole["state"], blobs) if blobs else whole["state"]), weights
 
 
 # -- folders with weights -------------------------------------------------------------------------------------------

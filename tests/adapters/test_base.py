@@ -14,6 +14,7 @@ import pytest
 from promptgrad import inspect_history, nn
 from promptgrad.adapters import Adapter, ChatAdapter, JSONAdapter, PocketAdapter, get_adapter
 from promptgrad.adapters._chat import ChatFormat
+from promptgrad.adapters._sections import Sections
 from promptgrad.data import Example
 from promptgrad.errors import InputError, ParseError
 from promptgrad.lm import HTTP, Completion, ImagePart, ReasoningPart, TextPart
@@ -264,16 +265,31 @@ def test_a_call_of_a_tool_alone_is_no_answer_and_is_asked_about_again():
     assert "it calls the tool `weather` instead of answering" in user["content"]
 
 
-@pytest.mark.parametrize("adapter", ["chat", "json"])
+class TextAdapter(Adapter):
+    """An adapter that writes text alone."""
+
+    name = "text"
+
+    def make_format(self, signature):
+        form = ChatFormat(signature)
+        form.inputs = Sections(signature)
+        return form
+
+
 @pytest.mark.parametrize(
     ("annotation", "value"),
-    [("ImagePart", PNG), ("list[ImagePart]", [PNG]), ("Any", ImagePart(url="https://example.org/cat.png"))],
+    [
+        ("ImagePart", PNG),
+        ("list[ImagePart]", [PNG]),
+        ("dict[str, ImagePart]", {"a": PNG}),
+        ("Any", ImagePart(url="https://example.org/cat.png")),
+    ],
 )
-def test_an_image_is_refused_by_adapters_that_write_text(adapter, annotation, value):
+def test_an_image_is_refused_by_adapters_that_write_text(annotation, value):
     names = {"ImagePart": ImagePart, "Any": Any}
-    look = nn.Predict(Signature(f"picture: {annotation} -> answer", types=names), adapter=adapter)
+    look = nn.Predict(Signature(f"picture: {annotation} -> answer", types=names), adapter=TextAdapter())
     with pytest.raises(
-        InputError, match=r"field 'picture' holds ImagePart\(\.\.\.\), and this adapter writes text alone"
+        InputError, match=r"field 'picture' holds Image\(.*\), and the adapter in use writes text alone"
     ):
         look.render(picture=value)
 

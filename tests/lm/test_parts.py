@@ -93,7 +93,7 @@ def test_arguments_that_are_no_object_raise_with_what_was_written(arguments, rea
 
 def test_bytes_are_never_shown():
     assert str(PNG) == "<image png, 12 kB>"
-    assert repr(PNG) == "ImagePart(<image png, 12 kB>)"
+    assert repr(PNG) == "Image(png, 12 kB)"
     assert str(AudioPart(b"abc", "audio/wav")) == "<audio wav, 3 bytes>"
     assert str(FilePart(bytes(2_500_000), "application/pdf")) == "<file pdf, 2.5 MB>"
     message = Message("user", ("What is it?", PNG))
@@ -119,7 +119,7 @@ def test_a_part_may_be_read_from_a_file(tmp_path):
     path = tmp_path / "cat.png"
     path.write_bytes(b"abc")
     assert ImagePart.read(path, detail="low") == ImagePart(b"abc", "image/png", detail="low")
-    with pytest.raises(ValueError, match="AudioPart begins with 'audio/', not 'image/png'"):
+    with pytest.raises(ValueError, match="media_type of Audio begins with 'audio/', not 'image/png'"):
         AudioPart.read(path)
     (tmp_path / "x.unknown-kind").write_bytes(b"abc")
     with pytest.raises(ValueError, match="not known from its name"):
@@ -132,7 +132,7 @@ def test_a_part_may_be_read_from_a_file(tmp_path):
         ({}, ValueError, "either data= with media_type=, or url="),
         ({"data": b"a", "media_type": "image/png", "url": "https://x"}, ValueError, "either"),
         ({"data": b"a"}, ValueError, "needs a media_type"),
-        ({"data": "a", "media_type": "image/png"}, TypeError, r"ImagePart.read\(path\)"),
+        ({"data": "a", "media_type": "image/png"}, ValueError, r"Image.read\('a'\) reads a file"),
         ({"data": b"a", "media_type": "text/plain"}, ValueError, "begins with 'image/'"),
         ({"url": "data:image/png"}, ValueError, "comma"),
     ],
@@ -148,7 +148,7 @@ def test_media_that_cannot_be_are_refused(given_, error, match):
         (3, TypeError, "a str or a sequence of parts, not int"),
         (b"abc", TypeError, "not bytes"),
         ({"type": "text", "text": "x"}, TypeError, "not dict"),
-        ([3], TypeError, "a part is one of TextPart, ImagePart"),
+        ([3], TypeError, "a part is one of TextPart, Image"),
         ([{"type": "image_url"}], ValueError, "one of the types text, image, audio, file, tool_call"),
     ],
 )

@@ -1,0 +1,30 @@
+"""Values of fields that are more than text: images, sounds, files, conversations, code, the reasoning of a model."""
+
+from promptgrad.content._history import ROLES, History, Turn, restored
+from promptgrad.content._media import SHOWN_BYTES, Audio, File, Image, media_in
+from promptgrad.content._references import References
+from promptgrad.content._sources import MOST_BYTES, Source
+from promptgrad.content._texts import Code, Language, Reasoning, Thinking, is_reasoning, language_of
+from promptgrad.content._tokens import IMAGE_TOKENS
+
+__all__ = [
+    "IMAGE_TOKENS",
+    "MOST_BYTES",
+    "ROLES",
+    "SHOWN_BYTES",
+    "Audio",
+    "Code",
+    "File",
+    "History",
+    "Image",
+    "Language",
+    "Reasoning",
+    "References",
+    "Source",
+    "Thinking",
+    "Turn",
+    "is_reasoning",
+    "language_of",
+    "media_in",
+    "restored",
+]

@@ -1,0 +1,100 @@
+"""What media are made of: files, addresses, `data:` URLs, images of PIL and JSON, each within a bound."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+import os
+import re
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+from promptgrad._pipes import not_a_file
+from promptgrad.content._sniff import media_type_of
+
+MOST_BYTES = 50_000_000
+"""Bytes that an image, a sound or a file may have: more than the providers take in one request."""
+
+Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | Any
+"""What media are made of: bytes, a `Path` that is read, an address, a `data:` URL, or an image of PIL."""
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_ADDRESSES = frozenset({"http", "https", "gs", "s3"})
+
+
+def checked_address(what: str, text: str) -> str:
+    """A text as an address.
+
+    Raises:
+        ValueError: It is none that a provider could load.
+    """
+    scheme = _SCHEME.match(text)
+    if scheme is not None and (scheme[1].lower() == "data" or scheme[1].lower() in _ADDRESSES):
+        return text
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    if scheme is not None and len(scheme[1]) > 1:
+        raise ValueError(f"{what} is loaded by the provider from http: and https: addresses, not from {shown!r}")
+    raise ValueError(f"{shown!r} is no address: {what}.read({shown!r}) reads a file, {what}(data) takes its bytes")
+
+
+def read_file(path: str | os.PathLike[str], media_type: str) -> tuple[bytes, str]:
+    name = os.fspath(path)
+    if odd := not_a_file(path):
+        raise ValueError(f"{name} cannot be read: {odd}")
+    with open(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{name} is larger than {said_size(MOST_BYTES)}, the most that is read")
+    found = media_type or mimetypes.guess_type(name)[0] or media_type_of(data)
+    if not found:
+        raise ValueError(f"the media type of {name!r} is not known from its name: pass media_type=")
+    return data, found
+
+
+def encoded(image: Any, media_type: str) -> tuple[bytes, str]:
+    """The bytes of an image of PIL, in the format of its file or as PNG."""
+    form = media_type.rpartition("/")[2] or str(getattr(image, "format", None) or "png").lower()
+    form = form if form in ("png", "jpeg", "gif", "webp") else "png"
+    data = io.BytesIO()
+    image.save(data, form.upper())
+    return data.getvalue(), f"image/{form}"
+
+
+def from_json(kind: str, form: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in the JSON form of a part.
+
+    Raises:
+        ValueError: It is another form.
+    """
+    arguments = {str(name): value for name, value in form.items() if name != "type"}
+    if form.get("type", kind) != kind or not all(isinstance(value, str) for value in arguments.values()):
+        raise ValueError(f"it is no JSON form of an {kind}: {{'type': {kind!r}, 'media_type': ..., 'data': base64}}")
+    if "data" in arguments:
+        arguments["data"] = b64decode(arguments["data"], validate=True)
+    return arguments
+
+
+def read_data_url(url: str) -> tuple[str, bytes]:
+    head, comma, body = url[5:].partition(",")
+    if not comma:
+        raise ValueError(f"a data: URL has a comma before its data, and {url[:40]!r} has none")
+    if len(body) > 2 * MOST_BYTES:
+        raise ValueError(f"a data: URL of {said_size(len(body))} is too large")
+    kind, *flags = head.split(";")
+    return kind or "text/plain", b64decode(body) if "base64" in flags else unquote_to_bytes(body)
+
+
+def public(url: str) -> str:
+    """An address without its possibly secret parts: user, password, query and fragment."""
+    before, mark, rest = url.partition("://")
+    shown = rest.partition("?")[0].partition("#")[0]
+    place, slash, path = shown.partition("/")
+    return f"{before}{mark}{place.rpartition('@')[2]}{slash}{path}" if mark else before
+
+
+def said_size(count: int) -> str:
+    if count < 1000:
+        return f"{count} bytes"
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"

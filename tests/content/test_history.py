@@ -1,0 +1,111 @@
+"""Conversations: what a turn may be, how a history is kept and shown."""
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptgrad.autograd import Text
+from promptgrad.content import Audio, History, Image, Turn, restored
+from promptgrad.data import Example
+from promptgrad.lm import Message
+from promptgrad.run import value_digest
+from tests.made_files import png, wav
+
+CAT = Image(png())
+WORDS = st.text(max_size=8)
+SPOKEN = st.tuples(
+    st.sampled_from(["user", "assistant"]),
+    WORDS | st.lists(WORDS | st.sampled_from([CAT, Audio(wav())]), min_size=1, max_size=3).map(tuple),
+)
+NAMES = st.sampled_from(["question", "answer", "picture", "notes"])
+VALUES = WORDS | st.integers() | st.lists(WORDS, max_size=2) | st.just(CAT) | st.none()
+HISTORIES = st.builds(
+    History,
+    st.lists(SPOKEN | st.dictionaries(NAMES, VALUES, min_size=1), max_size=5),
+    st.none() | st.integers(1, 9),
+)
+
+
+@given(HISTORIES)
+def test_it_comes_back_from_json_and_pickle(history):
+    assert restored(json.loads(json.dumps(history.dump()))) == history
+    assert pickle.loads(pickle.dumps(history)) == history
+    assert History.of(history) is history
+
+
+@given(HISTORIES, HISTORIES)
+def test_equal_content_is_an_equal_digest(one, other):
+    assert (value_digest(one) == value_digest(other)) == (one == other)
+    assert one != other or hash(one) == hash(other)
+
+
+def test_turns_are_written_in_many_ways():
+    wanted = (Turn("user", "Hi"), Turn("assistant", "Hello"))
+    for given_turns in (
+        [("user", "Hi"), ("assistant", "Hello")],
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
+        [Message("user", "Hi"), Message("assistant", "Hello")],
+        History([("user", "Hi")]).add(("assistant", "Hello")),
+    ):
+        assert History(given_turns).turns == wanted
+    exchange = {"question": "Hi", "answer": "Hello"}
+    assert History([exchange]) == History([Example(exchange)]) == History().add(**exchange)
+    assert History([("user", ("Look: ", CAT))])[0].content == ("Look: ", CAT)
+    assert History([("user", CAT)])[0].content == (CAT,)
+
+
+def test_it_is_a_sequence_that_does_not_change():
+    history = History([("user", "a"), ("assistant", "b"), ("user", "c")], max_tokens=9)
+    assert (len(history), history[-1].content, len(history[:2]), history[:2].max_tokens) == (3, "c", 2, 9)
+    assert [turn.role for turn in history] == ["user", "assistant", "user"]
+    longer = history.add(question="x")
+    assert (len(history), len(longer), longer.max_tokens) == (3, 4, 9)
+    with pytest.raises(AttributeError, match=r"history\.add"):
+        history.turns = ()
+    with pytest.raises(AttributeError, match="does not change"):
+        del history.turns
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ("Hi", "a list of turns, not of one str"),
+        ({"role": "user", "content": "Hi"}, "a list of turns, not of one dict"),
+        ([("system", "Obey.")], "of the role 'user' or 'assistant', not 'system': only the program instructs"),
+        ([{"role": "system", "content": "Obey."}], "only the program instructs"),
+        ([7], "a turn is"),
+        ([{}], "a turn is"),
+        ([("user", "a", "b")], "a turn is"),
+        ([("x", "y")] * 10_001, "of the role"),
+        ([("user", "y")] * 10_001, "10000 turns at most"),
+    ],
+)
+def test_what_is_no_turn(turns, said):
+    with pytest.raises(ValueError, match=said):
+        History(turns)
+
+
+def test_what_is_no_history():
+    with pytest.raises(ValueError, match="not of a str"):
+        History.of("Hi")
+    with pytest.raises(ValueError, match="at least 1"):
+        History(max_tokens=0)
+
+
+def test_it_is_shown_in_short():
+    history = History([("user", "a"), ("assistant", "b " * 99), {"question": "2+2", "picture": CAT}], 50)
+    assert repr(history) == (
+        "History(3 turns, max_tokens=50: ... assistant: 'b b b b b b b b b b b b b b b b b b b...'; "
+        "question: '2+2', picture: Image(png, 64x48, 149 bytes))"
+    )
+    assert repr(History([("user", "a")])) == "History(1 turn: user: 'a')"
+
+
+def test_texts_keep_their_graph():
+    text = Text("Hello")
+    assert History([("assistant", text)])[0].content is text
+    assert History([{"answer": text}])[0].content["answer"] is text
+    assert type(History([("assistant", text)]).dump()["turns"][0]["content"]) is str
