@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._beside import with_beside
+from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
