@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.adapters._demo import demo_values
 from promptgrad.adapters._place import ValuePlace, alternatives
 from promptgrad.adapters._values import writer
 from promptgrad.errors import ContentFilterError, CutReplyError, InputError, ParseError, RefusalError
 from promptgrad.lm import Completion, Content, Message, Prefix, Request, without_thinking
-from promptgrad.signature import Field, Signature
+from promptgrad.signature import Signature
 
 if TYPE_CHECKING:
     from promptgrad.adapters._feed import ReplyFeed
@@ -369,8 +370,8 @@ class Adapter:
         partial: list[Message] = []
         skipped = 0
         for number, demo in enumerate(demos, 1):
-            inputs = _demo_values(demo, signature.inputs, number)
-            outputs = _demo_values(demo, signature.outputs, number)
+            inputs = demo_values(demo, signature.inputs, number)
+            outputs = demo_values(demo, signature.outputs, number)
             if not outputs or (signature.inputs and not inputs):
                 skipped += 1
                 continue
@@ -417,24 +418,6 @@ def _message(role: str, content: Content) -> Message:
 def _trim(kept: dict[Any, Any], most: int) -> None:
     while len(kept) >= most:
         del kept[next(iter(kept))]
-
-
-def _demo_values(demo: Any, fields: Mapping[str, Field], number: int) -> dict[str, Any]:
-    """The values of a demo for some fields, checked; a text may be given as any plain value."""
-    values = {}
-    for name, field in fields.items():
-        if name not in demo:
-            continue
-        value = demo[name]
-        if field.is_text:
-            if value is None:
-                continue
-            value = "".join(("", value)) if isinstance(value, str) else str(value)  # a plain str, without a graph
-        try:
-            values[name] = field.validate(value)
-        except (InputError, ParseError) as error:
-            raise InputError(f"demo {number} does not fit the signature: {error}") from error
-    return values
 
 
 def missing_input(name: str, signature: Signature) -> InputError:

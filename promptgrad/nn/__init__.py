@@ -66,7 +66,6 @@ __all__ = [
     "Finding",
     "FitsSignature",
     "Grouper",
-    "History",
     "Identity",
     "JointCritic",
     "Judge",
