@@ -21,13 +21,12 @@ class BatchLine:
         name: Its `custom_id`.
         body: Its body; empty once it is in a file.
         job: The job that it is part of; None while it waits for one.
-        done: Set when there is a reply, or an error.
+        done: Set when there is a reply; it fails where there is none.
         reply: Its line in the answers.
-        error: Why there is none.
         delivered: Whether a caller got it, so that another one pays nothing.
     """
 
-    __slots__ = ("body", "delivered", "done", "error", "job", "name", "reply")
+    __slots__ = ("body", "delivered", "done", "job", "name", "reply")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,7 +34,6 @@ class BatchLine:
         self.job: BatchJob | None = None
         self.done: aio.Signal[None] = aio.Signal()
         self.reply: Mapping[str, Any] | None = None
-        self.error: PromptgradError | None = None
         self.delivered = False
 
 
@@ -73,11 +71,11 @@ class BatchJob:
                 line.done.set(None)
 
     def fail(self, error: PromptgradError) -> None:
-        """Raise an error in those who have no reply."""
+        """Raise an error in those who wait for a reply that is not there; who asks again waits anew."""
         for line in self.lines.values():
             if line.reply is None:
-                line.error = error
-                line.done.set(None)
+                done, line.done = line.done, aio.Signal()
+                done.fail(error)
 
 
 def is_answer(reply: Mapping[str, Any]) -> bool:

@@ -53,7 +53,9 @@ class BatchLM(Transport):
     With a `folder`, a process that was killed and does the same again goes on: its requests are found in the jobs that
     were begun, which are neither uploaded nor created twice; replies stay there. What the server does with one request
     is the error of that call, of its kind: 400, 429, or `ServerTimeoutError` for one that was not reached in time. An
-    error is not kept; a layer `Retry` around would send such a request again, in another job.
+    error is not kept; a layer `Retry` around would send such a request again, in another job. A server that could not
+    be reached is asked for the same job again. A budget of tokens or money is reserved for all that is collected: set
+    `max_tokens`, or requests wait for one another, each in a job of its own.
 
     Prices are those of the LM, times `discount`, so that budgets and `track_usage` count what a batch costs. Identity
     and keys are those of the LM, so that a `Cache` around shares its replies with one around the LM itself.
@@ -173,21 +175,21 @@ class BatchLM(Transport):
                 line = self._entries[name] = BatchLine(name)
                 line.body = body
                 self._add(line)
-            elif line.job is not None:
+            done = line.done
+            if line.job is not None:
                 self._go_on(line.job)
-        await line.done
         try:
+            await done
             completion = self._read(line, size, perf_counter() - started)
         except PromptgradError:
-            self._drop(line)
+            if line.job is None or line.job.ended:  # else it goes on where somebody asks again
+                self._drop(line)
             raise
         if self.folder is None:
             self._drop(line)
         return completion
 
     def _read(self, line: BatchLine, size: int, seconds: float) -> Completion:
-        if line.error is not None:
-            raise line.error
         reply = line.reply or {}
         response = reply.get("response")
         error = reply.get("error")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import promptgrad as pg
-from promptgrad import nn, run
+from promptgrad import aio, nn, run
 from promptgrad.errors import (
     BadRequestError,
     ContextWindowError,
@@ -45,7 +45,7 @@ def server(jobs):
 
 
 async def soon(seconds):
-    pass
+    await aio.sleep(min(seconds, 0.03))
 
 
 @pytest.fixture
@@ -268,6 +268,16 @@ class TestFolders:
         ]
         assert used.calls == 2  # paid once, and counted where it is used
         assert ask(again, ["b"])[0].cached
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_a_server_that_was_away_is_asked_for_the_same_job(self, batch, jobs, tmp_path, monkeypatch, kept):
+        monkeypatch.setattr("promptgrad.lm._batch_lm.OUTAGES", 0)
+        lm = batch(tmp_path if kept else None, sleep=soon)
+        jobs.script(None, None, *[Status(500)] * 5)
+        for error in ask(lm, ["a", "b"]):
+            assert type(error) is LMStatusError
+        assert [reply.text for reply in ask(lm, ["b", "a"])] == ["echo b", "echo a"]
+        assert (len(lines(jobs)), len(jobs.batches)) == (1, 1)
 
     def test_one_process_at_a_time(self, batch, tmp_path):
         lm = batch(tmp_path)

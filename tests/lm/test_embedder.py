@@ -171,7 +171,6 @@ class TestCalls:
 
     def test_retries_are_those_of_the_lm_layers(self, embedder, server):
         server.script(Status(503), Drop())
-        assert embedder().acall is not None
         assert embedder()("a").tolist() == letters("a")
         assert server.received == 3
         server.script(*[Status(503)] * 9)
@@ -212,6 +211,20 @@ class TestCalls:
         assert again == first
         assert server.received == 2
         assert (respent.calls, respent.tokens, respent.usd, respent.sent) == (spent.calls, spent.tokens, spent.usd, 0)
+
+    def test_a_run_is_resumed_whatever_is_in_the_memory(self, embedder, server, tmp_path):
+        def program(embed):
+            with run.Journal(tmp_path / "run.jsonl") as journal, run.active(journal=journal) as active:
+                return embed(["a", "b"]).tolist(), active.ledger.spent.calls, active.ledger.spent.tokens
+
+        warm = embedder()
+        warm("a")
+        first = program(warm)
+        assert sent(server) == [["a"], ["b"]]
+        full = embedder()
+        full(["a", "b"])
+        assert program(embedder()) == program(full) == first
+        assert server.received == 3
 
     def test_a_hit_counts_as_a_call_without_tokens_in_a_run_and_after_it(self, embedder, server, tmp_path):
         embed = embedder()
