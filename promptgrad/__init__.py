@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from promptgrad._seed import manual_seed
     from promptgrad.aio import Executor
     from promptgrad.autograd import (
+        Choice,
         Parameter,
         Text,
         clip_grad_tokens_,
@@ -71,6 +72,7 @@ __all__ = [
     "Budget",
     "Callback",
     "Code",
+    "Choice",
     "Embedder",
     "Example",
     "Executor",
@@ -139,6 +141,7 @@ _HOME = {
     "Budget": "run",
     "Callback": "train",
     "Code": "content",
+    "Choice": "autograd",
     "Embedder": "lm",
     "Example": "data",
     "Executor": "aio",
@@ -205,6 +208,8 @@ _ROOMS = (
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.
 _ELSEWHERE = {
     "Adapter": "promptgrad.adapters.Adapter",
+    "Assert": "promptgrad.nn.Assert(condition, reason)",
+    "BestOfN": "promptgrad.nn.BestOfN",
     "BlackboxLLM": "promptgrad.nn.Predict('question -> answer', instruction=...)",
     "BootstrapFewShot": "promptgrad.optim.BootstrapFewShot",
     "BootstrapFewShotWithRandomSearch": "promptgrad.optim.RandomSearch",
@@ -223,11 +228,15 @@ _ELSEWHERE = {
     "MIPROv2": "promptgrad.optim.MIPRO(params, auto='light')",
     "Module": "promptgrad.nn.Module",
     "OutputField": "promptgrad.Output",
+    "MultiChainComparison": "promptgrad.nn.MultiChainComparison",
+    "Parallel": "promptgrad.nn.Parallel",
     "Predict": "promptgrad.nn.Predict",
     "Prediction": "promptgrad.nn.Prediction",
     "GEPA": "promptgrad.optim.GEPA",
+    "Refine": "promptgrad.nn.Refine",
     "SIMBA": "promptgrad.optim.GEPA or promptgrad.optim.TGD",
     "ReAct": "a promptgrad.nn.Module with a loop in forward()",
+    "Suggest": "promptgrad.nn.Suggest(condition, reason)",
     "TGD": "promptgrad.optim.TGD",
     "Tensor": "promptgrad.Text",
     "TextGrad": "promptgrad.optim.TGD",
@@ -252,6 +261,7 @@ _ELSEWHERE = {
     "track": "promptgrad.track_usage",
     "vmap": "promptgrad.func.vmap, or module.map(batch)",
     "grad": "promptgrad.func.grad",
+    "majority": "promptgrad.nn.majority",
     "functional_call": "promptgrad.func.functional_call",
     "utils": "promptgrad.data for loaders, promptgrad.evaluation for reports, promptgrad.clip_grad_tokens_ to clip",
 }

@@ -33,6 +33,7 @@ PromptgradError
 ├── AsyncUsageError (RuntimeError)     a blocking call on an event loop, or the reverse
 ├── GraphError (RuntimeError)          the recorded graph cannot be used this way
 ├── ConstraintError (ValueError)       a value that a parameter may not take
+├── CheckError (AssertionError)        what a program asserts does not hold
 ├── HunkError (ValueError)             an edit that does not apply to its text
 ├── OutOfMemoryError (MemoryError)     a training that does not fit into memory
 └── MissingExtraError (ImportError)    an optional dependency is not installed
@@ -42,6 +43,7 @@ Facts are attributes as well as part of the message, so that no code has to pars
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 __all__ = [
     "AsyncUsageError",
@@ -49,6 +51,7 @@ __all__ = [
     "BadRequestError",
     "BillingError",
     "BudgetExceeded",
+    "CheckError",
     "ConstraintError",
     "ContentFilterError",
     "ContextWindowError",
@@ -360,6 +363,20 @@ class ConstraintError(PromptgradError, ValueError):
         super().__init__(message)
         self.value = value
         self.reason = reason or message
+
+
+class CheckError(PromptgradError, AssertionError):
+    """What a program states with `nn.Assert` does not hold.
+
+    Attributes:
+        reason: What should hold, in words.
+        node: The recorded call that it is about; None where nothing was recorded.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", node: Any = None) -> None:
+        super().__init__(message)
+        self.reason = reason or message
+        self.node = node
 
 
 class HunkError(PromptgradError, ValueError):

@@ -1,6 +1,7 @@
 """Text that remembers, parameters, the tape, and the backward pass."""
 
 from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detect_anomaly
+from promptgrad.autograd._choice import Choice
 from promptgrad.autograd._clip import clip_grad_tokens_
 from promptgrad.autograd._cluster import Cluster, same_group
 from promptgrad.autograd._critic import (
@@ -60,6 +61,7 @@ __all__ = [
     "AgreeingCritic",
     "AnomalyWarning",
     "BackwardReport",
+    "Choice",
     "Cluster",
     "Context",
     "CriticLike",

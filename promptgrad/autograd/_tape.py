@@ -92,6 +92,7 @@ class Tape(ReadLog):
 
     Attributes:
         nodes: The calls, in the order in which they started.
+        notes: What else the program noted in the forward, such as the conditions of `nn.Suggest`.
         detached: Texts that the program detached, with their producer; None if other edges may leave the producer.
         inputs: What the forward was given, by name.
         output: What it returned.
@@ -122,6 +123,7 @@ class Tape(ReadLog):
         "freed",
         "inputs",
         "nodes",
+        "notes",
         "output",
         "paths",
         "player",
@@ -142,6 +144,7 @@ class Tape(ReadLog):
         self.paths = paths
         self.player: Callable[[Node, Any, Any], Any] | None = None
         self.nodes: list[Node] = []
+        self.notes: list[Any] = []
         self._leaves: dict[Parameter, AccumulateGrad] = {}
         self.detached: list[tuple[str, GradFn | None]] = []
         self.output: Any = None
@@ -244,7 +247,7 @@ class Tape(ReadLog):
         for node in self.nodes:
             node.free()
         self._leaves = {}
-        self.detached = []
+        self.detached, self.notes = [], []
         self.inputs, self.output, self.program = {}, None, None
         self._edges = None
         self._reads = {}

@@ -8,6 +8,8 @@ from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
 from promptgrad.nn._best_of_n import BestOfN
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._confidence import confidence
+from promptgrad.nn._check import Assert, Check, Checks, Suggest, count_checks
+from promptgrad.nn._check_loss import CheckLoss
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._ensemble import Ensemble, majority
@@ -41,6 +43,8 @@ from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import FitsSignature, Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.nn._recent import remember_output
+from promptgrad.nn._refine import Refine
+from promptgrad.nn._route import Route
 from promptgrad.nn._self_consistency import SelfConsistency
 from promptgrad.nn._state import flaw_of, trained_names
 from promptgrad.nn._stream import EventIterator, EventStream
@@ -48,6 +52,7 @@ from promptgrad.nn._trace_of import trace_of
 
 __all__ = [
     "Arguments",
+    "Assert",
     "AuxLoss",
     "Batch",
     "BatchRow",
@@ -56,6 +61,9 @@ __all__ = [
     "CallEnded",
     "CallHistory",
     "ChainOfThought",
+    "Check",
+    "CheckLoss",
+    "Checks",
     "Critic",
     "Ensemble",
     "ErrorRow",
@@ -85,10 +93,13 @@ __all__ = [
     "PartialValue",
     "Predict",
     "Prediction",
+    "Refine",
     "RemovableHandle",
+    "Route",
     "SelfConsistency",
     "Sequential",
     "StreamEvent",
+    "Suggest",
     "ThoughtDelta",
     "ToolPiece",
     "Vectorizer",
@@ -96,6 +107,7 @@ __all__ = [
     "as_critic",
     "bind",
     "confidence",
+    "count_checks",
     "fields_of",
     "flaw_of",
     "in_flight",
@@ -122,7 +134,6 @@ _ELSEWHERE = {
     "FormattedLLMCall": "nn.Predict with several fields",
     "Linear": "nn.Predict('question -> answer')",
     "ProgramOfThought": "a forward() that runs what an nn.Predict wrote",
-    "Refine": "a forward() with a loop of your own",
     "MSELoss": "nn.MetricLoss(metric)",
     "OutputField": "promptgrad.Output",
     "ReAct": "a forward() with a loop of your own",

@@ -47,25 +47,72 @@ class Conduct:
     Attributes:
         temperature: Their temperature; None for that of the module or its LM.
         hints: Advice by module, shown as one more input.
+        log: Where calls of language models are noted; None for nowhere.
+        checks: Where the conditions of `Assert` and `Suggest` are noted; None for nowhere.
+        tentative: Whether it is open if what happens here goes into the result.
     """
 
     temperature: float | None = None
     hints: "Mapping[Module, str]" = field(default_factory=dict)
+    log: "list[LoggedCall] | None" = None
+    checks: list[Any] | None = None
+    tentative: bool = False
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
         """The sampling options of a call."""
         return options if self.temperature is None else {**options, "temperature": self.temperature}
+
+    def begin(self, module: "Module", inputs: Mapping[str, Any]) -> "LoggedCall | None":
+        """Note a call that begins, where calls are noted."""
+        if self.log is None:
+            return None
+        call = LoggedCall(sequence.position(sequence.step()), module, inputs)
+        self.log.append(call)
+        return call
+
+
+@dataclass(slots=True)
+class LoggedCall:
+    """One call of a language model in an attempt.
+
+    Attributes:
+        place: Its place in the order of the program.
+        module: The module.
+        inputs: What it was given.
+        outputs: What it returned.
+        error: Why it failed; None when it did not.
+    """
+
+    place: sequence.Position
+    module: "Module"
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
 
 
 conduct: "ContextVar[Conduct | None]" = ContextVar("promptgrad.attempt", default=None)
 
 
 @contextmanager
-def behaving(temperature: float | None = None, hints: "Mapping[Module, str] | None" = None) -> Iterator[None]:
+def behaving(
+    temperature: float | None = None,
+    hints: "Mapping[Module, str] | None" = None,
+    log: list[LoggedCall] | None = None,
+    checks: list[Any] | None = None,
+    *,
+    tentative: bool = False,
+) -> Iterator[None]:
     """Within the block, calls have this temperature and these hints, over those of the attempts around it."""
     outer = conduct.get() or Conduct()
-    warm = outer.temperature if temperature is None else temperature
-    token = conduct.set(Conduct(warm, {**outer.hints, **(hints or {})}))
+    token = conduct.set(
+        Conduct(
+            outer.temperature if temperature is None else temperature,
+            {**outer.hints, **(hints or {})},
+            outer.log if log is None else log,
+            outer.checks if checks is None else checks,
+            outer.tentative or tentative,
+        )
+    )
     try:
         yield
     finally:
@@ -92,6 +139,8 @@ class OneAttempt:
         score: What it is worth, where attempts are scored.
         feedback: What was said of it.
         nodes: The calls that it made, as far as they were recorded.
+        log: The calls that it made, in the order of the program, where they were noted.
+        checks: The conditions of `Assert` and `Suggest` that were looked at in it.
     """
 
     number: int
@@ -100,10 +149,20 @@ class OneAttempt:
     score: float = float("-inf")
     feedback: str = ""
     nodes: Sequence[Node] = ()
+    log: Sequence[LoggedCall] = ()
+    checks: list[Any] = field(default_factory=list)
 
 
 async def attempt(
-    module: "Module", args: tuple[Any, ...], kwargs: dict[str, Any], number: int, of: int, **how: Any
+    module: "Module",
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    number: int,
+    of: int,
+    *,
+    temperature: float | None = None,
+    hints: "Mapping[Module, str] | None" = None,
+    logged: bool = False,
 ) -> OneAttempt:
     """Make one attempt, whose calls have a replicate number of their own. Its failure is its outcome.
 
@@ -115,12 +174,18 @@ async def attempt(
         kwargs: Its arguments by name.
         number: Number of the attempt.
         of: The most attempts; rollouts and attempts within attempts get different numbers by it.
-        **how: Arguments of `behaving`.
+        temperature: Temperature of its calls; None for that of their module or LM.
+        hints: Advice by module.
+        logged: Whether to note its calls.
     """
     made = OneAttempt(number)
     tape = current_tape()
+    log: list[LoggedCall] | None = [] if logged else None
+    if tape is None and logged:
+        sequence.begin()
     first = None if tape is None else sequence.position(sequence.step())
-    with context(replicate=(current().replicate or 0) * of + number), behaving(**how):
+    replicate = (current().replicate or 0) * of + number
+    with context(replicate=replicate), behaving(temperature, hints, log, made.checks, tentative=True):
         try:
             made.output = await module.acall(*args, **kwargs)
         except NOT_ATTEMPTS:
@@ -132,6 +197,7 @@ async def attempt(
     if tape is not None and first is not None:
         last = sequence.position(sequence.step())
         made.nodes = tuple(node for node in tuple(tape.nodes) if first < sequence.position(node.mark) < last)
+    made.log = sorted(log or (), key=lambda call: call.place)
     return made
 
 
@@ -171,9 +237,14 @@ async def attempts(
     return counted
 
 
-def discard(unused: Iterable[OneAttempt]) -> None:
-    """Note that nothing of these attempts went into the result, so that no blame goes to their calls."""
-    tape = current_tape()
+def keep(used: Iterable[OneAttempt], unused: Iterable[OneAttempt] = ()) -> None:
+    """Note which attempts went into the result: the calls of the others get no blame, and their checks do not count."""
+    here, tape = conduct.get() or Conduct(), current_tape()
+    for one in used:
+        if here.checks is not None:
+            here.checks.extend(one.checks)
+        if tape is not None and not here.tentative:
+            tape.notes.extend(one.checks)
     if tape is None:
         return
     for one in unused:

@@ -9,7 +9,7 @@ from promptgrad._habits import refuses
 from promptgrad.autograd import no_grad
 from promptgrad.data import Example, Score
 from promptgrad.errors import MetricError
-from promptgrad.nn._attempt import OneAttempt, attempt, attempts, check_attempts, discard
+from promptgrad.nn._attempt import OneAttempt, attempt, attempts, check_attempts, keep
 from promptgrad.nn._module import Module
 
 Reward = Callable[[Any, Any], Any]
@@ -154,10 +154,10 @@ def best(made: Sequence[OneAttempt]) -> OneAttempt:
     good = [one for one in made if one.error is None]
     if not good:
         error = made[-1].error
-        discard(made[:-1])
+        keep(made[-1:], made[:-1])
         if error is None:
             raise RuntimeError("no attempt was made")
         raise error
     chosen = max(good, key=lambda one: (one.score, -one.number))
-    discard(one for one in made if one is not chosen)
+    keep([chosen], [one for one in made if one is not chosen])
     return chosen

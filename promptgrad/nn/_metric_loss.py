@@ -10,7 +10,7 @@ from promptgrad import aio
 from promptgrad._habits import refuses
 from promptgrad.autograd import CriticLike, Loss, LossRow, Parameter
 from promptgrad.data import Example, Score
-from promptgrad.errors import InputError, LMError, MetricError, ParseError
+from promptgrad.errors import CheckError, InputError, LMError, MetricError, ParseError
 from promptgrad.lm import LM, current
 from promptgrad.metrics import FieldMetric, FunctionMetric, as_metric, call_metric, feedback_for
 from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
@@ -115,6 +115,7 @@ class MetricLoss(Module, in_place=True):
             row.tape,
             error,
             row.replicate,
+            error.node if isinstance(error, CheckError) else None,
             module_feedback={} if score is None else score.module_feedback or {},
         )
 

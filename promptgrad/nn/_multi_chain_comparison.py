@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import InputError, SignatureError
-from promptgrad.nn._attempt import OneAttempt, attempt, attempts, discard
+from promptgrad.nn._attempt import OneAttempt, attempt, attempts, keep
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._module import Module
 from promptgrad.nn._predict import Predict
@@ -90,8 +90,9 @@ class MultiChainComparison(Module, in_place=True):
         made = await attempts(self.M, make, lambda _: False, None)
         failed = [one for one in made if one.error is not None]
         if len(failed) == self.M:
-            discard(failed[:-1])
+            keep(failed[-1:], failed[:-1])
             raise failed[-1].error or RuntimeError("no attempt was made")
+        keep(made)
         return [one.output if one.error is None else one.error for one in made]
 
     def _show(self, completion: Any) -> str:

@@ -149,9 +149,9 @@ class Predict(Module, in_place=True):
         if settings.replicate and "replicate" not in options:
             options = {**options, "replicate": settings.replicate}
         signature = self._signature
-        attempt = conduct.get()
+        attempt, logged = conduct.get(), None
         if attempt is not None:
-            options = attempt.options(options)
+            options, logged = attempt.options(options), attempt.begin(self, inputs)
             if hint := attempt.hints.get(self):
                 signature, name = with_hint(signature)
                 inputs, values = {**inputs, name: hint}, {**values, name: hint}
@@ -192,9 +192,13 @@ class Predict(Module, in_place=True):
         except Exception as error:
             if heard is not None:
                 heard.fail(error, call.usage)
+            if logged is not None:
+                logged.error = error
             self._note(node, lm, call, None, error)
             raise
         outputs = attach(outputs, node)
+        if logged is not None:
+            logged.outputs = outputs
         self._note(node, lm, call, outputs, None)
         return make_prediction(outputs, node, call)
 

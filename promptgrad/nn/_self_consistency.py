@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from promptgrad._habits import refuses
-from promptgrad.nn._attempt import OneAttempt, attempt, attempts, check_attempts, discard
+from promptgrad.nn._attempt import OneAttempt, attempt, attempts, check_attempts, keep
 from promptgrad.nn._best_of_n import ATTEMPT_HABITS
 from promptgrad.nn._credited import credited
 from promptgrad.nn._ensemble import normalized, vote
@@ -72,9 +72,9 @@ class SelfConsistency(Module, in_place=True):
         made = await attempts(self.n, make, self._decided, self.concurrency)
         good = [one for one in made if one.error is None]
         if not good:
-            discard(made[:-1])
+            keep(made[-1:], made[:-1])
             raise made[-1].error or RuntimeError("no attempt was made")
-        discard(one for one in made if one.error is not None)
+        keep(good, [one for one in made if one.error is not None])
         votes = self._votes(good)
         counts = [votes.count(each) for each in votes]
         first = counts.index(max(counts))

@@ -80,3 +80,81 @@ class TestMultiChainComparison(ModuleContract):
 
     def make(self):
         return nn.MultiChainComparison(QA)
+
+
+class Checked(nn.Module):
+    """Says what should hold of its answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.draft = nn.Predict("question -> draft")
+        self.answer = nn.Predict("draft -> answer")
+
+    async def forward(self, question):
+        draft = (await self.draft.acall(question=question)).draft
+        output = await self.answer.acall(draft=draft)
+        nn.Suggest(output.answer == "Paris", "the name alone", output)
+        return output
+
+
+class TestRefine(ModuleContract):
+    calls = 3  # an attempt, the advice, an attempt
+    blamed = ("module.instruction",)
+
+    def answers(self):
+        return {"answer": lambda inputs: "Paris" if "hint" in inputs else "Rome", "advice": "Think of the Seine."}
+
+    def make(self):
+        return nn.Refine(nn.Predict(QA), 3, first_letter)
+
+
+class TestRefineByConditions(ModuleContract):
+    calls = 4
+    blamed = ("module.draft.instruction", "module.answer.instruction")
+
+    def answers(self):
+        return {"answer": lambda inputs: "Paris" if "hint" in inputs else "It is Paris", "draft": "the Seine"}
+
+    def make(self):
+        return nn.Refine(Checked(), 3)
+
+
+class TestRefineOfSeveralModules(TestRefineByConditions):
+    calls = 5
+
+    def answers(self):
+        return {
+            "answer": lambda inputs: "Paris" if "hint" in inputs else "Rome",
+            "draft": "the Seine",
+            "advice": '{"answer": "Think of the Seine."}',
+        }
+
+    def make(self):
+        two = nn.Sequential({"draft": nn.Predict("question -> draft"), "answer": nn.Predict("draft -> answer")})
+        return nn.Refine(two, 3, first_letter)
+
+
+class TestRouteByALanguageModel(ModuleContract):
+    calls = 2
+    blamed = ("branches.facts.instruction", "router.instruction")
+
+    def answers(self):
+        return {"answer": "Paris", "topic": "facts"}
+
+    def make(self):
+        return nn.Route({"math": nn.Predict(QA), "facts": nn.ChainOfThought(QA)}, "question -> topic")
+
+
+class TestRouteByAChoice(ModuleContract):
+    blamed = ("branches.math.instruction",)
+
+    def make(self):
+        return nn.Route({"math": nn.Predict(QA), "facts": nn.ChainOfThought(QA)})
+
+
+class TestChecked(ModuleContract):
+    calls = 2
+    blamed = ("draft.instruction", "answer.instruction")
+
+    def make(self):
+        return Checked()

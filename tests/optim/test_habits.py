@@ -159,7 +159,6 @@ def test_what_a_hint_names_is_there():
         (pg.data, "random_split", "promptgrad.data.split("),
         (pg.data, "Dataset", "a list of them"),
         (pg.data, "from_pandas", "promptgrad.data.from_dicts("),
-        (nn, "Refine", "a loop of your own"),
     ],
 )
 def test_names_of_others_get_hints(room, name, hint):
