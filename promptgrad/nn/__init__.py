@@ -7,9 +7,9 @@ from promptgrad.nn._aux_loss import AuxLoss
 from promptgrad.nn._batch import Batch, BatchRow, ErrorRow
 from promptgrad.nn._best_of_n import BestOfN
 from promptgrad.nn._chain_of_thought import ChainOfThought
-from promptgrad.nn._confidence import confidence
 from promptgrad.nn._check import Assert, Check, Checks, Suggest, count_checks
 from promptgrad.nn._check_loss import CheckLoss
+from promptgrad.nn._confidence import confidence
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._ensemble import Ensemble, majority
