@@ -362,7 +362,6 @@ def test_a_process_that_is_killed_at_any_moment_sends_nothing_twice(server, jobs
     moments = [
         ["replace", 1, "after"],  # the requests are written, the state is not
         ["replace", 3, "after"],  # about to upload
-        ["request", 1, "after"],  # uploaded, no answer
         ["replace", 4, "before"],  # the answer is there and not noted
         ["replace", 5, "after"],  # about to create
         ["request", 2, "after"],  # created, no answer

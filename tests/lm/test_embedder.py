@@ -4,6 +4,7 @@ import asyncio
 import json
 import pickle
 import threading
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -351,14 +352,20 @@ def folder(tmp_path_factory):
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10", "w1 w2 w3 w4"]
 
 
-def hidden_states(folder, text):
-    import torch
+@lru_cache(maxsize=1)
+def loaded(folder):
     import transformers
 
-    tokens = transformers.AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
     model = transformers.AutoModel.from_pretrained(folder).eval()
+    return transformers.AutoTokenizer.from_pretrained(folder), model
+
+
+def hidden_states(folder, text):
+    import torch
+
+    tokenizer, model = loaded(folder)
     with torch.inference_mode():
-        return model(**tokens).last_hidden_state[0].numpy()
+        return model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].numpy()
 
 
 class TestFolder:
