@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         is_grad_enabled,
         no_grad,
     )
-    from promptgrad.content import Audio, Code, File, History, Image, Reasoning
+    from promptgrad.content import Audio, Citation, Code, Document, File, History, Image, Reasoning
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
     from promptgrad.lm import LM, Embedder, Usage, configure, context, deadline, track_usage, usage
@@ -72,7 +72,9 @@ __all__ = [
     "Budget",
     "Callback",
     "Choice",
+    "Citation",
     "Code",
+    "Document",
     "Embedder",
     "Example",
     "Executor",
@@ -140,8 +142,10 @@ _HOME = {
     "Audio": "content",
     "Budget": "run",
     "Callback": "train",
+    "Citation": "content",
     "Code": "content",
     "Choice": "autograd",
+    "Document": "content",
     "Embedder": "lm",
     "Example": "data",
     "Executor": "aio",

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, get_args, get_type_hints
 
-from promptgrad.adapters._kinds import bare
-from promptgrad.content import Audio, File, Image, References
+from promptgrad.adapters._kinds import bare, members
+from promptgrad.content import Audio, Document, File, Image, References
 from promptgrad.lm import Content, Part, TextPart
 from promptgrad.signature import Field
 
@@ -41,13 +41,18 @@ def may_hold_media(annotation: Any, *, any_may: bool = True) -> bool:
     return False
 
 
+def has_pieces(annotation: Any) -> bool:
+    """Whether values of a type are written as pieces, and not as one text or JSON: media, and documents."""
+    return Document in (*members(annotation), *get_args(bare(annotation))) or may_hold_media(annotation)
+
+
 def is_media(kind: Any) -> bool:
     """Whether a type is that of images, sounds or files."""
     return isinstance(kind, type) and issubclass(kind, MEDIA)
 
 
 def pieces(field: Field, value: Any) -> list[Piece]:
-    """A value as texts and parts: an image as it is, several one after the other.
+    """A value as texts and parts: an image as it is, several one after the other; documents with their numbers.
 
     What holds images among other things is JSON, in which "image 1" stands for the first one; they come after it.
     """
@@ -55,6 +60,10 @@ def pieces(field: Field, value: Any) -> list[Piece]:
         return [value]
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, MEDIA) for item in value):
         return list(value)
+    if isinstance(value, Document):
+        return [str(value)]
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, Document) for item in value):
+        return ["\n\n".join(f"document {number}: {document}" for number, document in enumerate(value, 1))]
     references = References()
     text = field.dump_json(_referred(value, references), references)
     made: list[Piece] = [text]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.adapters._base import missing_input
-from promptgrad.adapters._pieces import Piece, joined, may_hold_media, pieces
+from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature
@@ -128,7 +128,7 @@ class MixedSections(Sections):
 
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)
-        self.mixed = {name: field for name, field in signature.inputs.items() if may_hold_media(field.annotation)}
+        self.mixed = {name: field for name, field in signature.inputs.items() if has_pieces(field.annotation)}
 
     def write(self, inputs: Mapping[str, Any], note: str = "") -> Content:
         made: list[Piece] = []
@@ -154,7 +154,7 @@ class MixedSections(Sections):
 
 def sections_of(signature: Signature) -> Sections:
     """The inputs of a signature in sections."""
-    mixed = any(may_hold_media(field.annotation) for field in signature.inputs.values())
+    mixed = any(has_pieces(field.annotation) for field in signature.inputs.values())
     return MixedSections(signature) if mixed else Sections(signature)
 
 

@@ -10,7 +10,18 @@ from typing import Any, Literal, get_args, get_origin
 
 from promptgrad.adapters._kinds import bare, members
 from promptgrad.adapters._pieces import may_hold_media
-from promptgrad.content import Audio, File, History, Image, References, is_reasoning, language_of, media_in
+from promptgrad.content import (
+    Audio,
+    Citation,
+    Document,
+    File,
+    History,
+    Image,
+    References,
+    is_reasoning,
+    language_of,
+    media_in,
+)
 from promptgrad.errors import InputError
 from promptgrad.signature import Field, is_union
 
@@ -87,8 +98,15 @@ _KINDS = {
     Audio: "a sound",
     File: "a file",
     History: "earlier turns",
+    Document: "a document",
 }
-_MANY = {Image: "images", Audio: "sounds", File: "files"}
+_MANY = {
+    Image: "images",
+    Audio: "sounds",
+    File: "files",
+    Document: "documents with their numbers",
+    Citation: 'a JSON list of {"document": its number, "quote": "its very words"}',
+}
 
 
 def describe(field: Field, *, as_json: bool = False) -> str:

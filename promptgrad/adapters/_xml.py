@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input
+from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._chat import ChatFormat, Unclear, add_body
-from promptgrad.adapters._sections import guard, unguard
+from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
+from promptgrad.adapters._sections import guard, left_out, unguard
 from promptgrad.adapters._taken_back import takes_back_by_name
 from promptgrad.adapters._values import describe, listed, writer
+from promptgrad.lm import Content
 from promptgrad.signature import Signature
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 _MOST_TAGS = 2_000
 """A reply with as many tags of fields is none that was asked for."""
 _CDATA = "<![CDATA["
+_BLANK = "\n\n"
 _OTHER = re.compile(r"<(\w[\w-]{0,60})>([^<]{0,300})")
 
 
@@ -40,6 +44,7 @@ class XMLFormat(ChatFormat):
         lowered = [name.lower() for name in signature.fields]
         self._all = {name: name for name in signature.fields}
         self._all.update({low: n for low, n in zip(lowered, signature.fields, strict=True) if lowered.count(low) == 1})
+        self._mixed = {name: field for name, field in signature.inputs.items() if has_pieces(field.annotation)}
         self._given = [(name, writer(field)) for name, field in signature.inputs.items()]
         self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply in the format above, from <{self.first}> on."
 
@@ -59,16 +64,36 @@ class XMLFormat(ChatFormat):
         parts += [f"<{name}>{{{describe(field)}}}</{name}>" for name, field in self.signature.outputs.items()]
         return "\n\n".join(parts)
 
-    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> str:
+    def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> Content:
         parts = []
         for name, write in self._given:
             if name not in inputs:
                 raise missing_input(name, self.signature)
+            if self._mixed:
+                continue
             value = inputs[name]
             parts.append(f"<{name}>{self.escape(value if write is None else write(value))}</{name}>")
-        return "\n\n".join(parts) + (self.reminder if remind else "")
+        note = self.reminder if remind else ""
+        return self._in_pieces(inputs, note) if self._mixed else "\n\n".join(parts) + note
 
-    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> str:
+    def _in_pieces(self, inputs: Mapping[str, Any], note: str) -> Content:
+        """The fields of which some hold images, and a note below them."""
+        made: list[Piece] = []
+        for name, write in self._given:
+            if name in inputs:
+                value = inputs[name]
+                if name in self._mixed:
+                    body = pieces(self._mixed[name], value)
+                else:
+                    body = [value if write is None else write(value)]
+                made.append(f"{_BLANK if made else ''}<{name}>")
+                made += [self.escape(piece) if isinstance(piece, str) else piece for piece in body]
+                made.append(f"</{name}>")
+        return joined([*made, note])
+
+    def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
+        if not self._mixed.keys().isdisjoint(inputs):
+            return self._in_pieces(inputs, left_out(missing) if missing else "")
         parts = [
             f"<{name}>{self.escape(inputs[name] if write is None else write(inputs[name]))}</{name}>"
             for name, write in self._given
@@ -191,4 +216,4 @@ class XMLAdapter(Adapter):
 
     def make_format(self, signature: Signature) -> Format:
         """How a signature is written between tags."""
-        return XMLFormat(signature)
+        return with_beside(signature, XMLFormat)

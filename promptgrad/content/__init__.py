@@ -1,5 +1,6 @@
 """Values of fields that are more than text: images, sounds, files, conversations, code, the reasoning of a model."""
 
+from promptgrad.content._document import Citation, Document
 from promptgrad.content._history import ROLES, History, Turn, restored
 from promptgrad.content._media import SHOWN_BYTES, Audio, File, Image, media_in
 from promptgrad.content._references import References
@@ -13,7 +14,9 @@ __all__ = [
     "ROLES",
     "SHOWN_BYTES",
     "Audio",
+    "Citation",
     "Code",
+    "Document",
     "File",
     "History",
     "Image",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptgrad.adapters import get_adapter
-from promptgrad.content import History, References, Turn
+from promptgrad.content import Citation, Document, History, References, Turn
 from promptgrad.data import Example
 from promptgrad.lm import current
 from promptgrad.nn._predict import Predict
@@ -37,6 +37,8 @@ def plain(value: Any) -> Any:
         return plain(value.__record__()[1]["turns"])
     if isinstance(value, Turn):
         return plain(value.__record__()[1])
+    if isinstance(value, (Document, Citation)):
+        return plain(value.to_dict())
     dump = getattr(value, "model_dump", None)
     if dump is None:
         return repr(value)  # of an image: its kind and size, as the LM that reads this may take text alone

@@ -27,7 +27,7 @@ TYPING_NAMES: Mapping[str, Any] = {
         "Union",
     )
 }
-CONTENT_TYPES = ("Audio", "Code", "File", "History", "Image", "Reasoning")
+CONTENT_TYPES = ("Audio", "Citation", "Code", "Document", "File", "History", "Image", "Reasoning")
 """Names of the types of `promptgrad.content`, which a signature may use as well; the room is loaded where one is."""
 # How many arguments a generic takes; None stands for "one or more".
 ARITY: Mapping[Any, int | None] = {

@@ -120,6 +120,29 @@ class TestInputs:
         assert isinstance(plain.messages(question="q", n=1, notes=["a"])[-1].content, str)
 
 
+class TestTags:
+    def test_images_between_tags(self):
+        look = nn.Predict("question, picture: Image, n: int -> answer", adapter="xml")
+        parts = look.messages(question="<picture>?", picture=CAT, n=1)[-1].parts
+        assert parts[:2] == (TextPart("<question><\\picture>?</question>\n\n<picture>"), CAT)
+        assert parts[2].text.startswith("</picture>\n\n<n>1</n>\n\nReply in the format above")
+        look.demos.data = [pg.Example(picture=DOG, answer="a dog")]
+        assert look.messages(question="?", picture=CAT, n=1)[1].parts == (
+            TextPart("<picture>"), DOG, TextPart("</picture>")
+        )  # fmt: skip
+        with pytest.raises(InputError, match="is missing"):
+            look.render(question="?", picture=CAT)
+
+    def test_turns_and_images_in_replies(self):
+        ask = nn.Predict("history: History, question -> answer", adapter="xml")
+        assert [m["role"] for m in ask.render(history=TestConversations.HISTORY, question="?")] == [
+            "system", *["user", "assistant"] * 2, "user",
+        ]  # fmt: skip
+        draw = nn.Predict("prompt -> picture: Image, caption", adapter="xml")
+        drawn = draw(prompt="x", lm=says(Completion((TextPart("<caption>c</caption>"), CAT))))
+        assert drawn.to_dict() == {"picture": CAT, "caption": "c"}
+
+
 @pytest.mark.parametrize("value", [CAT, {"a": CAT}])
 def test_an_adapter_that_writes_text_alone_refuses_before_anything_is_sent(value):
     asked = []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import promptgrad as pg
 from promptgrad import lm, nn, optim
-from promptgrad.content import Audio, File, History, Image
+from promptgrad.content import Audio, Document, File, History, Image
 from promptgrad.errors import InputError, LMError
 from promptgrad.testing import LoopbackLM
 from tests.made_files import pdf, png, read_pdf, read_png, read_wav, wav
@@ -309,18 +309,19 @@ ROWS = st.fixed_dictionaries(
         "pictures": st.lists(MEDIA, max_size=2),
         "best": st.none() | MEDIA,
         "sound": st.floats(0.01, 0.1).map(lambda seconds: Audio(wav(seconds))),
+        "document": st.builds(Document, WORDS, WORDS),
         "paper": st.lists(st.sampled_from(["one", "two"]), min_size=1, max_size=2).map(lambda pages: File(pdf(*pages))),
         "question": WORDS,
     }
 )
 ALL = (
-    "history: History, pictures: list[Image], best: Image | None, sound: Audio, paper: File, question "
-    "-> answer, code: Code"
+    "history: History, pictures: list[Image], best: Image | None, sound: Audio, paper: File, "
+    "document: Document, question -> answer, code: Code"
 )
 
 
 @settings(max_examples=40, deadline=None)
-@given(ROWS, ROWS, WORDS.filter(str.strip), st.sampled_from(["chat", "json"]))
+@given(ROWS, ROWS, WORDS.filter(str.strip), st.sampled_from(["chat", "json", "xml"]))
 def test_from_signature_to_wire_and_back_to_the_same_request(row, demo, answer, adapter):
     """Signature, wire, reply, prediction, state, loaded, the same request."""
     sent = []
@@ -329,6 +330,8 @@ def test_from_signature_to_wire_and_back_to_the_same_request(row, demo, answer, 
         sent.append(request)
         if adapter == "json":
             return json.dumps({"answer": answer, "code": "x = 1"})
+        if adapter == "xml":
+            return f"<answer>{answer}</answer>\n\n<code>x = 1</code>"
         return f"[[ ## answer ## ]]\n{answer}\n\n[[ ## code ## ]]\n```\nx = 1\n```\n\n[[ ## completed ## ]]"
 
     model = lm.FunctionLM(respond)
