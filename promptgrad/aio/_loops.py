@@ -139,9 +139,11 @@ class Remote(Signal[T]):
         self.carried: dict[str, Any] = {}  # attributes of the coroutine's cancellation, such as the finished rows
 
     def start(self) -> None:
-        """Make the task; called on the loop."""
+        """Make the task, unless it was cancelled before; called on the loop."""
         import asyncio
 
+        if self._make is None:
+            return
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(self._finish)
 
@@ -193,6 +195,21 @@ class Remote(Signal[T]):
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        elif self._make is not None:  # cancelled before it began
+            import asyncio
+
+            self._make().close()
+            self._make = None
+            self.fail(asyncio.CancelledError())
+
+    def launch(self) -> None:
+        """Start the task, in a copy of the context. Does not wait."""
+        if self._where is not None:
+            self._where.submit(self)
+            return
+        context = copy_context()
+        fork(context)
+        context.run(self.start)
 
 
 transport = Loop("transport")
@@ -250,15 +267,14 @@ def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kw
 
     It runs as a task of the current loop, or of the program loop where the caller is driven.
     """
-    if is_driven():
-        remote: Remote[T] = Remote(program, partial(fn, *args, **kwargs))
-        program.submit(remote)
-        return remote
-    remote = Remote(None, partial(fn, *args, **kwargs))
-    context = copy_context()
-    fork(context)
-    context.run(remote.start)
+    remote = prepare(fn, *args, **kwargs)
+    remote.launch()
     return remote
+
+
+def prepare(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Remote[T]:
+    """As `start`, but `launch()` of what it returns starts it: so that a Ctrl-C in between finds what to stop."""
+    return Remote(program if is_driven() else None, partial(fn, *args, **kwargs))
 
 
 async def awaited(call: Awaitable[T]) -> T:

@@ -34,7 +34,7 @@ class Mailbox:
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream may be dropped by a garbage collection inside of it
         self._events: deque[StreamEvent | _Grown] = deque()
         self._closed = False
         self._reader: Signal[None] | None = None

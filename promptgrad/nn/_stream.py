@@ -26,6 +26,13 @@ async def _run(heard: Hearing, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 _NOTHING: Any = object()
+_running: dict[Any, None] = {}
+"""The programs that run. A loop holds its tasks weakly: without a reader, one would be collected where it stands."""
+
+
+def _end(remote: Any, mailbox: Mailbox) -> None:
+    _running.pop(remote, None)
+    mailbox.close()
 
 
 class _Streamed:
@@ -50,9 +57,10 @@ class _Streamed:
             raise StopAsyncIteration
         try:
             if self._remote is None:
-                self._remote = self._context.run(partial(aio.start, _run, *self._make))
-                if not self._remote.subscribe(self.mailbox.close):
-                    self.mailbox.close()
+                self._remote = remote = aio.prepare(_run, *self._make)
+                _running[remote] = None
+                remote.subscribe(partial(_end, remote, self.mailbox))
+                self._context.run(remote.launch)
             event = await self.mailbox.take()
         except BaseException:
             await self.stop()
@@ -193,6 +201,9 @@ class EventIterator:
             return aio.drive(self._streamed.next())
         except StopAsyncIteration:
             raise StopIteration from None
+        except BaseException:  # Ctrl-C may come anywhere
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the program, unless it has ended, and wait for its cleanup, at most 5 seconds."""

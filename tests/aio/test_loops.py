@@ -237,3 +237,21 @@ def test_the_interpreter_exits_quietly_while_something_still_runs():
     )
     done = subprocess.run([sys.executable, "-X", "dev", "-c", code], check=True, timeout=300, capture_output=True)
     assert done.stderr == b""
+
+
+def test_a_prepared_task_that_is_stopped_before_it_is_launched_never_runs():
+    ran = []
+
+    async def work():
+        ran.append(True)
+
+    async def driven():
+        remote = aio.prepare(work)
+        await remote.stop()
+        remote.launch()
+        with pytest.raises(asyncio.CancelledError):
+            await remote
+
+    aio.drive(driven())
+    asyncio.run(driven())
+    assert ran == []

@@ -23,8 +23,11 @@ from tests import waiting
 from tests.adapters.test_feed import PIECES  # isort: skip
 
 CHAT = "[[ ## reasoning ## ]]\nIt is well known.\n\n[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
-SLOW = Reply(CHAT, pace=3600.0)
-"""The first word comes, and then nothing."""
+
+
+def slow(messages):
+    """The first word comes, and then nothing."""
+    return Reply("[[##reasoning##]]Well, that takes time.", pace=3600.0)
 
 
 @pytest.fixture
@@ -316,7 +319,8 @@ def test_whatever_the_reply_and_wherever_it_is_cut_the_deltas_are_the_fields(rep
             assert told == {}
         else:
             assert told == {name: text for name, text in outputs.items() if text}
-            assert {e.field: e.value for e in events[-10:] if isinstance(e, nn.FieldFinished)} == outputs
+            last = max((place for place, e in enumerate(events) if isinstance(e, nn.Voided)), default=0)
+            assert {e.field: e.value for e in events[last:] if isinstance(e, nn.FieldFinished)} == outputs
 
 
 # --- the same call ---
@@ -436,29 +440,36 @@ def test_a_program_that_streams_a_part_of_itself_is_heard_in_both():
 # --- readers that leave ---
 
 
+async def until_it_writes(stream):
+    async for event in stream:
+        if isinstance(event, nn.FieldDelta):
+            return event.delta
+
+
 def test_leaving_the_loop_ends_the_request(server):
-    server.respond = SLOW
+    server.respond = slow
     model = solver(layered(server))
 
     async def leave(how):
         stream = model.stream(question=how)
         if how == "break":
             async for event in stream:
-                assert isinstance(event, nn.CallBegun)
-                server_has = await asyncio.to_thread(server.wait_for, 1)
-                assert server_has is None
-                break
+                if isinstance(event, nn.FieldDelta):
+                    assert server.in_flight == 1
+                    break
         elif how == "aclose":
-            await anext(stream)
+            while not isinstance(await anext(stream), nn.FieldDelta):
+                pass
             await stream.aclose()
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
         elif how == "async with":
             async with stream:
-                async for _ in stream:
-                    break
+                assert await until_it_writes(stream) == "Well,"
         elif how == "dropped":
-            await anext(stream)
+            while not isinstance(await anext(stream), nn.FieldDelta):
+                pass
+            assert server.in_flight == 1
             del stream
         else:
             task = asyncio.ensure_future(listen(model, question=how))
@@ -466,20 +477,18 @@ def test_leaving_the_loop_ends_the_request(server):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        gc.collect()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await waiting.turns()
         return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
     for how in ("break", "aclose", "async with", "dropped", "cancelled"):
         server.reset()
         assert asyncio.run(leave(how)) == [], how
         server.wait_idle()
-        assert model.lm.stats()["in_flight"] == 0, how
+        assert (server.received, model.lm.stats()["in_flight"]) == (1, 0), how
 
 
 def test_a_plain_loop_that_is_left_ends_the_request(server):
-    server.respond = SLOW
+    server.respond = slow
 
     class Program(nn.Module):
         def __init__(self):
@@ -491,42 +500,103 @@ def test_a_plain_loop_that_is_left_ends_the_request(server):
 
     for model in (solver(layered(server)), Program().to(layered(server))):
         server.reset()
-        for _ in model.stream_sync(question="break"):
-            server.wait_for(1)
-            break
+        for event in model.stream_sync(question="break"):
+            if isinstance(event, nn.FieldDelta):
+                assert server.in_flight == 1
+                break
         server.wait_idle()
         with model.stream_sync(question="with") as stream:
-            next(stream)
-            server.wait_for(2)
+            while not isinstance(next(stream), nn.FieldDelta):
+                pass
+            assert server.in_flight == 1
         server.wait_idle()
-        waiting.until(lambda model=model: (model.lm or model.solve.lm).stats()["in_flight"] == 0)
+        waiting.until(lambda model=model: model.lm.stats()["in_flight"] == 0)
+        assert server.received == 2
         assert list(stream) == []
 
 
-def test_ctrl_c_in_the_reader_ends_the_request(server, monkeypatch):
-    server.respond = SLOW
-    model = solver(layered(server))
-    stream = model.stream_sync(question="x")
-    next(stream)
-    server.wait_for(1)
+def test_ctrl_c_in_the_reader_ends_the_program():
+    ended = []
 
-    async def interrupted(self):
-        raise KeyboardInterrupt
+    async def answer(messages):
+        try:
+            yield "[[ ## answer ## ]]\nParis "
+            await waiting.interrupted()
+        finally:
+            ended.append(True)
 
-    monkeypatch.setattr(Mailbox, "take", interrupted)
+    stream = nn.Predict("question -> answer").to(lm.FunctionLM(answer, name="f")).stream_sync(question="x")
     with pytest.raises(KeyboardInterrupt):
-        next(stream)
-    server.wait_idle()
+        list(stream)
+    waiting.until(lambda: ended)
     assert list(stream) == []
 
 
+def test_a_stream_that_is_garbage_ends_its_program_in_order():
+    ended = []
+
+    async def answer(messages):
+        try:
+            yield "[[ ## answer ## ]]\nParis "
+            await asyncio.Event().wait()
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    stream = nn.Predict("question -> answer").to(lm.FunctionLM(answer, name="f")).stream_sync(question="x")
+    while not isinstance(next(stream), nn.FieldDelta):
+        pass
+    ring = [stream]
+    ring.append(ring)
+    del stream, ring
+    gc.collect()
+    waiting.until(lambda: ended)
+    assert ended == [asyncio.CancelledError]
+
+
+class Gathered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.solve = nn.ChainOfThought("question -> answer")
+
+    async def forward(self, question):
+        return await asyncio.gather(*[self.solve.acall(question=f"{question} {n}") for n in range(3)])
+
+
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.solve = nn.ChainOfThought("question -> answer")
+
+    def forward(self, question):
+        return self.solve.map([{"question": f"{question} {n}"} for n in range(3)])
+
+
+@pytest.mark.parametrize("program", [Gathered, Mapped])
+def test_leaving_the_loop_ends_all_calls_of_a_program(server, program):
+    server.respond = slow
+    model = program().to(layered(server))
+
+    async def leave():
+        async with model.stream(question="x") as stream:
+            async for event in stream:
+                if isinstance(event, nn.FieldDelta):
+                    await asyncio.to_thread(server.wait_for, 3)
+                    break
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert asyncio.run(leave()) == []
+    server.wait_idle()
+    waiting.until(lambda: model.lm.stats()["in_flight"] == 0)
+    assert server.in_flight_high_water == 3
+
+
 def test_a_stream_that_is_left_is_a_lost_call_of_its_run(server):
-    server.respond = SLOW
+    server.respond = slow
 
     async def leave(model):
         async with model.stream(question="x") as stream:
-            await anext(stream)
-            await asyncio.to_thread(server.wait_for, 1)
+            assert await until_it_writes(stream) == "Well,"
 
     with run.active() as session:
         asyncio.run(leave(solver(layered(server))))
