@@ -1,10 +1,10 @@
 """`Predict`, the layer of this library: one typed call of a language model."""
 
 import difflib
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from promptgrad import aio
 from promptgrad.adapters import Adapter, Compiled, get_adapter, is_history
 from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for, demos_in
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
@@ -107,9 +107,9 @@ class Predict(Module, in_place=True):
         check_inputs(made)
         hidden = [name for name in made.outputs if hasattr(Prediction, name)]
         if hidden:
-            warnings.warn(
+            aio.warn(
                 f"the output {hidden[0]!r} is called like a method of Prediction: read it as prediction[{hidden[0]!r}]",
-                stacklevel=2,
+                UserWarning,
             )
         self._signature = made
         self.instruction = Parameter(made.instruction, kind="instruction")

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 import re
 from random import Random
@@ -9,7 +10,7 @@ import promptgrad as pg
 from promptgrad import func, nn
 from promptgrad.data import Example
 from promptgrad.errors import ContextWindowError, GraphError, InputError, LMConnectionError
-from promptgrad.lm import HTTP, FunctionLM
+from promptgrad.lm import HTTP, FunctionLM, Usage
 from promptgrad.testing import LoopbackLM
 
 
@@ -57,6 +58,11 @@ class TestCounterfactual:
         assert (found.calls, found.served) == (1, 0)
         assert len(asked.texts) == 1
         assert repr(found) == "<Credit pick[0]; 0 -> 1 (+1, flips); 1 call made, 0 from the record>"
+
+    def test_what_print_shows(self, model, row, world):
+        found = func.counterfactual(model, row, "pick", {"word": last(row)}, metric=world.metric)
+        several = dataclasses.replace(found, usage=Usage(calls=3), served=2, after=0.0)
+        assert repr(several) == "<Credit pick[0]; 0 -> 0 (+0); 3 calls made, 2 from the record>"
 
     def test_a_better_last_call_costs_nothing(self, model, row, asked, world):
         found = func.counterfactual(model, row, ("spell", 0), {"answer": row.example.answer}, metric=world.metric)

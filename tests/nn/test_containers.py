@@ -27,6 +27,15 @@ def test_module_list_registers_indexes_and_slices():
         modules[3]
 
 
+@pytest.mark.parametrize("index", [-4, 3, 4])
+def test_an_index_out_of_range_is_told(index):
+    modules = nn.ModuleList([nn.Module() for _ in range(3)])
+    with pytest.raises(IndexError, match=f"index {index} is out of range for a container of 3"):
+        modules[index]
+    with pytest.raises(IndexError):
+        modules.pop(index)
+
+
 def test_module_list_changes_keep_the_numbering():
     a, b, c = steps()
     modules = nn.ModuleList([a, c])

@@ -453,3 +453,9 @@ def test_the_lm_of_the_optimizer_criticises_where_no_critic_is_named(scripted):
     with pg.context(critic=named):
         nn.MetricLoss(exact_match)(model.map(examples), examples).backward()
     assert (len(strong.asked), len(named.asked)) == (1, 2)
+
+
+def test_eight_failed_forwards_share_a_call_unless_said_otherwise(scripted):
+    assert nn.Critic().joint.group == nn.JointCritic().group == 8
+    _, asked, _ = backward(scripted, lambda **_: findings(), ("red",) * 9, engine="joint")
+    assert len(asked.asked) == 2

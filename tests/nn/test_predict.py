@@ -417,3 +417,10 @@ def test_an_input_of_bytes_is_refused(signature):
 def test_bytes_for_a_text_name_what_to_write():
     with pytest.raises(InputError, match=r"bytes were passed: decode text with data.decode\(\); an image is an input"):
         nn.Predict("question -> answer")(question=b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", [nn.Predict, nn.ChainOfThought])
+def test_a_warning_of_a_new_module_points_at_the_users_line(kind):
+    with pytest.warns(UserWarning, match="called like a method") as said:
+        kind("question -> items: list[str]")
+    assert [one.filename for one in said] == [__file__]

@@ -189,3 +189,14 @@ def test_half_of_a_character_is_written_and_read_back(annotation: Any, value: An
     assert text == text.encode().decode()
     assert field.validate_json(text) == value
     assert "é" not in repr(value) or "é" in text
+
+
+class Sign(enum.Enum):
+    ODD = "a\ufffd"
+    TWO = 2
+
+
+def test_keys_that_are_no_texts_are_written_as_their_values_beside_half_a_character() -> None:
+    field = Field("a", dict[Sign, str])
+    value = {Sign.ODD: "\ud83d", Sign.TWO: "b"}
+    assert field.dump_json(value) == '{"a\ufffd":"\\ud83d","2":"b"}'
