@@ -58,6 +58,7 @@ _UNIT = re.compile(
 )
 
 _POINT_AND_THREE = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
+_MEASURE = re.compile(r"[ \N{NO-BREAK SPACE}]?[^\W\d_]|[°%]")
 _ENGLISH = re.compile(
     r" ?-?(?:hundred|thousand|millions?|billions?|trillions?|lakhs?|crores?|mn|bn|tn)\b", re.IGNORECASE
 )
@@ -92,6 +93,7 @@ _TURNS = re.compile(  # words beside a number by which it is not simply the valu
     r"millions?|billions?|trillions?|lakhs?|crores?|if|unless|except|zero|times|squared|cubed|minus|plus|percent|"
     r"per cent|pro[cz]ent\w*|p(?:ou|o)r ?c(?:ent|iento)|per cento|porcento|por cento|процент\w*|"
     r"per mill?e|pro ?mill?e|basis points?|bps?|pp[mb]|pages?|section|chapter|"
+    r"negative|deficit|overdrawn|in the red|short|ish|tb[dc]|max(?:imum)?|minimum|"
     r"wrong|incorrect|false|untrue|bad|doubt\w*|wait|actually|but|however|although|instead|too|formerly|previously|"
     r"sorry|errors?|attempts?|drafts?|options?|examples?|formats?|"
     r"figure|table|question|step)\b"
@@ -236,11 +238,12 @@ def _number(text: str, match: re.Match[str]) -> Number:
 def _may_be_thousands(text: str, said: int, end: int, money: bool) -> bool:  # noqa: FBT001
     """Whether the point before three digits may be that of a language in which it separates thousands: "€1.234".
 
-    A bare 1.234 is a number of JSON, and a scale in English has an English point.
+    A bare 1.234 is a number of JSON, and a scale in English has an English point. A length of 2.500 km is doubtful, as
+    few people write its zeros.
     """
     if _ENGLISH.match(text, said):
         return False
-    if end > said and _SCALE.match(text, said):
+    if (end > said and _SCALE.match(text, said)) or (text[:said].endswith("00") and _MEASURE.match(text, end)):
         return True
     return money or bool(_MONEY_AFTER.match(text, end) or _COUNTED.match(text, end))
 

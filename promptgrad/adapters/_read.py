@@ -24,6 +24,7 @@ from promptgrad.errors import ParseError
 from promptgrad.signature import Field
 
 _BULLET = re.compile(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
+_NEXT_ITEM = re.compile(r"\s(?:2[.)]|[*•])\s")
 _DECORATION = "*_`\"' \t\n"
 _MANY_LINES = 2_000
 _FIRST = 100
@@ -230,7 +231,7 @@ _UNSAID = re.compile(
 )
 _AS_ASKED = re.compile(r"\b(?:in|with|follow\w*|match\w*|to) (?:\w+ ){0,3}format\b", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
-    r"\b(?:wrong|incorrect|wait|actually|sorry|draft|disregard|ignore|(?:an|the|my|only|just) example|"
+    r"\b(?:wrong|incorrect|incomplete|wait|actually|sorry|draft|disregard|ignore|(?:an|the|my|only|just) example|"
     r"not (?:right|correct|true|quite|what|sure|the|my|an?)|"
     r"isn['\N{RIGHT SINGLE QUOTATION MARK}]t (?:right|correct|true))\b",
     re.IGNORECASE,
@@ -297,7 +298,10 @@ def bullets(text: str) -> list[str] | None:
             return None
     elif len(set(signs)) != 1:
         return None
-    return _unquoted([match[3].strip() for match in found])
+    items = [match[3].strip() for match in found]
+    if len(items) == 1 and (is_nothing(items[0]) or _NEXT_ITEM.search(items[0])):
+        return None  # no item, or several in one line
+    return _unquoted(items)
 
 
 def _unquoted(items: Sequence[str]) -> list[str]:

@@ -40,8 +40,12 @@ _JOINS = re.compile(r"(?<=[^\W\d])[_-](?=\w)")
 _NUMBERED = re.compile(r"no\.\s*\d")
 """The abbreviation of "number"."""
 _SHORT = 600
+_RATED = re.compile(r"\s*[:=]\s*[-+]?\.?\d")
+"""One of several options with its share or score."""
 _UNSAYS = re.compile(
-    r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially))\b"
+    r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially)|"
+    r"mostly|largely|somewhat|hardly|barely|rarely|"
+    r"(?:not enough|insufficient) (?:information|data|context|evidence|details?))\b"
     r"|^\s*if\b"
 )
 _UNSAYS_ONE = {
@@ -134,7 +138,7 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
     explained = re.match(r"\s*(?:$|[,.;:!](?!\w)|[\n()\N{EN DASH}—]|[-=]\s|\)\s*$)", after)
     if (before.strip(" ([#-") and not _STATED.search(before)) or explained is None:
         return ()
-    if _TURNS.search(after) or takes_back(after):
+    if _TURNS.search(after) or _RATED.match(after) or takes_back(after):
         return ()
     return tuple(values.values())
 

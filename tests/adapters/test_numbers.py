@@ -168,6 +168,7 @@ def test_no_reading(text: str) -> None:
         ("1.234 Mrd", (1.234e9, 1234e9)),
         ("12.345 Einwohner", (12.345, 12345)),
         ("12.345 houses", (12.345, 12345)),
+        ("2.500 km", (2.5, 2500)),
     ],
 )
 def test_two_readings(text: str, values: tuple[float, ...]) -> None:
@@ -377,6 +378,7 @@ def test_one_number_said_twice_is_one_number(text):
     [
         "42 hundredths", "5 tenths", "3 eighths", "3 fourths", "5 Prozent", "5 procent", "5 por ciento", "5 pour cent",
         "5 Dutzend", "5 docenas", "3 in four", "3 of four", "3 to four", "3 x four", "3 divided by four", "5 (six)",
+"42 negative", "42 in the red", "42-ish", "42 short", "42 TBD", "42 max",
         "The answer is 3, which is wrong", "Wrong: 3", "It is false that it is 3", "I doubt that it is 3",
         "3, wait, five", "3 would be too many", "Error: 500", "Attempt: 2", "A bad guess would be 3",
     ],
