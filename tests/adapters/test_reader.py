@@ -498,6 +498,36 @@ def test_a_choice_is_the_meant_one_or_asked_again(option: str, saying: str, case
     assert found in ((AGAIN,) if "not {}" in saying or "not say" in saying else (option, AGAIN))
 
 
+ANSWERS = [
+    *("{}", "**{}**", "{}.", "The answer is {}.", "Answer: {}", "x: {}", '"{}"', "- {}", "{}!", "{}, since it is so"),
+    *("{} - there are 3 of them", "{}, I am sure", "I think it is {}", "{} (see above)", "{}\n\nThe words are clear."),
+]
+NO_ANSWERS = [
+    "not {}",
+    "It is not {}",
+    "{}? Perhaps",
+    "{} and no and yes",
+    "{}. Wait, no, yes",
+    "{}. Scratch that.",
+    "If {}",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([("yes", True), ("no", False), ("true", True), ("false", False)]),
+    st.sampled_from(ANSWERS),
+    st.sampled_from(NO_ANSWERS),
+    st.sampled_from([str, str.upper, str.title]),
+)
+def test_a_boolean_is_the_meant_one_or_asked_again(case: tuple[str, bool], answer: str, none: str, write: Any) -> None:
+    word, meant = write(case[0]), case[1]
+    assert read(bool, answer.format(word)) in (meant, AGAIN)
+    assert read(list[bool], json.dumps([answer.format(word)])) in ([meant], AGAIN)
+    assert read(bool, none.format(word)) is AGAIN
+    assert read(bool, f"**{word}**.") is meant
+
+
 HOSTILE = [
     *(
         "{",
