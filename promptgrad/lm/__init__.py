@@ -38,6 +38,7 @@ from promptgrad.lm._parts import (
     ToolCall,
     ToolResult,
     bound,
+    weigh,
 )
 from promptgrad.lm._pocket import pocket
 from promptgrad.lm._replay import replay
@@ -127,6 +128,7 @@ __all__ = [
     "resolve_lm",
     "track_usage",
     "usage",
+    "weigh",
     "without_thinking",
 ]
 

@@ -185,8 +185,13 @@ def has_addresses(messages: Iterable[Any]) -> bool:
     )
 
 
-def weigh(content: Content) -> int:
-    """Estimate the size of content in a prompt, in characters of text (four are about a token)."""
+def weigh(content: Content, model: str = "") -> int:
+    """Estimate the size of content in a prompt, in characters of text (four are about a token).
+
+    Args:
+        content: The content.
+        model: Name of the model, by whose provider's rule images count.
+    """
     if isinstance(content, str):
         return len(content)
     size = 0
@@ -196,9 +201,9 @@ def weigh(content: Content) -> int:
         elif isinstance(part, ToolCall):
             size += len(part.name) + len(part.arguments)
         elif isinstance(part, ToolResult):
-            size += weigh(part.content)
+            size += weigh(part.content, model)
         else:
-            tokens = part.tokens()
+            tokens = part.tokens(model)
             size += IMAGE_WEIGHT if tokens is None else 4 * tokens
     return size
 

@@ -7,7 +7,7 @@ from promptgrad.search import Phase, Plan
 from promptgrad.train._allowance import with_notes
 from promptgrad.train._noise import calls_for_noise
 from promptgrad.train._parts import Parts
-from promptgrad.train._price import Price, price_of_program, price_of_writing
+from promptgrad.train._price import Price, guessed, price_of_program, price_of_writing
 
 if TYPE_CHECKING:
     from promptgrad.train._trainer import Trainer
@@ -45,7 +45,9 @@ def planned(trainer: "Trainer", parts: Parts, calls_per_example: float | None) -
     if parts.test:
         test_runs = Phase("test", round((1 + copies) * len(parts.test) * per), exact=False)
         phases.append(_with_demos(test_runs, price, copies / (1 + copies)))
-    return with_notes(replace(draft, phases=tuple(phases)), trainer.budget)
+    noted = with_notes(replace(draft, phases=tuple(phases)), trainer.budget)
+    remark = guessed(parts.train)
+    return replace(noted, notes=(*noted.notes, remark)) if remark else noted
 
 
 def _with_demos(phase: Phase, price: Price, share: float) -> Phase:

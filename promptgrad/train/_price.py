@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptgrad.autograd import Parameter, demos_in
+from promptgrad.content import IMAGE_TOKENS, media_in
 from promptgrad.data import Example
 from promptgrad.errors import NoLMError, PromptgradError
-from promptgrad.lm import Transport, resolve_lm
+from promptgrad.lm import Transport, resolve_lm, weigh
 from promptgrad.nn import Module, Predict
 
 REPLY_TOKENS = 40
@@ -140,7 +141,24 @@ def _demo_size(module: Predict, example: Example) -> float:
 
 
 def _rendered(module: Predict, inputs: Mapping[str, Any]) -> int:
-    return sum(len(message["content"]) for message in module.render(**inputs))
+    """Characters of a prompt, an image as many as its tokens are of text."""
+    try:
+        model = resolve_lm(None, module._lm).name
+    except NoLMError:
+        model = ""
+    return sum(weigh(message.content, model) for message in module.messages(**inputs))
+
+
+def guessed(examples: Sequence[Example]) -> str:
+    """The remark that the tokens of an image or a file are a guess; empty where they are known."""
+    for value in examples[0].values() if examples else ():
+        media = media_in(value)
+        if media is not None and media.tokens() is None:
+            return (
+                f"nothing is known of the size of {media!r}, so {IMAGE_TOKENS:,} tokens are assumed for each such "
+                f"{media.kind}: pass bytes for a better estimate"
+            )
+    return ""
 
 
 def _inputs(module: Predict, example: Example) -> dict[str, Any]:

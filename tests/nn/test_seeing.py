@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import promptgrad as pg
-from promptgrad import lm, nn, optim
+from promptgrad import autograd, lm, nn, optim
 from promptgrad.content import Audio, Document, File, History, Image
 from promptgrad.errors import InputError, LMError
 from promptgrad.testing import LoopbackLM
@@ -287,6 +287,45 @@ def test_a_run_trains_it_with_a_journal_and_resumes(model, tmp_path):
     assert program.instruction.data == "Name the colour of the picture."
     text = "".join(path.read_text() for path in Path(run).rglob("*.json*"))
     assert text.count("iVBORw") <= len(rows)
+
+
+def test_a_plan_counts_the_tokens_of_images_and_says_where_it_guesses(server):
+    program = look(lm.HTTP("openai/gpt-4o", server.url))
+    trainer = pg.Trainer(program, optim.TGD(program.parameters()), metric=pg.metrics.exact_match)
+    rows = [pg.Example(picture=picture, answer="x").with_inputs("picture") for picture in [Image(png(8, 8))] * 8]
+    large = [row.copy(picture=Image(png(1024, 1024))) for row in rows]
+    small_plan, large_plan = trainer.plan(rows[:4], rows[4:]), trainer.plan(large[:4], large[4:])
+    assert round(large_plan.tokens_per_call - small_plan.tokens_per_call) == 765 - 255
+    assert not any("tokens are assumed" in note for note in large_plan.notes)
+    away = [row.copy(picture=Image(f"https://e.org/{n}.png?sig=x")) for n, row in enumerate(rows)]
+    notes = "\n".join(trainer.plan(away[:4], away[4:]).notes)
+    assert "the size of Image(https://e.org/0.png), so 1,333 tokens are assumed for each such image" in notes
+
+
+class Chat(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Predict("question -> answer", instruction="Answer.")
+        self.second = nn.Predict("history: History, question -> answer", instruction="Go on.")
+
+    def forward(self, question):
+        history = History().add(question=question, answer=self.first(question=question).answer)
+        return self.second(history=history, question="And then?")
+
+
+def test_what_an_earlier_call_wrote_is_an_edge_through_a_history():
+    def model(messages):
+        return "[[ ## answer ## ]]\nParis of course\n\n[[ ## completed ## ]]"
+
+    program = Chat().to(lm.FunctionLM(model))
+    with_graph = program(question="Which city?")
+    tape = with_graph.grad_fn.tape
+    found = [
+        (edge.source.path, edge.field, edge.kind)
+        for edge in autograd.edges(tape)
+        if edge.target.__class__.__name__ == "Node"
+    ]
+    assert found == [("first", "history", "exact")]
 
 
 IMAGES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.tuples(*[st.integers(0, 255)] * 3)).map(
