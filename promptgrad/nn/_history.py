@@ -113,6 +113,18 @@ class CallHistory(Sequence[HistoryCall]):
         return "\n\n".join(map(repr, self._calls))
 
 
+def _size(call: HistoryCall) -> int:
+    """About how many bytes a call takes; every call is measured, so what is text alone is measured in place."""
+    request, reply = call.request, call.completion
+    if request is None:
+        return 0
+    if not call.reasked and len(request.tail) == 1:
+        asked, told = request.tail[0].content, "" if reply is None else reply.content
+        if asked.__class__ is str and told.__class__ is str:
+            return len(request.prefix.encoded) + len(asked) + len(told)
+    return sum([asked.nbytes + (0 if told is None else told.nbytes) for asked, told in call.exchanges])
+
+
 class _Kept:
     """The latest calls, within two bounds."""
 
@@ -124,11 +136,12 @@ class _Kept:
         self.bytes = 0
 
     def add(self, call: HistoryCall) -> None:
-        size = sum([request.nbytes + (0 if reply is None else reply.nbytes) for request, reply in call.exchanges])
+        size = _size(call)
         with self.lock:
-            self.calls.append((call, size))
-            self.bytes += size
-            if self.bytes > self.most_bytes or len(self.calls) > self.most_calls:
+            calls = self.calls
+            calls.append((call, size))
+            self.bytes += size - (calls.popleft()[1] if len(calls) > self.most_calls else 0)
+            if self.bytes > self.most_bytes:
                 self.trim()
 
     def trim(self) -> None:
