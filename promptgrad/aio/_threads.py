@@ -129,6 +129,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.reset)
 
 
+def start_in_thread(fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> ThreadCall:
+    """Call a blocking function in a thread of its own beside the caller, in a copy of its context.
+
+    Await the `signal` of what it returns, or `cancel()` it: that raises `asyncio.CancelledError` in the function at its
+    next wait for one of our signals.
+    """
+    context = copy_context()
+    fork(context)
+    job = ThreadCall(partial(fn, *args, **kwargs), context)
+    _pool.submit(job)
+    return job
+
+
 async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a blocking function in a thread of its own, in a copy of the caller's context.
 
@@ -137,12 +150,11 @@ async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     signals; code that never waits runs on to its end. From a driven coroutine, with no loop running in the thread,
     the function is called in place, since the thread could only wait.
     """
-    context = copy_context()
-    fork(context)
     if is_driven() and running_loop() is None:
+        context = copy_context()
+        fork(context)
         return context.run(fn, *args, **kwargs)
-    job = ThreadCall(partial(fn, *args, **kwargs), context)
-    _pool.submit(job)
+    job = start_in_thread(fn, *args, **kwargs)
     try:
         result: T = await job.signal
     except BaseException:

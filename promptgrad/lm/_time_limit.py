@@ -6,12 +6,16 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio
 from promptgrad.errors import DeadlineError
 
 T = TypeVar("T")
+
+GRACE = 1.0
+"""Seconds that plain code which blocks is waited for at the end of its time."""
 
 
 class TimeLimit:
@@ -46,7 +50,13 @@ class TimeLimit:
         left = self.left
         if left <= 0:
             raise self.error()
-        task = aio.start(work)
+        if aio.is_driven():  # plain code may block, and so has a thread of its own rather than a loop
+            thread = aio.start_in_thread(lambda: aio.drive(work()))
+            done: aio.Signal[T] = thread.signal
+            stop: Callable[[], Awaitable[object]] = partial(_end, thread.cancel, done)
+        else:
+            task = aio.start(work)
+            done, stop = task, task.stop
         timer = aio.start(self._wait, left)
         news: aio.Signal[None] = aio.Signal()
 
@@ -54,13 +64,13 @@ class TimeLimit:
             news.set(None)
 
         try:
-            if task.subscribe(wake) and timer.subscribe(wake):
+            if done.subscribe(wake) and timer.subscribe(wake):
                 await news
-            if task.done:
-                return task.result()
+            if done.done:
+                return done.result()
         finally:
             await timer.stop()
-            await task.stop()
+            await stop()
         raise self.error()
 
     async def _wait(self, seconds: float) -> None:
@@ -72,6 +82,18 @@ class TimeLimit:
 
     def __repr__(self) -> str:
         return f"<TimeLimit of {self.seconds:g} s, {self.left:.1f} s left>"
+
+
+async def _end(cancel: Callable[[], object], done: aio.Signal[Any]) -> None:
+    """Cancel what runs in a thread, and wait for a moment for its cleanup; a function that blocks is left alone."""
+    if done.done:
+        return
+    cancel()
+    over: aio.Signal[None] = aio.Signal()
+    grace = aio.start(aio.sleep, GRACE)
+    if done.subscribe(lambda: over.set(None)) and grace.subscribe(lambda: over.set(None)):
+        await over
+    await grace.stop()
 
 
 time_limit: ContextVar[TimeLimit | None] = ContextVar("promptgrad.deadline", default=None)

@@ -8,7 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import aio, nn, run
 from promptgrad.errors import DeadlineError, LMError, is_outage
-from promptgrad.lm import HTTP, Cache, Fallback, Limit, Request, Retry, TextDelta
+from promptgrad.lm import HTTP, Cache, Fallback, FunctionLM, Limit, Request, Retry, TextDelta
 from promptgrad.testing import Hang, LoopbackLM, Reply, Status
 
 
@@ -185,3 +185,24 @@ def test_a_request_is_the_same_with_and_without(server, bell):
         HTTP("m", server.url)(Request.of("q", temperature=0.5))
     HTTP("m", server.url)(Request.of("q", temperature=0.5))
     assert server.requests[0].body == server.requests[1].body
+
+
+def test_plain_functions_may_ask_and_block(server, bell, monkeypatch):
+    monkeypatch.setattr("promptgrad.lm._time_limit.GRACE", 0.01)
+    other = HTTP("m", server.url)
+    asking = FunctionLM(lambda messages: f"{other('inner').text}!", name="asking")
+    with deadline(5, bell):
+        assert asking("outer").text == "echo inner!"
+    gate, begun = threading.Event(), threading.Event()
+
+    def block(messages):
+        begun.set()
+        gate.wait()
+        return "too late"
+
+    thread = threading.Thread(target=lambda: (begun.wait(), bell.ring()))
+    thread.start()
+    with pytest.raises(DeadlineError), deadline(5, bell):
+        FunctionLM(block, name="block")("q")
+    gate.set()
+    thread.join()
