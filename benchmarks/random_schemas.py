@@ -237,9 +237,10 @@ def accuracy(seed: int, count: int) -> None:
     from promptgrad import evaluate
 
     free, held = (lm.pocket(constrain=constrain) for constrain in (False, True))
+    chosen = labelled_tasks()[::4]
     for level in pocket.LEVELS:
         rows: dict[str, list[float]] = {"text": [], "free": [], "held": []}
-        for task, labels in labelled_tasks():
+        for task, labels in chosen:
             test = task.split(64, 8, count)[2]
             for name, kind, model in (
                 ("text", str, free),
@@ -249,7 +250,7 @@ def accuracy(seed: int, count: int) -> None:
                 fields = [*(Field(name) for name in task.inputs), Field("answer", kind, role="output")]
                 step = nn.Predict(Signature(fields, task.instruction(level)), retries=0).to(model)
                 report = evaluate(step, test, task.metric, progress=False)
-                rows[name].append(report.score)
+                rows[name].append(sum(row.score for row in report.rows if row.error is None) / len(test))
         means = {name: round(sum(scores) / len(scores), 4) for name, scores in rows.items()}
         print(json.dumps({"bench": "accuracy", "level": level, "tasks": len(rows["held"]), "examples": count, **means}))
 
@@ -264,7 +265,7 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     if given.accuracy:
-        accuracy(given.seed, 60)
+        accuracy(given.seed, 30)
         return
     draw = random.Random(given.seed)
     signatures = [random_signature(draw, number) for number in range(given.schemas)]

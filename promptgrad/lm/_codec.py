@@ -2,9 +2,9 @@
 
 A record is a frozen dataclass. Its fields are the codec: the annotation decides the JSON form of a field, and a field
 that has its default is left out, so that a new field with a default changes no file and no digest that does not use it.
-A class with `written_in_full` leaves nothing out. A field with `compare=False` is not part of the value and is never
-written. A field in `text_names` has another name in JSON where its value is a text. An annotation without a JSON form
-is refused when the record is first used.
+A class with `written_in_full` leaves nothing out but what it names in `written_if_set`. A field with `compare=False` is
+not part of the value and is never written. A field in `text_names` has another name in JSON where its value is a text.
+An annotation without a JSON form is refused when the record is first used.
 """
 
 from __future__ import annotations
@@ -115,12 +115,13 @@ def _writer(
     """The function that writes a record: first what is always there and needs no conversion, then the rest."""
     kind = getattr(cls, "kind", None)
     fixed = {} if kind is None else {"type": kind}
-    in_full = getattr(cls, "written_in_full", False)
+    in_full: bool = getattr(cls, "written_in_full", False)
+    if_set: frozenset[str] = getattr(cls, "written_if_set", frozenset())
     plain_names: list[str] = []
     steps: list[tuple[str, Any, bool, str, Writer | None]] = []
     for entry in entries:
         name, coder = entry.name, coders[entry.name]
-        always = entry.default is MISSING or in_full
+        always = entry.default is MISSING or (in_full and name not in if_set)
         if always and coder is None:
             plain_names.append(name)
         else:

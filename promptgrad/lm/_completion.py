@@ -25,9 +25,12 @@ class Usage:
         usd: Money in US dollars; None where some price is unknown, also in sums.
         cached: Requests answered from a cache, at no cost.
         seconds: Time spent waiting for the LM, summed over calls (concurrent calls overlap).
+        cached_input_tokens: Tokens sent that the provider had in a cache of its own, as far as it tells; a part of
+            `input_tokens`.
     """
 
     written_in_full: ClassVar[bool] = True
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"cached_input_tokens"})
 
     calls: int = 0
     input_tokens: int = 0
@@ -35,6 +38,7 @@ class Usage:
     usd: float | None = 0.0
     cached: int = 0
     seconds: float = 0.0
+    cached_input_tokens: int = 0
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Usage:
         usd: float | None = 0.0,
         cached: int = 0,
         seconds: float = 0.0,
+        cached_input_tokens: int = 0,
     ) -> None:
         _set_calls(self, calls)
         _set_input_tokens(self, input_tokens)
@@ -51,6 +56,7 @@ class Usage:
         _set_usd(self, usd)
         _set_cached(self, cached)
         _set_seconds(self, seconds)
+        _set_cached_input_tokens(self, cached_input_tokens)
 
     @property
     def tokens(self) -> int:
@@ -67,6 +73,7 @@ class Usage:
             None if self.usd is None or other.usd is None else self.usd + other.usd,
             self.cached + other.cached,
             self.seconds + other.seconds,
+            self.cached_input_tokens + other.cached_input_tokens,
         )
 
     def __radd__(self, other: object) -> Usage:
@@ -82,7 +89,15 @@ class Usage:
         return from_plain(cls, data)
 
 
-_set_calls, _set_input_tokens, _set_output_tokens, _set_usd, _set_cached, _set_seconds = setters(Usage)
+(
+    _set_calls,
+    _set_input_tokens,
+    _set_output_tokens,
+    _set_usd,
+    _set_cached,
+    _set_seconds,
+    _set_cached_input_tokens,
+) = setters(Usage)
 
 NO_USAGE = Usage()
 CACHE_HIT = Usage(cached=1)

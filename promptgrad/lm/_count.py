@@ -31,3 +31,18 @@ def billed(error: LMError, answer: Mapping[str, Any], prices: Prices | None) -> 
         paid, got = paid or 0, got or 0
         error.billed = {"input_tokens": paid, "output_tokens": got, "usd": cost(prices, paid, got)}
     return error
+
+
+def read_cached(used: object, paid: int) -> int:
+    """Return how many of the tokens sent the provider had in its cache; 0 where it does not tell.
+
+    Args:
+        used: What it reports of a reply: `usage` of OpenAI's dialect, or with DeepSeek's name for it.
+        paid: Tokens sent, of which they are a part.
+    """
+    if not isinstance(used, Mapping):
+        return 0
+    details = used.get("prompt_tokens_details")
+    found = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    count = read_count(used.get("prompt_cache_hit_tokens") if found is None else found)
+    return 0 if count is None else min(count, paid)

@@ -16,7 +16,7 @@ from promptgrad.lm._advice import advise, out_of_time, proxy_name, unreachable
 from promptgrad.lm._body import read_body, read_pieces
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
-from promptgrad.lm._count import billed, counts_of
+from promptgrad.lm._count import billed, counts_of, read_cached
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import KEYED, Endpoint
 from promptgrad.lm._fields import encode_fields, streamed
@@ -369,11 +369,11 @@ class HTTP(Transport):
         paid, got = counts_of(reply)
         paid = size // 4 + 1 if paid is None else paid
         got = weigh(content) // 4 + 1 if got is None else got
-        model = reply.get("model")
+        cached = read_cached(reply.get("usage"), paid)
         return Completion(
             content,
-            Usage(1, paid, got, cost(self._prices, paid, got), 0, seconds),
-            model if isinstance(model, str) else self.model,
+            Usage(1, paid, got, cost(self._prices, paid, got, cached), 0, seconds, cached),
+            model if isinstance(model := reply.get("model"), str) else self.model,
             reason_of(choice),
             refusal=refusal,
             logprobs=logprobs,

@@ -22,7 +22,7 @@ from promptgrad.errors import (
 )
 from promptgrad.lm._advice import advise, out_of_time
 from promptgrad.lm._completion import Completion, Usage
-from promptgrad.lm._count import read_count
+from promptgrad.lm._count import read_cached, read_count
 from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
 from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._habits import Habits, written_without
@@ -129,6 +129,9 @@ class LiteLLM(Transport):
         name: Name of the LM; `model` if empty.
         adapter: Name of the adapter that writes prompts for it.
         without: What the model is known not to take, as for `HTTP`.
+        mark_prefix: Whether to mark the end of each prompt's prefix (instruction and demos) for a provider that keeps
+            in its cache what is marked (`cache_control`: Anthropic, also on Bedrock and Vertex). It pays where the same
+            prefix of a thousand tokens and more is sent again within minutes.
         settings: Further arguments of `litellm.acompletion`, such as `api_version` or `mock_response`. They are part of
             the LM's identity only as a digest, and shown nowhere, because they may hold secrets.
         options: Sampling options for requests that leave them open, and arguments of litellm, as in `settings`;
@@ -151,6 +154,7 @@ class LiteLLM(Transport):
         name: str = "",
         adapter: str = "chat",
         without: Iterable[str] = (),
+        mark_prefix: bool = False,
         settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -163,6 +167,7 @@ class LiteLLM(Transport):
             settings = {**(settings or {}), **passed, **({"extra_headers": headers} if headers else {})}
         super().__init__(name or model, adapter=adapter, options=options)
         self.model = model
+        self.mark_prefix = mark_prefix
         self.timeout = check_silence(timeout)
         self._endpoint = None if api_base is None else Endpoint.of(api_base)
         self._api_base = api_base
@@ -269,10 +274,20 @@ class LiteLLM(Transport):
                 f"was sent: set {prefix}_API_KEY as an environment variable, or pass api_key="
             )
 
+    def _write(self, request: Request) -> list[dict[str, Any]]:
+        """The messages, with a mark behind the prefix where the provider's cache needs one."""
+        written = write_messages(request.messages)
+        last = len(write_messages(request.prefix.messages)) - 1 if self.mark_prefix else -1
+        if last >= 0 and written[last]["content"]:
+            content = written[last]["content"]
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            written[last]["content"] = [*parts[:-1], {**parts[-1], "cache_control": {"type": "ephemeral"}}]
+        return written
+
     def _arguments(self, request: Request, key: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "model": self.model,
-            "messages": write_messages(request.messages),
+            "messages": self._write(request),
             "num_retries": 0,
             "max_retries": 0,
             "timeout": self.timeout,
@@ -327,6 +342,7 @@ class LiteLLM(Transport):
         used = getattr(response, "usage", None)
         paid = read_count(getattr(used, "prompt_tokens", None))
         got = read_count(getattr(used, "completion_tokens", None))
+        cached = read_cached({} if used is None else used.model_dump(), paid or 0)
         try:
             choice = response.choices[0].model_dump()
             content, refusal = read_message(choice["message"])
@@ -342,7 +358,7 @@ class LiteLLM(Transport):
             got = weigh(content) // 4 + 1
         return Completion(
             content,
-            Usage(1, paid, got, self._cost(litellm, response, paid, got), 0, seconds),
+            Usage(1, paid, got, self._cost(litellm, response, paid, got, cached), 0, seconds, cached),
             response.model or self.model,
             choice.get("finish_reason") or "stop",
             refusal=refusal,
@@ -360,7 +376,7 @@ class LiteLLM(Transport):
             await stream.aclose()
         return litellm.ModelResponse(**assembly.reply())
 
-    def _cost(self, litellm: Any, response: Any, paid: int, got: int) -> float | None:
+    def _cost(self, litellm: Any, response: Any, paid: int, got: int, cached: int = 0) -> float | None:
         if self._prices is None:
             try:
                 usd = litellm.completion_cost(completion_response=response, model=self.model)
@@ -368,7 +384,7 @@ class LiteLLM(Transport):
                 usd = None
             if usd:
                 return float(usd)
-        return cost(self.prices, paid, got)
+        return cost(self.prices, paid, got, cached)
 
     def _failure(self, litellm: Any, error: Exception, passed_by: int) -> Exception | None:
         """Translate an error of litellm; None for a fault of a program rather than of a call."""

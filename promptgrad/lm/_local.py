@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from promptgrad.lm._lora import Lora
 
 
-_KNOWN = {*"temperature max_tokens top_p top_k stop seed logprobs response_format replicate grammar".split()}  # noqa: SIM905
+_KNOWN = {"temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logprobs", "response_format", "replicate"}
+_KNOWN |= {"grammar", "enable_thinking", "chat_template_kwargs"}
 
 
 _lora_makers: list[Callable[..., LocalLora]] = []
@@ -86,8 +87,9 @@ class Local(LocalGiven):
             supported; True refuses what cannot be held, before anything is computed; False leaves them free.
         without: `["system"]` for a model whose chat template has no system role; else it is learnt from its error.
         options: Sampling options for requests that leave them open: `temperature`, `max_tokens`, `top_p`, `top_k`,
-            `stop`, `logprobs`, `response_format`, `grammar`. Without a temperature, that of the model's generation
-            config, or 0 if the config does not sample.
+            `stop`, `logprobs`, `response_format`, `grammar`; `enable_thinking` and `chat_template_kwargs`, which the
+            chat template reads. Without a temperature, that of the model's generation config, or 0 if it does not
+            sample.
 
     Raises:
         BadRequestError: When called, with `constrain=True`: the form of the reply is not supported.

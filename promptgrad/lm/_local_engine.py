@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from promptgrad.lm._stream import TokenFeed
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from promptgrad.lm._decode import Decoder, Decoding
     from promptgrad.lm._grammar import Constraint
@@ -124,7 +125,7 @@ class LocalEngine:
         from promptgrad.lm._decode import Decoding
         from promptgrad.lm._sampling import Sampling
 
-        prompt = self.encode(request.messages)
+        prompt = self.encode(request.messages, template=template_options(request))
         constraint = None if grammar is None else await self._constraint(grammar, prompt, insists=insists)
         most = request.max_tokens or getattr(self._config, "max_new_tokens", None) or MAX_TOKENS
         if self.limit is not None:
@@ -203,13 +204,17 @@ class LocalEngine:
         size: int = len(self.tokenizer) if head is None else head.weight.shape[0]
         return size
 
-    def encode(self, messages: Sequence[Message], *, reply: bool = True) -> list[int]:
+    def encode(
+        self, messages: Sequence[Message], *, reply: bool = True, template: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Return the ids of a prompt, up to the start of the reply."""
-        text, how = self.written(messages, reply=reply)
+        text, how = self.written(messages, reply=reply, template=template)
         ids: list[int] = self.tokenizer(text, **how)["input_ids"]
         return ids
 
-    def written(self, messages: Sequence[Message], *, reply: bool = True) -> tuple[str, dict[str, bool]]:
+    def written(
+        self, messages: Sequence[Message], *, reply: bool = True, template: Mapping[str, Any] | None = None
+    ) -> tuple[str, dict[str, bool]]:
         """Return a prompt as text, and how the tokenizer reads it."""
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
@@ -218,10 +223,10 @@ class LocalEngine:
         sent = without_system(tuple(messages)) if "system" in lacks else messages
         plain = [{"role": m.role, "content": m.text} for m in sent]
         try:
-            text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=reply)
+            text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=reply, **(template or {}))
         except Exception as error:  # jinja's own kinds, which need not be importable here
             if self._habits.learn(str(error), Request(tail=tuple(messages)), lacks):
-                return self.written(messages, reply=reply)
+                return self.written(messages, reply=reply, template=template)
             raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
         return text, {"add_special_tokens": False}
 
@@ -313,12 +318,23 @@ class LocalEngine:
             self.seconds += perf_counter() - begun
 
 
+def template_options(request: Request) -> dict[str, Any]:
+    """Return what a request tells the chat template beside the messages, such as whether the model shall think."""
+    extra = dict(request.extra)
+    told: dict[str, Any] = json.loads(extra.get("chat_template_kwargs", "{}"))
+    if "enable_thinking" in extra:
+        told["enable_thinking"] = json.loads(extra["enable_thinking"])
+    return told
+
+
 def _top_k(request: Request) -> int | None:
     extra = dict(request.extra)
     top_k = extra.pop("top_k", None)
-    extra.pop("logprobs", None)
+    for name in ("logprobs", "enable_thinking", "chat_template_kwargs"):
+        extra.pop(name, None)
     if extra:
         raise ValueError(
-            f"a local model has no option {', '.join(extra)}; it knows temperature, top_p, top_k, stop, logprobs"
+            f"a local model has no option {', '.join(extra)}; it knows temperature, top_p, top_k, stop, logprobs, "
+            "enable_thinking, chat_template_kwargs"
         )
     return None if top_k is None else int(top_k)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.errors import InputError
+from promptgrad.lm._local_engine import template_options
 from promptgrad.lm._reply import reply_ids
 from promptgrad.lm._request import Request
 from promptgrad.lm._text_only import refuse_parts
@@ -44,6 +45,9 @@ class LocalGiven(Transport):
     @abstractmethod
     def _load(self) -> LocalEngine: ...
 
+    def _template(self, request: Request) -> dict[str, Any]:
+        return template_options(self.with_defaults(request)) if self.options or request.extra else {}
+
     def encode(self, request: Request) -> list[int]:
         """Return the token ids of a request's prompt, as the model reads them.
 
@@ -51,7 +55,7 @@ class LocalGiven(Transport):
             InputError: A message holds more than text.
         """
         refuse_parts(self.name, request.messages)
-        return self._load().encode(request.messages)
+        return self._load().encode(request.messages, template=self._template(request))
 
     def offsets(self, request: Request) -> tuple[str, list[tuple[int, int]]]:
         """Return a request's prompt as text, and where each of its tokens begins and ends there.
@@ -66,7 +70,7 @@ class LocalGiven(Transport):
                 f"the tokenizer of local model {self.name!r} cannot say where its tokens stand in a text: it takes a "
                 "fast one (transformers.PreTrainedTokenizerFast)"
             )
-        text, how = engine.written(request.messages)
+        text, how = engine.written(request.messages, template=self._template(request))
         return text, list(engine.tokenizer(text, return_offsets_mapping=True, **how)["offset_mapping"])
 
     def target(self, request: Request, reply: str) -> LocalTrace:

@@ -7,8 +7,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-Prices = tuple[float, float]
-"""US dollars for a million input tokens, and for a million output tokens."""
+Prices = tuple[float, float] | tuple[float, float, float]
+"""US dollars for a million input tokens, for a million output tokens, and, where it differs, for a million input tokens
+that the provider has in its cache."""
 
 FREE: Prices = (0.0, 0.0)
 
@@ -34,7 +35,9 @@ def _read_table() -> dict[str, Prices]:
     for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
         paid, got = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
         if isinstance(paid, (int, float)) and isinstance(got, (int, float)) and (paid or got):
-            prices[name] = (paid * 1e6, got * 1e6)
+            again = entry.get("cache_read_input_token_cost")
+            cheaper = isinstance(again, (int, float)) and not isinstance(again, bool)
+            prices[name] = (paid * 1e6, got * 1e6, again * 1e6) if cheaper else (paid * 1e6, got * 1e6)
             prices.setdefault(f"{entry.get('litellm_provider')}/{name}", prices[name])
     return prices
 
@@ -48,6 +51,18 @@ def find_prices(model: str) -> Prices | None:
     return _table().get(model)
 
 
-def cost(prices: Prices | None, input_tokens: int, output_tokens: int) -> float | None:
-    """Return the price of the tokens in US dollars; None where prices are not known."""
-    return None if prices is None else (prices[0] * input_tokens + prices[1] * output_tokens) / 1e6
+def cost(prices: Prices | None, input_tokens: int, output_tokens: int, cached: int = 0) -> float | None:
+    """Return the price of the tokens in US dollars; None where prices are not known.
+
+    Args:
+        prices: The prices.
+        input_tokens: Tokens sent.
+        output_tokens: Tokens received.
+        cached: How many of those sent the provider had in its cache.
+    """
+    if prices is None:
+        return None
+    usd = prices[0] * input_tokens + prices[1] * output_tokens
+    if cached and len(prices) == 3:
+        usd += (prices[2] - prices[0]) * cached
+    return usd / 1e6

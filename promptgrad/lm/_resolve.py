@@ -83,7 +83,7 @@ def resolve(
         without: What the model is known not to take, as for `HTTP`.
         api_version: Version of the service, as Azure wants it.
         options: Sampling options for requests that leave them open. What only the provider knows goes through
-            `extra_body={...}`.
+            `extra_body={...}`. `mark_prefix=True` marks prompts for Anthropic's cache, as in `lm.LiteLLM`.
 
     Raises:
         TypeError: `model` is none of these, or is an `LM` and there are further arguments; or an option is not known.
@@ -91,7 +91,7 @@ def resolve(
     """
     local: dict[str, Any] = {name: value for name, value in locals().items() if name in LM_SETTINGS}
     litellm = isinstance(model, str) and _is_litellms(model, base_url or options.get("api_base"), dialect)
-    options = hear("pg.LM", options, LM_SETTINGS, litellm=litellm)
+    options = hear("pg.LM", options, LM_SETTINGS | {"mark_prefix"} if litellm else LM_SETTINGS, litellm=litellm)
     given = {name: take(options, name, value, _DEFAULTS.get(name)) for name, value in local.items()}
     if not isinstance(model, str):
         return _other(model, given, options)

@@ -25,7 +25,8 @@ class Reply:
     Args:
         text: The assistant's text.
         finish_reason: "stop", or "length" for a reply that ran out of tokens.
-        usage: `(input, output)` tokens to report; words are counted where this is None.
+        usage: `(input, output)` tokens to report, or `(input, output, cached)` with those of the input that a cache
+            had; words are counted where this is None.
         model: The model name to report; the requested one where this is None.
         reasoning: The model's reasoning, sent as `reasoning_content`.
         tool_calls: Name and arguments of each tool call; the ids are call_0, call_1, ...
@@ -37,7 +38,7 @@ class Reply:
 
     text: str = ""
     finish_reason: str = "stop"
-    usage: tuple[int, int] | None = None
+    usage: tuple[int, int] | tuple[int, int, int] | None = None
     model: str | None = None
     reasoning: str = ""
     tool_calls: Sequence[tuple[str, dict[str, Any]]] = ()
@@ -498,13 +499,16 @@ class ChatProtocol(asyncio.Protocol):
             self._next()
 
 
-def _counts(request: ReceivedRequest, reply: Reply) -> dict[str, int]:
+def _counts(request: ReceivedRequest, reply: Reply) -> dict[str, Any]:
+    details: dict[str, Any] = {}
     if reply.usage is None:
         used = sum(len(str(message.get("content")).split()) for message in request.messages)
         made = len(reply.text.split()) + len(reply.reasoning.split())
     else:
-        used, made = reply.usage
-    return {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+        used, made, *kept = reply.usage
+        if kept:
+            details = {"prompt_tokens_details": {"cached_tokens": kept[0]}}
+    return {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made, **details}
 
 
 def _encoded(choice: Mapping[str, Any]) -> bytes:

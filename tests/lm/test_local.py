@@ -24,6 +24,7 @@ from promptgrad.lm import (
     ToolResult,
     track_usage,
 )
+from tests.lm.conftest import make_tokenizer
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -571,3 +572,20 @@ def test_a_step_on_weights_of_others_is_left_alone(llama):
     before = weight._version
     torch.optim.AdamW([weight], fused=True).step()
     assert weight._version == before
+
+
+def test_the_chat_template_reads_its_own_options(models):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %} w1{{ note }}{% endif %}"
+    lm = Local(models["llama"], tokenizer, name="thinker", threads=1, max_tokens=2)
+    plain = lm.encode(Request.of("w5"))
+    quick = Request.of("w5", enable_thinking=False)
+    assert lm.encode(quick) == [*plain, tokenizer.convert_tokens_to_ids("w1")]
+    asked = Request.of("w5", enable_thinking=False, extra_body={"chat_template_kwargs": {"note": " w2"}})
+    assert lm.encode(asked)[-2:] == tokenizer.convert_tokens_to_ids(["w1", "w2"])
+    assert lm(asked).usage.input_tokens == len(plain) + 2
+    off = Local(models["llama"], tokenizer, name="thinker", threads=1, max_tokens=2, enable_thinking=False)
+    assert off.encode(Request.of("w5")) == lm.encode(quick)
+    assert off("w5").usage.input_tokens == len(plain) + 1
+    lm.close()
+    off.close()
