@@ -137,7 +137,7 @@ MANY = 6
 """Names in an argument list that may be written twice: a longer one is written once, and shared."""
 
 
-BY_HAND = ("Completion", "Request")
+BY_HAND = ("Completion", "Request", "Usage")
 """Records that are made in each call: their `__init__` is written by hand, for its speed, and `lm/test_codec.py`
 compares it with the fields."""
 
