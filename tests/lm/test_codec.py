@@ -85,7 +85,9 @@ def test_what_has_its_default_is_not_written():
     assert to_plain(lm.ImagePart(b"abc", "image/png")) == {"type": "image", "data": "YWJj", "media_type": "image/png"}
     assert Completion("hi").to_dict() == {"text": "hi"}
     assert Completion("hi", Usage(1)).to_dict() == {"text": "hi", "usage": {**Usage().to_dict(), "calls": 1}}
-    assert Usage().to_dict() == {name: getattr(Usage(), name) for name in Usage.__slots__}  # whoever adds them up
+    always = [name for name in Usage.__slots__ if name not in Usage.written_if_set]  # whoever adds them up
+    assert Usage().to_dict() == {name: getattr(Usage(), name) for name in always}
+    assert Usage(1, 9, cached_input_tokens=3).to_dict()["cached_input_tokens"] == 3
 
 
 def test_bytes_may_be_written_as_their_digest():
