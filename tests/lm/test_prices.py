@@ -4,14 +4,15 @@ from promptgrad.lm._prices import cost, find_prices
 
 
 def test_known_and_unknown_models():
-    assert find_prices("openai/gpt-4o-mini") == pytest.approx((0.15, 0.6))
-    assert find_prices("gpt-4o-mini") == pytest.approx((0.15, 0.6))
+    assert find_prices("openai/gpt-4o-mini") == pytest.approx((0.15, 0.6, 0.075))
+    assert find_prices("gpt-4o-mini") == pytest.approx((0.15, 0.6, 0.075))
     assert find_prices("hosted_vllm/gpt-4o-mini") is None
     assert find_prices("mine") is None
 
 
 def test_cost():
     assert cost((2.0, 4.0), 1_000_000, 500_000) == 4.0
+    assert cost((2.0, 4.0, 0.5), 1_000_000, 500_000, 400_000) == pytest.approx(3.4)
     assert cost(None, 1, 1) is None
     assert cost((0.0, 0.0), 5, 5) == 0.0
 
