@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from promptgrad.adapters._base import Adapter, Compiled, Format, unreadable
+from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._chat import ChatAdapter
 from promptgrad.adapters._json import JSONAdapter
 from promptgrad.adapters._numbers import last_number
@@ -30,6 +31,7 @@ __all__ = [
     "last_number",
     "template",
     "unreadable",
+    "with_beside",
 ]
 
 if TYPE_CHECKING:

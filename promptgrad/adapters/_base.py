@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._demo import demo_values
+from promptgrad.adapters._guard import losing_nothing
 from promptgrad.adapters._place import ValuePlace, alternatives
 from promptgrad.adapters._values import writer
 from promptgrad.errors import ContentFilterError, CutReplyError, InputError, ParseError, RefusalError
@@ -314,6 +315,8 @@ class Adapter:
         found = self._formats.get(signature)
         if found is None:
             found = self.make_format(signature)
+            if user := losing_nothing(found.user, signature, self.name):
+                found.user = user  # type: ignore[method-assign]
             with self._lock:
                 _trim(self._formats, _MOST_FORMATS)
                 self._formats[signature] = found

@@ -129,13 +129,14 @@ class BesideFormat(Format):
         return "\n\n".join([*([said] if said else []), "\n".join([f"{where}, not as text:", *lines])])
 
     def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> Content:
-        return self.written.user(inputs, remind=remind)
+        return self.written.user(_among(inputs, self.written.signature.inputs), remind=remind)
 
     def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
-        return self.written.demo_user(inputs, missing)
+        left_out = [name for name in missing if name not in self.media]
+        return self.written.demo_user(_among(inputs, self.written.signature.inputs), left_out)
 
     def assistant(self, outputs: Mapping[str, Any]) -> Content:
-        said = self.written.assistant(outputs)
+        said = self.written.assistant(_among(outputs, self.written.signature.outputs))
         made: list[Any] = [said] if isinstance(said, str) else [*said]
         for name in self.media:
             value = outputs.get(name)
@@ -228,6 +229,10 @@ class BesideFormat(Format):
                 reason=f"it holds {left[0]} beside {counted}: give one for each field",
             )
         return found
+
+
+def _among(values: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in fields}
 
 
 class _Conversation(Compiled):

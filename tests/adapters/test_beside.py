@@ -8,7 +8,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import nn
-from promptgrad.adapters import PocketAdapter, get_adapter
+from promptgrad.adapters import Adapter, Format, PocketAdapter, get_adapter, with_beside
 from promptgrad.content import Audio, File, History, Image, Reasoning
 from promptgrad.errors import InputError, ParseError, RefusalError, SignatureError
 from promptgrad.lm import Completion, FunctionLM, ReasoningPart, TextPart, bound
@@ -118,6 +118,53 @@ class TestInputs:
         plain = nn.Predict("question, n: int, notes: list[str] -> answer", adapter=adapter)
         assert type(get_adapter(adapter).format(plain.signature).inputs).__name__ == "Sections"
         assert isinstance(plain.messages(question="q", n=1, notes=["a"])[-1].content, str)
+
+
+class WordsFormat(Format):
+    """A format of somebody else's, which shows each value as Python does."""
+
+    def system(self, instruction):
+        return instruction
+
+    def user(self, inputs, *, remind=False):
+        return "; ".join(f"{name}: {value}" for name, value in inputs.items())
+
+    def read(self, reply):
+        return {"answer": reply}
+
+
+class WordsAdapter(Adapter):
+    name = "words"
+
+    def make_format(self, signature):
+        return with_beside(signature, WordsFormat)
+
+
+def test_somebody_elses_adapter_loses_no_image():
+    asked = []
+    lm = FunctionLM(lambda messages: asked.append(messages) or "x")
+    look = nn.Predict("pictures: list[Image], question -> answer", adapter=WordsAdapter(), lm=lm)
+    with pytest.raises(InputError, match=r"'pictures' holds Image\(.*\), which the adapter 'words' did not write"):
+        look(pictures=[CAT], question="?")
+    assert not asked
+    assert look(pictures=[], question="?").answer == "x"
+    ask = nn.Predict("history: History, question -> answer", adapter=WordsAdapter(), lm=lm)
+    assert ask(history=[("user", "Hi"), ("assistant", "Yo")], question="?").answer == "x"
+    assert [message.content for message in asked[-1][1:]] == ["Hi", "Yo", "question: ?"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "form"),
+    [("chat", "ChatFormat"), ("json", "JSONFormat"), ("xml", "XMLFormat"), ("words", "WordsFormat")],
+)
+def test_a_signature_of_texts_costs_what_it_did(adapter, form):
+    """Its format and what is compiled are those without any of this, and nothing stands between them and a call."""
+    adapter = WordsAdapter() if adapter == "words" else get_adapter(adapter)
+    signature = Signature("question, notes: list[str], n: int -> answer: float, label: Literal['a', 'b']")
+    made = adapter.format(signature)
+    assert type(made).__name__ == form
+    assert "user" not in vars(made)
+    assert type(adapter.compile(signature)).__name__ == "Compiled"
 
 
 class TestTags:
