@@ -114,7 +114,10 @@ class HeardCall:
 
     def _tell_field(self, kind: str, field: str, value: Any) -> None:
         if kind == "delta":
-            self._given.setdefault(field, []).append(value)
+            given = self._given.get(field)
+            if given is None:
+                given = self._given[field] = []
+            given.append(value)
             self.tell(FieldDelta, field, value)
         elif kind == "partial":
             self._parts = True

@@ -87,31 +87,34 @@ class Mailbox:
                 self._writers.append(turn)
             await turn
 
+    def pop(self) -> StreamEvent | None:
+        """The next event, if it is there."""
+        writers: list[Signal[None]] = []
+        with self._lock:
+            if not self._events:
+                return None
+            held = self._events.popleft()
+            if self._writers and len(self._events) <= self.most // 2:
+                writers, self._writers = self._writers, writers
+        for writer in writers:
+            writer.set(None)
+        if not isinstance(held, _Grown):
+            return held
+        changes: dict[str, Any] = {_GROWS[type(held.event)]: "".join(held.texts)}
+        return replace(held.event, **changes)
+
     async def take(self) -> StreamEvent | None:
         """The next event, when it comes; None once the mailbox is closed and empty."""
-        while True:
-            writers: list[Signal[None]] = []
+        while (event := self.pop()) is None:
             with self._lock:
                 if self._events:
-                    held = self._events.popleft()
-                    if len(self._events) <= self.most // 2:
-                        writers, self._writers = self._writers, writers
-                elif self._closed:
+                    continue
+                if self._closed:
                     return None
-                else:
-                    held = None
-                    self._reader = Signal()
-                news = self._reader
-            for writer in writers:
-                writer.set(None)
-            if held is None:
-                if news is not None:
-                    await news
-            elif isinstance(held, _Grown):
-                changes: dict[str, Any] = {_GROWS[type(held.event)]: "".join(held.texts)}
-                return replace(held.event, **changes)
-            else:
-                return held
+                news: Signal[None] = Signal()
+                self._reader = news
+            await news
+        return event
 
     def close(self) -> None:
         """Let no more events in; the reader gets those that are there."""

@@ -1,6 +1,6 @@
 """`Module.stream` and `Module.stream_sync`: a program's events while it runs."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -55,6 +55,9 @@ class _Streamed:
         """
         if self.over:
             raise StopAsyncIteration
+        event = self.mailbox.pop()
+        if event is not None:
+            return event
         try:
             if self._remote is None:
                 self._remote = remote = aio.prepare(_run, *self._make)
@@ -109,8 +112,9 @@ class _Loop:
     def __aiter__(self) -> "_Loop":
         return self
 
-    async def __anext__(self) -> Any:
-        return await self._stream.__anext__()
+    def __anext__(self) -> Awaitable[Any]:
+        found: Awaitable[Any] = self._stream._streamed.next()
+        return found
 
     def __iter__(self) -> "_Loop":
         return self
@@ -149,8 +153,8 @@ class EventStream:
     def __aiter__(self) -> AsyncIterator[Any]:
         return _Loop(self)
 
-    async def __anext__(self) -> Any:
-        return await self._streamed.next()
+    def __anext__(self) -> Awaitable[Any]:
+        return self._streamed.next()
 
     async def aclose(self) -> None:
         """End the program, unless it has ended, and wait for its cleanup."""

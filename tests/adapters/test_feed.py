@@ -74,7 +74,7 @@ def cuts(text):
     yield (text,)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(reasoning=encodable, answer=encodable)
 @example("It is **bold**\n\n```python\nx = [[1]]\n```\n- a\n- b", "[[ ## answer ## ]]\n\\[[ ## completed ## ]]")
 @example(" ␣ a", "a ␣ ")
