@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         viz,
     )
     from promptgrad._seed import manual_seed
+    from promptgrad.adapters import Tool
     from promptgrad.aio import Executor
     from promptgrad.autograd import (
         Choice,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from promptgrad.content import Audio, Citation, Code, Document, File, History, Image, Reasoning
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
-    from promptgrad.lm import LM, Embedder, Usage, configure, context, deadline, track_usage, usage
+    from promptgrad.lm import LM, Embedder, ToolCall, Usage, configure, context, deadline, track_usage, usage
     from promptgrad.nn import inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
@@ -88,6 +89,8 @@ __all__ = [
     "Score",
     "Signature",
     "Text",
+    "Tool",
+    "ToolCall",
     "Trainer",
     "Usage",
     "__version__",
@@ -159,6 +162,8 @@ _HOME = {
     "Score": "data",
     "Signature": "signature",
     "Text": "autograd",
+    "Tool": "adapters",
+    "ToolCall": "lm",
     "Trainer": "train",
     "Usage": "lm",
     "acompile": "train",

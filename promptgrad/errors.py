@@ -6,7 +6,8 @@ PromptgradError
 ├── InputError (TypeError)             a module was called with wrong inputs
 ├── ParseError (ValueError)            a reply that does not hold the fields asked for
 │   ├── CutReplyError                  it ran out of tokens before its end
-│   └── RefusalError                   the model refused to answer
+│   ├── RefusalError                   the model refused to answer
+│   └── ToolCallError                  it calls a tool that is not there, or with arguments that do not fit
 ├── LMError (RuntimeError)             a language model did not answer
 │   ├── LMConnectionError              it cannot be reached
 │   ├── LMTimeoutError                 it was silent for too long
@@ -81,6 +82,7 @@ __all__ = [
     "ServerTimeoutError",
     "SignatureError",
     "StateDictError",
+    "ToolCallError",
     "UnknownPriceError",
     "is_outage",
     "kind_of",
@@ -138,6 +140,13 @@ class RefusalError(ParseError):
     def __init__(self, message: str, *, refusal: str = "", reply: str = "", reason: str = "") -> None:
         super().__init__(message, reply=reply or refusal, reason=reason)
         self.refusal = refusal or reply
+
+
+class ToolCallError(ParseError):
+    """A reply calls a tool that is not there, or with arguments that do not fit.
+
+    The model is asked again in the form of its provider: each call gets the reason as its result.
+    """
 
 
 class LMError(PromptgradError, RuntimeError):

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.adapters._compiled import Compiled, message_of
 from promptgrad.adapters._demo import demo_values
 from promptgrad.adapters._guard import losing_nothing
-from promptgrad.adapters._place import ValuePlace, alternatives
+from promptgrad.adapters._place import ValuePlace
 from promptgrad.adapters._values import writer
-from promptgrad.errors import ContentFilterError, CutReplyError, InputError, ParseError, RefusalError
-from promptgrad.lm import Completion, Content, Message, Prefix, Request, without_thinking
-from promptgrad.signature import Signature
+from promptgrad.errors import (
+    ContentFilterError,
+    CutReplyError,
+    InputError,
+    ParseError,
+    RefusalError,
+    ToolCallError,
+)
+from promptgrad.lm import (
+    Completion,
+    Content,
+    Message,
+    Part,
+    Prefix,
+    ToolCall,
+    ToolResult,
+    without_thinking,
+)
+from promptgrad.signature import Field, Signature
 
 if TYPE_CHECKING:
     from promptgrad.adapters._feed import ReplyFeed
@@ -29,6 +46,10 @@ class Format:
     """One signature as one adapter writes it, made once per signature. Each adapter has a subclass of its own."""
 
     signature: Signature
+    aside: Sequence[str] = ()
+    """The inputs whose turns stand before the message of a call."""
+    is_varied = False
+    """Whether `options` or `for_call` say something."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -41,6 +62,19 @@ class Format:
     def grammar(self) -> str | None:
         """The form of a reply in llguidance's dialect of Lark, for an LM that holds it to that; None leaves it free."""
         return None
+
+    @property
+    def demo_fields(self) -> Mapping[str, Field]:
+        """The fields that the reply of a demo may show."""
+        return self.signature.outputs
+
+    def options(self, inputs: Mapping[str, Any]) -> Mapping[str, str]:
+        """Options of the request of a call beside its messages, each as JSON text: `tools`, `tool_choice`."""
+        return {}
+
+    def for_call(self, inputs: Mapping[str, Any]) -> Format:
+        """The format that reads the reply of one call, where that depends on its inputs."""
+        return self
 
     def system(self, instruction: str) -> str:
         """The system message; "" for none."""
@@ -180,88 +214,6 @@ class Format:
         return None
 
 
-class Compiled:
-    """A signature with an instruction and demos, rendered once; a call adds one user message.
-
-    Attributes:
-        prefix: The system message and the demos, encoded and digested.
-        adapter: The adapter that rendered it.
-        signature: The signature.
-        response_format: JSON text for `Request.response_format`, or None.
-        skipped: Demos left out because they have no input or no output of the signature.
-    """
-
-    __slots__ = ("_format", "_grammar", "_remind", "adapter", "prefix", "response_format", "signature", "skipped")
-
-    def __init__(
-        self, adapter: Adapter, form: Format, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
-    ) -> None:
-        self.adapter = adapter
-        self._format = form
-        self._grammar: str | None = None
-        self._remind = remind
-        self.prefix = prefix
-        self.signature = form.signature
-        self.response_format = response_format
-        self.skipped = skipped
-
-    def request_tail(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        """The messages of this call after the prefix.
-
-        Raises:
-            InputError: An input is missing, or cannot be written.
-        """
-        content = self._format.user(inputs, remind=self._remind)
-        return (Message("user", content) if isinstance(content, str) else _message("user", content),)
-
-    def messages(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        """Every message of this call, exactly as it is sent."""
-        return self.prefix.messages + self.request_tail(inputs)
-
-    def parse(self, reply: Completion | str) -> dict[str, Any]:
-        """The outputs that a completion, or a text in place of one, holds, in the signature's order.
-
-        Raises:
-            ParseError: An output is missing, or its value does not fit; or the model refused; or the reply was cut.
-            ContentFilterError: A filter of the provider stopped the reply.
-        """
-        return self._format.parse_whole(reply)
-
-    def answer(self, completion: Completion) -> Completion:
-        """The reply without thoughts in its text: they are its reasoning."""
-        return self._format.answer(completion)
-
-    def feed(self) -> ReplyFeed | None:
-        """What reads one reply as it is written; None if each field comes whole, at the end."""
-        return self._format.feed()
-
-    @property
-    def grammar(self) -> str | None:
-        """What a reply may be, for an LM that holds it to that; None leaves it free."""
-        if self._grammar is None:
-            self._grammar = self._format.grammar() or ""
-        return self._grammar or None
-
-    def alternatives(self, name: str) -> tuple[Any, ...]:
-        """The values that an output may have, if it is a `Literal`, an enum or a bool; else ()."""
-        return alternatives(self.signature.outputs[name])
-
-    def place(self, reply: str, name: str) -> ValuePlace | None:
-        """Where the value of an output stands in a reply; None where the reply does not show it."""
-        return self._format.place(reply, name)
-
-    def write(self, name: str, value: Any) -> str:
-        """The value of an output as it stands in a reply."""
-        return self._format.write(name, value)
-
-    def check_end(self, completion: Completion) -> None:
-        """Refuse a reply that did not come to its end, as `Format.check_end` does."""
-        self._format.check_end(completion)
-
-    def __repr__(self) -> str:
-        return f"Compiled({self.signature!r}, {len(self.prefix)} messages)"
-
-
 class Adapter:
     """How a signature and its values become chat messages, and a reply becomes values.
 
@@ -273,10 +225,12 @@ class Adapter:
         narrow: Whether the models of this format know only the tasks that they were trained on. Such a model judges one
             call at a time. It finds a text from a few rows with right answers, or improves one by critiques in its own
             words; so where no labels say what the only call to blame should answer, a critic is asked even there.
+        first_outputs: Where an adapter takes two calls, the function that gives the outputs of the first; else None.
     """
 
     name: str = "adapter"
     narrow: bool = False
+    first_outputs: Callable[[Signature], Mapping[str, Field]] | None = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -298,8 +252,13 @@ class Adapter:
     def repair_messages(self, completion: Completion, error: ParseError) -> tuple[Message, ...]:
         """The messages that ask again, in a conversation whose last reply could not be read.
 
-        They are empty if asking again in words cannot help; the caller then gives up.
+        They are empty if asking again in words cannot help; the caller then gives up. Calls of tools that do not fit
+        get the reason as their results.
         """
+        if isinstance(error, ToolCallError) and all(call.id for call in completion.tool_calls):
+            reason = f"{error.reason}. Nothing was called: call again."
+            results = [ToolResult(call.id, reason, is_error=True) for call in completion.tool_calls]
+            return (completion.message, Message("tool", tuple(results)))
         said = completion.text or completion.refusal or "\n".join(map(str, completion.tool_calls))
         return (
             *([Message("assistant", said)] if said.strip() else ()),  # servers refuse an empty turn
@@ -374,7 +333,7 @@ class Adapter:
         skipped = 0
         for number, demo in enumerate(demos, 1):
             inputs = demo_values(demo, signature.inputs, number)
-            outputs = demo_values(demo, signature.outputs, number)
+            outputs = demo_values(demo, form.demo_fields, number)
             if not outputs or (signature.inputs and not inputs):
                 skipped += 1
                 continue
@@ -383,8 +342,8 @@ class Adapter:
             (complete if whole else partial).extend(
                 (
                     *form.turns_before(inputs),
-                    _message("user", form.demo_user(inputs, missing)),
-                    _message("assistant", form.assistant(outputs)),
+                    message_of("user", form.demo_user(inputs, missing)),
+                    *_answered(message_of("assistant", form.assistant(outputs)), number),
                 )
             )
         messages = [*partial, *complete]
@@ -411,11 +370,18 @@ class Adapter:
         return f"{type(self).__name__}()"
 
 
-def _message(role: str, content: Content) -> Message:
-    """A message of what a format wrote, in which a text may stand among parts."""
-    if isinstance(content, str):
-        return Message(role, content)
-    return Request.of([{"role": role, "content": content}]).tail[0]
+def _answered(message: Message, number: int) -> tuple[Message, ...]:
+    """The reply of a demo; its calls of tools have their results behind them, as providers ask."""
+    if isinstance(message.content, str) or not message.tool_calls:
+        return (message,)
+    parts: list[Part] = []
+    results: list[Part] = []
+    for part in message.content:
+        if isinstance(part, ToolCall):
+            part = ToolCall(f"demo_{number}_{len(results) + 1}", part.name, part.arguments)
+            results.append(ToolResult(part.id, "ok"))
+        parts.append(part)
+    return (Message(message.role, tuple(parts)), Message("tool", tuple(results)))
 
 
 def _trim(kept: dict[Any, Any], most: int) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from promptgrad.adapters._base import Adapter, Compiled, Format, missing_input, unreadable
+from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
+from promptgrad.adapters._compiled import Compiled
 from promptgrad.adapters._kinds import bare, members
 from promptgrad.adapters._pieces import MEDIA, is_media, joined, may_hold_media
 from promptgrad.adapters._sections import sections_of
@@ -44,7 +45,7 @@ def with_beside(signature: Signature, make: Callable[[Signature], Format]) -> Fo
     if not (aside or media or thoughts):
         return make(signature)
     text = _without(signature, [*aside, *media])
-    written = make(text) if text.outputs.keys() - media.keys() else _InputFormat(text)
+    written = make(text) if text.outputs.keys() - media.keys() else InputFormat(text)
     unthought = written
     if thoughts:
         rest = _without(text, thoughts)
@@ -68,7 +69,7 @@ def _is_media_output(field: Field) -> bool:
     return all(is_media(one) or one is type(None) for one in members(kind)) and kind is not type(None)
 
 
-class _InputFormat(Format):
+class InputFormat(Format):
     """Inputs in sections, for a signature whose outputs do not stand in the text of a reply."""
 
     def __init__(self, signature: Signature) -> None:
@@ -155,7 +156,7 @@ class BesideFormat(Format):
     ) -> Compiled:
         if not self.aside:
             return super().bind(adapter, prefix, response_format, skipped, remind=remind)
-        return _Conversation(adapter, self, prefix, response_format, skipped, remind=True)
+        return CompiledTurns(adapter, self, prefix, response_format, skipped, remind=True)
 
     def answer(self, completion: Completion) -> Completion:
         return without_thinking(completion, self._named)
@@ -235,7 +236,7 @@ def _among(values: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, 
     return {name: value for name, value in values.items() if name in fields}
 
 
-class _Conversation(Compiled):
+class CompiledTurns(Compiled):
     """A signature with a history: earlier turns stand before the message of a call."""
 
     __slots__ = ()
@@ -248,4 +249,4 @@ class _Conversation(Compiled):
 
     @property
     def _aside(self) -> Sequence[str]:
-        return self._format.aside if isinstance(self._format, BesideFormat) else ()
+        return self._format.aside

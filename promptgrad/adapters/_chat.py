@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import as_text, escape, guard, loose_body, marker, sections_of, unescape, unguard
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
+from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._values import describe, writer
 from promptgrad.errors import ParseError
 from promptgrad.lm import Content
@@ -430,4 +430,4 @@ class ChatAdapter(Adapter):
 
     def make_format(self, signature: Signature) -> Format:
         """How a signature is written in sections."""
-        return with_beside(signature, ChatFormat)
+        return with_tools(signature, ChatFormat)

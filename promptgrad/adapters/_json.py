@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_object
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import sections_of
 from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
+from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
 from promptgrad.lm import Content
@@ -242,7 +242,7 @@ class JSONAdapter(Adapter):
 
     def make_format(self, signature: Signature) -> Format:
         """How a signature is written as an object."""
-        return with_beside(signature, JSONFormat)
+        return with_tools(signature, JSONFormat)
 
     def response_format(self, signature: Signature) -> str | None:
         """JSON text of the `response_format` to ask of the endpoint."""

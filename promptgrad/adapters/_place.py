@@ -78,6 +78,14 @@ def place_in_sections(
     return None
 
 
+def place_in_tags(reply: str, name: str) -> ValuePlace | None:
+    """The value between the tags of an output."""
+    head, tail = f"<{name}>", f"</{name}>"
+    low = reply.find(head)
+    high = reply.find(tail, low + len(head))
+    return None if low < 0 or high < 0 else _within(reply, low + len(head), high, high + len(tail))
+
+
 def place_of_all(reply: str, end: int, after: int | None) -> ValuePlace | None:
     """The value that a reply begins with."""
     return _within(reply, 0, end, after)

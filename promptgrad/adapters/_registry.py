@@ -12,6 +12,9 @@ _HOME = {
     "chat": ("_chat", "ChatAdapter"),
     "json": ("_json", "JSONAdapter"),
     "xml": ("_xml", "XMLAdapter"),
+    "tools": ("_tools", "ToolsAdapter"),
+    "compact": ("_compact", "CompactAdapter"),
+    "two_step": ("_two_step", "TwoStepAdapter"),
     "pocket": ("_pocket", "PocketAdapter"),
 }
 NAMES = tuple(_HOME)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input
-from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._chat import ChatFormat, Unclear, add_body
+from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
+from promptgrad.adapters._place import ValuePlace, place_in_tags
 from promptgrad.adapters._sections import guard, left_out, unguard
 from promptgrad.adapters._taken_back import takes_back_by_name
+from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.lm import Content
 from promptgrad.signature import Signature
@@ -109,6 +111,28 @@ class XMLFormat(ChatFormat):
             for name, _, write, _ in self.outputs
             if name in outputs
         )
+
+    def grammar(self) -> str | None:
+        """The fields in their order. One text alone is free, as each reply is its value."""
+        if len(self.outputs) == 1 and self.signature.outputs[self.first].is_text:
+            return None
+        names = [*self.signature.outputs, ""]
+        whole, rules = [r"/[ \n]{0,2}/", quoted(f"<{names[0]}>")], []
+        for number, field in enumerate(self.signature.outputs.values()):
+            rule = value_rule(field)
+            behind = f"\n\n<{names[number + 1]}>" if names[number + 1] else ""
+            if rule is None:
+                whole.append(f"text_{number}")
+                rules.append(rf"text_{number}[lazy]: /(?s:.*)<\/{field.name}>/")
+            else:
+                whole.append(f"value_{number}")
+                rules.append(f"value_{number}: {rule}")
+                behind = f"</{field.name}>{behind}"
+            whole += [quoted(behind)] if behind else []
+        return "\n".join([f"start: {' '.join(whole)}", *rules, ""])
+
+    def place(self, reply: str, name: str) -> ValuePlace | None:
+        return place_in_tags(reply, name)
 
     def feed(self) -> ReplyFeed:
         """What reads one reply as it is written."""
@@ -216,4 +240,4 @@ class XMLAdapter(Adapter):
 
     def make_format(self, signature: Signature) -> Format:
         """How a signature is written between tags."""
-        return with_beside(signature, XMLFormat)
+        return with_tools(signature, XMLFormat)

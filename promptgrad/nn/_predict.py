@@ -18,6 +18,8 @@ from promptgrad.nn._predict_arguments import as_demos, check_spelling, sampling
 from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.nn._replies import continued, read_reply, unparsable
 from promptgrad.nn._state import encode
+from promptgrad.nn._tool_use import for_call, with_tool_types
+from promptgrad.nn._two_step import extract, make_extractor
 from promptgrad.signature import Field, Signature, make_signature
 
 _NOT_INPUTS = ("lm", "config")
@@ -26,9 +28,9 @@ _NOT_INPUTS = ("lm", "config")
 class FitsSignature:
     """The constraint on demos: each has at least one input and one output of the signature."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, more: Iterable[str] = ()) -> None:
         self.inputs = tuple(signature.inputs)
-        self.outputs = tuple(signature.outputs)
+        self.outputs = (*signature.outputs, *more)
 
     def __call__(self, demos: Sequence[Any] | Selector) -> str | None:
         for number, demo in enumerate(demos_in(demos)):
@@ -103,7 +105,7 @@ class Predict(Module, in_place=True):
         check_spelling(lm_options)
         if retries < 0:
             raise ValueError(f"retries is at least 0, not {retries}")
-        made = self._complete_signature(make_signature(signature, instruction, types))
+        made = self._complete_signature(make_signature(signature, instruction, with_tool_types(signature, types)))
         check_inputs(made)
         hidden = [name for name in made.outputs if hasattr(Prediction, name)]
         if hidden:
@@ -113,10 +115,14 @@ class Predict(Module, in_place=True):
             )
         self._signature = made
         self.instruction = Parameter(made.instruction, kind="instruction")
-        self.demos = Parameter(as_demos(demos), kind="demos", constraints=(FitsSignature(made),))
         self.adapter = None if adapter is None else get_adapter(adapter)
+        more: Iterable[str] = ()
         if self.adapter is not None:
             self.adapter.format(made)  # whether it can write the signature is known now
+            more = () if self.adapter.first_outputs is None else self.adapter.first_outputs(made)
+        self.demos = Parameter(as_demos(demos), kind="demos", constraints=(FitsSignature(made, more),))
+        if more:
+            self.extract = make_extractor(Predict, self.adapter, made, retries)
         self.retries = retries
         self.allow_cut = allow_cut
         self.options: dict[str, Any] = sampling(lm_options)
@@ -159,7 +165,8 @@ class Predict(Module, in_place=True):
         node: Node | None = None
         if tape is not None:
             replicate = options.get("replicate", 0)
-            node = begin_node(self, tape, inputs, signature.outputs, replicate=replicate)
+            wanted = signature.outputs if adapter.first_outputs is None else adapter.first_outputs(signature)
+            node = begin_node(self, tape, inputs, wanted, replicate=replicate)
             instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
         else:
             instruction, demos = self.instruction.data, self.demos.data
@@ -170,6 +177,8 @@ class Predict(Module, in_place=True):
             options = {**options, "response_format": compiled.response_format}
         elif lm.constrains and compiled.grammar is not None and "grammar" not in options:
             options = {**options, "grammar": compiled.grammar}
+        if compiled.is_varied:
+            compiled, options = for_call(compiled, values, options)
         tail = compiled.request_tail(values)
         request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
         call = HistoryCall(request, compiled, lm)
@@ -200,7 +209,13 @@ class Predict(Module, in_place=True):
         if logged is not None:
             logged.outputs = outputs
         self._note(node, lm, call, outputs, None)
-        return make_prediction(outputs, node, call)
+        made = make_prediction(outputs, node, call)
+        if adapter.first_outputs is None:
+            return made
+        extractor = self._modules.get("extract") if self.adapter is adapter else None
+        return await extract(
+            extractor, lambda: make_extractor(Predict, adapter, self._signature, self.retries), made, lm
+        )
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
         """The outputs in a reply; a subclass may accept fewer replies."""

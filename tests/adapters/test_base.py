@@ -44,7 +44,8 @@ def test_get_adapter() -> None:
     own = JSONAdapter(None)
     assert get_adapter(own) is own
     with pytest.raises(
-        ValueError, match=r"no adapter 'chatt'; there are chat, json, xml, pocket; did you mean 'chat'\?"
+        ValueError,
+        match=r"no adapter 'chatt'; there are chat, json, xml, tools, compact, two_step, pocket; did you mean 'chat'\?",
     ):
         get_adapter("chatt")
     with pytest.raises(TypeError, match="an adapter is one of the names"):

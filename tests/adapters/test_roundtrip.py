@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptgrad.adapters import Adapter, ChatAdapter, Format, JSONAdapter, XMLAdapter
+from promptgrad.adapters import Adapter, ChatAdapter, CompactAdapter, Format, JSONAdapter, XMLAdapter
 from promptgrad.adapters._chat import _MARKER, escape, guard, marker, unescape, unguard
+from promptgrad.adapters._compact import CompactFormat
 from promptgrad.adapters._xml import XMLFormat
 from promptgrad.data import Example
 from promptgrad.signature import Field, Signature, make_signature
@@ -125,7 +126,12 @@ TYPES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (datetime.timedelta, st.timedeltas(min_value=datetime.timedelta(0), max_value=datetime.timedelta(days=999))),
 ]
 CASES = [pytest.param(annotation, strategy, id=Field("x", annotation).type_name) for annotation, strategy in TYPES]
-ADAPTERS: dict[str, Adapter] = {"chat": ChatAdapter(), "json": JSONAdapter(), "xml": XMLAdapter()}
+ADAPTERS: dict[str, Adapter] = {
+    "chat": ChatAdapter(),
+    "json": JSONAdapter(),
+    "xml": XMLAdapter(),
+    "compact": CompactAdapter(),
+}
 
 
 def shown_by(form: Format, message: Any) -> dict[str, str]:
@@ -133,6 +139,10 @@ def shown_by(form: Format, message: Any) -> dict[str, str]:
     if isinstance(form, XMLFormat):
         found = re.findall(r"<(given|note|question)>(.*?)</\1>(?:\n\n|\Z)", message, re.DOTALL)
         return {name: form.unescape(body) for name, body in found}
+    if isinstance(form, CompactFormat):
+        parts = re.split(r"^(given|note|question): ", message, flags=re.MULTILINE)
+        bodies = [body if i == len(parts[2::2]) else body.removesuffix("\n") for i, body in enumerate(parts[2::2], 1)]
+        return {name: form.unescape(body) for name, body in zip(parts[1::2], bodies, strict=True)}
     return sections(message)
 
 

@@ -162,3 +162,10 @@ def test_a_call_and_asking_again(adapter: str | Adapter) -> None:
     first, second = server.requests
     assert first.json["messages"][1]["content"].startswith("<question>a <\\/question> b</question>")
     assert "comes twice" in second.json["messages"][-1]["content"]
+
+
+def test_the_place_of_a_value() -> None:
+    place = XML.format(COT).place("<reasoning>a</reasoning>\n<answer> Paris </answer>", "answer")
+    assert place is not None
+    assert (place.start, place.end, place.after) == (34, 39, " </answer>")
+    assert XML.format(COT).place("Paris", "answer") is None

@@ -71,7 +71,7 @@ WORDS = {"type": "array", "items": {"enum": ["yes", "no"]}, "minItems": 2, "maxI
 # --- every reply is read ---
 
 
-@pytest.mark.parametrize("adapter", ["json", "chat"])
+@pytest.mark.parametrize("adapter", ["json", "chat", "xml"])
 def test_random_types_are_never_unparsable(schemas, wide, adapter):
     draw = random.Random(1000 if adapter == "json" else 1001)
     asked = [schemas.random_signature(draw, number, texts=adapter == "json") for number in range(12)]

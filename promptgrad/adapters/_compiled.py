@@ -1,0 +1,120 @@
+"""What `Adapter.compile` makes: a signature with an instruction and demos, rendered once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.adapters._place import ValuePlace, alternatives
+from promptgrad.lm import Completion, Content, Message, Prefix, Request
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._base import Adapter, Format
+    from promptgrad.adapters._feed import ReplyFeed
+
+
+class Compiled:
+    """A signature with an instruction and demos, rendered once; a call adds one user message.
+
+    Attributes:
+        prefix: The system message and the demos, encoded and digested.
+        adapter: The adapter that rendered it.
+        signature: The signature.
+        response_format: JSON text for `Request.response_format`, or None.
+        skipped: Demos left out because they have no input or no output of the signature.
+    """
+
+    __slots__ = ("_format", "_grammar", "_remind", "adapter", "prefix", "response_format", "signature", "skipped")
+
+    def __init__(
+        self, adapter: Adapter, form: Format, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
+    ) -> None:
+        self.adapter = adapter
+        self._format = form
+        self._grammar: str | None = None
+        self._remind = remind
+        self.prefix = prefix
+        self.signature = form.signature
+        self.response_format = response_format
+        self.skipped = skipped
+
+    def request_tail(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The messages of this call after the prefix.
+
+        Raises:
+            InputError: An input is missing, or cannot be written.
+        """
+        content = self._format.user(inputs, remind=self._remind)
+        return (Message("user", content) if isinstance(content, str) else message_of("user", content),)
+
+    @property
+    def is_varied(self) -> bool:
+        """Whether a call needs `for_call` and `options_for`."""
+        return self._format.is_varied
+
+    def for_call(self, inputs: Mapping[str, Any]) -> Compiled:
+        """What reads the reply of one call."""
+        form = self._format.for_call(inputs)
+        return (
+            self
+            if form is self._format
+            else form.bind(self.adapter, self.prefix, self.response_format, self.skipped, remind=self._remind)
+        )
+
+    def options_for(self, inputs: Mapping[str, Any]) -> Mapping[str, str]:
+        """Options of the request of one call beside its messages, each as JSON text."""
+        return self._format.options(inputs)
+
+    def messages(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
+        """Every message of this call, exactly as it is sent."""
+        return self.prefix.messages + self.request_tail(inputs)
+
+    def parse(self, reply: Completion | str) -> dict[str, Any]:
+        """The outputs that a completion, or a text in place of one, holds, in the signature's order.
+
+        Raises:
+            ParseError: An output is missing, or its value does not fit; or the model refused; or the reply was cut.
+            ContentFilterError: A filter of the provider stopped the reply.
+        """
+        return self._format.parse_whole(reply)
+
+    def answer(self, completion: Completion) -> Completion:
+        """The reply without thoughts in its text: they are its reasoning."""
+        return self._format.answer(completion)
+
+    def feed(self) -> ReplyFeed | None:
+        """What reads one reply as it is written; None if each field comes whole, at the end."""
+        return self._format.feed()
+
+    @property
+    def grammar(self) -> str | None:
+        """What a reply may be, for an LM that holds it to that; None leaves it free."""
+        if self._grammar is None:
+            self._grammar = self._format.grammar() or ""
+        return self._grammar or None
+
+    def alternatives(self, name: str) -> tuple[Any, ...]:
+        """The values that an output may have, if it is a `Literal`, an enum or a bool; else ()."""
+        return alternatives(self.signature.outputs[name])
+
+    def place(self, reply: str, name: str) -> ValuePlace | None:
+        """Where the value of an output stands in a reply; None where the reply does not show it."""
+        return self._format.place(reply, name)
+
+    def write(self, name: str, value: Any) -> str:
+        """The value of an output as it stands in a reply."""
+        return self._format.write(name, value)
+
+    def check_end(self, completion: Completion) -> None:
+        """Refuse a reply that did not come to its end, as `Format.check_end` does."""
+        self._format.check_end(completion)
+
+    def __repr__(self) -> str:
+        return f"Compiled({self.signature!r}, {len(self.prefix)} messages)"
+
+
+def message_of(role: str, content: Content) -> Message:
+    """A message of what a format wrote, in which a text may stand among parts."""
+    if isinstance(content, str):
+        return Message(role, content)
+    return Request.of([{"role": role, "content": content}]).tail[0]

@@ -1,0 +1,91 @@
+"""Labelled lines: what is written in few tokens, and what is read."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any, Literal
+
+import pydantic
+import pytest
+
+from promptgrad.adapters import get_adapter
+from promptgrad.adapters._compact import short_type
+from promptgrad.errors import ParseError
+from promptgrad.signature import Field, Signature, make_signature
+from tests.counting import steps
+
+COMPACT = get_adapter("compact")
+COT = make_signature("question -> reasoning, answer")
+
+
+class Item(pydantic.BaseModel):
+    name: str = pydantic.Field(description="as printed")
+    count: int | None = None
+    kind: Literal["a", "b"] = "a"
+    parts: list[Item] = []
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (str, "text"),
+        (int, "int"),
+        (bool, "true|false"),
+        (Literal["a", "b"], "one of `a`, `b`"),
+        (Literal[1, "b"], '1|"b"'),
+        (list[str], '["text", ...]'),
+        (dict[str, int], "{text: int, ...}"),
+        (tuple[int, str], '[int, "text"]'),
+        (float | None, "number|null"),
+        (Item, '{name: "text" (as printed), count?: int|null, kind?: "a"|"b", parts?: [Item, ...]}'),
+        (Any, "JSON"),
+    ],
+)
+def test_types_in_few_tokens(annotation: Any, words: str) -> None:
+    assert short_type(Field("x", annotation, role="output")) == words
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "reasoning: It is the capital.\nanswer: Paris",
+        "Reasoning: It is the capital.\n\nAnswer:   Paris\n",
+        "Sure:\nreasoning: It is the capital.\nanswer: Paris",
+        "```\nreasoning: It is the capital.\nanswer: Paris\n```",
+        "reasoning:\nIt is the capital.\nanswer:\nParis",
+        "reasoning: It is the capital.\nanswer: Paris\nquestion: Next?\nanswer: Rome",
+        "**Reasoning:** It is the capital.\n**Answer:** Paris",
+        '{"reasoning": "It is the capital.", "answer": "Paris"}',
+        "[[ ## reasoning ## ]]\nIt is the capital.\n\n[[ ## answer ## ]]\nParis",
+    ],
+)
+def test_two_texts(reply: str) -> None:
+    assert COMPACT.parse(COT, reply) == {"reasoning": "It is the capital.", "answer": "Paris"}
+
+
+def test_one_reading_or_none() -> None:
+    assert COMPACT.parse(make_signature("q -> answer"), "Paris") == {"answer": "Paris"}
+    reply = "reasoning: The question: what?\nquestion: what?\nanswer: 4"
+    assert COMPACT.parse(COT, reply) == {"reasoning": "The question: what?\nquestion: what?", "answer": "4"}
+    with pytest.raises(ParseError, match="comes twice"):
+        COMPACT.parse(COT, "reasoning: a\nanswer: 3\nanswer: 4")
+    with pytest.raises(ParseError, match="`answer` is missing"):
+        COMPACT.parse(COT, "reasoning: a")
+    with pytest.raises(ParseError, match="too many labels"):
+        COMPACT.parse(COT, "answer: a\n" * 3_000)
+
+
+@pytest.mark.parametrize("piece", ["x:", "x: \n", "\\x:", "\n", " ", "q: a\n", "x", "\\", "\n\\\\x:"])
+@pytest.mark.parametrize("annotation", [str, Item])
+def test_the_work_grows_no_faster_than_the_reply(piece: str, annotation: Any) -> None:
+    sig = Signature([Field("q"), Field("x", annotation, role="output")])
+
+    def read(reply: str) -> None:
+        with contextlib.suppress(ParseError):
+            COMPACT.parse(sig, reply)
+
+    read("warm")
+    short, long = (steps(partial(read, piece * (size // len(piece)))) for size in (2_000, 8_000))
+    assert long <= 5 * short + 2_000
+    read(piece * (100_000 // len(piece)))
