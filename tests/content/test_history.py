@@ -4,7 +4,7 @@ import json
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptgrad.autograd import Text
@@ -29,6 +29,7 @@ HISTORIES = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(HISTORIES)
 def test_it_comes_back_from_json_and_pickle(history):
     assert restored(json.loads(json.dumps(history.dump()))) == history
@@ -36,6 +37,7 @@ def test_it_comes_back_from_json_and_pickle(history):
     assert History.of(history) is history
 
 
+@settings(max_examples=40, deadline=None)
 @given(HISTORIES, HISTORIES)
 def test_equal_content_is_an_equal_digest(one, other):
     assert (value_digest(one) == value_digest(other)) == (one == other)

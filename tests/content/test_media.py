@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptgrad.content import MOST_BYTES, SHOWN_BYTES, Audio, File, Image, References, media_in, restored
@@ -182,6 +182,7 @@ def test_the_size_is_read_from_the_header(data, size):
     assert [size_of(data[:end]) for end in range(len(data))].count(size) < len(data)  # and a part of it is no error
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([b"", *(data[:24] for data, _ in SIZED), PDF[:40], WAV[:40]]))
 def test_no_bytes_break_the_readers(noise, start):
     data = start + noise

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import promptgrad as pg
@@ -45,6 +45,7 @@ def test_fences_are_a_part_of_markdown():
     assert Language("markdown").unwrap("````markdown\n# A\n```\nx\n```\n````") == "# A\n```\nx\n```"
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="ab `\n#", max_size=30).filter(lambda code: "```" not in code and "~~~" not in code))
 def test_code_comes_back_from_its_fence(code):
     assert PYTHON.unwrap(code) == code

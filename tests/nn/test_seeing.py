@@ -359,7 +359,7 @@ ALL = (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(ROWS, ROWS, WORDS.filter(str.strip), st.sampled_from(["chat", "json", "xml"]))
 def test_from_signature_to_wire_and_back_to_the_same_request(row, demo, answer, adapter):
     """Signature, wire, reply, prediction, state, loaded, the same request."""
