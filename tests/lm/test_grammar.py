@@ -131,6 +131,20 @@ def test_texts_alone_are_free_and_sections_come_in_their_order(wide):
         assert not takes(wide, grammar, reply.replace(old, new))
 
 
+def test_tags_hold_what_their_types_say(wide):
+    step = nn.Predict("question -> why, label: Literal['yes', 'no'], size: int")
+    grammar = step_grammar(step, "xml")
+    reply = "<why>as <b>it</b>\nsays</why>\n\n<label>no</label>\n\n<size>-12</size>"
+    assert takes(wide, grammar, reply)
+    form = nn.Predict(step.signature, adapter="xml")._adapter_here().format(step.signature)
+    assert form.read(reply) == {"why": "as <b>it</b>\nsays", "label": "no", "size": -12}
+    for old, new in [("no<", "maybe<"), ("-12", "-1.2"), ("<label>", "<size>"), ("</size>", "")]:
+        assert not takes(wide, grammar, reply.replace(old, new))
+    found = form.place(reply, "label")
+    assert (reply[found.start : found.end], found.after) == ("no", "</label>")
+    assert step_grammar(nn.Predict("question -> answer"), "xml") is None
+
+
 def takes(lm, grammar, text):
     engine = lm._load()
     matcher = engine._grammars().constraint(grammar).matcher
@@ -157,7 +171,8 @@ def test_rows_with_different_forms_and_with_none_are_those_they_are_alone(wide):
     assert not together[1].text.startswith("{")
 
 
-def test_many_rows_are_masked_by_several_threads_alike(wide):
+def test_many_rows_are_masked_by_several_threads_alike(wide, monkeypatch):
+    monkeypatch.setattr("promptgrad.lm._grammar._PARALLEL", 1_000)
     asked = [
         Request.of(f"number {n}", temperature=1.0, max_tokens=40, response_format=form_of(RECORD)) for n in range(12)
     ]
