@@ -2,9 +2,10 @@
 
 The embedded model's layers under byte pairs (`random_schemas.py`) answer 64 requests at once, drawn at temperature 1,
 each held to one of some random schemas; then the same requests free, each as long as its reply was. In turns, medians
-of the CPU seconds of this process, whose model has one thread. A row for each library says what a grammar costs to compile, what a mask costs for one row and step, and how many of the
-texts that it lets end fit the schema, with the vocabulary of the model and with the 65,000 tokens that come with
-litellm; a library that is not installed is skipped. Prints JSON lines.
+of the CPU seconds of this process, whose model has one thread. A row for each library says what a grammar costs to
+compile, what a mask costs for one row and step, and how many of the texts that it lets end fit the schema, with the
+vocabulary of the model and with the 65,000 tokens that come with litellm; a library that is not installed is skipped.
+Prints JSON lines.
 
     python benchmarks/time_constrained.py --requests 64 --rounds 5
 """
