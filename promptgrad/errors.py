@@ -35,6 +35,7 @@ PromptgradError
 ├── GraphError (RuntimeError)          the recorded graph cannot be used this way
 ├── ConstraintError (ValueError)       a value that a parameter may not take
 ├── CheckError (AssertionError)        what a program asserts does not hold
+├── StepLimitError (RuntimeError)      a model that calls tools did not finish in time
 ├── HunkError (ValueError)             an edit that does not apply to its text
 ├── OutOfMemoryError (MemoryError)     a training that does not fit into memory
 └── MissingExtraError (ImportError)    an optional dependency is not installed
@@ -82,6 +83,7 @@ __all__ = [
     "ServerTimeoutError",
     "SignatureError",
     "StateDictError",
+    "StepLimitError",
     "ToolCallError",
     "UnknownPriceError",
     "is_outage",
@@ -386,6 +388,18 @@ class CheckError(PromptgradError, AssertionError):
         super().__init__(message)
         self.reason = reason or message
         self.node = node
+
+
+class StepLimitError(PromptgradError, RuntimeError):
+    """A model that calls tools did not finish within its steps.
+
+    Attributes:
+        steps: How many it had.
+    """
+
+    def __init__(self, message: str, *, steps: int = 0) -> None:
+        super().__init__(message)
+        self.steps = steps
 
 
 class HunkError(PromptgradError, ValueError):

@@ -342,6 +342,8 @@ class _Player:
             self.served += 1
         if record.error is not None:
             raise record.error
+        if not record.reply and record.outputs:  # it called tools
+            return dict(record.outputs)
         trace = record.weight_traces[0] if len(record.weight_traces) == 1 else None
         return Completion(record.reply or "", CACHE_HIT, cached=True, trace=trace)
 

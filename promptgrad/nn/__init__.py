@@ -24,6 +24,7 @@ from promptgrad.nn._events import (
     ToolPiece,
     Voided,
 )
+from promptgrad.nn._fits_signature import FitsSignature
 from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._history import CallHistory, inspect_history, keep_history
 from promptgrad.nn._hooks import RemovableHandle
@@ -40,8 +41,9 @@ from promptgrad.nn._nll_loss import NLLLoss
 from promptgrad.nn._op import Op, op
 from promptgrad.nn._parallel import Parallel
 from promptgrad.nn._parameter_iterator import ParameterIterator
-from promptgrad.nn._predict import FitsSignature, Predict
+from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.nn._react import ReAct
 from promptgrad.nn._recent import remember_output
 from promptgrad.nn._refine import Refine
 from promptgrad.nn._route import Route
@@ -49,6 +51,7 @@ from promptgrad.nn._self_consistency import SelfConsistency
 from promptgrad.nn._state import flaw_of, trained_names
 from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.nn._trace_of import trace_of
+from promptgrad.nn._turns import Turns
 
 __all__ = [
     "Arguments",
@@ -93,6 +96,7 @@ __all__ = [
     "PartialValue",
     "Predict",
     "Prediction",
+    "ReAct",
     "Refine",
     "RemovableHandle",
     "Route",
@@ -102,6 +106,7 @@ __all__ = [
     "Suggest",
     "ThoughtDelta",
     "ToolPiece",
+    "Turns",
     "Vectorizer",
     "Voided",
     "as_critic",
@@ -136,7 +141,6 @@ _ELSEWHERE = {
     "ProgramOfThought": "a forward() that runs what an nn.Predict wrote",
     "MSELoss": "nn.MetricLoss(metric)",
     "OutputField": "promptgrad.Output",
-    "ReAct": "a forward() with a loop of your own",
     "BatchRow": "nn.BatchRow",
     "Row": "nn.BatchRow",
     "Retrieve": "a forward() that calls your index (nn.Retrieve is on the roadmap)",

@@ -1,15 +1,16 @@
 """`Predict`, the layer of this library: one typed call of a language model."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from promptgrad import aio
 from promptgrad.adapters import Adapter, Compiled, get_adapter, is_history
-from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for, demos_in
+from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
 from promptgrad.nn._attempt import conduct, with_hint
+from promptgrad.nn._fits_signature import FitsSignature
 from promptgrad.nn._hearing import HeardCall, hearing
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_inputs, refuse_input
@@ -19,29 +20,11 @@ from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.nn._replies import continued, read_reply, unparsable
 from promptgrad.nn._state import encode
 from promptgrad.nn._tool_use import for_call, with_tool_types
+from promptgrad.nn._turns import take_turns, with_turns
 from promptgrad.nn._two_step import extract, make_extractor
 from promptgrad.signature import Field, Signature, make_signature
 
 _NOT_INPUTS = ("lm", "config")
-
-
-class FitsSignature:
-    """The constraint on demos: each has at least one input and one output of the signature."""
-
-    def __init__(self, signature: Signature, more: Iterable[str] = ()) -> None:
-        self.inputs = tuple(signature.inputs)
-        self.outputs = (*signature.outputs, *more)
-
-    def __call__(self, demos: Sequence[Any] | Selector) -> str | None:
-        for number, demo in enumerate(demos_in(demos)):
-            names = list(demo.keys())
-            for role, wanted in (("input", self.inputs), ("output", self.outputs)):
-                if wanted and not any(name in names for name in wanted):
-                    return (
-                        f"demo {number} has no {role} field of the signature ({', '.join(wanted)}): "
-                        f"its fields are {', '.join(names) or 'none'}"
-                    )
-        return None
 
 
 class Predict(Module, in_place=True):
@@ -57,8 +40,9 @@ class Predict(Module, in_place=True):
     A reply that ran out of tokens or that a filter stopped is an error at once: it is neither mended nor asked for
     again, since the next one would end in the same place.
 
-    Besides the inputs, a call takes `lm=` (an LM for this call) and `config=` (a dict of sampling options, with
-    `replicate` among them), unless the signature has an input of that name.
+    Besides the inputs, a call takes `lm=` (an LM for this call), `config=` (a dict of sampling options, with
+    `replicate` among them) and `turns=` (`nn.Turns`: a conversation that goes on after the prompt), unless the
+    signature has an input of that name.
 
     Cost: one LM call, and one more per re-ask.
 
@@ -146,6 +130,7 @@ class Predict(Module, in_place=True):
         """Ask the language model."""
         call_lm: Any = None
         options = self.options
+        turns = take_turns(inputs, self._names)
         if args or inputs.keys() != self._names:
             inputs, call_lm, options = self._sort_arguments(args, inputs)
         values = self._checked(inputs)
@@ -166,7 +151,7 @@ class Predict(Module, in_place=True):
         if tape is not None:
             replicate = options.get("replicate", 0)
             wanted = signature.outputs if adapter.first_outputs is None else adapter.first_outputs(signature)
-            node = begin_node(self, tape, inputs, wanted, replicate=replicate)
+            node = begin_node(self, tape, with_turns(inputs, turns), wanted, replicate=replicate)
             instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
         else:
             instruction, demos = self.instruction.data, self.demos.data
@@ -180,6 +165,8 @@ class Predict(Module, in_place=True):
         if compiled.is_varied:
             compiled, options = for_call(compiled, values, options)
         tail = compiled.request_tail(values)
+        if turns is not None:
+            tail = continued(tail, turns.messages)
         request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
         call = HistoryCall(request, compiled, lm)
         stream, heard = hearing.get(), None

@@ -74,8 +74,8 @@ class ModuleContract:
         """What the scripted language model says in each output field: a text, or a function of the inputs by name."""
         return {"answer": "Paris", "reasoning": "The capital of France is Paris."}
 
-    def respond(self, messages: Sequence[Any]) -> str:
-        """The reply to a prompt of the chat adapter."""
+    def respond(self, messages: Sequence[Any]) -> Any:
+        """The reply to a prompt of the chat adapter: a text, or a `Completion`."""
         return Fields("ok", **self.answers())(messages)
 
     def lm(self) -> LM:
@@ -273,9 +273,9 @@ class _Noting(FunctionLM):
     def __init__(self, respond: Any) -> None:
         self.asked: list[Request] = []
 
-        def answer(request: Request) -> str:
+        def answer(request: Request) -> Any:
             self.asked.append(request)
-            return str(respond(request.messages))
+            return respond(request.messages)
 
         answer.__annotations__["request"] = Request  # the annotation is a text here
         super().__init__(answer, "scripted")

@@ -1,6 +1,6 @@
 """What holds for every module, by one suite; a new one is one class."""
 
-from promptgrad import nn
+from promptgrad import lm, nn
 from promptgrad.testing.modules import ModuleContract
 
 QA = "question -> answer"
@@ -158,3 +158,35 @@ class TestChecked(ModuleContract):
 
     def make(self):
         return Checked()
+
+
+def weather(town: str) -> str:
+    """The weather in a town.
+
+    Args:
+        town: Name of the town.
+    """
+    return f"It rains in {town}."
+
+
+class TestReAct(ModuleContract):
+    calls = 2
+    blamed = ("step.instruction",)
+
+    def respond(self, messages):
+        done = messages[-1]["content"].startswith("`weather` returned")
+        call = ("finish", '{"answer": "It rains."}') if done else ("weather", '{"town": "Paris"}')
+        return f"[[ ## thought ## ]]\nI look it up.\n\n[[ ## tool ## ]]\n{call[0]}\n\n[[ ## arguments ## ]]\n{call[1]}"
+
+    def make(self):
+        return nn.ReAct(QA, tools=[weather])
+
+
+class TestReActOfNativeCalls(TestReAct):
+    def respond(self, messages):
+        done = messages[-1].role == "tool"
+        call = ("finish", {"answer": "It rains."}) if done else ("weather", {"town": "Paris"})
+        return lm.Completion((lm.ToolCall("1", *call),), lm.Usage(calls=1))
+
+    def make(self):
+        return nn.ReAct(QA, tools=[weather], native=True)

@@ -1,0 +1,50 @@
+"""`Turns`: the turns of a conversation that follow the prompt of a call."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from promptgrad.lm import Message
+
+
+class Turns:
+    """What was said after the prompt: the messages, and the values that they were made of.
+
+    `predict(question=..., turns=turns)` sends the messages after its own prompt, so that a conversation grows by what
+    is new and its beginning stays as it was sent before. The values are what the graph sees: texts keep their origin.
+
+    Args:
+        messages: The messages, in order.
+        values: What they were made of.
+    """
+
+    __slots__ = ("messages", "values")
+
+    def __init__(self, messages: Iterable[Message] = (), values: Iterable[Any] = ()) -> None:
+        self.messages = tuple(messages)
+        self.values = tuple(values)
+
+    def more(self, messages: Iterable[Message], values: Iterable[Any]) -> "Turns":
+        """The conversation with more turns."""
+        return Turns((*self.messages, *messages), (*self.values, *values))
+
+    def __repr__(self) -> str:
+        return f"<Turns of {len(self.messages)} messages>"
+
+
+def take_turns(inputs: dict[str, Any], names: Iterable[str]) -> Turns | None:
+    """The turns among the arguments of a call, which they are taken from; None where there are none.
+
+    Raises:
+        TypeError: They are no `Turns`.
+    """
+    if "turns" in names or "turns" not in inputs:
+        return None
+    turns = inputs.pop("turns")
+    if turns is not None and not isinstance(turns, Turns):
+        raise TypeError(f"turns= is an nn.Turns(messages), not {type(turns).__name__}")
+    return turns
+
+
+def with_turns(inputs: Mapping[str, Any], turns: Turns | None) -> Mapping[str, Any]:
+    """The inputs of a call as the graph keeps them."""
+    return inputs if turns is None or not turns.messages else {**inputs, "turns": list(turns.values)}
