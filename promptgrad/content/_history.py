@@ -55,6 +55,7 @@ class History(Sequence[Turn]):
 
     Raises:
         ValueError: A turn is neither of these, or is of another role: a system message is the instruction of a program.
+            Or `max_tokens` is no whole number of at least 1.
     """
 
     __slots__ = ("max_tokens", "turns")
@@ -64,8 +65,11 @@ class History(Sequence[Turn]):
     def __init__(self, turns: Iterable[Any] = (), max_tokens: int | None = None) -> None:
         if isinstance(turns, (str, bytes, Mapping)):
             raise ValueError(f"a History is made of a list of turns, not of one {type(turns).__name__}")
-        if max_tokens is not None and max_tokens < 1:
-            raise ValueError(f"max_tokens of a History is at least 1, not {max_tokens}")
+        if max_tokens is not None:
+            if isinstance(max_tokens, bool) or not isinstance(max_tokens, int):
+                raise ValueError(f"max_tokens of a History is a whole number, not {max_tokens!r}")
+            if max_tokens < 1:
+                raise ValueError(f"max_tokens of a History is at least 1, not {max_tokens}")
         made = tuple(map(_turn, turns))
         if len(made) > _MOST_TURNS:
             raise ValueError(f"a History has {_MOST_TURNS} turns at most, not {len(made)}")
@@ -132,8 +136,8 @@ class History(Sequence[Turn]):
     def __repr__(self) -> str:
         bound = "" if self.max_tokens is None else f", max_tokens={self.max_tokens}"
         shown = "; ".join(map(repr, self.turns[-2:]))
-        before = "... " if len(self.turns) > 2 else ""
-        return f"History({len(self.turns)} turn{'' if len(self.turns) == 1 else 's'}{bound}: {before}{shown})"
+        before = ": ... " if len(self.turns) > 2 else ": " if shown else ""
+        return f"History({len(self.turns)} turn{'' if len(self.turns) == 1 else 's'}{bound}{before}{shown})"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

@@ -68,7 +68,9 @@ class Media:
             data = bytes(data)
         if not isinstance(data, bytes):
             raise TypeError(f"data of {what} is bytes, not {type(data).__name__}; {what}.read(path) takes a file")
-        if bool(data) == bool(url):
+        if not data and not url:
+            raise ValueError(f"{what} needs bytes or an address, and was given none: {what}.read(path) takes a file")
+        if data and url:
             raise ValueError(f"{what} takes either data= with media_type=, or url=")
         if url[:5].lower() == "data:":  # the same bytes are the same part in either form
             media_type, data = read_data_url(url)

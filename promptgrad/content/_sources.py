@@ -45,6 +45,8 @@ def read_file(path: str | os.PathLike[str], media_type: str) -> tuple[bytes, str
         raise ValueError(f"{name} cannot be read: {odd}")
     with open(path, "rb") as file:
         data = file.read(MOST_BYTES + 1)
+    if not data:
+        raise ValueError(f"{name} is empty: there is nothing in it to send")
     if len(data) > MOST_BYTES:
         raise ValueError(f"{name} is larger than {said_size(MOST_BYTES)}, the most that is read")
     found = media_type or mimetypes.guess_type(name)[0] or media_type_of(data)

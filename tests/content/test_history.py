@@ -111,3 +111,14 @@ def test_texts_keep_their_graph():
     assert History([("assistant", text)])[0].content is text
     assert History([{"answer": text}])[0].content["answer"] is text
     assert type(History([("assistant", text)]).dump()["turns"][0]["content"]) is str
+
+
+@pytest.mark.parametrize("bound", ["10", 2.5, True])
+def test_a_bound_that_is_no_whole_number_is_told(bound):
+    with pytest.raises(ValueError, match=f"max_tokens of a History is a whole number, not {bound!r}"):
+        History([("user", "Hi")], bound)
+
+
+def test_an_empty_history_is_shown_as_one():
+    assert repr(History()) == "History(0 turns)"
+    assert repr(History(max_tokens=60)) == "History(0 turns, max_tokens=60)"

@@ -99,7 +99,7 @@ def test_pil_itself():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Image(), "either data= with media_type=, or url="),
+        (lambda: Image(), "needs bytes or an address"),
         (lambda: Image(PNG, url="https://e.org/a.png"), "either data="),
         (lambda: Image("https://e.org/a.png", url="https://e.org/a.png"), "either data="),
         (lambda: Image("cat.png"), r"no address: Image.read\('cat.png'\) reads a file"),
@@ -254,3 +254,12 @@ def test_media_are_found_and_referred_to():
     assert [references.add(one) for one in (CAT, Audio(WAV), Image(PNG), Image(jpeg(1, 1)))] == [
         "image 1", "audio 1", "image 1", "image 2",
     ]  # fmt: skip
+
+
+def test_nothing_is_told_as_nothing(tmp_path):
+    empty = tmp_path / "empty.png"
+    empty.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"empty\.png is empty"):
+        Image.read(empty)
+    with pytest.raises(ValueError, match=r"Image needs bytes or an address, and was given none"):
+        Image(b"")
