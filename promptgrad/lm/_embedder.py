@@ -169,6 +169,8 @@ class Embedder:
         if isinstance(texts, str):
             one: Vectors = (await self._embed([texts]))[0]
             return one
+        if not isinstance(texts, Iterable):
+            raise TypeError(f"an Embedder takes a text or a list of texts, not {type(texts).__name__}")
         given = list(texts)
         strange = [place for place, text in enumerate(given) if not isinstance(text, str)]
         if strange:

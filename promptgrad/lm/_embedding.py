@@ -115,10 +115,12 @@ class EmbeddingTransport(Transport):
             return self._from_memory([known[text] for text in texts])
         started = perf_counter()
         vectors, tokens, model = await self.embed(fresh, key)
-        if vectors.ndim != 2 or len(vectors) != len(fresh) or not vectors.size or not np.isfinite(vectors).all():
+        if vectors.ndim != 2 or len(vectors) != len(fresh) or not vectors.size:
             raise LMReplyError(
                 f"{self.name} gave {_shape(vectors)} for {len(fresh)} texts: a vector for each is needed"
             )
+        if not np.isfinite(vectors).all():
+            raise LMReplyError(f"{self.name} gave vectors with numbers that are not finite (NaN, or an infinity)")
         if known:
             rows = dict(zip(fresh, vectors, strict=True))
             rows |= {text: read_vectors(hit.text)[0] for text, hit in known.items()}
@@ -228,9 +230,15 @@ class FunctionEmbedding(EmbeddingTransport):
         else:
             given = await aio.in_thread(self.fn, list(texts))
         try:
-            return np.asarray(given, dtype=np.float32), None, self.name
+            vectors = np.asarray(given, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"the function of the embedder {self.name!r} returns one vector for each text, all of one length, not "
                 f"{type(given).__name__} ({error})"
             ) from None
+        if vectors.ndim != 2 or len(vectors) != len(texts):  # as it is written: asking again would not change it
+            raise TypeError(
+                f"the function of the embedder {self.name!r} returns one vector for each text of its list, and gave "
+                f"{_shape(vectors)} for {len(texts)} text{'' if len(texts) == 1 else 's'}"
+            )
+        return vectors, None, self.name

@@ -105,7 +105,7 @@ class TestVectors:
             embedder(attempts=1)(["a"])
 
     def test_a_number_that_is_none_is_an_error(self):
-        with pytest.raises(LMReplyError, match="a vector for each"):
+        with pytest.raises(LMReplyError, match="numbers that are not finite"):
             Embedder(lambda texts: [[float("nan")] for _ in texts], name="nan", attempts=1)(["a"])
 
 
@@ -280,13 +280,21 @@ class TestFunctions:
         assert Embedder(waiting)(["a"]).tolist() == asyncio.run(Embedder(waiting).acall(["a"])).tolist() == [[2, 1]]
 
     def test_what_it_returns_is_checked(self):
-        with pytest.raises(LMReplyError, match="2 texts"):
-            Embedder(lambda texts: [[1.0]], name="few", attempts=1)(["a", "b"])
+        asked = []
+        with pytest.raises(TypeError, match="one vector for each text of its list, and gave 1x1 numbers for 2 texts"):
+            Embedder(lambda texts: asked.append(texts) or [[1.0]], name="few")(["a", "b"])
+        with pytest.raises(TypeError, match=r"and gave an array of 1 numbers for 1 text$"):
+            Embedder(lambda texts: asked.append(texts) or [1.0], name="flat")("a")
+        assert len(asked) == 2, "a function that is written wrong is not asked again"
         with pytest.raises(TypeError, match="one vector for each text, all of one length"):
             Embedder(lambda texts: [[1.0], [1.0, 2.0]], name="ragged")(["a", "b"])
 
 
 class TestArguments:
+    def test_what_is_no_list_of_texts(self):
+        with pytest.raises(TypeError, match="a text or a list of texts, not int"):
+            Embedder(lambda texts: [[1.0] for _ in texts], name="one")(3)
+
     @pytest.mark.parametrize(
         ("arguments", "error", "said"),
         [
