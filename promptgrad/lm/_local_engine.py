@@ -187,8 +187,9 @@ class LocalEngine:
         except (BadRequestError, MissingExtraError) as error:
             if insists:
                 raise
+            told = bool(self._unheld) and isinstance(error, MissingExtraError)  # the library is missing for all of them
             self._unheld[grammar] = True
-            if len(self._unheld) == 1:
+            if not told:
                 aio.warn(f"{error}\nSuch replies are free. This is said once; constrain=True refuses them", UserWarning)
             return None
 

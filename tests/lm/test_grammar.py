@@ -249,6 +249,8 @@ def test_by_default_it_is_said_once_and_left_free(byte_pairs):
     with pytest.warns(UserWarning, match="look-around"):
         lm("number 0", response_format=form)
     assert lm("number 1", response_format=form).text  # warnings are errors here
+    with pytest.warns(UserWarning, match="cannot hold its reply"):  # another form, whose replies are free as well
+        lm("number 0", grammar='start: "red')
     lm.close()
 
 
