@@ -153,6 +153,19 @@ class EventStream:
     def __aiter__(self) -> AsyncIterator[Any]:
         return _Loop(self)
 
+    if not TYPE_CHECKING:  # a type checker goes on to refuse both
+
+        def __iter__(self):
+            raise AsyncUsageError(
+                f"{self!r} is read by `async for`; plain code reads program.stream_sync(...) by `for`"
+            )
+
+        def __await__(self):
+            raise AsyncUsageError(
+                f"{self!r} is read by `async for event in program.stream(...)`; for the output alone, write "
+                "`await program.acall(...)`"
+            )
+
     def __anext__(self) -> Awaitable[Any]:
         return self._streamed.next()
 
@@ -199,6 +212,11 @@ class EventIterator:
 
     def __iter__(self) -> Iterator[Any]:
         return _Loop(self)
+
+    if not TYPE_CHECKING:
+
+        def __aiter__(self):
+            raise AsyncUsageError(f"{self!r} is read by `for`; a coroutine reads program.stream(...) by `async for`")
 
     def __next__(self) -> Any:
         try:

@@ -107,6 +107,24 @@ def test_the_events_of_plain_code_are_the_same(server):
     assert repr(stream) == "<EventIterator of ChainOfThought, over>"
 
 
+def test_the_wrong_loop_is_told_the_right_one(server):
+    program = solver(layered(server))
+
+    async def awaited():
+        return await program.stream(question="q")
+
+    async def looped():
+        return [event async for event in program.stream_sync(question="q")]
+
+    with pytest.raises(AsyncUsageError, match=r"plain code reads program.stream_sync\(...\) by `for`"):
+        list(program.stream(question="q"))
+    with pytest.raises(AsyncUsageError, match=r"write `await program.acall\(...\)`"):
+        asyncio.run(awaited())
+    with pytest.raises(AsyncUsageError, match=r"a coroutine reads program.stream\(...\) by `async for`"):
+        asyncio.run(looped())
+    assert server.requests == []
+
+
 def test_plain_code_streams_where_a_loop_is_running(server):
     async def cell():  # of a notebook
         return list(solver(layered(server)).stream_sync("capital?"))
