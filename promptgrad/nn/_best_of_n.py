@@ -130,7 +130,7 @@ async def judge(reward: Reward, inputs: Example, made: OneAttempt) -> None:
             said: Any = reward.acall(inputs, made.output) if isinstance(reward, Module) else reward(inputs, made.output)
             if inspect.isawaitable(said):
                 said = await aio.awaited(said)
-            made.score = float(said.value if isinstance(said, Score) else said)
+            made.score = _number(said)
         except Exception as error:
             raise MetricError(
                 f"the reward {name_of(reward)} failed on attempt {made.number}: {type(error).__name__}: {error}"
@@ -138,6 +138,17 @@ async def judge(reward: Reward, inputs: Example, made: OneAttempt) -> None:
     made.feedback = said.feedback if isinstance(said, Score) and said.feedback else ""
     if made.score != made.score:
         raise MetricError(f"the reward {name_of(reward)} of attempt {made.number} is not a number (NaN)")
+
+
+def _number(said: Any) -> float:
+    try:
+        return float(said.value if isinstance(said, Score) else said)
+    except (TypeError, ValueError):
+        shown = repr(said)
+        raise TypeError(
+            f"it returned {shown if len(shown) <= 60 else shown[:57] + '...'}, and a reward is a number, a truth value "
+            "or a pg.Score" + (": is a `return` missing?" if said is None else "")
+        ) from None
 
 
 def reaches(made: OneAttempt, threshold: float | None) -> bool:

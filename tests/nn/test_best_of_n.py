@@ -216,3 +216,9 @@ def test_a_run_with_attempts_is_journalled_and_resumed(tmp_path):
     optimizer = pg.optim.LabeledFewShot(best.parameters(), k=1)
     pg.Trainer.resume(tmp_path / "a", best, optimizer, pg.metrics.exact_match, progress=False)
     assert asked == []
+
+
+@pytest.mark.parametrize(("said", "shown"), [(None, "None, .*: is a `return` missing"), ("good", "'good', ")])
+def test_a_reward_that_is_no_number_is_told(said, shown):
+    with pytest.raises(MetricError, match=f"it returned {shown}"):
+        best_of(["a", "b", "c"], reward=lambda inputs, output: said)[0]("q")
