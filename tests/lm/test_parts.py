@@ -129,7 +129,7 @@ def test_a_part_may_be_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("given_", "error", "match"),
     [
-        ({}, ValueError, "either data= with media_type=, or url="),
+        ({}, ValueError, "needs bytes or an address"),
         ({"data": b"a", "media_type": "image/png", "url": "https://x"}, ValueError, "either"),
         ({"data": b"a"}, ValueError, "needs a media_type"),
         ({"data": "a", "media_type": "image/png"}, ValueError, r"Image.read\('a'\) reads a file"),
