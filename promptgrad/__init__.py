@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
     from promptgrad.lm import LM, Embedder, ToolCall, Usage, configure, context, deadline, track_usage, usage
-    from promptgrad.nn import inspect_history, op
+    from promptgrad.nn import export, inspect_history, op
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
     from promptgrad.train import Callback, Trainer, acompile, agradcheck, compile, gradcheck, load, load_dspy, save
@@ -112,6 +112,7 @@ __all__ = [
     "errors",
     "evaluate",
     "evaluation",
+    "export",
     "extend",
     "finetune",
     "func",
@@ -177,6 +178,7 @@ _HOME = {
     "detect_anomaly": "autograd",
     "enable_grad": "autograd",
     "evaluate": "evaluation",
+    "export": "nn",
     "gradcheck": "train",
     "inference_mode": "autograd",
     "inspect_history": "nn",

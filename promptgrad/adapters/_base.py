@@ -46,6 +46,8 @@ class Format:
     """One signature as one adapter writes it, made once per signature. Each adapter has a subclass of its own."""
 
     signature: Signature
+    escaping: tuple[str, str] | None = None
+    """What `re.sub` replaces in the text of an input, and by what; ("", "") for nothing, None where it is not told."""
     aside: Sequence[str] = ()
     """The inputs whose turns stand before the message of a call."""
     is_varied = False

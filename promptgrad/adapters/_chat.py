@@ -11,7 +11,17 @@ from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
-from promptgrad.adapters._sections import as_text, escape, guard, loose_body, marker, sections_of, unescape, unguard
+from promptgrad.adapters._sections import (
+    ESCAPING,
+    as_text,
+    escape,
+    guard,
+    loose_body,
+    marker,
+    sections_of,
+    unescape,
+    unguard,
+)
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._values import describe, writer
@@ -37,6 +47,8 @@ _MOST_MARKERS = 1_000
 
 class ChatFormat(Format):
     """One signature in sections."""
+
+    escaping: tuple[str, str] | None = ESCAPING
 
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)

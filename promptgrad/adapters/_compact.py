@@ -33,6 +33,7 @@ class CompactFormat(ChatFormat):
         label = rf"(?:{'|'.join(map(re.escape, names))})[ \t]*:"
         self._label = re.compile(rf"^[ \t]*({'|'.join(map(re.escape, names))})[ \t]*:", re.IGNORECASE | re.MULTILINE)
         self._to_escape = re.compile(rf"^([ \t]*)(\\*)(?={label})", re.IGNORECASE | re.MULTILINE)
+        self.escaping = (f"(?im){self._to_escape.pattern}", r"\1\\\2")
         self._escaped = re.compile(rf"^([ \t]*)\\(\\*)(?={label})", re.IGNORECASE | re.MULTILINE)
         lowered = [name.lower() for name in signature.fields]
         self._all = {name: name for name in signature.fields}

@@ -12,7 +12,7 @@ from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_object
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
-from promptgrad.adapters._sections import sections_of
+from promptgrad.adapters._sections import ESCAPING, sections_of
 from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._values import describe, tidy_schema
@@ -33,6 +33,8 @@ _TWICE: Any = object()
 
 class JSONFormat(Format):
     """One signature as a JSON object."""
+
+    escaping = ESCAPING
 
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)

@@ -13,6 +13,8 @@ from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature
 
 # A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
+ESCAPING = (r"(?m)^([ \t]*)(\\*)(?=\[\[[ \t]*##)", r"\1\\\2")
+"""How `escape` replaces what looks like a marker."""
 _TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
 _ESCAPED = re.compile(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
 # A reply is stripped when it is read; a value with blanks at an edge shows them behind this sign.

@@ -81,6 +81,8 @@ class TemplateFormat(Format):
             _check_places(list(groups), outputs, "the pattern parse=", "output")
         self._marks = [] if self.reply is None else [_mark(literal) for literal, _ in self.reply]
 
+    escaping = ("", "")
+
     def system(self, instruction: str) -> str:
         pieces = self._adapter.system_pieces
         if pieces is None:

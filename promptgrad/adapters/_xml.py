@@ -41,6 +41,7 @@ class XMLFormat(ChatFormat):
         self.tag = re.compile(rf"<(/?)({any_name})[ \t]*>", re.IGNORECASE)
         looks = rf"(?:/?(?:{any_name})[ \t]*>|!\[CDATA\[)"
         self._to_escape = re.compile(rf"<(\\*)(?={looks})", re.IGNORECASE)
+        self.escaping = (f"(?i){self._to_escape.pattern}", r"<\\\1")
         self._escaped = re.compile(rf"<\\(\\*)(?={looks})", re.IGNORECASE)
         self.escaped_tag = re.compile(rf"<\\(\\*)({looks})", re.IGNORECASE)
         lowered = [name.lower() for name in signature.fields]

@@ -25,6 +25,7 @@ from promptgrad.lm._http import HTTP
 from promptgrad.lm._job_state import JobState, owned
 from promptgrad.lm._prices import Prices, cost
 from promptgrad.lm._request import Request
+from promptgrad.lm._request_body import encode_body
 from promptgrad.lm._server_jobs import ServerJobs
 from promptgrad.lm._transport import Transport
 
@@ -159,7 +160,7 @@ class BatchLM(Transport):
         while True:
             lacks = self.http._habits.lacks
             asked = request if not lacks else written_without(request, lacks)
-            body, size = self.http._body(asked, lacks)
+            body, size = encode_body(self.http.model, lacks, asked)
             digest = hashlib.blake2b(body, digest_size=4).hexdigest()
             try:
                 return await self._answer(f"{request.digest(self.identity())}-{digest}", body, size)

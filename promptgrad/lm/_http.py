@@ -17,17 +17,17 @@ from promptgrad.lm._body import read_body, read_pieces
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import billed, counts_of, read_cached
-from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
+from promptgrad.lm._dialect import read_logprobs, read_message
 from promptgrad.lm._endpoint import KEYED, Endpoint
 from promptgrad.lm._fields import encode_fields, streamed
 from promptgrad.lm._finish import message_of, reason_of
 from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._habits import Habits, written_without
-from promptgrad.lm._message import is_text, json_messages
 from promptgrad.lm._options import hear, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import FREE, Prices, cost, find_prices
 from promptgrad.lm._request import Request
+from promptgrad.lm._request_body import encode_body
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import DONE, Assembly, read_events
 from promptgrad.lm._status import Fault, is_error, read_fault
@@ -201,7 +201,7 @@ class HTTP(Transport):
         while True:
             lacks = self._habits.lacks
             asked = request if not lacks else written_without(request, lacks)
-            body, size = self._body(asked, lacks)
+            body, size = encode_body(self.model, lacks, asked)
             listener = asked.listener
             if listener is not None:
                 body = body[:-1] + streamed(asked, lacks)
@@ -213,16 +213,10 @@ class HTTP(Transport):
                 if not self._habits.learn(error, request, lacks):
                     raise
 
-    def _body(self, asked: Request, lacks: frozenset[str]) -> tuple[bytes, int]:
-        """The body of a request, and its size in characters, for an estimate of its tokens."""
-        size = 0
-        if asked.prefix.is_text and is_text(asked.tail):
-            messages = (asked.prefix.encoded + json_messages(asked.tail).encode("ascii"))[:-1]
-        else:
-            messages = json.dumps(write_messages(asked.messages), separators=(",", ":")).encode("ascii")[1:-1]
-            size = sum([weigh(m.content) for m in asked.messages])
-        body = b'{"messages":[' + messages + encode_fields(self.model, lacks, asked)
-        return body, size or len(body)
+    def body(self, request: Request) -> bytes:
+        """The body in which a request is sent."""
+        lacks, whole = self._habits.lacks, self.with_defaults(request)
+        return encode_body(self.model, lacks, written_without(whole, lacks) if lacks else whole)[0]
 
     async def _post(self, body: bytes, key: str, size: int, listener: Listener | None) -> Completion:
         import asyncio

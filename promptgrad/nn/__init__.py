@@ -24,6 +24,7 @@ from promptgrad.nn._events import (
     ToolPiece,
     Voided,
 )
+from promptgrad.nn._export import export
 from promptgrad.nn._fits_signature import FitsSignature
 from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._history import CallHistory, inspect_history, keep_history
@@ -113,6 +114,7 @@ __all__ = [
     "bind",
     "confidence",
     "count_checks",
+    "export",
     "fields_of",
     "flaw_of",
     "in_flight",
