@@ -19,10 +19,23 @@ QUESTION = "What is the capital of the country whose largest city by area is num
 ASKED = re.compile(r"\[\[ ## (\w+) ## \]\]\n\{")
 
 
-def reply(system: str) -> str:
-    """A reply with a text for each field that the prompt asks for."""
-    fields = dict.fromkeys(ASKED.findall(system))
-    texts = {"topic": "facts", "confidence": "1"}
+def look(name: str) -> str:
+    """Look something up.
+
+    Args:
+        name: What to look up.
+    """
+    return f"Nothing is known of {name}."
+
+
+def reply(messages: Any) -> str:
+    """A reply with a text for each field that the prompt asks for; an agent calls one tool and finishes."""
+    fields = dict.fromkeys(ASKED.findall(messages[0]["content"]))
+    texts = {"topic": "facts", "confidence": "1", "next_thought": "Look."}
+    done = "Nothing is known" in messages[-1]["content"]
+    texts["tool"] = texts["next_tool_name"] = "finish" if done else "look"
+    texts["arguments"] = '{"answer": "Paris"}' if done else '{"name": "Paris"}'
+    texts["next_tool_args"] = "{}" if done else texts["arguments"]
     return (
         "\n\n".join(f"[[ ## {name} ## ]]\n{texts.get(name, 'Paris')}" for name in fields) + "\n\n[[ ## completed ## ]]"
     )
@@ -48,6 +61,7 @@ def our_modules() -> dict[str, Callable[[], tuple[Any, int]]]:
         "SelfConsistency": lambda: (nn.SelfConsistency(nn.Predict(QA), 3), 3),
         "MultiChainComparison": lambda: (nn.MultiChainComparison(QA, M=3), 4),
         "Route": lambda: (nn.Route(branches(), "question -> topic"), 2),
+        "ReAct": lambda: (nn.ReAct(QA, [look]), 2),
     }
 
 
@@ -55,7 +69,7 @@ def ours(params: dict[str, Any]) -> Block:
     """The module in place, recorded."""
     import promptgrad as pg
 
-    instant = pg.lm.FunctionLM(lambda messages: reply(messages[0]["content"]), name="instant")
+    instant = pg.lm.FunctionLM(lambda messages: reply(messages), name="instant")
     made = [our_modules()[name]() for name in params["modules"]]
     for model, _ in made:
         model.to(pg.lm.Cache(pg.lm.Retry(pg.lm.Limit(instant, 256))))
@@ -86,7 +100,7 @@ def dspy_modules(params: dict[str, Any]) -> Block:
         def forward(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
             nonlocal made
             made += 1
-            message = SimpleNamespace(content=reply(messages[0]["content"]), role="assistant", tool_calls=None)
+            message = SimpleNamespace(content=reply(messages), role="assistant", tool_calls=None)
             choice = SimpleNamespace(message=message, finish_reason="stop", logprobs=None)
             return SimpleNamespace(choices=[choice], usage={}, model="instant")
 
@@ -103,6 +117,8 @@ def dspy_modules(params: dict[str, Any]) -> Block:
         module = dspy.BestOfN(predict, N=3, reward_fn=rewards, threshold=1.0)
     elif name == "MultiChainComparison":
         module = dspy.MultiChainComparison(QA, M=3)
+    elif name == "ReAct":
+        module = dspy.ReAct(QA, tools=[look])
     elif name == "Parallel":
         module = dspy.Parallel(num_threads=3, disable_progress_bar=True)
     else:
