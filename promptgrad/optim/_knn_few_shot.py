@@ -4,10 +4,10 @@ from typing import Any
 
 from promptgrad._habits import refuses
 from promptgrad.data import Example
-from promptgrad.errors import DataError
 from promptgrad.nn import Neighbours, Vectorizer, ngrams
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import KNN_HABITS
+from promptgrad.optim._nothing_to_label import nothing_to_label
 from promptgrad.optim._search import Search
 from promptgrad.search import Measured, Session, labeled_demos
 
@@ -64,10 +64,7 @@ class KNNFewShot(Search):
             if examples:
                 values[place.path] = Neighbours(examples, self.k, self.vectorizer, exclude_same=self.exclude_same)
         if not values:
-            raise DataError(
-                "no training example has the fields of a module with demos: "
-                "a labelled demo needs every input of the module and at least one of its outputs"
-            )
+            raise nothing_to_label(session, self.kinds)
         candidate = session.base.child(values, f"the {self.k} nearest of {len(session.train)} training examples")
         if session.val:
             measured = await session.evaluate(candidate, session.val, scope="neighbours")

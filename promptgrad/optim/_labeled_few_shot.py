@@ -6,9 +6,9 @@ from typing import Any
 from promptgrad._habits import refuses
 from promptgrad.autograd import Parameter
 from promptgrad.data import Example
-from promptgrad.errors import DataError
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import LABELED_HABITS
+from promptgrad.optim._nothing_to_label import nothing_to_label
 from promptgrad.optim._optimizer import Optimizer
 from promptgrad.optim._report import Change
 from promptgrad.search import Measured, Session, best_demos, check_counts, fields_of, labeled_demos
@@ -76,10 +76,7 @@ class LabeledFewShot(Optimizer):
                 session.rng("labeled", place.path).shuffle(demos)
                 values[place.path] = tuple(demos[: most[place.path]])
         if not values:
-            raise DataError(
-                "no training example has the fields of a module with demos: "
-                "a labelled demo needs every input of the module and at least one of its outputs"
-            )
+            raise nothing_to_label(session, self.kinds)
         count = sum(len(demos) for demos in values.values())
         candidate = session.base.child(values, f"{count} labelled demos")
         if session.val:

@@ -268,5 +268,7 @@ class TestKNNFewShot:
     def test_data_without_the_fields_of_a_module(self, model):
         rows = [row.with_inputs("question").without("answer").copy(label=row.answer) for row in ROWS]
         trainer = Trainer(model, optim.KNNFewShot(model.parameters()), metric=lambda example, output: False)
-        with pytest.raises(DataError, match="no training example has the fields of a module with demos"):
+        with pytest.raises(DataError, match="no training example has the fields of a module with demos") as caught:
             trainer.fit(rows[:30], rows[30:])
+        for said in ("The examples have question, label;", "(question -> answer)", "optim.BootstrapFewShot makes"):
+            assert said in str(caught.value)
