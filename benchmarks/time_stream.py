@@ -136,8 +136,8 @@ def contestant(
 
 CONTESTANTS = {name: contestant(make) for name, make in MAKERS.items()}
 TARGETS = {
-    "first word": {"promptgrad program.stream": ("<= 2.5 x aiohttp", lambda each, ratio: ratio <= 2.5)},
-    "200 words": {"promptgrad program.stream": ("<= 2.5 x aiohttp", lambda each, ratio: ratio <= 2.5)},
+    "first word": {"promptgrad program.stream": ("<= 2 x aiohttp", lambda each, ratio: ratio <= 2)},
+    "200 words": {"promptgrad program.stream": ("<= 2 x aiohttp", lambda each, ratio: ratio <= 2)},
 }
 
 
