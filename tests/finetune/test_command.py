@@ -175,6 +175,7 @@ def run(name, ranks, *flags, die_at=0):
     for rank in range(ranks):
         if (child := os.fork()) == 0:
             try:
+                torch.set_num_threads(1)  # the pool is made anew after a fork, and not by two threads at once
                 if ranks > 1:
                     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks),
                                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
