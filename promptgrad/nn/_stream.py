@@ -126,17 +126,8 @@ class _Loop:
         self._stream._streamed.drop()
 
 
-class EventStream:
-    """The events of a program that runs, for `async for`. `Module.stream` makes it.
-
-    The program starts with the first event that is asked for, in the context in which the stream was made, and runs on
-    the loop of the reader. Leaving the loop ends it, and so do `aclose()`, the end of an `async with` around it and
-    the cancellation of the reader: the requests in flight are closed. After a `break` that takes a moment;
-    `aclose()` and `async with` wait for it.
-
-    Attributes:
-        output: What the program returned; it is the last event, too.
-    """
+class _Events:
+    """What both forms of a stream have: the program that runs, its output, and an end when nobody holds it."""
 
     def __init__(self, program: "Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._streamed = _Streamed(program, args, kwargs)
@@ -149,6 +140,26 @@ class EventStream:
             AsyncUsageError: The stream was not read to its end.
         """
         return self._streamed.result()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # made with the wrong arguments
+            self._streamed.drop()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._streamed!r}>"
+
+
+class EventStream(_Events):
+    """The events of a program that runs, for `async for`. `Module.stream` makes it.
+
+    The program starts with the first event that is asked for, in the context in which the stream was made, and runs on
+    the loop of the reader. Leaving the loop ends it, and so do `aclose()`, the end of an `async with` around it and
+    the cancellation of the reader: the requests in flight are closed. After a `break` that takes a moment;
+    `aclose()` and `async with` wait for it.
+
+    Attributes:
+        output: What the program returned; it is the last event, too.
+    """
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return _Loop(self)
@@ -181,15 +192,8 @@ class EventStream:
     ) -> None:
         await self.aclose()
 
-    def __del__(self) -> None:
-        with suppress(AttributeError):  # made with the wrong arguments
-            self._streamed.drop()
 
-    def __repr__(self) -> str:
-        return f"<EventStream of {self._streamed!r}>"
-
-
-class EventIterator:
+class EventIterator(_Events):
     """The events of a program that runs, for `for`. `Module.stream_sync` makes it.
 
     As `EventStream`; the thread waits for each event, and the program runs beside it.
@@ -197,18 +201,6 @@ class EventIterator:
     Attributes:
         output: What the program returned; it is the last event, too.
     """
-
-    def __init__(self, program: "Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._streamed = _Streamed(program, args, kwargs)
-
-    @property
-    def output(self) -> Any:
-        """What the program returned.
-
-        Raises:
-            AsyncUsageError: The stream was not read to its end.
-        """
-        return self._streamed.result()
 
     def __iter__(self) -> Iterator[Any]:
         return _Loop(self)
@@ -238,10 +230,3 @@ class EventIterator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        with suppress(AttributeError):
-            self._streamed.drop()
-
-    def __repr__(self) -> str:
-        return f"<EventIterator of {self._streamed!r}>"
