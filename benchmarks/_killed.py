@@ -4,7 +4,7 @@
 
 CASE is a case of `kills.py` as JSON. The line "ready" on standard output says that everything is imported and the run
 begins. OUT gets the state that was saved twice, and `told.json`: the report, as far as a killed run must agree on it
-with one that was never killed.
+with one that was never killed. The process ends with its standard input.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+from _lifeline import end_with_stdin
 
 import promptgrad as pg
 from promptgrad import lm, nn, optim
@@ -213,6 +215,7 @@ def begin(case: dict[str, Any], url: str, folder: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    end_with_stdin()
     given, url, folder, out = sys.argv[1:]
     case = json.loads(given)
     (save if case["optimizer"] == "save" else begin)(case, url, Path(folder), Path(out))

@@ -1,8 +1,8 @@
 """What studies share: jobs run in processes and leave JSON lines in a file; those that have lines are not done again.
 
-A killed study goes on where it stopped. Each line holds digests of the sources that made it, of the worlds and, where
-promptgrad ran, of promptgrad; a study does not go on in a file whose lines were made by others, as a table of both
-would compare what cannot be compared.
+A killed study goes on where it stopped, and its processes end with it (`_lifeline.py`). Each line holds digests of the
+sources that made it, of the worlds and, where promptgrad ran, of promptgrad; a study does not go on in a file whose
+lines were made by others, as a table of both would compare what cannot be compared.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
+
+from _lifeline import end_with
 
 Job = TypeVar("Job", bound=Hashable)
 Line = dict[str, Any]
@@ -68,32 +71,40 @@ def study(
     left = [job for job in jobs if job_key(job) not in known]
     print(f"{len(jobs)} {noun}, {len(jobs) - len(left)} of them done before", file=sys.stderr)
     failed = 0
+    context = multiprocessing.get_context("spawn")
+    watched, line = context.Pipe(duplex=False)
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         out.open("a") as file,
-        ProcessPoolExecutor(
-            processes, mp_context=multiprocessing.get_context("spawn"), initializer=_worker, initargs=(folder,)
-        ) as pool,
+        watched,
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_worker, initargs=(folder, watched)) as pool,
     ):
-        if out.stat().st_size and not out.read_bytes().endswith(b"\n"):
-            file.write("\n")  # the last line was cut off
-        tasks = {pool.submit(do, job): job for job in left}
-        for task in as_completed(tasks):
-            error = task.exception()
-            if error is not None:
-                failed += 1
-                print(f"{tasks[task]}: {type(error).__name__}: {error}", file=sys.stderr)
-                continue
-            made = [{**line, **now[ours(line)]} for line in task.result()]
-            file.write("".join(json.dumps(line) + "\n" for line in made))
-            file.flush()
-            for line in made:
-                done(line)
+        try:
+            if out.stat().st_size and not out.read_bytes().endswith(b"\n"):
+                file.write("\n")  # the last line was cut off
+            tasks = {pool.submit(do, job): job for job in left}
+            for task in as_completed(tasks):
+                error = task.exception()
+                if error is not None:
+                    failed += 1
+                    print(f"{tasks[task]}: {type(error).__name__}: {error}", file=sys.stderr)
+                    continue
+                made = [{**made, **now[ours(made)]} for made in task.result()]
+                file.write("".join(json.dumps(row) + "\n" for row in made))
+                file.flush()
+                for row in made:
+                    done(row)
+        except BaseException:
+            line.close()  # or the pool would wait for all that is left to be done
+            raise
+    line.close()
     return failed
 
 
-def _worker(folder: str) -> None:
+def _worker(folder: str, watched: Connection) -> None:
     """Prepare a process: TextGrad writes logs where it is imported, and torch would take every core."""
+    end_with(watched, folder)
+    tempfile.tempdir = folder
     os.chdir(folder)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

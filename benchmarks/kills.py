@@ -218,6 +218,7 @@ class Runs:
         with (self.folder / "stderr").open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, str(FOLDER / "_killed.py"), *arguments],
+                stdin=subprocess.PIPE,  # it ends with this process
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -236,7 +237,7 @@ class Runs:
         """Wait for its end, and return what it told."""
         from promptgrad.run import Journal
 
-        code = process.wait(timeout=600)
+        code = _ended(process, 600)
         if code:
             raise RuntimeError(f"a process ended with {code}: {(self.folder / 'stderr').read_text()[-2000:]}")
         told: dict[str, Any] = json.loads((self.folder / "told.json").read_text())
@@ -257,7 +258,7 @@ class Runs:
             while process.poll() is None and self.server.received < until:
                 time.sleep(0.001)
             process.kill()
-        return process.wait(timeout=60) == -signal.SIGKILL
+        return _ended(process, 60) == -signal.SIGKILL
 
     def events(self) -> list[dict[str, Any]]:
         """The whole lines of the journal."""
@@ -267,6 +268,14 @@ class Runs:
     def paid(self) -> set[str]:
         """Keys of the calls whose replies are in the journal."""
         return {event["key"] for event in self.events() if event["kind"] == "call"}
+
+
+def _ended(process: subprocess.Popen[str], seconds: float) -> int:
+    """Wait for the end of a process; its exit status."""
+    code = process.wait(timeout=seconds)
+    if process.stdin is not None:
+        process.stdin.close()
+    return code
 
 
 def _content(path: Path) -> str:
