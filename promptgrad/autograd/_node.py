@@ -127,6 +127,7 @@ class Node(GradFn):
         request: The messages with their sampling options, by which equal calls are recognised; None for a call without
             an LM.
         reply: What came back, as text, without the model's reasoning.
+        parts: What came back, in parts, where it is more than text: calls of tools, reasoning; else empty.
         reasoning: The model's reasoning before its reply, as far as its provider or its text shows it; empty for none.
         outputs: What the call returned, by field.
         usage: What it cost.
@@ -156,6 +157,7 @@ class Node(GradFn):
         "order",
         "output_fields",
         "outputs",
+        "parts",
         "path",
         "reads",
         "reasoning",
@@ -193,6 +195,7 @@ class Node(GradFn):
         self.messages: Any = ()
         self.request: Any = None
         self.reply: str | None = None
+        self.parts: tuple[Any, ...] = ()
         self.reasoning = ""
         self.outputs: dict[str, Any] = {}
         self.usage: Any = None
@@ -265,6 +268,7 @@ class Node(GradFn):
         self._raw = {}
         self.inputs, self.outputs = {}, {}
         self.messages, self.request, self.reply, self.usage = (), None, None, None
+        self.parts = ()
         self.weight_traces, self.reads = [], []
         self.rule = None
 

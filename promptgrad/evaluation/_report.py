@@ -6,24 +6,35 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, overload
 
-from promptgrad.data import Example
 from promptgrad.errors import DataError, MissingExtraError
 from promptgrad.evaluation._comparison import Comparison
+from promptgrad.evaluation._records import (
+    cells_of,
+    columns_of,
+    counted,
+    finite,
+    flat,
+    identity_of,
+    jsonable,
+    line_of,
+    record_of,
+    short,
+)
 from promptgrad.evaluation._row import ReportRow
 from promptgrad.evaluation._statistics import mean_interval, paired_interval, paired_test
 from promptgrad.lm import Usage
+from promptgrad.nn import Checks
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _SHOWN = 10
-_WIDTH = 60
 
 
 class Report(Sequence[ReportRow]):
@@ -96,6 +107,11 @@ class Report(Sequence[ReportRow]):
                 values.setdefault(name, []).append(value)
         return {name: fmean(found) for name, found in values.items()}
 
+    @property
+    def checks(self) -> Checks:
+        """The conditions of `nn.Assert` and `nn.Suggest` that were looked at in all rows, with their counts."""
+        return Checks(check for row in self.rows for check in row.checks)
+
     def _means(self) -> list[float]:
         """The mean score of each example that has one."""
         return [fmean(scores) for scores in self._by_example().values()]
@@ -105,7 +121,7 @@ class Report(Sequence[ReportRow]):
         groups: dict[tuple[str, int], list[float]] = {}
         seen: Counter[tuple[str, int]] = Counter()
         for row in self.rows:
-            name = _identity(row.example)
+            name = identity_of(row.example)
             place = seen[name, row.replicate]
             seen[name, row.replicate] += 1
             if row.error is None:
@@ -172,7 +188,7 @@ class Report(Sequence[ReportRow]):
         seen: Counter[tuple[str, int]] = Counter()
         names = set()
         for row in self.rows:
-            name = _identity(row.example)
+            name = identity_of(row.example)
             names.add((name, seen[name, row.replicate]))
             seen[name, row.replicate] += 1
         return names
@@ -185,12 +201,12 @@ class Report(Sequence[ReportRow]):
     def _summary(self) -> list[str]:
         low, high = self.interval
         scored = len(self.rows) - len(self.errors)
-        head = f"{self.metric} of {self.program}: {self.score:.3f} [{low:.3f}, {high:.3f}] on {_count(scored, 'row')}"
+        head = f"{self.metric} of {self.program}: {self.score:.3f} [{low:.3f}, {high:.3f}] on {counted(scored, 'row')}"
         if not self.complete:
             head += ", stopped before the end"
-        lines = [head + (f", {_count(len(self.errors), 'error')} apart" if self.errors else "")]
+        lines = [head + (f", {counted(len(self.errors), 'error')} apart" if self.errors else "")]
         usage = self.usage
-        cost = [_count(usage.calls, "call"), _count(usage.tokens, "token")]
+        cost = [counted(usage.calls, "call"), counted(usage.tokens, "token")]
         if usage.usd:
             cost.append(f"${usage.usd:.4f}")
         elif usage.usd is None:
@@ -200,7 +216,11 @@ class Report(Sequence[ReportRow]):
         lines.append("  " + ", ".join([*cost, f"{self.seconds:.1f} s"]))
         if self.parts:
             lines.append("  " + ", ".join(f"{name} {value:.3f}" for name, value in self.parts.items()))
-        kinds = Counter(_line(row.error) for row in self.errors if row.error is not None)
+        lines += [
+            f"  {unmet} of {of} times not met: {short(reason)}"
+            for reason, (unmet, of) in self.checks.by_reason().items()
+        ]
+        kinds = Counter(line_of(row.error) for row in self.errors if row.error is not None)
         lines += [f"  {count} x {text}" for text, count in kinds.most_common(3)]
         if len(kinds) > 3:
             lines.append(f"  and {len(kinds) - 3} other errors")
@@ -218,12 +238,12 @@ class Report(Sequence[ReportRow]):
         rows = self._worst(limit)
         title = "\n".join(escape(line) for line in self._summary())
         table = Table(title=title, title_justify="left", title_style="")
-        names = _columns(rows)
+        names = columns_of(rows)
         for name in names:
             table.add_column(escape(name), overflow="fold")
         for row in rows:
-            cells = _cells(row)
-            table.add_row(*(escape(_short(cells.get(name))) for name in names))
+            cells = cells_of(row)
+            table.add_row(*(escape(short(cells.get(name))) for name in names))
         if len(rows) < len(self.rows):
             table.caption = f"{len(rows)} of {len(self.rows)} rows, the worst first"
         return table
@@ -241,10 +261,10 @@ class Report(Sequence[ReportRow]):
         from html import escape
 
         rows = self._worst(2 * _SHOWN)
-        names = _columns(rows)
+        names = columns_of(rows)
         head = "".join(f"<th>{escape(name)}</th>" for name in names)
         body = "".join(
-            "<tr>" + "".join(f"<td>{escape(_short(_cells(row).get(name), 200))}</td>" for name in names) + "</tr>"
+            "<tr>" + "".join(f"<td>{escape(short(cells_of(row).get(name), 200))}</td>" for name in names) + "</tr>"
             for row in rows
         )
         summary = escape("\n".join(self._summary()))
@@ -264,8 +284,8 @@ class Report(Sequence[ReportRow]):
             "program": self.program,
             "metric": self.metric,
             "best": self.best,
-            "score": _number(self.score),
-            "interval": [_number(low), _number(high)],
+            "score": finite(self.score),
+            "interval": [finite(low), finite(high)],
             "count": len(self.rows),
             "errors": len(self.errors),
             "complete": self.complete,
@@ -273,7 +293,8 @@ class Report(Sequence[ReportRow]):
             "seed": self.seed,
             "usage": usage,
             "parts": self.parts,
-            "rows": [_jsonable(_record(row)) for row in self.rows],
+            "checks": {reason: list(counts) for reason, counts in self.checks.by_reason().items()},
+            "rows": [jsonable(record_of(row)) for row in self.rows],
         }
 
     def to_json(self, path: "str | os.PathLike[str] | None" = None) -> str:
@@ -285,12 +306,12 @@ class Report(Sequence[ReportRow]):
 
     def to_csv(self, path: "str | os.PathLike[str] | None" = None) -> str:
         """The rows as CSV text, which is also written to `path` if one is given. Values other than text are JSON."""
-        records = [_record(row) for row in self.rows]
+        records = [record_of(row) for row in self.rows]
         file = io.StringIO()
         writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
         writer.writeheader()
         for record in records:
-            writer.writerow({name: _flat(value) for name, value in record.items()})
+            writer.writerow({name: flat(value) for name, value in record.items()})
         if path is not None:
             Path(path).write_text(file.getvalue(), encoding="utf-8", newline="")
         return file.getvalue()
@@ -308,7 +329,7 @@ class Report(Sequence[ReportRow]):
                 "to_pandas needs pandas, which is not installed: pip install pandas (to_csv and to_json need nothing)",
                 package="pandas",
             ) from None
-        return pandas.DataFrame([_record(row) for row in self.rows])
+        return pandas.DataFrame([record_of(row) for row in self.rows])
 
     # ---------------------------------------------------------------------------------------------- a sequence
 
@@ -333,111 +354,13 @@ class Slices(dict[Any, Report]):
     """Reports by the value of a field; prints as a table."""
 
     def __repr__(self) -> str:
-        names = [_short(value, 30) for value in self]
+        names = [short(value, 30) for value in self]
         width = max(map(len, names), default=0)
         lines = []
         for name, report in zip(names, self.values(), strict=True):
             low, high = report.interval
-            errors = f", {_count(len(report.errors), 'error')}" if report.errors else ""
+            errors = f", {counted(len(report.errors), 'error')}" if report.errors else ""
             lines.append(
-                f"{name:<{width}}  {report.score:.3f} [{low:.3f}, {high:.3f}]  {_count(len(report), 'row')}{errors}"
+                f"{name:<{width}}  {report.score:.3f} [{low:.3f}, {high:.3f}]  {counted(len(report), 'row')}{errors}"
             )
         return "\n".join(lines)
-
-
-def _identity(example: Any) -> str:
-    try:
-        return example.id if isinstance(example, Example) else repr(example)
-    except DataError:
-        return repr(example)
-
-
-def _fields(value: Any) -> dict[str, Any] | None:
-    """The fields of a record; None for a plain value."""
-    if isinstance(value, Mapping) or (hasattr(value, "keys") and hasattr(value, "__getitem__")):
-        return {str(name): value[name] for name in value.keys()}  # noqa: SIM118 - not every record iterates over names
-    for method in ("model_dump", "to_dict"):
-        if not isinstance(value, type) and callable(getattr(value, method, None)):
-            return {str(name): item for name, item in getattr(value, method)().items()}
-    return None
-
-
-def _record(row: ReportRow) -> dict[str, Any]:
-    """A row as flat named values: the fields of the example and of the output (`output.NAME`), and the figures."""
-    example, output = _fields(row.example), _fields(row.output)
-    record: dict[str, Any] = {"example": row.example} if example is None else dict(example)
-    if output is None:
-        record["output"] = row.output
-    else:
-        record.update({f"output.{name}": value for name, value in output.items()})
-    record["score"] = row.score
-    record["feedback"] = row.feedback
-    record["error"] = "" if row.error is None else _line(row.error)
-    record.update({f"part.{name}": value for name, value in (row.parts or {}).items()})
-    record["replicate"] = row.replicate
-    record["calls"] = row.usage.calls
-    record["tokens"] = row.usage.tokens
-    record["usd"] = row.usage.usd
-    record["seconds"] = row.seconds
-    return record
-
-
-def _cells(row: ReportRow) -> dict[str, Any]:
-    """The cells of a row in a table."""
-    record = _record(row)
-    for name in ("replicate", "calls", "tokens", "usd", "seconds"):
-        del record[name]
-    error = record.pop("error")
-    record["score"] = "error" if row.error is not None else f"{row.score:.3g}"
-    record["feedback"] = error or record["feedback"]
-    if row.error is not None:
-        record.pop("output", None)
-    return record
-
-
-def _columns(rows: Iterable[ReportRow]) -> list[str]:
-    names = dict.fromkeys(name for row in rows for name in _cells(row))
-    last = [name for name in names if name in ("score", "feedback") or name.startswith("part.")]
-    return [*(name for name in names if name not in last), *last]
-
-
-def _short(value: Any, width: int = _WIDTH) -> str:
-    text = "" if value is None else value if isinstance(value, str) else _flat(value)
-    text = " ".join(str(text).split())
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def _flat(value: Any) -> Any:
-    """A value for a table cell: text and numbers as they are, anything else as JSON."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return "" if math.isnan(value) else value
-    return json.dumps(_jsonable(value), ensure_ascii=False)
-
-
-def _jsonable(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, float):
-        return _number(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_jsonable(item) for item in value]
-    fields = _fields(value)
-    return repr(value) if fields is None else {name: _jsonable(item) for name, item in fields.items()}
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 200 else text[:197] + "..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,11 +1,12 @@
 """One row of a report."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from promptgrad.lm import Usage
+from promptgrad.nn import Check
 
 NO_USAGE = Usage()
 
@@ -24,6 +25,7 @@ class ReportRow:
         seconds: How long it took.
         replicate: Which of several runs on the example.
         parts: The metric's scores of named aspects.
+        checks: The conditions of `nn.Assert` and `nn.Suggest` that were looked at, in their order.
         costs: What the program's own calls cost, without those of the metric and as if there were no cache, by the
             names in `COSTS`; None where that is not known.
     """
@@ -37,6 +39,7 @@ class ReportRow:
     seconds: float = 0.0
     replicate: int = 0
     parts: Mapping[str, float] | None = None
+    checks: Sequence[Check] = ()
     costs: Mapping[str, float | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:

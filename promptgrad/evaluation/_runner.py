@@ -22,7 +22,7 @@ from promptgrad.evaluation._costs import costs_of
 from promptgrad.evaluation._row import ReportRow
 from promptgrad.lm import Usage, UsageTracker, context, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
-from promptgrad.nn import Arguments, Module, bind
+from promptgrad.nn import Arguments, Module, bind, count_checks
 
 FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, BillingError, UnknownPriceError, ImportError)
 """Errors that would be the same for every row: they end an evaluation."""
@@ -145,7 +145,7 @@ async def _row(program: Evaluated, metric: Metric, job: EvaluationJob, on_reads:
         return row
     args, kwargs = job.arguments
     began = perf_counter()
-    with track_usage() as usage:
+    with track_usage() as usage, count_checks() as checks:
         try:
             if program.waits:
                 if on_reads is None:
@@ -166,6 +166,7 @@ async def _row(program: Evaluated, metric: Metric, job: EvaluationJob, on_reads:
         except Exception as error:  # noqa: BLE001 - it is the row's result
             row.error = error
     row.usage = usage.total
+    row.checks = checks.found
     row.seconds = perf_counter() - began
     return row
 

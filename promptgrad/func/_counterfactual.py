@@ -338,14 +338,14 @@ class _Player:
             record = known[min(turn, len(known) - 1)]
             if record is self.target and not self.met:
                 self.met = True
-                return dict(self.answer)
-            self.served += 1
+                if self.answer != record.outputs:
+                    return dict(self.answer)
+            else:
+                self.served += 1
         if record.error is not None:
             raise record.error
-        if not record.reply and record.outputs:  # it called tools
-            return dict(record.outputs)
         trace = record.weight_traces[0] if len(record.weight_traces) == 1 else None
-        return Completion(record.reply or "", CACHE_HIT, cached=True, trace=trace)
+        return Completion(record.parts or record.reply or "", CACHE_HIT, cached=True, trace=trace)
 
     def check(self, error: BaseException | None = None) -> None:
         """Raise `GraphError` if the program did not reach the replaced call again; `error` is how it ended."""

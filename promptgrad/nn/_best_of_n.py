@@ -97,6 +97,10 @@ class BestOfN(Module, in_place=True):
         """Names of the inputs of the module."""
         return self.module.input_names()
 
+    def output_names(self) -> tuple[str, ...] | None:
+        """Names of the outputs of the module."""
+        return self.module.output_names()
+
     def extra_repr(self) -> str:
         """How many attempts, and by which reward."""
         return f"n={self.n}, reward={name_of(self.reward)}, threshold={self.threshold}"

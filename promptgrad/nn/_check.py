@@ -1,6 +1,6 @@
 """`Assert` and `Suggest`: what must and what should hold inside of a program; counted, retried, and trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +35,13 @@ class Checks:
 
     `len(checks)` counts the conditions, `checks.unmet` those that did not hold, and `checks.by_reason()` gives both for
     each reason. Attempts that were given up do not count.
+
+    Args:
+        found: The conditions to begin with.
     """
 
-    def __init__(self) -> None:
-        self._found: list[Check] = []
+    def __init__(self, found: Iterable[Check] = ()) -> None:
+        self._found: list[Check] = [*found]
 
     @property
     def found(self) -> tuple[Check, ...]:
@@ -72,9 +75,11 @@ def count_checks() -> Iterator[Checks]:
 
     ```
     with nn.count_checks() as checks:
-        report = pg.evaluate(model, devset, metric)
+        outputs = model.map(items)
     print(checks)                                # 'one word': 3 of 60 unmet
     ```
+
+    The report of an evaluation counts by itself: `report.checks`.
 
     Blocks nest; each counts for itself.
     """

@@ -218,6 +218,11 @@ class Sequential(_Numbered, in_place=True):
         modules = self._items()
         return modules[0].input_names() if modules else ()
 
+    def output_names(self) -> tuple[str, ...] | None:
+        """Names of the outputs of the last module."""
+        modules = self._items()
+        return modules[-1].output_names() if modules else None
+
 
 class ParameterList(Module):
     """A list of parameters that are registered under "0", "1", ..."""

@@ -890,6 +890,10 @@ class Module:
             cls._arguments = names
         return cls._arguments
 
+    def output_names(self) -> tuple[str, ...] | None:
+        """Names of the outputs; None where they are not known before `forward` has run."""
+        return None
+
     # ------------------------------------------------------------------ batches
 
     @refuses(MAP_HABITS)

@@ -118,6 +118,10 @@ class MultiChainComparison(Module, in_place=True):
         """Names of the inputs of the signature."""
         return self.attempt.input_names()
 
+    def output_names(self) -> tuple[str, ...] | None:
+        """`reasoning`, and the names of the outputs of the signature."""
+        return self.compare.output_names()
+
     def extra_repr(self) -> str:
         """How many attempts are compared."""
         return f"M={self.M}"

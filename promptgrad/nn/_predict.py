@@ -263,6 +263,7 @@ class Predict(Module, in_place=True):
         for completion in completions:
             if completion is not None:
                 node.reply = completion.text
+                node.parts = () if isinstance(completion.content, str) else completion.content
                 node.reasoning = completion.reasoning
                 node.usage = completion.usage if node.usage is None else node.usage + completion.usage
                 if completion.trace is not None:
@@ -406,6 +407,10 @@ class Predict(Module, in_place=True):
     def input_names(self) -> tuple[str, ...]:
         """Names of the inputs."""
         return tuple(self._signature.inputs)
+
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(self._signature.outputs)
 
     def _signature_fields(self) -> Mapping[str, Field]:
         return self._signature.fields

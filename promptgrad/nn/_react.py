@@ -304,6 +304,10 @@ class ReAct(Module, in_place=True):
         """Names of the inputs of the signature."""
         return tuple(self.own.inputs)
 
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs of the signature."""
+        return tuple(self.own.outputs)
+
     def extra_repr(self) -> str:
         """The tools."""
         return f"tools=[{', '.join(self._declared)}], max_steps={self.max_steps}, native={self.native}"

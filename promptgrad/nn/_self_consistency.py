@@ -1,9 +1,11 @@
 """`SelfConsistency`: the answer that most of several attempts agree on, with their share as confidence."""
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from promptgrad._habits import refuses
+from promptgrad.errors import SignatureError
 from promptgrad.nn._attempt import OneAttempt, attempt, attempts, check_attempts, keep
 from promptgrad.nn._best_of_n import ATTEMPT_HABITS
 from promptgrad.nn._credited import credited
@@ -39,7 +41,8 @@ class SelfConsistency(Module, in_place=True):
     Raises:
         TypeError: `module` is not a module, or a number none.
         ValueError: `n` or `concurrency` is below one.
-        KeyError: When called: an output has no such field.
+        SignatureError: The outputs of the module are known, and none is called `field`.
+        KeyError: When called: the outputs were not known before, and the first attempt has no such field.
         Exception: When called: the error of the last attempt, if all fail.
     """
 
@@ -56,6 +59,7 @@ class SelfConsistency(Module, in_place=True):
     ) -> None:
         super().__init__()
         check_attempts(module, n, concurrency)
+        check_field(module, field)
         self.module = module
         self.n = n
         self.field = field
@@ -65,9 +69,13 @@ class SelfConsistency(Module, in_place=True):
 
     async def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Make the attempts, and return the answer of most."""
+        check_field(self.module, self.field)
 
         async def make(number: int) -> OneAttempt:
-            return await attempt(self.module, args, kwargs, number, self.n, temperature=self.temperature)
+            made = await attempt(self.module, args, kwargs, number, self.n, temperature=self.temperature)
+            if made.error is None and self.field is not None:
+                vote(made.output, self.field)  # an output without the field ends the other attempts
+            return made
 
         made = await attempts(self.n, make, self._decided, self.concurrency)
         good = [one for one in made if one.error is None]
@@ -106,6 +114,26 @@ class SelfConsistency(Module, in_place=True):
         """Names of the inputs of the module."""
         return self.module.input_names()
 
+    def output_names(self) -> tuple[str, ...] | None:
+        """`confidence`, and the names of the outputs of the module."""
+        names = self.module.output_names()
+        return names if names is None or "confidence" in names else ("confidence", *names)
+
     def extra_repr(self) -> str:
         """How many attempts vote."""
         return f"n={self.n}" + ("" if self.field is None else f", field={self.field!r}")
+
+
+def check_field(module: Module, field: str | None) -> None:
+    """Look whether a module whose outputs are known has this one.
+
+    Raises:
+        SignatureError: It has not.
+    """
+    names = None if field is None else module.output_names()
+    if names is not None and field not in names:
+        near = difflib.get_close_matches(str(field), names, 1)
+        raise SignatureError(
+            f"field={field!r} is no output of {type(module).__name__}: its outputs are {', '.join(names)}"
+            + (f" (did you mean {near[0]!r}?)" if near else "")
+        )

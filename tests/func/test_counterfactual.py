@@ -10,7 +10,7 @@ import promptgrad as pg
 from promptgrad import func, nn
 from promptgrad.data import Example
 from promptgrad.errors import ContextWindowError, GraphError, InputError, LMConnectionError
-from promptgrad.lm import HTTP, FunctionLM, Usage
+from promptgrad.lm import HTTP, Completion, FunctionLM, Request, TextPart, ToolCall, Usage
 from promptgrad.testing import LoopbackLM
 
 
@@ -407,6 +407,36 @@ class TestPrograms:
         long, right = func.credit(model, row, world.metric, better)
         assert isinstance(long.error, ContextWindowError)
         assert (long.after, long.flips, right.flips) == (0.0, False, True)
+
+
+class TestCallsOfTools:
+    """A reply that calls tools is more than its text."""
+
+    @pytest.mark.parametrize("words", ["", "I look it up."])
+    def test_calls_and_the_words_beside_them_are_played_again(self, words):
+        def look(name: str) -> str:
+            """Look something up."""
+            return f"{name} is far away."
+
+        made = []
+
+        def answer(request):
+            made.append(request)
+            step = sum(message.role == "assistant" for message in request.messages)
+            call = ToolCall(
+                f"c{step}", *(("finish", {"answer": f"after {step}"}) if step == 2 else ("look", {"name": "Rome"}))
+            )
+            return Completion((TextPart(words), call) if words else (call,), Usage(calls=1))
+
+        answer.__annotations__["request"] = Request
+        agent = nn.ReAct("question -> answer", [look], native=True, adapter="chat").to(FunctionLM(answer, name="agent"))
+        (row,) = agent.map([Example(question="How far?").with_inputs("question")]).rows
+        again = func.counterfactual(agent, row, ("step", 2), row.tape.nodes[-1].outputs)
+        assert (again.output, again.calls, again.served) == (row.output, 0, 2)
+        other = {"calls": [ToolCall("c0", "look", {"name": "Oslo"})]}
+        again = func.counterfactual(agent, row, "step", other)
+        assert (again.output, again.calls, again.served) == (row.output, 2, 0)
+        assert "Oslo is far away." in "".join(message.preview for message in made[-1].messages)
 
 
 class TestRefusals:

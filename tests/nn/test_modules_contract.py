@@ -190,3 +190,10 @@ class TestReActOfNativeCalls(TestReAct):
 
     def make(self):
         return nn.ReAct(QA, tools=[weather], native=True)
+
+
+class TestReActWithWordsBesideItsCalls(TestReActOfNativeCalls):
+    def respond(self, messages):
+        calls = super().respond(messages).tool_calls
+        said = (lm.ReasoningPart("It may rain.", "seal"), lm.TextPart("I look it up."), *calls)
+        return lm.Completion(said, lm.Usage(calls=1))

@@ -166,6 +166,21 @@ class TestChecks:
             pg.evaluate(Short(nn.Assert).to(writes(scripted, [])), CASE, metric)
         assert checks.unmet == 1
 
+    def test_the_report_of_an_evaluation_counts_them(self, scripted):
+        report = pg.evaluate(Short().to(writes(scripted, [])), CASE * 3, pg.metrics.exact_match)
+        assert report.checks.by_reason() == {"at most four letters": (3, 3)}
+        assert [len(row.checks) for row in report] == [1, 1, 1]
+        assert "3 of 3 times not met: at most four letters" in repr(report)
+        assert report.to_dict()["checks"] == {"at most four letters": [3, 3]}
+        assert report[:1].checks.unmet == 1
+        kept = pg.evaluate(nn.Refine(Short(), 2).to(writes(scripted, [])), CASE, pg.metrics.exact_match)
+        assert "0 of 1 times not met: at most four letters" in repr(kept)
+        failed = pg.evaluate(Short(nn.Assert).to(writes(scripted, [])), CASE, pg.metrics.exact_match)
+        assert (len(failed.errors), failed.checks.unmet) == (1, 1)
+        plain = pg.evaluate(nn.Identity(), [pg.Example(answer="x").with_inputs("answer")], lambda example, output: 1)
+        assert len(plain.checks) == 0
+        assert "met" not in repr(plain)
+
     @pytest.mark.parametrize(("about", "path"), [(lambda output: None, "answer"), (lambda output: "fact", "fact")])
     def test_in_training_it_is_a_penalty_whose_critique_begins_there(self, scripted, about, path):
         model = Short(about=about).to(writes(scripted, []))

@@ -6,6 +6,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn
+from promptgrad.errors import SignatureError
 
 
 def voting(*answers, output="answer", **options):
@@ -82,3 +83,44 @@ def test_those_whose_answer_it_is_hear_the_critique():
 
     nn.MetricLoss(pg.metrics.exact_match, critic=Critic())(model.map(batch), batch).backward()
     assert sorted(heard) == [0, 2]
+
+
+class TestAField:
+    def test_that_is_no_output_is_told_before_any_call(self):
+        for module in (
+            nn.ChainOfThought("question -> answer"),
+            nn.BestOfN(nn.Predict("question -> answer"), 2, lambda inputs, output: 1),
+            nn.Sequential(nn.Predict("question -> draft"), nn.Predict("draft -> answer")),
+            nn.ReAct("question -> answer", [len_of]),
+            nn.MultiChainComparison("question -> answer"),
+        ):
+            with pytest.raises(SignatureError, match="did you mean 'answer'"):
+                nn.SelfConsistency(module, 3, field="answr")
+            nn.SelfConsistency(module, 3, field="answer")
+        model, asked = voting("a", "a", "b")
+        model.field = "no such"
+        with pytest.raises(SignatureError, match=r"its outputs are answer"):
+            model("q")
+        assert asked == []
+
+    def test_of_outputs_that_nobody_knows_ends_the_attempts(self):
+        class Any(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.step = nn.Predict("question -> answer")
+
+            async def forward(self, question):
+                return await self.step.acall(question=question)
+
+        inner, asked = voting("a", "a", "b", "b", "b")
+        program = Any()
+        program.step = inner.module
+        model = nn.SelfConsistency(program, 5, field="no such", concurrency=1)
+        with pytest.raises(KeyError, match="no such"):
+            model("q")
+        assert len(asked) == 1
+
+
+def len_of(text: str) -> int:
+    """Count letters."""
+    return len(text)
