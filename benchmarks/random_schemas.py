@@ -7,6 +7,7 @@ union types, lists and dicts with sizes, texts with patterns and lengths, number
 One line of JSON for each way.
 
     python benchmarks/random_schemas.py --schemas 1000 --seed 0
+    python benchmarks/random_schemas.py --adapters chat   # that one alone
     python benchmarks/random_schemas.py --accuracy --seed 0       # the embedded model's tasks, held to labels and free
 """
 
@@ -35,6 +36,7 @@ from promptgrad.signature import Field, Signature
 
 PATTERNS = ("^[A-Z]{3}-[0-9]{2,4}$", "^(north|south|east|west)$", "^[a-z]+@[a-z]+[.]com$", "^#[0-9a-f]{6}$", "[0-9]$")
 CLAIMS = ["color", "size", "kind", "count", "note", "price", "when", "tags", "parts", "owner", "rank", "unit"]
+WAYS = ["json", "chat", "xml", "compact", "pocket"]
 
 
 def random_type(draw: random.Random, depth: int = 0) -> Any:
@@ -260,6 +262,7 @@ def main() -> None:
     parser.add_argument("--schemas", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-tokens", type=int, default=300)
+    parser.add_argument("--adapters", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--accuracy", action="store_true")
     parser.add_argument("--show", type=int, default=0, help="replies to print that could not be read")
     given = parser.parse_args()
@@ -275,9 +278,9 @@ def main() -> None:
     options: dict[str, Any] = {"temperature": 1.0, "max_tokens": given.max_tokens, "threads": 1}
     wide = lm.Local(byte_model(tokenizer), tokenizer, name="bytes", constrain=True, **options)
     text = " ".join(draw.sample(pocket.words(), 5))
-    ways = [("json", signatures, wide), ("chat", typed, wide)]
+    ways = [("json", signatures, wide), *((adapter, typed, wide) for adapter in ("chat", "xml", "compact"))]
     ways += [("pocket", few, lm.pocket(constrain=constrain, temperature=1.0)) for constrain in (True, False)]
-    for adapter, asked, model in ways:
+    for adapter, asked, model in (way for way in ways if way[0] in given.adapters):
         begun = perf_counter()
         counts, bad = aio.run(outcomes(asked, model, adapter, text, given.seed))
         held = model.constrain is not False

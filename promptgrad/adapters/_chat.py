@@ -122,7 +122,7 @@ class ChatFormat(Format):
     def read(self, reply: str) -> dict[str, Any]:
         found = self._as_asked(reply)
         if found is None:
-            if self._is_announced_as_other(reply):
+            if self.is_announced_as_other(reply):
                 raise unreadable(reply, "its fields may be an example or a draft: give them alone", self.signature)
             try:
                 found = self._found(reply)
@@ -144,7 +144,7 @@ class ChatFormat(Format):
             raise unreadable(reply, "; ".join(faults), self.signature)
         return values
 
-    def _is_announced_as_other(self, reply: str) -> bool:
+    def is_announced_as_other(self, reply: str) -> bool:
         """Whether the line above the first field says that it is an example, a draft or wrong."""
         before, colon, after = reply[:300].partition(":\n")
         opens = after.lstrip(" \t>*#_`<[\n").lower().startswith(tuple(name.lower() for name in self.names))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input
 from promptgrad.adapters._chat import ChatFormat, Unclear, add_body
+from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
-from promptgrad.adapters._place import ValuePlace
-from promptgrad.adapters._sections import guard, left_out, unguard
+from promptgrad.adapters._place import ValuePlace, place_in_sections
+from promptgrad.adapters._sections import guard, left_out, opens_fence, unguard
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._values import choices, describe, tidy_schema, writer
 from promptgrad.lm import Content
@@ -31,7 +33,7 @@ class CompactFormat(ChatFormat):
         super().__init__(signature)
         names = sorted(signature.fields, key=len, reverse=True)
         label = rf"(?:{'|'.join(map(re.escape, names))})[ \t]*:"
-        self._label = re.compile(rf"^[ \t]*({'|'.join(map(re.escape, names))})[ \t]*:", re.IGNORECASE | re.MULTILINE)
+        self.label = re.compile(rf"^[ \t]*({'|'.join(map(re.escape, names))})[ \t]*:", re.IGNORECASE | re.MULTILINE)
         self._to_escape = re.compile(rf"^([ \t]*)(\\*)(?={label})", re.IGNORECASE | re.MULTILINE)
         self.escaping = (f"(?im){self._to_escape.pattern}", r"\1\\\2")
         self._escaped = re.compile(rf"^([ \t]*)\\(\\*)(?={label})", re.IGNORECASE | re.MULTILINE)
@@ -89,44 +91,70 @@ class CompactFormat(ChatFormat):
         )
 
     def grammar(self) -> str | None:
-        return None
+        """The lines in their order. One text alone is free, as each reply is its value.
+
+        A text goes on to the next line that is the label of an output, which then is the next one.
+        """
+        if len(self.outputs) == 1 and self.signature.outputs[self.first].is_text:
+            return None
+        names = list(self.signature.outputs)
+        whole, rules = [r"/[ \n]{0,2}/", quoted(f"{names[0]}:")], []
+        for number, field in enumerate(self.signature.outputs.values()):
+            rule = value_rule(field)
+            head = f"\n{names[number + 1]}:" if number + 1 < len(names) else ""
+            if rule is not None:
+                whole += [quoted(" "), f"value_{number}", *([quoted(head)] if head else [])]
+                rules.append(f"value_{number}: {rule}")
+            elif head:
+                whole.append(f"text_{number}")
+                rules.append(f"text_{number}[lazy]: TEXT {quoted(head)}")
+            else:
+                whole.append("TEXT")
+        if any(value_rule(field) is None for field in self.signature.outputs.values()):
+            label = "|".join(map(re.escape, names))
+            rules.append(rf"TEXT: /(?s:.*)/ & ~/(?s:.*)\n[ \t]*(?i:{label})[ \t]*:(?s:.*)/")
+        return "\n".join([f"start: {' '.join(whole)}", *rules, ""])
 
     def place(self, reply: str, name: str) -> ValuePlace | None:
-        return None
+        return place_in_sections(reply, self.label, self._all, name)
 
     def feed(self) -> ReplyFeed | None:
-        return None
+        """What reads one reply as it is written."""
+        from promptgrad.adapters._compact_feed import CompactFeed
+
+        return CompactFeed(self)
+
+    def field_of(self, label: str) -> str:
+        """The field that a label names; "" for none."""
+        return self._all.get(label) or self._all.get(label.lower(), "")
 
     def _as_asked(self, reply: str) -> dict[str, str] | None:
         return None
 
-    def _is_announced_as_other(self, reply: str) -> bool:
-        before = self._label.split(reply, 1)[0]
-        return bool(before.strip()) and super()._is_announced_as_other(reply)
+    def is_announced_as_other(self, reply: str) -> bool:
+        before = self.label.split(reply, 1)[0]
+        return bool(before.strip()) and super().is_announced_as_other(reply)
 
     def _found(self, reply: str) -> dict[str, str]:
-        parts = self._label.split(reply, _MOST_LABELS)
-        if len(parts) > 2 * _MOST_LABELS:
+        labels = [(mark, self.field_of(mark[1])) for mark in islice(self.label.finditer(reply), _MOST_LABELS + 1)]
+        if len(labels) > _MOST_LABELS:
             raise Unclear("it holds too many labels of its fields")
         outputs = self.signature.outputs
-        names = [self._all.get(name) or self._all.get(name.lower(), "") for name in parts[1::2]]
-        if not any(name in outputs for name in names):
+        labels_of_outputs = [name for _, name in labels if name in outputs]
+        if not labels_of_outputs:
             return super()._found(reply)
-        fenced = parts[0].rstrip().endswith("```") or parts[0].rpartition("\n")[0].rstrip().endswith("```")
+        fenced = opens_fence(reply[: labels[0][0].start()])
         found: dict[str, str] = {}
-        within = ""
-        bodies: list[str] = []
-        for given, name, body in zip(parts[1::2], names, parts[2::2], strict=True):
-            if name not in outputs:
-                if within and len({*found, within}) == len(outputs):
-                    break  # an input begins another example
-                bodies.append(f"{given}:{body}")
-                continue
-            if within:
-                add_body(found, within, self._body("".join(bodies), fenced=False))
-            within, bodies = name, [body]
-        if within:
-            add_body(found, within, self._body("".join(bodies), fenced=fenced))
+        within, begin, end = "", 0, len(reply)
+        for mark, name in labels:
+            if name in outputs:
+                if within:
+                    add_body(found, within, self._body(reply[begin : mark.start()], fenced=False))
+                within, begin = name, mark.end()
+            elif within and len({*found, within}) == len(outputs):
+                end = mark.start()  # an input begins another example
+                break
+        add_body(found, within, self._body(reply[begin:end], fenced=fenced))
         return found
 
     def _body(self, body: str, *, fenced: bool) -> str:
@@ -190,7 +218,8 @@ class CompactAdapter(Adapter):
     a JSON schema. Inputs without a description are not described. Values that are no texts are JSON. A line of
     a value that looks like a label gets a backslash, so that every value comes back as it was.
 
-    A reply is read with the tolerance of the chat adapter.
+    A reply is read with the tolerance of the chat adapter. It streams, a line at a time held only as long as it may be
+    a label, and `lm.Local` holds it to its form.
     """
 
     name = "compact"

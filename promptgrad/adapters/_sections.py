@@ -72,6 +72,11 @@ def loose_body(body: str, *, fenced: bool) -> str:
     return body[:-3].rstrip() if fenced and body.endswith("```") else body
 
 
+def opens_fence(before: str) -> bool:
+    """Whether the last line before the first label, or the one above a blank rest, opens a code fence."""
+    return before.rstrip().endswith("```") or before.rpartition("\n")[0].rstrip().endswith("```")
+
+
 def _without_decoration(body: str) -> str:
     """A body without a last line of nothing but decoration, which belongs to the marker after it."""
     rest, _, last = body.rpartition("\n")

@@ -89,3 +89,25 @@ def test_the_work_grows_no_faster_than_the_reply(piece: str, annotation: Any) ->
     short, long = (steps(partial(read, piece * (size // len(piece)))) for size in (2_000, 8_000))
     assert long <= 5 * short + 2_000
     read(piece * (100_000 // len(piece)))
+    shorter, longer = (steps(partial(stream, piece, size)) for size in (2_000, 8_000))
+    assert longer <= 5 * shorter + 2_000
+
+
+def stream(piece: str, size: int) -> None:
+    feed = COMPACT.format(COT).feed()
+    assert feed is not None
+    for text in ("reasoning: ", *(piece * (size // len(piece)))):
+        list(feed.feed(text))
+
+
+def test_an_input_that_is_named_within_a_text_stays_as_it_is() -> None:
+    reply = "reasoning: a\n  Question : b\nanswer: c\nquestion: d\nanswer: e"
+    assert COMPACT.parse(COT, reply) == {"reasoning": "a\n  Question : b", "answer": "c"}
+
+
+def test_the_place_of_a_value() -> None:
+    form = COMPACT.format(make_signature("q -> why, label: Literal['a', 'b'], n: int"))
+    reply = "why: so\nlabel:  b\nn: 3"
+    places = [form.place(reply, name) for name in ("why", "label", "n")]
+    assert [reply[place.start : place.end] for place in places if place is not None] == ["so", "b", "3"]
+    assert [place.after for place in places if place is not None] == ["\nlabel:", "\nn:", ""]

@@ -17,7 +17,9 @@ from promptgrad.signature import make_signature
 TWO = make_signature("question -> reasoning, answer")
 TAGS = make_signature("question -> note, tags: list[str], answer")
 ADAPTERS = [ChatAdapter(), JSONAdapter()]
-ALL = [*ADAPTERS, get_adapter("xml")]
+COMPACT = get_adapter("compact")
+ENDED = [*ADAPTERS, get_adapter("xml")]  # whose replies have an end of their own
+ALL = [*ENDED, COMPACT]
 
 PIECES = [
     *("[[ ## answer ## ]]", "[[ ## reasoning ## ]]", "[[ ## completed ## ]]", "[[ ## question ## ]]", "[[ ## x ## ]]"),
@@ -81,6 +83,7 @@ def cuts(text):
 @example("**[[ ## answer ## ]]**", "\U0001f600 \\ud83d\\ude00")
 @example("<think>not a thought", "[THINK")
 @example("- [[ ## answer ## ]] is next", "***")
+@example("answer: no\n Answer : \\\nreasoning\t:", "a\n\\question: b\n\\\\answer:")
 @pytest.mark.parametrize("adapter", ALL, ids=lambda adapter: adapter.name)
 def test_what_is_given_of_a_reply_as_asked_for_is_its_text(adapter, reasoning, answer):
     outputs = {"reasoning": reasoning, "answer": answer}
@@ -109,7 +112,7 @@ PLAIN = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(reasoning=PLAIN, answer=PLAIN)
-@pytest.mark.parametrize("adapter", ALL, ids=lambda adapter: adapter.name)
+@pytest.mark.parametrize("adapter", ENDED, ids=lambda adapter: adapter.name)
 def test_all_of_a_usual_reply_is_given_field_by_field_before_its_end(adapter, reasoning, answer):
     reply = adapter.format(TWO).assistant({"reasoning": reasoning, "answer": answer})
     for pieces in cuts(reply):
@@ -118,6 +121,44 @@ def test_all_of_a_usual_reply_is_given_field_by_field_before_its_end(adapter, re
         assert values == told == {"reasoning": reasoning, "answer": answer}
         fields = [piece.field for piece in got]
         assert fields == sorted(fields, key=["reasoning", "answer"].index)
+
+
+@settings(max_examples=15, deadline=None)
+@given(reasoning=PLAIN, answer=PLAIN)
+def test_lines_are_given_field_by_field_and_the_last_one_to_its_last_word(reasoning, answer):
+    reply = COMPACT.format(TWO).assistant({"reasoning": reasoning, "answer": answer})
+    for pieces in cuts(reply):
+        told, _, values = given_by(read(COMPACT, TWO, pieces))
+        assert values == {"reasoning": reasoning}
+        assert told == {"reasoning": reasoning, "answer": answer.rstrip("`").rstrip()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(PIECES) | st.sampled_from(["reasoning:", "answer :", "question: q", "\nAnswer:", "\n"]))
+)
+@example(["reasoning: a\nquestion: q\n question\t: b\nanswer: c\nquestion: d\nanswer: e"])
+@example(["```\nreasoning: a\nanswer: b\n```"])
+@example(["Sure:\nreasoning: a\nanswer: b"])
+@example(["For example:\nreasoning: a\nanswer: b"])
+@example(["reasoning:\nanswer: x\nreasoning: a"])
+def test_whatever_lines_come_what_is_given_of_them_stands_in_the_whole(parts):
+    reply = "reasoning: " * (parts[:1] == ["\\"]) + "".join(parts)
+    try:
+        found = COMPACT.format(TWO).read(reply)
+    except ParseError:
+        return
+    for pieces in cuts(reply):
+        told, _, values = given_by(read(COMPACT, TWO, pieces))
+        assert all(found[name].startswith(text) for name, text in told.items()), (pieces, told)
+        assert all(found[name] == value for name, value in values.items())
+
+
+def test_lists_in_lines_come_by_their_parts():
+    reply = 'note: n\ntags: ["a", "b"]\nanswer: x'
+    told, parts, values = given_by(read(COMPACT, TAGS, tuple(reply)))
+    assert (told, values) == ({"note": "n", "answer": "x"}, {"note": "n", "tags": ["a", "b"]})
+    assert parts["tags"] == [["a"], ["a", "b"]]
 
 
 FORMS = {
@@ -323,7 +364,7 @@ def parts_of(kind, value, adapter=ADAPTERS[1]):
     return parts.get("out", [])
 
 
-@pytest.mark.parametrize("adapter", ALL, ids=lambda adapter: adapter.name)
+@pytest.mark.parametrize("adapter", ENDED, ids=lambda adapter: adapter.name)
 def test_lists_and_objects_come_by_their_parts(adapter):
     assert parts_of("list[str]", ["a", "b, c]", 'd"'], adapter) == [["a"], ["a", "b, c]"], ["a", "b, c]", 'd"']]
     assert parts_of("list[int]", [1, 23], adapter) == [[1]]

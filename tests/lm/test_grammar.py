@@ -71,7 +71,7 @@ WORDS = {"type": "array", "items": {"enum": ["yes", "no"]}, "minItems": 2, "maxI
 # --- every reply is read ---
 
 
-@pytest.mark.parametrize("adapter", ["json", "chat", "xml"])
+@pytest.mark.parametrize("adapter", ["json", "chat", "xml", "compact"])
 def test_random_types_are_never_unparsable(schemas, wide, adapter):
     draw = random.Random(1000 if adapter == "json" else 1001)
     asked = [schemas.random_signature(draw, number, texts=adapter == "json") for number in range(12)]
@@ -143,6 +143,24 @@ def test_tags_hold_what_their_types_say(wide):
     found = form.place(reply, "label")
     assert (reply[found.start : found.end], found.after) == ("no", "</label>")
     assert step_grammar(nn.Predict("question -> answer"), "xml") is None
+
+
+def test_lines_come_in_their_order_and_each_label_once(wide):
+    step = nn.Predict("question -> why, kind: Literal['ham', 'spam'], more")
+    grammar = step_grammar(step, "compact")
+    reply = "why: a: b\n\nkinds: [\nquestion: c\nkind: spam\nmore:  d\ne "
+    assert takes(wide, grammar, reply)
+    form = nn.Predict(step.signature, adapter="compact")._adapter_here().format(step.signature)
+    assert form.read(reply) == {"why": "a: b\n\nkinds: [\nquestion: c", "kind": "spam", "more": "d\ne"}
+    for old, new in [
+        ("kinds: [", "Why : ["),
+        ("question: c", "more: c"),
+        ("spam", "eggs"),
+        ("\ne ", "\nKIND: ham"),
+        ("why: ", ""),
+    ]:
+        assert not takes(wide, grammar, reply.replace(old, new))
+    assert step_grammar(nn.Predict("question -> answer"), "compact") is None
 
 
 def takes(lm, grammar, text):
