@@ -21,6 +21,8 @@ from promptgrad.nn._events import (
     PartialValue,
     StreamEvent,
     ThoughtDelta,
+    ToolBegun,
+    ToolEnded,
     ToolPiece,
     Voided,
 )
@@ -106,6 +108,8 @@ __all__ = [
     "StreamEvent",
     "Suggest",
     "ThoughtDelta",
+    "ToolBegun",
+    "ToolEnded",
     "ToolPiece",
     "Turns",
     "Vectorizer",

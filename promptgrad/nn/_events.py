@@ -123,3 +123,31 @@ class CallEnded(StreamEvent):
 
     usage: Usage
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolBegun(StreamEvent):
+    """An agent calls a tool; `path` is that of the tool, and of the agent where there is no such tool.
+
+    Attributes:
+        name: Name of the tool.
+        id: The id of the call in the model's reply; empty where calls are written as text.
+        arguments: Its arguments, as JSON text, as the model wrote them.
+    """
+
+    name: str
+    id: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnded(StreamEvent):
+    """A call of a tool has its result, or has failed, or was not made.
+
+    Attributes:
+        result: What the model is shown.
+        failed: Whether it failed or was not made.
+    """
+
+    result: str
+    failed: bool = False

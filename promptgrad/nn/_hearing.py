@@ -6,7 +6,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters import Compiled, ReplyFeed
-from promptgrad.lm import LM, Completion, Delta, Listener, ReasoningDelta, Request, TextDelta, Usage
+from promptgrad.lm import LM, Completion, Delta, Listener, ReasoningDelta, Request, TextDelta, ToolCall, Usage
 from promptgrad.nn._events import (
     CallBegun,
     CallEnded,
@@ -15,6 +15,8 @@ from promptgrad.nn._events import (
     PartialValue,
     StreamEvent,
     ThoughtDelta,
+    ToolBegun,
+    ToolEnded,
     ToolPiece,
     Voided,
 )
@@ -43,6 +45,17 @@ class Hearing:
 
     async def begin(self, module: "Module", lm: LM, compiled: Compiled) -> "HeardCall":
         """A call begins, as soon as the reader of the stream is not too far behind."""
+        call = HeardCall(await self._places(module), lm, compiled)
+        call.tell(CallBegun, lm.name)
+        return call
+
+    async def begin_tool(self, module: "Module", call: ToolCall) -> "HeardTool":
+        """A call of a tool begins, as soon as the reader of the stream is not too far behind."""
+        heard = HeardTool(await self._places(module))
+        heard.tell(ToolBegun, call.name, call.id, call.arguments)
+        return heard
+
+    async def _places(self, module: "Module") -> list[tuple[Mailbox, str, int]]:
         places = []
         hearing: Hearing | None = self
         while hearing is not None:
@@ -52,28 +65,54 @@ class Hearing:
                 (hearing.mailbox, f"({type(module).__name__})" if path is None else path, next(hearing._calls))
             )
             hearing = hearing.outer
-        call = HeardCall(places, lm, compiled)
-        call.tell(CallBegun, lm.name)
-        return call
+        return places
 
 
 hearing: "ContextVar[Hearing | None]" = ContextVar("promptgrad.hearing", default=None)
 """The stream that hears the calls of this context."""
 
 
-class HeardCall:
-    """One call of a `Predict`, as its stream tells it.
+class _Heard:
+    """A call, as the streams tell it that hear it.
 
     Args:
         places: For each stream that hears it: its mailbox, the path of the module and the number of the call.
+    """
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: list[tuple[Mailbox, str, int]]) -> None:
+        self._places = places
+
+    def tell(self, kind: type[StreamEvent], *facts: Any) -> None:
+        """An event of this call, for each stream that hears it."""
+        for mailbox, path, number in self._places:
+            mailbox.put(kind(path, number, *facts))
+
+
+class HeardTool(_Heard):
+    """One call of a tool by an agent, as its stream tells it."""
+
+    __slots__ = ()
+
+    def end(self, result: str, *, failed: bool) -> None:
+        """The call has this result."""
+        self.tell(ToolEnded, result, failed)
+
+
+class HeardCall(_Heard):
+    """One call of a `Predict`, as its stream tells it.
+
+    Args:
+        places: As for `_Heard`.
         lm: The language model.
         compiled: The prompt, which knows how replies are read.
     """
 
-    __slots__ = ("_compiled", "_failure", "_feed", "_finished", "_given", "_lm", "_parts", "_places")
+    __slots__ = ("_compiled", "_failure", "_feed", "_finished", "_given", "_lm", "_parts")
 
     def __init__(self, places: list[tuple[Mailbox, str, int]], lm: LM, compiled: Compiled) -> None:
-        self._places = places
+        super().__init__(places)
         self._lm = lm
         self._compiled = compiled
         self._feed: ReplyFeed | None = None
@@ -81,11 +120,6 @@ class HeardCall:
         self._given: dict[str, list[str]] = {}
         self._finished: dict[str, Any] = {}
         self._parts = False  # of lists and objects, some were told
-
-    def tell(self, kind: type[StreamEvent], *facts: Any) -> None:
-        """An event of this call, for each stream that hears it."""
-        for mailbox, path, number in self._places:
-            mailbox.put(kind(path, number, *facts))
 
     async def acall(self, request: Request) -> Completion:
         """Ask the language model, and tell what its reply holds as it is written."""

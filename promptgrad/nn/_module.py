@@ -798,7 +798,8 @@ class Module:
 
         The arguments are those of a call. The events are `CallBegun`, `FieldDelta`, `PartialValue`, `FieldFinished`,
         `ThoughtDelta`, `ToolPiece`, `Voided` and `CallEnded` of all calls of `Predict` in the program, of several side
-        by side too, and last what `forward` returned: the `Prediction`, recorded as that of a plain call.
+        by side too, `ToolBegun` and `ToolEnded` of the tools of agents, and last what `forward` returned: the
+        `Prediction`, recorded as that of a plain call.
 
         The calls are those of a plain call, through the same cache, budget, journal and retries, and a call fails as
         it does there; what an LM or an adapter cannot stream comes whole. Leaving the loop ends the program and its

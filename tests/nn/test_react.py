@@ -170,6 +170,153 @@ class TestTools:
         assert "this call was not allowed: not today" in script.last
         assert "rains in Rome" in script.last
 
+    def test_a_call_may_get_other_arguments_and_the_model_is_told(self, agent):
+        asked = []
+
+        def approve(call):
+            asked.append((call.name, threading.current_thread() is threading.main_thread()))
+            return {"town": "Rome", "days": "3"} if call.kwargs["town"] == "Oslo" else {"city": "x"}
+
+        model, script = agent(
+            [("weather", {"town": "Oslo"})], [("weather", {"town": "Bonn"})], finish(answer="x"), approve=approve
+        )
+        model("q")
+        assert [name for name, _ in asked] == ["weather", "weather"]
+        told = script.last.replace("\\", "")
+        assert 'called with {"town": "Rome", "days": "3"} instead: It rains in Rome for 3 days' in told
+        assert "no argument `city`" in told
+
+    def test_calls_are_allowed_in_their_order_before_any_of_them_runs(self):
+        seen = []
+
+        async def approve(call):
+            await asyncio.sleep(0)
+            seen.append(("asked", call.kwargs["number"]))
+            return call.kwargs["number"] != 2
+
+        def note(number: int) -> int:
+            seen.append(("ran", number))
+            return number
+
+        script = Script([("note", {"number": n}) for n in (1, 2, 3)], finish(answer="x"), native=True)
+        nn.ReAct("question -> answer", [note], native=True, adapter="chat", approve=approve).to(script)("q")
+        assert seen[:3] == [("asked", 1), ("asked", 2), ("asked", 3)]
+        assert sorted(seen[3:]) == [("ran", 1), ("ran", 3)]
+        results = script.asked[-1].messages[-1].parts
+        assert [(part.id, part.content, part.is_error) for part in results] == [
+            ("c00", "1", False),
+            ("c01", "this call was not allowed", True),
+            ("c02", "3", False),
+        ]
+
+    def test_what_approve_or_stop_raises_ends_the_run(self, agent):
+        def broken(*arguments):
+            raise ZeroDivisionError("mine")
+
+        for options in ({"approve": broken}, {"stop": broken}):
+            model, _ = agent([("weather", {"town": "Oslo"})], finish(answer="x"), **options)
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                model("q")
+
+    def test_finish_beside_other_calls_counts_once_these_have_run(self):
+        ran = []
+
+        def send(to: str) -> str:
+            ran.append(to)
+            if to == "nobody":
+                raise LookupError("nobody of this name")
+            return "sent"
+
+        def run(*steps):
+            script = Script(*steps, native=True)
+            model = nn.ReAct("question -> answer", [send], native=True, adapter="chat").to(script)
+            return model("q").answer, script
+
+        both = [("send", {"to": "all"}), *finish(answer="done")]
+        answer, script = run(both)
+        assert (answer, ran, len(script.asked)) == ("done", ["all"], 1)
+        answer, script = run([("send", {"to": "nobody"}), *finish(answer="done")], finish(answer="it failed"))
+        assert (answer, ran[1:], len(script.asked)) == ("it failed", ["nobody"], 2)
+        assert "other calls of the same reply failed" in script.last
+
+    def test_a_reply_that_finishes_twice_finishes_if_it_says_the_same(self):
+        same = Script([*finish(answer="a"), *finish(answer="a")], native=True)
+        assert nn.ReAct("question -> answer", [weather], native=True, adapter="chat").to(same)("q").answer == "a"
+        other = Script([*finish(answer="a"), *finish(answer="b")], finish(answer="c"), native=True)
+        assert nn.ReAct("question -> answer", [weather], native=True, adapter="chat").to(other)("q").answer == "c"
+        assert "Finish once" in other.last
+
+    def test_what_cannot_be_shown_is_a_result_as_well(self, agent):
+        class Odd:
+            def __repr__(self):
+                raise OSError("not even this")
+
+        class Secret(Exception):
+            def __str__(self):
+                raise OSError("nor this")
+
+        endless: list = []
+        endless.append(endless)
+        given = [
+            Odd(),
+            endless,
+            "\ud800 alone",
+            b"\xff",
+            float("nan"),
+            {1: {2}},
+            lambda: 0,
+            SystemExit(3),
+            StopIteration(4),
+        ]
+        given += [Secret(), ImportError("no such module"), asyncio.CancelledError()]
+
+        def fetch(number: int) -> object:
+            if isinstance(given[number], BaseException):
+                raise given[number]
+            return given[number]
+
+        steps = [[("fetch", {"number": number})] for number in range(len(given))]
+        model, script = agent(*steps, finish(answer="all"), tools=[fetch])
+        assert model("q").answer == "all"
+        shown = script.last
+        for text in (
+            "not even this",
+            "RecursionError",
+            "ud800 alone",
+            "NaN",
+            "SystemExit: 3",
+            "Secret",
+            "no such module",
+        ):
+            assert text in shown, text
+        shown.encode()
+        (row,) = model.map([{"question": "q"}])
+        assert row.answer == "all"
+
+    def test_an_error_that_the_next_call_would_meet_ends_the_run(self, agent):
+        def search(query: str) -> str:
+            return nn.Predict("query -> answer")(query=query).answer
+
+        model, script = agent([("search", {"query": "x"})], finish(answer="x"), tools=[search])
+        with pytest.raises(NoLMError):
+            model("q")
+        assert len(script.asked) == 1
+
+    def test_a_stream_tells_of_the_tools(self, agent):
+        model, _ = agent(
+            [("weather", {"town": "Oslo"})],
+            [("population", {"town": "Rome"})],
+            finish(answer="x"),
+            approve=lambda call: True,
+        )
+        events = [event for event in model.stream_sync("q") if isinstance(event, (nn.ToolBegun, nn.ToolEnded))]
+        first, first_end, second, second_end = events
+        assert (first.path, first.name, json.loads(first.arguments)) == ("tools.weather", "weather", {"town": "Oslo"})
+        assert first_end == nn.ToolEnded("tools.weather", first.call, "It rains in Oslo for 1 days, as always.", False)
+        assert (second.path, second_end.failed, second.call) == ("tools.population", True, second_end.call)
+        assert "KeyError" in second_end.result
+        assert first.call != second.call
+
     def test_a_large_result_is_cut(self, agent):
         def read(name: str) -> str:
             return "x" * 1_000_000
