@@ -40,8 +40,27 @@ _MOST_PIXELS = 50_000_000
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
+# What a user of DSPy may type out of habit, and what to write here.
+_HABITS = {
+    **dict.fromkeys(("from_file", "from_path"), "{}.read(path) reads a file"),
+    "from_url": "{}('https://...') is an address, which the provider loads",
+    "from_PIL": "{}(image) takes an image of PIL",
+    "from_bytes": "{}(data) takes bytes",
+    "from_array": "{}(data) takes an encoded sound, such as the bytes of a WAV file",
+    "from_file_id": "{}(url='file-...') is a file that was uploaded to the provider",
+}
+
+
+class _Named(type):
+    """The class of the classes of media: it says what to write for a name that they do not have."""
+
+    def __getattr__(cls, name: str) -> Any:
+        hint = f": {_HABITS[name].format(cls.__name__)}" if name in _HABITS else ""
+        raise AttributeError(f"{cls.__name__} has no {name!r}{hint}")
+
+
 @dataclass(frozen=True, slots=True, repr=False, init=False)
-class Media:
+class Media(metaclass=_Named):
     """Bytes with their media type, or an address from which the model's server can load them."""
 
     data: bytes = b""

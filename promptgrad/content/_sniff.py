@@ -25,6 +25,11 @@ _STARTS = (
 )
 _WITHIN = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}  # of a RIFF file
 _BRANDS = {b"avif": "image/avif", b"heic": "image/heic", b"mif1": "image/heif", b"M4A ": "audio/mp4"}
+TOLD = frozenset(
+    {"image/png", "image/jpeg", "image/gif", "image/bmp", "image/tiff", "image/webp", "application/pdf"}
+    | {"audio/wav", "audio/x-wav", "audio/ogg"}
+)
+"""The media types whose files always begin with the bytes by which they are known here."""
 _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})  # markers of JPEG among those of frames, which are no frames
 _PAGE = re.compile(rb"/Type\s*/Page\b(?!s)")
 _MOST_SEGMENTS = 1_000
@@ -38,6 +43,18 @@ def media_type_of(data: bytes) -> str:
     if data.startswith(b"RIFF"):
         return _WITHIN.get(data[8:12], "")
     return _BRANDS.get(data[8:12], "") if data[4:8] == b"ftyp" else ""
+
+
+def is_text(data: bytes) -> bool:
+    """Whether bytes are a text in UTF-8, by its beginning."""
+    start = data[:4096]
+    try:
+        text = start.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 3:  # else a sign is cut
+            return False
+        text = start[: error.start].decode()
+    return not any(sign < " " and sign not in "\t\n\r\f" for sign in text)
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:

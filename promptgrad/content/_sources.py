@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from promptgrad._pipes import not_a_file
-from promptgrad.content._sniff import media_type_of
+from promptgrad.content._sniff import TOLD, is_text, media_type_of
 
 MOST_BYTES = 50_000_000
 """Bytes that an image, a sound or a file may have: more than the providers take in one request."""
@@ -21,6 +21,9 @@ Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | An
 """What media are made of: bytes, a `Path` that is read, an address, a `data:` URL, or an image of PIL."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_SEEN = ("image", "audio", "video")
+_PDF_STARTS = 1024
+"""Bytes within which readers accept the beginning of a PDF."""
 _ADDRESSES = frozenset({"http", "https", "gs", "s3"})
 
 
@@ -49,10 +52,32 @@ def read_file(path: str | os.PathLike[str], media_type: str) -> tuple[bytes, str
         raise ValueError(f"{name} is empty: there is nothing in it to send")
     if len(data) > MOST_BYTES:
         raise ValueError(f"{name} is larger than {said_size(MOST_BYTES)}, the most that is read")
-    found = media_type or mimetypes.guess_type(name)[0] or media_type_of(data)
-    if not found:
+    return data, media_type or _checked_type(name, data)
+
+
+def _checked_type(name: str, data: bytes) -> str:
+    """The media type of a file: what its first bytes tell, else what its name says, where they do not contradict it.
+
+    Raises:
+        ValueError: Neither tells, or what the name says is not so: a page of an error that was saved as `cat.jpg`.
+    """
+    named, told = mimetypes.guess_type(name)[0] or "", media_type_of(data)
+    if not (named or told):
         raise ValueError(f"the media type of {name!r} is not known from its name: pass media_type=")
-    return data, found
+    family = named.partition("/")[0]
+    if family not in _SEEN and named != "application/pdf":
+        return named or told
+    if told.partition("/")[0] == family != "application":
+        return named if told == "audio/mpeg" else told  # providers refuse a JPEG called a PNG; ID3 may precede others
+    if named == told or (named == "application/pdf" and b"%PDF-" in data[:_PDF_STARTS]):
+        return named
+    if told or named in TOLD or (is_text(data) and not named.endswith("xml")):
+        what = told or ("a text" if is_text(data) else "something else")
+        raise ValueError(
+            f"{name!r} is no {named}, as its name says: it is {what}, and begins with {data[:24]!r}; pass media_type= "
+            "if it is what you mean"
+        )
+    return named
 
 
 def encoded(image: Any, media_type: str) -> tuple[bytes, str]:

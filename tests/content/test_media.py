@@ -263,3 +263,67 @@ def test_nothing_is_told_as_nothing(tmp_path):
         Image.read(empty)
     with pytest.raises(ValueError, match=r"Image needs bytes or an address, and was given none"):
         Image(b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind", "said"),
+    [
+        ("cat.png", b"abc", Image, "is no image/png, as its name says: it is a text, and begins with b'abc'"),
+        ("cat.jpg", b"<!doctype html><title>Not found", Image, "is no image/jpeg, .* it is a text"),
+        ("cat.png", PDF, Image, "it is application/pdf"),
+        ("cat.webp", bytes(99), Image, "it is something else"),
+        ("a.mp3", "Grüße".encode(), Audio, "is no audio/mpeg"),
+        ("a.wav", PNG, Audio, "it is image/png"),
+        ("a.pdf", b"only text", File, "is no application/pdf"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, data, kind, said):
+    (tmp_path / name).write_bytes(data)
+    for make in (kind.read, kind, kind.of):
+        with pytest.raises(ValueError, match=said):
+            make(tmp_path / name)
+    own = kind.read(tmp_path / name, f"{kind.family or 'application/'}x-own")
+    assert own.data == data  # who says the type is trusted
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind", "media_type"),
+    [
+        ("cat.png", jpeg(1, 1), Image, "image/jpeg"),  # providers refuse a JPEG that is called a PNG
+        ("cat.svg", b"<svg/>", Image, "image/svg+xml"),
+        ("cat.heic", b"\0\0\0\x18ftypheix", Image, "image/heic"),
+        ("a.wav", WAV, Audio, "audio/wav"),
+        ("a.flac", b"ID3\4 fLaC", Audio, "audio/flac"),
+        ("a.m4a", b"\0\0\0\x20ftypisom\0", Audio, "audio/mp4"),
+        ("a.pdf", b"\n\n" + PDF, File, "application/pdf"),
+        ("a.txt", b"BMW", File, "text/plain"),
+        ("a.md", b"%PDF- is how a PDF begins", File, "text/markdown"),
+    ],
+)
+def test_a_file_has_the_type_that_its_bytes_tell(tmp_path, name, data, kind, media_type):
+    (tmp_path / name).write_bytes(data)
+    assert kind.read(tmp_path / name).media_type == media_type
+
+
+@pytest.mark.parametrize("cut", range(4094, 4099))
+def test_a_text_is_known_wherever_its_beginning_ends(tmp_path, cut):
+    (tmp_path / "cat.png").write_bytes(b"a" * (cut - 1) + "\N{SNOWMAN}".encode() * 9)
+    with pytest.raises(ValueError, match="it is a text"):
+        Image.read(tmp_path / "cat.png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        (Image, "from_file", r"Image has no 'from_file': Image\.read\(path\) reads a file"),
+        (Image, "from_path", r"Image\.read\(path\)"),
+        (Image, "from_url", r"Image\('https://...'\) is an address"),
+        (Image, "from_PIL", r"Image\(image\) takes an image of PIL"),
+        (Audio, "from_array", "an encoded sound"),
+        (File, "from_file_id", r"File\(url='file-...'\)"),
+        (Image, "nothing", "^Image has no 'nothing'$"),
+    ],
+)
+def test_names_of_dspy_get_what_to_write_here(kind, name, said):
+    with pytest.raises(AttributeError, match=said):
+        getattr(kind, name)

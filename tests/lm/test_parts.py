@@ -21,6 +21,7 @@ from promptgrad.lm import (
     ToolResult,
     Usage,
 )
+from tests.made_files import png
 
 PNG = ImagePart(b"\x89PNG" + bytes(12_000), "image/png")
 leaves = st.one_of(
@@ -117,8 +118,8 @@ def test_the_same_bytes_are_the_same_part():
 
 def test_a_part_may_be_read_from_a_file(tmp_path):
     path = tmp_path / "cat.png"
-    path.write_bytes(b"abc")
-    assert ImagePart.read(path, detail="low") == ImagePart(b"abc", "image/png", detail="low")
+    path.write_bytes(png())
+    assert ImagePart.read(path, detail="low") == ImagePart(png(), "image/png", detail="low")
     with pytest.raises(ValueError, match="media_type of Audio begins with 'audio/', not 'image/png'"):
         AudioPart.read(path)
     (tmp_path / "x.unknown-kind").write_bytes(b"abc")
