@@ -74,7 +74,7 @@ async def aevaluate(
         seed: Seed of the bootstrap intervals; by default that of `promptgrad.manual_seed`.
 
     Raises:
-        DataError: There is no example.
+        DataError: There is no example; or the rows are tuples, and fail for it.
         InputError: No example fits the arguments of the program.
         MetricError: `metric` is not a metric, or it failed on every row on which the program did not fail.
         LMError: No language model is configured, its key is wrong, or its price is unknown while money is limited; or
@@ -143,7 +143,10 @@ class _Evaluation:
         if len(failed) == len(report) and all(isinstance(error, LMError) for error in failed):
             raise failed[0]
         if len(failed) == len(report) and all(isinstance(error, (MetricError, InputError)) for error in failed):
-            raise next((error for error in failed if isinstance(error, MetricError)), failed[0])
+            fault = next((error for error in failed if isinstance(error, MetricError)), failed[0])
+            if isinstance(self.jobs[0].item, tuple):
+                raise DataError(_no_rows(self.jobs[0].item, self.program)) from fault
+            raise fault
         return report
 
     async def _one(self, index: int) -> None:
@@ -168,6 +171,17 @@ class _Evaluation:
     def attach(self, stop: BaseException) -> None:
         """Attach the finished rows to the exception that stopped the evaluation."""
         stop.report = self.report(complete=False)  # type: ignore[attr-defined]
+
+
+def _no_rows(item: tuple[Any, ...], program: Evaluated) -> str:
+    """The message about rows that are tuples, whose fields have no names."""
+    names = [*(program.input_names() or ("question",)), "answer"]
+    fields = ", ".join(f"{name}={name}" for name in dict.fromkeys(names))
+    shown = repr(item)
+    return (
+        f"a row is an Example or a dict, whose fields have names, not a tuple such as {shown[:80]}: write "
+        f"[pg.Example({fields}) for {', '.join(dict.fromkeys(names))} in data]"
+    )
 
 
 def items_of(data: Iterable[Any]) -> list[Any]:

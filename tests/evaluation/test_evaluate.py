@@ -414,3 +414,14 @@ def test_progress_is_silent_here_and_drawn_on_request(capsys, monkeypatch):
     assert "evaluate Echo" in stderr.getvalue()
     assert "10/10" in stderr.getvalue()
     assert "0.700" in stderr.getvalue()
+
+
+def test_rows_that_are_tuples_get_what_to_write():
+    with pytest.raises(
+        DataError, match=r"not a tuple such as \(1, 1\).*\[pg\.Example\(question=question, answer=answer\)"
+    ):
+        pg.evaluate(nn.Predict("question -> answer").to(FunctionLM(lambda messages: "x")), [(1, 1)], exact_match)
+    two = nn.Predict("question, notes -> answer").to(FunctionLM(lambda messages: "x"))
+    with pytest.raises(DataError, match="for question, notes, answer in data"):
+        pg.evaluate(two, [("a", "b", "c")], exact_match)
+    assert pg.evaluate(lambda pair: sum(pair), [(1, 2)], lambda row, output: output == 3).score == 1
