@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token
 from functools import partial
 from typing import Any, TypeVar
 
@@ -99,13 +99,7 @@ async def _end(cancel: Callable[[], object], done: aio.Signal[Any]) -> None:
 time_limit: ContextVar[TimeLimit | None] = ContextVar("promptgrad.deadline", default=None)
 
 
-@contextmanager
-def deadline(
-    seconds: float,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], Awaitable[object]] = aio.sleep,
-) -> Iterator[TimeLimit]:
+class deadline(ContextDecorator):
     """Give the calls inside the block so much time together; at its end those in flight are cancelled.
 
     ```python
@@ -116,10 +110,11 @@ def deadline(
     It holds for every call of an LM or an `Embedder` in the block, and in the tasks and workers that it starts, waits
     of `Retry` and `Limit` included. A request in flight is ended at the server, too. A call that comes later is not
     sent. Of blocks inside one another the earliest end counts. Code that calls no LM is not interrupted. In a run, a
-    call that was cancelled is lost as one at Ctrl-C is: it is sent again when the run is resumed.
+    call that was cancelled is lost as one at Ctrl-C is: it is sent again when the run is resumed. `async with` is the
+    same. Over a plain function, `@pg.deadline(5)`, it gives each call of it so much time. One object is for one block.
 
     Args:
-        seconds: How long the calls may take, from here on.
+        seconds: How long the calls may take, from the beginning of the block on.
         clock: Function that returns seconds; tests pass their own.
         sleep: Function that waits; tests pass their own.
 
@@ -127,14 +122,42 @@ def deadline(
         ValueError: `seconds` is not above zero.
         DeadlineError: In the block: the time is over. It is a `TimeoutError`, and no `LMError`: nothing is tried again.
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        raise ValueError(f"a deadline is a number of seconds above 0, not {seconds!r}")
-    outer = time_limit.get()
-    made = TimeLimit(seconds, clock, sleep)
-    if outer is not None and outer.left < made.left:
-        made = outer
-    token = time_limit.set(made)
-    try:
-        yield made
-    finally:
-        time_limit.reset(token)
+
+    __slots__ = ("_clock", "_seconds", "_sleep", "_token")
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = aio.sleep,
+    ) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+            raise ValueError(f"a deadline is a number of seconds above 0, not {seconds!r}")
+        self._seconds = seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._token: Token[TimeLimit | None] | None = None
+
+    def _recreate_cm(self) -> deadline:
+        return deadline(self._seconds, clock=self._clock, sleep=self._sleep)  # for each call of a decorated function
+
+    def __enter__(self) -> TimeLimit:
+        if self._token is not None:
+            raise RuntimeError("this deadline has a block already: write `with pg.deadline(...):` for each block")
+        outer = time_limit.get()
+        made = TimeLimit(self._seconds, self._clock, self._sleep)
+        if outer is not None and outer.left < made.left:
+            made = outer
+        self._token = time_limit.set(made)
+        return made
+
+    def __exit__(self, *raised: object) -> None:
+        if self._token is not None:
+            time_limit.reset(self._token)
+
+    async def __aenter__(self) -> TimeLimit:
+        return self.__enter__()
+
+    async def __aexit__(self, *raised: object) -> None:
+        self.__exit__(*raised)

@@ -206,3 +206,33 @@ def test_plain_functions_may_ask_and_block(server, bell, monkeypatch):
         FunctionLM(block, name="block")("q")
     gate.set()
     thread.join()
+
+
+def test_it_is_the_same_with_async_with_and_over_a_function(silent, bell):
+    lm = HTTP("m", silent.url)
+
+    async def ask():
+        async with deadline(5, bell) as limit:
+            assert limit.seconds == 5
+            await lm.acall("q")
+
+    thread = ring_after(silent, 1, bell)
+    with pytest.raises(DeadlineError, match="5 seconds"):
+        asyncio.run(ask())
+    thread.join()
+    other = Bell()
+    asked = deadline(7, other)(lambda: lm("q"))
+    thread = ring_after(silent, 2, other)
+    for _ in range(2):  # each call has its own time
+        with pytest.raises(DeadlineError, match="7 seconds"):
+            asked()
+        other.rung = aio.Signal()
+        other.rung.set(None)
+    thread.join()
+    silent.wait_idle()
+
+
+def test_one_object_is_for_one_block():
+    limit = pg.deadline(5)
+    with limit, pytest.raises(RuntimeError, match="has a block already"), limit:
+        pass
