@@ -20,6 +20,7 @@ from promptgrad.lm._grammar import can_constrain
 from promptgrad.lm._json_grammar import response_grammar
 from promptgrad.lm._local_engine import PREFIX_BYTES, Generation, LocalEngine
 from promptgrad.lm._local_given import LocalGiven
+from promptgrad.lm._local_load import near_folder
 from promptgrad.lm._options import hear, take
 from promptgrad.lm._request import Request
 from promptgrad.lm._text_only import refuse_parts
@@ -133,7 +134,7 @@ class Local(LocalGiven):
             raise ValueError("max_batch and threads must be at least 1")
         self._source = str(model) if isinstance(model, (str, os.PathLike)) else None
         if self._source is not None and _looks_like_path(self._source) and not Path(self._source).is_dir():
-            raise ValueError(f"there is no folder {self._source!r} to load a model from")
+            raise ValueError(f"there is no folder {self._source!r} to load a model from{near_folder(self._source)}")
         if quantize and self._source is None:
             raise ValueError("a model object is used as it is: give quantize='4bit' with the folder or name of a model")
         super().__init__(name or _name_of(model, self._source), adapter=adapter, options=options)

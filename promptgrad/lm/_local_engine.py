@@ -76,7 +76,7 @@ class LocalEngine:
         try:
             self.tokenizer = lm._tokenizer or load_tokenizer(transformers, lm)
             self.model = lm._model if lm._model is not None else load_model(torch, transformers, lm)
-        except MissingExtraError:
+        except (MissingExtraError, LMError):
             raise
         except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
             raise LMError(f"cannot load local model {lm.name!r}: {error}") from error

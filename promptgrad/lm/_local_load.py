@@ -2,15 +2,74 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.errors import MissingExtraError
+from promptgrad.errors import LMError, MissingExtraError
 
 if TYPE_CHECKING:
     from promptgrad.lm._local import Local
+
+
+HUB_TIMEOUT = 10.0
+"""Seconds that the hub may take to say whether it has a model."""
+
+
+def is_here(source: str, *, endpoint: str | None = None) -> bool:
+    """Whether a model is to be loaded from files of this machine alone: a folder, or what was downloaded before.
+
+    The hub is asked once for what is no folder, because loading would ask it a dozen times, for 46 seconds.
+
+    Args:
+        source: A folder, or the name of a model of the hub.
+        endpoint: Address of the hub; by default that of the environment.
+
+    Raises:
+        LMError: There is no such folder, and the hub has no such model, or cannot be reached while nothing of the model
+            was downloaded before.
+    """
+    if Path(source).is_dir():
+        return True
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    try:
+        downloaded = isinstance(try_to_load_from_cache(source, "config.json"), str)
+        if constants.HF_HUB_OFFLINE and downloaded:
+            return True
+        HfApi(endpoint=endpoint).model_info(source, timeout=HUB_TIMEOUT)
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise LMError(f"there is no folder {source!r}{near_folder(source)}, and the hub has no such model") from error
+    except Exception as error:
+        unreached = isinstance(error, (OSError, OfflineModeIsEnabled)) or _is_of_transport(error)
+        if unreached and not downloaded:
+            raise LMError(
+                f"there is no folder {source!r}{near_folder(source)}, nothing of such a model was downloaded before, "
+                f"and the hub cannot be reached: {error}"
+            ) from error
+        return unreached  # else it answered, but oddly: loading will say what it is
+    return False
+
+
+def _is_of_transport(error: Exception) -> bool:
+    """Whether an error is one of the connection: the hub's client is httpx, under one of its names."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+
+
+def near_folder(source: str) -> str:
+    """What is said of a folder whose name is much like this one; empty where there is none."""
+    path = Path(source)
+    while not path.parent.is_dir():
+        path = path.parent
+    try:
+        beside = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir())
+    except OSError:  # a folder that may not be read
+        return ""
+    near = difflib.get_close_matches(path.name, beside, 1, 0.7)
+    return f" (did you mean {str(path.parent / near[0])!r}?)" if near else ""
 
 
 def pick_device(torch: Any, asked: Any) -> Any:
@@ -41,7 +100,7 @@ def load_tokenizer(transformers: Any, lm: Local) -> Any:
     source = lm._tokenizer_source or getattr(lm._model, "name_or_path", "")
     if not source:
         raise ValueError("a model object without a folder needs a tokenizer: Local(model, tokenizer)")
-    return transformers.AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
+    return transformers.AutoTokenizer.from_pretrained(source, local_files_only=is_here(source))
 
 
 def load_model(torch: Any, transformers: Any, lm: Local) -> Any:
@@ -52,7 +111,7 @@ def load_model(torch: Any, transformers: Any, lm: Local) -> Any:
     """
     source = lm._source
     device = pick_device(torch, lm.device)
-    more: dict[str, Any] = {"local_files_only": Path(str(source)).is_dir()}
+    more: dict[str, Any] = {"local_files_only": is_here(str(source))}
     config = transformers.AutoConfig.from_pretrained(source, **more)
     if lm.quantize:
         more |= _in_four_bits(torch, transformers, device)

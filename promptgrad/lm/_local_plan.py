@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgrad._accepts import Accepts, is_seq2seq
@@ -81,15 +80,13 @@ def plan_of(lm: Local, context: int | None, rows: int | None, prefixes: int) -> 
         import transformers
     except ImportError as error:
         raise MissingExtraError(extra="local", package="torch") from error
-    from promptgrad.lm._local_load import model_class, pick_device, pick_dtype
+    from promptgrad.lm._local_load import is_here, model_class, pick_device, pick_dtype
 
     loaded = lm._model if lm._engine is None else lm._engine.model
     if loaded is None:
         device = str(pick_device(torch, lm.device))
         try:
-            config = transformers.AutoConfig.from_pretrained(
-                lm._source, local_files_only=Path(str(lm._source)).is_dir()
-            )
+            config = transformers.AutoConfig.from_pretrained(lm._source, local_files_only=is_here(str(lm._source)))
             asked = pick_dtype(torch, lm.dtype, device)
             dtype = (config.dtype or torch.float32) if asked == "auto" else asked
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
