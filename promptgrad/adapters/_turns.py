@@ -10,11 +10,11 @@ from promptgrad.adapters._kinds import members
 from promptgrad.adapters._pieces import joined
 from promptgrad.content import History, Turn
 from promptgrad.errors import InputError, ParseError
-from promptgrad.lm import Content, Message, TextPart, bound
+from promptgrad.lm import Content, Message, TextPart, expected_tokens
 from promptgrad.signature import Field
 
-_FRAME = 8
-"""Tokens that a message takes beside its content, at most."""
+_FRAME = 5
+"""Tokens that a message takes beside its content: its role, and signs of its beginning and end."""
 
 
 def is_history(annotation: Any) -> bool:
@@ -39,7 +39,7 @@ def messages_of(history: History | None, form: Format) -> list[Message]:
     if history.max_tokens is None or _size(turns) <= history.max_tokens:
         return [message for turn in turns for message in turn]
     kept: list[Sequence[Message]] = []
-    room = history.max_tokens - bound(_note(len(turns))) - _FRAME
+    room = history.max_tokens - expected_tokens(_note(len(turns))) - _FRAME
     for turn in reversed(turns):
         room -= _size([turn])
         if room < 0:
@@ -60,7 +60,7 @@ def _is(count: int) -> str:
 
 
 def _size(turns: Iterable[Sequence[Message]]) -> int:
-    return sum(bound(message.content) + _FRAME for turn in turns for message in turn)
+    return sum(expected_tokens(message.content) + _FRAME for turn in turns for message in turn)
 
 
 def _messages(number: int, turn: Turn, form: Format) -> Sequence[Message]:

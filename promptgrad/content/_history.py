@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from promptgrad._habits import refuses
 from promptgrad.content._media import Audio, File, Image, Media
 
 ROLES = ("user", "assistant")
@@ -46,8 +47,9 @@ class History(Sequence[Turn]):
     of the signature, `{"question": "Hi", "answer": "Hello"}`, which is written as a demo is. A history does not change:
     `add` returns a longer one.
 
-    With `max_tokens`, the oldest turns are left out of a prompt until the others are no more tokens than this in any
-    tokenizer. The prompt then says how many were left out; the history keeps them.
+    With `max_tokens`, the oldest turns are left out of a prompt until the others are no more tokens than this, by an
+    estimate that is a third above what tokenizers in use make of prose. The prompt then says how many were left out;
+    the history keeps them.
 
     Args:
         turns: The turns, the oldest first.
@@ -62,6 +64,7 @@ class History(Sequence[Turn]):
     turns: tuple[Turn, ...]
     max_tokens: int | None
 
+    @refuses({"messages": "History([{'question': ..., 'answer': ...}, ...])"})
     def __init__(self, turns: Iterable[Any] = (), max_tokens: int | None = None) -> None:
         if isinstance(turns, (str, bytes, Mapping)):
             raise ValueError(f"a History is made of a list of turns, not of one {type(turns).__name__}")
@@ -126,6 +129,10 @@ class History(Sequence[Turn]):
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a History does not change: history.add(...) returns a longer one")
+
+    def __getattr__(self, name: str) -> Any:
+        hint = ": it has `turns`, and history = history.add(...) makes a longer one" if name == "messages" else ""
+        raise AttributeError(f"a History has no {name!r}{hint}")
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError("a History does not change")

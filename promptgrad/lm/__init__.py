@@ -38,6 +38,7 @@ from promptgrad.lm._parts import (
     ToolCall,
     ToolResult,
     bound,
+    expected_tokens,
     weigh,
 )
 from promptgrad.lm._pocket import pocket
@@ -114,6 +115,7 @@ __all__ = [
     "context",
     "current",
     "deadline",
+    "expected_tokens",
     "items_of",
     "json_grammar",
     "json_rule",

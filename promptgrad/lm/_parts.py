@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 from promptgrad.content import IMAGE_TOKENS, Audio, File, Image
 from promptgrad.errors import ParseError
 from promptgrad.lm._codec import from_plain
-from promptgrad.lm._tokens import most_tokens
+from promptgrad.lm._tokens import likely_tokens, most_tokens
 
 ImagePart = Image
 AudioPart = Audio
@@ -245,6 +245,21 @@ def bound(content: Content, model: str = "") -> int:
             size += bound(part.content, model)
         else:
             size += part.tokens(model) or IMAGE_TOKENS
+    return size
+
+
+def expected_tokens(content: Content) -> int:
+    """Estimate the tokens of content as `likely_tokens` does; images count the most that they do with any provider."""
+    if isinstance(content, str):
+        return likely_tokens(content)
+    size = 0
+    for part in content:
+        if isinstance(part, (TextPart, ReasoningPart)):
+            size += likely_tokens(part.text)
+        elif isinstance(part, (ToolCall, ToolResult)):
+            size += bound((part,))
+        else:
+            size += part.tokens() or IMAGE_TOKENS
     return size
 
 

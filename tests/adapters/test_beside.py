@@ -11,7 +11,7 @@ from promptgrad import nn
 from promptgrad.adapters import Adapter, Format, PocketAdapter, get_adapter, with_beside
 from promptgrad.content import Audio, File, History, Image, Reasoning
 from promptgrad.errors import InputError, ParseError, RefusalError, SignatureError
-from promptgrad.lm import Completion, FunctionLM, ReasoningPart, TextPart, bound
+from promptgrad.lm import Completion, FunctionLM, ReasoningPart, TextPart, expected_tokens
 from promptgrad.signature import Signature
 from tests.made_files import pdf, png, wav
 
@@ -318,7 +318,7 @@ class TestConversations:
         messages = ask.messages(history=History(turns, max_tokens=most), question="q")[1:-1]
         kept = [turn for turn in turns if any(turn[1] in message.text for message in messages)]
         assert kept == turns[len(turns) - len(kept) :]
-        assert sum(bound(message.content) + 8 for message in messages) <= most
+        assert sum(expected_tokens(message.content) + 5 for message in messages) <= most
         if len(kept) < len(turns):
             said = f"(The first {len(turns) - len(kept)} turns of this conversation are left out.)"
             assert ask.messages(history=History(turns, max_tokens=most), question="q")[1].text.startswith(said)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promptgrad import nn
 from promptgrad.autograd import Text
 from promptgrad.content import Audio, History, Image, Turn, restored
 from promptgrad.data import Example
+from promptgrad.errors import SignatureError
 from promptgrad.lm import Message
 from promptgrad.run import value_digest
 from tests.made_files import png, wav
@@ -122,3 +124,38 @@ def test_a_bound_that_is_no_whole_number_is_told(bound):
 def test_an_empty_history_is_shown_as_one():
     assert repr(History()) == "History(0 turns)"
     assert repr(History(max_tokens=60)) == "History(0 turns, max_tokens=60)"
+
+
+def test_names_of_dspy_get_what_to_write_here():
+    with pytest.raises(TypeError, match=r"no argument 'messages': write History\(\["):
+        History(messages=[{"question": "a"}])
+    with pytest.raises(AttributeError, match=r"it has `turns`, and history = history\.add"):
+        History().messages.append({})
+    assert not hasattr(History(), "role")
+
+
+@pytest.mark.parametrize(
+    ("signature", "said"),
+    [
+        ("question -> talk: History", "the output 'talk' is a History, which no model writes"),
+        ("question -> talks: list[History]", "the output 'talks' is a History"),
+        ("first: History, other: History | None, question -> answer", "inputs 'first' and 'other' are conversations"),
+    ],
+)
+def test_what_no_call_can_have_is_refused_when_it_is_made(signature, said):
+    with pytest.raises(SignatureError, match=said):
+        nn.Predict(signature)
+
+
+def test_a_bound_keeps_the_last_turns_within_it():
+    """Tokens were counted by the tokenizers of GPT-4o, Claude and DeepSeek: 9 and 12 for a turn, 13 for the note."""
+    turns = [
+        ("user", "Which of the rivers of Europe is the longest?"),
+        ("assistant", "It is the Volga, with 3,530 km."),
+    ]
+    history = History([*turns * 40], 1_000)
+    sent = nn.Predict("history: History, question -> answer").render(history=history, question="And then?")[1:-1]
+    left = 80 - len(sent)  # the note is in one message with the first turn
+    assert sent[0]["content"].startswith(f"(The first {left} turns of this conversation are left out.)")
+    counted = 13 + len(sent) * (9 + 12) / 2 + 4 * len(sent)
+    assert 650 < counted <= 1_000

@@ -7,12 +7,23 @@ import pytest
 
 from promptgrad import aio, run
 from promptgrad.errors import BudgetExceeded
-from promptgrad.lm import HTTP, Message, Prefix
+from promptgrad.lm import (
+    HTTP,
+    ImagePart,
+    Message,
+    Prefix,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    expected_tokens,
+)
 from promptgrad.lm._channel import LONG_REPLY, estimate_tokens
 from promptgrad.lm._parts import bound
 from promptgrad.lm._request import Request
-from promptgrad.lm._tokens import most_tokens
+from promptgrad.lm._tokens import likely_tokens, most_tokens
 from promptgrad.testing import LoopbackLM, Reply
+from tests.made_files import png
 
 SMALL = "abcdefghijklmnopqrstuvwxyz"
 SYLLABLES = [first + second for first in "bcdfghjklmnprstvwz" for second in "aeiou"]
@@ -72,6 +83,19 @@ def test_no_tokenizer_makes_more(name):
 def test_words_are_not_taken_for_random_letters():
     assert most_tokens(TEXTS["English"]) < 3 * COUNTED["English"]
     assert most_tokens(TEXTS["code"]) < 2 * COUNTED["code"]
+
+
+@pytest.mark.parametrize("name", ["English", "code", "German", "Chinese", "emoji", "digits"])
+def test_an_estimate_is_a_little_above_what_a_tokenizer_makes(name):
+    newer = {"code": 165, "German": 156, "Chinese": 360, "emoji": 569, "digits": 250}.get(name, COUNTED[name])
+    assert newer <= likely_tokens(TEXTS[name]) <= newer * (2.6 if name == "digits" else 1.6)
+
+
+def test_an_estimate_counts_the_parts_of_content():
+    picture, text = ImagePart(png()), "How many are there?"
+    assert expected_tokens(text) == likely_tokens(text) == expected_tokens((TextPart(text),))
+    assert expected_tokens((TextPart(text), picture)) == likely_tokens(text) + picture.tokens()
+    assert expected_tokens((ToolCall("1", "f", "{}"), ToolResult("1", "x"), ReasoningPart(text))) > likely_tokens(text)
 
 
 def test_it_counts_the_parts_of_a_prompt():
