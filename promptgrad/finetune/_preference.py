@@ -12,7 +12,7 @@ from promptgrad.autograd import LossRow, Node
 from promptgrad.data import Example
 from promptgrad.finetune._conversation import Preference
 from promptgrad.finetune._records import DUPLICATE, Records
-from promptgrad.finetune._sample import FAILED, arollouts
+from promptgrad.finetune._sample import FAILED, arollouts, no_text
 from promptgrad.nn import Module, Predict
 
 ALIKE = "example whose runs score alike"
@@ -96,8 +96,10 @@ async def acollect_preferences(
         for better, worse in zip(ranked[: n // 2], ranked[::-1], strict=False):
             if better.score > worse.score:
                 fork = _first_fork(program, better, worse)
-                dropped[DUPLICATE if fork in made else _APART] += fork is None or fork in made
-                made.update({} if fork is None else {fork: None})
+                if isinstance(fork, str) or fork in made:
+                    dropped[fork if isinstance(fork, str) else DUPLICATE] += 1
+                else:
+                    made[fork] = None
     dropped[FAILED] = sum(row.error is not None for row in rows)
     return Preferences(tuple(made), len(rows), dropped[ALIKE], dropped[FAILED], dict(+dropped))
 
@@ -105,8 +107,11 @@ async def acollect_preferences(
 collect_preferences = aio.blocking(acollect_preferences)
 
 
-def _first_fork(program: Module, better: LossRow, worse: LossRow) -> Preference | None:
-    """The first call at which two runs went different ways though their prompts were the same, if there is one."""
+def _first_fork(program: Module, better: LossRow, worse: LossRow) -> Preference | str:
+    """The first call at which two runs went different ways though their prompts were the same; else why there is none.
+
+    A reply that is a call of tools is no text, so that two of them cannot be a pair.
+    """
     ours, theirs = (_calls(program, row) for row in (better, worse))
     for one, other in zip(ours, theirs, strict=False):
         if one.path != other.path or one.messages != other.messages:
@@ -114,7 +119,10 @@ def _first_fork(program: Module, better: LossRow, worse: LossRow) -> Preference 
         if one.reply != other.reply:
             example_id = better.example.id if isinstance(better.example, Example) else ""
             return Preference(tuple(one.messages), str(one.reply), str(other.reply), one.path, example_id)
-    return None
+        module = program.get_submodule(one.path)
+        if one.outputs != other.outputs and isinstance(module, Predict) and (reason := no_text(module)):
+            return reason
+    return _APART
 
 
 def _calls(program: Module, row: LossRow) -> list[Node]:

@@ -103,7 +103,8 @@ async def acollect(
 
     Each conversation is what the program itself sends for the inputs of the call, with its own instruction and demos,
     whatever the teacher's prompt was. The reply is the recorded one if the very same messages were sent, else the
-    call's outputs as the program's adapter writes them.
+    call's outputs as the program's adapter writes them. Calls that pass tools are left out and counted, since a record
+    holds texts alone. Of the two calls of the adapter `two_step` each is a record.
 
     Cost: `n` runs of the teacher for each example.
 
@@ -133,9 +134,11 @@ async def acollect(
             dropped[BELOW] += 1
         else:
             right += 1
-            calls = _calls(row)
-            samples += [_sample_of(program, node, row) for node in calls if _is_whole(node)]
-            dropped[_FAILED_CALL] += sum(not _is_whole(node) for node in calls)
+            for node in _calls(row):
+                try:
+                    samples.append(_sample_of(program, node, row))
+                except _NoRecord as error:
+                    dropped[error.reason] += 1
     return Collected(tuple(samples), len(rows), right, dropped[FAILED], dict(+dropped))
 
 
@@ -143,20 +146,32 @@ collect = aio.blocking(acollect)
 
 
 def samples_of(program: Module, row: LossRow) -> list[Conversation]:
-    """Every call of one recorded run, as the program itself would make it.
+    """Every call of one recorded run that can be a record, as the program itself would make it.
 
     Raises:
         DataError: The run called a module that the program does not have.
     """
-    return [_sample_of(program, node, row) for node in _calls(row) if _is_whole(node)]
+    samples = []
+    for node in _calls(row):
+        with contextlib.suppress(_NoRecord):
+            samples.append(_sample_of(program, node, row))
+    return samples
 
 
 def _calls(row: LossRow) -> list[Node]:
     return [node for node in (row.tape.nodes if row.tape is not None else ()) if node.kind == "lm"]
 
 
-def _is_whole(node: Node) -> bool:
-    return node.error is None and bool(node.outputs)
+class _NoRecord(DataError):
+    """A call cannot be a training record.
+
+    Attributes:
+        reason: Why, without the place.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path or 'the program'} cannot be trained on this: {reason}")
+        self.reason = reason
 
 
 def _sample_of(program: Module, node: Node, row: LossRow) -> Conversation:
@@ -166,6 +181,8 @@ def _sample_of(program: Module, node: Node, row: LossRow) -> Conversation:
         raise DataError(f"the teacher called {node.path!r}, and the program has no such module") from error
     if not isinstance(module, Predict):
         raise DataError(f"{node.path!r} is a {type(module).__name__} in the program, not a Predict as in the teacher")
+    if node.error is not None or not node.outputs:
+        raise _NoRecord(node.path, _FAILED_CALL)
     score = None if row.error is not None else row.score
     return make_sample(module, node.path, node.inputs, node.outputs, node=node, example=row.example, score=score)
 
@@ -180,13 +197,25 @@ def make_sample(
     example: Any = None,
     score: float | None = None,
 ) -> Conversation:
-    """One call of a module as a conversation: what it sends for these inputs, and a reply that holds these outputs."""
+    """One call of a module as a conversation: what it sends for these inputs, and a reply that holds these outputs.
+
+    Raises:
+        _NoRecord: The adapter passes tools beside the messages, so that a reply is a call of one; or it cannot write
+            a reply, as a template cannot that only says how one is read.
+    """
+    adapter = adapter_of(module)
+    form = adapter.format(module.signature)
+    if reason := no_text(module):
+        raise _NoRecord(path, reason)
     messages = module.messages(**inputs)
     if node is not None and node.reply is not None and tuple(node.messages) == messages:
         reply = node.reply
     else:
         plain = {name: "".join(("", v)) if isinstance(v, str) else v for name, v in outputs.items()}
-        reply = lm.Message("assistant", adapter_of(module).format(module.signature).assistant(plain)).text
+        try:
+            reply = lm.Message("assistant", form.assistant(plain)).text
+        except InputError as error:
+            raise _NoRecord(path, f"the adapter {adapter.name!r} cannot write the reply: {error}") from error
     return Conversation(messages, reply, path, example.id if isinstance(example, Example) else "", score)
 
 
@@ -197,7 +226,8 @@ def labeled(program: Module, data: Iterable[Example]) -> Collected:
     examples have the fields of that module alone.
 
     Raises:
-        DataError: There is no example, or not exactly one module whose fields are all in the examples.
+        DataError: There is no example, or not exactly one module whose fields are all in the examples; or its adapter
+            has no text for a reply: `tools`, and any other for a signature with tools.
         InputError: A label does not fit its field.
     """
     examples = list(data)
@@ -243,6 +273,14 @@ def _label_sample(module: Predict, path: str, example: Example) -> Conversation:
     inputs = {name: values[name] for name in signature.inputs}
     outputs = {name: values[name] for name in signature.outputs}
     return make_sample(module, path, inputs, outputs, example=example)
+
+
+def no_text(module: Predict) -> str:
+    """Why the replies of a module are no texts to learn from; "" where they are."""
+    adapter = adapter_of(module)
+    if adapter.format(module.signature).is_varied:
+        return f"the adapter {adapter.name!r} passes tools beside the messages, and a record holds texts alone"
+    return ""
 
 
 def adapter_of(module: Predict) -> Adapter:
