@@ -22,6 +22,8 @@ import promptgrad as pg
 from promptgrad import lm, nn, optim
 from promptgrad.data import Example, Score
 
+STOPPED = 3
+"""Exit status of a run that stopped because its language model seemed to be down."""
 WORDS = ("red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand")
 VIEWS = ("start", "all", "last")
 
@@ -218,4 +220,8 @@ if __name__ == "__main__":
     end_with_stdin()
     given, url, folder, out = sys.argv[1:]
     case = json.loads(given)
-    (save if case["optimizer"] == "save" else begin)(case, url, Path(folder), Path(out))
+    try:
+        (save if case["optimizer"] == "save" else begin)(case, url, Path(folder), Path(out))
+    except pg.errors.LMTimeoutError as error:
+        print(error, file=sys.stderr)
+        sys.exit(STOPPED)

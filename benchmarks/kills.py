@@ -18,7 +18,8 @@ filter and one with "no such model": that depends on the prompt alone, as all th
 In a quarter of the cases a request is refused for good when it is sent, not what it asks; in a seventh, two requests in
 a hundred are never answered, and the model has a `timeout=`; some have a budget of seconds. Then there is no twin to
 compare with, as the run goes on without other replies, or comes less far; it must come to its end, and to the same one
-when it is resumed.
+when it is resumed. Where silences, or a machine that is too slow for the `timeout=`, make a run take its language model
+for down, it stops, as it should, and is resumed.
 
 What must be the same: all parameter values and the saved files to the byte; the report, with budget and history, but
 without times and what was sent, failed or lost on the way; and the canonical journal. And at the server: no request
@@ -47,6 +48,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _killed import STOPPED
 from _study import numbers, options, read, study
 
 FOLDER = Path(__file__).resolve().parent
@@ -204,6 +206,7 @@ class Runs:
     rng: random.Random
     wrong: list[str] = field(default_factory=list)
     kills: list[str] = field(default_factory=list)
+    stops: int = 0
 
     @property
     def journal(self) -> Path:
@@ -230,7 +233,7 @@ class Runs:
             )
         with process.stdout or open(os.devnull) as told:
             if told.readline() != "ready\n":
-                raise RuntimeError(f"the process did not begin: {(self.folder / 'stderr').read_text()[-2000:]}")
+                raise RuntimeError(f"the process did not begin: {(self.folder / 'stderr').read_text()[-12000:]}")
         return process
 
     def end(self, process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -238,8 +241,11 @@ class Runs:
         from promptgrad.run import Journal
 
         code = _ended(process, 600)
+        while code == STOPPED and self.stops < MOST:
+            self.stops += 1
+            code = _ended(self.start(), 600)
         if code:
-            raise RuntimeError(f"a process ended with {code}: {(self.folder / 'stderr').read_text()[-2000:]}")
+            raise RuntimeError(f"a process ended with {code}: {(self.folder / 'stderr').read_text()[-12000:]}")
         told: dict[str, Any] = json.loads((self.folder / "told.json").read_text())
         saved = [self.folder / "state.json", *sorted((self.folder / "program").iterdir())]
         told["files"] = {path.relative_to(self.folder).as_posix(): _content(path) for path in saved if path.is_file()}
@@ -370,6 +376,7 @@ def compared(twin: Runs, killed: Runs, flaky: Flaky) -> dict[str, Any]:
     return {
         "kills": len(killed.kills),
         "where": killed.kills,
+        "stops": twin.stops + killed.stops,
         "calls": len(twin.paid()),
         "outcome": whole["report"]["outcome"].strip("'"),
         "requests": len(flaky.fates),
@@ -447,6 +454,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "compared with a twin": sum(not is_free(line) for line in trained),
         "limited by seconds": sum("seconds" in line["budget"] for line in trained),
         "with silences": sum(line.get("timeout", 0) > 0 for line in trained),
+        "stopped": sum(line.get("stops", 0) for line in trained),
         "where": dict(sorted(Counter(where for line in trained for where in line["where"]).items())),
         "calls": sum(line["calls"] for line in trained),
         "requests": fates[""],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
+from promptgrad.adapters._frames import is_courtesy, is_frame, without_fence
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
@@ -24,6 +25,7 @@ from promptgrad.adapters._sections import (
 )
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
+from promptgrad.adapters._unclear import Unclear, add_body
 from promptgrad.adapters._values import describe, writer
 from promptgrad.errors import ParseError
 from promptgrad.lm import Content
@@ -359,12 +361,26 @@ class ChatFormat(Format):
         if any(is_unsaid(text, start, end) for start, end, _ in found) or (found and takes_back(text[found[-1][1] :])):
             return []
         if len(self.outputs) == 1 and self.signature.outputs[self.first].is_text:  # which may hold any object
-            found = [
-                place
-                for place in found
-                if _is_frame(text[: place[0]], ends=(":", "json", "```")) and _is_frame(text[place[1] :], ends=("```",))
-            ]
+            found = [place for place in found if self._is_reply(text, *place)]
         return [value for _, _, value in found]
+
+    def _is_reply(self, text: str, start: int, end: int, value: dict[Any, Any]) -> bool:
+        """Whether an object in the reply to a question for one text is the reply, and not a part of that text.
+
+        Raises:
+            Unclear: It stands on lines of its own and holds that output alone, but what stands beside it is no frame.
+        """
+        before, after = text[:start], text[end:]
+        if is_frame(before, ends=(":", "json", "```")) and is_frame(after, ends=("```",)):
+            return True
+        before, after = without_fence(before, after)
+        if [self.is_output(str(key)) for key in value] != [self.first]:
+            return False
+        if is_courtesy(before) and is_courtesy(after):
+            return True
+        if before.rpartition("\n")[2].strip() or after.partition("\n")[0].strip():
+            return False
+        raise Unclear(f"beside an object with `{self.first}` stands other text: give the object or the field alone")
 
     def _unmarked(self, reply: str) -> dict[str, str]:
         """The text without a marker: the value of the only output, or of the first one before other markers."""
@@ -387,31 +403,6 @@ class ChatFormat(Format):
 
     def _key(self, name: str) -> str:
         return re.sub(r"[ -]", "_", name.strip().lower())
-
-
-class Unclear(Exception):
-    """A reply has no single reading; the message is the reason."""
-
-    @classmethod
-    def twice(cls, name: str) -> Unclear:
-        return cls(f"the field `{name}` comes twice, with different values")
-
-
-def add_body(found: dict[str, str], name: str, body: str) -> None:
-    """Add the body of a field. An empty one does not count where there is another.
-
-    Raises:
-        Unclear: There is another body already.
-    """
-    if found.get(name) and body and body != found[name]:
-        raise Unclear.twice(name)
-    found[name] = found.get(name) or body
-
-
-def _is_frame(text: str, ends: tuple[str, ...]) -> bool:
-    """Whether text beside an object only announces or frames it."""
-    text = text.strip()
-    return not text or (text.endswith(ends) and len(text) < 200)
 
 
 _LOOSER: tuple[Callable[[ChatFormat, str], dict[str, str]], ...] = (

@@ -9,12 +9,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input
-from promptgrad.adapters._chat import ChatFormat, Unclear, add_body
+from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
 from promptgrad.adapters._place import ValuePlace, place_in_sections
 from promptgrad.adapters._sections import guard, left_out, opens_fence, unguard
 from promptgrad.adapters._tool_fields import with_tools
+from promptgrad.adapters._unclear import Unclear, add_body
 from promptgrad.adapters._values import choices, describe, tidy_schema, writer
 from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._kinds import is_structure, members
+from promptgrad.adapters._nearly_json import Odd, has_torn_numbers, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_object
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import ESCAPING, sections_of
@@ -41,6 +42,9 @@ class JSONFormat(Format):
         self.inputs = sections_of(signature)
         self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply with the JSON object only."
         self._readers = {name: self._reader_of(field) for name, field in signature.outputs.items()}
+        self._lists = any(
+            is_structure(kind) for field in signature.outputs.values() for kind in members(field.annotation)
+        )
         self.single = next(iter(signature.outputs)) if len(signature.outputs) == 1 else None
 
     def _reader_of(self, field: Field) -> Callable[[Any], Any]:
@@ -90,15 +94,33 @@ class JSONFormat(Format):
         text = in_fence(reply.strip())
         if not text:
             raise unreadable(reply, "it is not a JSON object: it is empty", self.signature)
+        if self._lists and has_torn_numbers(text):
+            reason = "it has commas that may stand within its numbers: write numbers without them"
+            raise unreadable(reply, reason, self.signature)
         try:
             found = loads(text)
         except Odd:
             return self._read_loosely(reply, text)
-        if self.single is not None and not (
-            isinstance(found, dict) and _look_up(found, self.single, ()) is not _ABSENT
-        ):
-            found = {self.single: found}  # the bare value
+        if self.single is not None and not _holds(found, self.single):
+            found = self._bare(found)
         return self._values(reply, found)
+
+    def _bare(self, value: Any) -> Any:
+        """The object that a value without the key of the one output stands for: the bare value, or an object as text.
+
+        An object or a list is not the text that was asked for: nobody meant its brackets.
+        """
+        name = self.single or ""
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            try:
+                inner = loads(value)
+            except Odd:
+                inner = None
+            if _holds(inner, name):
+                return inner
+        if isinstance(value, (dict, list)) and self.signature.outputs[name].is_text:
+            return value if isinstance(value, dict) else None
+        return {name: value}
 
     def feed(self) -> ReplyFeed:
         """What reads one reply as it is written."""
@@ -205,6 +227,11 @@ def _look_up(found: Mapping[str, Any], name: str, names: Collection[str]) -> Any
     if not same:
         return _ABSENT
     return same[0] if all(value == same[0] for value in same) else _TWICE
+
+
+def _holds(found: Any, name: str) -> bool:
+    """Whether a value is an object with the key of an output."""
+    return isinstance(found, dict) and _look_up(found, name, ()) is not _ABSENT
 
 
 def _normal(key: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from promptgrad.adapters._fit import Misfit, fitter
 from promptgrad.adapters._kinds import is_moment, is_structure, members
 from promptgrad.adapters._labels import names_other, own_label
-from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._nearly_json import Odd, has_torn_numbers, loads, loads_nearly, values_in
 from promptgrad.adapters._taken_back import takes_back
 from promptgrad.adapters._values import choices
 from promptgrad.adapters._words import is_nothing
@@ -60,6 +60,8 @@ class Reader:
         if self._options is not None and self._fit is not None:
             return self._read_words(text)
         text = text.strip()
+        if self._structures and has_torn_numbers(text):
+            self._refuse("has commas that may stand within its numbers: write numbers without them", text)
         try:
             found = loads(text)
         except Odd:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input
-from promptgrad.adapters._chat import ChatFormat, Unclear, add_body
+from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
 from promptgrad.adapters._place import ValuePlace, place_in_tags
 from promptgrad.adapters._sections import guard, left_out, unguard
 from promptgrad.adapters._taken_back import takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
+from promptgrad.adapters._unclear import Unclear, add_body
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.lm import Content
 from promptgrad.signature import Signature
@@ -38,8 +39,10 @@ class XMLFormat(ChatFormat):
         super().__init__(signature)
         names = sorted(signature.fields, key=len, reverse=True)
         any_name = "|".join(map(re.escape, names))
-        self.tag = re.compile(rf"<(/?)({any_name})[ \t]*>", re.IGNORECASE)
-        looks = rf"(?:/?(?:{any_name})[ \t]*>|!\[CDATA\[)"
+        rest = r"(?:[ \t][^<>\n]{0,200})?(?<!/)>"  # blanks, or attributes, which nobody asked for
+        self.tag = re.compile(rf"<(/?)({any_name}){rest}", re.IGNORECASE)
+        looks = rf"(?:/?(?:{any_name}){rest}|!\[CDATA\[)"
+        self._empty_tag = re.compile(rf"<(?:{'|'.join(map(re.escape, signature.outputs))})[ \t]*/>", re.IGNORECASE)
         self._to_escape = re.compile(rf"<(\\*)(?={looks})", re.IGNORECASE)
         self.escaping = (f"(?i){self._to_escape.pattern}", r"<\\\1")
         self._escaped = re.compile(rf"<\\(\\*)(?={looks})", re.IGNORECASE)
@@ -175,6 +178,10 @@ class XMLFormat(ChatFormat):
         if len(tags) > _MOST_TAGS:
             raise Unclear("it holds too many tags of its fields")
         if not any(name in self.signature.outputs for _, _, _, name in tags):
+            if "&lt;" in reply and self.tag.search(reply.replace("&lt;", "<").replace("&gt;", ">")):
+                raise Unclear("its tags are written as entities: write < and >")
+            if self._empty_tag.search(reply):
+                raise Unclear("a field stands in a tag without an end: write its value between two tags")
             return super()._found(reply)
         return self._between(reply, tags)
 

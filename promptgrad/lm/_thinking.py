@@ -20,6 +20,12 @@ _TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})(?:\s[^<>]{{0,200}})?(
 _EMPTY_TAG = re.compile(rf"<(?:\w{{1,20}}:)?(?:{_ALWAYS})\s?/>", re.IGNORECASE)
 _CLOSED_TAG = re.compile(rf"</(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})\s?>", re.IGNORECASE)
 _BRACKET = re.compile(r"\[(THINK|THINKING|REASONING)\]")
+_FOLDED = re.compile(
+    r"<details(?P<kind>\s[^<>]{0,200})?>\s*<summary(?:\s[^<>]{0,200})?>(?P<title>[^<>]{0,200})</summary>", re.IGNORECASE
+)
+"""A part of a page that people unfold, as interfaces write a model's thoughts."""
+_OF_THOUGHT = re.compile(r"\b(?:reason|think|thought)", re.IGNORECASE)
+_FENCE = re.compile(r"```(?:think|thinking|thoughts?|reasoning)[ \t]*\n")
 _SIGNS = {  # what opens a thought, in the special tokens of a family of models, and what closes it
     "<|begin_of_thought|>": "<|end_of_thought|>",
     "<|START_THINKING|>": "<|END_THINKING|>",
@@ -69,7 +75,7 @@ def without_thinking(completion: Completion, named: Collection[str] = (), prompt
     else:
         parts = completion.parts
         if not parts or not isinstance(parts[0], TextPart):  # its provider has separated them, or there is no text
-            return _without_a_rest(completion)
+            return _without_a_rest(completion, named)
         text = parts[0].text
     thoughts, answer = split_thinking(text, named, prompt)
     if thoughts is None:
@@ -81,18 +87,32 @@ def without_thinking(completion: Completion, named: Collection[str] = (), prompt
     return replace(completion, content=(*made, TextPart(answer)) if made and answer else tuple(made) or answer)
 
 
-def _without_a_rest(completion: Completion) -> Completion:
-    """A reply whose provider kept the thoughts apart and left their closing tag at the beginning of the text."""
+def _without_a_rest(completion: Completion, named: Collection[str]) -> Completion:
+    """A reply whose thoughts are apart, without the rest of them in its text, and without a tag around the answer.
+
+    The rest is their closing tag, which some providers leave there.
+    """
     parts = completion.parts
     for number, part in enumerate(parts):
         if isinstance(part, TextPart):
             text = part.text.lstrip()
             end = _CLOSED_TAG.match(text)
-            if end is None:
+            bare = _without_answer_tag((text if end is None else text[end.end() :]).strip(), named)
+            if end is None and len(bare) == len(text.rstrip()):
                 break
-            rest = TextPart(text[end.end() :].lstrip())
+            rest = TextPart(bare)
             return replace(completion, content=(*parts[:number], rest, *parts[number + 1 :]))
     return completion
+
+
+def _without_answer_tag(text: str, named: Collection[str]) -> str:
+    """A text without `<answer>` around it, where fields were asked for and none is called so."""
+    tag = _ANSWER_TAG.match(text) if named else None
+    if tag is not None and tag[1].lower() not in named:
+        closes = f"</{tag[1]}>"
+        if text.endswith(closes) and text.count(closes) == 1:
+            return text[tag.end() : -len(closes)].strip()
+    return text
 
 
 def may_think(text: str) -> bool:
@@ -102,7 +122,10 @@ def may_think(text: str) -> bool:
 
 
 _SIGN_END = "\N{WHITE LEFT-POINTING TRIANGLE}/"
-_STARTS = ("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought")
+_STARTS = (
+    *("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought"),
+    *("```think", "```thought", "```reason"),
+)
 
 
 def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> tuple[str | None, str]:
@@ -125,11 +148,7 @@ def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> 
         rest = rest[len(opens) :].removesuffix(_WRAPPED[opens]).strip()
     elif not thoughts:
         return None, text
-    tag = _ANSWER_TAG.match(rest) if named else None
-    if tag is not None and tag[1].lower() not in named:
-        closes = f"</{tag[1]}>"
-        if rest.endswith(closes) and rest.count(closes) == 1:
-            rest = rest[tag.end() : -len(closes)].strip()
+    rest = _without_answer_tag(rest, named)
     return "\n\n".join(thought for thought in thoughts if thought), rest
 
 
@@ -151,6 +170,12 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
     match = _BRACKET.match(text)
     if match:
         return _between(text, match.end(), f"[/{match[1]}]")
+    match = None if "<details" in prompt else _FOLDED.match(text)
+    if match and (_OF_THOUGHT.search(match["title"]) or _OF_THOUGHT.search(match["kind"] or "")):
+        return _between(text, match.end(), "</details>")
+    match = None if "```" in prompt else _FENCE.match(text)
+    if match and "\n```" in text[match.end() - 1 :]:
+        return _between(text, match.end() - 1, "\n```")
     for opens, closes in _SIGNS.items():
         if text.startswith(opens):
             if opens[0] == "H" and closes not in text:  # words, not special tokens
