@@ -63,6 +63,7 @@ def test_dir_and_a_misspelt_name_load_no_room(tmp_path):
         "data",
         "autograd",
         "signature",
+        "retrieve",
         "lm",
         "adapters",
         "metrics",

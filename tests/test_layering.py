@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "promptgrad"
 RANK = [
     ["_accepts", "errors", "_files", "_frozen", "_habits", "_pipes", "_seed"],
     ["aio", "content"],
-    ["run", "data", "autograd", "signature", "retrieval", "sandbox"],
+    ["run", "data", "autograd", "signature", "sandbox"],
+    ["retrieve"],
     ["lm"],
     ["adapters"],
     ["metrics"],

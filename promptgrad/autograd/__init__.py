@@ -44,7 +44,7 @@ from promptgrad.autograd._parameter import Parameter, candidate, objection
 from promptgrad.autograd._program import Program
 from promptgrad.autograd._record import Record
 from promptgrad.autograd._report import BackwardReport, Remark, Skipped
-from promptgrad.autograd._rules import Passing, explain_error, pass_through, register_rule, retrieve, split
+from promptgrad.autograd._rules import Passing, blame_query, explain_error, pass_through, register_rule, split
 from promptgrad.autograd._saliency import Saliency, WordSaliency, asaliency, atoken_swaps, saliency, token_swaps
 from promptgrad.autograd._salient import SalientTrace, Swap, TokenSaliency
 from promptgrad.autograd._sample import Sample
@@ -112,6 +112,7 @@ __all__ = [
     "asaliency",
     "atoken_swaps",
     "attach",
+    "blame_query",
     "call_name",
     "candidate",
     "clip_grad_tokens_",
@@ -138,7 +139,6 @@ __all__ = [
     "register_kind",
     "register_rule",
     "register_selector",
-    "retrieve",
     "saliency",
     "same_group",
     "short",

@@ -62,7 +62,7 @@ def split(passing: Passing) -> Answer:
     return shares
 
 
-def retrieve(passing: Passing) -> Answer:
+def blame_query(passing: Passing) -> Answer:
     """Criticise a retriever's query: what it was, and that the documents found did not help: the rule of "retriever".
 
     What is found depends on the query alone, as far as the program can change it, so a critique of the documents is
@@ -98,7 +98,7 @@ def explain_error(passing: Passing) -> Answer:
 DEFAULTS: Mapping[str, Rule] = {
     "function": pass_through,
     "join": split,
-    "retriever": retrieve,
+    "retriever": blame_query,
     "error": explain_error,
 }
 
@@ -143,7 +143,7 @@ def rule_of(fn: "GradFn") -> Rule | None:
 
 def is_built_in(rule: Rule | None) -> bool:
     """Whether a rule is one of ours, which cost nothing and need no thread."""
-    return rule is pass_through or rule is split or rule is retrieve or rule is explain_error
+    return rule is pass_through or rule is split or rule is blame_query or rule is explain_error
 
 
 _QUOTE = re.compile(r"\"([^\"\n]{4,})\"|“([^”\n]{4,})”|`([^`\n]{4,})`|(?<!\w)'([^'\n]{4,})'(?!\w)")

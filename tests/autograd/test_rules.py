@@ -1,6 +1,6 @@
 import pytest
 
-from promptgrad.autograd import Loss, Target, Text, explain_error, pass_through, register_rule, retrieve, split
+from promptgrad.autograd import Loss, Target, Text, blame_query, explain_error, pass_through, register_rule, split
 from promptgrad.autograd._rules import Passing, quoted
 from tests.autograd.programs import Call, ScriptedCritic, row, texts
 
@@ -75,7 +75,7 @@ def test_rules_are_plain_functions():
     node = row(lambda: call(q=Text("rivers")).out, None).tape.nodes[0]
     passing = Passing(node, ("wrong",), (Target("q", "input", "rivers"), Target("description", "description", "d")))
     assert pass_through(passing) == {"q": ("wrong",), "description": ("wrong",)}
-    assert retrieve(passing) == {
+    assert blame_query(passing) == {
         "q": ("the search for 'rivers' did not find what was needed: wrong",),
         "description": ("wrong",),
     }

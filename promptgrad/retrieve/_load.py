@@ -1,0 +1,43 @@
+"""`load`: an index from its folder."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from promptgrad.errors import DataError
+from promptgrad.retrieve._bm25 import BM25
+from promptgrad.retrieve._folder import read_folder
+from promptgrad.retrieve._retriever import Retriever
+
+KINDS: dict[str, Any] = {kind.kind: kind for kind in (BM25,)}
+
+
+def load(folder: str | os.PathLike[str], *, verify: bool = True, **functions: Any) -> Any:
+    """Read an index that `index.save(folder)` wrote. Arrays and passages are mapped into memory, not read.
+
+    A folder holds no code: whatever function or model the index was made with is passed again, by the name of the
+    argument, and must have the name that it had.
+
+    Args:
+        folder: The folder.
+        verify: Compare all files with what was written, which reads them once; False compares their sizes.
+        functions: `embedder` (and `query_embedder`), `module`, `tokenizer`, `stemmer`, as far as the index has them.
+
+    Raises:
+        DataError: There is no index, it is damaged or of a later version, or was made with other functions.
+        TypeError: A function is given that no index has.
+    """
+    strange = functions.keys() - {"embedder", "query_embedder", "module", "tokenizer", "stemmer"}
+    if strange:
+        raise TypeError(f"load takes the functions of an index by name, not {', '.join(sorted(strange))}")
+    kind, settings, data = read_folder(folder, verify=verify)
+    if kind not in KINDS:
+        raise DataError(f"the index in {folder} is of the kind {kind!r}, which this promptgrad does not know")
+    try:
+        index: Retriever = KINDS[kind]._read_back(data, settings, functions)
+    except (KeyError, TypeError, ValueError, OSError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"the index in {folder} cannot be read: {type(error).__name__}: {error}") from error
+    return index
