@@ -13,7 +13,7 @@ from promptgrad.evaluation._evaluate import items_of
 from promptgrad.evaluation._row import ReportRow
 from promptgrad.evaluation._runner import Evaluated, EvaluationJob, prepare, run_job
 from promptgrad.evaluation._sources import lm_digest, source_digest
-from promptgrad.lm import context
+from promptgrad.lm import Replicated
 from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import Module, in_flight
 from promptgrad.run import Cell, CellStore, value_digest
@@ -115,7 +115,7 @@ class Evaluator:
 
     async def _measure(self, job: EvaluationJob, state: "_State", lm: str, source: str, *, limited: bool) -> Cell:
         reads: list[tuple[Read, ...]] = []
-        with context(replicate=job.replicate):
+        with Replicated(job.replicate):
             async with self._slots:
                 row = await run_job(self._program, self.metric, job, on_reads=reads.append)
         return self._keep(job, row, state, reads, lm, source)

@@ -20,7 +20,7 @@ from promptgrad.errors import (
 )
 from promptgrad.evaluation._costs import costs_of
 from promptgrad.evaluation._row import ReportRow
-from promptgrad.lm import Usage, UsageTracker, context, track_usage
+from promptgrad.lm import Replicated, Usage, UsageTracker, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Arguments, Module, bind, count_checks
 
@@ -134,7 +134,7 @@ def run_job(
 
 
 async def _as_replicate(replicate: int, row: Awaitable[ReportRow]) -> ReportRow:
-    with context(replicate=replicate):
+    with Replicated(replicate):
         return await row
 
 

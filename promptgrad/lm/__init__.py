@@ -47,7 +47,7 @@ from promptgrad.lm._request import Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
 from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
-from promptgrad.lm._settings import Settings, current
+from promptgrad.lm._settings import Replicated, Settings, current
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
 from promptgrad.lm._thinking import without_thinking
 from promptgrad.lm._time_limit import TimeLimit, deadline
@@ -93,6 +93,7 @@ __all__ = [
     "Prefix",
     "ReasoningDelta",
     "ReasoningPart",
+    "Replicated",
     "Request",
     "Retry",
     "Scored",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 from promptgrad._habits import refuses
 from promptgrad.errors import NoLMError
 from promptgrad.lm._base import LM
 from promptgrad.lm._resolve import LMLike, resolve
-from promptgrad.lm._settings import Settings, change_default, current, default, overlay
+from promptgrad.lm._settings import Settings, change_default, current, default, lay, lift, overlay
 
 
 class _Unset:
@@ -95,11 +94,11 @@ def context(
         if changes.get("lm") is None:
             raise ValueError("override=True needs an lm to override with: context(lm=..., override=True)")
         changes["override"] = changes["lm"]
-    token = overlay.set(replace(overlay.get() or Settings(), **changes))
+    token = lay(**changes)
     try:
         yield current()
     finally:
-        overlay.reset(token)
+        lift(token)
 
 
 def _checked(**given: Any) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def resolve_lm(call: LMLike | None = None, *modules: LM | None) -> LM:
     """
     if call is not None:
         return call if isinstance(call, LM) else resolve(call)
-    over = overlay.get()
+    over = overlay()
     if over is not None and over.override is not None:
         return over.override
     for lm in modules:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +17,7 @@ from promptgrad.lm._completion import Completion
 from promptgrad.lm._parts import show, to_content
 from promptgrad.lm._prices import Prices
 from promptgrad.lm._request import Request
-from promptgrad.lm._settings import Settings, current, overlay
+from promptgrad.lm._settings import current, lay, lift
 from promptgrad.lm._transport import Transport
 
 if TYPE_CHECKING:
@@ -204,10 +203,8 @@ def replay(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[Pla
         FileNotFoundError: There is no such file.
     """
     cassette = Player(path, strict=strict)
-    laid = replace(overlay.get() or Settings(), fallback=cassette.fallback())
-    if current().lm is None:
-        laid = replace(laid, lm=cassette.default())
-    token = overlay.set(laid)
+    default = {"lm": cassette.default()} if current().lm is None else {}
+    token = lay(fallback=cassette.fallback(), **default)
     try:
         with in_front(partial(Replayed, cassette)):
             yield cassette
@@ -216,6 +213,6 @@ def replay(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[Pla
             raise cassette.unknown[0] from error
         raise
     finally:
-        overlay.reset(token)
+        lift(token)
     if cassette.unknown:
         raise cassette.unknown[0]

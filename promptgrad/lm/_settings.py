@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -39,7 +39,68 @@ class Settings:
 _NAMES = tuple(f.name for f in fields(Settings))
 _default = Settings()  # only `change_default` replaces it, never in part
 _lock = threading.Lock()
-overlay: ContextVar[Settings | None] = ContextVar("promptgrad.settings", default=None)
+
+
+class Overlay:
+    """What the open contexts set, laid over the defaults of the process.
+
+    Attributes:
+        settings: What they set; None stands for "not set".
+    """
+
+    __slots__ = ("_known", "settings")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._known: tuple[Settings, Settings] | None = None  # the defaults, and these over them
+
+    def current(self) -> Settings:
+        """The settings that apply."""
+        known = self._known
+        if known is None or known[0] is not _default:
+            base, over = _default, self.settings
+            laid = {name: value for name in _NAMES if (value := getattr(over, name)) is not None}
+            known = self._known = base, replace(base, **laid)
+        return known[1]
+
+
+_overlay: ContextVar[Overlay | None] = ContextVar("promptgrad.settings", default=None)
+_NOTHING = Settings()
+
+
+def overlay() -> Settings | None:
+    """What the open contexts set; None where there is none."""
+    over = _overlay.get()
+    return None if over is None else over.settings
+
+
+def lay(**changes: Any) -> Token[Overlay | None]:
+    """Set some settings over those of the open contexts, until `lift`."""
+    return _overlay.set(Overlay(replace(overlay() or _NOTHING, **changes)))
+
+
+lift = _overlay.reset
+
+
+class Replicated:
+    """Within the block, calls have this replicate number: `context(replicate=number)`, for what is done often.
+
+    Args:
+        number: The replicate number.
+    """
+
+    __slots__ = ("_number", "_token")
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __enter__(self) -> None:
+        o = overlay() or _NOTHING
+        over = Settings(o.lm, o.critic, o.adapter, o.concurrency, self._number, o.cache, o.override, o.fallback)
+        self._token = _overlay.set(Overlay(over))
+
+    def __exit__(self, *raised: object) -> None:
+        _overlay.reset(self._token)
 
 
 def default() -> Settings:
@@ -56,8 +117,5 @@ def change_default(changes: dict[str, Any]) -> None:
 
 def current() -> Settings:
     """Return the settings that apply here: the process defaults with those of all open contexts over them."""
-    over = overlay.get()
-    if over is None:
-        return _default
-    laid = {name: value for name in _NAMES if (value := getattr(over, name)) is not None}
-    return replace(_default, **laid)
+    over = _overlay.get()
+    return _default if over is None else over.current()

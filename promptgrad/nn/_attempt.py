@@ -19,7 +19,7 @@ from promptgrad.errors import (
     NoLMError,
     UnknownPriceError,
 )
-from promptgrad.lm import context, current
+from promptgrad.lm import Replicated, current
 from promptgrad.signature import Field, Signature
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class LoggedCall:
 
 
 conduct: "ContextVar[Conduct | None]" = ContextVar("promptgrad.attempt", default=None)
+_PLAIN = Conduct()
 
 
 @contextmanager
@@ -103,20 +104,30 @@ def behaving(
     tentative: bool = False,
 ) -> Iterator[None]:
     """Within the block, calls have this temperature and these hints, over those of the attempts around it."""
-    outer = conduct.get() or Conduct()
-    token = conduct.set(
-        Conduct(
-            outer.temperature if temperature is None else temperature,
-            {**outer.hints, **(hints or {})},
-            outer.log if log is None else log,
-            outer.checks if checks is None else checks,
-            outer.tentative or tentative,
-        )
-    )
+    token = conduct.set(_within(temperature, hints, log, checks, tentative=tentative))
     try:
         yield
     finally:
         conduct.reset(token)
+
+
+def _within(
+    temperature: float | None,
+    hints: "Mapping[Module, str] | None",
+    log: list[LoggedCall] | None,
+    checks: list[Any] | None,
+    *,
+    tentative: bool,
+) -> Conduct:
+    """What calls do inside of the conduct that holds here."""
+    outer = conduct.get() or _PLAIN
+    return Conduct(
+        outer.temperature if temperature is None else temperature,
+        {**outer.hints, **hints} if hints else outer.hints,
+        outer.log if log is None else log,
+        outer.checks if checks is None else checks,
+        outer.tentative or tentative,
+    )
 
 
 @lru_cache(256)
@@ -185,19 +196,24 @@ async def attempt(
         sequence.begin()
     first = None if tape is None else sequence.position(sequence.step())
     replicate = (current().replicate or 0) * of + number
-    with context(replicate=replicate), behaving(temperature, hints, log, made.checks, tentative=True):
-        try:
+    begun = 0 if tape is None else len(tape.nodes)
+    token = conduct.set(_within(temperature, hints, log, made.checks, tentative=True))
+    try:
+        with Replicated(replicate):
             made.output = await module.acall(*args, **kwargs)
-        except NOT_ATTEMPTS:
+    except NOT_ATTEMPTS:
+        raise
+    except BaseException as error:  # it is the outcome
+        if not aio.is_failure(error):
             raise
-        except BaseException as error:  # it is the outcome
-            if not aio.is_failure(error):
-                raise
-            made.error = error
+        made.error = error
+    finally:
+        conduct.reset(token)
     if tape is not None and first is not None:
         last = sequence.position(sequence.step())
-        made.nodes = tuple(node for node in tuple(tape.nodes) if first < sequence.position(node.mark) < last)
-    made.log = sorted(log or (), key=lambda call: call.place)
+        made.nodes = tuple(node for node in tape.nodes[begun:] if first < sequence.position(node.mark) < last)
+    if log:
+        made.log = sorted(log, key=lambda call: call.place)
     return made
 
 

@@ -10,7 +10,7 @@ from promptgrad import aio
 from promptgrad.autograd import Tape, current_tape
 from promptgrad.data import Example, not_a_table
 from promptgrad.errors import InputError, NoLMError
-from promptgrad.lm import context, current, track_usage
+from promptgrad.lm import Replicated, current, track_usage
 from promptgrad.nn._batch import Batch, BatchRow
 from promptgrad.nn._prediction import Prediction
 
@@ -139,7 +139,7 @@ async def amap_rows(
             rows[index] = row
             return
         start = perf_counter()
-        with track_usage() as usage, context(replicate=replicate) if n > 1 else _NOTHING:
+        with track_usage() as usage, Replicated(replicate) if n > 1 else _NOTHING:
             if not inside:
                 row.tape = program._open_tape(*call)
             try:

@@ -135,6 +135,7 @@ class ReAct(Module, in_place=True):
         self.max_chars = max_chars
         self.tools = ModuleDict()
         self._declared: dict[str, Tool] = {}
+        self._words: dict[str, tuple[str, str]] = {}  # what stands around the description of a tool in a list
         for given in tools:
             self._add(given, describe=describe)
         self.step = ToolStep(_step_signature(own, tuple(self._declared), native=native), **options)
@@ -153,6 +154,7 @@ class ReAct(Module, in_place=True):
         key = f"{made.name}_tool" if hasattr(Module, made.name) else made.name
         self.tools[key] = recorded
         self._declared[made.name] = made
+        self._words[made.name] = (f"- {_shape(made.name, made)}: ", "\n" + "".join(f"{x}\n" for x in _indented(made)))
 
     @property
     def _finish(self) -> Tool:
@@ -175,7 +177,7 @@ class ReAct(Module, in_place=True):
         for number in range(self.max_steps):
             said: Prediction = await self.step.acall(**given, turns=turns)
             calls = self._calls(said)
-            outputs, faults = self._finished(said, calls)
+            outputs, faults = self._finished(said, calls, known[FINISH])
             if outputs is None and over:
                 break
             if outputs is not None and all(call.name == FINISH for call in calls):
@@ -207,11 +209,9 @@ class ReAct(Module, in_place=True):
     def _listed(self) -> str:
         """The tools in words; the texts of their descriptions keep their origin."""
         listed = ""
-        for name, tool in self._declared.items():
-            listed = listed + f"- {_shape(name, tool)}: " + str(self._description(name)) + "\n"
-            listed = listed + "".join(f"  - {line}\n" for line in _arguments(tool))
-        ending = [f"- {_shape(FINISH, self._finish)}: {self._finish.description}", *_indented(self._finish)]
-        return listed + "\n".join(ending)
+        for name, (before, after) in self._words.items():
+            listed = listed + before + str(self._description(name)) + after
+        return listed + _finish_words(self.own)
 
     def _calls(self, said: Prediction) -> list[ToolCall]:
         if self.native:
@@ -219,14 +219,16 @@ class ReAct(Module, in_place=True):
         name, arguments = said[_free("tool", self.own)], said[_free("arguments", self.own)]
         return [ToolCall("", str.__str__(name), json.dumps(arguments, ensure_ascii=False, default=str))]
 
-    def _finished(self, said: Prediction, calls: Sequence[ToolCall]) -> tuple[dict[str, Any] | None, dict[int, str]]:
+    def _finished(
+        self, said: Prediction, calls: Sequence[ToolCall], finish: Tool
+    ) -> tuple[dict[str, Any] | None, dict[int, str]]:
         """The outputs, if the model finished; and why a call of `finish` is not one that counts, by its place."""
         faults: dict[int, str] = {}
         found: list[dict[str, Any]] = []
         for place, call in enumerate(calls):
             if call.name == FINISH:
                 try:
-                    read = self._finish.read(call)
+                    read = finish.read(call)
                     found.append({name: field.validate(read[name]) for name, field in self.own.outputs.items()})
                     faults[place] = BESIDE
                 except ParseError as error:
@@ -326,6 +328,12 @@ def _finish_tool(own: Signature) -> Tool:
     return Tool(finish, name=FINISH, description="Gives the result, and ends the work.", arguments=about)
 
 
+@lru_cache(256)
+def _finish_words(own: Signature) -> str:
+    tool = _finish_tool(own)
+    return "\n".join([f"- {_shape(FINISH, tool)}: {tool.description}", *_indented(tool)])
+
+
 def _shape(name: str, tool: Tool) -> str:
     inside = [
         f"{key}: {field.type_name}{'' if key in tool.required else ' = ...'}" for key, field in tool.fields.items()
@@ -333,9 +341,5 @@ def _shape(name: str, tool: Tool) -> str:
     return f"{name}({', '.join(inside)})"
 
 
-def _arguments(tool: Tool) -> list[str]:
-    return [f"{key}: {field.description}" for key, field in tool.fields.items() if field.description]
-
-
 def _indented(tool: Tool) -> list[str]:
-    return [f"  - {line}" for line in _arguments(tool)]
+    return [f"  - {key}: {field.description}" for key, field in tool.fields.items() if field.description]
