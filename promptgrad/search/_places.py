@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from promptgrad.adapters import describe as form_of
 from promptgrad.autograd import Parameter
-from promptgrad.nn import Module, Predict
+from promptgrad.nn import Module, Op, Predict
 from promptgrad.signature import Signature
 
 
@@ -66,6 +66,9 @@ def role(place: Place) -> str:
 
 def interface(place: Place) -> str:
     """What a step is given and what it must answer: a line for each field, with its type, choices and description."""
+    if isinstance(place.module, Op) and place.parameter.kind == "description":
+        called = place.module.extra_repr()
+        return f"describes `{called}` to a model that chooses among functions: what it is for, and how it is called"
     if place.signature is None:
         return ""
     return "\n".join(f"{field.role} `{name}`: {form_of(field)}" for name, field in place.signature.fields.items())
