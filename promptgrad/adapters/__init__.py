@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._beside import with_beside
 from promptgrad.adapters._chat import ChatAdapter
-from promptgrad.adapters._compiled import Compiled
+from promptgrad.adapters._compiled import Compiled, continued
 from promptgrad.adapters._json import JSONAdapter
 from promptgrad.adapters._numbers import last_number
 from promptgrad.adapters._place import ValuePlace
@@ -30,6 +30,7 @@ __all__ = [
     "TwoStepAdapter",
     "ValuePlace",
     "XMLAdapter",
+    "continued",
     "describe",
     "get_adapter",
     "is_history",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._place import ValuePlace, alternatives
@@ -17,6 +17,9 @@ class Compiled:
     """A signature with an instruction and demos, rendered once; a call adds one user message.
 
     Attributes:
+        answer: Gives a reply without thoughts in its text: they are its reasoning.
+        read: Gives the outputs of such a reply that came to its end, as `parse`.
+        outputs: Names of the outputs that a reply holds.
         prefix: The system message and the demos, encoded and digested.
         adapter: The adapter that rendered it.
         signature: The signature.
@@ -24,17 +27,32 @@ class Compiled:
         skipped: Demos left out because they have no input or no output of the signature.
     """
 
-    __slots__ = ("_format", "_grammar", "_remind", "adapter", "prefix", "response_format", "signature", "skipped")
+    __slots__ = (
+        "_format",
+        "_grammar",
+        "_remind",
+        "adapter",
+        "answer",
+        "outputs",
+        "prefix",
+        "read",
+        "response_format",
+        "signature",
+        "skipped",
+    )
 
     def __init__(
         self, adapter: Adapter, form: Format, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
     ) -> None:
         self.adapter = adapter
         self._format = form
+        self.answer: Callable[[Completion], Completion] = form.answer
+        self.read: Callable[[Completion], dict[str, Any]] = form.parse
         self._grammar: str | None = None
         self._remind = remind
         self.prefix = prefix
-        self.signature = form.signature
+        self.signature = signature = form.signature
+        self.outputs = tuple(signature.outputs if adapter.first_outputs is None else adapter.first_outputs(signature))
         self.response_format = response_format
         self.skipped = skipped
 
@@ -47,23 +65,40 @@ class Compiled:
         content = self._format.user(inputs, remind=self._remind)
         return (Message("user", content) if isinstance(content, str) else message_of("user", content),)
 
-    @property
-    def is_varied(self) -> bool:
-        """Whether a call needs `for_call` and `options_for`."""
-        return self._format.is_varied
+    def ask(
+        self,
+        inputs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        *,
+        held: bool = False,
+        after: tuple[Message, ...] = (),
+    ) -> tuple[Compiled, Request]:
+        """What reads the reply of one call, and its request: all that an adapter has a say in.
 
-    def for_call(self, inputs: Mapping[str, Any]) -> Compiled:
-        """What reads the reply of one call."""
-        form = self._format.for_call(inputs)
-        return (
-            self
-            if form is self._format
-            else form.bind(self.adapter, self.prefix, self.response_format, self.skipped, remind=self._remind)
-        )
+        Args:
+            inputs: A value for every input.
+            options: Options of the request. They go before those that the format asks for, such as its schema.
+            held: Whether the language model holds replies to a grammar.
+            after: Messages of a conversation that goes on after the prompt.
 
-    def options_for(self, inputs: Mapping[str, Any]) -> Mapping[str, str]:
-        """Options of the request of one call beside its messages, each as JSON text."""
-        return self._format.options(inputs)
+        Raises:
+            InputError: An input is missing, or cannot be written.
+        """
+        tail = self.request_tail(inputs)
+        if after:
+            tail = continued(tail, after)
+        if self.response_format is not None:
+            options = {"response_format": self.response_format, **options}
+        elif held and self.grammar is not None:
+            options = {"grammar": self.grammar, **options}
+        form, reader = self._format, self
+        if form.is_varied:
+            reader = form.for_call(inputs).bind(
+                self.adapter, self.prefix, self.response_format, self.skipped, remind=self._remind
+            )
+            if more := {**form.options(inputs), **dict(options.get("extra", ()))}:
+                options = {**options, "extra": tuple(sorted(more.items()))}
+        return reader, (Request(self.prefix, tail, **options) if options else Request(self.prefix, tail))
 
     def messages(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
         """Every message of this call, exactly as it is sent."""
@@ -77,10 +112,6 @@ class Compiled:
             ContentFilterError: A filter of the provider stopped the reply.
         """
         return self._format.parse_whole(reply)
-
-    def answer(self, completion: Completion) -> Completion:
-        """The reply without thoughts in its text: they are its reasoning."""
-        return self._format.answer(completion)
 
     def feed(self) -> ReplyFeed | None:
         """What reads one reply as it is written; None if each field comes whole, at the end."""
@@ -111,6 +142,15 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"Compiled({self.signature!r}, {len(self.prefix)} messages)"
+
+
+def continued(tail: tuple[Message, ...], more: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A conversation with more messages. Two texts of the user in a row become one: some models refuse them."""
+    if tail and more and tail[-1].role == more[0].role == "user":
+        said, next_said = tail[-1].content, more[0].content
+        if isinstance(said, str) and isinstance(next_said, str):
+            return (*tail[:-1], Message("user", f"{said}\n\n{next_said}"), *more[1:])
+    return tail + more
 
 
 def message_of(role: str, content: Content) -> Message:

@@ -62,10 +62,12 @@ class LM(metaclass=_Meta):
     Attributes:
         name: Name of the LM in reports and states; never holds a secret.
         adapter: Name of the adapter that writes prompts for it and reads its replies.
+        constrains: Whether it holds replies to `Request.grammar`, so that an adapter's grammar is worth sending.
     """
 
     name: str = "lm"
     adapter: str = "chat"
+    constrains: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -103,7 +105,7 @@ class LM(metaclass=_Meta):
             LMError, BudgetExceeded: As `complete`.
         """
         listener = Listener()
-        reply = aio.start(self._ask, Request.of(prompt, **options).replace(listener=listener))
+        reply = aio.start(self.ask, Request.of(prompt, **options).replace(listener=listener))
         try:
             async for delta in listener.until(reply):
                 yield delta
@@ -122,18 +124,18 @@ class LM(metaclass=_Meta):
             AsyncUsageError: Called where waiting would block a running loop of ours; use `await lm.acall(...)`.
             LMError: As `complete`.
         """
-        return aio.drive(self._ask(Request.of(prompt, **options)))
+        return aio.drive(self.ask(Request.of(prompt, **options)))
 
     async def acall(self, prompt: Prompt, **options: Any) -> Completion:
         """Answer a prompt or messages, from a coroutine. Options are those of `Request`."""
-        return await self._ask(Request.of(prompt, **options))
+        return await self.ask(Request.of(prompt, **options))
 
-    def _ask(self, request: Request) -> Coroutine[Any, Any, Completion]:
-        """Answer a request of somebody outside of all layers; in a run, with a note where there is no answer."""
-        limit = time_limit.get()
-        if limit is not None:
-            return limit.hold(lambda: self._ask_now(request))
-        return self._ask_now(request)
+    def ask(self, request: Request) -> Coroutine[Any, Any, Completion]:
+        """Answer a request, as `acall` does with less work for each call; in a run, with a note of a failure."""
+        limit, active = time_limit.get(), run.current()
+        if limit is None and active is None:
+            return self.complete(request)
+        return self._ask_now(request) if limit is None else limit.hold(lambda: self._ask_now(request))
 
     def _ask_now(self, request: Request) -> Coroutine[Any, Any, Completion]:
         active = run.current()
@@ -155,11 +157,6 @@ class LM(metaclass=_Meta):
     def transport(self) -> LM:
         """The LM below all layers."""
         return self
-
-    @property
-    def constrains(self) -> bool:
-        """True if it holds replies to `Request.grammar`, so that an adapter's grammar is worth sending."""
-        return False
 
     def traces(self) -> bool:
         """True if a completion made here and now would carry a weight trace, which no cache can serve."""

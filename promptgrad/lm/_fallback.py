@@ -65,14 +65,10 @@ class Fallback(Layer):
                     f"one prompt goes to all: {self.lm!r} has the adapter {self.lm.adapter!r}, and {other!r} has "
                     f"{other.adapter!r}"
                 )
+        self.constrains = all(one.constrains for one in self.lms)  # the request is one for all
         self._may_go_on = _rule(on)
         self._lock = threading.Lock()
         self._fallbacks = 0
-
-    @property
-    def constrains(self) -> bool:
-        """True if all hold replies to a grammar: the request is one for all."""
-        return all(lm.constrains for lm in self.lms)
 
     @property
     def lms(self) -> tuple[LM, ...]:

@@ -22,6 +22,7 @@ class Layer(LM):
         if not isinstance(lm, LM):
             raise TypeError(f"{type(self).__name__} wraps an LM, not {type(lm).__name__}; see promptgrad.lm.resolve")
         self.lm = lm
+        self.constrains = lm.constrains
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -49,11 +50,6 @@ class Layer(LM):
     def identity(self) -> str:
         """Return the identity of the wrapped LM."""
         return self.lm.identity()
-
-    @property
-    def constrains(self) -> bool:
-        """True if the wrapped LM holds replies to a grammar."""
-        return self.lm.constrains
 
     def traces(self) -> bool:
         """True if the wrapped LM would attach a weight trace."""

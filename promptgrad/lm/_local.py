@@ -145,6 +145,7 @@ class Local(LocalGiven):
         self.max_batch = max_batch
         self.seed = seed
         self.constrain = constrain
+        self.constrains = can_constrain() if constrain is None else constrain
         self.without = tuple(without)
         self._model: Any = model if self._source is None else None
         self._tokenizer: Any = None if isinstance(tokenizer, (str, os.PathLike)) else tokenizer
@@ -317,11 +318,6 @@ class Local(LocalGiven):
         weights = f"{self._weights_fingerprint()} {self.quantize}" if self.quantize else self._weights_fingerprint()
         held = "" if self.constrain is None else f" {'constrained' if self.constrain else 'free'}"
         return f"local {self.name} {weights} {seed} {canonical_json(self.options)}{held}"
-
-    @property
-    def constrains(self) -> bool:
-        """True if replies are held to a grammar."""
-        return can_constrain() if self.constrain is None else self.constrain
 
     def _grammar(self, request: Request) -> str | None:
         """The grammar that a reply is held to; None for a free one."""

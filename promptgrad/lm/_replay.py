@@ -35,7 +35,7 @@ class RecordedLM(Transport):
     def __init__(self, fact: Mapping[str, Any]) -> None:
         super().__init__(fact["name"], adapter=fact.get("adapter", "chat"))
         self._identity = fact["identity"]
-        self._constrains = bool(fact.get("constrains"))
+        self.constrains = bool(fact.get("constrains"))  # so that the requests are the same
         prices = fact.get("prices")
         self._prices: Prices | None = None if prices is None else (prices[0], prices[1])
 
@@ -43,11 +43,6 @@ class RecordedLM(Transport):
     def prices(self) -> Prices | None:
         """The prices that the recorded LM had."""
         return self._prices
-
-    @property
-    def constrains(self) -> bool:
-        """True if the recorded LM held replies to a grammar, so that the requests are the same."""
-        return self._constrains
 
     async def _send(self, request: Request, key: str) -> Completion:
         raise ReplayError(f"{self.name!r} is a recorded language model: it answers only inside promptgrad.lm.replay()")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from contextvars import Token
+from typing import Protocol
 
 from promptgrad import run
 from promptgrad.lm._channel import Channel, channel
@@ -193,16 +194,23 @@ def _table(rows: list[tuple[str, Usage | None]]) -> str:
     )
 
 
-def attribute(usage: Callable[[], Usage], module: str) -> None:
+class HasUsage(Protocol):
+    """What knows what it cost."""
+
+    @property
+    def usage(self) -> Usage: ...
+
+
+def attribute(call: HasUsage, module: str) -> None:
     """Say which module made calls that are counted here, for `usage().by_module`. Nothing where nobody asks.
 
     Args:
-        usage: Gives what the calls cost; called only where somebody asks.
+        call: What the calls belong to; what they cost is looked up only where somebody asks.
         module: Path of the module.
     """
     for tracker in channel.get()[1]:
         if tracker.details:
-            tracker.attribute(usage(), module)
+            tracker.attribute(call.usage, module)
 
 
 def usage() -> AbstractContextManager[UsageTracker]:

@@ -13,7 +13,8 @@ from promptgrad.adapters import Tool
 from promptgrad.errors import MissingExtraError, ToolCallError
 from promptgrad.lm import ToolCall
 from promptgrad.nn._attempt import NOT_ATTEMPTS
-from promptgrad.nn._hearing import hearing
+from promptgrad.nn._call import around_of
+from promptgrad.nn._hearing import Hearing
 from promptgrad.nn._plain import plain
 
 FATAL = (*(error for error in NOT_ATTEMPTS if error is not ImportError), MissingExtraError)
@@ -119,7 +120,7 @@ async def _allow(one: _Planned, tools: Mapping[str, Tool], rules: ActingRules) -
 
 
 async def _observe(module: Any, one: _Planned, run: Callable[[str], Any], rules: ActingRules) -> Observed:
-    stream = hearing.get()
+    stream = around_of(Hearing)
     if stream is None:
         return await _run(one, run, rules)
     heard = await stream.begin_tool(module if one.arguments is None else run(one.call.name), one.call)

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from promptgrad.errors import (
     NoLMError,
     UnknownPriceError,
 )
-from promptgrad.lm import Replicated, current
+from promptgrad.lm import Replicated, Usage, current
+from promptgrad.nn._call import Around, Call, Companion, around_of, surrounded
 from promptgrad.signature import Field, Signature
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _HINT = "what an earlier attempt taught: follow it"
 
 
 @dataclass(frozen=True, slots=True)
-class Conduct:
+class Conduct(Around):
     """What the calls inside of an attempt do otherwise than a plain call.
 
     Attributes:
@@ -58,21 +58,22 @@ class Conduct:
     checks: list[Any] | None = None
     tentative: bool = False
 
-    def options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The sampling options of a call."""
-        return options if self.temperature is None else {**options, "temperature": self.temperature}
-
-    def begin(self, module: "Module", inputs: Mapping[str, Any]) -> "LoggedCall | None":
-        """Note a call that begins, where calls are noted."""
-        if self.log is None:
-            return None
-        call = LoggedCall(sequence.position(sequence.step()), module, inputs)
-        self.log.append(call)
-        return call
+    async def join(self, call: Call) -> "LoggedCall | None":
+        """Give a call its temperature and its hint, and note it where calls are noted."""
+        if self.temperature is not None:
+            call.options = {**call.options, "temperature": self.temperature}
+        logged = None
+        if self.log is not None:
+            logged = LoggedCall(sequence.position(sequence.step()), call.module, call.inputs)
+            self.log.append(logged)
+        if hint := self.hints.get(call.module):
+            call.signature, name = with_hint(call.signature)
+            call.inputs, call.values = {**call.inputs, name: hint}, {**call.values, name: hint}
+        return logged
 
 
 @dataclass(slots=True)
-class LoggedCall:
+class LoggedCall(Companion):
     """One call of a language model in an attempt.
 
     Attributes:
@@ -89,9 +90,19 @@ class LoggedCall:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
 
+    def end(self, outputs: Mapping[str, Any], usage: Usage) -> None:
+        self.outputs = outputs
 
-conduct: "ContextVar[Conduct | None]" = ContextVar("promptgrad.attempt", default=None)
+    def fail(self, error: Exception, usage: Usage) -> None:
+        self.error = error
+
+
 _PLAIN = Conduct()
+
+
+def conduct() -> Conduct | None:
+    """What the calls here do otherwise; None outside of attempts."""
+    return around_of(Conduct)
 
 
 @contextmanager
@@ -104,11 +115,8 @@ def behaving(
     tentative: bool = False,
 ) -> Iterator[None]:
     """Within the block, calls have this temperature and these hints, over those of the attempts around it."""
-    token = conduct.set(_within(temperature, hints, log, checks, tentative=tentative))
-    try:
+    with surrounded(_within(temperature, hints, log, checks, tentative=tentative)):
         yield
-    finally:
-        conduct.reset(token)
 
 
 def _within(
@@ -120,7 +128,7 @@ def _within(
     tentative: bool,
 ) -> Conduct:
     """What calls do inside of the conduct that holds here."""
-    outer = conduct.get() or _PLAIN
+    outer = conduct() or _PLAIN
     return Conduct(
         outer.temperature if temperature is None else temperature,
         {**outer.hints, **hints} if hints else outer.hints,
@@ -197,9 +205,9 @@ async def attempt(
     first = None if tape is None else sequence.position(sequence.step())
     replicate = (current().replicate or 0) * of + number
     begun = 0 if tape is None else len(tape.nodes)
-    token = conduct.set(_within(temperature, hints, log, made.checks, tentative=True))
+    inner = _within(temperature, hints, log, made.checks, tentative=True)
     try:
-        with Replicated(replicate):
+        with surrounded(inner), Replicated(replicate):
             made.output = await module.acall(*args, **kwargs)
     except NOT_ATTEMPTS:
         raise
@@ -207,8 +215,6 @@ async def attempt(
         if not aio.is_failure(error):
             raise
         made.error = error
-    finally:
-        conduct.reset(token)
     if tape is not None and first is not None:
         last = sequence.position(sequence.step())
         made.nodes = tuple(node for node in tape.nodes[begun:] if first < sequence.position(node.mark) < last)
@@ -255,7 +261,7 @@ async def attempts(
 
 def keep(used: Iterable[OneAttempt], unused: Iterable[OneAttempt] = ()) -> None:
     """Note which attempts went into the result: the calls of the others get no blame, and their checks do not count."""
-    here, tape = conduct.get() or Conduct(), current_tape()
+    here, tape = conduct() or Conduct(), current_tape()
     for one in used:
         if here.checks is not None:
             here.checks.extend(one.checks)

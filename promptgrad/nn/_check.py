@@ -84,7 +84,7 @@ def count_checks() -> Iterator[Checks]:
     Blocks nest; each counts for itself.
     """
     counted = Checks()
-    outer = conduct.get()
+    outer = conduct()
     try:
         with behaving(checks=counted._found):
             yield counted
@@ -151,7 +151,7 @@ def _checked(condition: object, reason: str, about: Any, *, must: bool) -> Check
         nodes = tuple(tape.nodes) if about is None else tuple(_producers(about))
         node = next((one for one in reversed(nodes) if one.kind == "lm" and one.outputs), None)
     check = Check(reason.strip(), bool(condition), must, about, node)
-    here = conduct.get()
+    here = conduct()
     if here is not None and here.checks is not None:
         here.checks.append(check)
     if tape is not None and (here is None or not here.tentative):

@@ -12,7 +12,6 @@ from promptgrad.errors import InputError, NoLMError
 from promptgrad.lm import HTTP, Request, resolve_lm
 from promptgrad.nn._module import Module
 from promptgrad.nn._predict import Predict
-from promptgrad.nn._tool_use import for_call
 from promptgrad.signature import Signature
 
 
@@ -61,16 +60,11 @@ def _transport(predict: Predict) -> HTTP:
 
 def _request(predict: Predict, inputs: Mapping[str, Any]) -> Request:
     """The request of a call, with all of its options."""
-    values, _, options = predict._sort_arguments((), dict(inputs))
-    checked = predict._checked(values)
+    call = predict._sort_arguments((), dict(inputs))
     compiled = predict._adapter_here().compile(
-        predict._signature, predict.instruction.data, demos_for(predict.demos.data, values)
+        predict._signature, predict.instruction.data, demos_for(predict.demos.data, call.inputs)
     )
-    if compiled.response_format is not None and "response_format" not in options:
-        options = {**options, "response_format": compiled.response_format}
-    if compiled.is_varied:
-        compiled, options = for_call(compiled, checked, options)
-    return Request(compiled.prefix, compiled.request_tail(checked), **options)
+    return compiled.ask(predict._checked(call.inputs), call.options)[1]
 
 
 def _body(predict: Predict, inputs: Mapping[str, Any]) -> bytes:
@@ -98,13 +92,8 @@ def _function(path: str, predict: Predict) -> str:
     compiled = adapter.compile(signature, predict.instruction.data, predict.demos.data)
     places = {name: f"promptgradInput{number}Z" for number, name in enumerate(signature.inputs)}
     tail = adapter.compile(shadow, predict.instruction.data, predict.demos.data).request_tail(places)
-    options = predict.options
-    if compiled.response_format is not None and "response_format" not in options:
-        options = {**options, "response_format": compiled.response_format}
-    if compiled.is_varied:
-        _, options = for_call(compiled, places, options)
     http = _transport(predict)
-    text = http.body(Request(compiled.prefix, tail, **options)).decode("ascii")
+    text = http.body(compiled.ask(places, predict.options)[1].replace(tail=tail)).decode("ascii")
     names = {place: field for field, place in places.items()}
     for place, field in names.items():
         if text.count(place) != 1:

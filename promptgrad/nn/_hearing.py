@@ -1,12 +1,12 @@
 """What hears the calls of a streamed program: from the pieces of their replies to the events of the stream."""
 
 from collections.abc import Mapping
-from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters import Compiled, ReplyFeed
-from promptgrad.lm import LM, Completion, Delta, Listener, ReasoningDelta, Request, TextDelta, ToolCall, Usage
+from promptgrad.lm import Completion, Delta, Listener, ReasoningDelta, Request, TextDelta, ToolCall, Usage
+from promptgrad.nn._call import Around, Ask, Call, Companion
 from promptgrad.nn._events import (
     CallBegun,
     CallEnded,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from promptgrad.nn._module import Module
 
 
-class Hearing:
+class Hearing(Around):
     """One stream, as the calls of its program see it.
 
     Attributes:
@@ -43,11 +43,11 @@ class Hearing:
         self.outer = outer
         self._calls = count()
 
-    async def begin(self, module: "Module", lm: LM, compiled: Compiled) -> "HeardCall":
-        """A call begins, as soon as the reader of the stream is not too far behind."""
-        call = HeardCall(await self._places(module), lm, compiled)
-        call.tell(CallBegun, lm.name)
-        return call
+    async def join(self, call: Call) -> "HeardCall":
+        """Hear a call, which begins as soon as the reader of the stream is not too far behind."""
+        heard = HeardCall(await self._places(call.module))
+        heard.tell(CallBegun, call.lm.name)
+        return heard
 
     async def begin_tool(self, module: "Module", call: ToolCall) -> "HeardTool":
         """A call of a tool begins, as soon as the reader of the stream is not too far behind."""
@@ -66,10 +66,6 @@ class Hearing:
             )
             hearing = hearing.outer
         return places
-
-
-hearing: "ContextVar[Hearing | None]" = ContextVar("promptgrad.hearing", default=None)
-"""The stream that hears the calls of this context."""
 
 
 class _Heard:
@@ -100,32 +96,32 @@ class HeardTool(_Heard):
         self.tell(ToolEnded, result, failed)
 
 
-class HeardCall(_Heard):
+class HeardCall(_Heard, Companion):
     """One call of a `Predict`, as its stream tells it.
 
     Args:
         places: As for `_Heard`.
-        lm: The language model.
-        compiled: The prompt, which knows how replies are read.
     """
 
-    __slots__ = ("_compiled", "_failure", "_feed", "_finished", "_given", "_lm", "_parts")
+    __slots__ = ("_ask", "_compiled", "_failure", "_feed", "_finished", "_given", "_parts")
 
-    def __init__(self, places: list[tuple[Mailbox, str, int]], lm: LM, compiled: Compiled) -> None:
+    def __init__(self, places: list[tuple[Mailbox, str, int]]) -> None:
         super().__init__(places)
-        self._lm = lm
-        self._compiled = compiled
         self._feed: ReplyFeed | None = None
         self._failure: Exception | None = None
         self._given: dict[str, list[str]] = {}
         self._finished: dict[str, Any] = {}
         self._parts = False  # of lists and objects, some were told
 
-    async def acall(self, request: Request) -> Completion:
+    def begin(self, compiled: Compiled, ask: Ask) -> Ask:
+        self._compiled, self._ask = compiled, ask
+        return self._listen
+
+    async def _listen(self, request: Request) -> Completion:
         """Ask the language model, and tell what its reply holds as it is written."""
         self._feed = self._compiled.feed()
         listener = Listener(self._hear)
-        completion = await self._lm.acall(request.replace(listener=listener))
+        completion = await self._ask(request.replace(listener=listener))
         listener.finish(self._compiled.answer(completion))
         if self._failure is not None:
             raise self._failure
@@ -170,16 +166,16 @@ class HeardCall(_Heard):
         self._finished[field] = value
         self.tell(FieldFinished, field, value)
 
-    def void(self, reason: str) -> None:
+    def again(self, reason: str) -> None:
         """What was told of the fields does not count."""
         if self._given or self._finished or self._parts:
             self._given, self._finished, self._parts = {}, {}, False
             self.tell(Voided, reason)
 
     def end(self, outputs: Mapping[str, Any], usage: Usage) -> None:
-        """The call has these outputs: what was not told of them is told now."""
+        """Tell what was not told yet of the outputs."""
         if not all(map(self._stands, outputs, outputs.values())):
-            self.void("as a whole the reply reads otherwise")
+            self.again("as a whole the reply reads otherwise")
         for field, value in outputs.items():
             if field not in self._finished:
                 self._finish_field(field, value)
@@ -193,8 +189,7 @@ class HeardCall(_Heard):
         given = "".join(self._given.get(field, ()))
         return not given or (isinstance(value, str) and value.startswith(given))
 
-    def fail(self, error: BaseException, usage: Usage) -> None:
-        """The call has failed."""
+    def fail(self, error: Exception, usage: Usage) -> None:
         said = f"{type(error).__name__}: {error}"
-        self.void(said)
+        self.again(said)
         self.tell(CallEnded, usage, said)

@@ -114,39 +114,43 @@ class CallHistory(Sequence[HistoryCall]):
 
 
 def _size(call: HistoryCall) -> int:
-    """About how many bytes a call takes; every call is measured, so what is text alone is measured in place."""
-    request, reply = call.request, call.completion
-    if request is None:
-        return 0
-    if not call.reasked and len(request.tail) == 1:
-        asked, told = request.tail[0].content, "" if reply is None else reply.content
-        if asked.__class__ is str and told.__class__ is str:
-            return len(request.prefix.encoded) + len(asked) + len(told)
+    """About how many bytes a call takes."""
     return sum([asked.nbytes + (0 if told is None else told.nbytes) for asked, told in call.exchanges])
 
 
 class _Kept:
-    """The latest calls, within two bounds."""
+    """The latest calls, within two bounds: as many as may be kept of which none is large need no counting of bytes."""
 
     def __init__(self, calls: int, size: int) -> None:
         self.lock = threading.Lock()
-        self.most_calls = calls
+        self.bound(calls, size)
+
+    def bound(self, calls: int, size: int) -> None:
+        self.calls: deque[HistoryCall] = deque(getattr(self, "calls", ()), maxlen=calls)
         self.most_bytes = size
-        self.calls: deque[tuple[HistoryCall, int]] = deque()
-        self.bytes = 0
+        self.large = size // calls if calls else size
+        self.trim()
 
     def add(self, call: HistoryCall) -> None:
-        size = _size(call)
+        request, reply = call.request, call.completion
+        if request is not None and not call.reasked and len(request.tail) == 1:  # text alone is measured in place
+            asked, told = request.tail[0].content, "" if reply is None else reply.content
+            if asked.__class__ is str and told.__class__ is str:
+                size = len(request.prefix.encoded) + len(asked) + len(told)
+                if size <= self.large and not self.has_large:
+                    self.calls.append(call)
+                    return
         with self.lock:
-            calls = self.calls
-            calls.append((call, size))
-            self.bytes += size - (calls.popleft()[1] if len(calls) > self.most_calls else 0)
-            if self.bytes > self.most_bytes:
-                self.trim()
+            self.calls.append(call)
+            self.trim()
 
     def trim(self) -> None:
-        while self.calls and (self.bytes > self.most_bytes or len(self.calls) > self.most_calls):
-            self.bytes -= self.calls.popleft()[1]
+        sizes = deque(map(_size, list(self.calls)))  # threads go on adding
+        total = sum(sizes)
+        while total > self.most_bytes and self.calls:
+            self.calls.popleft()
+            total -= sizes.popleft()
+        self.has_large = any(size > self.large for size in sizes)
 
 
 _kept = _Kept(KEPT, KEPT_BYTES)
@@ -167,8 +171,7 @@ def keep_history(calls: int = KEPT, *, max_bytes: int = KEPT_BYTES) -> None:
     if calls < 0 or max_bytes < 0:
         raise ValueError(f"calls and max_bytes are numbers of at least 0, not {calls} and {max_bytes}")
     with _kept.lock:
-        _kept.most_calls, _kept.most_bytes = calls, max_bytes
-        _kept.trim()
+        _kept.bound(calls, max_bytes)
 
 
 def inspect_history(n: int = 1) -> CallHistory:
@@ -180,4 +183,4 @@ def inspect_history(n: int = 1) -> CallHistory:
     if n < 1:
         raise ValueError(f"n is a number of calls and at least 1, not {n}")
     with _kept.lock:
-        return CallHistory([call for call, _ in _kept.calls][-n:])
+        return CallHistory(list(_kept.calls)[-n:])

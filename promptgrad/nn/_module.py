@@ -1017,7 +1017,7 @@ def begin_node(
     module: Module,
     tape: Tape,
     inputs: Mapping[str, Any],
-    output_fields: Iterable[str],
+    output_fields: Iterable[str] = (),
     *,
     kind: str = "lm",
     replicate: int = 0,

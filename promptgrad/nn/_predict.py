@@ -5,26 +5,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.adapters import Adapter, Compiled, get_adapter, is_history
+from promptgrad.adapters import Adapter, Compiled, continued, get_adapter, is_history
 from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
-from promptgrad.nn._attempt import conduct, with_hint
+from promptgrad.nn._call import Ask, Call, around, joined
 from promptgrad.nn._fits_signature import FitsSignature
-from promptgrad.nn._hearing import HeardCall, hearing
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_fields, refuse_input
 from promptgrad.nn._module import Module, begin_node, path_in_call
 from promptgrad.nn._predict_arguments import as_demos, check_spelling, sampling
 from promptgrad.nn._prediction import Prediction, make_prediction
-from promptgrad.nn._replies import continued, read_reply, unparsable
+from promptgrad.nn._replies import read_reply, unparsable
 from promptgrad.nn._state import encode
-from promptgrad.nn._tool_use import for_call, with_tool_types
-from promptgrad.nn._turns import take_turns, with_turns
+from promptgrad.nn._tool_use import with_tool_types
+from promptgrad.nn._turns import as_turns, with_turns
 from promptgrad.nn._two_step import extract, make_extractor
 from promptgrad.signature import Field, Signature, make_signature
 
-_NOT_INPUTS = ("lm", "config")
+_NOT_INPUTS = ("lm", "config", "turns")
 
 
 class Predict(Module, in_place=True):
@@ -129,111 +128,96 @@ class Predict(Module, in_place=True):
 
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
         """Ask the language model."""
-        call_lm: Any = None
-        options = self.options
-        turns = take_turns(inputs, self._names)
         if args or inputs.keys() != self._names:
-            inputs, call_lm, options = self._sort_arguments(args, inputs)
-        values = self._checked(inputs)
+            call = self._sort_arguments(args, inputs)
+        else:
+            call = Call(self, self._signature, inputs, self.options)
+        call.values = self._checked(call.inputs)
         settings = current()
-        lm = resolve_lm(call_lm, self._lm)
+        call.lm = lm = resolve_lm(call.lm, self._lm)
         adapter = self.adapter or get_adapter(settings.adapter or lm.adapter)
-        if settings.replicate and "replicate" not in options:
-            options = {**options, "replicate": settings.replicate}
-        signature = self._signature
-        attempt, logged = conduct.get(), None
-        if attempt is not None:
-            options, logged = attempt.options(options), attempt.begin(self, inputs)
-            if hint := attempt.hints.get(self):
-                signature, name = with_hint(signature)
-                inputs, values = {**inputs, name: hint}, {**values, name: hint}
+        if settings.replicate and "replicate" not in call.options:
+            call.options = {**call.options, "replicate": settings.replicate}
+        if surroundings := around():
+            call.companions = await joined(call, surroundings)
         tape = current_tape()
         node: Node | None = None
         if tape is not None:
-            replicate = options.get("replicate", 0)
-            wanted = signature.outputs if adapter.first_outputs is None else adapter.first_outputs(signature)
-            node = begin_node(self, tape, with_turns(inputs, turns), wanted, replicate=replicate)
+            seen = call.inputs if call.turns is None else with_turns(call.inputs, call.turns)
+            node = begin_node(self, tape, seen, replicate=call.options.get("replicate", 0))
             instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
         else:
             instruction, demos = self.instruction.data, self.demos.data
         if type(demos) is not tuple:
-            demos = await ademos_for(demos, inputs)
-        compiled = adapter.compile(signature, instruction, demos)
-        if compiled.response_format is not None and "response_format" not in options:
-            options = {**options, "response_format": compiled.response_format}
-        elif lm.constrains and compiled.grammar is not None and "grammar" not in options:
-            options = {**options, "grammar": compiled.grammar}
-        if compiled.is_varied:
-            compiled, options = for_call(compiled, values, options)
-        tail = compiled.request_tail(values)
-        if turns is not None:
-            tail = continued(tail, turns.messages)
-        request = Request(compiled.prefix, tail, **options) if options else Request(compiled.prefix, tail)
-        call = HistoryCall(request, compiled, lm)
-        stream, heard = hearing.get(), None
+            demos = await ademos_for(demos, call.inputs)
+        after = () if call.turns is None else call.turns.messages
+        compiled = adapter.compile(call.signature, instruction, demos)
+        compiled, request = compiled.ask(call.values, call.options, held=lm.constrains, after=after)
+        if node is not None:
+            node.output_fields = compiled.outputs
+        record = HistoryCall(request, compiled, lm)
         try:
-            if stream is not None:
-                heard = await stream.begin(self, lm, compiled)
+            ask: Ask = lm.ask
+            for companion in call.companions:
+                ask = companion.begin(compiled, ask)
             played = None if node is None or node.tape.player is None else node.tape.player(node, lm, request)
             if isinstance(played, dict):
                 outputs = played
             else:
-                completion = compiled.answer(await (heard or lm).acall(request) if played is None else played)
-                call.completion = completion
+                completion = compiled.answer(await ask(request) if played is None else played)
+                record.completion = completion
                 try:
                     outputs = read_reply(self, compiled, completion)
                 except ParseError as error:
-                    outputs = await self._ask_again(lm, heard, adapter, compiled, call, completion, error)
-            if heard is not None:
-                heard.end(outputs, call.usage)
+                    outputs = await self._ask_again(call, ask, adapter, compiled, record, completion, error)
+            outputs = attach(outputs, node)
+            for companion in call.companions:
+                companion.end(outputs, record.usage)
         except Exception as error:
-            if heard is not None:
-                heard.fail(error, call.usage)
-            if logged is not None:
-                logged.error = error
-            self._note(node, lm, call, None, error)
+            for companion in call.companions:
+                companion.fail(error, record.usage)
+            self._note(node, lm, record, None, error)
             raise
-        outputs = attach(outputs, node)
-        if logged is not None:
-            logged.outputs = outputs
-        self._note(node, lm, call, outputs, None)
-        made = make_prediction(outputs, node, call)
-        if adapter.first_outputs is None:
-            return made
+        self._note(node, lm, record, outputs, None)
+        made = make_prediction(outputs, node, record)
+        return made if adapter.first_outputs is None else await self._second_step(made, adapter, lm)
+
+    async def _second_step(self, said: Prediction, adapter: Adapter, lm: LM) -> Prediction:
+        """The outputs in the reply of a first step; its own extractor was made with the adapter, and is trained."""
         extractor = self._modules.get("extract") if self.adapter is adapter else None
         return await extract(
-            extractor, lambda: make_extractor(Predict, adapter, self._signature, self.retries), made, lm
+            extractor, lambda: make_extractor(Predict, adapter, self._signature, self.retries), said, lm
         )
 
     def _parse(self, compiled: Compiled, completion: Completion) -> dict[str, Any]:
         """The outputs in a reply; a subclass may accept fewer replies."""
-        return compiled.parse(completion)
+        return compiled.read(completion)
 
     async def _ask_again(
         self,
-        lm: LM,
-        heard: HeardCall | None,
+        call: Call,
+        ask: Ask,
         adapter: Adapter,
         compiled: Compiled,
-        call: HistoryCall,
+        record: HistoryCall,
         completion: Completion,
         error: ParseError,
     ) -> dict[str, Any]:
         """Ask with the reason why the last reply does not parse, until one does or the tries are used up."""
         while True:
-            hopeless = call.reasks >= self.retries or isinstance(error, CutReplyError)
+            hopeless = record.reasks >= self.retries or isinstance(error, CutReplyError)
             again = () if hopeless else adapter.repair_messages(completion, error)
-            if not again or call.request is None:
-                for asked, _ in call.exchanges:
-                    lm.forget(asked)
-                raise unparsable(self._called(), lm, completion, call, error) from error
-            request = call.request.replace(tail=continued(call.request.tail, again))
-            earlier = call.reasked
-            call.reasked = (*earlier, (request, None))
-            if heard is not None:
-                heard.void(error.reason)
-            completion = compiled.answer(await (heard or lm).acall(request))
-            call.reasked = (*earlier, (request, completion))
+            if not again or record.request is None:
+                for asked, _ in record.exchanges:
+                    call.lm.forget(asked)
+                raise unparsable(self._called(), call.lm, completion, record, error) from error
+            request = record.request.replace(tail=continued(record.request.tail, again))
+            earlier = record.reasked
+            record.reasked = (*earlier, (request, None))
+            for companion in call.companions:
+                companion.again(error.reason)
+            completion = compiled.answer(await ask(request))
+            record.reasked = (*earlier, (request, completion))
             try:
                 return read_reply(self, compiled, completion)
             except ParseError as next_error:
@@ -253,7 +237,7 @@ class Predict(Module, in_place=True):
             call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames alive
         call.module = path_in_call(self) if node is None else node.path
         remember(call)
-        attribute(lambda: call.usage, call.module or f"({type(self).__name__})")
+        attribute(call, call.module or f"({type(self).__name__})")
         if node is None:
             return
         node.lm = lm
@@ -271,7 +255,7 @@ class Predict(Module, in_place=True):
                     node.weight_traces.append(completion.trace)
         node.finish(outputs, error=error)
 
-    def _checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _checked(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The inputs converted to their types. The graph keeps what was passed."""
         for name in self._plain:
             if not isinstance(inputs[name], str):
@@ -283,10 +267,8 @@ class Predict(Module, in_place=True):
             values[name] = field.validate(inputs[name])
         return values
 
-    def _sort_arguments(
-        self, args: tuple[Any, ...], given: dict[str, Any]
-    ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-        """Inputs, LM and options of a call that does not consist of all inputs by name and nothing else."""
+    def _sort_arguments(self, args: tuple[Any, ...], given: dict[str, Any]) -> Call:
+        """A call that does not consist of all inputs by name and nothing else."""
         fields = self._signature.inputs
         inputs = dict(given)
         aside = {name: inputs.pop(name) for name in _NOT_INPUTS if name in inputs and name not in fields}
@@ -314,7 +296,7 @@ class Predict(Module, in_place=True):
             if "extra" in changes:
                 changes["extra"] = tuple(sorted({**dict(options.get("extra", ())), **dict(changes["extra"])}.items()))
             options = {**options, **changes}
-        return inputs, aside.get("lm"), options
+        return Call(self, self._signature, inputs, options, aside.get("lm"), as_turns(aside.get("turns")))
 
     def _misfit(self, missing: list[str], unknown: list[str]) -> str:
         parts = []
@@ -350,11 +332,10 @@ class Predict(Module, in_place=True):
         Raises:
             InputError: As the call.
         """
-        values, _, _ = self._sort_arguments(args, inputs)
-        checked = self._checked(values)
+        values = self._sort_arguments(args, inputs).inputs
         demos = demos_for(self.demos.data, values)
         compiled = self._adapter_here().compile(self._signature, self.instruction.data, demos)
-        return Request(compiled.prefix, compiled.request_tail(checked))
+        return Request(compiled.prefix, compiled.request_tail(self._checked(values)))
 
     def messages(self, *args: Any, **inputs: Any) -> tuple[Message, ...]:
         """The messages that a call with these inputs sends, exactly. No LM is called.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad.adapters import Compiled
 from promptgrad.errors import CutReplyError, ParseError, RefusalError
-from promptgrad.lm import LM, Completion, Message
+from promptgrad.lm import LM, Completion
 from promptgrad.nn._history import HistoryCall
 
 if TYPE_CHECKING:
@@ -32,15 +32,6 @@ def read_reply(predict: "Predict", compiled: Compiled, completion: Completion) -
             compiled.check_end(completion)
         aio.warn(f"{predict._called()} got a reply that ran out of tokens: its end is missing", UserWarning)
     return outputs
-
-
-def continued(tail: tuple[Message, ...], more: tuple[Message, ...]) -> tuple[Message, ...]:
-    """A conversation with more messages. Two texts of the user in a row become one: some models refuse them."""
-    if tail and more and tail[-1].role == more[0].role == "user":
-        said, next_said = tail[-1].content, more[0].content
-        if isinstance(said, str) and isinstance(next_said, str):
-            return (*tail[:-1], Message("user", f"{said}\n\n{next_said}"), *more[1:])
-    return tail + more
 
 
 def unparsable(called: str, lm: LM, completion: Completion, call: HistoryCall, error: ParseError) -> ParseError:

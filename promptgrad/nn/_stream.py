@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.errors import AsyncUsageError
-from promptgrad.nn._hearing import Hearing, hearing
+from promptgrad.nn._call import around_of, surrounded
+from promptgrad.nn._hearing import Hearing
 from promptgrad.nn._mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
 
 async def _run(heard: Hearing, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the program. It knows nothing of its reader, so that a reader that is dropped ends it."""
-    token = hearing.set(heard)
-    try:
+    with surrounded(heard):
         return await heard.program.acall(*args, **kwargs)
-    finally:
-        hearing.reset(token)
 
 
 _NOTHING: Any = object()
@@ -44,7 +42,7 @@ class _Streamed:
         self.over = False
         self._context = copy_context()
         self._remote: Any = None
-        self._make = (Hearing(program, self.mailbox, hearing.get()), args, kwargs)
+        self._make = (Hearing(program, self.mailbox, around_of(Hearing)), args, kwargs)
 
     async def next(self) -> Any:
         """The next event, and after the last one what the program returned.

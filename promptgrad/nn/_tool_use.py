@@ -1,9 +1,7 @@
-"""Tools in a call of `Predict`: their types in signatures, and what a request says of them."""
+"""Tools in a signature of `Predict`: their types by name."""
 
 from collections.abc import Mapping
 from typing import Any
-
-from promptgrad.adapters import Compiled
 
 
 def with_tool_types(signature: Any, types: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -14,12 +12,3 @@ def with_tool_types(signature: Any, types: Mapping[str, Any] | None) -> Mapping[
     from promptgrad.lm import ToolCall
 
     return {"Tool": Tool, "ToolCall": ToolCall, **(types or {})}
-
-
-def for_call(
-    compiled: Compiled, values: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[Compiled, dict[str, Any]]:
-    """What reads the reply of a call with these inputs, and the options of its request; those that are given stay."""
-    more = {**compiled.options_for(values), **dict(options.get("extra", ()))}
-    extra = {"extra": tuple(sorted(more.items()))} if more else {}
-    return compiled.for_call(values), {**options, **extra}

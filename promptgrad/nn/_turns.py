@@ -31,15 +31,12 @@ class Turns:
         return f"<Turns of {len(self.messages)} messages>"
 
 
-def take_turns(inputs: dict[str, Any], names: Iterable[str]) -> Turns | None:
-    """The turns among the arguments of a call, which they are taken from; None where there are none.
+def as_turns(turns: Any) -> Turns | None:
+    """The turns that a call was given; None where there are none.
 
     Raises:
         TypeError: They are no `Turns`.
     """
-    if "turns" in names or "turns" not in inputs:
-        return None
-    turns = inputs.pop("turns")
     if turns is not None and not isinstance(turns, Turns):
         raise TypeError(f"turns= is an nn.Turns(messages), not {type(turns).__name__}")
     return turns

@@ -102,6 +102,6 @@ def shown_by(compiled: Compiled, inputs: Any) -> str:
     shown = "".join(f"===== {m.role}\n{m.preview}\n" for m in compiled.messages(inputs))
     if compiled.response_format is not None:
         shown += f"===== response_format\n{json.dumps(json.loads(compiled.response_format), indent=1)}\n"
-    for name, text in compiled.options_for(inputs).items():
+    for name, text in sorted(compiled.ask(inputs, {})[1].extra, reverse=True):
         shown += f"===== {name}\n{json.dumps(json.loads(text), indent=1)}\n"
     return shown

@@ -173,7 +173,8 @@ def test_a_text_or_calls(adapter: str) -> None:
     sig = make_signature("tools: list[Tool] -> answer, calls: list[ToolCall]", types=KINDS)
     compiled = get_adapter(adapter).compile(sig)
     inputs = {"tools": [Tool(search)]}
-    here = compiled.for_call(inputs)
+    here, request = compiled.ask(inputs, {})
+    assert "tools" in dict(request.extra)
     assert here.parse(answer_with(call("search", query="x"))) == {"answer": "", "calls": [call("search", query="x")]}
     text = get_adapter(adapter).format(sig).written.assistant({"answer": "Paris"})  # type: ignore[attr-defined]
     assert here.parse(text) == {"answer": "Paris", "calls": []}
@@ -182,7 +183,7 @@ def test_a_text_or_calls(adapter: str) -> None:
         here.parse(answer_with(call("serch", query="x")))
     with pytest.raises(RefusalError):
         here.parse(Completion("", refusal="No."))
-    assert compiled.options_for({"tools": []}) == {}
+    assert compiled.ask({**inputs, "tools": []}, {})[1].extra == ()
     if adapter == "json":
         assert list(json.loads(compiled.response_format or "")["json_schema"]["schema"]["properties"]) == ["answer"]
 
@@ -190,8 +191,8 @@ def test_a_text_or_calls(adapter: str) -> None:
 def test_one_call() -> None:
     sig = make_signature("tool: Tool -> call: ToolCall", types=KINDS)
     compiled = get_adapter("chat").compile(sig)
-    here = compiled.for_call({"tool": Tool(search)})
-    assert compiled.options_for({"tool": Tool(search)})["tool_choice"] == '"required"'
+    here, request = compiled.ask({"tool": Tool(search)}, {})
+    assert dict(request.extra)["tool_choice"] == '"required"'
     assert here.parse(answer_with(call("search", query="x"))) == {"call": call("search", query="x")}
     with pytest.raises(ParseError, match="calls no tool"):
         here.parse("I would search.")

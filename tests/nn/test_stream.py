@@ -293,7 +293,8 @@ def heard(adapter, signature, pieces):
     """The events of a call whose reply comes in these pieces, and its outputs."""
     compiled = get_adapter(adapter).compile(signature)
     box = Mailbox(10_000)
-    call = HeardCall([(box, "", 0)], lm.FunctionLM(len, name="f"), compiled)
+    call = HeardCall([(box, "", 0)])
+    call.begin(compiled, lm.FunctionLM(len, name="f").acall)
     call._feed = compiled.feed()
     listener = lm.Listener(call._hear)
     for piece in pieces:
