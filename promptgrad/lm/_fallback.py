@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from promptgrad import aio, run
+from promptgrad import run
 from promptgrad.errors import LMError, NoLMError, UnknownPriceError, is_outage
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
@@ -106,8 +106,7 @@ class Fallback(Layer):
         session = run.current()
         if session is not None:
             key = request.digest(lm.identity())
-            place = "/".join(map(str, aio.row()))
-            session.record("fallback", f"{key}:{place}", call=error.call or key, lm=lm.name, error=type(error).__name__)
+            session.goes_on("fallback", key, call=error.call or key, lm=lm.name, error=type(error).__name__)
 
     def forget(self, request: Request) -> None:
         """Forget the reply to a request in the layers of all."""

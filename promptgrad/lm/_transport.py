@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from promptgrad import aio
+from promptgrad.errors import LMError
 from promptgrad.lm._base import LM
 from promptgrad.lm._channel import DIRECT, ModelCall, answerer
 from promptgrad.lm._codec import canonical_json
-from promptgrad.lm._completion import Completion
+from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._prices import FREE, Prices
 from promptgrad.lm._request import Request, normalize_options
 from promptgrad.lm._thinking import may_think, without_thinking
@@ -53,10 +54,16 @@ class Transport(LM):
         """
         asked = self.with_defaults(request) if self.options else request
         link, trackers = answerer()
-        if link is not DIRECT:
-            completion = await link.answer(ModelCall(self, request, asked))
-        else:  # most calls outside of runs: half a microsecond less
-            completion = await (self._send(asked, "") if self.in_place else self.reach(asked, ""))
+        try:
+            if link is not DIRECT:
+                completion = await link.answer(ModelCall(self, request, asked))
+            else:  # most calls outside of runs: half a microsecond less
+                completion = await (self._send(asked, "") if self.in_place else self.reach(asked, ""))
+        except LMError as error:
+            if error.billed:
+                for tracker in trackers:
+                    tracker.add(Usage.from_dict(error.billed), self.name)
+            raise
         if may_think(completion.text):
             sent = "\n".join([message.text for message in request.messages])
             completion = without_thinking(completion, prompt=sent)

@@ -19,6 +19,8 @@ ELSEWHERE = "(elsewhere)"
 class UsageTracker:
     """A running total of usage, filled by every LM call below the block that opened it, in any thread or task.
 
+    A request that brought no reply is no call, and its tokens and its price count as far as its server says them.
+
     Args:
         details: Also keep the sums by module, phase and language model, as `usage` does.
     """
@@ -78,13 +80,12 @@ class UsageTracker:
     def by_module(self) -> dict[str, Usage]:
         """The sum for each module, by its path in the program that was called; its class in brackets for that itself.
 
-        Calls that no module made are "(elsewhere)".
+        Calls that no module made are "(elsewhere)", and so is what failed requests cost.
         """
         modules = self._sorted(self._modules)
-        calls = self.calls - sum(usage.calls for usage in modules.values())
-        cached = self.cached - sum(usage.cached for usage in modules.values())
-        if self.details and (calls > 0 or cached > 0):
-            modules[ELSEWHERE] = _difference(self.total, modules)
+        left = _difference(self.total, modules)
+        if self.details and (left.calls or left.cached or left.tokens):
+            modules[ELSEWHERE] = left
         return modules
 
     def _sorted(self, sums: Mapping[str, Usage]) -> dict[str, Usage]:

@@ -184,6 +184,18 @@ class ActiveRun:
             journal.got_after_all(*asked, turn)
         return found
 
+    def goes_on(self, kind: str, key: str, **fields: Any) -> bool:
+        """Write that the row which asked last for this goes on without an answer, so that it does so in a resumed run.
+
+        The keyed event is that of this time of asking: the same row may ask the same again, here, in another scope or
+        in a later block of work.
+        """
+        row, shared = _row(), self._shared
+        with shared.lock:
+            place, turns = shared.turns
+            turn = turns.get((key, self.scope, row), 0)
+        return self.record(kind, f"{key}:{place}:{self.scope}:{row}:{turn}", **fields)
+
     def _turn(self, asked: tuple[str, str, str]) -> int:
         """How often this was asked before by the same row, since the last ordered event."""
         shared, place = self._shared, self.journal.place

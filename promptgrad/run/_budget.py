@@ -70,6 +70,10 @@ class Spent:
         sent: How many of the calls this process sent.
         replayed: How many were answered from the journal.
         failed: Requests sent besides, which brought no reply and are not counted among `calls`.
+        failed_tokens: Tokens of requests without a reply, as far as their servers say what they billed, in all
+            processes of the run (of a phase: in this one). They count against the limits, and not in `tokens`, by which
+            a resumed run decides again as the first one did.
+        failed_usd: Their price, also not in `usd`; None if it is unknown for any of them.
         cached: How many a cache answered in this process. They cost nothing, but count as calls, so that the run
             repeats in the same way whatever the cache holds.
     """
@@ -81,6 +85,8 @@ class Spent:
     replayed: int = 0
     failed: int = 0
     cached: int = 0
+    failed_tokens: int = 0
+    failed_usd: float | None = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As a dict."""
@@ -90,10 +96,11 @@ class Spent:
 class _Account:
     """Running totals of one phase, or of all."""
 
-    __slots__ = ("amounts", "cached", "failed", "replayed", "sent", "unpriced")
+    __slots__ = ("amounts", "billed", "cached", "failed", "replayed", "sent", "unpriced")
 
     def __init__(self) -> None:
         self.amounts = [0, 0, 0]
+        self.billed = [0, 0, 0]
         self.unpriced = self.sent = self.replayed = self.failed = self.cached = 0
 
     def add(self, calls: int, tokens: int, money: int, unpriced: int) -> None:
@@ -104,7 +111,9 @@ class _Account:
     def spent(self) -> Spent:
         calls, tokens, money = self.amounts
         usd = None if self.unpriced else money / _USD
-        return Spent(calls, tokens, usd, self.sent, self.replayed, self.failed, self.cached)
+        lost, paid, unpriced = self.billed
+        lost_usd = None if unpriced else paid / _USD
+        return Spent(calls, tokens, usd, self.sent, self.replayed, self.failed, self.cached, lost, lost_usd)
 
 
 @contextmanager
@@ -133,7 +142,7 @@ class Ledger:
     """Keeps a budget: every call is reserved before it is sent, and committed with what it really used.
 
     A call that brought no reply (an error, a timeout, a cancellation) is released again and counted apart; what the
-    server says that it cost counts against the limits, though not in `spent`. A
+    server says that it cost counts against the limits, and in `spent.failed_tokens`. A
     reply that comes from the journal counts as if it had been sent just now, so that a resumed run decides as the
     first one did; but what earlier processes paid counts against the limit of new calls from the start, so that
     all processes together stay within it.
@@ -164,6 +173,7 @@ class Ledger:
         self._open = 0  # reservations that are neither committed nor released
         calls, tokens, money, _ = journal.totals if journal is not None else (0, 0, 0, 0)
         self._paid = [calls, tokens, money]
+        self._all.billed = [*journal.billed] if journal is not None else [0, 0, 0]
         self._waiting: deque[aio.Signal[None]] = deque()
         self._clock = clock
         self._started = clock() - (journal.elapsed if journal is not None else 0.0)
@@ -317,11 +327,12 @@ class Ledger:
                 self._most[place] -= largest[place]
             self._open -= 1
             if usage is None:
+                cost = amounts(billed)[1:] if billed else (0, 0, 0)
+                self._paid[1] += cost[0]
+                self._paid[2] += cost[1]
                 for account in self._accounts():
                     account.failed += 1
-                _, *cost, _ = amounts(billed) if billed else (0, 0, 0, 0)
-                for place, amount in enumerate(cost, 1):
-                    self._paid[place] += amount
+                    account.billed = [sum(pair) for pair in zip(account.billed, cost, strict=True)]
             else:
                 used = amounts(usage)
                 for place in range(3):

@@ -91,6 +91,7 @@ class Journal:
         self._flying: dict[str, int] = {}
         self._failures = Failures()
         self._totals = [0, 0, 0, 0]  # calls, tokens, 1e-12 usd, calls without a price
+        self._billed = [0, 0, 0]  # of the failed ones among them: tokens, 1e-12 usd, how many without a price
         self._before = 0.0
         self._begun_by = ""  # the version of promptgrad that began a resumed run
         self._begun_as = SCHEMA  # the version of the format that it wrote
@@ -330,6 +331,12 @@ class Journal:
         return self._totals[0]
 
     @property
+    def billed(self) -> tuple[int, int, int]:
+        """What failed requests cost, as far as their servers say: tokens, 1e-12 usd, and how many without a price."""
+        tokens, money, unpriced = self._billed
+        return tokens, money, unpriced
+
+    @property
     def totals(self) -> tuple[int, int, int, int]:
         """The sums over all paid calls on record: calls, tokens, 1e-12 dollars, and calls whose price is unknown.
 
@@ -493,8 +500,9 @@ class Journal:
             if "row" not in event:  # else it is said of who asked, not of a call
                 self._flying.pop(event["key"], None)
                 billed = amounts(event["usage"])[1:] if event.get("usage") else ()
-                for place, amount in enumerate(billed, 1):
-                    self._totals[place] += amount
+                for place, amount in enumerate(billed):
+                    self._totals[place + 1] += amount
+                    self._billed[place] += amount
             self.lost += event.get("lost") is True
             self._failures.read(len(self._ordered), event)
         elif kind == "scope":

@@ -199,7 +199,8 @@ class FitResult:
         shown = ", ".join(f"{count} {label}" for count, label in parts if count)
         whence = f" ({shown})" if self.spent.cached or self.spent.replayed else ""
         lost = f", {self.lost} lost in flight and perhaps paid twice" if self.lost else ""
-        failed = f", {self.spent.failed} failed" if self.spent.failed else ""
+        billed = f" ({self.spent.failed_tokens} tokens besides)" if self.spent.failed_tokens else ""
+        failed = f", {self.spent.failed} failed{billed}" if self.spent.failed or billed else ""
         spent = f"{self.calls} LM calls{whence}{failed}{lost}, {self.tokens} tokens, {usd}, {self.seconds:.1f} s"
         lines.append(f"  {'cost':<12} {spent}")
         if self.judge is not None:

@@ -249,6 +249,28 @@ class TestRuns:
         assert program() == ["2", "2"]
         assert (server.received, other.received) == (1, 1)
 
+    def test_a_row_that_asks_the_same_again_goes_on_each_time(self, pair, server, other, tmp_path):
+        """In one block of work, in another scope and in a later block: each time is on record, and none asked again."""
+        path = tmp_path / "run.jsonl"
+        server.respond, other.respond = (lambda messages: Status(503)), (lambda messages: Status(429))
+
+        def program(blocks, *, decides=True):
+            with run.Journal(path) as journal, run.active(journal=journal):
+                for block in range(blocks):
+                    for scope in ("a", "b"):
+                        with run.scope(f"{block}/{scope}"):
+                            for _ in range(2):
+                                with pytest.raises(RateLimitError):
+                                    pair()(QUESTION)
+                    if decides or block + 1 < blocks:
+                        journal.append("decision", block=block)
+                return [event for event in journal.events() if event["kind"] == "fallback"]
+
+        assert len(program(2, decides=False)) == 8
+        assert server.received == 2  # once in each block of work: then it is known that the run goes on without it
+        assert len(program(2)) == 8
+        assert server.received == 2
+
     def test_a_cassette_has_the_failure_too(self, pair, server, other, tmp_path):
         server.script(Status(503))
         with record(tmp_path / "tape.jsonl"):

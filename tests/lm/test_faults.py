@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptgrad import aio, errors, run
-from promptgrad.lm import HTTP, Completion, Retry, resolve
+from promptgrad.lm import HTTP, Completion, Retry, resolve, usage
 from promptgrad.lm._completion import Usage
 from promptgrad.testing import Delay, Garbage, Hang, LoopbackLM, Reply, Status
 
@@ -475,10 +475,18 @@ def test_what_a_failed_request_cost_counts_as_far_as_it_is_known(server, tmp_pat
                         lm(f"{wanted} {number}", max_tokens=8)
         assert server.received == wanted
         assert journal.totals[1:3] == (wanted * 100, wanted * 130 * 10**6)
-        assert ledger.spent.failed == (3 if wanted == 3 else 2)
+        spent = ledger.spent
+        assert spent.failed == (3 if wanted == 3 else 2)
+        assert (spent.tokens, spent.failed_tokens, spent.failed_usd) == (0, wanted * 100, wanted * 130 / 1e6)
+        again = run.Ledger(run.Budget(), run.Journal(path, readonly=True)).spent
+        assert (again.tokens, again.failed_tokens, again.failed_usd) == (0, spent.failed_tokens, spent.failed_usd)
     with pytest.raises(errors.LMError) as caught:
         lm("q")
     assert caught.value.billed == {"input_tokens": 70, "output_tokens": 30, "usd": 130e-6}
+    with usage() as used, contextlib.suppress(errors.LMError):
+        lm("q")
+    assert (used.calls, used.input_tokens, used.output_tokens, used.usd) == (0, 70, 30, 130e-6)
+    assert used.by_lm["m"].tokens == used.by_module["(elsewhere)"].tokens == 100
 
 
 @pytest.mark.parametrize(
