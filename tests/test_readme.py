@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
+GUIDE = sorted([*(ROOT / "docs" / "guide").glob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.md")])
 
 # Runs the pages it is given, each in a folder and a namespace of its own, and writes what went wrong. One process
 # for all, because loading torch takes longer than a page.

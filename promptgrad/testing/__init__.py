@@ -6,6 +6,7 @@ Nothing in the package imports this room; tests, examples and benchmarks do.
 from promptgrad.testing._fields import Fields
 from promptgrad.testing._jobs import LoopbackJobs
 from promptgrad.testing._loopback import LoopbackLM, LoopbackProcess
+from promptgrad.testing._nearest import Nearest
 from promptgrad.testing._protocol import (
     Answer,
     Cut,
@@ -29,6 +30,7 @@ __all__ = [
     "LoopbackJobs",
     "LoopbackLM",
     "LoopbackProcess",
+    "Nearest",
     "ReceivedRequest",
     "Reply",
     "Status",
