@@ -1,7 +1,9 @@
 """Values of fields that are more than text: images, sounds, files, conversations, code, the reasoning of a model."""
 
+from promptgrad.content._blobs import apart, together
 from promptgrad.content._document import Citation, Document
 from promptgrad.content._history import ROLES, History, Turn, restored
+from promptgrad.content._json import read_in, written_out
 from promptgrad.content._media import SHOWN_BYTES, Audio, File, Image, media_in
 from promptgrad.content._references import References
 from promptgrad.content._sources import MOST_BYTES, Source
@@ -26,8 +28,12 @@ __all__ = [
     "Source",
     "Thinking",
     "Turn",
+    "apart",
     "is_reasoning",
     "language_of",
     "media_in",
+    "read_in",
     "restored",
+    "together",
+    "written_out",
 ]

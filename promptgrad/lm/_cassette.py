@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptgrad._pipes import not_a_file
+from promptgrad.content import apart, together
 from promptgrad.errors import LMError, ReplayError
 from promptgrad.lm._channel import Recorded, in_front
 from promptgrad.lm._codec import digested, inline
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from promptgrad.lm._prices import Prices
     from promptgrad.lm._request import Request
 
-SCHEMA = 3
-"""Version of the file. Those of version 1, whose replies are text alone, and 2, without blobs, can still be read."""
+SCHEMA = 4
+"""Version of the file. Those of version 1, whose replies are text alone, 2, without blobs, and 3, without blobs of
+replies, can still be read."""
 _BLOB = "blob:"
 """What stands before a digest in place of bytes, which are written once; base64 has no colon."""
 _LARGE = 750
@@ -99,6 +101,8 @@ class Cassette:
                     elif kind != "cassette":
                         if self._blobs:
                             entry["request"] = _with_blobs(entry["request"], self._blobs)
+                            if "content" in entry.get("reply", ()):
+                                entry["reply"] = together(entry["reply"], self._blobs.get)
                         self._entries.setdefault(entry["key"], []).append(entry)
                 except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
                     raise ReplayError(
@@ -202,7 +206,10 @@ class Recorder(Cassette):
                 fresh[digest] = inline(data)
             return _BLOB + digest
 
-        entry = {"kind": kind, "key": key, "lm": 0, "request": request.to_dict(blob), **placed, **what}
+        asked = request.to_dict(blob)
+        if "content" in what.get("reply", ()):  # else it is text alone
+            what["reply"] = apart(what["reply"], fresh)
+        entry = {"kind": kind, "key": key, "lm": 0, "request": asked, **placed, **what}
         with self._lock:
             for digest, data in fresh.items():
                 if digest not in self._blobs:

@@ -8,16 +8,16 @@ from typing import Any
 
 from promptgrad.content import Audio, File, History, Image, Turn
 
-SCHEMA = 4
-"""Version of the file's format. Version 1 held replies of text alone, version 2 no checksums, and version 3 did not say
-which row had got no answer; all can be resumed."""
+SCHEMA = 5
+"""Version of the file's format. Version 1 held replies of text alone, version 2 no checksums, version 3 did not say
+which row had got no answer, and version 4 had the bytes of images in the replies; all can be resumed."""
 SEALED = 3
 """The first version in which each line has a checksum."""
 BY_ROW = 4
 """The first version that says which row got no answer."""
 BEGINNING = b'{"kind":"header"'
 """How a journal begins."""
-OWN_KINDS = frozenset({"header", "call", "use", "send", "fail", "scope", "process"})
+OWN_KINDS = frozenset({"header", "blob", "call", "use", "send", "fail", "scope", "process"})
 _OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed", "#"})
 _SEAL = re.compile(rb',"#":"([0-9a-f]{8})"}\n\Z')
 _TIMES = frozenset({"t", "seconds", "date"})
@@ -80,6 +80,7 @@ def _no_number(name: str) -> None:
 
 
 _FORMS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "blob": {"key": str, "data": str},
     "call": {"key": str, "scope": str, "reply": dict},
     "use": {"key": str, "scope": str},
     "send": {"key": str},

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from promptgrad._pipes import not_a_file
+from promptgrad.content import apart, together
 from promptgrad.errors import JournalError, LMError
 from promptgrad.run._canonical import fold
 from promptgrad.run._event import (
@@ -43,7 +44,8 @@ class Journal:
       written only past the place where that process ended.
     - *keyed* events (`record`), of which only the first with a key is kept: cells, and anything else that
       concurrent tasks write in no particular order.
-    - *paid calls*, with scope and reply, written by the active run.
+    - *paid calls*, with scope and reply, written by the active run. The bytes of an image, sound or file in a reply
+      stand once in the file, as an event of the kind `blob` before the first call that has them.
     - *notes* (`note`): events of this process that are not part of the run: starts, calls sent, calls failed; and,
       with a key, facts that are worth reading though they follow from the other events: a trial of the history.
 
@@ -81,6 +83,7 @@ class Journal:
         self._sealed_from: int | None = None  # the byte from which on each line must have a checksum
         self._lines: list[bytes] = []
         self._calls: dict[str, tuple[int, int]] = {}
+        self._blobs: dict[str, tuple[int, int]] = {}
         self._uses: set[tuple[str, str]] = set()
         self._keys: dict[tuple[str, str], tuple[int, int]] = {}
         self._passed: set[tuple[str, str]] = set()  # keyed events of earlier processes that observers got again
@@ -234,7 +237,14 @@ class Journal:
         """Write a paid call. The active run calls this before any code uses the reply."""
         with self._lock:
             if key not in self._calls:
-                self._write({"kind": "call", "key": key, "scope": scope, "t": self.elapsed, "reply": jsonable(reply)})
+                found = jsonable(reply)
+                if "content" in found:  # else it is text alone
+                    blobs: dict[str, str] = {}
+                    found = apart(found, blobs)
+                    for digest, data in blobs.items():
+                        if digest not in self._blobs:
+                            self._write({"kind": "blob", "key": digest, "data": data})
+                self._write({"kind": "call", "key": key, "scope": scope, "t": self.elapsed, "reply": found})
         self._hand_over()
 
     def use(self, key: str, scope: str) -> None:
@@ -303,7 +313,13 @@ class Journal:
         if where is None:
             return None
         reply: dict[str, Any] = self._event(where)["reply"]
-        return reply
+        return together(reply, self._blob) if self._blobs and "content" in reply else reply
+
+    def _blob(self, digest: str) -> str | None:
+        """The bytes that are known by a digest, as base64; None where there are none."""
+        where = self._blobs.get(digest)
+        data: str | None = None if where is None else self._event(where)["data"]
+        return data
 
     def paid_here(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The paid calls, each with its reply, that earlier processes wrote before the next ordered event."""
@@ -491,6 +507,8 @@ class Journal:
             usage = event["reply"].get("usage") or {}
             for place, amount in enumerate(amounts(usage)):
                 self._totals[place] += amount
+        elif kind == "blob":
+            self._blobs[event["key"]] = offset, length
         elif kind == "use":
             self._uses.add((event["scope"], event["key"]))
             self._failures.read(len(self._ordered), event)

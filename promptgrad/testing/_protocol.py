@@ -34,6 +34,8 @@ class Reply:
         logprobs: Tokens with their log-probabilities, and with those of the likeliest tokens in their place, by token,
             where a third item gives them.
         pace: Seconds between two events of a stream.
+        more: Further fields of the message, as a provider sends them, such as `images` or `annotations`; a stream has
+            them in its last piece.
     """
 
     text: str = ""
@@ -45,6 +47,7 @@ class Reply:
     refusal: str | None = None
     logprobs: Sequence[tuple[str, float] | tuple[str, float, Mapping[str, float]]] = ()
     pace: float = 0.0
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -64,6 +67,7 @@ class Reply:
             message["reasoning_content"] = self.reasoning
         if self.refusal is not None:
             message["content"], message["refusal"] = self.text or None, self.refusal
+        message.update(self.more)
         choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": self.finish_reason}
         if self.logprobs:
             choice["logprobs"] = {"content": _logprobs(self.logprobs)}
@@ -82,7 +86,7 @@ class Reply:
             pieces.append({"tool_calls": [head]})
             for piece in (arguments[:half], arguments[half:]):
                 pieces.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-        pieces = pieces or [{"content": ""}]
+        pieces = [*pieces, dict(self.more)] if self.more else pieces or [{"content": ""}]
         pieces[0] = {"role": "assistant", **pieces[0]}
         choices: list[dict[str, Any]] = [{"index": 0, "delta": piece, "finish_reason": None} for piece in pieces]
         if self.logprobs:

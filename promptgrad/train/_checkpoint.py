@@ -10,10 +10,10 @@ from typing import Any, TypeVar, overload
 
 from promptgrad._files import locked, settle, write_text
 from promptgrad._habits import refuses
+from promptgrad.content import apart, together
 from promptgrad.errors import StateDictError
 from promptgrad.lm import LM, Local, layered
 from promptgrad.nn import Module, trained_names
-from promptgrad.train._blobs import apart, together
 from promptgrad.train._dspy import is_dspy
 from promptgrad.train._json_file import read_json
 
@@ -221,7 +221,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     blobs = whole.get("blobs", {})
     if not (isinstance(blobs, dict) and all(isinstance(data, str) for data in blobs.values())):
         raise StateDictError(f"{path}: blobs are texts by their digests, not {blobs!r:.80}", invalid=["blobs"])
-    return (together(whole["state"], blobs) if blobs else whole["state"]), weights
+    return (together(whole["state"], blobs.get) if blobs else whole["state"]), weights
 
 
 # -- folders with weights -------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """A run's folder: the journal, and settings, first values and examples, which are written once, before the run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptgrad._files import write_text
+from promptgrad.content import apart, read_in, together, written_out
 from promptgrad.data import Example
 from promptgrad.errors import DataError, JournalError
 from promptgrad.run import Journal
@@ -15,7 +16,11 @@ from promptgrad.train._json_file import read_json
 RUN = "run.json"
 JOURNAL = "journal.jsonl"
 FORMAT = "promptgrad.run"
-VERSION = 1
+VERSION = 2
+"""Version of the file; 1 has no images and documents, and a run without them is written as that, which older versions
+read."""
+_RICH = "content"
+"""What marks a row whose images, documents and conversations are in their JSON form."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,21 @@ def create(
             kept = [_row(example) for example in examples]
             if rows is not None:
                 rows = None if None in kept else {**rows, name: kept}
-        whole = {"format": FORMAT, "version": VERSION, "settings": settings, "start": start, "data": rows}
+        whole = _whole(settings, start, rows)
         write_text(folder / RUN, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     except BaseException:
         journal.close()
         raise
     return journal
+
+
+def _whole(settings: Mapping[str, Any], start: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+    """The contents of the file; the bytes of each image once, at the end."""
+    blobs: dict[str, str] = {}
+    shared = apart({"start": start, "data": rows}, blobs)
+    rich = blobs or any(len(row) > 2 for part in (rows or {}).values() for row in part)
+    head = {"format": FORMAT, "version": VERSION if rich else 1, "settings": settings}
+    return {**head, **shared, "blobs": blobs} if rich else {**head, "start": start, "data": rows}
 
 
 def _holds_a_run(folder: Path) -> JournalError:
@@ -92,10 +106,12 @@ def read(folder: Path) -> SavedRun:
         raise JournalError(f"{path} cannot be read: {error}") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
         raise JournalError(f"{path} is not a run of promptgrad")
-    if whole.get("version") != VERSION:
-        raise JournalError(f"{path} has version {whole.get('version')!r} and this promptgrad reads {VERSION}")
-    settings, start, rows = whole.get("settings"), whole.get("start"), whole.get("data")
+    if whole.get("version") not in (1, VERSION):
+        raise JournalError(f"{path} has version {whole.get('version')!r} and this promptgrad reads up to {VERSION}")
     try:
+        if blobs := whole.get("blobs"):
+            whole = {**whole, **together({name: whole.get(name) for name in ("start", "data")}, blobs.get)}
+        settings, start, rows = whole.get("settings"), whole.get("start"), whole.get("data")
         if not isinstance(settings, dict) or not isinstance(start, dict):
             raise TypeError("its settings and first values are objects")
         data = None if rows is None else {name: [_example(row) for row in part] for name, part in rows.items()}
@@ -107,15 +123,24 @@ def read(folder: Path) -> SavedRun:
 def _row(example: Example) -> list[Any] | None:
     """Fields and input marks, if the example survives the way through JSON unchanged."""
     fields = example.to_dict()
-    try:
-        back = json.loads(json.dumps(fields, allow_nan=False))
-    except (TypeError, ValueError):
-        return None
     inputs = None if example.input_keys is None else list(example.input_keys)
-    return [fields, inputs] if Example(back).id == example.id else None
+    if _survives(fields, example):
+        return [fields, inputs]
+    rich = written_out(fields)
+    return [rich, inputs, _RICH] if _survives(rich, example, read_in) else None
+
+
+def _survives(form: Mapping[str, Any], example: Example, read: Callable[[Any], Any] | None = None) -> bool:
+    try:
+        back = json.loads(json.dumps(form, allow_nan=False))
+        return Example(back if read is None else read(back)).id == example.id
+    except (TypeError, ValueError):
+        return False
 
 
 def _example(row: Sequence[Any]) -> Example:
-    fields, inputs = row
-    example = Example(fields)
+    fields, inputs, *rich = row
+    if rich not in ([], [_RICH]):
+        raise ValueError(f"a row is of the kind {rich[0]!r}")
+    example = Example(read_in(fields) if rich else fields)
     return example if inputs is None else example.with_inputs(*inputs)

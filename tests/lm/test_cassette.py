@@ -92,7 +92,7 @@ def test_the_file_is_versioned_json_lines_with_everything_that_was_said(path):
     with lm.record(path):
         lm.FunctionLM(lambda messages: "yes", name="one")("Is it?", temperature=0.5)
     header, model, call = lines(path)
-    assert header == {"kind": "cassette", "schema": 3}
+    assert header == {"kind": "cassette", "schema": 4}
     assert model == {"kind": "lm", "name": "one", "identity": "one", "adapter": "chat", "prices": [0.0, 0.0]}
     assert call["request"] == {"messages": [{"role": "user", "content": "Is it?"}], "temperature": 0.5}
     assert call["reply"]["text"] == "yes"

@@ -56,7 +56,7 @@ def test_a_journal_of_0_1_is_resumed_and_goes_on_in_the_new_shape(tmp_path):
         assert lm("hi") == Completion.from_dict(OLD_REPLY)
         assert session.ledger.spent.tokens == 11
         assert FunctionLM(lambda messages: RICH, name="g")("hi").tool_calls
-    assert [event["schema"] for event in lines(path) if event["kind"] in ("header", "process")] == [1, 4]
+    assert [event["schema"] for event in lines(path) if event["kind"] in ("header", "process")] == [1, 5]
     with run.Journal(path) as journal, run.active(journal=journal):
         assert FunctionLM(unasked, name="g")("hi").content == RICH.content
 
@@ -64,7 +64,7 @@ def test_a_journal_of_0_1_is_resumed_and_goes_on_in_the_new_shape(tmp_path):
 def test_a_journal_that_a_later_version_has_gone_on_with_is_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_text('{"kind":"header","schema":1}\n{"kind":"process","schema":99,"lost":0}\n')
-    with pytest.raises(JournalError, match="schema 99 and this version reads up to 4: upgrade promptgrad"):
+    with pytest.raises(JournalError, match="schema 99 and this version reads up to 5: upgrade promptgrad"):
         run.Journal(path)
 
 
@@ -73,7 +73,7 @@ def test_a_cassette_of_0_1_is_replayed_and_may_be_added_to(tmp_path):
     shutil.copy(CAPITALS, path)
     with record(path, append=True):
         FunctionLM(lambda messages: RICH, name="g")([Message("user", (ImagePart(b"x", "image/png"),))])
-    assert [line["schema"] for line in lines(path) if line["kind"] == "cassette"] == [1, 3]
+    assert [line["schema"] for line in lines(path) if line["kind"] == "cassette"] == [1, 4]
     old = lines(CAPITALS)[2]
     with replay(path) as cassette:
         said = cassette.lm("gpt-4o-mini")(old["request"]["messages"])
@@ -118,3 +118,38 @@ def test_a_cache_of_0_1_is_read_and_goes_on_in_the_new_shape(tmp_path):
     database = sqlite3.connect(path)
     assert database.execute("PRAGMA user_version").fetchone() == (3,)
     database.close()
+
+
+def test_a_journal_and_a_cassette_with_images_in_the_replies_are_read(tmp_path):
+    """Before version 5 and 4, the bytes of an image stood in each reply."""
+    drawn = Completion((TextPart("x"), ImagePart(bytes(3_000), "image/png")), Usage(1, 1, 1), "m")
+    lm = FunctionLM(unasked, name="f")
+    call = {"kind": "call", "key": HI.digest("f"), "scope": "", "reply": drawn.to_dict(), "t": 1.0}
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"kind":"header","schema":2}\n' + json.dumps(call) + "\n")
+    with run.Journal(path) as journal, run.active(journal=journal):
+        assert lm("hi").content == drawn.content
+        again = FunctionLM(lambda messages: drawn, name="g")
+        assert (again("hi").content, again("you").content) == (drawn.content, drawn.content)
+    assert path.read_text().count("AAAA" * 700) == 2  # the old one, and one for both new replies
+    with run.Journal(path) as journal, run.active(journal=journal):
+        assert FunctionLM(unasked, name="g")("you").content == drawn.content
+    tape = tmp_path / "tape.jsonl"
+    told = {"kind": "lm", "name": "f", "identity": "f", "adapter": "chat", "prices": None}
+    line = {
+        "kind": "call",
+        "key": HI.digest("f"),
+        "lm": 0,
+        "request": HI.to_dict(),
+        "turn": 0,
+        "reply": drawn.to_dict(),
+    }
+    tape.write_text("\n".join(map(json.dumps, [{"kind": "cassette", "schema": 3}, told, line])) + "\n")
+    with record(tape, append=True):
+        looked = FunctionLM(lambda messages: drawn, name="g")
+        looked([Message("user", (drawn.parts[1],))])
+        looked("more")
+    assert tape.read_text().count("AAAA" * 700) == 2  # the old one, and one for a request and two replies
+    with replay(tape) as cassette:
+        assert cassette.lm("f")("hi").content == drawn.content
+        assert cassette.lm("g")("more").content == drawn.content

@@ -456,3 +456,42 @@ def test_memory_stays_flat_in_file_mode(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "j")], capture_output=True, text=True, check=True
     ).stdout
     assert int(out) < 10_000  # kB; the replies themselves are 30 MB
+
+
+def drawing(data):
+    return {"content": [{"type": "text", "text": "x"}, {"type": "image", "data": data, "media_type": "image/png"}]}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_image_of_several_replies_is_written_once(tmp_path, in_memory):
+    path = None if in_memory else tmp_path / "j"
+    large, small = "QUJD" * 600, "QUJD"
+    with Journal(path) as journal:
+        for number in range(3):
+            journal.call(str(number), "", drawing(large))
+        journal.call("small", "", drawing(small))
+        journal.call("text", "", {"text": large})
+        kinds = [event["kind"] for event in journal.events()]
+        assert kinds == ["header", "blob", "call", "call", "call", "call", "call"]
+        assert journal.reply("2") == drawing(large)
+        assert (journal.reply("small"), journal.reply("text")) == (drawing(small), {"text": large})
+        assert {event["kind"] for event in journal.canonical()} == {"call"}
+        before = journal.canonical()
+    if in_memory:
+        return
+    with Journal(path) as journal:
+        assert journal.reply("0") == drawing(large)
+        journal.call("more", "", drawing(large))
+        assert sum(event["kind"] == "blob" for event in journal.events()) == 1
+        assert [event for event in journal.canonical() if event["key"] != "more"] == before
+    assert path.read_text().count(large) == 2  # once as an image, once as a text
+
+
+def test_an_image_whose_bytes_are_not_there_is_a_damaged_reply(tmp_path):
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        journal.call("0", "", drawing("QUJD" * 600))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line for line in lines if b'"blob","key"' not in line))
+    with Journal(path) as journal:
+        assert "data" not in journal.reply("0")["content"][1]
