@@ -248,6 +248,7 @@ _ELSEWHERE = {
     "Prediction": "promptgrad.nn.Prediction",
     "GEPA": "promptgrad.optim.GEPA",
     "Refine": "promptgrad.nn.Refine",
+    "Retrieve": "promptgrad.nn.Retrieve(index, k=3)",
     "SIMBA": "promptgrad.optim.GEPA or promptgrad.optim.TGD",
     "Suggest": "promptgrad.nn.Suggest(condition, reason)",
     "ReAct": "promptgrad.nn.ReAct",

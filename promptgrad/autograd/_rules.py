@@ -35,6 +35,9 @@ class Passing:
     by_output: tuple[tuple[str, ...], ...] | None = None
 
 
+_HEAD = 80  # characters of a text that a retriever found
+_HEADS = 5
+
 Answer = Mapping[str, str | Sequence[str] | None]
 Rule = Callable[[Passing], Answer | Awaitable[Answer]]
 
@@ -63,20 +66,33 @@ def split(passing: Passing) -> Answer:
 
 
 def blame_query(passing: Passing) -> Answer:
-    """Criticise a retriever's query: what it was, and that the documents found did not help: the rule of "retriever".
+    """Criticise a retriever's query: what it was, what it found, and that this did not help: the rule of "retriever".
 
     What is found depends on the query alone, as far as the program can change it, so a critique of the documents is
     one of the query.
     """
+    found = _found(passing.fn)
     return {
         target.name: tuple(
-            f"the search for {_short(target.value)} did not find what was needed: {text}"
+            f"the search for {_short(target.value)} did not find what was needed: {text}{found}"
             if target.kind == "input"
             else text
             for text in passing.feedback
         )
         for target in passing.targets
     }
+
+
+def _found(fn: "GradFn") -> str:
+    """How the texts begin that a retriever found; empty where it found something else than a list of texts."""
+    out = fn.outputs.get("out") if isinstance(fn, Node) else None
+    if not isinstance(out, (list, tuple)) or not all(isinstance(item, str) for item in out):
+        return ""
+    if not out:
+        return " (it found nothing)"
+    heads = [" ".join(str(item)[: 2 * _HEAD].split()) for item in out[:_HEADS]]
+    shown = "; ".join(repr(head if len(head) <= _HEAD else f"{head[: _HEAD - 3]}...") for head in heads)
+    return f" (it found {shown}{'' if len(out) <= _HEADS else f' and {len(out) - _HEADS} more'})"
 
 
 def explain_error(passing: Passing) -> Answer:

@@ -69,6 +69,10 @@ class Text(str):
             )
         return self.grad_fn.register_hook(hook)
 
+    def _produced_by(self, grad_fn: GradFn | None) -> "Text":
+        """The same text, from `grad_fn`; a subclass keeps its facts."""
+        return Text(str(self), grad_fn)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (Text, (str(self),))
 
@@ -245,6 +249,8 @@ def _attach(value: Any, grad_fn: GradFn | None, depth: int) -> Any:
         return {key: _attach(item, grad_fn, depth + 1) for key, item in value.items()}
     if kind is tuple:
         return tuple([_attach(item, grad_fn, depth + 1) for item in value])
+    if isinstance(value, Text):
+        return value._produced_by(grad_fn)
     if depth >= 0 and hasattr(kind, "model_fields") and hasattr(value, "__dict__"):
         fields: dict[str, Any] = value.__dict__
         for name, item in fields.items():

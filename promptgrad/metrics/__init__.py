@@ -5,6 +5,7 @@ from promptgrad.metrics._exact_match import exact_match
 from promptgrad.metrics._f1 import f1
 from promptgrad.metrics._metric import FieldMetric, FunctionMetric, Metric, as_metric, call_metric
 from promptgrad.metrics._numeric_match import numeric_match
+from promptgrad.metrics._ranking import RankingMetric, mrr, ndcg_at, recall_at
 from promptgrad.metrics._recall import recall
 from promptgrad.metrics._traced import CallTrace, feedback_for, is_right
 
@@ -13,6 +14,7 @@ __all__ = [
     "FieldMetric",
     "FunctionMetric",
     "Metric",
+    "RankingMetric",
     "as_metric",
     "call_metric",
     "contains",
@@ -20,6 +22,9 @@ __all__ = [
     "f1",
     "feedback_for",
     "is_right",
+    "mrr",
+    "ndcg_at",
     "numeric_match",
     "recall",
+    "recall_at",
 ]

@@ -142,7 +142,7 @@ class FieldMetric(Metric):
             raise MetricError(
                 f"{self.name}: the example has no field {field!r}, only {', '.join(example.keys()) or 'none'}"
             )
-        gold, answer = example[field], _read(output, field, self.name)
+        gold, answer = example[field], read_field(output, field, self.name)
         if answer is output:
             self._check_output(field, gold, output)
         return self.verdict(field, gold, answer)
@@ -228,7 +228,8 @@ def _default_field(example: Any, output: Any, name: str) -> str:
     )
 
 
-def _read(output: Any, field: str, name: str) -> Any:
+def read_field(output: Any, field: str, name: str) -> Any:
+    """A field of an output, or the output itself where that is a plain value."""
     keys = _keys(output)
     if keys is None:
         value = getattr(output, field, None) if hasattr(output, "__dict__") else None

@@ -49,6 +49,7 @@ from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.nn._react import ReAct
 from promptgrad.nn._recent import remember_output
 from promptgrad.nn._refine import Refine
+from promptgrad.nn._retrieve import Retrieve
 from promptgrad.nn._route import Route
 from promptgrad.nn._self_consistency import SelfConsistency
 from promptgrad.nn._state import flaw_of, trained_names
@@ -102,6 +103,7 @@ __all__ = [
     "ReAct",
     "Refine",
     "RemovableHandle",
+    "Retrieve",
     "Route",
     "SelfConsistency",
     "Sequential",
@@ -149,7 +151,6 @@ _ELSEWHERE = {
     "OutputField": "promptgrad.Output",
     "BatchRow": "nn.BatchRow",
     "Row": "nn.BatchRow",
-    "Retrieve": "a forward() that calls your index (nn.Retrieve is on the roadmap)",
     "Signature": "promptgrad.Signature",
     "TextLoss": "nn.JudgeLoss(rubric)",
     "clip_grad_norm_": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens)",

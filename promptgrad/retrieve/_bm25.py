@@ -13,7 +13,7 @@ from promptgrad.retrieve._filter import Filter
 from promptgrad.retrieve._passage import Passage
 from promptgrad.retrieve._passages import Lines, Passages
 from promptgrad.retrieve._postings import Postings
-from promptgrad.retrieve._retriever import Stored
+from promptgrad.retrieve._retriever import Stored, name_of
 from promptgrad.retrieve._words import words
 
 Tokenizer = Callable[[str], list[str]]
@@ -203,8 +203,8 @@ class BM25(Stored):
             "k1": self.k1,
             "b": self.b,
             "stopwords": list(self.stopwords),
-            "stemmer": _name(self.stemmer),
-            "tokenizer": _name(self.tokenizer),
+            "stemmer": name_of(self.stemmer),
+            "tokenizer": name_of(self.tokenizer),
         }
 
     def _write(self, folder: Path) -> None:
@@ -225,7 +225,7 @@ class BM25(Stored):
         functions: dict[str, Any] = {}
         for what, default in (("tokenizer", words), ("stemmer", None)):
             functions[what] = given.get(what) or default
-            name = _name(_stemmer(functions[what]) if what == "stemmer" else functions[what])
+            name = name_of(_stemmer(functions[what]) if what == "stemmer" else functions[what])
             if name != settings.get(what):
                 raise DataError(
                     f"the index was made with the {what} {settings.get(what)}, and a folder holds no code: pass "
@@ -246,7 +246,7 @@ class BM25(Stored):
         return index
 
     def __repr__(self) -> str:
-        stem = "" if self.stemmer is None else f", stemmer={_name(self.stemmer)!r}"
+        stem = "" if self.stemmer is None else f", stemmer={name_of(self.stemmer)!r}"
         return f"BM25({len(self):,} passages, {len(self._numbers):,} words, k1={self.k1:g}, b={self.b:g}{stem})"
 
 
@@ -294,13 +294,3 @@ def _stemmer(given: Any) -> Stemmer | None:
     if not callable(stem):
         raise TypeError(f"a stemmer is a function from a word to its stem, not {type(given).__name__}")
     return stem  # type: ignore[no-any-return]
-
-
-def _name(function: Any) -> str | None:
-    """The name of a function in a saved index."""
-    if function is None:
-        return None
-    owner = getattr(function, "__self__", None)
-    if owner is not None and not isinstance(owner, type(json)):
-        return f"{type(owner).__name__}.{function.__name__}"
-    return getattr(function, "__qualname__", None) or type(function).__name__

@@ -6,14 +6,11 @@ import os
 from typing import Any
 
 from promptgrad.errors import DataError
-from promptgrad.retrieve._bm25 import BM25
 from promptgrad.retrieve._folder import read_folder
-from promptgrad.retrieve._retriever import Retriever
-
-KINDS: dict[str, Any] = {kind.kind: kind for kind in (BM25,)}
+from promptgrad.retrieve._retriever import Retriever, read_member
 
 
-def load(folder: str | os.PathLike[str], *, verify: bool = True, **functions: Any) -> Any:
+def load(folder: str | os.PathLike[str], *, verify: bool = True, **functions: Any) -> Retriever:
     """Read an index that `index.save(folder)` wrote. Arrays and passages are mapped into memory, not read.
 
     A folder holds no code: whatever function or model the index was made with is passed again, by the name of the
@@ -23,6 +20,7 @@ def load(folder: str | os.PathLike[str], *, verify: bool = True, **functions: An
         folder: The folder.
         verify: Compare all files with what was written, which reads them once; False compares their sizes.
         functions: `embedder` (and `query_embedder`), `module`, `tokenizer`, `stemmer`, as far as the index has them.
+            Where several indexes have embedders, `embedder` is a mapping from their names.
 
     Raises:
         DataError: There is no index, it is damaged or of a later version, or was made with other functions.
@@ -32,10 +30,8 @@ def load(folder: str | os.PathLike[str], *, verify: bool = True, **functions: An
     if strange:
         raise TypeError(f"load takes the functions of an index by name, not {', '.join(sorted(strange))}")
     kind, settings, data = read_folder(folder, verify=verify)
-    if kind not in KINDS:
-        raise DataError(f"the index in {folder} is of the kind {kind!r}, which this promptgrad does not know")
     try:
-        index: Retriever = KINDS[kind]._read_back(data, settings, functions)
+        index: Retriever = read_member(data, kind, settings, functions)
     except (KeyError, TypeError, ValueError, OSError, AttributeError) as error:
         if isinstance(error, DataError):
             raise

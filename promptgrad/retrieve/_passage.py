@@ -53,11 +53,12 @@ class Passage(Text):
         text = self.removeprefix(f"{title}\n") if title else self
         return Document(text, title, str(self.metadata.get("source", "")))
 
-    def given(self, *, score: float | None = None, grad_fn: Any = None) -> Passage:
-        """The same passage with another score, or from another producer."""
-        return Passage(
-            str(self), self.id, self.score if score is None else score, self.metadata, grad_fn or self.grad_fn
-        )
+    def scored(self, score: float) -> Passage:
+        """The same passage with another score."""
+        return Passage(str(self), self.id, score, self.metadata, self.grad_fn)
+
+    def _produced_by(self, grad_fn: Any) -> Passage:
+        return Passage(str(self), self.id, self.score, self.metadata, grad_fn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Passage, (str(self), self.id, self.score, dict(self.metadata)))
@@ -110,3 +111,20 @@ def read_passage(item: Any, place: int) -> tuple[str, str | None, dict[str, Any]
     if title is not None and not isinstance(title, str):
         raise DataError(f"the title of passage {place} is {title!r}: a title is a text")
     return (f"{title}\n{text}" if title else text), (None if ident is None else str(ident)), fields or None
+
+
+def as_passage(item: Any, place: int) -> Passage:
+    """A passage that a search of a user's own found: what `read_passage` reads; its `score`, if it is a number.
+
+    Raises:
+        DataError: It is no passage.
+    """
+    if isinstance(item, Passage):
+        return item
+    text, ident, metadata = read_passage(item, place)
+    known = dict(metadata or {})
+    score = known.get("score")
+    has = isinstance(score, (int, float)) and not isinstance(score, bool)
+    if has:
+        del known["score"]
+    return Passage(text, str(place) if ident is None else ident, float(score or 0.0) if has else 0.0, known)

@@ -6,9 +6,11 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from promptgrad import aio
+from promptgrad.errors import DataError
 from promptgrad.retrieve._best import best
 from promptgrad.retrieve._filter import Filter, check_filter
 from promptgrad.retrieve._folder import write_folder
@@ -29,11 +31,18 @@ _IN_PLACE = 20_000  # passages up to which a search is too short for a thread of
 class Retriever:
     """Base of all indexes: `search` finds passages for a query.
 
-    A subclass defines `_search`; `BM25`, `Dense`, `Hybrid` and `Rerank` are those there are. With the same passages and
-    queries the results are the same, in the same order: of equal scores, the passage that was added first comes first.
+    `BM25`, `Dense`, `Hybrid` and `Rerank` are those there are; to search elsewhere, give `nn.Retrieve` a function. With
+    the same passages and queries the results are the same, in the same order: of equal scores, the passage that was
+    added first comes first.
     """
 
-    kind = "retriever"
+    kind: ClassVar[str] = ""
+    kinds: ClassVar[dict[str, type[Retriever]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            Retriever.kinds[cls.kind] = cls
 
     @overload
     def search(self, query: str, k: int = 3, *, filter: Filter | None = None) -> list[Passage]: ...
@@ -120,6 +129,11 @@ class Retriever:
         """Write the files of the index."""
         raise NotImplementedError(f"{type(self).__name__} cannot be saved")
 
+    @classmethod
+    def _read_back(cls, folder: Path, settings: dict[str, Any], given: dict[str, Any]) -> Retriever:
+        """Make the index again of its files, its settings, and what the user gave to `load`."""
+        raise NotImplementedError(f"{cls.__name__} cannot be loaded")
+
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} does not define __len__()")
 
@@ -187,3 +201,34 @@ class Stored(Retriever):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _turn=aio.Semaphore(1), _lock=threading.RLock())
+
+
+def name_of(function: Any) -> str | None:
+    """The name of a function, an embedder or a module in a saved index; None for None."""
+    if function is None:
+        return None
+    own = getattr(function, "name", None)
+    if isinstance(own, str) and own:
+        return own
+    owner = getattr(function, "__self__", None)
+    if owner is not None and not isinstance(owner, ModuleType):
+        return f"{type(owner).__name__}.{function.__name__}"
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def write_members(folder: Path, members: Iterable[Retriever]) -> None:
+    """Write indexes into folders inside of a folder."""
+    for number, member in enumerate(members):
+        (folder / str(number)).mkdir()
+        member._write(folder / str(number))
+
+
+def read_member(folder: Path, kind: str, settings: dict[str, Any], given: dict[str, Any]) -> Retriever:
+    """Read an index from the folder of its files.
+
+    Raises:
+        DataError: Its kind is not known.
+    """
+    if kind not in Retriever.kinds:
+        raise DataError(f"the index in {folder} is of the kind {kind!r}, which this promptgrad does not know")
+    return Retriever.kinds[kind]._read_back(folder, settings, given)

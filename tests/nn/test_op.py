@@ -63,7 +63,8 @@ def test_a_retriever_tells_its_query():
     loss.backward()
     assert len(critic.asked) == 2
     assert said(program.ask.instruction) == [
-        "instruction: the search for 'rivers' did not find what was needed: documents: wrong"
+        "instruction: the search for 'rivers' did not find what was needed: documents: wrong (it found 'paragraph 0 "
+        "speaks about other things entirely'; 'paragraph 1 speaks about other things entirely')"
     ]
 
 

@@ -42,9 +42,9 @@ def test_texts_documents_and_records_are_passages():
 
 def test_copies_keep_the_facts():
     found = only({"text": "the Seine", "id": "a", "n": 1})
-    for other in (copy.copy(found), copy.deepcopy(found), pickle.loads(pickle.dumps(found)), found.given(score=3.0)):
+    for other in (copy.copy(found), copy.deepcopy(found), pickle.loads(pickle.dumps(found)), found.scored(3.0)):
         assert (other, other.id, other.metadata) == (found, "a", {"n": 1})
-    assert found.given(score=3.0).score == 3.0
+    assert found.scored(3.0).score == 3.0
 
 
 @pytest.mark.parametrize(
