@@ -36,6 +36,7 @@ PromptgradError
 ├── ConstraintError (ValueError)       a value that a parameter may not take
 ├── CheckError (AssertionError)        what a program asserts does not hold
 ├── StepLimitError (RuntimeError)      a model that calls tools did not finish in time
+├── SandboxError (RuntimeError)        a machine on which code cannot be run safely
 ├── HunkError (ValueError)             an edit that does not apply to its text
 ├── OutOfMemoryError (MemoryError)     a training that does not fit into memory
 └── MissingExtraError (ImportError)    an optional dependency is not installed
@@ -80,6 +81,7 @@ __all__ = [
     "RateLimitError",
     "RefusalError",
     "ReplayError",
+    "SandboxError",
     "ServerTimeoutError",
     "SignatureError",
     "StateDictError",
@@ -402,6 +404,13 @@ class StepLimitError(PromptgradError, RuntimeError):
         self.steps = steps
 
 
+class SandboxError(PromptgradError, RuntimeError):
+    """Code cannot be run safely on this machine: an interpreter does not start, or cannot be confined.
+
+    What goes wrong in the code itself is no exception but the `error` of its `sandbox.Execution`.
+    """
+
+
 class HunkError(PromptgradError, ValueError):
     """A structured edit does not apply to its text, which stays as it was.
 
@@ -443,7 +452,7 @@ def is_outage(error: BaseException | None) -> bool:
         return error.status == 404
     if isinstance(error, (ContextWindowError, ContentFilterError, RefusalError)):
         return False
-    return isinstance(error, (LMError, DeadlineError, BudgetExceeded, JournalError, ImportError))
+    return isinstance(error, (LMError, DeadlineError, BudgetExceeded, JournalError, SandboxError, ImportError))
 
 
 def kind_of(error: LMError) -> str:

@@ -9,6 +9,7 @@ from promptgrad.nn._best_of_n import BestOfN
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._check import Assert, Check, Checks, Suggest, count_checks
 from promptgrad.nn._check_loss import CheckLoss
+from promptgrad.nn._code_act import CodeAct
 from promptgrad.nn._confidence import confidence
 from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
@@ -46,10 +47,12 @@ from promptgrad.nn._parallel import Parallel
 from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.nn._program_of_thought import ProgramOfThought
 from promptgrad.nn._react import ReAct
 from promptgrad.nn._recent import remember_output
 from promptgrad.nn._refine import Refine
 from promptgrad.nn._retrieve import Retrieve
+from promptgrad.nn._rlm import RLM
 from promptgrad.nn._route import Route
 from promptgrad.nn._self_consistency import SelfConsistency
 from promptgrad.nn._state import flaw_of, trained_names
@@ -58,6 +61,7 @@ from promptgrad.nn._trace_of import trace_of
 from promptgrad.nn._turns import Turns
 
 __all__ = [
+    "RLM",
     "Arguments",
     "Assert",
     "AuxLoss",
@@ -71,6 +75,7 @@ __all__ = [
     "Check",
     "CheckLoss",
     "Checks",
+    "CodeAct",
     "Critic",
     "Ensemble",
     "ErrorRow",
@@ -100,6 +105,7 @@ __all__ = [
     "PartialValue",
     "Predict",
     "Prediction",
+    "ProgramOfThought",
     "ReAct",
     "Refine",
     "RemovableHandle",
@@ -146,7 +152,6 @@ _ELSEWHERE = {
     "MultiFieldEvaluation": "nn.JudgeLoss({name: rubric, ...})",
     "FormattedLLMCall": "nn.Predict with several fields",
     "Linear": "nn.Predict('question -> answer')",
-    "ProgramOfThought": "a forward() that runs what an nn.Predict wrote",
     "MSELoss": "nn.MetricLoss(metric)",
     "OutputField": "promptgrad.Output",
     "BatchRow": "nn.BatchRow",

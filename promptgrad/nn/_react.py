@@ -1,9 +1,7 @@
 """`ReAct`: a language model that calls tools until it knows the result."""
 
-import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 from promptgrad._habits import refuse
@@ -12,9 +10,10 @@ from promptgrad.autograd import Parameter, attach
 from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError, ToolCallError
 from promptgrad.lm import Completion, Message, ReasoningPart, ToolCall, ToolResult, current, resolve_lm
 from promptgrad.nn._acting import ActingRules, Observed, act
+from promptgrad.nn._agent_tools import free_name, result_tool, result_words, take_tool, tool_key, words_around
 from promptgrad.nn._containers import ModuleDict
 from promptgrad.nn._module import Module
-from promptgrad.nn._op import Op, op
+from promptgrad.nn._op import Op
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
 from promptgrad.nn._turns import Turns
@@ -141,31 +140,21 @@ class ReAct(Module, in_place=True):
         self.step = ToolStep(_step_signature(own, tuple(self._declared), native=native), **options)
 
     def _add(self, given: Any, *, describe: bool) -> None:
-        try:
-            made = Tool.of(given.function if isinstance(given, Op) else given)
-        except ValueError as error:
-            raise SignatureError(str(error)) from error
-        if made.function is None:
-            raise SignatureError(f"the tool {made.name!r} has no function: a ReAct calls its tools itself")
-        if made.name in self._declared or made.name == FINISH:
-            raise SignatureError(f"two tools have the name {made.name!r}: pass Tool(function, name=...)")
-        recorded = given if isinstance(given, Op) else op(made.function, description=made.description)
-        recorded.description.requires_grad |= describe
-        key = f"{made.name}_tool" if hasattr(Module, made.name) else made.name
-        self.tools[key] = recorded
+        made, recorded = take_tool(given, self._declared, "ReAct", FINISH, describe=describe)
+        self.tools[tool_key(made.name)] = recorded
         self._declared[made.name] = made
-        self._words[made.name] = (f"- {_shape(made.name, made)}: ", "\n" + "".join(f"{x}\n" for x in _indented(made)))
+        self._words[made.name] = words_around(made)
 
     @property
     def _finish(self) -> Tool:
-        return _finish_tool(self.own)
+        return result_tool(self.own, FINISH)
 
     def _description(self, name: str) -> Parameter:
         recorded: Op = self._op(name)
         return recorded.description
 
     def _op(self, name: str) -> Any:
-        return self.tools[f"{name}_tool" if hasattr(Module, name) else name]
+        return self.tools[tool_key(name)]
 
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
         """Make steps until the model finishes."""
@@ -203,20 +192,20 @@ class ReAct(Module, in_place=True):
         if self.native:
             told = {name: str(self._description(name)) for name in self._declared}
             tools = [Tool(tool.function, name=name, description=told[name]) for name, tool in self._declared.items()]
-            return {**inputs, _free("tools", self.own): [*tools, self._finish]}
-        return {**inputs, _free("tools", self.own): self._listed()}
+            return {**inputs, free_name("tools", self.own): [*tools, self._finish]}
+        return {**inputs, free_name("tools", self.own): self._listed()}
 
     def _listed(self) -> str:
         """The tools in words; the texts of their descriptions keep their origin."""
         listed = ""
         for name, (before, after) in self._words.items():
             listed = listed + before + str(self._description(name)) + after
-        return listed + _finish_words(self.own)
+        return listed + result_words(self.own, FINISH)
 
     def _calls(self, said: Prediction) -> list[ToolCall]:
         if self.native:
-            return list(said[_free("calls", self.own)])
-        name, arguments = said[_free("tool", self.own)], said[_free("arguments", self.own)]
+            return list(said[free_name("calls", self.own)])
+        name, arguments = said[free_name("tool", self.own)], said[free_name("arguments", self.own)]
         return [ToolCall("", str.__str__(name), json.dumps(arguments, ensure_ascii=False, default=str))]
 
     def _finished(
@@ -247,7 +236,7 @@ class ReAct(Module, in_place=True):
     ) -> tuple[list[Message], list[Any]]:
         """The messages of one step and of its results, and the values that they were made of."""
         spoken = Message("assistant", self._spoken(said))
-        values: list[Any] = [*calls] if self.native else [said[_free("thought", self.own)]]
+        values: list[Any] = [*calls] if self.native else [said[free_name("thought", self.own)]]
         values += [one.text if one.value is None else one.value for one in seen]
         if not self.native:
             ((call, one),) = zip(calls, seen, strict=True)
@@ -288,58 +277,18 @@ class ReAct(Module, in_place=True):
         return f"tools=[{', '.join(self._declared)}], max_steps={self.max_steps}, native={self.native}"
 
 
-def _free(name: str, own: Signature) -> str:
-    """A name that no field of the signature has."""
-    while name in own.fields:
-        name += "_"
-    return name
-
-
 def _step_signature(own: Signature, names: tuple[str, ...], *, native: bool) -> Signature:
     rules = NATIVE if native else TEXT
     task = f"{own.instruction}\n\n{rules}" if own.instruction else rules
     if native:
-        tools = Field(_free("tools", own), list[Tool], "", "input")
-        outputs = [Field(_free("calls", own), list[ToolCall], "", "output")]
+        tools = Field(free_name("tools", own), list[Tool], "", "input")
+        outputs = [Field(free_name("calls", own), list[ToolCall], "", "output")]
     else:
-        tools = Field(_free("tools", own), str, "your tools, with their arguments", "input")
+        tools = Field(free_name("tools", own), str, "your tools, with their arguments", "input")
         kinds: Any = Literal[names + (FINISH,)]  # noqa: RUF005 - Python 3.10 cannot unpack here
         outputs = [
-            Field(_free("thought", own), str, "what you know, and what to do next", "output"),
-            Field(_free("tool", own), kinds, "the tool to call", "output"),
-            Field(_free("arguments", own), dict[str, Any], "its arguments by name", "output"),
+            Field(free_name("thought", own), str, "what you know, and what to do next", "output"),
+            Field(free_name("tool", own), kinds, "the tool to call", "output"),
+            Field(free_name("arguments", own), dict[str, Any], "its arguments by name", "output"),
         ]
     return Signature([tools, *own.inputs.values(), *outputs], task, name=own.name)
-
-
-@lru_cache(256)
-def _finish_tool(own: Signature) -> Tool:
-    """The tool whose arguments are the outputs."""
-
-    def finish(**outputs: Any) -> dict[str, Any]:
-        return outputs
-
-    kind = inspect.Parameter.KEYWORD_ONLY
-    finish.__annotations__ = {name: field.annotation for name, field in own.outputs.items()}
-    finish.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, kind, annotation=field.annotation) for name, field in own.outputs.items()]
-    )
-    about = {name: field.description for name, field in own.outputs.items() if field.description}
-    return Tool(finish, name=FINISH, description="Gives the result, and ends the work.", arguments=about)
-
-
-@lru_cache(256)
-def _finish_words(own: Signature) -> str:
-    tool = _finish_tool(own)
-    return "\n".join([f"- {_shape(FINISH, tool)}: {tool.description}", *_indented(tool)])
-
-
-def _shape(name: str, tool: Tool) -> str:
-    inside = [
-        f"{key}: {field.type_name}{'' if key in tool.required else ' = ...'}" for key, field in tool.fields.items()
-    ]
-    return f"{name}({', '.join(inside)})"
-
-
-def _indented(tool: Tool) -> list[str]:
-    return [f"  - {key}: {field.description}" for key, field in tool.fields.items() if field.description]

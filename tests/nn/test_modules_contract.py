@@ -197,3 +197,60 @@ class TestReActWithWordsBesideItsCalls(TestReActOfNativeCalls):
         calls = super().respond(messages).tool_calls
         said = (lm.ReasoningPart("It may rain.", "seal"), lm.TextPart("I look it up."), *calls)
         return lm.Completion(said, lm.Usage(calls=1))
+
+
+def wrote(code):
+    """A reply of a module that writes code, as the chat adapter reads it."""
+    return f"[[ ## thought ## ]]\nI compute it.\n\n[[ ## code ## ]]\n{code}"
+
+
+class TestProgramOfThought(ModuleContract):
+    calls = 2  # a program that fails, and one that does not
+    blamed = ("step.instruction",)
+
+    def respond(self, messages):
+        mended = messages[-1]["content"].startswith("The code failed")
+        return wrote("submit(answer=str(6 * 7))" if mended else "submit(answer=str(6 * x))")
+
+    def make(self):
+        return nn.ProgramOfThought(QA)
+
+
+class TestProgramOfThoughtThatAnswers(ModuleContract):
+    calls = 2
+    blamed = ("step.instruction", "answer.instruction")
+
+    def respond(self, messages):
+        if "[[ ## output ## ]]" in messages[-1]["content"]:
+            return "[[ ## answer ## ]]\nIt is 42."
+        return wrote("print(6 * 7)")
+
+    def make(self):
+        return nn.ProgramOfThought(QA, answer=True)
+
+
+class TestCodeAct(ModuleContract):
+    calls = 2
+    blamed = ("step.instruction",)
+
+    def respond(self, messages):
+        done = messages[-1]["content"].startswith("The code ran")
+        return wrote("submit(answer=said)" if done else "said = weather('Paris')\nprint(said)")
+
+    def make(self):
+        return nn.CodeAct(QA, tools=[weather])
+
+
+class TestRLM(ModuleContract):
+    calls = 5  # two steps and three queries
+    blamed = ("step.instruction", "sub.instruction")
+
+    def respond(self, messages):
+        if "[[ ## query ## ]]" in messages[-1]["content"]:
+            return "[[ ## answer ## ]]\nParis"
+        if messages[-1]["content"].startswith("The code ran"):
+            return wrote("submit(answer=llm_query('Which town do these name? ' + repr(named)))")
+        return wrote("named = llm_query_batched(['A town? ' + part for part in question.split('is')])\nprint(named)")
+
+    def make(self):
+        return nn.RLM(QA)

@@ -1,0 +1,91 @@
+"""The tools of an agent: how they are taken in, how a prompt tells of them, and the one that takes the result."""
+
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from promptgrad.adapters import Tool
+from promptgrad.errors import SignatureError
+from promptgrad.nn._module import Module
+from promptgrad.nn._op import Op, op
+from promptgrad.signature import Signature
+
+
+def free_name(name: str, own: Signature) -> str:
+    """A name that no field of the signature has."""
+    while name in own.fields:
+        name += "_"
+    return name
+
+
+def take_tool(given: Any, taken: Mapping[str, Tool], agent: str, result: str, *, describe: bool) -> tuple[Tool, Op]:
+    """A tool of an agent, and the module that records its calls.
+
+    Args:
+        given: A function, a `Tool` or an `Op`.
+        taken: The tools that are there.
+        agent: The class of the agent, for messages.
+        result: The name of what takes the result.
+        describe: Whether its description is trained.
+
+    Raises:
+        SignatureError: It is none, has no function, or has a name that is taken.
+    """
+    try:
+        made = Tool.of(given.function if isinstance(given, Op) else given)
+    except ValueError as error:
+        raise SignatureError(str(error)) from error
+    if made.function is None:
+        raise SignatureError(f"the tool {made.name!r} has no function: a {agent} calls its tools itself")
+    if made.name in taken or made.name == result:
+        raise SignatureError(f"two tools have the name {made.name!r}: pass Tool(function, name=...)")
+    recorded = given if isinstance(given, Op) else op(made.function, description=made.description)
+    recorded.description.requires_grad |= describe
+    return made, recorded
+
+
+def tool_key(name: str) -> str:
+    """The name of a tool in a `ModuleDict`, which has methods of its own."""
+    return f"{name}_tool" if hasattr(Module, name) else name
+
+
+@lru_cache(256)
+def result_tool(own: Signature, name: str) -> Tool:
+    """The tool whose arguments are the outputs of a signature."""
+
+    def finish(**outputs: Any) -> dict[str, Any]:
+        return outputs
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    finish.__annotations__ = {name: field.annotation for name, field in own.outputs.items()}
+    finish.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind, annotation=field.annotation) for name, field in own.outputs.items()]
+    )
+    about = {name: field.description for name, field in own.outputs.items() if field.description}
+    return Tool(finish, name=name, description="Gives the result, and ends the work.", arguments=about)
+
+
+@lru_cache(256)
+def result_words(own: Signature, name: str) -> str:
+    """That tool in words."""
+    tool = result_tool(own, name)
+    return "\n".join([f"- {shape(tool)}: {tool.description}", *argument_lines(tool)])
+
+
+def shape(tool: Tool) -> str:
+    """The name of a tool, with its arguments and their types."""
+    inside = [
+        f"{key}: {field.type_name}{'' if key in tool.required else ' = ...'}" for key, field in tool.fields.items()
+    ]
+    return f"{tool.name}({', '.join(inside)})"
+
+
+def argument_lines(tool: Tool) -> list[str]:
+    """What the arguments of a tool are, a line each, as far as it is told."""
+    return [f"  - {key}: {field.description}" for key, field in tool.fields.items() if field.description]
+
+
+def words_around(tool: Tool) -> tuple[str, str]:
+    """What stands before and after the description of a tool in a list."""
+    return f"- {shape(tool)}: ", "\n" + "".join(f"{line}\n" for line in argument_lines(tool))

@@ -1,0 +1,132 @@
+"""`Interpreter`, what runs code; `CodeSession`, runs that share their variables; `Limits`, what bounds a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import isawaitable
+from keyword import iskeyword
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from promptgrad import aio
+from promptgrad.sandbox._execution import Execution
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Functions = Mapping[str, Any]
+"""Functions by name: plain ones, `async` ones, or modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a run of code.
+
+    Attributes:
+        seconds: The time that the code computes; calls of granted functions do not count.
+        memory: Bytes of all that the session holds.
+        output: Characters that a run prints.
+        calls: Calls of granted functions in a run.
+        depth: Calls of functions inside one another.
+
+    Raises:
+        ValueError: A limit is not positive.
+    """
+
+    seconds: float = 5.0
+    memory: int = 128 * 2**20
+    output: int = 100_000
+    calls: int = 1_000
+    depth: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "memory", "output", "calls", "depth"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise ValueError(f"the limit {name} is a positive number, not {value!r}")
+
+
+@runtime_checkable
+class CodeSession(Protocol):
+    """Runs of code that share their variables, as at Python's prompt. It is a context manager, which closes it.
+
+    A class of your own that defines `arun` and `close` and extends this one has the rest.
+    """
+
+    async def arun(
+        self, code: str, inputs: Mapping[str, Any] | None = None, functions: Functions | None = None
+    ) -> Execution:
+        """Run code. What goes wrong in it is the `error` of what this returns.
+
+        Args:
+            code: The code.
+            inputs: Variables that it finds, by name: plain data.
+            functions: The functions that it may call, by name, plain, `async`, or with an `acall`, as modules: for the
+                code all of them are plain. Arguments and results are plain data. What one raises is raised in the code;
+                one that returns a `Halt` ends the run.
+
+        Raises:
+            TypeError: An input is no plain data, or a name no name of a variable.
+            SandboxError: The code cannot be run here at all.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the session, and forget its variables."""
+        ...
+
+    def run(self, code: str, inputs: Mapping[str, Any] | None = None, functions: Functions | None = None) -> Execution:
+        """Run code, and wait for its end; as `arun`."""
+        return aio.drive(self.arun(code, inputs, functions))
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@runtime_checkable
+class Interpreter(Protocol):
+    """What runs code that is not trusted. `Monty` and `Subprocess` are two.
+
+    A class of your own that defines `session` and `about` and extends this one has the rest.
+    """
+
+    @property
+    def about(self) -> str:
+        """What the code may use, in words for the prompt of a language model that writes it."""
+        ...
+
+    def session(self) -> CodeSession:
+        """Begin a session, without variables."""
+        ...
+
+    async def arun(
+        self, code: str, inputs: Mapping[str, Any] | None = None, functions: Functions | None = None
+    ) -> Execution:
+        """Run code in a session of its own; see `CodeSession.arun`."""
+        with self.session() as session:
+            return await session.arun(code, inputs, functions)
+
+    def run(self, code: str, inputs: Mapping[str, Any] | None = None, functions: Functions | None = None) -> Execution:
+        """Run code in a session of its own, and wait for its end; see `CodeSession.arun`."""
+        return aio.drive(self.arun(code, inputs, functions))
+
+
+def check_names(names: Mapping[str, Any], place: str) -> None:
+    """Raise `TypeError` where one of the names is none of a variable."""
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+            raise TypeError(f"{place} have the names of variables, and {name!r} is none")
+
+
+async def call_granted(function: Any, args: Any, kwargs: Any) -> Any:
+    """Call a granted function: a module or an `async` one here, a plain one where it may block."""
+    if hasattr(function, "acall"):
+        return await function.acall(*args, **kwargs)
+    if aio.is_coroutine_function(function):
+        return await aio.awaited(function(*args, **kwargs))
+    found = await aio.in_thread(function, *args, **kwargs)
+    return await aio.awaited(found) if isawaitable(found) else found

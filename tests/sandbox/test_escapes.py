@@ -1,0 +1,101 @@
+"""Known ways out of a sandbox, none of which succeeds, and programs without end, each of which is ended."""
+
+import socket
+import threading
+
+import pytest
+
+from promptgrad import sandbox
+from tests.sandbox.escapes import BOMBS, ESCAPES, RUNAWAYS
+
+TREASURE = "the treasure is under the oak"
+
+
+def test_there_are_as_many_as_the_guide_says():
+    assert len(ESCAPES) >= 180
+    assert len(RUNAWAYS) + len(BOMBS) >= 75
+
+
+@pytest.fixture(scope="module")
+def port():
+    """The port of a server on which nothing may arrive."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        yield server.getsockname()[1]
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch, port):
+    """What an escape would reach: a secret file, a place for a file of its own, a server, the environment."""
+    monkeypatch.setenv("PROMPTGRAD_SECRET", TREASURE)
+    (tmp_path / "secret.txt").write_text(TREASURE)
+    return {"secret": str(tmp_path / "secret.txt"), "marker": str(tmp_path / "marker.txt"), "port": port}
+
+
+def note(said="", **more):
+    return said
+
+
+def fail():
+    raise KeyError("no such thing")
+
+
+GRANTED = {"note": note, "fail": fail}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_an_escape_fails_with_an_error(name, make, world, tmp_path):
+    threads = threading.active_count()
+    before = (tmp_path / "secret.txt").stat()
+    found = make(seconds=5).run(ESCAPES[name], world, GRANTED)
+    after = (tmp_path / "secret.txt").stat()
+    assert found.error is not None, found
+    assert found.error.limit != "seconds", found
+    assert TREASURE not in repr(found)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.txt"]
+    assert (tmp_path / "secret.txt").read_text() == TREASURE
+    assert (before.st_mode, before.st_mtime, before.st_nlink) == (after.st_mode, after.st_mtime, after.st_nlink)
+    assert threading.active_count() <= threads + 1
+    assert "\n" not in found.error.source
+
+
+@pytest.mark.parametrize("name", RUNAWAYS)
+def test_a_program_without_end_is_ended_by_its_limit(name, make):
+    code, limit = RUNAWAYS[name]
+    found = make(seconds=0.15, memory=32_000_000, output=5000, calls=20, depth=100).run(code, {}, GRANTED)
+    slow = {"seconds"} if limit == "memory" else set()  # on a busy machine the time may be over first
+    assert found.error.limit in {limit, *slow}, found
+    assert len(found.stdout) <= 5000
+    assert len(found.shown()) < 20_000
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_program_that_is_hard_to_read_run_or_report_is_an_error(name, make):
+    found = make(seconds=0.5, memory=32_000_000, output=5000, calls=20, depth=100).run(BOMBS[name], {}, GRANTED)
+    assert found.error is not None, found
+    assert len(found.shown()) < 20_000
+
+
+def test_the_next_run_is_whole_again(make):
+    interpreter = make(seconds=0.15, memory=32_000_000)
+    with interpreter.session() as session:
+        for code in ("while True: pass", "[0] * 10**12", "x = [1]\nwhile True: x += x"):
+            assert session.run(code).error is not None
+            assert session.run("sum(range(10))") == sandbox.Execution(value=45)
+
+
+def test_many_at_once_are_ended_each_for_itself(make):
+    import asyncio
+
+    interpreter = make(seconds=0.2, memory=32_000_000)
+
+    async def all_of_them():
+        bad = [interpreter.arun(code) for code in ("while True: pass", "[0] * 10**12", "1 / 0")] * 2
+        good = [interpreter.arun("sum(range(10))") for _ in range(6)]
+        return await asyncio.gather(*bad, *good)
+
+    found = asyncio.run(all_of_them())
+    assert [one.error is None for one in found] == [False] * 6 + [True] * 6
+    assert {one.value for one in found[6:]} == {45}
