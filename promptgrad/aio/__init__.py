@@ -7,6 +7,7 @@ it can be awaited in a coroutine that `drive` runs in place, and in a task of an
 
 from typing import TYPE_CHECKING
 
+from promptgrad.aio._apart import apart
 from promptgrad.aio._caller import Caller, pointing_at, warn
 from promptgrad.aio._gather import Semaphore, aside, gather, is_failure, is_stopping, row, sleep
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, prepare, run, start
@@ -22,6 +23,7 @@ __all__ = [
     "Executor",
     "Semaphore",
     "Signal",
+    "apart",
     "aside",
     "awaited",
     "blocking",
