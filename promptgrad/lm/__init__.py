@@ -46,6 +46,7 @@ from promptgrad.lm._replay import replay
 from promptgrad.lm._request import Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
+from promptgrad.lm._samples import SampleGroup, SamplesInOne, sampled
 from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
 from promptgrad.lm._settings import Replicated, Settings, current
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
@@ -96,6 +97,8 @@ __all__ = [
     "Replicated",
     "Request",
     "Retry",
+    "SampleGroup",
+    "SamplesInOne",
     "Scored",
     "ServerJobs",
     "Settings",
@@ -129,6 +132,7 @@ __all__ = [
     "reply_logprobs",
     "resolve",
     "resolve_lm",
+    "sampled",
     "track_usage",
     "usage",
     "weigh",

@@ -103,7 +103,7 @@ class MemoryStore:
         """What is told of the replies, the least recently used first: of those in the file, if there is one."""
         if self.store is not None:
             return self.store.entries()
-        return [CacheEntry(key, reply.model, weigh(reply.content)) for key, reply in list(self.replies.items())]
+        return [CacheEntry(key, reply.model, _weight(reply)) for key, reply in list(self.replies.items())]
 
     def items(self) -> Iterator[tuple[CacheEntry, Completion]]:
         """The entries with their replies."""
@@ -125,13 +125,13 @@ class MemoryStore:
         with self._lock:
             self._forget(replies.pop(key, None))
             replies[key] = completion
-            self.size += weigh(completion.content)
+            self.size += _weight(completion)
             while replies and (self.size > most_bytes or len(replies) > self.most):
                 self._forget(replies.popitem(last=False)[1])
 
     def _forget(self, dropped: Completion | None) -> None:
         if dropped is not None and self.most_bytes is not None:
-            self.size -= weigh(dropped.content)
+            self.size -= _weight(dropped)
 
     def __len__(self) -> int:
         return len(self.replies) if self.store is None else len(self.store)
@@ -141,6 +141,15 @@ class MemoryStore:
 
 
 def _is_worth_keeping(completion: Completion) -> bool:
+    return all(map(_is_an_answer, completion.samples)) if completion.more else _is_an_answer(completion)
+
+
+def _weight(completion: Completion) -> int:
+    """Bytes of a reply and of its further samples."""
+    return weigh(completion.content) + sum([weigh(other.content) for other in completion.more])
+
+
+def _is_an_answer(completion: Completion) -> bool:
     if completion.is_filtered or completion.is_broken:
         return False
     content = completion.content

@@ -158,17 +158,18 @@ class Journalled(_Link):
             fresh.append(await self.next.answer(call))
             return lm._record(fresh[0])
 
-        session, name = self.session, lm.name
+        session, name, samples = self.session, lm.name, asked.samples
         read, most = estimate_tokens(asked, name), None
-        written = asked.max_tokens
-        if written is None:
-            written = REPLY_TOKENS
-            longer = max(written, 2 * session.longest(name) or LONG_REPLY)
+        if asked.max_tokens is not None:
+            written = asked.max_tokens * samples
+        else:
+            written = REPLY_TOKENS * samples
+            longer = max(written, samples * (2 * session.longest(name) or LONG_REPLY))
             most = read + longer, cost(lm.prices, read, longer)
         usd = cost(lm.prices, read, written)
         reply, _ = await session.call(call.key, send, tokens=read + written, usd=usd, most=most)
         if fresh:
-            session.longest(name, fresh[0].usage.output_tokens)
+            session.longest(name, fresh[0].usage.output_tokens // len(fresh[0].samples))
             return fresh[0]
         await self.next.book(lm, call.request, call.key, lambda: reply)
         return restored(call, reply, JournalError, "the journal")

@@ -132,6 +132,7 @@ class Completion:
         refusal: The model's refusal in its own words, where its provider separates refusals from answers.
         logprobs: The probability of each token; empty unless the request sets `logprobs`.
         trace: The trace by which `lm.Local` sends a gradient to its weights; None for every other LM.
+        more: The further samples of a request that asked for several. The cost of all is the first one's.
     """
 
     text_names: ClassVar[Mapping[str, str]] = {"content": "text"}
@@ -144,6 +145,7 @@ class Completion:
     refusal: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     trace: Any = field(default=None, compare=False, repr=False)
+    more: tuple[Completion, ...] = ()
 
     def __init__(
         self,
@@ -155,6 +157,7 @@ class Completion:
         refusal: str = "",
         logprobs: tuple[TokenLogprob, ...] = (),
         trace: Any = None,
+        more: tuple[Completion, ...] = (),
     ) -> None:
         _set_content(self, content)
         _set_usage(self, usage)
@@ -164,6 +167,7 @@ class Completion:
         _set_refusal(self, refusal)
         _set_logprobs(self, logprobs)
         _set_trace(self, trace)
+        _set_more(self, more)
 
     @property
     def text(self) -> str:
@@ -174,7 +178,12 @@ class Completion:
     @property
     def nbytes(self) -> int:
         """About how many bytes the reply takes."""
-        return count_bytes(self.content)
+        return count_bytes(self.content) + sum([other.nbytes for other in self.more])
+
+    @property
+    def samples(self) -> tuple[Completion, ...]:
+        """All samples of a request that asked for several; of any other, the reply alone."""
+        return (self, *self.more)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -259,6 +268,7 @@ class Completion:
     _set_refusal,
     _set_logprobs,
     _set_trace,
+    _set_more,
 ) = setters(Completion)
 
 

@@ -7,7 +7,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from promptgrad.lm._completion import TokenLogprob
+from promptgrad.lm._completion import Completion, TokenLogprob
+from promptgrad.lm._finish import message_of, reason_of
 from promptgrad.lm._message import Message
 from promptgrad.lm._parts import (
     AudioPart,
@@ -221,3 +222,22 @@ def read_logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
         )
         for item in items or ()
     )
+
+
+def in_order(choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The choices of a reply by their numbers."""
+    return sorted(choices, key=lambda choice: int(choice.get("index") or 0))
+
+
+def read_more(choices: Sequence[Mapping[str, Any]]) -> tuple[Completion, ...]:
+    """The further samples of a reply, which cost nothing of their own.
+
+    Raises:
+        KeyError, TypeError, ValueError: One is not a choice of this dialect.
+    """
+    found = []
+    for choice in choices:
+        content, refusal = read_message(message_of(choice))
+        logprobs = read_logprobs(choice)
+        found.append(Completion(content, finish_reason=reason_of(choice), refusal=refusal, logprobs=logprobs))
+    return tuple(found)

@@ -54,6 +54,8 @@ class Fallback(Layer):
         ValueError: There is no other one, or one has another adapter.
     """
 
+    wraps_outermost = True
+
     def __init__(self, lm: LMLike, *others: LMLike, on: Kinds = passes_elsewhere) -> None:
         super().__init__(resolve(lm))
         self.others = tuple(map(resolve, others))

@@ -29,6 +29,8 @@ def _encode_fields_of(model: str, lacks: frozenset[str], options: tuple[tuple[st
             )
         elif name == "extra":
             raw.update(value)
+        elif name == "samples":
+            fields["n"] = value
         elif name not in _NOT_FIELDS:
             fields[name] = value
     taken = sorted(set(raw) & (_OURS | set(fields)))
@@ -47,6 +49,8 @@ def encode_fields(model: str, lacks: frozenset[str], request: Request) -> bytes:
     if options.get("seed") is not None:
         options["seed"] += request.replicate
     options.pop("replicate", None)
+    if request.listener is not None:
+        options.pop("samples", None)  # one reply is heard
     settled = tuple(options.items())
     return _encode_fields_of(model, lacks, settled, repr(settled))
 

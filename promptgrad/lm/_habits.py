@@ -26,6 +26,7 @@ DONE_INSTEAD = {
     "max_tokens": "max_completion_tokens is sent in its place",
     "max_completion_tokens": "max_tokens is sent in its place",
     "stream_options": "tokens of a stream are estimated",
+    "n": "each sample is asked for by itself",
 }
 """What an endpoint may lack, and what is done about it. These are the names that `without=` takes."""
 
@@ -33,7 +34,8 @@ _NO = (
     r"not\ (?:\w+\ ){0,3}(?:support|enabl|allow|permit|accept|availab|recogni|compatible)\w*|"
     r"n't\ (?:support|accept|allow)|"
     r"unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected|forbidden|deprecated|disabled|extra\ inputs|"
-    r"only\ (?:the\ )?(?:default|\d)|must\ be\ (?:one\ of|'|\"|text|json|1\b)|cannot\ both|can't\ both|invalid\ value|"
+    r"only\ (?:the\ )?(?:default|n\ =\ \d|\d)|must\ be\ (?:exactly\ |at\ most\ )?(?:one\ of|'|\"|text|json|1\b)|"
+    r"cannot\ both|can't\ both|invalid\ value|"
     r"incorrect\ role|use\ 'max"
 )
 _REFUSED = re.compile(_NO, re.VERBOSE)
@@ -60,6 +62,7 @@ _NAMED = {
     "temperature": re.compile(r"\btemperature\b"),
     "seed": re.compile(r"\bseed\b"),
     "stream_options": re.compile(r"\bstream_options\b"),
+    "n": re.compile(r"""['"`]n['"`]|\bn\b\s*(?:=|:|>|value|must|greater|is\ not)|parameters?:?\ n\b""", re.VERBOSE),
 }
 _ROLES = re.compile(r"roles must alternate|only user|input should be 'user'|'user' or 'assistant'")
 _ITS_FAULT = re.compile(r"invalid schema|schema is invalid|too large|at least|greater than|maximum context")
@@ -134,6 +137,7 @@ _TAKES = {
     "system": "system messages",
     "temperature": "a temperature",
     "seed": "a seed",
+    "n": "a number of samples (n)",
     "json_schema": "a JSON schema as response_format",
 }
 _OTHER = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -163,12 +167,16 @@ def _used(request: Request, sent: frozenset[str]) -> frozenset[str]:
         used.add("max_completion_tokens" if "max_tokens" in sent else "max_tokens")
     if request.listener is not None:
         used.add("stream_options")
+    elif request.samples > 1:
+        used.add("n")
     return frozenset(used)
 
 
 def written_without(request: Request, lacks: frozenset[str]) -> Request:
     """Return the request as an endpoint that lacks these takes it."""
     options = {name: value for name, value in request.options().items() if name not in lacks or name == "max_tokens"}
+    if "n" in lacks:
+        options.pop("samples", None)
     messages: tuple[Message, ...] | None = None
     if "system" in lacks:
         messages = without_system(request.messages)

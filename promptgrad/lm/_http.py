@@ -17,7 +17,7 @@ from promptgrad.lm._body import read_body, read_pieces
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import billed, counts_of, read_cached
-from promptgrad.lm._dialect import read_logprobs, read_message
+from promptgrad.lm._dialect import in_order, read_logprobs, read_message, read_more
 from promptgrad.lm._endpoint import KEYED, Endpoint
 from promptgrad.lm._fields import encode_fields, streamed
 from promptgrad.lm._finish import message_of, reason_of
@@ -355,14 +355,19 @@ class HTTP(Transport):
 
     def _read(self, reply: dict[str, Any], size: int, seconds: float) -> Completion:
         try:
-            choice = reply["choices"][0]
+            choices = reply["choices"]
+            if len(choices) > 1:
+                choices = in_order(choices)
+            choice = choices[0]
             content, refusal = read_message(message_of(choice))
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
+            more = read_more(choices[1:]) if len(choices) > 1 else ()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
             raise billed(self._spoilt(_written(reply), "has no choices[0].message"), reply, self._prices) from None
         paid, got = counts_of(reply)
         paid = size // 4 + 1 if paid is None else paid
-        got = weigh(content) // 4 + 1 if got is None else got
+        if got is None:
+            got = weigh(content) // 4 + 1 + sum([weigh(other.content) // 4 + 1 for other in more])
         cached = read_cached(reply.get("usage"), paid)
         return Completion(
             content,
@@ -371,6 +376,7 @@ class HTTP(Transport):
             reason_of(choice),
             refusal=refusal,
             logprobs=logprobs,
+            more=more,
         )
 
     def _spoilt(self, raw: bytes, fault: str) -> LMReplyError:

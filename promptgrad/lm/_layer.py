@@ -16,11 +16,20 @@ class Layer(LM):
 
     Args:
         lm: The LM to wrap.
+
+    Raises:
+        TypeError: `lm` is no LM, or a layer that is the outermost.
     """
+
+    is_outermost = False
+    wraps_outermost = False
 
     def __init__(self, lm: LM) -> None:
         if not isinstance(lm, LM):
             raise TypeError(f"{type(self).__name__} wraps an LM, not {type(lm).__name__}; see promptgrad.lm.resolve")
+        if getattr(lm, "is_outermost", False) and not self.wraps_outermost:
+            name = type(lm).__name__
+            raise TypeError(f"{name} is the outermost layer: write {name}({type(self).__name__}(...))")
         self.lm = lm
         self.constrains = lm.constrains
 

@@ -95,7 +95,7 @@ class Limit(Layer):
 
     async def _in_its_minute(self, minute: Minute, request: Request) -> Completion:
         room = request.max_tokens or getattr(self.transport, "options", {}).get("max_tokens") or REPLY_TOKENS
-        entry = await minute.enter(estimate_tokens(request, self.name) + room)
+        entry = await minute.enter(estimate_tokens(request, self.name) + room * request.samples)
         completion = await self.lm.complete(request)
         minute.settle(entry, completion.usage.tokens)
         return completion

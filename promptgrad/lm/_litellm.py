@@ -23,7 +23,7 @@ from promptgrad.errors import (
 from promptgrad.lm._advice import advise, out_of_time
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import read_cached, read_count
-from promptgrad.lm._dialect import read_logprobs, read_message, write_messages
+from promptgrad.lm._dialect import in_order, read_logprobs, read_message, read_more, write_messages
 from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._habits import Habits, written_without
 from promptgrad.lm._http import SILENCE, check_silence
@@ -312,6 +312,10 @@ class LiteLLM(Transport):
             options["response_format"] = json.loads(options["response_format"])
         if "max_tokens" in options and "max_tokens" in self._habits.lacks:
             options["max_completion_tokens"] = options.pop("max_tokens")
+        if "samples" in options:
+            options["n"] = options.pop("samples")
+        if request.listener is not None:
+            options.pop("n", None)  # one reply is heard
         for name, text in options.pop("extra", ()):
             arguments[name] = json.loads(text)
         arguments.update(options)
@@ -344,9 +348,10 @@ class LiteLLM(Transport):
         got = read_count(getattr(used, "completion_tokens", None))
         cached = read_cached({} if used is None else used.model_dump(), paid or 0)
         try:
-            choice = response.choices[0].model_dump()
+            choice, *others = in_order([one.model_dump() for one in response.choices])
             content, refusal = read_message(choice["message"])
             logprobs = read_logprobs(choice)
+            more = read_more(others)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             spoilt = LMReplyError(f"the answer of {self.model} has no choices[0].message", body=str(response))
             if paid is not None and got is not None:
@@ -355,7 +360,7 @@ class LiteLLM(Transport):
             raise spoilt from None
         if paid is None or got is None or not paid:
             paid = sum(weigh(m.content) for m in request.messages) // 4 + 1
-            got = weigh(content) // 4 + 1
+            got = weigh(content) // 4 + 1 + sum(weigh(other.content) // 4 + 1 for other in more)
         return Completion(
             content,
             Usage(1, paid, got, self._cost(litellm, response, paid, got, cached), 0, seconds, cached),
@@ -363,6 +368,7 @@ class LiteLLM(Transport):
             choice.get("finish_reason") or "stop",
             refusal=refusal,
             logprobs=logprobs,
+            more=more,
         )
 
     async def _listen(self, litellm: Any, listener: Listener, arguments: dict[str, Any]) -> Any:

@@ -127,6 +127,7 @@ LM_SETTINGS = frozenset(
         "api_version",
         "requests_per_minute",
         "tokens_per_minute",
+        "samples_in_one",
     }
 )
 """The settings of an LM that is made from a name."""

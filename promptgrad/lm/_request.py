@@ -81,7 +81,7 @@ def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = No
     for name in ("temperature", "top_p"):
         if known.get(name) is not None:
             known[name] = float(known[name])
-    for name, low in (("max_tokens", 1), ("replicate", 0), ("seed", -(2**63))):
+    for name, low in (("max_tokens", 1), ("replicate", 0), ("samples", 1), ("seed", -(2**63))):
         value = known.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise TypeError(f"{name} is an int, not {type(value).__name__}")
@@ -125,6 +125,8 @@ class Request:
         grammar: What the reply must fit, in llguidance's dialect of Lark, for `lm.Local`, which enforces it; servers
             refuse it. A vocabulary of words has a blank behind each word.
         listener: Receiver of the pieces of the reply, for `LM.stream`; not part of the request's value.
+        samples: How many replies to ask for at once, where the endpoint can (`n` in OpenAI's dialect): the further ones
+            are `Completion.more`. An LM that cannot gives one.
     """
 
     prefix: Prefix = EMPTY_PREFIX
@@ -139,6 +141,7 @@ class Request:
     extra: tuple[tuple[str, str], ...] = ()
     grammar: str | None = None
     listener: Listener | None = field(default=None, compare=False, repr=False)
+    samples: int = 1
 
     def __init__(
         self,
@@ -154,6 +157,7 @@ class Request:
         extra: tuple[tuple[str, str], ...] = (),
         grammar: str | None = None,
         listener: Listener | None = None,
+        samples: int = 1,
     ) -> None:
         _set_prefix(self, prefix)
         _set_tail(self, tail)
@@ -167,6 +171,7 @@ class Request:
         _set_extra(self, extra)
         _set_grammar(self, grammar)
         _set_listener(self, listener)
+        _set_samples(self, samples)
 
     @classmethod
     def of(cls, prompt: Prompt, **options: Any) -> Request:
@@ -287,6 +292,7 @@ class Request:
     _set_extra,
     _set_grammar,
     _set_listener,
+    _set_samples,
 ) = setters(Request)
 
 

@@ -17,6 +17,7 @@ from promptgrad.lm._options import LM_SETTINGS, hear, take
 from promptgrad.lm._prices import Prices
 from promptgrad.lm._providers import OWN_DIALECT, provider_of
 from promptgrad.lm._retry import Retry
+from promptgrad.lm._samples import SamplesInOne
 from promptgrad.lm._settings import default
 
 LMLike = LM | str | Callable[..., Any]
@@ -49,6 +50,7 @@ def resolve(
     headers: Mapping[str, str] | None = None,
     without: Iterable[str] = (),
     api_version: str | None = None,
+    samples_in_one: bool = False,
     **options: Any,
 ) -> LM:
     """Make a language model from a name, with cache, retry and a concurrency cap around it.
@@ -82,6 +84,7 @@ def resolve(
         headers: Further headers, shown nowhere.
         without: What the model is known not to take, as for `HTTP`.
         api_version: Version of the service, as Azure wants it.
+        samples_in_one: Ask for the rollouts of one call in one request (`n`), where they are known: `lm.SamplesInOne`.
         options: Sampling options for requests that leave them open. What only the provider knows goes through
             `extra_body={...}`. `mark_prefix=True` marks prompts for Anthropic's cache, as in `lm.LiteLLM`.
 
@@ -121,6 +124,8 @@ def resolve(
                 lm = Retry(Limit(lm, given["concurrency"], **minute), attempts, turns=max(1, 2 * attempts - 1))
             if caching:
                 lm = Cache(lm, place)
+            if given["samples_in_one"]:
+                lm = SamplesInOne(lm)
             changed = {name: value for name, value in given.items() if value != _DEFAULTS.get(name)}
             passed = {name: value for name, value in options.items() if name != "settings"}
             passed |= options.get("settings") or {}  # arguments of litellm
@@ -135,6 +140,7 @@ _DEFAULTS: dict[str, Any] = {
     "attempts": ATTEMPTS,
     "concurrency": CONCURRENCY,
     "without": (),
+    "samples_in_one": False,
 }
 
 
@@ -168,7 +174,16 @@ def _transport(model: str, given: dict[str, Any], options: dict[str, Any]) -> LM
     if model == "pocket" and base_url is None:
         from promptgrad.lm._pocket import pocket
 
-        remote = ("api_key", "headers", "api_version", "timeout", "requests_per_minute", "tokens_per_minute", "without")
+        remote = (
+            "api_key",
+            "headers",
+            "api_version",
+            "timeout",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "without",
+            "samples_in_one",
+        )
         foreign = [name for name in remote if given[name] != _DEFAULTS.get(name)]
         if foreign:
             raise TypeError(f'pg.LM("pocket") runs in this process and has no {", ".join(foreign)}')

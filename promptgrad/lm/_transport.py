@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from promptgrad import aio
@@ -65,8 +66,10 @@ class Transport(LM):
                     tracker.add(Usage.from_dict(error.billed), self.name)
             raise
         if may_think(completion.text):
-            sent = "\n".join([message.text for message in request.messages])
-            completion = without_thinking(completion, prompt=sent)
+            completion = without_thinking(completion, prompt=_sent(request))
+        if completion.more:
+            more = [without_thinking(other, prompt=_sent(request)) for other in completion.more]
+            completion = replace(completion, more=tuple(more))
         for tracker in trackers:
             tracker.add(completion.usage, self.name)
         return completion
@@ -97,3 +100,7 @@ class Transport(LM):
     async def _send(self, request: Request, key: str) -> Completion:
         """Send the request to the model. `key` is its journal key, empty outside a run."""
         raise NotImplementedError(f"{type(self).__name__} does not define _send()")
+
+
+def _sent(request: Request) -> str:
+    return "\n".join([message.text for message in request.messages])

@@ -1,7 +1,7 @@
 """Several attempts of one program at one input: how they differ, how they run, and which of them count."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from promptgrad.errors import (
     NoLMError,
     UnknownPriceError,
 )
-from promptgrad.lm import Replicated, Usage, current
+from promptgrad.lm import Replicated, SampleGroup, Usage, current, sampled
 from promptgrad.nn._call import Around, Call, Companion, around_of, surrounded
 from promptgrad.signature import Field, Signature
 
@@ -37,6 +37,7 @@ NOT_ATTEMPTS = (
 )
 """Errors that the next attempt would meet as well, or that end a run."""
 
+_NO_GROUP = nullcontext()
 _HINT = "what an earlier attempt taught: follow it"
 
 
@@ -182,6 +183,7 @@ async def attempt(
     temperature: float | None = None,
     hints: "Mapping[Module, str] | None" = None,
     logged: bool = False,
+    group: SampleGroup | None = None,
 ) -> OneAttempt:
     """Make one attempt, whose calls have a replicate number of their own. Its failure is its outcome.
 
@@ -196,6 +198,7 @@ async def attempt(
         temperature: Temperature of its calls; None for that of their module or LM.
         hints: Advice by module.
         logged: Whether to note its calls.
+        group: The attempts that are known to ask the same.
     """
     made = OneAttempt(number)
     tape = current_tape()
@@ -207,7 +210,11 @@ async def attempt(
     begun = 0 if tape is None else len(tape.nodes)
     inner = _within(temperature, hints, log, made.checks, tentative=True)
     try:
-        with surrounded(inner), Replicated(replicate):
+        with (
+            surrounded(inner),
+            Replicated(replicate),
+            _NO_GROUP if group is None else sampled(group, replicate - group.first),
+        ):
             made.output = await module.acall(*args, **kwargs)
     except NOT_ATTEMPTS:
         raise
@@ -221,6 +228,19 @@ async def attempt(
     if log:
         made.log = sorted(log, key=lambda call: call.place)
     return made
+
+
+def alike(module: "Module", of: int, numbers: range) -> SampleGroup | None:
+    """The attempts of these numbers as calls that ask the same; None where that is not known.
+
+    Args:
+        module: The program.
+        of: The most attempts.
+        numbers: Those that are made side by side, at one temperature.
+    """
+    if len(numbers) < 2 or not module._asks_once():
+        return None
+    return SampleGroup((current().replicate or 0) * of + numbers[0], len(numbers))
 
 
 class _Enough(Exception):

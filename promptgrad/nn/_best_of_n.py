@@ -9,7 +9,7 @@ from promptgrad._habits import refuses
 from promptgrad.autograd import no_grad
 from promptgrad.data import Example, Score
 from promptgrad.errors import MetricError
-from promptgrad.nn._attempt import OneAttempt, attempt, attempts, check_attempts, keep
+from promptgrad.nn._attempt import OneAttempt, alike, attempt, attempts, check_attempts, keep
 from promptgrad.nn._module import Module
 
 Reward = Callable[[Any, Any], Any]
@@ -83,9 +83,13 @@ class BestOfN(Module, in_place=True):
         """Make the attempts, and return the best output."""
         inputs = Example(self._named(args) | kwargs)
 
+        first = 0 if self.temperature is None else 1  # whose temperature is another one
+        group = alike(self.module, self.n, range(first, self.n)) if self.threshold is None else None
+
         async def make(number: int) -> OneAttempt:
             warm = self.temperature if number else None
-            made = await attempt(self.module, args, kwargs, number, self.n, temperature=warm)
+            own = group if number >= first else None
+            made = await attempt(self.module, args, kwargs, number, self.n, temperature=warm, group=own)
             await judge(self.reward, inputs, made)
             return made
 

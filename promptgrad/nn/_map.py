@@ -10,7 +10,7 @@ from promptgrad import aio
 from promptgrad.autograd import Tape, current_tape
 from promptgrad.data import Example, not_a_table
 from promptgrad.errors import InputError, NoLMError
-from promptgrad.lm import Replicated, current, track_usage
+from promptgrad.lm import Replicated, SampleGroup, current, sampled, track_usage
 from promptgrad.nn._batch import Batch, BatchRow
 from promptgrad.nn._prediction import Prediction
 
@@ -25,6 +25,8 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 class Mappable(Protocol):
     """Something that can be mapped over a batch: a `Module`."""
+
+    def _asks_once(self) -> bool: ...
 
     def input_names(self) -> tuple[str, ...] | None: ...
 
@@ -129,6 +131,7 @@ async def amap_rows(
     if calls and all(isinstance(call, InputError) for call in calls):
         raise next(call for call in calls if isinstance(call, InputError))
     inside = current_tape() is not None
+    groups = [SampleGroup(0, n) for _ in items] if n > 1 and program._asks_once() else None
 
     async def one(index: int) -> None:
         item, call = items[index // n], calls[index // n]
@@ -139,7 +142,12 @@ async def amap_rows(
             rows[index] = row
             return
         start = perf_counter()
-        with track_usage() as usage, Replicated(replicate) if n > 1 else _NOTHING:
+        group = None if groups is None else groups[index // n]
+        with (
+            track_usage() as usage,
+            Replicated(replicate) if n > 1 else _NOTHING,
+            _NOTHING if group is None else sampled(group, replicate),
+        ):
             if not inside:
                 row.tape = program._open_tape(*call)
             try:

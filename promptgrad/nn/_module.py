@@ -147,6 +147,7 @@ class Module:
 
     _coroutine: ClassVar[bool] = False  # forward is an `async def`
     _in_place: ClassVar[bool] = False  # forward awaits only signals of this package, so that `drive` can run it
+    _is_one_call: ClassVar[bool] = False  # forward begins with one request, which its inputs alone decide
     _arguments: ClassVar[tuple[str, ...] | None] = None
 
     training: bool
@@ -159,11 +160,12 @@ class Module:
     _hooks: Hooks | None
     _plan: _Plan | None
 
-    def __init_subclass__(cls, *, in_place: bool = False, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, in_place: bool = False, one_call: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "forward" in cls.__dict__:
             cls._coroutine = aio.is_coroutine_function(cls.__dict__["forward"])
             cls._in_place = in_place
+            cls._is_one_call = one_call
             cls._arguments = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
@@ -880,6 +882,10 @@ class Module:
     def _named(self, args: tuple[Any, ...]) -> dict[str, Any]:
         names = self.input_names() or ()
         return {names[number] if number < len(names) else str(number): value for number, value in enumerate(args)}
+
+    def _asks_once(self) -> bool:
+        """Whether a call begins with one request, which its inputs alone decide: then rollouts of it ask the same."""
+        return self._is_one_call and self._hooks is None
 
     def input_names(self) -> tuple[str, ...] | None:
         """Names of the inputs that `forward` takes; None where it takes any name."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptgrad.errors import InputError, SignatureError
-from promptgrad.nn._attempt import OneAttempt, attempt, attempts, keep
+from promptgrad.nn._attempt import OneAttempt, alike, attempt, attempts, keep
 from promptgrad.nn._chain_of_thought import ChainOfThought
 from promptgrad.nn._module import Module
 from promptgrad.nn._predict import Predict
@@ -84,8 +84,11 @@ class MultiChainComparison(Module, in_place=True):
         return result
 
     async def _attempts(self, inputs: dict[str, Any]) -> list[Any]:
+        group = alike(self.attempt, self.M, range(self.M))
+
         async def make(number: int) -> OneAttempt:
-            return await attempt(self.attempt, (), inputs, number, self.M, temperature=self.temperature)
+            how: dict[str, Any] = {"temperature": self.temperature, "group": group}
+            return await attempt(self.attempt, (), inputs, number, self.M, **how)
 
         made = await attempts(self.M, make, lambda _: False, None)
         failed = [one for one in made if one.error is not None]

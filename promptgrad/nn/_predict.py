@@ -26,7 +26,7 @@ from promptgrad.signature import Field, Signature, make_signature
 _NOT_INPUTS = ("lm", "config", "turns")
 
 
-class Predict(Module, in_place=True):
+class Predict(Module, in_place=True, one_call=True):
     """Call a language model: inputs by name in, a `Prediction` out.
 
     `nn.Predict("question, context: list[str] -> answer: float")`. The call `predict(question=..., context=...)`, or

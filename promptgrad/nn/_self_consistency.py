@@ -6,7 +6,7 @@ from typing import Any
 
 from promptgrad._habits import refuses
 from promptgrad.errors import SignatureError
-from promptgrad.nn._attempt import OneAttempt, attempt, attempts, check_attempts, keep
+from promptgrad.nn._attempt import OneAttempt, alike, attempt, attempts, check_attempts, keep
 from promptgrad.nn._best_of_n import ATTEMPT_HABITS
 from promptgrad.nn._credited import credited
 from promptgrad.nn._ensemble import normalized, vote
@@ -71,8 +71,11 @@ class SelfConsistency(Module, in_place=True):
         """Make the attempts, and return the answer of most."""
         check_field(self.module, self.field)
 
+        group = alike(self.module, self.n, range(self.n)) if self.concurrency is None else None
+
         async def make(number: int) -> OneAttempt:
-            made = await attempt(self.module, args, kwargs, number, self.n, temperature=self.temperature)
+            how: dict[str, Any] = {"temperature": self.temperature, "group": group}
+            made = await attempt(self.module, args, kwargs, number, self.n, **how)
             if made.error is None and self.field is not None:
                 vote(made.output, self.field)  # an output without the field ends the other attempts
             return made

@@ -22,7 +22,7 @@ class LoopbackLM:
 
     It serves `POST .../chat/completions` and `.../embeddings` with keep-alive from its own thread, records every
     request, and counts words as tokens. Answers come from `script(...)` in order, then from `respond`; without either
-    the client gets a 400 with an explanation.
+    the client gets a 400 with an explanation. A request for several samples (`n`) gets as many of them.
 
         with LoopbackLM() as server:
             server.script(Status(429, retry_after=7), "Paris")

@@ -228,6 +228,11 @@ class ReceivedRequest:
         return messages
 
     @property
+    def samples(self) -> int:
+        """How many replies are asked for (`n`)."""
+        return int(self.json.get("n") or 1)
+
+    @property
     def prompt(self) -> str:
         """The content of the last message."""
         return str(self.messages[-1]["content"])
@@ -438,7 +443,9 @@ class ChatProtocol(asyncio.Protocol):
             if request.json.get("stream"):
                 self._stream(_events(request, reply), reply.pace, answer.share if isinstance(answer, Cut) else None)
                 return
-            whole = completion(request, reply)
+            others = [self.script.answer(request) for _ in range(request.samples - 1)]
+            more = [one if isinstance(one, Reply) else Reply(one) for one in others if isinstance(one, (str, Reply))]
+            whole = completion(request, reply, more)
         except (KeyError, TypeError, ValueError) as error:
             message = f"not a chat completion request: {type(error).__name__}: {error}"
             self._send(400, json.dumps({"error": {"message": message}}).encode())
@@ -522,15 +529,21 @@ def _encoded(choice: Mapping[str, Any]) -> bytes:
         return json.dumps(choice).encode("ascii")
 
 
-def completion(request: ReceivedRequest, reply: Reply) -> bytes:
+def completion(request: ReceivedRequest, reply: Reply, more: Sequence[Reply] = ()) -> bytes:
     """The body of an answer without a stream."""
     counts = _counts(request, reply)
+    for other in more:
+        written = _counts(request, other)["completion_tokens"]
+        counts["completion_tokens"] += written
+        counts["total_tokens"] += written
     return b"".join(
         (
             b'{"id":"loopback-%d","object":"chat.completion","created":1700000000,"model":' % request.index,
             json.dumps(reply.model or request.json.get("model", "loopback")).encode(),
             b',"choices":[',
-            _encoded(reply.choice()),
+            b",".join(
+                [_encoded(reply.choice()), *(_encoded({**one.choice(), "index": i}) for i, one in enumerate(more, 1))]
+            ),
             b'],"usage":',
             json.dumps(counts).encode(),
             b"}",
