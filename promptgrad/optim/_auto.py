@@ -77,10 +77,10 @@ class Auto(Search):
 
     It has *arms*, ways of making candidates from the incumbent: rewrite the text; draw demos; try another option of a
     choice; take a value from another good candidate. Where several texts may be to blame, one writer sees whole runs
-    and rewrites those that it blames (`Revise`). For LMs that know only their own tasks, and where the run has a critic
-    (`Trainer(critic=...)`), a critic divides the blame instead, and the arms rewrite one text, or all of them, each
-    from runs under those rewritten before it. A step pulls the arm that has paid most gain per call, and the best of
-    another kind if it pays at least half as much.
+    and rewrites those that it blames (`Revise`), and the first time each text is also written by itself. For LMs that
+    know only their own tasks, and where the run has a critic (`Trainer(critic=...)`), a critic divides the blame
+    instead, and the arms rewrite one text, or all of them, each from runs under those rewritten before it. A step pulls
+    the arm that has paid most gain per call, and the best of another kind if it pays at least half as much.
 
     1. *Rows*. Writers see everything known at the present values, side by side: runs on training examples, and the
        labels of those that were not run. The first visit of a candidate takes up to `rows` runs, fewer if the budget is
@@ -88,7 +88,7 @@ class Auto(Search):
     2. *Candidates*. All texts of a step are written side by side, the first of a candidate at the temperature of the
        LM, all others sampled and with a tip, so that no request is sent twice. From the start, demos are tried on two
        of the new texts and without one. New candidates meet the incumbent on validation examples, block by block; those
-       that fall behind, or behind their best sibling, leave.
+       that fall behind, or behind their best sibling, leave, and so does the worse half of the others.
     3. *Promotion*. The best of those that kept up becomes the incumbent if it is more likely better than not. Where
        validation examples leave that open and the budget allows, both are run on all training examples that their demos
        do not show, which count as well, and serve as rows of the next proposal.

@@ -9,6 +9,7 @@ from promptgrad.run import value_digest
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._demos import labeled_demos
 from promptgrad.search._places import Place, answers
+from promptgrad.search._race import BLOCK
 from promptgrad.search._revise import revise
 from promptgrad.search._rewriter import Rewriter, children, varied
 from promptgrad.search._session import Session
@@ -16,6 +17,9 @@ from promptgrad.search._steps import Step
 
 KEPT = 0.7
 """Weight that what an arm brought and cost keeps with each further pull of it."""
+
+APART = 4
+"""Most texts for which, beside the proposals that divide the blame, each is also rewritten by itself."""
 
 
 class Arm:
@@ -87,6 +91,9 @@ class TextArm(Arm):
 class ReviseArm(Arm):
     """Lets one writer find which of several texts are to blame and rewrite those, from whole runs; see `revise`.
 
+    Blame found in a few runs is uncertain, and a text that was rewritten for no reason stays so. So the first time
+    that a candidate is rewritten, each text is also written by itself, from its own rows, and all are tried together.
+
     Args:
         places: Where the texts are.
         rewriter: Gathers the evidence.
@@ -101,13 +108,24 @@ class ReviseArm(Arm):
         self.reviser = reviser
 
     async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
-        """A candidate for each proposal, and for each text of the first one alone."""
+        """A candidate for each proposal, for each text of the first one alone, and for all texts written apart.
+
+        Cost: one LM call for each proposal, and, the first time that `parent` is rewritten, one for each of up to four
+        texts.
+        """
         texts = [self.rewriter.evidence(step.session, parent, place) for place in self.places]
         texts = [text for text in texts if text.rows]
         if not texts:
             return []
         first = self.rewriter.numbered(parent, texts, count)
-        return children(step, parent, await revise(self.rewriter, self.reviser, step, parent, texts, count, first))
+        made = children(step, parent, await revise(self.rewriter, self.reviser, step, parent, texts, count, first))
+        if not first and 2 <= len(texts) <= APART and step.session.affords(BLOCK, len(texts)):
+            edits = await self.rewriter.rewrite(step.part("apart"), varied(texts, 1))
+            values = {path: text for edit in edits if edit and edit.passed for path, text in edit.values.items()}
+            apart = parent.child(values, f"{step.name}, each text apart")
+            if values and all(apart.key != one.key for one in (parent, *made)):
+                made.insert(1, apart)  # a small budget tries the first two
+        return made
 
 
 class DemosArm(Arm):

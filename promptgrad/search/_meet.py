@@ -10,11 +10,17 @@ from promptgrad.search._session import Session
 BEHIND = 0.25
 """Probability of being better than the incumbent below which a candidate leaves."""
 
+LEAST = 2
+"""Candidates of which no more leave only because others are better."""
+
 
 async def meet(
     session: Session, candidates: Sequence[Candidate], *, scope: str, depth: int | None = None, block: int = BLOCK
 ) -> list[Candidate]:
     """Run candidates on validation examples beside the incumbent; return those that kept up, best first.
+
+    After each block the better half goes on, and at least two: nine that are as good as each other, measured on
+    everything, cost more than the next proposals, which build on the best of them.
 
     In each block the examples that the incumbent gets right and those that it fails are mixed as in the whole, so that
     a block is a fair sample; the order is drawn anew each time. Nobody wins here: `session.standings` has what was
@@ -57,6 +63,7 @@ async def meet(
             for one in alive
             if chances[one.key] >= BEHIND and (one is best or chance(measured[best.key], measured[one.key]) >= OUTDONE)
         ]
+        alive = alive[: max(LEAST, -(-len(alive) // 2))]
         session.decide("meet", at=f"{scope}/{number}", chances=[round(each, 6) for each in chances.values()])
         if not alive:
             break

@@ -30,6 +30,9 @@ STRENGTH = 2.0
 FAMILY = 0.035
 """Share of searches without any merit whose best candidate may reach a chance of 0.9."""
 
+DOUBT = 0.5
+"""Share of the prior's doubt that counts: the rest says that a gain may be next to nothing, not that it is a loss."""
+
 OVERLAP = 0.7
 """How far the steps of a lineage are scaled to what they come to together: 1 fully, 0 not at all."""
 
@@ -68,7 +71,9 @@ def corrected(gains: Sequence[Rows], origins: Sequence[int | None]) -> list[Beli
     """The beliefs, corrected for the choice among all candidates.
 
     A gain that candidates without merit would reach more often than not, tried in this number and this descent, is
-    none; a rarer one counts in full. So does one of candidates that all gain: their average was not chosen.
+    none; a rarer one counts in full. So does one of candidates that all gain: their average was not chosen. The doubt
+    of the prior counts by half beside it: where luck hardly comes as far, what the prior holds against a candidate is
+    mostly that its gain may be next to nothing.
 
     Args:
         gains: As for `beliefs`.
@@ -86,7 +91,7 @@ def corrected(gains: Sequence[Rows], origins: Sequence[int | None]) -> list[Beli
             rows = gains[index]
             luck = _luck(index, _mean(rows), variance(list(rows.values())), lineages, steps, alike)
             luck = min(luck, together)
-            chance = min(belief.chance, max(0.5, 1 - luck * 0.1 / FAMILY))
+            chance = min(1 - DOUBT * (1 - belief.chance), max(0.5, 1 - luck * 0.1 / FAMILY))
             mean = belief.mean * max(0.0, 1 - 2 * luck)
             sd = belief.sd
             if 0.5 < chance < min(belief.chance, 0.99):  # the interval says what the chance says

@@ -211,6 +211,13 @@ class TestMeet:
         known = {measured.candidate.key: len(measured.ids) for measured in session.standings}
         assert known == {session.base.key: 40, good.key: 40, same.key: 10}
 
+    def test_after_each_block_the_better_half_goes_on(self, session):
+        alike = [session.base.child({"spell.instruction": f"Reverse it{'!' * n}"}, f"one {n}") for n in range(9)]
+        kept = aio.run(meet(session, alike, scope="meet"))
+        known = sorted(len(session.standings.of(one).ids) for one in alike)
+        assert known == [10, 10, 10, 10, 20, 20, 30, 40, 40]
+        assert len(kept) == 2
+
     def test_it_goes_as_deep_as_it_is_told(self, session):
         good = session.base.child({"spell.instruction": "Reverse it."}, "good")
         aio.run(meet(session, [good], scope="meet", depth=20))

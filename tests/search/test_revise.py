@@ -117,6 +117,25 @@ def test_in_auto_it_also_sees_the_labels_of_examples_that_were_not_run():
     assert all("calls" in run for run in runs[:4])
 
 
+def test_in_auto_each_text_is_once_written_apart_too_so_that_wrong_blame_is_no_dead_end():
+    revised, apart = Writer({"decide.instruction": "P4 always."}), []
+
+    def writer(messages):
+        if "[[ ## revisions ## ]]" in messages[0].content:
+            return revised(messages)
+        apart.append(messages[-1].content)
+        new = SUM if "Say who pays." in apart[-1].split("[[ ## rules ## ]]")[0] else "P1 from 100 on, else P4, always."
+        return f"[[ ## analysis ## ]]\nThe sum.\n\n[[ ## new_instruction ## ]]\n{new}\n\n[[ ## completed ## ]]"
+
+    model = Pipeline().to(lm.FunctionLM(student, name="student"))
+    opt = optim.Auto(model.parameters(), lm=lm.FunctionLM(writer, name="writer"), demos=())
+    result = pg.Trainer(model, opt, metric=coded, seed=3, progress=False).fit(tickets(24), tickets(40, 100))
+    assert result.outcome == "shipped"
+    assert result.candidate.origin == "step 0, each text apart"
+    assert model.note.instruction.data == SUM
+    assert len(apart) == 2
+
+
 def test_several_texts_are_tried_together_and_one_at_a_time():
     writer = Writer({"note.instruction": SUM, "decide.instruction": "P4 always."})
     model, result = trained(writer)
