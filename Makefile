@@ -66,5 +66,5 @@ $(VENV)/.dev: $(META) | $(BIN)/python
 .venv-bench/.done: benchmarks/requirements.txt $(META)
 	@echo "making .venv-bench, with the peers: a few minutes, once"
 	@$(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install $(QUIET) --disable-pip-version-check -c constraints.txt -e '.[local]' -r benchmarks/requirements.txt
+	@.venv-bench/bin/python -m pip install $(QUIET) --disable-pip-version-check -c constraints.txt -e '.[local,retrieve]' -r benchmarks/requirements.txt
 	@touch $@

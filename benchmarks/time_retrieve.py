@@ -1,0 +1,390 @@
+"""What is found, how fast, and in how much memory: `promptgrad.retrieve` beside bm25s and rank-bm25.
+
+Rows of three parts. "quality": recall@5, nDCG@10 and MRR on two samples with judgements (`data/`), everyone with the
+settings that it has by itself. "size": passages of 50 words, drawn by their frequency in the two samples; a process a
+contestant, which indexes them, searches, adds one passage and searches, and saves: CPU and wall seconds, and peak
+memory, where the passages alone stand beside it. "dense": exact search beside the graph of neighbours, in clusters of
+vectors.
+
+`--only 1000000` runs the rows of one size, `--only quality` those of one part.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from _side_by_side import header, options
+
+DATA = Path(__file__).resolve().parent / "data"
+SETS = ("scifact", "xquad")
+SIZES = (10_000, 100_000, 1_000_000)
+DENSE = (10_000, 50_000, 200_000)
+WORDS, QUERIES, SIZE = 50, 50, 256
+LARGEST_OF_RANK = 20_000
+"""rank-bm25 takes seconds for a query beyond."""
+
+Search = Callable[[str, int], list[str]]
+
+
+def rows(name: str, what: str) -> list[dict[str, Any]]:
+    """The rows of a file of a sample."""
+    return [json.loads(line) for line in (DATA / name / f"{what}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def shown(row: dict[str, Any]) -> str:
+    """The text of a passage as everyone indexes it."""
+    return f"{row['title']}\n{row['text']}" if row.get("title") else str(row["text"])
+
+
+# ---- quality
+
+
+def our_bm25(corpus: list[dict[str, Any]], **settings: Any) -> Search:
+    """Ours, by words."""
+    from promptgrad import retrieve
+
+    index = retrieve.BM25(corpus, **settings)
+    return lambda query, k: [passage.id for passage in index.search(query, k)]
+
+
+def our_stems(corpus: list[dict[str, Any]]) -> Search:
+    """Ours, by stems."""
+    import Stemmer
+
+    return our_bm25(corpus, stemmer=Stemmer.Stemmer("english"))
+
+
+def our_vectors(corpus: list[dict[str, Any]]) -> Search:
+    """Ours, by counts of letters and words: an embedder without a model."""
+    from promptgrad import nn, retrieve
+
+    index = retrieve.Dense(corpus, nn.ngrams)
+    return lambda query, k: [passage.id for passage in index.search(query, k)]
+
+
+def our_hybrid(corpus: list[dict[str, Any]]) -> Search:
+    """Ours, both fused."""
+    from promptgrad import nn, retrieve
+
+    index = retrieve.Hybrid([retrieve.BM25(corpus), retrieve.Dense(corpus, nn.ngrams)])
+    return lambda query, k: [passage.id for passage in index.search(query, k)]
+
+
+def peer_bm25s(corpus: list[dict[str, Any]]) -> Search:
+    """bm25s as its documentation has it."""
+    import bm25s
+
+    engine = bm25s.BM25()
+    engine.index(bm25s.tokenize([shown(row) for row in corpus], show_progress=False), show_progress=False)
+
+    def search(query: str, k: int) -> list[str]:
+        places, _ = engine.retrieve(bm25s.tokenize([query], show_progress=False), k=k, show_progress=False)
+        return [corpus[place]["id"] for place in places[0].tolist()]
+
+    return search
+
+
+def peer_rank(corpus: list[dict[str, Any]]) -> Search:
+    """rank-bm25 as its documentation has it: words between blanks."""
+    import numpy as np
+    from rank_bm25 import BM25Okapi
+
+    engine = BM25Okapi([shown(row).split() for row in corpus])
+
+    def search(query: str, k: int) -> list[str]:
+        scores = engine.get_scores(query.split())
+        return [corpus[place]["id"] for place in np.argsort(-scores, kind="stable")[:k].tolist()]
+
+    return search
+
+
+FINDERS: dict[str, Callable[[list[dict[str, Any]]], Search]] = {
+    "promptgrad BM25": our_bm25,
+    "promptgrad BM25, stems": our_stems,
+    "promptgrad Dense, counts of letters": our_vectors,
+    "promptgrad Hybrid, both": our_hybrid,
+    "bm25s": peer_bm25s,
+    "rank-bm25": peer_rank,
+}
+
+
+def quality(quick: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001
+    """Recall, nDCG and MRR of each, on each sample."""
+    from promptgrad.metrics import mrr, ndcg_at, recall_at
+
+    measures = {"recall_at_5": recall_at(5), "ndcg_at_10": ndcg_at(10), "mrr_at_10": mrr(k=10)}
+    for name in SETS:
+        corpus, queries = rows(name, "corpus"), rows(name, "queries")
+        queries = queries[:20] if quick else queries
+        reached: dict[str, float] = {}
+        for who, make in FINDERS.items():
+            row = {"part": "quality", "data": f"{name}, sample", "passages": len(corpus), "who": who}
+            if quick and who in ("promptgrad BM25, stems", "rank-bm25"):
+                continue
+            try:
+                search = make(corpus)
+            except ImportError as error:
+                yield {**row, "who": who.replace("promptgrad ", "with PyStemmer: "), "skipped": str(error)}
+                continue
+            found = [search(query["query"], 10) for query in queries]
+            for measure, metric in measures.items():
+                scores = [
+                    metric.score(q["relevant"], ids) if ids else 0.0 for q, ids in zip(queries, found, strict=True)
+                ]
+                row[measure] = round(statistics.fmean(scores), 4)
+            reached[who] = row["recall_at_5"]
+            yield {**row, "queries": len(queries)}
+        beside = reached.get("bm25s")
+        if beside is not None:
+            ours = reached["promptgrad BM25"]
+            yield {
+                "part": "quality",
+                "data": name,
+                "who": "promptgrad BM25 beside bm25s",
+                "recall_at_5": ours,
+                "target": f">= bm25s: {beside}",
+                "meets": ours >= beside,
+            }
+
+
+# ---- size
+
+
+def drawn(number: int) -> tuple[list[str], list[str]]:
+    """Passages of real words by their frequency, and queries of six words of a passage, by a seed."""
+    import numpy as np
+
+    counts = Counter(word for name in SETS for row in rows(name, "corpus") for word in shown(row).split())
+    words = np.array(sorted(counts))
+    shares = np.array([counts[word] for word in words.tolist()], dtype=float)
+    rng = np.random.default_rng(0)
+    texts: list[str] = []
+    for begin in range(0, number, 10_000):
+        chosen = rng.choice(len(words), size=(min(10_000, number - begin), WORDS), p=shares / shares.sum())
+        texts += [" ".join(row) for row in words[chosen].tolist()]
+    picked = rng.choice(number, size=QUERIES)
+    return texts, [" ".join(rng.choice(texts[place].split(), size=6).tolist()) for place in picked]
+
+
+def megabytes() -> int:
+    """The most memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+class Clock:
+    """CPU and wall seconds since the last reading."""
+
+    def __init__(self) -> None:
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        """The seconds, and begin anew."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        spent = cpu - self.cpu, wall - self.wall
+        self.cpu, self.wall = cpu, wall
+        return spent
+
+
+def timed(search: Callable[[str], Any], queries: list[str]) -> float:
+    """Median CPU milliseconds of a query."""
+    spent = []
+    for query in queries:
+        began = time.process_time()
+        search(query)
+        spent.append(1e3 * (time.process_time() - began))
+    return round(statistics.median(spent), 3)
+
+
+def size_of_ours(texts: list[str], queries: list[str]) -> Iterator[tuple[str, Any]]:
+    """Ours."""
+    from promptgrad import retrieve
+
+    retrieve.BM25(["everything is imported"]).search("everything")
+    clock = Clock()
+    index = retrieve.BM25(texts)
+    index.refresh()
+    yield "index_cpu_s", clock.read()
+    yield "peak_mb", megabytes()
+    yield "search_cpu_ms", timed(lambda query: index.search(query, 5), queries)
+    clock.read()
+    index.add(["a passage that was added later"])
+    index.search("added later")
+    yield "add_one_and_search_cpu_s", clock.read()
+    with tempfile.TemporaryDirectory() as folder:
+        clock.read()
+        index.save(folder)
+        yield "save_cpu_s", clock.read()
+        yield "saved_mb", sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) // 2**20
+        program = (
+            "import resource, sys, time; from promptgrad import retrieve\n"
+            "began = time.process_time()\n"
+            "index = retrieve.load(sys.argv[1], verify=False); index.search(sys.argv[2])\n"
+            "print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        )
+        command = [sys.executable, "-c", program, folder, queries[0]]
+        root = str(Path(__file__).resolve().parents[1])
+        cpu, peak = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.split()
+        yield "load_and_search_cpu_s", (float(cpu), None)
+        yield "loaded_peak_mb", int(peak)
+
+
+def size_of_bm25s(texts: list[str], queries: list[str]) -> Iterator[tuple[str, Any]]:
+    """bm25s; it has no way to add a passage but to index all anew."""
+    import bm25s
+
+    def indexed() -> Any:
+        engine = bm25s.BM25()
+        engine.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+        return engine
+
+    clock = Clock()
+    engine = indexed()
+    yield "index_cpu_s", clock.read()
+    yield "peak_mb", megabytes()
+
+    def search(query: str) -> Any:
+        return engine.retrieve(bm25s.tokenize([query], show_progress=False), k=5, show_progress=False)
+
+    yield "search_cpu_ms", timed(search, queries)
+    with tempfile.TemporaryDirectory() as folder:
+        clock.read()
+        engine.save(folder, corpus=texts, show_progress=False)
+        yield "save_cpu_s", clock.read()
+        yield "saved_mb", sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) // 2**20
+    clock.read()
+    texts.append("a passage that was added later")
+    engine = indexed()
+    search("added later")
+    yield "add_one_and_search_cpu_s", clock.read()
+
+
+def size_of_rank(texts: list[str], queries: list[str]) -> Iterator[tuple[str, Any]]:
+    """rank-bm25."""
+    from rank_bm25 import BM25Okapi
+
+    if len(texts) > LARGEST_OF_RANK:
+        raise ImportError(f"it is measured up to {LARGEST_OF_RANK:,} passages")
+    clock = Clock()
+    engine = BM25Okapi([text.split() for text in texts])
+    yield "index_cpu_s", clock.read()
+    yield "peak_mb", megabytes()
+    yield "search_cpu_ms", timed(lambda query: engine.get_top_n(query.split(), texts, n=5), queries)
+
+
+SIZED = {"promptgrad BM25": size_of_ours, "bm25s": size_of_bm25s, "rank-bm25": size_of_rank}
+
+
+def child(who: str, number: int) -> None:
+    """Be a contestant: print a row."""
+    texts, queries = drawn(number)
+    row: dict[str, Any] = {"part": "size", "passages": number, "who": who, "passages_alone_mb": megabytes()}
+    try:
+        for name, value in SIZED[who](texts, queries):
+            if isinstance(value, tuple):
+                row[name] = round(value[0], 4)
+                if value[1] is not None:
+                    row[name.replace("_cpu_s", "_wall_s")] = round(value[1], 3)
+            else:
+                row[name] = value
+    except ImportError as error:
+        row["skipped"] = str(error)
+    print(json.dumps(row))
+
+
+def sized(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Each contestant at each size, in a process of its own."""
+    for number in sizes:
+        found = {}
+        for who in SIZED:
+            command = [sys.executable, __file__, "--child", who, "--params", str(number)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                yield {"part": "size", "passages": number, "who": who, "skipped": done.stderr[-300:]}
+                continue
+            found[who] = json.loads(done.stdout.splitlines()[-1])
+            yield found[who]
+        ours, peer = found.get("promptgrad BM25"), found.get("bm25s")
+        if ours and peer and "skipped" not in peer:
+            for name, most in (("index_cpu_s", 1.5), ("search_cpu_ms", 1.5), ("add_one_and_search_cpu_s", 0.2)):
+                share = round(ours[name] / peer[name], 3)
+                yield {
+                    "part": "size",
+                    "passages": number,
+                    "who": f"promptgrad BM25 / bm25s, {name}",
+                    "ratio": share,
+                    "target": f"<= {most}",
+                    "meets": share <= most,
+                }
+
+
+# ---- dense
+
+
+def dense(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Exact search beside the graph of neighbours."""
+    import numpy as np
+
+    from promptgrad import retrieve
+
+    for number in sizes:
+        rng = np.random.default_rng(0)
+        centres = rng.standard_normal((max(10, number // 100), SIZE), dtype=np.float32)
+        table = centres[rng.integers(0, len(centres), number)]
+        table += 0.7 * rng.standard_normal((number, SIZE), dtype=np.float32)
+
+        def embed(texts: list[str], table: Any = table) -> Any:
+            return table[[int(text) for text in texts]]
+
+        texts = list(map(str, range(number)))
+        queries = [str(place) for place in rng.integers(0, number, QUERIES)]
+        found = {}
+        for who, bound in (("promptgrad Dense, exact", None), ("promptgrad Dense, graph", 1)):
+            index = retrieve.Dense(texts, embed, approximate_from=bound)
+            clock = Clock()
+            index.refresh()
+            cpu, wall = clock.read()
+            found[who] = [{hit.id for hit in index.search(query, 10)} for query in queries]
+            row = {"part": "dense", "passages": number, "size": SIZE, "who": who, "build_cpu_s": round(cpu, 3)}
+            row |= {"build_wall_s": round(wall, 3), "search_cpu_ms": timed(lambda q, i=index: i.search(q, 10), queries)}
+            if bound is not None:
+                pairs = zip(*found.values(), strict=True)
+                share = statistics.fmean(len(one & other) / 10 for one, other in pairs)
+                row |= {"recall_of_exact": round(share, 4), "target": ">= 0.95", "meets": share >= 0.95}
+            yield row
+
+
+def main() -> None:
+    """Print the rows of all parts."""
+    chosen = options(__doc__ or "", blocks=1)
+    if chosen.child is not None:
+        child(chosen.child, int(chosen.params))
+        return
+    header("retrieve")
+    only = chosen.only
+    sizes = (500,) if chosen.quick else tuple(n for n in SIZES if not only.isdigit() or int(only) == n)
+    vectors = (500,) if chosen.quick else DENSE
+    parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "quality": lambda: quality(chosen.quick),
+        "size": lambda: sized(sizes),
+        "dense": lambda: dense(vectors),
+    }
+    for part, run in parts.items():
+        if not only or only == part or (only.isdigit() and part == "size"):
+            for row in run():
+                if all(not isinstance(value, float) or math.isfinite(value) for value in row.values()):
+                    print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
