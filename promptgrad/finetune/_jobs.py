@@ -19,7 +19,7 @@ from promptgrad.finetune._place import served_lms
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._sample import Collected, acollect, labeled
 from promptgrad.finetune._training_job import TrainingJob
-from promptgrad.nn import Module
+from promptgrad.nn import Module, whole_state
 
 POLL = 2.0
 """Seconds before the first look at a job, by default."""
@@ -209,8 +209,10 @@ def _identity(program: Module, data: Sequence[Any], metric: Any, teacher: Any, a
     """A digest of all that decides what is sent."""
     teaching: Any = teacher
     if isinstance(teacher, Module):
-        teaching = [source_digest(teacher), teacher.state_dict()]
+        teaching = [source_digest(teacher), whole_state(teacher.state_dict())]
     elif isinstance(teacher, lm.LM):
         teaching = teacher.identity()
     judge = None if metric is None else source_digest(getattr(metric, "fn", metric))
-    return run.value_digest([source_digest(program), program.state_dict(), judge, teaching, list(data), *about])
+    return run.value_digest(
+        [source_digest(program), whole_state(program.state_dict()), judge, teaching, list(data), *about]
+    )

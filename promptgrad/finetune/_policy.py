@@ -18,7 +18,7 @@ from promptgrad.finetune._surrogate import Surrogate, Update
 from promptgrad.finetune._training import WHOLE, Share, Training, TuneSettings
 from promptgrad.finetune._tune import _one_at_a_time
 from promptgrad.finetune._weights import prepared
-from promptgrad.nn import Module
+from promptgrad.nn import Module, whole_state
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ class Policy:
             "recipe": f"grpo {asdict(self.options)}",
             "settings": asdict(self.training.settings),
             "samples": len(examples),
-            "data": _digest([[example.id for example in examples], run.value_digest(program.state_dict()), judge]),
+            "data": _digest(
+                [[example.id for example in examples], run.value_digest(whole_state(program.state_dict())), judge]
+            ),
         }
 
     def go_on(self) -> None:

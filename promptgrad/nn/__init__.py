@@ -56,6 +56,7 @@ from promptgrad.nn._rlm import RLM
 from promptgrad.nn._route import Route
 from promptgrad.nn._self_consistency import SelfConsistency
 from promptgrad.nn._state import flaw_of, trained_names
+from promptgrad.nn._state_dict import StateDict, metadata_of, state_of_whole, whole_state
 from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.nn._trace_of import trace_of
 from promptgrad.nn._turns import Turns
@@ -113,6 +114,7 @@ __all__ = [
     "Route",
     "SelfConsistency",
     "Sequential",
+    "StateDict",
     "StreamEvent",
     "Suggest",
     "ThoughtDelta",
@@ -133,12 +135,15 @@ __all__ = [
     "inspect_history",
     "keep_history",
     "majority",
+    "metadata_of",
     "ngrams",
     "op",
     "register_vectorizer",
     "remember_output",
+    "state_of_whole",
     "trace_of",
     "trained_names",
+    "whole_state",
 ]
 
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.

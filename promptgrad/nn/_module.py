@@ -22,6 +22,7 @@ from promptgrad.nn._hooks import Hooks, RemovableHandle
 from promptgrad.nn._map import amap_rows, map_rows
 from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._recent import remember_output
+from promptgrad.nn._state_dict import StateDict
 from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.signature import Field
 
@@ -545,8 +546,10 @@ class Module:
             **dict.fromkeys(("destination", "keep_vars"), "nothing: values are copied into a new dict"),
         }
     )
-    def state_dict(self) -> dict[str, Any]:
-        """All parameters and persistent buffers as `{path: value}` in JSON types, described in "_meta".
+    def state_dict(self) -> StateDict:
+        """All parameters and persistent buffers as `{path: value}` in JSON types.
+
+        What describes them is beside them, as `state["_meta"]` and in files, and loops do not meet it.
 
         It holds no weights of local models (see `promptgrad.save`), but lists which were trained; the names of LMs, but
         not the LMs; and no secrets.
@@ -556,8 +559,7 @@ class Module:
             entries[path] = _state.encode(path, parameter, self._fields_at(path))
         for path, value in self._persistent_buffers():
             entries[path] = _state.to_json(path, value)
-        entries["_meta"] = self._meta()
-        return entries
+        return StateDict(entries, self._meta())
 
     @refuses(
         {

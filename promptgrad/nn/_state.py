@@ -1,4 +1,4 @@
-"""The state of a program in JSON types: values by path, and "_meta", which describes them."""
+"""The state of a program in JSON types: values by path, and what describes them."""
 
 import difflib
 import json
@@ -12,6 +12,7 @@ from promptgrad.content import Audio, File, History, Image, restored
 from promptgrad.data import Example
 from promptgrad.errors import ConstraintError, DataError, InputError, ParseError, StateDictError
 from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.nn._state_dict import metadata_of
 from promptgrad.signature import Field
 
 SCHEMA = 1
@@ -216,7 +217,7 @@ def read_meta(state: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         StateDictError: The state has a later format than this version reads.
     """
-    meta = state.get("_meta")
+    meta = metadata_of(state)
     if meta is None:
         return {}
     if not isinstance(meta, Mapping):

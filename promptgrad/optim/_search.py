@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from promptgrad.autograd import kinds_of
 from promptgrad.errors import GraphError
-from promptgrad.nn import Module
+from promptgrad.nn import Module, whole_state
 from promptgrad.optim._groups import ParamGroups, Params, is_plain
 from promptgrad.optim._report import StepReport
 from promptgrad.run import value_digest
@@ -174,7 +174,7 @@ def plain_setting(value: Any) -> Any:
     if isinstance(value, Search):
         return value.config()
     if isinstance(value, Module):
-        return [type(value).__name__, value_digest(value.state_dict())]
+        return [type(value).__name__, value_digest(whole_state(value.state_dict()))]
     if isinstance(value, (set, frozenset)):
         return sorted((plain_setting(item) for item in value), key=json.dumps)
     name = getattr(value, "name", None) or getattr(value, "__qualname__", None)

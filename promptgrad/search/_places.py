@@ -66,7 +66,7 @@ def role(place: Place) -> str:
 
 def interface(place: Place) -> str:
     """What a step is given and what it must answer: a line for each field, with its type, choices and description."""
-    if isinstance(place.module, Op) and place.parameter.kind == "description":
+    if isinstance(place.module, Op):
         called = place.module.extra_repr()
         return f"describes `{called}` to a model that chooses among functions: what it is for, and how it is called"
     if place.signature is None:

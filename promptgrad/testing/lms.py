@@ -468,7 +468,9 @@ class LMContract:
             pytest.skip("this LM has no secrets")
         self._hides(f"{lm!r} {lm} {lm.name} {lm.identity()} {lm.transport!r}", "repr, name or identity")
         program = nn.Predict("question -> answer").to(lm)
-        self._hides(f"{json.dumps(program.state_dict(), default=str)} {program!r}", "the state of a program")
+        self._hides(
+            f"{json.dumps(nn.whole_state(program.state_dict()), default=str)} {program!r}", "the state of a program"
+        )
         journal = run.Journal(tmp_path / "journal.jsonl")
         with journal, run.active(journal=journal), record(tmp_path / "cassette.jsonl"):
             lm(self.request())

@@ -13,7 +13,7 @@ from promptgrad._habits import refuses
 from promptgrad.content import apart, together
 from promptgrad.errors import StateDictError
 from promptgrad.lm import LM, Local, layered
-from promptgrad.nn import Module, trained_names
+from promptgrad.nn import Module, StateDict, metadata_of, state_of_whole, trained_names, whole_state
 from promptgrad.train._dspy import is_dspy
 from promptgrad.train._json_file import read_json
 
@@ -155,17 +155,15 @@ def _trained_in(state: Mapping[str, Any]) -> list[str]:
     """Names of the language models whose trained weights a state, or one inside it, was made with."""
     names: dict[str, None] = {}
     for part in (state, *state.values()):
-        if isinstance(part, Mapping) and isinstance(meta := part.get("_meta"), Mapping):
+        if isinstance(meta := metadata_of(part), Mapping):
             names.update(dict.fromkeys(trained_names(meta).values()))
     return list(names)
 
 
 def _without_trained(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state without the list of trained weights, because they come with it."""
-    meta = state.get("_meta")
-    if not isinstance(meta, Mapping):
-        return dict(state)
-    return {**state, "_meta": {key: value for key, value in meta.items() if key != "trained"}}
+    meta = metadata_of(state)
+    return StateDict(state, {key: value for key, value in meta.items() if key != "trained"}) if meta else dict(state)
 
 
 def _encode(state: Mapping[str, Any], weights: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -176,6 +174,7 @@ def _encode(state: Mapping[str, Any], weights: Sequence[Mapping[str, Any]] = ())
         whole["weights"] = list(weights)
     blobs: dict[str, str] = {}
     try:
+        whole["state"] = state = whole_state(state)
         shared = apart(state, blobs)
         if blobs:
             whole.update(version=VERSION, state=shared, blobs=blobs)
@@ -221,7 +220,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     blobs = whole.get("blobs", {})
     if not (isinstance(blobs, dict) and all(isinstance(data, str) for data in blobs.values())):
         raise StateDictError(f"{path}: blobs are texts by their digests, not {blobs!r:.80}", invalid=["blobs"])
-    return (together(whole["state"], blobs.get) if blobs else whole["state"]), weights
+    return state_of_whole(together(whole["state"], blobs.get) if blobs else whole["state"]), weights
 
 
 # -- folders with weights -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import run
 from promptgrad.evaluation import source_digest
+from promptgrad.nn import whole_state
 from promptgrad.train._parts import Parts
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def identity_of(trainer: "Trainer", parts: Parts) -> dict[str, Any]:
     return {
         **settings_of(trainer),
         "program": type(trainer.model).__name__,
-        "start": run.value_digest(trainer.model.state_dict()),
+        "start": run.value_digest(whole_state(trainer.model.state_dict())),
         "optimizer": trainer.optimizer.config(),
         "source": source_digest(trainer.model),
         "metric": source_digest(getattr(trainer.metric, "fn", trainer.metric)),

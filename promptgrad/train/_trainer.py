@@ -14,7 +14,7 @@ from promptgrad._seed import seed_or_default
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, ParseError
 from promptgrad.metrics import as_metric
-from promptgrad.nn import Module
+from promptgrad.nn import Module, whole_state
 from promptgrad.optim import Search, Session
 from promptgrad.search import EXHAUSTED, Cost, Objectives, Plan
 from promptgrad.train import _rundir
@@ -225,7 +225,7 @@ class Trainer:
         self.optimizer.check_trained(self.model)
         if self.run_dir is None:
             return await self._run(parts, run.Journal())
-        start = self.model.state_dict()
+        start = whole_state(self.model.state_dict())
         return await self._run(parts, _rundir.create(self.run_dir, settings_of(self), start, parts.by_name()))
 
     @classmethod

@@ -66,6 +66,20 @@ def test_the_iterator_over_parameters_knows_their_paths_in_the_module_that_was_a
     assert list(inner.paths.values()) == ["instruction", "demos"]
 
 
+def test_a_loop_over_a_state_meets_parameters_alone_and_what_describes_them_is_beside_them():
+    state = nn.Predict("question -> answer").state_dict()
+    assert [*state] == ["instruction", "demos"] and "_meta" not in dict(state.items())
+    assert state["_meta"]["program"] == "Predict"
+    for other in (state.copy(), copy.deepcopy(state), pickle.loads(pickle.dumps(state))):
+        assert other == state and other["_meta"] == state["_meta"]
+    with pytest.raises(KeyError):
+        state["instructions"]
+    model = nn.Predict("question -> answer")
+    prefixed = {f"x.{path}": value for path, value in state.items()}
+    model.load_state_dict({path.removeprefix("x."): value for path, value in prefixed.items()})
+    assert nn.state_of_whole(nn.whole_state({"model": state, "epoch": 3}))["model"]["_meta"] == state["_meta"]
+
+
 def test_a_shared_module_is_given_once_under_its_first_path():
     model = nn.Module()
     model.a = nn.Predict("x -> y")
@@ -73,7 +87,7 @@ def test_a_shared_module_is_given_once_under_its_first_path():
     assert [name for name, _ in model.named_parameters()] == ["a.instruction", "a.demos"]
     assert [name for name, _ in model.named_parameters(remove_duplicate=False)][2:] == ["b.instruction", "b.demos"]
     assert [name for name, _ in model.named_modules()] == ["", "a"]
-    assert set(model.state_dict()) == {"a.instruction", "a.demos", "b.instruction", "b.demos", "_meta"}
+    assert [*model.state_dict()] == ["a.instruction", "a.demos", "b.instruction", "b.demos"]
 
 
 def test_forgetting_the_super_call_does_no_harm():

@@ -443,7 +443,7 @@ class TestWeights:
 
     def test_a_state_without_its_weights_is_told(self, tmp_path, trained_lm):
         model = program().to(trained_lm)
-        state = json.loads(json.dumps(model.state_dict()))
+        state = json.loads(json.dumps(nn.whole_state(model.state_dict())))
         assert state["_meta"]["trained"] == {"": "mine", "0": "mine", "1": "mine"}
         for other in (program(), program().to("pocket")):
             with pytest.warns(UserWarning, match="trained weights of 'mine', which it does not hold"):
