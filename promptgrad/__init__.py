@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from promptgrad.data import Example, Score
     from promptgrad.evaluation import aevaluate, evaluate
     from promptgrad.lm import LM, Embedder, ToolCall, Usage, configure, context, deadline, track_usage, usage
-    from promptgrad.nn import export, inspect_history, op
+    from promptgrad.nn import export, inspect_history, op, summary
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
     from promptgrad.train import Callback, Trainer, acompile, agradcheck, compile, gradcheck, load, load_dspy, save
@@ -137,6 +137,7 @@ __all__ = [
     "save",
     "search",
     "signature",
+    "summary",
     "testing",
     "track_usage",
     "train",
@@ -193,6 +194,7 @@ _HOME = {
     "no_grad": "autograd",
     "op": "nn",
     "save": "train",
+    "summary": "nn",
     "track_usage": "lm",
     "usage": "lm",
 }

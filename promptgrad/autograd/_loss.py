@@ -26,7 +26,7 @@ class Loss:
     `+` adds losses, `*` scales one: `main + 0.3 * side`. `item()` is the weighted sum of the means, where a loss
     without rows adds nothing; `items` has the rows of all, weighted. `backward` works on the rows of all of them.
     Factors weigh numbers, traces and the gradients of weights. Words have no weight: the feedback of a loss is used if
-    its factor is positive.
+    its factor is positive. `<` and `>` compare the numbers, with those of other losses and with numbers; `==` does not.
 
     Attributes:
         report: What the latest `backward` did; None before.
@@ -225,6 +225,18 @@ class Loss:
 
     def __float__(self) -> float:
         return self.item()
+
+    def __lt__(self, other: "Loss | float") -> bool:
+        return self.item() < float(other)
+
+    def __le__(self, other: "Loss | float") -> bool:
+        return self.item() <= float(other)
+
+    def __gt__(self, other: "Loss | float") -> bool:
+        return self.item() > float(other)
+
+    def __ge__(self, other: "Loss | float") -> bool:
+        return self.item() >= float(other)
 
     def __len__(self) -> int:
         return sum(len(rows) for _, rows, _ in self._terms)

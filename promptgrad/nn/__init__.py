@@ -58,6 +58,7 @@ from promptgrad.nn._self_consistency import SelfConsistency
 from promptgrad.nn._state import flaw_of, trained_names
 from promptgrad.nn._state_dict import StateDict, metadata_of, state_of_whole, whole_state
 from promptgrad.nn._stream import EventIterator, EventStream
+from promptgrad.nn._summary import ModuleSummary, ProgramSummary, summary
 from promptgrad.nn._trace_of import trace_of
 from promptgrad.nn._turns import Turns
 
@@ -95,6 +96,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "ModuleSummary",
     "MultiChainComparison",
     "NLLLoss",
     "Neighbours",
@@ -107,6 +109,7 @@ __all__ = [
     "Predict",
     "Prediction",
     "ProgramOfThought",
+    "ProgramSummary",
     "ReAct",
     "Refine",
     "RemovableHandle",
@@ -141,6 +144,7 @@ __all__ = [
     "register_vectorizer",
     "remember_output",
     "state_of_whole",
+    "summary",
     "trace_of",
     "trained_names",
     "whole_state",

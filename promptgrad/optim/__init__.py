@@ -37,6 +37,7 @@ __all__ = [
     "Point",
     "ProposeInstruction",
     "RandomSearch",
+    "ReduceEditOnPlateau",
     "Rules",
     "Search",
     "Session",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from promptgrad.optim._labeled_few_shot import LabeledFewShot
     from promptgrad.optim._mipro import MIPRO, BayesianSignatureOptimizer
     from promptgrad.optim._optimizer import Optimizer
+    from promptgrad.optim._plateau import ReduceEditOnPlateau
     from promptgrad.optim._random_search import BootstrapFewShotWithRandomSearch, RandomSearch
     from promptgrad.optim._report import Change, StepReport
     from promptgrad.optim._search import Search
@@ -107,6 +109,7 @@ else:
         "LambdaEdit": "_edit_scheduler",
         "Optimizer": "_optimizer",
         "RandomSearch": "_random_search",
+        "ReduceEditOnPlateau": "_plateau",
         "Search": "_search",
         "StepEdit": "_edit_scheduler",
         "StepReport": "_report",
@@ -136,13 +139,13 @@ else:
             "went right",
         ),
         "SignatureOptimizer": "promptgrad.optim.MIPRO(params, num_demo_sets=0)",
-        "lr_scheduler": "promptgrad.optim.StepEdit, CosineAnnealingEdit, LambdaEdit or TrustRegionEdit: there is no lr "
-        "here, and they move max_edit, the bound on how far a step may go",
+        "lr_scheduler": "promptgrad.optim.StepEdit, CosineAnnealingEdit, LambdaEdit, ReduceEditOnPlateau or "
+        "TrustRegionEdit: there is no lr here, and they move max_edit, the bound on how far a step may go",
         "LRScheduler": "promptgrad.optim.EditScheduler",
         **dict.fromkeys(("StepLR", "MultiStepLR", "ExponentialLR"), "promptgrad.optim.StepEdit(optimizer, step_size)"),
         "LambdaLR": "promptgrad.optim.LambdaEdit(optimizer, edit_lambda)",
         "CosineAnnealingLR": "promptgrad.optim.CosineAnnealingEdit(optimizer, T_max)",
-        "ReduceLROnPlateau": "promptgrad.optim.TrustRegionEdit(optimizer)",
+        "ReduceLROnPlateau": "promptgrad.optim.ReduceEditOnPlateau(optimizer)",
     }
 
     def __getattr__(name):

@@ -54,6 +54,7 @@ __all__ = [
     "Standings",
     "Step",
     "Steps",
+    "Stop",
     "Study",
     "TextArm",
     "Trial",
@@ -146,11 +147,11 @@ if TYPE_CHECKING:
     from promptgrad.search._row import Row, remark, right_rows, rows_of
     from promptgrad.search._rows import Rows
     from promptgrad.search._rules import Rules
-    from promptgrad.search._running import EXHAUSTED
     from promptgrad.search._session import Session
     from promptgrad.search._side_by_side import in_order, side_by_side
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
+    from promptgrad.search._stop import EXHAUSTED, Stop
     from promptgrad.search._study import Study
     from promptgrad.search._token_swaps import SWAPS, check_swaps, swapped
     from promptgrad.search._tpe import TPE, Point
@@ -168,7 +169,8 @@ else:
         "ChoiceArm": "_arms",
         "Arm": "_arms",
         "BLOCK": "_race",
-        "EXHAUSTED": "_running",
+        "EXHAUSTED": "_stop",
+        "Stop": "_stop",
         "SWAPS": "_token_swaps",
         "TIPS": "_writing",
         "TOO_FAR": "_checks",

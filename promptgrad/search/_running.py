@@ -22,13 +22,11 @@ from promptgrad.search._outage import is_final
 from promptgrad.search._places import Place, answers
 from promptgrad.search._places import places as places_of
 from promptgrad.search._rows import Rows
+from promptgrad.search._stop import EXHAUSTED, Stop
 from promptgrad.search._trial import Cost
 from promptgrad.search._watched import Watched
 
 T = TypeVar("T")
-
-EXHAUSTED = "exhausted"
-"""Kind of the journal event that records that the search used up its share of the budget."""
 
 DOWN = 3
 """Failures in a row after which a language model counts as down, if each block lost more than half of its calls."""
@@ -90,6 +88,7 @@ class Running:
         self.cost_per_example = Cost()
         self.objectives = Objectives() if objectives is None else objectives
         self.costs = Costs()
+        self.stop = Stop()
         self._prefix = ""
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}
@@ -398,6 +397,7 @@ class Running:
             BudgetExceeded: It does not fit: the search ends with the best so far.
         """
         recorded = self.journal.upcoming()
+        self.stop.check(recorded, self.decide)
         if recorded is not None and recorded["kind"] == EXHAUSTED:
             if (here := run.current()) is not None:
                 here.catch_up()

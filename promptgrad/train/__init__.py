@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 __all__ = [
     "Callback",
     "DSPyReport",
+    "EarlyStopping",
     "Estimate",
     "FitResult",
     "Gain",
     "GradcheckArm",
     "GradcheckReport",
+    "ModelCheckpoint",
     "ParetoFront",
     "ParetoPoint",
     "Phase",
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from promptgrad.train._checkpoint import load, save
     from promptgrad.train._compile import acompile, compile
     from promptgrad.train._dspy import DSPyReport, from_dspy, load_dspy
+    from promptgrad.train._early_stopping import EarlyStopping, ModelCheckpoint
     from promptgrad.train._gradcheck import agradcheck, gradcheck
     from promptgrad.train._gradcheck_report import GradcheckArm, GradcheckReport
     from promptgrad.train._pareto_front import ParetoFront, ParetoPoint
@@ -41,11 +44,13 @@ else:
     _HOME = {
         "Callback": "_callback",
         "DSPyReport": "_dspy",
+        "EarlyStopping": "_early_stopping",
         "Estimate": "_result",
         "FitResult": "_result",
         "Gain": "_result",
         "GradcheckArm": "_gradcheck_report",
         "GradcheckReport": "_gradcheck_report",
+        "ModelCheckpoint": "_early_stopping",
         "ParetoFront": "_pareto_front",
         "ParetoPoint": "_pareto_front",
         "Phase": "_planning",

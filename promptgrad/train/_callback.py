@@ -24,7 +24,8 @@ class Callback:
     `Trainer(..., callbacks=[MyCallback()])`. The methods have the names that PyTorch Lightning uses, and are called one
     after the other, in the order of the events, while the run waits or goes on elsewhere; a method that blocks delays
     the run. They are plain methods, not coroutines. An exception in one gives a warning and a note in `result.notes`;
-    it never ends the run (only Ctrl-C and `SystemExit` do), and nothing that callbacks do changes a decision.
+    it never ends the run (only Ctrl-C and `SystemExit` do), and nothing that callbacks do changes a decision;
+    `trainer.stop_search(reason)` alone ends the search at its next block.
 
     A call of a program, an LM or `evaluate` would wait for the loop that the run itself needs, and raises
     `AsyncUsageError`: run it in a thread. LM calls made there are not part of the run.

@@ -8,9 +8,10 @@ TRAINER_HABITS = {
         ("trainset", "valset", "testset", "devset", "train_dataset", "eval_dataset", "train_dataloaders", "data"), _DATA
     ),
     **dict.fromkeys(
-        ("patience", "early_stopping_patience"), "optim.TGD(..., patience=...) or optim.Auto(..., patience=...)"
+        ("patience", "early_stopping_patience"),
+        "callbacks=[train.EarlyStopping(patience)]; optim.TGD and optim.Auto have patience=... in steps",
     ),
-    "early_stopping": "nothing: a search ends when every example is right, at a plateau, or with its budget",
+    "early_stopping": "callbacks=[train.EarlyStopping(patience)]",
     **dict.fromkeys(
         ("max_epochs", "epochs", "num_epochs", "min_epochs", "max_steps", "num_train_epochs", "steps"),
         "steps=... of the optimizer, or budget=promptgrad.Budget(calls=...)",

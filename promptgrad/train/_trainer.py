@@ -16,7 +16,7 @@ from promptgrad.errors import BudgetExceeded, JournalError, ParseError
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module, whole_state
 from promptgrad.optim import Search, Session
-from promptgrad.search import EXHAUSTED, Cost, Objectives, Plan
+from promptgrad.search import EXHAUSTED, Cost, Objectives, Plan, Stop
 from promptgrad.train import _rundir
 from promptgrad.train._allowance import kept, share
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
@@ -24,6 +24,7 @@ from promptgrad.train._ending import Ending
 from promptgrad.train._finals import Finals, check_rule
 from promptgrad.train._habits import FIT_HABITS, TRAINER_HABITS
 from promptgrad.train._identity import as_arguments, identity_of, settings_of
+from promptgrad.train._live_run import LiveRun
 from promptgrad.train._noise import checked_rows, judge_noise_of
 from promptgrad.train._parts import Parts, divide
 from promptgrad.train._planning import planned
@@ -31,7 +32,7 @@ from promptgrad.train._price import price_of_program
 from promptgrad.train._result import FitResult
 
 
-class Trainer:
+class Trainer(LiveRun):
     """Improve a program with an optimizer, and say how sure it is that this helped.
 
     All candidates are compared with the start on the validation data. At the end the rows that the best ones lack are
@@ -317,6 +318,7 @@ class Trainer:
             parameters=self.optimizer.parameters(),
             objectives=self.objectives,
         )
+        self._session = session
         ending = Ending(self, session, journal, ledger)
         watch = Watch(self, journal, ledger)
         try:
@@ -333,6 +335,7 @@ class Trainer:
             result = ending.partial("stopped by the user; the program is as it was")
             raise
         finally:
+            self._session = None
             journal.close()
             self.result = watch.end(result)
         return self.result
@@ -408,11 +411,15 @@ class Trainer:
             with run.phase("search", keep=keep):
                 await self.optimizer.fit(session)
         except BudgetExceeded as error:
-            session.decide(EXHAUSTED, of=error.kind)
-            session.notes.append(
-                f"the search ended when its share of the budget did ({share(self.budget, keep, error, parts)})"
-            )
+            if not session.stop.told:
+                session.decide(EXHAUSTED, of=error.kind)
+                session.notes.append(
+                    f"the search ended when its share of the budget did ({share(self.budget, keep, error, parts)})"
+                )
         finally:
+            if session.stop.told:
+                session.notes.append(f"the search was stopped: {session.stop.reason}")
+            session.stop = Stop()
             session.note_refusals()
             session.note_remarks()
 

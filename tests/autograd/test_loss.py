@@ -20,6 +20,10 @@ def rows(*scores, best=1.0):
 def test_it_is_the_mean_of_what_is_missing_over_rows_without_error():
     loss = Loss(rows(1, 0.5, 0, None))
     assert loss.item() == float(loss) == pytest.approx(0.5)
+    assert 0.4 < loss <= 0.5 < 2 * loss
+    assert loss < loss + loss
+    assert loss >= 0.5 * loss
+    assert not loss > 0.5
     assert loss.items[:3] == (0, 0.5, 1)
     assert math.isnan(loss.items[3])
     assert len(loss.errors) == 1

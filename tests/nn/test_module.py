@@ -68,10 +68,12 @@ def test_the_iterator_over_parameters_knows_their_paths_in_the_module_that_was_a
 
 def test_a_loop_over_a_state_meets_parameters_alone_and_what_describes_them_is_beside_them():
     state = nn.Predict("question -> answer").state_dict()
-    assert [*state] == ["instruction", "demos"] and "_meta" not in dict(state.items())
+    assert [*state] == ["instruction", "demos"]
+    assert "_meta" not in dict(state.items())
     assert state["_meta"]["program"] == "Predict"
     for other in (state.copy(), copy.deepcopy(state), pickle.loads(pickle.dumps(state))):
-        assert other == state and other["_meta"] == state["_meta"]
+        assert other == state
+        assert other["_meta"] == state["_meta"]
     with pytest.raises(KeyError):
         state["instructions"]
     model = nn.Predict("question -> answer")

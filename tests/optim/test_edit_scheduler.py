@@ -91,6 +91,45 @@ def report_of(*fates):
     return optim.StepReport(changes, verdict, proposals=tuple(c for c in changes if c.verdict is not None))
 
 
+class TestPlateau:
+    def test_losses_that_no_longer_fall_halve_the_bound(self):
+        scheduler = optim.ReduceEditOnPlateau(optimizer(0.8, 0.4), patience=1)
+        for loss in (0.5, 0.4, 0.4, 0.39995):
+            scheduler.step(loss)
+        assert scheduler.get_last_edit() == [0.4, 0.2]
+        for loss in (0.3, 0.3, 0.2, 0.2):
+            scheduler.step(loss)
+        assert scheduler.get_last_edit() == [0.4, 0.2]
+        scheduler.reset()
+        assert scheduler.get_last_edit() == [0.8, 0.4]
+
+    def test_a_report_is_a_gain_if_something_was_installed(self):
+        scheduler = optim.ReduceEditOnPlateau(optimizer(0.8), factor=0.25, patience=0)
+        scheduler.step(report_of("accepted"))
+        assert scheduler.get_last_edit() == [0.8]
+        scheduler.step(report_of("rejected"))
+        assert scheduler.get_last_edit() == [0.2]
+
+    def test_its_state_goes_on_where_it_was(self):
+        scheduler = optim.ReduceEditOnPlateau(optimizer(0.8), patience=1)
+        for loss in (0.5, 0.5):
+            scheduler.step(loss)
+        other = optim.ReduceEditOnPlateau(optimizer(0.8), patience=1)
+        other.load_state_dict(json.loads(json.dumps(scheduler.state_dict())))
+        for one in (scheduler, other):
+            one.step(0.5)
+        assert scheduler.get_last_edit() == other.get_last_edit() == [0.4]
+        with pytest.raises(StateDictError, match="no state of a ReduceEditOnPlateau"):
+            other.load_state_dict(optim.StepEdit(optimizer(0.8), 2).state_dict())
+
+    @pytest.mark.parametrize("options", [{"factor": 1}, {"factor": 0}, {"patience": -1}, {"threshold": -1}])
+    def test_what_is_out_of_range_is_refused(self, options):
+        with pytest.raises(ValueError, match="factor lies in"):
+            optim.ReduceEditOnPlateau(optimizer(0.8), **options)
+        with pytest.raises(TypeError, match="in losses or reports of steps"):
+            optim.ReduceEditOnPlateau(optimizer(0.8)).step()
+
+
 class TestTrustRegion:
     def test_it_follows_the_gate_group_by_group(self):
         scheduler = optim.TrustRegionEdit(optimizer(0.4, 0.4, 0.4), grow=2, shrink=0.5)
