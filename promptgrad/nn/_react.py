@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from promptgrad._habits import refuse
-from promptgrad.adapters import Compiled, Tool, get_adapter
+from promptgrad.adapters import Compiled, Format, Tool, get_adapter
 from promptgrad.autograd import Parameter, attach
 from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError, ToolCallError
-from promptgrad.lm import Completion, Message, ReasoningPart, ToolCall, ToolResult, current, resolve_lm
+from promptgrad.lm import Completion, Content, Message, ToolCall, ToolResult, current, resolve_lm
 from promptgrad.nn._acting import ActingRules, Observed, act
 from promptgrad.nn._agent_tools import free_name, result_tool, result_words, take_tool, tool_key, words_around
 from promptgrad.nn._containers import ModuleDict
@@ -176,7 +176,7 @@ class ReAct(Module, in_place=True):
             if outputs is not None and (done or over):
                 return Prediction(attach(outputs, said.grad_fn))
             over = number + 2 >= self.max_steps or any(one.stops for one in seen)
-            turns = turns.more(*self._turn(said, calls, seen, over=over))
+            turns = turns.more(*self._turn(said, calls, seen, number=number, over=over))
         raise StepLimitError(
             f"the model did not call `{FINISH}` within {self.max_steps} steps: raise max_steps=, or look at "
             "promptgrad.inspect_history() for what it did instead",
@@ -232,37 +232,38 @@ class ReAct(Module, in_place=True):
         return None, faults
 
     def _turn(
-        self, said: Prediction, calls: Sequence[ToolCall], seen: Sequence[Observed], *, over: bool
+        self, said: Prediction, calls: Sequence[ToolCall], seen: Sequence[Observed], *, number: int, over: bool
     ) -> tuple[list[Message], list[Any]]:
         """The messages of one step and of its results, and the values that they were made of."""
-        spoken = Message("assistant", self._spoken(said))
-        values: list[Any] = [*calls] if self.native else [said[free_name("thought", self.own)]]
-        values += [one.text if one.value is None else one.value for one in seen]
+        values = [one.text if one.value is None else one.value for one in seen]
         if not self.native:
             ((call, one),) = zip(calls, seen, strict=True)
             shown = json.dumps(one.text, ensure_ascii=False)
             told = f"`{call.name}` {'failed' if one.failed else 'returned'}: {shown}"
-            return [spoken, Message("user", f"{told}\n\n{LAST}" if over else told)], values
-        messages = [spoken]
+            written = self._format().assistant(said.to_dict())
+            values = [said[free_name("thought", self.own)], *values]
+            return _answered(written, f"step_{number}", f"{told}\n\n{LAST}" if over else told), values
+        messages = [Message("assistant", self._spoken(said, calls))]
         if calls:
             parts = [ToolResult(c.id, one.text, is_error=one.failed) for c, one in zip(calls, seen, strict=True)]
             messages.append(Message("tool", tuple(parts)))
         if over or not calls:
             messages.append(Message("user", LAST if over else f"Call a tool, or `{FINISH}` with the result."))
-        return messages, values
+        return messages, [*calls, *values]
 
-    def _spoken(self, said: Prediction) -> Any:
-        """The content of the model's own turn: as it was written where it holds more than calls."""
-        call = said._call
-        written = [completion for _, completion in call.exchanges if completion is not None]
-        if self.native and written:
-            content = written[-1].content
-            if isinstance(content, str) or any(not isinstance(part, ToolCall) for part in content):
-                return content if content and any(True for _ in content) else "(no call)"
-            if any(isinstance(part, ReasoningPart) for part in content):
-                return content
+    def _spoken(self, said: Prediction, calls: Sequence[ToolCall]) -> Any:
+        """The content of the model's own turn, with its words and reasoning, and calls that every provider reads."""
+        made = [_sendable(call) for call in calls]
+        written = [completion for _, completion in said._call.exchanges if completion is not None]
+        content = written[-1].content if written else ()
+        if not isinstance(content, str) and sum(isinstance(part, ToolCall) for part in content) == len(made):
+            rest = iter(made)
+            content = tuple(next(rest) if isinstance(part, ToolCall) else part for part in content)
+        return content or tuple(made) or "(no call)"
+
+    def _format(self) -> Format:
         adapter = self.step.adapter or get_adapter(current().adapter or resolve_lm(None, self.step._lm).adapter)
-        return adapter.format(self.step._signature).assistant(said.to_dict())
+        return adapter.format(self.step._signature)
 
     def input_names(self) -> tuple[str, ...]:
         """Names of the inputs of the signature."""
@@ -275,6 +276,23 @@ class ReAct(Module, in_place=True):
     def extra_repr(self) -> str:
         """The tools."""
         return f"tools=[{', '.join(self._declared)}], max_steps={self.max_steps}, native={self.native}"
+
+
+def _answered(written: Content, name: str, told: str) -> list[Message]:
+    """A reply and what is said to it: behind a reply that calls a function stands its result, as providers ask."""
+    if isinstance(written, str) or not any(isinstance(part, ToolCall) for part in written):
+        return [Message("assistant", written), Message("user", told)]
+    parts = tuple(ToolCall(name, part.name, part.arguments) if isinstance(part, ToolCall) else part for part in written)
+    return [Message("assistant", parts), Message("tool", (ToolResult(name, told),))]
+
+
+def _sendable(call: ToolCall) -> ToolCall:
+    """A call as it stands in the conversation: some providers take no arguments that are not JSON."""
+    try:
+        call.kwargs  # noqa: B018 - it reads them
+    except ParseError:
+        return ToolCall(call.id, call.name, json.dumps({"text": call.arguments}), call.data)
+    return call
 
 
 def _step_signature(own: Signature, names: tuple[str, ...], *, native: bool) -> Signature:

@@ -8,6 +8,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn
+from promptgrad.adapters import get_adapter
 from promptgrad.errors import NoLMError, SignatureError, StepLimitError
 from promptgrad.lm import Completion, ToolCall
 
@@ -118,6 +119,45 @@ class TestSteps:
         )
         assert model("q").answer == "rain"
         assert "Finish now" in script.last
+
+
+class TestAdapters:
+    @pytest.mark.parametrize("name", ["chat", "json", "xml", "compact", "tools"])
+    def test_a_reply_may_be_written_in_any_of_them(self, name):
+        asked = []
+
+        def answer(request):
+            asked.append(request)
+            step = sum(message.role == "assistant" for message in request.messages)
+            tool, given = [("weather", {"town": "Oslo"}), ("finish", {"answer": "rain", "days": 3})][min(step, 1)]
+            written = {"thought": "So.", "tool": tool, "arguments": given}
+            return Completion(get_adapter(name).format(model.step.signature).assistant(written), lm.Usage(calls=1))
+
+        answer.__annotations__["request"] = lm.Request
+        model = nn.ReAct("question -> answer, days: int", [weather], adapter=name).to(lm.FunctionLM(answer, name="m"))
+        assert model("q") == {"answer": "rain", "days": 3}
+        sent = [message for request in asked for message in request.messages]
+        calls = {call.id for message in sent for call in message.tool_calls}
+        results = {part.id for message in sent for part in message.parts if isinstance(part, lm.ToolResult)}
+        assert calls == results == ({"step_0"} if name == "tools" else set())
+
+    def test_arguments_that_are_no_json_are_told_and_sent_back_as_json(self):
+        asked = []
+
+        def answer(request):
+            asked.append(request)
+            if len(asked) == 1:
+                calls = (lm.ToolCall("a", "weather", "town is Oslo"), lm.ToolCall("b", "weather", "{'town': 'Oslo',}"))
+                return Completion((lm.ReasoningPart("Hm.", "seal"), lm.TextPart("I look."), *calls))
+            return Completion((lm.ToolCall("c", "finish", {"answer": "x"}),))
+
+        answer.__annotations__["request"] = lm.Request
+        model = nn.ReAct("question -> answer", [weather], native=True, adapter="chat", retries=0)
+        assert model.to(lm.FunctionLM(answer, name="m"))("q").answer == "x"
+        spoken, results = asked[-1].messages[-2:]
+        assert [type(part).__name__ for part in spoken.parts] == ["ReasoningPart", "TextPart", "ToolCall", "ToolCall"]
+        assert spoken.tool_calls[0].kwargs == {"text": "town is Oslo"}
+        assert [part.is_error for part in results.parts] == [True, False]
 
 
 class TestTools:
