@@ -32,6 +32,8 @@ def reply(messages: Any) -> str:
     """A reply with a text for each field that the prompt asks for; an agent calls one tool and finishes."""
     fields = dict.fromkeys(ASKED.findall(messages[0]["content"]))
     texts = {"topic": "facts", "confidence": "1", "next_thought": "Look."}
+    if "`advice` (dict" in messages[0]["content"]:
+        texts["advice"] = '{"self": "Think again."}'
     done = "Nothing is known" in messages[-1]["content"]
     texts["tool"] = texts["next_tool_name"] = "finish" if done else "look"
     texts["arguments"] = '{"answer": "Paris"}' if done else '{"name": "Paris"}'
@@ -88,12 +90,14 @@ def ours(params: dict[str, Any]) -> Block:
 
 def dspy_modules(params: dict[str, Any]) -> Block:
     """DSPy's module of the same name, cache off."""
+    import logging
     import warnings
     from types import SimpleNamespace
 
     import dspy
 
     warnings.simplefilter("ignore")
+    logging.getLogger("dspy").setLevel(logging.ERROR)
     made = 0
 
     class Instant(dspy.BaseLM):
@@ -115,6 +119,8 @@ def dspy_modules(params: dict[str, Any]) -> Block:
         module: Any = predict
     elif name == "BestOfN":
         module = dspy.BestOfN(predict, N=3, reward_fn=rewards, threshold=1.0)
+    elif name == "Refine":
+        module = dspy.Refine(predict, N=3, reward_fn=rewards, threshold=1.0)
     elif name == "MultiChainComparison":
         module = dspy.MultiChainComparison(QA, M=3)
     elif name == "ReAct":

@@ -95,9 +95,11 @@ class Replicated:
         self._number = number
 
     def __enter__(self) -> None:
-        o = overlay() or _NOTHING
-        over = Settings(o.lm, o.critic, o.adapter, o.concurrency, self._number, o.cache, o.override, o.fallback)
-        self._token = _overlay.set(Overlay(over))
+        outer = _overlay.get()
+        laid = Overlay(_replicated(_NOTHING if outer is None else outer.settings, self._number))
+        base = _default
+        laid._known = base, _replicated(base if outer is None else outer.current(), self._number)
+        self._token = _overlay.set(laid)
 
     def __exit__(self, *raised: object) -> None:
         _overlay.reset(self._token)
@@ -113,6 +115,11 @@ def change_default(changes: dict[str, Any]) -> None:
     global _default
     with _lock:
         _default = replace(_default, **changes)
+
+
+def _replicated(s: Settings, number: int) -> Settings:
+    """The settings with another replicate number: `replace`, without its loop over the fields."""
+    return Settings(s.lm, s.critic, s.adapter, s.concurrency, number, s.cache, s.override, s.fallback)
 
 
 def current() -> Settings:
