@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -49,14 +50,12 @@ class Conduct(Around):
         temperature: Their temperature; None for that of the module or its LM.
         hints: Advice by module, shown as one more input.
         log: Where calls of language models are noted; None for nowhere.
-        checks: Where the conditions of `Assert` and `Suggest` are noted; None for nowhere.
         tentative: Whether it is open if what happens here goes into the result.
     """
 
     temperature: float | None = None
     hints: "Mapping[Module, str]" = field(default_factory=dict)
     log: "list[LoggedCall] | None" = None
-    checks: list[Any] | None = None
     tentative: bool = False
 
     async def join(self, call: Call) -> "LoggedCall | None":
@@ -100,6 +99,9 @@ class LoggedCall(Companion):
 
 _PLAIN = Conduct()
 
+noted_checks: "ContextVar[list[Any] | None]" = ContextVar("promptgrad.checks", default=None)
+"""Where the conditions of `Assert` and `Suggest` are noted; None for nowhere."""
+
 
 def conduct() -> Conduct | None:
     """What the calls here do otherwise; None outside of attempts."""
@@ -111,12 +113,11 @@ def behaving(
     temperature: float | None = None,
     hints: "Mapping[Module, str] | None" = None,
     log: list[LoggedCall] | None = None,
-    checks: list[Any] | None = None,
     *,
     tentative: bool = False,
 ) -> Iterator[None]:
     """Within the block, calls have this temperature and these hints, over those of the attempts around it."""
-    with surrounded(_within(temperature, hints, log, checks, tentative=tentative)):
+    with surrounded(_within(temperature, hints, log, tentative=tentative)):
         yield
 
 
@@ -124,7 +125,6 @@ def _within(
     temperature: float | None,
     hints: "Mapping[Module, str] | None",
     log: list[LoggedCall] | None,
-    checks: list[Any] | None,
     *,
     tentative: bool,
 ) -> Conduct:
@@ -134,7 +134,6 @@ def _within(
         outer.temperature if temperature is None else temperature,
         {**outer.hints, **hints} if hints else outer.hints,
         outer.log if log is None else log,
-        outer.checks if checks is None else checks,
         outer.tentative or tentative,
     )
 
@@ -208,7 +207,8 @@ async def attempt(
     first = None if tape is None else sequence.position(sequence.step())
     replicate = (current().replicate or 0) * of + number
     begun = 0 if tape is None else len(tape.nodes)
-    inner = _within(temperature, hints, log, made.checks, tentative=True)
+    inner = _within(temperature, hints, log, tentative=True)
+    token = noted_checks.set(made.checks)
     try:
         with (
             surrounded(inner),
@@ -222,6 +222,8 @@ async def attempt(
         if not aio.is_failure(error):
             raise
         made.error = error
+    finally:
+        noted_checks.reset(token)
     if tape is not None and first is not None:
         last = sequence.position(sequence.step())
         made.nodes = tuple(node for node in tape.nodes[begun:] if first < sequence.position(node.mark) < last)
@@ -281,10 +283,10 @@ async def attempts(
 
 def keep(used: Iterable[OneAttempt], unused: Iterable[OneAttempt] = ()) -> None:
     """Note which attempts went into the result: the calls of the others get no blame, and their checks do not count."""
-    here, tape = conduct() or Conduct(), current_tape()
+    here, noted, tape = conduct() or _PLAIN, noted_checks.get(), current_tape()
     for one in used:
-        if here.checks is not None:
-            here.checks.extend(one.checks)
+        if noted is not None:
+            noted.extend(one.checks)
         if tape is not None and not here.tentative:
             tape.notes.extend(one.checks)
     if tape is None:

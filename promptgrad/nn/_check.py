@@ -1,13 +1,12 @@
 """`Assert` and `Suggest`: what must and what should hold inside of a program; counted, retried, and trained on."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from promptgrad.autograd import Join, Node, current_tape, joined_sources
 from promptgrad.errors import CheckError, InputError
-from promptgrad.nn._attempt import behaving, conduct
+from promptgrad.nn._attempt import conduct, noted_checks
 from promptgrad.nn._prediction import Prediction
 
 
@@ -40,8 +39,20 @@ class Checks:
         found: The conditions to begin with.
     """
 
+    __slots__ = ("_found", "_token")
+
     def __init__(self, found: Iterable[Check] = ()) -> None:
         self._found: list[Check] = [*found]
+
+    def __enter__(self) -> "Checks":
+        self._token = noted_checks.set(self._found)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        noted_checks.reset(self._token)
+        outer = noted_checks.get()
+        if outer is not None:
+            outer.extend(self._found)
 
     @property
     def found(self) -> tuple[Check, ...]:
@@ -69,8 +80,7 @@ class Checks:
         return f"<Checks {shown or 'none'}>"
 
 
-@contextmanager
-def count_checks() -> Iterator[Checks]:
+def count_checks() -> Checks:
     """Count the conditions of `Assert` and `Suggest` inside the block, as in an evaluation.
 
     ```
@@ -83,14 +93,7 @@ def count_checks() -> Iterator[Checks]:
 
     Blocks nest; each counts for itself.
     """
-    counted = Checks()
-    outer = conduct()
-    try:
-        with behaving(checks=counted._found):
-            yield counted
-    finally:
-        if outer is not None and outer.checks is not None:
-            outer.checks.extend(counted.found)
+    return Checks()
 
 
 def Assert(condition: object, reason: str, about: Any = None) -> bool:
@@ -151,9 +154,9 @@ def _checked(condition: object, reason: str, about: Any, *, must: bool) -> Check
         nodes = tuple(tape.nodes) if about is None else tuple(_producers(about))
         node = next((one for one in reversed(nodes) if one.kind == "lm" and one.outputs), None)
     check = Check(reason.strip(), bool(condition), must, about, node)
-    here = conduct()
-    if here is not None and here.checks is not None:
-        here.checks.append(check)
+    here, noted = conduct(), noted_checks.get()
+    if noted is not None:
+        noted.append(check)
     if tape is not None and (here is None or not here.tentative):
         tape.notes.append(check)
     return check

@@ -38,6 +38,9 @@ def test_a_row_in_flight_is_few_objects(program, most):
 
     model = program.to(pg.lm.Cache(pg.lm.Retry(pg.lm.Limit(pg.lm.FunctionLM(wait, name="waits"), ROWS))))
     data = [pg.Example(question=f"{number}?", answer="yes").with_inputs("question") for number in range(ROWS)]
+    answers = pg.lm.FunctionLM(lambda messages: "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]", name="answers")
+    with pg.context(lm=answers, override=True):  # what the first evaluation of a process imports is no row's
+        pg.evaluate(model, data[:1], pg.metrics.exact_match)
     before = tracked()
     report = []
     evaluation = threading.Thread(
