@@ -231,7 +231,7 @@ class Cache(Layer):
             if hit is not None:
                 paid = None if link is DIRECT else await link.book(lm, request, key, hit.to_dict)
                 for tracker in trackers:
-                    tracker.hit(paid, lm.name)
+                    tracker.hit(paid, hit.answered_by or lm.name)
                 return hit
             mine: aio.Signal[Completion | None] = aio.Signal()
             other = memory.flying.setdefault(key, mine)

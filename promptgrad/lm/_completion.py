@@ -132,6 +132,7 @@ class Completion:
         refusal: The model's refusal in its own words, where its provider separates refusals from answers.
         logprobs: The probability of each token; empty unless the request sets `logprobs`.
         trace: The trace by which `lm.Local` sends a gradient to its weights; None for every other LM.
+        answered_by: Name of the LM that answered in place of the one that was asked, where a `Fallback` went on to it.
         more: The further samples of a request that asked for several. The cost of all is the first one's.
     """
 
@@ -146,6 +147,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] = ()
     trace: Any = field(default=None, compare=False, repr=False)
     more: tuple[Completion, ...] = ()
+    answered_by: str = ""
 
     def __init__(
         self,
@@ -158,6 +160,7 @@ class Completion:
         logprobs: tuple[TokenLogprob, ...] = (),
         trace: Any = None,
         more: tuple[Completion, ...] = (),
+        answered_by: str = "",
     ) -> None:
         _set_content(self, content)
         _set_usage(self, usage)
@@ -168,6 +171,7 @@ class Completion:
         _set_logprobs(self, logprobs)
         _set_trace(self, trace)
         _set_more(self, more)
+        _set_answered_by(self, answered_by)
 
     @property
     def text(self) -> str:
@@ -269,6 +273,7 @@ class Completion:
     _set_logprobs,
     _set_trace,
     _set_more,
+    _set_answered_by,
 ) = setters(Completion)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,12 +35,13 @@ class Fallback(Layer):
 
     `lm.Fallback("openai/gpt-4o-mini", "anthropic/claude-haiku-4-5")`. Each has its own layers, so the first one has
     been retried before the second is asked: fewer `attempts` go on sooner. `completion.model` says who answered,
-    `pg.usage().by_lm` what each cost, `stats()` how often another one was asked. Name and adapter are the first's.
+    `completion.answered_by` that it was not the first, `pg.usage().by_lm` what each cost, `stats()` how often another
+    one was asked. Name and adapter are the first's.
 
     A stream goes on before its first piece only. The prompt is one for all, so all have the same adapter. A budget in
     money needs the prices of all. In a run each call is journalled under the model that was asked, and a resumed run
     goes on to the same ones, without asking again. Caches belong into it, as LMs from names have them: around it, the
-    replies of the second would be those of the whole when the first is back.
+    replies of the second would be those of the whole when the first is back. Its hits count for the one that answered.
 
     Cost: one call, if the first one answers; else those of the next one too.
 
@@ -84,14 +86,14 @@ class Fallback(Layer):
         *first, last = self.lms
         for lm in first:
             try:
-                return await self._ask_one(lm, request)
+                return _by(lm, await self._ask_one(lm, request), failed)
             except LMError as error:
                 if (listener is not None and listener.started) or not self._may_go_on(error):
                     raise _told(error, failed) from error.__cause__
                 failed.append(f"{lm.name}: {type(error).__name__}")
                 self._note(lm, request, error)
         try:
-            return await last.complete(request)
+            return _by(last, await last.complete(request), failed)
         except LMError as error:
             raise _told(error, failed) from error.__cause__
 
@@ -140,6 +142,11 @@ def _rule(on: Any) -> Callable[[LMError], bool]:
         raise TypeError(f"on= is a kind of LMError, a tuple of them, or a function of the error, not {on!r}")
     rule: Callable[[LMError], bool] = on
     return rule
+
+
+def _by(lm: LM, completion: Completion, failed: list[str]) -> Completion:
+    """The reply, with the name of the LM if it is not the first one and no other one below it answered."""
+    return replace(completion, answered_by=completion.answered_by or lm.name) if failed else completion
 
 
 def _told(error: LMError, failed: list[str]) -> LMError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from promptgrad.aio import Signal
@@ -52,6 +53,50 @@ Event: TypeAlias = Delta | Completion
 """The events of `LM.stream`: the pieces of the reply as they come, and at the end the reply itself."""
 
 
+MOST = 256
+"""Pieces that may wait for the reader of a stream."""
+
+
+class _Waiting:
+    """Pieces that wait for a reader. Where it is behind, a text is joined to the one before it.
+
+    A reply does not wait for its reader in the middle: it holds a connection and a place among those in flight.
+    """
+
+    __slots__ = ("_deltas", "_lock")
+
+    def __init__(self) -> None:
+        self._deltas: deque[tuple[Delta, list[str]]] = deque()  # each with the texts that were joined to it
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._deltas)
+
+    def put(self, delta: Delta) -> None:
+        """Add a piece."""
+        with self._lock:
+            if len(self._deltas) >= MOST and _continues(self._deltas[-1][0], delta):
+                self._deltas[-1][1].append(delta.arguments if isinstance(delta, ToolCallDelta) else delta.text)
+            else:
+                self._deltas.append((delta, []))
+
+    def pop(self) -> Delta:
+        """The next piece, with all that was joined to it."""
+        with self._lock:
+            delta, more = self._deltas.popleft()
+        if not more:
+            return delta
+        if isinstance(delta, ToolCallDelta):
+            return replace(delta, arguments="".join((delta.arguments, *more)))
+        return replace(delta, text="".join((delta.text, *more)))
+
+
+def _continues(last: Delta, delta: Delta) -> bool:
+    if isinstance(delta, ToolCallDelta):
+        return isinstance(last, ToolCallDelta) and last.index == delta.index and not (delta.id or delta.name)
+    return type(last) is type(delta)
+
+
 class Listener:
     """Passes the pieces of a reply from the transport, in any thread, to the reader of the stream.
 
@@ -59,7 +104,8 @@ class Listener:
     the complete reply. Thoughts at the beginning of a text (`<think>...`) become pieces of reasoning here.
 
     Args:
-        hear: Function that gets each piece at once, in the thread of the transport; without one, `until` yields them.
+        hear: Function that gets each piece at once, in the thread of the transport; without one, `until` yields them,
+            of which at most 256 wait.
 
     Attributes:
         started: True once a piece has come, so that the request can no longer be sent again unnoticed.
@@ -67,10 +113,10 @@ class Listener:
 
     def __init__(self, hear: Callable[[Delta], object] | None = None) -> None:
         self.started = False
-        self._deltas: deque[Delta] = deque()
+        self._waiting = _Waiting()
         self._feed = ThinkingFeed()
         self._news: Signal[None] = Signal()
-        self._hear: Callable[[Delta], object] = self._deltas.append if hear is None else hear
+        self._hear: Callable[[Delta], object] = self._waiting.put if hear is None else hear
         self._is_read = hear is None
 
     def put(self, delta: Delta) -> None:
@@ -94,8 +140,8 @@ class Listener:
         reply.subscribe(self.wake)
         while True:
             news, done = self._news, reply.done
-            while self._deltas:
-                yield self._deltas.popleft()
+            while self._waiting:
+                yield self._waiting.pop()
             if done:
                 for delta in map(_delta, self._feed.rest()):
                     yield delta

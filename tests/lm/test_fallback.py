@@ -130,6 +130,30 @@ class TestCalls:
         assert lm.stats()["fallbacks"] == 1
         assert (server.received, other.received) == (2, 1)
 
+    @pytest.mark.parametrize("on_disk", [False, True])
+    def test_a_cache_around_it_counts_its_hits_for_the_one_that_answered(self, pair, server, other, tmp_path, on_disk):
+        lm = Cache(pair(), tmp_path if on_disk else None)
+        server.script(Status(529), "from the first")
+        other.script("from the second")
+        assert lm(QUESTION).answered_by == "second"
+        assert lm("another question").answered_by == ""
+        if on_disk:
+            lm.close()
+            lm = Cache(pair(), tmp_path)
+        with pg.usage() as used:
+            found = lm(QUESTION)
+            assert (found.text, found.answered_by, found.cached) == ("from the second", "second", True)
+            lm("another question")
+        assert {name: part.cached for name, part in used.by_lm.items()} == {"second": 1, "first": 1}
+        assert (
+            Fallback(
+                failing(OverloadedError("busy", status=529)),
+                Fallback(failing(OverloadedError("busy", status=529)), FunctionLM(lambda m: "x", name="z")),
+            )(QUESTION).answered_by
+            == "z"
+        )
+        lm.close()
+
     def test_the_last_error_tells_of_those_before(self, pair, server, other):
         server.script(Status(503))
         other.script(Status(429))

@@ -19,6 +19,8 @@ from promptgrad.lm import (
     TextPart,
     ToolCall,
     ToolCallDelta,
+    Transport,
+    Usage,
     record,
     replay,
     track_usage,
@@ -107,6 +109,43 @@ def test_every_layer_holds(tmp_path):
     assert len(asked) == 2
     assert [events[:-1] for events in (first, second, third, fourth)] == [[TextDelta("one "), TextDelta("two")]] * 4
     assert {events[-1].text for events in (first, second, third, fourth)} == {"one two"}
+
+
+class Fast(Transport):
+    """Writes all pieces of a reply before its reader takes the first one."""
+
+    in_place = True
+
+    def __init__(self, deltas):
+        super().__init__("fast")
+        self.deltas = deltas
+        self.most = 0
+
+    async def _send(self, request, key):
+        for delta in self.deltas:
+            request.listener.put(delta)
+            self.most = max(self.most, len(request.listener._waiting))
+        return Completion("all", Usage(1))
+
+
+def test_a_reader_that_is_behind_gets_longer_pieces_and_no_more_of_them_wait():
+    words = [f"w{number} " for number in range(5_000)]
+    calls = [ToolCallDelta(0, "a", "look", "["), *[ToolCallDelta(0, arguments=f"{n},") for n in range(1_000)]]
+    calls += [ToolCallDelta(1, "b", "look"), ToolCallDelta(1, arguments="{}")]
+    lm = Fast([*map(TextDelta, words), ReasoningDelta("so "), ReasoningDelta("on"), *calls])
+    events = collect(lm)
+    assert lm.most == 256 + 3  # the thought and two calls begin pieces of their own
+    assert len(events) == lm.most + 1
+    assert events[:3] == [TextDelta("w0 "), TextDelta("w1 "), TextDelta("w2 ")]
+    assert text_of(events) == "".join(words)
+    assert events[256] == ReasoningDelta("so on")
+    assert events[257] == ToolCallDelta(0, "a", "look", "[" + "".join(f"{n}," for n in range(1_000)))
+    assert events[258] == ToolCallDelta(1, "b", "look", "{}")
+
+
+def test_a_reader_that_keeps_up_gets_the_pieces_as_they_come():
+    deltas = [TextDelta(f"w{number} ") for number in range(200)]
+    assert collect(Fast(deltas))[:-1] == deltas
 
 
 def test_a_budget_refuses_before_the_first_piece():
