@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from promptgrad.testing import Fields, LoopbackLM
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 GUIDE = sorted([*(ROOT / "docs" / "guide").glob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.md")])
@@ -35,17 +37,18 @@ def blocks_of(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def run_script(script, *arguments, timeout):
+def run_script(script, *arguments, timeout, **variables):
     done = subprocess.run(
         [sys.executable, script.name, *map(str, arguments)],
         cwd=script.parent,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables},
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def test_the_readme_shows_code():
@@ -59,6 +62,24 @@ def test_the_blocks_run_one_after_the_other(tmp_path):
     run_script(script, timeout=300)
     saved = {path.name for path in tmp_path.iterdir()} - {"readme.py"}
     assert saved == set(re.findall(r'pg\.save\([^)]*\), "([^"]+)"\)', "\n".join(blocks_of(README))))
+
+
+def test_the_first_blocks_are_for_a_provider_and_run_with_its_key_alone(tmp_path):
+    blocks = re.findall(r"^```py\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    rows = [
+        f"{'I was charged' if n % 2 else 'It crashes'} {n} times,{'billing' if n % 2 else 'helpdesk'}"
+        for n in range(24)
+    ]
+    (tmp_path / "tickets.csv").write_text("\n".join(["message,team", *rows]))
+    script = tmp_path / "provider.py"
+    script.write_text("\n\n".join(blocks))
+    asked = Fields("ok", team=lambda inputs: "billing" if "charged" in inputs["message"] else "helpdesk", urgent="true")
+    with LoopbackLM(asked) as server:
+        said = run_script(script, timeout=120, OPENAI_API_KEY="none", OPENAI_BASE_URL=server.url)
+        assert server.requests
+    assert said.splitlines()[0] == "billing True"
+    assert (tmp_path / "sort.json").exists()
 
 
 @pytest.fixture(scope="module")
