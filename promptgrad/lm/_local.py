@@ -21,7 +21,9 @@ from promptgrad.lm._json_grammar import response_grammar
 from promptgrad.lm._local_engine import PREFIX_BYTES, Generation, LocalEngine
 from promptgrad.lm._local_given import LocalGiven
 from promptgrad.lm._local_load import near_folder
+from promptgrad.lm._local_tools import OPTIONS, call_grammar, tools_of
 from promptgrad.lm._options import hear, take
+from promptgrad.lm._parts import Content
 from promptgrad.lm._request import Request
 from promptgrad.lm._text_only import refuse_parts
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 _KNOWN = {"temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logprobs", "response_format", "replicate"}
-_KNOWN |= {"grammar", "enable_thinking", "chat_template_kwargs"}
+_KNOWN |= {"grammar", "enable_thinking", "chat_template_kwargs", *OPTIONS}
 
 
 _lora_makers: list[Callable[..., LocalLora]] = []
@@ -58,7 +60,12 @@ class Local(LocalGiven):
     sequence-to-sequence model). Shared prefixes of prompts are computed once. A reply depends only on its request: its
     random numbers come from the messages, the replicate and the seeds, so the same request gets the same reply,
     whatever else is in the batch (up to rounding in the last digits); set another `replicate` to get another one.
-    Messages hold text alone. `stream` gives each token as it is chosen.
+    Messages hold text, calls of tools and their results. `stream` gives each token as it is chosen.
+
+    Tools (`tools=`) are declared by the chat template, which also writes calls, results and earlier thoughts. A reply
+    is read by the tokenizer's response template, and without one as `<tool_call>{"name": ..., "arguments": ...}`, which
+    most chat templates ask for. Where a tool has to be called (`tool_choice`), the reply is held to that form. A
+    template without a place for tools is an `InputError`.
 
     With the extra `constrained` (llguidance), replies are held to the form that is asked for while they are written: to
     `response_format`, and to what the adapter knows of the outputs' types (`Request.grammar`). So a typed reply that
@@ -321,8 +328,10 @@ class Local(LocalGiven):
 
     def _grammar(self, request: Request) -> str | None:
         """The grammar that a reply is held to; None for a free one."""
-        if (request.grammar is None and request.response_format is None) or not self.constrains:
+        if not self.constrains:
             return None
+        if request.grammar is None and request.response_format is None:
+            return call_grammar(request, self.tokenizer) if tools_of(request) else None
         return request.grammar or response_grammar(request.response_format or "")
 
     def _weights_fingerprint(self) -> str:
@@ -379,7 +388,10 @@ class Local(LocalGiven):
             trace = LocalTrace(self, made.prompt_ids, made.ids, made.logprobs, *made_with, request)
         tokens = zip(made.ids, made.logprobs, strict=True) if asked else ()
         logprobs = tuple([TokenLogprob(engine.name_token(token), score) for token, score in tokens])
-        return Completion(made.text, usage, self.name, made.finish_reason, logprobs=logprobs, trace=trace)
+        content: Content = made.text
+        if tools_of(request):
+            content = engine.content(made, request)
+        return Completion(content, usage, self.name, made.finish_reason, logprobs=logprobs, trace=trace)
 
     def _record(self, completion: Completion) -> dict[str, Any]:
         reply = completion.to_dict()

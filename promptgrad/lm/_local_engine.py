@@ -16,7 +16,9 @@ from promptgrad.errors import BadRequestError, ContextWindowError, LMError, Miss
 from promptgrad.lm._grammar import Grammars
 from promptgrad.lm._habits import Habits, without_system
 from promptgrad.lm._local_load import load_model, load_tokenizer, peak_memory
+from promptgrad.lm._local_tools import OPTIONS, check_tools, of_message, read_calls, template_messages, tools_of
 from promptgrad.lm._message import Message, Prefix
+from promptgrad.lm._parts import Content
 from promptgrad.lm._request import Request
 from promptgrad.lm._stream import TokenFeed
 
@@ -101,7 +103,7 @@ class LocalEngine:
         self._making = threading.Lock()
         self._unheld: dict[str, bool] = {}
         self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
-        self._prefixes: OrderedDict[Prefix, list[int]] = OrderedDict()
+        self._prefixes: OrderedDict[tuple[Prefix, str], list[int]] = OrderedDict()
         self.worker: Worker[Decoding] = Worker(self._work, f"promptgrad-local-{lm.name}")
 
     def temperature(self, request: Request) -> float:
@@ -142,12 +144,13 @@ class LocalEngine:
         sampling = Sampling(self.temperature(request), request.top_p, _top_k(request), number)
         is_over = self._stopper(request.stop)
         feed = None
-        if request.listener is not None:
+        tools = tools_of(request)
+        if request.listener is not None and not tools:  # a reply that may call one is told as a whole
             feed = is_over = TokenFeed(request.listener, self.decode, request.stop, is_over)
         arrived: aio.Signal[None] = aio.Signal()
         job = Decoding(
             prompt,
-            self._common(request.prefix, prompt),
+            self._common(request, prompt),
             most,
             sampling,
             logprobs,
@@ -174,6 +177,16 @@ class LocalEngine:
         if feed is not None:
             feed.finish(text)
         return Generation(text, tuple(prompt), ids, tuple(job.scores), job.reason)
+
+    def content(self, made: Generation, request: Request) -> Content:
+        """The reply to a request with tools, as parts where the model calls one."""
+        tools, number = tools_of(request), f"call_{request.digest()[:8]}"
+        end = made.ids[-1:] and made.ids[-1] in self.ends
+        if getattr(self.tokenizer, "response_template", None) is not None:
+            parse, prompt = self.tokenizer.parse_response, list(made.prompt_ids)
+            return of_message(parse(list(made.ids), prefix=prompt, tools=tools), number)
+        ids = list(made.ids[:-1] if end else made.ids)
+        return read_calls(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False), number)
 
     async def _constraint(self, grammar: str, prompt: list[int], *, insists: bool) -> Constraint | None:
         """What holds a reply to a grammar; None where it cannot be held, and nobody insists."""
@@ -218,11 +231,12 @@ class LocalEngine:
     ) -> tuple[str, dict[str, bool]]:
         """Return a prompt as text, and how the tokenizer reads it."""
         tokenizer = self.tokenizer
+        check_tools(self.name, tokenizer, messages, (template or {}).get("tools", ()))
         if tokenizer.chat_template is None:
             return self._plain_text(messages, reply=reply), {}
         lacks = self._habits.lacks
         sent = without_system(tuple(messages)) if "system" in lacks else messages
-        plain = [{"role": m.role, "content": m.text} for m in sent]
+        plain = template_messages(sent)
         try:
             text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=reply, **(template or {}))
         except Exception as error:  # jinja's own kinds, which need not be importable here
@@ -247,14 +261,17 @@ class LocalEngine:
         text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return text
 
-    def _common(self, prefix: Prefix, prompt: list[int]) -> int:
-        """Return the number of leading tokens that all prompts with this prefix share."""
+    def _common(self, request: Request, prompt: list[int]) -> int:
+        """Return the number of leading tokens that all prompts with the prefix of this one share."""
+        prefix = request.prefix
         if not prefix.messages or self.is_seq2seq:
             return 0
-        ids = self._prefixes.get(prefix)
+        template = template_options(request)
+        key = prefix, json.dumps(template) if template else ""
+        ids = self._prefixes.get(key)
         if ids is None:
             try:
-                ids = self.encode(prefix.messages, reply=False)
+                ids = self.encode(prefix.messages, reply=False, template=template)
             except LMError:  # some templates want a user's message
                 ids = []
         if prompt[: len(ids)] != ids:
@@ -262,7 +279,7 @@ class LocalEngine:
             while same < min(len(ids), len(prompt)) and ids[same] == prompt[same]:
                 same += 1
             ids = ids[:same]
-        self._prefixes[prefix] = ids
+        self._prefixes[key] = ids
         while len(self._prefixes) > 1024:
             self._prefixes.popitem(last=False)
         return len(ids)
@@ -325,17 +342,19 @@ def template_options(request: Request) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(extra.get("chat_template_kwargs", "{}"))
     if "enable_thinking" in extra:
         told["enable_thinking"] = json.loads(extra["enable_thinking"])
+    if tools := tools_of(request):
+        told["tools"] = tools
     return told
 
 
 def _top_k(request: Request) -> int | None:
     extra = dict(request.extra)
     top_k = extra.pop("top_k", None)
-    for name in ("logprobs", "enable_thinking", "chat_template_kwargs"):
+    for name in ("logprobs", "enable_thinking", "chat_template_kwargs", *OPTIONS):
         extra.pop(name, None)
     if extra:
         raise ValueError(
             f"a local model has no option {', '.join(extra)}; it knows temperature, top_p, top_k, stop, logprobs, "
-            "enable_thinking, chat_template_kwargs"
+            "enable_thinking, chat_template_kwargs, tools, tool_choice"
         )
     return None if top_k is None else int(top_k)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.lm._local_tools import template_messages
+
 if TYPE_CHECKING:
     from promptgrad.lm._message import Message
 
@@ -24,7 +26,7 @@ def _templated(tokenizer: Any, messages: Sequence[Message], reply: str) -> str |
     """What the chat template adds for the reply; None where it does not simply follow the prompt."""
     if not getattr(tokenizer, "chat_template", None):
         return None
-    plain = [{"role": m.role, "content": m.content} for m in messages]
+    plain = template_messages(messages)
     before: str = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
     after: str = tokenizer.apply_chat_template([*plain, {"role": "assistant", "content": reply}], tokenize=False)
     return after[len(before) :] if after.startswith(before) else None

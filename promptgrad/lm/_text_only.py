@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from promptgrad.errors import InputError
 from promptgrad.lm._message import Message
-from promptgrad.lm._parts import AudioPart, FilePart, ImagePart, TextPart
+from promptgrad.lm._parts import (
+    AudioPart,
+    Content,
+    FilePart,
+    ImagePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
 
 _DEAF = ("anthropic", "claude")
 _LOADED_HERE = frozenset({"gemini", "vertex_ai", "vertex_ai_beta", "bedrock", "ollama", "ollama_chat"})
@@ -14,7 +24,7 @@ _LOADED_HERE = frozenset({"gemini", "vertex_ai", "vertex_ai_beta", "bedrock", "o
 
 
 def refuse_parts(name: str, messages: Sequence[Message]) -> None:
-    """Refuse messages that hold more than text.
+    """Refuse messages that hold more than text, beside calls of tools, their results, and thoughts.
 
     Raises:
         InputError: A message does.
@@ -23,11 +33,22 @@ def refuse_parts(name: str, messages: Sequence[Message]) -> None:
         if isinstance(message.content, str):
             continue
         for part in message.content:
-            if not isinstance(part, TextPart):
+            if not (isinstance(part, TextPart) or _is_of_tools(message.role, part)):
                 raise InputError(
                     f"local model {name!r} takes text alone, and message {number} ({message.role}) holds "
                     f"{part}: use an LM of a provider or a server (HTTP, LiteLLM) for it"
                 )
+
+
+def _is_of_tools(role: str, part: Part) -> bool:
+    """Whether a part is one that a chat template may have a place for."""
+    if role == "tool":
+        return isinstance(part, ToolResult) and all(isinstance(one, TextPart) for one in _parts(part.content))
+    return role == "assistant" and isinstance(part, (ToolCall, ReasoningPart))
+
+
+def _parts(content: Content) -> Sequence[Part]:
+    return () if isinstance(content, str) else content
 
 
 def refuse_sound(model: str, messages: Sequence[Message]) -> None:
