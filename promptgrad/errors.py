@@ -37,6 +37,9 @@ PromptgradError
 ├── CheckError (AssertionError)        what a program asserts does not hold
 ├── StepLimitError (RuntimeError)      a model that calls tools did not finish in time
 ├── SandboxError (RuntimeError)        a machine on which code cannot be run safely
+├── ToolError (RuntimeError)           a tool reports that it failed
+│   ├── ToolTimeoutError (TimeoutError)  it gave no result in its time
+│   └── ToolServerError                its server cannot be started or reached, or has ended
 ├── HunkError (ValueError)             an edit that does not apply to its text
 ├── OutOfMemoryError (MemoryError)     a training that does not fit into memory
 └── MissingExtraError (ImportError)    an optional dependency is not installed
@@ -87,6 +90,9 @@ __all__ = [
     "StateDictError",
     "StepLimitError",
     "ToolCallError",
+    "ToolError",
+    "ToolServerError",
+    "ToolTimeoutError",
     "UnknownPriceError",
     "is_outage",
     "kind_of",
@@ -409,6 +415,44 @@ class SandboxError(PromptgradError, RuntimeError):
 
     What goes wrong in the code itself is no exception but the `error` of its `sandbox.Execution`.
     """
+
+
+class ToolError(PromptgradError, RuntimeError):
+    """A tool reports that it failed; to a model that called it this is a result like others.
+
+    Attributes:
+        tool: Name of the tool.
+    """
+
+    def __init__(self, message: str, *, tool: str = "") -> None:
+        super().__init__(message)
+        self.tool = tool
+
+
+class ToolTimeoutError(ToolError, TimeoutError):
+    """A tool gave no result in its time.
+
+    Attributes:
+        seconds: The time that it had.
+    """
+
+    def __init__(self, message: str, *, tool: str = "", seconds: float = 0.0) -> None:
+        super().__init__(message, tool=tool)
+        self.seconds = seconds
+
+
+class ToolServerError(ToolError):
+    """A server of tools cannot be started or reached, or ended during a call.
+
+    Attributes:
+        server: Its name.
+        stderr: The last that it wrote there, where it is a process of ours.
+    """
+
+    def __init__(self, message: str, *, tool: str = "", server: str = "", stderr: str = "") -> None:
+        super().__init__(message, tool=tool)
+        self.server = server
+        self.stderr = stderr
 
 
 class HunkError(PromptgradError, ValueError):

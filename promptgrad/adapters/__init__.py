@@ -35,6 +35,7 @@ __all__ = [
     "get_adapter",
     "is_history",
     "last_number",
+    "observed",
     "template",
     "two_step",
     "unreadable",
@@ -44,6 +45,7 @@ __all__ = [
 if TYPE_CHECKING:
     from promptgrad.adapters._compact import CompactAdapter
     from promptgrad.adapters._feed import FieldPiece, ReplyFeed
+    from promptgrad.adapters._observation import observed
     from promptgrad.adapters._pocket import PocketAdapter
     from promptgrad.adapters._template import TemplateAdapter, template
     from promptgrad.adapters._tool import Tool
@@ -61,6 +63,7 @@ else:
         "ToolsAdapter": "promptgrad.adapters._tools",
         "TwoStepAdapter": "promptgrad.adapters._two_step",
         "XMLAdapter": "promptgrad.adapters._xml",
+        "observed": "promptgrad.adapters._observation",
         "template": "promptgrad.adapters._template",
         "two_step": "promptgrad.adapters._two_step",
     }

@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 from promptgrad import aio
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly
+from promptgrad.adapters._observation import FATAL, observed
 from promptgrad.adapters._read import Reader
-from promptgrad.adapters._values import tidy_schema
+from promptgrad.adapters._tool_arguments import docstring_of, from_function, from_schema, name_of
+from promptgrad.adapters._tool_run import LeftBehind, run_tool
 from promptgrad.errors import ParseError, SignatureError, ToolCallError
-from promptgrad.lm import ToolCall
-from promptgrad.signature import Field
+from promptgrad.lm import TextPart, ToolCall, ToolResult
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_ARGUMENT = re.compile(r"(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)")
-_HEADING = re.compile(r"(Args|Arguments|Parameters|Returns?|Raises|Yields|Examples?|Notes?|Attributes|See Also):\s*")
+
+MAX_CHARS = 10_000
+"""Characters of a result that a model is shown, where nothing else is said."""
 
 
 class Tool:
     """A function that a language model may call: `Tool(search)`, with its schema from hints and docstring.
 
-    It is the value of an input of a signature, `tools: list[Tool]`, where a function is as good. The model's calls come
-    back as an output, `calls: list[ToolCall]`, their arguments checked and mended as values of replies are.
+    It is the value of an input of a signature, `tools: list[Tool]`, where a function is as good, and of `nn.ReAct`. The
+    model's calls come back as an output, `calls: list[ToolCall]`, their arguments checked and mended as values of
+    replies are; `tool.result(call)` makes one, and gives what the model is shown of it.
+
+    A plain function is called in a thread, so that it blocks nothing but itself. An `async` one whose time is over is
+    cancelled; the thread of a plain one cannot be, and runs on: at most 8 for a tool and 128 for all, and then calls
+    are refused until one of them ends. An `async` function that blocks its loop cannot be interrupted.
+
+    Cost: no LM call.
 
     Args:
-        function: The function, plain or `async`, each argument of which has a type; or a method. None for a tool that
-            is declared alone, and run elsewhere.
+        function: The function, plain or `async`, each argument of which has a type; a method of an object; an object
+            that can be called; or a `functools.partial`, whose arguments the model does not see. Nor does it see an
+            optional argument without a type. None for a tool that is declared alone, and run elsewhere.
         name: Its name for the model; by default that of the function.
         description: What it does; by default the docstring without its sections.
-        arguments: Descriptions of arguments by name; by default those of the docstring's section "Args:".
-        parameters: The JSON schema of the arguments, of a tool that is declared alone.
+        arguments: Descriptions of arguments by name; by default those of `Annotated[int, "how many"]` or the
+            docstring, in the style of Google, NumPy or Sphinx.
+        parameters: The JSON schema of the arguments, in place of the function's hints. Types that it names are read as
+            those of a function are; what it says otherwise is not checked here.
+        timeout: Seconds until a call is given up; None for no limit.
+        max_chars: Most characters of a result that the model is shown; None leaves it to whoever shows it.
+        trainable: Whether `nn.ReAct` makes a parameter that is trained of the description.
 
     Attributes:
-        fields: The arguments, as fields; empty where there is only a schema.
+        fields: The arguments, as fields; of a schema those with a type that is known.
         required: Names of the arguments without a default.
 
     Raises:
         SignatureError: An argument has no type, or cannot be passed by name; or the name is none that providers take.
+        ValueError: `timeout` is not above zero, or `max_chars` below one.
     """
 
-    __slots__ = ("_readers", "description", "fields", "function", "name", "parameters", "required")
+    __slots__ = (
+        "_left",
+        "_readers",
+        "description",
+        "fields",
+        "function",
+        "max_chars",
+        "name",
+        "parameters",
+        "required",
+        "timeout",
+        "trainable",
+    )
 
     def __init__(
         self,
@@ -53,63 +80,47 @@ class Tool:
         description: str | None = None,
         arguments: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        max_chars: int | None = None,
+        trainable: bool = False,
     ) -> None:
         self.function = function
-        found = name or getattr(function, "__name__", "") or type(function).__name__
-        if not _NAME.fullmatch(found):
-            raise SignatureError(f"a tool has a name of up to 64 letters, digits, _ and -, not {found!r}: pass name=")
-        self.name = found
-        about, told = _docstring(function)
+        self.name = _checked_name(name or name_of(function))
+        about, told = docstring_of(function)
         self.description = about if description is None else description
-        self.fields: dict[str, Field] = {}
+        told.update(arguments or {})
         if function is None or parameters is not None:
-            schema: dict[str, Any] = {"type": "object", "properties": {}, **(parameters or {})}
-            self.required = tuple(schema.get("required", ()))
+            found = from_schema(parameters, told)
         else:
-            told.update(arguments or {})
-            self.required = self._inspect(function, told)
-            unknown = [key for key in arguments or () if key not in self.fields]
-            if unknown:
-                raise SignatureError(
-                    f"the tool {found!r} has no argument {unknown[0]!r}: it has {', '.join(self.fields)}"
-                )
-            schema = self._schema()
-        self.parameters = schema
+            found = from_function(function, self.name, told)
+        known = found.schema["properties"]
+        for key in arguments or ():
+            if key not in known:
+                raise SignatureError(f"the tool {self.name!r} has no argument {key!r}: it has {', '.join(known)}")
+        self.fields, self.required, self.parameters = found
         self._readers = {key: None if field.is_plain else Reader(field) for key, field in self.fields.items()}
+        self.timeout = _checked_timeout(timeout)
+        self.max_chars = _checked_max(max_chars)
+        self.trainable = trainable
+        self._left = LeftBehind()
 
-    def _inspect(self, function: Callable[..., Any], told: Mapping[str, str]) -> tuple[str, ...]:
-        """Make the fields; returns the names of those without a default."""
-        target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-        try:
-            hints = get_type_hints(inspect.unwrap(target), include_extras=True)
-        except (NameError, TypeError) as error:
-            raise SignatureError(f"the types of the tool {self.name!r} cannot be found: {error}") from error
-        required = []
-        for key, parameter in inspect.signature(function).parameters.items():
-            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                raise SignatureError(
-                    f"the argument {parameter} of the tool {self.name!r} cannot be passed by name: a tool has named "
-                    "arguments alone"
-                )
-            if key not in hints:
-                raise SignatureError(f"the argument {key!r} of the tool {self.name!r} has no type: write `{key}: str`")
-            try:
-                self.fields[key] = Field(key, hints[key], told.get(key, ""), "output")
-            except SignatureError as error:
-                raise SignatureError(f"the tool {self.name!r}: {error}") from error
-            if parameter.default is parameter.empty:
-                required.append(key)
-        return tuple(required)
+    def replace(self, **changes: Any) -> Tool:
+        """The tool with another `name`, `description`, `timeout`, `max_chars` or `trainable`; the function is the same.
 
-    def _schema(self) -> dict[str, Any]:
-        definitions: dict[str, Any] = {}
-        properties = {}
-        for key, field in self.fields.items():
-            schema = tidy_schema(field.json_schema())
-            definitions.update(schema.pop("$defs", {}))
-            properties[key] = schema
-        whole: dict[str, Any] = {"type": "object", "properties": properties, "required": list(self.required)}
-        return {**whole, "additionalProperties": False, **({"$defs": definitions} if definitions else {})}
+        Raises:
+            TypeError: Something else is to be replaced.
+            SignatureError, ValueError: As for `Tool(...)`.
+        """
+        allowed = ("name", "description", "timeout", "max_chars", "trainable")
+        if odd := [key for key in changes if key not in allowed]:
+            raise TypeError(f"{odd[0]!r} of a tool cannot be replaced, but {', '.join(allowed)}")
+        made = object.__new__(type(self))
+        for slot in Tool.__slots__:
+            setattr(made, slot, getattr(self, slot))
+        for key, value in changes.items():
+            setattr(made, key, value)
+        _checked_name(made.name), _checked_timeout(made.timeout), _checked_max(made.max_chars)
+        return made
 
     @classmethod
     def of(cls, value: Any) -> Tool:
@@ -144,10 +155,10 @@ class Tool:
         if call.name != self.name:
             self._refuse(call, f"it is not the tool `{call.name}`")
         given = self._given(call)
-        unknown = [key for key in given if key not in self.parameters["properties"]]
-        is_open = self.parameters.get("additionalProperties", not self.fields) is not False
-        if unknown and not is_open:
-            known = ", ".join(f"`{key}`" for key in self.parameters["properties"]) or "none"
+        properties = self.parameters["properties"]
+        unknown = [key for key in given if key not in properties and key not in self.required]
+        if unknown and self.parameters.get("additionalProperties", not properties) is False:
+            known = ", ".join(f"`{key}`" for key in properties) or "none"
             self._refuse(call, f"it has no argument `{unknown[0]}`; it has {known}")
         missing = [key for key in self.required if key not in given]
         if missing:
@@ -157,7 +168,7 @@ class Tool:
             try:
                 found[key] = self._value(key, value)
             except ParseError as error:
-                self._refuse(call, error.reason)
+                self._refuse(call, error.reason.replace(f"`{self.fields[key].name}`", f"`{key}`"))
         return found
 
     def _given(self, call: ToolCall) -> dict[str, Any]:
@@ -206,18 +217,51 @@ class Tool:
         text = json.dumps(written, ensure_ascii=False)
         return call if text == call.arguments else ToolCall(call.id, call.name, text, call.data)
 
+    async def acall(self, **arguments: Any) -> Any:
+        """Call the function with arguments by name as they are, within its time; from a coroutine.
+
+        Raises:
+            ToolTimeoutError: It gave no result in time, or too many earlier calls have not come back.
+            TypeError: There is no function.
+        """
+        if self.function is None:
+            raise TypeError(f"the tool {self.name!r} is declared alone, and has no function here")
+        return await run_tool(self.function, arguments, self.name, self.timeout, self._left)
+
     async def arun(self, call: ToolCall) -> Any:
         """Call the function with the arguments of a call.
 
         Raises:
             ToolCallError: They do not fit, or there is no function.
+            ToolTimeoutError: It gave no result in time.
         """
         if self.function is None:
             self._refuse(call, "it is declared alone, and has no function here")
-        found = self.function(**self.read(call))
-        return await aio.awaited(found) if inspect.isawaitable(found) else found
+        return await self.acall(**self.read(call))
 
     run = aio.blocking(arun)
+
+    async def aresult(self, call: ToolCall) -> ToolResult:
+        """What the model is shown of a call: the result, or as an error what the function raised or did not accept.
+
+        Texts are shown as they are, other values as JSON, cut at `max_chars` with the number of characters that were
+        left out. Images, sounds and files stay parts.
+
+        Raises:
+            BudgetExceeded, NoLMError: And other errors that no reply of the model can avoid.
+        """
+        limit = self.max_chars or MAX_CHARS
+        try:
+            text, media = observed(await self.arun(call), limit)
+        except FATAL:
+            raise
+        except ToolCallError as error:
+            return ToolResult(call.id, observed(error.reason, limit)[0], is_error=True)
+        except Exception as error:  # noqa: BLE001 - it is the result
+            return ToolResult(call.id, observed(error, limit)[0], is_error=True)
+        return ToolResult(call.id, (TextPart(text), *media) if media else text)
+
+    result = aio.blocking(aresult)
 
     def __call__(self, *args: Any, **arguments: Any) -> Any:
         """Call the function as it is."""
@@ -256,24 +300,19 @@ class Tool:
         return {"type": "object"}
 
 
-def _docstring(function: Any) -> tuple[str, dict[str, str]]:
-    """What a docstring says of its function, and of each argument."""
-    text = inspect.getdoc(function) if function is not None else ""
-    about: list[str] = []
-    told: dict[str, str] = {}
-    section, key, indent = "", "", 0
-    for line in (text or "").splitlines():
-        heading = _HEADING.fullmatch(line)
-        if heading is not None:
-            section = heading[1]
-        elif not section:
-            about.append(line)
-        elif section in ("Args", "Arguments", "Parameters") and line.strip():
-            depth = len(line) - len(line.lstrip())
-            found = _ARGUMENT.fullmatch(line.strip())
-            if found is not None and (not key or depth <= indent):
-                key, indent = found[1], depth
-                told[key] = found[2]
-            elif key:
-                told[key] = f"{told[key]} {line.strip()}".strip()
-    return "\n".join(about).strip(), told
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise SignatureError(f"a tool has a name of up to 64 letters, digits, _ and -, not {name!r}: pass name=")
+    return name
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout is a number of seconds above zero, or None, not {timeout!r}")
+    return timeout
+
+
+def _checked_max(max_chars: int | None) -> int | None:
+    if max_chars is not None and (isinstance(max_chars, bool) or not isinstance(max_chars, int) or max_chars < 1):
+        raise ValueError(f"max_chars is a whole number of at least 1, or None, not {max_chars!r}")
+    return max_chars

@@ -3,19 +3,18 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.adapters import Tool
+from promptgrad.adapters import Tool, observed
+from promptgrad.content import Audio, File, Image
 from promptgrad.errors import MissingExtraError, ToolCallError
 from promptgrad.lm import ToolCall
 from promptgrad.nn._attempt import NOT_ATTEMPTS
 from promptgrad.nn._call import around_of
 from promptgrad.nn._hearing import Hearing
-from promptgrad.nn._plain import plain
 
 FATAL = (*(error for error in NOT_ATTEMPTS if error is not ImportError), MissingExtraError)
 """Errors of a tool that end the run, since the next call would meet them as well."""
@@ -27,12 +26,14 @@ class Observed:
 
     Attributes:
         text: What the model is shown.
+        media: The images, sounds and files that the text names.
         value: What the tool returned; None where it failed or was not called.
         failed: Whether it failed or was not called.
         stops: Whether the model is to finish now.
     """
 
     text: str
+    media: tuple[Image | Audio | File, ...] = ()
     value: Any = None
     failed: bool = False
     stops: bool = False
@@ -45,7 +46,7 @@ class ActingRules:
     Attributes:
         approve: Asked before each call; see `ReAct`.
         stop: Asked after each call; see `ReAct`.
-        max_chars: Most characters of a result.
+        max_chars: Most characters of a result, of a tool that has no limit of its own.
     """
 
     approve: Callable[[ToolCall], Any] | None
@@ -61,6 +62,7 @@ class _Planned:
     arguments: dict[str, Any] | None = None
     note: str = ""
     fault: str = ""
+    max_chars: int = 0
 
 
 async def act(
@@ -86,7 +88,8 @@ async def act(
     """
     planned = []
     for place, call in enumerate(calls):
-        one = _Planned(call, fault=faults.get(place, ""))
+        own = tools[call.name].max_chars if call.name in tools else None
+        one = _Planned(call, fault=faults.get(place, ""), max_chars=own or rules.max_chars)
         if not one.fault:
             await _allow(one, tools, rules)
         planned.append(one)
@@ -112,7 +115,7 @@ async def _allow(one: _Planned, tools: Mapping[str, Tool], rules: ActingRules) -
                 said = await aio.awaited(said)
         if isinstance(said, Mapping):
             one.arguments = tool.read(ToolCall(call.id, call.name, json.dumps(dict(said), default=str)))
-            one.note = f"called with {json.dumps(plain(said), ensure_ascii=False, default=str)} instead: "
+            one.note = f"called with {observed(said, one.max_chars)[0]} instead: "
         elif said is not True:
             one.fault = "this call was not allowed" + (f": {said}" if isinstance(said, str) else "")
     except ToolCallError as error:
@@ -135,37 +138,22 @@ async def _observe(module: Any, one: _Planned, run: Callable[[str], Any], rules:
 
 async def _run(one: _Planned, run: Callable[[str], Any], rules: ActingRules) -> Observed:
     if one.fault or one.arguments is None:
-        return Observed(cut(one.fault, rules.max_chars), failed=True)
+        return Observed(observed(one.fault, one.max_chars)[0], failed=True)
     try:
         value = await run(one.call.name).acall(**one.arguments)
-        text = one.note + _text(value)
+        text, media = observed(value, one.max_chars)
     except FATAL:
         raise
     except BaseException as error:  # it is the result
         if not (aio.is_failure(error) or isinstance(error, SystemExit)):
             raise
-        return Observed(cut(one.note + _told(error), rules.max_chars), failed=True)
+        return Observed(one.note + observed(error, one.max_chars)[0], failed=True)
     stops = rules.stop(one.call, value) if rules.stop is not None else False
     if inspect.isawaitable(stops):
         stops = await aio.awaited(stops)
-    return Observed(cut(text, rules.max_chars), value, stops=bool(stops))
+    return Observed(one.note + text, media, value, stops=bool(stops))
 
 
 def cut(text: str, most: int) -> str:
     """A text that a request can hold, of so many characters; it says what is missing."""
-    if len(text) > most:
-        text = f"{text[:most]}... ({len(text) - most} characters more)"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _told(error: BaseException) -> str:
-    with suppress(Exception):  # an error of the tool's own may not even be shown
-        return f"{type(error).__name__}: {error}"
-    return type(error).__name__
-
-
-def _text(value: Any) -> str:
-    """What a tool returned, as text."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    return json.dumps(plain(value), ensure_ascii=False, default=str)
+    return observed(text, most)[0]

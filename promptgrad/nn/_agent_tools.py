@@ -1,7 +1,7 @@
 """The tools of an agent: how they are taken in, how a prompt tells of them, and the one that takes the result."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -40,9 +40,30 @@ def take_tool(given: Any, taken: Mapping[str, Tool], agent: str, result: str, *,
         raise SignatureError(f"the tool {made.name!r} has no function: a {agent} calls its tools itself")
     if made.name in taken or made.name == result:
         raise SignatureError(f"two tools have the name {made.name!r}: pass Tool(function, name=...)")
-    recorded = given if isinstance(given, Op) else op(made.function, description=made.description)
+    recorded = given if isinstance(given, Op) else _recorded(made)
     recorded.description.requires_grad |= describe
     return made, recorded
+
+
+def _recorded(tool: Tool) -> Op:
+    """The module that runs a tool within its time; its description is trained if the tool says so."""
+    if tool.timeout is None and tool.function is not None:
+        return op(tool.function, description=tool.description, trainable=tool.trainable)
+
+    async def call(**arguments: Any) -> Any:
+        return await tool.acall(**arguments)
+
+    call.__name__ = call.__qualname__ = tool.name
+    return op(call, description=tool.description, trainable=tool.trainable)
+
+
+def flat_tools(tools: Iterable[Any]) -> Iterator[Any]:
+    """The tools one by one, also those of a `Toolset` among them."""
+    for given in tools:
+        if isinstance(given, (list, tuple)):
+            yield from flat_tools(given)
+        else:
+            yield given
 
 
 def tool_key(name: str) -> str:

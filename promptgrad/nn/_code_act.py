@@ -8,7 +8,7 @@ from promptgrad.adapters import Tool
 from promptgrad.errors import SignatureError
 from promptgrad.lm import ToolCall
 from promptgrad.nn._acting import ActingRules, act
-from promptgrad.nn._agent_tools import take_tool, tool_key, words_around
+from promptgrad.nn._agent_tools import flat_tools, take_tool, tool_key, words_around
 from promptgrad.nn._code_steps import SUBMIT, CodeSteps, OneRun, named, written
 from promptgrad.nn._containers import ModuleDict
 from promptgrad.sandbox import Interpreter
@@ -74,7 +74,7 @@ class CodeAct(CodeSteps, in_place=True):
         self.approve = approve
         self.tools = ModuleDict()
         self._declared: dict[str, Tool] = {}
-        for given in tools:
+        for given in flat_tools(tools):
             self._add(given, describe=describe)
         self._check_names(*self._declared)
         self._make_step(ACT, list(self.own.inputs.values()), options)

@@ -8,9 +8,17 @@ from promptgrad._habits import refuse
 from promptgrad.adapters import Compiled, Format, Tool, get_adapter
 from promptgrad.autograd import Parameter, attach
 from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError, ToolCallError
-from promptgrad.lm import Completion, Content, Message, ToolCall, ToolResult, current, resolve_lm
+from promptgrad.lm import Completion, Content, Message, Part, TextPart, ToolCall, ToolResult, current, resolve_lm
 from promptgrad.nn._acting import ActingRules, Observed, act
-from promptgrad.nn._agent_tools import free_name, result_tool, result_words, take_tool, tool_key, words_around
+from promptgrad.nn._agent_tools import (
+    flat_tools,
+    free_name,
+    result_tool,
+    result_words,
+    take_tool,
+    tool_key,
+    words_around,
+)
 from promptgrad.nn._containers import ModuleDict
 from promptgrad.nn._module import Module
 from promptgrad.nn._op import Op
@@ -135,7 +143,7 @@ class ReAct(Module, in_place=True):
         self.tools = ModuleDict()
         self._declared: dict[str, Tool] = {}
         self._words: dict[str, tuple[str, str]] = {}  # what stands around the description of a tool in a list
-        for given in tools:
+        for given in flat_tools(tools):
             self._add(given, describe=describe)
         self.step = ToolStep(_step_signature(own, tuple(self._declared), native=native), **options)
 
@@ -191,7 +199,7 @@ class ReAct(Module, in_place=True):
             inputs = {next(iter(self.own.inputs)): args[0]}
         if self.native:
             told = {name: str(self._description(name)) for name in self._declared}
-            tools = [Tool(tool.function, name=name, description=told[name]) for name, tool in self._declared.items()]
+            tools = [tool.replace(description=told[name]) for name, tool in self._declared.items()]
             return {**inputs, free_name("tools", self.own): [*tools, self._finish]}
         return {**inputs, free_name("tools", self.own): self._listed()}
 
@@ -242,11 +250,14 @@ class ReAct(Module, in_place=True):
             told = f"`{call.name}` {'failed' if one.failed else 'returned'}: {shown}"
             written = self._format().assistant(said.to_dict())
             values = [said[free_name("thought", self.own)], *values]
-            return _answered(written, f"step_{number}", f"{told}\n\n{LAST}" if over else told), values
+            return _answered(written, f"step_{number}", f"{told}\n\n{LAST}" if over else told, one.media), values
         messages = [Message("assistant", self._spoken(said, calls))]
         if calls:
             parts = [ToolResult(c.id, one.text, is_error=one.failed) for c, one in zip(calls, seen, strict=True)]
             messages.append(Message("tool", tuple(parts)))
+            for call, one in zip(calls, seen, strict=True):
+                if one.media:  # in a message of their own: few endpoints take them in a result
+                    messages.append(Message("user", (TextPart(f"From `{call.name}`:"), *one.media)))
         if over or not calls:
             messages.append(Message("user", LAST if over else f"Call a tool, or `{FINISH}` with the result."))
         return messages, [*calls, *values]
@@ -278,12 +289,13 @@ class ReAct(Module, in_place=True):
         return f"tools=[{', '.join(self._declared)}], max_steps={self.max_steps}, native={self.native}"
 
 
-def _answered(written: Content, name: str, told: str) -> list[Message]:
+def _answered(written: Content, name: str, told: str, media: tuple[Part, ...]) -> list[Message]:
     """A reply and what is said to it: behind a reply that calls a function stands its result, as providers ask."""
     if isinstance(written, str) or not any(isinstance(part, ToolCall) for part in written):
-        return [Message("assistant", written), Message("user", told)]
+        return [Message("assistant", written), Message("user", (TextPart(told), *media) if media else told)]
     parts = tuple(ToolCall(name, part.name, part.arguments) if isinstance(part, ToolCall) else part for part in written)
-    return [Message("assistant", parts), Message("tool", (ToolResult(name, told),))]
+    shown = [Message("user", media)] if media else []
+    return [Message("assistant", parts), Message("tool", (ToolResult(name, told),)), *shown]
 
 
 def _sendable(call: ToolCall) -> ToolCall:
