@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._compiled import Compiled
 from promptgrad.adapters._kinds import bare, members
-from promptgrad.adapters._pieces import MEDIA, is_media, joined, may_hold_media
+from promptgrad.adapters._pieces import MEDIA, cited, is_media, joined, may_hold_media
 from promptgrad.adapters._sections import sections_of
 from promptgrad.adapters._turns import is_history, merged, messages_of
 from promptgrad.adapters._values import describe, listed
-from promptgrad.content import is_reasoning
+from promptgrad.content import Citation, Document, is_reasoning
 from promptgrad.errors import ParseError, RefusalError, SignatureError
 from promptgrad.lm import Completion, Content, Message, Prefix, without_thinking
 from promptgrad.signature import Field, Signature
@@ -36,13 +36,14 @@ def with_beside(signature: Signature, make: Callable[[Signature], Format]) -> Fo
     aside = [name for name, field in signature.inputs.items() if is_history(field.annotation)]
     media = {name: field for name, field in signature.outputs.items() if _is_media_output(field)}
     thoughts = [name for name, field in signature.outputs.items() if is_reasoning(field.annotation)]
+    cites = [name for name, field in signature.outputs.items() if _are_citations(field)]
     for field in signature.outputs.values():
         if field.name not in media and may_hold_media(field.annotation, any_may=False):
             raise SignatureError(
                 f"the output {field.name!r} holds images inside of a {field.type_name}, and a reply has them beside "
                 "its text: make them an output of their own, such as `picture: Image` or `pictures: list[Image]`"
             )
-    if not (aside or media or thoughts):
+    if not (aside or media or thoughts or cites):
         return make(signature)
     text = _without(signature, [*aside, *media])
     written = make(text) if text.outputs.keys() - media.keys() else InputFormat(text)
@@ -50,7 +51,52 @@ def with_beside(signature: Signature, make: Callable[[Signature], Format]) -> Fo
     if thoughts:
         rest = _without(text, thoughts)
         unthought = make(rest) if rest.outputs.keys() - {*thoughts, *media} else written
-    return BesideFormat(signature, written, unthought, aside, media, thoughts)
+    return BesideFormat(signature, written, unthought, aside, media, thoughts, _Cites(text, cites, thoughts, make))
+
+
+class _Cites:
+    """The citations of a signature: outputs that a provider may give beside the text, and the documents to be cited.
+
+    Attributes:
+        names: The outputs.
+        documents: The inputs.
+        forms: What reads a reply that has no such outputs in its text, without and with thoughts in it; None where
+            nothing would be left of it.
+    """
+
+    def __init__(
+        self, text: Signature, names: Sequence[str], thoughts: Sequence[str], make: Callable[[Signature], Format]
+    ) -> None:
+        self.names = names
+        self.documents = [name for name, field in text.inputs.items() if names and _has_documents(field)]
+        self.forms = tuple(
+            make(_without(text, [*left])) if names and text.outputs.keys() - left else None
+            for left in ({*names}, {*names, *thoughts})
+        )
+
+    def inputs(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs, their documents with numbers."""
+        if not self.documents:
+            return given
+        return {name: cited(value) if name in self.documents else value for name, value in given.items()}
+
+    def parse(self, form: Format, completion: Completion, *, thought: bool) -> dict[str, Any]:
+        """The outputs of a reply whose citations its provider tells, which may stand in its text as well."""
+        try:
+            found = form.parse(completion)
+        except ParseError:
+            rest = self.forms[thought]
+            found = {} if rest is None else rest.parse(completion)
+        return found
+
+
+def _are_citations(field: Field) -> bool:
+    kind = bare(field.annotation)
+    return get_origin(kind) is list and get_args(kind) == (Citation,)
+
+
+def _has_documents(field: Field) -> bool:
+    return Document in (*members(field.annotation), *get_args(bare(field.annotation)))
 
 
 def _without(signature: Signature, names: Sequence[str]) -> Signature:
@@ -107,8 +153,10 @@ class BesideFormat(Format):
         aside: Sequence[str],
         media: Mapping[str, Field],
         thoughts: Sequence[str],
+        cites: _Cites,
     ) -> None:
         super().__init__(signature)
+        self.cites = cites
         self.written = written
         self.unthought = unthought
         self.aside = aside
@@ -130,11 +178,11 @@ class BesideFormat(Format):
         return "\n\n".join([*([said] if said else []), "\n".join([f"{where}, not as text:", *lines])])
 
     def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> Content:
-        return self.written.user(_among(inputs, self.written.signature.inputs), remind=remind)
+        return self.written.user(self.cites.inputs(_among(inputs, self.written.signature.inputs)), remind=remind)
 
     def demo_user(self, inputs: Mapping[str, Any], missing: Sequence[str]) -> Content:
         left_out = [name for name in missing if name not in self.media]
-        return self.written.demo_user(_among(inputs, self.written.signature.inputs), left_out)
+        return self.written.demo_user(self.cites.inputs(_among(inputs, self.written.signature.inputs)), left_out)
 
     def assistant(self, outputs: Mapping[str, Any]) -> Content:
         said = self.written.assistant(_among(outputs, self.written.signature.outputs))
@@ -178,7 +226,12 @@ class BesideFormat(Format):
             if self.reply_signature is not None and not reasoning:
                 found = form.parse(completion)
         else:
-            found = form.parse(replace(completion, content=completion.text) if self.media else completion)
+            told = replace(completion, content=completion.text) if self.media else completion
+            if completion.citations and self.cites.names:
+                found = self.cites.parse(form, told, thought=bool(reasoning))
+                found.update({name: [*completion.citations] for name in self.cites.names})
+            else:
+                found = form.parse(told)
         for name in self.thoughts if reasoning else ():
             found[name] = self.signature.outputs[name].validate(reasoning)
         found.update(self._media(completion))

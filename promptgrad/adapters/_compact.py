@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.adapters._base import Adapter, Format, missing_input
 from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
-from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
+from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
 from promptgrad.adapters._place import ValuePlace, place_in_sections
 from promptgrad.adapters._sections import guard, left_out, opens_fence, unguard
 from promptgrad.adapters._tool_fields import with_tools
@@ -81,7 +81,7 @@ class CompactFormat(ChatFormat):
             value = inputs[name]
             found = [value if write is None else write(value)] if mixed is None else pieces(mixed, value)
             made.append(f"\n{name}: " if made else f"{name}: ")
-            made += [self.escape(piece) if isinstance(piece, str) else piece for piece in found]
+            made += [escaped(piece, self.escape) for piece in found]
         return joined([*made, note])
 
     def assistant(self, outputs: Mapping[str, Any]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, get_args, get_type_hints
 
 from promptgrad.adapters._kinds import bare, members
 from promptgrad.content import Audio, Document, File, Image, References
-from promptgrad.lm import Content, Part, TextPart
+from promptgrad.lm import Content, DocumentMark, Part, TextPart
 from promptgrad.signature import Field
 
 MEDIA = (Image, Audio, File)
@@ -62,6 +62,10 @@ def pieces(field: Field, value: Any) -> list[Piece]:
         return list(value)
     if isinstance(value, Document):
         return [str(value)]
+    if isinstance(value, CitedDocument):
+        return [value.part(numbered=False)]
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, CitedDocument) for item in value):
+        return [value[0].part(), *(piece for item in value[1:] for piece in ("\n\n", item.part()))]
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, Document) for item in value):
         return ["\n\n".join(f"document {number}: {document}" for number, document in enumerate(value, 1))]
     references = References()
@@ -70,6 +74,44 @@ def pieces(field: Field, value: Any) -> list[Piece]:
     for label, part in references:
         made += [f"\n\n{label}:\n", part]
     return made
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CitedDocument:
+    """A document that the reply may cite, with its number."""
+
+    number: int
+    document: Document
+
+    def part(self, *, numbered: bool = True) -> TextPart:
+        """Its text, as that of any document, with a mark for providers that take documents as such."""
+        document = self.document
+        head = f"document {self.number}: " if numbered else ""
+        head += f"{document.title}\n" if document.title else ""
+        return TextPart(f"{head}{document.text}", DocumentMark(self.number, document.title, len(head)))
+
+
+def cited(value: Any) -> Any:
+    """A value of documents with their numbers, from 1; any other value as it is."""
+    if isinstance(value, Document):
+        return CitedDocument(1, value)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, Document) for item in value):
+        return [CitedDocument(number, document) for number, document in enumerate(value, 1)]
+    return value
+
+
+def escaped(piece: Piece, escape: Callable[[str], str]) -> Piece:
+    """A piece in which no text can be taken for the frame of the message."""
+    if isinstance(piece, str):
+        return escape(piece)
+    if not isinstance(piece, TextPart) or piece.document is None:
+        return piece
+    text = escape(piece.text)
+    if text == piece.text:
+        return piece
+    head = piece.text[: piece.document.start]
+    start = len(head) if text.startswith(head) else 0
+    return TextPart(text, dataclasses.replace(piece.document, start=start))
 
 
 def _referred(value: Any, references: References) -> Any:

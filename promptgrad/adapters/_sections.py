@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgrad.adapters._base import missing_input
-from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
+from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature
@@ -156,7 +156,7 @@ class MixedSections(Sections):
         if name not in self.mixed:
             return [head, escape(value if write is None else write(value))]
         made = pieces(self.mixed[name], value)
-        return [head, *(escape(piece) if isinstance(piece, str) else piece for piece in made)]
+        return [head, *(escaped(piece, escape) for piece in made)]
 
 
 def sections_of(signature: Signature) -> Sections:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.adapters._base import Adapter, Format, missing_input
 from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
-from promptgrad.adapters._pieces import Piece, has_pieces, joined, pieces
+from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
 from promptgrad.adapters._place import ValuePlace, place_in_tags
 from promptgrad.adapters._sections import guard, left_out, unguard
 from promptgrad.adapters._taken_back import takes_back_by_name
@@ -93,7 +93,7 @@ class XMLFormat(ChatFormat):
                 else:
                     body = [value if write is None else write(value)]
                 made.append(f"{_BLANK if made else ''}<{name}>")
-                made += [self.escape(piece) if isinstance(piece, str) else piece for piece in body]
+                made += [escaped(piece, self.escape) for piece in body]
                 made.append(f"</{name}>")
         return joined([*made, note])
 

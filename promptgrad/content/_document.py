@@ -51,13 +51,22 @@ class Document:
 class Citation:
     """A passage that a reply cites, for outputs such as `citations: list[Citation]`.
 
+    Where the provider gives citations of its own (Anthropic of documents, OpenAI, Perplexity and others of pages that
+    they searched), they are the value; else the model writes them.
+
     Args:
-        document: The number of the document in its list, from 1.
-        quote: Its words, as the model gave them.
+        document: The number of the document in its list, from 1; 0 for what is none of the given ones, such as a page.
+        quote: Its words, as the model or the provider gave them; empty where only the place is told.
+        title: The title of the document or page, as the provider gave it.
+        source: The address of a page, or the name or id of a file, as the provider gave it.
+        said: The words of the reply that it supports, where the provider tells them.
     """
 
     document: int
     quote: str
+    title: str = ""
+    source: str = ""
+    said: str = ""
 
     def passage(self, documents: Sequence[Document]) -> str | None:
         """The cited words as the document has them; None if it does not, or if there is no such document.
@@ -72,9 +81,34 @@ class Citation:
 
     def to_dict(self) -> dict[str, Any]:
         """It in JSON types."""
-        return {"document": self.document, "quote": self.quote}
+        found = {"document": self.document, "quote": self.quote}
+        told = {"title": self.title, "source": self.source, "said": self.said}
+        return {**found, **{name: value for name, value in told.items() if value}}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Written as `to_dict` gives it, without what nobody told."""
+        from pydantic_core import core_schema
+
+        found = handler(source)
+        found["serialization"] = core_schema.plain_serializer_function_ser_schema(_told)
+        return found
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """What a model is asked for: the other fields are a provider's."""
+        found = handler.resolve_ref_schema(handler(schema))
+        found["properties"] = {name: found["properties"][name] for name in ("document", "quote")}
+        found["required"] = ["document", "quote"]
+        found["description"] = "A passage that a reply cites."
+        made: dict[str, Any] = found
+        return made
 
 
 def _alike(text: str) -> str:
     """A text of the same length in which signs that are often exchanged are one."""
     return "".join([_ALIKE.get(sign, sign) for sign in text])
+
+
+def _told(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, Citation) else value

@@ -30,6 +30,7 @@ from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix
 from promptgrad.lm._parts import (
     AudioPart,
     Content,
+    DocumentMark,
     FilePart,
     ImagePart,
     Part,
@@ -72,6 +73,7 @@ __all__ = [
     "Completion",
     "Content",
     "Delta",
+    "DocumentMark",
     "Embedder",
     "Event",
     "Fallback",

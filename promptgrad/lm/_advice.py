@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -96,3 +98,17 @@ def unreachable(error: BaseException, endpoint: Endpoint, reason: str) -> LMConn
 def proxy_name(proxy: str | None) -> str:
     """A proxy's address as it can be shown."""
     return (proxy or "").rpartition("@")[2] or "of the environment"
+
+
+def without_names(text: str) -> str:
+    """The provider's words, without the names of litellm's own classes before them, which say what litellm guessed."""
+    told = re.sub(r"\b(?:litellm\.)?\w+(?:Error|Exception)\b\s*[:-]?\s*", "", text)
+    start = told.find("{")
+    return told[start : told.rfind("}") + 1] if start >= 0 and _is_json(told[start : told.rfind("}") + 1]) else told
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from promptgrad._frozen import changer, setters
+from promptgrad.content import Citation
 from promptgrad.lm._codec import from_plain, to_plain
 from promptgrad.lm._finish import BROKEN, CUT, FILTERED
 from promptgrad.lm._message import Message
@@ -134,6 +135,7 @@ class Completion:
         trace: The trace by which `lm.Local` sends a gradient to its weights; None for every other LM.
         answered_by: Name of the LM that answered in place of the one that was asked, where a `Fallback` went on to it.
         more: The further samples of a request that asked for several. The cost of all is the first one's.
+        citations: What the reply cites, as its provider tells it: passages of documents, pages that were searched.
     """
 
     text_names: ClassVar[Mapping[str, str]] = {"content": "text"}
@@ -148,6 +150,7 @@ class Completion:
     trace: Any = field(default=None, compare=False, repr=False)
     more: tuple[Completion, ...] = ()
     answered_by: str = ""
+    citations: tuple[Citation, ...] = ()
 
     def __init__(
         self,
@@ -161,6 +164,7 @@ class Completion:
         trace: Any = None,
         more: tuple[Completion, ...] = (),
         answered_by: str = "",
+        citations: tuple[Citation, ...] = (),
     ) -> None:
         _set_content(self, content)
         _set_usage(self, usage)
@@ -172,6 +176,7 @@ class Completion:
         _set_trace(self, trace)
         _set_more(self, more)
         _set_answered_by(self, answered_by)
+        _set_citations(self, citations)
 
     @property
     def text(self) -> str:
@@ -274,6 +279,7 @@ class Completion:
     _set_trace,
     _set_more,
     _set_answered_by,
+    _set_citations,
 ) = setters(Completion)
 
 

@@ -7,6 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from promptgrad.lm._citations import write_document
 from promptgrad.lm._completion import Completion, TokenLogprob
 from promptgrad.lm._finish import message_of, reason_of
 from promptgrad.lm._message import Message
@@ -20,6 +21,7 @@ from promptgrad.lm._parts import (
     TextPart,
     ToolCall,
     ToolResult,
+    flat,
     json_text,
     text_of,
 )
@@ -28,8 +30,8 @@ _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav
 _CALL_FIELDS = frozenset({"id", "type", "function", "index"})
 
 
-def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Return messages in the form of this dialect.
+def write_messages(messages: Iterable[Message], *, documents: bool = False) -> list[dict[str, Any]]:
+    """Return messages in the form of this dialect; with `documents`, those to be cited in Anthropic's form.
 
     Each tool result becomes a separate message, before the other parts of its message. A failed result begins with
     "Error: ", because the dialect has no other mark for it.
@@ -39,7 +41,7 @@ def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """
     written: list[dict[str, Any]] = []
     for message in messages:
-        content = message.content
+        content = message.content if documents else flat(message.content)
         if isinstance(content, str):
             written.append({"role": message.role, "content": content})
             continue
@@ -54,8 +56,14 @@ def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
         if rest and message.role == "assistant":
             written.append(_write_assistant(rest))
         elif rest or not content:
-            written.append({"role": message.role, "content": [_write_part(part) for part in rest]})
+            write = _write_cited if documents else _write_part
+            written.append({"role": message.role, "content": [write(part) for part in rest]})
     return written
+
+
+def _write_cited(part: Part) -> dict[str, Any]:
+    document = write_document(part) if isinstance(part, (TextPart, FilePart)) else None
+    return _write_part(part) if document is None else document
 
 
 def _write_result(result: ToolResult) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.lm._completion import Completion, Usage
-from promptgrad.lm._message import Message
-from promptgrad.lm._parts import weigh
+from promptgrad.lm._message import Message, is_text
+from promptgrad.lm._parts import flat, weigh
 from promptgrad.lm._request import Request
 from promptgrad.lm._stream import Listener, TextDelta
 from promptgrad.lm._transport import Transport
@@ -54,7 +54,7 @@ class FunctionLM(Transport):
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
-        reply: Any = self.fn(request if self._whole else request.prefix.messages + request.tail)
+        reply: Any = self.fn(request if self._whole else _messages(request))
         if reply.__class__ is not str:
             if inspect.isasyncgen(reply):
                 reply = self._joined(reply, request.listener)
@@ -87,6 +87,14 @@ class FunctionLM(Transport):
         finally:
             await pieces.aclose()
         return "".join(texts)
+
+
+def _messages(request: Request) -> tuple[Message, ...]:
+    """The messages of a request; the texts of documents are texts as any."""
+    found = request.prefix.messages + request.tail
+    if request.prefix.is_text and is_text(request.tail):
+        return found
+    return tuple([Message(message.role, flat(message.content)) for message in found])
 
 
 def _takes_request(fn: Callable[..., Any]) -> bool:

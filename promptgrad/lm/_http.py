@@ -14,6 +14,7 @@ from promptgrad import aio
 from promptgrad.errors import AuthenticationError, LMError, LMReplyError, LMStatusError
 from promptgrad.lm._advice import advise, out_of_time, proxy_name, unreachable
 from promptgrad.lm._body import read_body, read_pieces
+from promptgrad.lm._citations import read_citations
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import billed, counts_of, read_cached
@@ -28,7 +29,7 @@ from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import FREE, Prices, cost, find_prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._request_body import encode_body
-from promptgrad.lm._secret import Secret
+from promptgrad.lm._secret import Secret, sendable
 from promptgrad.lm._sse import DONE, Assembly, read_events
 from promptgrad.lm._status import Fault, is_error, read_fault
 from promptgrad.lm._traffic import Traffic
@@ -146,11 +147,11 @@ class HTTP(Transport):
         self.base_url = endpoint.url
         self.timeout = check_silence(timeout)
         self._endpoint = endpoint
-        self._api_key = None if api_key is None else Secret(_sendable(api_key, "api_key"))
+        self._api_key = None if api_key is None else Secret(sendable(api_key, "api_key"))
         self._api_key_env = api_key_env
         self._prices = prices
         self._headers = {
-            _sendable(name, "the name of a header"): Secret(_sendable(value, f"header {name}"))
+            sendable(name, "the name of a header"): Secret(sendable(value, f"header {name}"))
             for name, value in (headers or {}).items()
         }
         self.concurrency = concurrency
@@ -359,7 +360,8 @@ class HTTP(Transport):
             if len(choices) > 1:
                 choices = in_order(choices)
             choice = choices[0]
-            content, refusal = read_message(message_of(choice))
+            content, refusal = read_message(message := message_of(choice))
+            citations = read_citations(message, reply, content)
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
             more = read_more(choices[1:]) if len(choices) > 1 else ()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
@@ -377,6 +379,7 @@ class HTTP(Transport):
             refusal=refusal,
             logprobs=logprobs,
             more=more,
+            citations=citations,
         )
 
     def _spoilt(self, raw: bytes, fault: str) -> LMReplyError:
@@ -427,16 +430,6 @@ class HTTP(Transport):
 
     def __repr__(self) -> str:
         return f"HTTP({self.model!r}, base_url={self.base_url!r})"
-
-
-def _sendable(text: str, what: str) -> str:
-    """The text without the blanks around it, if it can stand in a header."""
-    if not isinstance(text, str):
-        raise TypeError(f"{what} is a str, not {type(text).__name__}")
-    text = text.strip()
-    if text and not (text.isascii() and text.isprintable()):
-        raise ValueError(f"{what} holds characters that cannot be sent in a header")
-    return text
 
 
 def _written(reply: object) -> bytes:

@@ -20,7 +20,8 @@ from promptgrad.errors import (
     LMStatusError,
     MissingExtraError,
 )
-from promptgrad.lm._advice import advise, out_of_time
+from promptgrad.lm._advice import advise, out_of_time, without_names
+from promptgrad.lm._citations import document_numbers, read_citations, takes_documents
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import read_cached, read_count
 from promptgrad.lm._dialect import in_order, read_logprobs, read_message, read_more, write_messages
@@ -276,13 +277,17 @@ class LiteLLM(Transport):
 
     def _write(self, request: Request) -> list[dict[str, Any]]:
         """The messages, with a mark behind the prefix where the provider's cache needs one."""
-        written = write_messages(request.messages)
+        written = write_messages(request.messages, documents=self._cites(request))
         last = len(write_messages(request.prefix.messages)) - 1 if self.mark_prefix else -1
         if last >= 0 and written[last]["content"]:
             content = written[last]["content"]
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
             written[last]["content"] = [*parts[:-1], {**parts[-1], "cache_control": {"type": "ephemeral"}}]
         return written
+
+    def _cites(self, request: Request) -> bool:
+        provider = self._settings.get("custom_llm_provider") or self.model.partition("/")[0]
+        return takes_documents(provider, request)
 
     def _arguments(self, request: Request, key: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -350,6 +355,9 @@ class LiteLLM(Transport):
         try:
             choice, *others = in_order([one.model_dump() for one in response.choices])
             content, refusal = read_message(choice["message"])
+            numbers = document_numbers(request.messages) if self._cites(request) else ()
+            told = {"citations": getattr(response, "citations", None)}
+            citations = read_citations(choice["message"], told, content, numbers)
             logprobs = read_logprobs(choice)
             more = read_more(others)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
@@ -369,6 +377,7 @@ class LiteLLM(Transport):
             refusal=refusal,
             logprobs=logprobs,
             more=more,
+            citations=citations,
         )
 
     async def _listen(self, litellm: Any, listener: Listener, arguments: dict[str, Any]) -> Any:
@@ -411,7 +420,7 @@ class LiteLLM(Transport):
         if not isinstance(status, int):
             return None
         headers = getattr(error, "litellm_response_headers", None) or {}
-        told = _without_names(text)
+        told = without_names(text)
         found = read_fault(status, told, headers)
         advice = advise(found, self.model, "the variable that litellm reads for this provider")
         if "LLM Provider NOT provided" in text:
@@ -428,17 +437,3 @@ class LiteLLM(Transport):
             if secret is not None:
                 text = secret.scrub(text)
         return text
-
-
-def _without_names(text: str) -> str:
-    """The provider's words, without the names of litellm's own classes before them, which say what litellm guessed."""
-    told = re.sub(r"\b(?:litellm\.)?\w+(?:Error|Exception)\b\s*[:-]?\s*", "", text)
-    start = told.find("{")
-    return told[start : told.rfind("}") + 1] if start >= 0 and _is_json(told[start : told.rfind("}") + 1]) else told
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False

@@ -21,15 +21,32 @@ IMAGE_WEIGHT = 4_000
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentMark:
+    """That a text is a document which the reply may cite, for providers that take documents as such.
+
+    Args:
+        number: Its number in its list, from 1.
+        title: Its title.
+        start: Where its own words begin in the text; what is before them is its number and title.
+    """
+
+    number: int
+    title: str = ""
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TextPart:
     """Text, among other parts. A message or completion of text alone holds a plain `str` instead.
 
     Args:
         text: The text.
+        document: That it is a document to be cited; None for any other text.
     """
 
     kind: ClassVar[str] = "text"
     text: str
+    document: DocumentMark | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -163,6 +180,25 @@ def _to_part(item: object) -> Part:
     raise TypeError(f"a part is one of {', '.join(p.__name__ for p in _PART_TYPES)}, not {type(item).__name__}")
 
 
+def flat(content: Content) -> Content:
+    """Content without the marks of documents: one text where there is nothing but texts."""
+    if isinstance(content, str) or not any(isinstance(part, TextPart) and part.document for part in content):
+        return content
+    if all(isinstance(part, TextPart) for part in content):
+        return text_of(content)
+    made: list[Part] = []
+    for part in content:
+        if isinstance(part, TextPart):
+            last = made[-1] if made else None
+            if isinstance(last, TextPart):
+                made[-1] = TextPart(last.text + part.text)
+            else:
+                made.append(TextPart(part.text))
+        else:
+            made.append(part)
+    return tuple(made)
+
+
 def text_of(content: Content) -> str:
     """Return the text alone, without other parts."""
     if isinstance(content, str):
@@ -172,6 +208,7 @@ def text_of(content: Content) -> str:
 
 def show(content: Content) -> str:
     """Return content in readable form: parts other than text by their kind and size, a line each."""
+    content = flat(content)
     return content if isinstance(content, str) else "\n".join(map(str, content))
 
 

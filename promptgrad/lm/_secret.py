@@ -57,3 +57,13 @@ def _open(value: Any) -> Any:
     if type(value) is str:
         return _LOGIN.sub("", value)
     return without_secrets(value) if type(value) is dict and all(isinstance(name, str) for name in value) else value
+
+
+def sendable(text: str, what: str) -> str:
+    """The text without the blanks around it, if it can stand in a header."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a str, not {type(text).__name__}")
+    text = text.strip()
+    if text and not (text.isascii() and text.isprintable()):
+        raise ValueError(f"{what} holds characters that cannot be sent in a header")
+    return text

@@ -98,8 +98,12 @@ class Assembly:
             _merge_block(message.setdefault("thinking_blocks", []), block)
         for detail in delta.get("reasoning_details") or ():
             _merge_detail(message.setdefault("reasoning_details", []), detail)
-        if delta.get("images"):
-            message.setdefault("images", []).extend(delta["images"])
+        for name in ("images", "annotations"):
+            if delta.get(name):
+                message.setdefault(name, []).extend(delta[name])
+        own = delta.get("provider_specific_fields")
+        if own and own.get("citation"):  # litellm's, one at a time
+            message.setdefault("provider_specific_fields", {"citations": []})["citations"].append([own["citation"]])
         for call in delta.get("tool_calls") or ():
             self._add_call(call)
 

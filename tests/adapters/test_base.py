@@ -158,7 +158,7 @@ def test_overhead_of_a_call_with_eight_demos() -> None:
         work()
         return steps(work)
 
-    assert call(DEMOS) < 120
+    assert call(DEMOS) < 123
     assert call(DEMOS) == call(DEMOS[:1])
 
 

@@ -36,7 +36,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub():
     Hub.asked = ()
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=made.serve_forever)
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{made.server_port}"
     made.shutdown()
