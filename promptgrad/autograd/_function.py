@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from promptgrad.autograd._node import Node, Pick
@@ -96,7 +97,7 @@ class Function:
         for name in ("forward", "backward"):
             if not hasattr(cls, name):
                 raise TypeError(f"{cls.__name__} does not define {name}(ctx, ...) as a static method")
-        bound = inspect.signature(cls.forward).bind(None, *args, **kwargs)
+        bound = _signature(cls.forward).bind(None, *args, **kwargs)
         inputs = _named(bound)
         tape = current_tape()
         node = (
@@ -119,6 +120,9 @@ class Function:
                 node.finish(error=error)
             raise
         return _finish(ctx, node, outputs)
+
+
+_signature = lru_cache(256)(inspect.signature)
 
 
 async def _awaited(
