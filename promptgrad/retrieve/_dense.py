@@ -236,7 +236,7 @@ class Dense(Stored):
         )
         index.passages = Passages(Lines(folder))
         vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
-        if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) != len(index.passages):
+        if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) > len(index.passages):
             raise DataError(f"the vectors in {folder} do not fit its passages: build the index anew from its passages")
         index._vectors, index._done = np.asarray(vectors), len(vectors)
         if settings["graph"]:

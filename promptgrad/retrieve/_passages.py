@@ -69,7 +69,7 @@ class Passages:
         self._texts: list[str] = []
         self._ids: dict[int, str] = {}
         self._metadata: dict[int, dict[str, Any]] = {}
-        self._taken: set[str] | None = None  # ids, as soon as one was given
+        self._taken: set[str] | None = None  # all ids, as soon as one was given
         self._masks: dict[str, Mask] = {}
 
     def __len__(self) -> int:
@@ -94,18 +94,19 @@ class Passages:
                 ids[begin + number] = ident
             if known is not None:
                 metadata[begin + number] = known
-        taken = self._taken
-        if ids or self._ids or taken is not None or self._lines is not None:
-            taken = set(map(self.id, range(begin))) if taken is None else set(taken)
+        if ids or self._ids or self._lines is not None:
+            if self._taken is None:
+                self._taken = set(map(self.id, range(begin)))
+            fresh: set[str] = set()
             for place in range(begin, begin + len(texts)):
                 ident = ids.get(place, str(place))
-                if ident in taken:
+                if ident in self._taken or ident in fresh:
                     raise DataError(f"the id {ident!r} stands twice: passage {place - begin} of those added has it")
-                taken.add(ident)
+                fresh.add(ident)
+            self._taken |= fresh
         self._texts += texts
         self._ids |= ids
         self._metadata |= metadata
-        self._taken = taken
         self._masks = {}
 
     def row(self, place: int) -> Row:
@@ -139,7 +140,7 @@ class Passages:
 
         key = key_of(wanted)
         found = self._masks.get(key)
-        if found is None:
+        if found is None or len(found) < len(self):
             found = np.zeros(len(self), dtype=bool)
             places: Iterable[int] = range(self._first)
             for place in (*places, *self._metadata) if wanted else range(len(self)):

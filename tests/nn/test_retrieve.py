@@ -206,6 +206,42 @@ def test_a_search_that_fails_is_an_error_row_and_blames_its_query():
     assert "search failed with ConnectionError: no index, given query='rome'" in said(program.ask.instruction)[0]
 
 
+def test_a_step_makes_better_queries_of_what_was_found_and_lacking():
+    """Scripted: the program asks for the town until its instruction says that it should not."""
+    towns = {"Rome": "Tiber", "Paris": "Seine", "Vienna": "Danube"}
+    index = retrieve.BM25([f"{river} is a river of {town}" for town, river in towns.items()])
+
+    def answer(messages):
+        asked, text = str(messages[0].content), str(messages[-1].content)
+        if "notes" in asked:
+            river = next((river for river in towns.values() if river in text), "unknown")
+            return f"[[ ## answer ## ]]\n{river}"
+        town = next(town for town in towns if town in text)
+        return f"[[ ## query ## ]]\n{town if 'name the town' in asked else 'which river'}"
+
+    shown = []
+
+    def writer(messages):
+        shown.append(str(messages[-1].content))
+        return "[[ ## new_instruction ## ]]\nWrite a query, and name the town in it."
+
+    program = Rag(index, k=1).to(lm.FunctionLM(answer))
+    data = [Example(question=f"What flows through {t}?", answer=r).with_inputs("question") for t, r in towns.items()]
+    criterion = nn.MetricLoss(metrics.exact_match, critic=Scripted())
+    step = optim.TGD(program.ask.parameters(), lm=lm.FunctionLM(writer))
+    losses = []
+    for _ in range(2):
+        step.zero_grad()
+        loss = criterion(program.map(data), data)
+        losses.append(loss.item())
+        loss.backward(engine="local")
+        if loss.item():
+            step.step()
+    assert losses == pytest.approx([2 / 3, 0.0])
+    assert "the search for 'which river' did not find what was needed" in shown[0]
+    assert "it found 'Tiber is a river of Rome'" in shown[0]
+
+
 def test_copies_share_the_index():
     search = nn.Retrieve(retrieve.BM25(RIVERS))
     assert copy.deepcopy(search).index is search.index

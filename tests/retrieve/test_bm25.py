@@ -70,6 +70,22 @@ def test_what_is_added_is_found_as_if_it_had_been_there():
     assert found(empty, "w1 w2") == found(whole, "w1 w2")
 
 
+def test_a_little_that_is_added_is_searched_apart_with_the_same_scores(tmp_path):
+    passages = [*texts(200), "neverseen w1 w1", "w2 neverseen", *texts(40, seed=3)]
+    grown, queries = retrieve.BM25(passages[:200]), ["w1 w2 neverseen", "w7", "w7 w7 w9", "neverseen"]
+    grown.search("w1")
+    for place in range(200, 242):
+        grown.add([passages[place]])
+        whole = retrieve.BM25(passages[: place + 1])
+        for query in queries:
+            mine, all_of_it = grown.search(query, 300), whole.search(query, 300)
+            assert [hit.id for hit in mine] == [hit.id for hit in all_of_it]
+            assert [hit.score for hit in mine] == pytest.approx([hit.score for hit in all_of_it], rel=1e-6)
+        if place in (210, 241):
+            grown.save(tmp_path)
+            assert found(retrieve.load(tmp_path), queries[0], 300) == found(whole, queries[0], 300)
+
+
 def test_filters():
     index = retrieve.BM25(RIVERS)
     assert [p.id for p in index.search("flows", filter={"sea": "north"})] == ["rhine"]
