@@ -59,6 +59,7 @@ from promptgrad.nn._state import flaw_of, trained_names
 from promptgrad.nn._state_dict import StateDict, metadata_of, state_of_whole, whole_state
 from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.nn._summary import ModuleSummary, ProgramSummary, summary
+from promptgrad.nn._synthesizer import Synthesizer, SyntheticExamples, is_synthetic
 from promptgrad.nn._trace_of import trace_of
 from promptgrad.nn._turns import Turns
 
@@ -120,6 +121,8 @@ __all__ = [
     "StateDict",
     "StreamEvent",
     "Suggest",
+    "Synthesizer",
+    "SyntheticExamples",
     "ThoughtDelta",
     "ToolBegun",
     "ToolEnded",
@@ -136,6 +139,7 @@ __all__ = [
     "flaw_of",
     "in_flight",
     "inspect_history",
+    "is_synthetic",
     "keep_history",
     "majority",
     "metadata_of",

@@ -46,6 +46,7 @@ async def acompile(
     concurrency: int | None = None,
     progress: bool | None = None,
     callbacks: Iterable[AnyCallback] = (),
+    synthesize: int = 0,
     report: Callable[[FitResult], object] | None = None,
 ) -> Module:
     """Improve a program and return a new one: `better = promptgrad.compile(program, trainset, metric)`.
@@ -86,6 +87,7 @@ async def acompile(
         concurrency: Examples in flight.
         progress: Show progress bars; None for terminals and notebooks only.
         callbacks: Observers of the run, as for `Trainer`.
+        synthesize: Training examples to have, the rest of which a language model writes, as for `Trainer`.
         report: Function that is given the `FitResult`, such as `print`; after Ctrl-C or an error that of the part that
             was run, with the outcome "interrupted" and the best values so far.
 
@@ -113,7 +115,7 @@ async def acompile(
     options: dict[str, Any] = {"critic": critic, "teacher": teacher, "concurrency": concurrency, "progress": progress}
     kept = _Kept()
     options["callbacks"] = (*callbacks, kept)
-    trainer = Trainer(student, made, metric=metric, run_dir=run_dir, seed=seed, **options)
+    trainer = Trainer(student, made, metric=metric, run_dir=run_dir, seed=seed, synthesize=synthesize, **options)
     trainer.budget = budget if isinstance(budget, run.Budget) else _budget(budget, trainer, data)
     try:
         if run_dir is not None and _rundir.exists(Path(run_dir)):

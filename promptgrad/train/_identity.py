@@ -22,6 +22,7 @@ def settings_of(trainer: "Trainer") -> dict[str, Any]:
         "finalists": trainer.finalists,
         **({"objectives": dict(trainer.objectives)} if trainer.objectives.beside else {}),
         **({} if trainer.judge_rows is None else {"judge_rows": trainer.judge_rows}),
+        **({"synthesize": trainer.synthesize} if trainer.synthesize else {}),
         "engine": trainer.engine,
         "group": trainer.group,
     }
@@ -40,6 +41,7 @@ def as_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
         "finalists": settings["finalists"],
         "objectives": settings.get("objectives", ()),
         "judge_rows": settings.get("judge_rows"),
+        "synthesize": settings.get("synthesize", 0),
         "engine": settings.get("engine"),
         "group": settings.get("group"),
     }

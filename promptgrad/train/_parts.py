@@ -7,6 +7,7 @@ from typing import Any
 from promptgrad import aio, run
 from promptgrad.data import Example, not_a_list
 from promptgrad.errors import DataError
+from promptgrad.nn import is_synthetic
 from promptgrad.train._confirm import confirm_size
 
 
@@ -58,11 +59,17 @@ def divide(
                 f"{len(train)} training examples cannot be split into training and validation data: "
                 "give more of them, or a valset"
             )
-        run.rng(seed, "split", "train").shuffle(train)
-        half = len(train) // 2
-        train, val = train[half:], train[:half]
+        own, written = ([row for row in train if is_synthetic(row) == made] for made in (False, True))
+        run.rng(seed, "split", "train").shuffle(own)
+        half = len(own) // 2
+        train, val = [*own[half:], *written], own[:half]
     else:
         val = _examples(valset, "valset")
+    for name, rows in (("valset", val), ("testset", test)):
+        if any(map(is_synthetic, rows)):
+            raise DataError(
+                f"{name} has examples that a language model wrote: they are for training, and would measure it"
+            )
     _warn_of_overlap(train, val, test)
     if not selects:
         return Parts(train, [], val, test)

@@ -21,6 +21,7 @@ from promptgrad.train import _rundir
 from promptgrad.train._allowance import kept, share
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
 from promptgrad.train._ending import Ending
+from promptgrad.train._fill import fill
 from promptgrad.train._finals import Finals, check_rule
 from promptgrad.train._habits import FIT_HABITS, TRAINER_HABITS
 from promptgrad.train._identity import as_arguments, identity_of, settings_of
@@ -81,6 +82,7 @@ class Trainer(LiveRun):
             See `search.Objectives`.
         judge_rows: Number of outputs of the start that a metric that calls language models scores twice more, for
             `result.judge`, its noise; 0 for none; None for 6, if that is at most a twentieth of the budget's calls.
+        synthesize: Training examples to have: `nn.Synthesizer` writes what lacks, on the teacher's LM or the program's.
 
     Attributes:
         result: The result of the last run; after Ctrl-C or an error, the result so far.
@@ -114,6 +116,7 @@ class Trainer(LiveRun):
         callbacks: Iterable[AnyCallback] = (),
         objectives: "Mapping[str, str] | Iterable[str]" = (),
         judge_rows: int | None = None,
+        synthesize: int = 0,
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"Trainer trains a promptgrad.nn.Module, not {type(model).__name__}")
@@ -156,6 +159,7 @@ class Trainer(LiveRun):
         self.callbacks = checked_callbacks(callbacks)
         self.objectives = Objectives(objectives)
         self.judge_rows = checked_rows(judge_rows)
+        self.synthesize = synthesize
         self.result: FitResult | None = None
 
     # -- before -------------------------------------------------------------------------------------------------
@@ -362,6 +366,7 @@ class Trainer(LiveRun):
                         "nothing to improve", f"0 of {count} validation examples failed, nothing to do", parts
                     )
                 ending.judge = await judge_noise_of(session, self.judge_rows)
+            await fill(session, self.synthesize, self.teacher)
             bar.advance(note="search")
             await self._search(session, parts)
             bar.advance(note="decide")

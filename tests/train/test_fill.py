@@ -1,0 +1,125 @@
+"""`Trainer(synthesize=n)`: a language model writes the training data that lacks, and nothing else."""
+
+import json
+import random
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import Trainer, lm, nn, optim
+from promptgrad.errors import DataError
+from promptgrad.testing import Fields
+from promptgrad.train._fill import signature_of
+
+WORDS = [
+    "loan",
+    "house",
+    "river",
+    "stone",
+    "paper",
+    "winter",
+    "yellow",
+    "dance",
+    "bridge",
+    "candle",
+    "forest",
+    "engine",
+    "marble",
+    "pocket",
+    "silver",
+]
+
+
+def text(number):
+    return " ".join(random.Random(number).choices(WORDS, k=9))
+
+
+def rows(count, first=0):
+    return [pg.Example(text=text(n), last=text(n).split()[-1]).with_inputs("text") for n in range(first, first + count)]
+
+
+class World:
+    """A model that answers with the last word once it is shown demos, and writes examples on request."""
+
+    def __init__(self):
+        self.written = 0
+
+    def examples(self, inputs):
+        made = []
+        for _ in range(int(inputs["count"])):
+            self.written += 1
+            made.append({"text": text(1000 + self.written), "last": text(1000 + self.written).split()[-1]})
+        return json.dumps(made)
+
+    def __call__(self, messages):
+        shown = any(message["role"] == "assistant" for message in messages)
+        return Fields(
+            last=lambda inputs: inputs["text"].split()[-1] if shown else "?",
+            aspects='["loans"]',
+            new_examples=self.examples,
+        )(messages)
+
+
+def fit(world, train, val, test=None, **options):
+    model = nn.Predict("text -> last").to(lm.FunctionLM(world, name="world"))
+    trainer = Trainer(model, optim.LabeledFewShot(model.parameters(), k=4), metric=pg.metrics.exact_match, **options)
+    return model, trainer.fit(train, val, test)
+
+
+def test_what_lacks_is_written_and_learned_from():
+    world = World()
+    model, result = fit(world, rows(3), rows(30, 100), synthesize=12, seed=0)
+    assert world.written >= 9
+    assert "9 of 12 training examples are synthetic" in result.notes
+    assert result.shipped
+    assert any(nn.is_synthetic(demo) or demo.text not in {row.text for row in rows(3)} for demo in model.demos.data)
+
+
+def test_where_there_are_enough_nothing_is_written():
+    world = World()
+    fit(world, rows(12), rows(30, 100), synthesize=12, seed=0)
+    assert world.written == 0
+
+
+def test_a_run_that_is_resumed_asks_for_none_again(tmp_path):
+    world = World()
+    _, result = fit(world, rows(3), rows(30, 100), synthesize=12, seed=0, run_dir=tmp_path / "run")
+    asked = world.written
+    model = nn.Predict("text -> last").to(lm.FunctionLM(world, name="world"))
+    optimizer = optim.LabeledFewShot(model.parameters(), k=4)
+    again = Trainer.resume(tmp_path / "run", model, optimizer, pg.metrics.exact_match)
+    assert world.written == asked
+    assert (again.notes, again.shipped) == (result.notes, result.shipped)
+
+
+def test_a_budget_that_does_not_pay_for_it_is_told():
+    world = World()
+    _, result = fit(world, rows(3), rows(30, 100), synthesize=200, seed=0, budget=pg.Budget(calls=31))
+    assert any("no training examples were written" in note for note in result.notes)
+
+
+def test_synthetic_rows_neither_choose_nor_report():
+    made = [pg.Example(row, synthetic={"aspect": "x"}).with_inputs("text") for row in rows(10, 50)]
+    for val, test in ((made, None), (rows(30, 100), made)):
+        with pytest.raises(DataError, match="examples that a language model wrote: they are for training"):
+            fit(World(), rows(3), val, test)
+    _, result = fit(World(), [*rows(40), *made], None, seed=0)
+    assert result.before is not None
+
+
+def test_the_signature_is_that_of_the_data_with_the_types_of_the_program():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Predict("question -> facts: list[str]", instruction="Find facts.")
+            self.b = nn.Predict("facts: list[str] -> score: float", instruction="Score them.")
+
+        def forward(self, question):
+            return self.b(facts=self.a(question=question).facts)
+
+    row = pg.Example(question="?", score=1.0, tags=["x"]).with_inputs("question")
+    made = signature_of(Two(), [row])
+    assert repr(made) == repr(nn.Predict("question -> score: float, tags: list[str]").signature)
+    assert made.instruction == "A program with these steps:\n- Find facts.\n- Score them."
+    with pytest.raises(DataError, match="labels that all of them have"):
+        signature_of(Two(), [pg.Example(question="?").with_inputs("question")])
