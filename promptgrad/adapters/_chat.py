@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._frames import is_courtesy, is_frame, without_fence
 from promptgrad.adapters._grammars import quoted, value_rule
-from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly, values_in
+from promptgrad.adapters._nearly_json import Odd, TooLong, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import (
@@ -348,14 +348,16 @@ class ChatFormat(Format):
         return found
 
     def _objects(self, text: str) -> list[dict[Any, Any]]:
+        too_long = False
         for load in (loads, loads_nearly):
             try:
                 whole = load(text)
-            except Odd:
+            except Odd as odd:
+                too_long = isinstance(odd, TooLong)
                 continue
             return [whole] if isinstance(whole, dict) else []
         try:
-            found = [place for place in values_in(text) if isinstance(place[2], dict)]
+            found = [place for place in values_in(text, too_long=too_long) if isinstance(place[2], dict)]
         except Odd:
             return []
         if any(is_unsaid(text, start, end) for start, end, _ in found) or (found and takes_back(text[found[-1][1] :])):

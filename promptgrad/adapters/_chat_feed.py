@@ -25,7 +25,7 @@ _MAY_BE_MARKER = re.compile(r"\[(?:\[[ \t]*(?:#(?:#[ \t]*[^\]\n#]*(?:#(?:#[ \t]*
 """The beginning of a marker at the end of what has come."""
 _ESCAPES = re.compile(r"\[\[[ \t]*##")
 _MAY_BE_ESCAPED = re.compile(r"(?:\[(?:\[[ \t]*#?)?)?\Z")
-_MAY_BE_LOOSE = re.compile(r"\[(?:\[[ \t#]*[\w -]{0,100}[ \t#]*\]?)?\Z")
+_MAY_BE_LOOSE = re.compile(r"\[(?:\[[ \t#]{0,9}[\w -]{0,100}[ \t#]{0,9}\]?)?\Z")
 """The beginning of a marker in any of its forms, anywhere in a line."""
 _AT_LINE_START = re.compile(r"(?:\A|\n)[ \t>*#_`~-]*\Z")
 _OBJECT = re.compile(r"\s*(?:```\w*[ \t]*\n\s*)?\{")
@@ -87,10 +87,11 @@ class ChatFeed(ReplyFeed):
     # --- before the first marker ---
 
     def _begin(self) -> Iterator[FieldPiece]:
+        self._text = self._text.lstrip()
         if _OBJECT.match(self._text):
             self._object = ObjectFeed(self._as_object())
             self._step = self._in_object
-        elif not _MAY_BE_OBJECT.match(self._text):
+        elif len(self._text) > _WINDOW or not _MAY_BE_OBJECT.match(self._text):
             self._step = self._in_preamble
         yield from ()
 
@@ -112,7 +113,7 @@ class ChatFeed(ReplyFeed):
             self._open(self._form.is_output(loose[1]), loose=True)
             self._step = self._in_loose_sections
         elif len(self._text) > 2 * _WINDOW:
-            kept = self._text.rfind("\n", 0, -_WINDOW)
+            kept = self._text.rfind("\n", -2 * _WINDOW, -_WINDOW)
             self._text = self._text[kept:] if kept >= 0 else f".{self._text[-_WINDOW:]}"
         yield from ()
 
@@ -166,6 +167,8 @@ class ChatFeed(ReplyFeed):
                 if slashes and (sign := _ESCAPES.match(rest)):
                     yield from self._grow(blanks + slashes[1:] + sign[0])
                     self._text = self._text[end + sign.end() :]
+                elif end >= _WINDOW:
+                    pass  # no marker stands behind so many blanks or backslashes
                 elif not rest:
                     return
                 elif slashes or not self._only_escapes:

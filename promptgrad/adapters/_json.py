@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._kinds import is_structure, members
-from promptgrad.adapters._nearly_json import Odd, has_torn_numbers, loads, loads_nearly, values_in
+from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_object
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import ESCAPING, sections_of
@@ -177,9 +177,9 @@ class JSONFormat(Format):
         places: list[tuple[int, int, Any]] = []
         try:
             objects = [loads_nearly(text)]
-        except Odd:
+        except Odd as whole:
             try:
-                places = values_in(reply)
+                places = values_in(reply, too_long=isinstance(whole, TooLong))
             except Odd as odd:
                 if self.single is None or "{" in text:
                     raise unreadable(reply, f"it is not a JSON object: {odd}", self.signature) from None

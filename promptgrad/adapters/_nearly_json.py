@@ -44,6 +44,10 @@ class Odd(ValueError):
     """A text is not JSON, and has no single reading as JSON."""
 
 
+class TooLong(Odd):
+    """It has more parts, or is deeper, than what is mended."""
+
+
 def loads(text: str) -> Any:
     """The value of a JSON text. A key that comes twice with different values has no single reading.
 
@@ -62,6 +66,7 @@ def loads_nearly(text: str) -> Any:
     """The value of a text that is one object or list and nothing else, in nearly JSON.
 
     Raises:
+        TooLong: It is too long or too deep to be mended.
         Odd: It has no single reading.
     """
     if not text.lstrip().startswith(("{", "[")):
@@ -73,8 +78,12 @@ def loads_nearly(text: str) -> Any:
     return value
 
 
-def values_in(text: str) -> list[tuple[int, int, Any]]:
+def values_in(text: str, *, too_long: bool = False) -> list[tuple[int, int, Any]]:
     """The objects and lists in a text, each with its place; those inside others are not listed.
+
+    Args:
+        text: The text.
+        too_long: Whether what begins at its first bracket was found `TooLong` before, and is not tried again.
 
     Raises:
         Odd: A bracket does not close, so that what is there may be a part of something that was cut; or there are very
@@ -88,6 +97,8 @@ def values_in(text: str) -> list[tuple[int, int, Any]]:
         try:
             value, at = _decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
+            if too_long and not found and not failed:
+                raise TooLong("it is too long or too deep to be mended") from None
             reader = _Reader(text, left)
             try:
                 value, at = reader.read(start)
@@ -178,7 +189,7 @@ class _Reader:
     def read(self, at: int, depth: int = 0) -> tuple[Any, int]:
         self.used += 1
         if self.used > self.left or depth > _DEEPEST:
-            raise Odd("it is too long or too deep to be mended")
+            raise TooLong("it is too long or too deep to be mended")
         text = self.text
         at = self._blank(at)
         sign = text[at : at + 1]
@@ -200,6 +211,12 @@ class _Reader:
         raise Odd("it is not a value")
 
     def _blank(self, at: int) -> int:
+        sign = self.text[at : at + 1]
+        if sign == " ":  # what stands between most values
+            at += 1
+            sign = self.text[at : at + 1]
+        if not sign or not (sign in "/#" or sign.isspace()):
+            return at
         found = _BLANK.match(self.text, at)
         return at if found is None else found.end()
 

@@ -81,10 +81,11 @@ class ObjectFeed(ReplyFeed):
         yield from ()
 
     def _before(self) -> Iterator[FieldPiece]:
+        self._text = self._text.lstrip()
         start = _START.match(self._text)
         if start is not None:
             self._text, self._step = self._text[start.end() :], self._at_key
-        elif not _MAY_BE_START.match(self._text):
+        elif len(self._text) > _WINDOW or not _MAY_BE_START.match(self._text):
             self._step = self._in_prose
         yield from ()
 
@@ -109,6 +110,7 @@ class ObjectFeed(ReplyFeed):
                 self._step = self._off  # the end of the object, or no JSON
             return
         if key.end() == len(self._text):
+            self._text = self._text.rstrip()
             return  # the value has not begun
         try:
             name = self._fields.name_of(json.loads(f'"{key[1]}"', strict=False))
@@ -140,8 +142,10 @@ class ObjectFeed(ReplyFeed):
                 continue
             if text[at] == '"':
                 after = _AFTER.match(text, at + 1)
-                if after is None and text[at + 1 :].strip():
-                    self._step = self._off  # a quote inside the text
+                if after is None:
+                    text = text[: at + 1] + text[at + 1 :].lstrip()
+                    if len(text) > at + 1:
+                        self._step = self._off  # a quote inside the text
                 ended = after is not None
                 break
             read = _read_escape(text, at)
@@ -225,6 +229,8 @@ class ObjectFeed(ReplyFeed):
             self._text, self._step = self._text[found.end() :], self._at_key
         elif found is not None or self._text.strip():
             self._step = self._off  # the end of the object, or no JSON
+        else:
+            self._text = ""
         yield from ()
 
 

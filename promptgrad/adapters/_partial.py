@@ -15,6 +15,8 @@ from promptgrad.signature import Field
 
 _EXACT = 16_384
 """Characters up to which each complete part is shown; beyond them a part waits until the text is 1/64 longer."""
+_LONGEST_HEAD = 100
+"""Most characters of a fence's first line."""
 _DEEPEST = 60
 _CLOSES = {"[": "]", "{": "}"}
 
@@ -81,8 +83,11 @@ class PartialReader:
         if start.startswith("`"):
             if not start.startswith("```"[: len(start)]):
                 self._state = "off"
-            _, found, start = start.partition("\n")
+            head, found, start = start.partition("\n")
             start = start.lstrip() if found else ""
+            self._head = f"{head}{found}{start}"
+            if len(head) > _LONGEST_HEAD:
+                self._state = "off"
         if not start:
             return ""
         self._state = "value" if start[0] in _CLOSES else "off"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from promptgrad.adapters._feed import FieldPiece, ReplyFeed
 
-_PART = re.compile(r"\[\[(\w+)\]\]|\s+|[^\s\[]+|\[(?!\[|\Z)|\[\[(?!\w*\]?\Z)")
+_PART = re.compile(r"\[\[(\w+)\]\]|\s+|[^\s\[]+|\[(?!\[|\Z)|\[\[(?!\w{0,40}\]?\Z)")
 
 
 class PocketFeed(ReplyFeed):

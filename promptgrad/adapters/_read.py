@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from promptgrad.adapters._fit import Misfit, fitter
 from promptgrad.adapters._kinds import is_moment, is_structure, members
 from promptgrad.adapters._labels import names_other, own_label
-from promptgrad.adapters._nearly_json import Odd, has_torn_numbers, loads, loads_nearly, values_in
+from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, loads, loads_nearly, values_in
 from promptgrad.adapters._taken_back import takes_back
 from promptgrad.adapters._values import choices
 from promptgrad.adapters._words import is_nothing
@@ -146,11 +146,12 @@ class Reader:
         """A list or an object: the whole text, or the only one in it that fits."""
         if self._takes_nothing and is_nothing(text):
             return self.field.validate(None)
-        whole = in_fence(text)
+        whole, too_long = in_fence(text), False
         why = "holds no value"
         try:
             return self.value(loads_nearly(whole) if whole is text else _loads_either(whole))
         except Odd as odd:
+            too_long = isinstance(odd, TooLong)
             why = str(odd) if whole.startswith(("[", "{")) else why
         except ParseError as error:
             blame = blame or error
@@ -158,7 +159,7 @@ class Reader:
         items = bullets(whole)
         said, last = True, len(text)
         try:
-            made = values_in(text) if items is None else [(0, len(text), items)]
+            made = values_in(text, too_long=too_long) if items is None else [(0, len(text), items)]
         except Odd as odd:
             made, blame = [], blame or self._error(str(odd), text)
         for start, end, value in made:

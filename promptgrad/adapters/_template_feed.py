@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from promptgrad.adapters._feed import FieldPiece, ReplyFeed, TextBody, TypedBody
+from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
 from promptgrad.adapters._sections import EDGE, unguard, unguard_start
 from promptgrad.signature import Field
+
+_BLANKS = 100
+"""Most blanks in and before a literal text: with more it is only found at the end of the reply."""
 
 
 class TemplateFeed(ReplyFeed):
@@ -37,7 +40,11 @@ class TemplateFeed(ReplyFeed):
 
     def feed(self, text: str) -> Iterable[FieldPiece]:
         """The pieces that are certain now."""
-        self._text += text
+        for at in range(0, len(text), SLICE):
+            self._text += text[at : at + SLICE]
+            yield from self._take()
+
+    def _take(self) -> Iterator[FieldPiece]:
         while self._left and (place := self._next()) is not None:
             yield from self._grow(place[0])
             if self._body is not None:
@@ -45,10 +52,12 @@ class TemplateFeed(ReplyFeed):
             self._at = place[1]
             _, _, name = self._left.pop(0)
             self._body = self._body_of(name) if name else None
+        sure = self._sure()
         if self._body is not None:
-            yield from self._grow(self._sure())
-        elif not self._left:
-            self._text, self._at = "", 0
+            yield from self._grow(sure)
+        self._at = sure
+        passed = max(0, sure - 1)  # the sign before says whether a line begins
+        self._text, self._at = self._text[passed:], sure - passed
 
     def _next(self) -> tuple[int, int] | None:
         """Where the next literal text stands; None if it has not come."""
@@ -59,12 +68,14 @@ class TemplateFeed(ReplyFeed):
         return None if found is None else found.span()
 
     def _sure(self) -> int:
-        """The end of what cannot belong to the next literal text."""
-        end, left = len(self._text), len("".join(self._left[0][0].split())) if self._left else 0
-        while left and end > self._at:
+        """The end of what cannot belong to the next literal text, nor to few blanks before it."""
+        text, end = self._text, len(self._text)
+        left = len("".join(self._left[0][0].split())) if self._left else 0
+        first = max(self._at, end - left - _BLANKS)
+        while left and end > first:
             end -= 1
-            left -= not self._text[end].isspace()
-        return self._at + len(self._text[self._at : end].rstrip())
+            left -= not text[end].isspace()
+        return first + len(text[first:end].rstrip())
 
     def _grow(self, end: int) -> Iterator[FieldPiece]:
         if self._body is not None and end > self._at:

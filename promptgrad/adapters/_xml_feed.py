@@ -12,7 +12,7 @@ from promptgrad.adapters._sections import EDGE, unguard, unguard_start
 if TYPE_CHECKING:
     from promptgrad.adapters._xml import XMLFormat
 
-_MAY_BE_TAG = re.compile(r"<\\*(?:/?(?:[^<>\s]{1,80}(?:[ \t][^<>\n]{0,200})?)?)?\Z")
+_MAY_BE_TAG = re.compile(r"<\\{0,50}(?:/?(?:[^<>\s]{1,80}(?:[ \t][^<>\n]{0,200})?)?)?\Z")
 """What may be the beginning of a tag, of an escaped one or of CDATA, at the end of what has come."""
 _CDATA = "<![CDATA["
 

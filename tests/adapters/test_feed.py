@@ -450,3 +450,41 @@ def test_the_embedded_model_streams_words():
         assert all(found[name].startswith(text) for name, text in told.items()), (pieces, told)
         assert values == {"reasoning": "the cat sat"}
         assert told == {"reasoning": "the cat sat", "answer": "red dog"} or len(pieces) != 1
+
+
+HELD = [
+    *((" ", ""), ("\t", ""), ("\n", ""), ("\x85", ""), ("a", "```"), ("\n", "```json\n"), (" ", "```json"), ("[", "")),
+    *(
+        (" ", "[[ ## tags ## ]]\n"),
+        ("\\", "[[ ## tags ## ]]\n"),
+        (" ", "[[ ## tags ## ]]\n\n"),
+        (" ", "[["),
+        ("#", "[["),
+    ),
+    *((" ", '{"note":'), (" ", '{"note": "a"'), (" ", '{"x": 1'), ("\\", '{"note": "'), ("a", '{"'), (" ", '{"note"')),
+    *(
+        (" ", "<note>"),
+        ("\\", "<note>a<"),
+        ("a", "<note>a<"),
+        (" ", "<note>a<note "),
+        (" ", "<tags>"),
+        ("a", "<tags>```"),
+    ),
+    *((" ", "Tags:"), ("a", "Note"), ("a ", "Yes\n"), (" ", "a\nTags"), ("a", "[[")),
+]
+
+
+@pytest.mark.parametrize(
+    "adapter", [*ENDED, template("{question}", reply="{note}\nTags: {tags}\nAnswer: {answer}")], ids=repr
+)
+@pytest.mark.parametrize(("piece", "head"), HELD)
+def test_what_is_held_of_a_hostile_reply_is_short(adapter: Any, piece: str, head: str) -> None:
+    """As all that is held is looked at again with each piece that comes."""
+    form = adapter.format(TAGS)
+    feed, longest = form.feed(), 0
+    for text in (head, *[piece * 40] * 100):
+        list(feed.feed(text))
+        nested = [getattr(feed, "_object", None), getattr(getattr(feed, "_body", None), "_parts", None)]
+        for one in (feed, *filter(None, nested)):
+            longest = max(longest, *(len(getattr(one, name, "")) for name in ("_text", "_head")))
+    assert longest <= 700
