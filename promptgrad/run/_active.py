@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from promptgrad import aio
 from promptgrad.aio import Signal
 from promptgrad.errors import BudgetExceeded, LMError
-from promptgrad.run._budget import Ledger, Reservation
+from promptgrad.run._budget import Ledger, Reservation, current_phase
+from promptgrad.run._budget import phase as _phase
 from promptgrad.run._here import here
 from promptgrad.run._journal import Journal
 
@@ -225,16 +226,22 @@ class ActiveRun:
         self._charge(key, None)
         return True
 
-    def catch_up(self) -> None:
-        """Book what was paid before the next ordered event on record, where the run goes there without asking for it.
+    def catch_up(self, phase: str | None = None) -> None:
+        """Book what earlier processes paid before the next ordered event and the run goes there without asking for.
 
         Such are the calls of a block that the budget cut off: how far it came depends on timing, and it is not run
-        again; but what comes after has as much left of the budget as it had then.
+        again, or not as far; but what comes after has as much left of the budget in every process.
+
+        Args:
+            phase: The phase in which that block was; by default the present one.
         """
-        for key, reply in self.journal.paid_here():
-            if key not in self._shared.charged:
-                self._shared.charged.add(key)
-                self.ledger.replay(reply.get("usage") or _EMPTY)
+        if not self.journal.resumed:
+            return
+        with _phase(current_phase() if phase is None else phase):
+            for key, reply in self.journal.paid_here():
+                if key not in self._shared.charged:
+                    self._shared.charged.add(key)
+                    self.ledger.replay(reply.get("usage") or _EMPTY)
 
     def _check_failure(self, key: str) -> None:
         failure = self.journal.failure(key, self.scope)

@@ -45,6 +45,7 @@ class Ending:
             with run.phase("confirm"):
                 measured = await session.evaluate_all([session.base, *names], parts.confirm, scope="confirm")
         except BudgetExceeded as error:
+            catch_up("confirm")
             self.best = names[0]
             return await self.final("not confirmed", f"the budget ended before the confirmation ({error.kind})", parts)
         seed, best = session.spawn("confirm"), session.best_score
@@ -128,6 +129,7 @@ class Ending:
                 test_before = _confirm.estimate(measured[0], seed=seed, best=best)
                 test_after = _confirm.estimate(measured[-1], seed=seed, best=best)
             except BudgetExceeded as error:
+                catch_up("test")
                 session.notes.append(f"the budget ended before the test report ({error.kind})")
         session.decide("result", outcome=outcome, candidate=shipped.key if shipped is not None else None)
         if shipped is not None:
@@ -166,3 +168,9 @@ class Ending:
             judge=self.judge,
             run_dir="" if self.trainer.run_dir is None else str(self.trainer.run_dir),
         )
+
+
+def catch_up(phase: str) -> None:
+    """Book what earlier processes paid in a block of a phase that the budget cut off here."""
+    if (here := run.current()) is not None:
+        here.catch_up(phase)

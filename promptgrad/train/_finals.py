@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist, pvariance
 
-from promptgrad import lm
+from promptgrad import lm, run
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, NoLMError
 from promptgrad.evaluation import JUDGING
@@ -81,6 +81,8 @@ class Finals:
             if self._undecided() and self._limited():
                 await self._replicate()
         except BudgetExceeded as error:
+            if (here := run.current()) is not None:
+                here.catch_up("finals")
             self.session.decide(EXHAUSTED, of=error.kind)
         return self.best()
 

@@ -20,7 +20,7 @@ from promptgrad.search import EXHAUSTED, Cost, Objectives, Plan, Stop
 from promptgrad.train import _rundir
 from promptgrad.train._allowance import kept, share
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
-from promptgrad.train._ending import Ending
+from promptgrad.train._ending import Ending, catch_up
 from promptgrad.train._fill import fill
 from promptgrad.train._finals import Finals, check_rule
 from promptgrad.train._habits import FIT_HABITS, TRAINER_HABITS
@@ -416,6 +416,7 @@ class Trainer(LiveRun):
             with run.phase("search", keep=keep):
                 await self.optimizer.fit(session)
         except BudgetExceeded as error:
+            catch_up("search")
             if not session.stop.told:
                 session.decide(EXHAUSTED, of=error.kind)
                 session.notes.append(

@@ -17,6 +17,7 @@ from promptgrad.errors import (
     StateDictError,
 )
 from promptgrad.optim import Candidate, Measured, Optimizer, Session
+from promptgrad.run._event import encode, parse
 from promptgrad.search import Cost
 from promptgrad.train import _confirm
 from tests.waiting import interrupted
@@ -435,6 +436,24 @@ class TestBudget:
         assert counted.asked == []
         assert (again.outcome, again.values) == (first.outcome, first.values)
         assert run.Journal(tmp_path / "journal.jsonl", readonly=True).digest() == digest
+
+    @pytest.mark.parametrize("name", ["mipro", "tgd", "gepa"])
+    def test_what_was_paid_in_a_block_that_time_cut_off_counts_in_every_process(self, world, data, tmp_path, name):
+        """The first process is killed within a block, and when the second one comes there, the time is over."""
+        trainer(world, program(world), name, budget=Budget(seconds=1000), run_dir=tmp_path).fit(*data)
+        path = tmp_path / "journal.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        ordered = [at for at, line in enumerate(lines) if b'"seq":' in line]
+        calls = [at for at, line in enumerate(lines) if at > ordered[3] and b'"kind":"call"' in line]
+        kept = lines[: calls[len(calls) // 2] + 1]
+        kept[-1] = encode({**parse(kept[-1]), "t": 1001.0})
+        path.write_bytes(b"".join(kept))
+        paid = sum(b'"kind":"call"' in line for line in kept)
+        found = []
+        for _ in range(2):
+            model = program(world)
+            found.append(Trainer.resume(tmp_path, model, world.optimizer(name, model), world.metric).spent)
+        assert [spent.calls for spent in found] == [paid, paid]
 
     def test_time_ends_the_search_once_and_for_all(self, world, data):
         """A resumed run passes where an earlier process was in time, and stops where it was not."""
