@@ -11,7 +11,7 @@ from promptgrad.nn._check import Assert, Check, Checks, Suggest, count_checks
 from promptgrad.nn._check_loss import CheckLoss
 from promptgrad.nn._code_act import CodeAct
 from promptgrad.nn._confidence import confidence
-from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterList, Sequential
+from promptgrad.nn._containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from promptgrad.nn._critic import Critic
 from promptgrad.nn._ensemble import Ensemble, majority
 from promptgrad.nn._events import (
@@ -104,6 +104,7 @@ __all__ = [
     "Op",
     "Parallel",
     "Parameter",
+    "ParameterDict",
     "ParameterIterator",
     "ParameterList",
     "PartialValue",

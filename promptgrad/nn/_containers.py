@@ -1,11 +1,11 @@
-"""Containers: `ModuleList`, `ModuleDict`, `Sequential`, `ParameterList`."""
+"""Containers: `ModuleList`, `ModuleDict`, `Sequential`, `ParameterList`, `ParameterDict`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex, cast, overload
 
 from promptgrad.autograd import Parameter
 from promptgrad.nn._identity import Identity
-from promptgrad.nn._module import Module
+from promptgrad.nn._module import Module, structure_changed
 from promptgrad.nn._prediction import Prediction, fields_of
 
 
@@ -261,5 +261,68 @@ class ParameterList(Module):
 
     def _no_forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError("a ParameterList is not called: read its members")
+
+    forward = _no_forward
+
+
+class ParameterDict(Module):
+    """A dict of parameters that are registered under their keys, whatever these are."""
+
+    def __init__(self, parameters: Mapping[str, Parameter] | None = None) -> None:
+        super().__init__()
+        self.update(parameters or {})
+
+    def __getitem__(self, key: str) -> Parameter:
+        found = self._parameters.get(key)
+        if found is None:
+            raise KeyError(f"there is no parameter {key!r}; the keys are {', '.join(self._parameters) or 'none'}")
+        return found
+
+    def __setitem__(self, key: str, parameter: Parameter) -> None:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"a ParameterDict holds parameters, not {type(parameter).__name__}")
+        if not isinstance(key, str) or not key or "." in key:
+            raise KeyError(f"a key of a ParameterDict is a text without a dot, not {key!r}")
+        self._parameters[key] = parameter  # not as an attribute: a key may be the name of a method
+        structure_changed()
+
+    def __delitem__(self, key: str) -> None:
+        self.pop(key)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parameters
+
+    def keys(self) -> Iterable[str]:
+        """The names of the parameters."""
+        return self._parameters.keys()
+
+    def values(self) -> Iterable[Parameter]:
+        """The parameters."""
+        return cast("Iterable[Parameter]", self._parameters.values())
+
+    def items(self) -> Iterable[tuple[str, Parameter]]:
+        """Pairs of name and parameter."""
+        return cast("Iterable[tuple[str, Parameter]]", self._parameters.items())
+
+    def update(self, parameters: Mapping[str, Parameter]) -> None:
+        """Add parameters, or replace those of the same name."""
+        for key, parameter in parameters.items():
+            self[key] = parameter
+
+    def pop(self, key: str) -> Parameter:
+        """Take a parameter out and return it."""
+        found = self[key]
+        del self._parameters[key]
+        structure_changed()
+        return found
+
+    def _no_forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("a ParameterDict is not called: read its members")
 
     forward = _no_forward

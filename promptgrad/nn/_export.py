@@ -62,7 +62,7 @@ def _request(predict: Predict, inputs: Mapping[str, Any]) -> Request:
     """The request of a call, with all of its options."""
     call = predict._sort_arguments((), dict(inputs))
     compiled = predict._adapter_here().compile(
-        predict._signature, predict.instruction.data, demos_for(predict.demos.data, call.inputs)
+        predict._described(), predict.instruction.data, demos_for(predict.demos.data, call.inputs)
     )
     return compiled.ask(predict._checked(call.inputs), call.options)[1]
 
@@ -74,7 +74,7 @@ def _body(predict: Predict, inputs: Mapping[str, Any]) -> bytes:
 def _function(path: str, predict: Predict) -> str:
     """The source text of a function that sends what a `Predict` sends."""
     name = path.replace(".", "_") or "predict"
-    adapter, signature = predict._adapter_here(), predict._signature
+    adapter, signature = predict._adapter_here(), predict._described()
     if isinstance(predict.demos.data, Selector):
         raise ValueError(
             f"the demos of {name!r} are chosen for each call: export(format='openai', inputs=...) shows one"

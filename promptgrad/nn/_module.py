@@ -75,7 +75,7 @@ class _Structure:
     backward_hooks = False  # whether any module ever had one: if not, no call looks for them
 
 
-def _changed() -> None:
+def structure_changed() -> None:
     _Structure.version = next(_changes)
 
 
@@ -194,12 +194,12 @@ class Module:
             self._check_name(name, "parameter")
             self._forget(name, but=self._parameters)
             self._parameters[name] = value
-            _changed()
+            structure_changed()
         elif isinstance(value, Module):
             self._check_name(name, "module")
             self._forget(name, but=self._modules)
             self._modules[name] = value
-            _changed()
+            structure_changed()
         elif name in self._parameters:
             if value is not None:
                 raise TypeError(
@@ -207,7 +207,7 @@ class Module:
                     f"write `.{name}.data = ...` to change its value"
                 )
             self._parameters[name] = None
-            _changed()
+            structure_changed()
         elif name in self._modules:
             if value is not None:
                 raise TypeError(
@@ -215,7 +215,7 @@ class Module:
                     f"`del` it first, or assign another module or None"
                 )
             self._modules[name] = None
-            _changed()
+            structure_changed()
         elif name in self._buffers:
             self._buffers[name] = value
         elif isinstance(value, (list, tuple, dict)) and _modules_inside(value):
@@ -255,7 +255,7 @@ class Module:
         for registry in (self._parameters, self._modules, self._buffers, self._transient):
             if name in registry and registry is not but:
                 del registry[name]
-                _changed()
+                structure_changed()
 
     def _check_name(self, name: str, what: str) -> None:
         if not isinstance(name, str) or not name or "." in name:

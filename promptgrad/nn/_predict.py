@@ -10,6 +10,7 @@ from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, c
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
 from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
 from promptgrad.nn._call import Ask, Call, around, joined
+from promptgrad.nn._field_descriptions import FieldDescriptions, described
 from promptgrad.nn._fits_signature import FitsSignature
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_fields, refuse_input
@@ -55,6 +56,8 @@ class Predict(Module, in_place=True, one_call=True):
         types: Types by name, for a signature given as text.
         retries: How often to ask again.
         allow_cut: Accept a reply that ran out of tokens, with a warning, where what was cut is a text.
+        describe: Whether the descriptions of the fields are trained: of all of them, or of those that are named. They
+            are the parameters `.descriptions["..."]`, of the kind "description".
         **lm_options: Sampling options such as `temperature` and `max_tokens`, laid over those of the LM.
 
     Raises:
@@ -83,6 +86,7 @@ class Predict(Module, in_place=True, one_call=True):
         types: Mapping[str, Any] | None = None,
         retries: int = 1,
         allow_cut: bool = False,
+        describe: bool | Iterable[str] = False,
         **lm_options: Any,
     ) -> None:
         super().__init__()
@@ -105,6 +109,8 @@ class Predict(Module, in_place=True, one_call=True):
             self.adapter.format(made)  # whether it can write the signature is known now
             more = () if self.adapter.first_outputs is None else self.adapter.first_outputs(made)
         self.demos = Parameter(as_demos(demos), kind="demos", constraints=(FitsSignature(made, more),))
+        if (texts := FieldDescriptions.of(made, describe)) is not None:
+            self.descriptions = texts
         if more:
             self.extract = make_extractor(Predict, self.adapter, made, retries)
         self.retries = retries
@@ -122,9 +128,12 @@ class Predict(Module, in_place=True, one_call=True):
 
     @property
     def signature(self) -> Signature:
-        """The signature, with the instruction that the parameter holds now."""
-        own, instruction = self._signature, self.instruction.data
+        """The signature, with the instruction and the descriptions that the parameters hold now."""
+        own, instruction = self._described(), self.instruction.data
         return own if instruction == own.instruction else own.with_instruction(instruction)
+
+    def _described(self) -> Signature:
+        return described(self._signature, self._modules.get("descriptions"))
 
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
         """Ask the language model."""
@@ -151,7 +160,8 @@ class Predict(Module, in_place=True, one_call=True):
         if type(demos) is not tuple:
             demos = await ademos_for(demos, call.inputs)
         after = () if call.turns is None else call.turns.messages
-        compiled = adapter.compile(call.signature, instruction, demos)
+        signature = described(call.signature, self._modules.get("descriptions"), node)
+        compiled = adapter.compile(signature, instruction, demos)
         compiled, request = compiled.ask(call.values, call.options, held=lm.constrains, after=after)
         if node is not None:
             node.output_fields = compiled.outputs
@@ -334,7 +344,7 @@ class Predict(Module, in_place=True, one_call=True):
         """
         values = self._sort_arguments(args, inputs).inputs
         demos = demos_for(self.demos.data, values)
-        compiled = self._adapter_here().compile(self._signature, self.instruction.data, demos)
+        compiled = self._adapter_here().compile(self._described(), self.instruction.data, demos)
         return Request(compiled.prefix, compiled.request_tail(self._checked(values)))
 
     def messages(self, *args: Any, **inputs: Any) -> tuple[Message, ...]:
@@ -362,11 +372,12 @@ class Predict(Module, in_place=True, one_call=True):
         adapter = self._adapter_here()
         instruction, chosen = self.instruction.read().value, self.demos.read().value
         demos = () if isinstance(chosen, Selector) else chosen  # those of a selector depend on the inputs
-        compiled = adapter.compile(self._signature, instruction, demos)
+        signature = self._described()
+        compiled = adapter.compile(signature, instruction, demos)
         shadow = Signature(
             [
                 field.replace(annotation=str, constraints={}) if field.role == "input" else field
-                for field in self._signature.fields.values()
+                for field in signature.fields.values()
                 if not is_history(field.annotation)  # whose turns come between these messages
             ],
             instruction,

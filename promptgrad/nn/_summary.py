@@ -105,7 +105,7 @@ def _line(path: str, module: Predict, spent: Usage | None) -> ModuleSummary:
     demos = module.demos.data
     chosen = isinstance(demos, Selector)
     shown = () if isinstance(demos, Selector) else demos
-    compiled = module._adapter_here().compile(module._signature, module.instruction.data, shown)
+    compiled = module._adapter_here().compile(module._described(), module.instruction.data, shown)
     lm = module.lm
     if lm is None:
         try:

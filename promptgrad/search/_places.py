@@ -71,7 +71,12 @@ def interface(place: Place) -> str:
         return f"describes `{called}` to a model that chooses among functions: what it is for, and how it is called"
     if place.signature is None:
         return ""
-    return "\n".join(f"{field.role} `{name}`: {form_of(field)}" for name, field in place.signature.fields.items())
+    lines = [f"{field.role} `{name}`: {form_of(field)}" for name, field in place.signature.fields.items()]
+    described = place.signature.fields.get(place.path.rpartition(".")[2])
+    if place.parameter.kind == "description" and described is not None:
+        what = f"describes the {described.role} `{described.name}` of a step to the model that answers it"
+        lines.insert(0, f"{what}; it stands in the list of fields, behind the type, as here:")
+    return "\n".join(lines)
 
 
 def describe(model: Module) -> str:

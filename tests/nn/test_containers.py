@@ -89,7 +89,9 @@ def test_parameter_list_registers_its_members():
         model.tones.append("x")
 
 
-@pytest.mark.parametrize("container", [nn.ModuleList(), nn.ModuleDict(), nn.ParameterList(), nn.Module()])
+@pytest.mark.parametrize(
+    "container", [nn.ModuleList(), nn.ModuleDict(), nn.ParameterList(), nn.ParameterDict(), nn.Module()]
+)
 def test_what_has_no_forward_says_so(container):
     with pytest.raises(NotImplementedError):
         container()
