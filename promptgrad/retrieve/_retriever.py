@@ -181,15 +181,17 @@ class Stored(Retriever):
         self, scores: NDArray[np.float32], k: int, wanted: Filter | None, least: float
     ) -> list[tuple[int, float]]:
         """The best places with a score above `least` that a function accepts, and their scores."""
+        import numpy as np
+
         function = None if wanted is None or isinstance(wanted, Mapping) else wanted
-        most, number = k, len(scores)
+        above = np.flatnonzero(scores > least)
+        own, most, number = scores[above], k, len(above)
         while True:
-            places = best(scores, most)
             kept: list[tuple[int, float]] = []
-            for place in places.tolist():
+            for place in above[best(own, most)].tolist():
+                if len(kept) == k:
+                    break
                 score = float(scores[place])
-                if score <= least or len(kept) == k:
-                    return kept
                 if function is None or function(self.passages.passage(place, score)):
                     kept.append((place, score))
             if len(kept) == k or most >= number:
