@@ -1,8 +1,11 @@
 """What it takes to read a reply of 100,000 hostile characters, in every adapter and type and by every metric.
 
 Shapes are pieces that repeat, some behind a head or before a tail: brackets, fences, tags, quotes, marks, numbers,
-blanks, letters of other scripts. A row is an adapter with a type: the longest time of all shapes, the shape, and the
-most that the time grows from 50,000 to 100,000 characters (2 is linear; shapes that take more than 5 ms count).
+blanks, letters of other scripts. `--more` has 778 of other kinds (`_hostile_shapes.py`): nested and numbered ones, and
+one sign again and again in a marker, a tag, a text, a fence, a thought. A row is an adapter with a type: the longest
+time of all shapes, the shape, and the most that the time grows from 50,000 to 100,000 characters (2 is linear; shapes
+that take more than 5 ms count). `--streams` reads them in pieces of 3 characters as they are written, by the readers of
+streams. Times are those of the process on the CPU, so that other work on the machine matters less.
 """
 
 from __future__ import annotations
@@ -15,12 +18,22 @@ from datetime import date
 from typing import Any, Literal
 
 import pydantic
+from _hostile_shapes import shapes
 from _side_by_side import header, say
 
 import promptgrad as pg
-from promptgrad.adapters import Adapter, ChatAdapter, JSONAdapter, PocketAdapter
+from promptgrad.adapters import (
+    Adapter,
+    ChatAdapter,
+    CompactAdapter,
+    JSONAdapter,
+    PocketAdapter,
+    ToolsAdapter,
+    XMLAdapter,
+    template,
+)
 from promptgrad.errors import ParseError
-from promptgrad.lm import Completion, without_thinking
+from promptgrad.lm import Completion, ToolCall, without_thinking
 from promptgrad.signature import Field, Signature
 
 SIZE = 100_000
@@ -197,6 +210,12 @@ def replies(size: int, *, all_of_them: bool) -> Iterator[tuple[tuple[str, str, s
             yield (piece, "x", piece), f"{half}x{half}"
 
 
+def more(size: int) -> Iterator[tuple[tuple[str, str, str], str]]:
+    """The shapes of other kinds, each as its name, with its text."""
+    for name, make in shapes():
+        yield (name, "", ""), make(size)
+
+
 def metrics() -> dict[str, Callable[[str], Any]]:
     """What each metric says of a text."""
     row = pg.Example(question="q", answer="42 very high").with_inputs("question")
@@ -213,7 +232,8 @@ def metrics() -> dict[str, Callable[[str], Any]]:
 def readers() -> dict[tuple[str, str], Callable[[str], Any]]:
     """What reads a reply, by adapter and type."""
     found: dict[tuple[str, str], Callable[[str], Any]] = {}
-    for adapter in (ChatAdapter(), JSONAdapter(), PocketAdapter()):
+    adapters = (ChatAdapter(), JSONAdapter(), XMLAdapter(), CompactAdapter(), ToolsAdapter(), PocketAdapter())
+    for adapter in adapters:
         for name, kind in TYPES.items():
             if adapter.name == "pocket" and name not in ("str", "bool", "Literal", "list[str]"):
                 continue
@@ -222,6 +242,14 @@ def readers() -> dict[tuple[str, str], Callable[[str], Any]]:
             found[adapter.name, name] = whole(adapter, Signature(both))
             if adapter.name != "pocket":
                 found[adapter.name, f"{name}, str"] = whole(adapter, Signature([*both, Field("y", role="output")]))
+    for name in ("str", "int", "list[str]"):
+        one = [Field("question"), Field("x", TYPES[name], role="output")]
+        two = Signature([*one, Field("y", role="output")])
+        found["template", name] = whole(template("{question}"), Signature(one))
+        found["template", f"{name}, str"] = whole(template("{question}", reply="{x}\nFinal answer: {y}"), two)
+        found["template", f"{name}, pattern"] = whole(
+            template("{question}", parse=r"Final answer: (?P<x>.*)"), Signature(one)
+        )
     for name, metric in metrics().items():
         found["metric", name] = metric
     return found
@@ -231,7 +259,8 @@ def whole(adapter: Adapter, signature: Signature) -> Callable[[str], Any]:
     """All that happens to a reply: thoughts are split off, it is read, and where it cannot be, asked for again."""
 
     def read(text: str) -> None:
-        completion = without_thinking(Completion(text), prompt="What is it? Think <reasoning> first.")
+        said: Any = (ToolCall("1", "reply", text),) if isinstance(adapter, ToolsAdapter) else text
+        completion = without_thinking(Completion(said), prompt="What is it? Think <reasoning> first.")
         try:
             adapter.parse(signature, completion)
         except ParseError as error:
@@ -239,6 +268,25 @@ def whole(adapter: Adapter, signature: Signature) -> Callable[[str], Any]:
 
     read("warm")
     return read
+
+
+def streamed() -> dict[tuple[str, str], Callable[[str], Any]]:
+    """What reads a reply as it is written, by adapter and type."""
+    found: dict[tuple[str, str], Callable[[str], Any]] = {}
+    fields = [Field("question"), Field("y", role="output")]
+    marked = template("{question}", reply="{x}\nFinal answer: {y}")
+    for adapter in (ChatAdapter(), JSONAdapter(), XMLAdapter(), marked):
+        for name in ("str", "list[str]", "model"):
+            form = adapter.format(Signature([fields[0], Field("x", TYPES[name], role="output"), fields[1]]))
+
+            def read(text: str, form: Any = form) -> None:
+                feed = form.feed()
+                for at in range(0, len(text), 3):
+                    for _ in feed.feed(text[at : at + 3]):
+                        pass
+
+            found[f"{adapter.name}, stream", name] = read
+    return found
 
 
 def timed(read: Callable[[str], Any], text: str, best_of: int = 1) -> float:
@@ -256,17 +304,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few shapes and small ones, to see that it runs")
     parser.add_argument("--wide", action="store_true", help="every piece with every head and tail, which takes minutes")
+    parser.add_argument("--more", action="store_true", help="the shapes of other kinds")
+    parser.add_argument("--streams", action="store_true", help="as they are written, in pieces of 3 characters")
     parser.add_argument("--only", default="", help="adapters or metrics whose name contains this")
     parser.add_argument("--blocks", type=int, default=1, help="not used")
     chosen = parser.parse_args()
     header("hostile")
     size = SIZE // 50 if chosen.quick else SIZE
-    for (who, kind), read in readers().items():
+    made = more if chosen.more else lambda size: replies(size, all_of_them=chosen.wide)
+    for (who, kind), read in (streamed() if chosen.streams else readers()).items():
         if chosen.only not in who or (chosen.quick and kind not in ("str", "model", "f1")):
             continue
         slowest, worst, growth, grows, count = 0.0, ("", "", ""), 0.0, ("", "", ""), 0
-        halves = replies(size // 2, all_of_them=chosen.wide)
-        for (shape, text), (_, half) in zip(replies(size, all_of_them=chosen.wide), halves, strict=True):
+        for (shape, text), (_, half) in zip(made(size), made(size // 2), strict=True):
             took = timed(read, text)
             count += 1
             if took > slowest:
@@ -284,8 +334,7 @@ def main() -> None:
             shape=worst,
             grows=round(growth, 2),
             where=grows,
-            target=f"<= {LIMIT_MS:g} ms",
-            meets=slowest <= LIMIT_MS,
+            **({} if chosen.streams else {"target": f"<= {LIMIT_MS:g} ms", "meets": slowest <= LIMIT_MS}),
         )
 
 
