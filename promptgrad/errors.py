@@ -318,7 +318,8 @@ class BudgetExceeded(PromptgradError):
     """
 
     def __init__(self, message: str = "", *, kind: str = "", limit: float = 0, used: float = 0) -> None:
-        super().__init__(message or f"the budget of {limit:g} {kind} is used up ({used:g} spent or reserved)")
+        amount = "" if kind == "seconds" else f" ({used:g} spent or reserved)"  # a resumed run says the same of time
+        super().__init__(message or f"the budget of {limit:g} {kind} is used up{amount}")
         self.kind = kind
         self.limit = limit
         self.used = used

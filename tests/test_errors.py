@@ -104,3 +104,11 @@ def test_a_state_dict_error_is_readable_although_it_is_a_key_error():
 )
 def test_an_outage_is_what_no_wording_could_have_avoided(error, out):
     assert errors.is_outage(error) is out
+
+
+def test_what_is_said_of_the_end_of_time_is_the_same_in_every_process():
+    """A run that is resumed comes there at another second, and has the message in its notes."""
+    first, second = (errors.BudgetExceeded(kind="seconds", limit=4.5, used=used) for used in (4.7, 6.1))
+    assert str(first) == str(second) == "the budget of 4.5 seconds is used up"
+    assert (first.used, second.used) == (4.7, 6.1)
+    assert "(7 spent or reserved)" in str(errors.BudgetExceeded(kind="calls", limit=7, used=7))

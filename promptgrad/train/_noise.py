@@ -77,6 +77,8 @@ async def judge_noise_of(session: Session, rows: int | None) -> JudgeNoise | Non
         with run.phase("judge"), session.scope("judge"):
             noise = await ajudge_noise(session.metric, chosen, replicates=TIMES, concurrency=session.concurrency)
     except (BudgetExceeded, MetricError) as error:
+        if isinstance(error, BudgetExceeded) and (here := run.current()) is not None:
+            here.catch_up("judge")
         session.notes.append(f"the noise of the judge is not known: {error}")
         return None
     session.decide("judge", rows=len(noise.scores), sd=noise.sd, flips=noise.flips)
