@@ -38,7 +38,7 @@ from promptgrad.lm._sse import Assembly
 from promptgrad.lm._status import read_fault
 from promptgrad.lm._straight import keep_clients, straight, watch
 from promptgrad.lm._stream import Listener
-from promptgrad.lm._text_only import refuse_addresses, refuse_sound
+from promptgrad.lm._text_only import refuse_addresses, refuse_lost
 from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
 
@@ -201,7 +201,7 @@ class LiteLLM(Transport):
 
     async def _send(self, request: Request, key: str) -> Completion:
         self._refuse_proxy()
-        refuse_sound(self.model, request.messages)
+        refuse_lost(self.model, request.messages)
         refuse_addresses(self.model, request.messages)
         if self._prices is None:
             find_prices(self.model)  # its table is read before anything is sent

@@ -51,11 +51,11 @@ def _parts(content: Content) -> Sequence[Part]:
     return () if isinstance(content, str) else content
 
 
-def refuse_sound(model: str, messages: Sequence[Message]) -> None:
-    """Refuse sounds for a model of Anthropic, of whose requests litellm would leave them out without a word.
+def refuse_lost(model: str, messages: Sequence[Message]) -> None:
+    """Refuse what litellm would leave out of a request to a model of Anthropic, without a word.
 
     Raises:
-        InputError: A message holds one.
+        InputError: A message holds a sound, or one of the assistant an image or a file.
     """
     if not any(word in model.lower() for word in _DEAF):
         return
@@ -65,6 +65,11 @@ def refuse_sound(model: str, messages: Sequence[Message]) -> None:
                 raise InputError(
                     f"{model!r} takes no sound, and message {number} ({message.role}) holds {part}: write down what is "
                     "said, or use a model that hears, such as 'gemini/...' or 'openai/gpt-audio'"
+                )
+            if message.role == "assistant" and isinstance(part, (ImagePart, FilePart)):
+                raise InputError(
+                    f"{model!r} takes texts alone of the assistant, and message {number} holds {part}: show it in a "
+                    "turn of the user, or use a model that draws, such as 'gemini/...'"
                 )
 
 

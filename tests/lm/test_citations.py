@@ -12,6 +12,7 @@ from promptgrad.content import Citation, Document, File, Image
 from promptgrad.lm import HTTP, Completion, Message, Request, TextPart
 from promptgrad.lm._citations import document_numbers, read_citations
 from promptgrad.testing import LoopbackLM, Reply
+from tests.lm.provider import Provider
 from tests.made_files import pdf, png, read_pdf
 
 GRASS = Document("The grass is green. It is [[ ## mown ## ]] in May.", "Grass", "https://e.org/grass")
@@ -212,65 +213,9 @@ class TestAnthropic:
         assert last.answer == "The grass is green and the sky is blue."
 
 
-class Claude:
-    """A server that answers as Anthropic's, with blocks, at once or in events."""
-
-    def __init__(self):
-        import threading
-        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-        self.bodies, self.blocks = [], []
-        claude = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                claude.bodies.append(body)
-                stream = body.get("stream", False)
-                reply = claude.events() if stream else json.dumps(claude.message()).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream" if stream else "application/json")
-                self.send_header("Content-Length", str(len(reply)))
-                self.end_headers()
-                self.wfile.write(reply)
-
-            def log_message(self, *arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def message(self):
-        usage = {"input_tokens": 5, "output_tokens": 2}
-        head = {"id": "m", "type": "message", "role": "assistant", "model": "claude-x", "stop_reason": "end_turn"}
-        return {**head, "content": self.blocks, "usage": usage}
-
-    def events(self):
-        told = [{"type": "message_start", "message": {**self.message(), "content": [], "stop_reason": None}}]
-        for index, block in enumerate(self.blocks):
-            start = {"type": "text", "text": "", **({"citations": []} if "citations" in block else {})}
-            told.append({"type": "content_block_start", "index": index, "content_block": start})
-            deltas = [{"type": "citations_delta", "citation": one} for one in block.get("citations", ())]
-            for delta in [*deltas, {"type": "text_delta", "text": block["text"]}]:
-                told.append({"type": "content_block_delta", "index": index, "delta": delta})
-            told.append({"type": "content_block_stop", "index": index})
-        told.append({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}})
-        told.append({"type": "message_stop"})
-        return b"".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in told)
-
-    def close(self):
-        self._server.shutdown()
-        self._thread.join(60)
-        self._server.server_close()
-
-
 @pytest.fixture
 def claude():
-    made = Claude()
+    made = Provider()
     yield made
     made.close()
 
