@@ -10,6 +10,7 @@ from typing import Any
 from promptgrad.autograd import Parameter
 from promptgrad.lm import current
 from promptgrad.nn import Module
+from promptgrad.retrieve import Retriever
 
 _PLAIN = (str, int, float, bool, type(None))
 _MACHINERY = frozenset(
@@ -118,5 +119,7 @@ def _value(value: Any) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [f"{field.name}={_value(getattr(value, field.name, None))}" for field in dataclasses.fields(value)]
         return f"{type(value).__qualname__}({','.join(fields)})"
+    if isinstance(value, Retriever):
+        return value.digest()
     text = type(value).__qualname__ if isinstance(value, Module) else repr(value)
     return type(value).__qualname__ if " at 0x" in text else text

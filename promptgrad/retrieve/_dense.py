@@ -201,7 +201,6 @@ class Dense(Stored):
             "embedder": name_of(self.embedder),
             "query_embedder": name_of(self.query_embedder),
             "approximate_from": self.approximate_from,
-            "graph": self._graph is not None,
         }
 
     def _write(self, folder: Path) -> None:
@@ -239,7 +238,7 @@ class Dense(Stored):
         if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) > len(index.passages):
             raise DataError(f"the vectors in {folder} do not fit its passages: build the index anew from its passages")
         index._vectors, index._done = np.asarray(vectors), len(vectors)
-        if settings["graph"]:
+        if (folder / _GRAPH).exists():
             index._graph = _new_graph(vectors.shape[1])
             index._mapped = folder / _GRAPH
             index._graph.view(str(index._mapped))

@@ -89,6 +89,9 @@ class Hybrid(Retriever):
         own = {"weights": list(self.weights), "constant": self.constant, "depth": self.depth}
         return {**own, "members": [[index.kind, index._settings()] for index in self.indexes]}
 
+    def _known_by(self) -> Any:
+        return [index._known_by() for index in self.indexes]
+
     def _write(self, folder: Path) -> None:
         write_members(folder, self.indexes)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LINES = "passages.jsonl"
 STARTS = "passages.npy"
 _KEPT = 16  # masks of filters
+_ENDS = 100
 
 Row = tuple[str, str | None, dict[str, Any] | None]
 
@@ -149,6 +150,11 @@ class Passages:
                 self._masks = {}
             self._masks[key] = found
         return found
+
+    def ends(self) -> list[Row]:
+        """The first hundred rows and the last hundred."""
+        places = range(len(self))
+        return [self.row(place) for place in dict.fromkeys([*places[:_ENDS], *places[-_ENDS:]])]
 
     def write(self, folder: Path) -> None:
         """Write them into a folder.

@@ -139,6 +139,9 @@ class Rerank(Retriever):
         own = {"by": self.by, "depth": self.depth, "module": name_of(self.module)}
         return {**own, "members": [[self.index.kind, self.index._settings()]]}
 
+    def _known_by(self) -> Any:
+        return self.index._known_by()
+
     def _write(self, folder: Path) -> None:
         write_members(folder, [self.index])
 

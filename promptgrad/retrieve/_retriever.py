@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -121,6 +123,20 @@ class Retriever:
         await self.arefresh()
         await aio.in_thread(write_folder, folder, self.kind, self._settings(), self._write)
 
+    def digest(self) -> str:
+        """Digest of what decides what is found, as far as it is read: on it depends whether results are used again.
+
+        Those are its settings, the number of passages, and the first and the last hundred of them: an index of a
+        million passages is known by its ends and its size.
+        """
+        facts = [self.kind, len(self), self._settings(), self._known_by()]
+        text = json.dumps(facts, sort_keys=True, default=repr)
+        return f"{self.kind}-{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=12).hexdigest()}"
+
+    def _known_by(self) -> Any:
+        """What the digest reads of the passages, in JSON types."""
+        return None
+
     def _settings(self) -> dict[str, Any]:
         """What the index is made of besides its files, in JSON types."""
         raise NotImplementedError(f"{type(self).__name__} cannot be saved")
@@ -167,6 +183,9 @@ class Stored(Retriever):
 
     def __len__(self) -> int:
         return len(self.passages)
+
+    def _known_by(self) -> Any:
+        return self.passages.ends()
 
     async def _heavy(self, function: Any, *arguments: Any) -> Any:
         """Call a function that computes: in a thread, if it is long."""

@@ -10,6 +10,7 @@ from promptgrad import lm, metrics, nn, optim, retrieve
 from promptgrad.autograd import edges, graph
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError
+from promptgrad.evaluation import source_digest
 from promptgrad.testing import Fields
 from promptgrad.testing.modules import ModuleContract
 
@@ -240,6 +241,30 @@ def test_a_step_makes_better_queries_of_what_was_found_and_lacking():
     assert losses == pytest.approx([2 / 3, 0.0])
     assert "the search for 'which river' did not find what was needed" in shown[0]
     assert "it found 'Tiber is a river of Rome'" in shown[0]
+
+
+def test_results_are_used_again_only_with_the_same_index(tmp_path):
+    def digest(index):
+        return source_digest(Rag(index))
+
+    def dense(passages):
+        return retrieve.Dense(passages, nn.ngrams)
+
+    for make in (
+        retrieve.BM25,
+        dense,
+        lambda passages: retrieve.Hybrid([retrieve.BM25(passages), dense(passages)]),
+        lambda passages: retrieve.Rerank(retrieve.BM25(passages), nn.Predict("query, passage -> score: float")),
+    ):
+        index, first = make(RIVERS), digest(make(RIVERS))
+        assert digest(index) == first
+        if not isinstance(index, retrieve.Rerank):
+            index.search("rome")
+            index.save(tmp_path)
+            assert digest(retrieve.load(tmp_path, embedder=nn.ngrams)) == digest(index) == first
+        others = [make([*RIVERS, "more"]), make([*RIVERS[:2], {**RIVERS[2], "text": "other"}]), make(RIVERS[::-1])]
+        assert len({first, *map(digest, others)}) == 4
+    assert digest(retrieve.BM25(RIVERS, k1=1.2)) != digest(retrieve.BM25(RIVERS))
 
 
 def test_copies_share_the_index():
