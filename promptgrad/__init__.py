@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         search,
         signature,
         testing,
+        tools,
         train,
         viz,
     )
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from promptgrad.nn import export, inspect_history, op, summary
     from promptgrad.run import Budget
     from promptgrad.signature import Input, Output, Signature
+    from promptgrad.tools import Toolset
     from promptgrad.train import Callback, Trainer, acompile, agradcheck, compile, gradcheck, load, load_dspy, save
 
 __all__ = [
@@ -93,6 +95,7 @@ __all__ = [
     "Text",
     "Tool",
     "ToolCall",
+    "Toolset",
     "Trainer",
     "Usage",
     "__version__",
@@ -139,6 +142,7 @@ __all__ = [
     "signature",
     "summary",
     "testing",
+    "tools",
     "track_usage",
     "train",
     "usage",
@@ -170,6 +174,7 @@ _HOME = {
     "Text": "autograd",
     "Tool": "adapters",
     "ToolCall": "lm",
+    "Toolset": "tools",
     "Trainer": "train",
     "Usage": "lm",
     "acompile": "train",
@@ -220,6 +225,7 @@ _ROOMS = (
     "search",
     "signature",
     "testing",
+    "tools",
     "train",
     "viz",
 )

@@ -16,7 +16,7 @@ RANK = [
     ["retrieve"],
     ["lm"],
     ["adapters"],
-    ["metrics"],
+    ["metrics", "tools"],
     ["nn"],
     ["func"],
     ["evaluation"],

@@ -12,6 +12,7 @@ from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly
 from promptgrad.adapters._observation import FATAL, observed
 from promptgrad.adapters._read import Reader
 from promptgrad.adapters._tool_arguments import docstring_of, from_function, from_schema, name_of
+from promptgrad.adapters._tool_langchain import parts_of
 from promptgrad.adapters._tool_run import LeftBehind, run_tool
 from promptgrad.errors import ParseError, SignatureError, ToolCallError
 from promptgrad.lm import TextPart, ToolCall, ToolResult
@@ -142,6 +143,23 @@ class Tool:
             return cls(value)
         raise ValueError(f"a tool is a Tool, a function or a mapping with its schema, not {type(value).__name__}")
 
+    @classmethod
+    def from_langchain(cls, tool: Any, **options: Any) -> Tool:
+        """A tool made of one of LangChain's, such as a function with its decorator `@tool`.
+
+        Its arguments are checked and mended here, by its `args_schema`; arguments that LangChain injects are not shown
+        to the model. It is awaited if it has a coroutine of its own, else called in a thread.
+
+        Args:
+            tool: The tool: whatever has `name`, `description`, `args_schema`, and `invoke` or `ainvoke`.
+            **options: As for `Tool`, such as `name`, `timeout` and `trainable`.
+
+        Raises:
+            SignatureError: It is no tool of LangChain.
+        """
+        function, name, description, schema = parts_of(tool)
+        return cls(function, **{"name": name, "description": description, "parameters": schema, **options})
+
     def to_dict(self) -> dict[str, Any]:
         """The tool without its function, in JSON types; `Tool.of` takes it."""
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
@@ -244,21 +262,20 @@ class Tool:
     async def aresult(self, call: ToolCall) -> ToolResult:
         """What the model is shown of a call: the result, or as an error what the function raised or did not accept.
 
-        Texts are shown as they are, other values as JSON, cut at `max_chars` with the number of characters that were
-        left out. Images, sounds and files stay parts.
+        Texts are shown as they are, other values as JSON, cut at `max_chars` (10,000 by default, and for errors) with
+        the number of characters that were left out. Images, sounds and files stay parts.
 
         Raises:
             BudgetExceeded, NoLMError: And other errors that no reply of the model can avoid.
         """
-        limit = self.max_chars or MAX_CHARS
         try:
-            text, media = observed(await self.arun(call), limit)
+            text, media = observed(await self.arun(call), self.max_chars or MAX_CHARS)
         except FATAL:
             raise
         except ToolCallError as error:
-            return ToolResult(call.id, observed(error.reason, limit)[0], is_error=True)
+            return ToolResult(call.id, observed(error.reason, MAX_CHARS)[0], is_error=True)
         except Exception as error:  # noqa: BLE001 - it is the result
-            return ToolResult(call.id, observed(error, limit)[0], is_error=True)
+            return ToolResult(call.id, observed(error, MAX_CHARS)[0], is_error=True)
         return ToolResult(call.id, (TextPart(text), *media) if media else text)
 
     result = aio.blocking(aresult)

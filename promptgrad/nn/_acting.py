@@ -138,7 +138,7 @@ async def _observe(module: Any, one: _Planned, run: Callable[[str], Any], rules:
 
 async def _run(one: _Planned, run: Callable[[str], Any], rules: ActingRules) -> Observed:
     if one.fault or one.arguments is None:
-        return Observed(observed(one.fault, one.max_chars)[0], failed=True)
+        return Observed(observed(one.fault, rules.max_chars)[0], failed=True)
     try:
         value = await run(one.call.name).acall(**one.arguments)
         text, media = observed(value, one.max_chars)
@@ -147,7 +147,7 @@ async def _run(one: _Planned, run: Callable[[str], Any], rules: ActingRules) -> 
     except BaseException as error:  # it is the result
         if not (aio.is_failure(error) or isinstance(error, SystemExit)):
             raise
-        return Observed(one.note + observed(error, one.max_chars)[0], failed=True)
+        return Observed(one.note + observed(error, rules.max_chars)[0], failed=True)
     stops = rules.stop(one.call, value) if rules.stop is not None else False
     if inspect.isawaitable(stops):
         stops = await aio.awaited(stops)

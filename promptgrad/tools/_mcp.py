@@ -1,0 +1,244 @@
+"""`MCPTools`: the tools of a server that speaks the Model Context Protocol, while it is connected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from promptgrad import aio
+from promptgrad.adapters import Tool
+from promptgrad.errors import ToolServerError
+from promptgrad.tools._mcp_connection import Connection, ConnectionEnded
+from promptgrad.tools._mcp_result import description_of, names_for, value_of
+from promptgrad.tools._mcp_server import ServerPlace
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from promptgrad.tools._toolset import Toolset
+
+
+class MCPTools:
+    """The tools of a server that speaks the Model Context Protocol, while it is connected.
+
+    `Toolset.from_mcp(...)` makes it. It is a context manager, plain and `async`, that gives the `Toolset`; `open()` and
+    `close()` are the same for a notebook. The connection lives on promptgrad's own loop, so that the tools may be
+    called from any thread or loop, many at once.
+
+    A call of a tool gives the server's structured content, or its text, or a list of texts, `Image`s, `Audio`s and
+    `File`s. What the server says of its tools decides nothing but how arguments are read. Names that providers do not
+    take are mended, descriptions cut at 10,000 characters.
+
+    A call whose server ends is not made again, as it may have done something: it is a `ToolServerError`, which a model
+    sees as the result. The next call starts the server anew, `restarts` times in a row.
+
+    Cost: no LM call.
+
+    Attributes:
+        name: The server's name.
+        toolset: Its tools; those of its first start.
+        starts: How often it was started or reached.
+
+    Raises:
+        MissingExtraError: When it is opened: the package `mcp` is not installed.
+        ToolServerError: When it is opened: it cannot be started or reached, ends at once, does not answer in time, or
+            does not speak the protocol. `error.stderr` is the last that a process wrote there.
+    """
+
+    def __init__(
+        self,
+        server: ServerPlace,
+        collect: Callable[..., Toolset],
+        *,
+        name: str,
+        timeout: float,
+        restarts: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        if not timeout > 0:
+            raise ValueError(f"timeout is a number of seconds above zero, not {timeout!r}")
+        if restarts < 0:
+            raise ValueError(f"restarts is at least 0, not {restarts}")
+        if odd := [key for key in options if key not in ("prefix", "max_chars", "trainable")]:
+            raise TypeError(f"Toolset.from_mcp has no argument {odd[0]!r}")
+        self.name = name or server.label
+        self.starts = 0
+        self._server = server
+        self._collect = collect
+        self._named = bool(name)
+        self._timeout = timeout
+        self._restarts = restarts
+        self._options = dict(options)
+        self._toolset: Toolset | None = None
+        self._open = False
+        self._connection: Connection | None = None
+        self._lock: asyncio.Lock | None = None
+        self._failures = 0
+        self._process = os.getpid()
+
+    @property
+    def toolset(self) -> Toolset:
+        """The tools of the server.
+
+        Raises:
+            ToolServerError: It was never opened.
+        """
+        if self._toolset is None:
+            raise ToolServerError(
+                f"the server {self.name!r} is not connected: write `with Toolset.from_mcp(...) as tools:`",
+                server=self.name,
+            )
+        return self._toolset
+
+    async def aopen(self) -> Toolset:
+        """Start the server, or reach it, and list its tools; where it is open, nothing happens."""
+        return await aio.on_transport(self._aopen)
+
+    open = aio.blocking(aopen)
+
+    async def aclose(self) -> None:
+        """End the connection, and the process; calls in flight fail."""
+        await aio.on_transport(self._aclose)
+
+    close = aio.blocking(aclose)
+
+    def __enter__(self) -> Toolset:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Toolset:
+        return await self.aopen()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _aopen(self) -> Toolset:
+        self._open = True
+        try:
+            connection = await self._alive()
+        except BaseException as error:
+            self._open = self._toolset is not None
+            if isinstance(error, ToolServerError) and error.stderr:  # which a model that calls a tool is never shown
+                raise ToolServerError(
+                    f"{error}; the last that it wrote: {error.stderr[-500:]}", server=self.name, stderr=error.stderr
+                ) from error.__cause__
+            raise
+        if self._toolset is None:
+            self._toolset = self._made(connection.tools)
+        return self._toolset
+
+    async def _aclose(self) -> None:
+        self._open = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.stop()
+
+    def _made(self, listed: list[Any]) -> Toolset:
+        options = dict(self._options)
+        names = names_for(listed, options.pop("prefix", ""))
+        tools = [
+            Tool(
+                MCPCall(self, tool.name),
+                name=name,
+                description=description_of(tool),
+                parameters=tool.input_schema,
+                timeout=self._timeout,
+            )
+            for name, tool in zip(names, listed, strict=True)
+        ]
+        return self._collect(tools, name=self.name, **options)
+
+    async def _alive(self) -> Connection:
+        """The connection, made anew where it has ended; on the transport loop."""
+        import asyncio
+
+        if self._process != os.getpid():  # a fork: neither the loop nor the connection came along
+            self._process, self._connection, self._lock = os.getpid(), None, None
+        if not self._open:
+            raise ToolServerError(
+                f"the server {self.name!r} is closed: call its tools inside of the block", server=self.name
+            )
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            if self._connection is not None and self._connection.is_up:
+                return self._connection
+            if self._failures > self._restarts:
+                raise ToolServerError(
+                    f"the server {self.name!r} ended {self._failures} times in a row, and is not started again",
+                    server=self.name,
+                    stderr="" if self._connection is None else self._connection.errors.text,
+                )
+            self._connection = connection = Connection(self._server)
+            self.starts += 1
+            try:
+                await connection.start(self._timeout, self.name)
+            except Exception:
+                self._failures += 1
+                raise
+            if not self._named and connection.title:
+                self.name = connection.title
+            return connection
+
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+        """What the server gives for a call, as the SDK has it; on the transport loop.
+
+        Raises:
+            ToolServerError: It ended, or cannot be started again.
+            ToolError: It refuses the call, or what it gave is not what the protocol or its own schema says.
+        """
+        connection = await self._alive()
+        try:
+            result = await connection.call(tool, dict(arguments))
+        except ConnectionEnded:
+            if connection.give_up():  # this is the first of the calls that it took with it
+                self._failures += 1
+            raise ToolServerError(
+                f"the server {self.name!r} ended before it answered the call of `{tool}`",
+                tool=tool,
+                server=self.name,
+                stderr=connection.errors.text,
+            ) from None
+        self._failures = 0
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MCPTools:
+        return self  # a connection
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a connection to a server cannot be pickled: open it where its tools are called")
+
+    def __repr__(self) -> str:
+        state = f"{len(self._toolset)} tools" if self._toolset is not None else "not connected"
+        closed = "" if self._open or self._toolset is None else ", closed"
+        return f"MCPTools({self.name!r}, {self._server!r}, {state}{closed})"
+
+
+class MCPCall:
+    """The function of a tool of a server."""
+
+    __slots__ = ("owner", "tool")
+
+    def __init__(self, owner: MCPTools, tool: str) -> None:
+        self.owner = owner
+        self.tool = tool
+
+    async def __call__(self, **arguments: Any) -> Any:
+        return value_of(await aio.on_transport(self.owner.call, self.tool, arguments), self.tool)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MCPCall) and other.owner is self.owner and other.tool == self.tool
+
+    def __hash__(self) -> int:
+        return hash((id(self.owner), self.tool))
+
+    def __repr__(self) -> str:
+        return f"<tool {self.tool!r} of the server {self.owner.name!r}>"

@@ -1,0 +1,167 @@
+"""`Connection`: one connection to a server of the Model Context Protocol, from its start to its end."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from promptgrad.errors import MissingExtraError, ToolError, ToolServerError
+from promptgrad.tools._mcp_server import ErrorTail, ServerPlace
+
+if TYPE_CHECKING:
+    import asyncio
+
+_MOST_PAGES = 100
+_MOST_TOOLS = 2_000
+
+
+class ConnectionEnded(Exception):
+    """The connection ended before the answer came."""
+
+
+class Connection:
+    """One connection, from its start to its end; all of it on the transport loop.
+
+    The SDK wants a connection to be left in the task that entered it, so one task holds it, and calls come from others.
+    """
+
+    def __init__(self, server: ServerPlace) -> None:
+        import asyncio
+
+        self.errors = ErrorTail()
+        self.tools: list[Any] = []
+        self.title = ""
+        self._server = server
+        self._client: Any = None
+        self._leave = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._over = asyncio.Event()
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether calls can be made."""
+        return self._client is not None and not self._over.is_set() and not self._leave.is_set()
+
+    async def start(self, seconds: float, name: str) -> None:
+        """Connect, and list the tools.
+
+        Raises:
+            MissingExtraError: The SDK is not installed.
+            ToolServerError: It is not possible.
+        """
+        import asyncio
+
+        # a context of its own: the connection outlives the run, the program or the test in which it is begun
+        self._task = Context().run(asyncio.get_running_loop().create_task, self._hold())
+        begun = {asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self._over.wait())}
+        try:
+            await asyncio.wait(begun, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            self.give_up()
+            raise
+        finally:
+            for waiting in begun:
+                waiting.cancel()
+        if self._ready.is_set():
+            return
+        if self._over.is_set():
+            cause = _first(self._error)
+            if isinstance(cause, MissingExtraError):
+                raise cause
+            fault = "does not speak the protocol" if _is_nonsense(cause) else "cannot be reached or started"
+            why = f"{fault}: {type(cause).__name__}: {_said(cause)}"
+        else:
+            cause, why = None, f"did not answer within {seconds:g} seconds"
+            self.give_up()
+        raise ToolServerError(f"the server {name!r} {why}", server=name, stderr=self.errors.text) from cause
+
+    async def _hold(self) -> None:
+        try:
+            async with self._server.connect(self.errors) as client:
+                self.tools = await _listed(client)
+                self.title = getattr(client.server_info, "name", "") or ""
+                self._client = client
+                self._ready.set()
+                await self._leave.wait()
+        except BaseException as error:  # noqa: BLE001 - those who wait are told
+            self._error = error
+        finally:
+            self._over.set()
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> Any:
+        """What the SDK gives for a call.
+
+        Raises:
+            ConnectionEnded: The connection ended.
+            ToolError: The server refuses, or does not keep to the protocol.
+        """
+        import asyncio
+
+        call = asyncio.ensure_future(self._client.call_tool(tool, arguments))
+        over = asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait({call, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                raise ConnectionEnded
+            return call.result()
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, ConnectionEnded) or _is_closing(error) or (call.done() and call.cancelled()):
+                raise ConnectionEnded from None
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise ToolError(f"the server's answer cannot be used: {_said(error)}", tool=tool) from error
+        finally:
+            call.cancel()
+            over.cancel()
+
+    def give_up(self) -> bool:
+        """Let the connection end, without waiting for it; False if that was said before."""
+        if self._leave.is_set():
+            return False
+        self._leave.set()
+        if not self._ready.is_set() and self._task is not None:
+            self._task.cancel()
+        return True
+
+    async def stop(self) -> None:
+        """End the connection, and wait until it has ended."""
+        self.give_up()
+        await self._over.wait()
+
+
+async def _listed(client: Any) -> list[Any]:
+    """All tools of a server, as many as a model could ever be shown."""
+    found: list[Any] = []
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        found += page.tools
+        cursor = page.next_cursor
+        if cursor is None or len(found) >= _MOST_TOOLS:
+            break
+    return found[:_MOST_TOOLS]
+
+
+def _first(error: BaseException | None) -> BaseException | None:
+    """The error in a group of them, as task groups raise it."""
+    while error is not None and getattr(error, "exceptions", None):
+        error = error.exceptions[0]  # type: ignore[attr-defined]
+    return error
+
+
+def _is_closing(error: BaseException) -> bool:
+    from mcp_types import CONNECTION_CLOSED
+
+    return bool(getattr(error, "code", None) == CONNECTION_CLOSED)
+
+
+def _is_nonsense(error: BaseException | None) -> bool:
+    """Whether the SDK could not read what came."""
+    return isinstance(error, ValueError)
+
+
+def _said(error: BaseException | None) -> str:
+    text = str(error)
+    return text if len(text) <= 1_000 else f"{text[:1000]}..."

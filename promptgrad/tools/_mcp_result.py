@@ -1,0 +1,97 @@
+"""What a server of the Model Context Protocol gave, as a value; and its tools, as they are declared to a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from promptgrad.content import Audio, File, Image
+from promptgrad.errors import ToolError
+
+MAX_DESCRIPTION = 10_000
+"""Characters of the description of a foreign tool that a model is shown."""
+
+_UNFIT = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST = 64
+
+
+def value_of(result: Any, tool: str) -> Any:
+    """The value of a result of the SDK.
+
+    Structured content is the value itself, without the wrap that servers put around what is no object. Else it is
+    the text; or a list of texts, images, sounds and files in their order.
+
+    Raises:
+        ToolError: The server says that the call failed.
+    """
+    parts = list(_parts(result.content))
+    media = any(not isinstance(part, str) for part in parts)
+    if result.is_error:
+        raise ToolError("\n".join(map(str, parts)) or "it failed, and does not say why", tool=tool)
+    found = result.structured_content
+    if found is not None and not media:
+        wrapped = isinstance(found, dict) and found.keys() == {"result"} and not isinstance(found["result"], dict)
+        value = found["result"] if wrapped else found
+        told = "\n".join(parts)
+        return value if not told or _tells(told, found) or _tells(told, value) else [value, told]
+    return parts if media and len(parts) > 1 else parts[0] if media else "\n".join(parts)
+
+
+def _tells(text: str, value: Any) -> bool:
+    """Whether a text says no more than a value, as servers repeat structured content in words."""
+    if text == value:
+        return True
+    try:
+        return bool(json.loads(text) == value)
+    except (ValueError, RecursionError):
+        return isinstance(value, list) and text == "\n".join(map(str, value))
+
+
+def _parts(content: Iterable[Any]) -> Iterator[Any]:
+    for block in content:
+        kind = block.type
+        if kind == "text":
+            yield block.text
+        elif kind in ("image", "audio"):
+            yield _media(Image if kind == "image" else Audio, block.data, block.mime_type)
+        elif kind == "resource":
+            inside = block.resource
+            text = getattr(inside, "text", None)
+            yield text if text is not None else _media(File, inside.blob, inside.mime_type or "")
+        elif kind == "resource_link":
+            yield f"{block.name}: {block.uri}"
+        else:
+            yield f"(content of the kind {kind!r}, which is not shown)"
+
+
+def _media(kind: type[Image | Audio | File], data: str, media_type: str) -> Any:
+    """The part, or what is wrong with it: a server may call anything an image."""
+    try:
+        return kind(b64decode(data, validate=True), media_type)
+    except ValueError as error:
+        return f"(an unreadable {kind.kind}: {error})"
+
+
+def names_for(tools: Iterable[Any], prefix: str) -> list[str]:
+    """Names that providers take for the tools of a server, which may call them anything; each is another one."""
+    names: dict[str, None] = {}
+    times: dict[str, int] = {}
+    for tool in tools:
+        base = _UNFIT.sub("_", prefix + tool.name)[:_LONGEST] or "tool"
+        name = base
+        while name in names:
+            times[base] = number = times.get(base, 1) + 1
+            name = f"{base[: _LONGEST - 1 - len(str(number))]}_{number}"
+        names[name] = None
+    return list(names)
+
+
+def description_of(tool: Any) -> str:
+    """What a server says of a tool, cut where it is very long."""
+    text = (tool.description or tool.title or "").strip()
+    if len(text) <= MAX_DESCRIPTION:
+        return text
+    return f"{text[:MAX_DESCRIPTION]}... ({len(text) - MAX_DESCRIPTION} characters more)"

@@ -1,0 +1,81 @@
+"""A server of tools, written with the official SDK: on stdin and stdout, or with "http" on a free port of loopback."""
+
+import asyncio
+import os
+import socket
+import sys
+
+import pydantic
+from mcp.server.mcpserver import Image, MCPServer
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+server = MCPServer("lab", log_level="CRITICAL")
+started = []
+
+
+class Place(pydantic.BaseModel):
+    city: str
+    country: str = "Norway"
+
+
+@server.tool()
+def add(a: int, b: int = 1) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@server.tool()
+def visit(place: Place, days: list[int]) -> Place:
+    """Go somewhere."""
+    return Place(city=place.city.upper(), country=f"{place.country} {days}")
+
+
+@server.tool()
+def picture() -> list[str | Image]:
+    """Draw."""
+    return ["A point:", Image(data=PNG, format="png")]
+
+
+@server.tool()
+def fail(why: str) -> str:
+    """Fail."""
+    raise ValueError(why)
+
+
+@server.tool()
+async def slow() -> str:
+    """Take an hour."""
+    started.append(1)
+    await asyncio.sleep(3600)
+    return "done"
+
+
+@server.tool()
+def count_slow() -> int:
+    """How often `slow` was begun."""
+    return len(started)
+
+
+@server.tool()
+def large(size: int) -> str:
+    """Say a lot."""
+    return "x" * size
+
+
+@server.tool()
+def crash() -> str:
+    """End the server."""
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["http"]:
+        import uvicorn
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        sys.stdout.write(f"{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        config = uvicorn.Config(server.streamable_http_app(), log_level="critical")
+        uvicorn.Server(config).run(sockets=[listener])
+    else:
+        server.run("stdio")
