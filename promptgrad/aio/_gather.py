@@ -36,6 +36,17 @@ class _Crew:
         self.stopped = False
 
 
+def _nothing() -> None:
+    """Leave a crew that is over."""
+
+
+def _at_once() -> "Signal[None]":
+    """Come back to a crew that is over."""
+    place: Signal[None] = Signal()
+    place.set(None)
+    return place
+
+
 class _Seat:
     """What the code in a thunk knows of the `gather`s around it: the innermost crew, and the thunk's `row`."""
 
@@ -229,6 +240,8 @@ async def _gather(
             with suppress(asyncio.CancelledError):  # cancelled again: so are the tasks that still run
                 await finished
         raise
+    finally:  # what was left behind in a thread keeps the crew, and would keep all results by it
+        crew.leave, crew.come_back = _nothing, _at_once
     if failures:
         raise failures[0]
     return cast("list[T]", results)

@@ -1,8 +1,11 @@
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from contextvars import ContextVar
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
@@ -411,3 +414,39 @@ def test_a_thunk_knows_its_place_at_any_concurrency(limit):
     assert aio.run(aio.gather([outer, outer], limit=limit)) == places
     assert aio.drive(aio.gather([outer, outer], limit=limit)) == places
     assert aio.row() == ()
+
+
+def test_what_is_left_behind_in_a_thread_keeps_no_results():
+    class Large:
+        pass
+
+    alive, over, came_back = weakref.WeakSet(), threading.Event(), aio.Signal()
+
+    def linger():
+        over.wait(60)
+
+        async def rest():
+            await aio.aside(partial(aio.sleep, 0))  # in a gather that is over it only waits
+            return "back"
+
+        came_back.set(aio.drive(rest()))
+
+    async def thunk(number):
+        if number == 0:
+            aio.start_in_thread(linger)
+        large = Large()
+        alive.add(large)
+        return large
+
+    results = aio.run(aio.gather([partial(thunk, number) for number in range(4)]))
+    assert len(results) == len(alive) == 4
+    del results
+    for _ in range(4):  # the thread of the loop is still letting go
+        gc.collect()
+    assert len(alive) == 0
+    over.set()
+
+    async def wait():
+        return await came_back
+
+    assert aio.drive(wait()) == "back"

@@ -1,0 +1,106 @@
+"""Agents whose tools fail, hang, return megabytes or hostile text, in short: see benchmarks/hostile_tools.py."""
+
+import asyncio
+import gc
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+
+from promptgrad import lm, nn
+from promptgrad.lm import Completion, ToolCall
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def hostile(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import hostile_tools
+
+    yield hostile_tools
+    for name in ("hostile_tools", "_side_by_side"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_every_run_ends_and_nothing_that_a_tool_says_becomes_an_answer(hostile, native):
+    found = hostile.measure(hostile.SOURCES, native=native, hang=0.05)
+    assert found["answers"] + sum(found["errors"].values()) == hostile.SOURCES
+    assert found["errors"].keys() <= {"ParseError"}  # of a model that quotes what reads as a reply of its own
+    assert (found["taken"], found["misplaced"], found["blocked"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_a_tool_that_waits_blocks_no_other_run(native, kind):
+    """One of eight runs waits in its tool until the seven others are over: they would wait for it in vain."""
+    over, ended = threading.Event(), []
+
+    def finished(number):
+        ended.append(number)
+        if len(ended) == 7:
+            over.set()
+
+    async def wait(number: int) -> str:
+        while number == 0 and not over.is_set():
+            await asyncio.sleep(0.001)
+        return "done"
+
+    def wait_here(number: int) -> str:
+        if number == 0 and not over.wait(60):
+            return "in vain"
+        return "done"
+
+    def answer(request):
+        (number,) = [int(word) for word in request.messages[1].preview.split() if word.isdecimal()][-1:]
+        last = request.messages[-1]
+        if len(request.messages) == 2:
+            name, given = tool.__name__, {"number": number}
+        else:
+            finished(number)
+            name, given = "finish", {"answer": "in vain" if "in vain" in last.preview else "done"}
+        if native:
+            return Completion((ToolCall("c", name, given),))
+        arguments = ToolCall("", name, given).arguments
+        return f"[[ ## thought ## ]]\nOn.\n\n[[ ## tool ## ]]\n{name}\n\n[[ ## arguments ## ]]\n{arguments}"
+
+    answer.__annotations__["request"] = lm.Request
+    tool = wait if kind == "async" else wait_here
+    agent = nn.ReAct("question -> answer", [tool], native=native, adapter="chat").to(lm.FunctionLM(answer, name="m"))
+    outputs = agent.map([{"question": f"number {number} of them"} for number in range(8)], concurrency=8)
+    assert [output.answer for output in outputs] == ["done"] * 8
+    assert ended[-1] == 0
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_what_large_results_take_is_given_back(native):
+    class Large:
+        def __repr__(self):
+            return "x" * 2_000_000
+
+    alive = weakref.WeakSet()
+
+    def fetch() -> object:
+        """Fetches."""
+        large = Large()
+        alive.add(large)
+        return large
+
+    def answer(request):
+        name, given = ("fetch", {}) if len(request.messages) == 2 else ("finish", {"answer": "x"})
+        if native:
+            return Completion((ToolCall("c", name, given),))
+        arguments = ToolCall("", name, given).arguments
+        return f"[[ ## thought ## ]]\nOn.\n\n[[ ## tool ## ]]\n{name}\n\n[[ ## arguments ## ]]\n{arguments}"
+
+    answer.__annotations__["request"] = lm.Request
+    agent = nn.ReAct("question -> answer", [fetch], native=native, adapter="chat").to(lm.FunctionLM(answer, name="m"))
+    outputs = agent.map([{"question": str(number)} for number in range(20)])
+    assert len(outputs) == len(alive) == 20  # the recorded runs have them
+    del outputs
+    for _ in range(4):  # the threads of the loops are still letting go
+        gc.collect()
+    assert len(alive) == 0
