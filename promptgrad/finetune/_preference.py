@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from promptgrad import aio
+from promptgrad import aio, lm
 from promptgrad.autograd import LossRow, Node
 from promptgrad.data import Example
 from promptgrad.finetune._conversation import Preference
@@ -118,7 +118,7 @@ def _first_fork(program: Module, better: LossRow, worse: LossRow) -> Preference 
             break
         if one.reply != other.reply:
             example_id = better.example.id if isinstance(better.example, Example) else ""
-            return Preference(tuple(one.messages), str(one.reply), str(other.reply), one.path, example_id)
+            return Preference(lm.unmarked(one.messages), str(one.reply), str(other.reply), one.path, example_id)
         module = program.get_submodule(one.path)
         if one.outputs != other.outputs and isinstance(module, Predict) and (reason := no_text(module)):
             return reason

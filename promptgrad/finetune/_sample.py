@@ -216,7 +216,7 @@ def make_sample(
             reply = lm.Message("assistant", form.assistant(plain)).text
         except InputError as error:
             raise _NoRecord(path, f"the adapter {adapter.name!r} cannot write the reply: {error}") from error
-    return Conversation(messages, reply, path, example.id if isinstance(example, Example) else "", score)
+    return Conversation(lm.unmarked(messages), reply, path, example.id if isinstance(example, Example) else "", score)
 
 
 def labeled(program: Module, data: Iterable[Example]) -> Collected:

@@ -26,7 +26,7 @@ from promptgrad.lm._local_engine import Generation
 from promptgrad.lm._local_lora import LocalLora
 from promptgrad.lm._local_plan import LocalPlan
 from promptgrad.lm._local_trace import LocalTrace
-from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix
+from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix, unmarked
 from promptgrad.lm._parts import (
     AudioPart,
     Content,
@@ -136,6 +136,7 @@ __all__ = [
     "resolve_lm",
     "sampled",
     "track_usage",
+    "unmarked",
     "usage",
     "weigh",
     "without_thinking",

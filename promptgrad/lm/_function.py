@@ -9,8 +9,8 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.lm._completion import Completion, Usage
-from promptgrad.lm._message import Message, is_text
-from promptgrad.lm._parts import flat, weigh
+from promptgrad.lm._message import Message, is_text, unmarked
+from promptgrad.lm._parts import weigh
 from promptgrad.lm._request import Request
 from promptgrad.lm._stream import Listener, TextDelta
 from promptgrad.lm._transport import Transport
@@ -94,7 +94,7 @@ def _messages(request: Request) -> tuple[Message, ...]:
     found = request.prefix.messages + request.tail
     if request.prefix.is_text and is_text(request.tail):
         return found
-    return tuple([Message(message.role, flat(message.content)) for message in found])
+    return unmarked(found)
 
 
 def _takes_request(fn: Callable[..., Any]) -> bool:

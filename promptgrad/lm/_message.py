@@ -10,7 +10,7 @@ from typing import Any
 
 from promptgrad._frozen import setters
 from promptgrad.lm._codec import canonical_json, digested, inline, to_plain
-from promptgrad.lm._parts import Content, Part, TextPart, ToolCall, bound, show, text_of, to_content
+from promptgrad.lm._parts import Content, Part, TextPart, ToolCall, bound, flat, show, text_of, to_content
 
 DIGEST_SIZE = 16
 """Bytes of a request digest (32 hexadecimal characters)."""
@@ -125,6 +125,16 @@ def is_text(messages: Iterable[Message]) -> bool:
         if not isinstance(message.content, str):
             return False
     return True
+
+
+def unmarked(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages without the marks of documents to be cited, whose texts are then texts as any."""
+    return tuple(
+        [
+            m if isinstance(m.content, str) or flat(m.content) is m.content else Message(m.role, flat(m.content))
+            for m in messages
+        ]
+    )
 
 
 class Prefix:

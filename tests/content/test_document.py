@@ -105,7 +105,16 @@ def test_values_of_rows_come_back_from_json():
         "picture": Image(png()),
         "talk": History([("user", ("x", Image(png())))]),
         "n": [1, None],
+        "cited": [Citation(1, "q"), Citation(0, "", "t", "https://e.org", "s")],
     }
     assert read_in(json.loads(json.dumps(written_out(row)))) == row
-    with pytest.raises(ValueError, match="a document has a text, a title and a source"):
-        read_in({"type": "document", "text": "x"})
+    for form in (
+        {"type": "document", "title": "x"},
+        {"type": "citation", "document": 1},
+        {"type": "citation", "x": "y"},
+    ):
+        with pytest.raises(ValueError, match=f"it is no {form['type']}"):
+            read_in(form)
+    for form in ({"type": "document", "text": 3}, {"type": "citation", "document": "1", "quote": "x"}):
+        with pytest.raises(ValueError, match="are texts, and its number a whole number"):
+            read_in(form)

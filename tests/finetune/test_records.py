@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptgrad import lm, nn
+from promptgrad.content import Document
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune import (
@@ -277,3 +278,15 @@ def test_an_empty_file(tmp_path: Path) -> None:
             load(written(tmp_path))
         with pytest.raises(FileNotFoundError):
             load(tmp_path / "none.jsonl")
+
+
+def test_documents_that_may_be_cited_are_texts_in_records(tmp_path: Path) -> None:
+    cited = '[{"document": 1, "quote": "Emma"}]'
+    said = f"[[ ## answer ## ]]\nEmma\n\n[[ ## citations ## ]]\n{cited}\n\n[[ ## completed ## ]]"
+    program = nn.Predict("documents: list[Document], question -> answer, citations: list[Citation]")
+    program.to(lm.FunctionLM(lambda messages: said))
+    rows = [Example(documents=[Document("Emma", str(n))], question="?", answer="Emma") for n in range(2)]
+    found = collect(program, [row.with_inputs("documents", "question") for row in rows], exact_match(field="answer"))
+    assert len(found) == 2
+    for form in ("chat", "openai", "trl"):
+        assert "document 1: 0\\nEmma" in found.save(tmp_path / form, form).read_text()
