@@ -14,13 +14,16 @@ __all__ = [
     "Interpreter",
     "Limits",
     "Monty",
+    "Subprocess",
 ]
 
 if TYPE_CHECKING:
     from promptgrad.sandbox._monty import Monty
+    from promptgrad.sandbox._subprocess import Subprocess
 else:
     _LATE = {
         "Monty": "promptgrad.sandbox._monty",
+        "Subprocess": "promptgrad.sandbox._subprocess",
     }
 
     def __getattr__(name):

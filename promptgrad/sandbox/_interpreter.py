@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import isawaitable
-from keyword import iskeyword
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -113,20 +111,3 @@ class Interpreter(Protocol):
     def run(self, code: str, inputs: Mapping[str, Any] | None = None, functions: Functions | None = None) -> Execution:
         """Run code in a session of its own, and wait for its end; see `CodeSession.arun`."""
         return aio.drive(self.arun(code, inputs, functions))
-
-
-def check_names(names: Mapping[str, Any], place: str) -> None:
-    """Raise `TypeError` where one of the names is none of a variable."""
-    for name in names:
-        if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
-            raise TypeError(f"{place} have the names of variables, and {name!r} is none")
-
-
-async def call_granted(function: Any, args: Any, kwargs: Any) -> Any:
-    """Call a granted function: a module or an `async` one here, a plain one where it may block."""
-    if hasattr(function, "acall"):
-        return await function.acall(*args, **kwargs)
-    if aio.is_coroutine_function(function):
-        return await aio.awaited(function(*args, **kwargs))
-    found = await aio.in_thread(function, *args, **kwargs)
-    return await aio.awaited(found) if isawaitable(found) else found

@@ -3,19 +3,15 @@
 import atexit
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-from promptgrad import aio
 from promptgrad.errors import MissingExtraError, SandboxError
-from promptgrad.sandbox._execution import CodeFault, Execution, Halt, first_line
-from promptgrad.sandbox._interpreter import CodeSession, Functions, Interpreter, Limits, call_granted, check_names
-from promptgrad.sandbox._plain_data import granted, received
-
-MOST_CODE = 200_000
-"""Characters of code in one run."""
+from promptgrad.sandbox._execution import CodeFault, first_line
+from promptgrad.sandbox._interpreter import Interpreter, Limits
+from promptgrad.sandbox._session import Answered, Called, Ended, Event, Failed, LimitedSession, Printed
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
@@ -23,17 +19,6 @@ _ABOUT = """\
 Python without files, network, processes, packages and clock. There are the modules math, re, json, datetime, \
 collections, itertools, functools, random, dataclasses, bisect, decimal, copy, csv, hashlib, base64, typing and \
 unicodedata. There is no `yield`, no `del`, no inheritance and no decorator of methods."""
-
-_RAISED = frozenset(
-    {
-        *("ArithmeticError", "AssertionError", "AttributeError", "Exception", "FileExistsError", "FileNotFoundError"),
-        *("ImportError", "IndexError", "IsADirectoryError", "KeyError", "LookupError", "MemoryError"),
-        *("ModuleNotFoundError", "NameError", "NotADirectoryError", "NotImplementedError", "OSError", "OverflowError"),
-        *("PermissionError", "RecursionError", "RuntimeError", "StopIteration", "TimeoutError", "TypeError"),
-        *("UnboundLocalError", "ValueError", "ZeroDivisionError"),
-    }
-)
-"""The exceptions that the interpreter knows by name; any other is a `RuntimeError` there."""
 
 
 class Monty(Interpreter):
@@ -103,144 +88,68 @@ class Monty(Interpreter):
         return f"Monty({self.limits!r})"
 
 
-class MontySession(CodeSession):
-    """A session of `Monty`: runs that share their variables.
+class MontySession(LimitedSession):
+    """A session of `Monty`.
 
     Args:
         interpreter: The interpreter.
     """
 
     def __init__(self, interpreter: Monty) -> None:
+        super().__init__(interpreter.limits)
         self.interpreter = interpreter
-        self._limits = interpreter.limits
         self._held: Any = None  # the process, while there are variables
-        self._lock = threading.Lock()
-        self._at_work = threading.Lock()  # held while the code computes
-        self._running = self._closed = self._abandoned = False
+        self._waiting: Any = None  # what waits for the answer to a call
+        self._printed: Printed | None = None
 
-    async def arun(
-        self, code: str, inputs: Mapping[str, Any] | None = None, functions: Functions | None = None
-    ) -> Execution:
-        """Run code; see `CodeSession.arun`.
-
-        Raises:
-            RuntimeError: The session is closed, or another run is under way.
-        """
-        with self._lock:
-            if self._closed or self._running:
-                raise RuntimeError(f"the session {'is closed' if self._closed else 'runs other code already'}")
-            self._running = True
-        try:
-            return await self._run(str.__str__(code), dict(inputs or {}), dict(functions or {}))
-        finally:
-            self._rest()
-
-    def _rest(self) -> None:
-        """What is left to do after a run."""
-        with self._lock:
-            self._running = False
-        if self._abandoned:  # its thread may be at work, up to the limit of time
-            aio.start_in_thread(self._forget)
-        elif self._closed:
-            self._forget()
-
-    async def _run(self, code: str, inputs: dict[str, Any], functions: dict[str, Any]) -> Execution:
-        check_names(inputs, "inputs")
-        check_names(functions, "functions")
-        given = {name: granted(value, f"the input {name!r}") for name, value in inputs.items()}
-        if len(code) > MOST_CODE:
-            said = f"the code has {len(code)} characters; {MOST_CODE} are the most"
-            return Execution(error=CodeFault("SyntaxError", said, limit="memory"))
-        monty = _monty()
-        printed = _Printed(self._limits.output)
-        names = dict.fromkeys(functions, _never)
-        begin = partial(self._feed, code, given, names, printed)
-        state = await self._advance(begin)
-        calls = 0
-        while isinstance(state, (monty.FunctionSnapshot, monty.NameLookupSnapshot)):
-            if isinstance(state, monty.NameLookupSnapshot):
-                state = await self._advance(state.resume_auto)
-                continue
-            if state.is_os_function:
-                state = await self._advance(state.resume_not_handled)
-                continue
-            calls += 1
-            if calls > self._limits.calls:
-                fault = CodeFault("RuntimeError", f"more than {self._limits.calls} calls of functions", limit="calls")
-                return self._ended(printed, calls - 1, error=fault)
-            try:
-                answer = await self._answer(state, functions)
-            except BaseException:
-                self._forget()
-                raise
-            if isinstance(answer, Halt):
-                return self._ended(printed, calls, halt=answer)
-            state = await self._advance(partial(state.resume, answer))
-        if isinstance(state, monty.MontyError):
-            fault = self._fault(state, printed)
-            gone = fault.limit in ("seconds", "crash", "calls", "output")
-            return (
-                self._ended(printed, calls, error=fault) if gone else Execution(printed.text, error=fault, calls=calls)
-            )
-        if not isinstance(state, monty.MontyComplete):
-            return self._ended(printed, calls, error=CodeFault("RuntimeError", "it waits for what nothing will answer"))
-        try:
-            return Execution(printed.text, received(state.output), calls=calls)
-        except (ValueError, RecursionError) as error:
-            said = f"the value of the last line cannot be shown: {error}"
-            return Execution(printed.text, error=CodeFault("ValueError", said, limit="value"), calls=calls)
-
-    def _feed(self, code: str, given: dict[str, Any], names: dict[str, Any], printed: "_Printed") -> Any:
+    def _begin(self, code: str, given: dict[str, Any], names: Collection[str], printed: Printed) -> Event:
         if self._held is None:
             self._held = self.interpreter._checkout()
-        return self._held.feed_start(code, inputs=given, external_lookup=names, print_callback=printed)
+        self._printed = printed
+        granted = dict.fromkeys(names, _never)
+        feed = self._held.feed_start
+        return self._next(
+            lambda: feed(code, inputs=given, external_lookup=granted, print_callback=lambda _, text: printed.add(text))
+        )
 
-    async def _advance(self, step: Callable[[], Any]) -> Any:
-        """Let the code compute until it ends, fails or calls a function."""
-        try:
-            return await aio.in_thread(self._caught, step)
-        except BaseException:
-            self._closed = self._abandoned = True
-            raise
+    def _resume(self, answer: Answered) -> Event:
+        told: dict[str, Any] = {"return_value": answer.value}
+        if answer.raised:
+            told = {"exc_type": answer.raised, "message": answer.message}
+        return self._next(partial(self._waiting.resume, told))
 
-    def _caught(self, step: Callable[[], Any]) -> Any:
-        """The next state of a run; its end by an error is one."""
-        with self._at_work:
+    def _next(self, step: Callable[[], Any]) -> Event:
+        """What comes next, when all is answered that is not for the program around the code."""
+        monty = _monty()
+        while True:
             try:
-                return step()
-            except _monty().MontyError as error:
-                return error
+                state = step()
+            except monty.MontyError as error:
+                return self._failed(error)
+            if isinstance(state, monty.MontyComplete):
+                return Ended(state.output)
+            if isinstance(state, monty.NameLookupSnapshot):
+                step = state.resume_auto
+            elif not isinstance(state, monty.FunctionSnapshot):
+                return Failed(CodeFault("RuntimeError", "it waits for what nothing will answer"), lost=True)
+            elif state.is_os_function:
+                step = state.resume_not_handled
+            else:
+                self._waiting = state
+                return Called(state.function_name, state.args, state.kwargs)
 
-    async def _answer(self, state: Any, functions: dict[str, Any]) -> Any:
-        """What the interpreter is told of a call: a value, an exception, or nothing more where it is a `Halt`."""
-        name = state.function_name
-        function = functions.get(name)
-        if function is None:
-            return {"exc_type": "NameError", "message": f"name '{name}' is not defined"}
-        try:
-            args = received(list(state.args))
-            kwargs = received(dict(state.kwargs))
-            value = await call_granted(function, args, kwargs)
-            return value if isinstance(value, Halt) else {"return_value": granted(value, f"the result of {name}")}
-        except BaseException as error:
-            if not aio.is_failure(error):
-                raise
-            known = type(error).__name__ in _RAISED
-            said = str(error) if known else f"{type(error).__name__}: {error}"
-            return {"exc_type": type(error).__name__ if known else "RuntimeError", "message": said[:2000]}
-
-    def _fault(self, error: Any, printed: "_Printed") -> CodeFault:
-        limits = self._limits
-        if printed.is_full:
-            return CodeFault("MemoryError", f"it printed more than {limits.output} characters", limit="output")
+    def _failed(self, error: Any) -> Failed:
+        limits, printed = self._limits, self._printed
+        if printed is not None and printed.is_full:
+            return Failed(printed.fault, lost=True)
+        overtime = CodeFault("TimeoutError", f"it computed for more than {limits.seconds:g} s", limit="seconds")
         if isinstance(error, _monty().MontyCrashedError):
-            if "time" in str(error).lower() or error.timed_out:
-                return CodeFault("TimeoutError", f"it computed for more than {limits.seconds:g} s", limit="seconds")
-            return CodeFault("MemoryError", "the process of the code died, as of too much memory", limit="crash")
+            dead = CodeFault("MemoryError", "the process of the code died, as of too much memory", limit="crash")
+            return Failed(overtime if error.timed_out else dead, lost=True)
         frames = error.traceback() if hasattr(error, "traceback") else []
         kind, message = _parts(error)
         if kind == "TimeoutError" and not frames:
-            return CodeFault("TimeoutError", f"it computed for more than {limits.seconds:g} s", limit="seconds")
+            return Failed(overtime, lost=True)
         limit = ""
         if kind == "MemoryError" and "exceeded" in message:
             limit, message = "memory", f"it needed more than {limits.memory} bytes"
@@ -249,53 +158,14 @@ class MontySession(CodeSession):
         newest = max((frame.filename for frame in frames), key=_number, default="")
         here = [frame for frame in frames if frame.filename == newest]
         if not here:
-            return CodeFault(kind, message[:2000], limit=limit)
+            return Failed(CodeFault(kind, message[:2000], limit=limit), lost=limit == "memory")
         frame = here[-1]
-        return CodeFault(kind, message[:2000], frame.line, first_line(frame.source_line), limit)
+        return Failed(CodeFault(kind, message[:2000], frame.line, first_line(frame.source_line), limit))
 
-    def _ended(self, printed: "_Printed", calls: int, **facts: Any) -> Execution:
-        """What a run gave that cannot go on, with its variables."""
-        self._forget()
-        return Execution(printed.text, lost=True, calls=calls, **facts)
-
-    def _forget(self) -> None:
-        with self._at_work:
-            held, self._held = self._held, None
-            if held is not None:
-                held.__exit__(None, None, None)
-
-    def close(self) -> None:
-        """End the session; where a run is under way, when that ends."""
-        with self._lock:
-            self._closed = True
-            running = self._running
-        if not running:
-            self._forget()
-
-    def __repr__(self) -> str:
-        return f"<session of {self.interpreter!r}{', closed' if self._closed else ''}>"
-
-
-class _Printed:
-    """What code prints, up to a limit; more ends the run."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._pieces: list[str] = []
-        self._size = 0
-        self.is_full = False
-
-    def __call__(self, stream: str, text: str) -> None:
-        room = self._most - self._size
-        self._pieces.append(text[:room])
-        self._size += min(len(text), room)
-        if len(text) > room:
-            self.is_full = True
-            raise MemoryError("too much output")
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
+    def _drop(self) -> None:
+        held, self._held, self._waiting = self._held, None, None
+        if held is not None:
+            held.__exit__(None, None, None)
 
 
 class _Processes:

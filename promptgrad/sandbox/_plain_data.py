@@ -1,5 +1,9 @@
-"""What passes between code in a sandbox and the program around it: plain data, of a bounded size."""
+"""What passes between code in a sandbox and the program around it: plain data, of a bounded size.
 
+The process of `Subprocess` executes this file by its path: it imports the standard library alone.
+"""
+
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any
@@ -30,13 +34,50 @@ def granted(value: Any, place: str) -> Any:
     return _copied(value, strange)
 
 
-def received(value: Any) -> Any:
+def received(value: Any, own: str = "") -> Any:
     """A value of the code, in plain data: records become dicts, dates texts, and what is strange its `repr`.
+
+    Args:
+        value: The value.
+        own: The name of the module of the code, whose objects are records.
 
     Raises:
         ValueError: It is too deep, has too many parts, or holds a whole number with too many digits.
     """
-    return _copied(value, _as_text)
+    return _copied(value, lambda item: vars(item) if own and _is_record(item, own) else _as_text(item))
+
+
+def pack(value: Any) -> Any:
+    """Plain data in the types of JSON; `unpack` is the way back."""
+    if isinstance(value, bytes):
+        return {"bytes": b64encode(value).decode()}
+    if isinstance(value, list):
+        return [pack(part) for part in value]
+    if isinstance(value, (tuple, set)):
+        return {type(value).__name__: [pack(part) for part in value]}
+    if isinstance(value, dict):
+        return {"dict": [[pack(key), pack(part)] for key, part in value.items()]}
+    return value
+
+
+def unpack(value: Any) -> Any:
+    """The plain data that `pack` was given.
+
+    Raises:
+        ValueError: It is nothing that `pack` gives.
+    """
+    if isinstance(value, list):
+        return [unpack(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        (kind, inside), *_ = value.items()
+        if kind == "bytes" and isinstance(inside, str):
+            return b64decode(inside)
+        if kind in ("tuple", "set", "dict") and isinstance(inside, list):
+            parts = [unpack(part) for part in inside]
+            return tuple(parts) if kind == "tuple" else set(parts) if kind == "set" else dict(parts)
+    raise ValueError("it is no packed data")
 
 
 def _copied(value: Any, strange: Any) -> Any:
@@ -73,6 +114,10 @@ def _copied(value: Any, strange: Any) -> Any:
 
 def _exact(kind: Any, item: Any) -> Any:
     return str.__str__(item) if kind is str else kind(item)
+
+
+def _is_record(item: Any, own: str) -> bool:
+    return getattr(type(item), "__module__", "") == own and hasattr(item, "__dict__")
 
 
 def _as_text(item: Any) -> Any:

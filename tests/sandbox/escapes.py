@@ -311,3 +311,66 @@ BOMBS = {
     "sorting": "x = list(range(10**5)) * 20\nwhile True: x.sort(key=lambda i: -i)",
 }
 """Programs that are hard to read, run or report: each ends with an error."""
+
+LIBC = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+REFUSED = "\nif r < 0: raise OSError(ctypes.get_errno())"
+
+PROCESS_ESCAPES = {
+    "forks_without_end": OS + "while True: os.fork()",
+    "fork_by_number": LIBC + "r = libc.syscall(57)" + REFUSED,
+    "clone_by_number": LIBC + "r = libc.syscall(56, 17, 0, 0, 0, 0)" + REFUSED,
+    "new_clone_by_number": LIBC + "r = libc.syscall(435, 0, 0)" + REFUSED,
+    "threads_without_end": "import threading\nwhile True: threading.Thread(target=print).start()",
+    "thread_by_number": "import _thread\n_thread.start_new_thread(open, (marker, 'w'))",
+    "pool_of_threads": "import concurrent.futures as f\nf.ThreadPoolExecutor().submit(open, marker, 'w').result()",
+    "library_system": LIBC + "r = -1 if libc.system(('touch ' + marker).encode()) else 0" + REFUSED,
+    "library_open": LIBC + "r = libc.open(secret.encode(), 0)" + REFUSED,
+    "library_open_to_write": LIBC + "r = libc.open(marker.encode(), 0o1101, 0o600)" + REFUSED,
+    "library_socket": LIBC + "r = libc.socket(2, 1, 0)" + REFUSED,
+    "socket_by_number": LIBC + "r = libc.syscall(41, 2, 1, 0)" + REFUSED,
+    "io_uring": LIBC + "r = libc.syscall(425, 8, ctypes.create_string_buffer(120))" + REFUSED,
+    "old_architecture_numbers": LIBC + "r = libc.syscall(0x40000000 + 41, 2, 1, 0)" + REFUSED,
+    "unix_socket": "import socket\nsocket.socketpair()",
+    "netlink_socket": "import socket\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+    "trace_of_the_parent": LIBC + "r = libc.ptrace(16, os.getppid(), 0, 0)" + REFUSED,
+    "memory_of_the_parent_by_number": LIBC + "r = libc.syscall(310, os.getppid(), 0, 0, 0, 0, 0)" + REFUSED,
+    "descriptor_of_the_parent": OS + "os.pidfd_open(os.getppid())",
+    "signal_to_the_parent": OS + "import signal\nos.kill(os.getppid(), signal.SIGTERM)",
+    "signal_to_the_group": OS + "os.killpg(0, 9)",
+    "signal_by_number": LIBC + "r = libc.syscall(234, os.getppid(), os.getppid(), 9)" + REFUSED,
+    "limits_by_number": LIBC + "r = libc.syscall(302, os.getppid(), 0, 0, 0)" + REFUSED,
+    "own_session": OS + "os.setsid()",
+    "another_user": OS + "os.setuid(0)\nopen(secret).read()",
+    "another_root": OS + "os.chroot('/')",
+    "a_name_space": LIBC + "r = libc.unshare(0x10000000)" + REFUSED,
+    "a_mount": LIBC + "r = libc.mount(b'none', b'/tmp', b'tmpfs', 0, 0)" + REFUSED,
+    "a_file_by_its_handle": LIBC
+    + "r = libc.name_to_handle_at(-100, secret.encode(), ctypes.create_string_buffer(999), ctypes.byref(ctypes.c_int()), 0)"
+    + REFUSED,
+    "a_program_in_memory": OS + "f = os.memfd_create('x')\nos.execve(f, ['x'], {})",
+    "a_file_in_its_own_folder": "open('x', 'w').write('x')",
+    "a_folder_in_its_own_folder": OS + "os.mkdir('x')",
+    "a_pipe_with_a_name": OS + "os.mkfifo(marker)",
+    "a_device": OS + "os.mknod(marker, 0o20666, os.makedev(1, 1))",
+    "shared_memory": "import multiprocessing.shared_memory as m\nm.SharedMemory('x', create=True, size=9)",
+    "a_semaphore": "import multiprocessing\nmultiprocessing.Lock()",
+    "a_terminal": OS + "os.open('/dev/tty', os.O_RDWR)",
+    "a_device_of_the_machine": "open('/dev/urandom', 'rb').read(4)\nopen(secret).read()",
+    "kernel_settings": "open('/proc/sys/kernel/hostname').read()",
+    "own_limits": "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))",
+    "own_filter_undone": LIBC + "r = libc.prctl(22, 0, 0, 0, 0)" + REFUSED,
+    "own_rules_undone": LIBC + "r = libc.syscall(446, -1, 0)" + REFUSED,
+    "own_privileges": LIBC + "r = libc.capset(b'0' * 8, b'1' * 24)" + REFUSED,
+    "a_call_that_was_not_granted": OS
+    + 'os.write(4, b\'{"call": "open", "args": ["/etc/passwd"], "kwargs": {"dict": []}}\\n\')\nline = os.read(3, 999)\nraise ValueError(line)',
+    "a_message_that_is_none": OS + "os.write(4, b'no message\\n')",
+    "a_message_of_another_shape": OS + "os.write(4, b'[1]\\n')",
+    "a_value_of_another_shape": OS + 'os.write(4, b\'{"value": {"open": 1}}\\n\')',
+    "a_fault_of_another_shape": OS + "os.write(4, b'{\"fault\": 3}\\n')",
+    "a_deep_message": OS + "os.write(4, b'{\"value\":' + b'[' * 60000)\nos.write(4, b'\\n')",
+    "an_end_without_a_message": OS + "os._exit(0)",
+    "an_end_by_a_wrong_address": "import ctypes\nctypes.string_at(0)",
+    "an_end_by_closing": OS + "os.closerange(0, 99)",
+    "descriptors_without_end": OS + "while True: os.dup(0)",
+}
+"""What only code in a Python of its own can try: it gets as far as the system, and there it is refused."""
