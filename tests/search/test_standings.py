@@ -132,6 +132,24 @@ class TestPosterior:
 
         assert chance(together=False) < 0.9 < chance(together=True)
 
+    def test_six_rows_won_and_none_lost_ship_though_children_that_gain_less_were_tried(self):
+        """The prior alone holds back what luck hardly explains: a gain of this size it takes for next to nothing."""
+        base = [0.0] * 7 + [1.0] * 33
+
+        def changed(won, lost, rows):
+            return [1.0] * won + base[won : rows - lost] + [0.0] * lost
+
+        def chance(won):
+            known, good = standings(40, base), named("good")
+            known.add(measured(good, changed(won, 0, 40)))
+            known.add(measured(named("same"), base[:20]))
+            for place, (gained, lost) in enumerate([(4, 3), (4, 2), (5, 1)]):
+                known.add(measured(named(f"child{place}", good), changed(gained, lost, 25)))
+            return of(known, good).chance
+
+        assert chance(6) >= 0.9
+        assert chance(4) < 0.9
+
     def test_a_lineage_adds_up_the_luck_of_its_steps(self):
         """A child of the luckiest starts from that luck, so the same gain says less at the end of a long line."""
 
