@@ -14,6 +14,7 @@ from promptgrad.adapters._read import Reader
 from promptgrad.adapters._tool_arguments import docstring_of, from_function, from_schema, name_of
 from promptgrad.adapters._tool_langchain import parts_of
 from promptgrad.adapters._tool_run import LeftBehind, run_tool
+from promptgrad.autograd import Text
 from promptgrad.errors import ParseError, SignatureError, ToolCallError
 from promptgrad.lm import TextPart, ToolCall, ToolResult
 
@@ -285,6 +286,10 @@ class Tool:
         if self.function is None:
             raise TypeError(f"the tool {self.name!r} is declared alone, and has no function here")
         return self.function(*args, **arguments)
+
+    def __parts__(self) -> list[Text]:
+        """What the graph looks into: a description that is a parameter's."""
+        return [self.description] if isinstance(self.description, Text) else []
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tool):

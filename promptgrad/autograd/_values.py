@@ -38,8 +38,9 @@ def snapshots(values: Mapping[str, Any]) -> dict[str, Any]:
 def leaves(value: Any) -> Iterator[tuple[Any, bool]]:
     """Every part of a value, in order, with whether it is a leaf: containers come before what they hold.
 
-    Looks into lists, tuples, sets, mappings, a `Record`, the fields of pydantic objects and dataclasses, and whatever
-    has `keys` and `[]`. Nothing notes that parts are read. Iterative, each container once, and at most `_MOST` parts.
+    Looks into lists, tuples, sets, mappings, a `Record`, the fields of pydantic objects and dataclasses, whatever has
+    `keys` and `[]`, and what a value of another type gives as its `__parts__()`. Nothing notes that parts are read.
+    Iterative, each container once, and at most `_MOST` parts.
     """
     stack: list[Any] = [value]
     seen: dict[int, Any] = {}
@@ -73,6 +74,8 @@ def _inside(part: Any) -> list[Any] | None:
     if isinstance(part, (Image, Audio, File)):
         return [part.url] if part.url else None  # their types are no words of a program
     kind = type(part)
+    if hasattr(kind, "__parts__"):
+        return list(part.__parts__())
     if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__"):
         names = kind.model_fields if hasattr(kind, "model_fields") else kind.__dataclass_fields__
         return [getattr(part, name) for name in names if hasattr(part, name)]
