@@ -30,7 +30,7 @@ from promptgrad.lm._prices import FREE, Prices, cost, find_prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._request_body import encode_body
 from promptgrad.lm._secret import Secret, sendable
-from promptgrad.lm._sse import DONE, Assembly, read_events
+from promptgrad.lm._sse import DONE, Assembly, EventReader
 from promptgrad.lm._status import Fault, is_error, read_fault
 from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
@@ -272,26 +272,31 @@ class HTTP(Transport):
 
     async def _listen(self, response: aiohttp.ClientResponse, listener: Listener) -> dict[str, Any]:
         """Read a stream to its end."""
-        assembly = Assembly(listener)
-        async for data in read_events(read_pieces(response)):
-            if data == DONE:
-                assembly.ended = True
-                continue
-            raw = data.encode()
-            chunk = self._parse(raw)
-            if chunk.get("error") or is_error(chunk):
-                told = self._told_error(raw, response.headers, "ended with an error")
-                raise billed(told, {**assembly.reply(), **chunk}, self._prices)
-            try:
-                assembly.add(chunk)
-            except (LookupError, TypeError, ValueError, AttributeError):
-                raise billed(
-                    self._spoilt(raw, "is not a chunk of a completion"), assembly.reply(), self._prices
-                ) from None
+        assembly, reader = Assembly(listener), EventReader()
+        async for piece in read_pieces(response):
+            for data in reader.feed(piece):
+                self._add_event(assembly, data, response.headers)
+        for data in reader.rest():
+            self._add_event(assembly, data, response.headers)
         if not assembly.ended:
             cut = LMReplyError(f"the answer of {self.base_url} was cut after {assembly.size} characters")
             raise billed(cut, assembly.reply(), self._prices)
         return assembly.reply()
+
+    def _add_event(self, assembly: Assembly, data: str, headers: Mapping[str, str]) -> None:
+        """Add an event of a stream to its reply."""
+        if data == DONE:
+            assembly.ended = True
+            return
+        chunk = self._parse(data)
+        if '"error"' in data and (chunk.get("error") or is_error(chunk)):
+            told = self._told_error(data.encode(), headers, "ended with an error")
+            raise billed(told, {**assembly.reply(), **chunk}, self._prices)
+        try:
+            assembly.add(chunk)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            spoilt = self._spoilt(data.encode(), "is not a chunk of a completion")
+            raise billed(spoilt, assembly.reply(), self._prices) from None
 
     def _told_error(self, raw: bytes, headers: Mapping[str, str], fault: str) -> LMError:
         """The error that a server puts into an answer of status 200, or sends as an event."""
@@ -345,14 +350,16 @@ class HTTP(Transport):
                 text = secret.scrub(text)
         return text
 
-    def _parse(self, raw: bytes) -> dict[str, Any]:
+    def _parse(self, raw: bytes | str) -> dict[str, Any]:
         try:
             reply = json.loads(raw)
         except (ValueError, RecursionError):
-            raise self._spoilt(raw, "is not JSON") from None
-        if not isinstance(reply, dict):
-            raise self._spoilt(raw, "is not a JSON object")
-        return reply
+            fault = "is not JSON"
+        else:
+            if isinstance(reply, dict):
+                return reply
+            fault = "is not a JSON object"
+        raise self._spoilt(raw.encode() if isinstance(raw, str) else raw, fault)
 
     def _read(self, reply: dict[str, Any], size: int, seconds: float) -> Completion:
         try:

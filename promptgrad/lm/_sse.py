@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from promptgrad.lm._stream import Listener, ReasoningDelta, TextDelta, ToolCallDelta
@@ -14,27 +14,56 @@ DONE = "[DONE]"
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Yield the data of each event in a stream of bytes, however it is cut; comments and other fields are skipped.
 
-    Memory: one event.
+    Memory: one piece and one event.
     """
-    pending = bytearray()
-    data: list[str] = []
+    reader = EventReader()
     async for chunk in chunks:
-        searched = max(len(pending) - 1, 0)
+        for data in reader.feed(chunk):
+            yield data
+    for data in reader.rest():
+        yield data
+
+
+class EventReader:
+    """Finds the events in the pieces of a stream of bytes."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> Iterable[str]:
+        """The data of the events that end in this piece."""
+        plain = chunk.startswith(b"data: ") and chunk.endswith(b"\n\n") and chunk.find(b"\n") == len(chunk) - 2
+        if plain and not self._pending and not self._data:  # one event, as most pieces are
+            return (chunk[6:-2].decode("utf-8", "replace"),)
+        return self._lines(chunk)
+
+    def _lines(self, chunk: bytes) -> list[str]:
+        pending = self._pending
+        found: list[str] = []
         pending += chunk
-        start = 0
-        while (end := pending.find(b"\n", max(start, searched))) >= 0:
-            line = pending[start:end].decode("utf-8", "replace").removesuffix("\r")
-            start = end + 1
+        end = pending.rfind(b"\n", max(len(pending) - len(chunk), 0)) + 1
+        if not end:
+            return found
+        lines = pending[:end].decode("utf-8", "replace").split("\n")
+        del pending[:end]
+        for line in lines[:-1]:
+            line = line.removesuffix("\r")
             if line.startswith("data:"):
-                data.append(line[5:].removeprefix(" "))
-            elif not line and data:
-                yield "\n".join(data)
-                data.clear()
-        del pending[:start]
-    if pending.startswith(b"data:"):  # the last line of a stream may lack its end
-        data.append(pending[5:].decode("utf-8", "replace").strip())
-    if data:
-        yield "\n".join(data)
+                self._data.append(line[5:].removeprefix(" "))
+            elif not line and self._data:
+                found.append(self._data[0] if len(self._data) == 1 else "\n".join(self._data))
+                self._data.clear()
+        return found
+
+    def rest(self) -> list[str]:
+        """The data of the last event, which may lack its end."""
+        if self._pending.startswith(b"data:"):
+            self._data.append(self._pending[5:].decode("utf-8", "replace").strip())
+        return ["\n".join(self._data)] if self._data else []
+
+
+_TEXT_ALONE = frozenset({"content", "role"})
 
 
 class Assembly:
@@ -50,13 +79,15 @@ class Assembly:
         self._message: dict[str, Any] = {"content": None}
         self._choice: dict[str, Any] = {"message": self._message}
         self._reply: dict[str, Any] = {"choices": [self._choice]}
+        self._texts: list[str] = []
+        self._size = 0
         self._calls: list[dict[str, Any]] = []
         self._logprobs: list[Any] = []
 
     @property
     def size(self) -> int:
         """Number of characters of text so far."""
-        return len(self._message["content"] or "")
+        return self._size
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Add the next chunk.
@@ -70,9 +101,14 @@ class Assembly:
         for choice in chunk.get("choices") or ():
             if choice.get("index"):
                 continue  # a choice other than the first, which was not requested
-            self._add_delta(choice.get("delta") or {})
-            logprobs = choice.get("logprobs") or {}
-            self._logprobs += logprobs.get("content") or ()
+            delta = choice.get("delta") or {}
+            content = delta.get("content")
+            if content and content.__class__ is str and (len(delta) == 1 or delta.keys() <= _TEXT_ALONE):
+                self._add_text(content)
+            else:
+                self._add_delta(delta)
+            if logprobs := choice.get("logprobs"):
+                self._logprobs += logprobs.get("content") or ()
             for name in ("finish_reason", "native_finish_reason"):
                 if choice.get(name):
                     self._choice[name] = choice[name]
@@ -89,9 +125,7 @@ class Assembly:
         content = delta.get("content")
         if content:
             text = content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
-            message["content"] = (message["content"] or "") + text
-            if text:
-                listener.put(TextDelta(text))
+            self._add_text(text)
         if delta.get("refusal"):
             message["refusal"] = message.get("refusal", "") + delta["refusal"]
         for block in delta.get("thinking_blocks") or ():
@@ -106,6 +140,12 @@ class Assembly:
             message.setdefault("provider_specific_fields", {"citations": []})["citations"].append([own["citation"]])
         for call in delta.get("tool_calls") or ():
             self._add_call(call)
+
+    def _add_text(self, text: str) -> None:
+        self._texts.append(text)
+        self._size += len(text)
+        if text:
+            self._listener.put(TextDelta(text))
 
     def _add_call(self, piece: Mapping[str, Any]) -> None:
         function = piece.get("function") or {}
@@ -127,6 +167,8 @@ class Assembly:
 
     def reply(self) -> dict[str, Any]:
         """Return the complete reply."""
+        if self._texts:
+            self._message["content"] = "".join(self._texts)
         if self._calls:
             self._message["tool_calls"] = self._calls
         if self._logprobs:

@@ -122,7 +122,7 @@ class Listener:
     def put(self, delta: Delta) -> None:
         """Add a piece."""
         self.started = True
-        if isinstance(delta, TextDelta):
+        if isinstance(delta, TextDelta) and not self._feed.is_past:
             for told in self._feed.feed(delta.text):
                 self._hear(_delta(told))
         else:

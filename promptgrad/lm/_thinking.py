@@ -266,6 +266,11 @@ class ThinkingFeed:
         self._state = "start"
         self._end: re.Pattern[str] = _CLOSED_TAG
 
+    @property
+    def is_past(self) -> bool:
+        """Whether the answer has begun, so that every further piece is one of it."""
+        return self._state == "answer" and not self._held
+
     def feed(self, piece: str) -> list[tuple[bool, str]]:
         """The parts of the text that are certain now, each with whether it is a thought."""
         if self._state == "answer":
