@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -61,9 +61,9 @@ class Row:
     scores: list[float]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(about: str) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--intents", type=int, default=30, help="how many of the 77 intents, drawn by the seed")
     parser.add_argument("--seed", type=int, default=0, help="of the intents, the weights and the order of training")
     parser.add_argument("--quick", action="store_true", help="three intents and two steps, to see that it runs")
@@ -147,7 +147,8 @@ def edges(model: Any) -> int:
     """Inputs and outputs of all linear layers under the head: a LoRA has as many weights for each rank."""
     import torch
 
-    layers = (part for part in model.model.modules() if isinstance(part, torch.nn.Linear))
+    head = model.get_output_embeddings()
+    layers = (part for part in model.modules() if isinstance(part, torch.nn.Linear) and part is not head)
     return sum(layer.in_features + layer.out_features for layer in layers)
 
 
@@ -191,10 +192,24 @@ def table(rows: Sequence[Row], base: Row) -> Table:
     return shown
 
 
-def main() -> None:
-    """Make the base, train it twice, and compare."""
-    chosen = arguments()
-    steps = dict.fromkeys(STEPS, 2) if chosen.quick else STEPS
+def compare(
+    chosen: argparse.Namespace,
+    kind: str,
+    make: Callable[[int, int], Any],
+    rates: Mapping[str, float],
+    steps: Mapping[str, int],
+) -> None:
+    """Make the base, train it twice, and compare.
+
+    Args:
+        chosen: The command line.
+        kind: What the model is called.
+        make: Makes it, of so many tokens and by a seed.
+        rates: The learning rate of each training.
+        steps: Its steps.
+    """
+    if chosen.quick:
+        steps = dict.fromkeys(steps, 2)
     rng = Random(chosen.seed)
     names = sorted({row["intent"] for row in data.read_jsonl(DATA / "train.jsonl")})
     drawn = rng.sample(names, len(names))
@@ -208,14 +223,14 @@ def main() -> None:
     tasks = [prompt[0].text] + [finetune.labeled(program_for(others), known).samples[0].messages[0].text] * bool(known)
     texts = [example["text"] for example in (*known, *train)]
     tokenizer = tokenizer_of(texts, (*MARKERS, *names, *tasks))
-    model = llama(len(tokenizer), chosen.seed)
-    lm = Local(model, tokenizer, name="tiny-llama", max_tokens=8)
+    model = make(len(tokenizer), chosen.seed)
+    lm = Local(model, tokenizer, name=f"tiny-{kind.lower()}", max_tokens=8)
     weights = sum(weight.numel() for weight in model.parameters())
     length = len(lm.encode(Request(tail=prompt)))
     console.print(
         f"{len(train)} training and {len(test)} test questions of {len(intents)} intents, about {length} tokens"
     )
-    console.print(f"a Llama of {weights:,} weights")
+    console.print(f"a {kind} of {weights:,} weights")
 
     def trained(name: str, program: nn.Module, rows: Sequence[Example]) -> tuple[finetune.TuneResult, float]:
         begun = time.process_time()
@@ -224,7 +239,7 @@ def main() -> None:
             with_gaps(rows, Random(chosen.seed)),
             lora=LORA if name == "LoRA" else None,
             steps=steps[name],
-            lr=RATES[name],
+            lr=rates[name],
             batch_size=32,
             seed=chosen.seed,
             progress=None,
@@ -246,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compare(arguments(__doc__), "Llama", llama, RATES, STEPS)

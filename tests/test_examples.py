@@ -256,10 +256,12 @@ def dump_page(browser, address, folder):
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-def test_finetune_intents_trains_a_llama_on_real_questions(tmp_path):
+@pytest.mark.parametrize(("script", "kind"), [("finetune_intents.py", "Llama"), ("finetune_t5.py", "T5")])
+def test_a_small_model_is_trained_on_real_questions(script, kind, tmp_path):
     for package in ("torch", "transformers", "peft"):
         pytest.importorskip(package)
-    shown = run("finetune_intents.py", "--quick", folder=tmp_path, OMP_NUM_THREADS="1")
+    shown = run(script, "--quick", folder=tmp_path, OMP_NUM_THREADS="1")
+    assert f"a {kind} of " in shown
     assert "30 training and 15 test questions of 3 intents" in shown
     rows = re.findall(r"│ ([\w ]+?) +│ +([\d,]+) │ +\d+ │ (\d\.\d{3}) \[(\d\.\d{3}), (\d\.\d{3})\]", shown)
     words = ["bag of words"] if importlib.util.find_spec("sklearn") else []

@@ -6,6 +6,7 @@ a `Constraint` for each reply: the decoder asks it which tokens may come next, a
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import OrderedDict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MOST_COMPILED = 256
 _THINKING = ("<think>", "</think>")
 _WORD = re.compile(rb"[^ ]+ ?| ")
+_LONGEST = 200  # bytes of a token; llguidance's tree of tokens has 8 bits for its depth
 _PARALLEL = 500_000  # tokens of all rows from which on threads share the work; waking them takes longer below
 
 
@@ -208,10 +210,10 @@ def _vocabulary(llguidance: Any, tokenizer: Any, size: int, ends: Sequence[int],
     """The texts of all tokens, as llguidance takes them."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.decoder is not None:
-        from llguidance.hf import from_tokenizer
+        from llguidance import LLTokenizer
 
         try:
-            return from_tokenizer(tokenizer, n_vocab=size, eos_token=list(ends))
+            return LLTokenizer(_without_long(backend.to_str()), n_vocab=size, eos_token=list(ends))
         except ValueError as error:
             raise BadRequestError(
                 f"the tokenizer of local model {name!r} cannot be held to a grammar: {error}",
@@ -227,6 +229,18 @@ def _vocabulary(llguidance: Any, tokenizer: Any, size: int, ends: Sequence[int],
     from llguidance import LLTokenizer, TokenizerWrapper
 
     return LLTokenizer(TokenizerWrapper(_Words(tokenizer, size, ends)), eos_token=list(ends))
+
+
+def _without_long(told: str) -> str:
+    """A tokenizer in JSON, without the texts of added tokens that are longer than llguidance can take.
+
+    They are signs to it, which no grammar names, so that no held reply has them.
+    """
+    whole = {**json.loads(told), "padding": None, "truncation": None}
+    for token in whole.get("added_tokens") or ():
+        if len(token["content"].encode()) > _LONGEST:
+            token.update(content=f"<|token {token['id']}|>", special=True)
+    return json.dumps(whole)
 
 
 class _Words:

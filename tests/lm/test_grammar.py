@@ -292,6 +292,18 @@ def test_without_the_library_replies_are_free_or_the_extra_is_named(byte_pairs, 
     free.close()
 
 
+def test_a_vocabulary_with_very_long_tokens_is_taken(schemas):
+    tokenizer = schemas.byte_tokenizer(500)
+    before = len(tokenizer)
+    tokenizer.add_tokens(["a whole instruction " * 60, "[[ ## size ## ]]\n"])
+    model = schemas.byte_model(tokenizer)
+    lm = Local(model, tokenizer, name="long", constrain=True, temperature=1.0, max_tokens=120, threads=1)
+    (reply,) = ask(lm, Request(tail=(Message("user", "go"),), response_format=json.dumps(form_of(WORDS))))
+    assert json.loads(reply.text)[0] in ("yes", "no")
+    assert before + 2 == len(tokenizer)
+    lm.close()
+
+
 def test_free_means_free(byte_pairs):
     lm = Local(*byte_pairs, name="bytes", constrain=False, temperature=1.0, max_tokens=8, threads=1)
     assert not lm("one", response_format=form_of(RECORD)).text.startswith("{")
