@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 APPROXIMATE_FROM = 200_000
-"""Passages from which on `Dense` searches a graph of neighbours, where exact search takes a tenth of a second."""
+"""Passages from which on `Dense` searches a graph of neighbours: there exact search takes about 15 ms of CPU a query of
+256 numbers, so that a core is full with the searches of 64 calls of a second each; the graph takes .3 ms, and 20 to 40
+seconds to build."""
 
 _CHUNK = 4096  # passages whose vectors are asked for at once
 _SCORES = 1 << 24  # scores that are held at once
