@@ -109,12 +109,12 @@ async def _limited(
         signal, cancel = job.signal, job.cancel
     waiting = asyncio.ensure_future(_result(signal))
     try:
-        done, _ = await asyncio.wait({waiting}, timeout=timeout)
+        done, _ = await aio.apart(asyncio.wait, {waiting}, timeout=timeout)  # its timer keeps nothing of the run
         if done:
             return waiting.result()
         cancel()
         if is_async:
-            await asyncio.wait({waiting}, timeout=GRACE_SECONDS)
+            await aio.apart(asyncio.wait, {waiting}, timeout=GRACE_SECONDS)
     finally:
         if not signal.done:
             cancel()
