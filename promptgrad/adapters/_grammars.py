@@ -39,4 +39,4 @@ def value_rule(field: Field) -> str | None:
         return one_of(("true", "false"))
     if annotation in (int, float) and not field.constraints and annotation is field.annotation:
         return _INTEGER if annotation is int else _NUMBER
-    return json_rule(field.json_schema())
+    return json_rule(field.json_schema(), spaced=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _SEPARATORS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+_SPACED = {**_SEPARATORS, "item_separator": ", "}
 _LEAP = r"([0-9][0-9](0[48]|[2468][048]|[13579][26])|([02468][48]|[2468]0|[13579][26])00)"
 _DATE = (
     r"(([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-"
@@ -41,9 +42,14 @@ def json_grammar(schema: Mapping[str, Any]) -> str:
     return f"start: /[ \\n]{{0,2}}/ value\nvalue: {json_rule(schema)}\n"
 
 
-def json_rule(schema: Mapping[str, Any]) -> str:
-    """The part of a grammar that stands for one line of JSON that fits a schema."""
-    told = {**_told(schema), "x-guidance": _SEPARATORS}
+def json_rule(schema: Mapping[str, Any], *, spaced: bool = False) -> str:
+    """The part of a grammar that stands for one line of JSON that fits a schema.
+
+    Args:
+        schema: The schema.
+        spaced: Whether a blank must follow each comma: outside of JSON, 253,935 may be one number.
+    """
+    told = {**_told(schema), "x-guidance": _SPACED if spaced else _SEPARATORS}
     return f"%json {json.dumps(told, ensure_ascii=True)}"
 
 
@@ -90,6 +96,8 @@ def _told(node: Any) -> Any:
             told[name] = [choice for choice in told[name] if not _looks_around(choice)] or told[name]
     if kinds == "string":
         _tell_format(told)
+    if kinds != "integer":
+        _tell_open_bounds(told)
     if kinds == "array" and node.get("uniqueItems") and node.get("minItems", 0) > 1:
         told["uniqueItems"] = True  # which is refused: equal ones would be too few
     if kinds == "object" or "properties" in told:
@@ -108,6 +116,14 @@ _SILENT = frozenset(
 def _looks_around(choice: Any) -> bool:
     pattern = choice.get("pattern") if isinstance(choice, dict) else None
     return isinstance(pattern, str) and any(sign in pattern for sign in ("(?=", "(?!", "(?<"))
+
+
+def _tell_open_bounds(told: dict[str, Any]) -> None:
+    """Whole bounds that a number must not reach, moved by a billionth: llguidance 1.9 lets -3 through below -3."""
+    for name, inward in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
+        bound = told.get(name)
+        if isinstance(bound, (int, float)) and not isinstance(bound, bool) and abs(bound) < 1e6 and bound == int(bound):
+            told[name] = float(bound) + inward * 1e-9
 
 
 def _tell_format(told: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import json
 import random
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -373,6 +373,7 @@ TEXTS = [
     (dict[Literal["a", "b"], int], ['{"a": 1, "b":2}', '{"b": 2}', "{}"], ['{"c": 1}', '{"a": 1, "a": 2}']),
     (dict[str, Any], ['{"x": [1, {"y": null}]}'], ["[]"]),
     (int | None, ["null", "-3"], ['"x"', "1.5"]),
+    (Annotated[float, pydantic.Field(gt=-4, lt=-3)], ["-3.5", "-3.01"], ["-3", "-3.0", "-4", "-4.00"]),
 ]
 
 
@@ -385,6 +386,17 @@ def test_a_grammar_takes_what_pydantic_reads(kind, good, bad, wide):
     assert [text for text in bad if takes(wide, grammar, text)] == []
     for text in good:
         field.validate_json(text)
+
+
+@pytest.mark.parametrize("adapter", ["chat", "xml", "compact"])
+def test_numbers_in_a_list_outside_of_json_are_told_apart(wide, adapter):
+    step = nn.Predict("question -> counts: list[int]")
+    form = nn.Predict(step.signature, adapter=adapter)._adapter_here().format(step.signature)
+    grammar, reply = step_grammar(step, adapter), form.assistant({"counts": [253, 935]})
+    reply = reply.replace("[253,935]", "[253, 935]")
+    assert takes(wide, grammar, reply)
+    assert form.read(reply) == {"counts": [253, 935]}
+    assert not takes(wide, grammar, reply.replace(", ", ","))
 
 
 def test_the_signature_reaches_the_reply(wide):
