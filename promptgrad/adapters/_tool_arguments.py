@@ -9,7 +9,7 @@ from functools import partial
 from keyword import iskeyword
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from promptgrad.adapters._schema_types import type_of
+from promptgrad.adapters._schema_types import SchemaTypes
 from promptgrad.adapters._values import tidy_schema
 from promptgrad.errors import SignatureError
 from promptgrad.signature import Field
@@ -160,9 +160,10 @@ def from_schema(parameters: Mapping[str, Any] | None, told: Mapping[str, str]) -
     named = given.get("required")
     required = tuple(key for key in named if isinstance(key, str)) if isinstance(named, (list, tuple)) else ()
     fields = {}
+    types = SchemaTypes(given)
     for key, schema in properties.items():
         about = schema.get("description")
-        annotation = type_of(schema, given)
+        annotation = types.of(schema)
         if annotation is Any:
             continue
         try:
