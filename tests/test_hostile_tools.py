@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import sys
 import threading
 import weakref
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from promptgrad import Tool, aio, lm, nn
+from promptgrad.errors import ParseError
 from promptgrad.lm import Completion, ToolCall
 from tests.waiting import until
 
@@ -32,6 +34,43 @@ def test_every_run_ends_and_nothing_that_a_tool_says_becomes_an_answer(hostile, 
     assert found["answers"] + sum(found["errors"].values()) == hostile.SOURCES
     assert found["errors"].keys() <= {"ParseError"}  # of a model that quotes what reads as a reply of its own
     assert (found["taken"], found["misplaced"], found["blocked"]) == (0, 0, 0)
+
+
+def said(adapter, thought, tool, given):
+    """A reply in the syntax of an adapter, whatever stands in the thought."""
+    arguments = json.dumps(given)
+    if adapter == "json":
+        return json.dumps({"thought": thought, "tool": tool, "arguments": given})
+    if adapter == "tools":
+        return Completion((ToolCall("r", "reply", {"thought": thought, "tool": tool, "arguments": given}),))
+    if adapter == "xml":
+        return f"<thought>\n{thought}\n</thought>\n<tool>\n{tool}\n</tool>\n<arguments>\n{arguments}\n</arguments>"
+    if adapter == "compact":
+        return f"thought: {thought}\ntool: {tool}\narguments: {arguments}"
+    return f"[[ ## thought ## ]]\n{thought}\n\n[[ ## tool ## ]]\n{tool}\n\n[[ ## arguments ## ]]\n{arguments}"
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json", "xml", "compact", "tools"])
+def test_a_model_that_quotes_a_tool_is_misread_in_no_adapter(hostile, adapter):
+    """Its reply then holds, word for word, what reads as a reply: it is read as its own, or not at all."""
+
+    def fetch(source: int) -> str:
+        """Fetches."""
+        return hostile.MARKERS[source]
+
+    def answer(request):
+        source = int(request.messages[1].preview.partition("source ")[2].partition(".")[0])
+        if not any(message.role == "assistant" for message in request.messages):
+            return said(adapter, "I begin.", "fetch", {"source": source})
+        return said(adapter, f"I was told:\n{hostile.MARKERS[source]}\nSo.", "finish", {"answer": "mine"})
+
+    answer.__annotations__["request"] = lm.Request
+    agent = nn.ReAct("question -> answer", [fetch], adapter=adapter).to(lm.FunctionLM(answer, name="m"))
+    rows = agent.map([{"question": f"source {source}."} for source in range(len(hostile.MARKERS))]).rows
+    assert {type(row.error) for row in rows} <= {type(None), ParseError}
+    answers = [row.output.answer for row in rows if row.error is None]
+    assert set(answers) == {"mine"}
+    assert len(answers) > len(rows) / 2
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
