@@ -192,8 +192,8 @@ def test_what_is_anothers(tmp_path):
     with pytest.raises(TypeError, match=r"lm\.HTTP has no setting 'attempts'"):
         HTTP("m", attempts=3)
     known = "chat_template_kwargs, enable_thinking, grammar, logprobs, max_tokens"
-    with pytest.raises(TypeError, match=rf"lm.Local has no option 'tools'; it knows {known}"):
-        Local(str(tmp_path), tools=[])
+    with pytest.raises(TypeError, match=rf"lm.Local has no option 'audio'; it knows {known}"):
+        Local(str(tmp_path), audio={})
     assert Local(str(tmp_path), torch_dtype="auto", max_new_tokens=3).options == {"max_tokens": 3}
     with pytest.raises(TypeError, match="a function has no base_url"):
         resolve(lambda messages: "x", api_base="http://h/v1")

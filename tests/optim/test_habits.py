@@ -97,7 +97,7 @@ def trainer():
     ("call", "argument", "hint"),
     [
         (lambda **k: pg.Trainer(PREDICT, optim.TGD(PREDICT.parameters()), metric=len, **k), "patience",
-         "optim.TGD(..., patience=...)"),
+         "callbacks=[train.EarlyStopping(patience)]"),
         (lambda **k: pg.Trainer(PREDICT, optim.TGD(PREDICT.parameters()), metric=len, **k), "max_epochs", "steps=..."),
         (pg.Trainer, "num_threads", "concurrency="),
         (pg.Trainer, "trainset", "Trainer.fit(trainset, valset, testset)"),
