@@ -48,8 +48,8 @@ class History(Sequence[Turn]):
     `add` returns a longer one.
 
     With `max_tokens`, the oldest turns are left out of a prompt until the others are no more tokens than this, by an
-    estimate that is a third above what tokenizers in use make of prose. The prompt then says how many were left out;
-    the history keeps them.
+    estimate that is 1.4 times what tokenizers in use make of English prose. The prompt then says how many were left
+    out; the history keeps them.
 
     Args:
         turns: The turns, the oldest first.
