@@ -16,15 +16,18 @@ __all__ = [
     "Callback",
     "Candidate",
     "Change",
+    "CodeSession",
     "Completion",
     "Context",
     "CriticLike",
     "Critique",
     "Evidence",
+    "Execution",
     "FieldPiece",
     "Format",
     "Function",
     "Gradient",
+    "Interpreter",
     "JointCriticLike",
     "Kind",
     "Layer",
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
     from promptgrad.metrics import Metric
     from promptgrad.nn import Module
     from promptgrad.optim import Change, Optimizer, Search, StepReport
+    from promptgrad.sandbox import CodeSession, Execution, Interpreter
     from promptgrad.search import Candidate, Evidence, Measured, Place, Rewriter, Session, Step
     from promptgrad.train import Callback
 else:
@@ -97,15 +101,18 @@ else:
         "Callback": "promptgrad.train",
         "Candidate": "promptgrad.search",
         "Change": "promptgrad.optim",
+        "CodeSession": "promptgrad.sandbox",
         "Completion": "promptgrad.lm",
         "Context": "promptgrad.autograd",
         "CriticLike": "promptgrad.autograd",
         "Critique": "promptgrad.autograd",
         "Evidence": "promptgrad.search",
+        "Execution": "promptgrad.sandbox",
         "FieldPiece": "promptgrad.adapters",
         "Format": "promptgrad.adapters",
         "Function": "promptgrad.autograd",
         "Gradient": "promptgrad.autograd",
+        "Interpreter": "promptgrad.sandbox",
         "JointCriticLike": "promptgrad.autograd",
         "Kind": "promptgrad.autograd",
         "Layer": "promptgrad.lm",

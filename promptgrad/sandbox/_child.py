@@ -109,7 +109,6 @@ def main() -> None:
     confine = runpy.run_path(os.path.join(HERE, "_confine.py"))["confine"]
     wire = Wire()
     begin = wire.read()
-    os.environ.clear()
     random.seed(begin["seed"])
     bound(begin["limits"])
     wire.seconds = begin["limits"]["seconds"] + 5

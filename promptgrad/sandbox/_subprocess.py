@@ -25,6 +25,11 @@ START_SECONDS = 30.0
 MOST_LINE = 64 * 2**20
 """Bytes of one message of the process."""
 
+_ONE_THREAD = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
+)
+"""What packages are told that would start threads."""
+
 _ABOUT = """\
 Python {version}, with its standard library{packages}, without files, network, threads and other processes."""
 
@@ -51,7 +56,8 @@ class Subprocess(Interpreter):
     Args:
         limits: What bounds a run; `memory` is that of the process beyond Python's own, and `depth` about it.
         seed: Where `random` and hashes begin.
-        packages: Whether the code may import what is installed beside promptgrad, such as numpy.
+        packages: Whether the code may import, and so read, what is installed beside promptgrad, such as numpy; what
+            computes in threads is told to use one.
         strict: Whether to refuse where the process cannot give up all of it.
 
     Raises:
@@ -213,7 +219,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd=self._folder,
-                env={"PYTHONHASHSEED": str(interpreter.seed % 2**32)},
+                env={"PYTHONHASHSEED": str(interpreter.seed % 2**32), **(_ONE_THREAD if interpreter.packages else {})},
                 close_fds=True,
                 start_new_session=True,
                 bufsize=0,
@@ -300,10 +306,10 @@ def _pipe(file: Any) -> int:
 
 def _readable(*, packages: bool) -> list[str]:
     """What a Python reads of its own: modules, and the libraries of the system that they use."""
-    names = ["stdlib", "platstdlib", *(["purelib", "platlib"] if packages else [])]
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
-    found = [sysconfig.get_path(name, vars=base) for name in names[:2]]
-    found += [sysconfig.get_path(name) for name in names[2:]] + (sys.path if packages else [])
+    found = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
+    if packages:
+        found += [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     found += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/dev/null"]
     found.append(sysconfig.get_config_var("LIBDIR") or "")
     return [os.path.realpath(folder) for folder in dict.fromkeys(found) if folder and os.path.exists(folder)]
