@@ -36,7 +36,7 @@ from promptgrad.signature import Field, Signature
 
 PATTERNS = ("^[A-Z]{3}-[0-9]{2,4}$", "^(north|south|east|west)$", "^[a-z]+@[a-z]+[.]com$", "^#[0-9a-f]{6}$", "[0-9]$")
 CLAIMS = ["color", "size", "kind", "count", "note", "price", "when", "tags", "parts", "owner", "rank", "unit"]
-WAYS = ["json", "chat", "xml", "compact", "pocket"]
+WAYS = ["json", "chat", "xml", "compact", "tools", "pocket"]
 
 
 def random_type(draw: random.Random, depth: int = 0) -> Any:
@@ -171,7 +171,8 @@ def byte_tokenizer(size: int = 1000) -> Any:
     pairs.train_from_iterator((json.dumps({"answer": random_value(draw)}) for _ in range(150)), trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=pairs, pad_token="<pad>", bos_token="<s>", eos_token="<|end|>")
     made.chat_template = (
-        "<s>{% for m in messages %}{{ m.role + '\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
+        "<s>{% if tools %}{{ 'tools\\n' + tools | tojson + '\\n<tool_call>\\n' }}{% endif %}"
+        "{% for m in messages %}{{ m.role + '\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}assistant\\n{% endif %}"
     )
     return made
@@ -263,6 +264,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-tokens", type=int, default=300)
     parser.add_argument("--adapters", nargs="+", default=WAYS, choices=WAYS)
+    parser.add_argument("--free", action="store_true", help="replies that are held to no form")
     parser.add_argument("--accuracy", action="store_true")
     parser.add_argument("--show", type=int, default=0, help="replies to print that could not be read")
     given = parser.parse_args()
@@ -276,9 +278,9 @@ def main() -> None:
     few = [pocket_signature(draw, number) for number in range(given.schemas)]
     tokenizer = byte_tokenizer()
     options: dict[str, Any] = {"temperature": 1.0, "max_tokens": given.max_tokens, "threads": 1}
-    wide = lm.Local(byte_model(tokenizer), tokenizer, name="bytes", constrain=True, **options)
+    wide = lm.Local(byte_model(tokenizer), tokenizer, name="bytes", constrain=not given.free, **options)
     text = " ".join(draw.sample(pocket.words(), 5))
-    ways = [("json", signatures, wide), *((adapter, typed, wide) for adapter in ("chat", "xml", "compact"))]
+    ways = [("json", signatures, wide), *((adapter, typed, wide) for adapter in ("chat", "xml", "compact", "tools"))]
     ways += [("pocket", few, lm.pocket(constrain=constrain, temperature=1.0)) for constrain in (True, False)]
     for adapter, asked, model in (way for way in ways if way[0] in given.adapters):
         begun = perf_counter()

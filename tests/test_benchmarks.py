@@ -33,6 +33,19 @@ def test_a_benchmark_runs_and_prints_json_lines(script):
     assert bool(counted) == (header["bench"] in ("backward", "record"))
 
 
+def test_the_adapters_are_counted_and_all_read_what_they_ask_for():
+    command = [sys.executable, "-W", "error", str(FOLDER / "adapters.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    header, *rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert header["cases"] == 24
+    assert [row["adapter"] for row in rows] == ["chat", "json", "xml", "tools", "compact", "two_step", "template"]
+    known = {row["adapter"]: row["by dress"] for row in rows if row["by dress"]}
+    assert {name: dresses["as asked for"] for name, dresses in known.items()} == {name: {"right": 24} for name in known}
+    (kept,) = [json.loads(line) for line in (FOLDER / "results" / "adapters.jsonl").read_text().splitlines()][:1]
+    assert kept["bench"] == "adapters"
+
+
 def test_the_study_of_steps_runs_and_makes_its_tables(tmp_path):
     pytest.importorskip("torch")
     script = [sys.executable, str(FOLDER / "gradcheck_study.py")]
