@@ -75,6 +75,7 @@ def test_dir_and_a_misspelt_name_load_no_room(tmp_path):
         "optim",
         "train",
         "testing",
+        "tools",
         "extend",
         "viz",
     ],

@@ -12,7 +12,7 @@ from promptgrad.adapters import Tool
 from promptgrad.errors import ToolServerError
 from promptgrad.tools._mcp_connection import Connection, ConnectionEnded
 from promptgrad.tools._mcp_result import description_of, names_for, value_of
-from promptgrad.tools._mcp_server import ServerPlace
+from promptgrad.tools._mcp_server import ServerPlace, load_sdk
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,6 +94,7 @@ class MCPTools:
 
     async def aopen(self) -> Toolset:
         """Start the server, or reach it, and list its tools; where it is open, nothing happens."""
+        await aio.in_thread(load_sdk)  # a second of work, which is not for the loop of all connections
         return await aio.on_transport(self._aopen)
 
     open = aio.blocking(aopen)
@@ -121,7 +122,8 @@ class MCPTools:
         await self.aclose()
 
     async def _aopen(self) -> Toolset:
-        self._open = True
+        if not self._open:
+            self._open, self._failures = True, 0
         try:
             connection = await self._alive()
         except BaseException as error:

@@ -76,7 +76,7 @@ class ServerProcess:
 
     @asynccontextmanager
     async def connect(self, errors: ErrorTail) -> AsyncIterator[Any]:
-        sdk = _sdk()
+        sdk = load_sdk()
         program, *arguments = self.command
         parameters = sdk.StdioServerParameters(command=program, args=arguments, env=dict(self.env), cwd=self.cwd)
         with open(errors.reading(), "w") as stream:
@@ -101,17 +101,17 @@ class ServerAddress:
 
     @asynccontextmanager
     async def connect(self, errors: ErrorTail) -> AsyncIterator[Any]:
-        sdk = _sdk()
-        if not self.headers:
-            async with sdk.Client(self.url) as client:
-                yield client
-            return
+        sdk = load_sdk()
         import httpx2
         from mcp.client.streamable_http import streamable_http_client
 
-        limits = httpx2.Timeout(30.0, read=300.0)
+        here = httpx2.URL(self.url).host in ("localhost", "127.0.0.1", "::1")
         async with (
-            httpx2.AsyncClient(headers=dict(self.headers), timeout=limits) as http,
+            httpx2.AsyncClient(
+                headers=dict(self.headers),
+                timeout=httpx2.Timeout(30.0, read=None),  # each call has its own time
+                trust_env=not here,  # no proxy of the environment knows this machine
+            ) as http,
             sdk.Client(streamable_http_client(self.url, http_client=http)) as client,
         ):
             yield client
@@ -144,7 +144,12 @@ def address_of(url: str, headers: Mapping[str, str]) -> ServerAddress:
     return ServerAddress(url, dict(headers))
 
 
-def _sdk() -> Any:
+def load_sdk() -> Any:
+    """The official SDK.
+
+    Raises:
+        MissingExtraError: It is not installed, or is of version 1.
+    """
     try:
         import mcp
     except ImportError as error:

@@ -161,6 +161,7 @@ class TestItsEnd:
         assert server.open() is tools
         assert tools["noise"].run(call("noise")) == "after the noise"
         server.close()
+        assert server.starts == 2
 
     def test_async_with(self):
         async def main():
@@ -256,8 +257,9 @@ def http():
         process.kill()
 
 
-def test_over_http(http):
+def test_over_http(http, monkeypatch):
     url, process = http
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which is not asked for this machine
     with pg.Toolset.from_mcp(url=url, headers={"X-Key": "k"}) as tools:
         assert tools["add"].run(call("add", a=1)) == 2
         assert tools["large"].result(call("large", size=1_000_000)).content.endswith("(990000 characters more)")
