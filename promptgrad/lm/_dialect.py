@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from promptgrad.lm._citations import write_document
+from promptgrad.lm._citations import read_citations, write_document
 from promptgrad.lm._completion import Completion, TokenLogprob
 from promptgrad.lm._finish import message_of, reason_of
 from promptgrad.lm._message import Message
@@ -245,7 +245,8 @@ def read_more(choices: Sequence[Mapping[str, Any]]) -> tuple[Completion, ...]:
     """
     found = []
     for choice in choices:
-        content, refusal = read_message(message_of(choice))
-        logprobs = read_logprobs(choice)
-        found.append(Completion(content, finish_reason=reason_of(choice), refusal=refusal, logprobs=logprobs))
+        content, refusal = read_message(message := message_of(choice))
+        logprobs, citations = read_logprobs(choice), read_citations(message, {}, content)
+        reason = reason_of(choice)
+        found.append(Completion(content, finish_reason=reason, refusal=refusal, logprobs=logprobs, citations=citations))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import itertools
 import json
 
 import pytest
@@ -101,6 +102,19 @@ class TestPages:
         assert found.citations == [Citation(2, "The sky is blue.")]
         assert sent.startswith("[[ ## documents ## ]]\ndocument 1: Grass\nThe grass is green.")
         assert "document 2: [[ ## sky ## ]]" in sent
+
+    def test_each_of_several_samples_has_its_own(self):
+        numbers = itertools.count(1)
+
+        def respond(messages):
+            page_of = page(f"https://e.org/{next(numbers)}", "", 0, 1)
+            return Reply(self.TEXT, more={"annotations": [page_of]})
+
+        with LoopbackLM(respond) as server:
+            ask = nn.Predict("question -> answer, citations: list[Citation]").to(lm.SamplesInOne(HTTP("m", server.url)))
+            batch = ask.map([{"question": "?"}], n=3)
+            assert server.received == 1
+        assert [output.citations[0].source[-1] for output in batch] == ["1", "2", "3"]
 
     def test_a_completion_with_citations_comes_back_from_json(self):
         made = Completion("x", citations=self.READ)
