@@ -35,6 +35,11 @@ def reply(messages: Any) -> str:
     if "`advice` (dict" in messages[0]["content"]:
         texts["advice"] = '{"self": "Think again."}'
     done = "Nothing is known" in messages[-1]["content"]
+    texts["code"] = "submit('Paris')"
+    if "- llm_query(" in messages[-1]["content"]:
+        texts["code"] = "submit(llm_query(question))"
+    elif "- look(" in messages[-1]["content"]:
+        texts["code"] = "print(look('Paris'))"
     texts["tool"] = texts["next_tool_name"] = "finish" if done else "look"
     texts["arguments"] = '{"answer": "Paris"}' if done else '{"name": "Paris"}'
     texts["next_tool_args"] = "{}" if done else texts["arguments"]
@@ -64,6 +69,9 @@ def our_modules() -> dict[str, Callable[[], tuple[Any, int]]]:
         "MultiChainComparison": lambda: (nn.MultiChainComparison(QA, M=3), 4),
         "Route": lambda: (nn.Route(branches(), "question -> topic"), 2),
         "ReAct": lambda: (nn.ReAct(QA, [look]), 2),
+        "ProgramOfThought": lambda: (nn.ProgramOfThought(QA), 1),
+        "CodeAct": lambda: (nn.CodeAct(QA, [look]), 2),
+        "RLM": lambda: (nn.RLM(QA), 2),
     }
 
 
@@ -128,7 +136,7 @@ def dspy_modules(params: dict[str, Any]) -> Block:
     elif name == "Parallel":
         module = dspy.Parallel(num_threads=3, disable_progress_bar=True)
     else:
-        raise ImportError(f"dspy has no {name}, or one that needs its source code to be readable")
+        raise ImportError(f"dspy has no {name}, or one that needs Deno, or its source code to be readable")
 
     def call(question: str) -> None:
         if name == "Parallel":

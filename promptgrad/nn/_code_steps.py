@@ -9,14 +9,14 @@ from promptgrad.adapters import Tool, get_adapter
 from promptgrad.autograd import attach, current_tape
 from promptgrad.content import Language
 from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError
-from promptgrad.lm import Message, ToolCall, current, resolve_lm
+from promptgrad.lm import ToolCall, current, resolve_lm
 from promptgrad.nn._acting import FATAL, cut
 from promptgrad.nn._agent_tools import free_name, result_tool, result_words
 from promptgrad.nn._module import Module, begin_node
 from promptgrad.nn._plain import plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
-from promptgrad.nn._turns import Turns
+from promptgrad.nn._turns import Turns, answered
 from promptgrad.sandbox import CodeSession, Execution, Halt, Interpreter, Monty
 from promptgrad.signature import Field, Signature, make_signature
 
@@ -193,7 +193,7 @@ class CodeSteps(Module, in_place=True):
                     session.close()
                     session = None
                 fault = "" if result.error is None else f"; its last error is: {result.error}"
-                turns = self._more(turns, given, run, result, over=number + 2 >= self.most_steps)
+                turns = self._more(turns, given, run, result, number)
         finally:
             if session is not None:
                 session.close()
@@ -236,7 +236,7 @@ class CodeSteps(Module, in_place=True):
             {**given, **made, free_name("code", self.own): run.said[free_name("code", self.own)]}, outputs
         )
 
-    def _more(self, turns: Turns, given: Mapping[str, Any], run: OneRun, result: Execution, *, over: bool) -> Turns:
+    def _more(self, turns: Turns, given: Mapping[str, Any], run: OneRun, result: Execution, number: int) -> Turns:
         """The conversation with this step, and with what its code did."""
         seen = self._record(given, run, {"observation": cut(result.shown(self.max_chars), self.max_chars + 2000)})
         text = seen["observation"]
@@ -245,10 +245,10 @@ class CodeSteps(Module, in_place=True):
         told = f"The code {'ran' if result.error is None else 'failed'}: {json.dumps(text, ensure_ascii=False)}"
         if result.error is None:
             told += f"\n\nCall `{SUBMIT}` as soon as you know the result."
-        messages = [Message("assistant", spoken), Message("user", f"{told}\n\n{LAST}" if over else told)]
-        return turns.more(
-            messages, [run.said[free_name("thought", self.own)], run.said[free_name("code", self.own)], text]
-        )
+        if number + 2 >= self.most_steps:
+            told += f"\n\n{LAST}"
+        wrote = [run.said[free_name(name, self.own)] for name in ("thought", "code")]
+        return turns.more(answered(spoken, f"step_{number}", told), [*wrote, text])
 
     def _code(self, run: OneRun) -> str:
         return str.__str__(run.said[free_name("code", self.own)])

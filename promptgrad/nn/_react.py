@@ -8,7 +8,7 @@ from promptgrad._habits import refuse
 from promptgrad.adapters import Compiled, Format, Tool, get_adapter
 from promptgrad.autograd import Parameter, attach
 from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError, ToolCallError
-from promptgrad.lm import Completion, Content, Message, Part, TextPart, ToolCall, ToolResult, current, resolve_lm
+from promptgrad.lm import Completion, Message, TextPart, ToolCall, ToolResult, current, resolve_lm
 from promptgrad.nn._acting import ActingRules, Observed, act
 from promptgrad.nn._agent_tools import (
     flat_tools,
@@ -24,7 +24,7 @@ from promptgrad.nn._module import Module
 from promptgrad.nn._op import Op
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
-from promptgrad.nn._turns import Turns
+from promptgrad.nn._turns import Turns, answered
 from promptgrad.signature import Field, Signature, make_signature
 
 FINISH = "finish"
@@ -250,7 +250,7 @@ class ReAct(Module, in_place=True):
             told = f"`{call.name}` {'failed' if one.failed else 'returned'}: {shown}"
             written = self._format().assistant(said.to_dict())
             values = [said[free_name("thought", self.own)], *values]
-            return _answered(written, f"step_{number}", f"{told}\n\n{LAST}" if over else told, one.media), values
+            return answered(written, f"step_{number}", f"{told}\n\n{LAST}" if over else told, one.media), values
         messages = [Message("assistant", self._spoken(said, calls))]
         if calls:
             parts = [ToolResult(c.id, one.text, is_error=one.failed) for c, one in zip(calls, seen, strict=True)]
@@ -287,15 +287,6 @@ class ReAct(Module, in_place=True):
     def extra_repr(self) -> str:
         """The tools."""
         return f"tools=[{', '.join(self._declared)}], max_steps={self.max_steps}, native={self.native}"
-
-
-def _answered(written: Content, name: str, told: str, media: tuple[Part, ...]) -> list[Message]:
-    """A reply and what is said to it: behind a reply that calls a function stands its result, as providers ask."""
-    if isinstance(written, str) or not any(isinstance(part, ToolCall) for part in written):
-        return [Message("assistant", written), Message("user", (TextPart(told), *media) if media else told)]
-    parts = tuple(ToolCall(name, part.name, part.arguments) if isinstance(part, ToolCall) else part for part in written)
-    shown = [Message("user", media)] if media else []
-    return [Message("assistant", parts), Message("tool", (ToolResult(name, told),)), *shown]
 
 
 def _sendable(call: ToolCall) -> ToolCall:

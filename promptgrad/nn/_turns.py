@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from promptgrad.lm import Message
+from promptgrad.lm import Content, Message, Part, TextPart, ToolCall, ToolResult
 
 
 class Turns:
@@ -45,3 +45,12 @@ def as_turns(turns: Any) -> Turns | None:
 def with_turns(inputs: Mapping[str, Any], turns: Turns | None) -> Mapping[str, Any]:
     """The inputs of a call as the graph keeps them."""
     return inputs if turns is None or not turns.messages else {**inputs, "turns": list(turns.values)}
+
+
+def answered(written: Content, name: str, told: str, media: tuple[Part, ...] = ()) -> list[Message]:
+    """A reply and what is said to it: behind a reply that calls a function stands its result, as providers ask."""
+    if isinstance(written, str) or not any(isinstance(part, ToolCall) for part in written):
+        return [Message("assistant", written), Message("user", (TextPart(told), *media) if media else told)]
+    parts = tuple(ToolCall(name, part.name, part.arguments) if isinstance(part, ToolCall) else part for part in written)
+    shown = [Message("user", media)] if media else []
+    return [Message("assistant", parts), Message("tool", (ToolResult(name, told),)), *shown]

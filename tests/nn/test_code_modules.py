@@ -9,6 +9,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn, run, sandbox
+from promptgrad.adapters import get_adapter
 from promptgrad.errors import (
     AuthenticationError,
     BudgetExceeded,
@@ -397,6 +398,27 @@ class TestRLM:
         loss.backward()
         blamed = {path for path, p in model.named_parameters() if p.grad is not None and p.kind.is_text}
         assert blamed == {"draft.instruction", "explore.step.instruction"}
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json", "xml", "compact", "tools"])
+def test_steps_are_written_as_each_adapter_writes_them(adapter):
+    sent = []
+
+    def respond(request):
+        sent.append(request)
+        code = "1 / 0" if len(sent) == 1 else "submit(42)"
+        content = get_adapter(adapter).format(model.step._signature).assistant({"thought": "So.", "code": code})
+        return lm.Completion(content)
+
+    respond.__annotations__["request"] = lm.Request
+    model = nn.ProgramOfThought("question -> answer: int", adapter=adapter)
+    assert model.to(lm.FunctionLM(respond, name="any"))("?").answer == 42
+    spoken, told = sent[1].messages[-2:]
+    assert spoken.role == "assistant"
+    assert "ZeroDivisionError" in told.preview
+    assert told.role == ("tool" if adapter == "tools" else "user")
+    if adapter == "tools":
+        assert [part.id for part in spoken.content] == [part.id for part in told.content] == ["step_0"]
 
 
 @pytest.mark.parametrize(
