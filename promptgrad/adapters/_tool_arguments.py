@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from keyword import iskeyword
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -54,7 +54,8 @@ def docstring_of(function: Callable[..., Any] | None) -> tuple[str, dict[str, st
         return "", {}
     inner = unwrapped(function)[0]
     if inspect.isroutine(inner):
-        return _read(inspect.getdoc(inner) or "")
+        about, told = _read(inspect.getdoc(inner) or "")
+        return about, {**told}
     kind = inner if inspect.isclass(inner) else type(inner)
     about, told = _read(vars(kind).get("__doc__") or "")  # that of a base class is about the base class
     call = kind.__init__ if inspect.isclass(inner) else kind.__call__
@@ -62,7 +63,8 @@ def docstring_of(function: Callable[..., Any] | None) -> tuple[str, dict[str, st
     return about if inspect.isclass(inner) else said or about, {**told, **more}
 
 
-def _read(text: str) -> tuple[str, dict[str, str]]:
+@lru_cache(512)
+def _read(text: str) -> tuple[str, Mapping[str, str]]:
     text = inspect.cleandoc(text)
     if "\n" not in text:
         return text, {}
