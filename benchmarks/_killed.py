@@ -23,7 +23,7 @@ from promptgrad import lm, nn, optim
 from promptgrad.data import Example, Score
 
 STOPPED = 3
-"""Exit status of a run that stopped because its language model seemed to be down."""
+"""Exit status of a run with silences that stopped because its language model seemed to be down."""
 WORDS = ("red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand")
 VIEWS = ("start", "all", "last")
 
@@ -222,6 +222,8 @@ if __name__ == "__main__":
     case = json.loads(given)
     try:
         (save if case["optimizer"] == "save" else begin)(case, url, Path(folder), Path(out))
-    except pg.errors.LMTimeoutError as error:
+    except pg.errors.LMError as error:
+        if not case.get("timeout"):
+            raise
         print(error, file=sys.stderr)
         sys.exit(STOPPED)
