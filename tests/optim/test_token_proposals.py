@@ -56,6 +56,7 @@ def test_words_are_replaced_by_those_that_make_the_labels_likeliest(first):
 
 def test_each_proposal_replaces_one_word_more(first):
     _, proposed = first
+    assert [event["variant"] for event in proposed] == list(range(len(proposed)))
     swapped = [event["text"] for event in proposed if len((event["text"] or "").split()) == 3]
     changed = [sum(a != b for a, b in zip(text.split(), START.split(), strict=True)) for text in swapped]
     assert changed

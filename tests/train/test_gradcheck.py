@@ -364,12 +364,16 @@ class TestRefusals:
         assert "24 fresh examples (1 left out: no answer)" in repr(report)
 
     def test_an_lm_that_is_down(self, model, scripted):
+        asked = []
+
         def down(messages):
-            raise LMConnectionError("refused")
+            asked.append(messages)
+            raise LMConnectionError(f"refused {len(asked)}")
 
         model.to(lm.FunctionLM(down, name="down"))
-        with pytest.raises(LMConnectionError, match="refused"):
-            check(model)
+        with pytest.raises(LMConnectionError, match="refused 1$"):  # the first row's
+            check(model, concurrency=1)
+        assert len(asked) > 1
 
 
 class TestShowing:
