@@ -52,6 +52,7 @@ class Person(pydantic.BaseModel):
         "Paris",
         "\nParis\n\n[[ ## completed ## ]]",
         "[[ ## answer ## ]]\n\n[[ ## answer ## ]]\nParis",
+        "**Question:** What?\n**Answer:** Paris",
         "[[ ## question ## ]]\nWhat?\n\n[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]\n\n[[ ## answer ## ]]\nRome",
         "[[ ## answer ## ]]\nParis\n\n[[ ## explanation ## ]]\nBecause.",
     ],

@@ -240,3 +240,15 @@ def test_nodes_have_a_repr_worth_reading():
     assert repr(tape.node("solve", module_name="Predict")) == "<Predict solve[1]>"
     assert isinstance(A, Node)
     assert _derive("x", A).grad_fn is A
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}, lambda value: (value,)])
+@pytest.mark.parametrize(("deep", "kind"), [(32, Text), (34, str)])
+def test_texts_below_32_containers_are_left_as_they_are(wrap, deep, kind):
+    value = "x"
+    for _ in range(deep):
+        value = wrap(value)
+    found = attach(value, None)
+    for _ in range(deep):
+        (found,) = found.values() if isinstance(found, dict) else found
+    assert type(found) is kind

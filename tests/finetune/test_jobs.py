@@ -504,3 +504,11 @@ def test_a_process_that_is_killed_at_any_moment_sends_nothing_twice(
         assert (tmp_path / f"{name}.txt").read_text() == made["fine_tuned_model"]
         asked = sum(f"{name} 0" in request.prompt for request in server.requests)
         assert asked == (2 if moment == ["replace", 1, "after"] else 1)
+
+
+def test_a_record_is_as_long_as_a_token_for_four_bytes_and_one_for_each_text(program):
+    made = [
+        Conversation((lm.Message("user", "q" * 40), lm.Message("user", "\u00e9" * 20)), "a" * size) for size in (8, 12)
+    ]
+    with pytest.raises(DataError, match="2 of 20 records are longer than 25 tokens"):
+        begin(program, [made[0]] * 18 + [made[1]] * 2, max_length=25)

@@ -371,7 +371,7 @@ class TestRefusals:
             raise LMConnectionError(f"refused {len(asked)}")
 
         model.to(lm.FunctionLM(down, name="down"))
-        with pytest.raises(LMConnectionError, match="refused 1$"):  # the first row's
+        with pytest.raises(LMConnectionError, match=r"refused 1$"):  # the first row's
             check(model, concurrency=1)
         assert len(asked) > 1
 
