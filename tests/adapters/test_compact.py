@@ -111,3 +111,9 @@ def test_the_place_of_a_value() -> None:
     places = [form.place(reply, name) for name in ("why", "label", "n")]
     assert [reply[place.start : place.end] for place in places if place is not None] == ["so", "b", "3"]
     assert [place.after for place in places if place is not None] == ["\nlabel:", "\nn:", ""]
+
+
+def test_a_label_in_another_case_is_escaped_too():
+    form = get_adapter("compact").format(Signature("question -> reasoning, answer"))
+    values = {"reasoning": "So\nANSWER: no", "answer": "yes"}
+    assert form.read(form.assistant(values)) == values
