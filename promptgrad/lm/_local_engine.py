@@ -99,7 +99,8 @@ class LocalEngine:
         )
         self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
         self.loaded_version = self.version()
-        self.seconds = 0.0
+        self.seconds = 0.0  # of work that has ended; `_since` is when the present one began
+        self._since: float | None = None
         self._making = threading.Lock()
         self._unheld: dict[str, bool] = {}
         self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
@@ -302,7 +303,8 @@ class LocalEngine:
 
     def stats(self) -> dict[str, Any]:
         """Return what was computed so far, as numbers by name."""
-        decoder, memory = self.decoder, 0
+        decoder, memory, since = self.decoder, 0, self._since
+        seconds = self.seconds + (perf_counter() - since if since is not None else 0.0)
         if self.model.device.type == "cuda":
             memory = self._torch.cuda.max_memory_allocated(self.model.device)
         return {
@@ -310,8 +312,8 @@ class LocalEngine:
             "requests": decoder.replies,
             "input_tokens": decoder.read,
             "output_tokens": decoder.written,
-            "seconds": self.seconds,
-            "tokens_per_second": decoder.written / self.seconds if self.seconds else 0.0,
+            "seconds": seconds,
+            "tokens_per_second": decoder.written / seconds if seconds else 0.0,
             "weight_bytes": sum(weight.numel() * weight.element_size() for weight in self.model.parameters()),
             "kv_bytes": decoder.most_bytes,
             "prefix_bytes": decoder.prefixes.size,
@@ -319,7 +321,7 @@ class LocalEngine:
         }
 
     def _work(self, jobs: deque[Decoding]) -> None:
-        begun = perf_counter()
+        begun = self._since = perf_counter()
         try:
             if self._threads is not None:
                 self._torch.set_num_threads(self._threads)
@@ -333,7 +335,7 @@ class LocalEngine:
                 failure.__cause__ = error
                 arrived.fail(failure)
         finally:
-            self.seconds += perf_counter() - begun
+            self._since, self.seconds = None, self.seconds + perf_counter() - begun
 
 
 def template_options(request: Request) -> dict[str, Any]:
