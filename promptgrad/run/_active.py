@@ -226,19 +226,20 @@ class ActiveRun:
         self._charge(key, None)
         return True
 
-    def catch_up(self, phase: str | None = None) -> None:
-        """Book what earlier processes paid before the next ordered event and the run goes there without asking for.
+    def catch_up(self, phase: str | None = None, before: int | None = None) -> None:
+        """Book what earlier processes paid before an ordered event and the run goes there without asking for.
 
         Such are the calls of a block that the budget cut off: how far it came depends on timing, and it is not run
         again, or not as far; but what comes after has as much left of the budget in every process.
 
         Args:
             phase: The phase in which that block was; by default the present one.
+            before: The place of the event; by default the next one.
         """
         if not self.journal.resumed:
             return
         with _phase(current_phase() if phase is None else phase):
-            for key, reply in self.journal.paid_here():
+            for key, reply in self.journal.paid_before(self.journal.place if before is None else before):
                 if key not in self._shared.charged:
                     self._shared.charged.add(key)
                     self.ledger.replay(reply.get("usage") or _EMPTY)

@@ -321,10 +321,10 @@ class Journal:
         data: str | None = None if where is None else self._event(where)["data"]
         return data
 
-    def paid_here(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The paid calls, each with its reply, that earlier processes wrote before the next ordered event."""
+    def paid_before(self, place: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The paid calls, each with its reply, that earlier processes wrote before the ordered event of a place."""
         for event in self.events():
-            if event.get("seq") == self._next:
+            if event.get("seq") == place:
                 return
             if event["kind"] == "call":
                 yield event["key"], event["reply"]
@@ -370,6 +370,12 @@ class Journal:
         """The ordered event that an earlier process wrote at the place of this one; None past the last."""
         with self._lock:
             return dict(self._ordered[self._next]) if self._next < len(self._ordered) else None
+
+    def coming(self) -> Iterator[dict[str, Any]]:
+        """The ordered events that earlier processes wrote from the place of this one on."""
+        with self._lock:
+            events = self._ordered[self._next :]
+        yield from map(dict, events)
 
     @property
     def place(self) -> int:

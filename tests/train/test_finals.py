@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptgrad import Budget, Trainer, lm, optim
+from promptgrad import Budget, Trainer, lm, nn, optim
 from promptgrad.data import Example
 from promptgrad.errors import DataError
+from promptgrad.metrics import exact_match
+from promptgrad.run._event import encode, parse
 from promptgrad.search import Candidate, Measured
 from promptgrad.train._ending import Ending
 from promptgrad.train._finals import Finals
@@ -301,3 +303,31 @@ def test_where_nothing_is_offered_it_is_said_how_many_were_tried(tried):
     ending.session = SimpleNamespace(base=base, standings=[Measured(one, ("e",), (1.0,)) for one in every])
     shown = f": {tried}, all fell behind" if tried else "no candidate came so far"
     assert shown in ending._why_none()
+
+
+def test_a_resumed_run_measures_as_many_rows_as_the_block_that_its_budget_had_left(tmp_path):
+    """How far a block came that the budget cut off depends on timing; what was decided on is in the journal."""
+    rows = [Example(text=f"w{n}", label="yes").with_inputs("text") for n in range(30)]
+
+    def answer(messages):
+        shown = any(message["role"] == "assistant" for message in messages)
+        return f"[[ ## label ## ]]\n{'yes' if shown else 'no'}\n\n[[ ## completed ## ]]"
+
+    def made():
+        model = nn.Predict("text -> label").to(lm.FunctionLM(answer, name="shown"))
+        return model, optim.LabeledFewShot(model.parameters(), k=2)
+
+    model, optimizer = made()
+    metric = exact_match
+    Trainer(model, optimizer, metric=metric, run_dir=tmp_path, seed=0).fit(rows[:10], rows[10:])
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    events = [parse(line) for line in lines]
+    places = [at for at, event in enumerate(events) if event["kind"] == "evaluation"]
+    assert [events[at]["examples"] for at in places] == [20, 20]
+    for at in places:
+        lines[at] = encode({**events[at], "examples": 7})
+    path.write_bytes(b"".join(lines[: places[-1] + 1]))
+    model, optimizer = made()
+    result = Trainer.resume(tmp_path, model, optimizer, metric)
+    assert (result.after.examples, result.spent.calls) == (7, 40)
