@@ -73,7 +73,8 @@ def interface(place: Place) -> str:
         return ""
     lines = [f"{field.role} `{name}`: {form_of(field)}" for name, field in place.signature.fields.items()]
     described = place.signature.fields.get(place.path.rpartition(".")[2])
-    if place.parameter.kind == "description" and described is not None:
+    kind = place.parameter.kind
+    if kind.is_text and not kind.instructs and described is not None:
         what = f"describes the {described.role} `{described.name}` of a step to the model that answers it"
         lines.insert(0, f"{what}; it stands in the list of fields, behind the type, as here:")
     return "\n".join(lines)
