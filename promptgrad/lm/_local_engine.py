@@ -99,8 +99,8 @@ class LocalEngine:
         )
         self.version, self.requires_grad = self.decoder.version, self.decoder.requires_grad
         self.loaded_version = self.version()
-        self.seconds = 0.0  # of work that has ended; `_since` is when the present one began
-        self._since: float | None = None
+        self.seconds = 0.0  # of work, up to the last reply
+        self._since = 0.0
         self._making = threading.Lock()
         self._unheld: dict[str, bool] = {}
         self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
@@ -297,14 +297,15 @@ class LocalEngine:
         return is_over
 
     def _settle(self, job: Decoding) -> None:
+        now = perf_counter()
+        self._since, self.seconds = now, self.seconds + now - self._since  # before anybody has the reply
         found = self._under_way.pop(id(job), None)
         if found is not None:
             found[1].set(None)
 
     def stats(self) -> dict[str, Any]:
         """Return what was computed so far, as numbers by name."""
-        decoder, memory, since = self.decoder, 0, self._since
-        seconds = self.seconds + (perf_counter() - since if since is not None else 0.0)
+        decoder, memory, seconds = self.decoder, 0, self.seconds
         if self.model.device.type == "cuda":
             memory = self._torch.cuda.max_memory_allocated(self.model.device)
         return {
@@ -321,7 +322,7 @@ class LocalEngine:
         }
 
     def _work(self, jobs: deque[Decoding]) -> None:
-        begun = self._since = perf_counter()
+        self._since = perf_counter()
         try:
             if self._threads is not None:
                 self._torch.set_num_threads(self._threads)
@@ -334,8 +335,6 @@ class LocalEngine:
                 failure = LMError(f"local model {self.name!r} failed: {type(error).__name__}: {error}")
                 failure.__cause__ = error
                 arrived.fail(failure)
-        finally:
-            self._since, self.seconds = None, self.seconds + perf_counter() - begun
 
 
 def template_options(request: Request) -> dict[str, Any]:
