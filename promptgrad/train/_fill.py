@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from promptgrad import run
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded, DataError
+from promptgrad.errors import BudgetExceeded, DataError, ParseError
 from promptgrad.lm import LM
 from promptgrad.nn import Module, Predict, Synthesizer, bind
 from promptgrad.signature import Field, Signature
+from promptgrad.train._ending import catch_up
 
 if TYPE_CHECKING:
     from promptgrad.optim import Session
@@ -18,7 +19,7 @@ async def fill(session: "Session", wanted: int, teacher: Any) -> None:
     """Let a language model write what training data lacks, after the examples that are there.
 
     It is that of `teacher`, if that is one, else the program's own. The calls are journalled and within the budget;
-    where it does not pay for them, the run goes on with what there is.
+    where it does not pay for them, or no reply can be read, the run goes on with what there is.
 
     Args:
         session: The session; its `train` grows.
@@ -33,7 +34,8 @@ async def fill(session: "Session", wanted: int, teacher: Any) -> None:
     try:
         with run.phase("synthesize"), session.scope("synthesize"):
             rows = await writer.acall(session.train, n=missing)
-    except BudgetExceeded as error:
+    except (BudgetExceeded, ParseError) as error:  # a writer that cannot do it ends no run
+        catch_up("synthesize")
         session.notes.append(f"no training examples were written: {error}")
         return
     session.train += rows

@@ -98,6 +98,16 @@ def test_a_budget_that_does_not_pay_for_it_is_told():
     assert any("no training examples were written" in note for note in result.notes)
 
 
+def test_a_writer_whose_replies_cannot_be_read_ends_no_run():
+    class Mumbles(World):
+        def __call__(self, messages):
+            return "I would rather not." if "situations" in str(messages[0]["content"]) else super().__call__(messages)
+
+    _, result = fit(Mumbles(), rows(3), rows(30, 100), synthesize=12, seed=0)
+    assert any("no training examples were written" in note for note in result.notes)
+    assert result.after is not None
+
+
 def test_synthetic_rows_neither_choose_nor_report():
     made = [pg.Example(row, synthetic={"aspect": "x"}).with_inputs("text") for row in rows(10, 50)]
     for val, test in ((made, None), (rows(30, 100), made)):
