@@ -286,6 +286,7 @@ _ELSEWHERE = {
     "set_grad_enabled": "promptgrad.no_grad() or promptgrad.enable_grad()",
     "set_backward_engine": "promptgrad.configure(critic=...), or critic= of a criterion",
     "sum": "criterion(outputs, examples) for a whole batch; losses also add, loss + other",
+    "retrievers": "promptgrad.retrieve",
     "settings": "promptgrad.configure(lm=...) for the process, promptgrad.context(lm=...) for a block",
     "teleprompt": "promptgrad.optim",
     "tensor": "promptgrad.Text",

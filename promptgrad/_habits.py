@@ -51,14 +51,16 @@ def refuse(called: str, strange: Iterable[str], habits: Mapping[str, str], known
     """Refuse arguments.
 
     Raises:
-        TypeError: Always. The message names the replacement of the first one, or else the nearest argument there is.
+        TypeError: Always. The message names the replacement of each, or else the nearest argument there is.
     """
-    argument = next(iter(strange))
-    near = difflib.get_close_matches(argument, known, 1, 0.75)
-    hint = f": did you mean {near[0]!r}?" if near else ""
-    if argument in habits:
-        hint = f": write {habits[argument]}"
-    raise TypeError(f"{called} has no argument {argument!r}{hint}")
+    told = []
+    for argument in strange:
+        near = difflib.get_close_matches(argument, known, 1, 0.75)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        if argument in habits:
+            hint = f": write {habits[argument]}"
+        told.append(f"{argument!r}{hint}")
+    raise TypeError(f"{called} has no argument {'; and no '.join(told)}")
 
 
 def check_dropped(set_to_none: bool) -> None:  # noqa: FBT001 - torch's argument

@@ -6,6 +6,8 @@ import datetime
 import enum
 import json
 import pickle
+import subprocess
+import sys
 import warnings
 from typing import Literal, Optional
 
@@ -232,6 +234,9 @@ def test_hooks(model):
         (lambda: TwoSteps().batch([]), r"write module.map\(batch\)"),
         (lambda: nn.Prediction(answer="a").toDict(), r"write prediction.to_dict\(\)"),
         (lambda: nn.Prediction(answer="a").backward(), "write nn.MetricLoss"),
+        (lambda: nn.Prediction(answer="a").trajectory, r"promptgrad.inspect_history\(5\)"),
+        (lambda: pg.retrievers.Embeddings, "write promptgrad.retrieve"),
+        (lambda: pg.retrieve.Embeddings, r"write nn.Retrieve\(retrieve.Dense\(passages, embedder\), k\)"),
         (lambda: pg.Example(a=1).toDict(), r"use to_dict\(\)"),
         (lambda: optim.LabeledFewShot(TwoSteps().parameters()).compile(None, trainset=[]), r"write promptgrad.Trainer"),
     ],
@@ -242,6 +247,33 @@ def test_a_slip_is_pointed_to_the_right_name(slip, said):
 
 
 # -- the habits of DSPy --------------------------------------------------------------------------------------------
+
+
+def test_all_arguments_of_a_habit_are_told_at_once():
+    with pytest.raises(TypeError, match=r"^Refine has no argument 'N': write n=...; and no 'reward_fn': write reward"):
+        nn.Refine(module=nn.Predict("topic -> haiku"), N=3, reward_fn=len, threshold=1.0)
+
+
+def test_a_list_in_an_input_without_a_type_says_how_to_declare_it():
+    answer = nn.Predict("context, question -> answer").to(pg.lm.FunctionLM(Fields(answer="a")))
+    for given, kind in (
+        (["a", pg.Text("b")], "list[str]"),
+        ([], "list[str]"),
+        ([1, "a"], "list"),
+        ((1.5,), "list[float]"),
+    ):
+        with pytest.raises(errors.InputError) as caught:
+            answer(context=given, question="q")
+        assert str(caught.value).endswith(f"write 'context: {kind}' in the signature")
+    with pytest.raises(errors.InputError, match="write 'context: int' in the signature"):
+        answer(context=3, question="q")
+
+
+@pytest.mark.parametrize("make", ["pg.nn.Retrieve(['a', 'b'])", "pg.retrieve.BM25(['a'], stopwords=None).search('a')"])
+def test_an_index_without_its_extra_says_what_to_install(make):
+    program = f"import sys; sys.modules['bm25s'] = None\nimport promptgrad as pg\n{make}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: this needs bm25s; install it with: pip install" in done.stderr
 
 
 class Mood(enum.Enum):

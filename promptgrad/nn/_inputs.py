@@ -66,5 +66,20 @@ def refuse_input(called: str, field: Field, value: Any) -> NoReturn:
         raise InputError(f"{start} a table ({type(value).__name__}) was passed: write .map({hint})")
     if isinstance(value, (bytes, bytearray)):
         raise InputError(f"{start} bytes were passed: decode text with data.decode(); {_IMAGES}")
-    field.validate(value)
+    try:
+        field.validate(value)
+    except InputError as error:
+        raise InputError(f"{error}{_declared(field.name, value)}") from None
     raise InputError(f"{start} a {type(value).__name__} was passed")
+
+
+def _declared(name: str, value: Any) -> str:
+    """How the signature says that an input is what was passed, where that can be told."""
+    if isinstance(value, (list, tuple)):
+        kinds = {"str" if isinstance(item, str) else type(item).__name__ for item in value}
+        kind = f"list[{kinds.pop()}]" if len(kinds) == 1 else "list[str]" if not kinds else "list"
+    elif isinstance(value, (bool, int, float)):
+        kind = type(value).__name__
+    else:
+        return ""
+    return f"; an input without a type is a text: write '{name}: {kind}' in the signature"

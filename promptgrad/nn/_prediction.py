@@ -167,7 +167,10 @@ _ELSEWHERE = {
     "completions": "write module.map([item], n=5) for several rollouts",
     "copy": "write nn.Prediction({**prediction, 'field': ...})",
     "get_lm_usage": "write prediction.usage",
+    "observations": "print(promptgrad.inspect_history(5)) shows each step of an agent, module.stream(...) tells of it",
+    "passages": "what nn.Retrieve returns is the list of passages itself",
     "toDict": "write prediction.to_dict()",
+    "trajectory": "print(promptgrad.inspect_history(5)) shows each step of an agent, module.stream(...) tells of it",
     "with_inputs": "write promptgrad.Example(prediction.to_dict()).with_inputs(...)",
 }
 

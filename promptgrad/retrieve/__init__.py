@@ -1,5 +1,7 @@
 """Indexes of passages, and search in them: by words, by vectors, by both, and with a second look."""
 
+from typing import TYPE_CHECKING
+
 from promptgrad.retrieve._bm25 import BM25
 from promptgrad.retrieve._dense import APPROXIMATE_FROM, Dense
 from promptgrad.retrieve._filter import Filter
@@ -23,3 +25,17 @@ __all__ = [
     "load",
     "words",
 ]
+
+# What a user of DSPy may type out of habit, and what to write here.
+_ELSEWHERE = {
+    "ColBERTv2": "nn.Retrieve(function, k), with a function of (query, k) that asks the service",
+    "Embeddings": "nn.Retrieve(retrieve.Dense(passages, embedder), k)",
+    "EmbeddingsWithScores": "retrieve.Dense(passages, embedder), whose passages have .score",
+    "Retrieve": "nn.Retrieve(index, k)",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        message = f"module 'promptgrad.retrieve' has no attribute {name!r}"
+        raise AttributeError(f"{message}: write {_ELSEWHERE[name]}" if name in _ELSEWHERE else message)

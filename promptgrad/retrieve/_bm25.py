@@ -286,6 +286,7 @@ def _stopwords(given: str | Iterable[str] | None) -> tuple[str, ...]:
         return ()
     if not isinstance(given, str):
         return tuple(word.casefold() for word in given)
+    _need_bm25s()
     from bm25s import stopwords
 
     name = _LANGUAGES.get(given.casefold(), given.casefold())
