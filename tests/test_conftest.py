@@ -1,4 +1,5 @@
 import ast
+import functools
 import socket
 from pathlib import Path
 
@@ -22,27 +23,50 @@ def test_loopback_may_be_reached(escapes):
     assert escapes == []
 
 
+@functools.cache
+def files():
+    """Every file of the tests, parsed, by its path from here."""
+    folder = Path(__file__).parent
+    return {path.relative_to(folder).as_posix(): ast.parse(path.read_text()) for path in sorted(folder.rglob("*.py"))}
+
+
 CLOCKS = {"perf_counter", "process_time", "thread_time", "monotonic", "time", "perf_counter_ns", "monotonic_ns"}
 LOWER_BOUNDS = {"aio/test_gather.py", "testing/test_loopback.py"}  # a wait lasts at least so long, on any machine
 
 
 def test_no_test_reads_a_clock():
     """What must be cheap is counted (tests/counting.py), and what must happen is waited for (tests/waiting.py)."""
-    folder = Path(__file__).parent
-    timed = []
-    for path in sorted(folder.rglob("*.py")):
-        name = path.relative_to(folder).as_posix()
-        if name == "waiting.py" or name in LOWER_BOUNDS:
-            continue
-        timed += [
-            f"{name}:{node.lineno}"
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr in CLOCKS
-            and getattr(node.func.value, "id", "") == "time"
-        ]
+    timed = [
+        f"{name}:{node.lineno}"
+        for name, tree in files().items()
+        if name != "waiting.py" and name not in LOWER_BOUNDS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in CLOCKS
+        and getattr(node.func.value, "id", "") == "time"
+    ]
     assert timed == []
+
+
+HANGS = 300
+"""Seconds after which a process of a test hangs: with less, a busy machine decides."""
+WAITS = {"run", "communicate", "wait", "check_output", "check_call", "call"}
+
+
+def test_no_process_is_given_up_early():
+    early = [
+        f"{name}:{node.lineno}"
+        for name, tree in files().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WAITS
+        for keyword in node.keywords
+        if keyword.arg == "timeout"
+        and isinstance(keyword.value, ast.Constant)
+        and isinstance(keyword.value.value, (int, float))
+        and keyword.value.value < HANGS
+    ]
+    assert early == []
 
 
 def test_no_property_has_a_deadline():
@@ -51,11 +75,11 @@ def test_no_property_has_a_deadline():
 
 def test_no_test_stands_where_it_is_not_collected():
     """As in a class whose name does not begin with Test."""
-    folder = Path(__file__).parent
     lost = [
-        f"{path.relative_to(folder).as_posix()}: {part.name}"
-        for path in sorted(folder.rglob("test_*.py"))
-        for node in ast.parse(path.read_text()).body
+        f"{name}: {part.name}"
+        for name, tree in files().items()
+        if Path(name).name.startswith("test_")
+        for node in tree.body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("Test")
         for part in node.body
         if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)) and part.name.startswith("test_")

@@ -76,7 +76,7 @@ def test_the_first_blocks_are_for_a_provider_and_run_with_its_key_alone(tmp_path
     script.write_text("\n\n".join(blocks))
     asked = Fields("ok", team=lambda inputs: "billing" if "charged" in inputs["message"] else "helpdesk", urgent="true")
     with LoopbackLM(asked) as server:
-        said = run_script(script, timeout=120, OPENAI_API_KEY="none", OPENAI_BASE_URL=server.url)
+        said = run_script(script, timeout=300, OPENAI_API_KEY="none", OPENAI_BASE_URL=server.url)
         assert server.requests
     assert said.splitlines()[0] == "billing True"
     assert (tmp_path / "sort.json").exists()

@@ -6,7 +6,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from promptgrad import aio
+import pytest
+
+from promptgrad import aio, errors
 
 
 def until(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -29,3 +31,17 @@ async def turns(count: int = 50) -> None:
     """Let all that can run on this event loop run, by turns of the loop rather than by time."""
     for _ in range(count):
         await aio.sleep(0)
+
+
+def given_time(test: Callable[[float], object], seconds: float) -> None:
+    """Run a test of what has a limit of that many seconds; again with ten and a hundred times as many if it fails.
+
+    For what ends an endless program and must leave a short one alone: how long a short one takes, the machine decides.
+    """
+    for limit in (seconds, 10 * seconds):
+        try:
+            test(limit)
+        except (AssertionError, AttributeError, errors.PromptgradError, pytest.fail.Exception):
+            continue
+        return
+    test(100 * seconds)

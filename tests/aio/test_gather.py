@@ -423,7 +423,7 @@ def test_what_is_left_behind_in_a_thread_keeps_no_results():
     alive, over, came_back = weakref.WeakSet(), threading.Event(), aio.Signal()
 
     def linger():
-        over.wait(60)
+        over.wait(300)
 
         async def rest():
             await aio.aside(partial(aio.sleep, 0))  # in a gather that is over it only waits
@@ -441,7 +441,7 @@ def test_what_is_left_behind_in_a_thread_keeps_no_results():
     results = aio.run(aio.gather([partial(thunk, number) for number in range(4)]))
     assert len(results) == len(alive) == 4
     del results
-    until(lambda: gc.collect() >= 0 and not alive, seconds=20)  # the thread of the loop is still letting go
+    until(lambda: gc.collect() >= 0 and not alive)  # the thread of the loop is still letting go
     over.set()
 
     async def wait():

@@ -14,6 +14,7 @@ from promptgrad import aio, errors, run
 from promptgrad.lm import HTTP, Completion, Retry, resolve, usage
 from promptgrad.lm._completion import Usage
 from promptgrad.testing import Delay, Garbage, Hang, LoopbackLM, Reply, Status
+from tests.waiting import given_time
 
 KEY = "sk-very-secret-0123456789"
 
@@ -158,6 +159,7 @@ def test_a_silent_server_is_asked_once_and_the_error_names_the_setting(server, s
     server.script(Hang(), "Paris")
     with pytest.raises(errors.LMTimeoutError, match=r"0\.1 s of silence \(timeout=\).*may still be running") as caught:
         Retry(HTTP("m", server.url, timeout=0.1), sleep=sleep)("q")
+    server.wait_for(1)
     assert len(server.requests) == 1
     assert not caught.value.transient
 
@@ -165,8 +167,12 @@ def test_a_silent_server_is_asked_once_and_the_error_names_the_setting(server, s
 def test_the_limit_is_on_silence_and_not_on_the_whole(raw):
     body = completion({"content": "Paris"}).body
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-    raw.pieces, raw.pause = [head, body[:9], body[9:20], body[20:30], body[30:]], 0.15
-    assert HTTP("m", raw.url, timeout=0.4)("q").text == "Paris"  # 0.6 s in all
+
+    def check(seconds):
+        raw.pieces, raw.pause = [head, body[:9], body[9:20], body[20:30], body[30:]], 0.4 * seconds
+        assert HTTP("m", raw.url, timeout=seconds)("q").text == "Paris"  # it takes 1.6 times as long in all
+
+    given_time(check, 0.4)
 
 
 def test_a_reply_that_stops_in_the_middle_is_silence_too(raw):
@@ -176,23 +182,26 @@ def test_a_reply_that_stops_in_the_middle_is_silence_too(raw):
 
 
 def test_a_request_that_later_ones_overtook_is_lost_rather_than_slow():
-    with LoopbackLM(lambda messages: Hang() if messages[-1]["content"] == "lost" else "ok") as server:
-        lm = HTTP("m", server.url, timeout=0.5)
-        failures = []
+    def check(seconds):
+        with LoopbackLM(lambda messages: Hang() if messages[-1]["content"] == "lost" else "ok") as server:
+            lm = HTTP("m", server.url, timeout=seconds)
+            failures = []
 
-        def lost():
-            try:
-                lm("lost")
-            except errors.LMTimeoutError as error:
-                failures.append(error)
+            def lost():
+                try:
+                    lm("lost")
+                except errors.LMTimeoutError as error:
+                    failures.append(error)
 
-        thread = threading.Thread(target=lost)
-        thread.start()
-        server.wait_for(1)
-        for number in range(9):
-            lm(str(number))
-        thread.join(60)
-        assert [error.transient for error in failures] == [True]
+            thread = threading.Thread(target=lost)
+            thread.start()
+            server.wait_for(1)
+            for number in range(9):
+                lm(str(number))
+            thread.join()
+            assert [error.transient for error in failures] == [True]
+
+    given_time(check, 0.5)
 
 
 def test_a_slow_reply_comes(server):

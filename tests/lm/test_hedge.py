@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -24,13 +25,38 @@ from promptgrad.lm import (
 from promptgrad.testing import Delay, Hang, Reply, Status
 
 
+def once_there_are(requests, server):
+    """The time after which a request is late: until the server has so many, however long that takes."""
+
+    async def sleep(seconds):
+        while server.received < requests:
+            await aio.sleep(0.001)
+
+    return sleep
+
+
 @pytest.fixture
 def hedged(server):
     def make(http=None, **settings):
         lm = http or HTTP("m", server.url, prices=(1.0, 10.0))
-        return Hedge(lm, **{"after": 0.0, **settings})
+        return Hedge(lm, **{"after": 0.0, "sleep": once_there_are(1, server), **settings})
 
     return make
+
+
+@contextmanager
+def both_in_flight(server):
+    """Neither request is answered before the server has the other one."""
+
+    def release():
+        server.wait_for(2)
+        server.release()
+
+    server.hold()
+    thread = threading.Thread(target=release)
+    thread.start()
+    yield
+    thread.join()
 
 
 async def never(seconds):
@@ -52,9 +78,10 @@ def test_a_late_request_is_asked_again_and_ended_at_the_server(hedged, server):
 
 
 def test_the_first_may_still_be_first(hedged, server):
-    server.script(Delay(0.05, "from the first"), Hang())
+    server.script("from the first", Hang())
     lm = hedged()
-    assert asyncio.run(lm.acall("q")).text == "from the first"
+    with both_in_flight(server):
+        assert asyncio.run(lm.acall("q")).text == "from the first"
     server.wait_idle()
     assert (lm.stats()["hedged"], lm.stats()["hedges_won"]) == (1, 0)
 
@@ -66,19 +93,17 @@ def test_what_is_not_late_is_asked_once(hedged, server):
     assert (used.calls, server.received, lm.stats()["hedged"]) == (2, 2, 0)
 
 
-@pytest.mark.parametrize(
-    "answers", [(Delay(0.05, Status(503)), Delay(0.2, "there")), (Delay(0.05, "there"), Status(503))]
-)
+@pytest.mark.parametrize("answers", [(Status(503), Delay(0.1, "there")), (Delay(0.05, "there"), Status(503))])
 def test_if_one_fails_the_other_is_waited_for(hedged, server, answers):
     server.script(*answers)
-    with track_usage() as used:
+    with track_usage() as used, both_in_flight(server):
         assert hedged()("q").text == "there"
     assert used.calls == 1  # a failure is no call
 
 
 def test_if_both_fail_it_is_a_failure(hedged, server):
-    server.script(Delay(0.02, Status(503)), Status(503))
-    with pytest.raises(OverloadedError):
+    server.script(Status(503), Status(503))
+    with both_in_flight(server), pytest.raises(OverloadedError):
         hedged()("q")
     assert server.received == 2
 
@@ -96,7 +121,7 @@ def test_it_is_below_the_layers(server):
 
     server.script(Status(503), Hang(), "there")
     cached = Cache(Retry(Limit(HTTP("m", server.url), 1), sleep=no_wait))
-    lm = Hedge(cached, after=0.05)
+    lm = Hedge(cached, after=0.05, sleep=once_there_are(2, server))  # the second hangs
     assert lm.identity() == cached.identity()
     assert lm("q").text == "there"
     assert lm("q").cached
@@ -171,7 +196,7 @@ class TestRuns:
 
     def test_a_failed_second_request_costs_nothing(self, hedged, server):
         server.script(Delay(0.05, "there"), Status(503))
-        with run.active() as active:
+        with run.active() as active, both_in_flight(server):
             assert hedged()("q").text == "there"
             assert active.ledger.spent.calls == 1
 

@@ -8,6 +8,7 @@ import pytest
 from promptgrad import sandbox
 from tests.sandbox.conftest import CONFINED, MAKERS
 from tests.sandbox.escapes import BOMBS, ESCAPES, PROCESS_ESCAPES, RUNAWAYS
+from tests.waiting import given_time
 
 TREASURE = "the treasure is under the oak"
 
@@ -105,12 +106,15 @@ def test_a_program_without_end_is_ended_by_its_limit(kind, name):
     if kind == "subprocess" and not CONFINED:
         pytest.skip("a process cannot be confined here")
     code, limit = RUNAWAYS[name]
-    limits = sandbox.Limits(seconds=0.15, memory=32_000_000, output=5000, calls=20, depth=100)
-    found = MAKERS[kind](limits).run(code, {}, GRANTED)
-    slow = {"seconds"} if limit in ("memory", "value") else set()  # on a busy machine the time may be over first
-    assert found.error.limit in {limit, *slow}, found
-    assert len(found.stdout) <= 5000
-    assert len(found.shown()) < 20_000
+
+    def check(seconds):
+        limits = sandbox.Limits(seconds=seconds, memory=32_000_000, output=5000, calls=20, depth=100)
+        found = MAKERS[kind](limits).run(code, {}, GRANTED)
+        assert found.error.limit == limit, found
+        assert len(found.stdout) <= 5000
+        assert len(found.shown()) < 20_000
+
+    given_time(check, 0.15)
 
 
 @pytest.mark.parametrize(("kind", "name"), each(BOMBS, FEW))
@@ -124,24 +128,27 @@ def test_a_program_that_is_hard_to_read_run_or_report_is_an_error(kind, name):
 
 
 def test_the_next_run_is_whole_again(make):
-    interpreter = make(seconds=0.15, memory=32_000_000)
-    with interpreter.session() as session:
-        joined = "(('a' * 10**5).join(['b'] * 10**5))"
-        for code in ("while True: pass", "[0] * 10**12", "x = [1]\nwhile True: x += x", joined):
-            assert session.run(code).error is not None
-            assert session.run("sum(range(10))") == sandbox.Execution(value=45)
+    def check(seconds):
+        with make(seconds=seconds, memory=32_000_000).session() as session:
+            joined = "(('a' * 10**5).join(['b'] * 10**5))"
+            for code in ("while True: pass", "[0] * 10**12", "x = [1]\nwhile True: x += x", joined):
+                assert session.run(code).error is not None
+                assert session.run("sum(range(10))") == sandbox.Execution(value=45)
+
+    given_time(check, 0.15)
 
 
 def test_many_at_once_are_ended_each_for_itself(make):
     import asyncio
 
-    interpreter = make(seconds=0.2, memory=32_000_000)
-
-    async def all_of_them():
+    async def all_of_them(interpreter):
         bad = [interpreter.arun(code) for code in ("while True: pass", "[0] * 10**12", "1 / 0")] * 2
         good = [interpreter.arun("sum(range(10))") for _ in range(6)]
         return await asyncio.gather(*bad, *good)
 
-    found = asyncio.run(all_of_them())
-    assert [one.error is None for one in found] == [False] * 6 + [True] * 6
-    assert {one.value for one in found[6:]} == {45}
+    def check(seconds):
+        found = asyncio.run(all_of_them(make(seconds=seconds, memory=32_000_000)))
+        assert [one.error is None for one in found] == [False] * 6 + [True] * 6
+        assert {one.value for one in found[6:]} == {45}
+
+    given_time(check, 0.2)

@@ -10,6 +10,7 @@ import pytest
 from promptgrad import nn, sandbox
 from promptgrad.autograd import Text
 from promptgrad.errors import AsyncUsageError
+from tests.waiting import given_time
 
 
 class TestRuns:
@@ -68,16 +69,19 @@ class TestSessions:
             assert session.run("x").error.kind == "NameError"
 
     def test_an_error_leaves_the_variables_and_an_overrun_does_not(self, make):
-        with make(seconds=0.1).session() as session:
-            session.run("x = 1")
-            assert not session.run("x = 2\n1 / 0").lost
-            assert session.run("x").value == 2
-            found = session.run("while True: pass")
-            assert found.lost
-            assert found.error.limit == "seconds"
-            assert "all variables of earlier runs are gone" in found.shown()
-            assert session.run("x").error.kind == "NameError"
-            assert session.run("x", {"x": 5}).value == 5
+        def check(seconds):
+            with make(seconds=seconds).session() as session:
+                session.run("x = 1")
+                assert not session.run("x = 2\n1 / 0").lost
+                assert session.run("x").value == 2
+                found = session.run("while True: pass")
+                assert found.lost
+                assert found.error.limit == "seconds"
+                assert "all variables of earlier runs are gone" in found.shown()
+                assert session.run("x").error.kind == "NameError"
+                assert session.run("x", {"x": 5}).value == 5
+
+        given_time(check, 0.1)
 
     def test_a_closed_session_runs_nothing(self, interpreter):
         session = interpreter.session()
@@ -272,6 +276,9 @@ class TestLimits:
             assert (found.error.limit, found.calls, made) == ("calls", 3, [0, 1, 2])
 
     def test_the_time_of_a_granted_function_does_not_count(self, make):
-        done = threading.Event()
-        threading.Timer(0.4, done.set).start()
-        assert make(seconds=0.2).run("f()\n1", functions={"f": done.wait}).value == 1
+        def check(seconds):
+            done = threading.Event()
+            threading.Timer(2 * seconds, done.set).start()
+            assert make(seconds=seconds).run("f()\n1", functions={"f": done.wait}).value == 1
+
+        given_time(check, 0.1)
