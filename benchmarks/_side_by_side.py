@@ -252,15 +252,23 @@ def report(
     what: str = "cpu",
     unit: str = "us",
     base: str | None = None,
+    less: str | None = None,
     targets: Mapping[str, tuple[str, Callable[[float, float], bool]]] | None = None,
 ) -> None:
     """Print one line a contestant.
 
-    `ratio` is to `base`: the median, over the rounds, of the two blocks that ran next to each other. `targets` maps a
-    contestant to the words of its target and a test of (median in `unit`, ratio).
+    `ratio` is to `base`: the median, over the rounds, of the two blocks that ran next to each other. With `less` it is
+    that of what both need beyond this contestant in the same round, and a line has its median (`over_us`). `targets`
+    maps a contestant to the words of its target and a test of (median in `unit`, ratio).
     """
     scale, digits = {"us": (1e6, 1), "ms": (1e3, 2), "s": (1.0, 3)}[unit]
-    reference = children[base].per_operation(what) if base in children else []
+    floor = children[less].per_operation(what) if less in children else []
+
+    def beyond(child: Child) -> list[float]:
+        each = child.per_operation(what)
+        return [mine - least for mine, least in zip(each, floor, strict=False)] if floor else each
+
+    reference = beyond(children[base]) if base in children else []
     for name, child in children.items():
         if child.skipped:
             say(bench=bench, case=case, who=name, skipped=child.skipped)
@@ -282,8 +290,10 @@ def report(
             "rss_mb": round(child.blocks[-1]["rss"] / 1024),
         }
         ratio = float("nan")
-        if reference:
-            ratio = median([mine / theirs for mine, theirs in zip(each, reference, strict=False)])
+        if floor and name != less:
+            line[f"over_{unit}"] = round(median(beyond(child)) * scale, digits)
+        if reference and name != less:
+            ratio = median([mine / theirs for mine, theirs in zip(beyond(child), reference, strict=False)])
             line[f"x_{base}"] = round(ratio, 3)
         if targets and name in targets:
             words, test = targets[name]
