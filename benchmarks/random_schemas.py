@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import copy
 import datetime
+import decimal
 import enum
 import json
 import random
@@ -41,7 +42,7 @@ WAYS = ["json", "chat", "xml", "compact", "tools", "pocket"]
 
 def random_type(draw: random.Random, depth: int = 0) -> Any:
     """A type for an output, with all that a schema may say of it."""
-    plain = [_text, _integer, _number, _boolean, _choice, _enumeration, _moment, _patterned]
+    plain = [_text, _integer, _number, _boolean, _choice, _enumeration, _moment, _patterned, _exact]
     nested = [_list, _mapping, _optional, _union, _record, _tree, _pair, _keyed]
     return draw.choice(plain if depth > 1 or draw.random() < 0.5 else nested)(draw, depth)
 
@@ -65,6 +66,11 @@ def _integer(draw: random.Random, depth: int) -> Any:
 def _number(draw: random.Random, depth: int) -> Any:
     low = round(draw.uniform(-50, 50), 2)
     return Annotated[float, Limits(**draw.choice([{"ge": low, "le": low + 10}, {"gt": low, "lt": low + 0.5}]))]
+
+
+def _exact(draw: random.Random, depth: int) -> Any:
+    kept = draw.choice([{}, {"decimal_places": 2}, {"max_digits": 6, "decimal_places": 2}, {"ge": 0, "le": 100}])
+    return Annotated[decimal.Decimal, Limits(**kept)] if kept else decimal.Decimal
 
 
 def _boolean(draw: random.Random, depth: int) -> Any:
@@ -97,7 +103,10 @@ def _mapping(draw: random.Random, depth: int) -> Any:
 
 
 def _keyed(draw: random.Random, depth: int) -> Any:
-    return dict[Literal["low", "middle", "high"], random_type(draw, depth + 1)]
+    few = Literal["low", "middle", "high"]
+    bounded, long = Annotated[int, Limits(ge=1, le=9)], Annotated[str, Limits(min_length=3, max_length=9)]
+    keys = draw.choice([few, few, int, bounded, long, bool, decimal.Decimal, datetime.date, uuid.UUID, Literal[1, 2]])
+    return dict[keys, random_type(draw, depth + 1)]
 
 
 def _optional(draw: random.Random, depth: int) -> Any:
@@ -130,6 +139,11 @@ def random_signature(draw: random.Random, number: int, *, texts: bool = True) ->
     outputs = [Field(name, random_type(draw), role="output") for name in draw.sample(CLAIMS, draw.randrange(1, 4))]
     outputs = [output if texts or not output.is_text else output.replace(annotation=list[str]) for output in outputs]
     return Signature([Field("question"), *outputs], "Answer.", name=f"Asked{number}")
+
+
+def draw_of(seed: int, kind: str, number: int) -> random.Random:
+    """What draws one signature, whichever others are drawn."""
+    return random.Random(f"{seed} {kind} {number}")
 
 
 def pocket_signature(draw: random.Random, number: int) -> Signature:
@@ -261,6 +275,7 @@ def accuracy(seed: int, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--schemas", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first schema, for a run in parts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-tokens", type=int, default=300)
     parser.add_argument("--adapters", nargs="+", default=WAYS, choices=WAYS)
@@ -272,21 +287,24 @@ def main() -> None:
     if given.accuracy:
         accuracy(given.seed, 30)
         return
-    draw = random.Random(given.seed)
-    signatures = [random_signature(draw, number) for number in range(given.schemas)]
-    typed = [random_signature(draw, number, texts=False) for number in range(given.schemas)]
-    few = [pocket_signature(draw, number) for number in range(given.schemas)]
+    end = given.first + given.schemas
+    signatures = [random_signature(draw_of(given.seed, "any", number), number) for number in range(given.first, end)]
+    typed = [
+        random_signature(draw_of(given.seed, "typed", number), number, texts=False)
+        for number in range(given.first, end)
+    ]
+    few = [pocket_signature(draw_of(given.seed, "pocket", number), number) for number in range(given.first, end)]
     tokenizer = byte_tokenizer()
     options: dict[str, Any] = {"temperature": 1.0, "max_tokens": given.max_tokens, "threads": 1}
     wide = lm.Local(byte_model(tokenizer), tokenizer, name="bytes", constrain=not given.free, **options)
-    text = " ".join(draw.sample(pocket.words(), 5))
+    text = " ".join(draw_of(given.seed, "text", 0).sample(pocket.words(), 5))
     ways = [("json", signatures, wide), *((adapter, typed, wide) for adapter in ("chat", "xml", "compact", "tools"))]
     ways += [("pocket", few, lm.pocket(constrain=constrain, temperature=1.0)) for constrain in (True, False)]
     for adapter, asked, model in (way for way in ways if way[0] in given.adapters):
         begun = perf_counter()
         counts, bad = aio.run(outcomes(asked, model, adapter, text, given.seed))
         held = model.constrain is not False
-        row = {"bench": "schemas", "adapter": adapter, "held": held, "seed": given.seed, **counts}
+        row = {"bench": "schemas", "adapter": adapter, "held": held, "seed": given.seed, "first": given.first, **counts}
         print(json.dumps({**row, "seconds": round(perf_counter() - begun, 1)}))
         for line in bad[: given.show]:
             print(json.dumps({"bad": line}))

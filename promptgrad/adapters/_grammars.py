@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from decimal import Decimal
 
 from promptgrad.adapters._kinds import bare
 from promptgrad.adapters._values import choices
@@ -37,6 +38,6 @@ def value_rule(field: Field) -> str | None:
     annotation = bare(field.annotation)
     if annotation is bool:
         return one_of(("true", "false"))
-    if annotation in (int, float) and not field.constraints and annotation is field.annotation:
+    if annotation in (int, float, Decimal) and not field.constraints and annotation is field.annotation:
         return _INTEGER if annotation is int else _NUMBER
     return json_rule(field.json_schema(), spaced=True)

@@ -24,6 +24,7 @@ _FORMATS = {
     "duration": f"^P([0-9]{{1,5}}D(T{_SPAN})?|T{_SPAN})$",
     "base64url": r"^([A-Za-z0-9_-]{4})*$",
     "binary": r"^([A-Za-z0-9_-]{4})*$",
+    "uuid": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
 }
 """Formats by the texts that pydantic reads: no leap second, no year 0, no 30 February."""
 _KNOWN_FORMATS = frozenset({"uuid", "ipv4", "ipv6", "email", "hostname", "uri"})
@@ -102,7 +103,7 @@ def _told(node: Any) -> Any:
         told["uniqueItems"] = True  # which is refused: equal ones would be too few
     if kinds == "object" or "properties" in told:
         _tell_names(told, node.get("propertyNames"))
-        if "properties" in told:
+        if "properties" in told or "patternProperties" in told:
             told.setdefault("additionalProperties", False)
     return told
 
@@ -141,11 +142,19 @@ def _tell_names(told: dict[str, Any], names: Any) -> None:
         return
     item = told.get("additionalProperties", {})
     listed = names.get("enum", [names["const"]] if "const" in names else None)
+    pattern = names.get("pattern", _FORMATS.get(names.get("format", ""))) or _length(names)
     if listed is not None and "properties" not in told and "minProperties" not in told:
         told["properties"] = dict.fromkeys(map(str, listed), {} if item is True else item)
         told["additionalProperties"] = False
-    elif "pattern" in names and "properties" not in told:
-        told["patternProperties"] = {names["pattern"]: item}
+    elif pattern is not None and "properties" not in told:
+        told["patternProperties"] = {pattern: item}
         told["additionalProperties"] = False
     else:
         told["propertyNames"] = dict(names)  # which is refused
+
+
+def _length(names: Mapping[str, Any]) -> str | None:
+    """The pattern of keys that have a length; None for others."""
+    if not names.keys() & {"minLength", "maxLength"} or names.keys() - {"minLength", "maxLength", "type"}:
+        return None
+    return rf"^[\s\S]{{{names.get('minLength', 0)},{names.get('maxLength', '')}}}$"

@@ -18,6 +18,8 @@ OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
 """Options of a request that are about tools."""
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*')
+_DECODER = json.JSONDecoder()
 _CALL = re.compile(rf"{_OPEN}\s*(\{{.*?\}})\s*(?:{_CLOSE}|\Z)", re.DOTALL)
 
 
@@ -150,7 +152,18 @@ def _call(text: str, number: str) -> ToolCall | None:
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         return None
     arguments: Any = found.get("arguments", found.get("parameters", {}))
-    return ToolCall(number, found["name"], arguments)
+    return ToolCall(number, found["name"], _as_written(text, arguments))
+
+
+def _as_written(text: str, arguments: Any) -> str:
+    """The arguments in the text of a call, with its digits: 1e999 is no float, and 0.10 not 0.1."""
+    if isinstance(arguments, str):
+        return arguments
+    for key in _ARGUMENTS.finditer(text):
+        value, end = _DECODER.raw_decode(text, key.end())
+        if value == arguments:
+            return text[key.end() : end]
+    return json.dumps(arguments, ensure_ascii=False)
 
 
 def of_message(message: Mapping[str, Any], number: str) -> Content:
@@ -164,7 +177,8 @@ def of_message(message: Mapping[str, Any], number: str) -> Content:
     for place, call in enumerate(message.get("tool_calls") or ()):
         function = call.get("function", call)
         arguments: Any = function.get("arguments") or {}
-        parts.append(ToolCall(f"{number}_{place}", function["name"], arguments))
+        said = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        parts.append(ToolCall(f"{number}_{place}", function["name"], said))
     if len(parts) == 1 and isinstance(parts[0], TextPart):
         return parts[0].text
     return tuple(parts) if parts else ""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from promptgrad.errors import InputError, ParseError, SignatureError
+from promptgrad.signature._json_schema import generator
 from promptgrad.signature._sets import may_hold_sets, with_sorted_sets
 from promptgrad.signature._types import is_known_good, type_name
 from promptgrad.signature._unreadable import unreadable
@@ -219,7 +220,10 @@ class Field:
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of the type and its constraints, with the description where there is one."""
-        schema: dict[str, Any] = {"type": "string"} if self.is_plain else self.adapter.json_schema()
+        if self.is_plain:
+            schema: dict[str, Any] = {"type": "string"}
+        else:
+            schema = self.adapter.json_schema(schema_generator=generator())
         if self.description:
             schema["description"] = self.description
         return schema

@@ -107,6 +107,8 @@ def test_calls_are_read_as_the_model_writes_them() -> None:
     call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome", "deep": {"a": [1]}}}\n</tool_call>'
     assert read_calls("plain text", "c") == "plain text"
     assert read_calls(call, "c") == (ToolCall("c_0", "weather", '{"city": "Rome", "deep": {"a": [1]}}'),)
+    exact = '<tool_call>\n{"name": "pay", "arguments": {"sum":0.10, "most": 1e999}}\n</tool_call>'
+    assert read_calls(exact, "c") == (ToolCall("c_0", "pay", '{"sum":0.10, "most": 1e999}'),)  # its very digits
     found = read_calls(f"Let me see.\n{call}\n{call} done", "c")
     assert [str(part) for part in found] == [
         "Let me see.",
@@ -124,6 +126,8 @@ def test_a_message_of_transformers_becomes_parts() -> None:
     call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
     found = of_message({"reasoning_content": "hm", "content": "so", "tool_calls": [call]}, "c")
     assert found == (lm.ReasoningPart("hm"), TextPart("so"), ToolCall("c_0", "weather", '{"city": "Rome"}'))
+    (most,) = of_message({"tool_calls": [{"function": {"name": "pay", "arguments": {"most": float("inf")}}}]}, "c")
+    assert most.arguments == '{"most": Infinity}'  # a reply that is read and refused, no error of ours
     assert of_message({"content": "so"}, "c") == "so"
     assert of_message({}, "c") == ""
 
