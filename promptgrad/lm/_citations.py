@@ -4,6 +4,7 @@ Anthropic ("Citations"): documents are blocks of a message, `citations.enabled` 
 the reply has its citations, which name a block by its place among all of the request. litellm passes both on, the
 latter as `provider_specific_fields.citations`. OpenAI, OpenRouter and Perplexity tell pages as `annotations` of the
 message, whose indices are places in the reply; some servers tell addresses alone, as `citations` of the whole reply.
+Gemini's metadata is read by `_grounding.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.content import Citation
+from promptgrad.lm._grounding import read_grounding
 from promptgrad.lm._message import Message
 from promptgrad.lm._parts import Content, FilePart, TextPart, text_of
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 _PDF = "application/pdf"
 _TOLD = frozenset({"annotations", "provider_specific_fields"})
+GROUNDING = "vertex_ai_grounding_metadata"
+"""The field of a reply in which litellm tells Gemini's metadata."""
+_WHOLE = frozenset({"citations", GROUNDING})
+_WITH_CLAUDE = frozenset({"vertex_ai", "litellm_proxy"})
 
 
 def has_documents(messages: Iterable[Message]) -> bool:
@@ -33,9 +39,20 @@ def has_documents(messages: Iterable[Message]) -> bool:
     )
 
 
-def takes_documents(provider: str, request: Request) -> bool:
-    """Whether documents go as such: to Anthropic, which cites them, but not beside a form of the reply."""
-    return provider == "anthropic" and request.response_format is None and has_documents(request.messages)
+def takes_documents(provider: str, model: str, request: Request) -> bool:
+    """Whether documents go as such: to models of Anthropic, which cite them, but not beside a form of the reply.
+
+    On Vertex and behind a proxy of litellm too. Of Bedrock's two ways "Invoke" takes them; litellm writes no citations
+    for "Converse".
+
+    Args:
+        provider: The provider, as litellm names it.
+        model: The model, with what litellm calls a route.
+        request: The request.
+    """
+    route = model.lower()
+    own = provider == "anthropic" or ("claude" in route and (provider in _WITH_CLAUDE or "invoke/" in route))
+    return own and request.response_format is None and has_documents(request.messages)
 
 
 def document_numbers(messages: Sequence[Message]) -> tuple[int, ...]:
@@ -86,8 +103,11 @@ def read_citations(
         content: The content that was read from it.
         numbers: The numbers of the documents of the request, as `document_numbers` gives them.
     """
-    if message.keys().isdisjoint(_TOLD) and "citations" not in reply:
+    if message.keys().isdisjoint(_TOLD) and reply.keys().isdisjoint(_WHOLE):
         return ()
+    grounded = tuple(read_grounding(reply.get(GROUNDING), text_of(content)))
+    if grounded:
+        return tuple(dict.fromkeys(grounded))
     own = message.get("provider_specific_fields")
     passages = _listed(own.get("citations") if isinstance(own, Mapping) else None)
     found = [*_passages(passages, numbers), *_annotated(_listed(message.get("annotations")), text_of(content))]

@@ -21,7 +21,7 @@ from promptgrad.errors import (
     MissingExtraError,
 )
 from promptgrad.lm._advice import advise, out_of_time, without_names
-from promptgrad.lm._citations import document_numbers, read_citations, takes_documents
+from promptgrad.lm._citations import GROUNDING, document_numbers, read_citations, takes_documents
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import read_cached, read_count
 from promptgrad.lm._dialect import in_order, read_logprobs, read_message, read_more, write_messages
@@ -287,7 +287,7 @@ class LiteLLM(Transport):
 
     def _cites(self, request: Request) -> bool:
         provider = self._settings.get("custom_llm_provider") or self.model.partition("/")[0]
-        return takes_documents(provider, request)
+        return takes_documents(provider, self.model, request)
 
     def _arguments(self, request: Request, key: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -356,7 +356,7 @@ class LiteLLM(Transport):
             choice, *others = in_order([one.model_dump() for one in response.choices])
             content, refusal = read_message(choice["message"])
             numbers = document_numbers(request.messages) if self._cites(request) else ()
-            told = {"citations": getattr(response, "citations", None)}
+            told = {name: getattr(response, name, None) for name in ("citations", GROUNDING)}
             citations = read_citations(choice["message"], told, content, numbers)
             logprobs = read_logprobs(choice)
             more = read_more(others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
+from promptgrad.lm._citations import GROUNDING
 from promptgrad.lm._stream import Listener, ReasoningDelta, TextDelta, ToolCallDelta
 
 DONE = "[DONE]"
@@ -95,7 +96,7 @@ class Assembly:
         Raises:
             KeyError, TypeError, AttributeError: It is not a chunk of this dialect.
         """
-        for name in ("model", "usage"):
+        for name in ("model", "usage", GROUNDING):
             if chunk.get(name):
                 self._reply[name] = chunk[name]
         for choice in chunk.get("choices") or ():

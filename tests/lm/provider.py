@@ -12,10 +12,11 @@ class Provider:
         url: Its address.
         bodies: The requests.
         blocks: The texts of the replies, as Anthropic's blocks.
+        grounding: What Gemini tells of the places where it searched.
     """
 
     def __init__(self, text=""):
-        self.bodies, self.blocks = [], [{"type": "text", "text": text}]
+        self.bodies, self.blocks, self.grounding = [], [{"type": "text", "text": text}], None
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -24,9 +25,11 @@ class Provider:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 provider.bodies.append(body)
-                stream = body.get("stream", False)
-                message = provider.gemini() if "generateContent" in self.path else provider.message()
-                reply = provider.events() if stream else json.dumps(message).encode()
+                stream = body.get("stream", False) or "streamGenerateContent" in self.path
+                is_gemini = "enerateContent" in self.path
+                message = provider.gemini() if is_gemini else provider.message()
+                events = [f"data: {json.dumps(message)}\n\n".encode()] if is_gemini else [provider.events()]
+                reply = b"".join(events) if stream else json.dumps(message).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream" if stream else "application/json")
                 self.send_header("Content-Length", str(len(reply)))
@@ -50,6 +53,7 @@ class Provider:
         parts = [{"text": block["text"]} for block in self.blocks]
         usage = {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7}
         candidate = {"content": {"role": "model", "parts": parts}, "finishReason": "STOP"}
+        candidate |= {"groundingMetadata": self.grounding} if self.grounding else {}
         return {"candidates": [candidate], "usageMetadata": usage}
 
     def events(self):

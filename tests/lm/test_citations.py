@@ -1,6 +1,7 @@
 """Citations in the fields of providers, and documents in the form that Anthropic takes, on servers of loopback."""
 
 import base64
+import importlib
 import importlib.util
 import itertools
 import json
@@ -225,6 +226,104 @@ class TestAnthropic:
         assert [citation.quote for citation in last.citations] == ["The grass is green.", "blue", "old"]
         assert last.citations[0].document == 1
         assert last.answer == "The grass is green and the sky is blue."
+
+    def test_on_vertex_on_bedrock_and_behind_a_proxy(self, claude):
+        request = nn.Predict(SIGNATURE).request(documents=[GRASS], question="?")
+        taken = {
+            "anthropic/claude-x": True,
+            "vertex_ai/claude-sonnet-4@20250514": True,
+            "bedrock/invoke/us.anthropic.claude-sonnet-4": True,
+            "litellm_proxy/claude-of-ours": True,
+            "bedrock/us.anthropic.claude-sonnet-4": False,  # litellm's way of "Converse" has no citations
+            "vertex_ai/gemini-2.5-pro": False,
+            "litellm_proxy/gpt-4o": False,
+            "openai/gpt-4o": False,
+        }
+        found = {}
+        for model in taken:
+            content = lm.LiteLLM(model, "key")._write(request)[-1]["content"]
+            found[model] = isinstance(content, list) and any(part["type"] == "document" for part in content)
+        assert found == taken
+        written = lm.LiteLLM("vertex_ai/claude-sonnet-4", "key")._write(request)
+        self.check_written(
+            written, "vertex_ai.vertex_ai_partner_models.anthropic.transformation", "VertexAIAnthropicConfig"
+        )
+        self.check_written(
+            written,
+            "bedrock.chat.invoke_transformations.anthropic_claude_transformation",
+            "AmazonAnthropicClaudeConfig",
+        )
+
+    def check_written(self, messages, module, name):
+        """What litellm makes of the messages for another way to Claude."""
+        config = getattr(importlib.import_module(f"litellm.llms.{module}"), name)()
+        options = {
+            "model": "claude-sonnet-4",
+            "optional_params": {"max_tokens": 9},
+            "litellm_params": {},
+            "headers": {},
+        }
+        body = config.transform_request(messages=json.loads(json.dumps(messages)), **options)
+        (document,) = [part for part in body["messages"][-1]["content"] if part["type"] == "document"]
+        assert document["source"]["data"] == GRASS.text
+        assert document["citations"] == {"enabled": True}
+
+    def test_a_proxy_passes_blocks_and_citations_on(self):
+        told = {"provider_specific_fields": {"citations": [[{**self.CITED[0], "document_index": 0}]]}}
+        with LoopbackLM(lambda messages: Reply(ANSWER + END, more=told)) as server:
+            ask = nn.Predict(SIGNATURE).to(lm.LiteLLM("litellm_proxy/claude-of-ours", "key", api_base=server.url))
+            found = ask(documents=[GRASS], question="?")
+            content = server.requests[0].json["messages"][-1]["content"]
+        assert [part["type"] for part in content] == ["text", "document", "text"]
+        assert found.citations == [Citation(1, "The grass is green.")]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="litellm is not installed")
+@pytest.mark.filterwarnings("ignore:Items? .* on TypedDict class:UserWarning")
+class TestGemini:
+    """The shapes of Gemini's page on grounding: indices are bytes, and a segment at the beginning has no start."""
+
+    TEXT = "[[ ## answer ## ]]\nZürich is larger. Bern is older.\n\n[[ ## completed ## ]]"
+    HEAD = len(b"[[ ## answer ## ]]\n")
+    TOLD = {  # noqa: RUF012
+        "webSearchQueries": ["towns"],
+        "groundingChunks": [
+            {"web": {"uri": "https://e.org/zh", "title": "e.org"}},
+            {"retrievedContext": {"uri": "gs://b/be.txt", "title": "be", "text": "Bern was founded in 1191."}},
+            {"maps": {"uri": "https://maps.e.org/1", "title": "Bern"}},
+            {"image": {"uri": "https://e.org/other"}},
+        ],
+        "groundingSupports": [
+            {"segment": {"endIndex": HEAD + len("Zürich is larger.".encode())}, "groundingChunkIndices": [0, 9]},
+            {"segment": {"startIndex": HEAD + len("Zürich is larger. ".encode()), "endIndex": HEAD + 33},
+             "groundingChunkIndices": [1, 0]},
+            {"segment": {"text": "Bern"}, "groundingChunkIndices": [1]},
+        ],
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_what_it_found_are_citations(self, claude, streamed):
+        claude.blocks, claude.grounding = [{"type": "text", "text": self.TEXT}], self.TOLD
+        ask = nn.Predict("question -> answer, citations: list[Citation]")
+        ask.to(lm.LiteLLM("gemini/gemini-2.5-flash", "key", api_base=claude.url))
+        found = [*ask.stream_sync(question="?")][-1] if streamed else ask(question="?")
+        assert found.answer == "Zürich is larger. Bern is older."
+        passage = Citation(0, "Bern was founded in 1191.", "be", "gs://b/be.txt", "Bern is older.")
+        assert found.citations == [
+            Citation(0, "", "e.org", "https://e.org/zh", "[[ ## answer ## ]]\nZürich is larger."),
+            passage,
+            Citation(0, "", "e.org", "https://e.org/zh", "Bern is older."),
+            Citation(0, "Bern was founded in 1191.", "be", "gs://b/be.txt", "Bern"),
+            Citation(0, "", "Bern", "https://maps.e.org/1"),
+        ]
+
+    def test_what_cannot_be_read_is_left_out(self):
+        bad = [None, {}, [3], {"groundingChunks": {}}, {"groundingChunks": [{"web": 3}], "groundingSupports": [{}]}]
+        bad.append(
+            {"groundingChunks": [{"web": {}}], "groundingSupports": [3, {"segment": 7, "groundingChunkIndices": 7}]}
+        )
+        assert [read_citations({}, {"vertex_ai_grounding_metadata": told}, "x") for told in bad[:-1]] == [()] * 5
+        assert read_citations({}, {"vertex_ai_grounding_metadata": bad[-1]}, "x") == ()
 
 
 @pytest.fixture
