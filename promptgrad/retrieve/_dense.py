@@ -29,6 +29,8 @@ with the searches of 64 calls of a second each. The graph takes .4 ms, and 30 s 
 
 _CHUNK = 4096  # passages whose vectors are asked for at once
 _SCORES = 1 << 24  # scores that are held at once
+_PICKED = 4096  # vectors that are picked out at once
+_SHARE = 0.2  # of all vectors, beyond which all of them are scored
 _MORE = 64  # candidates beyond k, whose scores are computed again
 _VECTORS = "vectors.npy"
 _GRAPH = "graph.usearch"
@@ -167,20 +169,20 @@ class Dense(Stored):
 
         mask = self._mask(wanted)
         places = None if mask is None else np.flatnonzero(mask[: len(rows)])
-        table = rows if places is None else rows[places]
+        number = len(rows) if places is None else len(places)
         function = None if wanted is None or isinstance(wanted, Mapping) else wanted
-        step = max(1, _SCORES // max(len(table), 1))
+        step = max(1, _SCORES // max(len(rows), 1))
         found = []
         for begin in range(0, len(queries), step):
             block = queries[begin : begin + step]
-            scores = np.ascontiguousarray((table @ block.T).T)
+            scores = _scores(rows, places, block)
             for query, row in zip(block, scores, strict=True):
                 most = k + _MORE
                 while True:
                     near = best(row, most)
                     near = near if places is None else places[near]
                     shown = self._shown(rows, query, near, k, function)
-                    if function is None or len(shown) == k or most >= len(row):
+                    if function is None or len(shown) == k or most >= number:
                         break
                     most *= 4
                 found.append(shown)
@@ -264,6 +266,21 @@ def _new_graph(size: int) -> Any:
     except ImportError as error:
         raise MissingExtraError(extra="retrieve", package="usearch") from error
     return Index(ndim=size, metric="ip", dtype="bf16")
+
+
+def _scores(rows: Vectors, places: Any, queries: Vectors) -> Vectors:
+    """The scores of all vectors, or of those at some places, without a copy of so many of them."""
+    import numpy as np
+
+    if places is None:
+        return np.ascontiguousarray((rows @ queries.T).T)
+    if len(places) > _SHARE * len(rows):  # to pick them out costs more than to score the others as well
+        return np.ascontiguousarray((rows @ queries.T)[places].T)
+    scores = np.empty((len(queries), len(places)), dtype=np.float32)
+    for begin in range(0, len(places), _PICKED):
+        some = places[begin : begin + _PICKED]
+        scores[:, begin : begin + len(some)] = (rows[some] @ queries.T).T
+    return scores
 
 
 def _near(graph: Any, query: Vectors, count: int) -> Any:

@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -94,6 +95,27 @@ def test_filters_are_exact():
     wanted = [place for place in everything if int(place) % 50 == 4][:4]
     assert ids(index, "7", 4, filter=lambda passage: passage.metadata["n"] == 4) == wanted
     assert ids(index, "7", 4, filter={"n": 3, "even": True}) == []
+
+
+@pytest.mark.parametrize(("every", "most"), [(2, 0.2), (5, 0.4)])
+def test_a_filter_copies_no_large_part_of_the_vectors(every, most):
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((24_000, 64), dtype=np.float32)
+    passages = [{"text": str(place), "of": place % every} for place in range(len(table))]
+    index = retrieve.Dense(passages, lambda texts: table[[int(text) for text in texts]])
+    index.refresh()
+    queries, wanted = ["5", "11", "20"], {"of": 1}
+    index.search("1", filter=wanted)  # which is then known
+    tracemalloc.start()
+    found = index.search(queries, 5, filter=wanted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < most * table.nbytes
+    unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+    for query, hits in zip(queries, found, strict=True):
+        scores = unit @ unit[int(query)]
+        best = sorted(range(1, len(table), every), key=lambda place: -scores[place])[:5]
+        assert [int(hit.id) for hit in hits] == best
 
 
 def test_a_large_index_searches_a_graph_and_finds_nearly_the_same():
