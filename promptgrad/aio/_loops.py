@@ -26,10 +26,16 @@ CLEANUP_SECONDS = 5.0
 
 
 class Loop:
-    """An asyncio loop in a daemon thread, started on first use and again in a forked child."""
+    """An asyncio loop in a daemon thread, started on first use and again in a forked child.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: Its name, in messages.
+        bare: Start tasks in an empty context (see `apart`) instead of a copy of the caller's.
+    """
+
+    def __init__(self, name: str, *, bare: bool = False) -> None:
         self.name = name
+        self.bare = bare
         self.reset()
 
     def reset(self) -> None:
@@ -120,7 +126,10 @@ class Loop:
         self._closing = loop.create_task(finish())  # kept: a loop holds its tasks only weakly
 
     def submit(self, remote: "Remote[Any]") -> None:
-        """Start a task on the loop, in a copy of the caller's context. Does not wait."""
+        """Start a task on the loop, in a context of its own. Does not wait."""
+        if self.bare:
+            self.post(remote.start)
+            return
         context = copy_context()
         fork(context)
         self.post(lambda: context.run(remote.start))
@@ -212,7 +221,7 @@ class Remote(Signal[T]):
         context.run(self.start)
 
 
-transport = Loop("transport")
+transport = Loop("transport", bare=True)
 program = Loop("program")
 
 
@@ -247,7 +256,7 @@ async def _end(remote: Remote[Any]) -> None:
 
 
 async def on_transport(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run one of our async functions on the transport loop, in a copy of the context; directly if already there.
+    """Run one of our async functions on the transport loop, in an empty context; directly if already there.
 
     Cancelling the waiter cancels the function.
     """

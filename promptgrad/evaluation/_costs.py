@@ -1,6 +1,7 @@
 """What a run of a program costs, by name."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
 
 COSTS = ("calls", "tokens", "input_tokens", "output_tokens", "usd", "seconds")
 """The costs of a run of a program: calls, tokens, money, and the seconds of its replies, one after the other."""
+
+_READ = attrgetter(*COSTS)
 
 JUDGING = "metric_calls"
 """The number of calls that the metric made, beside the costs."""
@@ -24,5 +27,8 @@ def costs_of(program: "Usage", spent: "UsageTracker") -> Mapping[str, float | No
     """
     whole = spent.uncached
     calls = program.calls + program.cached
-    costs: dict[str, float | None] = {name: None if program.cached else getattr(program, name) for name in COSTS}
-    return {**costs, "calls": calls, JUDGING: whole.calls + whole.cached - calls}
+    costs: dict[str, float | None] = (
+        dict.fromkeys(COSTS) if program.cached else dict(zip(COSTS, _READ(program), strict=True))
+    )
+    costs["calls"], costs[JUDGING] = calls, whole.calls + whole.cached - calls
+    return costs

@@ -197,4 +197,4 @@ def items_of(data: Iterable[Any]) -> list[Any]:
         items += item if isinstance(item, list) else [item]
     if not items:
         raise DataError("there is nothing to evaluate: the data is empty")
-    return [Example(item) if isinstance(item, Mapping) else item for item in items]
+    return [item if type(item) is Example or not isinstance(item, Mapping) else Example(item) for item in items]

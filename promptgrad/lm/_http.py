@@ -208,7 +208,7 @@ class HTTP(Transport):
                 body = body[:-1] + streamed(asked, lacks)
             try:
                 if driven:
-                    return await aio.on_transport(aio.apart, self._post, body, key, size, listener)
+                    return await aio.on_transport(self._post, body, key, size, listener)
                 return await aio.apart(self._post, body, key, size, listener)
             except LMStatusError as error:
                 if not self._habits.learn(error, request, lacks):

@@ -211,7 +211,7 @@ class LiteLLM(Transport):
             lacks = self._habits.lacks
             asked = request if not lacks else written_without(request, lacks)
             try:
-                return await aio.on_transport(aio.apart, self._post, litellm, asked, self._arguments(asked, key))
+                return await aio.on_transport(self._post, litellm, asked, self._arguments(asked, key))
             except LMStatusError as error:
                 if not self._habits.learn(error, request, lacks):
                     raise

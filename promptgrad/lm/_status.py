@@ -277,7 +277,7 @@ def is_error(reply: Mapping[str, Any]) -> bool:
     choices = reply.get("choices")
     if choices and isinstance(choices, list):
         first = choices[0]
-        return isinstance(first, Mapping) and bool(first.get("error")) and not _has_text(first)
+        return isinstance(first, dict) and bool(first.get("error")) and not _has_text(first)
     return bool(reply.get("error")) or reply.get("object") == "error" or reply.get("type") == "error"
 
 
