@@ -22,7 +22,11 @@ _OF_OTHER = re.compile(
     re.IGNORECASE,
 )
 """What stands beside answers and is none."""
-_ABOUT = re.compile(r"\b(?:confidence|certainty|likelihood)\b[^.,;!?\n]*\Z", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"\b(?:confidence|certainty|likelihood|"
+    r"my (?:\w+ )?(?:probability|odds|score|temperature|seed|version))\b[^.,;!?\n]*\Z",
+    re.IGNORECASE,
+)
 _ABOUT_IT = re.compile(
     r"\A[\s(\[%]*(?:confiden\w+|certain\w*|sure|likely|likelihood|probab\w+)\b(?!\s*[:=])", re.IGNORECASE
 )

@@ -13,11 +13,14 @@ from typing import NamedTuple
 from promptgrad.adapters._labels import is_about_it, names_other_number
 from promptgrad.adapters._taken_back import takes_back
 
-_MINUS = dict.fromkeys(map(ord, "\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{SMALL HYPHEN-MINUS}\N{HYPHEN}"), "-")
+_MINUS = dict.fromkeys(
+    map(ord, "\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{SMALL HYPHEN-MINUS}\N{HYPHEN}\N{NON-BREAKING HYPHEN}"), "-"
+)
 _DASHES = {**_MINUS, **dict.fromkeys(map(ord, "\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}"), "-")}
 _DASH_OF_SIGN = re.compile(  # not that of a range
     r"(?:\A|(?<=[^\d\s]\s)|(?<=[(:=$*]))[\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}](?=[\d.$])"
 )
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u2060\u2066-\u2069\ufeff]")
 _BLANK = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
 _GROUP = f"'\N{RIGHT SINGLE QUOTATION MARK}_{_BLANK}"
 _CLUSTER = re.compile(
@@ -34,17 +37,32 @@ _SCALES = {
     "hundred": 2, "thousand": 3, "million": 6, "millions": 6, "mio": 6, "mln": 6, "mn": 6, "billion": 9, "billions": 9,
     "bn": 9, "bln": 9, "trillion": 12, "trillions": 12, "tn": 12, "trn": 12, "lakh": 5, "lakhs": 5, "crore": 7,
     "crores": 7, "tausend": 3, "millionen": 6, "mrd": 9, "milliarden": 9, "milliard": 9, "milliards": 9, "millones": 6,
+    "billionen": 12, "milioni": 6, "miliardi": 9, "milhões": 6, "bilhões": 9, "miljoen": 6, "miljard": 9, "miljoner": 6,
+    "miljarder": 9, "тысяч": 3, "тысячи": 3, "тыс": 3, "миллион": 6, "миллиона": 6, "миллионов": 6, "млн": 6,
+    "миллиард": 9, "миллиарда": 9, "миллиардов": 9, "млрд": 9, "千": 3, "천": 3, "万": 4, "萬": 4, "만": 4, "亿": 8,
+    "億": 8, "억": 8, "兆": 12, "조": 12,
 }  # fmt: skip
+_SHORTENED = ("mio", "mln", "bn", "mn", "тыс", "млн", "млрд")
+_BY_FOUR = "千천万萬만亿億억兆조"
 _SCALE = re.compile(
-    r"[ \N{NO-BREAK SPACE}-]?(" + "|".join(sorted(_SCALES, key=len, reverse=True)) + r")\b\.?", re.IGNORECASE
+    r"[ \N{NO-BREAK SPACE}-]?("
+    + "|".join(sorted((word for word in _SCALES if word not in _BY_FOUR), key=len, reverse=True))
+    + rf")\b\.?|[ \N{{NO-BREAK SPACE}}]?([{_BY_FOUR}])(?![{_BY_FOUR}])",
+    re.IGNORECASE,
 )
 _LIKE_SCALE = re.compile(  # of another language, or misspelt: the value is not known, but it is not that of the digits
-    r"[ -]?(?:mi(?!les?\b|n\b|nutes?\b|lli?(?:gram|met|lit|sec)|crom?)[lo]|mrd|md\b|tausend|tsd|bil|tril|th?ous|"
+    rf"[ -]?(?:[kKmMtTG]{{1,2}}(?:€|(?-i:{_CODES}|kr)\b)|mm (?:{_CODES}|[$€£])|"
+    r"\w{0,12}illi(?:on|ard)|myriad|bin\b|rb\b|rbu\b|jt\b|mia\b|ml[dr]\b|bi[lo]?\b|tr\b|trd\b|tkr\b|mkr\b|mii\b|ming\b|"
+    r"tūkst|tuh[ae][nt]|hiljad|tiso[čc]|tisu[ćc]|þúsund|elfu\b|libo\b|ng[àa]n\b|trăm|chục|vạn|mij[ëe]\b|ratus|puluh|"
+    r"honderd|hundra\b|hundrede|sute\b|yüz|száz|diez?aines?|dizaines?|centaines?|cent(?:inaia|enas)|cientos|dezenas|"
+    r"decin[ae]|decenas|migliaia|tientallen|"
+    r"mi(?!les?\b|n\b|nutes?\b|lli?(?:gram|met|lit|sec)|crom?)[lo]|mrd|md\b|tausend|tsd|bil|tril|th?ous|"
     r"(?-i:MM)\b|grand\b|gross\b|hundert|duizend|tus[ei]nd?\b|t[iy]s\b|tisíc|tysi|ezer\b|ribu\b|"
     r"juta\b|tri[eệ]u|nghìn|tỷ\b|тыс|тис|мл|мил|χιλ|εκατ|[أا]لف|ملي|लाख|करोड़|हज़ार|พัน|ล้าน|千|百|十|万|萬|億|亿|兆|만|억|천|"
     r"lacs?\b|lakh|cr\b|crore|arab\b|kilo(?!gram|met|byte|watt)|mega\b|giga\b)",
     re.IGNORECASE,
 )
+_MILES_OR_MILLIONS = re.compile(r" ?mi\b")
 _LETTERS = {"k": 3, "M": 6, "B": 9}
 _OF_MONEY = {"k": 3, "K": 3, "m": 6, "M": 6, "b": 9, "B": 9, "t": 12, "T": 12}
 _LETTER = re.compile(r"( ?)([kKmMbBtT])(?![\w])")
@@ -52,9 +70,39 @@ _POWER = re.compile(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10 ?(?:\^|\*\
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _POWER_RAISED = re.compile(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})")
 _PERCENT = re.compile(r"[ \N{NO-BREAK SPACE}]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
+_BESIDE = re.compile(
+    r"(?:(?<=[\w.%*])\s?\[\d{1,3}|"
+    r"\b(?:confidence|certainty|likelihood|sources?|refs?|references?|footnotes?|see page)\b"
+    r"[\s*_\"':=(\[]*[\d.,]+ ?%?)\Z",
+    re.IGNORECASE,
+)
+_IS_POWER = re.compile(r"\d(?:\^|\*\*)[-+({]*\Z")
+_NO_CENTS = re.compile(r"(?<=\d),[-\N{EN DASH}\N{EM DASH}]+(?!\w)")
+_LATEX = (
+    (re.compile(r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})"), ","),
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "\N{MULTIPLICATION SIGN}"),
+    (re.compile(r"\\([%$])"), r"\1"),
+)
+_BEFORE_SIGN = re.compile(
+    r"(?<![\w*])[*_`\"'“”„«»\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]+(?=[-+$€£]{0,2}\d)"
+)
 _UNIT = re.compile(
     r"(?:°[CFK]?|[€£$¥₹]|[kcmµμn]m|kg|mg|g|lbs?|oz|ml|[Ll]|ms|min|mins|hrs?|h|s|px|pt|[kKMGT]B|[kMG]?Hz|[kM]?Wh?|mph|km/h|"
-    rf"(?:{_CODES}))(?![\w])|-[A-Za-z]"
+    rf"(?:{_CODES}))(?![\w])|-[A-Za-z]{2}"
+)
+
+_UNCLEAR_WORD = re.compile(
+    r"\s([^\W\d_]{1,2}(?![\w'\N{RIGHT SINGLE QUOTATION MARK}-])|(?:(?![\N{LATIN CAPITAL LETTER A WITH GRAVE}-\u024f"
+    r"\u1e00-\u1eff])[^\W\d_A-Za-z])\w*)"
+)
+"""What may be a scale or turn the sense: a short word, or one of another script."""
+_CLEAR_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a am an as at be by he if in is it me my no of on or so to up us we pm g kg m cm mm km mi ft yd oz lb l dl cl "
+        "ml s ms h hr hz w kw v j pa n k c f mb kb tb db px pt kr tl zł рублей рубль лет год года человек штук "
+        "км м см мм кг л час часа часов минут минуты дней день раз 个 個 名 人 只 张 張 次 年 月 日 天 元 円 分 秒",
+    )
 )
 
 _POINT_AND_THREE = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
@@ -93,6 +141,9 @@ _TURNS = re.compile(  # words beside a number by which it is not simply the valu
     r"millions?|billions?|trillions?|lakhs?|crores?|if|unless|except|zero|times|squared|cubed|minus|plus|percent|"
     r"per cent|pro[cz]ent\w*|p(?:ou|o)r ?c(?:ent|iento)|per cento|porcento|por cento|процент\w*|"
     r"per mill?e|pro ?mill?e|basis points?|bps?|pp[mb]|pages?|section|chapter|"
+    r"und|oder|mehr|weniger|más|moins|più|meno|menos|"
+    r"(?:y|e|et|en|i|og|och|ja) (?:medi[oa]|mezz[oa]|demie?|half|pół|halv\w*|meia|meio|puoli)|"
+    r"более|менее|больше|меньше|или|половин\w*|"
     r"negative|deficit|overdrawn|in the red|short|ish|tb[dc]|max(?:imum)?|minimum|"
     r"wrong|incorrect|false|untrue|bad|doubt\w*|wait|actually|but|however|although|instead|too|formerly|previously|"
     r"sorry|errors?|attempts?|drafts?|options?|examples?|formats?|"
@@ -142,9 +193,9 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
     than", "N/A"), or of which the number is that of something else ("Confidence: 3"). Two readings are those of
     "1,234", of "€1.234" and of "50%": the field decides whether it can take only one.
     """
-    text = text.translate(_DASHES).strip()
-    if len(text) > 2_000:
+    if len(text) > 2_500:
         return (), "holds more than a number"
+    text = _tidy(text.translate(_DASHES)).strip()
     text = _DECORATION.sub(" ", _BOXED.sub(r" \1 ", text)).strip(" \t\n*_")
     text = re.sub(r"[ \t\n]+", " ", text)
     if text[:1] in _QUOTES and text[-1:] in _QUOTES:
@@ -187,12 +238,22 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
     return value, "may be read in two ways" if len(value) > 1 else ""
 
 
+def _tidy(text: str) -> str:
+    """Text without signs that nobody sees, with the signs of LaTeX as others write them, and with "1.500,-" whole."""
+    text = _NO_CENTS.sub(",00", _UNSEEN.sub("", text))
+    for pattern, plain in _LATEX if "\\" in text or "{" in text else ():
+        text = pattern.sub(plain, text)
+    return text
+
+
 def last_number(text: str) -> Decimal | None:
     """The last number in a text; None if there is none that has a reading.
 
-    A comma before three digits separates thousands here: "1,234" is 1234.
+    A comma before three digits separates thousands here: "1,234" is 1234. The certainty of another number and its
+    source do not count ("42 (90% sure)", "42 [1]"), and a power has no reading ("2^10").
     """
-    text = _DASH_OF_SIGN.sub("-", text.translate(_MINUS))
+    text = _tidy(text.translate(_MINUS))
+    text = _DASH_OF_SIGN.sub("-", _BEFORE_SIGN.sub(" ", text))
     last: Decimal | None = None
     at = 0
     for match in list(_CLUSTER.finditer(text))[-_MOST:]:
@@ -201,10 +262,14 @@ def last_number(text: str) -> Decimal | None:
         if start < at or before.isalpha() or before == "_" or (before in (".", ",") and start > 1):
             continue
         number = _number(text, match)
+        if last is not None and (
+            is_about_it(text[number.end :]) or _BESIDE.search(text[max(0, start - 60) : number.end])
+        ):
+            continue
         if not number.readings and " " in digits:  # two numbers
             tail = _CLUSTER.search(text, start + digits.rindex(" ") + 1)
             number = number if tail is None else _number(text, tail)
-        last = number.readings[0] if number.readings else None
+        last = number.readings[0] if number.readings and not _IS_POWER.search(text[max(0, start - 4) : start]) else None
         at = number.end
     return last
 
@@ -229,6 +294,8 @@ def _number(text: str, match: re.Match[str]) -> Number:
         negative = True
     said = end
     scale, end, is_percent, whole = _after(text, end, money)
+    if _LIKE_SCALE.match(text, end) or (money and _MILES_OR_MILLIONS.match(text, end)):
+        readings, whole = (), False
     if _POINT_AND_THREE.fullmatch(digits) and _may_be_thousands(text, said, end, money):
         readings = (*readings, Decimal(digits.replace(".", "")))
     readings = tuple(_scaled(value.copy_negate() if negative else value, scale) for value in readings)
@@ -255,19 +322,18 @@ def _after(text: str, end: int, money: bool) -> tuple[int, int, bool, bool]:  # 
         power = pattern.match(text, end)
         if power is not None:
             return int(power[1].translate(_RAISED)), power.end(), False, _ends(text, power.end())
-    word = _SCALE.match(text, end)
-    letter = _LETTER.match(text, end)
-    if word is not None:
-        scale, end = _SCALES[word[1].lower()], word.end()
-        if text[end - 1 : end] == "." and word[1].lower() not in ("mio", "mln", "bn", "mn"):
+    letter = None if _SCALE.match(text, end) else _LETTER.match(text, end)
+    while (word := _SCALE.match(text, end)) is not None:  # "3 lakh crore"
+        name = (word[1] or word[2]).lower()
+        scale, end = scale + _SCALES[name], word.end()
+        if text[end - 1 : end] == "." and name not in _SHORTENED:
             end -= 1
-    elif letter is not None:
+            break
+    if letter is not None:
         known = _OF_MONEY if money else _LETTERS
         if letter[2] not in known or (letter[1] and not money):
             return 0, end, False, bool(letter[1]) and letter[2] in "mt"  # metres, tonnes
         scale, end = known[letter[2]], letter.end()
-    if _LIKE_SCALE.match(text, end):
-        return scale, end, False, False
     percent = _PERCENT.match(text, end)
     if percent is not None:
         return scale, percent.end(), True, not scale and _ends(text, percent.end())
@@ -280,8 +346,11 @@ def _ends(text: str, end: int) -> bool:
     if unit is not None:
         return True
     after = text[end : end + 1]
-    if not after or after.isspace() or after in ")]},;!":
+    if not after or after in ")]},;!":
         return True
+    if after.isspace():
+        word = _UNCLEAR_WORD.match(text, end)
+        return word is None or word[1].lower() in _CLEAR_WORDS or (word[1].isupper() and word[1].isascii())
     if after in ".:":
         return not text[end + 1 : end + 2].isalnum()
     return False
@@ -316,7 +385,8 @@ def _values(body: str) -> tuple[Decimal, ...]:
         if last == ",":
             fraction = Decimal(f"{whole}.{part}")
             return (Decimal(whole + part), fraction) if grouped else (fraction,)
-        return (Decimal(whole + part),) if (grouped and last != " ") or last == "_" else ()
+        apart = last != " " or part.startswith("0")  # "1 234" may be two numbers, and "000" is none
+        return (Decimal(whole + part),) if (grouped and apart) or last == "_" else ()
     if len(set(marks)) == 1:
         if last == "_" or _grouped(groups) or (last == "," and _grouped_by_two(groups)):
             return (Decimal("".join(groups)),)

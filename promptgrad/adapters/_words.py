@@ -21,7 +21,8 @@ _STATED = re.compile(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
 _TURNS = re.compile(
     r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
     r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though|could|might|would|hardly|barely|far from|"
-    r"doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|previously|sometimes)\b"
+    r"doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|previously|sometimes|"
+    r"used to|too \w+ to|once (?:was|were))\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
@@ -44,7 +45,9 @@ _RATED = re.compile(r"\s*[:=]\s*[-+]?\.?\d")
 """One of several options with its share or score."""
 _UNSAYS = re.compile(
     r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially)|"
-    r"mostly|largely|somewhat|hardly|barely|rarely|"
+    r"mostly|largely|somewhat|hardly|barely|rarely|(?:not|un) ?(?:entirely |quite |so |too |really )?(?:sure|certain)|"
+    r"sort of|kind of|i guess|theor(?:y|etically)|in (?:most|many|some|certain|part)\b|assuming|provided|depending|"
+    r"as long as|only (?:if|when|in)|"
     r"(?:not enough|insufficient) (?:information|data|context|evidence|details?))\b"
     r"|^\s*if\b"
 )

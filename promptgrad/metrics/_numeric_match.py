@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from typing import Any
 
 from promptgrad.adapters import last_number
@@ -12,12 +13,15 @@ _FRACTION = re.compile(
     r"(?<![\w.,/])([-+]?)(?:(\d{1,15})[ ]+)?(\d{1,15})[ ]?/[ ]?(\d{1,15})(?![\w/]|[.,]\d)"
 )  # 1/2, 2 1/2
 
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
+_ONE_SIGN = re.compile(r"[ ]?([\xbc-\xbe\u2150-\u215e])")  # 2½
+
 
 class NumericMatch(FieldMetric):
     """1 if the answer is the right number, else 0. In a text the last number counts ("so she pays $1,234.50.").
 
     Texts are read as those of typed fields are: "3.5 billion", "1.234,56"; "1,234" is 1234 here. Simple fractions are
-    numbers, "1/2" and "2 1/2"; a percent sign is ignored, as all units are.
+    numbers, "1/2", "2½" and LaTeX's; a percent sign is ignored, as all units are.
 
     Args:
         field: Name of the field; None for the example's only label.
@@ -53,7 +57,11 @@ def number(value: Any) -> float | None:
             value = str(value)
         else:
             return found if math.isfinite(found) else None
-    last = last_number(_FRACTION.sub(_quotient, value.replace("\N{MINUS SIGN}", "-")))
+    text = _LATEX_FRACTION.sub(r" \1/\2", value.replace("\N{MINUS SIGN}", "-"))
+    text = _ONE_SIGN.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[1])}", text).replace(
+        "\N{FRACTION SLASH}", "/"
+    )
+    last = last_number(_FRACTION.sub(_quotient, text))
     if last is None:
         return None
     found = float(last)

@@ -36,6 +36,7 @@ MINUS, NARROW, NO_BREAK = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}", "\N{NO-
         ("5 million people", 5e6),
         ("1,5 Mio. Euro", 1.5e6),
         ("3 Mrd", 3e9),
+        ("3 万", 3e4),
         ("1.2bn", 1.2e9),
         ("1.5 \N{MULTIPLICATION SIGN} 10^8", 1.5e8),
         ("6.02x10^23", 6.02e23),
@@ -138,7 +139,6 @@ def test_a_single_reading(text: str, value: float) -> None:
         "5 per mille",
         "5 bps",
         "3 mil",
-        "3 万",
         "5 (or 6)",
         "I get 41, then 42",
         "1e999",
@@ -385,6 +385,48 @@ def test_one_number_said_twice_is_one_number(text):
 )  # fmt: skip
 def test_fractions_denials_and_numbers_in_words_are_asked_again(text):
     assert len(read_number(text)[0]) != 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3 MEUR", "3 kEUR", "3 mkr", "3 M\N{EURO SIGN}", "4 mm USD", "R$ 4 mi", "4 quadrillion", "4 zillion",
+        "3 tūkst. eurų", "5 bin TL", "3 rb", "3 jt", "2 mld", "2 mia. kr", "4 tisoč", "4 hiljada", "4 tuhatta",
+        "3 dizaines", "3 decenas", "2 mrd kr and more", "42 и более", "42 und mehr", "42 oder weniger", "42 o más",
+        "42 e mezzo", "42 und ein halb", "42 euros y medio", "42 et demi", "42 половиной", "42 или 43", "42 nd",
+        "42-A", "4 myriad", "3 ratus", "My probability is 0.9", "My confidence score is 0.9", "3 हज़ार", "3 อื่น",
+    ],
+)  # fmt: skip
+def test_scales_and_turns_of_other_languages_are_asked_again(text):
+    assert len(read_number(text)[0]) != 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1.500,-", 1500), ("1.500,- \N{EURO SIGN}", 1500), ("5,\N{EM DASH}", 5), ("8 hundred thousand", 8e5),
+        ("3 lakh crore", 3e12), ("3,4 млрд", 3.4e9), ("12 тысяч", 12e3), ("3 miliardi", 3e9), ("2 Billionen", 2e12),
+        ("5億", 5e8), ("12만", 12e4), ("\N{NON-BREAKING HYPHEN}7.5", -7.5), ("\u200e-7", -7), ("\ufeff7\u200b", 7),
+        ("1 000", 1000), ("10 050", 10050), ("1{,}234,567", 1234567), (r"5 \times 10^3", 5000), (r"\$5", 5),
+        (r"3\cdot10^{-3}", 0.003), ("5 of us", 5), ("12 km", 12), ("5 лет", 5), ("3 个", 3), ("7 ID", 7),
+    ],
+)  # fmt: skip
+def test_ways_of_other_places_that_have_one_reading(text, value):
+    assert [float(found) for found in read_number(text)[0]] == [value]
+    assert float(last_number(text) or 0) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("**-7**", -7), ("It is *-7*.", -7), ("`-7.5`", -7.5), ("'-$7'", -7), ("2**10", None), ("10^6", None),
+        ("42 (90% confident)", 42), ("42\nConfidence: 0.9", 42), ("42 [1]", 42), ("42[12]", 42), ("Confidence: 3", 3),
+        ("3 tys.", None), ("3 mille", None), ("7\N{EN DASH}9", 9), ("[1] 42", 42), ("a [3]", 3),
+    ],
+)  # fmt: skip
+def test_a_metric_reads_signs_in_decoration_and_no_confidence(text, value):
+    found = last_number(text)
+    assert (None if found is None else float(found)) == value
 
 
 @pytest.mark.parametrize("text", ["5 (five)", "5 months", "5 baths", "12 (twelve) eggs"])
