@@ -1,7 +1,7 @@
 """Several attempts of one program at one input: how they differ, how they run, and which of them count."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -38,7 +38,6 @@ NOT_ATTEMPTS = (
 )
 """Errors that the next attempt would meet as well, or that end a run."""
 
-_NO_GROUP = nullcontext()
 _HINT = "what an earlier attempt taught: follow it"
 
 
@@ -97,8 +96,6 @@ class LoggedCall(Companion):
         self.error = error
 
 
-_PLAIN = Conduct()
-
 noted_checks: "ContextVar[list[Any] | None]" = ContextVar("promptgrad.checks", default=None)
 """Where the conditions of `Assert` and `Suggest` are noted; None for nowhere."""
 
@@ -129,7 +126,9 @@ def _within(
     tentative: bool,
 ) -> Conduct:
     """What calls do inside of the conduct that holds here."""
-    outer = conduct() or _PLAIN
+    outer = around_of(Conduct)
+    if outer is None:
+        return Conduct(temperature, hints or {}, log, tentative)
     return Conduct(
         outer.temperature if temperature is None else temperature,
         {**outer.hints, **hints} if hints else outer.hints,
@@ -157,7 +156,6 @@ class OneAttempt:
         error: Why it failed; None when it did not.
         score: What it is worth, where attempts are scored.
         feedback: What was said of it.
-        nodes: The calls that it made, as far as they were recorded.
         log: The calls that it made, in the order of the program, where they were noted.
         checks: The conditions of `Assert` and `Suggest` that were looked at in it.
     """
@@ -167,9 +165,19 @@ class OneAttempt:
     error: BaseException | None = None
     score: float = float("-inf")
     feedback: str = ""
-    nodes: Sequence[Node] = ()
     log: Sequence[LoggedCall] = ()
     checks: list[Any] = field(default_factory=list)
+    _recorded: Sequence[Node] = ()
+    _first: sequence.Mark = ((), 0)
+    _last: sequence.Mark = ((), 0)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The calls that it made, as far as they were recorded."""
+        if not self._recorded:
+            return ()
+        first, last = sequence.position(self._first), sequence.position(self._last)
+        return tuple(node for node in self._recorded if first < sequence.position(node.mark) < last)
 
 
 async def attempt(
@@ -204,18 +212,19 @@ async def attempt(
     log: list[LoggedCall] | None = [] if logged else None
     if tape is None and logged:
         sequence.begin()
-    first = None if tape is None else sequence.position(sequence.step())
+    begun = 0
+    if tape is not None:
+        made._first, begun = sequence.step(), len(tape.nodes)
     replicate = (current().replicate or 0) * of + number
-    begun = 0 if tape is None else len(tape.nodes)
-    inner = _within(temperature, hints, log, tentative=True)
     token = noted_checks.set(made.checks)
     try:
-        with (
-            surrounded(inner),
-            Replicated(replicate),
-            _NO_GROUP if group is None else sampled(group, replicate - group.first),
-        ):
-            made.output = await module.acall(*args, **kwargs)
+        with surrounded(_within(temperature, hints, log, tentative=True)), Replicated(replicate):
+            asked = module.acall(*args, **kwargs)
+            if group is None:
+                made.output = await asked
+            else:
+                with sampled(group, replicate - group.first):
+                    made.output = await asked
     except NOT_ATTEMPTS:
         raise
     except BaseException as error:  # it is the outcome
@@ -224,9 +233,8 @@ async def attempt(
         made.error = error
     finally:
         noted_checks.reset(token)
-    if tape is not None and first is not None:
-        last = sequence.position(sequence.step())
-        made.nodes = tuple(node for node in tape.nodes[begun:] if first < sequence.position(node.mark) < last)
+    if tape is not None:
+        made._last, made._recorded = sequence.step(), tape.nodes[begun:]
     if log:
         made.log = sorted(log, key=lambda call: call.place)
     return made
@@ -283,12 +291,13 @@ async def attempts(
 
 def keep(used: Iterable[OneAttempt], unused: Iterable[OneAttempt] = ()) -> None:
     """Note which attempts went into the result: the calls of the others get no blame, and their checks do not count."""
-    here, noted, tape = conduct() or _PLAIN, noted_checks.get(), current_tape()
-    for one in used:
+    noted, tape = noted_checks.get(), current_tape()
+    if checks := [check for one in used for check in one.checks]:
         if noted is not None:
-            noted.extend(one.checks)
-        if tape is not None and not here.tentative:
-            tape.notes.extend(one.checks)
+            noted.extend(checks)
+        here = conduct()
+        if tape is not None and (here is None or not here.tentative):
+            tape.notes.extend(checks)
     if tape is None:
         return
     for one in unused:

@@ -15,6 +15,8 @@ from promptgrad.nn._module import Module
 Reward = Callable[[Any, Any], Any]
 """`reward(inputs, output)`: a number, a truth value or a `Score`; plain or `async`. A metric and a `Judge` are ones."""
 
+_NUMBERS = frozenset((float, int, bool, Score))
+
 ATTEMPT_HABITS = {
     "N": "n=...",
     "reward_fn": "reward=...",
@@ -136,7 +138,7 @@ async def judge(reward: Reward, inputs: Example, made: OneAttempt) -> None:
     with no_grad():
         try:
             said: Any = reward.acall(inputs, made.output) if isinstance(reward, Module) else reward(inputs, made.output)
-            if inspect.isawaitable(said):
+            if type(said) not in _NUMBERS and inspect.isawaitable(said):
                 said = await aio.awaited(said)
             made.score = _number(said)
         except Exception as error:

@@ -105,8 +105,11 @@ class surrounded:
         self._one = one
 
     def __enter__(self) -> None:
-        kind = type(self._one)
-        self._token = _around.set((*(other for other in _around.get() if type(other) is not kind), self._one))
+        one, outer = self._one, _around.get()
+        if outer:
+            kind = type(one)
+            outer = tuple([other for other in outer if type(other) is not kind])
+        self._token = _around.set((*outer, one))
 
     def __exit__(self, *_: object) -> None:
         _around.reset(self._token)
@@ -114,5 +117,9 @@ class surrounded:
 
 async def joined(call: Call, surroundings: tuple[Around, ...]) -> tuple[Companion, ...]:
     """What goes along with a call of what is around it."""
-    found = [await one.join(call) for one in surroundings]
-    return tuple([one for one in found if one is not None])
+    found: tuple[Companion, ...] = ()
+    for one in surroundings:
+        companion = await one.join(call)
+        if companion is not None:
+            found = (*found, companion)
+    return found
