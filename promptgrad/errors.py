@@ -52,6 +52,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = [
+    "FATAL",
     "AsyncUsageError",
     "AuthenticationError",
     "BadRequestError",
@@ -485,6 +486,19 @@ class MissingExtraError(PromptgradError, ImportError):
         hint = f"install it with: pip install -e '.[{extra}]' in a checkout of promptgrad"
         super().__init__(message or f"this needs {package or 'a package that is not installed'}; {hint}")
         self.extra = extra
+
+
+FATAL = (
+    NoLMError,
+    MissingExtraError,
+    AsyncUsageError,
+    AuthenticationError,
+    BillingError,
+    BudgetExceeded,
+    JournalError,
+    UnknownPriceError,
+)
+"""Errors that are no fault of the tool, row, attempt or metric that meets them: the next one meets them as well."""
 
 
 def is_outage(error: BaseException | None) -> bool:

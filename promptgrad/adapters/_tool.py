@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 
 from promptgrad import aio
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly
-from promptgrad.adapters._observation import FATAL, observed
+from promptgrad.adapters._observation import observed
 from promptgrad.adapters._read import Reader
 from promptgrad.adapters._tool_arguments import docstring_of, from_function, from_schema, name_of
 from promptgrad.adapters._tool_langchain import parts_of
 from promptgrad.adapters._tool_run import LeftBehind, run_tool
 from promptgrad.autograd import Text
-from promptgrad.errors import ParseError, SignatureError, ToolCallError
+from promptgrad.errors import FATAL, ParseError, SignatureError, ToolCallError
 from promptgrad.lm import TextPart, ToolCall, ToolResult
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")

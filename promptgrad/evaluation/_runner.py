@@ -9,23 +9,12 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd import Read, record_reads
 from promptgrad.data import Example, Score
-from promptgrad.errors import (
-    AuthenticationError,
-    BillingError,
-    BudgetExceeded,
-    InputError,
-    JournalError,
-    NoLMError,
-    UnknownPriceError,
-)
+from promptgrad.errors import FATAL, InputError
 from promptgrad.evaluation._costs import costs_of
 from promptgrad.evaluation._row import ReportRow
 from promptgrad.lm import Replicated, Usage, UsageTracker, track_usage
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Arguments, Module, bind, count_checks
-
-FATAL = (BudgetExceeded, JournalError, NoLMError, AuthenticationError, BillingError, UnknownPriceError, ImportError)
-"""Errors that would be the same for every row: they end an evaluation."""
 
 OnReads = Callable[[tuple[Read, ...]], None]
 """A function that gets the parameters that a program read."""
@@ -161,7 +150,7 @@ async def _row(program: Evaluated, metric: Metric, job: EvaluationJob, on_reads:
                 score = await call_metric(metric, job.example, row.output) if done is None else done
             row.costs = costs_of(own, usage)
             row.score, row.feedback, row.parts = score.value, score.feedback, score.parts
-        except FATAL:
+        except (*FATAL, ImportError):  # a program that lacks a module lacks it in every row
             raise
         except Exception as error:  # noqa: BLE001 - it is the row's result
             row.error = error

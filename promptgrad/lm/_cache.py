@@ -11,21 +11,17 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
-from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, UnknownPriceError
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache_entry import CacheDiff, CacheEntry, compare, read_items, write_items
 from promptgrad.lm._channel import DIRECT, answerer
 from promptgrad.lm._completion import CACHE_HIT, Completion
 from promptgrad.lm._fork import reset_after_fork
-from promptgrad.lm._layer import Layer
+from promptgrad.lm._layer import ASKERS_OWN, Layer
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._request import Request
 
 if TYPE_CHECKING:
     from promptgrad.lm._store import Store
-
-_ASKERS_OWN = (BudgetExceeded, UnknownPriceError, JournalError, ReplayError)
-"""Errors of the run or the replay that made the request, not of the LM."""
 
 
 class MemoryStore:
@@ -249,7 +245,7 @@ class Cache(Layer):
         finally:
             memory.flying.pop(key, None)
             broken = request.listener is not None and request.listener.started
-            if failure is None or broken or isinstance(failure, _ASKERS_OWN):
+            if failure is None or broken or isinstance(failure, ASKERS_OWN):
                 mine.set(None)
             else:
                 mine.fail(failure)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, UnknownPriceError
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Request
+
+ASKERS_OWN = (BudgetExceeded, UnknownPriceError, JournalError, ReplayError)
+"""Errors of the run or the replay that made a request, not of the LM: who waits for the same reply asks by itself."""
 
 
 class Layer(LM):

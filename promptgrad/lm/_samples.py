@@ -9,13 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, UnknownPriceError
 from promptgrad.lm._completion import Completion
-from promptgrad.lm._layer import Layer
+from promptgrad.lm._layer import ASKERS_OWN, Layer
 from promptgrad.lm._request import Request
-
-_ASKERS_OWN = (BudgetExceeded, UnknownPriceError, JournalError, ReplayError)
-"""Errors of the run or the replay that made the request: the next call of the group asks again."""
 
 
 class SampleGroup:
@@ -51,7 +47,7 @@ class SampleGroup:
                 continue
             try:
                 found = await send()
-            except _ASKERS_OWN:
+            except ASKERS_OWN:
                 self._withdraw(key)
                 raise
             except Exception as error:

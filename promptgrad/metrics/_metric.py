@@ -6,15 +6,7 @@ from typing import Any, TypeVar
 
 from promptgrad import aio
 from promptgrad.data import Example, Score
-from promptgrad.errors import (
-    AuthenticationError,
-    BillingError,
-    BudgetExceeded,
-    JournalError,
-    MetricError,
-    NoLMError,
-    UnknownPriceError,
-)
+from promptgrad.errors import FATAL, MetricError
 
 F = TypeVar("F", bound="FieldMetric")
 
@@ -299,24 +291,11 @@ def score_of(known: Metric, result: Any) -> Score:
         raise MetricError(f"the metric {known.name} gave no score: {error}") from None
 
 
-_THE_SAME_FOR_ALL = (
-    MetricError,
-    BudgetExceeded,
-    JournalError,
-    NoLMError,
-    AuthenticationError,
-    BillingError,
-    UnknownPriceError,
-    ImportError,
-)
-"""Errors that are no fault of one row."""
-
-
 async def result_of(known: Metric, example: Any, output: Any, *more: Any) -> Any:
     """What a metric returns, as it is; raises as `call_metric` where the metric does."""
     try:
         return await _call(known, example, output, *more)
-    except _THE_SAME_FOR_ALL:
+    except (*FATAL, MetricError, ImportError):
         raise
     except Exception as error:
         text = f": {error}" if str(error) else ""

@@ -10,14 +10,10 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.adapters import Tool, observed
 from promptgrad.content import Audio, File, Image
-from promptgrad.errors import MissingExtraError, ToolCallError
+from promptgrad.errors import FATAL, ToolCallError
 from promptgrad.lm import ToolCall
-from promptgrad.nn._attempt import NOT_ATTEMPTS
 from promptgrad.nn._call import around_of
 from promptgrad.nn._hearing import Hearing
-
-FATAL = (*(error for error in NOT_ATTEMPTS if error is not ImportError), MissingExtraError)
-"""Errors of a tool that end the run, since the next call would meet them as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ async def act(
         rules: What holds for them.
 
     Raises:
-        Exception: Of `approve` or `stop`, or one of a tool that ends the run (`FATAL`).
+        Exception: Of `approve` or `stop`, or one of a tool that ends the run (`errors.FATAL`).
     """
     planned = []
     for place, call in enumerate(calls):

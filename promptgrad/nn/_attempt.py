@@ -10,33 +10,13 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad.aio import sequence
 from promptgrad.autograd import Node, current_tape
-from promptgrad.errors import (
-    AsyncUsageError,
-    AuthenticationError,
-    BillingError,
-    BudgetExceeded,
-    JournalError,
-    NoLMError,
-    UnknownPriceError,
-)
+from promptgrad.errors import FATAL
 from promptgrad.lm import Replicated, SampleGroup, Usage, current, sampled
 from promptgrad.nn._call import Around, Call, Companion, around_of, surrounded
 from promptgrad.signature import Field, Signature
 
 if TYPE_CHECKING:
     from promptgrad.nn._module import Module
-
-NOT_ATTEMPTS = (
-    NoLMError,
-    ImportError,
-    AsyncUsageError,
-    AuthenticationError,
-    BillingError,
-    BudgetExceeded,
-    JournalError,
-    UnknownPriceError,
-)
-"""Errors that the next attempt would meet as well, or that end a run."""
 
 _HINT = "what an earlier attempt taught: follow it"
 
@@ -225,7 +205,7 @@ async def attempt(
             else:
                 with sampled(group, replicate - group.first):
                     made.output = await asked
-    except NOT_ATTEMPTS:
+    except (*FATAL, ImportError):  # a program that lacks a module lacks it again
         raise
     except BaseException as error:  # it is the outcome
         if not aio.is_failure(error):

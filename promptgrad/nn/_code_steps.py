@@ -8,9 +8,9 @@ from promptgrad._habits import refuse
 from promptgrad.adapters import Tool, get_adapter
 from promptgrad.autograd import attach, current_tape
 from promptgrad.content import Language
-from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError
+from promptgrad.errors import FATAL, InputError, ParseError, SignatureError, StepLimitError
 from promptgrad.lm import ToolCall, current, resolve_lm
-from promptgrad.nn._acting import FATAL, cut
+from promptgrad.nn._acting import cut
 from promptgrad.nn._agent_tools import free_name, result_tool, result_words
 from promptgrad.nn._module import Module, begin_node
 from promptgrad.nn._plain import plain
