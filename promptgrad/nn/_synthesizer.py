@@ -10,7 +10,7 @@ from typing import Any, overload
 from promptgrad import aio
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError, LMError, ParseError
-from promptgrad.lm import LM
+from promptgrad.lm import LM, current
 from promptgrad.metrics import as_metric, call_metric, exact_match
 from promptgrad.nn._map import bind
 from promptgrad.nn._module import Module
@@ -88,6 +88,14 @@ class SyntheticExamples(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return iter(self._rows)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SyntheticExamples):
+            return NotImplemented
+        return (self._rows, self.aspects, self.dropped) == (other._rows, other.aspects, other.dropped)
+
+    def __hash__(self) -> int:
+        return hash((len(self), self.aspects))
+
     def __repr__(self) -> str:
         dropped = "; ".join(f"{count} {reason}" for reason, count in self.dropped.items())
         return f"<{len(self)} synthetic examples of {len(self.aspects)} aspects; dropped: {dropped or 'none'}>"
@@ -106,7 +114,8 @@ class Synthesizer(Module, in_place=True):
 
     Shape: `SyntheticExamples`, a sequence of at most `n` examples.
     Cost: one LM call for the situations, and one for each `batch` examples that are written, of which some are dropped:
-        at most three times `n / batch`. A `teacher` costs a run for each row, a judge what it costs.
+        at most three times `n / batch`, see `most_calls`. A `teacher` costs a run for each row that is new, a judge
+        what it costs.
     Source: Wang et al. 2022, "Self-Instruct", arXiv 2212.10560; Yu et al. 2023, "AttrPrompt", arXiv 2306.15895.
         Differs: values are checked by the types of the signature, and a program or a metric of yours may filter.
 
@@ -160,12 +169,14 @@ class Synthesizer(Module, in_place=True):
         teacher: Module | None = None,
         metric: Callable[..., Any] | None = None,
         threshold: float = 0.5,
+        avoid: Iterable[Any] = (),
     ) -> SyntheticExamples:
         """Write examples.
 
         Args:
             seeds: Examples that are right.
             n: How many to write.
+            avoid: Examples of which none is to be like, such as those that one tests on. No prompt shows them.
             teacher: A program that must agree with the labels, by `metric`, or by exact match.
             metric: Without a teacher, a judge: it scores the labels of an example.
             threshold: The least score of an example that is kept.
@@ -177,14 +188,18 @@ class Synthesizer(Module, in_place=True):
         names = await self._aspects(about)
         kept: list[Example] = []
         dropped: Counter[str] = Counter()
+        held = [_groups(self._key(Example(one))) for one in avoid]
         seen = [_groups(self._key(one)) for one in known]
         keep = _filter(self._signature, teacher, metric, threshold)
         plans = [(aspect, level) for level in self.difficulty for aspect in names]
-        rounds = 3 * -(-n // (self.batch * len(plans)))
-        for number in range(rounds):
+        left = most = 3 * -(-n // self.batch)
+        first = (current().replicate or 0) * most
+        for number in range(most):
             missing = n - len(kept)
-            some = plans[: max(1, -(-missing // self.batch))]
-            replies = await aio.gather([partial(self._written, about, kept, *one, number) for one in some], limit=None)
+            some = plans[: min(left, max(1, -(-missing // self.batch)))]
+            left -= len(some)
+            ask = partial(self._written, about, kept, first + number)
+            replies = await aio.gather([partial(ask, *one) for one in some], limit=None)
             if not kept and (failed := [reply for reply in replies if isinstance(reply, LMError)]) == replies:
                 raise failed[0]
             fresh: list[Example] = []
@@ -196,6 +211,8 @@ class Synthesizer(Module, in_place=True):
                 for values in reply:
                     row, flaw = self._read(values, how)
                     groups = set() if row is None else _groups(self._key(row))
+                    if row is not None and any(_alike(groups, other) for other in held):
+                        row, flaw = None, "is to be avoided"
                     if row is not None and any(_alike(groups, other) for other in seen):
                         row, flaw = None, "repeats another"
                     if row is None:
@@ -206,10 +223,14 @@ class Synthesizer(Module, in_place=True):
             scores = await aio.gather([partial(keep, row) for row in fresh], limit=None)
             dropped["not agreed with"] += sum(not good for good in scores)
             kept += [row for row, good in zip(fresh, scores, strict=True) if good]
-            if len(kept) >= n or not fresh:
+            if len(kept) >= n or not fresh or not left:
                 break
             plans = plans[len(some) :] + plans[: len(some)]
         return SyntheticExamples(kept[:n], names, {reason: count for reason, count in dropped.items() if count})
+
+    def most_calls(self, n: int) -> int:
+        """The most LM calls that writing `n` examples takes, without those of a teacher or judge."""
+        return isinstance(self.aspects, int) + 3 * -(-n // self.batch)
 
     async def _aspects(self, about: Mapping[str, Any]) -> list[str]:
         if not isinstance(self.aspects, int):
@@ -219,12 +240,12 @@ class Synthesizer(Module, in_place=True):
         return list(dict.fromkeys(names))[: self.aspects] or ["anything that the task covers"]
 
     async def _written(
-        self, about: Mapping[str, Any], kept: Sequence[Example], aspect: str, level: str, number: int
+        self, about: Mapping[str, Any], kept: Sequence[Example], replicate: int, aspect: str, level: str
     ) -> Any:
         before = [self._key(row) for row in kept if row[PROVENANCE]["aspect"] == aspect][-_SHOWN:]
         asked = {**about, "written": before, "aspect": aspect, "difficulty": level, "count": self.batch}
         try:
-            return (await self.write.acall(**asked, config={"replicate": number})).new_examples
+            return (await self.write.acall(**asked, config={"replicate": replicate})).new_examples
         except (LMError, ParseError) as error:
             return error
 

@@ -15,16 +15,25 @@ if TYPE_CHECKING:
     from promptgrad.optim import Session
 
 
-async def fill(session: "Session", wanted: int, teacher: Any) -> None:
+def calls_to_fill(missing: int, teacher: Any) -> tuple[int, int]:
+    """The most LM calls that write so many examples, and the most rows that a teacher answers to judge them."""
+    writer = Synthesizer("text -> answer")
+    calls = writer.most_calls(missing)
+    return calls, (calls - 1) * writer.batch if isinstance(teacher, Module) else 0
+
+
+async def fill(session: "Session", wanted: int, teacher: Any, held: Sequence[Example]) -> None:
     """Let a language model write what training data lacks, after the examples that are there.
 
-    It is that of `teacher`, if that is one, else the program's own. The calls are journalled and within the budget;
-    where it does not pay for them, or no reply can be read, the run goes on with what there is.
+    It is that of `teacher`, if that is one, else the program's own. A teacher that is a program must agree with the
+    labels, by the metric. The calls are journalled and within the budget; where it does not pay for them, or no reply
+    can be read, the run goes on with what there is.
 
     Args:
         session: The session; its `train` grows.
         wanted: How many training examples there should be.
         teacher: The teacher of the trainer.
+        held: The examples on which the run chooses and reports: none is written again.
     """
     missing = wanted - len(session.train)
     if missing <= 0:
@@ -33,7 +42,8 @@ async def fill(session: "Session", wanted: int, teacher: Any) -> None:
     writer = Synthesizer(signature, lm=teacher if isinstance(teacher, (LM, str)) else session.program_lm())
     try:
         with run.phase("synthesize"), session.scope("synthesize"):
-            rows = await writer.acall(session.train, n=missing)
+            judged = {"teacher": teacher, "metric": session.metric} if isinstance(teacher, Module) else {}
+            rows = await writer.acall(session.train, n=missing, avoid=held, **judged)
     except (BudgetExceeded, ParseError) as error:  # a writer that cannot do it ends no run
         catch_up("synthesize")
         session.notes.append(f"no training examples were written: {error}")

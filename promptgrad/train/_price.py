@@ -23,6 +23,9 @@ WRITTEN_TOKENS = 200
 ROW_TOKENS = 15
 """Tokens of a row beside what is in the example."""
 
+SHOWN, BATCH = 8, 5
+"""Examples that a writer of examples is shown, and that it writes in one call."""
+
 EVIDENCE_TOKENS = 3000
 """Tokens of the rows that a writer is shown at most, where its optimizer does not say."""
 
@@ -102,6 +105,22 @@ def price_of_writing(model: Module, optimizer: Any, examples: Sequence[Example])
     prices = _prices_of(_writer_of(optimizer), modules[0]._lm if modules else None)
     usd = None if prices is None else (prices[0] * read + prices[1] * WRITTEN_TOKENS) / 1e6
     return read + WRITTEN_TOKENS, usd
+
+
+def price_of_examples(model: Module, teacher: Any, examples: Sequence[Example]) -> tuple[float, float | None]:
+    """Tokens of one call of a writer of examples (`nn.Synthesizer`), and its price.
+
+    Args:
+        model: The program; its language model writes where the teacher is none.
+        teacher: The teacher of the trainer.
+        examples: The training data, of which a call shows some.
+    """
+    row = sum(len(str(value)) for value in examples[0].values()) / 4 + ROW_TOKENS
+    modules = [module for module in model.modules() if isinstance(module, Predict)]
+    read, written = WRITER_TOKENS + 2 * SHOWN * row, BATCH * row
+    named = None if isinstance(teacher, Module) else teacher
+    prices = _prices_of(named, modules[0]._lm if modules else None)
+    return read + written, None if prices is None else (prices[0] * read + prices[1] * written) / 1e6
 
 
 def _writer_of(optimizer: Any) -> Any:

@@ -67,7 +67,7 @@ class Trainer(LiveRun):
         engine: How the critic is asked: "joint" about several failed runs side by side, "local" about one call at a
             time; None for what takes fewer calls, see `Loss.backward`.
         group: Most failed runs in one joint call; None for the critic's own bound, 8.
-        teacher: LM or program whose successes become demos; None for the program itself.
+        teacher: LM or program whose successes become demos; None for the program itself. See `synthesize`.
         concurrency: Examples in flight.
         ship: Probability of being better from which on the best ships, in [0.5, 1), or "significant".
         confirm: Only with `ship="significant"`: share (below 1) or number of validation examples that are set aside
@@ -366,7 +366,7 @@ class Trainer(LiveRun):
                         "nothing to improve", f"0 of {count} validation examples failed, nothing to do", parts
                     )
                 ending.judge = await judge_noise_of(session, self.judge_rows)
-            await fill(session, self.synthesize, self.teacher)
+            await fill(session, self.synthesize, self.teacher, [*parts.val, *parts.confirm, *parts.test])
             bar.advance(note="search")
             await self._search(session, parts)
             bar.advance(note="decide")

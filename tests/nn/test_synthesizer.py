@@ -140,6 +140,35 @@ def test_failures_of_single_calls_are_counted_and_of_all_raised():
         nn.Synthesizer(Sort, lm=lm.FunctionLM(never, name="n"), aspects=["x"])([], n=2)
 
 
+def test_what_is_to_be_avoided_is_neither_shown_nor_written():
+    writer = Writer([{"text": "which fee is due for a loan abroad", "kind": "other", "urgent": False}])
+    held = [{"text": "Which fee is due for a loan abroad?"}]
+    made = nn.Synthesizer(Sort, lm=writer.lm(), aspects=["one"], difficulty="easy", batch=1)(SEEDS, n=1, avoid=held)
+    assert (len(made), made.dropped) == (0, {"is to be avoided": 1})
+    assert not any("fee" in inputs["examples"] + inputs["written"] for inputs in writer.asked)
+
+
+@pytest.mark.parametrize(
+    ("aspects", "levels", "batch", "n"), [(1, 1, 5, 23), (4, 1, 1, 5), (6, 3, 5, 9), (2, 2, 3, 40)]
+)
+def test_the_calls_are_bounded_by_what_it_says(aspects, levels, batch, n):
+    names = json.dumps([f"aspect {number}" for number in range(aspects)])
+    asked = []
+
+    def answer(messages):
+        asked.append(messages)
+        words = json.dumps(
+            [{"text": "w" * (len(asked) * 9), "kind": "loan" if len(asked) % 9 else "other", "urgent": True}]
+        )
+        return Fields(aspects=names, new_examples=words)(messages)
+
+    made = nn.Synthesizer(
+        Sort, lm=lm.FunctionLM(answer, name="w"), aspects=aspects, difficulty=["x"] * levels, batch=batch
+    )
+    made(SEEDS, n=n)
+    assert 2 <= len(asked) <= made.most_calls(n) == 1 + 3 * -(-n // batch)
+
+
 def test_what_it_takes_is_checked():
     with pytest.raises(ValueError, match="batch and aspects are at least 1"):
         nn.Synthesizer(Sort, batch=0)

@@ -75,6 +75,65 @@ def test_what_lacks_is_written_and_learned_from():
     assert any(nn.is_synthetic(demo) or demo.text not in {row.text for row in rows(3)} for demo in model.demos.data)
 
 
+def test_the_plan_counts_what_is_written_as_a_bound():
+    world, asked = World(), []
+
+    def counted(messages):
+        asked.append("situations" in str(messages[0]["content"]) or "new_examples" in str(messages[0]["content"]))
+        return world(messages)
+
+    model = nn.Predict("text -> last").to(lm.FunctionLM(counted, name="world"))
+
+    def trainer(**options):
+        return Trainer(model, optim.LabeledFewShot(model.parameters(), k=4), metric=pg.metrics.exact_match, **options)
+
+    planned = {phase.name: phase for phase in trainer(synthesize=12).plan(rows(3), rows(30, 100)).phases}
+    assert (planned["synthesize"].calls, planned["synthesize"].exact) == (1 + 3 * 2, False)
+    assert planned["synthesize"].tokens_per_call > 800
+    for options in ({}, {"synthesize": 3}):
+        assert "synthesize" not in str(trainer(**options).plan(rows(3), rows(30, 100)))
+    trainer(synthesize=12, seed=0).fit(rows(3), rows(30, 100))
+    assert 1 <= sum(asked) <= planned["synthesize"].calls
+    with_teacher = trainer(synthesize=12, teacher=model).plan(rows(3), rows(30, 100))
+    assert {phase.name: phase.calls for phase in with_teacher.phases}["synthesize: teacher"] == 6 * 5
+
+
+def test_what_is_like_the_data_that_decides_is_not_written():
+    """A writer that brings validation and test examples, word for word or nearly: training data gets none of them."""
+
+    class Copies(World):
+        def examples(self, inputs):
+            held = [*rows(3, 100), *rows(2, 300)]
+            made = [{"text": row.text.upper() + "!", "last": row.last} for row in held]
+            return json.dumps([*made, *json.loads(super().examples(inputs))])
+
+    seen = []
+
+    class Looks(optim.LabeledFewShot):
+        async def fit(self, session):
+            seen.extend(session.train)
+            await super().fit(session)
+
+    model = nn.Predict("text -> last").to(lm.FunctionLM(Copies(), name="world"))
+    result = Trainer(model, Looks(model.parameters(), k=4), metric=pg.metrics.exact_match, seed=0, synthesize=12).fit(
+        rows(3), rows(30, 100), rows(5, 300)
+    )
+    assert len(seen) == 12
+    held = {row.text for row in [*rows(30, 100), *rows(5, 300)]}
+    assert not any(row.text.lower().strip("!") in held for row in seen)
+    assert any("is to be avoided" in note for note in result.notes)
+
+
+def test_a_teacher_that_is_a_program_must_agree():
+    world = World()
+    teacher = nn.Predict("text -> last", instruction="Teach.").to(
+        lm.FunctionLM(Fields(last=lambda i: i["text"].split()[-1] if "loan" in i["text"] else "?"), name="teacher")
+    )
+    _, result = fit(world, rows(3), rows(30, 100), synthesize=9, seed=0, teacher=teacher)
+    (note,) = [note for note in result.notes if "synthetic" in note]
+    assert "not agreed with" in note
+
+
 def test_where_there_are_enough_nothing_is_written():
     world = World()
     fit(world, rows(12), rows(30, 100), synthesize=12, seed=0)
