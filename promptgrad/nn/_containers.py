@@ -174,6 +174,8 @@ class Sequential(_Numbered, in_place=True):
     other output is passed on as the only argument.
 
     `nn.Sequential(nn.Predict("text -> summary"), nn.Predict("text, summary -> title"))`
+
+    Cost: the calls of its modules.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:

@@ -20,6 +20,8 @@ class Op(Module):
     It is a module: it may stand alone, or be assigned to an attribute of a program, whose `parameters()` then hold its
     `description`. Its name is the function's.
 
+    Cost: no LM call of its own; what the function does.
+
     Attributes:
         description: What the function is for: a `Parameter` of kind "description", with its text in
             `str(op.description)`.

@@ -254,3 +254,129 @@ class TestRLM(ModuleContract):
 
     def make(self):
         return nn.RLM(QA)
+
+
+class TestSequential(ModuleContract):
+    calls = 2
+    blamed = ("draft.instruction", "answer.instruction")
+
+    def make(self):
+        return nn.Sequential({"draft": nn.Predict("question -> draft"), "answer": nn.Predict("draft -> answer")})
+
+
+class TestOp(ModuleContract):
+    calls = 0
+    blamed = ("description",)
+
+    def inputs(self):
+        return {"town": "Paris"}
+
+    def make(self):
+        return nn.op(weather, trainable=True)
+
+
+class TestOpOfACoroutine(TestOp):
+    def make(self):
+        return nn.op(weather_later, trainable=True)
+
+
+async def weather_later(town: str) -> str:
+    """The weather in a town."""
+    return weather(town)
+
+
+class TestRetrieve(ModuleContract):
+    calls = 0
+
+    def inputs(self):
+        return {"query": "the capital of France"}
+
+    def make(self):
+        return nn.Retrieve(["Paris is the capital of France.", "Rome is the capital of Italy."], k=1)
+
+
+class TestRetrieveWithARanker(TestRetrieve):
+    calls = 1
+    blamed = ("rerank.instruction",)
+
+    def answers(self):
+        return {"ranking": "[2, 1]"}
+
+    def make(self):
+        from promptgrad import retrieve
+
+        passages = retrieve.BM25(["Paris is the capital of France.", "Lyon is in France, whose capital it is not."])
+        return nn.Retrieve(
+            retrieve.Rerank(passages, nn.Predict("query, passages: list[str] -> ranking: list[int]")), k=1
+        )
+
+
+class TestSynthesizer(ModuleContract):
+    calls = (2, 1 + 3 * 2)  # the situations; at most three times n / batch
+
+    def inputs(self):
+        return {"seeds": [{"question": "Which town is the capital of France?", "answer": "Paris"}], "n": 3}
+
+    def answers(self):
+        def written(inputs):
+            wanted = f"{inputs['aspect']} {len(inputs['written']) * 'x'}"
+            return f'[{{"question": "What of {wanted} in {hash_of(wanted)}?", "answer": "Rome"}}]'
+
+        return {"aspects": '["rivers", "mountains"]', "new_examples": written}
+
+    def make(self):
+        return nn.Synthesizer(QA, aspects=2, difficulty="easy", batch=2)
+
+
+def hash_of(text):
+    """Letters that differ from text to text."""
+    return "".join(chr(97 + ord(letter) * 7 % 26) for letter in text) * 2
+
+
+class TestModuleList(ModuleContract):
+    called = False
+
+    def make(self):
+        return nn.ModuleList([nn.Predict(QA), nn.ChainOfThought(QA)])
+
+
+class TestModuleDict(ModuleContract):
+    called = False
+
+    def make(self):
+        return nn.ModuleDict({"one": nn.Predict(QA), "two": nn.ChainOfThought(QA)})
+
+
+class TestParameterList(ModuleContract):
+    called = False
+
+    def make(self):
+        return nn.ParameterList([nn.Parameter("Be brief."), nn.Parameter("Be kind.")])
+
+
+class TestParameterDict(ModuleContract):
+    called = False
+
+    def make(self):
+        return nn.ParameterDict({"tone": nn.Parameter("Be kind.")})
+
+
+def test_every_public_module_passes_the_suite_and_says_what_it_costs():
+    """A new class in `nn.__all__` needs a class here or in the criteria's file; nothing is left out."""
+    from tests.nn import test_criteria_contract
+
+    public = {
+        made for name in nn.__all__ if isinstance(made := getattr(nn, name), type) and issubclass(made, nn.Module)
+    } - {nn.Module}
+    suites = {
+        suite
+        for namespace in (globals(), vars(test_criteria_contract))
+        for name, suite in namespace.items()
+        if name.startswith("Test") and issubclass(suite, ModuleContract)
+    }
+    covered = {type(suite().make()) for suite in suites}
+    assert sorted(made.__name__ for made in public - covered) == []
+    assert len(suites) >= len(public)
+    plain = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+    silent = [made.__name__ for made in public if made not in plain and "Cost:" not in (made.__doc__ or "")]
+    assert silent == []
