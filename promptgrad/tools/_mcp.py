@@ -40,6 +40,7 @@ class MCPTools:
         name: The server's name.
         toolset: Its tools; those of its first start.
         starts: How often it was started or reached.
+        changed: Whether the server has other tools than these, as far as it has said so; `refresh()` gives them.
 
     Raises:
         MissingExtraError: When it is opened: the package `mcp` is not installed.
@@ -72,6 +73,7 @@ class MCPTools:
         self._restarts = restarts
         self._options = dict(options)
         self._toolset: Toolset | None = None
+        self._listed: list[Any] = []
         self._open = False
         self._connection: Connection | None = None
         self._lock: asyncio.Lock | None = None
@@ -91,6 +93,29 @@ class MCPTools:
                 server=self.name,
             )
         return self._toolset
+
+    @property
+    def changed(self) -> bool:
+        """Whether the server said that it has other tools, or listed others when it was started anew."""
+        connection = self._connection
+        if connection is None or self._toolset is None:
+            return False
+        return connection.heard.changed or (connection.is_up and connection.tools != self._listed)
+
+    async def arefresh(self) -> Toolset:
+        """List the tools anew, and give the set of those that there are now.
+
+        Sets and agents that were made before stay as they are: a set cannot change under an agent, whose parameters are
+        the descriptions of its tools. A call of a tool that is gone is an error that the model is shown.
+
+        Cost: no LM call.
+
+        Raises:
+            ToolServerError: It is not open, ended and cannot be started again, or does not answer in time.
+        """
+        return await aio.on_transport(self._arefresh)
+
+    refresh = aio.blocking(arefresh)
 
     async def aopen(self) -> Toolset:
         """Start the server, or reach it, and list its tools; where it is open, nothing happens."""
@@ -133,9 +158,22 @@ class MCPTools:
                     f"{error}; the last that it wrote: {error.stderr[-500:]}", server=self.name, stderr=error.stderr
                 ) from error.__cause__
             raise
-        if self._toolset is None:
-            self._toolset = self._made(connection.tools)
-        return self._toolset
+        return self._made(connection.tools) if self._toolset is None else self._toolset
+
+    async def _arefresh(self) -> Toolset:
+        import asyncio
+
+        connection = await self._alive()
+        try:
+            await asyncio.wait_for(connection.relist(), self._timeout)
+        except Exception as error:
+            connection.give_up()
+            raise ToolServerError(
+                f"the server {self.name!r} did not list its tools: {type(error).__name__}: {error}",
+                server=self.name,
+                stderr=connection.heard.errors.text,
+            ) from error
+        return self._made(connection.tools)
 
     async def _aclose(self) -> None:
         self._open = False
@@ -156,7 +194,9 @@ class MCPTools:
             )
             for name, tool in zip(names, listed, strict=True)
         ]
-        return self._collect(tools, name=self.name, **options)
+        self._listed = listed
+        self._toolset = self._collect(tools, name=self.name, **options)
+        return self._toolset
 
     async def _alive(self) -> Connection:
         """The connection, made anew where it has ended; on the transport loop."""
@@ -177,7 +217,7 @@ class MCPTools:
                 raise ToolServerError(
                     f"the server {self.name!r} ended {self._failures} times in a row, and is not started again",
                     server=self.name,
-                    stderr="" if self._connection is None else self._connection.errors.text,
+                    stderr="" if self._connection is None else self._connection.heard.errors.text,
                 )
             self._connection = connection = Connection(self._server)
             self.starts += 1
@@ -204,10 +244,10 @@ class MCPTools:
             if connection.give_up():  # this is the first of the calls that it took with it
                 self._failures += 1
             raise ToolServerError(
-                f"the server {self.name!r} ended before it answered the call of `{tool}`",
+                f"the server {self.name!r} {connection.heard.fault or 'ended'} before it answered the call of `{tool}`",
                 tool=tool,
                 server=self.name,
-                stderr=connection.errors.text,
+                stderr=connection.heard.errors.text,
             ) from None
         self._failures = 0
         return result

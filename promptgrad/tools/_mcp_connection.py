@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.errors import MissingExtraError, ToolError, ToolServerError
-from promptgrad.tools._mcp_server import ErrorTail, ServerPlace
+from promptgrad.tools._mcp_server import Heard, ServerPlace
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +29,7 @@ class Connection:
     def __init__(self, server: ServerPlace) -> None:
         import asyncio
 
-        self.errors = ErrorTail()
+        self.heard = Heard()
         self.tools: list[Any] = []
         self.title = ""
         self._server = server
@@ -42,7 +43,7 @@ class Connection:
     @property
     def is_up(self) -> bool:
         """Whether calls can be made."""
-        return self._client is not None and not self._over.is_set() and not self._leave.is_set()
+        return self._ready.is_set() and not self._over.is_set() and not self._leave.is_set()
 
     async def start(self, seconds: float, name: str) -> None:
         """Connect, and list the tools.
@@ -75,16 +76,28 @@ class Connection:
         else:
             cause, why = None, f"did not answer within {seconds:g} seconds"
             self.give_up()
-        raise ToolServerError(f"the server {name!r} {why}", server=name, stderr=self.errors.text) from cause
+        raise ToolServerError(f"the server {name!r} {why}", server=name, stderr=self.heard.errors.text) from cause
+
+    async def relist(self) -> None:
+        """List the tools, as they are now."""
+        self.heard.changed = False
+        self.tools = await _listed(self._client)
 
     async def _hold(self) -> None:
+        import asyncio
+
         try:
-            async with self._server.connect(self.errors) as client:
-                self.tools = await _listed(client)
-                self.title = getattr(client.server_info, "name", "") or ""
+            async with self._server.connect(self.heard) as client:
                 self._client = client
+                await self.relist()
+                self.title = getattr(client.server_info, "name", "") or ""
                 self._ready.set()
-                await self._leave.wait()
+                watching = asyncio.ensure_future(_watch(client, self.heard))
+                try:
+                    await self._leave.wait()
+                finally:
+                    watching.cancel()
+                    await asyncio.gather(watching, return_exceptions=True)
         except BaseException as error:  # noqa: BLE001 - those who wait are told
             self._error = error
         finally:
@@ -136,12 +149,26 @@ async def _listed(client: Any) -> list[Any]:
     found: list[Any] = []
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
-        page = await client.list_tools(cursor=cursor)
+        page = await client.list_tools(cursor=cursor, cache_mode="refresh")
         found += page.tools
         cursor = page.next_cursor
         if cursor is None or len(found) >= _MOST_TOOLS:
             break
     return found[:_MOST_TOOLS]
+
+
+async def _watch(client: Any, heard: Heard) -> None:
+    """Hear of other tools from a server that speaks of them only where it is asked to; others just say it."""
+    from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
+    from mcp.shared.exceptions import MCPError
+
+    tools = getattr(client.server_capabilities, "tools", None)
+    if not getattr(tools, "list_changed", False):
+        return
+    with suppress(ListenNotSupportedError, SubscriptionLost, MCPError, TimeoutError):
+        async with client.listen(tools_list_changed=True) as events:
+            async for _ in events:
+                heard.changed = True
 
 
 def _first(error: BaseException | None) -> BaseException | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from promptgrad.errors import MissingExtraError
+from promptgrad.tools._mcp_pipes import piped
 
 _KEPT = 4_000
 """Bytes that are kept of what a process writes to stderr."""
@@ -24,16 +27,36 @@ class ServerPlace(Protocol):
         """What it is called in errors, without secrets."""
         ...
 
-    def connect(self, errors: ErrorTail) -> AbstractAsyncContextManager[Any]:
+    def connect(self, heard: Heard) -> AbstractAsyncContextManager[Any]:
         """A connected client of the SDK; at its end the process is ended too.
 
         Args:
-            errors: Keeps what a process writes to stderr.
+            heard: Keeps what comes from the server beside its answers.
 
         Raises:
             MissingExtraError: The SDK is not installed.
         """
         ...
+
+
+class Heard:
+    """What comes from a server beside its answers.
+
+    Attributes:
+        errors: The last that a process wrote to stderr.
+        fault: What it did, if that ended the connection.
+        changed: Whether it said that its list of tools is another one.
+    """
+
+    def __init__(self) -> None:
+        self.errors = ErrorTail()
+        self.fault = ""
+        self.changed = False
+
+    async def __call__(self, message: Any) -> None:
+        """Take a notification, as the handler of the SDK's client."""
+        if getattr(message, "method", None) == "notifications/tools/list_changed":
+            self.changed = True
 
 
 class ErrorTail:
@@ -69,19 +92,25 @@ class ServerProcess:
     command: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str | None
+    max_bytes: int
 
     @property
     def label(self) -> str:
         return os.path.basename(self.command[0])
 
     @asynccontextmanager
-    async def connect(self, errors: ErrorTail) -> AsyncIterator[Any]:
+    async def connect(self, heard: Heard) -> AsyncIterator[Any]:
         sdk = load_sdk()
-        program, *arguments = self.command
-        parameters = sdk.StdioServerParameters(command=program, args=arguments, env=dict(self.env), cwd=self.cwd)
-        with open(errors.reading(), "w") as stream:
-            async with sdk.Client(sdk.stdio_client(parameters, errlog=stream)) as client:
-                yield client
+        if sys.platform == "win32":  # its processes are not those of asyncio
+            program, *arguments = self.command
+            parameters = sdk.StdioServerParameters(command=program, args=arguments, env=dict(self.env), cwd=self.cwd)
+            with open(heard.errors.reading(), "w") as stream:
+                async with sdk.Client(sdk.stdio_client(parameters, errlog=stream), message_handler=heard) as client:
+                    yield client
+            return
+        transport = piped(self.command, self.env, self.cwd, heard, self.max_bytes)
+        async with sdk.Client(transport, message_handler=heard) as client:
+            yield client
 
     def __repr__(self) -> str:
         more = ", ..." if len(self.command) > 1 else ""
@@ -94,13 +123,14 @@ class ServerAddress:
 
     url: str
     headers: Mapping[str, str]
+    max_bytes: int
 
     @property
     def label(self) -> str:
         return self.url.partition("?")[0].rpartition("@")[2]
 
     @asynccontextmanager
-    async def connect(self, errors: ErrorTail) -> AsyncIterator[Any]:
+    async def connect(self, heard: Heard) -> AsyncIterator[Any]:
         sdk = load_sdk()
         import httpx2
         from mcp.client.streamable_http import streamable_http_client
@@ -108,11 +138,15 @@ class ServerAddress:
         here = httpx2.URL(self.url).host in ("localhost", "127.0.0.1", "::1")
         async with (
             httpx2.AsyncClient(
-                headers=dict(self.headers),
+                headers={"Accept-Encoding": "identity", **self.headers},
+                event_hooks={"response": [partial(_bound, self.max_bytes)]},
                 timeout=httpx2.Timeout(30.0, read=None),  # each call has its own time
                 trust_env=not here,  # no proxy of the environment knows this machine
             ) as http,
-            sdk.Client(streamable_http_client(self.url, http_client=http)) as client,
+            sdk.Client(
+                streamable_http_client(self.url, http_client=http, max_sse_event_size=self.max_bytes),
+                message_handler=heard,
+            ) as client,
         ):
             yield client
 
@@ -120,7 +154,34 @@ class ServerAddress:
         return f"url={self.label!r}"  # its headers and its query may hold secrets
 
 
-def process_of(command: str | Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> ServerProcess:
+async def _bound(most: int, response: Any) -> None:
+    """Have a body end with an error beyond so many bytes; the events of a stream are bounded one by one, by the SDK."""
+    import httpx2
+
+    if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        return
+    inner, packed = response.stream, response.headers.get("content-encoding", "identity").lower() != "identity"
+
+    class Bounded(httpx2.AsyncByteStream):  # type: ignore[misc]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            if packed:  # nobody asked for it, and a small body may hold a very large one
+                raise httpx2.StreamError("the answer is compressed, which was not asked for")
+            come = 0
+            async for piece in inner:
+                come += len(piece)
+                if come > most:
+                    raise httpx2.StreamError(f"the answer has more than {most:,} bytes")
+                yield piece
+
+        async def aclose(self) -> None:
+            await inner.aclose()
+
+    response.stream = Bounded()
+
+
+def process_of(
+    command: str | Sequence[str], env: Mapping[str, str] | None, cwd: str | None, max_bytes: int
+) -> ServerProcess:
     """A server that is started by a command; a text is split as a shell splits it, and no shell runs.
 
     Raises:
@@ -130,10 +191,10 @@ def process_of(command: str | Sequence[str], env: Mapping[str, str] | None, cwd:
     parts = tuple(shlex.split(command)) if isinstance(command, str) else tuple(os.fspath(part) for part in command)
     if not parts:
         raise ValueError("command=[...] is the program and its arguments, such as ['uvx', 'mcp-server-git']")
-    return ServerProcess(parts, dict(env or {}), None if cwd is None else os.fspath(cwd))
+    return ServerProcess(parts, dict(env or {}), None if cwd is None else os.fspath(cwd), max_bytes)
 
 
-def address_of(url: str, headers: Mapping[str, str]) -> ServerAddress:
+def address_of(url: str, headers: Mapping[str, str], max_bytes: int) -> ServerAddress:
     """A server at an address.
 
     Raises:
@@ -141,7 +202,7 @@ def address_of(url: str, headers: Mapping[str, str]) -> ServerAddress:
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url= is an address such as 'http://127.0.0.1:8000/mcp', not {url!r}")
-    return ServerAddress(url, dict(headers))
+    return ServerAddress(url, dict(headers), max_bytes)
 
 
 def load_sdk() -> Any:

@@ -69,6 +69,7 @@ class Toolset(tuple[Tool, ...]):
         name: str = "",
         timeout: float = 60.0,
         restarts: int = 3,
+        max_bytes: int = 64_000_000,
         **options: Any,
     ) -> MCPTools:
         """The tools of a server that speaks the Model Context Protocol, while it is connected.
@@ -79,7 +80,8 @@ class Toolset(tuple[Tool, ...]):
         ```
 
         `async with` does the same in a coroutine. The server is started or reached at the beginning of the block, its
-        tools are listed once, and it is ended with the block.
+        tools are listed once, and it is ended with the block. What is returned tells by `changed` whether there are
+        others later, and `refresh()` gives them.
 
         Cost: no LM call. What it does on this machine is the server's affair: it is a program that you start.
 
@@ -93,6 +95,8 @@ class Toolset(tuple[Tool, ...]):
             timeout: Seconds that a call may take, and the start.
             restarts: How often in a row a server that ended is started anew or reached again by the next call, without
                 a call between that it answered.
+            max_bytes: Most bytes of one message of the server. A longer one ends the connection: its calls are
+                `ToolServerError`s, and the next one starts it anew.
             **options: `prefix`, `max_chars` or `trainable`, as for `Toolset`.
 
         Raises:
@@ -104,15 +108,17 @@ class Toolset(tuple[Tool, ...]):
 
         if (command is None) == (url is None):
             raise ValueError("Toolset.from_mcp takes command=[...] of a server to start, or url= of one that runs")
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes is the most bytes of a message, at least 1, not {max_bytes}")
         server: ServerPlace
         if command is not None:
             if headers:
                 raise ValueError("headers= belong to url=: a process gets env=")
-            server = process_of(command, env, cwd)
+            server = process_of(command, env, cwd, max_bytes)
         else:
             if env or cwd:
                 raise ValueError("env= and cwd= belong to command=: an address gets headers=")
-            server = address_of(str(url), headers or {})
+            server = address_of(str(url), headers or {}, max_bytes)
         return MCPTools(server, cls, name=name, timeout=timeout, restarts=restarts, options=options)
 
     @property

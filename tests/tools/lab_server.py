@@ -6,7 +6,7 @@ import socket
 import sys
 
 import pydantic
-from mcp.server.mcpserver import Image, MCPServer
+from mcp.server.mcpserver import Context, Image, MCPServer
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 server = MCPServer("lab", log_level="CRITICAL")
@@ -60,6 +60,14 @@ def count_slow() -> int:
 def large(size: int) -> str:
     """Say a lot."""
     return "x" * size
+
+
+@server.tool()
+async def learn(called: str, context: Context) -> str:
+    """Have one more tool."""
+    server.add_tool(lambda: "it is new", name=called, description="It came later.")
+    await context.notify_tools_changed()
+    return "done"
 
 
 @server.tool()

@@ -26,6 +26,8 @@ TOOLS = [
     {"name": "half", "inputSchema": OBJECT},
     {"name": "refuse", "inputSchema": OBJECT},
     {"name": "who", "inputSchema": OBJECT},
+    {"name": "endless_line", "inputSchema": OBJECT},
+    {"name": "forget", "inputSchema": OBJECT},
 ]
 
 
@@ -62,6 +64,14 @@ def call(number, name, arguments):
         sys.stdout.write('{"jsonrpc": "2.0", "id": ')
         sys.stdout.flush()
         os._exit(1)
+    elif name == "endless_line":
+        sys.stdout.write('{"jsonrpc": "2.0", "result": "')
+        while True:
+            sys.stdout.write("x" * 65_536)
+    elif name == "forget":
+        TOOLS.pop(0)
+        write({"method": "notifications/tools/list_changed"})
+        write({"id": number, "result": text("one tool less")})
     elif name == "who":
         write({"id": number, "result": text(str(os.getpid()))})
     elif name == "refuse":

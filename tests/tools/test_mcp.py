@@ -42,7 +42,7 @@ class TestNormal:
     def test_its_tools_are_tools(self, lab):
         assert lab.name == "lab"
         assert lab.names[:4] == ("add", "visit", "picture", "fail")
-        assert repr(lab).startswith("Toolset('lab') of 8 tools:\n  add(a: int, b: int = ...): Add two numbers.\n")
+        assert repr(lab).startswith("Toolset('lab') of 9 tools:\n  add(a: int, b: int = ...): Add two numbers.\n")
         assert lab["add"].run(call("add", a="2")) == 3
         assert lab["visit"].run(call("visit", place='{"City": "Oslo"}', days="[1, '2']")) == {
             "city": "OSLO",
@@ -160,7 +160,7 @@ class TestItsEnd:
         assert tools["refuse"].result(call("refuse")).is_error
         server.close()
         server.close()
-        assert repr(server).endswith("13 tools, closed)")
+        assert repr(server).endswith("15 tools, closed)")
         assert "the server 'my tools' is closed" in tools["noise"].result(call("noise")).content
         assert server.open() is tools
         assert tools["noise"].run(call("noise")) == "after the noise"
@@ -175,6 +175,54 @@ class TestItsEnd:
         tools, result = asyncio.run(main())
         assert all(name.startswith("odd_") for name in tools.names)
         assert result.content == "after... (10 characters more)"
+
+
+class TestSize:
+    def test_a_message_without_an_end_ends_the_connection_and_says_why(self):
+        server = pg.Toolset.from_mcp(ODD, max_bytes=300_000)
+        with server as tools:
+            ended = tools["endless_line"].result(call("endless_line"))
+            assert ended.is_error
+            assert "the server 'odd' sent a message of more than 300,000 bytes before it answered" in ended.content
+            assert tools["noise"].run(call("noise")) == "after the noise"
+            assert server.starts == 2
+        with pytest.raises(ValueError, match="max_bytes"):
+            pg.Toolset.from_mcp(ODD, max_bytes=0)
+
+
+class TestOtherTools:
+    def test_a_server_says_that_it_has_other_tools(self):
+        server = pg.Toolset.from_mcp(LAB)
+        with server as tools:
+            assert not server.changed
+            assert server.refresh().names == tools.names
+            tools["learn"].run(call("learn", called="fresh"))
+            until(lambda: server.changed)
+            more = server.refresh()
+            assert not server.changed
+            assert more.names == (*tools.names, "fresh")
+            assert more is server.toolset
+            assert more["fresh"].run(call("fresh")) == "it is new"
+        assert not server.changed
+
+    def test_also_by_the_older_protocol_and_when_it_is_started_anew(self):
+        server = pg.Toolset.from_mcp(ODD, prefix="odd_")
+        with server as tools:
+            assert tools["odd_forget"].run(call("odd_forget")) == "one tool less"
+            assert server.changed
+            fewer = server.refresh()
+            assert len(fewer) == len(tools) - 1
+            assert fewer.names[0] == "odd_files_read_it_"  # its own name is free now
+            assert fewer["odd_files_read_it_"] != tools["odd_files_read_it_"]
+            assert not server.changed
+            assert tools["odd_half"].result(call("odd_half")).is_error
+            tools["odd_who"].run(call("odd_who"))
+            assert server.changed  # the new process has all of them again
+            assert server.refresh().names == tools.names
+
+    def test_what_is_not_open_cannot_be_listed(self):
+        with pytest.raises(ToolServerError, match="is closed"):
+            pg.Toolset.from_mcp(ODD).refresh()
 
 
 class TestStart:
@@ -266,7 +314,7 @@ def test_over_http(http, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which is not asked for this machine
     with pg.Toolset.from_mcp(url=url, headers={"X-Key": "k"}) as tools:
         assert tools["add"].run(call("add", a=1)) == 2
-        assert tools["large"].result(call("large", size=1_000_000)).content.endswith("(990000 characters more)")
+        assert tools["large"].result(call("large", size=3_000_000)).content.endswith("(2990000 characters more)")
         slow = tools["slow"].replace(timeout=0.5)
         assert "gave no result" in slow.result(call("slow")).content
         ended = tools["crash"].result(call("crash"))
@@ -276,6 +324,19 @@ def test_over_http(http, monkeypatch):
         again = tools["add"].result(call("add", a=1))
         assert again.is_error
         assert "cannot be reached" in again.content
+
+
+def test_an_answer_over_http_is_bounded_and_other_tools_are_heard_of(http):
+    server = pg.Toolset.from_mcp(url=http[0], max_bytes=300_000)
+    with server as tools:
+        refused = tools["large"].result(call("large", size=1_000_000))
+        assert refused.is_error
+        assert "the answer has more than 300,000 bytes" in refused.content
+        assert tools["large"].result(call("large", size=1_000)).content == "x" * 1000
+        assert server.starts == 1
+        tools["learn"].run(call("learn", called="fresh"))
+        until(lambda: server.changed)
+        assert "fresh" in server.refresh()
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads the processes of Linux")
