@@ -11,7 +11,7 @@ from promptgrad.autograd._fits import fits
 from promptgrad.autograd._tokens import tokens
 from promptgrad.autograd._values import Keyed
 
-_TRAITS = ("trained", "is_text", "instructs", "exact", "is_demos", "has_options")
+_TRAITS = ("trained", "is_text", "instructs", "exact", "is_demos", "has_options", "is_weights")
 
 
 @runtime_checkable
@@ -86,6 +86,8 @@ class Kind(str):
         is_demos: Whether the value is a sequence of examples, or a `Selector` of them; its gradient is the scored
             traces of the calls that read it.
         has_options: Whether a parameter is made with `options`, one of which is its value.
+        is_weights: Whether the value is weights, which torch's optimizers change in place.
+        place: The one name that it has in a module, and only in one that asks for it; "" for any.
     """
 
     __slots__ = ()
@@ -96,6 +98,8 @@ class Kind(str):
     exact: ClassVar[bool] = False
     is_demos: ClassVar[bool] = False
     has_options: ClassVar[bool] = False
+    is_weights: ClassVar[bool] = False
+    place: ClassVar[str] = ""
 
     def normal(self, value: Any, options: tuple[Any, ...] | None = None) -> Any:
         """The value in the immutable form in which it is stored.

@@ -32,7 +32,7 @@ Places: TypeAlias = Sequence[tuple[lm.Local, tuple[str, ...]]]
 
 
 def local_lms(program: Module, lora: Mapping[str, Any] | str | None = LORA) -> Places:
-    """What a training changes: the one local model of a program, or its LoRAs of one base, and the modules on each.
+    """What a training changes: the one local model of a program, or its LoRAs and soft prompts; the modules on each.
 
     Args:
         program: The program.
@@ -58,8 +58,8 @@ def local_lms(program: Module, lora: Mapping[str, Any] | str | None = LORA) -> P
         return found
     if lora is not LORA and lora != LORA:
         raise ValueError(
-            f"the program runs on {adapted[0][0].name!r}, whose LoRA is trained as it is: its options are those of "
-            "lm.lora(name, r=...), and all weights are trained on a program on the base"
+            f"the program runs on {adapted[0][0].name!r}, whose LoRA is trained as it is, as a soft prompt is. "
+            "The options of a LoRA are those of lm.lora(name, r=...); all weights are trained on a program on the base"
         )
     return adapted
 

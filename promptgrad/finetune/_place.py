@@ -14,9 +14,9 @@ T = TypeVar("T", bound=lm.LM)
 
 
 def transport_of(module: Predict, kind: type[T]) -> T | None:
-    """The model that a module runs on here, if it is of this kind."""
+    """The model that a module runs on here, with its soft prompt, if it is of this kind."""
     try:
-        transport = lm.resolve_lm(None, module.lm).transport
+        transport = module.lm_of_call().transport
     except NoLMError:
         return None
     return transport if isinstance(transport, kind) else None
@@ -66,8 +66,14 @@ def moved(program: Module, made: Mapping[int, lm.LM]) -> Module:
     """
     changed = copy.deepcopy(program)
     layers = dict(made)
-    for module in changed.modules():
-        if module.lm is not None:
+    for path, module in changed.named_modules():
+        soft = module._parameters.get("soft_prompt")
+        if soft is not None:
+            before = program.get_submodule(path)
+            new = made.get(id(transport_of(before, lm.LocalSoft))) if isinstance(before, Predict) else None
+            if isinstance(new, lm.LocalSoft):
+                soft.data = new.tokens
+        elif module.lm is not None:
             if id(module.lm.transport) in made:
                 module._lm = lm.layered(module.lm, layers)
         elif isinstance(module, Predict) and (old := transport_of(module, lm.LM)) is not None and id(old) in made:

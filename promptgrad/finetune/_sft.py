@@ -65,6 +65,8 @@ async def asft(
     outputs the examples hold. Conversations from `collect` can be given instead of examples. The model learns the
     reply, given the exact messages that the program sends; the loss is on the reply's tokens alone.
 
+    Where a module has an `nn.SoftPrompt`, this is trained and the model stays as it is.
+
     Where modules run on LoRAs of one base (`lm.lora("a")`), a copy of each is trained on the calls of its modules, one
     after the other, and the base is not copied.
 

@@ -14,6 +14,9 @@ from promptgrad.errors import MissingExtraError
 from promptgrad.finetune._training import WHOLE, Share, Training, TuneSettings
 from promptgrad.lm import Tokens, reply_logprobs
 
+SOFT_LR = 0.03
+"""Learning rate of a soft prompt: vectors before a prompt take, and need, far higher ones than weights."""
+
 _LEAST_STEPS = 60
 
 

@@ -24,7 +24,8 @@ class TuneSettings:
     """The settings of a training: every number that the result depends on.
 
     Attributes:
-        lora: Options of the LoRA (`r`, `alpha`, `dropout`, `target_modules`), or None for all weights.
+        lora: Options of the LoRA (`r`, `alpha`, `dropout`, `target_modules`), or of a soft prompt (`soft_tokens`); None
+            for all weights.
         steps: Optimizer steps.
         lr: Peak learning rate.
         batch_size: Conversations in a step.

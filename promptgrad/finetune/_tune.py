@@ -26,7 +26,7 @@ from promptgrad.finetune._ranks import rank_and_ranks
 from promptgrad.finetune._rollouts import Rollouts
 from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting, limit_of, too_long
-from promptgrad.finetune._train import Objective, add_lora, count_steps, default_lr, go_on, likelihood
+from promptgrad.finetune._train import SOFT_LR, Objective, add_lora, count_steps, default_lr, go_on, likelihood
 from promptgrad.finetune._training import Share, Training, TuneSettings
 from promptgrad.lm import PART_TOKENS
 from promptgrad.nn import Module
@@ -72,7 +72,8 @@ class TuneResult:
         `peft.PeftModel.from_pretrained(base, folder / "lora")` puts the LoRA on the model it started from.
 
         A trained `lm.lora` makes a folder of the LoRA alone, as peft writes it, which `base.lora(name, folder)` loads;
-        several make a folder each, `folder/<name>`.
+        several make a folder each, `folder/<name>`. A soft prompt is written as peft's prompt tuning; with its program
+        `promptgrad.save(result.program, folder)` writes it.
         """
         from safetensors.torch import save_file, save_model
 
@@ -100,6 +101,8 @@ class TuneResult:
 
     def __repr__(self) -> str:
         how = "all weights" if self.settings.lora is None else f"LoRA r={self.settings.lora.get('r', 8)}"
+        if self.settings.lora is not None and "soft_tokens" in self.settings.lora:
+            how = f"soft prompt of {self.settings.lora['soft_tokens']} tokens"
         what, course = "loss", self.losses
         if isinstance(self.collected, Rollouts):
             what, course = "reward", self.collected.rewards
@@ -301,7 +304,9 @@ def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettin
     if local.base is not local:
         lora = dict(local.model.options)
     lr = options.lr
-    if lr is None:
+    if lr is None and lora is not None and "soft_tokens" in lora:
+        lr = SOFT_LR
+    elif lr is None:
         lr = default_lr(sum(weight.numel() for weight in local.base.model.parameters()), lora=lora is not None)
     steps = count_steps(samples, options.batch_size, options.epochs, options.steps)
     return TuneSettings(

@@ -25,6 +25,7 @@ from promptgrad.lm._local import Local
 from promptgrad.lm._local_engine import Generation
 from promptgrad.lm._local_lora import LocalLora
 from promptgrad.lm._local_plan import LocalPlan
+from promptgrad.lm._local_soft import LocalSoft
 from promptgrad.lm._local_trace import LocalTrace
 from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix, unmarked
 from promptgrad.lm._parts import (
@@ -50,6 +51,7 @@ from promptgrad.lm._retry import Retry
 from promptgrad.lm._samples import SampleGroup, SamplesInOne, sampled
 from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
 from promptgrad.lm._settings import Replicated, Settings, current
+from promptgrad.lm._soft_tokens import SoftTokens
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
 from promptgrad.lm._thinking import without_thinking
 from promptgrad.lm._time_limit import TimeLimit, deadline
@@ -90,6 +92,7 @@ __all__ = [
     "Local",
     "LocalLora",
     "LocalPlan",
+    "LocalSoft",
     "LocalTrace",
     "Message",
     "Part",
@@ -104,6 +107,7 @@ __all__ = [
     "Scored",
     "ServerJobs",
     "Settings",
+    "SoftTokens",
     "TextDelta",
     "TextPart",
     "TimeLimit",

@@ -12,9 +12,10 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from promptgrad._accepts import Accepts
+from promptgrad.lm._adapted import Adapted
 from promptgrad.lm._grammar import Constraint, Grammars
 from promptgrad.lm._kv import Pair, PrefixStore, growing_cache, join, kv_bytes, select, stack
-from promptgrad.lm._lora import Lora, LoraRows
+from promptgrad.lm._lora_rows import LoraRows
 from promptgrad.lm._sampling import Sampling, choose, scaled
 from promptgrad.lm._versions import Versions
 
@@ -37,7 +38,7 @@ class Decoding:
         scored: True if log-probabilities are wanted.
         is_over: Function of the ids so far, true once they contain a stop text; None without stop texts.
         done: Function that is called with the job when the reply is complete.
-        lora: The LoRA that it goes through; None for the model alone.
+        lora: The LoRA or soft prompt that it goes through; None for the model alone.
         constraint: What holds it to a grammar; None leaves it free.
         dropped: True once no caller waits for it any more, or it is complete.
         ids: The reply.
@@ -52,7 +53,7 @@ class Decoding:
     scored: bool
     is_over: Callable[[list[int]], bool] | None
     done: Callable[[Decoding], object]
-    lora: Lora | None = None
+    lora: Adapted | None = None
     constraint: Constraint | None = None
     dropped: bool = False
     ids: list[int] = field(default_factory=list)

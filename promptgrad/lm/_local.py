@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     import torch
 
+    from promptgrad.lm._adapted import Adapted
     from promptgrad.lm._local_lora import LocalLora
     from promptgrad.lm._local_plan import LocalPlan
-    from promptgrad.lm._lora import Lora
 
 
 _KNOWN = {"temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logprobs", "response_format", "replicate"}
@@ -159,7 +159,7 @@ class Local(LocalGiven):
         self._tokenizer_source = str(tokenizer) if isinstance(tokenizer, (str, os.PathLike)) else self._source
         self._lock = threading.RLock()
         self._engine: LocalEngine | None = None
-        self._lora: Lora | None = None
+        self._lora: Adapted | None = None
         self._adapters: dict[str, LocalLora] = {}
         self._fingerprint: tuple[int, str] = (0, "")
 

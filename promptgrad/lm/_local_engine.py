@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Mapping, Sequence
 
+    from promptgrad.lm._adapted import Adapted
     from promptgrad.lm._decode import Decoder, Decoding
     from promptgrad.lm._grammar import Constraint
     from promptgrad.lm._local import Local
-    from promptgrad.lm._lora import Lora
     from promptgrad.lm._worker import Worker
 
 MAX_TOKENS = 256
@@ -121,14 +121,15 @@ class LocalEngine:
         seed: int,
         *,
         logprobs: bool,
-        lora: Lora | None = None,
+        lora: Adapted | None = None,
         grammar: str | None = None,
         insists: bool = False,
     ) -> Generation:
         from promptgrad.lm._decode import Decoding
         from promptgrad.lm._sampling import Sampling
 
-        prompt = self.encode(request.messages, template=template_options(request))
+        leading = () if lora is None else lora.leading
+        prompt = [*leading, *self.encode(request.messages, template=template_options(request))]
         constraint = None if grammar is None else await self._constraint(grammar, prompt, insists=insists)
         most = request.max_tokens or getattr(self._config, "max_new_tokens", None) or MAX_TOKENS
         if self.limit is not None:
@@ -151,7 +152,7 @@ class LocalEngine:
         arrived: aio.Signal[None] = aio.Signal()
         job = Decoding(
             prompt,
-            self._common(request, prompt),
+            self._common(request, prompt, len(leading)),
             most,
             sampling,
             logprobs,
@@ -184,7 +185,8 @@ class LocalEngine:
         tools, number = tools_of(request), f"call_{request.digest()[:8]}"
         end = made.ids[-1:] and made.ids[-1] in self.ends
         if getattr(self.tokenizer, "response_template", None) is not None:
-            parse, prompt = self.tokenizer.parse_response, list(made.prompt_ids)
+            size = self.decoder.loras.vocabulary
+            parse, prompt = self.tokenizer.parse_response, [token for token in made.prompt_ids if token < size]
             return of_message(parse(list(made.ids), prefix=prompt, tools=tools), number)
         ids = list(made.ids[:-1] if end else made.ids)
         return read_calls(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False), number)
@@ -262,11 +264,19 @@ class LocalEngine:
         text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return text
 
-    def _common(self, request: Request, prompt: list[int]) -> int:
-        """Return the number of leading tokens that all prompts with the prefix of this one share."""
+    def _common(self, request: Request, prompt: list[int], leading: int) -> int:
+        """Return the number of tokens that all prompts with the prefix of this one begin with, those of `leading` too.
+
+        Args:
+            request: The request.
+            prompt: Its tokens.
+            leading: How many stand before what the request says.
+        """
         prefix = request.prefix
-        if not prefix.messages or self.is_seq2seq:
+        if self.is_seq2seq:
             return 0
+        if not prefix.messages:
+            return leading
         template = template_options(request)
         key = prefix, json.dumps(template) if template else ""
         ids = self._prefixes.get(key)
@@ -275,15 +285,15 @@ class LocalEngine:
                 ids = self.encode(prefix.messages, reply=False, template=template)
             except LMError:  # some templates want a user's message
                 ids = []
-        if prompt[: len(ids)] != ids:
+        if prompt[leading : leading + len(ids)] != ids:
             same = 0
-            while same < min(len(ids), len(prompt)) and ids[same] == prompt[same]:
+            while same < min(len(ids), len(prompt) - leading) and ids[same] == prompt[leading + same]:
                 same += 1
             ids = ids[:same]
         self._prefixes[key] = ids
         while len(self._prefixes) > 1024:
             self._prefixes.popitem(last=False)
-        return len(ids)
+        return leading + len(ids)
 
     def _stopper(self, stops: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
         if not stops:

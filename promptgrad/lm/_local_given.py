@@ -45,6 +45,10 @@ class LocalGiven(Transport):
     @abstractmethod
     def _load(self) -> LocalEngine: ...
 
+    def _leading(self) -> tuple[int, ...]:
+        """Tokens before every prompt, which no text has."""
+        return ()
+
     def _template(self, request: Request) -> dict[str, Any]:
         return template_options(self.with_defaults(request)) if self.options or request.extra else {}
 
@@ -55,7 +59,8 @@ class LocalGiven(Transport):
             InputError: A message holds more than text.
         """
         refuse_parts(self.name, request.messages)
-        return self._load().encode(request.messages, template=self._template(request))
+        ids = self._load().encode(request.messages, template=self._template(request))
+        return [*self._leading(), *ids]
 
     def offsets(self, request: Request) -> tuple[str, list[tuple[int, int]]]:
         """Return a request's prompt as text, and where each of its tokens begins and ends there.
@@ -71,7 +76,8 @@ class LocalGiven(Transport):
                 "fast one (transformers.PreTrainedTokenizerFast)"
             )
         text, how = engine.written(request.messages, template=self._template(request))
-        return text, list(engine.tokenizer(text, return_offsets_mapping=True, **how)["offset_mapping"])
+        places = engine.tokenizer(text, return_offsets_mapping=True, **how)["offset_mapping"]
+        return text, [*((0, 0) for _ in self._leading()), *places]
 
     def target(self, request: Request, reply: str) -> LocalTrace:
         """Return the trace of a given reply: what `loss.backward()` needs to make it likelier. Nothing is computed.

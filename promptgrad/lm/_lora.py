@@ -1,8 +1,7 @@
 """`Lora`: a model with low-rank matrices beside its linear layers; several of them share one base.
 
 The base stays as it is: its linear layers get a forward hook each, which adds what the matrices of a row's LoRA make of
-the layer's input. Which rows go through which LoRA is told for each forward pass, per thread, so that one batch may
-hold rows of several, and one thread may train one while another answers with it.
+the layer's input.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ import hashlib
 import json
 import math
 import re
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from promptgrad.lm._versions import Versions
+from promptgrad.lm._adapted import Adapted
+from promptgrad.lm._lora_rows import LoraRows
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -33,7 +31,7 @@ Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """By the path of a layer: its matrices down, (r, inputs), and up, (outputs, r)."""
 
 
-class Lora(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
+class Lora(Adapted):
     """A model with low-rank matrices beside its linear layers; only these are its parameters.
 
     It is called as its base is. In training mode it drops out inputs of the matrices, and leaves the base's mode alone.
@@ -47,9 +45,8 @@ class Lora(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
     """
 
     def __init__(self, rows: LoraRows, pairs: Pairs, scales: Mapping[str, float], options: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.rows = rows
-        self.scales, self.options = dict(scales), dict(options)
+        super().__init__(rows, dict(options))
+        self.scales = dict(scales)
         self.dropout = float(options.get("dropout") or 0.0)
         self.matrices: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
         for path, (down, up) in pairs.items():
@@ -57,64 +54,12 @@ class Lora(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
             for name, side in zip(("lora_A", "lora_B"), pair, strict=True):
                 self.register_parameter(f"{path.replace('.', '/')}/{name}", side)
             self.matrices[path] = (pair[0], pair[1])
-        self._versions = Versions(self.parameters())
-        self.number = rows.add(self)
-        self.made_with = self.version()
-        self.eval()
-
-    def version(self) -> int:
-        """Return a number that changes whenever a matrix is changed in place."""
-        return self._versions.total()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Lora:
-        return self.copy()
+        self.begin()
 
     def copy(self) -> Lora:
         """Return another one with the same base and matrices of its own."""
         pairs = {path: (down.detach().clone(), up.detach().clone()) for path, (down, up) in self.matrices.items()}
         return Lora(self.rows, pairs, self.scales, self.options)
-
-    @property
-    def config(self) -> Any:
-        """The base's configuration."""
-        return self.get_base_model().config
-
-    @property
-    def generation_config(self) -> Any:
-        """The base's settings for generation."""
-        return self.get_base_model().generation_config
-
-    @property
-    def device(self) -> torch.device:
-        """The base's device."""
-        return next(self.get_base_model().parameters()).device
-
-    def get_base_model(self) -> Any:
-        """Return the base."""
-        return self.rows.model
-
-    def get_input_embeddings(self) -> Any:
-        """Return the layer of the base that embeds its input."""
-        return self.rows.model.get_input_embeddings()
-
-    def get_encoder(self) -> Any:
-        """Return the encoder of a sequence-to-sequence model, with the matrices."""
-
-        def read(*args: Any, **kwargs: Any) -> Any:
-            with self.rows.through([self]):
-                return self.rows.model.get_encoder()(*args, **kwargs)
-
-        return read
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the base's forward pass with the matrices."""
-        with self.rows.through([self]):
-            return self.rows.model(*args, **kwargs)
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the base's `generate` with the matrices."""
-        with self.rows.through([self]):
-            return self.rows.model.generate(*args, **kwargs)
 
     def delta(self, path: str, inputs: torch.Tensor) -> torch.Tensor | None:
         """Return what is added to the output of a layer; None where it has no matrices."""
@@ -159,82 +104,6 @@ class Lora(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
             "bias": "none",
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-
-
-class LoraRows:
-    """The switch of one model: which LoRA each row of a forward pass goes through.
-
-    Args:
-        model: The base.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self._made = 0
-        self._hooked: set[str] = set()
-        self._lock = threading.Lock()
-        self._now = threading.local()
-
-    def add(self, lora: Lora) -> int:
-        """Hook the layers of a LoRA, and return its number, which no other has; the base has 0."""
-        with self._lock:
-            for path in lora.matrices:
-                if path not in self._hooked:
-                    self._hooked.add(path)
-                    self.model.get_submodule(path).register_forward_hook(_Hook(self, path))
-            self._made += 1
-            return self._made
-
-    @contextmanager
-    def through(self, loras: Sequence[Lora | None]) -> Iterator[None]:
-        """Let the rows of forward passes in this thread go through these, one for each row, or one for all."""
-        before = getattr(self._now, "parts", ())
-        self._now.parts = self._parts(loras)
-        try:
-            yield
-        finally:
-            self._now.parts = before
-
-    def _parts(self, loras: Sequence[Lora | None]) -> tuple[tuple[Lora, int, torch.Tensor | None], ...]:
-        first = loras[0]
-        if all(lora is first for lora in loras):
-            return () if first is None else ((first, 0, None),)
-        rows: dict[Lora, list[int]] = {}
-        for row, lora in enumerate(loras):
-            if lora is not None:
-                rows.setdefault(lora, []).append(row)
-        device = next(self.model.parameters()).device
-        return tuple((lora, len(loras), torch.tensor(own, device=device)) for lora, own in rows.items())
-
-    def extended(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Return the output of a layer with what the rows' LoRAs add to it."""
-        for lora, count, rows in getattr(self._now, "parts", ()):
-            if rows is None:
-                delta = lora.delta(path, inputs)
-                output = output if delta is None else output + delta.to(output.dtype)
-                continue
-            if inputs.shape[0] != count:
-                raise RuntimeError(
-                    f"layer {path} does not keep rows apart, so requests of several adapters cannot be in one batch; "
-                    "leave it out of target_modules"
-                )
-            delta = lora.delta(path, inputs[rows])
-            if delta is not None:
-                output = output.index_add(0, rows, delta.to(output.dtype))
-        return output
-
-
-class _Hook:
-    """Extends the output of one layer; a copy of the model has hooks that do nothing."""
-
-    def __init__(self, rows: LoraRows | None, path: str) -> None:
-        self.rows, self.path = rows, path
-
-    def __call__(self, layer: Any, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-        return None if self.rows is None else self.rows.extended(self.path, args[0], output)
-
-    def __reduce__(self) -> Any:
-        return _Hook, (None, self.path)
 
 
 def new_lora(rows: LoraRows, name: str, options: Mapping[str, Any]) -> Lora:

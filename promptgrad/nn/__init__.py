@@ -55,6 +55,7 @@ from promptgrad.nn._retrieve import Retrieve
 from promptgrad.nn._rlm import RLM
 from promptgrad.nn._route import Route
 from promptgrad.nn._self_consistency import SelfConsistency
+from promptgrad.nn._soft_prompt import SoftPrompt
 from promptgrad.nn._state import flaw_of, trained_names
 from promptgrad.nn._state_dict import StateDict, metadata_of, state_of_whole, whole_state
 from promptgrad.nn._stream import EventIterator, EventStream
@@ -119,6 +120,7 @@ __all__ = [
     "Route",
     "SelfConsistency",
     "Sequential",
+    "SoftPrompt",
     "StateDict",
     "StreamEvent",
     "Suggest",

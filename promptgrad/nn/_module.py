@@ -149,6 +149,7 @@ class Module:
     _coroutine: ClassVar[bool] = False  # forward is an `async def`
     _in_place: ClassVar[bool] = False  # forward awaits only signals of this package, so that `drive` can run it
     _is_one_call: ClassVar[bool] = False  # forward begins with one request, which its inputs alone decide
+    _places: ClassVar[tuple[str, ...]] = ()  # parameters that have one name, and that forward uses
     _arguments: ClassVar[tuple[str, ...] | None] = None
 
     training: bool
@@ -192,6 +193,11 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
             self._check_name(name, "parameter")
+            if value.kind.place and (value.kind.place != name or name not in self._places):
+                raise TypeError(
+                    f"{type(self).__name__}.{name} cannot be a {type(value).__name__}, which goes before the prompt of "
+                    f"a Predict: module.{value.kind.place} = ... of one of them"
+                )
             self._forget(name, but=self._parameters)
             self._parameters[name] = value
             structure_changed()
@@ -454,16 +460,24 @@ class Module:
         """Torch parameters of the local models that the program runs on, each once, with their names.
 
         A name is the path of the first module that was moved to the model, "lm", and the model's own name of the
-        weight: "solve.lm.model.layers.0.self_attn.q_proj.weight". Such pairs are what `torch.optim` takes, too.
+        weight: "solve.lm.model.layers.0.self_attn.q_proj.weight"; a soft prompt is "solve.soft_prompt". Such pairs are
+        what `torch.optim` takes, too.
         """
         seen: set[int] = set()
         for path, module in self.named_modules():
-            transport = None if module._lm is None else module._lm.transport
-            if transport is not None and hasattr(transport, "named_weights"):
-                for name, weight in transport.named_weights():
-                    if id(weight) not in seen:
-                        seen.add(id(weight))
-                        yield f"{path}.lm.{name}".removeprefix("."), weight
+            for name, weight in module._weights_here():
+                if id(weight) not in seen:
+                    seen.add(id(weight))
+                    yield f"{path}.{name}".removeprefix("."), weight
+
+    def _weights_here(self) -> Iterator[tuple[str, Any]]:
+        """What is trained of the model that this module was moved to: its weights, or the soft prompt alone."""
+        soft = self._parameters.get("soft_prompt")
+        lm = self._lm if self._lm is None or soft is None else soft.read().value.on(self._lm)
+        transport = None if lm is None else lm.transport
+        if transport is not None and hasattr(transport, "named_weights"):
+            for name, weight in transport.named_weights():
+                yield f"lm.{name}" if soft is None else "soft_prompt", weight
 
     def weights(self) -> list[Any]:
         """Torch parameters of the local models that the program runs on, each once, for `torch.optim`.

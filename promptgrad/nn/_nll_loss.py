@@ -11,7 +11,7 @@ from promptgrad.adapters import get_adapter
 from promptgrad.autograd import Loss, LossRow, Node, Tape
 from promptgrad.data import Example
 from promptgrad.errors import ContextWindowError, GraphError, InputError, ParseError
-from promptgrad.lm import LM, Local, Request, current, resolve_lm
+from promptgrad.lm import LM, Local, Request, current
 from promptgrad.nn._batch import BatchRow
 from promptgrad.nn._metric_loss import as_critic, pair
 from promptgrad.nn._module import Module
@@ -122,7 +122,7 @@ class NLLLoss(Module, in_place=True):
         found = {path: module for path, module in modules.items() if _has(example, module.signature.fields)}
         path = self._only(found, modules, example, inputs=True)
         module = found[path]
-        lm = resolve_lm(None, module.lm)
+        lm = module.lm_of_call()
         request = module.request(**{name: example[name] for name in module.signature.inputs})
         return _Call(BatchRow(example), request, _reply(module, path, example, lm), _local(lm, path))
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from promptgrad import aio
 from promptgrad.adapters import Adapter, Compiled, continued, get_adapter, is_history
@@ -44,6 +44,8 @@ class Predict(Module, in_place=True, one_call=True):
     `replicate` among them) and `turns=` (`nn.Turns`: a conversation that goes on after the prompt), unless the
     signature has an input of that name.
 
+    On a local model, `predict.soft_prompt = nn.SoftPrompt(20)` puts trained vectors before the prompt.
+
     Cost: one LM call, and one more per re-ask.
 
     Args:
@@ -74,6 +76,7 @@ class Predict(Module, in_place=True, one_call=True):
 
     instruction: Parameter
     demos: Parameter
+    _places: ClassVar[tuple[str, ...]] = ("soft_prompt",)
 
     def __init__(
         self,
@@ -135,6 +138,16 @@ class Predict(Module, in_place=True, one_call=True):
     def _described(self) -> Signature:
         return described(self._signature, self._modules.get("descriptions"))
 
+    def lm_of_call(self, lm: LM | None = None) -> LM:
+        """The LM that a call asks, where it names none: that of the module or the context, with the soft prompt.
+
+        Raises:
+            NoLMError: There is none, or it is not local and the module has a soft prompt.
+        """
+        soft = self._parameters.get("soft_prompt")
+        found = resolve_lm(lm, self._lm)
+        return found if soft is None else cast(LM, soft.data.on(found))
+
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
         """Ask the language model."""
         if args or inputs.keys() != self._names:
@@ -143,7 +156,7 @@ class Predict(Module, in_place=True, one_call=True):
             call = Call(self, self._signature, inputs, self.options)
         call.values = self._checked(call.inputs)
         settings = current()
-        call.lm = lm = resolve_lm(call.lm, self._lm)
+        call.lm = lm = self.lm_of_call(call.lm)
         adapter = self.adapter or get_adapter(settings.adapter or lm.adapter)
         if settings.replicate and "replicate" not in call.options:
             call.options = {**call.options, "replicate": settings.replicate}

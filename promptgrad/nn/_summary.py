@@ -113,6 +113,9 @@ def _line(path: str, module: Predict, spent: Usage | None) -> ModuleSummary:
         except NoLMError:
             lm = None
     size = sum(expected_tokens(message.content) for message in compiled.prefix.messages)
+    size += sum(
+        parameter.data.count for parameter in module._parameters.values() if parameter and parameter.kind.is_weights
+    )
     return ModuleSummary(
         path,
         repr(module.signature),

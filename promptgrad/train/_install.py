@@ -19,6 +19,9 @@ def install(model: Module, candidate: Candidate) -> Module:
         for path, module in other.named_modules():
             if module._lm is not None:
                 model.get_submodule(path)._lm = module._lm
+        for path, parameter in other.named_parameters():
+            if parameter.kind.is_weights and other is not model:
+                target.get_parameter(path).data = parameter.data
     elif other is not None:
         target = other
     for path, value in candidate.values.items():
