@@ -31,11 +31,12 @@ from promptgrad.adapters._kinds import (
 )
 from promptgrad.adapters._nearly_json import Exact
 from promptgrad.adapters._numbers import read_number
-from promptgrad.adapters._words import is_nothing, read_boolean, read_choice, spellings
+from promptgrad.adapters._words import BOOLEAN_WORDS, is_nothing, mentions, read_boolean, read_choice, spellings
 
 Fit = Callable[[Any], Any]
 _NUMBERS = (int, float, Decimal)
 _GROUPED = re.compile(r"(?<![\d.,])(-?[1-9]\d{0,2})\.000(?![\d.,])", re.ASCII)
+_FROM_TO = re.compile(r"[ T]?(\d{1,2}:\d\d)\s*[-\N{EN DASH}\N{MINUS SIGN}]\s*(\d{1,2}:\d\d)\Z")
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
@@ -142,6 +143,9 @@ def _as_number(kind: Any, value: Decimal) -> int | float | str | None:
 
 def _fit_moment(value: Any) -> Any:
     """A date or time as it is, unless it is a bare number, which pydantic takes for seconds since 1970."""
+    span = _FROM_TO.search(value) if isinstance(value, str) and len(value) < 60 else None
+    if span is not None and span[1].zfill(5) < span[2].zfill(5):
+        raise Misfit(f"Input should be one time: {value!r} may be a time with its zone, or from one to another")
     try:
         number = isinstance(value, (str, int, float)) and not isinstance(value, bool) and float(value)
     except (ValueError, OverflowError):
@@ -172,7 +176,7 @@ def _fit_choice(options: Mapping[str, Any], title: str, value: Any) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return value
-    if None in options.values() and value not in options and is_nothing(value):
+    if None in options.values() and value not in options and is_nothing(value) and not mentions(value, options):
         return None
     found = read_choice(value, options, title)
     if len(found) != 1:
@@ -228,6 +232,7 @@ def _one_of(kinds: Sequence[Any], text: str) -> Any:
     if text.lstrip().startswith(("[", "{")) and any(map(is_structure, kinds)):
         return text  # a list or object, written as a text
     found: list[Any] = []
+    as_number = False
     reason: Misfit | None = None
     nothing = type(None) in kinds and is_nothing(text)
     for kind in kinds:
@@ -243,13 +248,27 @@ def _one_of(kinds: Sequence[Any], text: str) -> Any:
             continue
         if not any(value == other and isinstance(value, bool) is isinstance(other, bool) for other in found):
             found.append(value)
+            as_number = as_number or kind in _NUMBERS
     if nothing and not found:
+        if any(mentions(text, spellings(kind) or {}) for kind in kinds):
+            raise Misfit(f"says that there is none, and then another: {text[:80]!r}")
         return None
+    if len(found) == 1 and _says_more(kinds, text, as_number=as_number):
+        raise Misfit(f"holds more than {found[0]!r}: {text[:80]!r}")
     if len(found) > 1:
         raise Misfit(f"may be read as {' or '.join(map(repr, found[:3]))}: {text[:80]!r}", found)
     if not found and reason is not None and all(_reads(kind) for kind in kinds):
         raise reason
     return found[0] if found else text
+
+
+def _says_more(kinds: Sequence[Any], text: str, *, as_number: bool) -> bool:
+    """Whether a text in which one type reads a value has words or digits of another type: "5 (low)", "yes, 5"."""
+    options = {word: word for kind in kinds for word in (BOOLEAN_WORDS if kind is bool else spellings(kind) or ())}
+    with_digits = {word: word for word in options if any(map(str.isdigit, word))}
+    if as_number:
+        return mentions(text, {word: word for word in options if word not in with_digits})
+    return not with_digits and any(kind in _NUMBERS for kind in kinds) and any(map(str.isdigit, text))
 
 
 def _reads(kind: Any) -> bool:

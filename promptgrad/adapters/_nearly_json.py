@@ -27,7 +27,7 @@ _CLOSED_TEXT = {
     "`": re.compile(r"`([^`\n]*)`"),
 }
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?=[\s,\]}/#]|\Z)", re.ASCII)
-_GROUPED = re.compile(r"(?<![\d.])\d{1,3},\d{3}(?!\d)", re.ASCII)
+_DECIMAL = re.compile(r"(?<![\d.,])\d+,\d+(?!\d)", re.ASCII)
 _NEXT_NUMBER = re.compile(r"\d,\s+[-+]?\d", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_$][\w$-]*|-?\d+(?:\.\d+)?")
 _WORD = re.compile(r"[A-Za-z_$][\w$-]*")
@@ -117,12 +117,15 @@ def values_in(text: str, *, too_long: bool = False) -> list[tuple[int, int, Any]
 
 
 def has_torn_numbers(text: str) -> bool:
-    """Whether the commas of a list may stand within its numbers: "[1,000, 2]" is one thousand and two, or three."""
+    """Whether the commas of a list may stand within its numbers.
+
+    "[1,000, 2]" is one thousand and two, or three; and so are the decimals of "[0,5, 1,5]".
+    """
     inside = text[text.find("[") : text.rfind("]")]
-    if _GROUPED.search(inside) is None:
+    if _DECIMAL.search(inside) is None:
         return False
     bare = _CLOSED_TEXT['"'].sub('""', inside)
-    return _GROUPED.search(bare) is not None and _NEXT_NUMBER.search(bare) is not None
+    return _DECIMAL.search(bare) is not None and _NEXT_NUMBER.search(bare) is not None
 
 
 def _closings(text: str) -> dict[int, int]:

@@ -25,6 +25,8 @@ from promptgrad.signature import Field
 
 _BULLET = re.compile(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
 _NEXT_ITEM = re.compile(r"\s(?:2[.)]|[*•])\s")
+_LEFT_OUT = re.compile(r"(?:\.{3}|…|etc\.?|and so on|\((?:\.{3}|…|more|etc\.?)\))\.?", re.IGNORECASE)
+"""An item that stands for others."""
 _DECORATION = "*_`\"' \t\n"
 _MANY_LINES = 2_000
 _FIRST = 100
@@ -228,7 +230,8 @@ _LED = re.compile(
 _UNSAID = re.compile(
     r"\b(?:not|no|never|neither|nor|cannot|without|instead|rather|except|unless|if|or|wrong|incorrect|invalid|example|"
     r"e\.g|such as|like|format|draft|could|might|would|should|unsure|maybe|perhaps|doubt\w*|false|"
-    r"formerly|previously)\b"
+    r"formerly|previously|but|may|reject\w*|exclud\w*|omit\w*|discard\w*|dropped|avoid\w*|remov\w*|ruled out|"
+    r"irrelevant)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
@@ -239,6 +242,8 @@ _TAKEN_BACK = re.compile(
     r"isn['\N{RIGHT SINGLE QUOTATION MARK}]t (?:right|correct|true))\b",
     re.IGNORECASE,
 )
+_GOES_ON = re.compile(r"[\[(]|\.\w|[*+/^] ?[\w\[(]| ?[-+*/%] ?[\d\[(]")
+"""Code or a link, of which a value is a part: "[1, 2][0]", "[1]*3", "[1](https://...)"."""
 _FENCE_BEFORE = re.compile(r"```\w*\s*\Z")
 _FENCE_AFTER = re.compile(r"\A\s*```")
 
@@ -256,6 +261,8 @@ def is_unsaid(text: str, start: int, end: int) -> bool:
 
     They are the rest of its sentence, the line above it where that announces something, and what is said below it.
     """
+    if _GOES_ON.match(text, end):
+        return True
     before = _FENCE_BEFORE.sub("", text[max(0, start - 300) : start])
     line = before.rpartition("\n")[2]
     if not line.strip():
@@ -302,6 +309,8 @@ def bullets(text: str) -> list[str] | None:
     elif len(set(signs)) != 1:
         return None
     items = [match[3].strip() for match in found]
+    if any(_LEFT_OUT.fullmatch(item) for item in items):
+        return None
     if len(items) == 1 and (is_nothing(items[0]) or _NEXT_ITEM.search(items[0])):
         return None  # no item, or several in one line
     return _unquoted(items)

@@ -14,7 +14,7 @@ BOOLEANS: Mapping[str, Any] = {
     "true": True, "yes": True, "y": True, "t": True, "on": True, "1": True,
     "false": False, "no": False, "n": False, "f": False, "off": False, "0": False,
 }  # fmt: skip
-_BOOLEAN_WORDS: Mapping[str, Any] = {word: BOOLEANS[word] for word in ("true", "yes", "false", "no")}
+BOOLEAN_WORDS: Mapping[str, Any] = {word: BOOLEANS[word] for word in ("true", "yes", "false", "no")}
 _DECORATION = "*_`\"'“”\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}«» \t\r\n"
 _QUOTED = re.compile(r"[*`\"“”«»]|(?<!\w)['\N{LEFT SINGLE QUOTATION MARK}]|['\N{RIGHT SINGLE QUOTATION MARK}](?!\w)")
 _STATED = re.compile(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
@@ -32,7 +32,7 @@ _NOTHING = re.compile(
 _NO_VALUE = re.compile(r"\A(?:none|null|nil|n/?a|not available|not applicable)", re.IGNORECASE)
 _NOT_AVAILABLE = re.compile(r"n/a\b.{0,300}", re.IGNORECASE | re.DOTALL)
 _YET = re.compile(
-    r"\A\W*\d|\b(?:but|yes|true|false|likely|probably|perhaps|maybe|actually|wait)\b"
+    r"\A\W*(?:(?:about|approx\w*|around|roughly|circa|some)\W*)?\d|\A\W*no\b\W*\Z|\b(?:but|yes|true|false|likely|probably|perhaps|maybe|actually|wait)\b"
     r"|\b(?:is|was|be|are) (?:about )?[-$€£]?\d",
     re.IGNORECASE,
 )
@@ -43,11 +43,15 @@ _NUMBERED = re.compile(r"no\.\s*\d")
 _SHORT = 600
 _RATED = re.compile(r"\s*[:=]\s*[-+]?\.?\d")
 """One of several options with its share or score."""
+_COMPARED = re.compile(r"(?:[<>!]=|[<≤≥≠~])\s*\S+\s*\Z|\A>\S")
+_STARRED = re.compile(r"\w\*\s*\Z")
+"""A grade, or a note at the foot."""
+_ONLY_A_DRAFT = re.compile(r"\s*\(?(?:draft|tentative|provisional|placeholder|example)\b")
 _UNSAYS = re.compile(
     r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially)|"
     r"mostly|largely|somewhat|hardly|barely|rarely|(?:not|un) ?(?:entirely |quite |so |too |really )?(?:sure|certain)|"
     r"sort of|kind of|i guess|theor(?:y|etically)|in (?:most|many|some|certain|part)\b|assuming|provided|depending|"
-    r"as long as|only (?:if|when|in)|"
+    r"n/a|not (?:applicable|available)|as long as|only (?:if|when|in)|"
     r"(?:not enough|insufficient) (?:information|data|context|evidence|details?))\b"
     r"|^\s*if\b"
 )
@@ -104,11 +108,13 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
         options: The values by text.
         title: The name of the enum, which may stand before the name of a member: "Mood.GOOD".
     """
-    for attempt in (text, text.strip(), text.strip(_DECORATION), text.strip(_DECORATION).rstrip(".!")):
+    if text in options or text.strip() in options:
+        return (options.get(text, options.get(text.strip())),)
+    if len(text) > _SHORT or not options or (text.count("*") == 1 and _STARRED.search(text)):
+        return ()
+    for attempt in (text.strip(_DECORATION), text.strip(_DECORATION).rstrip(".!")):
         if attempt in options:
             return (options[attempt],)
-    if len(text) > _SHORT or not options:
-        return ()
     by_key: dict[str, list[Any]] = {}
     for option, value in options.items():
         found = by_key.setdefault(_key(option), [])
@@ -127,6 +133,8 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
     values = {_identity(value): value for match in said for value in by_key[match[1]]}
     if len(values) != 1:
         return tuple(values.values())
+    if _COMPARED.search(bare):
+        return ()
     first, last = said[0], said[-1]
     before, after = bare[: first.start()], bare[last.end() :]
     between = bare[first.end() : last.start()] if len(said) > 1 else ""
@@ -141,9 +149,15 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
     explained = re.match(r"\s*(?:$|[,.;:!](?!\w)|[\n()\N{EN DASH}—]|[-=]\s|\)\s*$)", after)
     if (before.strip(" ([#-") and not _STATED.search(before)) or explained is None:
         return ()
-    if _TURNS.search(after) or _RATED.match(after) or takes_back(after):
+    if _TURNS.search(after) or _RATED.match(after) or _ONLY_A_DRAFT.match(after) or takes_back(after):
         return ()
     return tuple(values.values())
+
+
+def mentions(text: str, options: Mapping[str, Any]) -> bool:
+    """Whether a text has the word of one of the options in it."""
+    words = "|".join(re.escape(_key(option)) for option in options if _key(option) and not is_nothing(option))
+    return bool(words) and re.search(rf"(?<!\w)(?:{words})(?!\w)", _key(text)) is not None
 
 
 def read_boolean(text: str) -> tuple[bool, ...]:
@@ -159,9 +173,9 @@ def read_boolean(text: str) -> tuple[bool, ...]:
     if first is not None and _NUMBERED.match(first[0]):
         return ()
     if first is not None:
-        value, rest = _BOOLEAN_WORDS[first[1]], first[2]
+        value, rest = BOOLEAN_WORDS[first[1]], first[2]
         return () if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) or takes_back(rest) else (value,)
-    return read_choice(text, _BOOLEAN_WORDS)
+    return read_choice(text, BOOLEAN_WORDS)
 
 
 def _key(text: str) -> str:
