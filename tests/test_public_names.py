@@ -11,7 +11,10 @@ import promptgrad as pg
 
 FRONT_DOOR = Path(pg.__file__)
 ROOMS = [f"promptgrad.{room}" for room in pg._ROOMS]
-SUBROOMS = ["promptgrad.data.pocket", "promptgrad.testing.lms", "promptgrad.testing.modules"]
+SUBROOMS = [
+    "promptgrad.data.pocket",
+    *(f"promptgrad.testing.{suite}" for suite in ("adapters", "interpreters", "lms", "modules")),
+]
 
 
 def names_of(module):
