@@ -18,7 +18,7 @@ from promptgrad.lm._http import HTTP
 from promptgrad.lm._job_state import JobState, owned
 from promptgrad.lm._json_grammar import json_grammar, json_rule
 from promptgrad.lm._layer import Layer, layered
-from promptgrad.lm._likelihood import PART_TOKENS, Scored, Tokens, reply_logprobs
+from promptgrad.lm._likelihood import Scored, Tokens, reply_logprobs
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
@@ -44,6 +44,7 @@ from promptgrad.lm._parts import (
     weigh,
 )
 from promptgrad.lm._pocket import pocket
+from promptgrad.lm._prefix_plan import PART_TOKENS
 from promptgrad.lm._replay import replay
 from promptgrad.lm._request import Request
 from promptgrad.lm._resolve import resolve

@@ -185,8 +185,8 @@ def test_every_training_takes_the_options(program: nn.Predict, data: Data, optio
     finally:
         hook.remove()
     assert (True in seen) == ("gradient_checkpointing" in option)
-    assert result.losses == pytest.approx(plain.losses, rel=5e-2)
-    assert (result.losses == plain.losses) == (True in seen)
+    assert result.losses == pytest.approx(plain.losses, rel=5e-2 if "dtype" in option else 1e-4)
+    assert result.losses != plain.losses  # by rounding: the passes are others
     assert (result.lm.name == plain.lm.name) == ("dtype" not in option)
     assert {weight.dtype for weight in result.lm.model.parameters()} == {torch.float32}
     assert not any(getattr(module, "gradient_checkpointing", False) for module in result.lm.model.modules())

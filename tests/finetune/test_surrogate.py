@@ -53,14 +53,14 @@ def padded(model: Any, batch: list[SampledReply]) -> tuple[Any, Any]:
     end = torch.tensor([len(reply.tokens.ids) for reply in batch])[:, None]
     logits = model(input_ids=ids, attention_mask=(place < end).long()).logits[:, :-1] / HEAT
     logprobs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-    return logprobs, ((place >= start) & (place < end))[:, 1:].float()
+    return logprobs, ((place >= start) & (place < end))[:, 1:].to(logprobs)
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.05])
 @pytest.mark.parametrize("clip", [(0.2, 0.2), (0.1, 0.3), (50.0, 50.0)])
 def test_loss_ratio_clip_and_kl_are_those_of_the_formula(clip: tuple[float, float], kl: float) -> None:
     batch = replies()
-    reference, policy = fresh(), moved(fresh(), 0.02, 1)
+    reference, policy = fresh().double(), moved(fresh(), 0.02, 1).double()  # what is compared is small differences
     surrogate = Surrogate(batch, 10, clip=clip, kl=kl, reference=reference)
     first = surrogate.gradient(policy)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from promptgrad import lm
 from promptgrad.lm import Tokens, reply_logprobs
-from promptgrad.lm._likelihood import Shared, plan
+from promptgrad.lm._prefix_plan import Shared, plan, segments
+from promptgrad.lm._tree import takes_trees
 
 torch = pytest.importorskip("torch")
 
@@ -29,6 +31,8 @@ def row(prefix: tuple[int, ...]) -> Tokens:
 
 LONG = words(90)
 FORK = (*LONG[:40], *words(40))
+ASKED = [(*LONG, *words(n)) for n in (6, 11, 11, 3)]
+RUNS = [Tokens((*prompt, *words(DRAW.randrange(2, 8))), len(prompt)) for prompt in ASKED for _ in range(5)]
 MIXED = [row(LONG) for _ in range(9)] + [row(FORK) for _ in range(5)] + [row((7, 8))]
 
 
@@ -70,11 +74,12 @@ def gradients(model: Any, batch: list[Tokens], *, shared: bool) -> tuple[float, 
 
 
 @pytest.mark.parametrize("make", [llama, gpt2, gemma, mamba])
-def test_loss_and_gradients_are_those_of_the_padded_batch(make: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("batch", [MIXED, RUNS], ids=["mixed", "runs"])
+def test_loss_and_gradients_are_those_of_the_padded_batch(make: Callable[[], Any], batch: list[Tokens]) -> None:
     torch.manual_seed(0)
     model = make().train()
-    padded, theirs = gradients(model, MIXED, shared=False)
-    loss, ours = gradients(model, MIXED, shared=True)
+    padded, theirs = gradients(model, batch, shared=False)
+    loss, ours = gradients(model, batch, shared=True)
     assert loss == pytest.approx(padded, rel=1e-5)
     for a, b in zip(ours, theirs, strict=True):
         assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max()) + 1e-9
@@ -136,9 +141,67 @@ def test_a_shared_prefix_is_read_once() -> None:
     assert seen_tokens(model, batch, shared=True) >= 16 * 90 + rest
 
 
+def test_prompts_of_several_rows_are_read_once() -> None:
+    rest = sum(len(prompt) - 1 - 90 for prompt in ASKED)
+    replies = sum(len(tokens.ids) - tokens.start + 1 for tokens in RUNS)
+    assert seen_tokens(llama(), RUNS, shared=True) == 90 + rest + replies
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_logits_are_made_where_a_token_of_a_reply_is_foretold(shared: bool) -> None:
+    model, made = llama(), []
+    model.lm_head.register_forward_hook(lambda layer, args, output: made.append(output.shape[:-1].numel()))
+    list(reply_logprobs(model, MIXED, shared=shared))
+    assert sum(made) == sum(len(tokens.ids) - tokens.start for tokens in MIXED)
+
+
+def test_a_last_layer_that_is_no_module_changes_nothing() -> None:
+    model = llama()
+    wanted, theirs = gradients(model, MIXED, shared=True)
+    model.get_output_embeddings = lambda: None
+    loss, ours = gradients(model, MIXED, shared=True)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_layer_with_an_attention_of_its_own_is_found_out() -> None:
+    class Other(type(llama())):  # type: ignore[misc] # what is remembered is the class
+        pass
+
+    model = llama()
+    model.__class__ = Other
+    wanted, _ = gradients(model, MIXED, shared=False)
+    attention = model.model.layers[0].self_attn
+    attention.config = copy.deepcopy(attention.config)
+    assert takes_trees(model)
+    for _ in range(2):  # the second time, it is known
+        assert gradients(model, MIXED, shared=True)[0] == pytest.approx(wanted, rel=1e-5)
+    assert not takes_trees(model)
+    assert takes_trees(llama())
+
+
+def test_other_threads_call_the_model_as_always_meanwhile() -> None:
+    model = llama().requires_grad_(False)
+    ids = torch.tensor([MIXED[0].ids])
+    alone, found, here = model(input_ids=ids).logits, [], threading.get_ident()
+    wanted = sum(float(part.logprobs.sum()) for part in reply_logprobs(model, MIXED))
+
+    def during(*told: Any) -> None:
+        if threading.get_ident() == here:
+            thread = threading.Thread(target=lambda: found.append(model(input_ids=ids).logits))
+            thread.start()
+            thread.join()
+
+    model.model.layers[1].register_forward_pre_hook(during)
+    assert sum(float(part.logprobs.sum()) for part in reply_logprobs(model, MIXED)) == pytest.approx(wanted)
+    assert found
+    assert all(torch.equal(logits, alone) for logits in found)
+    assert model.config._attn_implementation == "sdpa"
+
+
 def rows_of(groups: list[Shared]) -> Iterator[int]:
     for group in groups:
-        for part in group.parts:
+        for part in (*group.parts, *group.packs):
             yield from part
 
 
@@ -166,6 +229,23 @@ def test_parts_bound_the_memory() -> None:
     assert all(len(part) == 1 or len(part) * max(len(mixed[i].ids) for i in part) <= 8192 for part in parts)
     many = [Tokens((*LONG, 1, 2, 3), 91) for _ in range(40)]
     (group,) = plan(many, limit=200)
+    assert not group.packs
     assert group.prefix == 90
     assert len(group.parts) > 1
     assert all(len(part) * (3 + 90 / 8) <= 200 for part in group.parts)
+
+
+def test_packs_bound_the_memory_too() -> None:
+    (group,) = plan(RUNS, trees=True)
+    assert group == Shared(90, packs=(group.packs[0],))
+    for limit in (120, 200, 400):
+        groups = plan(RUNS, trees=True, limit=limit)
+        assert sorted(rows_of(groups)) == list(range(len(RUNS)))
+        for group in groups:
+            for pack in group.packs:
+                places = group.prefix + sum(len(each.ids) for each in segments(RUNS, pack, group.prefix))
+                assert places <= limit or len(pack) == 1
+    tight = [Tokens((*LONG, *words(8)), 94) for _ in range(40)]
+    (group,) = plan(tight, trees=True, limit=120)  # each pack would have the prefix again
+    assert group.parts
+    assert not group.packs
