@@ -43,6 +43,9 @@ class GRPO(WeightSearch):
         format_penalty: The score of a run whose reply cannot be read is minus this.
         lora: `r`, `alpha`, `target_modules`; None trains all weights.
         lr: Peak learning rate; the default depends on the model's size.
+        micro_batch_tokens: Most tokens in the model at once when it learns, as in `finetune.sft`.
+        gradient_checkpointing: Compute activations twice rather than keep them.
+        dtype: "bfloat16" samples and learns in it.
 
     Raises:
         ValueError: A number is out of range.
@@ -66,6 +69,9 @@ class GRPO(WeightSearch):
         format_penalty: float = 1.0,
         lora: Mapping[str, Any] | None = LORA,
         lr: float | None = None,
+        micro_batch_tokens: int | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: Any = None,
     ) -> None:
         check_counts(n=(n, 2), steps=(steps, 1), batch_size=(batch_size, 1), inner=(inner, 1))
         super().__init__(params)
@@ -81,6 +87,9 @@ class GRPO(WeightSearch):
         self.format_penalty = format_penalty
         self.lora = None if lora is None else dict(lora)
         self.lr = lr
+        self.micro_batch_tokens = micro_batch_tokens
+        self.gradient_checkpointing = gradient_checkpointing
+        self.dtype = dtype
 
     async def fit(self, session: Session) -> None:
         """Let the model run and learn, in turn, and offer the program on the trained model."""
@@ -115,6 +124,9 @@ class GRPO(WeightSearch):
             lr=self.lr,
             seed=session.spawn("finetune"),
             progress=session.progress,
+            micro_batch_tokens=self.micro_batch_tokens,
+            gradient_checkpointing=self.gradient_checkpointing,
+            dtype=self.dtype,
             runs=runs,
         )
         collected = result.collected

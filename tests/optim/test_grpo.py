@@ -51,6 +51,18 @@ def test_the_trainer_ships_the_trained_model_and_counts_its_runs(tmp_path: Path)
     assert resumed.calls == result.calls
 
 
+def test_its_options_for_memory_are_those_of_the_training() -> None:
+    model = program()
+    small = optim.GRPO(
+        model, n=4, batch_size=2, steps=1, micro_batch_tokens=128, gradient_checkpointing=True, dtype="bfloat16"
+    )
+    Trainer(model, small, metric=odd, progress=False).fit(TRAIN[:4], VAL[:4])
+    assert small.result is not None
+    assert small.result.settings.dtype == "bfloat16"
+    with pytest.raises(ValueError, match="micro_batch_tokens must be above 0"):
+        Trainer(model, optim.GRPO(model, micro_batch_tokens=0), metric=odd, progress=False).fit(TRAIN[:4], VAL[:4])
+
+
 def test_a_budget_leaves_what_the_confirmation_needs() -> None:
     model = program()
     optimizer = optim.GRPO(model, n=4, batch_size=4, steps=50, lora=None)
