@@ -101,7 +101,7 @@ class Reader:
         try:
             return self.field.validate_json(text)
         except ParseError:
-            if isinstance(fitted, dict) and not all(isinstance(key, str) for key in fitted):
+            if _has_other_keys(fitted):
                 return self.field.validate(fitted)  # its keys are no texts, and those of JSON are
             raise
 
@@ -195,6 +195,20 @@ class Reader:
             reply=value if isinstance(value, str) else "",
             reason=f"`{self.field.name}` {reason}",
         )
+
+
+def _has_other_keys(value: Any) -> bool:
+    """Whether an object in a value has keys that are no texts."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if not all(isinstance(key, str) for key in part):
+                return True
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return False
 
 
 def reader(field: Field) -> Callable[[str], Any] | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _DECIMAL = r"^-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?$"
 _WHOLE = "(0|[1-9][0-9]{0,17})"
 _BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
+_DIGITS = 15  # of a float
 _MOST_LISTED = 1_000
 
 
@@ -29,15 +30,14 @@ def generator() -> type[GenerateJsonSchema]:
         def decimal_schema(self, schema: Any) -> dict[str, Any]:
             number = super().decimal_schema(schema)["anyOf"][0] if self.mode == "validation" else {"type": "number"}
             digits, places = schema.get("max_digits"), schema.get("decimal_places")
-            if places is not None and schema.get("multiple_of") is None:
+            if places is not None and places < _DIGITS - 3 and schema.get("multiple_of") is None:
                 step = 10.0**-places if places else 1.0
                 number["multipleOf"] = step
-                if digits is not None:
-                    most = 10.0 ** (digits - places) - step
-                    if schema.get("le") is None and schema.get("lt") is None:
-                        number["maximum"] = most
-                    if schema.get("ge") is None and schema.get("gt") is None:
-                        number["minimum"] = -most
+                most = 10.0 ** min(_DIGITS - places, _DIGITS if digits is None else digits - places) - step
+                if schema.get("le") is None and schema.get("lt") is None:
+                    number["maximum"] = most
+                if schema.get("ge") is None and schema.get("gt") is None:
+                    number["minimum"] = -most
             if digits is not None or places is not None or any(schema.get(name) is not None for name in _BOUNDS):
                 return number
             return {"type": "string", "pattern": _DECIMAL}

@@ -214,6 +214,8 @@ def read(annotation: Any, text: str, adapter: Adapter = CHAT) -> Any:
         (Literal["low", None], "None", None),
         (dict[Rating, float], '{"GOOD": "5k"}', {Rating.GOOD: 5000.0}),
         (dict[Literal[1, 2], float], '{"1": 1}', {1: 1.0}),
+        (list[dict[Literal[1, 2], int]], '[{"1": 1}, {}]', [{1: 1}, {}]),
+        (tuple[dict[Literal[1, 2], Literal[3]], str], '[{"2": 3}, "a"]', ({2: 3}, "a")),
         (Literal["yes", "no"], "Yes\n\nThe words are clear.", "yes"),
         (Literal["positive", "negative"], "I doubt it is positive", AGAIN),
         (Literal["positive", "negative"], "It fails to be positive", AGAIN),

@@ -373,6 +373,8 @@ TEXTS = [
         ["99.99", "-1.5", "3"],
         ["100", "1.234", '"a"', "1e5"],
     ),
+    (Annotated[decimal.Decimal, pydantic.Field(decimal_places=2)], ["12.50"], ["1.234", "1" * 14, "1e5"]),
+    (Annotated[decimal.Decimal, pydantic.Field(decimal_places=20)], ["0.12345678901234567891"], ["true"]),
     (Annotated[decimal.Decimal, pydantic.Field(gt=0, le=5)], ["5", "0.125"], ["0", "5.1", "-1"]),
     (dict[int, str], ['{"1": "a", "-20":"b"}', "{}"], ['{"a": "b"}', '{"1.5": "b"}', '{"01": "b"}']),
     (dict[decimal.Decimal, int], ['{"1.50": 1}'], ['{"a": 1}']),
