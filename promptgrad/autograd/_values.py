@@ -93,17 +93,24 @@ class Keyed(Protocol):
     def __getitem__(self, name: Any) -> Any: ...
 
 
-def to_json(value: Any) -> Any:
-    """The value in JSON types, as far as it can be expressed in them; sets become sorted lists."""
+def to_json(value: Any, *, media: bool = False) -> Any:
+    """The value in JSON types, as far as it can be expressed in them; sets become sorted lists.
+
+    Args:
+        value: The value.
+        media: Whether images, sounds and files stay as they are, and are not told by their captions.
+    """
+    if media and isinstance(value, (Image, Audio, File)):
+        return value
     if isinstance(value, str):
         return str(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     fields = fields_of(value)
     if fields is not None:
-        return {str(key): to_json(item) for key, item in fields.items()}
+        return {str(key): to_json(item, media=media) for key, item in fields.items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
+        return [to_json(item, media=media) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted((to_json(item) for item in value), key=json.dumps)
     for name in ("to_dict", "model_dump"):

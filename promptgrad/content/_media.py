@@ -7,7 +7,7 @@ import io
 import os
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib import import_module
@@ -368,6 +368,26 @@ class File(Media):
     def __repr__(self) -> str:
         named = f"{self.name}, " if self.name else ""
         return f"File({named}{self._said()})"
+
+
+def captioned(value: Any, kept: Collection[str] = ()) -> Any:
+    """A value with a caption in place of each image, sound and file, for a reader that takes text alone.
+
+    Lists, tuples and mappings are looked into. What holds none is the same object.
+
+    Args:
+        value: The value.
+        kept: Kinds that stay as they are: "image", "audio", "file".
+    """
+    if isinstance(value, Media):
+        return value if value.kind in kept else str(value)
+    if isinstance(value, Mapping):
+        made: Any = {key: captioned(item, kept) for key, item in value.items()}
+        return value if all(made[key] is item for key, item in value.items()) else made
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        made = [captioned(item, kept) for item in value]
+        return value if all(one is other for one, other in zip(made, value, strict=True)) else type(value)(made)
+    return value
 
 
 def media_in(value: Any) -> Media | None:

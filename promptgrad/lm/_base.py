@@ -158,6 +158,11 @@ class LM(metaclass=_Meta):
         """The LM below all layers."""
         return self
 
+    @property
+    def media(self) -> frozenset[str] | None:
+        """The kinds of parts beside text that it takes, of "image", "audio" and "file"; None where it is not known."""
+        return None
+
     def traces(self) -> bool:
         """True if a completion made here and now would carry a weight trace, which no cache can serve."""
         return False

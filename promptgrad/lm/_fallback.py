@@ -79,6 +79,12 @@ class Fallback(Layer):
         """All language models, in the order in which they are asked."""
         return (self.lm, *self.others)
 
+    @property
+    def media(self) -> frozenset[str] | None:
+        """What all of them take beside text, as one request is for all."""
+        known = [one.media for one in self.lms]
+        return None if None in known else frozenset.intersection(*(media for media in known if media is not None))
+
     async def complete(self, request: Request) -> Completion:
         """Answer one request; the error of the last one that was asked is raised, with the kinds of those before it."""
         listener = request.listener

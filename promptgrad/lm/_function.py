@@ -52,6 +52,10 @@ class FunctionLM(Transport):
         self.fn: Callable[[Any], Any] = fn
         self._whole = _takes_request(fn)
 
+    @property
+    def media(self) -> None:
+        """It is not known what the function takes beside text."""
+
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
         reply: Any = self.fn(request if self._whole else _messages(request))

@@ -109,6 +109,11 @@ class HedgedTransport(Transport):
         """US dollars for a million input and a million output tokens; None where they are not known."""
         return self.inner.prices
 
+    @property
+    def media(self) -> frozenset[str] | None:
+        """What the transport takes beside text."""
+        return self.inner.media
+
     def traces(self) -> bool:
         """True if the transport would attach a weight trace."""
         return self.inner.traces()

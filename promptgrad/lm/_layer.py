@@ -52,6 +52,11 @@ class Layer(LM):
         """The LM below all layers."""
         return self.lm.transport
 
+    @property
+    def media(self) -> frozenset[str] | None:
+        """What the wrapped LM takes beside text."""
+        return self.lm.media
+
     async def complete(self, request: Request) -> Completion:
         """Answer one request through the wrapped LM."""
         return await self.lm.complete(request)

@@ -223,6 +223,11 @@ class Local(LocalGiven):
 
         return plan_of(self, context, rows, PREFIX_BYTES)
 
+    @property
+    def media(self) -> frozenset[str]:
+        """Nothing: it takes text alone."""
+        return frozenset()
+
     def stats(self) -> dict[str, Any]:
         """Return speed and memory so far; those of a LoRA are its base's. Empty before the first use.
 

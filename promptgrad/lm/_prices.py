@@ -1,4 +1,4 @@
-"""Prices of models: the table that comes with litellm, read without importing litellm."""
+"""Prices of models, and what they take beside text: the table that comes with litellm, read without importing it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ FREE: Prices = (0.0, 0.0)
 _TABLE = "model_prices_and_context_window_backup.json"
 
 
+_SAID = {"supports_vision": "image", "supports_audio_input": "audio", "supports_pdf_input": "file"}
+
+
 def _table() -> dict[str, Prices]:
     try:
-        return _read_table()
+        return _read_table()[0]
     except (OSError, ValueError):  # unreadable, perhaps for a moment: no price is known then
         return {}
 
 
 @lru_cache(maxsize=1)
-def _read_table() -> dict[str, Prices]:
+def _read_table() -> tuple[dict[str, Prices], dict[str, frozenset[str]]]:
+    prices: dict[str, Prices] = {}
+    media: dict[str, frozenset[str]] = {}
     spec = find_spec("litellm")
     if spec is None or not spec.submodule_search_locations:
-        return {}
+        return prices, media
     path = Path(spec.submodule_search_locations[0]) / _TABLE
     if not path.exists():
-        return {}
-    prices: dict[str, Prices] = {}
+        return prices, media
     for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
         paid, got = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
         if isinstance(paid, (int, float)) and isinstance(got, (int, float)) and (paid or got):
@@ -39,7 +43,11 @@ def _read_table() -> dict[str, Prices]:
             cheaper = isinstance(again, (int, float)) and not isinstance(again, bool)
             prices[name] = (paid * 1e6, got * 1e6, again * 1e6) if cheaper else (paid * 1e6, got * 1e6)
             prices.setdefault(f"{entry.get('litellm_provider')}/{name}", prices[name])
-    return prices
+        taken = frozenset(kind for key, kind in _SAID.items() if entry.get(key))
+        if taken:
+            media[name] = taken
+            media.setdefault(f"{entry.get('litellm_provider')}/{name}", taken)
+    return prices, media
 
 
 def find_prices(model: str) -> Prices | None:
@@ -49,6 +57,14 @@ def find_prices(model: str) -> Prices | None:
     of a table that cannot be read are not known.
     """
     return _table().get(model)
+
+
+def find_media(model: str) -> frozenset[str] | None:
+    """Return the kinds of media that a model takes, by its litellm name; None where the same table does not say."""
+    try:
+        return _read_table()[1].get(model)
+    except (OSError, ValueError):
+        return None
 
 
 def cost(prices: Prices | None, input_tokens: int, output_tokens: int, cached: int = 0) -> float | None:

@@ -12,7 +12,7 @@ from promptgrad.lm._base import LM
 from promptgrad.lm._channel import DIRECT, ModelCall, answerer
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
-from promptgrad.lm._prices import FREE, Prices
+from promptgrad.lm._prices import FREE, Prices, find_media
 from promptgrad.lm._request import Request, normalize_options
 from promptgrad.lm._thinking import may_think, without_thinking
 
@@ -46,6 +46,11 @@ class Transport(LM):
     def identity(self) -> str:
         """Return name and default options."""
         return self._identity
+
+    @property
+    def media(self) -> frozenset[str] | None:
+        """What it takes beside text, as litellm's table says of a model of its name."""
+        return find_media(self.name)
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request. Inside a run: from its journal, or within its budget and then journalled.

@@ -18,7 +18,7 @@ from promptgrad.nn._fit import fit
 from promptgrad.nn._grouper import Grouper
 from promptgrad.nn._joint_critic import JointCritic, lm_of
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import is_narrow, plain
+from promptgrad.nn._plain import is_narrow, plain, seen_by
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Field, Signature
@@ -52,6 +52,9 @@ class Critic(Module, in_place=True):
 
     For `backward(engine="joint")` it has a `JointCritic`, `.joint`, and for `backward(repeat=n)` a `Grouper`,
     `.grouper`, on the same LM.
+
+    Images, sounds and files are shown as they are to an LM that is known to take them, or that answered the step with
+    one, and by their captions to others.
 
     Cost: one LM call per (failed sample, step), for all parts of the step together; with `backward(repeat=n)`, n, and
     one more for each part that is blamed in different words.
@@ -126,15 +129,17 @@ class Critic(Module, in_place=True):
         """Ask the LM once and sort its answer by target."""
         node = failure.node
         asked = _asked(failure.targets)
+        lm = self._critic_lm(node)
+        media = seen_by(None if lm is None else resolve(lm), (node,))
         shown: dict[str, Any] = {
-            "inputs": {name: plain(value) for name, value in node.inputs.items()},
-            "outputs": _outputs(node),
+            "inputs": {name: plain(value, media) for name, value in node.inputs.items()},
+            "outputs": _outputs(node, media),
             "feedback": "\n".join(failure.feedback),
         }
         if self.max_tokens is not None:
             shown = fit(shown, self.max_tokens)
         values = {"instruction": _instruction(node, failure.targets), **shown}
-        demos = _demos(node)
+        demos = _demos(node, media)
         if demos:
             values["demos"] = demos
         descriptions = {target.name: plain(target.value) for target in failure.targets if _describes(target)}
@@ -142,7 +147,7 @@ class Critic(Module, in_place=True):
             values["descriptions"] = descriptions
         config = {"replicate": failure.replicate, "temperature": self.temperature} if failure.replicate else None
         predict = self._variant(tuple(asked), frozenset(values))
-        prediction = await predict.acall(**values, lm=self._critic_lm(node), config=config)
+        prediction = await predict.acall(**values, lm=lm, config=config)
         answers = fields_of(prediction)
         found: dict[str, str] = {}
         for output, target in asked.items():
@@ -171,10 +176,10 @@ def _verdict(name: str) -> str:
     return f"{about.removesuffix('_')}_to_blame".removeprefix("_")
 
 
-def _outputs(node: Node) -> dict[str, Any]:
+def _outputs(node: Node, media: frozenset[str]) -> dict[str, Any]:
     """The outputs of the step; if it failed, the reply and why it was refused."""
     if node.outputs:
-        return {name: plain(value) for name, value in node.outputs.items()}
+        return {name: plain(value, media) for name, value in node.outputs.items()}
     failed = {} if node.error is None else {"error": f"{type(node.error).__name__}: {node.error}"}
     return {"reply": node.reply or "", **failed}
 
@@ -239,8 +244,8 @@ def _instruction(node: Node, targets: tuple[Target, ...]) -> str:
     return ""
 
 
-def _demos(node: Node) -> list[Any]:
+def _demos(node: Node, media: frozenset[str]) -> list[Any]:
     for read in node.reads:
         if read.parameter.kind.is_demos:
-            return [plain(demo) for demo in demos_for(read.value, node.inputs)]
+            return [plain(demo, media) for demo in demos_for(read.value, node.inputs)]
     return []

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from promptgrad.content import IMAGE_TOKENS, Audio, File, Image
+
 CHARACTERS = 4
 """Characters in a token, as in the estimates of usage where a provider reports none."""
 
@@ -17,12 +19,13 @@ def fit(value: Any, tokens: int) -> Any:
     'one two three'
     """
     room = tokens * CHARACTERS
+    room -= CHARACTERS * _media(value)
     lengths = sorted(_lengths(value))
     if sum(lengths) <= room:
         return value
     limit = 0
     for index, length in enumerate(lengths):  # the texts up to here are complete, the others share the rest
-        limit = room // (len(lengths) - index)
+        limit = max(room, 0) // (len(lengths) - index)
         if length > limit:
             break
         room -= length
@@ -30,8 +33,17 @@ def fit(value: Any, tokens: int) -> Any:
 
 
 def size(value: Any) -> int:
-    """About how many tokens the texts in a value have."""
-    return sum(_lengths(value)) // CHARACTERS
+    """About how many tokens a value takes: its texts, and the images, sounds and files in it."""
+    return sum(_lengths(value)) // CHARACTERS + _media(value)
+
+
+def _media(value: Any) -> int:
+    """About how many tokens the images, sounds and files in a value take."""
+    if isinstance(value, (Image, Audio, File)):
+        return value.tokens() or IMAGE_TOKENS
+    if isinstance(value, Mapping):
+        return sum(map(_media, value.values()))
+    return sum(map(_media, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def _lengths(value: Any) -> "list[int]":

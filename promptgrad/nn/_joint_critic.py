@@ -9,7 +9,7 @@ from promptgrad.errors import NoLMError
 from promptgrad.lm import LM, current, resolve
 from promptgrad.nn._fit import fit, size
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import is_narrow, plain
+from promptgrad.nn._plain import is_narrow, plain, seen_by
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import fields_of
 from promptgrad.signature import Field, Signature
@@ -57,6 +57,9 @@ class JointCritic(Module, in_place=True):
     the successful ones that are nearest to them as far as `max_tokens` leaves room. Texts and demos that require a
     gradient are always shown in full, and frozen ones are not shown; inputs and outputs of calls are cut in the middle,
     the longest first, if a run would be longer than `max_tokens`.
+
+    Images, sounds and files are shown as they are to an LM that is known to take them, or that answered one of the
+    calls with one, and by their captions to others.
 
     A finding names all runs that it explains, each of which gets it: so the support of a critique counts runs. What is
     wrong with the program's own code is no gradient, and stands in the report (`BackwardReport.remarks`).
@@ -136,7 +139,8 @@ class JointCritic(Module, in_place=True):
         lm = self._lm_for(group[-1])
         if lm is None:
             raise NoLMError("the critic has no language model: give one to the criterion, as in critic='openai/gpt-4o'")
-        shown = runs_of(group, self.max_tokens)
+        nodes = [node for failure in group for node in failure.nodes]
+        shown = runs_of(group, self.max_tokens, seen_by(resolve(lm), nodes))
         prediction = await self.predict.acall(**shown, lm=lm)
         found: list[dict[str, list[str]]] = [{} for _ in group]
         for finding in fields_of(prediction)["findings"]:
@@ -164,26 +168,31 @@ def lm_of(node: Node) -> LM | None:
     return None if lm is None else resolve(lm)
 
 
-def runs_of(group: Sequence[TraceFailure], max_tokens: int) -> dict[str, Any]:
+def runs_of(group: Sequence[TraceFailure], max_tokens: int, media: frozenset[str] = frozenset()) -> dict[str, Any]:
     """What a reader of whole forwards is shown: parameters, steps, and runs, the failed ones first.
 
     Successful runs follow, the nearest of each failed one by turns, as far as the failed ones leave room.
+
+    Args:
+        group: The failed forwards.
+        max_tokens: About how many tokens the runs may have.
+        media: Kinds of media that are shown as they are.
     """
     names = {target.parameter: target.name for failure in group for target in failure.targets}
-    failed = fit([_calls(failure, names, failure.node_feedback) for failure in group], max_tokens)
+    failed = fit([_calls(failure, names, failure.node_feedback, media) for failure in group], max_tokens)
     runs = [
         {"run": number, "result": "wrong", "calls": calls, "feedback": "\n".join(failure.feedback)}
         for number, (calls, failure) in enumerate(zip(failed, group, strict=True), 1)
     ]
     room = max_tokens - size(failed)
     for success in _side_by_side(group):
-        calls = _calls(success, names, {})
+        calls = _calls(success, names, {}, media)
         room -= size(calls)
         if room < 0:
             break
         runs.append({"run": len(runs) + 1, "result": "right", "calls": calls})
     return {
-        "parameters": {target.name: plain(target.value) for failure in group for target in failure.targets},
+        "parameters": {target.name: plain(target.value, media) for failure in group for target in failure.targets},
         "steps": _steps(group),
         "runs": runs,
     }
@@ -205,7 +214,10 @@ def _length(failure: TraceFailure) -> int:
 
 
 def _calls(
-    trace: TraceFailure | TraceSuccess, names: Mapping[Any, str], feedback: Mapping[Node, Sequence[str]]
+    trace: TraceFailure | TraceSuccess,
+    names: Mapping[Any, str],
+    feedback: Mapping[Node, Sequence[str]],
+    media: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
     """The calls of a forward as data: for each its parameters, its inputs with their sources, and its outputs."""
     uses: dict[Node, list[str]] = {}
@@ -222,11 +234,11 @@ def _calls(
             call["follows"] = follows
         if node in uses:
             call["uses"] = list(dict.fromkeys(uses[node]))
-        call["inputs"] = {name: plain(value) for name, value in node.inputs.items()}
+        call["inputs"] = {name: plain(value, media) for name, value in node.inputs.items()}
         if node.error is not None:
             call["error"] = f"{type(node.error).__name__}: {node.error}"
         else:
-            call["outputs"] = {name: plain(value) for name, value in node.outputs.items()}
+            call["outputs"] = {name: plain(value, media) for name, value in node.outputs.items()}
         if node in feedback:
             call["feedback"] = "\n".join(feedback[node])
         calls.append(call)

@@ -32,6 +32,7 @@ from promptgrad.search import (
     interface,
     make_proposer,
     role,
+    sight,
     write,
 )
 
@@ -324,7 +325,7 @@ class MIPRO(Search):
             "rules": self._rules.after(place.parameter.constraints).shown(),
             "attempts": attempts,
             "worse": worse,
-            "rows": in_order(rows[: self.examples_shown]),
+            "rows": in_order(rows[: self.examples_shown], media=sight(self.proposer, own, session.program_lm())),
             "tip": TIPS[index % len(TIPS)],
         }
         return await write(self.proposer, inputs, lm=own, config=config)

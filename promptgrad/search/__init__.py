@@ -104,6 +104,7 @@ __all__ = [
     "rows_of",
     "show_value",
     "side_by_side",
+    "sight",
     "size_of",
     "swapped",
     "unblamed",
@@ -149,6 +150,7 @@ if TYPE_CHECKING:
     from promptgrad.search._rules import Rules
     from promptgrad.search._session import Session
     from promptgrad.search._side_by_side import in_order, side_by_side
+    from promptgrad.search._sight import sight
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._stop import EXHAUSTED, Stop
@@ -257,6 +259,7 @@ else:
         "rows_of": "_row",
         "show_value": "_candidate",
         "side_by_side": "_side_by_side",
+        "sight": "_sight",
         "size_of": "_candidate",
         "swapped": "_token_swaps",
         "unblamed": "_reasons",

@@ -17,6 +17,7 @@ from promptgrad.search._proposer import is_able, make_reviser
 from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter, failing_as_lm
 from promptgrad.search._row import unrun_rows
 from promptgrad.search._side_by_side import fitted, side_by_side
+from promptgrad.search._sight import sight
 from promptgrad.search._writing import TIPS
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ async def revise(
     """
     session = step.session
     session.admit(calls=count)
-    inputs = _inputs(rewriter, step, candidate, texts)
-    variants = range(first, first + count)
     own = session.program_lm()
     lm = own if texts[0].lm is None else resolve(texts[0].lm)
+    inputs = _inputs(rewriter, step, candidate, texts, sight(reviser, lm, own))
+    variants = range(first, first + count)
     with session.scope(step.scope("propose")):
         replies = await session.ask_all(
             [step.scope(f"{variant}/revise") for variant in variants],
@@ -87,7 +88,9 @@ async def revise(
     return edits
 
 
-def _inputs(rewriter: Rewriter, step: "Step", candidate: Candidate, texts: Sequence[Evidence]) -> dict[str, Any]:
+def _inputs(
+    rewriter: Rewriter, step: "Step", candidate: Candidate, texts: Sequence[Evidence], media: frozenset[str]
+) -> dict[str, Any]:
     """What all proposals see."""
     promising, worse = attempted_together(step.session, [each.path for each in texts], candidate)
     for each in texts:
@@ -106,7 +109,7 @@ def _inputs(rewriter: Rewriter, step: "Step", candidate: Candidate, texts: Seque
         "rules": {path: shown for path, shown in rules.items() if shown},
         "attempts": fitted(promising, MOST_ATTEMPTS * len(texts)),
         "worse": fitted(worse, MOST_ATTEMPTS * len(texts)),
-        "runs": side_by_side(runs, rewriter.max_evidence * len(texts)),
+        "runs": side_by_side(runs, rewriter.max_evidence * len(texts), media),
     }
 
 

@@ -23,6 +23,7 @@ from promptgrad.search._proposer import amend, is_able, make_proposer, write
 from promptgrad.search._row import Row, few, labeled_rows, rows_of
 from promptgrad.search._rules import Rules
 from promptgrad.search._side_by_side import fitted, in_order, side_by_side
+from promptgrad.search._sight import sight
 from promptgrad.search._writing import TIPS, Improve, ImproveSolution, ProposeInstruction
 
 if TYPE_CHECKING:
@@ -297,6 +298,9 @@ class Rewriter:
         key, old, solution = evidence.parameter, evidence.text, evidence.parameter.kind.exact
         rules = evidence.rules.after(key.constraints)
         attempts, worse = self.memory.shown(key, [*evidence.attempts, *evidence.worse])
+        proposer = self.solver if solution else self.proposer
+        lm = own if evidence.lm is None else resolve(evidence.lm)
+        media = sight(proposer, lm, own)
         inputs = {
             "program": evidence.program,
             "role": evidence.role,
@@ -306,11 +310,9 @@ class Rewriter:
             "tip": evidence.tip,
             "attempts": fitted([*evidence.attempts, *attempts], MOST_ATTEMPTS),
             "worse": fitted([*evidence.worse, *worse], MOST_ATTEMPTS),
-            "rows": side_by_side(evidence.rows, self.max_evidence),
+            "rows": side_by_side(evidence.rows, self.max_evidence, media),
         }
         config = self.sampling(evidence.variant)
-        proposer = self.solver if solution else self.proposer
-        lm = own if evidence.lm is None else resolve(evidence.lm)
         if proposer.signature.name == "Improve" and not evidence.critiques and not is_able(proposer, lm):
             proposer = self.finder  # improves by critiques alone, but finds an instruction from a few rows
             inputs["rows"] = in_order(few(evidence.rows, f"{evidence.variant} of {old}"), self.max_evidence)

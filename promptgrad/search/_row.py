@@ -26,8 +26,8 @@ class Row:
 
     Attributes:
         example: Id of the example.
-        inputs: What the step that uses the text was given, in JSON types. Where the text is used outside of steps, what
-            the program was given.
+        inputs: What the step that uses the text was given, in JSON types, with images, sounds and files as they are.
+            Where the text is used outside of steps, what the program was given.
         outputs: What the step answered; of a reply that could not be read, the reply. Empty for a solution.
         score: The score of the whole run; nan where it is not known.
         best: The best possible score.
@@ -118,7 +118,9 @@ def labeled_rows(place: "Place", examples: Iterable[Example]) -> tuple[Row, ...]
         labels = {name: example[name] for name in signature.outputs if name in example}
         if labels and all(name in example for name in signature.inputs):
             given = {name: example[name] for name in signature.inputs}
-            found.append(Row(example.id, to_json(given), {}, math.nan, expected=to_json(labels)))
+            found.append(
+                Row(example.id, to_json(given, media=True), {}, math.nan, expected=to_json(labels, media=True))
+            )
     return tuple(found)
 
 
@@ -133,7 +135,7 @@ def unrun_rows(examples: Iterable[Example]) -> tuple[Row, ...]:
         given = inputs_of(example)
         labels = labels_of(example, given) if given else {}
         if labels:
-            found.append(Row(example.id, given, {}, math.nan, expected=to_json(labels)))
+            found.append(Row(example.id, given, {}, math.nan, expected=to_json(labels, media=True)))
     return tuple(found)
 
 
@@ -154,7 +156,7 @@ def rows_of(gradient: Gradient) -> tuple[Row, ...]:
         key = (critique.example_id, critique.path, critique.index, value_digest(to_json(seen)))
         row = found.get(key) or Row(
             critique.example_id,
-            to_json(seen.get("inputs", {})),
+            to_json(seen.get("inputs", {}), media=True),
             {} if as_kind(critique.target_kind).exact else to_json(seen.get("outputs", {})),
             math.nan,
             feedback=feedback,
@@ -176,7 +178,13 @@ def right_rows(gradient: Gradient, traces: Iterable[Trace]) -> tuple[Row, ...]:
     blamed = {critique.path for critique in gradient.critiques}
     found: dict[Any, Row] = {}
     for number, trace in enumerate(traces):
-        row = Row(trace.example_id, to_json(trace.inputs), to_json(trace.outputs), trace.score, trace.best)
+        row = Row(
+            trace.example_id,
+            to_json(trace.inputs, media=True),
+            to_json(trace.outputs, media=True),
+            trace.score,
+            trace.best,
+        )
         if row.right and trace.path in blamed:
             found[trace.path, trace.example_id or number] = row
     return tuple(found.values())
@@ -188,9 +196,9 @@ def remark(text: str) -> Row:
 
 
 def inputs_of(example: Any) -> dict[str, Any]:
-    """The inputs of an example in JSON types; empty where they are not marked."""
+    """The inputs of an example in JSON types and media; empty where they are not marked."""
     marked = getattr(example, "input_keys", None)
-    return {} if marked is None else to_json(dict(example.inputs()))
+    return {} if marked is None else to_json(dict(example.inputs()), media=True)
 
 
 def labels_of(example: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a step that read parameters, in JSON types."""
+    """One call of a step that read parameters, in JSON types, with images, sounds and files as they are."""
 
     path: str
     index: int
@@ -117,7 +117,7 @@ class Rows:
                     (call,),
                     given,
                     returned,
-                    to_json(labels_of(example, given)),
+                    to_json(labels_of(example, given), media=True),
                     cell.score,
                     best,
                     cell.feedback,
@@ -276,7 +276,7 @@ def _recorded(candidate: Candidate, row: LossRow) -> _Run | None:
     tape = row.recorded
     if tape is None or tape.freed:
         return None
-    given = inputs_of(row.example) or to_json(tape.inputs)
+    given = inputs_of(row.example) or to_json(tape.inputs, media=True)
     return _Run(
         row.example_id,
         {path: value_digest(read.value) for read in tape.reads if (path := tape.paths.get(read.parameter))},
@@ -284,7 +284,7 @@ def _recorded(candidate: Candidate, row: LossRow) -> _Run | None:
         tuple(call for node in tape.nodes if (call := _call(tape, node)).reads),
         given,
         _named(row.output) if row.error is None else {},
-        to_json(labels_of(row.example, tape.inputs)),
+        to_json(labels_of(row.example, tape.inputs), media=True),
         row.score if row.error is None else 0.0,
         row.best,
         row.feedback,
@@ -295,10 +295,10 @@ def _recorded(candidate: Candidate, row: LossRow) -> _Run | None:
 
 def _call(tape: Tape, node: Node) -> _Call:
     reads = frozenset(path for read in node.reads if (path := tape.paths.get(read.parameter)))
-    outputs = to_json(node.outputs)
+    outputs = to_json(node.outputs, media=True)
     if not outputs and node.error is not None and node.reply:
         outputs = {"reply": node.reply}
-    return _Call(node.path, node.index, reads, to_json(node.inputs), outputs, _told(node.error))
+    return _Call(node.path, node.index, reads, to_json(node.inputs, media=True), outputs, _told(node.error))
 
 
 def _told(error: BaseException | None) -> str:
@@ -308,5 +308,5 @@ def _told(error: BaseException | None) -> str:
 
 def _named(output: Any) -> dict[str, Any]:
     """What a program returned, by field."""
-    plain = to_json(output)
+    plain = to_json(output, media=True)
     return plain if isinstance(plain, dict) else {} if plain is None else {"output": plain}

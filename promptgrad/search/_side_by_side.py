@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from promptgrad.search._row import Row
+from promptgrad.search._sight import seen
 
 LEAST = 125
 """Size of a row below which it is not shortened to make room for more rows: 24 of them fit into 3,000."""
@@ -28,7 +29,7 @@ _LONG, _LETTERS = 12, 6
 _Shown = tuple[Row, dict[str, Any], int]  # a row, what a writer sees of it, and its size
 
 
-def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]]:
+def side_by_side(rows: Iterable[Row], tokens: int = 3000, media: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """The rows in the form that a writer reads: failures first, then the successes nearest to them.
 
     As many as fit. Where there are too many failures, each kind of mistake (what was answered where what was expected)
@@ -45,6 +46,7 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
         rows: The rows.
         tokens: About how many tokens all rows have together, as JSON: words, more than one where they are long, marks
             that follow one another, and each Chinese, Japanese or Korean character.
+        media: Kinds of images, sounds and files that the writer sees; it has the captions of others.
 
     >>> wrong = Row("1", {"text": "two users cannot log in"}, {"code": "P4"}, 0.0, feedback="should be P1")
     >>> right = Row("2", {"text": "one user cannot log in"}, {"code": "P4"}, 1.0)
@@ -78,13 +80,13 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]
         if plain.get("critique") == AS_IN_ROW:
             plain["critique"] += f"{where[row.critique]}"
         found.append(plain if size <= cap else _shortened(plain, cap))
-    return found
+    return seen(found, media)
 
 
-def in_order(rows: Iterable[Row], tokens: int = 3000) -> list[dict[str, Any]]:
+def in_order(rows: Iterable[Row], tokens: int = 3000, media: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """The rows as they come, in the form that a writer reads, the longest shortened as by `side_by_side`."""
     shown = [(row, plain, _size(plain)) for row in rows for plain in [row.shown()]]
-    return fitted([plain for _, plain, _ in _beside(shown, tokens)], tokens)
+    return seen(fitted([plain for _, plain, _ in _beside(shown, tokens)], tokens), media)
 
 
 def fitted(items: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -201,7 +203,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)  # of an image its caption
 
 
 def _size(value: Any) -> int:

@@ -53,11 +53,16 @@ class Fields:
     def _findings(self, inputs: Mapping[str, str]) -> str:
         """The answer of a critic of whole runs, made of what a critic of one call says: `critique`, of every text."""
         said = self.values.get("critique", self.default)
-        texts = [name for name, text in json.loads(inputs["parameters"]).items() if isinstance(text, str)]
-        runs = [run["run"] for run in json.loads(inputs["runs"]) if run["result"] == "wrong"]
+        texts = [name for name, text in _json(inputs["parameters"]).items() if isinstance(text, str)]
+        runs = [run["run"] for run in _json(inputs["runs"]) if run["result"] == "wrong"]
         text = said(inputs) if callable(said) else said
         found = [{"runs": runs, "parameter": name, "critique": text, "to_blame": True} for name in texts]
         return json.dumps(found if text else [])
+
+
+def _json(text: str) -> Any:
+    """The JSON at the beginning of a text; labels of images may follow."""
+    return json.JSONDecoder().raw_decode(text.lstrip())[0]
 
 
 def asked_of(messages: Sequence[Any]) -> list[tuple[str, str]]:
@@ -83,5 +88,9 @@ def default_answer(kind: str, default: str) -> str:
 
 
 def text_of(message: Any) -> str:
-    """The content of a message."""
-    return str(message["content"])
+    """The texts of a message, which may stand among images and other parts."""
+    content = message["content"]
+    if content is None or isinstance(content, str):
+        return str(content)
+    texts = [part.get("text") if isinstance(part, Mapping) else getattr(part, "text", "") for part in content]
+    return "".join(filter(None, texts))
