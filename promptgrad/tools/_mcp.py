@@ -247,7 +247,7 @@ class MCPTools:
                 f"the server {self.name!r} {connection.heard.fault or 'ended'} before it answered the call of `{tool}`",
                 tool=tool,
                 server=self.name,
-                stderr=connection.heard.errors.text,
+                stderr=await connection.heard.errors.whole(),
             ) from None
         self._failures = 0
         return result

@@ -76,7 +76,8 @@ class Connection:
         else:
             cause, why = None, f"did not answer within {seconds:g} seconds"
             self.give_up()
-        raise ToolServerError(f"the server {name!r} {why}", server=name, stderr=self.heard.errors.text) from cause
+        words = await self.heard.errors.whole() if cause is not None else self.heard.errors.text
+        raise ToolServerError(f"the server {name!r} {why}", server=name, stderr=words) from cause
 
     async def relist(self) -> None:
         """List the tools, as they are now."""

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from promptgrad import aio
 from promptgrad.errors import MissingExtraError
 from promptgrad.tools._mcp_pipes import piped
 
 _KEPT = 4_000
 """Bytes that are kept of what a process writes to stderr."""
+
+_LAST_SECONDS = 2.0
+"""Longest wait for the last words of a process that has ended."""
 
 
 class ServerPlace(Protocol):
@@ -65,6 +69,8 @@ class ErrorTail:
     def __init__(self) -> None:
         self._kept = b""
         self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._ended.set()  # nobody writes yet
 
     @property
     def text(self) -> str:
@@ -72,9 +78,16 @@ class ErrorTail:
         with self._lock:
             return self._kept.decode("utf-8", "replace").strip()
 
+    async def whole(self) -> str:
+        """All that a process wrote that has ended: it may end before what it wrote is read."""
+        if not self._ended.is_set():  # a descendant may hold it open
+            await aio.in_thread(self._ended.wait, _LAST_SECONDS)
+        return self.text
+
     def reading(self) -> int:
         """A file descriptor for the process to write to; the caller closes it once the process has ended."""
         here, there = os.pipe()
+        self._ended.clear()
         threading.Thread(target=self._read, args=(here,), name="promptgrad-stderr", daemon=True).start()
         return there
 
@@ -83,6 +96,7 @@ class ErrorTail:
             while piece := stream.read(65_536):
                 with self._lock:
                     self._kept = (self._kept + piece)[-_KEPT:]
+        self._ended.set()
 
 
 @dataclass(frozen=True, slots=True)

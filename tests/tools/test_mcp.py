@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import promptgrad as pg
-from promptgrad import nn
+from promptgrad import aio, nn
 from promptgrad.errors import ToolError, ToolServerError
 from promptgrad.lm import ToolCall, ToolResult
 from promptgrad.tools import MCPTools
+from promptgrad.tools._mcp_server import ErrorTail
 from tests.waiting import given_time, until
 
 pytest.importorskip("mcp")
@@ -109,6 +111,16 @@ class TestNormal:
     def test_a_connection_is_no_value(self, lab):
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(lab["add"])
+
+
+def test_the_last_words_of_a_process_are_waited_for():
+    for _ in range(200):
+        tail = ErrorTail()
+        writer = tail.reading()
+        os.write(writer, b"the last")
+        os.close(writer)
+        assert aio.drive(tail.whole()) == "the last"
+    assert aio.drive(ErrorTail().whole()) == ""  # nobody ever wrote
 
 
 class TestItsEnd:
