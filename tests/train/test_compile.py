@@ -44,10 +44,13 @@ def test_it_returns_a_new_program_that_is_better(world, data):
 
 @pytest.mark.filterwarnings("ignore:the program is as it was")
 def test_a_budget_in_words_grows_with_data_and_program(world, data, tmp_path):
+    def down(messages):
+        raise LMConnectionError("refused")
+
     def calls(size, valset):
         folder = tmp_path / f"{size} {len(valset)}"
-        model = program(world)
-        pg.compile(model, data[0], lambda *_: 0.0, valset=valset, budget=size, seed=3, run_dir=folder)
+        with pytest.raises(LMConnectionError):  # what the budget is stands before the first call
+            pg.compile(program(world, down), data[0], world.metric, valset=valset, budget=size, seed=3, run_dir=folder)
         return json.loads((folder / "run.json").read_text())["settings"]["budget"]["calls"]
 
     assert calls("light", data[1]) == 5 * 30 * 2
