@@ -13,7 +13,7 @@ SECTION = re.search(r"^## Ambient state$(.*?)^## ", PAGE, re.MULTILINE | re.DOTA
 LISTED = [
     tuple(cell.strip().strip("`") for cell in line.strip("|").split("|"))
     for line in SECTION[1].splitlines()
-    if line.startswith("| `")
+    if line.startswith("| `promptgrad.")
 ]
 
 
@@ -56,3 +56,70 @@ def test_a_room_whose_things_are_set_together_has_one_variable():
 )
 def test_the_check_sees_each_way_to_make_one(source, found):
     assert list(context_variables(source)) == found
+
+
+MUTATES = {"append", "add", "update", "setdefault", "pop", "clear", "extend", "insert", "popitem", "appendleft"}
+SHARED = {
+    (name, file)
+    for line in SECTION[1].splitlines()
+    if line.startswith("| `") and line.count("|") == 5
+    for names, files in [[re.findall(r"`([\w./]+)`", cell) for cell in line.split("|")[1:3]]]
+    for name, file in zip(names, files if len(files) > 1 else files * len(names), strict=True)
+}
+"""The variables of modules that the page lists as shared by the process, with their files."""
+
+
+def changed_variables(source):
+    """Names of the variables of a module that its functions assign or change in place."""
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    for node in (inner for function in functions for inner in ast.walk(function)):
+        if isinstance(node, ast.Global):
+            yield from node.names
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            yield getattr(node.value, "id", "")
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in MUTATES:
+            yield getattr(node.func.value, "id", "")
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.value) in ("threading.local()", "local()"):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def variables(source):
+    """Names that a module assigns itself."""
+    for node in ast.parse(source).body:
+        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+            if isinstance(target, ast.Name):
+                yield target.id
+
+
+BUILT = "data/pocket/"
+"""Tables that functions fill while the module is imported, and nothing later."""
+
+
+def test_what_the_process_shares_is_listed():
+    sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
+    changed = {
+        (name, file)
+        for file, source in sources.items()
+        if not file.startswith(BUILT)
+        for name in {*changed_variables(source)} & {*variables(source)}
+    }
+    assert changed - SHARED == set(), "list it in docs/architecture.md, under ambient state"
+    gone = [(name, file) for name, file in SHARED if name not in variables(sources[file])]
+    assert gone == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("a = {}\ndef f():\n    a[1] = 2", {"a"}),
+        ("a = []\ndef f():\n    a.append(2)", {"a"}),
+        ("a = 0\ndef f():\n    global a\n    a = 1", {"a"}),
+        ("a = threading.local()", {"a"}),
+        ("a = {}\na[1] = 2", set()),
+        ("def f():\n    a = []\n    a.append(2)", set()),
+    ],
+)
+def test_the_check_sees_each_way_to_change_one(source, found):
+    assert {*changed_variables(source)} & {*variables(source)} == found
