@@ -17,6 +17,8 @@ ROOMS = [
     "promptgrad",
     *(f"promptgrad.{room}" for room in pg._ROOMS),
     "promptgrad.data.pocket",
+    "promptgrad.testing.adapters",
+    "promptgrad.testing.interpreters",
     "promptgrad.testing.lms",
     "promptgrad.testing.modules",
     "promptgrad.testing.optimizers",

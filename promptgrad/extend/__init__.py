@@ -2,8 +2,8 @@
 
 Everything here lives in the room that it belongs to; this is the list of what may be subclassed, registered or
 implemented, and of the records that such a part is given. It changes as public names do: with a line in the changelog.
-The page docs/extending.md has an example of each. `promptgrad.testing.lms` and `promptgrad.testing.optimizers` hold the
-contract suites.
+The page docs/extending.md has examples. The contract suites are `promptgrad.testing.lms`, `modules`, `optimizers`,
+`adapters` and `interpreters`.
 """
 
 from importlib import import_module

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import json
-import os
-import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,6 +57,7 @@ from promptgrad.lm import (
     replay,
     track_usage,
 )
+from promptgrad.testing._elsewhere import elsewhere
 from promptgrad.testing._loopback import LoopbackLM
 from promptgrad.testing._promise import fail, in_threads, must, raised
 from promptgrad.testing._protocol import Answer, Cut, Drop, Garbage, Status
@@ -86,23 +84,6 @@ _WIRE: dict[str, tuple[Answer, type[LMError] | tuple[type[LMError], ...], bool]]
 
 _PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 """An image of one pixel."""
-
-_ELSEWHERE = """
-import importlib.util, json, sys
-path, name, url, prompts = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("contract_in_another_process", path)
-module = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = module
-spec.loader.exec_module(module)
-case = module
-for part in name.split("."):
-    case = getattr(case, part)
-case = case()
-case.url = url
-from promptgrad.lm import Request
-lm = case.make()
-print(json.dumps([lm.name, lm.identity(), [Request.of(p).digest(lm.identity()) for p in json.loads(prompts)]]))
-"""
 
 
 class LMContract:
@@ -223,24 +204,22 @@ class LMContract:
     def test_another_process_makes_the_same_keys(self, lm: LM, hash_seed: str) -> None:
         """Another process gives the LM the same identity, and equal requests the same digests."""
         kind = type(self)
-        if type(self).make is LMContract.make or "<" in kind.__qualname__:
+        if type(self).make is LMContract.make or "<" in kind.__qualname__ or sys.platform == "win32":
             pytest.skip("another process cannot make this LM: give the test class make(), at the top of a file")
-        arguments = [inspect.getfile(kind), kind.__qualname__, self.url, json.dumps(list(self.prompts))]
-        done = subprocess.run(
-            [sys.executable, "-c", _ELSEWHERE, *arguments],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        must(done.returncode == 0, f"another process cannot make the LM:\n{done.stderr[-3000:]}")
-        there = json.loads(done.stdout.strip().splitlines()[-1])
-        here = [lm.name, lm.identity(), [Request.of(text).digest(lm.identity()) for text in self.prompts]]
+        ended = elsewhere(kind, "_keys", self.url, hash_seed=int(hash_seed))
+        must(ended.code == 0, f"another process cannot make the LM:\n{ended.said[-3000:]}")
+        there, here = ended.found, self._keys(self.url, lm)
         must(
             there == here,
             f"in another process name, identity and digests are {there}, and here {here}: no hash(), id() or time may "
             "go into the identity",
         )
+
+    def _keys(self, url: str, lm: LM | None = None) -> list[Any]:
+        """Name, identity and digests of the LM, or of one that is made here."""
+        self.url = url
+        made = self.make() if lm is None else lm
+        return [made.name, made.identity(), [Request.of(text).digest(made.identity()) for text in self.prompts]]
 
     # ---- what it answers
 

@@ -14,11 +14,9 @@ It needs pytest, which is not a dependency of promptgrad; nothing else in the pa
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -43,6 +41,7 @@ from promptgrad.optim import Optimizer, Search
 from promptgrad.run import Budget, Journal, Ledger
 from promptgrad.search import Candidate, Session
 from promptgrad.testing import _small_world as small
+from promptgrad.testing._elsewhere import elsewhere
 from promptgrad.testing._promise import fail, must
 from promptgrad.testing._runs import Done, difference, lost_in, quiet, reasons, same_run, sent_once, values_of
 from promptgrad.train import Trainer
@@ -55,19 +54,6 @@ except ImportError as error:
     ) from error
 
 __all__ = ["OptimizerContract"]
-
-_ELSEWHERE = """
-import importlib.util, json, sys
-path, module_name, name, folder, events = sys.argv[1:]
-spec = importlib.util.spec_from_file_location(module_name, path)
-module = importlib.util.module_from_spec(spec)
-sys.modules[module_name] = module
-spec.loader.exec_module(module)
-case = module
-for part in name.split("."):
-    case = getattr(case, part)
-print(json.dumps(case()._here(folder, int(events))))
-"""
 
 
 class OptimizerContract:
@@ -249,14 +235,11 @@ class OptimizerContract:
             pytest.skip("another process cannot make this optimizer: define the test class at the top of a file")
         whole = self._fit(tmp_path / "whole", concurrency=4)
         folder = tmp_path / "killed"
-        killed = self._elsewhere(folder, len(whole.lines) // 2, hash_seed=1)
-        must(
-            killed.returncode == -signal.SIGKILL,
-            f"the process did not run as far as its kill:\n{killed.stderr[-3000:]}",
-        )
-        ended = self._elsewhere(folder, 0, hash_seed=2)
-        must(ended.returncode == 0, f"another process cannot resume the run:\n{ended.stderr[-3000:]}")
-        there = json.loads(ended.stdout.strip().splitlines()[-1])
+        killed = elsewhere(kind, "_here", str(folder), len(whole.lines) // 2, hash_seed=1)
+        must(killed.code == -signal.SIGKILL, f"the process did not run as far as its kill:\n{killed.said[-3000:]}")
+        ended = elsewhere(kind, "_here", str(folder), 0, hash_seed=2)
+        must(ended.code == 0, f"another process cannot resume the run:\n{ended.said[-3000:]}")
+        there = ended.found
         here = self._summary(whole)
         must(
             there == here,
@@ -510,18 +493,6 @@ class OptimizerContract:
             mine = model.get_parameter(path).kind.answers_to(kinds)
             if mine and any(parameter.kind.answers_to(kinds) for parameter in others):
                 yield path, others
-
-    def _elsewhere(self, folder: Path, events: int, hash_seed: int) -> subprocess.CompletedProcess[str]:
-        kind = type(self)
-        arguments = [inspect.getfile(kind), kind.__module__, kind.__qualname__, str(folder), str(events)]
-        paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
-        return subprocess.run(
-            [sys.executable, "-c", _ELSEWHERE, *arguments],
-            env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(paths)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
     def _here(self, folder: str, events: int) -> dict[str, Any]:
         """In a separate process: begin a run that kills itself after `events` events, or resume it, and sum up."""

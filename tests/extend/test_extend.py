@@ -100,7 +100,7 @@ def test_the_adapter_of_the_page_writes_reads_and_asks_again(page):
     )
     assert [message["content"] for message in model.render(question="2+2")][1:] == [
         "question: 1+1",
-        "answer: 2\nsure: True",
+        "answer: 2\nsure: true",
         "question: 2+2",
     ]
     found = model(question="2+2")
@@ -118,3 +118,63 @@ def test_the_adapter_of_the_page_streams(page):
     assert "".join(deltas) == events[-1].answer == "by and by"
     assert len(deltas) > 3
     assert not [event for event in events if isinstance(event, nn.Voided)]
+
+
+def test_the_search_of_the_page_finds(page, tmp_path):
+    search = page("full_text").FullText(str(tmp_path / "base"))
+    search.write(["The Tiber flows through Rome.", "Paris is in France."])
+    model = nn.Retrieve(search, k=2)
+    assert [str(passage) for passage in model("Which river flows through Rome?")] == ["The Tiber flows through Rome."]
+    assert [passage.id for passage in model('"; drop table passages; -- Tiber')] == ["1"]
+    assert list(model("?!")) == []
+
+
+def test_the_tools_of_the_page_are_called_and_checked(page):
+    sent = []
+
+    def send(method, path, **arguments):
+        sent.append((method, path, arguments))
+        return {"celsius": 21}
+
+    town = {"name": "town", "required": True, "schema": {"type": "string"}, "description": "Where."}
+    days = {"name": "days", "schema": {"type": "integer", "default": 1}}
+    weather = {"operationId": "weather", "summary": "The weather.", "parameters": [town, days]}
+    document = {"info": {"title": "met"}, "paths": {"/weather": {"get": weather}}}
+    tools = page("operations").from_openapi(document, send)
+    assert tools.names == ("weather",)
+    assert tools["weather"].run(pg.ToolCall("1", "weather", {"town": "Oslo", "days": "3"})) == {"celsius": 21}
+    assert sent == [("get", "/weather", {"town": "Oslo", "days": 3})]
+    refused = tools["weather"].result(pg.ToolCall("2", "weather", {"days": 2}))
+    assert refused.is_error
+    assert "town" in str(refused.content)
+    assert len(sent) == 1
+
+
+def test_the_embedding_model_of_the_page_finds_neighbours(page):
+    pytest.importorskip("numpy")
+    embed = page("trigrams").embed
+    assert embed(["a cat", "a dog"]).shape == (2, 256)
+    index = pg.retrieve.Dense(["a black cat", "two dogs"], embed)
+    assert [str(passage) for passage in index.search("a cat", k=1)] == ["a black cat"]
+    examples = [
+        pg.Example(text=text, kind=kind).with_inputs("text") for text, kind in (("cats", "cat"), ("dogs", "dog"))
+    ]
+    near = nn.Neighbours(examples, k=1, vectorizer=embed)
+    assert [demo.kind for demo in near.select({"text": "my cat"})] == ["cat"]
+
+
+def test_the_type_of_the_page_is_sent_with_its_image_and_checked(page):
+    receipts = page("receipts")
+    sent = []
+
+    def respond(request):
+        sent.append(request)
+        return "[[ ## total ## ]]\n" + ("-3" if len(sent) == 1 else "12.345")
+
+    respond.__annotations__["request"] = lm.Request
+    scan = pg.Image(b"\x89PNG\r\n\x1a\n" + bytes(20), "image/png")
+    model = nn.Predict(receipts.Total, adapter="chat", lm=lm.FunctionLM(respond, name="adds"))
+    assert model(receipt=receipts.Receipt(scan=scan, shop="Bakery")).total == 12.35
+    assert len(sent) == 2  # what is below zero was asked for again
+    parts = [part for message in sent[0].messages for part in message.content if not isinstance(message.content, str)]
+    assert scan in parts

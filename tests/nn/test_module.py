@@ -42,12 +42,15 @@ def test_attributes_register_modules_and_parameters_in_order():
 
 def test_what_asks_for_paths_leaves_nothing_behind_on_the_parameters():
     model = Pair().to(lm.FunctionLM(Fields(query="1", answer="2")))
-    before = {parameter: dict(vars(parameter)) for parameter in model.parameters()}
+    held = [model.tone, *(part for each in (model.first, model.second) for part in (each.instruction, each.demos))]
+    before = [dict(vars(parameter)) for parameter in held]
+    list(model.parameters())
     list(model.named_parameters(prefix="x"))
     list(model.first.named_parameters())
     model.state_dict()
     model(question="1")
-    assert {parameter: vars(parameter) for parameter in model.parameters()} == before
+    assert [vars(parameter) for parameter in held] == before
+    assert [parameter.name for parameter in held] == [""] * 5
 
 
 def test_the_iterator_over_parameters_knows_their_paths_in_the_module_that_was_asked():

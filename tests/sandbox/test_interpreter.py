@@ -1,4 +1,4 @@
-"""What every interpreter does: values, variables, granted functions, errors and limits."""
+"""What interpreters do beside the promises of `testing.interpreters`: values, errors, limits, sessions."""
 
 import asyncio
 import copy
@@ -14,26 +14,6 @@ from tests.waiting import given_time
 
 
 class TestRuns:
-    def test_a_run_has_its_output_and_the_value_of_its_last_line(self, interpreter):
-        found = interpreter.run("x = 20\nprint('hello', x)\nx + 1")
-        assert found == sandbox.Execution("hello 20\n", 21)
-        assert interpreter.run("x = 1") == sandbox.Execution()
-
-    def test_awaited_it_does_the_same(self, interpreter):
-        code = "print(n)\n[n, n * 2]"
-        assert asyncio.run(interpreter.arun(code, {"n": 4})) == interpreter.run(code, {"n": 4})
-
-    @pytest.mark.parametrize(
-        "value",
-        [None, True, 3, -(2**100), 1.5, "ä\n\x00", b"\x00\xff", [1, [2]], (1, (2,)), {1, 2}, {"a": {1: None}}, {}, ()],
-        ids=repr,
-    )
-    def test_plain_data_passes_both_ways(self, interpreter, value):
-        found = interpreter.run("f(x)", {"x": value}, {"f": lambda given: [given, value]})
-        assert found.error is None
-        assert found.value == [value, value]
-        assert [type(part) for part in found.value] == [type(value)] * 2
-
     def test_texts_of_a_graph_are_plain_texts_there(self, interpreter):
         assert interpreter.run("x + '!'", {"x": Text("hi")}).value == "hi!"
         assert interpreter.run("f()", functions={"f": lambda: Text("hi")}).value == "hi"
@@ -55,19 +35,8 @@ class TestRuns:
         assert interpreter.run("import datetime\ndatetime.date(2020, 1, 2)").value == "2020-01-02"
         assert interpreter.run("class A: pass\na = A()\na.x = 3\na").value in ({"x": 3}, "A()")
 
-    def test_equal_code_gives_equal_results(self, interpreter):
-        code = "import random\nprint({'b', 'a', 'ccc', 'dd'}, random.random(), hash('x'))"
-        assert len({interpreter.run(code).stdout for _ in range(3)}) == 1
-
 
 class TestSessions:
-    def test_a_session_keeps_its_variables_and_functions(self, interpreter):
-        with interpreter.session() as session:
-            session.run("x = y * 2\ndef f(n): return n + x", {"y": 4})
-            assert session.run("f(1)").value == 9
-        with interpreter.session() as session:
-            assert session.run("x").error.kind == "NameError"
-
     def test_an_error_leaves_the_variables_and_an_overrun_does_not(self, make):
         def check(seconds):
             with make(seconds=seconds).session() as session:
@@ -83,34 +52,11 @@ class TestSessions:
 
         given_time(check, 0.1)
 
-    def test_a_closed_session_runs_nothing(self, interpreter):
-        session = interpreter.session()
-        session.run("1")
-        session.close()
-        session.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            session.run("1")
-
     def test_a_session_runs_one_thing_at_a_time(self, interpreter):
         with interpreter.session() as session:
             found = session.run("f()", functions={"f": Reentrant(session)})
             assert found.error.message == "the session runs other code already"
             assert session.run("1").value == 1
-
-    def test_sessions_side_by_side_know_nothing_of_one_another(self, interpreter):
-        async def one(number):
-            with interpreter.session() as session:
-                await session.arun(f"x = {number}")
-                await session.arun("f()", functions={"f": pause})
-                return (await session.arun("x")).value
-
-        async def pause():
-            await asyncio.sleep(0.001)
-
-        async def all_of_them():
-            return await asyncio.gather(*[one(number) for number in range(6)])
-
-        assert asyncio.run(all_of_them()) == [0, 1, 2, 3, 4, 5]
 
     def test_a_cancelled_run_ends_its_session(self, make):
         ran = threading.Event()
@@ -196,13 +142,6 @@ class TestFunctions:
     def test_a_result_that_is_no_plain_data_is_an_error_of_the_call(self, interpreter):
         assert "plain data" in interpreter.run("f()", functions={"f": object}).error.message
 
-    def test_what_is_no_failure_is_raised_here(self, interpreter):
-        def stop():
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            interpreter.run("try:\n  f()\nexcept BaseException:\n  pass", functions={"f": stop})
-
     def test_a_blocking_run_on_a_loop_of_ours_is_refused(self, interpreter):
         class Blocking(nn.Module):
             async def forward(self):
@@ -266,19 +205,3 @@ class TestLimits:
         assert found.stdout == "abcdef\nabc"
         assert found.error.limit == "output"
         assert make(output=7).run("print('abcdef')").error is None
-
-    def test_calls_are_counted_by_run(self, make):
-        with make(calls=3).session() as session:
-            for _ in range(2):
-                assert session.run("for i in range(3): f()", functions={"f": int}).error is None
-            made = []
-            found = session.run("for i in range(4): f(i)", functions={"f": made.append})
-            assert (found.error.limit, found.calls, made) == ("calls", 3, [0, 1, 2])
-
-    def test_the_time_of_a_granted_function_does_not_count(self, make):
-        def check(seconds):
-            done = threading.Event()
-            threading.Timer(2 * seconds, done.set).start()
-            assert make(seconds=seconds).run("f()\n1", functions={"f": done.wait}).value == 1
-
-        given_time(check, 0.1)

@@ -306,11 +306,11 @@ class TestMeasured:
 
     def test_sums_and_parts_of_it(self):
         one = Measured(Candidate(), ("a", "b"), (1.0, None), parts={"x": (0.5, None)}, feedback=("good", ""))
-        two = Measured(Candidate(), ("c",), (0.5,), outputs=("out",), parts={"y": (1.0,)})
+        two = Measured(Candidate(), ("c",), (0.5,), outputs=("out",), parts={"y": (1.0,)}, feedback=("bad",))
         both = one + two
         assert (both.total, both.mean) == (1.5, 0.75)
         assert both.parts == {"x": (0.5, None, None), "y": (None, None, 1.0)}
-        assert both.feedback == ("good", "", "")
+        assert both.feedback == ("good", "", "bad")
         assert both.outputs == (None, None, "out")
         rest = both.without(["a"])
         assert (rest.ids, rest.scores, rest.outputs) == (("b", "c"), (None, 0.5), (None, "out"))

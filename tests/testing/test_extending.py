@@ -13,9 +13,17 @@ PAGE = ROOT / "docs" / "extending.md"
 FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 
 
-def run_pytest(folder, name, *options):
+BROKEN = {
+    "house_lm": ('f"house {self.url}', 'f"house {self._key}'),
+    "random_rewrites": ('session.rng("rewrite", number)', "random.Random(next(DRAWN))"),
+}
+"""What is replaced in a part of the page, so that it breaks a promise."""
+DRAWN = "import itertools, random\n\nDRAWN = itertools.count()  # goes on from run to run\n"
+
+
+def run_pytest(folder, *options):
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name, *options],
+        [sys.executable, "-m", "pytest", "-q", "-rpfs", "-p", "no:cacheprovider", *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])},
         capture_output=True,
@@ -29,37 +37,31 @@ def test_every_block_of_python_is_a_file():
     assert len(FILES) == PAGE.read_text().count("```python\n")
 
 
-def test_the_language_model_of_the_page_passes_its_contract(tmp_path):
-    for name in ("house_lm.py", "test_house_lm.py"):
-        (tmp_path / name).write_text(FILES[name])
-    done = run_pytest(tmp_path, "test_house_lm.py")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert re.search(r"^\d\d passed, 1 skipped", done.stdout, re.MULTILINE), done.stdout[-300:]
-
-
-def test_and_does_not_when_its_key_shows(tmp_path):
-    (tmp_path / "test_house_lm.py").write_text(FILES["test_house_lm.py"])
-    (tmp_path / "house_lm.py").write_text(FILES["house_lm.py"].replace('f"house {self.url}', 'f"house {self._key}'))
-    done = run_pytest(tmp_path, "test_house_lm.py", "-x")
-    assert "test_secrets_show_nowhere" in done.stdout
-    assert done.returncode == 1
-
-
-def test_the_optimizer_of_the_page_passes_its_contract(tmp_path):
-    for name in ("random_rewrites.py", "test_random_rewrites.py"):
-        (tmp_path / name).write_text(FILES[name])
-    done = run_pytest(tmp_path, "test_random_rewrites.py")
+def test_the_parts_of_the_page_pass_their_contracts(tmp_path):
+    """In one process: a language model, an optimizer, an adapter, an interpreter and a search."""
+    pytest.importorskip("pydantic_monty")
+    for name, source in FILES.items():
+        (tmp_path / name).write_text(source)
+    done = run_pytest(tmp_path)
     assert done.returncode == 0, done.stdout[-6000:]
-    assert re.search(r"^\d\d passed, 1 skipped", done.stdout, re.MULTILINE), done.stdout[-300:]
+    passed = re.findall(r"^PASSED (test_\w+)\.py::", done.stdout, re.MULTILINE)
+    suites = {name: passed.count(name) for name in dict.fromkeys(passed)}
+    assert set(suites) == {"test_house_lm", "test_random_rewrites", "test_lines", "test_audited", "test_full_text"}
+    assert min(suites.values()) >= 8, suites
+    skipped = re.findall(r"^SKIPPED \[\d+\] .*: (.*)$", done.stdout, re.MULTILINE)
+    assert len(skipped) <= 8, skipped
 
 
-def test_and_does_not_when_it_draws_by_itself(tmp_path):
-    drawn = FILES["random_rewrites.py"].replace('session.rng("rewrite", number)', "random.Random(next(DRAWN))")
-    source = "import itertools, random\n\nDRAWN = itertools.count()  # goes on from run to run\n"
-    (tmp_path / "random_rewrites.py").write_text(source + drawn)
-    (tmp_path / "test_random_rewrites.py").write_text(FILES["test_random_rewrites.py"])
-    done = run_pytest(tmp_path, "test_random_rewrites.py", "-x")
+def test_and_do_not_when_they_break_a_promise(tmp_path):
+    """The key of the language model shows, and the optimizer draws by itself."""
+    for name, (old, new) in BROKEN.items():
+        assert old in FILES[f"{name}.py"]
+        begins = DRAWN if "DRAWN" in new else ""
+        (tmp_path / f"{name}.py").write_text(begins + FILES[f"{name}.py"].replace(old, new))
+        (tmp_path / f"test_{name}.py").write_text(FILES[f"test_{name}.py"])
+    done = run_pytest(tmp_path, "-k", "secrets or same_seed")
     assert done.returncode == 1
+    assert "test_secrets_show_nowhere" in done.stdout
     assert "ake all chance from session.rng" in done.stdout
 
 

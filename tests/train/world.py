@@ -18,6 +18,7 @@ PROPOSALS = {
     "pick": ("Take the last word.", "Take the word in the middle.", "Find the last one."),
     "spell": ("Reverse the word.", "Copy the word.", "Spell it in reverse."),
 }
+PROPOSALS["Predict"] = PROPOSALS["spell"]  # which has no other name where it is trained alone
 WORDS = ["red", "green", "blue", "lime", "grey", "pink", "gold", "teal", "plum", "navy", "ruby", "sand"]
 
 
