@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from promptgrad.adapters._inside import part_at, place_at, split_path, type_at
 from promptgrad.adapters._place import ValuePlace, alternatives
 from promptgrad.lm import Completion, Content, Message, Prefix, Request
 
@@ -124,17 +127,37 @@ class Compiled:
             self._grammar = self._format.grammar() or ""
         return self._grammar or None
 
-    def alternatives(self, name: str) -> tuple[Any, ...]:
-        """The values that an output may have, if it is a `Literal`, an enum or a bool; else ()."""
-        return alternatives(self.signature.outputs[name])
+    def output_of(self, path: str) -> str:
+        """The output of which a path names the value or a part; "" for none."""
+        name, _ = split_path(path)
+        return name if name in self.signature.outputs else ""
 
-    def place(self, reply: str, name: str) -> ValuePlace | None:
-        """Where the value of an output stands in a reply; None where the reply does not show it."""
-        return self._format.place(reply, name)
+    def part_of(self, fields: Mapping[str, Any], path: str) -> Any:
+        """The value of an output, or a part of it, as `items[0].kind`.
 
-    def write(self, name: str, value: Any) -> str:
-        """The value of an output as it stands in a reply."""
-        return self._format.write(name, value)
+        Raises:
+            LookupError: There is none.
+        """
+        name, steps = split_path(path)
+        return part_at(fields[name], steps)
+
+    def alternatives(self, path: str) -> tuple[Any, ...]:
+        """The values that an output or a part of it may have, if it is a `Literal`, an enum or a bool; else ()."""
+        name, steps = split_path(path)
+        return alternatives(type_at(self.signature.outputs[name].annotation, steps))
+
+    def place(self, reply: str, path: str) -> ValuePlace | None:
+        """Where the value of an output or a part of it stands in a reply; None where the reply does not show it."""
+        name, steps = split_path(path)
+        whole = self._format.place(reply, name)
+        return whole if whole is None or not steps else place_at(reply, whole, steps)
+
+    def write(self, path: str, value: Any) -> str:
+        """The value of an output, or one of the alternatives of a part of it, as it stands in a reply."""
+        name, steps = split_path(path)
+        if not steps:
+            return self._format.write(name, value)
+        return json.dumps(value.value if isinstance(value, enum.Enum) else value, ensure_ascii=False)
 
     def check_end(self, completion: Completion) -> None:
         """Refuse a reply that did not come to its end, as `Format.check_end` does."""

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from promptgrad.adapters._kinds import bare
-from promptgrad.signature import Field
+from promptgrad.adapters._kinds import members
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -30,15 +29,18 @@ class ValuePlace:
     after: str
 
 
-def alternatives(field: Field) -> tuple[Any, ...]:
-    """The values of a `Literal`, an enum or a bool; () for other types."""
-    annotation = bare(field.annotation)
-    if annotation is bool:
-        return (True, False)
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return tuple(annotation)
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The values of a `Literal`, an enum or a bool, and None where it may be nothing; () for other types."""
+    kinds = members(annotation)
+    nothing = (None,) if type(None) in kinds else ()
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    kind = kinds[0] if len(kinds) == 1 else None
+    if kind is bool:
+        return (True, False, *nothing)
+    if get_origin(kind) is Literal:
+        return (*get_args(kind), *nothing)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return (*kind, *nothing)
     return ()
 
 

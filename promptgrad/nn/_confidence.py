@@ -14,7 +14,8 @@ _EDGES = "\"'`*_. "
 def confidence(prediction: Any, name: str) -> float:
     """The probability that the LM gave to the value of an output, among the values that its type allows.
 
-    The output is a `Literal`, an enum or a bool, and everything before it in the reply is as it is. On `lm.Local` it is
+    The output is a `Literal`, an enum or a bool, or such a part of a list, a dict or a model that the reply has as
+    JSON: `items[0].kind`, `votes["anna"]`. Everything before it in the reply is as it is. On `lm.Local` it is
     exact: the likelihood of each allowed value in its place, normalised over them, at temperature 1. Elsewhere it comes
     from the log-probabilities of the reply's tokens, so the request sets `logprobs=True`: with `top_logprobs` it is
     normalised over the allowed values where the first token tells them apart, else it is the probability of the value's
@@ -24,7 +25,7 @@ def confidence(prediction: Any, name: str) -> float:
 
     Args:
         prediction: What a `Predict` returned in this process.
-        name: Name of the output.
+        name: Name of the output, or the path of a part of it.
 
     Raises:
         InputError: There is no such output, its type has no such values, the reply does not show where it stands, or
@@ -36,21 +37,27 @@ def confidence(prediction: Any, name: str) -> float:
 def confidence_in(call: HistoryCall, fields: dict[str, Any], name: str) -> float:
     """The confidence in an output of one call."""
     compiled, exchanges = call.compiled, call.exchanges
-    if compiled is None or not exchanges or name not in compiled.signature.outputs:
+    output = "" if compiled is None else compiled.output_of(name)
+    if compiled is None or not exchanges or not output:
         known = "" if compiled is None else f": its outputs are {', '.join(compiled.signature.outputs)}"
         raise InputError(f"there is no confidence in {name!r}, as no call of a language model gave it{known}")
     values = compiled.alternatives(name)
     if not values:
-        field = compiled.signature.outputs[name]
+        field = compiled.signature.outputs[output]
+        whole = "" if output == name else f"a part of {output!r}, "
         raise InputError(
-            f"there is no confidence in {name!r}, which is of the type {field.type_name}: it takes a Literal, an enum "
-            "or a bool, whose values can be compared"
+            f"there is no confidence in {name!r}, {whole}which is of the type {field.type_name}: it takes a Literal, "
+            "an enum or a bool, whose values can be compared, or such a part of a list or a model, as 'items[0].kind'"
         )
+    try:
+        value = compiled.part_of(fields, name)
+    except LookupError:
+        raise InputError(f"there is no confidence in {name!r}: the prediction has no such part") from None
     request, completion = exchanges[-1]
     place = None if completion is None else compiled.place(completion.text, name)
     if completion is None or place is None:
         raise InputError(f"the reply does not show where the value of {name!r} stands: {call.reply[:200]!r}")
-    chosen = place_of(values, fields[name])
+    chosen = place_of(values, value)
     texts = {number: compiled.write(name, value) for number, value in enumerate(values)}
     said = completion.text[place.start : place.end]
     if said.strip(_EDGES).lower() != texts[chosen].strip(_EDGES).lower():
@@ -96,7 +103,7 @@ def _log_sum(values: list[float]) -> float:
 def _from_tokens(completion: Completion, place: ValuePlace, texts: dict[int, str], chosen: int) -> float:
     """The confidence by the log-probabilities of the tokens that a value is made of."""
     tokens = completion.logprobs
-    shift = "".join(token.token for token in tokens).find(completion.text)
+    shift = "".join(token.token for token in tokens).rfind(completion.text)  # thoughts come before it
     if shift < 0:
         raise InputError("the tokens of the reply do not add up to its text, so the value's are not known")
     start, end = place.start + shift, place.end + shift

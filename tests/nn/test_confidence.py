@@ -4,6 +4,7 @@ import enum
 import math
 from typing import Literal
 
+import pydantic
 import pytest
 
 from promptgrad import nn
@@ -75,6 +76,60 @@ def test_a_quote_belongs_to_the_value_of_an_object(server):
     reply = scripted('{"label": "good"}', [('{"label":', -0.5), (' "', -0.01), ("good", -0.3), ('"}', -0.02)])
     found = ask(server, Literal["good", "bad"], reply, adapter="json")
     assert found.confidence("label") == pytest.approx(math.exp(-0.33))
+
+
+class Vote(pydantic.BaseModel):
+    who: str
+    mood: Mood | None
+    tags: list[Literal["a", "b"]]
+
+
+VOTES = '[{"who": "]", "mood": "good", "tags": ["a", "b"]}, {"who": "x", "mood": null, "tags": []}]'
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json", "xml", "compact"])
+def test_a_part_of_a_list_or_a_model_has_one_too(server, adapter):
+    text = {
+        "chat": f"[[ ## label ## ]]\n{VOTES}\n\n[[ ## completed ## ]]",
+        "json": f'{{"label": {VOTES}}}',
+        "xml": f"<label>{VOTES}</label>",
+        "compact": f"label: {VOTES}",
+    }[adapter]
+    at, quoted = text.index('"good"'), text.index('"b"')
+    tokens = [
+        (text[:at], -0.1),
+        ('"good', math.log(0.6), {'"good': math.log(0.6), '"bad': math.log(0.3), "null": math.log(0.1)}),
+        (text[at + 5 : quoted], -0.2),
+        ('"b', math.log(0.5)),
+        ('"', math.log(0.5)),
+        (text[quoted + 3 :], -0.1),
+    ]
+    found = ask(server, list[Vote], scripted(text, tokens), adapter=adapter)
+    assert found.label[0].mood is Mood.GOOD
+    assert found.confidence("label[0].mood") == pytest.approx(0.6)  # 1 with what is nothing
+    assert found.confidence("label[0].tags[1]") == pytest.approx(0.25)
+    assert 0 < found.confidence("label[1].mood") <= 1
+    for bad in ("label[0].who", "label[9].mood", "label[0].none", "label", "label[0", "other[0]", "label[0].tags"):
+        with pytest.raises(InputError, match="no confidence"):
+            found.confidence(bad)
+
+
+def test_keys_and_choices_that_may_be_nothing(server):
+    text = '{"label": {"an na": "good", "bob": null}}'
+    found = ask(server, dict[str, Mood | None], scripted(text, [(text, -0.5)]), adapter="json")
+    assert found.confidence('label["an na"]') == found.confidence("label['bob']") == pytest.approx(math.exp(-0.5))
+    nothing = scripted(
+        '{"label": null}', [('{"label": ', -1), ("null", math.log(0.2), {'"good': math.log(0.6)}), ("}", 0)]
+    )
+    assert ask(server, Mood | None, nothing, adapter="json").confidence("label") == pytest.approx(0.25)
+
+
+def test_thoughts_before_the_reply_do_not_count(server):
+    text = f"<think>{SECTIONS} or not</think>{SECTIONS}"
+    at = text.rindex("good")
+    tokens = [(text[:at], -3.0), ("good", math.log(0.9)), (text[at + 4 :], -0.1)]
+    found = ask(server, Literal["good", "bad"], scripted(text, tokens))
+    assert found.confidence("label") == pytest.approx(0.9)
 
 
 def test_what_cannot_be_told_is_an_error_that_says_why(server):
