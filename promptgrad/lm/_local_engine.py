@@ -16,7 +16,15 @@ from promptgrad.errors import BadRequestError, ContextWindowError, LMError, Miss
 from promptgrad.lm._grammar import Grammars
 from promptgrad.lm._habits import Habits, without_system
 from promptgrad.lm._local_load import load_model, load_tokenizer, peak_memory
-from promptgrad.lm._local_tools import OPTIONS, check_tools, of_message, read_calls, template_messages, tools_of
+from promptgrad.lm._local_tools import (
+    OPTIONS,
+    CallFeed,
+    check_tools,
+    of_message,
+    read_calls,
+    template_messages,
+    tools_of,
+)
 from promptgrad.lm._message import Message, Prefix
 from promptgrad.lm._parts import Content
 from promptgrad.lm._request import Request
@@ -145,10 +153,7 @@ class LocalEngine:
         number = int(drawn.digest(f"sample {seed}")[:16], 16)
         sampling = Sampling(self.temperature(request), request.top_p, _top_k(request), number)
         is_over = self._stopper(request.stop)
-        feed = None
-        tools = tools_of(request)
-        if request.listener is not None and not tools:  # a reply that may call one is told as a whole
-            feed = is_over = TokenFeed(request.listener, self.decode, request.stop, is_over)
+        feed = is_over = self._feed(request, is_over)
         arrived: aio.Signal[None] = aio.Signal()
         job = Decoding(
             prompt,
@@ -176,20 +181,40 @@ class LocalEngine:
         places = [place for stop in request.stop if (place := text.find(stop)) >= 0]
         if places:
             text = text[: min(places)]
-        if feed is not None:
-            feed.finish(text)
+        if isinstance(feed, TokenFeed):
+            feed.finish(self._whole(ids) if tools_of(request) else text)
         return Generation(text, tuple(prompt), ids, tuple(job.scores), job.reason)
+
+    def _feed(
+        self, request: Request, is_over: Callable[[list[int]], bool] | None
+    ) -> TokenFeed | Callable[[list[int]], bool] | None:
+        """What passes the reply on as it is written, where a request is listened to; else what looks for its end.
+
+        Of a model with a form of its own for calls (its response template) a reply with tools is told as a whole.
+        """
+        listener = request.listener
+        if listener is None:
+            return is_over
+        if not tools_of(request):
+            return TokenFeed(listener, self.decode, request.stop, is_over)
+        if getattr(self.tokenizer, "response_template", None) is not None:
+            return is_over
+        return TokenFeed(CallFeed(listener, _call_number(request)), self._whole, request.stop, is_over)
+
+    def _whole(self, ids: Sequence[int]) -> str:
+        """Ids as text with the signs of calls in it, which may be special tokens."""
+        known = [token for token in ids if token not in self.ends]
+        text: str = self.tokenizer.decode(known, clean_up_tokenization_spaces=False)
+        return text
 
     def content(self, made: Generation, request: Request) -> Content:
         """The reply to a request with tools, as parts where the model calls one."""
-        tools, number = tools_of(request), f"call_{request.digest()[:8]}"
-        end = made.ids[-1:] and made.ids[-1] in self.ends
+        tools, number = tools_of(request), _call_number(request)
         if getattr(self.tokenizer, "response_template", None) is not None:
             size = self.decoder.loras.vocabulary
             parse, prompt = self.tokenizer.parse_response, [token for token in made.prompt_ids if token < size]
             return of_message(parse(list(made.ids), prefix=prompt, tools=tools), number)
-        ids = list(made.ids[:-1] if end else made.ids)
-        return read_calls(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False), number)
+        return read_calls(self._whole(made.ids), number)
 
     async def _constraint(self, grammar: str, prompt: list[int], *, insists: bool) -> Constraint | None:
         """What holds a reply to a grammar; None where it cannot be held, and nobody insists."""
@@ -345,6 +370,11 @@ class LocalEngine:
                 failure = LMError(f"local model {self.name!r} failed: {type(error).__name__}: {error}")
                 failure.__cause__ = error
                 arrived.fail(failure)
+
+
+def _call_number(request: Request) -> str:
+    """What the ids of the calls in the reply to a request begin with."""
+    return f"call_{request.digest()[:8]}"
 
 
 def template_options(request: Request) -> dict[str, Any]:

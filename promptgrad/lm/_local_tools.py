@@ -13,6 +13,7 @@ from promptgrad.lm._json_grammar import json_rule
 from promptgrad.lm._message import Message
 from promptgrad.lm._parts import Content, Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from promptgrad.lm._request import Request
+from promptgrad.lm._stream import Listener, TextDelta, ToolCallDelta
 
 OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
 """Options of a request that are about tools."""
@@ -164,6 +165,68 @@ def _as_written(text: str, arguments: Any) -> str:
         if value == arguments:
             return text[key.end() : end]
     return json.dumps(arguments, ensure_ascii=False)
+
+
+class CallFeed:
+    """Passes a reply that may call tools to a listener as it is written: texts as they come, a call when it is whole.
+
+    Together the pieces are what `read_calls` makes of the whole.
+
+    Args:
+        listener: The listener.
+        number: What the ids of the calls begin with.
+    """
+
+    def __init__(self, listener: Listener, number: str) -> None:
+        self._listener = listener
+        self._number = number
+        self._pending = ""  # not told yet: it may be a call, or the beginning of one
+        self._blanks = ""  # behind a text, which they belong to if more of it comes
+        self._in_text = False
+        self._parts = 0
+        self._calls = 0
+
+    def put(self, delta: TextDelta) -> None:
+        """Add a piece of the text, with the signs of calls in it."""
+        self._pending += delta.text
+        while _OPEN in self._pending:
+            before, _, rest = self._pending.partition(_OPEN)
+            self._tell(before)
+            self._pending = _OPEN + rest
+            if _CLOSE not in rest:
+                return
+            inside, _, self._pending = rest.partition(_CLOSE)
+            self._tell_call(f"{_OPEN}{inside}{_CLOSE}")
+        held = next((size for size in range(len(_OPEN) - 1, 0, -1) if self._pending.endswith(_OPEN[:size])), 0)
+        certain = len(self._pending) - held
+        self._tell(self._pending[:certain])
+        self._pending = self._pending[certain:]
+
+    def close(self) -> None:
+        """Tell what is left at the end: a call whose end is missing, or a text."""
+        left, self._pending = self._pending, ""
+        if left.startswith(_OPEN):
+            self._tell_call(left)
+        else:
+            self._tell(left)
+
+    def _tell(self, text: str) -> None:
+        whole = self._blanks + text if self._in_text else text.lstrip()
+        said = whole.rstrip()
+        if said:
+            self._in_text = True
+            self._listener.put(TextDelta(said))
+        self._blanks = whole[len(said) :] if self._in_text else ""
+
+    def _tell_call(self, text: str) -> None:
+        found = _CALL.fullmatch(text)
+        call = None if found is None else _call(found[1], f"{self._number}_{self._parts}")
+        if call is None:  # what cannot be read stays in the text
+            self._tell(text)
+            return
+        self._listener.put(ToolCallDelta(self._calls, call.id, call.name, call.arguments))
+        self._parts, self._calls = self._parts + self._in_text + 1, self._calls + 1
+        self._in_text, self._blanks = False, ""
 
 
 def of_message(message: Mapping[str, Any], number: str) -> Content:

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from promptgrad.aio import Signal
 from promptgrad.lm._completion import Completion
@@ -175,6 +175,16 @@ def pieces(completion: Completion) -> Iterator[Delta]:
 _WORD = re.compile(r"\s*\S+\s*|\s+")
 
 
+class TextSink(Protocol):
+    """Hears the texts of a reply in a listener's place, and their end."""
+
+    def put(self, delta: TextDelta) -> None:
+        """Hear more of it."""
+
+    def close(self) -> None:
+        """Hear that it has ended."""
+
+
 class TokenFeed:
     """Passes the text of a reply to a listener as its tokens are chosen; text that may become a stop is held back.
 
@@ -187,7 +197,7 @@ class TokenFeed:
 
     def __init__(
         self,
-        listener: Listener,
+        listener: Listener | TextSink,
         decode: Callable[[Sequence[int]], str],
         stops: Sequence[str],
         is_over: Callable[[list[int]], bool] | None,
@@ -218,6 +228,8 @@ class TokenFeed:
         if text.startswith(self._text[: self._told]):
             self._text = text
             self._pass_on(len(text))
+        if not isinstance(self._listener, Listener):
+            self._listener.close()
 
     def _pass_on(self, end: int) -> None:
         if end > self._told:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import pytest
 
 import promptgrad as pg
-from promptgrad import lm, nn
+from promptgrad import aio, lm, nn
 from promptgrad.errors import InputError
-from promptgrad.lm import Message, Request, TextPart, ToolCall, ToolResult
-from promptgrad.lm._local_tools import of_message, read_calls
+from promptgrad.lm import Listener, Message, Request, TextDelta, TextPart, ToolCall, ToolResult
+from promptgrad.lm._local_tools import CallFeed, of_message, read_calls
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -120,6 +120,56 @@ def test_calls_are_read_as_the_model_writes_them() -> None:
     assert cut == ToolCall("c_0", "weather", "{}")
     for bad in ("<tool_call>{no json}</tool_call>", '<tool_call>{"name": 3}</tool_call>', "<tool_call>[1]</tool_call>"):
         assert read_calls(bad, "c") == bad
+
+
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome", "at": [1]}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain text",
+        CALL,
+        f"Let me see.\n{CALL}\n{CALL} done ",
+        f" a <b> <tool {CALL}",
+        f"x {CALL[:-12]}",
+        f"x {CALL[:30]}",
+        "x <tool_call>{no json}</tool_call> y <tool_call>[1]</tool_call>",
+        f"<tool_call>3</tool_call>\n\n{CALL}<tool",
+        "",
+    ],
+)
+def test_a_stream_of_calls_is_what_is_read_of_the_whole_wherever_it_is_cut(text: str) -> None:
+    whole = read_calls(text, "c")
+    parts = (TextPart(whole),) if isinstance(whole, str) else whole
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    said = "".join(part.text for part in parts if isinstance(part, TextPart))
+    for cut in range(len(text) + 1):
+        heard: list[lm.Delta] = []
+        feed = CallFeed(Listener(heard.append), "c")
+        for piece in (text[:cut], *text[cut:]):  # and then sign by sign
+            feed.put(TextDelta(piece))
+        feed.close()
+        told = [delta for delta in heard if isinstance(delta, lm.ToolCallDelta)]
+        assert [(one.id, one.name, one.arguments) for one in told] == [(c.id, c.name, c.arguments) for c in calls]
+        assert [one.index for one in told] == list(range(len(calls)))
+        spoken = "".join(delta.text for delta in heard if isinstance(delta, TextDelta))
+        assert spoken == (said.strip() if isinstance(whole, str) else said)
+
+
+def test_a_local_model_streams_its_calls(local: lm.Local) -> None:
+    request = Request.of("and?", tools=WEATHER, tool_choice="required", max_tokens=60, temperature=1.0)
+
+    async def collect() -> list[lm.Event]:
+        return [event async for event in local.stream(request)]
+
+    *deltas, completion = aio.run(collect())
+    assert isinstance(completion, lm.Completion)
+    told = [delta for delta in deltas if isinstance(delta, lm.ToolCallDelta)]
+    assert [(one.id, one.name, one.arguments) for one in told] == [
+        (call.id, call.name, call.arguments) for call in completion.tool_calls
+    ]
+    assert "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)).strip() == completion.text.strip()
 
 
 def test_a_message_of_transformers_becomes_parts() -> None:

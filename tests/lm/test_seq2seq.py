@@ -252,3 +252,15 @@ def test_loras_of_one_t5_in_one_batch(t5):
     alone = [aio.drive(lm.sample(request)).ids for lm, request in asked]
     assert [made.ids for made in aio.run(main())] == alone
     assert len({aio.drive(lm.sample(Request.of("w1", temperature=0, max_tokens=8))).ids for lm in [t5, *loras]}) == 3
+
+
+def test_replies_are_held_to_a_grammar_as_those_of_other_models(shapes, plain):
+    pytest.importorskip("llguidance")
+    for model in shapes.values():
+        held = Local(model, plain, name="held", threads=1, constrain=True)
+        asked = [Request.of(f"w{n}", temperature=1.5, grammar='start: "w1 " | "w2 w3 "') for n in range(12)]
+        free = Request.of("w1", temperature=1.5, max_tokens=6)  # in the same batch
+        *texts, other = [made.text for made in together(held, [*asked, free])]
+        held.close()
+        assert set(texts) == {"w1", "w2 w3"}
+        assert other not in texts
