@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from promptgrad import aio
@@ -63,6 +63,7 @@ class Tool:
     __slots__ = (
         "_left",
         "_readers",
+        "_told",
         "description",
         "fields",
         "function",
@@ -95,34 +96,57 @@ class Tool:
             found = from_schema(parameters, told)
         else:
             found = from_function(function, self.name, told)
-        known = found.schema["properties"]
-        for key in arguments or ():
-            if key not in known:
-                raise SignatureError(f"the tool {self.name!r} has no argument {key!r}: it has {', '.join(known)}")
         self.fields, self.required, self.parameters = found
+        self._check_arguments(arguments or ())
         self._readers = {key: None if field.is_plain else Reader(field) for key, field in self.fields.items()}
         self.timeout = _checked_timeout(timeout)
         self.max_chars = _checked_max(max_chars)
         self.trainable = trainable
         self._left = LeftBehind()
+        self._told: tuple[str, ...] = ()
 
     def replace(self, **changes: Any) -> Tool:
         """The tool with another `name`, `description`, `timeout`, `max_chars` or `trainable`; the function is the same.
+
+        `arguments`, descriptions by name, are laid over those that are there.
 
         Raises:
             TypeError: Something else is to be replaced.
             SignatureError, ValueError: As for `Tool(...)`.
         """
-        allowed = ("name", "description", "timeout", "max_chars", "trainable")
+        allowed = ("name", "description", "arguments", "timeout", "max_chars", "trainable")
         if odd := [key for key in changes if key not in allowed]:
             raise TypeError(f"{odd[0]!r} of a tool cannot be replaced, but {', '.join(allowed)}")
         made = object.__new__(type(self))
         for slot in Tool.__slots__:
             setattr(made, slot, getattr(self, slot))
+        told: Mapping[str, str] = changes.pop("arguments", None) or {}
         for key, value in changes.items():
             setattr(made, key, value)
+        if told:
+            made._tell(told)
         _checked_name(made.name), _checked_timeout(made.timeout), _checked_max(made.max_chars)
         return made
+
+    def _check_arguments(self, names: Iterable[str]) -> None:
+        known = self.parameters["properties"]
+        for key in names:
+            if key not in known:
+                raise SignatureError(f"the tool {self.name!r} has no argument {key!r}: it has {', '.join(known)}")
+
+    def _tell(self, told: Mapping[str, str]) -> None:
+        """Lay descriptions over those of the arguments, in a tool that nobody else has yet."""
+        self._check_arguments(told)
+        plain = {key: str.__str__(text) for key, text in told.items()}
+        self.fields = {
+            key: field.replace(description=plain[key]) if key in plain else field for key, field in self.fields.items()
+        }
+        properties = {
+            key: {**schema, "description": plain[key]} if key in plain else schema
+            for key, schema in self.parameters["properties"].items()
+        }
+        self.parameters = {**self.parameters, "properties": properties}
+        self._told = tuple(told.values())
 
     @classmethod
     def of(cls, value: Any) -> Tool:
@@ -288,8 +312,8 @@ class Tool:
         return self.function(*args, **arguments)
 
     def __parts__(self) -> list[Text]:
-        """What the graph looks into: a description that is a parameter's."""
-        return [self.description] if isinstance(self.description, Text) else []
+        """What the graph looks into: descriptions that are parameters'."""
+        return [text for text in (self.description, *self._told) if isinstance(text, Text)]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tool):

@@ -6,7 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 from promptgrad.adapters import Tool
+from promptgrad.autograd import Parameter
 from promptgrad.errors import SignatureError
+from promptgrad.nn._containers import ParameterDict
 from promptgrad.nn._module import Module
 from promptgrad.nn._op import Op, op
 from promptgrad.signature import Signature
@@ -19,7 +21,45 @@ def free_name(name: str, own: Signature) -> str:
     return name
 
 
-def take_tool(given: Any, taken: Mapping[str, Tool], agent: str, result: str, *, describe: bool) -> tuple[Tool, Op]:
+class ToolTexts:
+    """Which descriptions of the tools of an agent are trained: all, or those of the tools and arguments that are named.
+
+    Args:
+        asked: Whether all are; or names, such as "search" and "search.query".
+
+    Raises:
+        SignatureError: From `check`: there is no such tool or argument, or nothing is said of it yet.
+    """
+
+    def __init__(self, asked: bool | Iterable[str]) -> None:  # noqa: FBT001 - as the agents take it
+        self._all = asked is True
+        names = () if isinstance(asked, bool) else [asked] if isinstance(asked, str) else asked
+        self._names = frozenset(names)
+        self._known: set[str] = set()
+
+    def take(self, tool: Tool, recorded: Op) -> None:
+        """Make parameters of what is said of a tool, as far as it is asked for."""
+        told = {key: field.description for key, field in tool.fields.items() if field.description}
+        self._known |= {tool.name, *(f"{tool.name}.{key}" for key in told)}
+        recorded.description.requires_grad |= self._all or tool.name in self._names
+        found = {key: text for key, text in told.items() if self._all or f"{tool.name}.{key}" in self._names}
+        if found:
+            recorded.arguments = ParameterDict(
+                {key: Parameter(text, "description", requires_grad=True) for key, text in found.items()}
+            )
+
+    def check(self) -> None:
+        """Refuse names of nothing."""
+        if strange := sorted(self._names - self._known):
+            known = ", ".join(sorted(self._known)) or "none"
+            raise SignatureError(
+                f"describe= names the tools and arguments whose descriptions are trained, {known}, not {strange[0]!r}"
+            )
+
+
+def take_tool(
+    given: Any, taken: Mapping[str, Tool], agent: str, result: str, *, describe: ToolTexts
+) -> tuple[Tool, Op]:
     """A tool of an agent, and the module that records its calls.
 
     Args:
@@ -27,7 +67,7 @@ def take_tool(given: Any, taken: Mapping[str, Tool], agent: str, result: str, *,
         taken: The tools that are there.
         agent: The class of the agent, for messages.
         result: The name of what takes the result.
-        describe: Whether its description is trained.
+        describe: Which descriptions are trained.
 
     Raises:
         SignatureError: It is none, has no function, or has a name that is taken.
@@ -41,8 +81,47 @@ def take_tool(given: Any, taken: Mapping[str, Tool], agent: str, result: str, *,
     if made.name in taken or made.name == result:
         raise SignatureError(f"two tools have the name {made.name!r}: pass Tool(function, name=...)")
     recorded = given if isinstance(given, Op) else _recorded(made)
-    recorded.description.requires_grad |= describe
+    describe.take(made, recorded)
     return made, recorded
+
+
+def arguments_of(recorded: Any) -> Mapping[str, Parameter]:
+    """The parameters that hold what is said of the arguments of a tool; those that are not trained are missing."""
+    found = recorded._modules.get("arguments")
+    return dict(found.items()) if isinstance(found, ParameterDict) else {}
+
+
+def told_of(tool: Tool, recorded: Any) -> Tool:
+    """A tool with the descriptions that its parameters hold now."""
+    own = {key: str(parameter) for key, parameter in arguments_of(recorded).items()}
+    return tool.replace(description=str(recorded.description), **({"arguments": own} if own else {}))
+
+
+class ToolWords:
+    """A tool in the words of a list.
+
+    Args:
+        tool: The tool.
+    """
+
+    __slots__ = ("_fields", "_head", "_lines")
+
+    def __init__(self, tool: Tool) -> None:
+        self._head = f"- {shape(tool)}: "
+        self._fields = {key: field.description for key, field in tool.fields.items()}
+        self._lines = "\n" + "".join(f"{line}\n" for line in argument_lines(tool))
+
+    def now(self, recorded: Any) -> str:
+        """The words, with the descriptions that the parameters of the tool hold now, which keep their origin."""
+        text = self._head + str(recorded.description)
+        own = arguments_of(recorded)
+        if not own:
+            return text + self._lines
+        text = text + "\n"
+        for key, fixed in self._fields.items():
+            if about := str(own[key]) if key in own else fixed:
+                text = text + f"  - {key}: " + about + "\n"
+        return text
 
 
 def _recorded(tool: Tool) -> Op:
@@ -105,8 +184,3 @@ def shape(tool: Tool) -> str:
 def argument_lines(tool: Tool) -> list[str]:
     """What the arguments of a tool are, a line each, as far as it is told."""
     return [f"  - {key}: {field.description}" for key, field in tool.fields.items() if field.description]
-
-
-def words_around(tool: Tool) -> tuple[str, str]:
-    """What stands before and after the description of a tool in a list."""
-    return f"- {shape(tool)}: ", "\n" + "".join(f"{line}\n" for line in argument_lines(tool))

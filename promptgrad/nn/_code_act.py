@@ -8,7 +8,7 @@ from promptgrad.adapters import Tool
 from promptgrad.errors import SignatureError
 from promptgrad.lm import ToolCall
 from promptgrad.nn._acting import ActingRules, act
-from promptgrad.nn._agent_tools import flat_tools, take_tool, tool_key, words_around
+from promptgrad.nn._agent_tools import ToolTexts, ToolWords, flat_tools, take_tool, tool_key
 from promptgrad.nn._code_steps import SUBMIT, CodeSteps, OneRun, named, written
 from promptgrad.nn._containers import ModuleDict
 from promptgrad.sandbox import Interpreter
@@ -31,7 +31,7 @@ class CodeAct(CodeSteps, in_place=True):
     arguments of their calls are checked and mended as those of a `ReAct`. What a tool raises is raised in the code.
 
     A critique of the output goes to `.step`, for each step that contributed, and over the calls of tools, which are
-    recorded. `describe=True` makes the descriptions of the tools parameters that are trained.
+    recorded. `describe=True` makes the descriptions of the tools and of their arguments parameters that are trained.
 
     Shape: a `Prediction` with the outputs of the signature.
     Cost: one LM call a step, the last one included; at most `max_steps`.
@@ -43,7 +43,7 @@ class CodeAct(CodeSteps, in_place=True):
         tools: The tools, each with a name of its own.
         max_steps: The most LM calls; in the last one the model is told to submit.
         approve: Function that is asked before each call of a tool, as that of `ReAct`.
-        describe: Whether the descriptions of the tools are trained.
+        describe: Whether the descriptions of the tools and of their arguments are trained, as for `ReAct`.
         interpreter: What runs the code; `sandbox.Monty()` by default.
         max_chars: Most characters of what a step gave that the model is shown.
         **options: Arguments of the steps, as for `Predict`, such as `adapter` and `temperature`.
@@ -65,7 +65,7 @@ class CodeAct(CodeSteps, in_place=True):
         max_steps: int = 20,
         *,
         approve: Callable[[ToolCall], Any] | None = None,
-        describe: bool = False,
+        describe: bool | Iterable[str] = False,
         interpreter: Interpreter | None = None,
         max_chars: int = 10_000,
         **options: Any,
@@ -74,13 +74,15 @@ class CodeAct(CodeSteps, in_place=True):
         self.approve = approve
         self.tools = ModuleDict()
         self._declared: dict[str, Tool] = {}
+        texts = ToolTexts(describe)
         for given in flat_tools(tools):
-            self._add(given, describe=describe)
+            self._add(given, texts)
+        texts.check()
         self._check_names(*self._declared)
         self._make_step(ACT, list(self.own.inputs.values()), options)
 
-    def _add(self, given: Any, *, describe: bool) -> None:
-        made, recorded = take_tool(given, self._declared, "CodeAct", SUBMIT, describe=describe)
+    def _add(self, given: Any, texts: ToolTexts) -> None:
+        made, recorded = take_tool(given, self._declared, "CodeAct", SUBMIT, describe=texts)
         if not made.name.isidentifier():
             raise SignatureError(f"code cannot call a tool {made.name!r}: pass Tool(function, name=...)")
         self.tools[tool_key(made.name)] = recorded
@@ -101,11 +103,10 @@ class CodeAct(CodeSteps, in_place=True):
         return seen.value
 
     def _described(self) -> str:
-        listed = ""
+        words = ""
         for name, tool in self._declared.items():
-            before, after = words_around(tool)
-            listed = listed + before + str(self._op(name).description) + after
-        return listed
+            words = words + ToolWords(tool).now(self._op(name))
+        return words
 
     def extra_repr(self) -> str:
         """The tools."""

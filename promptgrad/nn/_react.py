@@ -6,22 +6,23 @@ from typing import Any, Literal
 
 from promptgrad._habits import refuse
 from promptgrad.adapters import Compiled, Format, Tool, get_adapter
-from promptgrad.autograd import Parameter, attach
+from promptgrad.autograd import attach
 from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError, ToolCallError
 from promptgrad.lm import Completion, Message, TextPart, ToolCall, ToolResult, current, resolve_lm
 from promptgrad.nn._acting import ActingRules, Observed, act
 from promptgrad.nn._agent_tools import (
+    ToolTexts,
+    ToolWords,
     flat_tools,
     free_name,
     result_tool,
     result_words,
     take_tool,
+    told_of,
     tool_key,
-    words_around,
 )
 from promptgrad.nn._containers import ModuleDict
 from promptgrad.nn._module import Module
-from promptgrad.nn._op import Op
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
 from promptgrad.nn._turns import Turns, answered
@@ -83,7 +84,7 @@ class ReAct(Module, in_place=True):
 
     A critique of the output goes to `.step`, the one `Predict`, for each step that contributed, and over the calls of
     tools, which are recorded, to what their arguments came from. `describe=True` makes the descriptions of the tools
-    parameters that are trained.
+    and of their arguments parameters that are trained.
 
     Shape: a `Prediction` with the outputs of the signature.
     Cost: one LM call a step, the last one included; at most `max_steps`.
@@ -101,7 +102,8 @@ class ReAct(Module, in_place=True):
             person.
         stop: Function of a `ToolCall` and its result, plain or `async`; once it is true, the model is told to finish.
         max_chars: Most characters of a result that the model is shown.
-        describe: Whether the descriptions of the tools are trained.
+        describe: Whether the descriptions of the tools and of their arguments are trained: of all of them, or of those
+            that are named, such as "search" and "search.query".
         **options: Arguments of the steps, as for `Predict`, such as `adapter` and `temperature`.
 
     Raises:
@@ -122,7 +124,7 @@ class ReAct(Module, in_place=True):
         approve: Callable[[ToolCall], Any] | None = None,
         stop: Callable[[ToolCall, Any], Any] | None = None,
         max_chars: int = 10_000,
-        describe: bool = False,
+        describe: bool | Iterable[str] = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -142,24 +144,22 @@ class ReAct(Module, in_place=True):
         self.max_chars = max_chars
         self.tools = ModuleDict()
         self._declared: dict[str, Tool] = {}
-        self._words: dict[str, tuple[str, str]] = {}  # what stands around the description of a tool in a list
+        self._words: dict[str, ToolWords] = {}
+        texts = ToolTexts(describe)
         for given in flat_tools(tools):
-            self._add(given, describe=describe)
+            self._add(given, texts)
+        texts.check()
         self.step = ToolStep(_step_signature(own, tuple(self._declared), native=native), **options)
 
-    def _add(self, given: Any, *, describe: bool) -> None:
-        made, recorded = take_tool(given, self._declared, "ReAct", FINISH, describe=describe)
+    def _add(self, given: Any, texts: ToolTexts) -> None:
+        made, recorded = take_tool(given, self._declared, "ReAct", FINISH, describe=texts)
         self.tools[tool_key(made.name)] = recorded
         self._declared[made.name] = made
-        self._words[made.name] = words_around(made)
+        self._words[made.name] = ToolWords(made)
 
     @property
     def _finish(self) -> Tool:
         return result_tool(self.own, FINISH)
-
-    def _description(self, name: str) -> Parameter:
-        recorded: Op = self._op(name)
-        return recorded.description
 
     def _op(self, name: str) -> Any:
         return self.tools[tool_key(name)]
@@ -198,17 +198,16 @@ class ReAct(Module, in_place=True):
                 raise InputError(f"ReAct takes its inputs by name, ({names})")
             inputs = {next(iter(self.own.inputs)): args[0]}
         if self.native:
-            told = {name: str(self._description(name)) for name in self._declared}
-            tools = [tool.replace(description=told[name]) for name, tool in self._declared.items()]
+            tools = [told_of(tool, self._op(name)) for name, tool in self._declared.items()]
             return {**inputs, free_name("tools", self.own): [*tools, self._finish]}
         return {**inputs, free_name("tools", self.own): self._listed()}
 
     def _listed(self) -> str:
         """The tools in words; the texts of their descriptions keep their origin."""
-        listed = ""
-        for name, (before, after) in self._words.items():
-            listed = listed + before + str(self._description(name)) + after
-        return listed + result_words(self.own, FINISH)
+        words = ""
+        for name, told in self._words.items():
+            words = words + told.now(self._op(name))
+        return words + result_words(self.own, FINISH)
 
     def _calls(self, said: Prediction) -> list[ToolCall]:
         if self.native:

@@ -326,7 +326,7 @@ def _digests(model: nn.Module) -> list[str]:
         for m in model.modules()
         if m.lm is not None and isinstance(m.lm.transport, _Noting)
     }
-    return [str(request.digest) for lm in lms.values() for request in lm.asked]
+    return [request.digest() for lm in lms.values() for request in lm.asked]
 
 
 def _paths(model: nn.Module) -> list[str]:

@@ -1,13 +1,14 @@
 """The tools of an agent: what is recorded of them, and their descriptions as parameters."""
 
 import json
+import pickle
 import threading
 
 import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn, optim
-from promptgrad.errors import ToolTimeoutError
+from promptgrad.errors import SignatureError, ToolTimeoutError
 from promptgrad.lm import Completion, ToolCall
 
 BETTER = "The weather in a town, in words."
@@ -107,3 +108,67 @@ def test_a_tool_that_hangs_is_a_result_and_its_call_is_recorded(agent):
     node = next(node for node in output.answer.grad_fn.tape.nodes if node.path == "tools.people")
     assert node.inputs == {"town": "Oslo"}
     assert isinstance(node.error, ToolTimeoutError)
+
+
+def forecast(town: str, day: int = 0) -> str:
+    """Weather.
+
+    Args:
+        town: A name.
+        day: Days from now.
+    """
+    return f"rain in {town}"
+
+
+def described(model):
+    return {path: p.data for path, p in model.named_parameters() if p.kind == "description" and p.requires_grad}
+
+
+def test_descriptions_of_arguments_are_parameters_where_they_are_asked_for(agent):
+    paths = {"tools.forecast.description": "Weather.", "tools.people.description": "People."}
+    arguments = {"tools.forecast.arguments.town": "A name.", "tools.forecast.arguments.day": "Days from now."}
+    assert described(agent(forecast, people)) == {}
+    assert described(agent(forecast, people, describe=True)) == {**paths, **arguments}
+    assert list(described(agent(forecast, people, describe=["forecast.day"]))) == ["tools.forecast.arguments.day"]
+    assert list(described(agent(forecast, people, describe="people"))) == ["tools.people.description"]
+    assert not any("arguments" in path for path in agent(forecast).state_dict())
+    with pytest.raises(SignatureError, match=r"forecast, forecast.day, forecast.town, people, not 'people.town'"):
+        agent(forecast, people, describe=["people.town"])
+    code = nn.CodeAct("question -> answer", [forecast], describe=["forecast.town"])
+    assert list(described(code)) == ["tools.forecast.arguments.town"]
+
+
+def prompts(model):
+    """What the model of an agent is sent."""
+    output = model("Rain?")
+    nodes = output.answer.grad_fn.tape.nodes
+    return [node.request.to_dict() for node in nodes if node.request is not None]
+
+
+def test_they_stand_where_the_model_reads_them_and_begin_as_the_tool_says(agent):
+    model = agent(forecast, describe=True)
+    assert prompts(model) == prompts(agent(forecast))
+    model.tools["forecast"].arguments["town"].data = "In capitals."
+    copied = pickle.loads(pickle.dumps(nn.ReAct("question -> answer", [forecast], describe=["forecast.day"])))
+    assert list(described(copied)) == ["tools.forecast.arguments.day"]
+    for asked in prompts(model):
+        assert "In capitals." in json.dumps(asked)
+        assert "A name." not in json.dumps(asked)
+    with model.candidate({"tools.forecast.arguments.day": "A whole number."}):
+        assert "A whole number." in json.dumps(prompts(model)[0])
+    assert "A whole number." not in json.dumps(prompts(model)[0])
+
+
+def test_blame_reaches_the_description_of_an_argument_and_a_step_rewrites_it(agent):
+    model = agent(forecast, people, describe=["forecast.town"])
+    batch = [pg.Example(question="Rain?", answer="rain").with_inputs("question")]
+    critic = Blames()
+    nn.MetricLoss(pg.metrics.exact_match, critic=critic)(model.map(batch), batch).backward()
+    town = model.tools["forecast"].arguments["town"]
+    assert [critique.text for critique in town.grad.critiques][:1] == ["Say what the tool gives."]
+    writer = lm.FunctionLM(lambda messages: "[[ ## new_instruction ## ]]\nThe town, in capitals.", name="writer")
+    changed = [(path, p) for path, p in model.named_parameters() if p is town]
+    assert "1 of 1 parameters changed" in repr(optim.TGD(changed, lm=writer).step())
+    twin = agent(forecast, people, describe=["forecast.town"])
+    twin.load_state_dict(json.loads(json.dumps(nn.whole_state(model.state_dict()))))
+    assert described(twin) == {"tools.forecast.arguments.town": "The town, in capitals."}
