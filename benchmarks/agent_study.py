@@ -1,12 +1,13 @@
-"""An agent with three tools, trained: its instruction and the descriptions of its tools, in a simulated office.
+"""Agents, trained: the instruction and the descriptions of three tools in a simulated office, and agents by code.
 
     python benchmarks/agent_study.py --seeds 0:40 --out agents.jsonl        # also prints the summary
     python benchmarks/agent_study.py --summary --out agents.jsonl
 
-`nn.ReAct` with calls as text and native ones, by `TGD` and `GEPA` as their defaults are, with a budget of LM calls, on
-40 training and 40 validation rows. What was left in the program is scored on fresh rows, and so is the start. One JSON
-line for each optimizer, mode, and set of trained texts ("all", or "instruction" alone): the mean gain, and its paired
-bootstrap interval over the seeds. The language models are simulated (`_agent_world.py`): 0 to 99 are reported runs.
+`nn.ReAct` with calls as text and native ones, `nn.CodeAct` ("code") and `nn.RLM` ("binder"), by `TGD` and `GEPA` as
+their defaults are, with a budget of LM calls, on 40 training and 40 validation rows. What was left in the program is
+scored on fresh rows, and so is the start. One JSON line for each optimizer, mode, and set of trained texts ("all", or
+the "instruction" of the steps alone): the mean gain, and its paired bootstrap interval over the seeds. The language
+models are simulated (`_agent_world.py`, `_code_worlds.py`): 0 to 99 are reported runs.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from _agent_world import TOOLS, AgentWorld
+from _agent_world import AgentWorld
+from _code_worlds import Binder, OfficeByCode
 from _study import numbers, options, read, study
 
 Run = tuple[int, str, str, str, int, int]  # seed, optimizer, mode, trained texts, budget, fresh rows
 OUT = Path(__file__).resolve().parent / "results" / "agents.jsonl"
 OPTIMIZERS = ("TGD", "GEPA")
-MODES = ("text", "native")
+MODES = ("text", "native", "code", "binder")
 TEXTS = ("all", "instruction")
 
 
@@ -36,14 +38,15 @@ def one_run(run: Run) -> list[dict[str, Any]]:
     from promptgrad import optim
 
     seed, name, mode, texts, budget, fresh = run
-    world = AgentWorld(seed, native=mode == "native", test=fresh)
+    kind = {"code": OfficeByCode, "binder": Binder}.get(mode, AgentWorld)
+    world = kind(seed, native=mode == "native", test=fresh)
 
     def score(program: Any) -> float:
         return float(pg.evaluate(program, world.rows["test"], metric=world.metric, progress=False).score)
 
     program = world.program(describe=texts == "all")
     before = score(program)
-    first = {tool: str(program.tools[tool].description) for tool in TOOLS}
+    first = _descriptions(program)
     optimizer = getattr(optim, name)(program.parameters(), lm=world.writer())
     trainer = pg.Trainer(
         program, optimizer, metric=world.metric, budget=pg.Budget(calls=budget), seed=seed, progress=False
@@ -63,10 +66,14 @@ def one_run(run: Run) -> list[dict[str, Any]]:
         "before": round(before, 4),
         "after": round(score(trained), 4),
         "calls": result.spent.calls,
-        "descriptions": sum(str(trained.tools[tool].description) != first[tool] for tool in TOOLS),
+        "descriptions": sum(text != first[path] for path, text in _descriptions(trained).items()),
         "outcome": result.outcome,
     }
     return [line]
+
+
+def _descriptions(program: Any) -> dict[str, str]:
+    return {path: str(parameter) for path, parameter in program.named_parameters() if parameter.kind == "description"}
 
 
 def summary(lines: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -107,6 +114,7 @@ def main() -> int:
     about.add_argument("--budget", default="600", help="LM calls")
     about.add_argument("--fresh", type=int, default=200, help="rows that are scored before and after")
     about.add_argument("--optimizers", default=",".join(OPTIMIZERS))
+    about.add_argument("--modes", default=",".join(MODES))
     options(about, OUT, "summary")
     given = about.parse_args()
     failed = 0
@@ -116,7 +124,7 @@ def main() -> int:
             for seed in numbers(given.seeds)
             for budget in numbers(given.budget)
             for name in given.optimizers.split(",")
-            for mode in MODES
+            for mode in given.modes.split(",")
             for texts in TEXTS
         ]
         failed = study(
