@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 def folder(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("agent_study", "_agent_world", "_study", "_lifeline"):
+    for name in ("agent_study", "_agent_world", "_code_worlds", "_study", "_lifeline"):
         sys.modules.pop(name, None)
 
 
@@ -27,6 +27,39 @@ def test_an_agent_is_trained_with_the_descriptions_of_its_tools(optimizer, mode)
     assert found["descriptions"] == 3  # each of them was rewritten
     assert found["interval"][0] > 0.5
     assert found["calls"] <= 600
+
+
+@pytest.mark.parametrize(("optimizer", "mode", "descriptions"), [("GEPA", "code", 3), ("TGD", "binder", 0)])
+def test_agents_that_write_code_are_trained(optimizer, mode, descriptions):
+    pytest.importorskip("pydantic_monty")
+    from agent_study import one_run, summary
+
+    lines = [line for seed in (1000, 1001) for line in one_run((seed, optimizer, mode, "all", 600, 40))]
+    (found,) = summary(lines)
+    assert found["descriptions"] == descriptions
+    assert found["interval"][0] > 0.5
+    assert found["calls"] <= 600
+
+
+def test_the_binder_is_answered_by_its_two_texts():
+    """By the register that the first names, and the suffix that the second states; either alone is not enough."""
+    pytest.importorskip("pydantic_monty")
+    from _code_worlds import STEP, SUB, Binder
+
+    world = Binder(1000, test=40)
+    rows = world.rows["test"]
+    registers = "\n".join(f"Of {topic} cases read the {name}." for topic, name in world.holder.items())
+    suffixes = "\n".join(f"For {tier} customers add {text} to the code." for tier, text in world.suffix.items() if text)
+    scores = []
+    for step, sub in (("", ""), (registers, ""), ("", suffixes), (registers, suffixes)):
+        program = world.program()
+        told = dict(program.named_parameters())
+        told[STEP].data += "\n" + step
+        told[SUB].data += "\n" + sub
+        scores.append(sum(world.metric(row, program(**row.inputs())).value for row in rows) / len(rows))
+    nothing, first, second, both = scores
+    assert nothing < min(first, second)
+    assert max(first, second) < 0.6 < 0.85 < both
 
 
 def test_without_the_descriptions_it_gains_less():
