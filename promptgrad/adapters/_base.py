@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._compiled import Compiled, message_of
+from promptgrad.adapters._debris import without_end_of_turn
 from promptgrad.adapters._demo import demo_values
 from promptgrad.adapters._guard import losing_nothing
 from promptgrad.adapters._place import ValuePlace
@@ -135,7 +136,7 @@ class Format:
                 raise unreadable(completion.preview, reason, self.signature)
             if completion.reasoning:
                 raise unreadable("", "it ends within its thoughts, before an answer", self.signature)
-        return self.read(text)
+        return self.read(text if "|>" not in text and text[-1:] != ">" else without_end_of_turn(text))
 
     def parse_whole(self, reply: Completion | str) -> dict[str, Any]:
         """The outputs of a reply that has reached its end: what `parse` finds in it without its thoughts.

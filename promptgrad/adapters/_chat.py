@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
+from promptgrad.adapters._debris import check_unmarked
 from promptgrad.adapters._frames import is_courtesy, is_frame, without_fence
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, TooLong, loads, loads_nearly, values_in
@@ -130,7 +131,7 @@ class ChatFormat(Format):
                 found = self._found(reply)
             except Unclear as unclear:
                 raise unreadable(reply, str(unclear), self.signature) from None
-        if "think" in reply or "THINK" in reply or "<|channel" in reply:
+        if "think" in reply or "THINK" in reply or "<|channel" in reply or "{" in reply:
             found = self._without_thoughts(reply, found)
         values: dict[str, Any] = {}
         faults = []
@@ -155,8 +156,13 @@ class ChatFormat(Format):
         )
 
     def _without_thoughts(self, reply: str, found: dict[str, str]) -> dict[str, str]:
-        """Bodies without thoughts at the beginning of texts."""
+        """Bodies without thoughts at the beginning of texts, none of which is the form that was asked for."""
         fields = self.signature.outputs
+        for name, body in found.items():
+            if body[:1] == "{" and body == f"{{{describe(fields[name])}}}":
+                raise unreadable(
+                    reply, f"`{name}` repeats what was asked for: put a value in its place", self.signature
+                )
         try:
             return {name: self.text_of(name, body) if fields[name].is_text else body for name, body in found.items()}
         except ParseError as error:
@@ -291,7 +297,11 @@ class ChatFormat(Format):
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
                 if key in self.names:
+                    body, end, rest = body.partition(self.last)
                     add_body(found, self.names[key], loose_body(body, fenced=fenced))
+                    if end:
+                        self._check_end(rest, found)
+                        break
                 elif key == self.end:
                     self._check_end(body, found)
                     break
@@ -392,7 +402,11 @@ class ChatFormat(Format):
             own = re.search(rf'(?:\A|:\s*(?:```\w*\s*)?)\{{\s*"{re.escape(self.first)}"\s*:', body)
             if own is not None or any(name.lower() != self.end for name in parts[1::2]):
                 return {}  # an object that was cut or is an example, or sections of other fields
-            return {self.first: body} if body else {}
+            check_unmarked(body, self.first)
+            opens, closes = f"<{self.first}>", f"</{self.first}>"
+            if (opens in body) is not (closes in body):
+                body = body.removeprefix(opens).removesuffix(closes).strip()
+            return {self.first: body} if body.strip("\u200b\u2060\ufeff") else {}
         found = self._sections(reply)
         if (
             self.first not in found

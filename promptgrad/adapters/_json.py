@@ -97,6 +97,8 @@ class JSONFormat(Format):
         if self._lists and has_torn_numbers(text):
             reason = "it has commas that may stand within its numbers: write numbers without them"
             raise unreadable(reply, reason, self.signature)
+        if text[-1:] not in "}]" and "}" in text and takes_back(text[text.rfind("}") + 1 :]):  # a comment, or words
+            raise unreadable(reply, "what stands after its object may take it back: give it alone", self.signature)
         try:
             found = loads(text)
         except Odd:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input
@@ -22,6 +23,7 @@ from promptgrad.signature import Signature
 if TYPE_CHECKING:
     from promptgrad.adapters._feed import ReplyFeed
 
+_OTHER_END = re.compile(r"</(\w{1,60})>\s*\Z")
 _MOST_TAGS = 2_000
 """A reply with as many tags of fields is none that was asked for."""
 _CDATA = "<![CDATA["
@@ -215,6 +217,9 @@ class XMLFormat(ChatFormat):
             body = reply[begin:].strip()
             if body.endswith("```") and reply[:begin].count("```") % 2:
                 body = body[:-3]
+            ends = _OTHER_END.search(body)
+            if ends is not None and get_close_matches(ends[1], [within], 1) and f"<{ends[1]}" not in body:
+                raise Unclear(f"`{within}` ends with </{ends[1]}>: end it with </{within}>")
             self._add(found, within, body)
             last = len(reply)
         self._check_beside(reply[last:])

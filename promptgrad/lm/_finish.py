@@ -12,6 +12,11 @@ CUT = frozenset(
         "max_length",
         "token_limit",
         "model_context_window_exceeded",
+        "incomplete",
+        "length_limit",
+        "error_limit",
+        "maxpredictedtokensreached",
+        "contextlengthreached",
     }
 )
 """The reply ran out of tokens."""
@@ -28,6 +33,10 @@ FILTERED = frozenset(
         "spii",
         "guardrail_intervened",
         "sensitive",
+        "error_toxic",
+        "language",
+        "image_prohibited_content",
+        "image_recitation",
     }
 )
 """A filter of the provider stopped the reply."""
@@ -43,6 +52,19 @@ BROKEN = frozenset(
         "interrupted",
         "network_error",
         "malformed_function_call",
+        "malformed_response",
+        "malformed_model_output",
+        "malformed_tool_use",
+        "unexpected_tool_call",
+        "too_many_tool_calls",
+        "missing_thought_signature",
+        "pause_turn",
+        "user_cancel",
+        "userstopped",
+        "failed",
+        "timeout",
+        "unload",
+        "modelunloaded",
         "refusal",
     }
 )

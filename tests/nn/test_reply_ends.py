@@ -25,7 +25,7 @@ class Scripted:
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
 
-@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length", "contextLengthReached"])
 @pytest.mark.parametrize(
     ("signature", "text"),
     [
@@ -107,7 +107,17 @@ def test_a_refusal_beside_a_text_is_no_answer(adapter, text):
 
 
 @pytest.mark.parametrize(
-    ("reason", "kind"), [("error", ParseError), ("insufficient_system_resource", ParseError), ("refusal", RefusalError)]
+    ("reason", "kind"),
+    [
+        ("error", ParseError),
+        ("insufficient_system_resource", ParseError),
+        ("refusal", RefusalError),
+        ("pause_turn", ParseError),
+        ("UNEXPECTED_TOOL_CALL", ParseError),
+        ("malformed_model_output", ParseError),
+        ("unload", ParseError),
+        ("userStopped", ParseError),
+    ],
 )
 def test_a_reply_that_broke_off_is_asked_for_again(reason, kind):
     model = Scripted(Completion("[[ ## answer ## ]]\nThe dose", finish_reason=reason), "Paris")

@@ -1,0 +1,48 @@
+"""Pieces of a format that are no part of a value: half a marker, the end of a turn, a call of a tool, a placeholder."""
+
+from __future__ import annotations
+
+import re
+
+from promptgrad.adapters._unclear import Unclear
+
+_END_OF_TURN = (
+    r"(?:<\|(?:eot_id|eom_id|im_end|endoftext|end_of_text|end_of_turn|end|return|END_OF_TURN_TOKEN)\|>|</s>|<end_of_turn>|"
+    r"<eos>|<\N{FULLWIDTH VERTICAL LINE}end\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
+    r"\N{FULLWIDTH VERTICAL LINE}>)"
+)
+_AT_THE_END = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}(?:\s*{_END_OF_TURN})*\s*\Z")
+_GOES_ON = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)")
+_CALL = re.compile(
+    r"\s*(?:<tool_calls?>|<function=|<function_calls?>|<\|python_tag\|>|<\|tool_calls?|"
+    r"<\N{FULLWIDTH VERTICAL LINE}tool|"
+    r"\[TOOL_CALLS\])"
+)
+_HALF = re.compile(r"\s*(?:\[\[?[ \t]*#|\[\[[ \t]*\w*\s*\Z)")
+
+
+def without_end_of_turn(text: str) -> str:
+    """A text without the special tokens that end a turn, which some servers leave in, and without what follows them."""
+    goes_on = _GOES_ON.search(text)
+    if goes_on is not None:
+        return text[: goes_on.start()]
+    end = _AT_THE_END.search(text)
+    if end is None or not text[: end.start()].strip() or (end[0].strip() == "</s>" and "<s>" in text):
+        return text
+    return text[: end.start()]
+
+
+def check_unmarked(text: str, name: str) -> None:
+    """Refuse a text without a marker that begins with half of one, or is a call of a tool.
+
+    Args:
+        text: The text, which would be the value.
+        name: The field.
+
+    Raises:
+        Unclear: It is none that was meant.
+    """
+    if _CALL.match(text):
+        raise Unclear("it calls a tool, and there is none to call: answer in the format")
+    if _HALF.match(text) or re.match(rf"\s*#+[ \t]*{re.escape(name)}[ \t]*#+", text, re.IGNORECASE):
+        raise Unclear(f"the marker of `{name}` is not whole")
