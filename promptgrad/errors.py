@@ -187,7 +187,7 @@ class LMTimeoutError(LMError):
     """The server was silent for too long. What it was asked may still be running, and be billed."""
 
 
-_PASSING = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+_PASSING = frozenset({408, 409, 424, 425, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 """Statuses that may pass by themselves, where nothing says what they mean."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._debris import check_unmarked
+from promptgrad.adapters._debris import check_echo, unmarked
 from promptgrad.adapters._frames import is_courtesy, is_frame, without_fence
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, TooLong, loads, loads_nearly, values_in
@@ -164,9 +164,10 @@ class ChatFormat(Format):
                     reply, f"`{name}` repeats what was asked for: put a value in its place", self.signature
                 )
         try:
+            check_echo(found, fields)
             return {name: self.text_of(name, body) if fields[name].is_text else body for name, body in found.items()}
-        except ParseError as error:
-            raise unreadable(reply, error.reason, self.signature) from None
+        except (ParseError, Unclear) as error:
+            raise unreadable(reply, getattr(error, "reason", str(error)), self.signature) from None
 
     def _found(self, reply: str) -> dict[str, str]:
         """Bodies by output name, in the first way that gives the most of them."""
@@ -402,11 +403,8 @@ class ChatFormat(Format):
             own = re.search(rf'(?:\A|:\s*(?:```\w*\s*)?)\{{\s*"{re.escape(self.first)}"\s*:', body)
             if own is not None or any(name.lower() != self.end for name in parts[1::2]):
                 return {}  # an object that was cut or is an example, or sections of other fields
-            check_unmarked(body, self.first)
-            opens, closes = f"<{self.first}>", f"</{self.first}>"
-            if (opens in body) is not (closes in body):
-                body = body.removeprefix(opens).removesuffix(closes).strip()
-            return {self.first: body} if body.strip("\u200b\u2060\ufeff") else {}
+            body = unmarked(body, self.first)
+            return {self.first: body} if body else {}
         found = self._sections(reply)
         if (
             self.first not in found

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from promptgrad.adapters._unclear import Unclear
+from promptgrad.adapters._values import describe
+from promptgrad.signature import Field
 
 _END_OF_TURN = (
     r"(?:<\|(?:eot_id|eom_id|im_end|endoftext|end_of_text|end_of_turn|end|return|END_OF_TURN_TOKEN)\|>|</s>|<end_of_turn>|"
@@ -32,17 +35,32 @@ def without_end_of_turn(text: str) -> str:
     return text[: end.start()]
 
 
-def check_unmarked(text: str, name: str) -> None:
-    """Refuse a text without a marker that begins with half of one, or is a call of a tool.
+def unmarked(text: str, name: str) -> str:
+    """A text without any marker, which is the value of the only field: without half a tag, "" if nothing can be seen.
 
     Args:
-        text: The text, which would be the value.
+        text: The text.
         name: The field.
 
     Raises:
-        Unclear: It is none that was meant.
+        Unclear: It begins with half a marker, or is a call of a tool.
     """
     if _CALL.match(text):
         raise Unclear("it calls a tool, and there is none to call: answer in the format")
     if _HALF.match(text) or re.match(rf"\s*#+[ \t]*{re.escape(name)}[ \t]*#+", text, re.IGNORECASE):
         raise Unclear(f"the marker of `{name}` is not whole")
+    opens, closes = f"<{name}>", f"</{name}>"
+    if (opens in text) is not (closes in text):
+        text = text.removeprefix(opens).removesuffix(closes).strip()
+    return text if text.strip("\u200b\u2060\ufeff") else ""
+
+
+def check_echo(found: Mapping[str, str], fields: Mapping[str, Field]) -> None:
+    """Refuse the form that was asked for in place of a value: "{text}".
+
+    Raises:
+        Unclear: A body is that of the prompt.
+    """
+    for name, body in found.items():
+        if body[:1] == "{" and body == f"{{{describe(fields[name])}}}":
+            raise Unclear(f"`{name}` repeats what was asked for: put a value in its place")

@@ -51,11 +51,11 @@ _CODES: dict[type[LMStatusError], str] = {
     AuthenticationError: "invalid_api_key authentication_error permission_error permission_denied unauthenticated "
     "unauthorized accessdenied accessdeniedexception unrecognizedclientexception expiredtokenexception expired_token "
     "invalidsignatureexception missingauthenticationtoken missing_api_key api_key_invalid account_deactivated "
-    "invalid_authentication access_terminated_error",
+    "invalid_authentication access_terminated_error organization_restricted token_invalidated",
     ServerTimeoutError: "timeout timeout_error deadline_exceeded modeltimeoutexception request_timeout gatewaytimeout",
     OverloadedError: "overloaded overloaded_error unavailable unavailable_error service_unavailable "
     "service_unavailable_error serviceunavailable serviceunavailableexception modelnotreadyexception engine_overloaded "
-    "engine_overloaded_error capacity_exceeded over_capacity model_overloaded server_overloaded",
+    "engine_overloaded_error capacity_exceeded nocapacity over_capacity model_overloaded server_overloaded",
     RateLimitError: "rate_limit_exceeded rate_limit_error rate_limited ratelimiterror resource_exhausted throttling "
     "throttlingexception throttled too_many_requests toomanyrequestsexception servicequotaexceededexception "
     "rate_limit_reached_error rate_limit",
@@ -82,7 +82,8 @@ _WORDS: dict[type[LMStatusError], str] = {
         | current\ length\ is\ \d+\ while\ limit | request\ too\ large\ for | tokens\ must\ be\ reduced
         | expected\ maxlength | range\ of\ input\ length | max_tokens\ must\ be\ at\ least\ 1,\ got\ -
         | too\ large\ for\ model | longer\ than\ the\ maximum\ model | (?:prompt|input)\ length.{0,40}exceed
-        | input\ too\ long | (?:prompt|input)\ token\ count.{0,60}exceed""",
+        | input\ too\ long | input\ is\ too\ large\ to\ process | truncate\ prompt | n_keep.{0,40}n_ctx
+        | (?:prompt|input)\ token\ count.{0,60}exceed""",
     BillingError: r"""
         credit\ balance | insufficient\ (?:account\ )?(?:balance|credit|fund|quota) | exceeded\ your\ current\ quota
         | plan\ and\ billing | (?:any|more|purchase|enough)\ credits
@@ -90,6 +91,7 @@ _WORDS: dict[type[LMStatusError], str] = {
         | credit\ limit | \u4f59\u989d\u4e0d\u8db3
         | billing\ (?:hard\ |soft\ )?limit | spend(?:ing)?\ limit | billing\ (?:is\ not|account|details|to\ be\ enabled)
         | included\ credits | credits\ (?:are|have\ been)\ (?:depleted|exhausted|used) | api\ usage\ limits
+        | enable\ billing | key\ limit\ exceeded | requires\ a\ (?:paid\ )?(?:subscription|plan) | upgrade\ for\ access
         | not\ active,\ please\ check\ your\ billing | top\ up | payment[\ _]instrument""",
     ContentFilterError: r"""
         content\ (?:management|policy|filter|moderation|safety) | content_filter | content\ exists\ risk
@@ -103,14 +105,16 @@ _WORDS: dict[type[LMStatusError], str] = {
         | auth\w*\ token.{0,20}(?:invalid|expired)
         | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
         | security\ token.{0,40}(?:invalid|expired) | locate\ credentials | default\ credentials | access\ denied
+        | organi[sz]ation\ (?:has\ been|is|was)\ (?:disabled|restricted|suspended|deactivated)
         | permission\ (?:denied|to) | not\ have\ permission""",
     ServerTimeoutError: r"""timed?[\ -]?out\b | deadline\ (?:exceeded|expired) | took\ too\ long""",
     OverloadedError: r"""
         overload | (?:over|at|out\ of|exceeded)\ (?:full\ )?capacity | capacity\ exceeded
         | (?:insufficient|no|not\ enough)\ (?:available\ )?capacity
         | (?:server|service|model|engine)\ (?:is\ )?(?:currently\ |temporarily\ |still\ )?
-          (?:busy|loading|unavailable|not\ ready)
-        | (?:currently|temporarily|still)\ (?:unavailable|loading|starting) | loading\ model | queue\ (?:is\ )?full
+          (?:busy|loading(?!\ abort)|unavailable|not\ ready)
+        | (?:currently|temporarily|still)\ (?:unavailable|loading|starting) | loading\ model | high\ demand
+        | queue\ (?:is\ )?full
         | pending\ requests | no\ (?:available\ )?(?:slot|worker|instance|server)""",
     RateLimitError: r"""
         rate[\ _-]?limit | too\ many\ (?:requests|connections|concurrent|tokens) | throttl
@@ -120,7 +124,7 @@ _WORDS: dict[type[LMStatusError], str] = {
         (?:invalid|malformed|bad)\ (?:request|argument|json|parameter)
         | (?:unknown|unsupported)\ (?:parameter|value|model)
         | model\b.{0,80}\b(?:not\ found|does\ not\ exist|not\ exist|is\ not\ supported)
-        | no\ (?:such\ )?models?\ (?:loaded|found)
+        | no\ (?:such\ )?models?\ (?:loaded|found) | unexpected\ endpoint | failed\ to\ load\ model
         | validation\ error | requires\ more\ system\ memory""",
 }
 """What the words of a message mean, where no code says it. The order is that in which they are tried."""
@@ -167,6 +171,8 @@ def read_fault(status: int, body: str, headers: Mapping[str, str] | None = None)
     headers = headers or {}
     value = _parse(body)
     codes, message = _codes(value), _message(value, body)
+    if value is None and (raised := _RAISED.search(body[:READ])) is not None:
+        codes.append(raised[1].lower())
     amazon = headers.get("x-amzn-errortype", "") if headers else ""
     if amazon:
         codes.insert(0, amazon.split(":")[0].rpartition("#")[2].lower())
@@ -209,7 +215,11 @@ _SPENT = re.compile(r"depleted|perday|limit: 0\b")
 
 
 def _is_refusal(status: int) -> bool:
-    return 400 <= status < 500 and status not in (409, 425)
+    return 400 <= status < 500 and status not in (409, 424, 425, 499)
+
+
+_RAISED = re.compile(r"An error occurred \((\w{1,60})\)")
+"""How boto3 names an error."""
 
 
 def _parse(body: str) -> Any:

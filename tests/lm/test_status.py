@@ -48,6 +48,58 @@ def quota(name):
 
 
 CASES = {
+    # a second reading of documentation and reports
+    "azure no capacity": (
+        429,
+        {"error": {"code": "NoCapacity", "message": "The system is currently experiencing high demand."}},
+        OVERLOAD,
+    ),
+    "anthropic disabled": (400, anthropic("invalid_request_error", "This organization has been disabled."), AUTH),
+    "groq restricted": (
+        400,
+        openai("Organization has been restricted. Please reach out to support.", code="organization_restricted"),
+        AUTH,
+    ),
+    "gemini no free tier": (
+        400,
+        gemini(400, "FAILED_PRECONDITION", "The free tier is not available in your country. Please enable billing."),
+        BILLING,
+    ),
+    "gemini cancelled": (499, gemini(499, "CANCELLED", "The operation was cancelled."), OTHER),
+    "bedrock model error": (
+        424,
+        {"__type": "ModelErrorException", "message": "The system encountered an unexpected error. Try again."},
+        OTHER,
+    ),
+    "boto3 access": (
+        0,
+        "An error occurred (AccessDeniedException) when calling the InvokeModel operation: Access is denied.",
+        AUTH,
+    ),
+    "boto3 not ready": (0, "An error occurred (ModelNotReadyException) when calling Converse: Wait.", OVERLOAD),
+    "openrouter key limit": (403, {"error": {"message": "Key limit exceeded (total limit).", "code": 403}}, BILLING),
+    "llama.cpp batch": (
+        500,
+        {"error": {"code": 500, "message": "input is too large to process. increase the physical batch size"}},
+        CONTEXT,
+    ),
+    "ollama subscription": (
+        403,
+        {"error": "this model requires a subscription, upgrade for access: https://x"},
+        BILLING,
+    ),
+    "tgi out of memory": (
+        424,
+        {"error": "Request failed during generation: CUDA out of memory", "error_type": "generation"},
+        OTHER,
+    ),
+    "lm studio keeps": (400, {"error": "Cannot truncate prompt with n_keep (15028) >= n_ctx (7424)"}, CONTEXT),
+    "lm studio does not load": (
+        400,
+        {"error": "Failed to load model. Error: Model loading aborted due to insufficient system resources."},
+        BAD,
+    ),
+    "lm studio endpoint": (200, {"error": "Unexpected endpoint or method. Returning 200 anyway"}, BAD),
     # OpenAI and Azure
     "openai key": (
         401,
@@ -618,6 +670,11 @@ CASES = {
 def test_every_wording_has_its_meaning(name):
     status, body, kind = CASES[name]
     assert read_fault(status, body if isinstance(body, str) else json.dumps(body)).kind is kind
+
+
+def test_what_a_server_broke_off_itself_may_pass():
+    assert all(LMStatusError("x", status=status).transient for status in (424, 499, 500))
+    assert not LMStatusError("x", status=418).transient
 
 
 def test_amazon_names_the_error_in_a_header():
