@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _HEAD = re.compile(r"([ \t]*)(\\*)")
 _WINDOW = 300
 """Longest label with the blanks and backslashes before it, in characters."""
-_FENCE = re.compile(r"\s*(?:`{1,2}|```\w*[ \t]*)\Z")
 _FENCE = re.compile(r"\s*```\w*[ \t]*\n\s*")
 
 

@@ -43,6 +43,16 @@ class ReplyFeed:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define feed()")
 
+    def feed_call(self, index: int, name: str, arguments: str) -> Iterable[FieldPiece]:
+        """The pieces that are certain now that a call of a tool goes on; none where calls hold no fields.
+
+        Args:
+            index: The number of the call in the reply.
+            name: The tool, in the first piece of the call; empty afterwards.
+            arguments: More of the JSON text of its arguments.
+        """
+        return ()
+
 
 class TextBody:
     """The text of one field as it grows: its end is held as long as it may be stripped or belong to a marker.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
+from promptgrad.adapters._feed import FieldPiece, ReplyFeed
 from promptgrad.adapters._json import JSONFormat, response_schema
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.errors import ParseError, RefusalError, SignatureError, ToolCallError
@@ -51,8 +52,9 @@ class ToolsFormat(JSONFormat):
     def options(self, inputs: Mapping[str, Any]) -> dict[str, str]:
         return self._options
 
-    def feed(self) -> None:  # type: ignore[override]
-        return None
+    def feed(self) -> ReplyFeed:
+        """What reads one reply as it is written: the arguments of the call, or the text in its place."""
+        return ToolsFeed(super().feed)
 
     def parse(self, completion: Completion) -> dict[str, Any]:
         if completion.refusal:
@@ -68,6 +70,29 @@ class ToolsFormat(JSONFormat):
             reason = f"it calls `{FUNCTION}` {len(calls)} times, with different values: call it once"
             raise unreadable(completion.preview, reason, self.signature, ToolCallError)
         return found[0]
+
+
+class ToolsFeed(ReplyFeed):
+    """Streams the arguments of the first call of `reply`; until one begins, an object in the text.
+
+    Args:
+        make: Function that makes what reads an object.
+    """
+
+    def __init__(self, make: Callable[[], ReplyFeed]) -> None:
+        self._text = make()
+        self._arguments = make()
+        self._call: int | None = None
+
+    def feed(self, text: str) -> Iterable[FieldPiece]:
+        """The pieces that are certain now, unless a call has begun."""
+        return self._text.feed(text) if self._call is None else ()
+
+    def feed_call(self, index: int, name: str, arguments: str) -> Iterable[FieldPiece]:
+        """The pieces that are certain now."""
+        if self._call is None and name == FUNCTION:
+            self._call = index
+        return self._arguments.feed(arguments) if index == self._call else ()
 
 
 class ToolsAdapter(Adapter):

@@ -129,18 +129,23 @@ class HeardCall(_Heard, Companion):
 
     def _hear(self, delta: Delta) -> None:
         """A piece of the reply, in the thread of the transport."""
-        if isinstance(delta, TextDelta):
-            if self._feed is None or self._failure is not None:
-                return
-            try:
-                for kind, field, value in self._feed.feed(delta.text):
-                    self._tell_field(kind, field, value)
-            except Exception as error:  # noqa: BLE001 - the caller gets it, not the transport, which has no part in it
-                self._failure = error
-        elif isinstance(delta, ReasoningDelta):
+        if isinstance(delta, ReasoningDelta):
             self.tell(ThoughtDelta, delta.text)
-        else:
+            return
+        if not isinstance(delta, TextDelta):
             self.tell(ToolPiece, delta.index, delta.id, delta.name, delta.arguments)
+        feed = self._feed
+        if feed is None or self._failure is not None:
+            return
+        try:
+            if isinstance(delta, TextDelta):
+                found = feed.feed(delta.text)
+            else:
+                found = feed.feed_call(delta.index, delta.name, delta.arguments)
+            for kind, field, value in found:
+                self._tell_field(kind, field, value)
+        except Exception as error:  # noqa: BLE001 - the caller gets it, not the transport, which has no part in it
+            self._failure = error
 
     def _tell_field(self, kind: str, field: str, value: Any) -> None:
         if kind == "delta":

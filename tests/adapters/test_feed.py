@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any, NamedTuple
 
 import pydantic
@@ -488,3 +489,16 @@ def test_what_is_held_of_a_hostile_reply_is_short(adapter: Any, piece: str, head
         for one in (feed, *filter(None, nested)):
             longest = max(longest, *(len(getattr(one, name, "")) for name in ("_text", "_head")))
     assert longest <= 700
+
+
+@pytest.mark.parametrize("ascii", [True, False])
+def test_arguments_of_a_call_stream_wherever_they_are_cut(ascii):
+    said = {"note": 'a "b"\n\u00e9\U0001f600\\', "tags": ["x", "y", "z"], "answer": "ok"}
+    text = json.dumps(said, ensure_ascii=ascii)
+    for cut in range(len(text) + 1):
+        feed = get_adapter("tools").format(TAGS).feed()
+        found = [*feed.feed("Well. "), *feed.feed_call(0, "other", text), *feed.feed_call(1, "reply", text[:cut])]
+        found += [*feed.feed_call(0, "", "}"), *feed.feed_call(1, "", text[cut:]), *feed.feed_call(2, "reply", text)]
+        told, _, values = given_by(found)
+        assert values == said
+        assert told == {"note": said["note"], "answer": "ok"}

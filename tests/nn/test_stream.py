@@ -207,6 +207,19 @@ def test_calls_of_tools_come_in_pieces(server):
     assert json.loads("".join(piece.arguments for piece in pieces)) == {"place": "Paris"}
 
 
+def test_fields_in_the_arguments_of_a_call_come_as_they_are_written(server):
+    said = {"reasoning": 'It is "well" known: caf\u00e9.', "answer": "Paris"}
+    model = nn.ChainOfThought("question -> answer", adapter="tools").to(layered(server))
+    server.script(Reply("I will reply. ", tool_calls=[("reply", said), ("reply", said)]), json.dumps(said))
+    for whole in (False, True):  # by a call, and by an endpoint that takes no tools
+        events = collect(model, question=f"capital? {whole}")
+        assert texts(events) == said
+        deltas = [event.field for event in events if isinstance(event, nn.FieldDelta)]
+        assert deltas.count("reasoning") > 1
+        assert not [event for event in events if isinstance(event, nn.Voided)]
+        assert events[-1].answer == "Paris"
+
+
 def test_lists_come_by_their_items_with_any_adapter_that_streams():
     reply = '{"note": "n", "tags": ["a", "b"], "answer": "x"}'
     model = nn.Predict("question -> note, tags: list[str], answer", adapter="json").to(
