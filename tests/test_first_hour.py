@@ -222,6 +222,20 @@ def test_hooks(model):
         (lambda: nn.Linear, "write nn.Predict"),
         (lambda: nn.CrossEntropyLoss, r"write nn.MetricLoss\(metric\)"),
         (lambda: nn.Paramter, "did you mean nn.Parameter"),
+        (lambda: nn.Dropout, "write torch.nn in a module of promptgrad"),
+        (lambda: nn.KNN, r"write nn.Neighbours\(examples, k=3\)"),
+        (lambda: nn.Agent, "write nn.ReAct"),
+        (lambda: nn.LLM, r"write promptgrad.LM\(name\)"),
+        (lambda: nn.Prompt, "write nn.Predict"),
+        (lambda: nn.TypedPredictor, r"write nn.Predict\('question -> answer: float'\)"),
+        (lambda: pg.EarlyStopping, "write promptgrad.train.EarlyStopping"),
+        (lambda: pg.ModelCheckpoint, "write promptgrad.train.ModelCheckpoint"),
+        (lambda: pg.streamify, r"write program.stream\(...\)"),
+        (lambda: pg.asyncify, "write await program.acall"),
+        (lambda: TwoSteps().half(), "the weights are those of its model"),
+        (lambda: TwoSteps().summary(), r"write promptgrad.summary\(module\)"),
+        (lambda: TwoSteps().reset_copy(), r"write copy.deepcopy\(module\)"),
+        (lambda: TwoSteps().add_tool(len), r"write tools=\[...\] where the agent is made"),
         (lambda: optim.Adam, r"write promptgrad.optim.TGD for text, torch.optim.Adam\(model.weights\(\)\)"),
         (lambda: optim.MIPROv2, "write promptgrad.optim.MIPRO"),
         (lambda: optim.TextGrad, "write promptgrad.optim.TGD"),
@@ -252,6 +266,27 @@ def test_a_slip_is_pointed_to_the_right_name(slip, said):
 def test_all_arguments_of_a_habit_are_told_at_once():
     with pytest.raises(TypeError, match=r"^Refine has no argument 'N': write n=...; and no 'reward_fn': write reward"):
         nn.Refine(module=nn.Predict("topic -> haiku"), N=3, reward_fn=len, threshold=1.0)
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        (lambda: nn.Predict("q -> a", n=5), "returns one answer: write predict.map"),
+        (lambda: nn.CodeAct("q -> a", [], max_iters=5), "write max_steps=..."),
+        (lambda: nn.RLM("q -> a", interpreter_factory=len), "write interpreter=..."),
+        (lambda: nn.Retrieve(k=3), r"nn.Retrieve\(retrieve.BM25\(passages\), k=3\)"),
+        (lambda: nn.Ensemble([nn.Predict("q -> a")], reduce_fn=len), "write reduce=..."),
+        (lambda: nn.Ensemble(nn.Predict("q -> a"), nn.Predict("q -> a")), r"Ensemble\(\[first, second\]\)"),
+        (lambda: nn.SelfConsistency(nn.Predict("q -> a"), num_samples=3), "write n=..."),
+        (lambda: nn.Synthesizer("q -> a", num_examples=3), r"write n=... in the call, synthesizer\(seeds, n=40\)"),
+        (lambda: nn.Sequential([nn.Predict("q -> a")]), r"Sequential\(\*modules\)"),
+        (lambda: pg.train.EarlyStopping(monitor="loss"), "write nothing: there is one score"),
+        (lambda: pg.train.ModelCheckpoint(dirpath="x"), "write path=..., a JSON file"),
+    ],
+)
+def test_an_argument_of_elsewhere_is_told_what_to_write(slip, said):
+    with pytest.raises(TypeError, match=said):
+        slip()
 
 
 def test_a_list_in_an_input_without_a_type_says_how_to_declare_it():

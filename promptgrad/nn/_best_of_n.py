@@ -22,6 +22,7 @@ ATTEMPT_HABITS = {
     "reward_fn": "reward=...",
     "fail_count": "nothing: an attempt that fails is an attempt, and the next one follows",
     "num_threads": "concurrency=...",
+    **dict.fromkeys(("num_samples", "samples", "k"), "n=..."),
     "rollout_id": "nothing: each attempt has a replicate number of its own",
 }
 

@@ -26,6 +26,8 @@ SUBMIT = "submit"
 LAST = "There are no more steps after this one. Submit now, with what you know."
 
 HABITS = {
+    "interpreter_factory": "interpreter=..., whose session() begins a run",
+    "max_iters": "max_steps=...",
     "max_iterations": "max_steps=...",
     "max_llm_calls": "max_calls=...",
     "max_output_chars": "max_chars=...",

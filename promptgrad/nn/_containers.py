@@ -183,6 +183,8 @@ class Sequential(_Numbered, in_place=True):
         if len(modules) == 1 and isinstance(modules[0], Mapping):
             for name, module in modules[0].items():
                 self.add_module(name, module)
+        elif len(modules) == 1 and isinstance(modules[0], (list, tuple)):
+            raise TypeError("Sequential takes modules one by one, as in torch: Sequential(*modules)")
         else:
             self._renumber(cast("tuple[Module, ...]", modules))
 

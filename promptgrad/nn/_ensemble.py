@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio
+from promptgrad._habits import refuses
 from promptgrad.nn._containers import ModuleList
 from promptgrad.nn._credited import credited
 from promptgrad.nn._module import Module
@@ -72,8 +73,18 @@ class Ensemble(Module, in_place=True):
         Exception: When called: the first error that a member raises; the other members are cancelled.
     """
 
+    @refuses(
+        {
+            "reduce_fn": "reduce=...",
+            "programs": "members=...",
+            "size": "fewer members",
+            "deterministic": "nothing: an Ensemble draws no lots",
+        }
+    )
     def __init__(self, members: Iterable[Module], reduce: Callable[[Sequence[Any]], Any] = majority) -> None:
         super().__init__()
+        if not hasattr(members, "__iter__"):
+            raise TypeError("the members of an Ensemble are one argument, a list: Ensemble([first, second])")
         self.members = ModuleList(members)
         if not len(self.members):
             raise ValueError("an Ensemble needs at least one member, and there is none")

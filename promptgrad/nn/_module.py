@@ -33,12 +33,16 @@ _DEVICES = frozenset({"cpu", "cuda", "mps", "xpu", "meta"})
 
 # What a user of PyTorch or DSPy may type out of habit, and what to write here.
 _ELSEWHERE = {
+    **dict.fromkeys(("add_tool", "bind_tools"), "tools=[...] where the agent is made"),
     "batch": "module.map(batch)",
     "cpu": "module.to(lm): the device of a program is its language model",
     "cuda": "module.to(lm): the device of a program is its language model",
     "deepcopy": "copy.deepcopy(module)",
     "demos": "the Predict inside, such as module.solve.demos, or module.named_parameters()",
     "dump_state": "module.state_dict()",
+    **dict.fromkeys(("bfloat16", "float", "half"), "promptgrad.lm.Local(model): the weights are those of its model"),
+    "reset_copy": "copy.deepcopy(module), or load_state_dict(...) of the state at the start",
+    "summary": "promptgrad.summary(module)",
     "get_lm": "module.lm",
     "load": "module.load_state_dict(promptgrad.load(path))",
     "load_state": "module.load_state_dict(state)",

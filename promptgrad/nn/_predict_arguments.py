@@ -24,6 +24,11 @@ def check_spelling(options: Mapping[str, Any]) -> None:
             raise TypeError(f"Predict has no argument {name!r}: did you mean {near[0]!r}?")
         if name == "model":
             raise TypeError(f"Predict has no argument {name!r}: write lm=..., or .to(lm)")
+        if name == "n":  # it would pay for n replies, and read one
+            raise TypeError(
+                "Predict has no argument 'n', it returns one answer: write predict.map(examples, n=5), or "
+                "nn.SelfConsistency(predict, 5) for the answer of most"
+            )
 
 
 def sampling(options: Mapping[str, Any]) -> dict[str, Any]:

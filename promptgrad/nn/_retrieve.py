@@ -45,8 +45,10 @@ class Retrieve(Module, in_place=True):
         InputError: When called: the query is no text.
     """
 
-    def __init__(self, index: Any, k: int | Choice = 3, *, filter: Filter | None = None) -> None:
+    def __init__(self, index: Any = None, k: int | Choice = 3, *, filter: Filter | None = None) -> None:
         super().__init__()
+        if index is None:
+            raise TypeError("Retrieve(index, k): the index is an argument, nn.Retrieve(retrieve.BM25(passages), k=3)")
         if isinstance(index, (list, tuple)):
             index = BM25(index)
         if not isinstance(index, Retriever) and not callable(index):

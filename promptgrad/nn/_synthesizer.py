@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, overload
 
 from promptgrad import aio
+from promptgrad._habits import refuse
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError, LMError, ParseError
 from promptgrad.lm import LM, current
@@ -24,6 +25,14 @@ PROVENANCE = "synthetic"
 
 ALIKE = 0.6
 """From this share of common letter groups on, two inputs count as the same."""
+
+_HABITS = {
+    **dict.fromkeys(
+        ("n", "num", "num_examples", "num_samples", "count"), "n=... in the call, synthesizer(seeds, n=40)"
+    ),
+    **dict.fromkeys(("seeds", "examples", "trainset"), "them in the call, synthesizer(seeds, n=40)"),
+    **dict.fromkeys(("metric", "judge", "teacher"), "it in the call, synthesizer(seeds, n=40, metric=...)"),
+}
 
 _GROUP = 5
 _SHOWN = 8  # examples in a prompt
@@ -147,6 +156,8 @@ class Synthesizer(Module, in_place=True):
         **options: Any,
     ) -> None:
         super().__init__()
+        if strange := [name for name in options if name in _HABITS]:
+            refuse("Synthesizer", strange, _HABITS, ())
         made = signature.signature if isinstance(signature, Predict) else make_signature(signature)
         if batch < 1 or (isinstance(aspects, int) and aspects < 1) or not difficulty:
             raise ValueError("batch and aspects are at least 1, and difficulty has a level")

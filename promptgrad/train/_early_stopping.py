@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptgrad._habits import refuses
 from promptgrad.train._callback import Callback, Event
 from promptgrad.train._checkpoint import save
 
@@ -28,6 +29,12 @@ class EarlyStopping(Callback):
         ValueError: `patience` is below one.
     """
 
+    @refuses(
+        {
+            "monitor": "nothing: there is one score, that of the metric on validation data",
+            **dict.fromkeys(("min_delta", "mode", "verbose"), "nothing: what is better is the optimizer's judgement"),
+        }
+    )
     def __init__(self, patience: int = 10) -> None:
         if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
             raise ValueError(f"patience is a number of trials, at least 1, not {patience!r}")
@@ -61,6 +68,12 @@ class ModelCheckpoint(Callback):
         path: The JSON file.
     """
 
+    @refuses(
+        {
+            **dict.fromkeys(("dirpath", "filename", "filepath"), "path=..., a JSON file"),
+            **dict.fromkeys(("monitor", "mode", "save_top_k", "save_best_only"), "nothing: the best one is saved"),
+        }
+    )
     def __init__(self, path: "str | os.PathLike[str]") -> None:
         self.path = Path(path)
 
