@@ -1,22 +1,26 @@
 """Known ways out of a sandbox, none of which succeeds, and programs without end, each of which is ended."""
 
+import contextlib
+import ctypes
+import os
 import socket
+import struct
 import threading
 
 import pytest
 
 from promptgrad import sandbox
 from tests.sandbox.conftest import CONFINED, MAKERS
-from tests.sandbox.escapes import BOMBS, ESCAPES, PROCESS_ESCAPES, RUNAWAYS
+from tests.sandbox.escapes import BOMBS, ESCAPES, LIBC, OTHERS, PROCESS_ESCAPES, REFUSED, RUNAWAYS
 from tests.waiting import given_time
 
 TREASURE = "the treasure is under the oak"
 
 
 def test_there_are_as_many_as_the_guide_says():
-    assert len(ESCAPES) >= 180
+    assert len(ESCAPES) >= 240
     assert len(RUNAWAYS) + len(BOMBS) >= 75
-    assert len(PROCESS_ESCAPES) >= 30
+    assert len(PROCESS_ESCAPES) + len(OTHERS) >= 75
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,45 @@ def test_an_escape_from_a_process_is_refused(name, world, tmp_path, held):
     assert found.error is not None, found
     assert TREASURE not in repr(found)
     assert [path.name for path in tmp_path.iterdir()] == ["secret.txt"]
+
+
+@pytest.fixture
+def theirs(world):
+    """What another program of this user has: a queue with a message, a semaphore, memory, a queue with a name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    found = {
+        "queue": libc.msgget(0, 0o1600),
+        "semaphore": libc.semget(0, 1, 0o1600),
+        "memory": libc.shmget(0, 64, 0o1600),
+    }
+    message = ctypes.create_string_buffer(struct.pack("l32s", 1, TREASURE.encode()))
+    assert libc.msgsnd(found["queue"], message, 32, 0) == 0
+    named = f"/promptgrad-{os.getpid()}"
+    descriptor = libc.mq_open(named.encode(), os.O_CREAT | os.O_RDWR, 0o600, None)
+    with contextlib.suppress(OSError):
+        os.setxattr(world["secret"], "user.said", TREASURE.encode())
+    yield {**world, **found, "named": named}
+    assert libc.msgrcv(found["queue"], message, 32, 0, 0o4000) == 32
+    assert message.raw[8:40].strip(b"\0").decode() == TREASURE
+    assert libc.semctl(found["semaphore"], 0, 12) == 0  # its value
+    assert libc.shmctl(found["memory"], 0, 0) == 0
+    assert descriptor < 0 or libc.mq_unlink(named.encode()) == 0
+    os.close(descriptor)
+    libc.msgctl(found["queue"], 0, 0)
+    libc.semctl(found["semaphore"], 0, 0)
+
+
+@pytest.mark.skipif(not CONFINED, reason="a process cannot be confined here")
+def test_what_other_programs_have_is_out_of_reach(theirs, held):
+    attributes = os.listxattr(theirs["secret"])
+    reached = {}
+    for name, code in OTHERS.items():
+        refused = REFUSED if "r = " in code else ""
+        found = held["subprocess"].run(LIBC + code + refused, theirs)
+        if found.error is None or TREASURE in repr(found):
+            reached[name] = found
+    assert reached == {}
+    assert os.listxattr(theirs["secret"]) == attributes
 
 
 def each(programs, few):
