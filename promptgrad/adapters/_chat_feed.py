@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
+from promptgrad.adapters._feed import FieldPiece, TextBody, TypedBody
 from promptgrad.adapters._object_feed import ObjectFeed, ObjectFields
 from promptgrad.adapters._sections import EDGE, as_text, loose_body, unguard, unguard_start
+from promptgrad.adapters._stepped_feed import SteppedFeed
 from promptgrad.adapters._values import is_verbatim
 from promptgrad.errors import ParseError
 
@@ -32,20 +33,17 @@ _OBJECT = re.compile(r"\s*(?:```\w*[ \t]*\n\s*)?\{")
 _MAY_BE_OBJECT = re.compile(r"\s*(?:`{0,3}|```\w*[ \t]*(?:\n\s*)?)\Z")
 
 
-class ChatFeed(ReplyFeed):
+class ChatFeed(SteppedFeed):
     """Streams sections as they are asked for, with bold or cut-down markers, in a code fence, or a JSON object.
 
     A reply in any other form, such as one without a marker, is read at its end.
     """
 
     def __init__(self, form: ChatFormat) -> None:
+        super().__init__(self._begin)
         self._form = form
         self._loose = form.loose_marker
-        self._step = self._begin
-        self._text = ""  # not processed yet
         self._fenced = False
-        self._body: TextBody | TypedBody | None = None
-        self._closed: set[str] = set()
         self._line_starts = False
         self._only_escapes = False  # right below a marker's line is its line's rest, which may be an escaped marker
         self._opened: set[str] = set()
@@ -61,28 +59,12 @@ class ChatFeed(ReplyFeed):
         return self._read(text)
 
     def _read(self, text: str) -> Iterator[FieldPiece]:
-        if self._step == self._off:
-            return
-        for at in range(0, len(text), SLICE):
-            self._text += text[at : at + SLICE]
-            while True:
-                step = self._step
-                yield from step()
-                if self._step == step:
-                    break
+        yield from self._advance(text)
         self._is_inside = (
             self._step == self._in_sections
             and not (self._text or self._line_starts or self._only_escapes)
             and self._aside is None
         )
-
-    def _off(self) -> Iterator[FieldPiece]:
-        """Nothing more is given: the reply is read at its end."""
-        self._text = ""
-        yield from ()
-
-    def _stop(self) -> None:
-        self._step, self._body = self._off, None
 
     # --- before the first marker ---
 
@@ -141,13 +123,6 @@ class ChatFeed(ReplyFeed):
             raise ParseError(f"output {name!r} is null", reason=f"`{name}` is null")
         text = as_text(field, value)
         return text if read is None else read(text)
-
-    def _close(self) -> Iterator[FieldPiece]:
-        if self._body is not None:
-            for piece in self._body.close():
-                self._closed.add(piece.field)
-                yield piece
-            self._body = None
 
     # --- sections as they are asked for ---
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
+from promptgrad.adapters._feed import FieldPiece, TextBody, TypedBody
 from promptgrad.adapters._sections import EDGE, opens_fence, unguard, unguard_start
+from promptgrad.adapters._stepped_feed import SteppedFeed
 from promptgrad.adapters._values import is_verbatim
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _WINDOW = 300
 _FENCE = re.compile(r"\s*```\w*[ \t]*\n\s*")
 
 
-class CompactFeed(ReplyFeed):
+class CompactFeed(SteppedFeed):
     """Streams what stands behind each label, a line at a time held only as long as it may be one.
 
     Before the first label stands nothing, a fence, or a line that announces it. A reply in another form is read at its
@@ -27,16 +28,13 @@ class CompactFeed(ReplyFeed):
     """
 
     def __init__(self, form: CompactFormat) -> None:
+        super().__init__(self._before)
         self._form = form
         names = "|".join(map(_beginning_of, sorted(form.signature.fields, key=len, reverse=True)))
         self._may_be_label = re.compile(rf"(?:{names})?[ \t]*\Z", re.IGNORECASE)
         self._label = re.compile(form.label.pattern.removeprefix(r"^[ \t]*"), re.IGNORECASE)
-        self._step = self._before
-        self._text = ""  # not processed yet
         self._fenced = False
-        self._body: TextBody | TypedBody | None = None
         self._opened: set[str] = set()
-        self._closed: set[str] = set()
         self._line_starts = False
         self._only_escapes = False  # right behind a label is its line's rest, which may be an escaped label
         self._is_inside = False
@@ -48,25 +46,9 @@ class CompactFeed(ReplyFeed):
         return self._read(text)
 
     def _read(self, text: str) -> Iterator[FieldPiece]:
-        if self._step == self._off:
-            return
-        for at in range(0, len(text), SLICE):
-            self._text += text[at : at + SLICE]
-            while True:
-                step = self._step
-                yield from step()
-                if self._step == step:
-                    break
+        yield from self._advance(text)
         is_plain = not (self._text or self._line_starts or self._only_escapes)
         self._is_inside = self._step == self._in_lines and is_plain
-
-    def _off(self) -> Iterator[FieldPiece]:
-        """Nothing more is given: the reply is read at its end."""
-        self._text = ""
-        yield from ()
-
-    def _stop(self) -> None:
-        self._step, self._body = self._off, None
 
     def _before(self) -> Iterator[FieldPiece]:
         """Before the first label, which is that of an output."""
@@ -97,13 +79,6 @@ class CompactFeed(ReplyFeed):
         if not is_verbatim(field):
             return TypedBody(field, _whole, read or str)
         return TextBody(name, _whole, f"{EDGE}`", unguard_start, read)
-
-    def _close(self) -> Iterator[FieldPiece]:
-        if self._body is not None:
-            for piece in self._body.close():
-                self._closed.add(piece.field)
-                yield piece
-            self._body = None
 
     def _in_lines(self) -> Iterator[FieldPiece]:
         while self._text:

@@ -51,7 +51,7 @@ class JSONFormat(Format):
         """The function that reads a value of an object."""
         if field.is_text:
             return partial(self._read_text, field)
-        return partial(_read_typed, field, Reader(field))
+        return Reader(field).part
 
     def _read_text(self, field: Field, value: Any) -> Any:
         if value is None:
@@ -238,15 +238,6 @@ def _holds(found: Any, name: str) -> bool:
 
 def _normal(key: str) -> str:
     return key.strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def _read_typed(field: Field, read: Reader, value: Any) -> Any:
-    try:
-        return read.value(value)
-    except ParseError:
-        if not isinstance(value, str):
-            raise
-    return read(value)
 
 
 class JSONAdapter(Adapter):

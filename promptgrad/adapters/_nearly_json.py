@@ -11,6 +11,8 @@ import json
 import re
 from typing import Any
 
+from promptgrad._json_pairs import once
+
 _TOKENS = 10_000
 """Most tokens of a reply that are mended; longer texts are read where they are JSON."""
 _STARTS = 20
@@ -145,14 +147,6 @@ def _closings(text: str) -> dict[int, int]:
     return ends
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    for key, value in pairs if len(made) != len(pairs) else ():
-        if made[key] != value:
-            raise ValueError(f"the key {key!r} comes twice, with different values")
-    return made
-
-
 class Exact(float):
     """A number whose text says more than its value as a float."""
 
@@ -170,7 +164,7 @@ def _float(text: str) -> float:
     return exact
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, strict=False)
+_decoder = json.JSONDecoder(object_pairs_hook=once, parse_float=_float, strict=False)
 
 
 class _Reader:
@@ -288,7 +282,7 @@ class _Reader:
     @staticmethod
     def _made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         try:
-            return _object(pairs)
+            return once(pairs)
         except ValueError as error:
             raise Odd(str(error)) from None
 

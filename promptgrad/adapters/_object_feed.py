@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from promptgrad.adapters._base import THOUGHTS
-from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed
+from promptgrad.adapters._feed import FieldPiece
 from promptgrad.adapters._nearly_json import Odd, loads
 from promptgrad.adapters._partial import PartialReader
+from promptgrad.adapters._stepped_feed import SteppedFeed
 from promptgrad.adapters._values import is_verbatim
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field
@@ -40,7 +41,7 @@ class ObjectFields(NamedTuple):
     value_of: Callable[[str, Any], Any]
 
 
-class ObjectFeed(ReplyFeed):
+class ObjectFeed(SteppedFeed):
     """Streams the values of an object: texts character by character, lists and objects by their complete parts.
 
     Prose and a fence before the object are passed over. Whatever is not JSON ends the stream: the reply is then read at
@@ -51,11 +52,9 @@ class ObjectFeed(ReplyFeed):
     """
 
     def __init__(self, fields: ObjectFields) -> None:
+        super().__init__(self._before)
         self._fields = fields
-        self._text = ""
-        self._step = self._before
         self._name = ""
-        self._closed: set[str] = set()
         self._given: list[str] = []
         self._start = ""  # the beginning of a text that may be a thought
         self._is_thought = False
@@ -66,19 +65,7 @@ class ObjectFeed(ReplyFeed):
 
     def feed(self, text: str) -> Iterable[FieldPiece]:
         """The pieces that are certain now."""
-        if self._step == self._off:
-            return
-        for at in range(0, len(text), SLICE):
-            self._text += text[at : at + SLICE]
-            while True:
-                step = self._step
-                yield from step()
-                if self._step == step:
-                    break
-
-    def _off(self) -> Iterator[FieldPiece]:
-        self._text = ""
-        yield from ()
+        return self._advance(text)
 
     def _before(self) -> Iterator[FieldPiece]:
         self._text = self._text.lstrip()

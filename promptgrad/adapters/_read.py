@@ -83,6 +83,19 @@ class Reader:
             return self._read_structure(text, blame)
         return self._read_words(text)
 
+    def part(self, value: Any) -> Any:
+        """The value that a part of a JSON object stands for; one that does not fit, but is a text, is read as a text.
+
+        Raises:
+            ParseError: It does not fit, or has no single reading.
+        """
+        try:
+            return self.value(value)
+        except ParseError:
+            if not isinstance(value, str):
+                raise
+        return self(value)
+
     def value(self, value: Any) -> Any:
         """The value that a part of a JSON object stands for.
 

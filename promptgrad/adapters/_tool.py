@@ -230,14 +230,7 @@ class Tool:
         if field is None:
             return value
         read = self._readers[key]
-        if read is None:
-            return field.validate(value)
-        try:
-            return read.value(value)
-        except ParseError:
-            if not isinstance(value, str):
-                raise
-        return read(value)
+        return field.validate(value) if read is None else read.part(value)
 
     def _refuse(self, call: ToolCall, reason: str) -> NoReturn:
         raise ToolCallError(

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from promptgrad._json_pairs import once
 from promptgrad._pipes import not_a_file
 from promptgrad.nn import flaw_of
 
@@ -20,7 +21,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(odd)
     text = path.read_text(encoding="utf-8", errors="surrogatepass")
     try:
-        whole = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_object)
+        whole = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if flaw := flaw_of(whole):
@@ -33,11 +34,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is no number that JSON can hold")
     return number
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    for key, value in pairs if len(made) != len(pairs) else ():
-        if made[key] != value:
-            raise ValueError(f"the key {key!r} comes twice, with different values")
-    return made
