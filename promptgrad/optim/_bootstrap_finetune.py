@@ -32,8 +32,9 @@ _JOB_OPTIONS = ("model", "suffix", "learning_rate_multiplier", "seed", "max_leng
 class BootstrapFinetune(WeightSearch):
     """Run the program (or a teacher) on training examples and fine-tune its model on the runs that went right.
 
-    The first round has labelled examples as demos, where a module has the fields for them; a later round repeats the
-    examples that failed, with successful runs as demos. The trained program needs no demos: it learns the replies to
+    The first round has labelled examples as demos, where a module has the fields for them and no demos of its own; a
+    later round repeats the examples that failed, with successful runs as demos there, and with labelled examples in
+    place of demos that the program has. The trained program needs no demos: it learns the replies to
     its own prompts. The parameters keep their values; only the language model of the program changes. It works only in
     `Trainer.fit`; elsewhere, call `promptgrad.finetune.sft`. With `run_dir` the run's folder has the checkpoints of the
     training too: a run that was killed goes on from the last one, and trains nothing again once the training is over.
@@ -50,8 +51,8 @@ class BootstrapFinetune(WeightSearch):
 
     Args:
         params: The program, or any of its parameters, as none of them is changed.
-        max_labeled_demos: Most labelled demos for the first round, in modules that have no demos and whose fields the
-            examples have; an example never sees its own label. 0 for the program as it is.
+        max_labeled_demos: Most labelled demos, in the first round for modules without demos, in later ones for those
+            that have; the examples have to have their fields, and none sees its own label. 0 for the program as it is.
         max_bootstrapped_demos: Most successful runs used as demos in later rounds, in modules that have no demos.
         max_rounds: Tries for each training example; it ends sooner when a round adds nothing.
         threshold: Score from which a run counts as right; None for the full score.
@@ -192,7 +193,7 @@ class BootstrapFinetune(WeightSearch):
         teacher = self.teacher if self.teacher is not None else session.teacher
         program = teacher if isinstance(teacher, Module) else session.program()
         names = {place.parameter: path for path, place in places(program).items()}
-        shown = [] if isinstance(teacher, Module) else _without_demos(session)
+        shown, held = ([], []) if isinstance(teacher, Module) else _demo_places(session)
         samples: list[Conversation] = []
         traces: dict[str, dict[str, Example]] = {}
         left: list[Example] = list(session.train)
@@ -204,6 +205,7 @@ class BootstrapFinetune(WeightSearch):
                 values = self._labels(session, shown, part, start)
                 if round_number:
                     values = {place.path: demos[place.path] for place in shown if place.path in demos}
+                    values |= self._labels(session, held, part, start)
                 loss = await session.forward(
                     session.base.child(values, "teacher") if values else session.base,
                     part,
@@ -243,10 +245,10 @@ class BootstrapFinetune(WeightSearch):
         return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]
 
 
-def _without_demos(session: Session) -> list[Place]:
-    """The demos parameters that are empty, so that they can hold labelled examples during the runs."""
-    known = places(session.program()).values()
-    return [place for place in known if place.parameter.kind.is_demos and not session.value(place.path)]
+def _demo_places(session: Session) -> tuple[list[Place], list[Place]]:
+    """The demos parameters that are empty, which hold labelled examples from the first run on, and the others."""
+    known = [place for place in places(session.program()).values() if place.parameter.kind.is_demos]
+    return [p for p in known if not session.value(p.path)], [p for p in known if session.value(p.path)]
 
 
 def _learned(session: Session, row: LossRow, on: Sequence[str]) -> list[Conversation]:

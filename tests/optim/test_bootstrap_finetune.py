@@ -57,6 +57,30 @@ def test_runs_that_went_right_help_those_that_failed() -> None:
     assert shown == [0] * 40 + [4] * 20
 
 
+def test_labelled_examples_help_where_the_demos_of_the_program_do_not() -> None:
+    """What is learned are the program's own prompts, with its own demo."""
+    shown: list[int] = []
+
+    def teacher(messages: list[dict[str, str]]) -> str:
+        demos = sum(m["role"] == "assistant" for m in messages)
+        shown.append(demos)
+        text = messages[-1]["content"].removeprefix("[[text]] ").removesuffix(" [[answer]]")
+        place = [example.text for example in TRAIN].index(text)
+        return TRAIN[place].answer if demos > 1 or place < 10 else "cat"
+
+    model = program()
+    model.demos.data = tuple(TRAIN[:1])
+    optimizer = optim.BootstrapFinetune(
+        model, max_labeled_demos=6, teacher=lm.FunctionLM(teacher, adapter="pocket"), steps=1
+    )
+    Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
+    assert shown == [1] * 40 + [6] * 30
+    assert optimizer.result is not None
+    samples = optimizer.result.collected.samples
+    assert len(samples) == 40
+    assert all(sum(message.role == "assistant" for message in sample.messages) == 1 for sample in samples)
+
+
 def test_after_prompts_it_learns_what_they_found() -> None:
     """In BetterTogether the weights learn the prompts of the phase before, and both are installed."""
 
