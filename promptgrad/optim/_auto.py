@@ -337,7 +337,8 @@ class Course:
         ids = set(known.ids) if known is not None else set()
         if wanted is None:
             wanted = self.auto.batch_size if ids else self.first
-        left = [example for example in session.train if example.id not in ids | self.leaked(candidate)]
+        out = ids | self.leaked(candidate) | session.unanswered.rows(candidate.key)
+        left = [example for example in session.train if example.id not in out]
         session.rng("observe", candidate.key, len(ids)).shuffle(left)
         batch = left[:wanted]
         if not batch:

@@ -1,8 +1,61 @@
-"""Errors that another attempt would meet again."""
+"""Calls without an answer: which are final, when a language model counts as down, and which rows are left alone."""
 
-from promptgrad.errors import FATAL
+from collections.abc import Iterable, Sequence
+
+from promptgrad.errors import FATAL, is_outage
+
+DOWN = 3
+"""Failures in a row after which a language model counts as down, if each block lost more than half of its calls."""
 
 
 def is_final(error: BaseException | None) -> bool:
     """True if asking again would bring the same error, so that the run cannot go on."""
     return isinstance(error, (*FATAL, ImportError))
+
+
+class Unanswered:
+    """What got no answer in a run.
+
+    One or two calls may fail by accident. So a language model counts as down after `DOWN` failures, in one block or in
+    consecutive blocks of one kind that each lost more than half. A run of the program that fails whenever it is tried
+    says that of itself alone and counts once.
+    """
+
+    def __init__(self) -> None:
+        self._lost: dict[str, set[str]] = {}
+        self._rows: dict[str, set[str]] = {}
+
+    def check(
+        self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None], names: Sequence[str] = ()
+    ) -> list[tuple[str, BaseException]]:
+        """The calls of a block without which the run goes on, each with its error.
+
+        Args:
+            what: The kind of block: runs of the program, single calls, or critiques.
+            keys: A name for each call of the block.
+            errors: What became of each.
+            names: Names that are the same if one is tried again; by default its key, which is not.
+
+        Raises:
+            LMError: More than half got no answer, or asking again would bring the same error.
+            BudgetExceeded: The budget refused one.
+        """
+        failed = [(place, error) for place, error in enumerate(errors) if error is not None and is_outage(error)]
+        final = next((error for _, error in failed if is_final(error)), None)
+        lost = self._lost.setdefault(what, set())
+        if 2 * len(failed) <= len(keys):
+            lost.clear()
+        else:
+            lost.update((names or keys)[place] for place, _ in failed)
+            final = final or (failed[0][1] if len(lost) >= DOWN else None)
+        if final is not None:
+            raise final
+        return [(keys[place], error) for place, error in failed]
+
+    def leave(self, candidate: str, examples: Iterable[str]) -> None:
+        """Note the examples on which a run of a candidate got no answer."""
+        self._rows.setdefault(candidate, set()).update(examples)
+
+    def rows(self, candidate: str) -> frozenset[str]:
+        """The examples on which a candidate got no answer, so that no step is spent on them again."""
+        return frozenset(self._rows.get(candidate, ()))

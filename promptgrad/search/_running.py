@@ -18,7 +18,7 @@ from promptgrad.nn import MetricLoss, Module, Predict
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._objectives import Costs, Objectives
-from promptgrad.search._outage import is_final
+from promptgrad.search._outage import Unanswered
 from promptgrad.search._places import Place, answers
 from promptgrad.search._places import places as places_of
 from promptgrad.search._rows import Rows
@@ -27,9 +27,6 @@ from promptgrad.search._trial import Cost
 from promptgrad.search._watched import Watched
 
 T = TypeVar("T")
-
-DOWN = 3
-"""Failures in a row after which a language model counts as down, if each block lost more than half of its calls."""
 
 
 class Running:
@@ -92,7 +89,7 @@ class Running:
         self._prefix = ""
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}
-        self._silent: Counter[str] = Counter()
+        self.unanswered = Unanswered()
         self._called: Counter[str] = Counter()  # most calls of each module in one forward
         self._described: set[str] = set()
 
@@ -151,6 +148,9 @@ class Running:
                 for candidate, name, evaluator in zip(candidates, names, evaluators, strict=True)
             ]
         )
+        for candidate, name, (_, cells) in zip(candidates, names, found, strict=True):  # in this order in any run
+            runs = [f"{candidate.key}/{replicate}/{example.id}" for example, _ in cells]
+            self._note_unanswered("run", [f"{name}:{key}" for key in runs], [cell.error for _, cell in cells], runs)
         learnt = {example.id for example in self.train}
         for candidate, (_, cells) in zip(candidates, found, strict=True):
             known = [(example, cell) for example, cell in cells if example.id in learnt]
@@ -171,17 +171,15 @@ class Running:
         self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int, source: str
     ) -> tuple[Measured, list[tuple[Example, Cell]]]:
         evaluator = self._evaluator(candidate)
-        name = f"{scope}:{candidate.key}/{replicate}"
         with run.scope(scope):
             cells = await evaluator(candidate.values, examples, replicate, source=source) if examples else []
             self.costs.add(candidate, cells)
-            errors = [cell.error for cell in cells]
-            self._note_unanswered("run", [f"{name}/{example.id}" for example in examples], errors)
+        known = {example.id: cell for example, cell in zip(examples, cells, strict=True)}
+        ids = tuple(example.id for example in examples)
+        Unanswered().check("run", ids, [cell.error for cell in cells])  # at once, whatever blocks beside it come to
         failures = [cell.error for cell in cells if cell.error is not None]
         if failures and all(isinstance(cell.error, MetricError) for cell in cells):
             raise failures[0]
-        known = {example.id: cell for example, cell in zip(examples, cells, strict=True)}
-        ids = tuple(example.id for example in examples)
         found = [known.get(key, Cell(key)) for key in ids]
         measured = Measured(
             candidate,
@@ -199,24 +197,14 @@ class Running:
         )
         return measured, list(zip(examples, cells, strict=True))
 
-    def _note_unanswered(self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None]) -> None:
+    def _note_unanswered(
+        self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None], names: Sequence[str] = ()
+    ) -> None:
         """Continue without a few answers; stop, so that the run can be resumed, where the language model is down.
 
-        One or two calls may fail by accident. So the language model counts as down after `DOWN` failures, in one block
-        or in consecutive blocks of one kind (`what`: runs of the program, or single calls) that each lost more than
-        half.
-
-        Raises:
-            LMError: More than half got no answer, or asking again would bring the same error.
-            BudgetExceeded: The budget refused one.
+        Arguments and errors are those of `Unanswered.check`.
         """
-        failed = [(key, error) for key, error in zip(keys, errors, strict=True) if is_outage(error)]
-        most = 2 * len(failed) > len(keys)
-        self._silent[what] = self._silent[what] + len(failed) if most else 0
-        for _, error in failed:
-            if error is not None and (is_final(error) or (most and self._silent[what] >= DOWN)):
-                raise error
-        for key, error in failed:
+        for key, error in self.unanswered.check(what, keys, errors, names):
             self._give_up(key, error)
 
     async def ask_all(self, keys: Sequence[str], thunks: Sequence[Callable[[], Awaitable[T]]]) -> "list[T | None]":
@@ -296,7 +284,10 @@ class Running:
             stack.enter_context(program.candidate(dict(candidate.values)))
             batch = await program.amap(examples, n, concurrency=self.concurrency)
             keys = [f"{name}/{row.example.id}" + (f"/{row.replicate}" if n > 1 else "") for row in batch.rows]
-            self._note_unanswered("run", keys, [row.error for row in batch.rows])
+            runs = [f"{candidate.key}/{row.replicate}/{row.example.id}" for row in batch.rows]
+            self._note_unanswered("run", keys, [row.error for row in batch.rows], runs)
+            if teacher is None:
+                self.unanswered.leave(candidate.key, (row.example.id for row in batch.rows if is_outage(row.error)))
             loss: Loss = await self._criterion.acall(batch, examples)
         if teacher is None:
             self.rows.add(candidate, loss)

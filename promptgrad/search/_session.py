@@ -22,6 +22,7 @@ from promptgrad.search._running import Running
 from promptgrad.search._standings import Standings
 from promptgrad.search._steps import Steps
 from promptgrad.search._trial import Trial
+from promptgrad.search._within import measure_within
 
 _REMARKS = 5  # most remarks of critics in the notes
 
@@ -223,6 +224,31 @@ class Session(Running):
         for measured in found:
             self.standings.add(measured, replicate)
         return found
+
+    async def evaluate_within(
+        self,
+        candidates: Sequence[Candidate],
+        examples: Sequence[Example],
+        *,
+        scope: str,
+        phase: str,
+        replicate: int = 0,
+    ) -> list[Measured]:
+        """Score candidates on as many of the examples, in their order, as the budget leaves room for.
+
+        These are the same at any concurrency: what surely fits runs at once, the last rows one by one.
+
+        Args:
+            candidates: The candidates.
+            examples: The examples.
+            scope: Name of the block.
+            phase: The phase of the run in which it is, to which a resumed run books what is not run again.
+            replicate: Which of several runs of the same examples.
+
+        Raises:
+            BudgetExceeded: There is not even room for one.
+        """
+        return await measure_within(self, candidates, examples, scope=scope, phase=phase, replicate=replicate)
 
     # -- recording ----------------------------------------------------------------------------------------------
 

@@ -54,13 +54,14 @@ class Step:
     def fresh(self, candidate: Candidate, least: int) -> list[Example]:
         """The next minibatches without the examples that have a run with a candidate's values: at least so many.
 
-        Fewer are left where the session has rows of all others: a run that is known need not be paid for again.
+        Fewer are left where the session has rows of all others: a run that is known need not be paid for again, and one
+        that got no answer very likely gets none again.
 
         Args:
             candidate: The candidate.
             least: Fewest examples.
         """
-        known = self.session.rows.known(candidate)
+        known = self.session.rows.known(candidate) | self.session.unanswered.rows(candidate.key)
         left = sum(example.id not in known for example in self.session.train)
         found: dict[str, Example] = {}
         while len(found) < min(least, left):

@@ -125,9 +125,14 @@ class Ending:
             wanted = [session.base] if shipped is None else [session.base, shipped]
             try:
                 with run.phase("test"):
-                    measured = await session.evaluate_all(wanted, parts.test, scope="test")
-                test_before = _confirm.estimate(measured[0], seed=seed, best=best)
-                test_after = _confirm.estimate(measured[-1], seed=seed, best=best)
+                    measured = await session.evaluate_within(wanted, parts.test, scope="test", phase="test")
+                both = set.intersection(*[set(one.ids) for one in measured])
+                if len(both) < len(parts.test):
+                    session.notes.append(f"the budget ended after {len(both)} of {len(parts.test)} test examples")
+                before, *_, after = [one.without({*one.ids} - both) for one in (*measured, measured[-1])]
+                if both:
+                    test_before = _confirm.estimate(before, seed=seed, best=best)
+                    test_after = _confirm.estimate(after, seed=seed, best=best)
             except BudgetExceeded as error:
                 catch_up("test")
                 session.notes.append(f"the budget ended before the test report ({error.kind})")

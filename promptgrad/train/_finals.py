@@ -167,41 +167,15 @@ class Finals:
         known = standing.measured.by_id()
         return [example for example in self.rows if example.id not in known]
 
-    def _on_record(self, scope: str, count: int) -> tuple[int, int] | None:
-        """On how many rows an earlier process of this run measured a block, and the place of its last event."""
-        for event in self.session.journal.coming():
-            if event["kind"] == "evaluation":
-                wanted = f"{self.session._prefix}{scope}" + ("/0" if count > 1 else "")
-                return (event["examples"], event["seq"] + count - 1) if event["at"] == wanted else None
-            if event["kind"] != "candidate":
-                return None
-        return None
-
     async def _measure(
         self, candidates: Sequence[Candidate], rows: Sequence[Example], scope: str, *, replicate: int = 0
     ) -> list[Measured]:
         """Run candidates on as many of the rows as the budget leaves room for.
 
-        How far a block came that the budget cut off depends on timing, so a resumed run takes the number of rows from
-        the journal, and books what was paid for the others.
-
         Raises:
             BudgetExceeded: There is not even room for one.
         """
-        size = self.session.share_of_runs(1 / len(candidates), len(rows))
-        known = self._on_record(scope, len(candidates))
-        found: list[Measured] | None = None
-        if known is not None and known[0] < size:
-            found = await self.session.evaluate_all(candidates, rows[: known[0]], scope=scope, replicate=replicate)
-            if (here := run.current()) is not None:
-                here.catch_up("finals", known[1])
-        while found is None:
-            try:
-                found = await self.session.evaluate_all(candidates, rows[:size], scope=scope, replicate=replicate)
-            except BudgetExceeded:
-                size //= 2
-                if not size:
-                    raise
+        found = await self.session.evaluate_within(candidates, rows, scope=scope, phase="finals", replicate=replicate)
         if self.standings is not self.session.standings:
             for measured in found:
                 self.standings.add(measured, replicate)

@@ -171,6 +171,7 @@ async def test_a_candidate_is_run_once_on_each_training_example_and_not_on_those
             self.auto, self.first = SimpleNamespace(batch_size=3), 2
             self.trained, self.divides = {}, False
             self.session = SimpleNamespace(train=rows, rng=lambda *path: random.Random(0), forward=self.forward)
+            self.session.unanswered = SimpleNamespace(rows=lambda key: set())
 
         async def forward(self, candidate, batch, scope):
             ran.append([example.id for example in batch])

@@ -1,5 +1,6 @@
 """Critics without an answer: a skipped call each, in a resumed run too; the run stops only where they are down."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -174,3 +175,25 @@ def test_calls_of_a_critic_that_differ_in_anything_are_counted_apart(change):
     for one in (failure, replace(failure), change(failure)):
         aio.run(watched.critique(one))
     assert len(watched.asked) == 2
+
+
+@pytest.mark.parametrize("make", [optim.GEPA, optim.Auto])
+def test_a_row_that_never_gets_an_answer_is_not_asked_for_at_each_step(make):
+    """GEPA drew it again and again once all others were known, until the language model counted as down."""
+    asked = []
+
+    def answer(messages):
+        if "new_instruction" in messages[0].content:
+            return f"[[ ## new_instruction ## ]]\nTake word {len(messages[-1].content) % 5} of {{text}}."
+        if "Take a word of" in messages[0].content and "t3\n" in messages[-1].content + "\n":
+            asked.append(str(messages))
+            raise BadRequestError("no such model", status=404)
+        return "[[ ## word ## ]]\nwrong"
+
+    program = nn.Predict("text -> word", instruction="Take a word of {text}.")
+    program.to(lm.FunctionLM(answer, name="model"))
+    opt = make(program.parameters(), steps=12)
+    result = Trainer(program, opt, metric=pg.metrics.exact_match).fit(ROWS[:12], ROWS[12:])
+    assert result.outcome
+    assert asked
+    assert set(Counter(asked).values()) == {1}

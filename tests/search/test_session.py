@@ -1,5 +1,7 @@
 """Sessions: a search starts from a base, and keeps what it does not change of it."""
 
+import threading
+
 import pytest
 
 import promptgrad as pg
@@ -488,3 +490,50 @@ class TestUnanswered:
 
     def test_a_block_that_is_mostly_answered_begins_the_count_anew(self, world):
         assert self.measured(world, (2, 1), (1, 1), (2, 1)) == [1, 1, 1]
+
+    def test_a_call_that_fails_whenever_it_is_sent_does_not_say_that_the_model_is_down(self, world):
+        """One prompt of ours met "no such model" each time, and three steps on that row ended every resume."""
+        (poor,), rest = world.examples(1, seed=3), world.examples(3, seed=4)
+
+        def answer(messages):
+            if any(example.text in messages[-1].content for example in (poor, *lost)):
+                raise LMConnectionError("down")
+            return world.answer(messages)
+
+        lost: list[pg.Example] = []
+        session = session_of(world, program(world, answer))
+
+        async def work():
+            for number in range(5):
+                loss = await session.forward(session.base, [poor], scope=f"step {number}")
+                assert not loss.rows
+            lost.extend(rest)
+            await session.forward(session.base, rest[:1], scope="another")
+            with pytest.raises(LMConnectionError):
+                await session.forward(session.base, rest[1:2], scope="and another")
+
+        within(session, work)
+        assert session.unanswered.rows(session.base.key) == {poor.id, rest[0].id}
+
+    def test_blocks_side_by_side_count_in_their_order(self, world):
+        """The second of three is answered, however late: the first and the last are not in a row."""
+        rows = world.examples(2, seed=3)
+        slow = threading.Event()
+
+        def answer(messages):
+            if "Take the first word." in messages[0].content or "Take no word." in messages[0].content:
+                raise LMConnectionError("down")
+            if "Take the last word." in messages[0].content:
+                assert slow.wait(10)
+            return world.answer(messages)
+
+        session = session_of(world, program(world, answer), concurrency=8)
+        texts = ["Take the first word.", "Take the last word.", "Take no word."]
+        candidates = [Candidate({"pick.instruction": text}) for text in texts]
+
+        async def work():
+            session.journal.subscribe(lambda event: slow.set() if event["kind"] == "fail" else None)
+            return await session.evaluate_all(candidates, rows, scope="block")
+
+        found = within(session, work)
+        assert [len(one.known) for one in found] == [0, 2, 0]
