@@ -20,7 +20,7 @@ from promptgrad.lm._base import LM
 from promptgrad.lm._batch_job import CHAT_PATH, BatchJob, BatchLine, is_answer, lines_of
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._fork import reset_after_fork
-from promptgrad.lm._habits import written_without
+from promptgrad.lm._habits import stopped, written_without
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._job_state import JobState, owned
 from promptgrad.lm._prices import Prices, cost
@@ -163,7 +163,8 @@ class BatchLM(Transport):
             body, size = encode_body(self.http.model, lacks, asked)
             digest = hashlib.blake2b(body, digest_size=4).hexdigest()
             try:
-                return await self._answer(f"{request.digest(self.identity())}-{digest}", body, size)
+                reply = await self._answer(f"{request.digest(self.identity())}-{digest}", body, size)
+                return stopped(reply, request, lacks)
             except LMStatusError as error:
                 if not self.http._habits.learn(error, request, lacks):
                     raise

@@ -7,12 +7,14 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 
 from promptgrad import run
 from promptgrad.errors import BadRequestError, LMStatusError
+from promptgrad.lm._completion import Completion
 from promptgrad.lm._message import EMPTY_PREFIX, Message
-from promptgrad.lm._parts import Content, TextPart
+from promptgrad.lm._parts import Content, Part, TextPart
 from promptgrad.lm._request import Request
 from promptgrad.lm._status import told
 
@@ -27,6 +29,13 @@ DONE_INSTEAD = {
     "max_completion_tokens": "max_tokens is sent in its place",
     "stream_options": "tokens of a stream are estimated",
     "n": "each sample is asked for by itself",
+    "stop": "replies are cut at its texts when they are there",
+    "logprobs": "replies have no log-probabilities",
+    "reasoning_effort": "it thinks as much as it does by itself",
+    "tool_choice": "it chooses by itself whether to call a tool",
+    "parallel_tool_calls": "it may call several tools at once",
+    "frequency_penalty": "it chooses its own",
+    "presence_penalty": "it chooses its own",
 }
 """What an endpoint may lack, and what is done about it. These are the names that `without=` takes."""
 
@@ -62,10 +71,30 @@ _NAMED = {
     "temperature": re.compile(r"\btemperature\b"),
     "seed": re.compile(r"\bseed\b"),
     "stream_options": re.compile(r"\bstream_options\b"),
+    "stop": re.compile(
+        r"""['"`]stop(?:_sequences?)?['"`]|\bstop[ _](?:sequence|word|token|parameter)|parameter:?\ stop\b"""
+    ),
+    "logprobs": re.compile(r"\b(?:top_)?logprobs?\b|\blog[ -]prob"),
+    "reasoning_effort": re.compile(
+        r"reasoning[ _.]effort|\bdoes\ not\ support\ thinking|reasoning\ is\ not", re.VERBOSE
+    ),
+    "tool_choice": re.compile(r"\btool[ _]choice\b"),
+    "parallel_tool_calls": re.compile(r"\bparallel[ _]tool[ _]calls?\b"),
+    "frequency_penalty": re.compile(r"\bfrequency[ _]?penalty\b"),
+    "presence_penalty": re.compile(r"\bpresence[ _]?penalty\b"),
     "n": re.compile(r"""['"`]n['"`]|\bn\b\s*(?:=|:|>|value|must|greater|is\ not)|parameters?:?\ n\b""", re.VERBOSE),
 }
 _ROLES = re.compile(r"roles must alternate|only user|input should be 'user'|'user' or 'assistant'")
-_ITS_FAULT = re.compile(r"invalid schema|schema is invalid|too large|at least|greater than|maximum context")
+_ITS_FAULT = re.compile(
+    r"invalid schema|schema is invalid|too large|too long|at least|greater than|less than|maximum context|"
+    r"between \S+ and"
+)
+_EXTRA = {
+    "logprobs": ("logprobs", "top_logprobs"),
+    **{name: (name,) for name in ("reasoning_effort", "tool_choice", "parallel_tool_calls")},
+    **{name: (name,) for name in ("frequency_penalty", "presence_penalty")},
+}
+"""Names of lacks among the further fields of a request."""
 
 _known: dict[tuple[str, str], frozenset[str]] = {}  # by endpoint and model
 _lock = threading.Lock()
@@ -138,6 +167,8 @@ _TAKES = {
     "temperature": "a temperature",
     "seed": "a seed",
     "n": "a number of samples (n)",
+    "stop": "texts at which it stops (stop)",
+    "logprobs": "a request for log-probabilities (logprobs)",
     "json_schema": "a JSON schema as response_format",
 }
 _OTHER = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -163,6 +194,10 @@ def _used(request: Request, sent: frozenset[str]) -> frozenset[str]:
         used = used - {"response_format"} | {"json_schema"}
     if any(message.role == "system" for message in request.messages):
         used.add("system")
+    if request.stop:
+        used.add("stop")
+    further = {name for name, _ in request.extra}
+    used |= {name for name, fields in _EXTRA.items() if not further.isdisjoint(fields)}
     if request.max_tokens is not None:
         used.add("max_completion_tokens" if "max_tokens" in sent else "max_tokens")
     if request.listener is not None:
@@ -177,6 +212,9 @@ def written_without(request: Request, lacks: frozenset[str]) -> Request:
     options = {name: value for name, value in request.options().items() if name not in lacks or name == "max_tokens"}
     if "n" in lacks:
         options.pop("samples", None)
+    left_out = {field for name in lacks & _EXTRA.keys() for field in _EXTRA[name]}
+    if left_out and "extra" in options:
+        options["extra"] = tuple(entry for entry in options["extra"] if entry[0] not in left_out)
     messages: tuple[Message, ...] | None = None
     if "system" in lacks:
         messages = without_system(request.messages)
@@ -187,6 +225,22 @@ def written_without(request: Request, lacks: frozenset[str]) -> Request:
             options["response_format"] = _SOME_OBJECT
     prefix, tail = (request.prefix, request.tail) if messages is None else (EMPTY_PREFIX, messages)
     return type(request)(prefix=prefix, tail=tail, listener=request.listener, **options)
+
+
+def stopped(completion: Completion, request: Request, lacks: frozenset[str]) -> Completion:
+    """Return the reply of an endpoint that takes no `stop` as if it had: cut at the first of its texts."""
+    if "stop" not in lacks or not request.stop:
+        return completion
+    more = tuple(stopped(other, request, lacks) for other in completion.more)
+    kept: list[Part] = []
+    for part in completion.parts:
+        at = [place for text in request.stop if isinstance(part, TextPart) and (place := part.text.find(text)) >= 0]
+        if at and isinstance(part, TextPart):
+            kept.append(TextPart(part.text[: min(at)]))
+            content: Content = kept[0].text if len(kept) == 1 and isinstance(kept[0], TextPart) else tuple(kept)
+            return replace(completion, content=content, finish_reason="stop", more=more)
+        kept.append(part)
+    return completion if more == completion.more else replace(completion, more=more)
 
 
 def without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -23,7 +23,7 @@ from promptgrad.lm._endpoint import KEYED, Endpoint
 from promptgrad.lm._fields import encode_fields, streamed
 from promptgrad.lm._finish import message_of, reason_of
 from promptgrad.lm._fork import reset_after_fork
-from promptgrad.lm._habits import Habits, written_without
+from promptgrad.lm._habits import Habits, stopped, written_without
 from promptgrad.lm._options import hear, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import FREE, Prices, cost, find_prices
@@ -84,7 +84,7 @@ class HTTP(Transport):
     server's events as they come. With a `seed`, replicate `r` sends `seed + r`.
 
     What the endpoint does not take is learnt from its error, said once, and left out from then on: system messages,
-    `response_format`, `temperature`, `top_p`, `seed`, `max_tokens` (then `max_completion_tokens` is sent); `without`
+    `response_format`, `temperature`, `top_p`, `seed`, `stop`, `max_tokens` (then `max_completion_tokens` is sent); `without`
     says it from the start.
 
     Cost: one request for each call, and one refused request for each thing that is learnt.
@@ -208,8 +208,8 @@ class HTTP(Transport):
                 body = body[:-1] + streamed(asked, lacks)
             try:
                 if driven:
-                    return await aio.on_transport(self._post, body, key, size, listener)
-                return await aio.apart(self._post, body, key, size, listener)
+                    return stopped(await aio.on_transport(self._post, body, key, size, listener), request, lacks)
+                return stopped(await aio.apart(self._post, body, key, size, listener), request, lacks)
             except LMStatusError as error:
                 if not self._habits.learn(error, request, lacks):
                     raise

@@ -26,7 +26,7 @@ from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import read_cached, read_count
 from promptgrad.lm._dialect import in_order, read_logprobs, read_message, read_more, write_messages
 from promptgrad.lm._endpoint import Endpoint
-from promptgrad.lm._habits import Habits, written_without
+from promptgrad.lm._habits import Habits, stopped, written_without
 from promptgrad.lm._http import SILENCE, check_silence
 from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import has_addresses, weigh
@@ -211,7 +211,8 @@ class LiteLLM(Transport):
             lacks = self._habits.lacks
             asked = request if not lacks else written_without(request, lacks)
             try:
-                return await aio.on_transport(self._post, litellm, asked, self._arguments(asked, key))
+                reply = await aio.on_transport(self._post, litellm, asked, self._arguments(asked, key))
+                return stopped(reply, request, lacks)
             except LMStatusError as error:
                 if not self._habits.learn(error, request, lacks):
                     raise

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from promptgrad import aio, errors, run
-from promptgrad.lm import HTTP, Message, Prefix, Request, _habits
-from promptgrad.lm._habits import Habits, without_system
+from promptgrad.lm import HTTP, Completion, Message, Prefix, ReasoningPart, Request, TextPart, _habits
+from promptgrad.lm._habits import Habits, stopped, without_system
 from promptgrad.testing import Garbage, LoopbackLM, Status
 
 
@@ -58,6 +59,22 @@ REFUSALS = {
         "max_tokens",
         "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
     ),
+    "openai stop": ("stop", "Unsupported parameter: 'stop' is not supported with this model."),
+    "grok stop": ("stop", "Argument not supported on this model: stop sequences"),
+    "openai logprobs": ("logprobs", "Unsupported parameter: 'logprobs' is not supported with this model."),
+    "groq logprobs": ("logprobs", "logprobs is not supported with this model"),
+    "openai effort": ("reasoning_effort", "Unrecognized request argument supplied: reasoning_effort"),
+    "xai effort": ("reasoning_effort", "Model grok-4 does not support parameter reasoningEffort (reasoning_effort)."),
+    "openai penalty": (
+        "presence_penalty",
+        "Unsupported parameter: 'presence_penalty' is not supported with this model.",
+    ),
+    "xai penalty": ("frequency_penalty", "Argument not supported on this model: frequency_penalty"),
+    "openai parallel": (
+        "parallel_tool_calls",
+        "Unsupported parameter: 'parallel_tool_calls' is not supported with this model.",
+    ),
+    "deepseek choice": ("tool_choice", "deepseek-reasoner does not support this tool_choice"),
     "old server": ("max_completion_tokens", "Unrecognized request argument supplied: max_completion_tokens"),
 }
 
@@ -79,7 +96,9 @@ def takes_all_but(name, words, code=400):
 
 
 def ask(lm, **more):
-    options = {"temperature": 0.5, "max_tokens": 9, "top_p": 0.9, "seed": 1, "response_format": FORM, **more}
+    options = {"temperature": 0.5, "max_tokens": 9, "top_p": 0.9, "seed": 1, "response_format": FORM, "stop": "\n\n"}
+    options |= {"logprobs": True, "reasoning_effort": "low", "presence_penalty": 0.1, "frequency_penalty": 0.1}
+    options |= {"parallel_tool_calls": False, "tool_choice": "auto", **more}
     return json.loads(lm(Request.of(TALK, **options)).text)
 
 
@@ -204,7 +223,31 @@ def test_calls_side_by_side_learn_it_once():
         assert server.received <= 32
 
 
+def test_without_stop_the_reply_is_cut_when_it_is_there():
+    def respond(messages):
+        if "stop" in server.requests[-1].json:
+            return Status(400, message="Unsupported parameter: 'stop' is not supported with this model.")
+        return "Paris\nQ: Spain?\nA: Madrid"
+
+    with LoopbackLM(respond) as server:
+        lm = HTTP("m", server.url)
+        with pytest.warns(UserWarning, match=r"texts at which it stops \(stop\).*cut at its texts"):
+            assert lm("Q: France?\nA:", stop=["A:", "\nQ:"]).text == "Paris"
+        assert lm("Q: France?\nA:").text.endswith("Madrid")
+        assert lm("Q: France?\nA:", stop="Madrid").text == "Paris\nQ: Spain?\nA: "
+        assert server.received == 4
+    thought = Completion((ReasoningPart("a\nQ:"), TextPart("b\nQ: c")), finish_reason="length")
+    both = replace(Completion("x"), more=(thought,))
+    found = stopped(both, Request.of("q", stop="\nQ:"), frozenset({"stop"}))
+    assert (found.text, found.more[0].text, found.more[0].finish_reason) == ("x", "b", "stop")
+    assert found.more[0].reasoning == "a\nQ:"
+    assert stopped(both, Request.of("q", stop="\nQ:"), frozenset()) is both
+
+
 NOT_LEARNT = [
+    Status(400, message="Invalid 'stop': array too long. Expected an array with maximum length 4, but got 5 instead."),
+    Status(400, message="Invalid value: 'top_logprobs' must be less than or equal to 5"),
+    Status(400, message='"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
     Status(400, message="Invalid 'temperature': decimal above maximum value. Expected a value <= 2"),
     Status(400, message="max_tokens is too large: 9. This model's maximum context length is 8 tokens"),
     Status(400, message="Invalid schema for response_format 'a': 'additionalProperties' is required"),
