@@ -84,8 +84,8 @@ class HTTP(Transport):
     server's events as they come. With a `seed`, replicate `r` sends `seed + r`.
 
     What the endpoint does not take is learnt from its error, said once, and left out from then on: system messages,
-    `response_format`, `temperature`, `top_p`, `seed`, `stop`, `max_tokens` (then `max_completion_tokens` is sent); `without`
-    says it from the start.
+    `response_format`, `temperature`, `top_p`, `seed`, `stop`, `max_tokens` (then `max_completion_tokens` is sent), and
+    what `docs/guide/errors.md` names; `without` says it from the start.
 
     Cost: one request for each call, and one refused request for each thing that is learnt.
 

@@ -77,6 +77,11 @@ _MEANT = {
     **dict.fromkeys(("url", "host", "server", "endpoint", "address", "api_url"), "base_url"),
     **dict.fromkeys(("key", "token", "api_token"), "api_key"),
     **dict.fromkeys(("read_timeout", "connect_timeout", "stream_timeout"), "timeout"),
+    **dict.fromkeys(("max_length", "max_len", "num_predict", "n_predict"), "max_tokens"),
+    **dict.fromkeys(("stop_token", "stop_tokens", "stop_words", "eos"), "stop"),
+    **dict.fromkeys(("guided_json", "json_schema", "schema", "json_mode"), "response_format"),
+    **dict.fromkeys(("input_cost_per_token", "output_cost_per_token", "price", "cost"), "prices"),
+    "provider": "dialect",
     "temp": "temperature",
     "stop_sequences": "stop",
     "random_seed": "seed",
@@ -163,6 +168,9 @@ def hear(what: str, given: Mapping[str, Any], settings: Iterable[str], *, litell
         heard[name] = value
 
     for name, value in given.items():
+        if name in ("n", "stream"):
+            _check_one(what, name, value)
+            continue
         same = _SAME.get(name, name)
         if value is None and (name in _SAME or name in _RETRIES or name == "extra_body"):
             continue  # as if it were not there, as in litellm
@@ -184,6 +192,16 @@ def hear(what: str, given: Mapping[str, Any], settings: Iterable[str], *, litell
     if passed:
         heard["settings"] = {**(heard.get("settings") or {}), **passed}
     return heard
+
+
+def _check_one(what: str, name: str, value: object) -> None:
+    """Take `n=1` and `stream=False` for what they are, which is nothing."""
+    if name == "n" and value not in (None, 1):
+        raise ValueError(
+            f"{what} takes no n, as a call gives one reply: model.map(batch, n={value!r}) asks for several"
+        )
+    if name == "stream" and value not in (None, False):
+        raise ValueError(f"{what}: stream is not an option: write lm.stream(prompt) or model.stream(...)")
 
 
 def _attempts(what: str, name: str, value: object) -> int:

@@ -163,6 +163,17 @@ def test_a_misspelt_setting_too(name, near):
         resolve("openai/m", **{name: "x"})
 
 
+def test_one_reply_and_no_stream_are_what_there_is_anyway(server):
+    for make in (lambda **more: resolve("openai/m", **more), lambda **more: HTTP("m", **more)):
+        lm = make(base_url=server.url, api_key=KEY, n=1, stream=False)
+        lm("q")
+        assert {"n", "stream"}.isdisjoint(server.requests[-1].json)
+        with pytest.raises(ValueError, match=r"takes no n, as a call gives one reply: model.map\(batch, n=3\)"):
+            make(base_url=server.url, n=3)
+        with pytest.raises(ValueError, match=r"stream is not an option: write lm.stream"):
+            make(base_url=server.url, stream=True)
+
+
 def test_what_no_name_is_near_to_goes_through_extra_body():
     with pytest.raises(
         TypeError, match=r"no option 'vendor_field' \(what only your provider knows goes through extra_body"
@@ -490,6 +501,11 @@ def test_an_address_of_the_environment_is_heard_when_it_changes(monkeypatch):
         ("token", "api_key"),
         ("stream_timeout", "timeout"),
         ("temp", "temperature"),
+        ("max_length", "max_tokens"),
+        ("stop_words", "stop"),
+        ("guided_json", "response_format"),
+        ("input_cost_per_token", "prices"),
+        ("provider", "dialect"),
     ],
 )
 def test_a_word_that_is_far_from_the_name_is_understood_in_the_hint(name, meant):
