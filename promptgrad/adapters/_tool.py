@@ -40,7 +40,8 @@ class Tool:
     Args:
         function: The function, plain or `async`, each argument of which has a type; a method of an object; an object
             that can be called; or a `functools.partial`, whose arguments the model does not see. Nor does it see an
-            optional argument without a type. None for a tool that is declared alone, and run elsewhere.
+            optional argument without a type. Or a module of `nn`, with the inputs of its signature or the arguments
+            of its `forward`. None for a tool that is declared alone, and run elsewhere.
         name: Its name for the model; by default that of the function.
         description: What it does; by default the docstring without its sections.
         arguments: Descriptions of arguments by name; by default those of `Annotated[int, "how many"]` or the
@@ -87,15 +88,18 @@ class Tool:
         max_chars: int | None = None,
         trainable: bool = False,
     ) -> None:
+        shape = function
+        if hasattr(type(function), "__tool__"):  # a module: its arguments are those of no function
+            shape, function = function.__tool__()  # type: ignore[union-attr]
         self.function = function
-        self.name = _checked_name(name or name_of(function))
-        about, told = docstring_of(function)
+        self.name = _checked_name(name or name_of(shape))
+        about, told = docstring_of(shape)
         self.description = about if description is None else description
         told.update(arguments or {})
-        if function is None or parameters is not None:
+        if shape is None or parameters is not None:
             found = from_schema(parameters, told)
         else:
-            found = from_function(function, self.name, told)
+            found = from_function(shape, self.name, told)
         self.fields, self.required, self.parameters = found
         self._check_arguments(arguments or ())
         self._readers = {key: None if field.is_plain else Reader(field) for key, field in self.fields.items()}

@@ -10,7 +10,9 @@ from promptgrad.autograd import Parameter
 from promptgrad.errors import SignatureError
 from promptgrad.nn._containers import ParameterDict
 from promptgrad.nn._module import Module
+from promptgrad.nn._module_tool import ModuleTool
 from promptgrad.nn._op import Op, op
+from promptgrad.nn._tool_shape import ModuleCall
 from promptgrad.signature import Signature
 
 
@@ -37,7 +39,7 @@ class ToolTexts:
         self._names = frozenset(names)
         self._known: set[str] = set()
 
-    def take(self, tool: Tool, recorded: Op) -> None:
+    def take(self, tool: Tool, recorded: Op | ModuleTool) -> None:
         """Make parameters of what is said of a tool, as far as it is asked for."""
         told = {key: field.description for key, field in tool.fields.items() if field.description}
         self._known |= {tool.name, *(f"{tool.name}.{key}" for key in told)}
@@ -59,11 +61,11 @@ class ToolTexts:
 
 def take_tool(
     given: Any, taken: Mapping[str, Tool], agent: str, result: str, *, describe: ToolTexts
-) -> tuple[Tool, Op]:
+) -> tuple[Tool, Op | ModuleTool]:
     """A tool of an agent, and the module that records its calls.
 
     Args:
-        given: A function, a `Tool` or an `Op`.
+        given: A function, a module, a `Tool` or an `Op`.
         taken: The tools that are there.
         agent: The class of the agent, for messages.
         result: The name of what takes the result.
@@ -124,8 +126,10 @@ class ToolWords:
         return text
 
 
-def _recorded(tool: Tool) -> Op:
+def _recorded(tool: Tool) -> Op | ModuleTool:
     """The module that runs a tool within its time; its description is trained if the tool says so."""
+    if isinstance(tool.function, ModuleCall):
+        return ModuleTool(tool, tool.function.module)
     if tool.timeout is None and tool.function is not None:
         return op(tool.function, description=tool.description, trainable=tool.trainable)
 

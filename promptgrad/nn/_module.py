@@ -24,6 +24,7 @@ from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._recent import remember_output
 from promptgrad.nn._state_dict import StateDict
 from promptgrad.nn._stream import EventIterator, EventStream
+from promptgrad.nn._tool_shape import shape_of
 from promptgrad.signature import Field
 
 M = TypeVar("M", bound="Module")
@@ -920,6 +921,10 @@ class Module:
     def output_names(self) -> tuple[str, ...] | None:
         """Names of the outputs; None where they are not known before `forward` has run."""
         return None
+
+    def __tool__(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What a `Tool` of this module is told of: a function declared as it is called, and the one that calls it."""
+        return shape_of(self)
 
     # ------------------------------------------------------------------ batches
 

@@ -110,6 +110,9 @@ class Op(Module):
             node.finish({"out": output})
         return output
 
+    def __tool__(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return self.function, self.function
+
     def extra_repr(self) -> str:
         """The function's name and arguments."""
         return f"{self.__name__}{self._takes}"

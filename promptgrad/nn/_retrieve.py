@@ -9,6 +9,7 @@ from promptgrad import aio
 from promptgrad.autograd import Choice, Node, Passing, attach, current_tape
 from promptgrad.errors import InputError
 from promptgrad.nn._module import Module, begin_node
+from promptgrad.nn._tool_shape import shape_of
 from promptgrad.retrieve import BM25, Filter, Passage, Rerank, Retriever, as_passage
 
 
@@ -113,6 +114,9 @@ class Retrieve(Module, in_place=True):
                 f"the function of a Retrieve returns a list of passages, not {type(given).__name__} {given!r:.80}"
             )
         return [as_passage(item, place) for place, item in enumerate(given[:k])]
+
+    def __tool__(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return shape_of(self, "Find the passages that fit a query best.", ("query",))
 
     def extra_repr(self) -> str:
         """The number of passages, and the index."""
