@@ -176,6 +176,28 @@ def test_synthetic_rows_neither_choose_nor_report():
     assert result.before is not None
 
 
+def test_compile_fills_up_on_request():
+    world, results = World(), []
+    model = nn.Predict("text -> last").to(lm.FunctionLM(world, name="world"))
+    options = {"valset": rows(30, 100), "optimizer": lambda params: optim.LabeledFewShot(params, k=4), "seed": 0}
+    pg.compile(model, rows(3), pg.metrics.exact_match, synthesize=0, **options)
+    assert world.written == 0
+    pg.compile(model, rows(3), pg.metrics.exact_match, synthesize=12, report=results.append, **options)
+    assert "9 of 12 training examples are synthetic" in results[0].notes
+
+
+def test_where_rows_come_from_survives_a_file(tmp_path):
+    """Saved and read again they are still refused where a run decides."""
+    writer = nn.Synthesizer("text -> last", lm=lm.FunctionLM(World(), name="world"), aspects=1, difficulty="easy")
+    made = writer(rows(3), n=4)
+    (tmp_path / "made.jsonl").write_text("".join(json.dumps(row.to_dict()) + "\n" for row in made))
+    read = pg.data.read_jsonl(tmp_path / "made.jsonl", inputs=["text"])
+    assert [row.synthetic for row in read] == [row.synthetic for row in made]
+    assert read[0].synthetic.keys() == {"aspect", "difficulty", "round", "lm"}
+    with pytest.raises(DataError, match="examples that a language model wrote"):
+        fit(World(), rows(3), read)
+
+
 def test_the_signature_is_that_of_the_data_with_the_types_of_the_program():
     class Two(nn.Module):
         def __init__(self):
