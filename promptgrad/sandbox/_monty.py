@@ -4,6 +4,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -188,11 +189,16 @@ class _Processes:
                 atexit.register(self.stop)
             return self._pool
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 5.0) -> None:
+        """End the processes; those that take longer end with this one, whose pipes they read."""
         with self._lock:
             pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.__exit__(None, None, None)
+        if pool is None:
+            return
+        ending = threading.Thread(target=pool.__exit__, args=(None, None, None), daemon=True)
+        with suppress(RuntimeError):  # too late for a thread
+            ending.start()
+            ending.join(patience)
 
 
 _pool = _Processes()

@@ -205,3 +205,22 @@ class TestLimits:
         assert found.stdout == "abcdef\nabc"
         assert found.error.limit == "output"
         assert make(output=7).run("print('abcdef')").error is None
+
+
+def test_a_program_ends_though_the_processes_of_its_code_do_not():
+    """Seen once: at exit the end of a process was not noticed, and the program waited for it for ever."""
+    from promptgrad.sandbox._monty import _Processes
+
+    released, asked = threading.Event(), threading.Event()
+
+    class Stuck:
+        def __exit__(self, *error):
+            asked.set()
+            released.wait(60)
+
+    processes = _Processes()
+    processes._pool = Stuck()
+    processes.stop(patience=0.01)
+    assert asked.wait(60)
+    processes.stop()  # there is nothing left to end
+    released.set()
