@@ -5,6 +5,7 @@ import ipaddress
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -69,6 +70,22 @@ def stays_on_loopback() -> Iterator[None]:
     escapes, _escapes[:] = _escapes[:], []
     if escapes:
         pytest.fail("left loopback: " + "; ".join(escapes))
+
+
+@pytest.fixture(scope="session")
+def world():
+    """The simulated world, see tests/train/world.py."""
+    from tests.train import world
+
+    return world
+
+
+@pytest.fixture
+def overlap_is_known() -> Iterator[None]:
+    """The small worlds of the tests have examples in both halves, of which nobody is to be warned."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ example")
+        yield
 
 
 @pytest.fixture

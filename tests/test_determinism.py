@@ -5,7 +5,6 @@ in every run.
 """
 
 import hashlib
-import importlib.util
 import random
 from pathlib import Path
 
@@ -14,10 +13,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import optim, run
 from promptgrad.testing import Delay, LoopbackLM
-
-_spec = importlib.util.spec_from_file_location("simulated_world", Path(__file__).parent / "train" / "world.py")
-world = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(world)
+from tests.train import world
 
 
 def unsure(messages):

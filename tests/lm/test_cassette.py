@@ -1,7 +1,6 @@
 """Record and replay: what an LM said once, it says again, and nothing else is sent."""
 
 import asyncio
-import importlib.util
 import itertools
 import json
 from pathlib import Path
@@ -20,13 +19,10 @@ from promptgrad.errors import (
     ReplayError,
 )
 from promptgrad.testing import LoopbackLM, Status
+from tests.train import world
 
 HERE = Path(__file__).parent
 CAPITALS = HERE / "cassettes" / "capitals.jsonl"
-
-_spec = importlib.util.spec_from_file_location("simulated_world", HERE.parent / "train" / "world.py")
-world = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(world)
 
 
 def lines(path):

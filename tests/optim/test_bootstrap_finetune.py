@@ -9,7 +9,7 @@ import pytest
 from promptgrad import Trainer, lm, nn, optim
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError, NoLMError
-from promptgrad.testing.optimizers import OptimizerContract
+from tests.optim.of_weights import OfWeights
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -159,11 +159,7 @@ def knows(messages: list[dict[str, str]]) -> str:
     return next(str(example.answer) for example in TRAIN if example.text == text)
 
 
-class TestContract(OptimizerContract):
-    """What of the contract fits: a local model answers, so that no script can stop the run or spoil replies."""
-
-    kills = 2
-
+class TestContract(OfWeights):
     def make(self, params: Any) -> optim.BootstrapFinetune:
         teacher = lm.FunctionLM(knows, name="teacher", adapter="pocket")
         return optim.BootstrapFinetune(params, steps=2, max_rounds=1, max_labeled_demos=0, teacher=teacher)
@@ -179,14 +175,3 @@ class TestContract(OptimizerContract):
 
     def base(self) -> dict[str, Any]:
         return {"instruction": TASK.instruction("partial")}
-
-    def lm(self, scripted: Any) -> Any:
-        return lm.pocket()
-
-    test_killed_in_another_process_it_is_resumed_in_a_third = None
-    test_stopped_by_the_user_it_is_resumed_to_the_same_end = None
-    test_no_budget_of_calls_is_exceeded = None
-    test_no_budget_of_tokens_is_exceeded = None
-    test_garbage_does_not_end_a_run = None
-    test_a_fifth_of_the_calls_may_fail = None
-    test_nothing_to_improve = None

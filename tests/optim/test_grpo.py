@@ -11,7 +11,7 @@ from promptgrad import Budget, Trainer, lm, nn, optim
 from promptgrad.data import Example, pocket
 from promptgrad.errors import NoLMError
 from promptgrad.finetune import Rollouts
-from promptgrad.testing.optimizers import OptimizerContract
+from tests.optim.of_weights import OfWeights
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -110,11 +110,7 @@ def test_a_program_without_a_local_model_and_wrong_numbers() -> None:
     assert optim.GRPO(model).skips == ()
 
 
-class TestContract(OptimizerContract):
-    """What of the contract fits: a local model answers, so that no script can stop the run or spoil replies."""
-
-    kills = 2
-
+class TestContract(OfWeights):
     def make(self, params: Any) -> optim.GRPO:
         return optim.GRPO(params, n=4, steps=2, batch_size=3, lora=None, lr=1e-4)
 
@@ -129,14 +125,3 @@ class TestContract(OptimizerContract):
 
     def base(self) -> dict[str, Any]:
         return {"instruction": TASK.instruction("partial", seed=1)}
-
-    def lm(self, scripted: Any) -> Any:
-        return lm.pocket()
-
-    test_killed_in_another_process_it_is_resumed_in_a_third = None
-    test_stopped_by_the_user_it_is_resumed_to_the_same_end = None
-    test_no_budget_of_calls_is_exceeded = None
-    test_no_budget_of_tokens_is_exceeded = None
-    test_garbage_does_not_end_a_run = None
-    test_a_fifth_of_the_calls_may_fail = None
-    test_nothing_to_improve = None

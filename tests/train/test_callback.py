@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +11,8 @@ from promptgrad import Trainer, evaluate, lm, run
 from promptgrad.errors import BudgetExceeded, LMConnectionError
 from promptgrad.train import Callback
 from tests.waiting import interrupted
+
+pytestmark = pytest.mark.usefixtures("overlap_is_known")
 
 
 class Heard(Callback):
@@ -45,13 +46,6 @@ class Heard(Callback):
 @pytest.fixture
 def data(world):
     return world.examples(16), world.examples(40, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def _overlap_is_known():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ example")
-        yield
 
 
 def program(world, answer=None):

@@ -1,7 +1,6 @@
 """`EarlyStopping`, `ModelCheckpoint`, and what they are made of: `stop_search` and `best_state`."""
 
 import json
-import warnings
 
 import pytest
 
@@ -9,17 +8,12 @@ import promptgrad as pg
 from promptgrad import Trainer, lm, train
 from promptgrad.errors import GraphError
 
+pytestmark = pytest.mark.usefixtures("overlap_is_known")
+
 
 @pytest.fixture
 def data(world):
     return world.examples(16), world.examples(40, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def _overlap_is_known():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ example")
-        yield
 
 
 def trainer(world, model, name="tgd", **options):

@@ -1,7 +1,6 @@
 """The decision by the posterior: what ships without data set aside, what is measured for it, and what is reported."""
 
 import math
-import warnings
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -16,6 +15,8 @@ from promptgrad.search import Candidate, Measured
 from promptgrad.train._ending import Ending
 from promptgrad.train._finals import Finals
 
+pytestmark = pytest.mark.usefixtures("overlap_is_known")
+
 BETTER = {"pick.instruction": "Take the last word.", "spell.instruction": "Reverse the word."}
 WORSE = {"pick.instruction": "Take the first word, please."}
 
@@ -23,13 +24,6 @@ WORSE = {"pick.instruction": "Take the first word, please."}
 @pytest.fixture
 def data(world):
     return world.examples(24), world.examples(40, seed=1), world.examples(30, seed=2)
-
-
-@pytest.fixture(autouse=True)
-def _overlap_is_known():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ example")
-        yield
 
 
 def program(world, answer=None):

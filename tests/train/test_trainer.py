@@ -22,6 +22,8 @@ from promptgrad.search import Cost
 from promptgrad.train import _confirm
 from tests.waiting import interrupted
 
+pytestmark = pytest.mark.usefixtures("overlap_is_known")
+
 
 class Count:
     """The simulated model, counting what it is asked; it may stop answering, or stop the process, after some calls."""
@@ -50,13 +52,6 @@ def trainer(world, model, name="tgd", **options):
 @pytest.fixture
 def data(world):
     return world.examples(24), world.examples(60, seed=1), world.examples(30, seed=2)
-
-
-@pytest.fixture(autouse=True)
-def _overlap_is_known():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ example")
-        yield
 
 
 class Fixed(Optimizer):
