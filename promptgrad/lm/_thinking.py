@@ -19,6 +19,7 @@ _MAYBE = r"\w{0,20}thoughts?(?:_\w{1,20})?|\w{0,20}reason(?:ing)?(?:_\w{1,20})?|
 _TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})(?:\s[^<>]{{0,200}})?(?<!/)>", re.IGNORECASE)
 _EMPTY_TAG = re.compile(rf"<(?:\w{{1,20}}:)?(?:{_ALWAYS})\s?/>", re.IGNORECASE)
 _CLOSED_TAG = re.compile(rf"</(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})\s?>", re.IGNORECASE)
+_ENDS_THINKING = re.compile(rf"</({_ALWAYS})>\Z", re.IGNORECASE)
 _BRACKET = re.compile(r"\[(THINK|THINKING|REASONING)\]")
 _FOLDED = re.compile(
     r"<details(?P<kind>\s[^<>]{0,200})?>\s*<summary(?:\s[^<>]{0,200})?>(?P<title>[^<>]{0,200})</summary>", re.IGNORECASE
@@ -37,7 +38,12 @@ _SIGNS = {  # what opens a thought, in the special tokens of a family of models,
     "\N{WHITE LEFT-POINTING TRIANGLE}think\N{WHITE RIGHT-POINTING TRIANGLE}": (
         "\N{WHITE LEFT-POINTING TRIANGLE}/think\N{WHITE RIGHT-POINTING TRIANGLE}"
     ),
+    "<|thought_start|>": "<|thought_end|>",
+    "<|reasoning_start|>": "<|reasoning_end|>",
+    "<|thinking_start|>": "<|thinking_end|>",
+    "<|think_start|>": "<|think_end|>",
     "Here is my thought process:": "Here is my response:",
+    "Thinking...\n": "...done thinking.",
 }
 _CHANNEL = "<|channel|>"
 _BODY = "<|message|>"
@@ -49,11 +55,16 @@ _WRAPPED = {
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
     "<|begin_of_box|>": "<|end_of_box|>",
 }
-_LONE_SIGNS = ("[/THINK]", *(closes for opens, closes in _SIGNS.items() if opens[0] != "H"))
+_LONE_SIGNS = ("[/THINK]", *(closes for opens, closes in _SIGNS.items() if not opens[0].isalpha()))
 _MOST_BLOCKS = 20
 _ANSWER_TAG = re.compile(r"<(answer|response|solution|output|final|final_answer)>", re.IGNORECASE)
 _UNSEEN = " \t\r\n\ufeff\u200b\u2060"
-_TURN = "<|im_start|>assistant"
+_TURN = re.compile(
+    r"(?:<\|im_start\|>assistant|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|assistant\|>|<start_of_turn>model\b|"
+    r"<\|start_of_role\|>assistant<\|end_of_role\|>|<\N{FULLWIDTH VERTICAL LINE}Assistant\N{FULLWIDTH VERTICAL LINE}>|"
+    r"assistant(?=analysis|\s*<\w{0,20}think))"
+)
+"""The beginning of a turn, which some servers leave in."""
 
 
 def without_thinking(completion: Completion, named: Collection[str] = (), prompt: str = "") -> Completion:
@@ -124,7 +135,7 @@ def may_think(text: str) -> bool:
 _SIGN_END = "\N{WHITE LEFT-POINTING TRIANGLE}/"
 _STARTS = (
     *("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought"),
-    *("```think", "```thought", "```reason"),
+    *("```think", "```thought", "```reason", "Thinking...", "assistant"),
 )
 
 
@@ -148,13 +159,18 @@ def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> 
         rest = rest[len(opens) :].removesuffix(_WRAPPED[opens]).strip()
     elif not thoughts:
         return None, text
+    behind = _behind(rest, named, prompt) if thoughts and rest.endswith(">") else None
+    if behind is not None:
+        rest, thought = behind
+        thoughts.append(thought)
     rest = _without_answer_tag(rest, named)
     return "\n\n".join(thought for thought in thoughts if thought), rest
 
 
 def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] | None:
     """The thought with which a text begins, and what comes after it; None where it begins with something else."""
-    text = text.lstrip(_UNSEEN).removeprefix(_TURN).lstrip(_UNSEEN)
+    text = _TURN.sub("", text.lstrip(_UNSEEN), count=1).lstrip(_UNSEEN) if _TURN.match(text.lstrip(_UNSEEN)) else text
+    text = text.lstrip(_UNSEEN)
     match = _EMPTY_TAG.match(text)
     if match:
         return "", text[match.end() :]
@@ -178,7 +194,7 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
         return _between(text, match.end() - 1, "\n```")
     for opens, closes in _SIGNS.items():
         if text.startswith(opens):
-            if opens[0] == "H" and closes not in text:  # words, not special tokens
+            if opens[0].isalpha() and closes not in text:  # words, not special tokens
                 return None
             return _between(text, len(opens), closes)
     if text.startswith((_CHANNEL, "<|start|>assistant" + _CHANNEL, "analysis" + _BODY)):
@@ -232,6 +248,16 @@ def _up_to_a_lone_end(text: str, named: Collection[str], prompt: str) -> tuple[s
     before, after = text[: match.start()], text[match.end() :]
     opened = any(tag[1].lower() == match[1].lower() for tag in _TAG.finditer(before))
     return None if opened or not _stands_apart(before, after) else (before.strip(), after)
+
+
+def _behind(text: str, named: Collection[str], prompt: str) -> tuple[str, str] | None:
+    """The answer and the thought behind it, of a model that thought before it as well; None where there is none."""
+    closes = _ENDS_THINKING.search(text[-60:])
+    if closes is None or _is_asked_for(closes[1].lower(), named, prompt):
+        return None
+    opens = f"<{closes[1]}>"
+    before, found, thought = text[: -len(closes[0])].rpartition(opens)
+    return (before.rstrip(), thought.strip()) if found and before.strip() and opens not in before else None
 
 
 def _is_asked_for(name: str, named: Collection[str], prompt: str) -> bool:
@@ -301,7 +327,7 @@ class ThinkingFeed:
             self._state = "start" if len(self._held) < _LONGEST_START else "answer"
             return
         tag, bracket = _ALWAYS_TAG.match(text), _BRACKET.match(text)
-        sign = next((opens for opens in _SIGNS if opens[0] != "H" and text.startswith(opens)), "")
+        sign = next((opens for opens in _SIGNS if not opens[0].isalpha() and text.startswith(opens)), "")
         if tag is not None:
             self._end = re.compile(rf"</(?:\w{{1,20}}:)?{tag[1]}\s?>", re.IGNORECASE)
             self._held = text[tag.end() :]

@@ -241,3 +241,41 @@ def test_a_streamed_thought_is_reasoning() -> None:
     assert "".join(d.text for d in deltas if isinstance(d, ReasoningDelta)) == "It is Paris."
     assert "".join(d.text for d in deltas if isinstance(d, TextDelta)) == "Paris"
     assert completion.content == (ReasoningPart("It is Paris."), TextPart("Paris"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|start_header_id|>assistant<|end_header_id|>\n\n<think>x</think>Paris",
+        "<|assistant|><think>x</think>Paris",
+        "<start_of_turn>model\n<think>x</think>\nParis",
+        "<|im_start|>assistant\n<think>x</think>Paris",
+        "assistantanalysisxassistantfinalParis",
+        "<|thought_start|>x<|thought_end|>Paris",
+        "<|reasoning_start|>x<|reasoning_end|>\nParis",
+        "Thinking...\nx\n...done thinking.\n\nParis",
+        "<think>x</think>Paris<think>y</think>",
+        "<think>x</think>\nParis\n<thinking>\ny\n</thinking>",
+    ],
+)
+def test_turns_that_begin_and_thoughts_behind_the_answer_are_no_part_of_it(text: str) -> None:
+    found = without_thinking(Completion(text))
+    assert (found.text, found.reasoning[0]) == ("Paris", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("Paris <think>y</think>", ""),
+        ("Thinking... of Paris", ""),
+        ("assistants are here", ""),
+        ("<|assistant|> is a token", ""),
+    ],
+)
+def test_what_only_looks_like_it_stays(text: str, prompt: str) -> None:
+    assert without_thinking(Completion(text), prompt=prompt).text == text
+
+
+def test_a_thought_behind_the_answer_that_is_spoken_of_twice_stays() -> None:
+    text = "<think>x</think>Use <think> and <think>y</think>"
+    assert without_thinking(Completion(text)).text == "Use <think> and <think>y</think>"
