@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -233,4 +234,7 @@ def load_sdk() -> Any:
         raise MissingExtraError(
             "Toolset.from_mcp needs version 2 of the package mcp: pip install 'mcp>=2.0'", extra="mcp"
         )
+    log = logging.getLogger("mcp")
+    if not log.handlers:  # else what a server sends wrongly is printed with a traceback, though it is a result
+        log.addHandler(logging.NullHandler())
     return mcp

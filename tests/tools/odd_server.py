@@ -1,5 +1,9 @@
-"""A server of tools that keeps to nothing: JSON-RPC by hand on stdin and stdout, with what no SDK would send."""
+"""A server of tools that keeps to nothing: JSON-RPC by hand on pipes or over HTTP, with what no SDK would send."""
 
+import contextlib
+import gzip
+import http.server
+import io
 import json
 import os
 import sys
@@ -28,6 +32,7 @@ TOOLS = [
     {"name": "who", "inputSchema": OBJECT},
     {"name": "endless_line", "inputSchema": OBJECT},
     {"name": "forget", "inputSchema": OBJECT},
+    {"name": "packed", "inputSchema": OBJECT},
 ]
 
 
@@ -38,6 +43,34 @@ def text(words):
 def write(message):
     sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
     sys.stdout.flush()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """The same over HTTP: what is written while a request is answered is the body, whatever it is."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.send_error(405)
+
+    do_DELETE = do_GET
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = (asked.get("params") or {}).get("name")
+        self.send_response(200 if "id" in asked else 202)
+        self.send_header("Content-Type", "application/json")
+        if name == "packed":
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        sys.stdout = io.TextIOWrapper(self.wfile, write_through=True)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            if name == "packed":
+                self.wfile.write(gzip.compress(b" " * 50_000_000))
+            else:
+                answer(asked, "http")
+        sys.stdout.detach()
 
 
 def call(number, name, arguments):
@@ -80,29 +113,35 @@ def call(number, name, arguments):
         write({"id": number, "result": text(json.dumps(arguments))})
 
 
+def answer(asked, mode):
+    number, method, params = asked.get("id"), asked.get("method"), asked.get("params") or {}
+    if method == "initialize":
+        known = {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}}
+        write({"id": number, "result": {**known, "serverInfo": {"name": "odd", "version": "1"}}})
+    elif method == "tools/list" and mode == "endless":
+        write({"id": number, "result": {"tools": TOOLS[:2] * 20, "nextCursor": "again"}})
+    elif method == "tools/list" and mode == "nonsense":
+        write({"id": number, "result": {"tools": [{"name": "a", "inputSchema": {"type": "object", "required": [3]}}]}})
+    elif method == "tools/list":
+        write({"id": number, "result": {"tools": TOOLS}})
+    elif method == "tools/call":
+        call(number, params["name"], params.get("arguments"))
+    elif number is not None:
+        write({"id": number, "error": {"code": -32601, "message": "no such method"}})
+
+
 def main(mode="odd", *_):
     if mode == "mute":
         time.sleep(3600)
     if mode == "refuses":
         sys.exit("no licence")
+    if mode == "http":
+        with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+            sys.stdout.write(f"{server.server_port}\n")
+            sys.stdout.flush()
+            server.serve_forever()
     for line in sys.stdin:
-        asked = json.loads(line)
-        number, method, params = asked.get("id"), asked.get("method"), asked.get("params") or {}
-        if method == "initialize":
-            known = {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}}
-            write({"id": number, "result": {**known, "serverInfo": {"name": "odd", "version": "1"}}})
-        elif method == "tools/list" and mode == "endless":
-            write({"id": number, "result": {"tools": TOOLS[:2] * 20, "nextCursor": "again"}})
-        elif method == "tools/list" and mode == "nonsense":
-            write(
-                {"id": number, "result": {"tools": [{"name": "a", "inputSchema": {"type": "object", "required": [3]}}]}}
-            )
-        elif method == "tools/list":
-            write({"id": number, "result": {"tools": TOOLS}})
-        elif method == "tools/call":
-            call(number, params["name"], params.get("arguments"))
-        elif number is not None:
-            write({"id": number, "error": {"code": -32601, "message": "no such method"}})
+        answer(json.loads(line), mode)
 
 
 if __name__ == "__main__":

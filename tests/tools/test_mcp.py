@@ -172,7 +172,7 @@ class TestItsEnd:
         assert tools["refuse"].result(call("refuse")).is_error
         server.close()
         server.close()
-        assert repr(server).endswith("15 tools, closed)")
+        assert repr(server).endswith("16 tools, closed)")
         assert "the server 'my tools' is closed" in tools["noise"].result(call("noise")).content
         assert server.open() is tools
         assert tools["noise"].run(call("noise")) == "after the noise"
@@ -314,11 +314,29 @@ class TestLies:
 
 
 @pytest.fixture
-def http():
-    """Starts the server over HTTP; gives its address and the process."""
-    with subprocess.Popen([*LAB, "http"], stdout=subprocess.PIPE, text=True) as process:
+def http(request):
+    """Starts a server over HTTP, by default the lab; gives its address and the process."""
+    command = [*getattr(request, "param", LAB), "http"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}/mcp", process
         process.kill()
+
+
+@pytest.mark.parametrize("http", [ODD], indirect=True, ids=["odd"])
+def test_lies_over_http(http):
+    with pg.Toolset.from_mcp(url=http[0], max_bytes=300_000) as tools:
+        assert tools.names[:3] == ("files_read_it_", "files_read_it__2", "tool")
+        assert tools["files_read_it_"].run(call("files_read_it_", path=1, **{"from": "3"})) == '{"path": 1, "from": 3}'
+        for name in ("liar", "silent", "broken_schema", "nothing", "refuse", "noise", "endless_line", "packed"):
+            result = tools[name].result(call(name))
+            assert result.is_error, name
+            assert "the server's answer cannot be used" in result.content
+            assert len(result.content) < 2_000
+        assert "compressed" in result.content
+        assert "gave no result" in tools["stranger"].replace(timeout=0.2).result(call("stranger")).content
+        assert tools["picture"].run(call("picture")).endswith("more: file:///x")
+        assert tools["half"].result(call("half")).is_error  # a half of an answer, and its end
+        assert tools["who"].result(call("who")).is_error  # nobody is there any more
 
 
 def test_over_http(http, monkeypatch):
