@@ -24,6 +24,18 @@ TURNING = 1.6
 QUICK = 0.01
 """Seconds that the first wait has at least, however soon replies come."""
 
+WINDOW = 32
+"""Requests after which one is forgotten."""
+
+KNOWN = 8
+"""Requests before a row of failures from which is known what is usual."""
+
+UNUSUAL = 1 << 30
+"""Failures in a row where it is not known how many are usual."""
+
+RARE = 0.05
+"""Chance below which a row of failures is more than usual."""
+
 REFUSALS = (RateLimitError, OverloadedError)
 """What says that the endpoint did not look at the request."""
 
@@ -41,11 +53,13 @@ class Retry(Layer):
     """Send a request again after a failure that may pass: 429, overload, 5xx, a lost connection, a spoilt body.
 
     The own wait begins at about the time that a reply takes, `base` seconds at most, and grows up to `ceiling`, so that
-    the last one is what doubling `base` makes of it. After a failure (5xx, a lost connection, a spoilt body) it stays
-    as short as at first if others were answered since the failure before, and at least a third of all requests were of
-    late. It is compared with the wait that the server asks for, the larger counts, and a drawn share is added, so that
-    many callers spread out. The draw comes from the request's digest. A server that asks for more than `patience`
-    seconds is not waited for: its error is raised at once. In a run with a budget of seconds no wait passes its end.
+    the last one is what doubling `base` makes of it. It stays as short as at first while failures (5xx, a lost
+    connection, a spoilt body) or refusals are what happens there all the time: of the last 32 requests at least a third
+    were answered (a half, where they are turned away), and others were answered since the one before, or no more came
+    to nothing in a row, over all callers, than often do by chance. It is compared with the wait that the server asks
+    for, the larger counts, and a drawn share is added, so that many callers spread out. The draw comes from the
+    request's digest. A server that asks for more than `patience` seconds is not waited for: its error is raised at
+    once. In a run with a budget of seconds no wait passes its end.
 
     A failure that cannot pass is never sent again, nor is a request after a silence, which may still be running, nor
     a stream after its first piece.
@@ -94,18 +108,17 @@ class Retry(Layer):
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, in several attempts; the last error is raised, with the number of attempts."""
-        lately, seen = self._lately, self._lately.answers
         try:
             completion = await self.lm.complete(request)
         except LMError as error:
             failure = error
         else:
-            lately.answered(completion.usage.seconds)
+            self._lately.answered(completion.usage.seconds)
             return completion
         listener = request.listener
         fresh = _always if listener is None else (lambda error: not listener.started)
-        completion = await self._again(failure, seen, partial(self.lm.complete, request), request.digest, fresh)
-        lately.answered(completion.usage.seconds)
+        completion = await self._again(failure, partial(self.lm.complete, request), request.digest, fresh)
+        self._lately.answered(completion.usage.seconds)
         return completion
 
     async def persist(
@@ -124,36 +137,32 @@ class Retry(Layer):
         Raises:
             LMError: The last attempt's, with the number of attempts.
         """
-        seen = self._lately.answers
         try:
             return await send()
         except LMError as error:
             failure = error
-        return await self._again(failure, seen, send, digest, may)
+        return await self._again(failure, send, digest, may)
 
     async def _again(
         self,
         error: LMError,
-        seen: int,
         send: Callable[[], Awaitable[T]],
         digest: Callable[[str], str],
         may: Callable[[LMError], bool],
     ) -> T:
         """Send again what failed with this error, until it is answered or the attempts are over."""
-        failed = turned = alone = 0  # `alone`: failures since others were answered
-        lately = self._lately
+        failed = turned = alone = seen = 0  # `alone`: in a row since others were answered
         while True:
             if not is_transient(error) or not may(error):
                 raise error
             refused = isinstance(error, REFUSALS)
             away = self.turns is not None and refused
             turned, failed = turned + away, failed + (not away)
-            if not refused:
-                lately.failed()
-            alone = 1 if lately.answers > seen and lately.mostly_answered else alone + 1
-            seen = lately.answers
+            beyond, usual = self._lately.failed(refused=refused)
+            among = usual and self._lately.answers > seen
+            alone, seen = 1 if among else beyond if refused else alone + 1, self._lately.answers
             times, most = (turned, self.turns or 1) if away else (failed, self.attempts)
-            own = self._own_wait(times if refused else min(times, alone), most, TURNING if away else 2.0)
+            own = self._own_wait(min(times, alone, beyond), most, TURNING if away else 2.0)
             wait = self._wait(digest, own, times, error)
             if wait is None or times == most:
                 error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
@@ -197,7 +206,7 @@ class Retry(Layer):
 
 
 class Lately:
-    """What came of the last requests: how long an answer takes, and how many are answered.
+    """What came of the last requests: how long an answer takes, how many are answered, and what came to nothing since.
 
     Attributes:
         answers: Number of answers.
@@ -207,24 +216,56 @@ class Lately:
     def __init__(self) -> None:
         self.answers = 0
         self.seconds = math.inf
-        self._recent: deque[bool] = deque(maxlen=32)
+        self._failures, self._refusals = Streak(3), Streak(2)
 
     def answered(self, seconds: float) -> None:
         """Note an answer."""
         self.answers += 1
         seconds = max(QUICK, seconds)
         self.seconds = seconds if self.seconds == math.inf else self.seconds + (seconds - self.seconds) / 8
+        self._failures.end()
+        self._refusals.end()
+
+    def failed(self, *, refused: bool) -> tuple[int, bool]:
+        """Note a failure or a refusal: see `Streak.add`. A refusal says nothing of failures; what failed was taken."""
+        if refused:
+            return self._refusals.add()
+        self._refusals.end()
+        return self._failures.add()
+
+
+class Streak:
+    """How many in a row came to nothing, and how many in a row usually do.
+
+    Args:
+        fold: At least one of so many must come to something, or nothing is usual.
+    """
+
+    def __init__(self, fold: int) -> None:
+        self._fold = fold
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._row = 0
+
+    def end(self) -> None:
+        """Note one that came to something."""
         self._recent.append(True)
+        self._row = 0
 
-    def failed(self) -> None:
-        """Note a failure."""
+    def add(self) -> tuple[int, bool]:
+        """Note one that did not; return how many there are in a row beyond those that are usual, and whether few are.
+
+        As long as nothing is usual, these are very many.
+        """
         self._recent.append(False)
-
-    @property
-    def mostly_answered(self) -> bool:
-        """Whether at least a third of the last 32 were answered, of those that were not turned away."""
+        self._row += 1
         recent = [*self._recent]
-        return 3 * sum(recent) >= max(1, len(recent))
+        before, good = len(recent) - self._row, sum(recent)
+        few = self._fold * good >= max(1, len(recent))
+        if not few or before < KNOWN:
+            return UNUSUAL, few
+        share = (before - good) / before
+        usual = int(math.log(RARE) / math.log(share)) if share > RARE else 0
+        return max(1, self._row - usual), few
 
 
 def _drawn(digest: Callable[[str], str], attempt: int) -> float:
