@@ -151,7 +151,7 @@ def test_every_setting_has_a_flag_with_the_default_of_the_function() -> None:
 
 RANKS = '''
 """One command in two processes that torch connects, each a fork of this one."""
-import copy, os, signal, socket, sys
+import contextlib, copy, os, random, signal, socket, sys
 from pathlib import Path
 
 import torch
@@ -167,10 +167,16 @@ torch.set_num_threads(1)
 get_peft_model(copy.deepcopy(lm.pocket().model), LoraConfig(target_modules="all-linear"))  # what loads late, loads once
 
 
+def unused():
+    """A port below those that connections are given, so that none takes it before the ranks do."""
+    while True:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port := random.SystemRandom().randrange(15_000, 32_000)))
+            return port
+
+
 def run(name, ranks, *flags, die_at=0):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = unused()
     children = []
     for rank in range(ranks):
         if (child := os.fork()) == 0:
