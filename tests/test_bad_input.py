@@ -504,14 +504,14 @@ def test_ctrl_c_in_the_middle_of_map_keeps_what_is_done():
             cwd=ROOT,
         )
         try:
-            server.wait_for(4, timeout=300)
+            server.wait_for(4, timeout=600)
             process.send_signal(signal.SIGINT)
-            server.wait_for(6, timeout=300)  # it went on, and is stuck again
+            server.wait_for(6, timeout=600)  # it went on, and is stuck again
             process.send_signal(signal.SIGINT)  # nobody catches this one
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=600)
         finally:
             process.kill()
-            process.wait(timeout=300)
+            process.wait(timeout=600)
         server.wait_idle()
     assert out == "kept ['A', 'B']\nagain C\n"
     assert process.returncode in (-signal.SIGINT, 130)
@@ -544,7 +544,7 @@ def test_a_fork_after_the_first_call_shares_the_cache_and_calls_on(server, tmp_p
         [sys.executable, "-c", FORKED, server.url, str(tmp_path / "cache")],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         cwd=ROOT,
         check=False,
     )

@@ -15,7 +15,7 @@ ARGS = ["--world", "W2", "--budget", "120", "--fresh", "40", "--jobs", "1", "--o
 
 def run(*args):
     command = [sys.executable, str(FOLDER / "bench_optimizers.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_study_runs_resumes_and_makes_its_table(tmp_path):
@@ -130,7 +130,7 @@ def test_whole_runs_are_scored_before_and_after_and_summed_up(tmp_path):
     out = tmp_path / "runs.jsonl"
     script = [sys.executable, str(FOLDER / "calibrate_runs.py"), "--world", "W2,N1", "--budget", "120", "--jobs", "1"]
     script += ["--seeds", "1000", "--optimizers", "bootstrap", "--latency", "0.001", "--fresh", "40", "--out", str(out)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(text) for text in out.read_text().splitlines()]
     assert {line["world"] for line in lines} == {"W2", "N1"}
@@ -139,7 +139,7 @@ def test_whole_runs_are_scored_before_and_after_and_summed_up(tmp_path):
     *worlds, every = [json.loads(text) for text in done.stdout.splitlines()]
     assert [line["world"] for line in worlds] == ["N1", "W2"]
     assert (every["runs"], every["overshoot"]) == (2, 0)
-    again = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    again = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False)
     assert "2 runs, 2 of them done before" in again.stderr
     assert again.stdout == done.stdout
 

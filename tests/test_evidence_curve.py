@@ -58,7 +58,7 @@ def test_a_study_resumes_and_makes_its_table(tmp_path):
 
     def run(*args):
         command = [sys.executable, str(FOLDER / "evidence_curve.py"), *args, "--out", str(out)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
     args = ["--rows", "3,8", "--only", "rows", "--jobs", "1"]
     assert run("--seeds", "1000:1001", *args).returncode == 0

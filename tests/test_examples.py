@@ -30,7 +30,7 @@ def run(script, *arguments, folder, code=0, **environment):
         env={**os.environ, "COLUMNS": "120", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == code, done.stderr[-3000:]
@@ -253,7 +253,7 @@ def dump_page(browser, address, folder):
     with tempfile.TemporaryDirectory(dir=folder) as profile:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={profile}"]
         command = [browser, *flags, "--timeout=5000", "--virtual-time-budget=5000", "--dump-dom", address]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
 @pytest.mark.parametrize(("script", "kind"), [("finetune_intents.py", "Llama"), ("finetune_t5.py", "T5")])

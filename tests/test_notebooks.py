@@ -25,7 +25,7 @@ def test_a_notebook_runs_from_its_first_cell_to_its_last(name, tmp_path):
     book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbformat.validate(book)
     client = nbclient.NotebookClient(
-        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        book, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
     client.execute()
     code = [cell for cell in book.cells if cell.cell_type == "code"]

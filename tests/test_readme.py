@@ -59,7 +59,7 @@ def test_the_blocks_run_one_after_the_other(tmp_path):
     pytest.importorskip("torch")
     script = tmp_path / "readme.py"
     script.write_text("\n\n".join(blocks_of(README)))
-    run_script(script, timeout=300)
+    run_script(script, timeout=600)
     saved = {path.name for path in tmp_path.iterdir()} - {"readme.py"}
     assert saved == set(re.findall(r'pg\.save\([^)]*\), "([^"]+)"\)', "\n".join(blocks_of(README))))
 
@@ -76,7 +76,7 @@ def test_the_first_blocks_are_for_a_provider_and_run_with_its_key_alone(tmp_path
     script.write_text("\n\n".join(blocks))
     asked = Fields("ok", team=lambda inputs: "billing" if "charged" in inputs["message"] else "helpdesk", urgent="true")
     with LoopbackLM(asked) as server:
-        said = run_script(script, timeout=300, OPENAI_API_KEY="none", OPENAI_BASE_URL=server.url)
+        said = run_script(script, timeout=600, OPENAI_API_KEY="none", OPENAI_BASE_URL=server.url)
         assert server.requests
     assert said.splitlines()[0] == "billing True"
     assert (tmp_path / "sort.json").exists()
@@ -95,7 +95,7 @@ def failures(tmp_path_factory):
         scripts.append(script)
     runner = folder / "runner.py"
     runner.write_text(RUNNER)
-    run_script(runner, *scripts, timeout=300)
+    run_script(runner, *scripts, timeout=1500)  # forty pages, one after the other
     return json.loads((folder / "failures.json").read_text())
 
 

@@ -53,7 +53,7 @@ def test_the_processes_of_a_study_end_with_it(tmp_path, sign):
     pids = [int(pid) for worker, child, _ in told for pid in (worker, child)]
     assert all(map(_is_alive, pids))
     os.kill(study.pid, sign)
-    study.wait(timeout=300)
+    study.wait(timeout=600)
     until(lambda: not any(map(_is_alive, pids)))
     until(lambda: not any(Path(folder).exists() for *_, folder in told))
     assert not (tmp_path / "job-3").exists()

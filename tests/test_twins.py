@@ -39,7 +39,7 @@ def test_they_run_and_are_no_longer(tmp_path):
     script = tmp_path / "runner.py"
     script.write_text(RUNNER)
     command = [sys.executable, str(script), str(BENCHMARKS)]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     found = json.loads(ended.stdout.splitlines()[-1])
     assert len(found) == 10

@@ -169,7 +169,7 @@ def test_chat_and_json_load_neither_pydantic_nor_the_pocket_world() -> None:
         "get_adapter('json').compile(Signature('a -> b')).parse('{\"b\": \"y\"}');"
         "print([m for m in ('pydantic', 'promptgrad.data.pocket') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.strip() == "[]"
 
 

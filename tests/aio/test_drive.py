@@ -56,7 +56,7 @@ def test_it_needs_no_asyncio():
     )
     import subprocess
 
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 def test_it_works_in_a_thread_that_has_a_running_loop():

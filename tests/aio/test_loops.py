@@ -221,7 +221,7 @@ assert set(aio.run(both())) == {os.getpid()}
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork on this system")
 def test_a_forked_child_gets_loops_of_its_own():
-    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=600)
 
 
 def test_the_interpreter_exits_quietly_while_something_still_runs():
@@ -235,7 +235,7 @@ def test_the_interpreter_exits_quietly_while_something_still_runs():
         "threading.Thread(target=serve, daemon=True).start()\n"
         "assert aio.run(aio.on_transport(f)) == 1\n"
     )
-    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], check=True, timeout=300, capture_output=True)
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], check=True, timeout=600, capture_output=True)
     assert done.stderr == b""
 
 

@@ -390,7 +390,7 @@ def test_ctrl_c_loses_nothing():
             print("rows", len(stop.report), stop.report.score, flush=True)
         """
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout.splitlines() == ["rows 3 1.0"], done.stderr
 
 

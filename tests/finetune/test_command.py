@@ -237,7 +237,7 @@ def test_two_processes_learn_what_one_does(program: nn.Predict, data: Data, reco
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

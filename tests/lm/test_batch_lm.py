@@ -384,7 +384,7 @@ def test_a_process_that_is_killed_at_any_moment_sends_nothing_twice(server, jobs
         [sys.executable, "-c", HARNESS, server.url, str(tmp_path), json.dumps(moments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=True,
     )
     told = [json.loads(line) for line in done.stdout.splitlines()]

@@ -214,15 +214,16 @@ def test_a_slow_reply_comes(server):
 
 
 def test_nothing_listens_there_and_it_is_said_at_once(sleep):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     waits = []
 
     async def note(seconds):
         waits.append(seconds)
 
-    with pytest.raises(errors.LMConnectionError, match=r"nothing listens there.*base_url="):
-        Retry(HTTP("m", f"http://127.0.0.1:{port}/v1"), sleep=note)("q")
+    with socket.socket() as taken:  # by one who does not listen, so that nobody else will
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with pytest.raises(errors.LMConnectionError, match=r"nothing listens there.*base_url="):
+            Retry(HTTP("m", url), sleep=note)("q")
     assert waits == []
 
 

@@ -52,5 +52,5 @@ print("fine")
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
 def test_child_and_parent_go_on(end):
     script = SCRIPT.replace("{end}", end)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr

@@ -42,7 +42,7 @@ def test_it_is_imported_late_and_without_side_effects(tmp_path):
     for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_MODE"):
         environment.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-c", QUIET], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", QUIET], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     text, calls, asked, secret, same, files = json.loads(done.stdout)

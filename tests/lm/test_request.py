@@ -60,7 +60,7 @@ def test_another_process_makes_the_same_digest():
         "talk = [Message('system', 'a'), Message('user', 'ü')]\n"
         "print(Request.of(talk, temperature=0.3, extra_body={'b': 1, 'a': [2]}).digest('x'))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     mine = Request.of(
         [Message("system", "a"), Message("user", "ü")], temperature=0.3, extra_body={"a": [2], "b": 1}
     ).digest("x")

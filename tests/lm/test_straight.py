@@ -193,7 +193,7 @@ def test_connections_are_closed_at_exit():
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         assert server.received == 3
     assert done.returncode == 0

@@ -428,7 +428,7 @@ def test_kill_9_loses_at_most_the_call_in_flight(tmp_path):
         until(lambda grown=grown, child=child: path.stat().st_size >= grown or child.poll() is not None)
         assert child.poll() is None
         child.send_signal(signal.SIGKILL)
-        child.wait(timeout=300)
+        child.wait(timeout=600)
         child.stdout.close()
         reader = Journal(path, readonly=True)
         sent = {event["key"] for event in reader.events() if event["kind"] == "send"}

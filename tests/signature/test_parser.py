@@ -178,7 +178,7 @@ def test_text_signatures_do_not_import_pydantic() -> None:
         "s.inputs['a'].validate('x'); s.outputs['d'].json_schema(); s.append('e');"
         "print(sorted(m for m in ('pydantic', 'aiohttp', 'asyncio', 'torch') if m in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.strip() == "[]"
 
 

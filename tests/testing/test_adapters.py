@@ -182,6 +182,6 @@ def test_without_pytest_the_error_says_what_to_install(name):
         f"try: import promptgrad.testing.{name}\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.startswith("MissingExtraError")
     assert "pip install pytest" in done.stdout

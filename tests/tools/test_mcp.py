@@ -378,7 +378,7 @@ def test_a_process_that_forgets_to_close_leaves_no_server(tmp_path):
         f"tools = pg.Toolset.from_mcp({[*ODD, 'odd', mark]!r}).open()\n"
         "print(tools['noise'].run(pg.ToolCall('', 'noise')))\n"
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stdout) == (0, "after the noise\n")
     until(lambda: mark not in _commands())
 

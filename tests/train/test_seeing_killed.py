@@ -60,8 +60,8 @@ def test_it_ends_as_one_that_never_was(tmp_path):
         child = begin(server, tmp_path / "killed")
         server.wait_for(whole + 20)
         child.send_signal(signal.SIGKILL)
-        child.wait(timeout=300)
-        assert begin(server, tmp_path / "killed").wait(timeout=300) == 0
+        child.wait(timeout=600)
+        assert begin(server, tmp_path / "killed").wait(timeout=600) == 0
     again = json.loads((tmp_path / "told.json").read_text())
     assert (told["outcome"], again["outcome"]) == ("shipped", "shipped")
     assert (again["calls"], again["lost"] > 0) == (told["calls"], True)
