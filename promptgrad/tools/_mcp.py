@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.adapters import Tool
-from promptgrad.errors import ToolServerError
-from promptgrad.tools._mcp_connection import Connection, ConnectionEnded
-from promptgrad.tools._mcp_result import description_of, names_for, value_of
+from promptgrad.errors import ToolServerError, ToolTimeoutError
+from promptgrad.tools._mcp_connection import MOST_PAGES, Connection, ConnectionEnded
+from promptgrad.tools._mcp_result import content_of, description_of, names_for, resource_words, value_of
 from promptgrad.tools._mcp_server import ServerPlace, load_sdk
 
 if TYPE_CHECKING:
@@ -116,6 +117,39 @@ class MCPTools:
         return await aio.on_transport(self._arefresh)
 
     refresh = aio.blocking(arefresh)
+
+    async def aresources(self) -> dict[str, str]:
+        """What the server offers to read, as far as it lists it: what each is, by its address.
+
+        Cost: no LM call.
+
+        Raises:
+            ToolServerError: It is not open, or ended and cannot be started again.
+            ToolError: It has no resources, or does not keep to the protocol.
+        """
+        return await aio.on_transport(self._resources)
+
+    resources = aio.blocking(aresources)
+
+    async def aread(self, uri: str) -> Any:
+        """Read what the server offers at an address.
+
+        It is a tool as well: `tools=[*tools, server.read]`, or `pg.Tool(server.read, description=...)` with the
+        addresses that there are.
+
+        Cost: no LM call.
+
+        Args:
+            uri: The address, such as `file:///notes.txt`.
+
+        Raises:
+            ToolServerError: It is not open, or ended and cannot be started again.
+            ToolTimeoutError: It did not answer in time.
+            ToolError: It refuses, or does not keep to the protocol.
+        """
+        return await aio.on_transport(self._read, uri)
+
+    read = aio.blocking(aread)
 
     async def aopen(self) -> Toolset:
         """Start the server, or reach it, and list its tools; where it is open, nothing happens."""
@@ -237,9 +271,12 @@ class MCPTools:
             ToolServerError: It ended, or cannot be started again.
             ToolError: It refuses the call, or what it gave is not what the protocol or its own schema says.
         """
+        return await self._ask(lambda client: client.call_tool(tool, dict(arguments)), tool)
+
+    async def _ask(self, request: Callable[[Any], Any], tool: str) -> Any:
         connection = await self._alive()
         try:
-            result = await connection.call(tool, dict(arguments))
+            result = await connection.ask(request, tool)
         except ConnectionEnded:
             if connection.give_up():  # this is the first of the calls that it took with it
                 self._failures += 1
@@ -252,6 +289,32 @@ class MCPTools:
         self._failures = 0
         return result
 
+    async def _resources(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        cursor: str | None = None
+        for _ in range(MOST_PAGES):
+            page = await self._in_time(partial(_list_resources, cursor), "resources")
+            found.update({str(one.uri): resource_words(one) for one in page.resources})
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found
+
+    async def _read(self, uri: str) -> Any:
+        return content_of(await self._in_time(lambda client: client.read_resource(uri), uri))
+
+    async def _in_time(self, request: Callable[[Any], Any], about: str) -> Any:
+        import asyncio
+
+        try:
+            return await asyncio.wait_for(self._ask(request, about), self._timeout)
+        except (TimeoutError, asyncio.TimeoutError) as error:  # two classes before Python 3.11
+            raise ToolTimeoutError(
+                f"the server {self.name!r} gave nothing of {about!r} within {self._timeout:g} seconds",
+                tool=about,
+                seconds=self._timeout,
+            ) from error
+
     def __deepcopy__(self, memo: dict[int, Any]) -> MCPTools:
         return self  # a connection
 
@@ -262,6 +325,10 @@ class MCPTools:
         state = f"{len(self._toolset)} tools" if self._toolset is not None else "not connected"
         closed = "" if self._open or self._toolset is None else ", closed"
         return f"MCPTools({self.name!r}, {self._server!r}, {state}{closed})"
+
+
+async def _list_resources(cursor: str | None, client: Any) -> Any:
+    return await client.list_resources(cursor=cursor)
 
 
 class MCPCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from promptgrad.tools._mcp_server import Heard, ServerPlace
 if TYPE_CHECKING:
     import asyncio
 
-_MOST_PAGES = 100
+MOST_PAGES = 100
 _MOST_TOOLS = 2_000
 
 
@@ -104,8 +105,12 @@ class Connection:
         finally:
             self._over.set()
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> Any:
-        """What the SDK gives for a call.
+    async def ask(self, request: Callable[[Any], Coroutine[Any, Any, Any]], about: str) -> Any:
+        """What the SDK gives for a request.
+
+        Args:
+            request: Makes it of the SDK's client.
+            about: The tool, or whatever it is about, for errors.
 
         Raises:
             ConnectionEnded: The connection ended.
@@ -113,7 +118,7 @@ class Connection:
         """
         import asyncio
 
-        call = asyncio.ensure_future(self._client.call_tool(tool, arguments))
+        call = asyncio.ensure_future(request(self._client))
         over = asyncio.ensure_future(self._over.wait())
         try:
             await asyncio.wait({call, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +130,7 @@ class Connection:
                 raise ConnectionEnded from None
             if isinstance(error, asyncio.CancelledError):
                 raise
-            raise ToolError(f"the server's answer cannot be used: {_said(error)}", tool=tool) from error
+            raise ToolError(f"the server's answer cannot be used: {_said(error)}", tool=about) from error
         finally:
             call.cancel()
             over.cancel()
@@ -149,7 +154,7 @@ async def _listed(client: Any) -> list[Any]:
     """All tools of a server, as many as a model could ever be shown."""
     found: list[Any] = []
     cursor: str | None = None
-    for _ in range(_MOST_PAGES):
+    for _ in range(MOST_PAGES):
         page = await client.list_tools(cursor=cursor, cache_mode="refresh")
         found += page.tools
         cursor = page.next_cursor

@@ -75,6 +75,25 @@ def _media(kind: type[Image | Audio | File], data: str, media_type: str) -> Any:
         return f"(an unreadable {kind.kind}: {error})"
 
 
+def content_of(result: Any) -> Any:
+    """What a resource of the SDK holds: a text, an image, a sound or a file, or a list of them."""
+    parts = [
+        one.text if getattr(one, "text", None) is not None else _file(one.blob, one.mime_type or "")
+        for one in result.contents
+    ]
+    return "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts if len(parts) > 1 else parts[0]
+
+
+def _file(data: str, media_type: str) -> Any:
+    kinds: dict[str, type[Image | Audio | File]] = {"image": Image, "audio": Audio}
+    return _media(kinds.get(media_type.partition("/")[0], File), data, media_type)
+
+
+def resource_words(resource: Any) -> str:
+    """What a server says of a resource, in a line."""
+    return ": ".join(str(text) for text in (resource.title or resource.name, resource.description) if text)
+
+
 def names_for(tools: Iterable[Any], prefix: str) -> list[str]:
     """Names that providers take for the tools of a server, which may call them anything; each is another one."""
     names: dict[str, None] = {}

@@ -70,6 +70,16 @@ async def learn(called: str, context: Context) -> str:
     return "done"
 
 
+@server.resource("note://today", description="What is on today.")
+def today() -> str:
+    return "tea at four"
+
+
+@server.resource("picture://dot", mime_type="image/png")
+def dot() -> bytes:
+    return PNG
+
+
 @server.tool()
 def crash() -> str:
     """End the server."""

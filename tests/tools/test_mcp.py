@@ -237,6 +237,27 @@ class TestOtherTools:
             pg.Toolset.from_mcp(ODD).refresh()
 
 
+class TestResources:
+    def test_they_are_listed_and_read_also_by_a_model(self):
+        server = pg.Toolset.from_mcp(LAB)
+        with server as tools:
+            assert server.resources() == {"note://today": "today: What is on today.", "picture://dot": "dot"}
+            assert server.read("note://today") == "tea at four"
+            assert server.read("picture://dot") == pg.Image(PNG)
+            read = pg.Toolset([*tools, server.read])["read"]
+            assert read.description.startswith("Read what the server offers at an address.")
+            assert read.run(call("read", uri="note://today")) == "tea at four"
+            assert read.result(call("read", uri="note://never")).is_error
+            with pytest.raises(ToolError, match="cannot be used"):
+                server.read("no address at all")
+        with pytest.raises(ToolServerError, match="is closed"):
+            server.read("note://today")
+
+    def test_a_server_without_them_says_so(self, odd):
+        with pg.Toolset.from_mcp(ODD) as _, pytest.raises(ToolError, match="no such method"):
+            odd["who"].function.owner.resources()
+
+
 class TestStart:
     @pytest.mark.parametrize(
         ("command", "words"),
