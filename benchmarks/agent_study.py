@@ -3,7 +3,8 @@
     python benchmarks/agent_study.py --seeds 0:40 --out agents.jsonl        # also prints the summary
     python benchmarks/agent_study.py --summary --out agents.jsonl
 
-`nn.ReAct` with calls as text and native ones, `nn.CodeAct` ("code") and `nn.RLM` ("binder"), by `TGD` and `GEPA` as
+`nn.ReAct` with calls as text and native ones, the same in a harder office ("hard", `_hard_agent_world.py`), where how
+an argument is written is to be learned too, `nn.CodeAct` ("code") and `nn.RLM` ("binder"), by `TGD` and `GEPA` as
 their defaults are, with a budget of LM calls, on 40 training and 40 validation rows. What was left in the program is
 scored on fresh rows, and so is the start. One JSON line for each optimizer, mode, and set of trained texts ("all", or
 the "instruction" of the steps alone): the mean gain, and its paired bootstrap interval over the seeds. The language
@@ -23,12 +24,13 @@ from typing import Any
 
 from _agent_world import AgentWorld
 from _code_worlds import Binder, OfficeByCode
+from _hard_agent_world import Counters
 from _study import numbers, options, read, study
 
 Run = tuple[int, str, str, str, int, int]  # seed, optimizer, mode, trained texts, budget, fresh rows
 OUT = Path(__file__).resolve().parent / "results" / "agents.jsonl"
 OPTIMIZERS = ("TGD", "GEPA")
-MODES = ("text", "native", "code", "binder")
+MODES = ("text", "native", "code", "binder", "hard", "hard native")
 TEXTS = ("all", "instruction")
 
 
@@ -38,8 +40,8 @@ def one_run(run: Run) -> list[dict[str, Any]]:
     from promptgrad import optim
 
     seed, name, mode, texts, budget, fresh = run
-    kind = {"code": OfficeByCode, "binder": Binder}.get(mode, AgentWorld)
-    world = kind(seed, native=mode == "native", test=fresh)
+    kind = {"code": OfficeByCode, "binder": Binder, "hard": Counters, "hard native": Counters}.get(mode, AgentWorld)
+    world = kind(seed, native=mode.endswith("native"), test=fresh)
 
     def score(program: Any) -> float:
         return float(pg.evaluate(program, world.rows["test"], metric=world.metric, progress=False).score)
