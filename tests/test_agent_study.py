@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 def folder(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("agent_study", "_agent_world", "_code_worlds", "_study", "_lifeline"):
+    for name in ("agent_study", "_agent_world", "_code_worlds", "_hard_agent_world", "_study", "_lifeline"):
         sys.modules.pop(name, None)
 
 
@@ -39,6 +39,19 @@ def test_agents_that_write_code_are_trained(optimizer, mode, descriptions):
     assert found["descriptions"] == descriptions
     assert found["interval"][0] > 0.5
     assert found["calls"] <= 600
+
+
+@pytest.mark.parametrize(("optimizer", "mode"), [("TGD", "hard"), ("GEPA", "hard native")])
+def test_how_an_argument_is_written_is_learned_in_its_description(optimizer, mode):
+    from agent_study import one_run, summary
+
+    lines = [line for seed in (1000, 1001) for line in one_run((seed, optimizer, mode, "all", 600, 40))]
+    (found,) = summary(lines)
+    assert found["descriptions"] > 3  # more than those of the three tools
+    assert found["before"] == 0.0
+    assert found["interval"][0] > 0.4
+    (alone,) = one_run((1000, optimizer, mode, "instruction", 600, 20))
+    assert alone["after"] == 0.0
 
 
 def test_the_binder_is_answered_by_its_two_texts():
