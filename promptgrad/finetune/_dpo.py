@@ -14,6 +14,7 @@ from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune._conversation import Conversation, Preference
 from promptgrad.finetune._habits import TUNE_HABITS
+from promptgrad.finetune._kept_runs import about_runs, once
 from promptgrad.finetune._local_lms import LORA, local_lms
 from promptgrad.finetune._preference import Preferences, acollect_preferences
 from promptgrad.finetune._tokens import encode
@@ -140,7 +141,9 @@ async def adpo(
     else:
         runs = partial(acollect_preferences, program, given, metric, n=n, concurrency=concurrency)
         runs = partial(runs, progress=progress is not False)
-        pairs = await (aio.on_program(runs) if aio.is_driven() else runs())
+        about = {} if checkpoint is None else about_runs(program, trained, given, metric, n=n)
+        make = partial(once, Preferences, checkpoint, about, runs)
+        pairs = await (aio.on_program(make) if aio.is_driven() else make())
     recipe = Recipe(
         name=f"dpo {beta!r}",
         encode=_encode,

@@ -12,6 +12,7 @@ from promptgrad._habits import refuses
 from promptgrad.data import Example
 from promptgrad.finetune._conversation import Conversation
 from promptgrad.finetune._habits import TUNE_HABITS
+from promptgrad.finetune._kept_runs import about_runs, once
 from promptgrad.finetune._local_lms import LORA, local_lms
 from promptgrad.finetune._sample import Collected, acollect, labeled
 from promptgrad.finetune._tokens import encode
@@ -102,7 +103,8 @@ async def asft(
         concurrency: Runs in flight.
         progress: Show bars; None shows them in a terminal or notebook.
         checkpoint: Folder for the state of the training, written every `checkpoint_every` steps, in the end, and on
-            Ctrl-C. The same call goes on from there, with the same weights in the end, bit for bit on a CPU.
+            Ctrl-C. The same call goes on from there, with the same weights in the end, bit for bit on a CPU. It holds
+            the samples of the runs too, once these are all made.
         checkpoint_every: Steps between checkpoints.
         micro_batch_tokens: Most tokens that go through the model at once, padding included (8192); a batch of more
             does so in parts, with the same gradient. Parts that do not fit into memory are halved.
@@ -151,7 +153,11 @@ async def asft(
             judge = metric if metric is not None else _everything
             runs = partial(acollect, program, given, judge, teacher=teacher, n=n, threshold=threshold)
             runs = partial(runs, concurrency=concurrency, progress=progress is not False)
-            collected = await (aio.on_program(runs) if aio.is_driven() else runs())
+            about: dict[str, Any] = {}
+            if checkpoint is not None:
+                about = about_runs(program, trained, given, judge, teacher=teacher, n=n, threshold=threshold)
+            make = partial(once, Collected, checkpoint, about, runs)
+            collected = await (aio.on_program(make) if aio.is_driven() else make())
     return await atune(program, trained, collected, CONVERSATIONS, options)
 
 

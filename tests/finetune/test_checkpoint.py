@@ -270,3 +270,52 @@ def test_killed_at_random_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert steps.count("twin") == 6
     assert 6 < steps.count("killed") <= 6 + 2 * (len(lives) - 1)  # not the steps before a checkpoint
     assert len(list((tmp_path / "killed").iterdir())) == 2
+
+
+def test_runs_that_were_collected_are_not_made_again(program: nn.Predict, data: Data, tmp_path: Path) -> None:
+    judged: list[str] = []
+    shown = {example.text: example.answer for example in data[0]}
+
+    def odd(example: Example, output: Any) -> float:
+        judged.append(example.id)
+        return float(len(str(output.answer)) % 2)
+
+    def told(messages: list[dict[str, str]]) -> str:
+        return next(answer for text, answer in shown.items() if text in messages[-1]["content"])
+
+    def learned(**more: Any) -> Any:
+        given = {"teacher": lm.FunctionLM(told, name="told", adapter="pocket"), "checkpoint": tmp_path / "sft"} | more
+        return sft(program, data[0][:12], metric=odd, steps=2, batch_size=4, **given)
+
+    first = learned()
+    assert len(judged) == 12
+    again = learned()
+    assert len(judged) == 12
+    assert again.collected == first.collected
+    assert same(weights(again), weights(first))
+    for more in ({"n": 2}, {"teacher": lm.FunctionLM(told, name="other", adapter="pocket")}, {"threshold": 0.5}):
+        with pytest.raises(StateDictError, match="holds the runs of another training"):
+            learned(**more)
+    program.instruction.data = "answer"
+    with pytest.raises(StateDictError, match="differ in program"):
+        learned()
+    assert len(judged) == 12
+    (tmp_path / "sft" / "runs.jsonl").write_text("")
+    with pytest.raises(StateDictError, match=r"is not the file that it names.*Remove"):
+        learned()
+
+
+def test_pairs_that_were_collected_are_not_made_again(program: nn.Predict, data: Data, tmp_path: Path) -> None:
+    judged: list[str] = []
+
+    def odd(example: Example, output: Any) -> float:
+        judged.append(example.id)
+        return float(len(str(output.answer)) % 2)
+
+    program.to(lm.pocket(temperature=1.0))
+    first = dpo(program, data[0][:8], odd, steps=2, checkpoint=tmp_path / "dpo")
+    runs = len(judged)
+    again = dpo(program, data[0][:8], odd, steps=2, checkpoint=tmp_path / "dpo")
+    assert len(judged) == runs == 32
+    assert again.collected == first.collected
+    assert same(weights(again), weights(first))
