@@ -242,7 +242,8 @@ class TestCodeAct:
         loss = nn.MetricLoss(lambda example, output: pg.Score(0, "wrong"), critic=Blaming())(model.map(batch), batch)
         loss.backward()
         blamed = {path for path, p in model.named_parameters() if p.grad is not None and p.kind.is_text}
-        assert blamed == {"step.instruction", "tools.weather.description"}
+        about = {"tools.weather.description", "tools.weather.arguments.town", "tools.weather.arguments.days"}
+        assert blamed == {"step.instruction", *about}
 
     def test_a_stream_tells_of_the_calls_of_tools(self):
         model = nn.CodeAct("question -> answer", [weather]).to(Writer("x = weather('Oslo')\nsubmit(x)"))
