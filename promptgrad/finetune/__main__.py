@@ -33,7 +33,7 @@ every batch, and the first one writes:
 
 _SAME = (
     *("steps", "epochs", "lr", "warmup", "weight_decay", "max_norm", "seed", "dtype", "gradient_checkpointing"),
-    *("micro_batch_tokens", "max_length", "skip_long", "checkpoint_every"),
+    *("fsdp", "micro_batch_tokens", "max_length", "skip_long", "checkpoint_every"),
 )
 """Flags that `sft` and `dpo` have as arguments of the same name and default."""
 
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     memory.add_argument("--load-dtype", help="type that the weights are loaded in (that of their file)")
     memory.add_argument("--dtype", choices=("bfloat16",), help="compute in it, with trained weights in float32")
     memory.add_argument("--gradient-checkpointing", action="store_true", help="less memory, one more forward pass")
+    memory.add_argument("--fsdp", choices=("full_shard", "shard_grad_op"), help="under torchrun: weights in shares")
     memory.add_argument("--micro-batch-tokens", type=int, help="most tokens in the model at once (8192)")
     memory.add_argument("--threads", type=int, help="threads of torch on a CPU")
 

@@ -125,11 +125,14 @@ class Checkpoint:
             seconds: What it took so far, in all processes.
         """
         name = f"step-{len(training.losses)}{'-end' if training.done else ''}.safetensors"
-        if self.rank or not training.whole or name == self._found.get("file"):
+        if (self.rank and not training.sharded) or not training.whole or name == self._found.get("file"):
             return
         from safetensors.torch import save_file
 
         tensors, state = training.state()
+        if self.rank:
+            self._found = {**self._found, "file": name}  # so that it asks again when the first process does
+            return  # its shares are in the tensors of the first process
         self._sweep()
         save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, str(self.folder / name))
         settle(self.folder / name)

@@ -13,6 +13,7 @@ from promptgrad._habits import refuses
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune._conversation import Conversation, Preference
+from promptgrad.finetune._fsdp import parts
 from promptgrad.finetune._habits import TUNE_HABITS
 from promptgrad.finetune._kept_runs import about_runs, once
 from promptgrad.finetune._local_lms import LORA, local_lms
@@ -21,7 +22,7 @@ from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import Objective
 from promptgrad.finetune._training import WHOLE, Share
 from promptgrad.finetune._tune import Recipe, TuneOptions, TuneResult, atune
-from promptgrad.lm import Tokens, reply_logprobs
+from promptgrad.lm import Tokens
 from promptgrad.nn import Module
 
 
@@ -59,6 +60,7 @@ async def adpo(
     warmup: float = 0.05,
     weight_decay: float = 0.0,
     max_norm: float = 1.0,
+    fsdp: str | None = None,
 ) -> TuneResult:
     """Fine-tune the local model of a program so that it prefers its better replies; returns a new program.
 
@@ -100,6 +102,8 @@ async def adpo(
         warmup: Share of the steps in which the rate rises from 0; then it falls to 0.
         weight_decay: AdamW's.
         max_norm: Largest norm of the gradient; longer ones are scaled to it.
+        fsdp: Whether the processes of a group hold the weights in shares: "full_shard" at all times, with prefixes
+            computed for each row; "shard_grad_op" between steps; None gives each the whole model.
 
     Raises:
         NoLMError: The program runs on no local model, on several that share no weights, or on no LoRA of that name.
@@ -127,6 +131,7 @@ async def adpo(
         warmup=warmup,
         weight_decay=weight_decay,
         max_norm=max_norm,
+        fsdp=fsdp,
     )
     if not beta > 0:
         raise ValueError(f"beta must be above 0, not {beta!r}")
@@ -172,12 +177,12 @@ def preferring(model: Any, data: Sequence[Pair], *, beta: float) -> Objective:
         mine = share.of(batch)
         model.eval()  # the same margins in both passes, whatever the dropout
         with torch.no_grad():
-            gained = [now - reference[pair] for pair, now in zip(mine, _margins(model, mine, share), strict=True)]
+            gained = [now - reference[pair] for pair, now in zip(mine, _margins(model, batch, share), strict=True)]
         model.train()
         losses = torch.nn.functional.softplus(-beta * torch.tensor(gained))
         pull = (beta * torch.sigmoid(-beta * torch.tensor(gained)) / len(batch)).tolist()
         weights = [sign * weight for weight in pull for sign in (-1.0, 1.0)]
-        for scored in reply_logprobs(model, _rows(mine), limit=share.limit):
+        for scored in parts(model, batch, share, _rows):
             weight = torch.tensor([weights[row] for row in scored.rows], device=scored.logprobs.device)
             (weight[:, None] * scored.logprobs).sum().backward()
         return float(losses.mean()) * (len(mine) / len(batch)) if mine else 0.0
@@ -187,8 +192,8 @@ def preferring(model: Any, data: Sequence[Pair], *, beta: float) -> Objective:
 
 def _margins(model: Any, pairs: Sequence[Pair], share: Share = WHOLE) -> list[float]:
     """By how many nats the better reply of each pair is likelier than the worse one."""
-    sums = [0.0] * (2 * len(pairs))
-    for scored in reply_logprobs(model, _rows(pairs), limit=share.limit):
+    sums = [0.0] * (2 * len(share.of(pairs)))
+    for scored in parts(model, pairs, share, _rows):
         for row, total in zip(scored.rows, scored.logprobs.sum(1).tolist(), strict=True):
             sums[row] = total
     return [better - worse for better, worse in zip(sums[::2], sums[1::2], strict=True)]

@@ -57,6 +57,7 @@ async def asft(
     warmup: float = 0.05,
     weight_decay: float = 0.0,
     max_norm: float = 1.0,
+    fsdp: str | None = None,
 ) -> TuneResult:
     """Fine-tune the local model of a program on its own successes, or on labels; returns a new program.
 
@@ -115,6 +116,8 @@ async def asft(
         warmup: Share of the steps in which the rate rises from 0; then it falls to 0.
         weight_decay: AdamW's.
         max_norm: Largest norm of the gradient; longer ones are scaled to it.
+        fsdp: Whether the processes of a group hold the weights in shares: "full_shard" at all times, with prefixes
+            computed for each row; "shard_grad_op" between steps; None gives each the whole model.
 
     Raises:
         ValueError: A number is out of range, or options are given for a LoRA that is made already.
@@ -142,6 +145,7 @@ async def asft(
         warmup=warmup,
         weight_decay=weight_decay,
         max_norm=max_norm,
+        fsdp=fsdp,
     )
     trained = local_lms(program, lora)
     given: list[Any] = list(data)

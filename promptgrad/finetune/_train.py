@@ -11,8 +11,9 @@ from itertools import islice
 from typing import Any
 
 from promptgrad.errors import MissingExtraError
+from promptgrad.finetune._fsdp import parts
 from promptgrad.finetune._training import WHOLE, Share, Training, TuneSettings
-from promptgrad.lm import Tokens, reply_logprobs
+from promptgrad.lm import Tokens
 
 SOFT_LR = 0.03
 """Learning rate of a soft prompt: vectors before a prompt take, and need, far higher ones than weights."""
@@ -75,7 +76,7 @@ def likelihood(model: Any, batch: Sequence[Tokens], share: Share = WHOLE) -> flo
     """The mean cross-entropy, in nats, of the tokens of the replies."""
     targets = sum(len(tokens.ids) - tokens.start for tokens in batch)
     total = 0.0
-    for scored in reply_logprobs(model, share.of(batch), limit=share.limit):
+    for scored in parts(model, batch, share, list):
         loss = -scored.logprobs.sum() / targets
         loss.backward()
         total += float(loss.detach())

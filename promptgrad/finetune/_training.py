@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from promptgrad.errors import DataError, OutOfMemoryError
 from promptgrad.finetune._memory import LEAST_TOKENS, is_out_of_memory, no_room
-from promptgrad.finetune._ranks import add_up, seed_of
+from promptgrad.finetune._ranks import add_up, full_tensor, like, seed_of
 from promptgrad.lm import PART_TOKENS
 
 T = TypeVar("T")
@@ -55,11 +55,13 @@ class Share:
         limit: Most tokens of one pass, padding included (`lm.reply_logprobs`); it bounds memory, not the result.
         rank: Number of the process.
         ranks: Number of processes.
+        apart: Whether each of them has to make as many passes, and none shares a prefix.
     """
 
     limit: int = PART_TOKENS
     rank: int = 0
     ranks: int = 1
+    apart: bool = False
 
     def of(self, batch: Sequence[T]) -> Sequence[T]:
         """The samples of this process. The loss is that of the whole batch, of which they are a part."""
@@ -90,6 +92,7 @@ class Training:
         model: A model in torch; the weights that require a gradient now are trained, in place.
         settings: The settings.
         share: How much of a batch goes through the model at once.
+        around: What is around the passes of a step, where the processes hold the weights in shares.
 
     Attributes:
         model: The model.
@@ -102,7 +105,13 @@ class Training:
         notes: What else the next step depends on, in JSON types; a checkpoint keeps it.
     """
 
-    def __init__(self, model: Any, settings: TuneSettings, share: Share = WHOLE) -> None:
+    def __init__(
+        self,
+        model: Any,
+        settings: TuneSettings,
+        share: Share = WHOLE,
+        around: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
+    ) -> None:
         import torch
 
         self.model = model
@@ -115,6 +124,7 @@ class Training:
         self.losses: list[float] = []
         self.ended = ""
         self.notes: dict[str, Any] = {}
+        self._around = around
         self._random = self._random_state()
         self._whole = True
 
@@ -127,6 +137,11 @@ class Training:
     def whole(self) -> bool:
         """Whether weights and optimizer are those of a number of steps: False only if the last step raised an error."""
         return self._whole
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the processes hold the weights in shares."""
+        return self._around is not None
 
     def rate(self) -> float:
         """The learning rate of the next step: it rises to `lr` in the warm-up, then falls to 0 on a line."""
@@ -159,8 +174,8 @@ class Training:
             group["lr"] = self.rate()
         loss = self._gradient(gradient)
         if self.share.ranks > 1:
-            loss = add_up(self.weights.values(), loss)
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm))
+            loss = add_up(self.weights.values() if self._around is None else (), loss, self._device())
+        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm)))
         if not math.isfinite(loss + norm):
             self.optimizer.zero_grad(set_to_none=True)
             self._end(loss, norm)
@@ -181,11 +196,14 @@ class Training:
         first = self.share.limit
         while True:
             try:
-                loss = gradient()
+                with contextlib.nullcontext() if self._around is None else self._around():
+                    loss = gradient()
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                if self._around is not None:  # the others are in another pass
+                    raise no_room(len(self.losses), self.share.limit, str(error)) from error
                 reason = str(error).partition("\n")[0][:200] or type(error).__name__
             # the error, whose traceback held what the pass had computed, is gone
             self.optimizer.zero_grad(set_to_none=True)
@@ -237,16 +255,18 @@ class Training:
         After the last step these are the weights alone. Between steps, and after a gradient that was cut short, it is
         the state before the next step.
 
+        Where the processes hold the weights in shares, all of them have to ask.
+
         Raises:
             RuntimeError: A step was cut in its middle (see `whole`).
         """
         if not self._whole:
             raise RuntimeError("a step was cut in its middle, so there is no state to keep")
-        tensors = {f"weight.{name}": weight.detach() for name, weight in self.weights.items()}
+        tensors = {f"weight.{name}": full_tensor(weight.detach()) for name, weight in self.weights.items()}
         if not self.done:
             for name, weight in self.weights.items():
                 for key in _ADAMW if weight in self.optimizer.state else ():
-                    tensors[f"{key}.{name}"] = self.optimizer.state[weight][key].detach()
+                    tensors[f"{key}.{name}"] = full_tensor(self.optimizer.state[weight][key].detach())
             tensors |= self._random
         notes = {"notes": dict(self.notes)} if self.notes else {}
         return tensors, {"losses": list(self.losses), "ended": self.ended, **notes}
@@ -266,11 +286,13 @@ class Training:
             raise ValueError("these are not the weights that are trained here")
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(found[name])
+                weight.copy_(like(found[name], weight))
                 kept = {key: tensors.get(f"{key}.{name}") for key in _ADAMW}
                 if all(value is not None for value in kept.values()):
                     self.optimizer.state[weight] = {
-                        key: value.to(weight.device, copy=True) for key, value in kept.items() if value is not None
+                        key: (like(value, weight) if value.shape else value).to(weight.device, copy=True)
+                        for key, value in kept.items()
+                        if value is not None
                     }
         self._to_random_state(tensors)
         self.losses = [float(loss) for loss in facts["losses"]]

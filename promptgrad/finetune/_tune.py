@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from promptgrad import aio, lm
 from promptgrad.errors import DataError, MissingExtraError
 from promptgrad.finetune._checkpoint import Checkpoint, about_of
+from promptgrad.finetune._fsdp import KINDS, Sharding
 from promptgrad.finetune._local_lms import Places
 from promptgrad.finetune._memory import autocast, checkpointed, masters
 from promptgrad.finetune._place import moved
@@ -159,6 +160,7 @@ class TuneOptions:
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_norm: float = 1.0
+    fsdp: str | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
@@ -171,6 +173,8 @@ class TuneOptions:
             raise ValueError(f"warmup is a share of the steps, from 0 to 1, not {self.warmup!r}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must be 0 or more, not {self.weight_decay!r}")
+        if self.fsdp not in (None, *KINDS):
+            raise ValueError(f"fsdp is one of {', '.join(KINDS)}, or None, not {self.fsdp!r}")
         if self.autocast not in (None, "bfloat16"):
             raise ValueError(f"dtype is 'bfloat16', or None for the type of the model's weights, not {self.dtype!r}")
 
@@ -181,7 +185,7 @@ class TuneOptions:
 
     def share(self, rank: int = 0, ranks: int = 1) -> Share:
         """How much of a batch goes through the model at once, in this process."""
-        return Share(self.micro_batch_tokens or PART_TOKENS, rank, ranks)
+        return Share(self.micro_batch_tokens or PART_TOKENS, rank, ranks, apart=self.fsdp == "full_shard")
 
 
 _one_at_a_time = threading.Lock()
@@ -300,6 +304,11 @@ def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettin
             f"gradient_checkpointing is for a model of its own, and {local.name!r} shares the layers of its base with "
             "replies: leave it out, or give a lower micro_batch_tokens="
         )
+    if options.fsdp is not None and local.base is not local:
+        raise ValueError(
+            f"fsdp= holds a model of its own in shares, and {local.name!r} shares the layers of its base with replies: "
+            "leave it out, or train a copy (lora={...} on the base)"
+        )
     lora = dict(options.lora) if isinstance(options.lora, Mapping) else None
     if local.base is not local:
         lora = dict(local.model.options)
@@ -339,6 +348,7 @@ def _trained(
     model = copy.deepcopy(local.model)
     if local.base is local and next(model.parameters()).dtype == torch.float16:
         model.float()  # half precision cannot be trained without loss scaling
+    sharding = None if options.fsdp is None else Sharding(model, options.fsdp)
     over = checkpoint is not None and checkpoint.finished
     with contextlib.ExitStack() as stack:
         stack.enter_context(autocast(model, settings.dtype))
@@ -350,7 +360,9 @@ def _trained(
             model = add_lora(model, merged)
         stack.enter_context(masters(model, wanted=settings.dtype is not None))
         share = options.share(*rank_and_ranks())
-        training = Training(model, settings, share)
+        if sharding is not None:
+            sharding.shard(model)
+        training = Training(model, settings, share, None if sharding is None else sharding.gradient)
         if checkpoint is not None:
             checkpoint.restore(training)
         bar = stack.enter_context(
@@ -363,11 +375,15 @@ def _trained(
             if checkpoint is not None:
                 checkpoint.after_step(training, time.monotonic() - begun)
 
+        whole = sharding is None  # shares are gathered by all processes, or by none
         try:
             go_on(training, data, objective, on_step=on_step, stopped=stopped)
+            whole = True
         finally:
-            if checkpoint is not None and training.losses:
+            if checkpoint is not None and training.losses and whole:
                 checkpoint.write(training, time.monotonic() - begun)
+        if sharding is not None:
+            model = sharding.whole(lambda bare: bare if merged is None else add_lora(bare, merged))
     seconds = time.monotonic() - begun
     lora = None
     if merged is not None:

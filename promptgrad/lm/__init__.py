@@ -18,7 +18,7 @@ from promptgrad.lm._http import HTTP
 from promptgrad.lm._job_state import JobState, owned
 from promptgrad.lm._json_grammar import json_grammar, json_rule
 from promptgrad.lm._layer import Layer, layered
-from promptgrad.lm._likelihood import Scored, Tokens, reply_logprobs
+from promptgrad.lm._likelihood import Scored, Tokens, passes, reply_logprobs
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._litellm import LiteLLM
 from promptgrad.lm._local import Local
@@ -132,6 +132,7 @@ __all__ = [
     "json_rule",
     "layered",
     "owned",
+    "passes",
     "passes_elsewhere",
     "pocket",
     "record",

@@ -94,6 +94,11 @@ def reply_logprobs(
             stem.backward()
 
 
+def passes(batch: Sequence[Tokens], *, limit: int = PART_TOKENS) -> int:
+    """How many passes `reply_logprobs(model, batch, shared=False)` makes."""
+    return sum(len(group.parts) for group in plan(batch, shared=False, limit=limit)) if batch else 0
+
+
 def _pack(model: Any, batch: Sequence[Tokens], rows: Rows, prefix: int) -> Scored:
     """Some rows as one sequence, in which their common tokens are once."""
     import torch
