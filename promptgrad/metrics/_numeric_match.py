@@ -14,7 +14,9 @@ _FRACTION = re.compile(
 )  # 1/2, 2 1/2
 
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
-_ONE_SIGN = re.compile(r"[ ]?([\xbc-\xbe\u2150-\u215e])")  # 2½
+_ONE_SIGN = re.compile("[\xbc-\xbe\u2150-\u215e]")  # 2½
+_LONG = 10_000
+"""Characters at the end of a text in which fractions are read."""
 
 
 class NumericMatch(FieldMetric):
@@ -57,15 +59,19 @@ def number(value: Any) -> float | None:
             value = str(value)
         else:
             return found if math.isfinite(found) else None
-    text = _LATEX_FRACTION.sub(r" \1/\2", value.replace("\N{MINUS SIGN}", "-"))
-    text = _ONE_SIGN.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[1])}", text).replace(
-        "\N{FRACTION SLASH}", "/"
-    )
-    last = last_number(_FRACTION.sub(_quotient, text))
+    text = value.replace("\N{MINUS SIGN}", "-")
+    last = last_number(text[:-_LONG] + _with_quotients(text[-_LONG:]))
     if last is None:
         return None
     found = float(last)
     return found if math.isfinite(found) else None
+
+
+def _with_quotients(text: str) -> str:
+    """A text with fractions as decimal numbers."""
+    text = _LATEX_FRACTION.sub(r" \1/\2", text)
+    text = _ONE_SIGN.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[0])}", text)
+    return _FRACTION.sub(_quotient, text.replace("\N{FRACTION SLASH}", "/"))
 
 
 def _quotient(match: re.Match[str]) -> str:
