@@ -408,7 +408,8 @@ class LiteLLM(Transport):
         status = getattr(error, "status_code", None)
         text = self._scrub(str(error))
         where = f"litellm, model {self.model!r}"
-        if isinstance(error, known.Timeout):
+        told = without_names(text)
+        if isinstance(error, known.Timeout) and not told.startswith("{"):  # else its server says so
             return out_of_time(error, where, self.timeout, passed_by)
         module = _MODULE.search(text)
         if module and status not in _REFUSED:
@@ -421,7 +422,6 @@ class LiteLLM(Transport):
         if not isinstance(status, int):
             return None
         headers = getattr(error, "litellm_response_headers", None) or {}
-        told = without_names(text)
         found = read_fault(status, told, headers)
         advice = advise(found, self.model, "the variable that litellm reads for this provider")
         if "LLM Provider NOT provided" in text:

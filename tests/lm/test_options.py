@@ -15,6 +15,7 @@ from promptgrad.errors import (
     LMError,
     OverloadedError,
     RateLimitError,
+    ServerTimeoutError,
 )
 from promptgrad.lm import HTTP, LM, FunctionLM, LiteLLM, Local, Request, Retry, _habits, resolve
 from promptgrad.lm._providers import own_address
@@ -359,6 +360,7 @@ def test_anthropics_dialect(anthropics):
         (400, "invalid_request_error", "prompt is too long: 207889 tokens > 200000 maximum", ContextWindowError),
         (400, "invalid_request_error", "messages: at least one message is required", BadRequestError),
         (429, "rate_limit_error", "This request would exceed your rate limit", RateLimitError),
+        (504, "timeout_error", "Request timed out", ServerTimeoutError),
     ],
 )
 def test_anthropics_errors(anthropics, status, kind, message, error):
