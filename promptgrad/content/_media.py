@@ -42,7 +42,7 @@ _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 # What a user of DSPy may type out of habit, and what to write here.
 _HABITS = {
-    **dict.fromkeys(("from_file", "from_path"), "{}.read(path) reads a file"),
+    **dict.fromkeys(("from_file", "from_path", "open", "load"), "{}.read(path) reads a file"),
     "from_url": "{}('https://...') is an address, which the provider loads",
     "from_PIL": "{}(image) takes an image of PIL",
     "from_bytes": "{}(data) takes bytes",
@@ -103,7 +103,8 @@ class Media(metaclass=_Named):
         if data and not media_type:
             media_type = media_type_of(data)
         if data and not media_type:
-            raise ValueError(f"{what} of bytes needs a media_type, such as {self.family or 'application/'}...")
+            begin = f"they begin with {data[:12]!r}, which is no kind that is known"
+            raise ValueError(f"{what} of bytes needs a media_type, such as {self.family or 'application/'}...: {begin}")
         if media_type and not media_type.startswith(self.family):
             raise ValueError(f"media_type of {what} begins with {self.family!r}, not {media_type!r}")
         if media_type and _MEDIA_TYPE.fullmatch(media_type) is None:

@@ -466,13 +466,13 @@ class ChatProtocol(asyncio.Protocol):
         left = deque(events if share is None else events[: int(len(events) * share)])
 
         def put() -> None:
-            while left and self.transport is not None:
+            while left and self.transport is not None and not self.transport.is_closing():
                 event = left.popleft()
                 self.transport.write(b"%x\r\n%s\r\n" % (len(event), event))
                 if pace > 0:
                     self.loop.call_later(pace, put)
                     return
-            if self.transport is None:  # the client has left
+            if self.transport is None or self.transport.is_closing():  # the client has left
                 return
             if share is not None:
                 self.transport.close()

@@ -28,8 +28,8 @@ class Provider:
                 stream = body.get("stream", False) or "streamGenerateContent" in self.path
                 is_gemini = "enerateContent" in self.path
                 message = provider.gemini() if is_gemini else provider.message()
-                events = [f"data: {json.dumps(message)}\n\n".encode()] if is_gemini else [provider.events()]
-                reply = b"".join(events) if stream else json.dumps(message).encode()
+                told = json.dumps(message).encode()
+                reply = told if not stream else b"data: " + told + b"\n\n" if is_gemini else provider.events()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream" if stream else "application/json")
                 self.send_header("Content-Length", str(len(reply)))
