@@ -5,9 +5,9 @@ from typing import Any
 
 from promptgrad.data import Example, Score
 from promptgrad.errors import NoLMError, ReplayError
-from promptgrad.lm import LM
+from promptgrad.lm import LM, resolve_lm
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import plain
+from promptgrad.nn._plain import plain, seen_by
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.signature import Field, Signature
@@ -49,6 +49,8 @@ class Judge(Module, in_place=True):
 
     Several criteria are judged in one call, each with a score of its own: the value is their mean, `parts` has each.
 
+    Images, sounds and files are shown as they are to an LM that is known to take them, and by their captions to others.
+
     Cost: one LM call per output.
 
     Args:
@@ -81,9 +83,10 @@ class Judge(Module, in_place=True):
 
     async def forward(self, example: Any, output: Any) -> Score:
         """Ask the LM for feedback and a score, or one for each criterion."""
-        values = {"inputs": _inputs(example), "outputs": _outputs(output)}
+        media = seen_by(self._asked())
+        values = {"inputs": _inputs(example, media), "outputs": _outputs(output, media)}
         if self.labels:
-            values["reference"] = _labels(example)
+            values["reference"] = _labels(example, media)
         try:
             verdict = fields_of(await self.predict.acall(**values))
         except ReplayError:
@@ -98,6 +101,13 @@ class Judge(Module, in_place=True):
             return Score(verdict["score"], feedback=feedback)
         parts = {name: float(verdict[f"score_{name}"]) for name in self.criteria}
         return Score(sum(parts.values()) / len(parts), feedback=feedback, parts=parts)
+
+    def _asked(self) -> LM | None:
+        """The language model that will be asked; None if there is none."""
+        try:
+            return resolve_lm(None, self.predict._lm)
+        except NoLMError:
+            return None
 
 
 def _instruction(rubric: str | Mapping[str, str]) -> str:
@@ -124,21 +134,21 @@ def _signature(instruction: str, criteria: tuple[str, ...], *, labels: bool) -> 
     return Signature(fields, instruction, name="Judge")
 
 
-def _inputs(example: Any) -> dict[str, Any]:
+def _inputs(example: Any, media: frozenset[str]) -> dict[str, Any]:
     if isinstance(example, Example):
         fields = example.to_dict() if example.input_keys is None else example.inputs()
-        return {name: plain(value) for name, value in fields.items()}
+        return {name: plain(value, media) for name, value in fields.items()}
     if isinstance(example, Mapping):
-        return {str(name): plain(value) for name, value in example.items()}
-    return {} if example is None else {"input": plain(example)}
+        return {str(name): plain(value, media) for name, value in example.items()}
+    return {} if example is None else {"input": plain(example, media)}
 
 
-def _labels(example: Any) -> dict[str, Any]:
+def _labels(example: Any, media: frozenset[str]) -> dict[str, Any]:
     if isinstance(example, Example) and example.input_keys is not None:
-        return {name: plain(value) for name, value in example.labels().items()}
+        return {name: plain(value, media) for name, value in example.labels().items()}
     return {}
 
 
-def _outputs(output: Any) -> dict[str, Any]:
-    shown = plain(output)
+def _outputs(output: Any, media: frozenset[str]) -> dict[str, Any]:
+    shown = plain(output, media)
     return shown if isinstance(output, (Prediction, Mapping)) else {"output": shown}

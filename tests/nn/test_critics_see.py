@@ -98,6 +98,16 @@ def test_a_critic_that_the_table_knows_sees_what_another_model_saw(server):
         assert any(images_of(request) for request in other.requests)
 
 
+def test_a_judge_that_takes_images_sees_them():
+    pytest.importorskip("litellm")
+    with LoopbackLM(Fields(score="0.5", feedback="so so")) as server:
+        for name, sees in (("openai/gpt-4o-mini", True), ("another", False)):
+            judge = nn.Judge("Is the answer about the picture?", lm=lm.HTTP(name, server.url, api_key_env=None))
+            assert judge(ROWS[0], nn.Prediction(answer="red")).value == 0.5
+            assert images_of(server.requests[-1]) == ([(64, 48)] if sees else [])
+            assert ("Image(png, 64x48" in text_of(server.requests[-1])) is not sees
+
+
 def test_the_embedded_model_takes_text_alone():
     assert lm.pocket().media == frozenset()
 
