@@ -5,6 +5,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import Example, nn, optim
 from promptgrad.search import Plan
+from promptgrad.train._price import price_of_program
 
 DATA = [
     Example(question=f"what is the name of the person with the number {n}?", answer=f"person {n}") for n in range(24)
@@ -129,3 +130,12 @@ def test_an_unknown_price_stays_unknown():
     planned = plan(optim.LabeledFewShot, nn.Predict("question -> answer", lm=Unpriced(lambda _: "x"), adapter="chat"))
     assert planned.usd is None
     assert "price unknown" in repr(planned)
+
+
+def test_a_labelled_reply_is_counted_by_its_length_to_the_quarter_of_a_token():
+    def tokens(answer):
+        return price_of_program(ask(), [Example(question="name?", answer=answer)]).tokens
+
+    assert tokens("x" * 44) - tokens("x" * 40) == 1
+    assert tokens("x" * 42) - tokens("x" * 40) == 0.5
+    assert tokens("x" * 40) - tokens("") == 10
