@@ -78,7 +78,11 @@ async def arollouts(
     examples = list(data)
     if not examples:
         raise DataError("there are no examples to run: the data is empty")
-    runner = copy.deepcopy(teacher if isinstance(teacher, Module) else program).requires_grad_()  # so that it records
+    ran = teacher if isinstance(teacher, Module) else program
+    runner = copy.deepcopy(ran).requires_grad_()  # so that it records
+    for own, theirs in zip(runner.parameters(), ran.parameters(), strict=True):
+        if theirs.kind.is_weights and theirs.requires_grad:
+            own.data = theirs.data  # its replies are traced to the very weights that are trained
     with contextlib.ExitStack() as stack:
         stack.enter_context(enable_grad())
         if teacher is not None and not isinstance(teacher, Module):

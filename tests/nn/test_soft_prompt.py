@@ -297,6 +297,15 @@ def test_it_has_one_place(task):
     assert [path for path, _ in thinks.named_parameters()][-1] == "soft_prompt"
 
 
+def test_rewards_train_it(task):
+    train, _, _ = task.split(8, 0, 1)
+    model = finetune.sft(on_pocket(task, 4), train, steps=12, lr=0.1, batch_size=8, progress=False).program
+    before = model.soft_prompt.data.id
+    made = finetune.grpo(model, train, task.metric, steps=2, n=4, batch_size=8, lr=0.02, progress=False)
+    assert made.program.soft_prompt.data.id != before == model.soft_prompt.data.id
+    assert len(made.losses) == 2
+
+
 def test_modules_may_share_one(task):
     shared = nn.SoftPrompt(4)
     model = nn.Sequential(on_pocket(task), on_pocket(task))
