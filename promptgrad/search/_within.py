@@ -103,7 +103,7 @@ async def _block(
             return await session.evaluate_all(candidates, rows[:size], scope=scope, replicate=replicate)
         except BudgetExceeded:
             size //= 2
-            if not size:
+            if not size or session.journal.upcoming() is not None:  # an earlier process went on without the block
                 raise
 
 
