@@ -104,3 +104,21 @@ optim.GEPA(model.parameters())
 optim.MIPRO(model.parameters())
 """
     assert "pydantic" not in modules_after(code, tmp_path)
+
+
+def test_a_call_of_a_language_model_loads_neither_agents_nor_local_models(tmp_path):
+    code = (
+        "from promptgrad import lm, metrics, nn, evaluate\n"
+        "model = nn.Predict('a -> b').to(lm.FunctionLM(lambda request: 'c'))\n"
+        "evaluate(model, [{'a': 'x', 'b': 'c'}], metrics.exact_match, progress=False)"
+    )
+    loaded = modules_after(code, tmp_path)
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("promptgrad.")}
+    assert rooms & {"finetune", "optim", "sandbox", "search", "testing", "tools", "train"} == set()
+    late = [
+        name
+        for name in loaded
+        if name.startswith(("promptgrad.lm._local", "promptgrad.nn._react", "promptgrad.retrieve._bm"))
+    ]
+    assert late == []
+    assert "promptgrad.nn._predict" in loaded

@@ -240,8 +240,11 @@ async def _gather(
             with suppress(asyncio.CancelledError):  # cancelled again: so are the tasks that still run
                 await finished
         raise
-    finally:  # what was left behind in a thread keeps the crew, and would keep all results by it
+    finally:
+        # what was left behind in a thread keeps the crew, and would keep all results by it; and these functions keep
+        # one another, so that what they name would stay until the collector of cycles comes
         crew.leave, crew.come_back = _nothing, _at_once
+        thunks, contexts, on_done = (), None, None
     if failures:
         raise failures[0]
     return cast("list[T]", results)

@@ -1,32 +1,19 @@
 """Language models: the protocol, the transports that reach a model, and the layers around them."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from promptgrad.lm._api import Api
 from promptgrad.lm._base import LM
-from promptgrad.lm._batch_lm import BatchLM
+from promptgrad.lm._base import register_maker as _register_maker
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._cache_entry import CacheDiff, CacheEntry
 from promptgrad.lm._cassette import Cassette, record
 from promptgrad.lm._completion import CACHE_HIT, Completion, TokenLogprob, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
-from promptgrad.lm._embedder import Embedder
-from promptgrad.lm._fallback import Fallback, passes_elsewhere
 from promptgrad.lm._function import FunctionLM
-from promptgrad.lm._hedge import Hedge
 from promptgrad.lm._http import HTTP
-from promptgrad.lm._job_state import JobState, owned
-from promptgrad.lm._json_grammar import json_grammar, json_rule
 from promptgrad.lm._layer import Layer, layered
-from promptgrad.lm._likelihood import Scored, Tokens, passes, reply_logprobs
 from promptgrad.lm._limit import Limit
-from promptgrad.lm._litellm import LiteLLM
-from promptgrad.lm._local import Local
-from promptgrad.lm._local_engine import Generation
-from promptgrad.lm._local_lora import LocalLora
-from promptgrad.lm._local_plan import LocalPlan
-from promptgrad.lm._local_soft import LocalSoft
-from promptgrad.lm._local_trace import LocalTrace
 from promptgrad.lm._message import EMPTY_PREFIX, Message, Prefix, unmarked
 from promptgrad.lm._parts import (
     AudioPart,
@@ -43,16 +30,12 @@ from promptgrad.lm._parts import (
     expected_tokens,
     weigh,
 )
-from promptgrad.lm._pocket import pocket
-from promptgrad.lm._prefix_plan import PART_TOKENS
 from promptgrad.lm._replay import replay
 from promptgrad.lm._request import Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
 from promptgrad.lm._samples import SampleGroup, SamplesInOne, sampled
-from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
 from promptgrad.lm._settings import Replicated, Settings, current
-from promptgrad.lm._soft_tokens import SoftTokens
 from promptgrad.lm._stream import Delta, Event, Listener, ReasoningDelta, TextDelta, ToolCallDelta
 from promptgrad.lm._thinking import without_thinking
 from promptgrad.lm._time_limit import TimeLimit, deadline
@@ -148,8 +131,69 @@ __all__ = [
     "without_thinking",
 ]
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    from promptgrad.lm._api import Api
+    from promptgrad.lm._batch_lm import BatchLM
+    from promptgrad.lm._embedder import Embedder
+    from promptgrad.lm._fallback import Fallback, passes_elsewhere
+    from promptgrad.lm._hedge import Hedge
+    from promptgrad.lm._job_state import JobState, owned
+    from promptgrad.lm._json_grammar import json_grammar, json_rule
+    from promptgrad.lm._likelihood import Scored, Tokens, passes, reply_logprobs
+    from promptgrad.lm._litellm import LiteLLM
+    from promptgrad.lm._local import Local
+    from promptgrad.lm._local_engine import Generation
+    from promptgrad.lm._local_lora import LocalLora
+    from promptgrad.lm._local_plan import LocalPlan
+    from promptgrad.lm._local_soft import LocalSoft
+    from promptgrad.lm._local_trace import LocalTrace
+    from promptgrad.lm._pocket import pocket
+    from promptgrad.lm._prefix_plan import PART_TOKENS
+    from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
+    from promptgrad.lm._soft_tokens import SoftTokens
+else:
+    _LATE = {  # what most programs do not need
+        "Api": "promptgrad.lm._api",
+        "BatchLM": "promptgrad.lm._batch_lm",
+        "Embedder": "promptgrad.lm._embedder",
+        "Fallback": "promptgrad.lm._fallback",
+        "Generation": "promptgrad.lm._local_engine",
+        "Hedge": "promptgrad.lm._hedge",
+        "JobState": "promptgrad.lm._job_state",
+        "LiteLLM": "promptgrad.lm._litellm",
+        "Local": "promptgrad.lm._local",
+        "LocalLora": "promptgrad.lm._local_lora",
+        "LocalPlan": "promptgrad.lm._local_plan",
+        "LocalSoft": "promptgrad.lm._local_soft",
+        "LocalTrace": "promptgrad.lm._local_trace",
+        "PAGES": "promptgrad.lm._server_jobs",
+        "PART_TOKENS": "promptgrad.lm._prefix_plan",
+        "Scored": "promptgrad.lm._likelihood",
+        "ServerJobs": "promptgrad.lm._server_jobs",
+        "SoftTokens": "promptgrad.lm._soft_tokens",
+        "Tokens": "promptgrad.lm._likelihood",
+        "items_of": "promptgrad.lm._server_jobs",
+        "json_grammar": "promptgrad.lm._json_grammar",
+        "json_rule": "promptgrad.lm._json_grammar",
+        "owned": "promptgrad.lm._job_state",
+        "passes": "promptgrad.lm._likelihood",
+        "passes_elsewhere": "promptgrad.lm._fallback",
+        "pocket": "promptgrad.lm._pocket",
+        "reply_logprobs": "promptgrad.lm._likelihood",
+    }
+
+    def _make_lora(*args, **options):
+        return import_module("promptgrad.lm._local_lora").LocalLora(*args, **options)
+
+    _register_maker("LocalLora", _make_lora)
 
     def __getattr__(name):
+        if name in _LATE:
+            value = getattr(import_module(_LATE[name]), name)
+            globals()[name] = value
+            return value
         hint = ": write promptgrad.lm.FunctionLM" if name == "Function" else ""
         raise AttributeError(f"module 'promptgrad.lm' has no attribute {name!r}{hint}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -15,18 +15,23 @@ from promptgrad.lm._time_limit import time_limit
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_makers: list[Callable[..., LM]] = []
+_makers: dict[str, Callable[..., Any]] = {}
 
 
-def register_maker(make: Callable[..., LM]) -> None:
-    """Set the function that `LM(...)` itself calls to make an LM."""
-    _makers[:] = [make]
+def register_maker(name: str, make: Callable[..., Any]) -> None:
+    """Set the function by which a low file makes what is made of it: "LM" for `LM(...)` itself."""
+    _makers[name] = make
+
+
+def make_known(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Make what has a registered maker."""
+    return _makers[name](*args, **kwargs)
 
 
 class _Meta(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls is LM:
-            return _makers[0](*args, **kwargs)
+            return make_known("LM", *args, **kwargs)
         made = super().__call__(*args, **kwargs)
         if cls.__module__.startswith("promptgrad."):
             configured(made, cls, *args, **kwargs)

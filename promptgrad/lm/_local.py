@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
+from promptgrad.lm._base import make_known
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, TokenLogprob, Usage
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
@@ -39,14 +40,6 @@ if TYPE_CHECKING:
 
 _KNOWN = {"temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logprobs", "response_format", "replicate"}
 _KNOWN |= {"grammar", "enable_thinking", "chat_template_kwargs", *OPTIONS}
-
-
-_lora_makers: list[Callable[..., LocalLora]] = []
-
-
-def register_lora(make: Callable[..., LocalLora]) -> None:
-    """Set the function that `Local.lora` calls to make an LM."""
-    _lora_makers[:] = [make]
 
 
 class Local(LocalGiven):
@@ -182,7 +175,7 @@ class Local(LocalGiven):
 
     def _lora_from(self, folder: Path, title: str, name: str) -> Local:
         """Load a LoRA of saved program: under no name of this model, so that what has the name stays as it is."""
-        read = _lora_makers[0](self, title, str(folder))
+        read: LocalLora = make_known("LocalLora", self, title, str(folder))
         return read.with_model(read.model, name)
 
     def named_weights(self) -> list[tuple[str, torch.nn.Parameter]]:
@@ -308,7 +301,7 @@ class Local(LocalGiven):
         if isinstance(source, Mapping):
             options, source = {**source, **options}, None
         given = source is not None or options
-        made = _lora_makers[0](self, name, None if source is None else str(source), **options)
+        made: LocalLora = make_known("LocalLora", self, name, None if source is None else str(source), **options)
         with self._lock:
             known = self._adapters.setdefault(name, made)
         if known is not made and given and known.made_of != made.made_of:

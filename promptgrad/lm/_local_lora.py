@@ -12,7 +12,7 @@ from promptgrad.autograd import is_grad_enabled
 from promptgrad.errors import LMError
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
-from promptgrad.lm._local import Local, register_lora
+from promptgrad.lm._local import Local
 
 if TYPE_CHECKING:
     import torch
@@ -176,9 +176,6 @@ class LocalLora(Local):
 
     def __repr__(self) -> str:
         return f"{self._base!r}.lora({self.title!r}{'' if self.folder is None else f', {self.folder!r}'})"
-
-
-register_lora(LocalLora)
 
 
 def _again(base: Local, title: str, folder: str | None, options: dict[str, Any]) -> Local:

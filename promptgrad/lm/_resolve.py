@@ -215,4 +215,4 @@ def _transport(model: str, given: dict[str, Any], options: dict[str, Any]) -> LM
     return HTTP(provider.bare(model), address, api_key, api_key_env=provider.key, **settings)
 
 
-register_maker(resolve)
+register_maker("LM", resolve)

@@ -1,12 +1,15 @@
 """`confidence`: how likely the language model took the value of one output among those that its type allows."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters import ValuePlace
 from promptgrad.errors import InputError
-from promptgrad.lm import Completion, Local, Request, TokenLogprob
+from promptgrad.lm import Completion, Request, TokenLogprob
 from promptgrad.nn._history import HistoryCall
+
+if TYPE_CHECKING:
+    from promptgrad.lm import Local
 
 _EDGES = "\"'`*_. "
 
@@ -63,6 +66,8 @@ def confidence_in(call: HistoryCall, fields: dict[str, Any], name: str) -> float
     if said.strip(_EDGES).lower() != texts[chosen].strip(_EDGES).lower():
         raise InputError(f"the value of {name!r} stands in other words in the reply, {said[:200]!r}: nothing compares")
     texts[chosen] = said
+    from promptgrad.lm import Local
+
     lm = None if call.asked is None else call.asked()
     local = None if lm is None else lm.transport
     if isinstance(local, Local) and not completion.reasoning:
@@ -87,7 +92,7 @@ def place_of(values: tuple[Any, ...], given: Any) -> int:
 
 
 def _exact(
-    lm: Local, request: Request, completion: Completion, place: ValuePlace, texts: dict[int, str], chosen: int
+    lm: "Local", request: Request, completion: Completion, place: ValuePlace, texts: dict[int, str], chosen: int
 ) -> float:
     before = completion.text[: place.start]
     replies = [f"{before}{text}{place.after}" for text in texts.values()]

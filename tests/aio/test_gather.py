@@ -448,3 +448,24 @@ def test_what_is_left_behind_in_a_thread_keeps_no_results():
         return await came_back
 
     assert aio.drive(wait()) == "back"
+
+
+@pytest.mark.parametrize("run", MODES)
+def test_what_the_thunks_hold_goes_with_them_and_not_when_the_collector_comes(run):
+    async def work(held):
+        await asyncio.sleep(0)
+        return 1
+
+    async def both(thunks, seen):
+        return await aio.gather(thunks, on_done=seen.append)
+
+    thunks, seen = [partial(work, {"a"}), partial(work, {"b"})], []
+    known = [weakref.ref(thunk) for thunk in thunks]
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(both(thunks, seen)) == [1, 1]
+        del thunks
+        assert [ref() for ref in known] == [None, None]
+    finally:
+        gc.enable()
