@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from promptgrad import aio
-from promptgrad.errors import PromptgradError
 from promptgrad.lm._job_state import JobState
 
 CHAT_PATH = "/v1/chat/completions"
@@ -35,6 +34,11 @@ class BatchLine:
         self.done: aio.Signal[None] = aio.Signal()
         self.reply: Mapping[str, Any] | None = None
         self.delivered = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether its job is over and had no reply to it."""
+        return self.reply is None and self.job is not None and self.job.ended and not self.job.running
 
 
 class BatchJob:
@@ -70,12 +74,15 @@ class BatchJob:
                 line.reply = reply
                 line.done.set(None)
 
-    def fail(self, error: PromptgradError) -> None:
-        """Raise an error in those who wait for a reply that is not there; who asks again waits anew."""
+    def leave(self) -> list[aio.Signal[None]]:
+        """Nobody sees to it any more: what those wait for whose reply is not there. Who asks again waits anew."""
+        self.running = False
+        left = []
         for line in self.lines.values():
             if line.reply is None:
-                done, line.done = line.done, aio.Signal()
-                done.fail(error)
+                left.append(line.done)
+                line.done = aio.Signal()
+        return left
 
 
 def is_answer(reply: Mapping[str, Any]) -> bool:

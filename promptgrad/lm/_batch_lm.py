@@ -173,7 +173,7 @@ class BatchLM(Transport):
         started = perf_counter()
         with self._lock:
             line = self._entries.get(name)
-            if line is None:
+            if line is None or line.lost:
                 line = self._entries[name] = BatchLine(name)
                 line.body = body
                 self._add(line)
@@ -259,15 +259,19 @@ class BatchLM(Transport):
     # ---- a job
 
     async def _see_to(self, job: BatchJob) -> None:
+        failure: PromptgradError = LMError("nobody sees to the batch any more")
         try:
-            await self._run(job)
+            failure = await self._run(job)
         except Exception as error:  # noqa: BLE001 - it is raised in every caller that waits for the job
             failure = error if isinstance(error, PromptgradError) else LMError(f"{type(error).__name__}: {error}")
-            job.fail(failure)
         finally:
-            job.running = False
+            with self._lock:  # whoever asks from here on finds that nobody sees to it
+                left = job.leave()
+            for done in left:
+                done.fail(failure)
 
-    async def _run(self, job: BatchJob) -> None:
+    async def _run(self, job: BatchJob) -> PromptgradError:
+        """See to a job until it has ended; the error of those to which it has no reply."""
         state = job.state
         if state is None:
             place = None if self.folder is None else self._new_place(self.folder)
@@ -297,7 +301,7 @@ class BatchLM(Transport):
             state.note(ended=shown["status"])
         job.ended = True
         job.take(replies)
-        job.fail(self._failure(shown))
+        return self._failure(shown)
 
     async def _wait(self, job: str) -> dict[str, Any]:
         """The batch as it is shown at its end."""

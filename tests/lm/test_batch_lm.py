@@ -279,6 +279,23 @@ class TestFolders:
         assert [reply.text for reply in ask(lm, ["b", "a"])] == ["echo b", "echo a"]
         assert (len(lines(jobs)), len(jobs.batches)) == (1, 1)
 
+    def test_who_asks_again_at_once_finds_that_nobody_sees_to_the_job(self, batch, jobs, monkeypatch):
+        monkeypatch.setattr("promptgrad.lm._batch_lm.OUTAGES", 0)
+        seen = {}
+
+        async def watched(seconds):
+            for name, line in lm._entries.items():
+                if name not in seen:
+                    seen[name] = []
+                    line.done.subscribe(lambda name=name, line=line: seen[name].append(line.job.running))
+            await soon(seconds)
+
+        lm = batch(sleep=watched)
+        jobs.script(None, None, *[Status(500)] * 5)
+        assert [type(error) for error in ask(lm, ["a", "b"])] == [LMStatusError] * 2
+        assert list(seen.values()) == [[False], [False]]
+        assert [reply.text for reply in ask(lm, ["b", "a"])] == ["echo b", "echo a"]
+
     def test_one_process_at_a_time(self, batch, tmp_path):
         lm = batch(tmp_path)
         with pytest.raises(JobError, match="another process"):
