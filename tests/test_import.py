@@ -115,10 +115,6 @@ def test_a_call_of_a_language_model_loads_neither_agents_nor_local_models(tmp_pa
     loaded = modules_after(code, tmp_path)
     rooms = {name.split(".")[1] for name in loaded if name.startswith("promptgrad.")}
     assert rooms & {"finetune", "optim", "sandbox", "search", "testing", "tools", "train"} == set()
-    late = [
-        name
-        for name in loaded
-        if name.startswith(("promptgrad.lm._local", "promptgrad.nn._react", "promptgrad.retrieve._bm"))
-    ]
+    late = [name for name in loaded if name.startswith(("promptgrad.lm._local", "promptgrad.nn._react"))]
     assert late == []
     assert "promptgrad.nn._predict" in loaded

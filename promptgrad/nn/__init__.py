@@ -32,6 +32,7 @@ from promptgrad.nn._joint_critic import Finding, JointCritic
 from promptgrad.nn._map import Arguments, bind, in_flight
 from promptgrad.nn._metric_loss import MetricLoss, as_critic
 from promptgrad.nn._module import Module
+from promptgrad.nn._neighbours import Neighbours, Vectorizer, ngrams, register_vectorizer
 from promptgrad.nn._op import Op, op
 from promptgrad.nn._parameter_iterator import ParameterIterator
 from promptgrad.nn._predict import Predict
@@ -146,7 +147,6 @@ if TYPE_CHECKING:
     from promptgrad.nn._judge import Judge
     from promptgrad.nn._judge_loss import JudgeLoss
     from promptgrad.nn._multi_chain_comparison import MultiChainComparison
-    from promptgrad.nn._neighbours import Neighbours, Vectorizer, ngrams, register_vectorizer
     from promptgrad.nn._nll_loss import NLLLoss
     from promptgrad.nn._parallel import Parallel
     from promptgrad.nn._program_of_thought import ProgramOfThought
@@ -171,7 +171,6 @@ else:
         "ModuleSummary": "promptgrad.nn._summary",
         "MultiChainComparison": "promptgrad.nn._multi_chain_comparison",
         "NLLLoss": "promptgrad.nn._nll_loss",
-        "Neighbours": "promptgrad.nn._neighbours",
         "Parallel": "promptgrad.nn._parallel",
         "ProgramOfThought": "promptgrad.nn._program_of_thought",
         "ProgramSummary": "promptgrad.nn._summary",
@@ -184,12 +183,9 @@ else:
         "SoftPrompt": "promptgrad.nn._soft_prompt",
         "Synthesizer": "promptgrad.nn._synthesizer",
         "SyntheticExamples": "promptgrad.nn._synthesizer",
-        "Vectorizer": "promptgrad.nn._neighbours",
         "export": "promptgrad.nn._export",
         "is_synthetic": "promptgrad.nn._synthesizer",
         "majority": "promptgrad.nn._ensemble",
-        "ngrams": "promptgrad.nn._neighbours",
-        "register_vectorizer": "promptgrad.nn._neighbours",
         "summary": "promptgrad.nn._summary",
     }
 

@@ -1,10 +1,14 @@
 """Indexes of passages, and search in them: by words, by vectors, by both, and with a second look."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from promptgrad.retrieve._bm25 import BM25
+from promptgrad.retrieve._dense import APPROXIMATE_FROM, Dense
 from promptgrad.retrieve._filter import Filter
+from promptgrad.retrieve._hybrid import Hybrid
+from promptgrad.retrieve._load import load
 from promptgrad.retrieve._passage import Passage, as_passage
+from promptgrad.retrieve._rerank import Rerank
 from promptgrad.retrieve._retriever import Retriever
 from promptgrad.retrieve._words import words
 
@@ -22,37 +26,16 @@ __all__ = [
     "words",
 ]
 
-if TYPE_CHECKING:
-    from promptgrad.retrieve._bm25 import BM25
-    from promptgrad.retrieve._dense import APPROXIMATE_FROM, Dense
-    from promptgrad.retrieve._hybrid import Hybrid
-    from promptgrad.retrieve._load import load
-    from promptgrad.retrieve._rerank import Rerank
-else:
-    _LATE = {  # what most programs do not need
-        "APPROXIMATE_FROM": "promptgrad.retrieve._dense",
-        "BM25": "promptgrad.retrieve._bm25",
-        "Dense": "promptgrad.retrieve._dense",
-        "Hybrid": "promptgrad.retrieve._hybrid",
-        "Rerank": "promptgrad.retrieve._rerank",
-        "load": "promptgrad.retrieve._load",
-    }
+# What a user of DSPy may type out of habit, and what to write here.
+_ELSEWHERE = {
+    "ColBERTv2": "nn.Retrieve(function, k), with a function of (query, k) that asks the service",
+    "Embeddings": "nn.Retrieve(retrieve.Dense(passages, embedder), k)",
+    "EmbeddingsWithScores": "retrieve.Dense(passages, embedder), whose passages have .score",
+    "Retrieve": "nn.Retrieve(index, k)",
+}
 
-    # What a user of DSPy may type out of habit, and what to write here.
-    _ELSEWHERE = {
-        "ColBERTv2": "nn.Retrieve(function, k), with a function of (query, k) that asks the service",
-        "Embeddings": "nn.Retrieve(retrieve.Dense(passages, embedder), k)",
-        "EmbeddingsWithScores": "retrieve.Dense(passages, embedder), whose passages have .score",
-        "Retrieve": "nn.Retrieve(index, k)",
-    }
+if not TYPE_CHECKING:
 
     def __getattr__(name):
-        if name in _LATE:
-            value = getattr(import_module(_LATE[name]), name)
-            globals()[name] = value
-            return value
         message = f"module 'promptgrad.retrieve' has no attribute {name!r}"
         raise AttributeError(f"{message}: write {_ELSEWHERE[name]}" if name in _ELSEWHERE else message)
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
