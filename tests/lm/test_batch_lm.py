@@ -280,6 +280,22 @@ class TestFolders:
         assert [reply.text for reply in ask(lm, ["b", "a"])] == ["echo b", "echo a"]
         assert (len(lines(jobs)), len(jobs.batches)) == (1, 1)
 
+    def test_what_a_batch_had_no_reply_to_is_asked_anew_though_its_asker_had_left(self, batch, jobs):
+        async def left(lm):
+            asking = asyncio.ensure_future(lm.acall("a"))
+            while not lm._entries:
+                await asyncio.sleep(0.001)
+            asking.cancel()
+            await asyncio.wait([asking])
+
+        lm = batch(sleep=soon)
+        jobs.respond = lambda messages: None
+        asyncio.run(left(lm))
+        until(lambda: lm._jobs and lm._jobs[0].ended and not lm._jobs[0].running)
+        jobs.respond = "at last"
+        assert ask(lm, ["a"])[0].text == "at last"
+        assert len(jobs.batches) == 2
+
     def test_who_asks_again_at_once_finds_that_nobody_sees_to_the_job(self, batch, jobs, monkeypatch):
         monkeypatch.setattr("promptgrad.lm._batch_lm.OUTAGES", 0)
         seen = {}
