@@ -12,7 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # No test depends on how fast the machine is: what must be cheap is counted (tests/counting.py), not timed.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Properties are tried on the same values each time, so that what is red comes from what was changed; on new ones with
+# `pytest --hypothesis-profile fresh`.
+settings.register_profile("fresh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("untimed", settings.get_profile("fresh"), derandomize=True)
 settings.load_profile("untimed")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their processes with them.
