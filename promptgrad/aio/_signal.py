@@ -65,7 +65,7 @@ class Signal(Generic[T]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiters: list[Callable[[], object]] | None = []
+        self._waiters: list[Callable[[], object]] | tuple[()] | None = ()  # a list from the first waiter on
         self._value: T | None = None
         self._error: BaseException | None = None
 
@@ -103,9 +103,13 @@ class Signal(Generic[T]):
     def subscribe(self, wake: Callable[[], object]) -> bool:
         """Call `wake` from some thread when the result comes. Returns False, without a call, if it has come already."""
         with self._lock:
-            if self._waiters is None:
+            waiters = self._waiters
+            if waiters is None:
                 return False
-            self._waiters.append(wake)
+            if waiters:
+                waiters.append(wake)
+            else:
+                self._waiters = [wake]
             return True
 
     def unsubscribe(self, wake: Callable[[], object]) -> None:
@@ -113,7 +117,7 @@ class Signal(Generic[T]):
         if self._waiters is None:
             return
         with self._lock:
-            if self._waiters is not None and wake in self._waiters:
+            if self._waiters and wake in self._waiters:
                 self._waiters.remove(wake)
 
     def __await__(self) -> Generator[Any, Any, T]:

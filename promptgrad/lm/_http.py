@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -184,16 +184,14 @@ class HTTP(Transport):
         """The requests of this LM: `requests` sent, `answered`, `failed`, and `in_flight` now."""
         return self._traffic.stats()
 
-    async def complete(self, request: Request) -> Completion:
+    def complete(self, request: Request) -> Coroutine[Any, Any, Completion]:
         """Answer one request; with `concurrency`, when it has a place, so that a budget sees it no earlier."""
         places = self._places
-        if places is None:
+        return super().complete(request) if places is None else self._in_place(places, request)
+
+    async def _in_place(self, places: aio.Semaphore, request: Request) -> Completion:
+        async with places:
             return await super().complete(request)
-        await places.acquire()
-        try:
-            return await super().complete(request)
-        finally:
-            places.release()
 
     async def _send(self, request: Request, key: str) -> Completion:
         if self._prices is None:
@@ -225,7 +223,7 @@ class HTTP(Transport):
         import aiohttp
 
         started = perf_counter()
-        session = await self._session()
+        session = (self._sessions and self._sessions.find()) or await self._session()
         headers = {}
         authorization = self._authorization()
         if authorization:

@@ -15,6 +15,7 @@ from promptgrad.lm._completion import Completion
 from promptgrad.lm._deadline import sleep_within
 from promptgrad.lm._layer import Layer
 from promptgrad.lm._request import Request
+from promptgrad.lm._stream import Listener
 
 T = TypeVar("T")
 
@@ -47,6 +48,10 @@ def is_transient(error: LMError) -> bool:
 
 def _always(error: LMError) -> bool:
     return True
+
+
+def _is_fresh(listener: Listener, error: LMError) -> bool:
+    return not listener.started
 
 
 class Retry(Layer):
@@ -115,8 +120,7 @@ class Retry(Layer):
         else:
             self._lately.answered(completion.usage.seconds)
             return completion
-        listener = request.listener
-        fresh = _always if listener is None else (lambda error: not listener.started)
+        fresh = _always if request.listener is None else partial(_is_fresh, request.listener)
         completion = await self._again(failure, partial(self.lm.complete, request), request.digest, fresh)
         self._lately.answered(completion.usage.seconds)
         return completion
@@ -221,7 +225,8 @@ class Lately:
     def answered(self, seconds: float) -> None:
         """Note an answer."""
         self.answers += 1
-        seconds = max(QUICK, seconds)
+        if seconds < QUICK:
+            seconds = QUICK
         self.seconds = seconds if self.seconds == math.inf else self.seconds + (seconds - self.seconds) / 8
         self._failures.end()
         self._refusals.end()

@@ -35,12 +35,17 @@ class Sessions:
         keep_forever(self._open)
         self._open = {}
 
+    def find(self) -> aiohttp.ClientSession | None:
+        """The session of the running loop, if there is one."""
+        found = self._open.get(asyncio.get_running_loop())
+        return None if found is None or found[0].closed else found[0]
+
     async def get(self) -> aiohttp.ClientSession:
-        """Return the session of the running loop."""
+        """Return the session of the running loop; make it, if there is none."""
+        found = self.find()
+        if found is not None:
+            return found
         loop = asyncio.get_running_loop()
-        found = self._open.get(loop)
-        if found is not None and not found[0].closed:
-            return found[0]
         for other in [known for known in self._open if known.is_closed()]:
             self._open.pop(other, None)
         session = self._make()

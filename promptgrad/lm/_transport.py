@@ -70,11 +70,9 @@ class Transport(LM):
                 for tracker in trackers:
                     tracker.add(Usage.from_dict(error.billed), self.name)
             raise
-        if may_think(completion.text):
-            completion = without_thinking(completion, prompt=_sent(request))
-        if completion.more:
-            more = [without_thinking(other, prompt=_sent(request)) for other in completion.more]
-            completion = replace(completion, more=tuple(more))
+        content = completion.content
+        if content.__class__ is not str or may_think(content) or completion.more:
+            completion = _thoughts_apart(completion, request)
         for tracker in trackers:
             tracker.add(completion.usage, self.name)
         return completion
@@ -107,5 +105,9 @@ class Transport(LM):
         raise NotImplementedError(f"{type(self).__name__} does not define _send()")
 
 
-def _sent(request: Request) -> str:
-    return "\n".join([message.text for message in request.messages])
+def _thoughts_apart(completion: Completion, request: Request) -> Completion:
+    """The reply, and the other samples in it, without thoughts in the text."""
+    sent = "\n".join([message.text for message in request.messages])
+    more = tuple([without_thinking(other, prompt=sent) for other in completion.more])
+    apart = without_thinking(completion, prompt=sent)
+    return replace(apart, more=more) if more else apart

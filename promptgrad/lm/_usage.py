@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from contextvars import Token
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from promptgrad import run
 from promptgrad.lm._channel import Channel, channel
@@ -14,6 +15,9 @@ from promptgrad.lm._completion import CACHE_HIT, NO_USAGE, Usage
 
 ELSEWHERE = "(elsewhere)"
 """The module of calls that no module made, such as those of an `Embedder`, and an LM that is called by itself."""
+
+
+_NO_PARTS: Any = MappingProxyType({})  # of those that keep no details: one for each row of an evaluation
 
 
 class UsageTracker:
@@ -29,9 +33,9 @@ class UsageTracker:
 
     def __init__(self, *, details: bool = False) -> None:
         self.details = details
-        self._lms: dict[str, Usage] = {}
-        self._modules: dict[str, Usage] = {}
-        self._phases: dict[str, Usage] = {}
+        self._lms: dict[str, Usage] = {} if details else _NO_PARTS
+        self._modules: dict[str, Usage] = {} if details else _NO_PARTS
+        self._phases: dict[str, Usage] = {} if details else _NO_PARTS
         self._lock = threading.Lock()
         self._total = NO_USAGE
         self._spared = NO_USAGE

@@ -1,6 +1,6 @@
 """The metric protocol: `metric(example, output)` gives a score, whatever the arguments of the function behind it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, KeysView, Mapping
 from copy import copy
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from promptgrad.errors import FATAL, MetricError
 F = TypeVar("F", bound="FieldMetric")
 
 _MANY = (list, tuple, set, frozenset)
+_RIGHT = Score(1.0)
 
 
 class Metric:
@@ -143,9 +144,9 @@ class FieldMetric(Metric):
         """Score an answer against the value of the example, with feedback."""
         golds = _right_answers(gold, answer)
         self._wants(golds, field)
-        value = max([self.score(gold, answer) for gold in golds])
+        value = self.score(golds[0], answer) if len(golds) == 1 else max([self.score(gold, answer) for gold in golds])
         if value >= self.best:
-            return Score(value)
+            return _RIGHT if value == 1.0 else Score(value)
         return Score(value, feedback=f"the {field} should be {' or '.join(map(str, golds))}")
 
     def _check_output(self, field: str, gold: Any, output: Any) -> None:
@@ -186,11 +187,12 @@ def _right_answers(gold: Any, answer: Any) -> list[Any]:
     return list(gold) if isinstance(gold, _MANY) and not isinstance(answer, _MANY) else [gold]
 
 
-def _keys(output: Any) -> list[str] | None:
+def _keys(output: Any) -> Collection[str] | None:
     """Names of the fields of a record, None for a plain value."""
     keys = getattr(output, "keys", None)
     if callable(keys) and hasattr(output, "__getitem__"):
-        return list(keys())
+        found = keys()
+        return found if isinstance(found, KeysView) else list(found)
     fields = getattr(type(output), "model_fields", None) or getattr(output, "__dataclass_fields__", None)
     return None if fields is None else list(fields)
 
@@ -286,7 +288,7 @@ def score_of(known: Metric, result: Any) -> Score:
         MetricError: It is not a score in [0, best].
     """
     try:
-        return Score.of(result).checked(known.best)
+        return (result if type(result) is Score else Score.of(result)).checked(known.best)
     except MetricError as error:
         raise MetricError(f"the metric {known.name} gave no score: {error}") from None
 
@@ -294,7 +296,11 @@ def score_of(known: Metric, result: Any) -> Score:
 async def result_of(known: Metric, example: Any, output: Any, *more: Any) -> Any:
     """What a metric returns, as it is; raises as `call_metric` where the metric does."""
     try:
-        return await _call(known, example, output, *more)
+        if isinstance(known, FunctionMetric) and not known.waits and not aio.is_driven():
+            result = await aio.in_thread(known, example, output, *more)
+        else:
+            result = known(example, output, *more)
+        return await aio.awaited(result) if type(result) is not Score and hasattr(result, "__await__") else result
     except (*FATAL, MetricError, ImportError):
         raise
     except Exception as error:
@@ -302,14 +308,6 @@ async def result_of(known: Metric, example: Any, output: Any, *more: Any) -> Any
         if "NoneType" in text and not more and isinstance(known, FunctionMetric) and known.takes_trace:
             text += "; trace is None where a program is scored, as in DSPy: it is given where demos are collected"
         raise MetricError(f"the metric {known.name} raised {type(error).__name__}{text}") from error
-
-
-async def _call(metric: Metric, example: Any, output: Any, *more: Any) -> Any:
-    if isinstance(metric, FunctionMetric) and not metric.waits and not aio.is_driven():
-        result = await aio.in_thread(metric, example, output, *more)
-    else:
-        result = metric(example, output, *more)
-    return await aio.awaited(result) if type(result) is not Score and hasattr(result, "__await__") else result
 
 
 def _is_async(fn: Any) -> bool:
