@@ -40,17 +40,47 @@ def test_the_front_door_lists_each_name_once_and_no_name_equals_a_room():
     assert set(pg.__all__) <= set(dir(pg))
 
 
+def seen_by_checkers(path):
+    """(Module, name) of each import in a front door that only type checkers read, by name."""
+    return {
+        alias.name: statement.module
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for statement in node.body
+        for alias in statement.names
+    }
+
+
 def test_checkers_see_the_same_names_as_programs():
-    seen = {}
-    for node in ast.parse(FRONT_DOOR.read_text()).body:
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            for statement in node.body:
-                for alias in statement.names:
-                    seen[alias.name] = statement.module
+    seen = seen_by_checkers(FRONT_DOOR)
     assert {name: home for name, home in seen.items() if home != "promptgrad"} == {
         name: f"promptgrad.{home}" for name, home in pg._HOME.items()
     }
     assert {name for name, home in seen.items() if home == "promptgrad"} == set(pg._ROOMS)
+
+
+LATE = [room for room in ROOMS if hasattr(importlib.import_module(room), "_LATE")]
+
+
+@pytest.mark.parametrize("room", LATE)
+def test_checkers_see_the_late_names_of_a_room_where_programs_find_them(room):
+    door = importlib.import_module(room)
+    homes = {name: home if "." in home else f"{room}.{home}" for name, home in door._LATE.items() if name != home}
+    assert {name: home for name, home in seen_by_checkers(Path(door.__file__)).items() if home != room} == homes
+    assert set(door._LATE) <= set(door.__all__) <= set(dir(door))
+
+
+@pytest.mark.parametrize("room", LATE)
+def test_a_room_says_which_name_was_meant(room):
+    meant = max(importlib.import_module(room)._LATE, key=len)
+    with pytest.raises(AttributeError, match=rf"no attribute '{meant}x': did you mean {room[11:]}\.{meant}\?"):
+        getattr(importlib.import_module(room), f"{meant}x")
+
+
+def test_a_late_name_is_imported_once():
+    from promptgrad import lm
+
+    assert lm.Hedge is vars(lm)["Hedge"]
 
 
 @pytest.mark.parametrize("module", ROOMS + SUBROOMS)

@@ -1,6 +1,5 @@
 """How a signature and its values become chat messages, and a reply becomes values."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
@@ -53,22 +52,21 @@ if TYPE_CHECKING:
     from promptgrad.adapters._two_step import TwoStepAdapter, two_step
     from promptgrad.adapters._xml import XMLAdapter
 else:
+    from promptgrad._late import late
+
     _LATE = {  # what most programs do not need
-        "CompactAdapter": "promptgrad.adapters._compact",
-        "FieldPiece": "promptgrad.adapters._feed",
-        "PocketAdapter": "promptgrad.adapters._pocket",
-        "ReplyFeed": "promptgrad.adapters._feed",
-        "TemplateAdapter": "promptgrad.adapters._template",
-        "Tool": "promptgrad.adapters._tool",
-        "ToolsAdapter": "promptgrad.adapters._tools",
-        "TwoStepAdapter": "promptgrad.adapters._two_step",
-        "XMLAdapter": "promptgrad.adapters._xml",
-        "observed": "promptgrad.adapters._observation",
-        "template": "promptgrad.adapters._template",
-        "two_step": "promptgrad.adapters._two_step",
+        "CompactAdapter": "_compact",
+        "FieldPiece": "_feed",
+        "PocketAdapter": "_pocket",
+        "ReplyFeed": "_feed",
+        "TemplateAdapter": "_template",
+        "Tool": "_tool",
+        "ToolsAdapter": "_tools",
+        "TwoStepAdapter": "_two_step",
+        "XMLAdapter": "_xml",
+        "observed": "_observation",
+        "template": "_template",
+        "two_step": "_two_step",
     }
 
-    def __getattr__(name):
-        if name in _LATE:
-            return getattr(import_module(_LATE[name]), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __getattr__, __dir__ = late(__name__, _LATE)

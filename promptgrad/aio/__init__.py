@@ -15,9 +15,6 @@ from promptgrad.aio._signal import Signal, drive, is_driven, serving
 from promptgrad.aio._threads import in_thread, start_in_thread
 from promptgrad.aio._twins import blocking, blocking_classmethod, is_coroutine_function
 
-if TYPE_CHECKING:
-    from promptgrad.aio._executor import Executor
-
 __all__ = [
     "Caller",
     "Executor",
@@ -49,12 +46,11 @@ __all__ = [
     "warn",
 ]
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    from promptgrad.aio._executor import Executor
+else:
+    from promptgrad._late import late
 
-    def __getattr__(name):  # most programs need no `concurrent.futures`
-        if name != "Executor":
-            raise AttributeError(f"module 'promptgrad.aio' has no attribute {name!r}")
-        from promptgrad.aio._executor import Executor
+    _LATE = {"Executor": "_executor"}  # most programs need no `concurrent.futures`
 
-        globals()[name] = Executor
-        return Executor
+    __getattr__, __dir__ = late(__name__, _LATE)

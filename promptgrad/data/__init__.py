@@ -3,7 +3,6 @@
 Each name loads on first use, so that importing the room costs nothing.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -33,7 +32,9 @@ if TYPE_CHECKING:
     from promptgrad.data._split import split
     from promptgrad.data._table import not_a_list, not_a_table, table_hint
 else:
-    _HOME = {
+    from promptgrad._late import late
+
+    _LATE = {
         "DataLoader": "_loader",
         "Example": "_example",
         "Score": "_score",
@@ -43,6 +44,7 @@ else:
         "json_lines": "_readers",
         "not_a_list": "_table",
         "not_a_table": "_table",
+        "pocket": "pocket",
         "read_csv": "_readers",
         "read_jsonl": "_readers",
         "split": "_split",
@@ -51,22 +53,13 @@ else:
 
     # What a user of PyTorch, Hugging Face or pandas may type out of habit, and what to write here.
     _ELSEWHERE = {
-        **dict.fromkeys(("random_split", "train_test_split"), "data.split(data, sizes, seed=...)"),
-        **dict.fromkeys(("Dataset", "TensorDataset", "IterableDataset"), "Example: a data set is a list of them"),
-        **dict.fromkeys(("from_pandas", "from_list", "from_dict"), "data.from_dicts(rows, inputs=[...])"),
-        **dict.fromkeys(("load_dataset", "from_json"), "data.read_jsonl(path, inputs=[...])"),
-        "default_collate": "data.collate",
+        **dict.fromkeys(("random_split", "train_test_split"), "promptgrad.data.split(data, sizes, seed=...)"),
+        **dict.fromkeys(
+            ("Dataset", "TensorDataset", "IterableDataset"), "promptgrad.Example: a data set is a list of them"
+        ),
+        **dict.fromkeys(("from_pandas", "from_list", "from_dict"), "promptgrad.data.from_dicts(rows, inputs=[...])"),
+        **dict.fromkeys(("load_dataset", "from_json"), "promptgrad.data.read_jsonl(path, inputs=[...])"),
+        "default_collate": "promptgrad.data.collate",
     }
 
-    def __getattr__(name):
-        if name == "pocket":
-            return import_module("promptgrad.data.pocket")
-        if name not in _HOME:
-            hint = f": write promptgrad.{_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
-            raise AttributeError(f"module 'promptgrad.data' has no attribute {name!r}{hint}")
-        value = getattr(import_module(f"promptgrad.data.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late(__name__, _LATE, _ELSEWHERE)

@@ -6,7 +6,6 @@ The page docs/extending.md has examples. The contract suites are `promptgrad.tes
 `adapters` and `interpreters`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -94,7 +93,9 @@ if TYPE_CHECKING:
     from promptgrad.search import Candidate, Evidence, Measured, Place, Rewriter, Session, Step
     from promptgrad.train import Callback
 else:
-    _HOME = {
+    from promptgrad._late import late
+
+    _LATE = {
         "LM": "promptgrad.lm",
         "Adapter": "promptgrad.adapters",
         "AgreeingCritic": "promptgrad.autograd",
@@ -147,12 +148,4 @@ else:
         "unreadable": "promptgrad.adapters",
     }
 
-    def __getattr__(name):
-        if name not in _HOME:
-            raise AttributeError(f"module 'promptgrad.extend' has no attribute {name!r}")
-        value = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late(__name__, _LATE)

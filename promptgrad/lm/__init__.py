@@ -1,6 +1,5 @@
 """Language models: the protocol, the transports that reach a model, and the layers around them."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from promptgrad.lm._base import LM
@@ -152,48 +151,43 @@ if TYPE_CHECKING:
     from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
     from promptgrad.lm._soft_tokens import SoftTokens
 else:
+    from promptgrad._late import late
+
     _LATE = {  # what most programs do not need
-        "Api": "promptgrad.lm._api",
-        "BatchLM": "promptgrad.lm._batch_lm",
-        "Embedder": "promptgrad.lm._embedder",
-        "Fallback": "promptgrad.lm._fallback",
-        "Generation": "promptgrad.lm._local_engine",
-        "Hedge": "promptgrad.lm._hedge",
-        "JobState": "promptgrad.lm._job_state",
-        "LiteLLM": "promptgrad.lm._litellm",
-        "Local": "promptgrad.lm._local",
-        "LocalLora": "promptgrad.lm._local_lora",
-        "LocalPlan": "promptgrad.lm._local_plan",
-        "LocalSoft": "promptgrad.lm._local_soft",
-        "LocalTrace": "promptgrad.lm._local_trace",
-        "PAGES": "promptgrad.lm._server_jobs",
-        "PART_TOKENS": "promptgrad.lm._prefix_plan",
-        "Scored": "promptgrad.lm._likelihood",
-        "ServerJobs": "promptgrad.lm._server_jobs",
-        "SoftTokens": "promptgrad.lm._soft_tokens",
-        "Tokens": "promptgrad.lm._likelihood",
-        "items_of": "promptgrad.lm._server_jobs",
-        "json_grammar": "promptgrad.lm._json_grammar",
-        "json_rule": "promptgrad.lm._json_grammar",
-        "owned": "promptgrad.lm._job_state",
-        "passes": "promptgrad.lm._likelihood",
-        "passes_elsewhere": "promptgrad.lm._fallback",
-        "pocket": "promptgrad.lm._pocket",
-        "reply_logprobs": "promptgrad.lm._likelihood",
+        "Api": "_api",
+        "BatchLM": "_batch_lm",
+        "Embedder": "_embedder",
+        "Fallback": "_fallback",
+        "Generation": "_local_engine",
+        "Hedge": "_hedge",
+        "JobState": "_job_state",
+        "LiteLLM": "_litellm",
+        "Local": "_local",
+        "LocalLora": "_local_lora",
+        "LocalPlan": "_local_plan",
+        "LocalSoft": "_local_soft",
+        "LocalTrace": "_local_trace",
+        "PAGES": "_server_jobs",
+        "PART_TOKENS": "_prefix_plan",
+        "Scored": "_likelihood",
+        "ServerJobs": "_server_jobs",
+        "SoftTokens": "_soft_tokens",
+        "Tokens": "_likelihood",
+        "items_of": "_server_jobs",
+        "json_grammar": "_json_grammar",
+        "json_rule": "_json_grammar",
+        "owned": "_job_state",
+        "passes": "_likelihood",
+        "passes_elsewhere": "_fallback",
+        "pocket": "_pocket",
+        "reply_logprobs": "_likelihood",
     }
 
     def _make_lora(*args, **options):
-        return import_module("promptgrad.lm._local_lora").LocalLora(*args, **options)
+        from promptgrad.lm._local_lora import LocalLora
+
+        return LocalLora(*args, **options)
 
     _register_maker("LocalLora", _make_lora)
 
-    def __getattr__(name):
-        if name in _LATE:
-            value = getattr(import_module(_LATE[name]), name)
-            globals()[name] = value
-            return value
-        hint = ": write promptgrad.lm.FunctionLM" if name == "Function" else ""
-        raise AttributeError(f"module 'promptgrad.lm' has no attribute {name!r}{hint}")
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late(__name__, _LATE, {"Function": "promptgrad.lm.FunctionLM"})

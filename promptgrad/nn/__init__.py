@@ -1,6 +1,5 @@
 """Modules: what programs of language-model calls are made of, and what judges them."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from promptgrad.autograd import Parameter
@@ -160,33 +159,35 @@ if TYPE_CHECKING:
     from promptgrad.nn._summary import ModuleSummary, ProgramSummary, summary
     from promptgrad.nn._synthesizer import Synthesizer, SyntheticExamples, is_synthetic
 else:
+    from promptgrad._late import late
+
     _LATE = {  # what most programs do not need
-        "AuxLoss": "promptgrad.nn._aux_loss",
-        "BestOfN": "promptgrad.nn._best_of_n",
-        "CheckLoss": "promptgrad.nn._check_loss",
-        "CodeAct": "promptgrad.nn._code_act",
-        "Ensemble": "promptgrad.nn._ensemble",
-        "Judge": "promptgrad.nn._judge",
-        "JudgeLoss": "promptgrad.nn._judge_loss",
-        "ModuleSummary": "promptgrad.nn._summary",
-        "MultiChainComparison": "promptgrad.nn._multi_chain_comparison",
-        "NLLLoss": "promptgrad.nn._nll_loss",
-        "Parallel": "promptgrad.nn._parallel",
-        "ProgramOfThought": "promptgrad.nn._program_of_thought",
-        "ProgramSummary": "promptgrad.nn._summary",
-        "RLM": "promptgrad.nn._rlm",
-        "ReAct": "promptgrad.nn._react",
-        "Refine": "promptgrad.nn._refine",
-        "Retrieve": "promptgrad.nn._retrieve",
-        "Route": "promptgrad.nn._route",
-        "SelfConsistency": "promptgrad.nn._self_consistency",
-        "SoftPrompt": "promptgrad.nn._soft_prompt",
-        "Synthesizer": "promptgrad.nn._synthesizer",
-        "SyntheticExamples": "promptgrad.nn._synthesizer",
-        "export": "promptgrad.nn._export",
-        "is_synthetic": "promptgrad.nn._synthesizer",
-        "majority": "promptgrad.nn._ensemble",
-        "summary": "promptgrad.nn._summary",
+        "AuxLoss": "_aux_loss",
+        "BestOfN": "_best_of_n",
+        "CheckLoss": "_check_loss",
+        "CodeAct": "_code_act",
+        "Ensemble": "_ensemble",
+        "Judge": "_judge",
+        "JudgeLoss": "_judge_loss",
+        "ModuleSummary": "_summary",
+        "MultiChainComparison": "_multi_chain_comparison",
+        "NLLLoss": "_nll_loss",
+        "Parallel": "_parallel",
+        "ProgramOfThought": "_program_of_thought",
+        "ProgramSummary": "_summary",
+        "RLM": "_rlm",
+        "ReAct": "_react",
+        "Refine": "_refine",
+        "Retrieve": "_retrieve",
+        "Route": "_route",
+        "SelfConsistency": "_self_consistency",
+        "SoftPrompt": "_soft_prompt",
+        "Synthesizer": "_synthesizer",
+        "SyntheticExamples": "_synthesizer",
+        "export": "_export",
+        "is_synthetic": "_synthesizer",
+        "majority": "_ensemble",
+        "summary": "_summary",
     }
 
     # What a user of PyTorch or DSPy may type out of habit, and what to write here.
@@ -223,19 +224,4 @@ else:
         "utils": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens) for nn.utils.clip_grad_norm_",
     }
 
-    def __getattr__(name):
-        if name in _LATE:
-            value = getattr(import_module(_LATE[name]), name)
-            globals()[name] = value
-            return value
-        from difflib import get_close_matches
-
-        message = f"module 'promptgrad.nn' has no attribute {name!r}"
-        if name in _ELSEWHERE:
-            message += f": write {_ELSEWHERE[name]}"
-        elif not name.startswith("_") and (near := get_close_matches(name, __all__, 1, 0.7)):
-            message += f": did you mean nn.{near[0]}?"
-        raise AttributeError(message)
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late(__name__, _LATE, _ELSEWHERE)

@@ -5,7 +5,6 @@ improvements. An optimizer that learns from gradients also works in a loop of yo
 `step`).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -89,7 +88,9 @@ if TYPE_CHECKING:
         edit_ratio,
     )
 else:
-    _HOME = {
+    from promptgrad._late import late
+
+    _LATE = {
         "GEPA": "_gepa",
         "GRPO": "_grpo",
         "MIPRO": "_mipro",
@@ -115,14 +116,15 @@ else:
         "StepReport": "_report",
         "TrustRegionEdit": "_trust_region",
     }
-    _SHARED = frozenset(__all__) - _HOME.keys()  # names of promptgrad.search that users look for here
+    # The others are names of promptgrad.search that users look for here.
+    _LATE |= {name: "promptgrad.search" for name in __all__ if name not in _LATE}
 
     # Names that users of PyTorch, DSPy or TextGrad may type out of habit, and what to write instead.
     _ELSEWHERE = {
-        **dict.fromkeys(
-            ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "LBFGS", "NAdam", "Adadelta"),
-            "promptgrad.optim.TGD for text, torch.optim.{name}(model.weights()) for the weights of a local model",
-        ),
+        **{
+            name: f"promptgrad.optim.TGD for text, torch.optim.{name}(model.weights()) for the weights of a local model"
+            for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "LBFGS", "NAdam", "Adadelta")
+        },
         **dict.fromkeys(("TextualGradientDescent", "TextGrad", "TGDOptimizer", "TextualSGD"), "promptgrad.optim.TGD"),
         "TextualGradientDescentwithMomentum": "promptgrad.optim.TGD, whose writer sees every run with the present "
         "values in Trainer.fit",
@@ -148,24 +150,4 @@ else:
         "ReduceLROnPlateau": "promptgrad.optim.ReduceEditOnPlateau(optimizer)",
     }
 
-    def __getattr__(name):
-        if name in _HOME:
-            value = getattr(import_module(f"promptgrad.optim.{_HOME[name]}"), name)
-        elif name in _SHARED:
-            value = getattr(import_module("promptgrad.search"), name)
-        if name in __all__:
-            globals()[name] = value
-            return value
-        message = f"module 'promptgrad.optim' has no attribute {name!r}"
-        if name in _ELSEWHERE:
-            message += f": write {_ELSEWHERE[name].format(name=name)}"
-        elif not name.startswith("__"):
-            from difflib import get_close_matches
-
-            close = get_close_matches(name.lower(), {known.lower(): known for known in __all__}, n=1, cutoff=0.7)
-            if close:
-                message += f": did you mean {next(known for known in __all__ if known.lower() == close[0])}?"
-        raise AttributeError(message)
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late(__name__, _LATE, _ELSEWHERE)

@@ -26,16 +26,15 @@ __all__ = [
     "words",
 ]
 
-# What a user of DSPy may type out of habit, and what to write here.
-_ELSEWHERE = {
-    "ColBERTv2": "nn.Retrieve(function, k), with a function of (query, k) that asks the service",
-    "Embeddings": "nn.Retrieve(retrieve.Dense(passages, embedder), k)",
-    "EmbeddingsWithScores": "retrieve.Dense(passages, embedder), whose passages have .score",
-    "Retrieve": "nn.Retrieve(index, k)",
-}
-
 if not TYPE_CHECKING:
+    from promptgrad._late import late
 
-    def __getattr__(name):
-        message = f"module 'promptgrad.retrieve' has no attribute {name!r}"
-        raise AttributeError(f"{message}: write {_ELSEWHERE[name]}" if name in _ELSEWHERE else message)
+    # What a user of DSPy may type out of habit, and what to write here.
+    _ELSEWHERE = {
+        "ColBERTv2": "nn.Retrieve(function, k), with a function of (query, k) that asks the service",
+        "Embeddings": "nn.Retrieve(retrieve.Dense(passages, embedder), k)",
+        "EmbeddingsWithScores": "retrieve.Dense(passages, embedder), whose passages have .score",
+        "Retrieve": "nn.Retrieve(index, k)",
+    }
+
+    __getattr__, __dir__ = late(__name__, {}, _ELSEWHERE)

@@ -1,6 +1,5 @@
 """Where code that a language model wrote runs: interpreters without files, network and processes, within limits."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from promptgrad.sandbox._execution import CodeFault, Execution, Halt
@@ -21,12 +20,11 @@ if TYPE_CHECKING:
     from promptgrad.sandbox._monty import Monty
     from promptgrad.sandbox._subprocess import Subprocess
 else:
+    from promptgrad._late import late
+
     _LATE = {
-        "Monty": "promptgrad.sandbox._monty",
-        "Subprocess": "promptgrad.sandbox._subprocess",
+        "Monty": "_monty",
+        "Subprocess": "_subprocess",
     }
 
-    def __getattr__(name):
-        if name in _LATE:
-            return getattr(import_module(_LATE[name]), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __getattr__, __dir__ = late(__name__, _LATE)

@@ -3,7 +3,6 @@
 An optimizer is a short file that decides *what to try*. This room runs, measures, journals and resumes it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -161,7 +160,9 @@ if TYPE_CHECKING:
     from promptgrad.search._verdict import Verdict
     from promptgrad.search._writing import TIPS, Improve, ImproveSolution, ProposeInstruction
 else:
-    _HOME = {
+    from promptgrad._late import late
+
+    _LATE = {
         "meet": "_meet",
         "chance": "_race",
         "TextArm": "_arms",
@@ -268,12 +269,4 @@ else:
         "writer_of": "_rewriter",
     }
 
-    def __getattr__(name):
-        if name not in _HOME:
-            raise AttributeError(f"module 'promptgrad.search' has no attribute {name!r}")
-        value = getattr(import_module(f"promptgrad.search.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late(__name__, _LATE)

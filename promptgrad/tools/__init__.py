@@ -1,6 +1,5 @@
 """Collections of tools, and tools of servers that speak the Model Context Protocol."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = ["MCPTools", "Toolset"]
@@ -9,9 +8,8 @@ if TYPE_CHECKING:
     from promptgrad.tools._mcp import MCPTools
     from promptgrad.tools._toolset import Toolset
 else:
-    _LATE = {"MCPTools": "promptgrad.tools._mcp", "Toolset": "promptgrad.tools._toolset"}
+    from promptgrad._late import late
 
-    def __getattr__(name):
-        if name in _LATE:
-            return getattr(import_module(_LATE[name]), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _LATE = {"MCPTools": "_mcp", "Toolset": "_toolset"}
+
+    __getattr__, __dir__ = late(__name__, _LATE)

@@ -1,6 +1,5 @@
 """Training runs: the `Trainer` with its plans and reports, states on disk, and the test that a step goes downhill."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -41,7 +40,9 @@ if TYPE_CHECKING:
     from promptgrad.train._result import Estimate, FitResult, Gain
     from promptgrad.train._trainer import Trainer
 else:
-    _HOME = {
+    from promptgrad._late import late
+
+    _LATE = {
         "Callback": "_callback",
         "DSPyReport": "_dspy",
         "EarlyStopping": "_early_stopping",
@@ -53,8 +54,8 @@ else:
         "ModelCheckpoint": "_early_stopping",
         "ParetoFront": "_pareto_front",
         "ParetoPoint": "_pareto_front",
-        "Phase": "_planning",
-        "Plan": "_planning",
+        "Phase": "promptgrad.search",
+        "Plan": "promptgrad.search",
         "Trainer": "_trainer",
         "acompile": "_compile",
         "agradcheck": "_gradcheck",
@@ -66,12 +67,4 @@ else:
         "save": "_checkpoint",
     }
 
-    def __getattr__(name):
-        if name not in _HOME:
-            raise AttributeError(f"module 'promptgrad.train' has no attribute {name!r}")
-        value = getattr(import_module(f"promptgrad.train.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = late(__name__, _LATE)
