@@ -62,7 +62,6 @@ SMELL = 450
 """Lines from which on a file is asked whether it is still one concept."""
 LONG = {
     "errors.py": "one tree, drawn and listed in one place",
-    "nn/_module.py": "one class with torch's methods, which users look for in one place",
     "run/_journal.py": "one file with one writer: what is written, indexed and read shares a lock and an offset",
     "testing/lms.py": "one suite: subclasses override its methods, and each promise has its docstring",
     "testing/optimizers.py": "one suite, as testing.lms",

@@ -65,7 +65,7 @@ def _described(target: Any) -> list[str]:
     kind = type(target)
     lines = [f"{kind.__module__}.{kind.__qualname__}"]
     for base in kind.__mro__:
-        if base in (object, Module):
+        if base in Module.__mro__:
             continue
         if _is_ours(base):
             lines += [f"{base.__module__}.{base.__qualname__}", _series()]

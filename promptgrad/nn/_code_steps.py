@@ -12,10 +12,11 @@ from promptgrad.errors import FATAL, InputError, ParseError, SignatureError, Ste
 from promptgrad.lm import ToolCall, current, resolve_lm
 from promptgrad.nn._acting import cut
 from promptgrad.nn._agent_tools import free_name, result_tool, result_words
-from promptgrad.nn._module import Module, begin_node
+from promptgrad.nn._module import Module
 from promptgrad.nn._plain import plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
+from promptgrad.nn._program import begin_node
 from promptgrad.nn._turns import Turns, answered
 from promptgrad.sandbox import CodeSession, Execution, Halt, Interpreter, Monty
 from promptgrad.signature import Field, Signature, make_signature

@@ -5,8 +5,9 @@ from typing import Any, SupportsIndex, cast, overload
 
 from promptgrad.autograd import Parameter
 from promptgrad.nn._identity import Identity
-from promptgrad.nn._module import Module, structure_changed
+from promptgrad.nn._module import Module
 from promptgrad.nn._prediction import Prediction, fields_of
+from promptgrad.nn._structure import structure_changed
 
 
 def _position(index: SupportsIndex, length: int) -> int:

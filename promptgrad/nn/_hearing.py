@@ -23,6 +23,7 @@ from promptgrad.nn._events import (
 from promptgrad.nn._mailbox import Mailbox
 
 if TYPE_CHECKING:
+    from promptgrad.nn._calling import Calling
     from promptgrad.nn._module import Module
 
 
@@ -37,7 +38,7 @@ class Hearing(Around):
 
     __slots__ = ("_calls", "mailbox", "outer", "program")
 
-    def __init__(self, program: "Module", mailbox: Mailbox, outer: "Hearing | None") -> None:
+    def __init__(self, program: "Calling", mailbox: Mailbox, outer: "Hearing | None") -> None:
         self.program = program
         self.mailbox = mailbox
         self.outer = outer

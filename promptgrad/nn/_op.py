@@ -9,7 +9,8 @@ from typing import Any, overload
 from promptgrad import aio
 from promptgrad.autograd import Node, Parameter, Passing, attach, current_tape
 from promptgrad.errors import AsyncUsageError
-from promptgrad.nn._module import Module, begin_node
+from promptgrad.nn._module import Module
+from promptgrad.nn._program import begin_node
 
 Backward = Callable[..., Any]
 

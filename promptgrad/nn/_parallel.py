@@ -10,8 +10,9 @@ from promptgrad._habits import refuses
 from promptgrad.errors import InputError, NoLMError
 from promptgrad.lm import track_usage
 from promptgrad.nn._batch import Batch, BatchRow
+from promptgrad.nn._calling import MAP_HABITS
 from promptgrad.nn._map import bind, in_flight
-from promptgrad.nn._module import MAP_HABITS, Module
+from promptgrad.nn._module import Module
 
 _HABITS = {name: how for name, how in MAP_HABITS.items() if how.startswith(("concurrency", "nothing"))}
 

@@ -14,9 +14,10 @@ from promptgrad.nn._field_descriptions import FieldDescriptions, described
 from promptgrad.nn._fits_signature import FitsSignature
 from promptgrad.nn._history import HistoryCall, remember
 from promptgrad.nn._inputs import check_fields, refuse_input
-from promptgrad.nn._module import Module, begin_node, path_in_call
+from promptgrad.nn._module import Module
 from promptgrad.nn._predict_arguments import as_demos, check_spelling, sampling
 from promptgrad.nn._prediction import Prediction, make_prediction
+from promptgrad.nn._program import begin_node, path_in_call
 from promptgrad.nn._replies import read_reply, unparsable
 from promptgrad.nn._state import encode
 from promptgrad.nn._tool_use import with_tool_types

@@ -8,7 +8,8 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.autograd import Choice, Node, Passing, attach, current_tape
 from promptgrad.errors import InputError
-from promptgrad.nn._module import Module, begin_node
+from promptgrad.nn._module import Module
+from promptgrad.nn._program import begin_node
 from promptgrad.nn._tool_shape import shape_of
 from promptgrad.retrieve import BM25, Filter, Passage, Rerank, Retriever, as_passage
 

@@ -14,7 +14,7 @@ from promptgrad.nn._hearing import Hearing
 from promptgrad.nn._mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from promptgrad.nn._module import Module
+    from promptgrad.nn._calling import Calling
 
 
 async def _run(heard: Hearing, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -36,7 +36,7 @@ def _end(remote: Any, mailbox: Mailbox) -> None:
 class _Streamed:
     """A program that runs, and its reader's end of the mailbox."""
 
-    def __init__(self, program: "Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, program: "Calling", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.mailbox = Mailbox()
         self.output: Any = _NOTHING
         self.over = False
@@ -127,7 +127,7 @@ class _Loop:
 class _Events:
     """What both forms of a stream have: the program that runs, its output, and an end when nobody holds it."""
 
-    def __init__(self, program: "Module", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, program: "Calling", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._streamed = _Streamed(program, args, kwargs)
 
     @property
