@@ -23,11 +23,6 @@ def manual_seed(seed: int) -> None:
     _default = seed
 
 
-def default_seed() -> int:
-    """Return the seed set by `manual_seed`, 0 if it was never called."""
-    return _default
-
-
 def seed_or_default(seed: int | None) -> int:
     """Return `seed`, or the process default where it is None."""
     return _default if seed is None else seed

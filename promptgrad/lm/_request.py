@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 _SECRETS = frozenset({"api_key", "apikey", "authorization", "headers", "extra_headers", "access_token", "secret"})
 
 
-DIGEST_VERSION = 1
-"""Version of the keys of requests. Journals, cassettes and caches of another version never match."""
-
-
 def _number(name: str, value: object, low: float, high: float | None = None) -> None:
     if value is None:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from promptgrad.lm._citations import GROUNDING
@@ -10,19 +10,6 @@ from promptgrad.lm._stream import Listener, ReasoningDelta, TextDelta, ToolCallD
 
 DONE = "[DONE]"
 """The data of the event after the last one."""
-
-
-async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Yield the data of each event in a stream of bytes, however it is cut; comments and other fields are skipped.
-
-    Memory: one piece and one event.
-    """
-    reader = EventReader()
-    async for chunk in chunks:
-        for data in reader.feed(chunk):
-            yield data
-    for data in reader.rest():
-        yield data
 
 
 class EventReader:

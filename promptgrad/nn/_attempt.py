@@ -1,7 +1,7 @@
 """Several attempts of one program at one input: how they differ, how they run, and which of them count."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -83,19 +83,6 @@ noted_checks: "ContextVar[list[Any] | None]" = ContextVar("promptgrad.checks", d
 def conduct() -> Conduct | None:
     """What the calls here do otherwise; None outside of attempts."""
     return around_of(Conduct)
-
-
-@contextmanager
-def behaving(
-    temperature: float | None = None,
-    hints: "Mapping[Module, str] | None" = None,
-    log: list[LoggedCall] | None = None,
-    *,
-    tentative: bool = False,
-) -> Iterator[None]:
-    """Within the block, calls have this temperature and these hints, over those of the attempts around it."""
-    with surrounded(_within(temperature, hints, log, tentative=tentative)):
-        yield
 
 
 def _within(

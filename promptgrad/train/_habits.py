@@ -1,7 +1,6 @@
 """Arguments that users of PyTorch Lightning, Hugging Face and DSPy may write out of habit, and their replacements."""
 
 _DATA = "Trainer.fit(trainset, valset, testset)"
-_CRITERION = "nothing: the optimizer decides how it steps"
 
 TRAINER_HABITS = {
     **dict.fromkeys(

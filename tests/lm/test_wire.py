@@ -36,7 +36,7 @@ from promptgrad.lm import (
     track_usage,
 )
 from promptgrad.lm._dialect import read_message, write_messages
-from promptgrad.lm._sse import Assembly, read_events
+from promptgrad.lm._sse import Assembly, EventReader
 from promptgrad.lm._stream import Listener
 from promptgrad.testing import Cut, Drop, Garbage, Hang, Reply, Status
 
@@ -454,6 +454,11 @@ def test_a_budget_counts_a_stream_and_refuses_the_next(server, http):
     assert (events, type(raised).__name__, server.received) == ([], "BudgetExceeded", 1)
 
 
+def events_in(pieces):
+    reader = EventReader()
+    return [event for piece in pieces for event in reader.feed(piece)] + [*reader.rest()]
+
+
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n")), max_size=5), st.data())
 def test_events_are_read_however_their_bytes_are_cut(texts, data):
     end = data.draw(st.sampled_from([b"\n", b"\r\n"]))
@@ -461,24 +466,11 @@ def test_events_are_read_however_their_bytes_are_cut(texts, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=6)))
     pieces = [body[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(body)], strict=True)]
 
-    async def read():
-        async def chunks():
-            for piece in pieces:
-                yield piece
-
-        return [event async for event in read_events(chunks())]
-
-    assert asyncio.run(read()) == texts
+    assert events_in(pieces) == texts
 
 
 def test_an_event_may_have_several_lines_and_end_with_the_stream():
-    async def read(body):
-        async def chunks():
-            yield body
-
-        return [event async for event in read_events(chunks())]
-
-    assert asyncio.run(read(b"event: x\ndata: a\ndata: b\n\ndata: c")) == ["a\nb", "c"]
+    assert events_in([b"event: x\ndata: a\ndata: b\n\ndata: c"]) == ["a\nb", "c"]
 
 
 def assemble(*deltas):
