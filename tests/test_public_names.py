@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,67 @@ def test_manual_seed_is_the_default_until_a_seed_is_passed():
             pg.manual_seed("7")
     finally:
         pg.manual_seed(0)
+
+
+def raised_by(function):
+    """Names of the errors that a function raises by itself, in its own body."""
+    try:
+        defined = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body[0]
+    except (OSError, TypeError):  # no source: a dataclass wrote it
+        return set()
+    todo, found = list(ast.iter_child_nodes(defined)), set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+            found.add(node.exc.func.id)
+        todo += ast.iter_child_nodes(node)
+    return {name for name in found if name[0].isupper()} - {"NotImplementedError"}
+
+
+def raises_untold(value):
+    """The places of a public name that raise errors, and whose docstring does not say so."""
+    if not inspect.isclass(value):
+        raising = {"": value}
+    else:
+        raising = {name: vars(value).get(name) for name in ("__init__", "__post_init__", "__new__")}
+        raising |= {name: member for name, member in vars(value).items() if not name.startswith("_")}
+    for name, member in raising.items():
+        member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        if inspect.isroutine(member) and member.__module__.startswith("promptgrad"):
+            told = inspect.getdoc(value if name.startswith("__") else getattr(value, name, None) if name else value)
+            if isinstance(vars(value).get(name) if name else None, property):
+                told = inspect.getdoc(member)
+            if "raises" not in (told or "").lower() and "As " not in (told or "") and (found := raised_by(member)):
+                yield name, sorted(found)
+
+
+@pytest.mark.parametrize("module", ROOMS + SUBROOMS)
+def test_what_raises_an_error_says_so(module):
+    room = importlib.import_module(module)
+    untold = {name: list(raises_untold(getattr(room, name))) for name in room.__all__}
+    assert {name: found for name, found in untold.items() if found} == {}
+
+
+def test_the_check_sees_an_error_that_is_not_told():
+    class Pair:
+        """A pair."""
+
+        def __init__(self, left):
+            if left is None:
+                raise ValueError("no left")
+
+        def swap(self):
+            """Swap. Raises what `of` says."""
+            raise TypeError("no right")
+
+        def first(self):
+            """The first."""
+            raise KeyError("none")
+
+    Pair.__init__.__module__ = Pair.first.__module__ = Pair.swap.__module__ = "promptgrad"
+    assert list(raises_untold(Pair)) == [("__init__", ["ValueError"]), ("first", ["KeyError"])]
 
 
 TWICE = {"Ensemble": "the optimizer has the name of the program that it returns"}

@@ -251,7 +251,11 @@ async def _gather(
 
 
 class Semaphore:
-    """At most `value` holders at a time, first come first served, from any thread, loop or driven coroutine."""
+    """At most `value` holders at a time, first come first served, from any thread, loop or driven coroutine.
+
+    Raises:
+        ValueError: `value` is below 1.
+    """
 
     def __init__(self, value: int) -> None:
         if value < 1:

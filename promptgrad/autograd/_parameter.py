@@ -143,7 +143,11 @@ class Parameter:
 
     @property
     def index(self) -> int:
-        """Which of `options` is chosen."""
+        """Which of `options` is chosen.
+
+        Raises:
+            AttributeError: The parameter is no choice.
+        """
         if self.options is None:
             raise AttributeError(f"a parameter of kind {str(self.kind)!r} has no index: only a choice has options")
         return self.options.index(self.data)

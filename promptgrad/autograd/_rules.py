@@ -132,6 +132,9 @@ def register_rule(kind: str, rule: Rule) -> RemovableHandle:
             `promptgrad.op(kind=...)`, or "lm", which makes calls of language models do without a critic.
         rule: A function of a `Passing` that returns what is wrong with each target by name: a text, several, or None.
 
+    Raises:
+        TypeError: `rule` is no function.
+
     >>> with register_rule("retriever", lambda passing: {"query": "ask for one thing at a time"}):
     ...     pass  # backward passes in here use it
     """

@@ -58,6 +58,9 @@ class Code:
             program: pg.Code["python"] = pg.Output()
 
     mypy takes the name of a language for a type: write `Annotated[str, pg.content.Language("python")]` where it runs.
+
+    Raises:
+        TypeError: The language is no name; or `Code` was called: its values are texts.
     """
 
     __text__ = Annotated[str, Language()]

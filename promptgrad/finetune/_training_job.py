@@ -185,7 +185,11 @@ class TrainingJob:
     _wait_for_result = aio.blocking(aresult)
 
     def result(self, timeout: float | None = None) -> JobResult:
-        """Wait for the end of the job in a thread that may wait; as `aresult`."""
+        """Wait for the end of the job in a thread that may wait; as `aresult`.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the job goes on, and the message says how to wait for it again.
+        """
         try:
             return self._wait_for_result(timeout)
         except KeyboardInterrupt:

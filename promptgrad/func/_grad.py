@@ -11,7 +11,11 @@ from promptgrad.nn import as_critic
 
 
 class Grad:
-    """A function that returns gradients. See `grad`."""
+    """A function that returns gradients. See `grad`.
+
+    Raises:
+        TypeError: What is given is no function.
+    """
 
     def __init__(
         self,

@@ -13,7 +13,12 @@ InDims = int | None | tuple[int | None, ...]
 
 
 class Vmap:
-    """A function that is called once for each item of its arguments. See `vmap`."""
+    """A function that is called once for each item of its arguments. See `vmap`.
+
+    Raises:
+        TypeError: What is given is no function.
+        ValueError: `in_dims` holds something else than 0 and None, or `concurrency` is below 1.
+    """
 
     def __init__(self, fn: Callable[..., Any], in_dims: InDims, concurrency: int | None) -> None:
         if not callable(fn):

@@ -34,6 +34,9 @@ class FunctionLM(Transport):
         name: Name of the LM. It is part of cache and journal keys: give another name to another function.
         adapter: Name of the adapter that writes prompts for it.
         options: Sampling options for requests that leave them open.
+
+    Raises:
+        TypeError: `fn` is no function.
     """
 
     in_place = True

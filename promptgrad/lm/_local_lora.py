@@ -49,6 +49,9 @@ class LocalLora(Local):
         folder: Where it was saved; None for a new one.
         options: Options of a new one.
 
+    Raises:
+        ValueError: The title is no name, or options are given for one that was saved.
+
     Attributes:
         folder: Where it was saved; None for a new one.
     """

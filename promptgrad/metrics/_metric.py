@@ -40,6 +40,9 @@ class Metric:
 class FunctionMetric(Metric):
     """A user's function as a metric; `as_metric` makes it.
 
+    Raises:
+        MetricError: The function's `best` is not a number above zero.
+
     Attributes:
         fn: The function.
         waits: Whether its result is awaited.

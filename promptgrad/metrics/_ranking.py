@@ -25,6 +25,9 @@ class RankingMetric(FieldMetric):
         field: The field of the example with what is wanted; None for its only label.
         found: The field of the output with what was found; None for the field of the same name, or the output itself.
         k: How many of those found count; None for all.
+
+    Raises:
+        ValueError: `k` is not a whole number of at least 1.
     """
 
     takes_many = True
@@ -43,7 +46,11 @@ class RankingMetric(FieldMetric):
         return super().__call__(*args, **options)
 
     def verdict(self, field: str, gold: Any, answer: Any) -> Score:
-        """Score a ranking; the feedback names what is wanted and missing."""
+        """Score a ranking; the feedback names what is wanted and missing.
+
+        Raises:
+            MetricError: The example wants nothing, or a ranking is none.
+        """
         wanted = _grades(gold, self.name)
         if not any(grade > 0 for grade in wanted.values()):
             raise MetricError(f"{self.name}: the example wants nothing, its {field!r} is empty")

@@ -177,6 +177,9 @@ class Sequential(_Numbered, in_place=True):
     `nn.Sequential(nn.Predict("text -> summary"), nn.Predict("text, summary -> title"))`
 
     Cost: the calls of its modules.
+
+    Raises:
+        TypeError: The modules are given as one list.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
@@ -252,7 +255,11 @@ class ParameterList(Module):
         return iter(cast("Iterable[Parameter]", self._parameters.values()))
 
     def append(self, parameter: Parameter) -> "ParameterList":
-        """Add a parameter at the end, and return the list."""
+        """Add a parameter at the end, and return the list.
+
+        Raises:
+            TypeError: `parameter` is not a `Parameter`.
+        """
         if not isinstance(parameter, Parameter):
             raise TypeError(f"a ParameterList holds parameters, not {type(parameter).__name__}")
         setattr(self, str(len(self)), parameter)

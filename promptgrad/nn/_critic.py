@@ -70,6 +70,9 @@ class Critic(Module, in_place=True):
             sampled as usual.
         spare: Ask nobody where only one call can be to blame for a failed forward: the feedback on its result is then
             the critique. A criterion without a critic of its own has one that spares.
+
+    Raises:
+        ValueError: `max_tokens` or `group` is below 1.
     """
 
     def __init__(

@@ -80,6 +80,9 @@ class Grouper(Module, in_place=True):
         Args:
             texts: The critiques of one target.
             lm: The LM to ask if neither the grouper nor the context has one.
+
+        Raises:
+            NoLMError: Nobody has a language model.
         """
         lm = self._lm or current().critic or lm
         if len(texts) < 2 or is_narrow(self.predict, lm):

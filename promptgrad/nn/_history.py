@@ -179,6 +179,9 @@ def inspect_history(n: int = 1) -> CallHistory:
 
     The last 50 are kept, and 64 MiB of them at most; `nn.keep_history` sets other bounds. A console or a notebook shows
     the result; elsewhere, `print` it.
+
+    Raises:
+        ValueError: `n` is below 1.
     """
     if n < 1:
         raise ValueError(f"n is a number of calls and at least 1, not {n}")

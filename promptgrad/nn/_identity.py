@@ -23,7 +23,11 @@ class Identity(Module):
         super().__init__()
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
-        """Return what was given."""
+        """Return what was given.
+
+        Raises:
+            TypeError: There is no input, or there are several without names.
+        """
         if len(args) == 1 and not inputs:
             return args[0]
         if args or not inputs:

@@ -76,6 +76,9 @@ class JointCritic(Module, in_place=True):
         instruction: The critic's own instruction.
         group: Most failed forwards in one call.
         max_tokens: About how many tokens the runs in one call may have; a group is closed earlier if they are longer.
+
+    Raises:
+        ValueError: `max_tokens` or `group` is below 1.
     """
 
     def __init__(
@@ -135,7 +138,11 @@ class JointCritic(Module, in_place=True):
         return answers
 
     async def forward(self, group: Sequence[TraceFailure]) -> list[dict[str, list[str]]]:
-        """Ask the LM once and sort its findings by run."""
+        """Ask the LM once and sort its findings by run.
+
+        Raises:
+            NoLMError: Neither the critic nor the context nor a call has a language model.
+        """
         lm = self._lm_for(group[-1])
         if lm is None:
             raise NoLMError("the critic has no language model: give one to the criterion, as in critic='openai/gpt-4o'")

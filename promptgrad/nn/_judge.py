@@ -82,7 +82,11 @@ class Judge(Module, in_place=True):
             self.to(lm)
 
     async def forward(self, example: Any, output: Any) -> Score:
-        """Ask the LM for feedback and a score, or one for each criterion."""
+        """Ask the LM for feedback and a score, or one for each criterion.
+
+        Raises:
+            NoLMError: The judge has no language model.
+        """
         media = seen_by(self._asked())
         values = {"inputs": _inputs(example, media), "outputs": _outputs(output, media)}
         if self.labels:

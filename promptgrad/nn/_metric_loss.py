@@ -145,7 +145,11 @@ class MetricLoss(Module, in_place=True):
 
 
 def as_critic(critic: Any) -> Any:
-    """Convert the `critic` argument of a criterion."""
+    """Convert the `critic` argument of a criterion.
+
+    Raises:
+        TypeError: `critic` is none of these.
+    """
     if critic is None or isinstance(critic, (str, LM)):
         return Critic(critic, spare=critic is None)
     if isinstance(critic, CriticLike):

@@ -185,7 +185,12 @@ class Module(Calling, Stateful, Hooked):
             )
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
-        """Add a parameter by name; None reserves the name."""
+        """Add a parameter by name; None reserves the name.
+
+        Raises:
+            TypeError: `parameter` is not a `Parameter`.
+            KeyError: The name is taken, or cannot be one.
+        """
         if parameter is not None and not isinstance(parameter, Parameter):
             raise TypeError(f"register_parameter takes a Parameter or None, not {type(parameter).__name__}")
         self._check_new(name, "parameter", self._parameters)
@@ -196,7 +201,12 @@ class Module(Calling, Stateful, Hooked):
             setattr(self, name, parameter)
 
     def add_module(self, name: str, module: "Module | None") -> None:
-        """Add a child by name; None reserves the name."""
+        """Add a child by name; None reserves the name.
+
+        Raises:
+            TypeError: `module` is not a module.
+            KeyError: The name is taken, or cannot be one.
+        """
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"add_module takes a Module or None, not {type(module).__name__}")
         self._check_new(name, "module", self._modules)
@@ -215,6 +225,10 @@ class Module(Calling, Stateful, Hooked):
             name: Its name.
             value: Anything with a JSON form, if it is persistent.
             persistent: Whether `state_dict()` holds it.
+
+        Raises:
+            TypeError: `value` is a module or a parameter.
+            KeyError: The name is taken, or cannot be one.
         """
         if isinstance(value, (Module, Parameter)):
             raise TypeError(f"a buffer is a plain value; assign a {type(value).__name__} as an attribute instead")
@@ -249,6 +263,9 @@ class Module(Calling, Stateful, Hooked):
 
         Returns:
             The module itself.
+
+        Raises:
+            TypeError: `lm` is a device of torch.
         """
         if type(lm).__module__.partition(".")[0] == "torch" or (
             isinstance(lm, str) and lm.partition(":")[0] in _DEVICES

@@ -67,7 +67,11 @@ class MultiChainComparison(Module, in_place=True):
         )
 
     async def forward(self, completions: Sequence[Any] | None = None, /, **inputs: Any) -> Prediction:
-        """Make the attempts, unless they are given, and compare them."""
+        """Make the attempts, unless they are given, and compare them.
+
+        Raises:
+            InputError: The attempts are not a list, or are not `M`.
+        """
         if completions is None:
             given = await self._attempts(inputs)
         elif isinstance(completions, (str, Mapping, Prediction)) or not isinstance(completions, Sequence):

@@ -73,7 +73,12 @@ class Op(Module):
         return self._run_forward(args, kwargs)  # also in a coroutine: it waits for nothing on the program loop
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function, and record the call where calls are recorded."""
+        """Call the function, and record the call where calls are recorded.
+
+        Raises:
+            TypeError: The function returned a coroutine.
+            Exception: What the function raises.
+        """
         node = self._begin(args, kwargs)
         try:
             output = self.function(*args, **kwargs)

@@ -165,7 +165,11 @@ class ReAct(Module, in_place=True):
         return self.tools[tool_key(name)]
 
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
-        """Make steps until the model finishes."""
+        """Make steps until the model finishes.
+
+        Raises:
+            StepLimitError: The model did not finish within `max_steps`.
+        """
         given = self._inputs(args, inputs)
         known = {**self._declared, FINISH: self._finish}
         rules = ActingRules(self.approve, self.stop, self.max_chars)

@@ -78,6 +78,9 @@ class Retrieve(Module, in_place=True):
             query: What to search for.
             k: The most passages of this call.
             filter: What the passages of this call must be, instead of the module's filter.
+
+        Raises:
+            InputError: The query is not a text.
         """
         if not isinstance(query, str):
             raise InputError(f"the query of a Retrieve is a text, not {type(query).__name__}: give it one at a time")

@@ -191,6 +191,10 @@ class Synthesizer(Module, in_place=True):
             teacher: A program that must agree with the labels, by `metric`, or by exact match.
             metric: Without a teacher, a judge: it scores the labels of an example.
             threshold: The least score of an example that is kept.
+
+        Raises:
+            ValueError: `n` is below 1.
+            LMError: Every call of the first round failed.
         """
         known = [self._seed(number, seed) for number, seed in enumerate(seeds)]
         if n < 1:

@@ -123,7 +123,11 @@ class BootstrapFinetune(WeightSearch):
         self.job = dict(job or {})
 
     async def fit(self, session: Session) -> None:
-        """Collect runs, train, and offer the program on the trained model."""
+        """Collect runs, train, and offer the program on the trained model.
+
+        Raises:
+            DataError: No run went right, so there is nothing to train on.
+        """
         program = session.program()
         samples, tried, right = await self._runs(session, self._trained(program))
         session.decide("bootstrapped", tried=tried, right=right, samples=len(samples))

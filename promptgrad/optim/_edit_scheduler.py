@@ -178,7 +178,11 @@ class LambdaEdit(EditScheduler):
         super().__init__(optimizer, min_edit=min_edit)
 
     def edit(self, group: int) -> float:
-        """The first value times the function of the steps taken."""
+        """The first value times the function of the steps taken.
+
+        Raises:
+            ValueError: The optimizer has more groups than there are functions.
+        """
         if callable(self.edit_lambda):
             rule = self.edit_lambda
         elif group < len(self.edit_lambda):

@@ -92,7 +92,11 @@ class GRPO(WeightSearch):
         self.dtype = dtype
 
     async def fit(self, session: Session) -> None:
-        """Let the model run and learn, in turn, and offer the program on the trained model."""
+        """Let the model run and learn, in turn, and offer the program on the trained model.
+
+        Raises:
+            BudgetExceeded: The budget does not leave one step.
+        """
         program = session.program()
         local_lm(program)
 

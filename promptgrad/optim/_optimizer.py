@@ -148,6 +148,9 @@ class Optimizer(Search):
         Args:
             proposals: Number of proposals, for an optimizer that can make several; `Change.variant` is the number of
                 each.
+
+        Raises:
+            ValueError: `proposals` is below 1.
         """
         if proposals < 1:
             raise ValueError(f"proposals is at least 1, not {proposals}")

@@ -57,7 +57,11 @@ class ReduceEditOnPlateau(EditScheduler):
         return self.base_edits[group] * self.factor**self._cuts
 
     def step(self, report: "StepReport | Any | None" = None) -> None:
-        """Count a step: `scheduler.step(loss)`, or `scheduler.step(optimizer.step())`."""
+        """Count a step: `scheduler.step(loss)`, or `scheduler.step(optimizer.step())`.
+
+        Raises:
+            TypeError: `report` is neither a number nor a report.
+        """
         if isinstance(report, StepReport):
             gained = bool(report.accepted)
         else:

@@ -56,7 +56,11 @@ class TrustRegionEdit(EditScheduler):
         return min(self.max_edit, now * (self._factors[group] if self._factors else 1.0))
 
     def step(self, report: StepReport | None = None) -> None:
-        """Move the radius of each group by the fate of its proposals in `report`."""
+        """Move the radius of each group by the fate of its proposals in `report`.
+
+        Raises:
+            TypeError: `report` is not a report of a step.
+        """
         if not isinstance(report, StepReport):
             raise TypeError(
                 "a trust region is moved by what a step did: report = optimizer.step(closure), step(report)"

@@ -315,6 +315,9 @@ def scope(name: str | int) -> Iterator[ActiveRun | None]:
 
     The calls of a scope count in the canonical journal only once it has ended without an error, because how far an
     interrupted scope came depends on timing. A scope in which the budget refused a call is an interrupted one.
+
+    Raises:
+        ValueError: The name is empty, or begins or ends with '/'.
     """
     outer = here.get().run
     if outer is None:

@@ -71,7 +71,7 @@ class Subscription:
             return
 
     def hand(self, line: bytes, *, replayed: bool) -> None:
-        """Call the observer with its own copy of one event."""
+        """Call the observer with its own copy of one event; what it raises is reported, and ends nothing."""
         event = {**parse(line), "replayed": replayed}
         with self.reporting(f"the event {event['kind']!r}"):
             result = self._context.run(self.observer, MappingProxyType(event))

@@ -202,6 +202,9 @@ class LoopbackProcess:
         reply: The text of every reply; or a dict, the answers to the fields that a chat prompt asks for, as `Fields`.
         latency: Seconds before every answer.
         cpu: The CPU to keep the server on, where the system allows it.
+
+    Raises:
+        RuntimeError: The process did not start.
     """
 
     def __init__(self, reply: str | dict[str, str] = "ok", *, latency: float = 0.0, cpu: int | None = None) -> None:
