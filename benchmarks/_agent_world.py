@@ -162,7 +162,8 @@ class AgentWorld:
         values = {"revisions": changed, "findings": found, "new_instruction": texts.get(INSTRUCTION, "")}
         return prompt.reply(lambda asked: values.get(asked.name, "Which tool holds which topic."), "")
 
-    def _revised(self, now: Mapping[str, str], runs: list[Any], key: tuple[object, ...]) -> dict[str, str]:
+    def _learned(self, runs: list[Any]) -> tuple[dict[str, str], dict[str, set[str]], dict[str, str]]:
+        """What runs show: where the codes of a topic are, where they are not, and the suffixes of tiers."""
         right: dict[str, str] = {}
         wrong: dict[str, set[str]] = {}
         suffixes: dict[str, str] = {}
@@ -173,12 +174,21 @@ class AgentWorld:
             _, topic, tier = case.groups()
             code, _, suffixes[tier] = expected.partition("-")
             for call in run.get("calls", ()):
-                tool = call["call"].removeprefix("tools.").partition("[")[0]
-                given = _CODE.findall(str(call.get("outputs", {}).get("out", "")))
-                if tool in TOOLS and given and given[-1][1] == code:
-                    right[topic] = tool
-                elif tool in TOOLS and given:
-                    wrong.setdefault(topic, set()).add(tool)
+                for tool, read in self._read(call):
+                    if read == code:
+                        right[topic] = tool
+                    else:
+                        wrong.setdefault(topic, set()).add(tool)
+        return right, wrong, suffixes
+
+    def _read(self, call: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Where a call looked, and the code that it read there."""
+        tool = call["call"].removeprefix("tools.").partition("[")[0]
+        given = _CODE.findall(str(call.get("outputs", {}).get("out", "")))
+        return [(tool, given[-1][1])] if tool in TOOLS and given else []
+
+    def _revised(self, now: Mapping[str, str], runs: list[Any], key: tuple[object, ...]) -> dict[str, str]:
+        right, wrong, suffixes = self._learned(runs)
         texts: dict[str, str] = {}
         held = {name: _held(now.get(f"tools.{name}.description", "")) for name in TOOLS}
         for topic in TOPICS:
@@ -199,10 +209,15 @@ class AgentWorld:
                 listed = ", ".join(topic for topic in TOPICS if topic in held[name])
                 texts[path] = f"{about} It holds the {listed} cases." if listed else about
         if INSTRUCTION in now:
-            known = {**dict(_SUFFIX.findall(now[INSTRUCTION])), **suffixes}
-            lines = [f"For {tier} customers add -{known[tier]} to the code." for tier in TIERS if known.get(tier)]
-            texts[INSTRUCTION] = "\n".join([_SUFFIX.sub("", now[INSTRUCTION]).rstrip(), *lines])
+            texts[INSTRUCTION] = _with_suffixes(now[INSTRUCTION], suffixes)
         return texts
+
+
+def _with_suffixes(instruction: str, suffixes: Mapping[str, str]) -> str:
+    """An instruction that states the suffixes of tiers, those that it stated before among them."""
+    known = {**dict(_SUFFIX.findall(instruction)), **suffixes}
+    lines = [f"For {tier} customers add -{known[tier]} to the code." for tier in TIERS if known.get(tier)]
+    return "\n".join([_SUFFIX.sub("", instruction).rstrip(), *lines])
 
 
 def _expected_of(run: Mapping[str, Any]) -> str:

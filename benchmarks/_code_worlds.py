@@ -15,13 +15,12 @@ slips in 4 % of the runs, the writer concludes all that a prompt shows, and gues
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from _agent_world import _CASE, _CODE, _SUFFIX, SLIP, TIERS, TOOLS, TOPICS, AgentWorld, _expected_of, _lm
+from _agent_world import _CASE, _CODE, _SUFFIX, SLIP, TOOLS, TOPICS, AgentWorld, _lm, _with_suffixes
 from worlds._noise import pick, uniform
 
 STEP, SUB = "step.instruction", "sub.instruction"
@@ -102,22 +101,12 @@ class Binder(AgentWorld):
         numbers = [str(number) for number in range(first, first + PAGES)]
         return "\n".join(f"{name}, case {number}: {self.code(number, name)}" for name in TOOLS for number in numbers)
 
+    def _read(self, call: Mapping[str, Any]) -> list[tuple[str, str]]:
+        found = _PAGE.findall(str(call.get("inputs", {}).get("query", "")))
+        return [(register, read) for register, _, read in found]
+
     def _revised(self, now: Mapping[str, str], runs: list[Any], key: tuple[object, ...]) -> dict[str, str]:
-        right: dict[str, str] = {}
-        wrong: dict[str, set[str]] = {}
-        suffixes: dict[str, str] = {}
-        for run in runs:
-            case, expected = _CASE.search(json.dumps(run)), _expected_of(run)
-            if case is None or not expected:
-                continue
-            _, topic, tier = case.groups()
-            code, _, suffixes[tier] = expected.partition("-")
-            for call in run.get("calls", ()):
-                for register, _, read in _PAGE.findall(str(call.get("inputs", {}).get("query", ""))):
-                    if read == code:
-                        right[topic] = register
-                    else:
-                        wrong.setdefault(topic, set()).add(register)
+        right, wrong, suffixes = self._learned(runs)
         texts: dict[str, str] = {}
         if STEP in now:
             known = dict(_READ.findall(now[STEP]))
@@ -130,9 +119,7 @@ class Binder(AgentWorld):
             lines = [f"Of {topic} cases read the {known[topic]}." for topic in TOPICS if topic in known]
             texts[STEP] = "\n".join([_READ.sub("", now[STEP]).rstrip(), *lines])
         if SUB in now:
-            known = {**dict(_SUFFIX.findall(now[SUB])), **suffixes}
-            lines = [f"For {tier} customers add -{known[tier]} to the code." for tier in TIERS if known.get(tier)]
-            texts[SUB] = "\n".join([_SUFFIX.sub("", now[SUB]).rstrip(), *lines])
+            texts[SUB] = _with_suffixes(now[SUB], suffixes)
         return texts
 
 
