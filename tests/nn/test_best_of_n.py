@@ -7,23 +7,9 @@ import pytest
 import promptgrad as pg
 from promptgrad import lm, nn
 from promptgrad.errors import BudgetExceeded, MetricError, NoLMError
+from tests.nn.numbered import numbered
 
 CASE = [pg.Example(question="q", answer="Oslo").with_inputs("question")]
-
-
-def numbered(*answers):
-    """A language model with an answer for each attempt, and the requests that it got."""
-    asked = []
-
-    def answer(request):
-        asked.append(request)
-        said = answers[request.replicate]
-        if isinstance(said, Exception):
-            raise said
-        return f"[[ ## answer ## ]]\n{said}"
-
-    answer.__annotations__["request"] = lm.Request
-    return lm.FunctionLM(answer, name="numbered"), asked
 
 
 def length(inputs, output):

@@ -7,20 +7,12 @@ import pytest
 import promptgrad as pg
 from promptgrad import lm, nn
 from promptgrad.errors import SignatureError
+from tests.nn.numbered import numbered
 
 
 def voting(*answers, output="answer", **options):
-    asked = []
-
-    def answer(request):
-        asked.append(request)
-        said = answers[request.replicate]
-        if isinstance(said, Exception):
-            raise said
-        return f"[[ ## answer ## ]]\n{said}"
-
-    answer.__annotations__["request"] = lm.Request
-    predict = nn.Predict(f"question -> {output}").to(lm.FunctionLM(answer, name="voting"))
+    model, asked = numbered(*answers)
+    predict = nn.Predict(f"question -> {output}").to(model)
     return nn.SelfConsistency(predict, len(answers), **options), asked
 
 

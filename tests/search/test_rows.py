@@ -6,36 +6,12 @@ import re
 import pytest
 
 import promptgrad as pg
-from promptgrad import aio, lm, nn, run
+from promptgrad import lm, nn
 from promptgrad.autograd import Critique, Gradient, Trace
-from promptgrad.search import Candidate, Row, Session, in_order, right_rows, side_by_side
+from promptgrad.search import Candidate, Row, in_order, right_rows, side_by_side
 from promptgrad.search._row import few
 from promptgrad.testing import Fields
-
-
-def session_of(model, metric, train, val=(), **options):
-    journal = run.Journal()
-    return Session(
-        model=model,
-        train=train,
-        val=list(val),
-        metric=metric,
-        seed=5,
-        journal=journal,
-        ledger=run.Ledger(run.Budget(), journal),
-        progress=False,
-        **options,
-    )
-
-
-def within(session, *works):
-    """Run coroutine functions, one after the other, in the run of a session; the last result."""
-
-    async def go():
-        with run.active(journal=session.journal, ledger=session.ledger):
-            return [await work() for work in works][-1]
-
-    return aio.run(go())
+from tests.search.sessions import session_of, within
 
 
 def ticket(text, code):

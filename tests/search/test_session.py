@@ -5,9 +5,11 @@ import threading
 import pytest
 
 import promptgrad as pg
-from promptgrad import aio, data, lm, nn, optim, run
+from promptgrad import data, lm, nn, optim
 from promptgrad.errors import LMConnectionError
-from promptgrad.search import Candidate, Measured, Session, show_value
+from promptgrad.search import Candidate, Measured, show_value
+from tests.search import sessions
+from tests.search.sessions import within
 from tests.waiting import turns
 
 FOUND = {"pick.instruction": "Take the last word."}
@@ -19,28 +21,8 @@ def program(world, answer=None):
 
 
 def session_of(world, model, train=24, val=30, metric=None, **options):
-    journal = run.Journal()
-    return Session(
-        model=model,
-        train=world.examples(train),
-        val=world.examples(val, seed=1),
-        metric=metric or world.metric,
-        seed=5,
-        journal=journal,
-        ledger=run.Ledger(run.Budget(), journal),
-        progress=False,
-        **options,
-    )
-
-
-def within(session, work):
-    """Run a coroutine function in the run of a session."""
-
-    async def go():
-        with run.active(journal=session.journal, ledger=session.ledger):
-            return await work()
-
-    return aio.run(go())
+    data = world.examples(train), world.examples(val, seed=1)
+    return sessions.session_of(model, metric or world.metric, *data, **options)
 
 
 def search(session, optimizer, base):

@@ -6,33 +6,17 @@ from collections import defaultdict
 import pytest
 
 import promptgrad as pg
-from promptgrad import aio, lm, run
+from promptgrad import lm, run
 from promptgrad.errors import BudgetExceeded
-from promptgrad.search import Attempts, Feedback, Measured, Rewriter, Rules, Session, unblamed
+from promptgrad.search import Attempts, Feedback, Measured, Rewriter, Rules, unblamed
+from tests.search import sessions
+from tests.search.sessions import within
 
 
 def session_of(world, answer=None, train=24, val=20, metric=None, **options):
-    journal = run.Journal()
     model = world.Program().to(lm.FunctionLM(answer or world.answer, name="simulated"))
-    return Session(
-        model=model,
-        train=world.examples(train),
-        val=world.examples(val, seed=1),
-        metric=metric or world.metric,
-        seed=5,
-        journal=journal,
-        ledger=run.Ledger(run.Budget(), journal),
-        progress=False,
-        **options,
-    )
-
-
-def within(session, work):
-    async def go():
-        with run.active(journal=session.journal, ledger=session.ledger):
-            return await work()
-
-    return aio.run(go())
+    data = world.examples(train), world.examples(val, seed=1)
+    return sessions.session_of(model, metric or world.metric, *data, **options)
 
 
 def events(session, kind):

@@ -104,6 +104,7 @@ class TestDecision:
         assert result.outcome == ("no significant gain" if ship == "significant" else "no likely gain")
         assert model.state_dict() == before
         assert (result.values, result.best) == ({}, WORSE)
+        assert "not shipped" in repr(result)
 
     def test_a_gain_that_confirmation_on_half_of_the_data_would_miss(self, world):
         def decide(ship):
@@ -114,7 +115,8 @@ class TestDecision:
         assert decide("significant").outcome == "no significant gain"
         assert decide(0.9).outcome == "shipped"
 
-    def test_luck_does_not_ship(self, world, data):
+    @pytest.mark.parametrize("ship", [0.9, "significant"])
+    def test_luck_does_not_ship(self, world, data, ship):
         """Of candidates that are equally good, the luckiest is no better on other data."""
 
         def noisy(example, output):
@@ -130,7 +132,8 @@ class TestDecision:
         for seed in range(6):
             model = world.Program().to(lm.FunctionLM(chatty))
             values = [{"spell.instruction": f"Way {seed} {number}."} for number in range(8)]
-            result = Trainer(model, Fixed(model.parameters(), *values), metric=noisy, seed=seed).fit(*data[:2])
+            search = Fixed(model.parameters(), *values)
+            result = Trainer(model, search, metric=noisy, seed=seed, ship=ship).fit(*data[:2])
             shipped += result.shipped
             start, *tried = [trial.score for trial in result.history]
             assert max(tried) > start  # there was luck to fall for

@@ -104,43 +104,6 @@ class TestOutcomes:
         ):
             assert part in text
 
-    def test_what_is_not_better_does_not(self, world, data):
-        model = program(world)
-        before = model.state_dict()
-        result = Trainer(model, Fixed(model.parameters(), WORSE), metric=world.metric, ship="significant").fit(
-            *data[:2]
-        )
-        assert result.outcome == "no significant gain"
-        assert model.state_dict() == before
-        assert result.values == {}
-        assert result.best == WORSE
-        assert "not shipped" in repr(result)
-
-    def test_luck_does_not_ship(self, world, data):
-        """Of candidates that are equally good, the luckiest on the data it was chosen on is no better on other data."""
-        from hashlib import sha256
-
-        def noisy(example, output):
-            return sha256(f"{example.text} {output.answer}".encode()).digest()[0] % 2
-
-        def chatty(messages):
-            instruction = messages[0]["content"].split("\n")[0]
-            word = sha256((instruction + messages[-1]["content"]).encode()).hexdigest()[:6]
-            name = "word" if "[[ ## text ## ]]" in messages[-1]["content"] else "answer"
-            return f"[[ ## {name} ## ]]\n{word}\n\n[[ ## completed ## ]]"
-
-        shipped = 0
-        for seed in range(6):
-            model = world.Program().to(lm.FunctionLM(chatty))
-            values = [{"spell.instruction": f"Way {seed} {number}."} for number in range(8)]
-            result = Trainer(
-                model, Fixed(model.parameters(), *values), metric=noisy, ship="significant", seed=seed
-            ).fit(*data[:2])
-            shipped += result.shipped
-            best = max(trial.score for trial in result.history)
-            assert best > 0.5  # there was luck to fall for
-        assert shipped <= 1
-
     def test_all_right_already(self, world, data):
         model = program(world)
         for path, value in BETTER.items():
