@@ -40,6 +40,7 @@ from promptgrad.finetune import (
 )
 from promptgrad.finetune._job_server import JobServer
 from promptgrad.testing import Cut, Drop, Fields, Garbage, LoopbackJobs, LoopbackLM, Status
+from tests.killed_at import killed_at
 
 KEY = "sk-very-secret-0123456789"
 DATA = [Example(question=f"{number} + 1?", answer=str(number + 1)) for number in range(12)]
@@ -414,48 +415,19 @@ def test_collected_conversations_are_sent_as_they_are(program: nn.Predict, jobs:
     assert sent(jobs)[0]["messages"][-1]["content"] == collected.samples[0].reply
 
 
-HARNESS = """
-import asyncio, json, os, signal, sys
-from pathlib import Path
+WORK = """
 import aiohttp  # once, for all forks
 from promptgrad import finetune, lm, nn
 from promptgrad.data import Example
 
-url, folder, moments = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-
 def accepts(example, output):
     return 1.0
 
-def work(name, kill):
-    replace, count = os.replace, [0]
-
-    def watched(*paths):  # the process dies right before, or right after, a state is there
-        count[0] += 1
-        here = kill[0] == "replace" and count[0] == kill[1]
-        if here and kill[2] == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        replace(*paths)
-        if here:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.replace = watched
-    (folder / "plan.json").write_text(json.dumps([os.getpid(), *kill]))
+def work(name):
     program = nn.Predict("question -> answer").to(lm.HTTP("tiny", url, "sk-very-secret-0123456789"))
     data = [Example(question=f"{name} {number}", answer="4") for number in range(10)]
     begun = finetune.job(program, data, accepts, suffix=name, checkpoint=folder / name, poll=0.001)
     (folder / f"{name}.txt").write_text(begun.result().model)
-
-for moment in moments:
-    name = "-".join(map(str, moment))
-    for kill in (moment, ["never", 0, ""]):
-        pid = os.fork()
-        if not pid:
-            try:
-                work(name, kill)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps([name, kill[0], os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0]), flush=True)
 """
 
 
@@ -463,8 +435,6 @@ for moment in moments:
 def test_a_process_that_is_killed_at_any_moment_sends_nothing_twice(
     server: LoopbackLM, jobs: LoopbackJobs, tmp_path: Path
 ) -> None:
-    import subprocess
-
     moments: list[list[Any]] = [
         ["replace", 1, "after"],  # the samples are written, the state is not
         ["replace", 3, "after"],  # about to upload
@@ -475,27 +445,7 @@ def test_a_process_that_is_killed_at_any_moment_sends_nothing_twice(
         ["replace", 6, "before"],  # the answer is there and not noted
         ["replace", 7, "before"],  # it has ended, which is not noted
     ]
-    state: dict[str, Any] = {"pid": 0, "count": 0}
-
-    def strike(when: str) -> None:
-        pid, kind, number, moment = json.loads((tmp_path / "plan.json").read_text())
-        if pid != state["pid"]:
-            state.update(pid=pid, count=0)
-        state["count"] += when == "before"
-        if kind == "request" and (state["count"], when) == (number, moment):
-            os.kill(pid, signal.SIGKILL)
-
-    jobs.before, jobs.after = (lambda told: strike("before")), (lambda told: strike("after"))
-    done = subprocess.run(
-        [sys.executable, "-c", HARNESS, server.url, str(tmp_path), json.dumps(moments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [signal_ for _, kind, signal_ in lines if kind != "never"] == [signal.SIGKILL] * len(moments), done.stderr
-    assert not [line for line in lines if line[1] == "never" and line[2]]
+    killed_at(moments, WORK, server, jobs, tmp_path)
     for moment in moments:
         name = "-".join(map(str, moment))
         (made,) = [one for one in jobs.jobs.values() if one["suffix"] == name]

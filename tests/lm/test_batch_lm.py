@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
 import sys
 
 import pytest
@@ -25,6 +22,7 @@ from promptgrad.errors import (
 )
 from promptgrad.lm import HTTP, BatchLM, Cache, FunctionLM, Request, Usage, track_usage
 from promptgrad.testing import Cut, Drop, LoopbackJobs, LoopbackLM, Reply, Status
+from tests.killed_at import killed_at
 from tests.waiting import until
 
 KEY = "sk-never-to-be-seen-0123456789"
@@ -344,29 +342,13 @@ class TestFolders:
         assert len(jobs.batches) == 1
 
 
-HARNESS = """
-import asyncio, json, os, signal, sys
-from pathlib import Path
+WORK = """
+import asyncio
 import aiohttp  # once, for all forks
 from promptgrad import run
 from promptgrad.lm import HTTP, BatchLM
 
-url, folder, moments = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-
-def work(name, kill):
-    replace, count = os.replace, [0]
-
-    def watched(*paths):  # the process dies right before, or right after, a file is there
-        count[0] += 1
-        here = kill[0] == "replace" and count[0] == kill[1]
-        if here and kill[2] == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        replace(*paths)
-        if here:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.replace = watched
-    (folder / "plan.json").write_text(json.dumps([os.getpid(), *kill]))
+def work(name):
     http = HTTP("tiny", url, "sk-very-secret-0123456789", prices=(1.0, 1.0))
     lm = BatchLM(http, folder / name, idle=0.02, poll=0.001)
 
@@ -376,18 +358,6 @@ def work(name, kill):
     with run.Journal(folder / f"{name}.jsonl") as journal, run.active(journal=journal) as active:
         texts = [reply.text for reply in asyncio.run(all_at_once())]
         (folder / f"{name}.txt").write_text(json.dumps([texts, active.ledger.spent.calls]))
-
-for moment in moments:
-    name = "-".join(map(str, moment))
-    for kill in (moment, ["never", 0, ""]):
-        pid = os.fork()
-        if not pid:
-            try:
-                work(name, kill)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps([name, kill[0], os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0]), flush=True)
 """
 
 
@@ -403,27 +373,7 @@ def test_a_process_that_is_killed_at_any_moment_sends_nothing_twice(server, jobs
         ["replace", 7, "before"],  # they are there and not written
         ["replace", 8, "after"],  # all is written, and nobody has it
     ]
-    state = {"pid": 0, "count": 0}
-
-    def strike(when):
-        pid, kind, number, moment = json.loads((tmp_path / "plan.json").read_text())
-        if pid != state["pid"]:
-            state.update(pid=pid, count=0)
-        state["count"] += when == "before"
-        if kind == "request" and (state["count"], when) == (number, moment):
-            os.kill(pid, signal.SIGKILL)
-
-    jobs.before, jobs.after = (lambda told: strike("before")), (lambda told: strike("after"))
-    done = subprocess.run(
-        [sys.executable, "-c", HARNESS, server.url, str(tmp_path), json.dumps(moments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [number for _, kind, number in told if kind != "never"] == [signal.SIGKILL] * len(moments), done.stderr
-    assert not [line for line in told if line[1] == "never" and line[2]]
+    killed_at(moments, WORK, server, jobs, tmp_path)
     for moment in moments:
         name = "-".join(map(str, moment))
         texts, calls = json.loads((tmp_path / f"{name}.txt").read_text())
