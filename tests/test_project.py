@@ -43,11 +43,37 @@ def test_the_changelog_begins_with_this_version():
     assert first[1] == pg.__version__
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))])
+PAGES = ["README.md", "CHANGELOG.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them of their words."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", title)).lower().replace(" ", "-") for title in titles
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_pages_lead_somewhere(page):
-    text = (ROOT / page).read_text()
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
-        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+    text = re.sub(r"`[^`\n]*`", "", (ROOT / page).read_text())
+    for target, anchor in re.findall(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        file = (ROOT / page).parent / target if target else ROOT / page
+        assert file.exists(), f"{page} links to {target}"
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), f"{page} links to {target}#{anchor}"
+
+
+def test_every_page_is_linked_from_the_readme_or_from_a_page_that_is():
+    reached, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        reached.add(page)
+        for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+\.md)", page.read_text()):
+            file = (page.parent / target).resolve()
+            todo += [file] if file not in reached and file not in todo else []
+    assert [page for page in PAGES if ROOT / page not in reached] == []
 
 
 def test_every_target_that_the_readme_names_is_in_the_makefile():
