@@ -88,7 +88,6 @@ SMELL = 450
 """Lines from which on a file is asked whether it is still one concept."""
 LONG = {
     "errors.py": "one tree, drawn and listed in one place",
-    "run/_journal.py": "one file with one writer: what is written, indexed and read shares a lock and an offset",
     "testing/lms.py": "one suite: subclasses override its methods, and each promise has its docstring",
     "testing/optimizers.py": "one suite, as testing.lms",
     "testing/_protocol.py": "the wire of the loopback server: what it can answer, and how that is written",
