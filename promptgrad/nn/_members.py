@@ -110,7 +110,8 @@ class Members:
         Raises:
             AttributeError: There is no such module; the message names the nearest.
         """
-        module: Any = self
+        root: Any = self
+        module: Module | None = root
         for name in target.split(".") if target else ():
             module = module._modules.get(name) if module is not None else None
         if module is None:
