@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from promptgrad.errors import MetricError, UnknownPriceError
-from promptgrad.evaluation import COSTS
+from promptgrad.evaluation import COSTS, JUDGING
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
 
@@ -119,10 +119,28 @@ class Costs:
                 found.setdefault(example, []).append(amount)
         return {example: fmean(amounts) for example, amounts in found.items()}
 
+    def mean(self, name: str, candidate: Candidate) -> float | None:
+        """What a run of a candidate costs, on average; None if that is not known."""
+        return _mean(self._runs.get(candidate.key, {}).values(), name)
+
+    def dearest(self, name: str) -> float:
+        """What a run of the candidate costs whose runs cost most; 0 if none is known."""
+        return max((_mean(runs.values(), name) or 0.0 for runs in self._runs.values()), default=0.0)
+
+    def makes_calls(self, count: float) -> bool:
+        """Whether every run that is known made just so many calls, with those of the metric."""
+        known = [costs for runs in self._runs.values() for costs in runs.values()]
+        return bool(known) and all((costs.get("calls") or 0) + (costs.get(JUDGING) or 0) == count for costs in known)
+
     def is_unpriced(self, measured: Measured) -> bool:
         """Whether runs of a candidate have called language models, and the price of none is known."""
         runs = self._runs.get(measured.candidate.key, {}).values()
         return any(costs.get("tokens") for costs in runs) and all(costs.get("usd") is None for costs in runs)
+
+
+def _mean(runs: Iterable[Mapping[str, float | None]], name: str) -> float | None:
+    amounts = [amount for costs in runs if (amount := costs.get(name)) is not None]
+    return fmean(amounts) if amounts else None
 
 
 def _usual(name: Any) -> str:

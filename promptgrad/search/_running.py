@@ -1,35 +1,36 @@
 """Running candidates: scores, recorded forwards and gradients, under a name, in the journal, within the budget."""
 
 import contextlib
-import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio, lm, run
 from promptgrad.autograd import CriticLike, Gradients, Loss, Parameter
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded, JournalError, LMError, MetricError, is_outage
+from promptgrad.errors import BudgetExceeded, InputError, JournalError, LMError, is_outage
 from promptgrad.evaluation import Evaluator
 from promptgrad.lm import current
-from promptgrad.nn import MetricLoss, Module, Predict
+from promptgrad.nn import Batch, BatchRow, MetricLoss, Module
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._objectives import Costs, Objectives
 from promptgrad.search._outage import Unanswered
 from promptgrad.search._places import Place, answers
 from promptgrad.search._places import places as places_of
+from promptgrad.search._purse import Purse
 from promptgrad.search._rows import Rows
-from promptgrad.search._stop import EXHAUSTED, Stop
+from promptgrad.search._scored import measurement
+from promptgrad.search._stop import Stop
 from promptgrad.search._trial import Cost
 from promptgrad.search._watched import Watched
 
 T = TypeVar("T")
 
 
-class Running:
+class Running(Purse):
     """The part of a `Session` that runs candidates on examples.
 
     Attributes:
@@ -90,6 +91,7 @@ class Running:
         self._criterion = MetricLoss(metric, critic=critic)
         self._evaluators: dict[int, Evaluator] = {}
         self.unanswered = Unanswered()
+        self._asked: Mapping[str, float] = {}  # what a single call costs, by kind
         self._called: Counter[str] = Counter()  # most calls of each module in one forward
         self._described: set[str] = set()
 
@@ -140,22 +142,18 @@ class Running:
             self._describe(candidate)
         scope = self._prefix + scope
         names = [scope if len(candidates) == 1 else f"{scope}/{index}" for index in range(len(candidates))]
-        evaluators = [self._evaluator(candidate) for candidate in candidates]
-        sources = {evaluator: evaluator.source() for evaluator in dict.fromkeys(evaluators)}
-        found = await aio.gather(
-            [
-                partial(self._measure, candidate, examples, name, replicate, sources[evaluator])
-                for candidate, name, evaluator in zip(candidates, names, evaluators, strict=True)
-            ]
-        )
-        for candidate, name, (_, cells) in zip(candidates, names, found, strict=True):  # in this order in any run
-            runs = [f"{candidate.key}/{replicate}/{example.id}" for example, _ in cells]
-            self._note_unanswered("run", [f"{name}:{key}" for key in runs], [cell.error for _, cell in cells], runs)
+        found = await self._cells(candidates, examples, names, replicate)
+        measured = [
+            measurement(candidate, examples, cells, name)
+            for candidate, cells, name in zip(candidates, found, names, strict=True)
+        ]
+        for candidate, name, cells in zip(candidates, names, found, strict=True):  # in this order in any run
+            runs = [f"{candidate.key}/{replicate}/{example.id}" for example in examples]
+            self._note_unanswered("run", [f"{name}:{key}" for key in runs], [cell.error for cell in cells], runs)
         learnt = {example.id for example in self.train}
-        for candidate, (_, cells) in zip(candidates, found, strict=True):
-            known = [(example, cell) for example, cell in cells if example.id in learnt]
+        for candidate, cells in zip(candidates, found, strict=True):
+            known = [pair for pair in zip(examples, cells, strict=True) if pair[0].id in learnt]
             self.rows.add_cells(candidate, self.program(candidate), known, self.best_score)
-        measured = [result for result, _ in found]
         for result in measured:
             self.journal.append(
                 "evaluation",
@@ -167,35 +165,37 @@ class Running:
             )
         return measured
 
-    async def _measure(
-        self, candidate: Candidate, examples: Sequence[Example], scope: str, replicate: int, source: str
-    ) -> tuple[Measured, list[tuple[Example, Cell]]]:
-        evaluator = self._evaluator(candidate)
-        with run.scope(scope):
-            cells = await evaluator(candidate.values, examples, replicate, source=source) if examples else []
-            self.costs.add(candidate, cells)
-        known = {example.id: cell for example, cell in zip(examples, cells, strict=True)}
-        ids = tuple(example.id for example in examples)
-        Unanswered().check("run", ids, [cell.error for cell in cells])  # at once, whatever blocks beside it come to
-        failures = [cell.error for cell in cells if cell.error is not None]
-        if failures and all(isinstance(cell.error, MetricError) for cell in cells):
-            raise failures[0]
-        found = [known.get(key, Cell(key)) for key in ids]
-        measured = Measured(
-            candidate,
-            ids,
-            tuple(_score(known.get(key)) for key in ids),
-            len(failures),
-            scope,
-            failures[0] if failures else None,
-            {
-                name: tuple(cell.parts.get(name) for cell in found)
-                for name in dict.fromkeys(name for cell in found for name in cell.parts)
-            },
-            tuple(cell.feedback for cell in found),
-            tuple(cell.output for cell in found),
-        )
-        return measured, list(zip(examples, cells, strict=True))
+    async def _cells(
+        self, candidates: Sequence[Candidate], examples: Sequence[Example], names: Sequence[str], replicate: int
+    ) -> list[list[Cell]]:
+        """Run candidates on examples, each in its scope; portion by portion where the budget is short."""
+        evaluators = [self._evaluator(candidate) for candidate in candidates]
+        sources = {evaluator: evaluator.source() for evaluator in dict.fromkeys(evaluators)}
+        ids = [example.id for example in examples]
+        found: list[list[Cell]] = [[] for _ in candidates]
+
+        async def one(place: int, part: Sequence[Example]) -> None:
+            candidate, evaluator = candidates[place], evaluators[place]
+            with run.scope(names[place]):
+                try:
+                    cells = await evaluator(candidate.values, part, replicate, source=sources[evaluator])
+                except InputError as error:  # none of these fits the program; if it is all of them, nothing can be run
+                    if len(part) == len(ids):
+                        raise
+                    cells = [Cell(example.id, replicate, error=error) for example in part]
+                self.costs.add(candidate, cells)
+            found[place] += cells
+            Unanswered().check(
+                "run", ids, [cell.error for cell in found[place]]
+            )  # at once, whatever the others come to
+
+        async def block(pieces: Sequence[tuple[Example, int]]) -> None:
+            parts = [[example for example, of in pieces if of == place] for place in range(len(candidates))]
+            await aio.gather([partial(one, place, part) for place, part in enumerate(parts) if part])
+
+        pieces = [(example, place) for example in examples for place in range(len(candidates))]
+        await self._portions(candidates).run(pieces, block)
+        return found
 
     def _note_unanswered(
         self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None], names: Sequence[str] = ()
@@ -231,7 +231,13 @@ class Running:
                 self._give_up(keys[index], error)
                 return None
 
-        results = await aio.gather([partial(one, index) for index in range(len(thunks))])
+        results: list[T | None] = []
+
+        async def block(indexes: Sequence[int]) -> None:
+            if not any(isinstance(error, BudgetExceeded) for error in errors):
+                results.extend(await aio.gather([partial(one, index) for index in indexes]))
+
+        self._asked = await self._asking().run(range(len(thunks)), block)
         self._note_unanswered("ask", keys, errors)
         return results
 
@@ -282,12 +288,14 @@ class Running:
             if replicate:
                 stack.enter_context(lm.context(replicate=replicate))
             stack.enter_context(program.candidate(dict(candidate.values)))
-            batch = await program.amap(examples, n, concurrency=self.concurrency)
+            batch = await self._mapped(program, candidate, examples, n)
             keys = [f"{name}/{row.example.id}" + (f"/{row.replicate}" if n > 1 else "") for row in batch.rows]
             runs = [f"{candidate.key}/{row.replicate}/{row.example.id}" for row in batch.rows]
             self._note_unanswered("run", keys, [row.error for row in batch.rows], runs)
             if teacher is None:
                 self.unanswered.leave(candidate.key, (row.example.id for row in batch.rows if is_outage(row.error)))
+            if self._portions([candidate]).size(len(batch)) < len(batch):
+                stack.enter_context(lm.context(concurrency=1))  # a metric may ask a language model
             loss: Loss = await self._criterion.acall(batch, examples)
         if teacher is None:
             self.rows.add(candidate, loss)
@@ -296,6 +304,24 @@ class Running:
                 self._called[path] = max(self._called[path], times)
         kept = [row for row in loss.rows if not is_outage(row.error)]
         return Loss(kept, critic=loss.critic, concurrency=loss.concurrency)
+
+    async def _mapped(self, program: Module, candidate: Candidate, examples: Sequence[Example], n: int) -> Batch:
+        """Run a program on examples; portion by portion where the budget is short."""
+        rows: list[BatchRow] = []
+
+        async def block(part: Sequence[Example]) -> None:
+            try:
+                rows.extend((await program.amap(part, n, concurrency=self.concurrency)).rows)
+            except InputError as error:  # none of these fits the program; if it is all of them, nothing can be run
+                if len(part) == len(examples):
+                    raise
+                rows.extend(BatchRow(each, error=error, replicate=number) for each in part for number in range(n))
+            ended = next((row.error for row in rows if isinstance(row.error, BudgetExceeded)), None)
+            if ended is not None:
+                raise ended
+
+        await self._portions([candidate], n).run(examples, block)
+        return Batch(rows)
 
     async def gradients(
         self, loss: Loss, parameters: Sequence[Parameter], *, critic: CriticLike | None = None
@@ -317,6 +343,8 @@ class Running:
         scope = "" if here is None else here.scope
         own = critic or self._criterion.critic
         watched = Watched(own, f"{scope}/critic/", self._give_up, labelled=self._is_labelled())
+        if self._asking().size(len(loss.rows)) < len(loss.rows):
+            loss.concurrency = 1
         found = await loss.agradients(parameters, watched, engine=self.engine, group=self.group)
         keys = sorted(watched.asked)
         self._note_unanswered("critic", keys, [watched.asked[key] for key in keys])
@@ -355,71 +383,6 @@ class Running:
         own = [name for name in blamed[0].signature.outputs if often[name] == 1]
         return any(name in example for example in self.train for name in own)
 
-    def _runs(self, candidate: Candidate) -> float:
-        """The cost of one run of a candidate's program, in runs of the session's: more where it has more calls."""
-        if candidate.program is None:
-            return 1
-        own, other = (
-            sum(isinstance(module, Predict) for module in program.modules())
-            for program in (self.model, candidate.program)
-        )
-        return max(1, other) / max(1, own)
-
-    def runs_left(self) -> float:
-        """How many runs of the program the budget still pays in this phase, by what one cost at the start.
-
-        It is infinite without a limit on calls, tokens or money. Between blocks it is the same at any concurrency.
-        """
-        cost = self.cost_per_example
-        prices = {"calls": cost.calls, "tokens": cost.tokens, "usd": cost.usd}
-        return min(self.ledger.remaining(kind) / price if price else math.inf for kind, price in prices.items())
-
-    def share_of_runs(self, share: float, most: int) -> int:
-        """How many runs of the program a share of `runs_left` pays for: at most so many, and one unless that is 0."""
-        return min(most, max(1, int(min(most, share * self.runs_left()))))
-
-    def admit(self, examples: float = 0, calls: int = 0) -> None:
-        """Check, before a block, that it fits what the budget leaves after the share for the confirmation.
-
-        The decision depends on what is spent and on what an example cost at the start, so it is the same at any
-        concurrency. The budget itself is enforced call by call, independently of this.
-
-        Raises:
-            BudgetExceeded: It does not fit: the search ends with the best so far.
-        """
-        recorded = self.journal.upcoming()
-        self.stop.check(recorded, self.decide)
-        if recorded is not None and recorded["kind"] == EXHAUSTED:
-            if (here := run.current()) is not None:
-                here.catch_up()
-            raise BudgetExceeded("an earlier process of this run ended the search here", kind=recorded["of"])
-        cost = self.cost_per_example
-        needed = {
-            "calls": calls + math.ceil(examples * cost.calls),
-            "tokens": math.ceil(examples * cost.tokens),
-            "usd": examples * cost.usd,
-        }
-        for kind, amount in needed.items():
-            left = self.ledger.remaining(kind)
-            if left < amount:
-                raise BudgetExceeded(
-                    f"the next block needs about {amount:g} {kind}, and {left:g} are left for this phase",
-                    kind=kind,
-                    limit=getattr(self.ledger.budget, kind) or 0,
-                    used=getattr(self.ledger.spent, kind) or 0,
-                )
-        if recorded is None and self.ledger.remaining("seconds") <= 0:  # a replayed block was in time
-            limit = self.ledger.budget.seconds or 0
-            raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.ledger.seconds, 1))
-
-    def affords(self, examples: float = 0, calls: int = 0) -> bool:
-        """Whether a block would fit what the budget leaves for the search; see `admit`."""
-        try:
-            self.admit(examples, calls)
-        except BudgetExceeded:
-            return False
-        return True
-
     def _describe(self, candidate: Candidate) -> None:
         key = candidate.key
         if key not in self._described:
@@ -431,10 +394,3 @@ def _may_be_blamed(parameter: Parameter) -> bool:
     """Whether a critic may blame a parameter: a text or demos that require a gradient."""
     kind = parameter.kind
     return parameter.requires_grad and (kind.is_text or (kind.is_demos and bool(parameter.data)))
-
-
-def _score(cell: Cell | None) -> float | None:
-    """The score of a run: 0 where the program failed, None where a language model gave no answer."""
-    if cell is None or is_outage(cell.error):
-        return None
-    return float(cell.score) if cell.error is None else 0.0
