@@ -7,7 +7,7 @@ from promptgrad.evaluation._evaluator import Evaluator
 from promptgrad.evaluation._judge_noise import JudgeNoise, ajudge_noise, judge_noise
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import ReportRow
-from promptgrad.evaluation._sources import source_digest
+from promptgrad.evaluation._sources import source_digest, source_parts
 from promptgrad.evaluation._statistics import grouped_interval, mean_interval, paired_interval, paired_test
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "paired_interval",
     "paired_test",
     "source_digest",
+    "source_parts",
 ]

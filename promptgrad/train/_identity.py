@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import run
-from promptgrad.evaluation import source_digest
+from promptgrad.errors import JournalError
+from promptgrad.evaluation import source_digest, source_parts
 from promptgrad.nn import whole_state
 from promptgrad.train._parts import Parts
 
@@ -60,3 +61,46 @@ def identity_of(trainer: "Trainer", parts: Parts) -> dict[str, Any]:
             name: run.value_digest([example.id for example in examples]) for name, examples in parts.by_name().items()
         },
     }
+
+
+def sources_of(trainer: "Trainer") -> dict[str, dict[str, str]]:
+    """Digests of what the sources of program and metric consist of, by which a resumed run says what changed."""
+    metric = getattr(trainer.metric, "fn", trainer.metric)
+    return {"program": source_parts(trainer.model), "metric": source_parts(metric)}
+
+
+def begin(trainer: "Trainer", journal: run.Journal, parts: Parts, sources: Mapping[str, Mapping[str, str]]) -> None:
+    """Write what a run is into its journal.
+
+    Args:
+        trainer: The trainer.
+        journal: The journal.
+        parts: The data.
+        sources: What `sources_of` was when a run began that is resumed.
+
+    Raises:
+        JournalError: The run that is resumed is another one; the message says what changed.
+    """
+    try:
+        journal.append("run", **identity_of(trainer, parts))
+    except JournalError as error:
+        if changed := changes(sources, sources_of(trainer)):
+            raise JournalError(f"{error}. {changed}") from None
+        raise
+
+
+def changes(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> str:
+    """What changed in the sources of program and metric since a run began, in words; empty where nothing did."""
+    found = [
+        f"{label} ({source})"
+        for source in now
+        for label in dict.fromkeys([*then.get(source, ()), *now[source]])
+        if source in then and then[source].get(label) != now[source].get(label)
+    ]
+    if not found:
+        return ""
+    return (
+        f"Since the run began, this has changed: {'; '.join(found)}. If it is a count or a memory that changes while "
+        "the program runs, keep it in a buffer (module.register_buffer), in a variable that the function assigns "
+        "(nonlocal), or in an object without a repr of its own, which are no source; else give it the value that it had"
+    )

@@ -31,11 +31,13 @@ class SavedRun:
         settings: Seed, budget and the like.
         start: State of the program at the start.
         data: The examples by part; None if JSON could not hold them.
+        sources: Digests of what the sources of program and metric consist of; empty in a folder of an older version.
     """
 
     settings: Mapping[str, Any]
     start: Mapping[str, Any]
     data: dict[str, list[Example]] | None
+    sources: Mapping[str, Mapping[str, str]]
 
 
 def exists(folder: Path) -> bool:
@@ -44,7 +46,11 @@ def exists(folder: Path) -> bool:
 
 
 def create(
-    folder: Path, settings: Mapping[str, Any], start: Mapping[str, Any], data: Mapping[str, Sequence[Example]]
+    folder: Path,
+    settings: Mapping[str, Any],
+    start: Mapping[str, Any],
+    data: Mapping[str, Sequence[Example]],
+    sources: Mapping[str, Mapping[str, str]],
 ) -> Journal:
     """Write the files from which a run can be resumed, and return its journal, which keeps other processes out.
 
@@ -65,7 +71,7 @@ def create(
             kept = [_row(example) for example in examples]
             if rows is not None:
                 rows = None if None in kept else {**rows, name: kept}
-        whole = _whole(settings, start, rows)
+        whole = {**_whole(settings, start, rows), "sources": sources}
         write_text(folder / RUN, json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     except BaseException:
         journal.close()
@@ -117,7 +123,13 @@ def read(folder: Path) -> SavedRun:
         data = None if rows is None else {name: [_example(row) for row in part] for name, part in rows.items()}
     except (TypeError, ValueError, AttributeError, DataError) as error:
         raise JournalError(f"{path} is damaged: {error}") from error
-    return SavedRun(settings, start, data)
+    return SavedRun(settings, start, data, _sources(whole.get("sources")))
+
+
+def _sources(known: Any) -> dict[str, dict[str, str]]:
+    """The digests of sources, as far as they are such."""
+    kept = known.items() if isinstance(known, dict) else ()
+    return {name: parts for name, parts in kept if isinstance(parts, dict)}
 
 
 def _row(example: Example) -> list[Any] | None:

@@ -24,7 +24,7 @@ from promptgrad.train._ending import Ending, catch_up
 from promptgrad.train._fill import fill
 from promptgrad.train._finals import Finals, check_rule
 from promptgrad.train._habits import FIT_HABITS, TRAINER_HABITS
-from promptgrad.train._identity import as_arguments, identity_of, settings_of
+from promptgrad.train._identity import as_arguments, begin, settings_of, sources_of
 from promptgrad.train._live_run import LiveRun
 from promptgrad.train._noise import checked_rows, judge_noise_of
 from promptgrad.train._parts import Parts, divide
@@ -231,7 +231,8 @@ class Trainer(LiveRun):
         if self.run_dir is None:
             return await self._run(parts, run.Journal())
         start = whole_state(self.model.state_dict())
-        return await self._run(parts, _rundir.create(self.run_dir, settings_of(self), start, parts.by_name()))
+        about = settings_of(self), start, parts.by_name(), sources_of(self)
+        return await self._run(parts, _rundir.create(self.run_dir, *about))
 
     @classmethod
     async def aresume(
@@ -299,11 +300,13 @@ class Trainer(LiveRun):
             parts = Parts(**{name: examples.get(name, []) for name in ("train", "val", "confirm", "test")})
         else:
             parts = trainer._parts(examples.get("train", []), examples.get("val"), examples.get("test"))
-        return await trainer._run(parts, run.Journal(Path(run_dir) / _rundir.JOURNAL))
+        return await trainer._run(parts, run.Journal(Path(run_dir) / _rundir.JOURNAL), saved.sources)
 
     resume = aio.blocking_classmethod(aresume)
 
-    async def _run(self, parts: Parts, journal: run.Journal) -> FitResult:
+    async def _run(
+        self, parts: Parts, journal: run.Journal, sources: Mapping[str, Mapping[str, str]] | None = None
+    ) -> FitResult:
         ledger = run.Ledger(self.budget, journal)
         session = Session(
             model=self.model,
@@ -328,7 +331,7 @@ class Trainer(LiveRun):
         try:
             watch.start()
             with run.active(journal=journal, ledger=ledger), self._context():
-                journal.append("run", **identity_of(self, parts))
+                begin(self, journal, parts, sources or {})
                 result = await self._phases(session, parts, ending)
         except Exception as error:
             if not isinstance(error, JournalError):

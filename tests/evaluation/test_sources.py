@@ -1,5 +1,6 @@
 """The digest of a program's and a metric's source is the same in every process, whatever the hash seed."""
 
+import functools
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 import promptgrad
 from promptgrad import metrics, nn
-from promptgrad.evaluation import source_digest
+from promptgrad.evaluation import source_digest, source_parts
 
 SCRIPT = """
 import dataclasses, enum, json
@@ -223,3 +224,64 @@ def test_prompts_are_the_same_under_every_hash_seed():
 
 def prompts(seed):
     return json.loads(digests(seed, PROMPTS))
+
+
+def counting(limit):
+    seen = 0
+    rows = []
+
+    def metric(example, output):
+        nonlocal seen
+        seen += 1
+        rows.append(example)
+        return len(output) < limit
+
+    return metric, rows
+
+
+class Tally(nn.Module):
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.calls, self.last = limit, 0, None
+
+    def forward(self, text):
+        self.calls += 1
+        return self._noted(text)
+
+    def _noted(self, text):
+        self.last = text
+        return text[: self.limit]
+
+    def set_limit(self, limit):
+        self.limit = limit
+
+
+def test_what_the_code_itself_counts_is_no_source():
+    program = Tally(3)
+    before = source_digest(program)
+    program("a text")
+    assert (program.calls, program.last) == (1, "a text")
+    assert source_digest(program) == before
+    program.set_limit(4)
+    assert source_digest(program) != before
+
+
+def test_a_variable_that_a_function_assigns_is_no_source_and_one_that_it_reads_is():
+    metric, rows = counting(3)
+    before = source_parts(metric)
+    metric("row", "out")
+    assert {label for label, known in source_parts(metric).items() if known != before[label]} == {
+        "the variable `rows` that `counting.<locals>.metric` reads from the function around it"
+    }
+    rows.clear()
+    assert source_parts(metric) == before
+    assert source_digest(metric) != source_digest(counting(4)[0])
+
+
+def test_what_a_partial_holds_counts():
+    def metric(example, output, limit):
+        return len(output) < limit
+
+    digests = {source_digest(functools.partial(metric, limit=limit)) for limit in (3, 4, 3)}
+    assert len(digests) == 2
+    assert source_digest(functools.partial(print, limit=3)) not in digests

@@ -537,6 +537,29 @@ class TestJournal:
         with pytest.raises(JournalError, match="diverges from the recorded one at event 0"):
             Trainer.resume(tmp_path, model, world.optimizer("tgd", model), world.metric, data=given)
 
+    def test_what_the_metric_counts_is_no_change_and_what_it_keeps_is_named(self, world, data, tmp_path):
+        count, rows = 0, []
+
+        def counting(example, output):
+            nonlocal count
+            count += 1
+            return world.metric(example, output)
+
+        def keeping(example, output):
+            rows.append(example.id)
+            return world.metric(example, output)
+
+        for metric in (counting, keeping):
+            model, folder = program(world), tmp_path / metric.__name__
+            Trainer(model, world.optimizer("tgd", model), metric=metric, run_dir=folder).fit(*data[:2])
+        assert count
+        model = program(world)
+        Trainer.resume(tmp_path / "counting", model, world.optimizer("tgd", model), counting)
+        with pytest.raises(JournalError, match=r"has changed: the variable `rows` that `.*keeping`.*\(metric\)"):
+            Trainer.resume(tmp_path / "keeping", model, world.optimizer("tgd", model), keeping)
+        rows.clear()
+        Trainer.resume(tmp_path / "keeping", model, world.optimizer("tgd", model), keeping)
+
     def test_examples_that_json_cannot_hold(self, world, data, tmp_path):
         odd = [row.copy(extra=(1, 2)) for row in data[0]]
         trainer_ = trainer(world, program(world), run_dir=tmp_path)
