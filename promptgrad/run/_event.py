@@ -59,6 +59,8 @@ def parse(line: bytes, *, sealed: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: It is not an event as it was written; the message says why.
     """
+    if line.endswith(b"}\r\n"):  # git or an editor turned the ends of lines into those of Windows; nothing else changed
+        line = line[:-2] + b"\n"
     whole = is_sealed(line)
     if sealed and not whole:
         raise ValueError("its checksum does not fit")

@@ -90,6 +90,26 @@ def test_a_flipped_bit_anywhere_is_told_with_its_line(tmp_path_factory, place, b
     assert (folder / "j").read_bytes() == data
 
 
+def test_line_ends_of_windows_are_read_and_what_else_changed_is_told(tmp_path):
+    """As git or an editor makes them."""
+    with Journal(tmp_path / "j") as journal:
+        fill(journal)
+        journal.append("end", text="one\r\ntwo")
+        canonical = journal.canonical()
+    data = (tmp_path / "j").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "j").write_bytes(data)
+    with Journal(tmp_path / "j") as journal:
+        fill(journal)
+        journal.append("end", text="one\r\ntwo")
+        assert journal.canonical() == canonical
+        journal.append("more")
+    with Journal(tmp_path / "j", readonly=True) as journal:
+        assert [event["kind"] for event in journal.canonical()].count("more") == 1
+    (tmp_path / "j").write_bytes(data.replace(b"one", b"two"))
+    with pytest.raises(JournalError, match="its checksum does not fit"):
+        Journal(tmp_path / "j")
+
+
 def test_a_line_that_changed_while_it_was_open_is_told(tmp_path):
     with Journal(tmp_path / "j") as journal:
         fill(journal)
