@@ -12,6 +12,9 @@ from promptgrad.train._parts import Parts
 if TYPE_CHECKING:
     from promptgrad.train._trainer import Trainer
 
+Sources = Mapping[str, Mapping[str, str]]
+"""Digests of the parts of the sources of "program" and "metric"."""
+
 
 def settings_of(trainer: "Trainer") -> dict[str, Any]:
     """The arguments of a trainer that JSON can hold and that its decisions depend on."""
@@ -63,7 +66,7 @@ def identity_of(trainer: "Trainer", parts: Parts) -> dict[str, Any]:
     }
 
 
-def sources_of(trainer: "Trainer") -> dict[str, dict[str, str]]:
+def sources_of(trainer: "Trainer") -> Sources:
     """Digests of what the sources of program and metric consist of, by which a resumed run says what changed."""
     metric = getattr(trainer.metric, "fn", trainer.metric)
     return {"program": source_parts(trainer.model), "metric": source_parts(metric)}
@@ -89,7 +92,7 @@ def begin(trainer: "Trainer", journal: run.Journal, parts: Parts, sources: Mappi
         raise
 
 
-def changes(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> str:
+def changes(then: Sources, now: Sources) -> str:
     """What changed in the sources of program and metric since a run began, in words; empty where nothing did."""
     found = [
         f"{label} ({source})"

@@ -24,7 +24,7 @@ from promptgrad.train._ending import Ending, catch_up
 from promptgrad.train._fill import fill
 from promptgrad.train._finals import Finals, check_rule
 from promptgrad.train._habits import FIT_HABITS, TRAINER_HABITS
-from promptgrad.train._identity import as_arguments, begin, settings_of, sources_of
+from promptgrad.train._identity import Sources, as_arguments, begin, settings_of, sources_of
 from promptgrad.train._live_run import LiveRun
 from promptgrad.train._noise import checked_rows, judge_noise_of
 from promptgrad.train._parts import Parts, divide
@@ -230,8 +230,7 @@ class Trainer(LiveRun):
         self.optimizer.check_trained(self.model)
         if self.run_dir is None:
             return await self._run(parts, run.Journal())
-        start = whole_state(self.model.state_dict())
-        about = settings_of(self), start, parts.by_name(), sources_of(self)
+        about = settings_of(self), whole_state(self.model.state_dict()), parts.by_name(), sources_of(self)
         return await self._run(parts, _rundir.create(self.run_dir, *about))
 
     @classmethod
@@ -304,9 +303,7 @@ class Trainer(LiveRun):
 
     resume = aio.blocking_classmethod(aresume)
 
-    async def _run(
-        self, parts: Parts, journal: run.Journal, sources: Mapping[str, Mapping[str, str]] | None = None
-    ) -> FitResult:
+    async def _run(self, parts: Parts, journal: run.Journal, sources: "Sources | None" = None) -> FitResult:
         ledger = run.Ledger(self.budget, journal)
         session = Session(
             model=self.model,
