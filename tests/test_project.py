@@ -90,7 +90,6 @@ LONG = {
     "errors.py": "one tree, drawn and listed in one place",
     "testing/lms.py": "one suite: subclasses override its methods, and each promise has its docstring",
     "testing/optimizers.py": "one suite, as testing.lms",
-    "testing/_protocol.py": "the wire of the loopback server: what it can answer, and how that is written",
     "data/pocket/_ops.py": "a table: one entry for each operation of the pocket world",
     "data/pocket/_episodes.py": "a table: one entry for each kind of episode",
 }

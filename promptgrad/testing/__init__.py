@@ -3,11 +3,7 @@
 Nothing in the package imports this room; tests, examples and benchmarks do.
 """
 
-from promptgrad.testing._fields import Fields
-from promptgrad.testing._jobs import LoopbackJobs
-from promptgrad.testing._loopback import LoopbackLM, LoopbackProcess
-from promptgrad.testing._nearest import Nearest
-from promptgrad.testing._protocol import (
+from promptgrad.testing._answers import (
     Answer,
     Cut,
     Delay,
@@ -18,6 +14,10 @@ from promptgrad.testing._protocol import (
     Reply,
     Status,
 )
+from promptgrad.testing._fields import Fields
+from promptgrad.testing._jobs import LoopbackJobs
+from promptgrad.testing._loopback import LoopbackLM, LoopbackProcess
+from promptgrad.testing._nearest import Nearest
 
 __all__ = [
     "Answer",

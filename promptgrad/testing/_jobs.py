@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from promptgrad.testing._protocol import (
+from promptgrad.testing._answers import (
     Answer,
     Cut,
     Drop,
@@ -19,8 +19,8 @@ from promptgrad.testing._protocol import (
     ReceivedRequest,
     Reply,
     Status,
-    completion,
 )
+from promptgrad.testing._wire import completion
 
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any
 from urllib.request import urlopen
 
+from promptgrad.testing._answers import Answer, Messages, ReceivedRequest
 from promptgrad.testing._jobs import LoopbackJobs
-from promptgrad.testing._protocol import Answer, ChatProtocol, Messages, ReceivedRequest, Script
+from promptgrad.testing._protocol import ChatProtocol, Script
 
 
 class LoopbackLM:

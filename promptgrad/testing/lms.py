@@ -57,10 +57,10 @@ from promptgrad.lm import (
     replay,
     track_usage,
 )
+from promptgrad.testing._answers import Answer, Cut, Drop, Garbage, Status
 from promptgrad.testing._elsewhere import elsewhere
 from promptgrad.testing._loopback import LoopbackLM
 from promptgrad.testing._promise import fail, in_threads, must, raised
-from promptgrad.testing._protocol import Answer, Cut, Drop, Garbage, Status
 
 try:
     import pytest
