@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -38,6 +39,19 @@ def _digest(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def check_place(folder: str | os.PathLike[str], what: str) -> Path:
+    """A folder to write to.
+
+    Raises:
+        ValueError: There is a file in its place, or in that of a folder above it.
+    """
+    path = Path(folder)
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{what} goes into a folder, and {str(place)!r} is a file")
+    return path
+
+
 class Checkpoint:
     """A folder that holds one training.
 
@@ -68,8 +82,11 @@ class Checkpoint:
         Raises:
             StateDictError: Another process has it, or it holds another training, or a damaged one.
         """
+        made = not self.folder.exists()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
+            if made and not self.rank:
+                stack.callback(_remove_empty, self.folder)
             try:
                 if not self.rank:
                     stack.enter_context(locked(self.folder, wait=False))
@@ -175,6 +192,12 @@ class Checkpoint:
                 f"another one: {differ}. Make the same call again to go on with it, or give another checkpoint="
             )
         return found
+
+
+def _remove_empty(folder: Path) -> None:
+    """Leave no folder of a training that kept nothing."""
+    with contextlib.suppress(OSError):  # there is something in it
+        folder.rmdir()
 
 
 def _damaged(path: Path, error: Exception) -> StateDictError:

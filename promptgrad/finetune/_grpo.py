@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from promptgrad import aio, lm
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
-from promptgrad.errors import BudgetExceeded, DataError
+from promptgrad.errors import BudgetExceeded, DataError, LMError
 from promptgrad.finetune._checkpoint import Checkpoint
 from promptgrad.finetune._local_lms import LORA, local_lm
 from promptgrad.finetune._place import moved
@@ -204,18 +204,25 @@ async def _learned(
                 if training.ended:
                     break
                 policy.sampling(step)
-                ask = partial(runs, policy.program, next(blocks), options.n, step)
+                block = next(blocks)
+                names = [f"example {example.id}" for example in block]
+                ask = partial(runs, policy.program, block, options.n, step)
                 try:
                     rows = await (aio.on_program(ask) if aio.is_driven() else ask())
+                    found = graded(
+                        rows, policy.lm, format_penalty=options.format_penalty, scale_rewards=options.scale_rewards
+                    )
                 except BudgetExceeded:
                     if not training.losses:
                         raise
                     break
-                found = graded(
-                    rows, policy.lm, format_penalty=options.format_penalty, scale_rewards=options.scale_rewards
-                )
+                except LMError as error:
+                    if not (training.losses and isinstance(error.__cause__, FloatingPointError)):
+                        raise
+                    training.end("the replies are no numbers", names)
+                    break
                 del rows  # the graphs of all runs
-                await aio.in_thread(policy.learn, found, stop.is_set)
+                await aio.in_thread(policy.learn, found, stop.is_set, names)
                 bar.advance(note=f"reward {found.reward:.3f}")
                 if folder is not None and (step + 1) % folder.every == 0:
                     folder.write(training, time.monotonic() - begun)

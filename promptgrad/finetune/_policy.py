@@ -149,8 +149,10 @@ class Policy:
         self.training.model.eval()
         self.lm.seed = run.spawn(self.training.settings.seed, "rollouts", step)
 
-    def learn(self, runs: Graded, stopped: Callable[[], bool] = lambda: False) -> RolloutStep:
-        """Update the weights from the runs of one step.
+    def learn(
+        self, runs: Graded, stopped: Callable[[], bool] = lambda: False, batch: Sequence[str] = ()
+    ) -> RolloutStep:
+        """Update the weights from the runs of one step; `batch` names its examples, for the messages.
 
         Cost: `inner` forward and backward passes over the replies that teach something, and a forward pass of the
         reference if it has a weight.
@@ -168,7 +170,7 @@ class Policy:
                 return made[-1].loss
 
             for _ in range(options.inner):
-                if stopped() or self.training.step(gradient) is None:
+                if stopped() or self.training.step(gradient, batch) is None:
                     break
             told = [[list(reply.tokens.ids), reply.tokens.start, reply.advantage] for reply in replies]
             self._known = _digest([self._known, told])

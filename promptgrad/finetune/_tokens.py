@@ -46,10 +46,16 @@ def fitting(
     if limit is None:
         return list(encoded)
     fit = [sample for sample in encoded if length(sample) <= limit]
-    if len(fit) < len(encoded) and (not skip_long or not fit):
-        raise DataError(
-            f"{len(encoded) - len(fit)} of {len(encoded)} samples are longer than {limit} tokens (the longest has "
-            f"{max(map(length, encoded))}): show fewer demos, raise max_length if the model allows it, or pass "
-            "skip_long=True"
-        )
-    return fit
+    if len(fit) == len(encoded) or (skip_long and fit):
+        return fit
+    lengths = [length(sample) for sample in encoded]
+    raised = limit == max_length
+    do = ["show fewer demos", "raise max_length" if raised else "take a model that reads more"]
+    if fit:
+        which = f"{len(encoded) - len(fit)} of {len(encoded)} samples are longer than {limit} tokens"
+        do.append("pass skip_long=True")
+    else:
+        left = ", so that skip_long=True would leave none" if skip_long else ""
+        which = f"every sample (there are {len(encoded)}) is longer than {limit} tokens{left}"
+    sizes = f"the longest has {max(lengths)}" if fit else f"the shortest has {min(lengths)}"
+    raise DataError(f"{which} ({sizes}): {', '.join(do[:-1])}{',' * (len(do) > 2)} or {do[-1]}")

@@ -7,7 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from promptgrad.errors import MissingExtraError
@@ -117,15 +117,17 @@ def go_on(
     *,
     on_step: Callable[[float], None] = lambda loss: None,
     stopped: Callable[[], bool] = lambda: False,
+    names: Sequence[str] = (),
 ) -> None:
-    """Take the steps that a training has left, on the batches that are next."""
+    """Take the steps that a training has left, on the batches that are next; `names` are those of the samples."""
     settings = training.settings
+    called = {id(sample): name for sample, name in zip(data, names or map("sample {}".format, count()), strict=False)}
     batches = _batches(data, settings.batch_size, random.Random(f"promptgrad finetune {settings.seed}"))
     batches = islice(batches, len(training.losses), None)
     with training.running():
         while not training.done and not stopped():
             batch = next(batches)
-            loss = training.step(partial(_gradient, training, objective, batch))
+            loss = training.step(partial(_gradient, training, objective, batch), [called[id(one)] for one in batch])
             if loss is not None:
                 on_step(loss)
 

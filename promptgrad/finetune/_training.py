@@ -149,12 +149,13 @@ class Training:
         warmup = max(1, round(self.settings.warmup * steps))
         return self.settings.lr * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
-    def step(self, gradient: Callable[[], float]) -> float | None:
+    def step(self, gradient: Callable[[], float], batch: Sequence[str] = ()) -> float | None:
         """Take one step.
 
         Args:
             gradient: Adds the gradient of the loss to the weights' `grad`, and returns the loss; where `share` is of
                 several processes, the part of both that this one computes.
+            batch: What the samples of the batch are called, for the message where the loss is no number.
 
         Returns:
             The loss; None if the loss or the gradient is no number. Then the training has `ended`, with a warning, and
@@ -178,7 +179,8 @@ class Training:
         norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm)))
         if not math.isfinite(loss + norm):
             self.optimizer.zero_grad(set_to_none=True)
-            self._end(loss, norm)
+            broken = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
+            self.end(broken, batch)
             return None
         with _ctrl_c_waits():
             self._whole = False
@@ -320,19 +322,33 @@ class Training:
         if "random.cuda" in tensors and (device := self._device()).type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
-    def _end(self, loss: float, norm: float) -> None:
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
-        step = len(self.losses)
+    def end(self, what: str, batch: Sequence[str] = ()) -> None:
+        """End the training before its last step, with a warning; the weights stay those of the step before.
+
+        Args:
+            what: What is no number in the next step.
+            batch: What the samples of the batch are called.
+
+        Raises:
+            DataError: It is no number in the first step.
+        """
+        step, of = len(self.losses), f" ({named(batch)})" if batch else ""
         if not step:
             raise DataError(
-                f"{what} in the first step: the weights, or the type of their numbers, cannot be trained as they are "
-                "(dtype='float32' or 'bfloat16' in lm.Local)"
+                f"{what} in the first step{of}: the weights, or the type of their numbers, cannot be trained as they "
+                "are (dtype='float32' or 'bfloat16' in lm.Local)"
             )
         self.ended = (
-            f"the training ends after {step} steps, as {what} in the next one; the weights are those of step {step}. "
-            f"Try a lower lr than {self.settings.lr:g}, or dtype='float32'"
+            f"the training ends after {step} steps, as {what} in the next one{of}; the weights are those of step "
+            f"{step}. Try a lower lr than {self.settings.lr:g}, or dtype='float32'"
         )
         warnings.warn(self.ended, stacklevel=4)
+
+
+def named(batch: Sequence[str]) -> str:
+    """The samples of a batch, the first of them by name."""
+    whole = list(dict.fromkeys(batch))
+    return f"its batch: {', '.join(whole[:8])}{f' and {len(whole) - 8} more' if len(whole) > 8 else ''}"
 
 
 @contextlib.contextmanager

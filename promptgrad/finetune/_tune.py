@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from promptgrad import aio, lm
 from promptgrad.errors import DataError, MissingExtraError
-from promptgrad.finetune._checkpoint import Checkpoint, about_of
+from promptgrad.finetune._checkpoint import Checkpoint, about_of, check_place
 from promptgrad.finetune._fsdp import KINDS, Sharding
 from promptgrad.finetune._local_lms import Places
 from promptgrad.finetune._memory import autocast, checkpointed, masters
@@ -75,10 +75,13 @@ class TuneResult:
         A trained `lm.lora` makes a folder of the LoRA alone, as peft writes it, which `base.lora(name, folder)` loads;
         several make a folder each, `folder/<name>`. A soft prompt is written as peft's prompt tuning; with its program
         `promptgrad.save(result.program, folder)` writes it.
+
+        Raises:
+            ValueError: There is a file in the place of the folder.
         """
         from safetensors.torch import save_file, save_model
 
-        path = Path(folder)
+        path = check_place(folder, "the model")
         if self.parts:
             for name, part in self.parts.items():
                 part.save(path / name)
@@ -140,7 +143,7 @@ class TuneOptions:
     """The arguments that all trainings share.
 
     Raises:
-        ValueError: A number is not above 0, or there are steps and epochs.
+        ValueError: A number is not above 0, there are steps and epochs, or a file is in the place of the checkpoints.
     """
 
     lora: Mapping[str, Any] | str | None
@@ -175,6 +178,8 @@ class TuneOptions:
             raise ValueError(f"weight_decay must be 0 or more, not {self.weight_decay!r}")
         if self.fsdp not in (None, *KINDS):
             raise ValueError(f"fsdp is one of {', '.join(KINDS)}, or None, not {self.fsdp!r}")
+        if self.checkpoint is not None:
+            check_place(self.checkpoint, "checkpoint=")
         if self.autocast not in (None, "bfloat16"):
             raise ValueError(f"dtype is 'bfloat16', or None for the type of the model's weights, not {self.dtype!r}")
 
@@ -267,6 +272,10 @@ def _tune(
     samples = collected.samples
     encoded = [recipe.encode(local, sample) for sample in samples]
     data = fitting(local, encoded, recipe.length, max_length=options.max_length, skip_long=options.skip_long)
+    kept = {id(one) for one in data}
+    names = [
+        _called(place, one) for place, (one, code) in enumerate(zip(samples, encoded, strict=True)) if id(code) in kept
+    ]
     long = too_long(limit_of(local, options.max_length))
     collected = replace(collected, dropped=collected.dropping(len(encoded) - len(data), long))
     start = local.lora(options.lora) if isinstance(options.lora, str) and local.base is local else local
@@ -282,7 +291,7 @@ def _tune(
             about = about_of(start, recipe.name, settings, data)
             checkpoint = Checkpoint(Path(options.checkpoint), about, options.checkpoint_every, rank_and_ranks()[0])
             stack.enter_context(checkpoint.held())
-        model, losses, seconds, lora = _trained(start, data, settings, recipe, options, stopped, checkpoint)
+        model, losses, seconds, lora = _trained(start, data, names, settings, recipe, options, stopped, checkpoint)
     name = f"{start.name}+{version_of(start, samples, settings, len(losses), recipe)}"
     tuned = start.with_model(model, name)
     return TuneResult(
@@ -296,6 +305,11 @@ def _tune(
         interrupted=len(losses) < settings.steps,
         _lora=lora,
     )
+
+
+def _called(place: int, sample: Any) -> str:
+    """What a sample is called in messages: its example, and its place among the samples."""
+    return f"sample {place}{f' (example {sample.example_id})' if sample.example_id else ''}"
 
 
 def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettings:
@@ -334,6 +348,7 @@ def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettin
 def _trained(
     local: lm.Local,
     data: Sequence[Any],
+    names: Sequence[str],
     settings: TuneSettings,
     recipe: Recipe,
     options: TuneOptions,
@@ -377,7 +392,7 @@ def _trained(
 
         whole = sharding is None  # shares are gathered by all processes, or by none
         try:
-            go_on(training, data, objective, on_step=on_step, stopped=stopped)
+            go_on(training, data, objective, on_step=on_step, stopped=stopped, names=names)
             whole = True
         finally:
             if checkpoint is not None and training.losses and whole:

@@ -43,7 +43,7 @@ class Decoding:
         dropped: True once no caller waits for it any more, or it is complete.
         ids: The reply.
         scores: Log-probabilities of its tokens, after the temperature; those of the model, whatever a grammar forbids.
-        reason: Why it ended: `stop` or `length`.
+        reason: Why it ended: `stop` or `length`, or `nan` where the model computed no numbers.
     """
 
     prompt: list[int]
@@ -260,7 +260,9 @@ class Decoder:
         samplings, sources = [job.sampling for job in jobs], [job.source for job in jobs]
         held = [(i, job.constraint) for i, job in enumerate(jobs) if job.constraint is not None and not job.dropped]
         masked = logits if not held or self.grammars is None else self.grammars.mask(logits, held)
-        rows.tokens, heated = choose(masked, samplings, sources)
+        rows.tokens, heated, sound = choose(masked, samplings, sources)
+        if not sound:
+            self._drop_broken(rows, masked)
         scores: Sequence[float] | None = None
         if any(job.scored for job in jobs):
             if masked is not logits:
@@ -285,6 +287,13 @@ class Decoder:
             job.source = None
             job.dropped = True
             job.done(job)
+
+    def _drop_broken(self, rows: DecodeRows, logits: torch.Tensor) -> None:
+        """End the replies for which the model computes no numbers."""
+        for job, whole in zip(rows.jobs, logits.amax(-1).isfinite().tolist(), strict=True):
+            if not whole and not job.dropped:
+                job.reason, job.source, job.dropped = "nan", None, True
+                job.done(job)
 
     def _thin(self, rows: DecodeRows) -> DecodeRows | None:
         """Remove complete rows once there are enough of them to be worth the copy."""

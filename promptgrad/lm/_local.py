@@ -296,12 +296,15 @@ class Local(LocalGiven):
 
         Raises:
             ValueError: The name is in use for another one, the folder holds no LoRA, or an option is not known.
-            LMError: At the first use: the LoRA in the folder is not one of this model.
+            LMError: The LoRA in the folder is not one of this model; at the first use where the model is neither loaded
+                nor in a folder.
         """
         if isinstance(source, Mapping):
             options, source = {**source, **options}, None
         given = source is not None or options
         made: LocalLora = make_known("LocalLora", self, name, None if source is None else str(source), **options)
+        if name not in self._adapters:
+            made.check()
         with self._lock:
             known = self._adapters.setdefault(name, made)
         if known is not made and given and known.made_of != made.made_of:

@@ -15,7 +15,7 @@ from promptgrad._accepts import is_seq2seq
 from promptgrad.errors import BadRequestError, ContextWindowError, LMError, MissingExtraError
 from promptgrad.lm._grammar import Grammars
 from promptgrad.lm._habits import Habits, without_system
-from promptgrad.lm._local_load import load_model, load_tokenizer, peak_memory
+from promptgrad.lm._local_load import check_folder, load_model, load_tokenizer, peak_memory
 from promptgrad.lm._local_tools import (
     OPTIONS,
     CallFeed,
@@ -83,6 +83,7 @@ class LocalEngine:
         from promptgrad.lm._seq2seq import Seq2SeqDecoder
         from promptgrad.lm._worker import Worker
 
+        check_folder(lm._source)
         try:
             self.tokenizer = lm._tokenizer or load_tokenizer(transformers, lm)
             self.model = lm._model if lm._model is not None else load_model(torch, transformers, lm)
@@ -174,6 +175,11 @@ class LocalEngine:
             job.dropped = True
             self._under_way.pop(id(job), None)
             raise
+        if job.reason == "nan":
+            raise LMError(
+                f"local model {self.name!r} computed no numbers (NaN) for token {len(job.ids) + 1} of a reply: its "
+                "weights are none, or overflow in their type (dtype='float32'), or were trained at too high a rate"
+            ) from FloatingPointError("the logits are NaN")
         if constraint is not None and constraint.fault:
             raise LMError(f"local model {self.name!r} left the grammar of its reply: {constraint.fault}")
         ids = tuple(job.ids)

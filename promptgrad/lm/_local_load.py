@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,16 +92,68 @@ def model_class(transformers: Any, config: Any) -> Any:
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
 
 
+def check_folder(source: str | None, *, weights: bool = True) -> None:
+    """Say what is missing in a folder that shall hold a model; a name of the hub is not looked at.
+
+    Args:
+        source: The folder, or a name.
+        weights: Whether its weights are needed too.
+
+    Raises:
+        LMError: It holds no model, or none with weights in safetensors files.
+    """
+    folder = Path(source or "")
+    if not source or not folder.is_dir():
+        return
+    names = sorted(entry.name for entry in folder.iterdir())
+    if "config.json" not in names:
+        if "adapter_config.json" in names:
+            raise LMError(
+                f"there is an adapter in {source!r}, and no model: load its base, and put it beside that: "
+                f"lm.Local(base).lora('name', {source!r})"
+            )
+        below = [str(folder / name) for name in names if (folder / name / "config.json").is_file()]
+        near = f" (did you mean {', '.join(map(repr, below[:3]))}?)" if below else ""
+        there = f"there are {', '.join(names[:5])}{', ...' * (len(names) > 5)}" if names else "it is empty"
+        raise LMError(
+            f"there is no model in {source!r}: a folder of one has config.json, *.safetensors and a tokenizer, and "
+            f"{there}{near}"
+        )
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise LMError(f"{str(folder / 'config.json')!r} cannot be read: {error}") from error
+    if weights and not any(name.endswith(".safetensors") for name in names):
+        pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
+        why = (
+            f"{pickled[0]} is a pickle, which can run code when it is read; save_pretrained of transformers converts it"
+            if pickled
+            else "they were not saved, or not copied with config.json"
+        )
+        raise LMError(f"there are no weights in {source!r}, which are *.safetensors: {why}")
+
+
 def load_tokenizer(transformers: Any, lm: Local) -> Any:
     """Load the tokenizer of a local model.
 
     Raises:
         ValueError: It is not known where it is.
+        LMError: There is none in the folder.
     """
     source = lm._tokenizer_source or getattr(lm._model, "name_or_path", "")
     if not source:
         raise ValueError("a model object without a folder needs a tokenizer: Local(model, tokenizer)")
-    return transformers.AutoTokenizer.from_pretrained(source, local_files_only=is_here(source))
+    here = is_here(source)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, local_files_only=here)
+    except Exception as error:  # transformers and tokenizers each have kinds of their own
+        if not Path(source).is_dir():
+            raise
+        reason = str(error).partition("\n")[0].rstrip(": ")
+        raise LMError(
+            f"there is no tokenizer in {source!r} that can be loaded ({reason}): copy it there "
+            "(tokenizer.save_pretrained writes it), or give one, lm.Local(model, tokenizer)"
+        ) from error
 
 
 def load_model(torch: Any, transformers: Any, lm: Local) -> Any:
@@ -108,6 +161,7 @@ def load_model(torch: Any, transformers: Any, lm: Local) -> Any:
 
     Raises:
         MissingExtraError: It shall be in 4 bits, and bitsandbytes is not installed.
+        LMError: The weights in the folder are not those of its configuration.
     """
     source = lm._source
     device = pick_device(torch, lm.device)
@@ -118,13 +172,44 @@ def load_model(torch: Any, transformers: Any, lm: Local) -> Any:
     noisy = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = model_class(transformers, config).from_pretrained(
-            source, dtype=pick_dtype(torch, lm.dtype, device), use_safetensors=True, **more
+        model, found = model_class(transformers, config).from_pretrained(
+            source,
+            dtype=pick_dtype(torch, lm.dtype, device),
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are told below
+            output_loading_info=True,
+            **more,
         )
     finally:
         if noisy:
             transformers.utils.logging.enable_progress_bar()
+    lacking = [*sorted(found["missing_keys"]), *sorted(key[0] for key in found["mismatched_keys"])]
+    if lacking:
+        raise LMError(
+            f"the weights in {source!r} are not those of a {type(model).__name__}, which its config.json asks for: "
+            f"{len(lacking)} of its weights are not there, or of another shape ({', '.join(lacking[:3])}"
+            f"{', ...' * (len(lacking) > 3)})"
+        )
     return (model if lm.quantize else model.to(device)).requires_grad_(requires_grad=False)
+
+
+def shape_of(lm: Local) -> Any:
+    """The model of a local model for a look at its layers; None where neither it nor a folder of it is here.
+
+    It has no memory for its weights where it is not loaded.
+    """
+    if lm._engine is not None or lm._model is not None:
+        return lm._model if lm._engine is None else lm._engine.model
+    if lm._source is None or not (Path(lm._source) / "config.json").is_file():
+        return None
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        return None  # the first use says so
+    config = transformers.AutoConfig.from_pretrained(lm._source, local_files_only=True)
+    with torch.device("meta"):
+        return model_class(transformers, config).from_config(config)
 
 
 def _in_four_bits(torch: Any, transformers: Any, device: Any) -> dict[str, Any]:

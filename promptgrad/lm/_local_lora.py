@@ -13,6 +13,7 @@ from promptgrad.errors import LMError
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
 from promptgrad.lm._local import Local
+from promptgrad.lm._local_load import shape_of
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +99,26 @@ class LocalLora(Local):
         """Return the base with another LoRA."""
         return self._base.lora(name, source, **options)
 
+    def check(self) -> None:
+        """Look whether the LoRA of a folder is one of the base, as far as that is known before anything is loaded.
+
+        Raises:
+            LMError: It is not.
+        """
+        if self.folder is None:
+            return
+        try:
+            model = shape_of(self._base)
+            if model is not None:
+                from promptgrad.lm._lora import check_lora
+
+                check_lora(model, Path(self.folder))
+        except Exception as error:  # transformers, safetensors and json have kinds of their own
+            raise self._cannot_load(error) from error
+
+    def _cannot_load(self, error: Exception) -> LMError:
+        return LMError(f"cannot load the LoRA {self.title!r} of {self._base.name!r}: {error}")
+
     def requires_grad_(self, requires_grad: bool = True) -> Local:  # noqa: FBT001, FBT002 - as torch has it
         """Set whether the matrices of the LoRA require gradients."""
         self.model.requires_grad_(requires_grad)
@@ -173,7 +194,7 @@ class LocalLora(Local):
                     else:
                         self._lora = new_lora(rows, self.title, self._options)
                 except Exception as error:  # safetensors and json have kinds of their own
-                    raise LMError(f"cannot load the LoRA {self.title!r} of {self._base.name!r}: {error}") from error
+                    raise self._cannot_load(error) from error
                 self._engine = engine
             return self._engine
 

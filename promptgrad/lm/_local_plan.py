@@ -80,10 +80,11 @@ def plan_of(lm: Local, context: int | None, rows: int | None, prefixes: int) -> 
         import transformers
     except ImportError as error:
         raise MissingExtraError(extra="local", package="torch") from error
-    from promptgrad.lm._local_load import is_here, model_class, pick_device, pick_dtype
+    from promptgrad.lm._local_load import check_folder, is_here, model_class, pick_device, pick_dtype
 
     loaded = lm._model if lm._engine is None else lm._engine.model
     if loaded is None:
+        check_folder(lm._source, weights=False)
         device = str(pick_device(torch, lm.device))
         try:
             config = transformers.AutoConfig.from_pretrained(lm._source, local_files_only=is_here(str(lm._source)))

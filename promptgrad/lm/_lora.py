@@ -12,9 +12,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from promptgrad.lm._adapted import Adapted
@@ -26,6 +27,8 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."  # before the path of a layer, in peft's files
 _UNKNOWN_START = ("pissa", "corda", "olora", "loftq", "lora_ga")  # their matrices belong to changed base weights
+
+T = TypeVar("T")
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """By the path of a layer: its matrices down, (r, inputs), and up, (outputs, r)."""
@@ -134,28 +137,16 @@ def load_lora(rows: LoraRows, folder: Path) -> Lora:
         ValueError: There is none, it is of a kind that is not known here, or it is not one of this model.
     """
     config = read_config(folder)
-    tensors = load_file(str(folder / WEIGHTS_FILE))
-    sides: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        found = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.(lora_[AB])\.weight", key)
-        if found is None:
-            raise ValueError(f"{folder} has weights that are no LoRA of linear layers: {key}")
-        sides.setdefault(found[1], {})[found[2]] = tensor
-    pairs, scales, misfits = {}, {}, []
+    sides = _sides(folder, load_file(str(folder / WEIGHTS_FILE)))
+    _check_fit(rows.model, folder, {path: _shapes(both) for path, both in sides.items()})
+    pairs, scales = {}, {}
     for path, both in sides.items():
-        misfit = _misfit(rows.model, path, both)
-        if misfit:
-            misfits.append(misfit)
-            continue
         device = rows.model.get_submodule(path).weight.device
         down, up = (both[name].to(device, torch.float32) for name in ("lora_A", "lora_B"))
         alpha = _by_pattern(config.get("alpha_pattern") or {}, path, config["lora_alpha"])
         rank = down.shape[0]
         scales[path] = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         pairs[path] = (down, up)
-    if misfits or not pairs:
-        what = "; ".join(misfits[:3]) or "it has no weights"
-        raise ValueError(f"the adapter in {folder} is not one of this model: {what}")
     options = {
         "r": config.get("r", 8),
         "alpha": config["lora_alpha"],
@@ -163,6 +154,40 @@ def load_lora(rows: LoraRows, folder: Path) -> Lora:
         "target_modules": config.get("target_modules"),
     }
     return Lora(rows, pairs, scales, options)
+
+
+def check_lora(model: Any, folder: Path) -> None:
+    """Look whether a LoRA in a folder is one of this model; its numbers are not read.
+
+    Raises:
+        ValueError: There is none, it is of a kind that is not known here, or it is not one of this model.
+    """
+    read_config(folder)
+    with safe_open(str(folder / WEIGHTS_FILE), framework="pt") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+    _check_fit(model, folder, _sides(folder, shapes))
+
+
+def _sides(folder: Path, weights: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """What is known of the two matrices of each layer, by its path."""
+    sides: dict[str, dict[str, T]] = {}
+    for key, weight in weights.items():
+        found = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.(lora_[AB])\.weight", key)
+        if found is None:
+            raise ValueError(f"{folder} has weights that are no LoRA of linear layers: {key}")
+        sides.setdefault(found[1], {})[found[2]] = weight
+    return sides
+
+
+def _shapes(both: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(side.shape) for name, side in both.items()}
+
+
+def _check_fit(model: Any, folder: Path, sides: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
+    misfits = [misfit for path, both in sides.items() if (misfit := _misfit(model, path, both))]
+    if misfits or not sides:
+        what = "; ".join(misfits[:3]) or "it has no weights"
+        raise ValueError(f"the adapter in {folder} is not one of this model: {what}")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -188,7 +213,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {"lora_alpha": 8, **config}
 
 
-def _misfit(model: Any, path: str, both: Mapping[str, torch.Tensor]) -> str:
+def _misfit(model: Any, path: str, both: Mapping[str, tuple[int, ...]]) -> str:
     try:
         layer = model.get_submodule(path)
     except AttributeError:
@@ -197,7 +222,7 @@ def _misfit(model: Any, path: str, both: Mapping[str, torch.Tensor]) -> str:
         return f"layer {path} is no linear layer but a {type(layer).__name__}"
     if set(both) != {"lora_A", "lora_B"}:
         return f"layer {path} has one of its two matrices only"
-    there = (both["lora_A"].shape[1], both["lora_B"].shape[0])
+    there = (both["lora_A"][1], both["lora_B"][0])
     here = _size(layer)
     if there != here:
         return f"layer {path} maps {there[0]} to {there[1]} numbers there, and {here[0]} to {here[1]} here"

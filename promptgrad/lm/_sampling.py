@@ -32,18 +32,20 @@ class Sampling:
 
 def choose(
     logits: torch.Tensor, rows: Sequence[Sampling], sources: Sequence[Random | None]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Choose a token for each row of logits.
 
     Shape: logits are (rows, vocabulary).
 
     Returns:
-        The tokens, and the logits as they were scaled by the temperature (unscaled where it is 0).
+        The tokens, the logits as they were scaled by the temperature (unscaled where it is 0), and whether the highest
+        logit of each row is a number.
     """
-    tokens = logits.argmax(-1)
+    tokens = logits.argmax(-1)  # that of the first NaN, where there is one
+    sound = bool(logits.gather(-1, tokens[:, None]).isfinite().all())
     drawn = [index for index, source in enumerate(sources) if source is not None]
     if not drawn:
-        return tokens, logits
+        return tokens, logits, sound
     heated = scaled(logits, rows, sources)
     chosen = heated if len(drawn) == len(rows) else heated[drawn]
     if chosen.device.type == "mps":
@@ -56,7 +58,7 @@ def choose(
     marks = torch.tensor(numbers, dtype=reached.dtype, device=reached.device)[:, None] * reached[:, -1:]
     picked = torch.searchsorted(reached, marks, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
     tokens[drawn] = picked.to(tokens.device)
-    return tokens, heated
+    return tokens, heated, sound
 
 
 def scaled(logits: torch.Tensor, rows: Sequence[Sampling], sources: Sequence[Random | None]) -> torch.Tensor:

@@ -281,7 +281,7 @@ def test_what_makes_a_training_fit_changes_its_gradient_by_rounding_alone(
     seen: list[tuple[bool, Any]] = []
     parts: list[int] = []
 
-    def kept(self: Training, gradient: Any) -> float | None:
+    def kept(self: Training, gradient: Any, batch: Sequence[str] = ()) -> float | None:
         forward = vars(self.model).pop("forward", None)  # what computes in another type
         if forward is not None:
             gradient()
@@ -359,6 +359,26 @@ def test_errors_say_what_to_do() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             grpo(program, TRAIN, metric, **wrong)
+
+
+def test_replies_that_are_no_numbers_end_the_training_with_what_was_learned(tmp_path: Path) -> None:
+    """The rate of the first step leaves weights whose logits are NaN; nobody can sample from those."""
+    options: dict[str, Any] = {"n": 4, "batch_size": 4, "steps": 4, "lr": 1e30, "checkpoint": tmp_path}
+    with pytest.warns(UserWarning, match=r"after 1 steps, as the replies are no numbers.*its batch: example [0-9a-f]+,"):
+        result = grpo(colors(), TRAIN, odd, **options)
+    assert (result.interrupted, len(result.losses), len(result.collected.steps)) == (True, 1, 1)
+    with pytest.warns(UserWarning, match="as the replies are no numbers"):
+        again = grpo(colors(), TRAIN, odd, **options)
+    assert again.lm.name == result.lm.name
+
+
+def test_nothing_to_learn_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is nothing to learn"):
+        grpo(colors(), TRAIN[:2], lambda *_: 0.5, steps=1, n=2, batch_size=2, checkpoint=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"checkpoint= goes into a folder, and '.*file' is a file"):
+        grpo(colors(), TRAIN[:2], odd, steps=1, n=2, batch_size=2, checkpoint=tmp_path / "file" / "run")
 
 
 async def broken(program: nn.Module, examples: Sequence[Example], n: int, step: int) -> Sequence[LossRow]:

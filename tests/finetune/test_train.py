@@ -100,7 +100,8 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_last_good_weights()
         kept[:] = [weight.clone() for weight in model.parameters()]
         return likelihood(model, batch) if len(steps) < 3 else math.nan
 
-    with pytest.warns(UserWarning, match="ends after 2 steps, as the loss is nan in the next one.*lower lr than 0.001"):
+    says = r"ends after 2 steps, as the loss is nan in the next one \(its batch: sample \d.*lower lr than 0.001"
+    with pytest.warns(UserWarning, match=says):
         losses = train(model, DATA, TuneSettings(None, 9, 1e-3, 4), objective)
     assert len(losses) == 2
     assert all(torch.equal(a, b) for a, b in zip(kept, model.parameters(), strict=True))

@@ -285,6 +285,25 @@ def test_a_failure_reaches_its_callers_and_the_next_call_works(llama):
     assert llama("w1", max_tokens=1).usage.output_tokens == 1
 
 
+def test_a_reply_of_no_numbers_is_an_error_and_its_neighbours_are_answered(models, tokenizer):
+    base = Local(copy.deepcopy(models["llama"]), tokenizer, name="m", temperature=0, max_tokens=4)
+    broken = base.lora("broken")
+    with torch.no_grad():
+        for weight in broken.model.parameters():
+            weight.fill_(float("nan"))
+    expected = base("w1 w2").text
+
+    async def both():
+        asked = [lm.acall("w1 w2") for lm in (base, broken)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    good, bad = asyncio.run(both())
+    assert good.text == expected
+    assert isinstance(bad, LMError)
+    assert "computed no numbers (NaN) for token 1 of a reply" in str(bad)
+    assert isinstance(bad.__cause__, FloatingPointError)
+
+
 def test_a_template_that_refuses(models, tokenizer):
     strict = copy.deepcopy(tokenizer)
     strict.chat_template = "{{ raise_exception('no system messages here') }}"

@@ -1,7 +1,9 @@
 """Where a local model is looked for: a folder, what was downloaded before, the hub."""
 
 import http.server
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -79,3 +81,46 @@ def test_a_folder_that_is_not_there_is_told_when_the_lm_is_made(here):
     with pytest.raises(ValueError, match=r"no folder './modls/smol' to load a model from \(did you mean 'models'\?\)"):
         Local("./modls/smol")
     assert near_folder("qwerty/z") == ""
+
+
+def test_what_a_folder_lacks_is_said_before_anything_is_loaded(tmp_path, models, tokenizer):
+    folder = tmp_path / "run"
+    whole = folder / "checkpoint-3"
+    models["llama"].save_pretrained(whole)
+    tokenizer.save_pretrained(whole)
+    with pytest.raises(LMError, match=r"there is no model in .*run': a folder of one has config.json.*mean '.*point-3'"):
+        Local(folder)("w1")
+    assert Local(whole, temperature=0, max_tokens=3)("w1").text
+
+    def without(*names, **files):
+        made = tmp_path / "-".join(names)
+        shutil.copytree(whole, made)
+        for name in names:
+            (made / name).unlink()
+        for name, text in files.items():
+            (made / name.replace("_bin", ".bin")).write_text(text)
+        return Local(made)
+
+    with pytest.raises(LMError, match=r"there are no weights in .*: they were not saved"):
+        without("model.safetensors")("w1")
+    with pytest.raises(LMError, match=r"no weights in .*: model.bin is a pickle, which can run code"):
+        without("model.safetensors", "generation_config.json", model_bin="x")("w1")
+    with pytest.raises(LMError, match=r"there is no tokenizer in .* that can be loaded \(.*lm.Local\(model, tokenizer\)"):
+        without("tokenizer.json")("w1")
+    broken = without("config.json", **{"config.json": "{"})
+    for use in (lambda: broken("w1"), broken.plan):
+        with pytest.raises(LMError, match=r"config.json' cannot be read: Expecting property name"):
+            use()
+
+
+def test_weights_of_another_model_are_refused_rather_than_made_up(tmp_path, models, tokenizer):
+    models["llama"].save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, names in (
+        ({"num_hidden_layers": 3}, r"not those of a LlamaForCausalLM.*9 of its weights.*model.layers.2.input_layernorm"),
+        ({"intermediate_size": 48}, r"or of another shape \(model.layers.0.mlp.down_proj.weight"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(LMError, match=names):
+            Local(tmp_path)("w1")

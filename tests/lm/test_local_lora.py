@@ -208,10 +208,29 @@ def test_another_models_lora_is_refused(lms, models, tokenizer, tmp_path):
     with pytest.raises(
         LMError, match=r"not one of this model: layer \S+down_proj maps 64 to 32 numbers there, and 64 to 48"
     ):
-        wide.lora("a", tmp_path)("w1")
+        wide.lora("a", tmp_path)  # before it is called
+    assert wide.lora("a").folder is None  # the name is still free
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "use_dora": True}))
     with pytest.raises(LMError, match=r"no plain LoRA \(use_dora\)"):
-        lms[0].lora("dora", tmp_path)("w1")
+        lms[0].lora("dora", tmp_path)
+
+
+def test_another_models_lora_is_refused_before_the_base_is_loaded(lms, models, tokenizer, tmp_path):
+    from tests.lm.conftest import make_model
+
+    lms[1].save_lora(tmp_path / "a")
+    for name, model in (("same", models["llama"]), ("deep", make_model("llama", num_hidden_layers=1))):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    same, deep = Local(tmp_path / "same"), Local(tmp_path / "deep")
+    assert same.lora("a", tmp_path / "a").folder == str(tmp_path / "a")
+    with pytest.raises(LMError, match=r"'a' of 'deep': .* not one of this model: the model has no layer model.layers.1"):
+        deep.lora("a", tmp_path / "a")
+    (tmp_path / "a" / "adapter_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(LMError, match=r"cannot load the LoRA 'b' of 'same'"):
+        same.lora("b", tmp_path / "a")
+    assert same._engine is None
+    assert deep._engine is None
 
 
 def test_by_path_nothing_is_loaded_before_the_first_use(models, tokenizer, tmp_path):
