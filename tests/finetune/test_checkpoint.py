@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -178,98 +176,6 @@ def test_a_run_in_a_folder_goes_on_without_training_again(
     again = Trainer.resume(run_dir, program, bootstrap(program), pocket.metric)
     assert counted.done == 4
     assert str(again.after) == str(result.after)
-
-
-KILLS = '''
-"""Lives of one training: each is a fork of this process, and kills itself at its n-th step or access to the folder."""
-import copy, hashlib, json, os, random, signal, sys, time
-from pathlib import Path
-
-import torch
-from peft import LoraConfig, get_peft_model
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-
-from promptgrad import lm, nn
-from promptgrad.data import pocket
-from promptgrad.finetune import sft
-
-home = Path(sys.argv[1])
-
-
-def life(folder, die_at):
-    left = [die_at]
-    steps = (home / "steps.log").open("a", buffering=1)
-
-    def tick():
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def step(*_):
-        steps.write(f"{folder}\\n")
-        tick()
-
-    def look(event, args):
-        if event in ("open", "os.rename", "os.remove", "os.chmod") and any(f"/{folder}/" in str(a) for a in args):
-            tick()
-
-    register_optimizer_step_pre_hook(step)
-    sys.addaudithook(look)
-    task = pocket.task("label-map-kind", seed=3)
-    program = nn.Predict("text -> answer", instruction=task.instruction("vague")).to(lm.pocket())
-    result = sft(program, task.split(9, 1, 1)[0], steps=6, batch_size=2, lora={"r": 2, "dropout": 0.3},
-                 checkpoint=home / folder, checkpoint_every=2)
-    digest = hashlib.sha256()
-    for name, weight in result.lm.model.named_parameters():
-        digest.update(name.encode() + weight.detach().numpy().tobytes())
-    (home / f"{folder}.txt").write_text(json.dumps([digest.hexdigest(), result.losses, result.lm.name]))
-
-
-def fork(folder, die_at):
-    if (child := os.fork()) == 0:
-        try:
-            life(folder, die_at)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-torch.set_num_threads(1)
-get_peft_model(copy.deepcopy(lm.pocket().model), LoraConfig(target_modules="all-linear"))  # what loads late, loads once
-assert fork("twin", -1) == 0
-rng = random.Random(int(sys.argv[2]))
-lives = []
-while True:
-    lives.append(fork("killed", rng.randint(3, 14) if len(lives) < 3 else -1))
-    if lives[-1] == 0:
-        break
-assert fork("killed", -1) == 0
-print(json.dumps(lives))
-'''
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_killed_at_random_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    script = tmp_path / "lives.py"
-    script.write_text(KILLS)
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "1"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lives = json.loads(done.stdout.splitlines()[-1])
-    assert lives[-1] == 0
-    assert set(lives[:-1]) == {-9}
-    assert (tmp_path / "killed.txt").read_text() == (tmp_path / "twin.txt").read_text()
-    steps = (tmp_path / "steps.log").read_text().split()
-    assert steps.count("twin") == 6
-    assert 6 < steps.count("killed") <= 6 + 2 * (len(lives) - 1)  # not the steps before a checkpoint
-    assert len(list((tmp_path / "killed").iterdir())) == 2
 
 
 def test_runs_that_were_collected_are_not_made_again(program: nn.Predict, data: Data, tmp_path: Path) -> None:

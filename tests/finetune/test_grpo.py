@@ -364,7 +364,9 @@ def test_errors_say_what_to_do() -> None:
 def test_replies_that_are_no_numbers_end_the_training_with_what_was_learned(tmp_path: Path) -> None:
     """The rate of the first step leaves weights whose logits are NaN; nobody can sample from those."""
     options: dict[str, Any] = {"n": 4, "batch_size": 4, "steps": 4, "lr": 1e30, "checkpoint": tmp_path}
-    with pytest.warns(UserWarning, match=r"after 1 steps, as the replies are no numbers.*its batch: example [0-9a-f]+,"):
+    with pytest.warns(
+        UserWarning, match=r"after 1 steps, as the replies are no numbers.*its batch: example [0-9a-f]+,"
+    ):
         result = grpo(colors(), TRAIN, odd, **options)
     assert (result.interrupted, len(result.losses), len(result.collected.steps)) == (True, 1, 1)
     with pytest.warns(UserWarning, match="as the replies are no numbers"):

@@ -66,7 +66,9 @@ def test_too_long() -> None:
     with pytest.raises(DataError, match=r"1 of 2 samples are longer than \d+ tokens \(the longest has 610\)"):
         fitting(local, both, int)
     assert len(fitting(local, both, int, skip_long=True)) == 1
-    says = r"every sample \(there are 2\) is longer than 5 tokens, so that skip_long=True would leave none \(the shortest"
+    says = (
+        r"every sample \(there are 2\) is longer than 5 tokens, so that skip_long=True would leave none \(the shortest"
+    )
     with pytest.raises(DataError, match=rf"{says} has {both[0]}\): show fewer demos or raise max_length$"):
         fitting(local, both, int, max_length=5, skip_long=True)
     with pytest.raises(DataError, match=r"every sample.*show fewer demos or take a model that reads more$"):

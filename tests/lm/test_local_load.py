@@ -88,7 +88,9 @@ def test_what_a_folder_lacks_is_said_before_anything_is_loaded(tmp_path, models,
     whole = folder / "checkpoint-3"
     models["llama"].save_pretrained(whole)
     tokenizer.save_pretrained(whole)
-    with pytest.raises(LMError, match=r"there is no model in .*run': a folder of one has config.json.*mean '.*point-3'"):
+    with pytest.raises(
+        LMError, match=r"there is no model in .*run': a folder of one has config.json.*mean '.*point-3'"
+    ):
         Local(folder)("w1")
     assert Local(whole, temperature=0, max_tokens=3)("w1").text
 
@@ -105,7 +107,9 @@ def test_what_a_folder_lacks_is_said_before_anything_is_loaded(tmp_path, models,
         without("model.safetensors")("w1")
     with pytest.raises(LMError, match=r"no weights in .*: model.bin is a pickle, which can run code"):
         without("model.safetensors", "generation_config.json", model_bin="x")("w1")
-    with pytest.raises(LMError, match=r"there is no tokenizer in .* that can be loaded \(.*lm.Local\(model, tokenizer\)"):
+    with pytest.raises(
+        LMError, match=r"there is no tokenizer in .* that can be loaded \(.*lm.Local\(model, tokenizer\)"
+    ):
         without("tokenizer.json")("w1")
     broken = without("config.json", **{"config.json": "{"})
     for use in (lambda: broken("w1"), broken.plan):
@@ -118,7 +122,10 @@ def test_weights_of_another_model_are_refused_rather_than_made_up(tmp_path, mode
     tokenizer.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for change, names in (
-        ({"num_hidden_layers": 3}, r"not those of a LlamaForCausalLM.*9 of its weights.*model.layers.2.input_layernorm"),
+        (
+            {"num_hidden_layers": 3},
+            r"not those of a LlamaForCausalLM.*9 of its weights.*model.layers.2.input_layernorm",
+        ),
         ({"intermediate_size": 48}, r"or of another shape \(model.layers.0.mlp.down_proj.weight"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))

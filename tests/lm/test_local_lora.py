@@ -224,7 +224,9 @@ def test_another_models_lora_is_refused_before_the_base_is_loaded(lms, models, t
         tokenizer.save_pretrained(tmp_path / name)
     same, deep = Local(tmp_path / "same"), Local(tmp_path / "deep")
     assert same.lora("a", tmp_path / "a").folder == str(tmp_path / "a")
-    with pytest.raises(LMError, match=r"'a' of 'deep': .* not one of this model: the model has no layer model.layers.1"):
+    with pytest.raises(
+        LMError, match=r"'a' of 'deep': .* not one of this model: the model has no layer model.layers.1"
+    ):
         deep.lora("a", tmp_path / "a")
     (tmp_path / "a" / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(LMError, match=r"cannot load the LoRA 'b' of 'same'"):
