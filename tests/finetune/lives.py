@@ -1,7 +1,7 @@
 """Lives of trainings: each is a fork of this process, and kills itself at its n-th step, score or access to a folder.
 
-`python lives.py HOME SEED KILLS WAY...` has, of each way, a twin that lives on, then some that are killed in the middle,
-one that goes on to the end, and one that finds all done. Twin and last write what they have in the end to HOME.
+`python lives.py HOME SEED KILLS WAY...` has, of each way, a twin that lives on, then some that are killed in the
+middle, one that goes on to the end, and one that finds all done. Twin and last write what they have in the end to HOME.
 """
 
 import copy
@@ -39,7 +39,6 @@ class Life:
 
     def __init__(self, way, folder, die_at):
         self.way, self.folder, self.die_at, self.moments = way, folder, die_at, 0
-        self.steps = Path(f"{folder}.steps").open("a", buffering=1)
 
     def moment(self):
         self.moments += 1
@@ -47,7 +46,8 @@ class Life:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def step(self, *_):
-        self.steps.write("step\n")
+        with Path(f"{self.folder}.steps").open("a") as steps:
+            steps.write("step\n")
         self.moment()
 
     def look(self, event, args):
@@ -119,7 +119,7 @@ def fork(way, folder, die_at):
         try:
             Life(way, folder, die_at).live()
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the parent sees the status, and who reads the test the traceback
             traceback.print_exc()
         finally:
             os._exit(1)

@@ -178,5 +178,5 @@ def test_preferences_are_taken_as_they_are_and_errors_say_what_to_do(program: nn
         dpo(program, given, beta=0)
     with pytest.raises(DataError, match=r"there is nothing to learn: of 8 runs no two of one example.*temperature"):
         dpo(program, data[0][:2], pocket.metric)
-    with pytest.raises(DataError, match="every sample .* is longer than 3 tokens"):
+    with pytest.raises(DataError, match=r"every sample .* is longer than 3 tokens"):
         dpo(program, given, max_length=3)

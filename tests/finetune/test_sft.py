@@ -204,7 +204,7 @@ def test_what_cannot_be(program: nn.Predict, data: Data) -> None:
         sft(program, data[0], batch_size=0)
     with pytest.raises(DataError, match="the data is empty"):
         sft(program, [])
-    with pytest.raises(DataError, match="every sample .* is longer than 3 tokens"):
+    with pytest.raises(DataError, match=r"every sample .* is longer than 3 tokens"):
         sft(program, data[0], max_length=3)
 
 

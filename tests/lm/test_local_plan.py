@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_said():
 
 
 def test_no_plan_without_a_configuration(tmp_path):
-    with pytest.raises(LMError, match="there is no model in .*: a folder of one has config.json"):
+    with pytest.raises(LMError, match=r"there is no model in .*: a folder of one has config.json"):
         Local(tmp_path).plan()
     (tmp_path / "config.json").write_text('{"model_type": "nonesuch"}')
     with pytest.raises(LMError, match="cannot plan local model"):
