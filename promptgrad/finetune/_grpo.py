@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from promptgrad import aio, lm
@@ -19,12 +20,13 @@ from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, DataError, LMError
 from promptgrad.finetune._checkpoint import Checkpoint
-from promptgrad.finetune._local_lms import LORA, local_lm
+from promptgrad.finetune._local_lms import LORA, local_lms
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._policy import Policy, PolicyOptions
 from promptgrad.finetune._rollouts import Rollouts, graded
 from promptgrad.finetune._sample import arollouts
 from promptgrad.finetune._train import _batches
+from promptgrad.finetune._training import TuneSettings
 from promptgrad.finetune._tune import TuneOptions, TuneResult, _settings
 from promptgrad.finetune._weights import merged
 from promptgrad.nn import Module
@@ -52,7 +54,7 @@ async def agrpo(
     kl: float = 0.0,
     scale_rewards: bool = False,
     format_penalty: float = 1.0,
-    lora: Mapping[str, Any] | None = LORA,
+    lora: Mapping[str, Any] | str | None = LORA,
     lr: float | None = None,
     seed: int = 0,
     concurrency: int | None = None,
@@ -73,6 +75,9 @@ async def agrpo(
     have the same score teaches nothing and is skipped (`result.collected.alike`). Unlike `sft` and `dpo` it needs no
     run that is wholly right, and what it learns from is always what the model does now.
 
+    Where modules run on LoRAs of one base (`lm.lora("a")`), a copy of each learns from the replies of its modules, all
+    in the same steps, and the base is not copied: a run is one trajectory, and every reply in it has its advantage.
+
     The program and its model stay as they are. Ctrl-C returns the model as far as it was trained, and so does a budget
     that is used up in its midst. `agrpo` trains in a thread and stops when the coroutine is cancelled.
 
@@ -85,7 +90,8 @@ async def agrpo(
     example, not the calls of one module in them, so that no run has to make the same calls as another.
 
     Args:
-        program: The program. Its modules run on one `lm.Local`; modules on other LMs do their part and do not learn.
+        program: The program. Its modules run on one `lm.Local`, or LoRAs of one; modules on other LMs do their part and
+            do not learn.
         trainset: Examples, in blocks of `batch_size` in an order of each epoch's own.
         metric: Scores the runs.
         n: Runs of each example in a step: its group.
@@ -101,7 +107,7 @@ async def agrpo(
         format_penalty: The score of a run whose reply cannot be read is minus this. So is that of a reply after which
             a module asked again, whatever became of the run.
         lora: `r`, `alpha`, `target_modules` of the LoRA, which is merged into the weights in the end; None trains all
-            weights.
+            weights. A name trains the LoRA of that name alone, or a new one for modules on the base.
         lr: Peak learning rate; by default half of what `sft` takes for a small model, a tenth for others.
         seed: Seed of the LoRA's start, the order of the examples, and the replies.
         concurrency: Runs in flight; the result does not depend on it.
@@ -117,11 +123,11 @@ async def agrpo(
             returns `LossRow`s, those of one example in a row.
 
     Raises:
-        NoLMError: The program runs on no local model, or on several.
+        NoLMError: The program runs on no local model, on several that share no weights, or on no LoRA of that name.
         DataError: There is no example or no metric, or no two runs of an example ever differed in score.
         MissingExtraError: torch or peft is not installed.
         StateDictError: The folder of checkpoints holds another training, or has a writer.
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or options are given for a LoRA that is made already.
     """
     options = PolicyOptions(n, temperature, clip, inner, kl, scale_rewards, format_penalty)
     given = TuneOptions(
@@ -140,9 +146,9 @@ async def agrpo(
         gradient_checkpointing=gradient_checkpointing,
         dtype=dtype,
     )
-    if lora is not None and lora.get("dropout"):
+    if isinstance(lora, Mapping) and lora.get("dropout"):
         raise ValueError("the ratio is to the policy that sampled, without dropout: leave dropout= out of lora=")
-    local, _ = local_lm(program)
+    trained = local_lms(program, lora)
     examples = list(trainset)
     if not examples:
         raise DataError("there are no examples to learn from: the data is empty")
@@ -154,13 +160,10 @@ async def agrpo(
         steps = min(steps, rollouts // (n * min(batch_size, len(examples))))
         if not steps:
             raise ValueError(f"a step takes n * batch_size = {n * batch_size} runs, and rollouts= allows {rollouts}")
-    settings = _settings(local, replace(given, steps=steps * inner), len(examples))
-    if lr is None:
-        small = sum(weight.numel() for weight in local.base.model.parameters()) < SMALL
-        settings = replace(settings, lr=settings.lr * (0.5 if small else 0.1))
-    if settings.lora is not None and settings.lora.get("dropout"):
-        raise ValueError(f"the ratio is to the policy that sampled, without dropout, and {local.name!r} has some")
-    policy = Policy(program, local, options, settings, given.share())
+    learners = [local.lora(lora) if isinstance(lora, str) and local.base is local else local for local, _ in trained]
+    settings = _settings_of(learners, replace(given, steps=steps * inner), len(examples))
+    program = moved(program, {id(old): new for (old, _), new in zip(trained, learners, strict=True) if old is not new})
+    policy = Policy(program, learners, options, settings, given.share())
     with contextlib.ExitStack() as stack:
         stack.enter_context(policy.fitted(checkpointing=gradient_checkpointing))
         folder = None
@@ -171,7 +174,7 @@ async def agrpo(
             folder.restore(policy.training)
             policy.go_on()
         seconds = await _learned(policy, examples, runs, steps, progress, folder)
-    return _result(policy, program, local, steps, seconds)
+    return _result(policy, program, learners, steps, seconds)
 
 
 grpo = aio.blocking(agrpo, in_place=True)
@@ -210,7 +213,7 @@ async def _learned(
                 try:
                     rows = await (aio.on_program(ask) if aio.is_driven() else ask())
                     found = graded(
-                        rows, policy.lm, format_penalty=options.format_penalty, scale_rewards=options.scale_rewards
+                        rows, *policy.lms, format_penalty=options.format_penalty, scale_rewards=options.scale_rewards
                     )
                 except BudgetExceeded:
                     if not training.losses:
@@ -228,27 +231,50 @@ async def _learned(
                     folder.write(training, time.monotonic() - begun)
     finally:
         stop.set()
-        policy.lm.close()
+        for own in policy.lms:
+            own.close()
         if folder is not None and training.losses and policy.between_steps:
             folder.write(training, time.monotonic() - begun)
     return time.monotonic() - begun
 
 
-def _result(policy: Policy, program: Module, local: lm.Local, steps: int, seconds: float) -> TuneResult:
+def _settings_of(learners: Sequence[lm.Local], given: TuneOptions, examples: int) -> TuneSettings:
+    """The settings of the training; of several LoRAs `lora` is that of the first."""
+    own = [_settings(local, given, examples) for local in learners]
+    for local, settings in zip(learners, own, strict=True):
+        if settings.lora is not None and settings.lora.get("dropout"):
+            raise ValueError(f"the ratio is to the policy that sampled, without dropout, and {local.name!r} has some")
+    rates = sorted({settings.lr for settings in own})
+    if len(rates) > 1:
+        raise ValueError(
+            f"{', '.join(repr(local.name) for local in learners)} learn together, and soft prompts take another rate "
+            f"than LoRAs by default ({', '.join(f'{rate:g}' for rate in rates)}): give one, lr="
+        )
+    if given.lr is not None:
+        return own[0]
+    small = sum(weight.numel() for weight in learners[0].base.model.parameters()) < SMALL
+    return replace(own[0], lr=own[0].lr * (0.5 if small else 0.1))
+
+
+def _result(policy: Policy, program: Module, learners: Sequence[lm.Local], steps: int, seconds: float) -> TuneResult:
     """What was learned, put into a copy of the program."""
     collected, training = Rollouts(tuple(policy.steps)), policy.training
     if not training.losses:
         raise DataError(f"there is nothing to learn: {collected.nothing()}")
-    model, lora = merged(training.model, training.settings)
-    tuned = local.with_model(model, f"{local.name}+{policy.version}")
-    return TuneResult(
-        program=moved(program, {id(local): tuned}),
-        lm=tuned,
+    made = [merged(model, training.settings) for model in policy.models]
+    named = [f"{local.name}+{policy.version}" for local in learners]
+    tuned = [local.with_model(model, name) for local, (model, _), name in zip(learners, made, named, strict=True)]
+    first = TuneResult(
+        program=moved(program, {id(local): own for local, own in zip(learners, tuned, strict=True)}),
+        lm=tuned[0],
         losses=tuple(training.losses),
         samples=sum(step.calls for step in policy.steps),
         collected=collected,
         seconds=seconds,
         settings=training.settings,
         interrupted=len(policy.steps) < steps,
-        _lora=lora,
+        _lora=made[0][1],
     )
+    if len(tuned) == 1:
+        return first
+    return replace(first, parts=MappingProxyType({own.title: replace(first, lm=own) for own in tuned}))

@@ -1,4 +1,4 @@
-"""A policy: a copy of a program's local model that samples runs and learns from them, in turn."""
+"""A policy: copies of the local models of a program that sample runs and learn from them, in turn."""
 
 from __future__ import annotations
 
@@ -67,39 +67,50 @@ class PolicyOptions:
 
 
 class Policy:
-    """A copy of a program's local model that samples runs of the program and learns from them.
+    """A copy of a program's local model that samples runs of the program and learns from them; or of its LoRAs.
+
+    Several learn together: one AdamW has the weights of all, and one norm bounds their gradient.
 
     Args:
-        program: The program; it and its model stay as they are.
-        local: The local model that it runs on.
+        program: The program; it and its models stay as they are.
+        learners: The local model that it runs on, or the LoRAs of one.
         options: What is sampled, and how it is learned from.
         settings: The settings of the training; `steps` counts updates.
         share: How much of a batch goes through the model at once.
 
     Attributes:
-        lm: The copy.
-        program: A copy of the program that runs on it.
-        training: The training of the copy; its notes hold the steps, so that a checkpoint has them.
-        reference: The model that it is held to: that of the given program.
+        lms: The copies.
+        models: Their models.
+        program: A copy of the program that runs on them.
+        training: The training of the copies; its notes hold the steps, so that a checkpoint has them.
+        references: The models that they are held to: those of the given program.
         steps: The steps so far.
     """
 
     def __init__(
-        self, program: Module, local: lm.Local, options: PolicyOptions, settings: TuneSettings, share: Share = WHOLE
+        self,
+        program: Module,
+        learners: Sequence[lm.Local],
+        options: PolicyOptions,
+        settings: TuneSettings,
+        share: Share = WHOLE,
     ) -> None:
         self.options = options
-        self.reference = local.model
+        self.references = [local.model for local in learners]
         import torch
 
         with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(settings.seed)
-            model = prepared(local, settings)
-        self.training = Training(model, settings, share)
-        self.lm = local.with_model(self.training.model)
-        self.lm.options["temperature"] = float(options.temperature)
-        self.program = moved(program, {id(local): self.lm})
+            self.models = [prepared(local, settings) for local in learners]
+        whole = self.models[0] if len(learners) == 1 else torch.nn.ModuleList(self.models)
+        self.training = Training(whole, settings, share)
+        self.lms = [local.with_model(model) for local, model in zip(learners, self.models, strict=True)]
+        for copied in self.lms:
+            copied.options["temperature"] = float(options.temperature)
+        self.program = moved(program, {id(local): own for local, own in zip(learners, self.lms, strict=True)})
         self.steps: list[RolloutStep] = []
-        self._known = _digest([local.identity(), asdict(settings), asdict(options)])
+        starts = [local.identity() for local in learners]
+        self._known = _digest([starts[0] if len(starts) == 1 else starts, asdict(settings), asdict(options)])
         self._updates = 0
 
     @property
@@ -115,18 +126,18 @@ class Policy:
     @contextlib.contextmanager
     def fitted(self, *, checkpointing: bool) -> Iterator[None]:
         """Sample and learn in the type of the settings, on weights in float32; activations may be computed twice."""
-        model, dtype = self.training.model, self.training.settings.dtype
-        with (
-            autocast(model, dtype),
-            checkpointed(model, wanted=checkpointing),
-            masters(model, wanted=dtype is not None),
-        ):
+        dtype = self.training.settings.dtype
+        with contextlib.ExitStack() as stack:
+            for model in self.models:
+                stack.enter_context(autocast(model, dtype))
+                stack.enter_context(checkpointed(model, wanted=checkpointing))
+            stack.enter_context(masters(self.training.model, wanted=dtype is not None))
             yield
 
     def about(self, program: Module, examples: Sequence[Example], judge: str) -> dict[str, Any]:
         """What the training is of, by which the folder of its checkpoints knows it."""
         return {
-            "model": self.lm.name,
+            "model": ", ".join(own.name for own in self.lms),
             "start": self._known,
             "recipe": f"grpo {asdict(self.options)}",
             "settings": asdict(self.training.settings),
@@ -147,7 +158,8 @@ class Policy:
     def sampling(self, step: int) -> None:
         """Draw the runs of a step with random numbers of its own."""
         self.training.model.eval()
-        self.lm.seed = run.spawn(self.training.settings.seed, "rollouts", step)
+        for place, own in enumerate(self.lms):
+            own.seed = run.spawn(self.training.settings.seed, "rollouts", step, *([place] if place else []))
 
     def learn(
         self, runs: Graded, stopped: Callable[[], bool] = lambda: False, batch: Sequence[str] = ()
@@ -161,18 +173,27 @@ class Policy:
         replies = [reply for reply in runs.replies if reply.advantage or options.kl]
         made: list[Update] = []
         if replies:
-            surrogate = Surrogate(
-                replies, runs.runs - runs.errors, clip=options.bounds, kl=options.kl, reference=self.reference
-            )
+            surrogates = [
+                (
+                    model,
+                    Surrogate(own, runs.runs - runs.errors, clip=options.bounds, kl=options.kl, reference=reference),
+                )
+                for by, (model, reference) in enumerate(zip(self.models, self.references, strict=True))
+                if (own := [reply for reply in replies if reply.by == by])
+            ]
 
             def gradient() -> float:
-                made.append(surrogate.gradient(self.training.model, self.training.share))
+                share = self.training.share
+                made.append(Update.of([surrogate.gradient(model, share) for model, surrogate in surrogates]))
                 return made[-1].loss
 
             for _ in range(options.inner):
                 if stopped() or self.training.step(gradient, batch) is None:
                     break
-            told = [[list(reply.tokens.ids), reply.tokens.start, reply.advantage] for reply in replies]
+            told = [
+                [list(one.tokens.ids), one.tokens.start, one.advantage, *([one.by] if one.by else [])]
+                for one in replies
+            ]
             self._known = _digest([self._known, told])
         last = made[-1] if made else None
         step = RolloutStep(

@@ -123,16 +123,16 @@ class Graded:
 
 
 def graded(
-    rows: Sequence[LossRow], policy: lm.Local, *, format_penalty: float = 1.0, scale_rewards: bool = False
+    rows: Sequence[LossRow], *policies: lm.Local, format_penalty: float = 1.0, scale_rewards: bool = False
 ) -> Graded:
-    """Give every reply of a policy the advantage of its run within the runs of the same example.
+    """Give every reply of some policies the advantage of its run within the runs of the same example.
 
-    A run is one trajectory, whatever modules it calls and how often: all replies of the policy in it have its
+    A run is one trajectory, whatever modules it calls and how often: all replies of the policies in it have its
     advantage. If a reply could not be read and the module asked again, that reply alone counts as unreadable.
 
     Args:
         rows: The runs; those of one example in a row.
-        policy: The local model that learns.
+        *policies: The local models that learn; a reply knows the place of its own among them.
         format_penalty: The score of a run whose reply could not be read is minus this.
         scale_rewards: Divide by the standard deviation of the group.
 
@@ -146,7 +146,7 @@ def graded(
         groups += 1
         runs = []
         for row in group:
-            unread = _is_unreadable(row, policy)
+            unread = _is_unreadable(row, policies)
             unreadable += unread
             if unread or row.error is None:
                 runs.append((row, -format_penalty if unread else float(row.score)))
@@ -158,25 +158,30 @@ def graded(
         baseline = Baseline.of(scores, scaled=scale_rewards)
         for row, score in runs:
             for node in row.tape.nodes if row.tape is not None else ():
-                traces = _traces(node, policy)
+                traces = _traces(node, policies)
                 earned = [-format_penalty] * (len(traces) - 1) + [score] * bool(traces)
                 replies += [
-                    SampledReply(trace.tokens(), baseline.advantage(value))
-                    for trace, value in zip(traces, earned, strict=True)
+                    SampledReply(trace.tokens(), baseline.advantage(value), by)
+                    for (by, trace), value in zip(traces, earned, strict=True)
                 ]
     if not rewards:
         raise next(row.error for row in rows if row.error is not None)
     return Graded(tuple(replies), fmean(rewards), len(rows), groups, alike, unreadable, len(rows) - len(rewards))
 
 
-def _traces(node: Node, policy: lm.Local) -> list[LocalTrace]:
-    """The replies of the policy in one call of a module: several if it was asked again."""
-    return [trace for trace in node.weight_traces if isinstance(trace, LocalTrace) and trace.lm is policy and trace.ids]
+def _traces(node: Node, policies: Sequence[lm.Local]) -> list[tuple[int, LocalTrace]]:
+    """The replies of the policies in one call of a module, with the place of each policy; several if asked again."""
+    return [
+        (by, trace)
+        for trace in node.weight_traces
+        for by, policy in enumerate(policies)
+        if isinstance(trace, LocalTrace) and trace.lm is policy and trace.ids
+    ]
 
 
-def _is_unreadable(row: LossRow, policy: lm.Local) -> bool:
-    """Whether a run failed because a reply of the policy could not be read."""
+def _is_unreadable(row: LossRow, policies: Sequence[lm.Local]) -> bool:
+    """Whether a run failed because a reply of a policy could not be read."""
     if not isinstance(row.error, ParseError) or row.tape is None:
         return False
     failed = [node for node in row.tape.nodes if node.error is not None]
-    return bool(failed) and bool(_traces(failed[-1], policy))
+    return bool(failed) and bool(_traces(failed[-1], policies))

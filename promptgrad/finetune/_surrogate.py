@@ -22,10 +22,12 @@ class SampledReply:
     Attributes:
         tokens: Prompt and reply, with the temperature at which it was sampled.
         advantage: Its advantage, in units of the score; positive if the reply should become likelier.
+        by: The number of the policy that sampled it, where several learn together.
     """
 
     tokens: Tokens
     advantage: float
+    by: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,23 @@ class Update:
         loss: The loss, in units of the score.
         kl: The KL divergence from the reference, in nats for each token of a reply; 0 where it has no weight.
         clipped: Share of the reply tokens whose ratio is beyond its bound, so that they have no gradient.
+        tokens: How many reply tokens there were.
     """
 
     loss: float
     kl: float
     clipped: float
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, parts: Sequence[Update]) -> Update:
+        """What the gradients of several policies come to."""
+        if len(parts) == 1:
+            return parts[0]
+        count = sum(part.tokens for part in parts)
+        shares = [(part, part.tokens / count) for part in parts]
+        kl, clipped = (sum(getattr(part, name) * share for part, share in shares) for name in ("kl", "clipped"))
+        return cls(sum(part.loss for part in parts), kl, clipped, count)
 
 
 class Surrogate:
@@ -144,7 +158,7 @@ class Surrogate:
         if self._sampled is None:
             self._sampled = kept
         count = sum(len(tokens.ids) - tokens.start for tokens in self._tokens)
-        return Update(total, divergence / count, beyond / count)
+        return Update(total, divergence / count, beyond / count, count)
 
 
 def _likelihoods(model: Any, batch: Sequence[Tokens]) -> list[torch.Tensor]:

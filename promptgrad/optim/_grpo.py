@@ -7,7 +7,7 @@ from promptgrad._habits import refuses
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded
-from promptgrad.finetune import LORA, agrpo, local_lm
+from promptgrad.finetune import LORA, agrpo, local_lms
 from promptgrad.nn import Module
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import GRPO_HABITS
@@ -23,6 +23,8 @@ class GRPO(WeightSearch):
     phase found (`optim.BetterTogether`), the weights learn from runs with these. The parameters keep their values; only
     the language model of the program changes. A killed run goes on from its journal: no run is made again, and the
     updates, which call no LM, are computed anew. It works only in `Trainer.fit`.
+
+    Where modules run on LoRAs of one base, a copy of each learns, all in the same steps.
 
     Cost in `Trainer.fit`: `steps * batch_size * n` runs of the program, fewer where the budget or `rollouts` ends
     before; what it takes to measure the trained program is kept back. The updates call no LM.
@@ -41,7 +43,7 @@ class GRPO(WeightSearch):
         kl: What a nat of divergence from the model at the start costs, in units of the score.
         scale_rewards: Divide advantages by the standard deviation of their group.
         format_penalty: The score of a run whose reply cannot be read is minus this.
-        lora: `r`, `alpha`, `target_modules`; None trains all weights.
+        lora: `r`, `alpha`, `target_modules`; None trains all weights. A name trains the LoRA of that name alone.
         lr: Peak learning rate; the default depends on the model's size.
         micro_batch_tokens: Most tokens in the model at once when it learns, as in `finetune.sft`.
         gradient_checkpointing: Compute activations twice rather than keep them.
@@ -67,7 +69,7 @@ class GRPO(WeightSearch):
         kl: float = 0.0,
         scale_rewards: bool = False,
         format_penalty: float = 1.0,
-        lora: Mapping[str, Any] | None = LORA,
+        lora: Mapping[str, Any] | str | None = LORA,
         lr: float | None = None,
         micro_batch_tokens: int | None = None,
         gradient_checkpointing: bool = False,
@@ -85,7 +87,7 @@ class GRPO(WeightSearch):
         self.kl = kl
         self.scale_rewards = scale_rewards
         self.format_penalty = format_penalty
-        self.lora = None if lora is None else dict(lora)
+        self.lora = dict(lora) if isinstance(lora, Mapping) else lora
         self.lr = lr
         self.micro_batch_tokens = micro_batch_tokens
         self.gradient_checkpointing = gradient_checkpointing
@@ -98,7 +100,7 @@ class GRPO(WeightSearch):
             BudgetExceeded: The budget does not leave one step.
         """
         program = session.program()
-        local_lm(program)
+        local_lms(program, self.lora)
 
         async def runs(policy: Module, examples: Sequence[Example], n: int, step: int) -> Sequence[LossRow]:
             loss = await session.forward(session.base, examples, scope=f"grpo/{step}", n=n, teacher=policy)

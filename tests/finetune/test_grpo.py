@@ -50,7 +50,7 @@ def accuracy(program: nn.Module, examples: Sequence[Example]) -> float:
 
 def policy(program: nn.Module, n: int = 4, local: lm.Local | None = None) -> Policy:
     options = PolicyOptions(n, 1.0, 0.2, 1, 0.0, False, 1.0)
-    return Policy(program, local or lm.pocket(), options, TuneSettings(None, 4, 1e-4, 4))
+    return Policy(program, [local or lm.pocket()], options, TuneSettings(None, 4, 1e-4, 4))
 
 
 def runs_of(made: Policy, examples: Sequence[Example], metric: Any, n: int = 4) -> Sequence[LossRow]:
@@ -125,7 +125,7 @@ class Chain(nn.Module):
 def test_every_call_on_the_local_model_has_the_advantage_of_its_run() -> None:
     made = policy(Chain())
     rows = runs_of(made, TRAIN[:3], odd)
-    found = graded(rows, made.lm)
+    found = graded(rows, *made.lms)
     assert (found.runs, found.groups, found.errors) == (12, 3, 0)
     wanted = []
     for start in range(0, 12, 4):
@@ -155,9 +155,9 @@ def test_groups_that_are_alike_are_skipped_and_cost_no_update() -> None:
     made = policy(colors())
     scores = [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0]
     rows = [replace(row, score=score) for row, score in zip(runs_of(made, TRAIN[:2], odd), scores, strict=True)]
-    found = graded(rows, made.lm)
+    found = graded(rows, *made.lms)
     assert (found.alike, found.groups, len(found.replies)) == (1, 2, 4)
-    same = graded(rows[:4], made.lm)
+    same = graded(rows[:4], *made.lms)
     step = made.learn(same)
     assert (step.calls, step.alike, made.training.losses) == (0, 1, [])
     assert step.loss is None
@@ -173,7 +173,7 @@ def test_a_reply_that_cannot_be_read_earns_the_penalty_and_is_learned_from() -> 
     rows = runs_of(made, TRAIN[:3], lambda example, output: 1.0, 8)
     unread = [isinstance(row.error, ParseError) for row in rows]
     assert 0 < sum(unread) < 24
-    found = graded(rows, made.lm, format_penalty=0.5)
+    found = graded(rows, *made.lms, format_penalty=0.5)
     assert (found.unreadable, found.errors) == (sum(unread), 0)
     assert found.reward == pytest.approx((24 - 1.5 * sum(unread)) / 24)
     for start in range(0, 24, 8):
@@ -201,7 +201,7 @@ def test_a_reply_after_which_the_module_asked_again_counts_as_unreadable_alone()
     rows = runs_of(made, TRAIN[:4], lambda example, output: float(output.answer == "red"), 8)
     asked = [row for row in rows if row.error is None and len(row.tape.nodes[0].weight_traces) == 2]
     assert asked
-    found = graded(rows, made.lm, format_penalty=1.0)
+    found = graded(rows, *made.lms, format_penalty=1.0)
     known = {tuple(row.tape.nodes[0].weight_traces[0].ids) for row in rows if len(row.tape.nodes[0].weight_traces) == 2}
     first = [reply for reply in found.replies if tuple(reply.tokens.ids[reply.tokens.start :]) in known]
     assert first
