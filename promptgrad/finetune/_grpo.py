@@ -162,10 +162,11 @@ async def agrpo(
             raise ValueError(f"a step takes n * batch_size = {n * batch_size} runs, and rollouts= allows {rollouts}")
     learners = [local.lora(lora) if isinstance(lora, str) and local.base is local else local for local, _ in trained]
     settings = _settings_of(learners, replace(given, steps=steps * inner), len(examples))
-    program = moved(program, {id(old): new for (old, _), new in zip(trained, learners, strict=True) if old is not new})
-    policy = Policy(program, learners, options, settings, given.share())
+    fresh = {id(old): new for (old, _), new in zip(trained, learners, strict=True) if old is not new}
+    program = moved(program, fresh) if fresh else program
+    policy = Policy(program, learners, options, settings, given.share(), checkpointing=gradient_checkpointing)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(policy.fitted(checkpointing=gradient_checkpointing))
+        stack.enter_context(policy.fitted())
         folder = None
         if checkpoint is not None:
             judge = getattr(metric, "__qualname__", type(metric).__name__)

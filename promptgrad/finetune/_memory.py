@@ -43,12 +43,25 @@ def checkpointed(model: Any, *, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # since transformers 5.24
-    getattr(model, f"{word}_checkpointing_enable")({"use_reentrant": False})
-    try:
+    how: dict[str, Any] = {"use_reentrant": False}
+    with contextlib.ExitStack() as stack:
+        base = model
+        if hasattr(model, "apart"):  # what goes along with a pass is to go along with its repetition
+            base, how["context_fn"] = model.get_base_model(), model.recomputing
+        word = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"  # since 5.24
+        getattr(base, f"{word}_checkpointing_enable")(how)
+        stack.callback(getattr(base, f"{word}_checkpointing_disable"))
+        if base is not model:  # its layers stay in evaluation mode
+            stack.enter_context(checkpointed_in_eval(base))
         yield
-    finally:
-        getattr(model, f"{word}_checkpointing_disable")()
+
+
+def apart(model: Any, *, wanted: bool) -> Any:
+    """A LoRA or soft prompt on layers of its own where these shall be checkpointed: those of the base answer meanwhile.
+
+    Any other model as it is.
+    """
+    return model.apart() if wanted and hasattr(model, "apart") else model
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from promptgrad import lm, run
 from promptgrad.data import Example
-from promptgrad.finetune._memory import autocast, checkpointed, masters
+from promptgrad.finetune._memory import apart, autocast, checkpointed, masters
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._rollouts import Graded, RolloutStep
 from promptgrad.finetune._surrogate import Surrogate, Update
@@ -77,6 +77,7 @@ class Policy:
         options: What is sampled, and how it is learned from.
         settings: The settings of the training; `steps` counts updates.
         share: How much of a batch goes through the model at once.
+        checkpointing: Whether activations are computed twice.
 
     Attributes:
         lms: The copies.
@@ -94,6 +95,8 @@ class Policy:
         options: PolicyOptions,
         settings: TuneSettings,
         share: Share = WHOLE,
+        *,
+        checkpointing: bool = False,
     ) -> None:
         self.options = options
         self.references = [local.model for local in learners]
@@ -102,7 +105,9 @@ class Policy:
         with _one_at_a_time, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(settings.seed)
             self.models = [prepared(local, settings) for local in learners]
-        whole = self.models[0] if len(learners) == 1 else torch.nn.ModuleList(self.models)
+        self._checkpointing = checkpointing
+        self._learn_with = [apart(model, wanted=checkpointing) for model in self.models]
+        whole = self._learn_with[0] if len(learners) == 1 else torch.nn.ModuleList(self._learn_with)
         self.training = Training(whole, settings, share)
         self.lms = [local.with_model(model) for local, model in zip(learners, self.models, strict=True)]
         for copied in self.lms:
@@ -124,13 +129,13 @@ class Policy:
         return self._updates == len(self.training.losses)
 
     @contextlib.contextmanager
-    def fitted(self, *, checkpointing: bool) -> Iterator[None]:
+    def fitted(self) -> Iterator[None]:
         """Sample and learn in the type of the settings, on weights in float32; activations may be computed twice."""
         dtype = self.training.settings.dtype
         with contextlib.ExitStack() as stack:
-            for model in self.models:
+            for model in self._learn_with:
                 stack.enter_context(autocast(model, dtype))
-                stack.enter_context(checkpointed(model, wanted=checkpointing))
+                stack.enter_context(checkpointed(model, wanted=self._checkpointing))
             stack.enter_context(masters(self.training.model, wanted=dtype is not None))
             yield
 
@@ -178,7 +183,7 @@ class Policy:
                     model,
                     Surrogate(own, runs.runs - runs.errors, clip=options.bounds, kl=options.kl, reference=reference),
                 )
-                for by, (model, reference) in enumerate(zip(self.models, self.references, strict=True))
+                for by, (model, reference) in enumerate(zip(self._learn_with, self.references, strict=True))
                 if (own := [reply for reply in replies if reply.by == by])
             ]
 

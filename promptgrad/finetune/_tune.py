@@ -20,7 +20,7 @@ from promptgrad.errors import DataError, MissingExtraError
 from promptgrad.finetune._checkpoint import Checkpoint, about_of, check_place
 from promptgrad.finetune._fsdp import KINDS, Sharding
 from promptgrad.finetune._local_lms import Places
-from promptgrad.finetune._memory import autocast, checkpointed, masters
+from promptgrad.finetune._memory import apart, autocast, checkpointed, masters
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._preference import Preferences
 from promptgrad.finetune._ranks import rank_and_ranks
@@ -313,11 +313,6 @@ def _called(place: int, sample: Any) -> str:
 
 
 def _settings(local: lm.Local, options: TuneOptions, samples: int) -> TuneSettings:
-    if options.gradient_checkpointing and local.base is not local:
-        raise ValueError(
-            f"gradient_checkpointing is for a model of its own, and {local.name!r} shares the layers of its base with "
-            "replies: leave it out, or give a lower micro_batch_tokens="
-        )
     if options.fsdp is not None and local.base is not local:
         raise ValueError(
             f"fsdp= holds a model of its own in shares, and {local.name!r} shares the layers of its base with replies: "
@@ -360,7 +355,8 @@ def _trained(
     begun = time.monotonic() - (0.0 if checkpoint is None else checkpoint.seconds)
     if local.threads is not None:
         torch.set_num_threads(local.threads)
-    model = copy.deepcopy(local.model)
+    home = copy.deepcopy(local.model)
+    model = apart(home, wanted=options.gradient_checkpointing)
     if local.base is local and next(model.parameters()).dtype == torch.float16:
         model.float()  # half precision cannot be trained without loss scaling
     sharding = None if options.fsdp is None else Sharding(model, options.fsdp)
@@ -407,6 +403,8 @@ def _trained(
         weights = {name: w.detach().cpu().clone() for name, w in get_peft_model_state_dict(model).items()}
         lora = (model.peft_config["default"], weights)
         model = model.merge_and_unload()
+    elif local.base is not local:
+        model = home
     model.requires_grad_(False)  # noqa: FBT003 - torch's own
     return model, training.losses, seconds, lora
 

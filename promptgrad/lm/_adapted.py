@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +53,24 @@ class Adapted(torch.nn.Module):  # type: ignore[misc] # torch is not typed here
     def copy(self) -> Adapted:
         """Return another one with the same base and weights of its own."""
         raise NotImplementedError
+
+    def onto(self, rows: LoraRows) -> Adapted:
+        """Return another one with these very weights, on another base of the same shape."""
+        raise NotImplementedError
+
+    def apart(self) -> Adapted:
+        """Return another one with these very weights, on layers of its own.
+
+        The layers share the base's weights. So they can be set to compute activations twice, while the base answers.
+        """
+        from promptgrad.lm._lora_rows import LoraRows
+
+        weights = {id(tensor): tensor for tensor in (*self.rows.model.parameters(), *self.rows.model.buffers())}
+        return self.onto(LoraRows(copy.deepcopy(self.rows.model, weights)))
+
+    def recomputing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Return what is around the first pass of a layer, and around the one that computes its activations again."""
+        return nullcontext(), self.rows.through([self])
 
     @property
     def config(self) -> Any:

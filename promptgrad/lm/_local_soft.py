@@ -23,12 +23,15 @@ class LocalSoft(LocalLora):
     """A local model with vectors before every prompt, as an LM of its own, on the weights and batches of its base.
 
     Args:
-        base: The local LM.
+        under: The local LM, or one with a LoRA, whose matrices stay as they are.
         tokens: The vectors.
     """
 
-    def __init__(self, base: Local, tokens: SoftTokens) -> None:
-        super().__init__(base, "soft_prompt")
+    def __init__(self, under: Local, tokens: SoftTokens) -> None:
+        super().__init__(under.base, "soft_prompt")
+        self.name = f"{under.name}:soft_prompt"
+        self.options = dict(under.options)
+        self._under = under
         self.tokens = tokens
         if tokens.name:
             self.name = tokens.name
@@ -36,7 +39,7 @@ class LocalSoft(LocalLora):
     @property
     def made_of(self) -> tuple[str | None, dict[str, Any]]:
         """What the vectors are; equal for two that are alike."""
-        return self.tokens.id, {}
+        return f"{self.tokens.id} {self._under.title}", {}
 
     def requires_grad_(self, requires_grad: bool = True) -> Local:  # noqa: FBT001, FBT002 - as torch has it
         """Set whether the vectors require gradients."""
@@ -44,14 +47,19 @@ class LocalSoft(LocalLora):
         return self
 
     def named_weights(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Return the vectors, if they require gradients, with their name; the model is loaded now if it is not yet."""
+        """Return the vectors and the matrices of a LoRA, as far as they require gradients, with their names.
+
+        The model is loaded now if it is not yet, where the vectors do.
+        """
+        matrices = [] if self._under is self._base else self._under.named_weights()
         if not self.tokens.requires_grad:
-            return []
-        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+            return matrices
+        vectors = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        return vectors + matrices
 
     def traces(self) -> bool:
-        """True if a reply made here and now would carry a trace to the vectors."""
-        return is_grad_enabled() and self.tokens.requires_grad
+        """True if a reply made here and now would carry a trace to the vectors, or to the matrices of a LoRA."""
+        return is_grad_enabled() and (self.tokens.requires_grad or self._under.traces())
 
     def with_model(self, model: Any, name: str = "") -> Local:
         """Return the same LM with other vectors, or, of a model that has none, what the base returns."""
@@ -60,7 +68,7 @@ class LocalSoft(LocalLora):
         engine = self._load()
         if not isinstance(model, SoftVectors) or model.rows is not engine.decoder.loras:
             return self._base.with_model(model, name)
-        made = type(self.tokens).of(model, self._base, name or self.name).on(self._base)
+        made = type(self.tokens).of(model, self._base, name or self.name).on(self._under)
         assert isinstance(made, LocalSoft)  # noqa: S101 - the base has no layers
         made._engine, made._lora = engine, model
         return made
@@ -95,7 +103,7 @@ class LocalSoft(LocalLora):
         return False  # for files of weights: the vectors are in the program's state
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _again, (self.tokens, self._base)
+        return _again, (self.tokens, self._under)
 
     def _weights_fingerprint(self) -> str:
         known, text = self._fingerprint
@@ -103,7 +111,7 @@ class LocalSoft(LocalLora):
         if not text or known != version:
             text = self.tokens.id
             self._fingerprint = (version, text)
-        return f"{self._base._weights_fingerprint()} soft prompt {text}"
+        return f"{self._under._weights_fingerprint()} soft prompt {text}"
 
     def _leading(self) -> tuple[int, ...]:
         self._load()
@@ -112,9 +120,9 @@ class LocalSoft(LocalLora):
     def _load(self) -> LocalEngine:
         with self._lock:
             if self._engine is None:
-                engine = self._base._load()
+                engine = self._under._load()
                 try:
-                    self._lora = self.tokens.bind(self._base, engine)
+                    self._lora = self.tokens.bind(self._base, engine, self._under._lora)
                 except Exception as error:  # safetensors and torch have kinds of their own
                     raise LMError(
                         f"cannot put a soft prompt before the prompts of {self._base.name!r}: {error}"
@@ -124,8 +132,8 @@ class LocalSoft(LocalLora):
             return self._engine
 
     def __repr__(self) -> str:
-        return f"LocalSoft({self.tokens!r}, {self._base!r})"
+        return f"LocalSoft({self.tokens!r}, {self._under!r})"
 
 
-def _again(tokens: SoftTokens, base: Local) -> Any:
-    return tokens.on(base)
+def _again(tokens: SoftTokens, under: Local) -> Any:
+    return tokens.on(under)

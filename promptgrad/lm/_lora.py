@@ -53,7 +53,7 @@ class Lora(Adapted):
         self.dropout = float(options.get("dropout") or 0.0)
         self.matrices: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
         for path, (down, up) in pairs.items():
-            pair = tuple(torch.nn.Parameter(side, requires_grad=False) for side in (down, up))
+            pair = tuple(_parameter(side) for side in (down, up))
             for name, side in zip(("lora_A", "lora_B"), pair, strict=True):
                 self.register_parameter(f"{path.replace('.', '/')}/{name}", side)
             self.matrices[path] = (pair[0], pair[1])
@@ -63,6 +63,10 @@ class Lora(Adapted):
         """Return another one with the same base and matrices of its own."""
         pairs = {path: (down.detach().clone(), up.detach().clone()) for path, (down, up) in self.matrices.items()}
         return Lora(self.rows, pairs, self.scales, self.options)
+
+    def onto(self, rows: LoraRows) -> Lora:
+        """Return another one with these very matrices, on another base of the same shape."""
+        return Lora(rows, self.matrices, self.scales, self.options)
 
     def delta(self, path: str, inputs: torch.Tensor) -> torch.Tensor | None:
         """Return what is added to the output of a layer; None where it has no matrices."""
@@ -107,6 +111,10 @@ class Lora(Adapted):
             "bias": "none",
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _parameter(side: torch.Tensor) -> torch.nn.Parameter:
+    return side if isinstance(side, torch.nn.Parameter) else torch.nn.Parameter(side, requires_grad=False)
 
 
 def new_lora(rows: LoraRows, name: str, options: Mapping[str, Any]) -> Lora:

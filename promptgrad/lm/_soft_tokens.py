@@ -19,6 +19,7 @@ from promptgrad.lm._local import Local
 if TYPE_CHECKING:
     import torch
 
+    from promptgrad.lm._adapted import Adapted
     from promptgrad.lm._local_engine import LocalEngine
     from promptgrad.lm._local_soft import LocalSoft
     from promptgrad.lm._soft_vectors import SoftVectors
@@ -95,23 +96,23 @@ class SoftTokens:
         """The same LM with these tokens before every prompt; layers around it stay, and share their caches.
 
         Raises:
-            NoLMError: It is no local model, which alone has vectors; or one with a LoRA, or with another soft prompt.
+            NoLMError: It is no local model, which alone has vectors, or one with another soft prompt.
         """
         with self._lock:
             known = self._layers.get(id(lm))
             if known is not None:
                 return known[1]
             base = lm.transport
-            if not isinstance(base, Local) or base.base is not base:
-                what = "is no local model" if not isinstance(base, Local) else "has weights of its own beside its base"
+            from promptgrad.lm._local_soft import LocalSoft
+
+            if not isinstance(base, Local) or isinstance(base, LocalSoft):
+                what = "has another one" if isinstance(base, LocalSoft) else "is no local model"
                 raise NoLMError(
                     f"a soft prompt is vectors of a local model, and {lm.name!r} {what}: move the module with "
                     ".to(promptgrad.lm.Local('folder or name')), or remove its soft prompt, module.soft_prompt = None"
                 )
             made = self._made.get(base)
             if made is None:
-                from promptgrad.lm._local_soft import LocalSoft
-
                 made = self._made[base] = LocalSoft(base, self)
             found = layered(lm, {id(base): made})
             if len(self._layers) > 64:
@@ -119,8 +120,8 @@ class SoftTokens:
             self._layers[id(lm)] = (lm, found)
             return found
 
-    def bind(self, base: Local, engine: LocalEngine) -> SoftVectors:
-        """The model with these vectors, which are made now where there are none.
+    def bind(self, base: Local, engine: LocalEngine, below: Adapted | None = None) -> SoftVectors:
+        """The model, or a LoRA of it, with these vectors, which are made now where there are none.
 
         Raises:
             ValueError: They are those of a model with embeddings of another size.
@@ -142,7 +143,7 @@ class SoftTokens:
                 self._about = {"model": base.name, "size": rows.width}
             else:
                 self._check(base, rows.width)
-            return SoftVectors(rows, self._vectors)
+            return SoftVectors(rows, self._vectors, below)
 
     def _check(self, base: Local, width: int) -> None:
         theirs = self._about

@@ -15,7 +15,7 @@ COMMONEST = 5000
 
 
 class SoftVectors(Adapted):
-    """A model with vectors before every prompt, which are its only parameters.
+    """A model, or one with a LoRA, with vectors before every prompt, which are its only parameters.
 
     They stand there as tokens from the size of the vocabulary on, so that prefixes, traces and batches count them as
     they count others. Source: Lester et al. 2021, arXiv 2104.08691.
@@ -23,10 +23,12 @@ class SoftVectors(Adapted):
     Args:
         rows: The switch of the base.
         vectors: The vectors. Shape: (tokens, size of an embedding).
+        below: The LoRA that the rows go through as well, which stays as it is; None for the base alone.
     """
 
-    def __init__(self, rows: LoraRows, vectors: torch.Tensor) -> None:
+    def __init__(self, rows: LoraRows, vectors: torch.Tensor, below: Adapted | None = None) -> None:
         super().__init__(rows, {"soft_tokens": len(vectors)})
+        self._below = (below,)  # no module of it, whose parameters would be its own
         given = isinstance(vectors, torch.nn.Parameter)
         self.vectors = vectors if given else torch.nn.Parameter(vectors, requires_grad=False)
         self.leading = tuple(range(rows.vocabulary, rows.vocabulary + len(vectors)))
@@ -34,7 +36,24 @@ class SoftVectors(Adapted):
 
     def copy(self) -> SoftVectors:
         """Return another one with the same base and vectors of its own."""
-        return SoftVectors(self.rows, self.vectors.detach().clone())
+        return SoftVectors(self.rows, self.vectors.detach().clone(), self.below)
+
+    def onto(self, rows: LoraRows) -> SoftVectors:
+        """Return another one with these very vectors, on another base of the same shape."""
+        return SoftVectors(rows, self.vectors, None if self.below is None else self.below.onto(rows))
+
+    @property
+    def below(self) -> Adapted | None:
+        """The LoRA that the rows go through as well; None for the base alone."""
+        return self._below[0]
+
+    def version(self) -> int:
+        """Return a number that changes whenever a vector, or a matrix of the LoRA, is changed in place."""
+        return super().version() + (0 if self.below is None else self.below.version())
+
+    def delta(self, path: str, inputs: torch.Tensor) -> torch.Tensor | None:
+        """Return what the LoRA adds to the output of a layer."""
+        return None if self.below is None else self.below.delta(path, inputs)
 
     def embedded(self, ids: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of tokens, with the vectors in their places."""

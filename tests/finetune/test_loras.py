@@ -115,8 +115,6 @@ def test_one_of_them_by_name(program: Two) -> None:
         sft(program, said[:3], lora="two")
     with pytest.raises(ValueError, match="whose LoRA is trained as it is"):
         sft(program, said, lora=None)
-    with pytest.raises(ValueError, match="gradient_checkpointing is for a model of its own"):
-        sft(program, said, gradient_checkpointing=True)
 
 
 def test_a_name_for_a_program_on_the_base(base: lm.Local) -> None:
@@ -196,7 +194,10 @@ def test_scores_train_all_of_them_in_the_same_steps(base: lm.Local, tmp_path: Pa
 
     options: dict[str, Any] = {"n": 4, "batch_size": 4, "steps": 3, "runs": runs, "progress": False}
     result = grpo(program, TASK.split(8, 1, 1)[0], **options)
-    assert {(path, name.partition("+")[0]) for _, path, name in asked} == {("first", "base:one"), ("second", "base:two")}
+    assert {(path, name.partition("+")[0]) for _, path, name in asked} == {
+        ("first", "base:one"),
+        ("second", "base:two"),
+    }
     assert len(asked) == 3 * 16 * 2
     assert list(result.parts) == ["one", "two"]
     assert len(result.losses) == 3

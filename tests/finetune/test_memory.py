@@ -218,3 +218,40 @@ def test_what_cannot_be(program: nn.Predict, data: Data) -> None:
         sft(program, data[0], gradient_accumulation_steps=4)
     with pytest.raises(TypeError, match=r"dpo.*'bf16': write dtype=\"bfloat16\""):
         dpo(program, data[0], bf16=True)
+
+
+@pytest.mark.parametrize("kind", ["lora", "soft", "both"])
+def test_checkpointed_layers_of_what_stands_beside_a_base_are_its_own(kind: str) -> None:
+    """The gradient is the same, each layer computes twice, and the base goes on answering as it did."""
+    base = lm.pocket().with_model(lm.pocket().model, "base")
+    local = base.lora("one") if kind != "soft" else base
+    if kind != "soft":
+        with torch.no_grad():
+            for weight in local.model.parameters():
+                weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    local = lm.SoftTokens(3).on(local) if kind != "lora" else local
+    home = local.model.copy().requires_grad_(True)
+    _, plain = gradient(likelihood, home, DATA, Share(apart=True))
+    model = home.apart()
+    counts: list[bool] = []
+
+    def count(module: Any, args: Any) -> None:
+        if type(module).__name__.endswith("Attention"):
+            counts.append(torch.is_grad_enabled())
+
+    reply = base("cat", temperature=0, max_tokens=4).text
+    hook = register_module_forward_pre_hook(count)
+    try:
+        with checkpointed(model, wanted=True):
+            _, again = gradient(likelihood, model, DATA, Share(apart=True))
+            layers, passes = base.model.config.num_hidden_layers, len(counts)
+            assert base("cat", temperature=0, max_tokens=4, replicate=1).text == reply
+    finally:
+        hook.remove()
+    assert passes == 2 * layers
+    assert close(again, plain, 1e-4)
+    assert all(mine is other for mine, other in zip(model.parameters(), home.parameters(), strict=True))
+    for whole in (base.model, model.get_base_model()):
+        assert not any(one.training or getattr(one, "gradient_checkpointing", False) for one in whole.modules())
+    pairs = zip(base.model.parameters(), model.get_base_model().parameters(), strict=True)
+    assert all(mine.data_ptr() == other.data_ptr() for mine, other in pairs)

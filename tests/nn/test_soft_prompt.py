@@ -151,6 +151,92 @@ def test_a_mixed_batch_gives_each_the_reply_of_its_vectors_alone(base):
     assert len({one.ids for one in alone[:4]}) == 4
 
 
+def with_matrices(lora, seed=3):
+    """Matrices of a LoRA that matter."""
+    with torch.no_grad():
+        for name, side in lora.model.named_parameters():
+            if name.endswith("lora_B"):
+                side.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
+    return lora
+
+
+def test_below_it_a_lora_may_be(base):
+    """Replies and gradients are those of the base with the matrices, behind the vectors."""
+    lora = with_matrices(base.lora("a"))
+    tokens = SoftTokens(5)
+    plain, view = changed(tokens, 1, base), tokens.on(lora)
+    assert view.base is base
+    assert (view.name, plain.name) == ("llama:a:soft_prompt", "llama:soft_prompt")
+    assert view.model.vectors is plain.model.vectors
+    assert len({one.identity() for one in (base, lora, plain, view)}) == 4
+    lms = [base, lora, plain, view]
+    asked = [(lms[n % 4], Request(HEAD, (Message("user", f"w{n}"),), 0.0, 6, replicate=n)) for n in range(16)]
+
+    async def together():
+        return await asyncio.gather(*[lm.sample(request, logprobs=True) for lm, request in asked])
+
+    alone = [aio.drive(lm.sample(request, logprobs=True)) for lm, request in asked]
+    for one, made in zip(alone, aio.run(together()), strict=True):
+        assert one.ids == made.ids
+    rows = base._load().decoder.loras
+    for (lm, _), one in zip(asked, alone, strict=True):
+        if lm is view:
+            with torch.no_grad(), rows.through([lora.model]):
+                expected = base.model.generate(
+                    inputs_embeds=embeddings(view, one.prompt_ids), do_sample=False, max_new_tokens=len(one.ids)
+                )
+            assert tuple(expected[0].tolist()) == one.ids
+    assert len({one.ids for one in alone[:4]}) == 4
+
+    lora.requires_grad_()
+    assert next(name for name, _ in view.named_weights()) == "vectors"
+    assert len(view.weights()) == 1 + len(lora.weights())
+    batch = [view.target(one.replace(replicate=0), "w20 w21").tokens() for lm, one in asked if lm is view]
+    found = []
+    for ours in (True, False):
+        for weight in view.weights():
+            weight.grad = None
+        if ours:
+            for scored in reply_logprobs(view.model, batch):
+                (-scored.logprobs.sum()).backward()
+        else:
+            for one in batch:
+                with rows.through([lora.model]):
+                    logits = base.model(inputs_embeds=embeddings(view, one.ids)).logits[0]
+                targets = torch.tensor(one.ids[one.start :])
+                torch.nn.functional.cross_entropy(logits[one.start - 1 : -1], targets, reduction="sum").backward()
+        found.append([weight.grad.clone() for weight in view.weights()])
+    assert all(torch.allclose(one, other, rtol=1e-3, atol=1e-5) for one, other in zip(*found, strict=True))
+    assert all(float(grad.norm()) > 0 for grad in found[0])
+    version, known = view.version(), view.identity()
+    with torch.no_grad():
+        next(lora.model.parameters()).add_(1.0)
+    assert view.version() != version
+    assert view.identity() != known
+    again = pickle.loads(pickle.dumps(tokens.on(base.lora("new"))))
+    assert again.model.below is not None
+
+
+def test_a_training_of_it_leaves_the_lora_below_as_it_is(task, tmp_path):
+    train, _, _ = task.split(8, 0, 1)
+    base = pg.lm.pocket().with_model(pg.lm.pocket().model, "base")
+    first = nn.Predict("text -> answer", instruction=task.instruction("vague")).to(base.lora("one"))
+    tuned = finetune.sft(first, train, steps=4, progress=False).program
+    before = tuned.lm.identity()
+    tuned.soft_prompt = nn.SoftPrompt(4)
+    result = finetune.sft(tuned, train, steps=6, lr=0.1, progress=False)
+    assert result.losses[-1] < result.losses[0]
+    assert result.program.lm is tuned.lm
+    assert tuned.lm.identity() == before
+    assert result.lm.model.below is tuned.lm.model
+    answers = [str(answer.answer) for answer in result.program.map(train)]
+    pg.save(result.program, tmp_path / "both")
+    loaded = nn.Predict("text -> answer").to(base)
+    loaded.soft_prompt = nn.SoftPrompt(4)
+    pg.load(tmp_path / "both", loaded)
+    assert [str(answer.answer) for answer in loaded.map(train)] == answers
+
+
 def test_a_loop_of_torch_trains_it(task):
     train, _, _ = task.split(16, 0, 1)
     model = nn.Sequential(on_pocket(task, init="the kind"))
@@ -278,9 +364,9 @@ def test_other_lms_are_refused_before_anything_is_sent(task, base):
         assert not server.requests
         model.soft_prompt = None
         assert model(question="2 + 2?").answer == "4"
-    model = nn.Predict("question -> answer", adapter="chat").to(base.lora("a"))
+    model = nn.Predict("question -> answer", adapter="chat").to(SoftTokens(2).on(base))
     model.soft_prompt = nn.SoftPrompt(4)
-    with pytest.raises(NoLMError, match="beside its base"):
+    with pytest.raises(NoLMError, match="has another one"):
         model(question="w1")
 
 
