@@ -11,7 +11,7 @@ from promptgrad import aio
 from promptgrad.aio import sequence
 from promptgrad.autograd import Node, current_tape
 from promptgrad.errors import FATAL
-from promptgrad.lm import Replicated, SampleGroup, Usage, current, sampled
+from promptgrad.lm import LM, Replicated, SampleGroup, Usage, current, sampled
 from promptgrad.nn._call import Around, Call, Companion, around_of, surrounded
 from promptgrad.signature import Field, Signature
 
@@ -43,7 +43,7 @@ class Conduct(Around):
             call.options = {**call.options, "temperature": self.temperature}
         logged = None
         if self.log is not None:
-            logged = LoggedCall(sequence.position(sequence.step()), call.module, call.inputs)
+            logged = LoggedCall(sequence.position(sequence.step()), call.module, call.inputs, call.lm)
             self.log.append(logged)
         if hint := self.hints.get(call.module):
             call.signature, name = with_hint(call.signature)
@@ -59,6 +59,7 @@ class LoggedCall(Companion):
         place: Its place in the order of the program.
         module: The module.
         inputs: What it was given.
+        lm: The language model that is asked.
         outputs: What it returned.
         error: Why it failed; None when it did not.
     """
@@ -66,6 +67,7 @@ class LoggedCall(Companion):
     place: sequence.Position
     module: "Module"
     inputs: Mapping[str, Any]
+    lm: LM
     outputs: Mapping[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
 

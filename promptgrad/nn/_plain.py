@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters import get_adapter
 from promptgrad.autograd import Node
-from promptgrad.content import Audio, Citation, Document, File, History, Image, References, Turn
+from promptgrad.content import Audio, Citation, Document, File, History, Image, Places, Turn
 from promptgrad.data import Example
 from promptgrad.lm import LM, current
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction, fields_of
 from promptgrad.signature import with_sorted_sets
+
+if TYPE_CHECKING:
+    from promptgrad.nn._attempt import LoggedCall
 
 
 def is_narrow(predict: Predict, lm: Any) -> bool:
@@ -20,7 +23,7 @@ def is_narrow(predict: Predict, lm: Any) -> bool:
     return named is not None and get_adapter(named).narrow
 
 
-def seen_by(lm: LM | None, nodes: Iterable[Node] = ()) -> frozenset[str]:
+def seen_by(lm: LM | None, nodes: Iterable["Node | LoggedCall"] = ()) -> frozenset[str]:
     """The kinds of media that a critic or judge is shown as they are; of all others it gets the captions.
 
     Args:
@@ -45,6 +48,11 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _parts(item)
+    elif isinstance(value, History):
+        for turn in value:
+            yield from _parts(turn.content)
+    elif hasattr(type(value), "model_fields"):
+        yield from _parts(vars(value))
 
 
 def plain(value: Any, media: Collection[str] = ()) -> Any:
@@ -69,12 +77,14 @@ def plain(value: Any, media: Collection[str] = ()) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, History):
-        return plain(value.__record__()[1]["turns"])
+        return plain(value.__record__()[1]["turns"], media)
     if isinstance(value, Turn):
-        return plain(value.__record__()[1])
+        return plain(value.__record__()[1], media)
     if isinstance(value, (Document, Citation)):
         return plain(value.to_dict())
     dump = getattr(value, "model_dump", None)
     if dump is None:
         return repr(value)
-    return with_sorted_sets(value, dump(mode="json", context=References()))
+    places = Places()
+    data = with_sorted_sets(value, dump(mode="json", context=places))
+    return places.filled(data, lambda part: plain(part, media))

@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptgrad._habits import refuses
+from promptgrad.content import Audio, File, Image
 from promptgrad.data import Example
-from promptgrad.errors import CheckError, LMError, ParseError
+from promptgrad.errors import CheckError, LMError, NoLMError, ParseError
+from promptgrad.lm import LM, resolve_lm
 from promptgrad.nn._attempt import LoggedCall, OneAttempt, attempt, check_attempts
 from promptgrad.nn._best_of_n import ATTEMPT_HABITS, Reward, best, check_reward, judge, name_of, reaches
 from promptgrad.nn._check import Check
 from promptgrad.nn._module import Module
-from promptgrad.nn._plain import plain
+from promptgrad.nn._plain import plain, seen_by
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
 from promptgrad.signature import Field, Signature
@@ -48,6 +50,8 @@ class Refine(Module, in_place=True):
     else. Where a condition of `nn.Assert` or `nn.Suggest` does not hold, its reason is the hint for the module
     that it is about, and no LM is asked. Else a language model writes it: `.adviser`, an ordinary `Predict`, frozen by
     default; `refine.adviser.requires_grad_()` trains it. An adviser that fails leaves the next attempt without a hint.
+    It sees the images, sounds and files that the program was given, each once, where its model takes them, as far as is
+    known: by what is known of it, or because the program is on the same model. Else it has their captions.
 
     As in `BestOfN`, each attempt has a replicate number of its own, the first is the plain call, and critiques of the
     output go to the attempt that gave it; from there, over its hint, they may reach what the hint was made of.
@@ -158,10 +162,12 @@ class Refine(Module, in_place=True):
         names = {module: path or "program" for path, module in asked.items()}
         told = {names[module]: str.__str__(module.instruction.read().value) for module in asked.values()}
         program = json.dumps(told, ensure_ascii=False) if several else next(iter(told.values()))
+        media = seen_by(self._lm_of_adviser(), made.log)
+        shown: list[Any] = []
         values = {
             "program": program,
-            "inputs": {name: plain(value) for name, value in inputs.items()},
-            "calls": _shown(made.log, names),
+            "inputs": _once({name: plain(value, media) for name, value in inputs.items()}, shown),
+            "calls": _shown(made.log, names, media, shown),
             "verdict": verdict,
         }
         try:
@@ -172,6 +178,13 @@ class Refine(Module, in_place=True):
         if not several:
             return dict.fromkeys(asked.values(), advice) if advice.strip() else {}
         return {module: advice[name] for module, name in names.items() if str(advice.get(name, "")).strip()}
+
+    def _lm_of_adviser(self) -> LM | None:
+        """The language model that will be asked for advice; None if there is none."""
+        try:
+            return resolve_lm(None, self.adviser._lm)
+        except NoLMError:
+            return None
 
     def input_names(self) -> tuple[str, ...] | None:
         """Names of the inputs of the module."""
@@ -226,18 +239,40 @@ def _module_of(check: Check, log: Sequence[LoggedCall]) -> Module | None:
     return None
 
 
-def _shown(log: Sequence[LoggedCall], names: Mapping[Any, str]) -> list[dict[str, Any]]:
-    """The calls of an attempt, as many of the latest as there is room for."""
+def _shown(
+    log: Sequence[LoggedCall], names: Mapping[Any, str], media: frozenset[str], known: list[Any]
+) -> list[dict[str, Any]]:
+    """The calls of an attempt, as many of the latest as there is room for.
+
+    Args:
+        log: The calls.
+        names: The names of the modules.
+        media: Kinds of media that are shown as they are.
+        known: What was shown before.
+    """
     shown: list[dict[str, Any]] = []
     room = MOST
     for call in reversed(log):
         entry: dict[str, Any] = {"module": names.get(call.module, type(call.module).__name__)}
-        entry["inputs"] = {name: plain(value) for name, value in call.inputs.items()}
-        entry["outputs"] = {name: plain(value) for name, value in call.outputs.items()}
+        entry["inputs"] = {name: plain(value, media) for name, value in call.inputs.items()}
+        entry["outputs"] = {name: plain(value, media) for name, value in call.outputs.items()}
         if call.error is not None:
             entry["error"] = f"{type(call.error).__name__}: {call.error}"[:500]
         room -= len(json.dumps(entry, ensure_ascii=False, default=str))
         if room < 0 and shown:
             break
-        shown.append(entry)
+        shown.append(_once(entry, known))
     return shown[::-1]
+
+
+def _once(value: Any, known: list[Any]) -> Any:
+    """A value in which an image, sound or file that was shown before is told by its caption."""
+    if isinstance(value, (Image, Audio, File)):
+        if value in known:
+            return repr(value)
+        known.append(value)
+    elif isinstance(value, dict):
+        return {name: _once(item, known) for name, item in value.items()}
+    elif isinstance(value, list):
+        return [_once(item, known) for item in value]
+    return value

@@ -2,6 +2,7 @@
 
 import base64
 
+import pydantic
 import pytest
 
 import promptgrad as pg
@@ -155,3 +156,63 @@ def test_images_count_in_the_size_of_what_a_critic_is_shown():
     cut = fit({"a": RED, "b": "x" * 4_000}, RED.tokens() + 100)
     assert cut["a"] is RED
     assert "characters left out" in cut["b"]
+
+
+class Card(pydantic.BaseModel):
+    picture: Image
+    more: list[Image] = []
+    note: str = ""
+
+
+CARD_ROWS = [
+    pg.Example(card=Card(picture=RED, more=[BLUE], note="image 1"), answer="red").with_inputs("card"),
+    pg.Example(card=Card(picture=BLUE), answer="blue").with_inputs("card"),
+]
+
+
+class Naming(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.look = nn.Predict("card: Card -> clue", types={"Card": Card})
+        self.name = nn.Predict("clue -> answer")
+
+    def forward(self, card):
+        return self.name(clue=self.look(card=card).clue)
+
+
+@pytest.mark.parametrize("engine", ["local", "joint"])
+@pytest.mark.parametrize("sees", [True, False])
+def test_images_inside_a_model_are_seen_as_any_other(engine, sees):
+    said = Fields(answer="green", critique="Say that the picture has one color.", clue="none")
+    with LoopbackLM(said) as server, LoopbackLM(said) as other:
+        model = Naming().to(lm.HTTP("sees", server.url))
+        critic = None if sees else lm.HTTP("another", other.url)
+        loss = nn.MetricLoss(exact_match, critic=critic)(model.map(CARD_ROWS), CARD_ROWS)
+        before = len(server.requests)
+        loss.backward(engine=engine)
+        asked = server.requests[before:] if sees else other.requests
+    found = sorted(image for request in asked for image in set(images_of(request)))
+    assert set(found) == ({(30, 20), (64, 48)} if sees else set())
+    told = "".join(map(text_of, asked))
+    assert '"note":"image 1"' in told  # a text of the card, and no reference
+    assert ("Image(png, 64x48" in told) is not sees
+
+
+@pytest.mark.parametrize("kind", ["field", "model", "history"])
+@pytest.mark.parametrize("sees", [True, False])
+def test_the_adviser_of_refine_sees_what_the_program_saw(kind, sees):
+    signature, given = {
+        "field": ("picture: Image -> answer", RED),
+        "model": ("picture: Card -> answer", Card(picture=RED)),
+        "history": ("picture: History -> answer", pg.History([("user", ("look", RED)), ("assistant", "yes")])),
+    }[kind]
+    said = Fields(answer="green", discussion="It is not green.", advice="Look again.")
+    with LoopbackLM(said) as server, LoopbackLM(said) as other:
+        program = nn.Refine(nn.Predict(signature, types={"Card": Card}), 2, lambda inputs, output: 0.0)
+        program.to(lm.HTTP("sees", server.url))
+        if not sees:
+            program.adviser.to(lm.HTTP("another", other.url))
+        program(picture=given)
+    (asked,) = [one for one in server.requests + other.requests if "[[ ## verdict ## ]]" in text_of(one)]
+    assert images_of(asked) == ([(64, 48)] if sees else [])  # once, although inputs and calls have it
+    assert "Image(png, 64x48" in text_of(asked)
