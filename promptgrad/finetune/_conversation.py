@@ -13,10 +13,12 @@ class Conversation:
 
     Attributes:
         messages: The messages that the program sends.
-        reply: The reply that the model should give.
+        reply: The text of the reply that the model should give.
         path: Path of the module in the program.
         example_id: `Example.id` of its example; "" if there is none.
         score: Score of the run that the call was part of; None if no metric judged it.
+        calls: Calls of tools in the reply, behind its text.
+        tools: The tools that the program declares beside the messages, as JSON text; "" for none.
     """
 
     messages: tuple[lm.Message, ...]
@@ -24,6 +26,15 @@ class Conversation:
     path: str = ""
     example_id: str = ""
     score: float | None = None
+    calls: tuple[lm.ToolCall, ...] = ()
+    tools: str = ""
+
+    @property
+    def content(self) -> lm.Content:
+        """The whole reply: its text, or its parts where it calls tools."""
+        if not self.calls:
+            return self.reply
+        return (*([lm.TextPart(self.reply)] if self.reply else ()), *self.calls)
 
 
 @dataclass(frozen=True, slots=True)

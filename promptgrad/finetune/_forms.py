@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from promptgrad.errors import DataError
 from promptgrad.finetune._conversation import Conversation, Preference
-from promptgrad.lm import Message, Request
+from promptgrad.lm import Message, Request, TextPart, ToolCall, ToolResult, read_message, write_messages
 
 Row = dict[str, Any]
 
@@ -17,7 +17,8 @@ ORIGIN = "promptgrad"
 """The key under which our forms hold module, example and score."""
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_TOOLS = ("tools", "functions", "tool_calls", "function_call")
+_OLDER = ("functions", "function_call")
+_TOOLS = ("tools", "tool_calls", *_OLDER)
 
 
 # ------------------------------------------------------------------------------------------------------- writing
@@ -59,38 +60,64 @@ def _origin(sample: Conversation | Preference) -> Row:
     return {ORIGIN: held} if held else {}
 
 
-def _plain(message: Message) -> Row:
-    return {"role": message.role, "content": message.content} if isinstance(message.content, str) else message.to_dict()
+def _plain(messages: Sequence[Message]) -> list[Row]:
+    """Messages in our forms: calls of tools and their results as OpenAI has them, images as we write them."""
+    return [row for message in messages for row in _rows(message)]
 
 
-def _text(message: Message) -> Row:
-    if not isinstance(message.content, str):
-        raise DataError(f"it holds {message.preview[:80]}, and the form takes text alone")
-    return _plain(message)
+def _rows(message: Message) -> list[Row]:
+    if isinstance(message.content, str):
+        return [{"role": message.role, "content": message.content}]
+    if not any(isinstance(part, (ToolCall, ToolResult)) for part in message.content):
+        return [message.to_dict()]
+    rows = write_messages([message])
+    if not all(row["content"] is None or isinstance(row["content"], str) for row in rows):
+        raise DataError(f"it holds {message.preview[:80]}, and beside calls of tools and in their results stand texts")
+    return rows
+
+
+def _text(messages: Sequence[Message]) -> list[Row]:
+    """Messages for others: texts, calls of tools and their results alone."""
+    for message in messages:
+        if not all(isinstance(part, (TextPart, ToolCall, ToolResult)) for part in message.parts):
+            raise DataError(f"it holds {message.preview[:80]}, and the form takes text alone")
+    return _plain([m if isinstance(m.content, str) or _calls(m) else Message(m.role, m.text) for m in messages])
+
+
+def _calls(message: Message) -> bool:
+    return any(isinstance(part, (ToolCall, ToolResult)) for part in message.parts)
 
 
 def _reply(text: str) -> Row:
     return {"role": "assistant", "content": text}
 
 
-def _messages(sample: Conversation, write: Callable[[Message], Row]) -> Row:
-    earlier = [write(message) for message in sample.messages]
+def _target(sample: Conversation) -> list[Row]:
+    return [_reply(sample.reply)] if not sample.calls else _rows(Message("assistant", sample.content))
+
+
+def _declared(sample: Conversation) -> Row:
+    return {"tools": json.loads(sample.tools)} if sample.tools else {}
+
+
+def _messages(sample: Conversation, write: Callable[[Sequence[Message]], list[Row]]) -> Row:
+    earlier = write(sample.messages)
     unlearned = [{**row, "weight": 0} if row["role"] == "assistant" else row for row in earlier]
-    return {"messages": [*unlearned, _reply(sample.reply)]}
+    return {"messages": [*unlearned, *_target(sample)], **_declared(sample)}
 
 
-def _completion(sample: Conversation, write: Callable[[Message], Row]) -> Row:
-    return {"prompt": [write(message) for message in sample.messages], "completion": [_reply(sample.reply)]}
+def _completion(sample: Conversation, write: Callable[[Sequence[Message]], list[Row]]) -> Row:
+    return {"prompt": write(sample.messages), "completion": _target(sample), **_declared(sample)}
 
 
-def _pair(sample: Preference, write: Callable[[Message], Row]) -> Row:
-    prompt = [write(message) for message in sample.messages]
+def _pair(sample: Preference, write: Callable[[Sequence[Message]], list[Row]]) -> Row:
+    prompt = write(sample.messages)
     return {"prompt": prompt, "chosen": [_reply(sample.chosen)], "rejected": [_reply(sample.rejected)]}
 
 
 def _openai_pair(sample: Preference) -> Row:
     return {
-        "input": {"messages": [_text(message) for message in sample.messages]},
+        "input": {"messages": _text(sample.messages)},
         "preferred_output": [_reply(sample.chosen)],
         "non_preferred_output": [_reply(sample.rejected)],
     }
@@ -120,9 +147,10 @@ def conversations_of(row: Mapping[str, Any]) -> list[Conversation]:
     """
     form = _form(row)
     if form == "messages":
-        return _turns(_list(row, "messages"), _origin_of(row))
+        return _turns(_list(row, "messages"), _tools_of(row), _origin_of(row))
     if form == "completion":
-        return [Conversation(_prompt(row), _reply_of(row, "completion"), **_origin_of(row))]
+        reply = _completion_of(row)
+        return [Conversation(_prompt(row), reply.text, **_origin_of(row), calls=_numbered(reply), tools=_tools_of(row))]
     raise DataError("it holds a pair of replies: read it with load_preferences")
 
 
@@ -132,13 +160,14 @@ def preferences_of(row: Mapping[str, Any]) -> list[Preference]:
     Raises:
         DataError: It has none of the forms, or is damaged.
     """
+    _refuse(row, _TOOLS)
     form = _form(row)
     origin = {name: value for name, value in _origin_of(row).items() if name != "score"}
     if form == "input":
         given = row["input"]
         if not isinstance(given, Mapping):
             raise DataError(f"'input' is an object with 'messages', not {_kind(given)}")
-        _refuse_tools(given)
+        _refuse(given, _TOOLS)
         messages = _read(_list(given, "messages"), "messages of 'input'")
         replies = (_reply_of(row, name) for name in ("preferred_output", "non_preferred_output"))
         return [Preference(_nonempty(messages), *replies, **origin)]
@@ -157,9 +186,9 @@ def _form(row: Mapping[str, Any]) -> str:
     """Which form an object has, named by a key.
 
     Raises:
-        DataError: None, or it calls tools.
+        DataError: None, or it declares functions in the form before that of tools.
     """
-    _refuse_tools(row)
+    _refuse(row, _OLDER)
     keys = {key for key, value in row.items() if value is not None}
     if "messages" in keys and not keys & {"prompt", "completion", "chosen", "rejected"}:
         return "messages"
@@ -176,24 +205,43 @@ def _form(row: Mapping[str, Any]) -> str:
     )
 
 
-def _refuse_tools(row: Mapping[str, Any]) -> None:
-    for name in _TOOLS:
+def _refuse(row: Mapping[str, Any], names: Sequence[str], what: str = "it") -> None:
+    for name in names:
         if row.get(name):
-            raise DataError(f"it has {name!r}, and a local model takes text alone: leave such lines out")
+            told = "the form of tools is 'tools' and 'tool_calls'" if name in _OLDER else "a pair holds texts alone"
+            raise DataError(f"{what} has {name!r}, and {told}: leave such lines out")
 
 
-def _turns(items: Sequence[Any], origin: Row) -> list[Conversation]:
+def _tools_of(row: Mapping[str, Any]) -> str:
+    """The tools that a row declares, as JSON text."""
+    tools = row.get("tools")
+    if not tools:
+        return ""
+    functions = [tool.get("function") if isinstance(tool, Mapping) else None for tool in _list(row, "tools")]
+    if not all(isinstance(function, Mapping) and isinstance(function.get("name"), str) for function in functions):
+        raise DataError("'tools' is a list of objects such as {'type': 'function', 'function': {'name': ...}}")
+    return json.dumps(tools, separators=(",", ":"))
+
+
+def _numbered(reply: Message) -> tuple[ToolCall, ...]:
+    """The calls in a reply, with ids by their order."""
+    return tuple(ToolCall(f"call_{n}", call.name, call.arguments) for n, call in enumerate(reply.tool_calls, 1))
+
+
+def _turns(items: Sequence[Any], tools: str, origin: Row) -> list[Conversation]:
     messages = _read(items, "'messages'")
     if not messages or messages[-1].role != "assistant":
         last = f"of {messages[-1].role!r}" if messages else "missing"
         raise DataError(f"the last of 'messages' is the reply, of 'assistant'; it is {last}")
     made = []
+    weights = [_weight(item, place) for place, item in enumerate(items) if item["role"] == "assistant"]
     for place, message in enumerate(messages):
-        if message.role != "assistant" or _weight(items[place], place) == 0:
+        if message.role != "assistant" or weights.pop(0) == 0:
             continue
         if not place:
             raise DataError("the first of 'messages' is a reply, to nothing")
-        made.append(Conversation(tuple(messages[:place]), message.text, **origin))
+        earlier = tuple(messages[:place])
+        made.append(Conversation(earlier, message.text, **origin, calls=_numbered(message), tools=tools))
     return made
 
 
@@ -217,16 +265,30 @@ def _nonempty(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def _completion_of(row: Mapping[str, Any]) -> Message:
+    given = row["completion"]
+    if isinstance(given, str):
+        return Message("assistant", given)
+    return _only(_read(_list(row, "completion"), "'completion'"), "completion", alone=True)
+
+
 def _reply_of(row: Mapping[str, Any], name: str) -> str:
     given = row[name]
     return given if isinstance(given, str) else _last(_read(_list(row, name), repr(name)), name, alone=True)
 
 
 def _last(messages: Sequence[Message], name: str, *, alone: bool = False) -> str:
+    """The text of the last of messages, which calls no tools."""
+    last = _only(messages, name, alone=alone)
+    _refuse({"tool_calls": last.tool_calls}, _TOOLS, f"{name!r}")
+    return last.text
+
+
+def _only(messages: Sequence[Message], name: str, *, alone: bool) -> Message:
     if not messages or messages[-1].role != "assistant" or (alone and len(messages) > 1):
         roles = ", ".join(repr(message.role) for message in messages) or "nothing"
         raise DataError(f"{name!r} {'is' if alone else 'ends with'} one message of 'assistant', not {roles}")
-    return messages[-1].text
+    return messages[-1]
 
 
 def _list(row: Mapping[str, Any], name: str) -> Sequence[Any]:
@@ -237,7 +299,18 @@ def _list(row: Mapping[str, Any], name: str) -> Sequence[Any]:
 
 
 def _read(items: Sequence[Any], where: str) -> list[Message]:
-    return [_message(item, f"message {place} of {where}") for place, item in enumerate(items, 1)]
+    made: list[Message] = []
+    for place, item in enumerate(items, 1):
+        message = _message(item, f"message {place} of {where}")
+        if made and _is_result(message) and _is_result(made[-1]):  # the results of one turn are one message
+            made[-1] = Message("tool", (*made[-1].parts, *message.parts))
+        else:
+            made.append(message)
+    return made
+
+
+def _is_result(message: Message) -> bool:
+    return message.role == "tool" and not isinstance(message.content, str)
 
 
 def _message(item: Any, where: str) -> Message:
@@ -246,9 +319,18 @@ def _message(item: Any, where: str) -> Message:
     role, content = item.get("role"), item.get("content")
     if role not in _ROLES:
         _wrong(where, f"has the role {role!r}; a role is one of {', '.join(_ROLES)}")
-    for name in _TOOLS:
-        if item.get(name):
-            _wrong(where, f"has {name!r}, and a local model takes text alone: leave such lines out")
+    _refuse(item, _OLDER, where)
+    if role == "tool" and "tool_call_id" in item:
+        if not isinstance(item["tool_call_id"], str) or not isinstance(content, str):
+            _wrong(where, "is the text of a result and the id of its call")
+        return Message("tool", (ToolResult(item["tool_call_id"], content),))
+    if item.get("tool_calls"):
+        if role != "assistant":
+            _wrong(where, f"has 'tool_calls', which are an assistant's, and is of {role!r}")
+        try:
+            return Message("assistant", read_message({**item, "content": content})[0])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _wrong(where, f"has 'tool_calls' that cannot be read: {error!r}")
     if content is None:
         _wrong(where, "has no 'content'")
     try:

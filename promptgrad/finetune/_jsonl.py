@@ -26,8 +26,9 @@ def load_conversations(path: str | os.PathLike[str], *, skip_bad: bool = False) 
     - `prompt` and `completion`, each a text or a list of messages, of TRL or `Collected.save`. A prompt that is a text
       becomes a message of the user.
 
-    Other keys are left alone; tools and tool calls are refused. A record of no module (`path` is "") trains the local
-    model of any program.
+    `tools`, `tool_calls` of the assistant and messages of the role `tool` are those of OpenAI's dialect; `functions`,
+    its older form, is refused. Other keys are left alone. A record of no module (`path` is "") trains the local model
+    of any program.
 
     Args:
         path: The file, in UTF-8.
@@ -47,6 +48,8 @@ def load_preferences(path: str | os.PathLike[str], *, skip_bad: bool = False) ->
     - `prompt`, `chosen` and `rejected`, each a text or a list of messages, of TRL or `Preferences.save`; without
       `prompt`, `chosen` and `rejected` are whole chats that differ in their last message.
     - `input` with `messages`, `preferred_output` and `non_preferred_output`, of OpenAI's fine-tuning.
+
+    Tools and calls of tools are refused: a pair holds texts.
 
     Args:
         path: The file, in UTF-8.

@@ -84,7 +84,7 @@ class Records(Generic[S]):
         A record without a path comes from no module of a program, and is kept.
         """
         ours = self.filter(lambda sample: sample.path in paths or not sample.path, ELSEWHERE)
-        return ours.filter(lambda sample: bool(_wanted(sample)), EMPTY)
+        return ours.filter(lambda sample: not _is_empty(sample), EMPTY)
 
     def save(self, path: str | os.PathLike[str], format: str = "") -> Path:
         """Write the records as JSON lines, for `load_conversations` or `load_preferences` or for another trainer.
@@ -98,8 +98,9 @@ class Records(Generic[S]):
           is learned, or `prompt`, `chosen` and `rejected`.
 
         The first three also hold module, example and score, under the key `promptgrad`, and are read back as the same
-        records; the last two hold nothing but their own keys, and text alone. The file is written as a whole or not at
-        all, for its owner alone.
+        records; the last two hold nothing but their own keys, and text alone. Calls of tools in a reply and the tools
+        that a prompt declares are `tool_calls` and `tools`, as OpenAI and TRL have them, in every form. The file is
+        written as a whole or not at all, for its owner alone.
 
         Raises:
             DataError: There is no record, or one does not fit the form.
@@ -137,12 +138,15 @@ class Records(Generic[S]):
 
 
 def _told(sample: Conversation | Preference) -> tuple[Any, ...]:
-    replies = (sample.reply,) if isinstance(sample, Conversation) else (sample.chosen, sample.rejected)
-    return (sample.path, sample.messages, *replies)
+    if isinstance(sample, Conversation):
+        return (sample.path, sample.messages, sample.reply, sample.calls, sample.tools)
+    return (sample.path, sample.messages, sample.chosen, sample.rejected)
 
 
-def _wanted(sample: Conversation | Preference) -> str:
-    return (sample.reply if isinstance(sample, Conversation) else sample.chosen).strip()
+def _is_empty(sample: Conversation | Preference) -> bool:
+    if isinstance(sample, Conversation):
+        return not (sample.reply.strip() or sample.calls)
+    return not sample.chosen.strip()
 
 
 def _length(local: lm.Local, sample: Conversation | Preference) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from promptgrad import aio, lm
@@ -107,8 +107,9 @@ async def acollect(
 
     Each conversation is what the program itself sends for the inputs of the call, with its own instruction and demos,
     whatever the teacher's prompt was. The reply is the recorded one if the very same messages were sent, else the
-    call's outputs as the program's adapter writes them. Calls that pass tools are left out and counted, since a record
-    holds texts alone. Of the two calls of the adapter `two_step` each is a record.
+    call's outputs as the program's adapter writes them. Of a module that passes tools (the adapter `tools`, a signature
+    with tools) a record has these, and the calls in the reply. Of the two calls of the adapter `two_step` each is a
+    record.
 
     Cost: `n` runs of the teacher for each example.
 
@@ -204,23 +205,30 @@ def make_sample(
     """One call of a module as a conversation: what it sends for these inputs, and a reply that holds these outputs.
 
     Raises:
-        _NoRecord: The adapter passes tools beside the messages, so that a reply is a call of one; or it cannot write
-            a reply, as a template cannot that only says how one is read.
+        _NoRecord: The adapter cannot write a reply, as a template cannot that only says how one is read.
     """
     adapter = adapter_of(module)
-    form = adapter.format(module.signature)
-    if reason := no_text(module):
-        raise _NoRecord(path, reason)
+    form = adapter.format(module._described())
     messages = module.messages(**inputs)
     if node is not None and node.reply is not None and tuple(node.messages) == messages:
-        reply = node.reply
+        reply, parts = node.reply, node.parts
     else:
         plain = {name: "".join(("", v)) if isinstance(v, str) else v for name, v in outputs.items()}
         try:
-            reply = lm.Message("assistant", form.assistant(plain)).text
+            written = lm.Message("assistant", form.assistant(plain))
         except InputError as error:
             raise _NoRecord(path, f"the adapter {adapter.name!r} cannot write the reply: {error}") from error
-    return Conversation(lm.unmarked(messages), reply, path, example.id if isinstance(example, Example) else "", score)
+        reply, parts = written.text, written.parts
+    made = Conversation(lm.unmarked(messages), reply, path, example.id if isinstance(example, Example) else "", score)
+    if not form.is_varied:
+        return made
+    given = {name: field.validate(inputs[name]) for name, field in module.signature.inputs.items()}
+    called = [part for part in parts if isinstance(part, lm.ToolCall)]
+    return replace(
+        made,
+        calls=tuple(lm.ToolCall(f"call_{n}", call.name, call.arguments) for n, call in enumerate(called, 1)),
+        tools=form.options(given).get("tools", ""),
+    )
 
 
 def labeled(program: Module, data: Iterable[Example]) -> Collected:
@@ -231,7 +239,7 @@ def labeled(program: Module, data: Iterable[Example]) -> Collected:
 
     Raises:
         DataError: There is no example, or not exactly one module whose fields are all in the examples; or its adapter
-            has no text for a reply: `tools`, and any other for a signature with tools.
+            cannot write a reply.
         InputError: A label does not fit its field.
     """
     examples = list(data)
@@ -280,10 +288,10 @@ def _label_sample(module: Predict, path: str, example: Example) -> Conversation:
 
 
 def no_text(module: Predict) -> str:
-    """Why the replies of a module are no texts to learn from; "" where they are."""
+    """Why the replies of a module are no texts, of which a pair is made; "" where they are."""
     adapter = adapter_of(module)
     if adapter.format(module.signature).is_varied:
-        return f"the adapter {adapter.name!r} passes tools beside the messages, and a record holds texts alone"
+        return f"the adapter {adapter.name!r} passes tools beside the messages, and a pair holds texts alone"
     return ""
 
 

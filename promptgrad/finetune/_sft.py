@@ -20,12 +20,19 @@ from promptgrad.finetune._train import likelihood
 from promptgrad.finetune._tune import Recipe, TuneOptions, TuneResult, atune
 from promptgrad.nn import Module
 
+
+def _told(sample: Conversation) -> list[Any]:
+    called = [[[call.name, call.arguments] for call in sample.calls], sample.tools]
+    plain = [[message.role, message.content] for message in sample.messages] + [sample.reply]
+    return [*plain, *called] if sample.calls or sample.tools else plain
+
+
 CONVERSATIONS = Recipe(
     name="",
     encode=encode,
     length=lambda tokens: len(tokens.ids),
     objective=lambda model, data: likelihood,
-    told=lambda sample: [[m.role, m.content] for m in sample.messages] + [sample.reply],
+    told=_told,
 )
 """The likelihood of the replies of conversations."""
 

@@ -14,7 +14,8 @@ Encoded = TypeVar("Encoded")
 
 def encode(local: Local, sample: Conversation) -> Tokens:
     """The prompt exactly as the model gets it in a call, then the reply and the end of the turn."""
-    return local.target(Request(tail=sample.messages), sample.reply).tokens()
+    declared = (("tools", sample.tools),) if sample.tools else ()
+    return local.target(Request(tail=sample.messages, extra=declared), sample.content).tokens()
 
 
 def limit_of(local: Local, max_length: int | None) -> int | None:

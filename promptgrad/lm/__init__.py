@@ -9,6 +9,7 @@ from promptgrad.lm._cache_entry import CacheDiff, CacheEntry
 from promptgrad.lm._cassette import Cassette, record
 from promptgrad.lm._completion import CACHE_HIT, Completion, TokenLogprob, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
+from promptgrad.lm._dialect import read_message, write_messages
 from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._layer import Layer, layered
@@ -117,6 +118,7 @@ __all__ = [
     "passes",
     "passes_elsewhere",
     "pocket",
+    "read_message",
     "record",
     "replay",
     "reply_logprobs",
@@ -128,6 +130,7 @@ __all__ = [
     "usage",
     "weigh",
     "without_thinking",
+    "write_messages",
 ]
 
 if TYPE_CHECKING:

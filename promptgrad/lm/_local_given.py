@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.errors import InputError
 from promptgrad.lm._local_engine import template_options
+from promptgrad.lm._local_tools import tools_of
+from promptgrad.lm._parts import Content
 from promptgrad.lm._reply import reply_ids
 from promptgrad.lm._request import Request
 from promptgrad.lm._text_only import refuse_parts
@@ -79,21 +81,21 @@ class LocalGiven(Transport):
         places = engine.tokenizer(text, return_offsets_mapping=True, **how)["offset_mapping"]
         return text, [*((0, 0) for _ in self._leading()), *places]
 
-    def target(self, request: Request, reply: str) -> LocalTrace:
+    def target(self, request: Request, reply: Content) -> LocalTrace:
         """Return the trace of a given reply: what `loss.backward()` needs to make it likelier. Nothing is computed.
 
-        The prompt is exactly that of a call; the reply ends with the end of its turn.
+        The prompt is exactly that of a call; the reply ends with the end of its turn. Calls of tools in it are written
+        as the chat template does.
 
         Raises:
-            InputError: A message holds more than text.
+            InputError: A message holds more than text, or the chat template has no place for tools.
             LMError: The model cannot be loaded, or the chat template refuses the messages.
         """
         from promptgrad.lm._local_trace import LocalTrace
 
         prompt = self.encode(request)
-        return LocalTrace(
-            self, prompt, reply_ids(self.tokenizer, request.messages, reply), (), 1.0, self.version(), request
-        )
+        ids = reply_ids(self.tokenizer, request.messages, reply, tools_of(request))
+        return LocalTrace(self, prompt, ids, (), 1.0, self.version(), request)
 
     def log_likelihoods(self, request: Request, replies: Sequence[str], *, ended: bool = True) -> list[float]:
         """Return the log-likelihood of each of some replies to a request, in nats, at temperature 1.
@@ -115,7 +117,7 @@ class LocalGiven(Transport):
         ends = self._load().ends
         traces = []
         for reply in replies:
-            ids = reply_ids(self.tokenizer, request.messages, reply)
+            ids = reply_ids(self.tokenizer, request.messages, reply, tools_of(request))
             if not ended and ids and ids[-1] in ends:
                 del ids[-1]
             traces.append(LocalTrace(self, prompt, ids, (), 1.0, self.version(), request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +12,12 @@ import pytest
 import promptgrad as pg
 from promptgrad import lm, nn
 from promptgrad.data import Example
-from promptgrad.errors import DataError
+from promptgrad.errors import DataError, InputError
 from promptgrad.finetune import collect, collect_preferences, labeled, load_conversations, sft
 from promptgrad.finetune._tokens import encode
+from promptgrad.lm._local_tools import read_calls
 from promptgrad.testing import LoopbackLM, Reply
+from tests.lm.test_local_tools import TEMPLATE
 
 TYPES = {"Kind": Literal["ham", "spam"]}
 SIGNATURE = "text -> why, kind: Kind, tags: list[str]"
@@ -134,31 +137,107 @@ class Tagged(nn.Module):
         return self.tag(text=text)
 
 
-def test_calls_of_tools_are_no_records_and_the_adapter_is_named() -> None:
+FUNCTION = {"kind": {"type": "string", "enum": ["ham", "spam"]}}
+
+
+def read_back(made: Any, folder: Path) -> list[Any]:
+    """The records, after each of the forms that keep them was written and read."""
+    found = [list(load_conversations(made.save(folder / f"{form}.jsonl", form))) for form in FORMS]
+    assert found[0] == found[1]
+    return found[0]
+
+
+FORMS = ["chat", "prompt-completion"]
+
+
+def test_the_call_of_the_adapter_tools_is_a_record(tmp_path: Path) -> None:
     with LoopbackLM(lambda body: Reply(tool_calls=[("reply", {"kind": "spam"})])) as server:
         model = Tagged().to(lm.HTTP("m", base_url=server.url))
+        model.tag.demos.data = [Example(text="b", kind="ham")]
         data = [DATA[0].with_inputs("text")]
-        made = collect(model, data, lambda example, output: output.kind == example.kind)
-        reason = "the adapter 'tools' passes tools beside the messages, and a record holds texts alone"
-        assert (len(made), made.right, made.dropped) == (0, 1, {reason: 1})
-        with pytest.raises(DataError, match=r"no call of .* \(left out: 1 x the adapter 'tools' passes tools"):
-            made.save("never.jsonl")
-        with pytest.raises(DataError, match="tag cannot be trained on this: the adapter 'tools'"):
-            labeled(model, [Example(text="a", kind="ham")])
+        made = collect(model, data, lambda example, output: output.kind == example.kind, n=2).dedup()
+        (sample,) = made
+        assert (made.dropped, sample.reply, sample.path) == ({"duplicate": 1}, "", "tag")
+        assert [(call.id, call.name, json.loads(call.arguments)) for call in sample.calls] == [
+            ("call_1", "reply", {"kind": "spam"})
+        ]
+        assert json.loads(sample.tools) == json.loads(json.dumps(server.requests[0].json["tools"]))
+        assert json.loads(sample.tools)[0]["function"]["parameters"]["properties"] == FUNCTION
+        assert read_back(made, tmp_path) == [sample]
+        row = json.loads(made.save(tmp_path / "o.jsonl", "openai").read_text())
+        assert [*row] == ["messages", "tools"]
+        assert row["messages"][:-1] == [
+            {**m, "weight": 0} if m["role"] == "assistant" else m for m in server.requests[0].messages
+        ]
+        assert row["messages"][-1]["tool_calls"][0]["function"]["name"] == "reply"
+        assert row["messages"][-1]["content"] is None
+        (labelled,) = labeled(model, [Example(text="mail 0", kind="spam")])
+        assert (labelled.messages, labelled.tools) == (sample.messages, sample.tools)
+        assert json.loads(labelled.calls[0].arguments) == {"kind": "spam"}
         replies = iter(["spam", "ham"])
         server.respond = lambda body: Reply(tool_calls=[("reply", {"kind": next(replies)})])
         pairs = collect_preferences(model, data, lambda e, output: output.kind == e.kind, n=2, concurrency=1)
+        reason = "the adapter 'tools' passes tools beside the messages, and a pair holds texts alone"
         assert (len(pairs), pairs.dropped) == (0, {reason: 1})
 
 
-def test_a_signature_with_tools_is_none_either() -> None:
-    def look(word: str) -> str:
-        """Look it up."""
-        return word
+def look(word: str) -> str:
+    """Look it up."""
+    return word
 
-    model = nn.Predict("text, tools: list[Tool] -> calls: list[ToolCall]").to(lm.FunctionLM(lambda m: ""))
-    with pytest.raises(DataError, match="the adapter 'chat' passes tools beside the messages"):
-        labeled(model, [Example(text="a", tools=[pg.Tool(look)], calls=[])])
+
+def test_calls_of_a_signature_with_tools_are_records_and_so_is_an_answer_without(tmp_path: Path) -> None:
+    signature = "text, tools: list[Tool] -> said, calls: list[ToolCall]"
+    demo = Example(text="x", said="", calls=[lm.ToolCall("", "look", '{"word": "x"}')])
+    model = nn.Predict(signature, demos=[demo]).to(lm.FunctionLM(lambda m: ""))
+    calls = [lm.ToolCall("", "look", '{"word": "a"}'), lm.ToolCall("", "look", '{"word": "b"}')]
+    made = labeled(
+        model,
+        [
+            Example(text="a", tools=[pg.Tool(look)], said="Let me see.", calls=calls),
+            Example(text="b", tools=[pg.Tool(look)], said="No need.", calls=[]),
+        ],
+    )
+    one, other = made
+    assert [(call.id, call.arguments) for call in one.calls] == [("call_1", '{"word": "a"}'), ("call_2", '{"word": "b"}')]
+    assert "Let me see." in one.reply
+    assert (other.calls, other.tools) == ((), one.tools)
+    assert json.loads(one.tools)[0]["function"]["name"] == "look"
+    assert [message.role for message in one.messages] == ["system", "user", "assistant", "tool", "user"]
+    assert read_back(made, tmp_path) == [one, other]
+
+
+def test_a_local_model_learns_calls_as_its_template_writes_them() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    local = tool_model()
+    model = nn.Predict("text -> kind: Kind", types=TYPES, adapter="tools").to(local)
+    rows = [Example(text=text, kind=kind).with_inputs("text") for text, kind in (("a", "ham"), ("b", "spam"))]
+    for sample, row in zip(labeled(model, rows), rows, strict=True):
+        tokens = encode(local, sample)
+        request = model.request(text=row.text).replace(tools=json.loads(sample.tools))
+        assert list(tokens.ids[: tokens.start]) == local.encode(request)
+        written = local.tokenizer.decode(tokens.ids[tokens.start :])
+        (call,) = read_calls(written.removesuffix("<|end|>"), "c")
+        assert (call.name, json.loads(call.arguments)) == ("reply", {"kind": row.kind})
+    tuned = sft(model, rows, steps=6, lr=0.01, lora=None, progress=False)
+    assert tuned.losses[-1] < tuned.losses[0]
+    blind = tool_model("{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}")
+    with pytest.raises(InputError, match="has no place for tools"):
+        sft(model.to(blind), rows, steps=1, lora=None, progress=False)
+    local.close()
+    blind.close()
+
+
+def tool_model(template: str = TEMPLATE) -> lm.Local:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    try:
+        import random_schemas
+    finally:
+        sys.path.pop(0)
+    tokenizer = random_schemas.byte_tokenizer(500)
+    tokenizer.chat_template = template
+    return lm.Local(random_schemas.byte_model(tokenizer), tokenizer, name="bytes", threads=1)
 
 
 def test_a_template_that_only_reads_has_no_text_for_a_label() -> None:

@@ -197,6 +197,24 @@ def written(folder: Path, *rows: Any) -> Path:
 
 
 USER, BOT = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+CALL = {"id": "x", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
+def test_a_conversation_with_tools_makes_a_record_of_each_turn(tmp_path: Path) -> None:
+    calling = {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL, {**CALL, "id": "y"}]}
+    results = [{"role": "tool", "tool_call_id": name, "content": name} for name in "xy"]
+    declared = [{"type": "function", "function": {"name": "f"}}]
+    found = load_conversations(written(tmp_path, {"messages": [USER, calling, *results, BOT], "tools": declared}))
+    first, second = found
+    assert (first.reply, [call.id for call in first.calls]) == ("Let me see.", ["call_1", "call_2"])
+    assert second.messages[2] == lm.Message("tool", (lm.ToolResult("x", "x"), lm.ToolResult("y", "y")))
+    assert (second.reply, second.calls, second.tools) == ("!", (), first.tools)
+    for form in ("chat", "prompt-completion", "openai", "trl"):
+        assert list(load_conversations(found.save(tmp_path / f"{form}.jsonl", form))) == [first, second]
+    with pytest.raises(DataError, match="it has 'tools', and a pair holds texts alone"):
+        load_preferences(written(tmp_path, {"prompt": "x", "chosen": "y", "rejected": "z", "tools": declared}))
+    with pytest.raises(DataError, match="'chosen' has 'tool_calls'"):
+        load_preferences(written(tmp_path, {"prompt": "x", "chosen": [calling], "rejected": "z"}))
 
 
 def test_files_of_others(tmp_path: Path) -> None:
@@ -238,8 +256,16 @@ def test_files_of_others(tmp_path: Path) -> None:
         ({"messages": [USER, {"role": "assistant"}]}, "message 2 of 'messages' has no 'content'"),
         ({"messages": [USER, {**BOT, "content": 3}]}, "message 2 of 'messages' cannot be read: 'content'"),
         ({"messages": [USER, {**BOT, "weight": 2}]}, "'weight' of message 2 is 0 or 1, not 2"),
-        ({"messages": [USER, {**BOT, "tool_calls": [{}]}]}, "message 2 of 'messages' has 'tool_calls'"),
-        ({"messages": [USER, BOT], "tools": [{}]}, "it has 'tools', and a local model takes text alone"),
+        ({"messages": [USER, {**BOT, "tool_calls": [{}]}]}, "message 2 of 'messages' has 'tool_calls' that cannot be"),
+        ({"messages": [{**USER, "tool_calls": [CALL]}, BOT]}, "'tool_calls', which are an assistant's, and is of"),
+        (
+            {"messages": [USER, {**BOT, "function_call": {"name": "f"}}]},
+            "the form of tools is 'tools' and 'tool_calls'",
+        ),
+        ({"messages": [USER, {"role": "tool", "tool_call_id": 3, "content": "x"}, BOT]}, "the id of its call"),
+        ({"messages": [USER, BOT], "tools": [{}]}, "'tools' is a list of objects such as"),
+        ({"messages": [USER, BOT], "tools": {"a": 1}}, "'tools' is a list of messages|'tools' is a list"),
+        ({"messages": [USER, BOT], "functions": [{}]}, "it has 'functions', and the form of tools is"),
         ({"prompt": [], "completion": "x"}, "there is no message before the reply"),
         ({"prompt": "x", "completion": [USER]}, "'completion' is one message of 'assistant', not 'user'"),
         ({"prompt": "x", "completion": 3}, "'completion' is a list of messages, not a number"),
