@@ -5,7 +5,7 @@ from promptgrad.content._document import Citation, Document
 from promptgrad.content._history import ROLES, History, Turn, restored
 from promptgrad.content._json import read_in, written_out
 from promptgrad.content._media import SHOWN_BYTES, Audio, File, Image, captioned, media_in
-from promptgrad.content._references import Places, References
+from promptgrad.content._references import MediaPlaces, References
 from promptgrad.content._sources import MOST_BYTES, Source
 from promptgrad.content._texts import Code, Language, Reasoning, Thinking, is_reasoning, language_of
 from promptgrad.content._tokens import IMAGE_TOKENS
@@ -23,7 +23,7 @@ __all__ = [
     "History",
     "Image",
     "Language",
-    "Places",
+    "MediaPlaces",
     "Reasoning",
     "References",
     "Source",

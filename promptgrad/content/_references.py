@@ -1,4 +1,4 @@
-"""`References`: images that a text refers to, collected while pydantic writes it; `Places`: to be put back after it."""
+"""`References`: images that a text refers to, collected while pydantic writes it; `MediaPlaces`: to be put back after it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class References(list[tuple[str, Any]]):
         return label
 
 
-class Places(References):
+class MediaPlaces(References):
     """The images, sounds and files in a model, which `filled` puts back into what pydantic made of it.
 
     A mark that no text has stands in for each while pydantic writes the model.

@@ -31,7 +31,7 @@ _CALL_FIELDS = frozenset({"id", "type", "function", "index"})
 
 
 def write_messages(messages: Iterable[Message], *, documents: bool = False) -> list[dict[str, Any]]:
-    """Return messages in the form of this dialect; with `documents`, those to be cited in Anthropic's form.
+    """Return messages in the form of OpenAI's dialect; with `documents`, those to be cited in Anthropic's form.
 
     Each tool result becomes a separate message, before the other parts of its message. A failed result begins with
     "Error: ", because the dialect has no other mark for it.

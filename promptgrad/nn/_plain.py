@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters import get_adapter
 from promptgrad.autograd import Node
-from promptgrad.content import Audio, Citation, Document, File, History, Image, Places, Turn
+from promptgrad.content import Audio, Citation, Document, File, History, Image, MediaPlaces, Turn
 from promptgrad.data import Example
 from promptgrad.lm import LM, current
 from promptgrad.nn._predict import Predict
@@ -85,6 +85,6 @@ def plain(value: Any, media: Collection[str] = ()) -> Any:
     dump = getattr(value, "model_dump", None)
     if dump is None:
         return repr(value)
-    places = Places()
+    places = MediaPlaces()
     data = with_sorted_sets(value, dump(mode="json", context=places))
     return places.filled(data, lambda part: plain(part, media))

@@ -199,7 +199,10 @@ def test_calls_of_a_signature_with_tools_are_records_and_so_is_an_answer_without
         ],
     )
     one, other = made
-    assert [(call.id, call.arguments) for call in one.calls] == [("call_1", '{"word": "a"}'), ("call_2", '{"word": "b"}')]
+    assert [(call.id, call.arguments) for call in one.calls] == [
+        ("call_1", '{"word": "a"}'),
+        ("call_2", '{"word": "b"}'),
+    ]
     assert "Let me see." in one.reply
     assert (other.calls, other.tools) == ((), one.tools)
     assert json.loads(one.tools)[0]["function"]["name"] == "look"
