@@ -1,4 +1,4 @@
-"""`References`: images that a text refers to, collected while pydantic writes it; `MediaPlaces`: to be put back after it."""
+"""`References`: images that a text refers to, collected while pydantic writes it; `MediaPlaces`: put back after it."""
 
 from __future__ import annotations
 
