@@ -118,7 +118,10 @@ class Compiled:
 
     def feed(self) -> ReplyFeed | None:
         """What reads one reply as it is written; None if each field comes whole, at the end."""
-        return self._format.feed()
+        from promptgrad.adapters._turn_end_feed import TurnEndFeed
+
+        feed = self._format.feed()
+        return None if feed is None else TurnEndFeed(feed)
 
     @property
     def grammar(self) -> str | None:

@@ -9,13 +9,17 @@ from promptgrad.adapters._unclear import Unclear
 from promptgrad.adapters._values import describe
 from promptgrad.signature import Field
 
-_END_OF_TURN = (
-    r"(?:<\|(?:eot_id|eom_id|im_end|endoftext|end_of_text|end_of_turn|end|return|END_OF_TURN_TOKEN)\|>|</s>|<end_of_turn>|"
-    r"<eos>|<\N{FULLWIDTH VERTICAL LINE}end\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
-    r"\N{FULLWIDTH VERTICAL LINE}>)"
+TURN_ENDS = (
+    *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|end_of_turn|>", "<|end|>"),
+    *("<|return|>", "<|END_OF_TURN_TOKEN|>", "</s>", "<end_of_turn>", "<eos>"),
+    "<\N{FULLWIDTH VERTICAL LINE}end\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
+    "\N{FULLWIDTH VERTICAL LINE}>",
 )
+TURN_BEGINNINGS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")
+"""The special tokens that end a turn, and those that begin one, in the dialects of models."""
+_END_OF_TURN = f"(?:{'|'.join(map(re.escape, TURN_ENDS))})"
 _AT_THE_END = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}(?:\s*{_END_OF_TURN})*\s*\Z")
-_GOES_ON = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)")
+_GOES_ON = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:{'|'.join(map(re.escape, TURN_BEGINNINGS))})")
 _CALL = re.compile(
     r"\s*(?:<tool_calls?>|<function=|<function_calls?>|<\|python_tag\|>|<\|tool_calls?|"
     r"<\N{FULLWIDTH VERTICAL LINE}tool|"

@@ -64,6 +64,7 @@ class TextBody:
         head: Function that gives the beginning of the field's text from the beginning of a body that does not end in
             one of them.
         read: Function that checks the text; None where nothing is to be checked.
+        thoughts: Beginnings of a text that may be a thought, which is read with the whole reply.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class TextBody:
         ends: str,
         head: Callable[[str], str],
         read: Callable[[str], Any] | None,
+        thoughts: tuple[str, ...] = THOUGHTS,
     ) -> None:
         self.name = name
+        self._thoughts = thoughts
         self._whole = whole
         self._read = read
         self._ends = BLANKS + ends
@@ -98,10 +101,10 @@ class TextBody:
             sure = "".join([*self._tail, sure])
         if not self._given:
             start = self._head(sure)
-            self._is_thought = start.startswith(THOUGHTS)
+            self._is_thought = start.startswith(self._thoughts)
             if self._is_thought:
                 return ()
-            if any(sign.startswith(start) for sign in THOUGHTS):  # it may become one
+            if any(sign.startswith(start) for sign in self._thoughts):  # it may become one
                 self._tail = [sure, text[kept:]]
                 return ()
             sure = start
@@ -114,7 +117,7 @@ class TextBody:
         if self._is_thought:
             return
         text, given = self._whole("".join(self._body)), "".join(self._given)
-        if not text or text.startswith(THOUGHTS) or not text.startswith(given):
+        if not text or text.startswith(self._thoughts) or not text.startswith(given):
             return
         if len(text) > len(given):
             yield FieldPiece("delta", self.name, text[len(given) :])

@@ -6,10 +6,27 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from promptgrad.adapters._base import THOUGHTS
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
 from promptgrad.adapters._sections import EDGE, unguard, unguard_start
 from promptgrad.signature import Field
 
+_AT_THE_START = (
+    *("```think", "```thought", "```reason", "Thinking...", "analysis", "Here is my thought process", "<details"),
+    *(
+        "<reason",
+        "<thought",
+        "<analysis",
+        "<reflection",
+        "<scratch",
+        "<inner",
+        "<internal",
+        "<monologue",
+        "<chain",
+        "<cot",
+    ),
+)
+"""How thoughts begin that only the whole reply shows to be some; of a reply without words before its first place."""
 _BLANKS = 100
 """Most blanks in and before a literal text: with more it is only found at the end of the reply."""
 
@@ -37,6 +54,7 @@ class TemplateFeed(ReplyFeed):
         self._text = ""
         self._at = 0  # what stands before it was given or is passed
         self._body: TextBody | TypedBody | None = None
+        self._is_first = bool(self._left and not self._left[0][0].strip())  # a place with which the reply begins
 
     def feed(self, text: str) -> Iterable[FieldPiece]:
         """The pieces that are certain now."""
@@ -83,12 +101,15 @@ class TemplateFeed(ReplyFeed):
             self._at = end
 
     def _body_of(self, name: str) -> TextBody | TypedBody:
-        field = self._outputs[name]
+        field, thoughts = self._outputs[name], (THOUGHTS + _AT_THE_START if self._is_first else THOUGHTS)
+        self._is_first = False
 
         def read(text: str) -> Any:
             return self._read(field, text)
 
-        return TextBody(name, _whole, EDGE, unguard_start, read) if field.is_text else TypedBody(field, _whole, read)
+        if not field.is_text:
+            return TypedBody(field, _whole, read)
+        return TextBody(name, _whole, EDGE, unguard_start, read, thoughts)
 
 
 def _whole(body: str) -> str:
