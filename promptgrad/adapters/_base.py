@@ -12,6 +12,7 @@ from promptgrad.adapters._debris import without_end_of_turn
 from promptgrad.adapters._demo import demo_values
 from promptgrad.adapters._guard import losing_nothing
 from promptgrad.adapters._place import ValuePlace
+from promptgrad.adapters._shield import EDGE, THOUGHTS, unshield
 from promptgrad.adapters._values import writer
 from promptgrad.errors import (
     ContentFilterError,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 _MOST_COMPILED = 512
 _MOST_FORMATS = 256
 _ASKS_FOR_THOUGHTS = re.compile(r"reason|rationale|think|thought")
-THOUGHTS = ("<think", "[THINK", "\N{WHITE LEFT-POINTING TRIANGLE}think", "<|channel|>", "<|START_THINK")
-"""What a text begins with whose beginning may be a thought."""
 
 
 class Format:
@@ -53,6 +52,8 @@ class Format:
     """The inputs whose turns stand before the message of a call."""
     is_varied = False
     """Whether `options` or `for_call` say something."""
+    begins: tuple[str, ...] = ()
+    """How a reply begins that is as asked for; in one the end of a thought alone, such as `</think>`, is a text."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -150,7 +151,7 @@ class Format:
             reply = Completion(reply)
         if reply.finish_reason != "stop":
             self.check_end(reply)
-        return self.parse(without_thinking(reply, self.signature.outputs))
+        return self.parse(without_thinking(reply, self.signature.outputs, begins=self.begins))
 
     def check_end(self, completion: Completion) -> None:
         """Refuse a reply that did not come to its end.
@@ -176,11 +177,13 @@ class Format:
             raise unreadable(completion.text or completion.refusal, reason, self.signature, kind)
 
     def text_of(self, name: str, body: str) -> str:
-        """The text of a field without a thought at its beginning.
+        """The text of a field without a thought at its beginning, and without what shields it.
 
         Raises:
             ParseError: It is all thought.
         """
+        if body[:1] == EDGE:
+            return unshield(body)
         if not body.startswith(THOUGHTS):
             return body
         found = without_thinking(Completion(body), self.signature.outputs)
@@ -192,7 +195,7 @@ class Format:
 
     def answer(self, completion: Completion) -> Completion:
         """The reply without thoughts in its text: they are its reasoning."""
-        return without_thinking(completion, self.signature.outputs)
+        return without_thinking(completion, self.signature.outputs, begins=self.begins)
 
     def place(self, reply: str, name: str) -> ValuePlace | None:
         """Where the value of an output stands in a reply; None where the reply does not show it."""

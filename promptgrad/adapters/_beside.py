@@ -162,6 +162,7 @@ class BesideFormat(Format):
         self.aside = aside
         self.media = media
         self.thoughts = thoughts
+        self.begins = tuple(dict.fromkeys((*written.begins, *unthought.begins)))
         self._named = [name for name in signature.outputs if name not in thoughts]
 
     @property
@@ -207,7 +208,7 @@ class BesideFormat(Format):
         return CompiledTurns(adapter, self, prefix, response_format, skipped, remind=True)
 
     def answer(self, completion: Completion) -> Completion:
-        return without_thinking(completion, self._named)
+        return without_thinking(completion, self._named, begins=self.begins)
 
     def parse_whole(self, reply: Completion | str) -> dict[str, Any]:
         if isinstance(reply, str):

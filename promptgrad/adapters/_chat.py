@@ -17,13 +17,12 @@ from promptgrad.adapters._sections import (
     ESCAPING,
     as_text,
     escape,
-    guard,
     loose_body,
     marker,
     sections_of,
     unescape,
-    unguard,
 )
+from promptgrad.adapters._shield import guard, shield, unguard
 from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._unclear import Unclear, add_body
@@ -91,7 +90,7 @@ class ChatFormat(Format):
 
     def assistant(self, outputs: Mapping[str, Any]) -> str:
         sections = [
-            "".join((head, escape(guard(outputs[name] if write is None else write(outputs[name])))))
+            "".join((head, escape(guard(shield(outputs[name]) if write is None else write(outputs[name])))))
             for name, head, write, _ in self.outputs
             if name in outputs
         ]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._feed import FieldPiece, TextBody, TypedBody
 from promptgrad.adapters._object_feed import ObjectFeed, ObjectFields
-from promptgrad.adapters._sections import EDGE, as_text, loose_body, unguard, unguard_start
+from promptgrad.adapters._sections import as_text, loose_body
+from promptgrad.adapters._shield import EDGE, unguard, unguard_start
 from promptgrad.adapters._stepped_feed import SteppedFeed
 from promptgrad.adapters._values import is_verbatim
 from promptgrad.errors import ParseError

@@ -13,7 +13,8 @@ from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
 from promptgrad.adapters._place import ValuePlace, place_in_sections
-from promptgrad.adapters._sections import guard, left_out, opens_fence, unguard
+from promptgrad.adapters._sections import left_out, opens_fence
+from promptgrad.adapters._shield import guard, shield, unguard
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._unclear import Unclear, add_body
 from promptgrad.adapters._values import choices, describe, tidy_schema, writer
@@ -46,6 +47,7 @@ class CompactFormat(ChatFormat):
             for name, field in signature.inputs.items()
         ]
         self.reminder = ""
+        self.begins = (f"{self.first}:",)
 
     def escape(self, value: str) -> str:
         """A value in which no line is a label; `unescape` gives it back."""
@@ -86,7 +88,7 @@ class CompactFormat(ChatFormat):
 
     def assistant(self, outputs: Mapping[str, Any]) -> str:
         return "\n".join(
-            f"{name}: {self.escape(guard(outputs[name] if write is None else write(outputs[name])))}"
+            f"{name}: {self.escape(guard(shield(outputs[name]) if write is None else write(outputs[name])))}"
             for name, _, write, _ in self.outputs
             if name in outputs
         )

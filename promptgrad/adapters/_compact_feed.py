@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from promptgrad.adapters._feed import FieldPiece, TextBody, TypedBody
-from promptgrad.adapters._sections import EDGE, opens_fence, unguard, unguard_start
+from promptgrad.adapters._sections import opens_fence
+from promptgrad.adapters._shield import EDGE, unguard, unguard_start
 from promptgrad.adapters._stepped_feed import SteppedFeed
 from promptgrad.adapters._values import is_verbatim
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from promptgrad.adapters._base import THOUGHTS
 from promptgrad.adapters._partial import PartialReader
+from promptgrad.adapters._shield import EDGE, THOUGHTS, is_beginning, may_be_shielded, unshield
 from promptgrad.errors import ParseError
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ class TextBody:
             self._is_thought = start.startswith(self._thoughts)
             if self._is_thought:
                 return ()
-            if any(sign.startswith(start) for sign in self._thoughts):  # it may become one
+            if is_beginning(start, self._thoughts) or (
+                start[0] == EDGE and may_be_shielded(start)
+            ):  # it may become one
                 self._tail = [sure, text[kept:]]
                 return ()
             sure = start
@@ -117,7 +119,7 @@ class TextBody:
         if self._is_thought:
             return
         text, given = self._whole("".join(self._body)), "".join(self._given)
-        if not text or text.startswith(self._thoughts) or not text.startswith(given):
+        if not text or text.startswith(self._thoughts) or unshield(text) != text or not text.startswith(given):
             return
         if len(text) > len(given):
             yield FieldPiece("delta", self.name, text[len(given) :])

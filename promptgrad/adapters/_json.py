@@ -14,6 +14,7 @@ from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, loa
 from promptgrad.adapters._place import ValuePlace, place_in_object
 from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import ESCAPING, sections_of
+from promptgrad.adapters._shield import shield
 from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._values import describe, tidy_schema
@@ -88,7 +89,7 @@ class JSONFormat(Format):
 
     def write(self, name: str, value: Any) -> str:
         field = self.signature.outputs[name]
-        return json.dumps(value, ensure_ascii=False) if field.is_text else field.dump_json(value)
+        return json.dumps(shield(value), ensure_ascii=False) if field.is_text else field.dump_json(value)
 
     def read(self, reply: str) -> dict[str, Any]:
         text = in_fence(reply.strip())

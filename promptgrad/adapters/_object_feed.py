@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from promptgrad.adapters._base import THOUGHTS
 from promptgrad.adapters._feed import FieldPiece
 from promptgrad.adapters._nearly_json import Odd, loads
 from promptgrad.adapters._partial import PartialReader
+from promptgrad.adapters._shield import THOUGHTS, is_beginning, may_be_shielded
 from promptgrad.adapters._stepped_feed import SteppedFeed
 from promptgrad.adapters._values import is_verbatim
 from promptgrad.errors import ParseError
@@ -157,7 +157,7 @@ class ObjectFeed(SteppedFeed):
         if not self._given:
             text, self._start = self._start + text, ""
             self._is_thought = text.startswith(THOUGHTS)
-            if not self._is_thought and any(sign.startswith(text) for sign in THOUGHTS):
+            if not self._is_thought and (is_beginning(text) or may_be_shielded(text)):
                 self._start = text  # it may become one
             if self._is_thought or self._start:
                 return

@@ -17,12 +17,6 @@ ESCAPING = (r"(?m)^([ \t]*)(\\*)(?=\[\[[ \t]*##)", r"\1\\\2")
 """How `escape` replaces what looks like a marker."""
 _TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
 _ESCAPED = re.compile(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
-# A reply is stripped when it is read; a value with blanks at an edge shows them behind this sign.
-EDGE = "␣"
-_TO_GUARD_START = re.compile(rf"{EDGE}*\s")
-_TO_GUARD_END = re.compile(rf"\s{EDGE}*\Z")
-_GUARDED_START = re.compile(rf"{EDGE}+\s")
-_GUARDED_END = re.compile(rf"\s{EDGE}+\Z")
 
 
 def marker(name: str) -> str:
@@ -38,30 +32,6 @@ def escape(value: str) -> str:
 def unescape(value: str) -> str:
     """The value that `escape` was given."""
     return _ESCAPED.sub(r"\1\2", value) if "[[" in value else value
-
-
-def guard(value: str) -> str:
-    """A value that survives being stripped; `unguard` gives it back."""
-    if not value or (value[0] not in EDGE and value[-1] not in EDGE and value == value.strip()):
-        return value
-    if _TO_GUARD_START.match(value):
-        value = EDGE + value
-    return value + EDGE if _TO_GUARD_END.search(value) else value
-
-
-def unguard(value: str) -> str:
-    """The value that `guard` was given."""
-    if EDGE not in value:
-        return value
-    if _GUARDED_END.search(value):
-        value = value[:-1]
-    return value[1:] if _GUARDED_START.match(value) else value
-
-
-def unguard_start(value: str) -> str:
-    """The beginning of the value that `guard` was given, from one that ends in neither a blank nor the sign."""
-    value = value.lstrip()
-    return value[1:] if _GUARDED_START.match(value) else value
 
 
 def loose_body(body: str, *, fenced: bool) -> str:

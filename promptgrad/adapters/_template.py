@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
 from promptgrad.adapters._read import Reader
-from promptgrad.adapters._sections import guard, unguard
+from promptgrad.adapters._shield import guard, shield, unguard
 from promptgrad.adapters._values import listed, writer
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.lm import Completion, Message
@@ -80,6 +80,7 @@ class TemplateFormat(Format):
         if groups is not None:
             _check_places(list(groups), outputs, "the pattern parse=", "output")
         self._marks = [] if self.reply is None else [_mark(literal) for literal, _ in self.reply]
+        self.begins = tuple(literal.strip() for literal, _ in (self.reply or ())[:1] if literal.strip())
 
     escaping = ("", "")
 
@@ -113,16 +114,20 @@ class TemplateFormat(Format):
         write = self._writers[name]
         return str(value if write is None else write(value))
 
+    def _shown(self, name: str, value: Any) -> str:
+        written = self._written(name, value)
+        return shield(written) if self.signature.outputs[name].is_text else written
+
     def assistant(self, outputs: Mapping[str, Any]) -> str:
         if self.reply is None:
             raise InputError("a template with parse= and without reply= cannot show demos: pass reply= as well")
         parts = []
         for literal, name in self.reply:
-            parts += [literal, guard(self._written(name, outputs[name])) if name in outputs else ""]
+            parts += [literal, guard(self._shown(name, outputs[name])) if name in outputs else ""]
         text = "".join(parts).strip()
         if len(outputs) == len(self.signature.outputs):
             try:
-                read = self.read(text)
+                read = self.parse_whole(text)
             except ParseError as error:
                 reason = error.reason
             else:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from promptgrad.adapters._base import THOUGHTS
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
-from promptgrad.adapters._sections import EDGE, unguard, unguard_start
+from promptgrad.adapters._shield import EDGE, THOUGHTS, unguard, unguard_start
 from promptgrad.signature import Field
 
 _AT_THE_START = (

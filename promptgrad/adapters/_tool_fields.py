@@ -63,6 +63,7 @@ class ToolFieldsFormat(Format):
         super().__init__(signature)
         self.written = written
         self.aside = written.aside
+        self.begins = written.begins
         self.tools = tools
         self.calls = calls
         self.texts = [name for name in signature.outputs if name != calls.name]

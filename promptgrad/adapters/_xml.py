@@ -12,7 +12,8 @@ from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
 from promptgrad.adapters._place import ValuePlace, place_in_tags
-from promptgrad.adapters._sections import guard, left_out, unguard
+from promptgrad.adapters._sections import left_out
+from promptgrad.adapters._shield import guard, shield, unguard
 from promptgrad.adapters._taken_back import takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._unclear import Unclear, add_body
@@ -55,6 +56,7 @@ class XMLFormat(ChatFormat):
         self._mixed = {name: field for name, field in signature.inputs.items() if has_pieces(field.annotation)}
         self._given = [(name, writer(field)) for name, field in signature.inputs.items()]
         self.reminder = f"{chr(10) * 2 if signature.inputs else ''}Reply in the format above, from <{self.first}> on."
+        self.begins = (f"<{self.first}>",)
 
     def escape(self, value: str) -> str:
         """A value in which no tag of a field stands; `unescape` gives it back."""
@@ -113,7 +115,7 @@ class XMLFormat(ChatFormat):
 
     def assistant(self, outputs: Mapping[str, Any]) -> str:
         return "\n\n".join(
-            f"<{name}>{self.escape(guard(outputs[name] if write is None else write(outputs[name])))}</{name}>"
+            f"<{name}>{self.escape(guard(shield(outputs[name]) if write is None else write(outputs[name])))}</{name}>"
             for name, _, write, _ in self.outputs
             if name in outputs
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
-from promptgrad.adapters._sections import EDGE, unguard, unguard_start
+from promptgrad.adapters._shield import EDGE, unguard, unguard_start
 
 if TYPE_CHECKING:
     from promptgrad.adapters._xml import XMLFormat

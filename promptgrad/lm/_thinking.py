@@ -67,7 +67,9 @@ _TURN = re.compile(
 """The beginning of a turn, which some servers leave in."""
 
 
-def without_thinking(completion: Completion, named: Collection[str] = (), prompt: str = "") -> Completion:
+def without_thinking(
+    completion: Completion, named: Collection[str] = (), prompt: str = "", begins: tuple[str, ...] = ()
+) -> Completion:
     """Return the completion with the thoughts at the beginning of its text as `ReasoningPart`.
 
     A thought that never ends is all that there is: the text is then empty. Text with a closing tag alone, as models
@@ -77,6 +79,7 @@ def without_thinking(completion: Completion, named: Collection[str] = (), prompt
         completion: The reply.
         named: Names of fields that were asked for: tags of these names belong to the answer.
         prompt: What was sent. A tag such as `<reasoning>` that it mentions was asked for and belongs to the answer.
+        begins: How an answer begins that is as asked for: a closing tag in it ends no thought.
     """
     content = completion.content
     if content.__class__ is str and not may_think(content):
@@ -88,7 +91,7 @@ def without_thinking(completion: Completion, named: Collection[str] = (), prompt
         if not parts or not isinstance(parts[0], TextPart):  # its provider has separated them, or there is no text
             return _without_a_rest(completion, named)
         text = parts[0].text
-    thoughts, answer = split_thinking(text, named, prompt)
+    thoughts, answer = split_thinking(text, named, prompt, begins)
     if thoughts is None:
         return completion
     made: list[Part] = [ReasoningPart(thoughts)] if thoughts else []
@@ -139,7 +142,9 @@ _STARTS = (
 )
 
 
-def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> tuple[str | None, str]:
+def split_thinking(
+    text: str, named: Collection[str] = (), prompt: str = "", begins: tuple[str, ...] = ()
+) -> tuple[str | None, str]:
     """Return the thoughts (None where there are none) and the text after them."""
     thoughts: list[str] = []
     rest = text
@@ -149,7 +154,7 @@ def split_thinking(text: str, named: Collection[str] = (), prompt: str = "") -> 
             break
         thought, rest = found
         thoughts.append(thought)
-    lone = _up_to_a_lone_end(rest, named, prompt)
+    lone = None if begins and rest.lstrip().startswith(begins) else _up_to_a_lone_end(rest, named, prompt)
     if lone:
         thoughts.append(lone[0])
         rest = lone[1]

@@ -14,12 +14,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptgrad.adapters import Adapter, ChatAdapter, CompactAdapter, Format, JSONAdapter, XMLAdapter
-from promptgrad.adapters._base import THOUGHTS
-from promptgrad.adapters._chat import _MARKER, escape, guard, marker, unescape, unguard
+from promptgrad import lm
+from promptgrad.adapters import (
+    Adapter,
+    ChatAdapter,
+    CompactAdapter,
+    Format,
+    JSONAdapter,
+    XMLAdapter,
+    get_adapter,
+    template,
+)
+from promptgrad.adapters._chat import _MARKER, escape, marker, unescape
 from promptgrad.adapters._compact import CompactFormat
+from promptgrad.adapters._shield import guard, shield, unguard, unshield
 from promptgrad.adapters._xml import XMLFormat
 from promptgrad.data import Example
+from promptgrad.errors import InputError
+from promptgrad.lm._thinking import _SIGNS
 from promptgrad.signature import Field, Signature, make_signature
 
 PIECES = [
@@ -61,8 +73,15 @@ PIECES = [
     *('"', "'", "é", "\U0001d518", "x", "0", "- a", "1. b", "}", "]", "(In this example, leave out `answer`.)"),
 ]
 texts = st.text(max_size=12) | st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
-"""Texts. One that begins with a thought does not come back: it is split off, as a model's own is."""
-texts = texts.filter(lambda text: not text.lstrip().startswith(THOUGHTS) and text != "{text}")
+THOUGHTS = [
+    *("<think>", "</think>", "<think>hm</think>", "<think/>", "[THINK]", "[/THINK]", "<reasoning>", "</reasoning>"),
+    *("analysis", "assistantfinal", "```thinking\nhm\n```", "<details><summary>Thoughts</summary>", "</details>"),
+    *("<|channel|>analysis<|message|>hm", "Thinking...\n", "...done thinking.", "Here is my thought process:", ".\n"),
+    *("{text}", "{text; x}", "{", "}", "<|im_end|>", "</s>", "<answer>", "</answer>", "␣", "␣ ", "word ", "word\n"),
+    *(sign for pair in _SIGNS.items() for sign in pair),
+]
+thoughts = st.lists(st.sampled_from([*THOUGHTS, *PIECES]), min_size=1, max_size=4).map("".join)
+"""Texts that may be taken for thoughts, for the end of a turn or for the form of the prompt."""
 
 
 class Color(enum.Enum):
@@ -214,12 +233,40 @@ def test_a_demo_shows_a_reply_that_parses(adapter: str, answer: str) -> None:
     assert shown_by(ADAPTERS[adapter].format(sig), user.content) == {"question": answer}
 
 
+@pytest.mark.parametrize(
+    "adapter",
+    [*ADAPTERS.values(), get_adapter("tools"), template("{question} =>", reply="Why: {first}\n=> {answer}")],
+    ids=lambda adapter: adapter.name,
+)
+@given(first=thoughts, answer=thoughts, items=st.lists(thoughts, max_size=2))
+@settings(max_examples=80, deadline=None)
+def test_a_text_like_a_thought_comes_back_from_a_whole_reply(
+    adapter: Adapter, first: str, answer: str, items: list[str]
+) -> None:
+    """As a reply to the model is read: thoughts are split off it, and the end of its turn is taken off."""
+    for outputs, signature in (
+        ({"first": first, "answer": answer}, "question -> first, answer"),
+        ({"answer": answer}, "question -> answer"),
+        ({"first": items, "answer": answer}, "question -> first: list[str], answer"),
+    ):
+        if adapter.name == "template" and len(outputs) == 1:
+            continue
+        form = adapter.format(make_signature(signature))
+        try:
+            reply = form.assistant(outputs)
+        except InputError:
+            assert adapter.name == "template"  # which says so, where its own words stand in a text
+            continue
+        assert form.parse_whole(lm.Completion(reply)) == outputs
+
+
 @given(value=texts)
 @settings(max_examples=120, deadline=None)
 def test_escape_and_guard_are_undone(value: str) -> None:
     assert unescape(escape(value)) == value
     assert not _MARKER.search(escape(value))
     assert unguard(guard(value)) == value
+    assert unshield(shield(value)) == value
     assert guard(value).strip() == guard(value)
     assert unguard(unescape(escape(guard(value)).strip())) == value
 

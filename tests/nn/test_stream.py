@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import promptgrad as pg
 from promptgrad import aio, lm, nn, run
-from promptgrad.adapters import ChatAdapter, ReplyFeed, get_adapter
+from promptgrad.adapters import ChatAdapter, ReplyFeed, get_adapter, template
 from promptgrad.errors import AsyncUsageError, InputError, LMReplyError, ParseError
+from promptgrad.lm._thinking import _SIGNS
 from promptgrad.nn._hearing import HeardCall
 from promptgrad.nn._mailbox import Mailbox
 from promptgrad.signature import make_signature
@@ -353,6 +354,59 @@ def test_whatever_the_reply_and_wherever_it_is_cut_the_deltas_are_the_fields(rep
             assert told == {name: text for name, text in outputs.items() if text}
             last = max((place for place, e in enumerate(events) if isinstance(e, nn.Voided)), default=0)
             assert {e.field: e.value for e in events[last:] if isinstance(e, nn.FieldFinished)} == outputs
+
+
+DIALECTS = [
+    *(
+        "<think>hm</think>\n",
+        "hm\n</think>\n",
+        "[THINK]hm[/THINK]",
+        "<reasoning>a</reasoning>",
+        "```thinking\nhm\n```\n",
+    ),
+    *(
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>",
+        "analysishm assistantfinal",
+    ),
+    *(
+        "<details><summary>Thoughts</summary>hm</details>",
+        "<|im_start|>assistant\n",
+        "Thinking...\nhm...done thinking.",
+    ),
+    *(f"{opens}hm{closes}" for opens, closes in _SIGNS.items()),
+]
+ENDS = ["", "\n", "<|im_end|>", "\n<|eot_id|>", "</s>", "<|im_end|>\n<|im_start|>user\nno"]
+FORMS = {
+    **{name: get_adapter(name) for name in ("chat", "json", "xml", "compact", "tools", "two_step")},
+    "template": template("{question} =>", reply="Why: {note}\n=> {answer}"),
+    "places": template("{question}", reply="{note} || {answer}"),
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    note=st.lists(st.sampled_from([*PIECES, "word "]), max_size=4).map("".join),
+    answer=st.lists(st.sampled_from([*PIECES, "word "]), max_size=4).map("".join),
+    before=st.sampled_from(["", *DIALECTS]),
+    end=st.sampled_from(ENDS),
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_of_a_reply_as_asked_for_nothing_is_taken_back_in_any_dialect_of_thoughts(form, note, answer, before, end):
+    """Cut anywhere: the deltas are the fields, and no event says that those before it are void."""
+    signature = make_signature("question -> note, answer")
+    try:
+        written = FORMS[form].format(signature).assistant({"note": note, "answer": answer})
+    except InputError:  # a template whose words stand in a text
+        return
+    reply = before + (written if isinstance(written, str) else written[0].arguments) + end
+    shows_late = form == "places" and before.startswith("hm")  # an end without a beginning, before a text
+    for at in (*range(0, len(reply), 1 + len(reply) // 40), None):
+        pieces = tuple(reply) if at is None else (reply[:at], reply[at:])
+        events, outputs = heard(FORMS[form], signature, pieces)
+        told = {name: text for name, text in texts(events).items() if text}
+        assert told == {name: text for name, text in (outputs or {}).items() if text}
+        if outputs is not None and not shows_late:
+            assert not any(isinstance(event, nn.Voided) for event in events), (reply, pieces)
 
 
 # --- the same call ---
