@@ -15,13 +15,12 @@ class BetterTogether(Search):
 
     `optim.BetterTogether("p -> w -> p", p=optim.MIPRO(model.parameters()), w=optim.BootstrapFinetune(model))`
 
-    Each phase is a search that starts from the best candidate so far: it reads that candidate's values, keeps those
-    that it does not change, and runs on its weights. Its result is kept if it scores better on the validation data than
-    its start, by the shrunken gain; otherwise the next phase starts where this one did. The best of every phase goes to
-    the confirmation. The strategy ends early when every validation example is right.
+    Each phase is a search that starts from the best candidate so far, with its values and on its weights. Its result is
+    kept if it scores better on the validation data than its start, by the shrunken gain; else the next phase starts
+    where this one did. The best of every phase goes to the confirmation. Perfect validation data end the strategy.
 
-    Cost: that of its phases, in order, from one budget; measuring the start of a phase costs nothing, as the phase that
-    found it measured it. A model in memory for each phase that trains weights.
+    Cost: that of its phases, in order, from one budget; the start of a phase is known from the one that found it. A
+    model in memory for each phase that trains weights.
     Source: Soylu et al. 2024, arXiv 2407.10930 (DSPy's optimizer of this name). Differs: any names and any number of
     optimizers; later phases do not build on a phase that made the program worse.
 
@@ -36,47 +35,41 @@ class BetterTogether(Search):
     """
 
     def __init__(self, strategy: str = "p -> w -> p", **optimizers: Search) -> None:
-        strange = [name for name in optimizers if name in TOGETHER_HABITS]
-        if strange:
+        if strange := [name for name in optimizers if name in TOGETHER_HABITS]:
             refuse("BetterTogether", strange, TOGETHER_HABITS, ())
         if not isinstance(strategy, str):
             raise TypeError(
-                f"BetterTogether takes a strategy first, 'p -> w -> p', and an optimizer for each name in it, not "
-                f"{type(strategy).__name__}"
+                f"BetterTogether takes a strategy first, 'p -> w', and then optimizers, not {strategy!r:.40}"
             )
         names = [name.strip() for name in strategy.split("->")]
         missing = [name or "(nothing)" for name in dict.fromkeys(names) if name not in optimizers]
         unused = [name for name in optimizers if name not in names]
         if missing or unused:
-            raise ValueError(
-                f"the strategy {strategy!r} and the optimizers do not fit: not given: {', '.join(missing) or 'none'}; "
-                f"not in the strategy: {', '.join(unused) or 'none'}. Write BetterTogether('p -> w', p=..., w=...)"
-            )
-        wrong = next((name for name, given in optimizers.items() if not isinstance(given, Search)), None)
-        if wrong is not None:
-            raise TypeError(f"{wrong}= is an optimizer, such as optim.MIPRO(...), not {optimizers[wrong]!r}")
+            left = f"not given: {', '.join(missing) or 'none'}; not in the strategy: {', '.join(unused) or 'none'}"
+            raise ValueError(f"{strategy!r} does not fit: {left}. Write BetterTogether('p -> w', p=..., w=...)")
+        if wrong := [name for name, each in optimizers.items() if not isinstance(each, Search)]:
+            raise TypeError(f"{wrong[0]}= is an optimizer, such as optim.MIPRO(...), not {optimizers[wrong[0]]!r}")
         given = {parameter: name for each in optimizers.values() for parameter, name in each.names().items()}
         super().__init__([(name, parameter) for parameter, name in given.items()])
-        self.strategy = " -> ".join(names)
-        self.optimizers = optimizers
+        self.strategy, self.optimizers = " -> ".join(names), optimizers
+        self._phases = [(f"{number}-{name}", optimizers[name]) for number, name in enumerate(names, 1)]
         self.kinds = tuple(dict.fromkeys(kind for each in optimizers.values() for kind in each.kinds))
         self.copies = max(each.copies for each in optimizers.values())
 
     async def fit(self, session: Session) -> None:
         """Run the phases; see the class."""
         best, useless, useful = session.baseline, list[DataError](), False
-        for number, name in enumerate(self.strategy.split(" -> "), 1):
-            optimizer = self.optimizers[name]
-            part = await session.phase(f"{number}-{name}", best, parameters=optimizer.parameters())
+        for name, optimizer in self._phases:
+            part = await session.phase(name, best, parameters=optimizer.parameters())
             if not part.places(requires_grad=None):
-                session.notes.append(f"phase {number}-{name} was left out: what was found so far has another structure")
+                session.notes.append(f"phase {name} was left out: what was found so far has another structure")
                 continue
             try:
                 await optimizer.fit(part)
                 useful = True
             except DataError as error:
                 useless.append(error)
-                session.notes.append(f"phase {number}-{name} found nothing: {error}")
+                session.notes.append(f"phase {name} found nothing: {error}")
             finally:
                 found = session.adopt(part)
             if found is not None and part.gain(found) > 0:
@@ -100,11 +93,8 @@ class BetterTogether(Search):
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases of each optimizer, in the order of the strategy."""
-        return [
-            (f"{number}-{name}: {what}", calls, exact)
-            for number, name in enumerate(self.strategy.split(" -> "), 1)
-            for what, calls, exact in self.optimizers[name].expected_calls(plan)
-        ]
+        phases = [(name, step) for name, each in self._phases for step in each.expected_calls(plan)]
+        return [(f"{name}: {what}", calls, exact) for name, (what, calls, exact) in phases]
 
     def _shown(self) -> str:
         return f"strategy={self.strategy!r}"

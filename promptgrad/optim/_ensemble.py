@@ -16,17 +16,15 @@ from promptgrad.search import Candidate, Session, check_counts
 class Ensemble(Search):
     """Run an optimizer several times, each with its own seed, and let the programs that they found vote.
 
-    The result is another program, an `nn.Ensemble`, whose members are copies of the program with the changes of the
-    best candidate of each run; the program itself is not changed, see `FitResult.program`. A run that found nothing
-    better than the start, or the same as another run, adds no member. Once a member is right on every validation
-    example, the search ends. The best member alone goes to the confirmation as well, and wins a tie, as it costs less
-    to call.
+    The result is another program, an `nn.Ensemble` of copies of the program, each with what the best of a run changed;
+    the program itself is not changed, see `FitResult.program`. A run that found nothing better than the start, or what
+    another run found, adds no member. A member that is right on every validation example ends the search. The best
+    member alone goes to the confirmation as well, and wins a tie, as it costs less to call.
 
-    Cost: `size` times the cost of the optimizer, less the calls that the runs share; scoring the ensemble makes no new
-    call where the members' calls are known. For each input, the ensemble costs the sum of its members.
-    Source: Dietterich 2000, "Ensemble Methods in Machine Learning"; DSPy's optimizer of this name, which is given the
-    programs that it combines. Differs: members come from runs that differ in their seed, and an ensemble ships only if
-    it is confirmed to be better.
+    Cost: `size` times that of the optimizer, less the calls that the runs share; the ensemble is scored without new
+    calls where those of its members are known, and costs the sum of its members for each input.
+    Source: Dietterich 2000, "Ensemble Methods in Machine Learning"; DSPy's of this name is given the programs that it
+    combines. Differs: the runs differ in their seed, and an ensemble ships only if it is confirmed to be better.
 
     Args:
         optimizer: The optimizer.
@@ -77,11 +75,8 @@ class Ensemble(Search):
     def _joined(self, session: Session, members: Sequence[Candidate]) -> Candidate:
         """The members as one candidate: copies of the program, each with its member's values laid over it."""
         program = nn.Ensemble([copy.deepcopy(session.program(member)) for member in members], self.reduce)
-        values = {
-            f"members.{number}.{path}": value
-            for number, member in enumerate(members)
-            for path, value in member.values.items()
-        }
+        laid = [(f"members.{number}", member.values) for number, member in enumerate(members)]
+        values = {f"{prefix}.{path}": value for prefix, own in laid for path, value in own.items()}
         how = getattr(self.reduce, "__qualname__", None) or type(self.reduce).__name__
         label = value_digest([how, *(member.label for member in members)])
         return Candidate(values, f"{how} of {len(members)} members", program, label, tuple(members))
