@@ -44,7 +44,7 @@ _MARKER = re.compile(
     r"^[ \t]*\[\[[ \t]*##[ \t]*((?:[^\]\n# \t]+(?:[ \t]+[^\]\n# \t]+)*)?)[ \t]*##[ \t]*\]\]", re.MULTILINE
 )
 _MOST_MARKERS = 1_000
-"""A reply with as many loose markers is none that was asked for."""
+"""A reply with as many loose markers is not what was asked for."""
 
 
 class ChatFormat(Format):

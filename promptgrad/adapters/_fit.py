@@ -101,7 +101,7 @@ def fit_number(kind: Any, value: Any) -> Any:
     """A number for `int`, `float` or `Decimal`.
 
     Raises:
-        Misfit: It is none, or may be more than one.
+        Misfit: It has no reading, or more than one.
     """
     if isinstance(value, bool):
         raise Misfit(f"Input should be a valid number, not {str(value).lower()}")

@@ -28,7 +28,7 @@ def one_of(texts: Iterable[str]) -> str:
 def value_rule(field: Field) -> str | None:
     """The rule of a value as `writer` writes it; None for a text.
 
-    Numbers without bounds are as long as a number can be that is read: 1e999 is none.
+    Numbers without bounds are as long as a number can be that is read: 1e999 is infinite.
     """
     if field.is_text:
         return None

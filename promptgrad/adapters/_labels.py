@@ -21,7 +21,7 @@ _OF_OTHER = re.compile(
     r"bibliography|seed)\b",
     re.IGNORECASE,
 )
-"""What stands beside answers and is none."""
+"""What stands beside answers and is not one."""
 _ABOUT = re.compile(
     r"\b(?:confidence|certainty|likelihood|"
     r"my (?:\w+ )?(?:probability|odds|score|temperature|seed|version))\b[^.,;!?\n]*\Z",
@@ -40,7 +40,7 @@ def own_label(name: str) -> re.Pattern[str]:
 
 
 def names_other_number(lead: str) -> bool:
-    """Whether what stands before a number says that it is not the answer: a label that is none of an answer's."""
+    """Whether what stands before a number says that it is not the answer: a label that no answer has."""
     label = _LABEL.search(lead[-100:])
     if label is not None:
         words = label[1].strip(" \"'(){}[]*_,-")

@@ -385,7 +385,7 @@ def _values(body: str) -> tuple[Decimal, ...]:
         if last == ",":
             fraction = Decimal(f"{whole}.{part}")
             return (Decimal(whole + part), fraction) if grouped else (fraction,)
-        apart = last != " " or part.startswith("0")  # "1 234" may be two numbers, and "000" is none
+        apart = last != " " or part.startswith("0")  # "1 234" may be two numbers, and "000" is not one
         return (Decimal(whole + part),) if (grouped and apart) or last == "_" else ()
     if len(set(marks)) == 1:
         if last == "_" or _grouped(groups) or (last == "," and _grouped_by_two(groups)):

@@ -227,7 +227,7 @@ def _may_be_key(text: str, start: int) -> bool:
 
 
 def _read_escape(text: str, at: int) -> tuple[str, int] | None:
-    """The character that an escape stands for, and its end; None if it is not complete, "" if it is none."""
+    """The character that an escape stands for, and its end; None if it is not complete, "" if it is not an escape."""
     if at + 1 >= len(text):
         return None
     if text[at + 1] != "u":

@@ -39,7 +39,7 @@ def observed(value: Any, max_chars: int) -> tuple[str, tuple[Media, ...]]:
         if isinstance(value, str):
             writer.text(value)
         elif isinstance(value, BaseException):
-            writer.text(_told(value))
+            writer.text(_error_text(value))
         elif isinstance(value, (list, tuple)) and any(isinstance(item, _MEDIA) for item in islice(value, max_chars)):
             for number, item in enumerate(value):
                 writer.add("\n" if number else "")
@@ -166,7 +166,7 @@ def _written(item: Any) -> str:
     return "".join(writer.parts)
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     """An error as it is shown; one whose message cannot be made by the name of its class."""
     try:
         return f"{type(error).__name__}: {error}"

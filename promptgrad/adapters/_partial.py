@@ -27,8 +27,8 @@ NOTHING: Any = object()
 class PartialReader:
     """Reads the JSON of one field as it is written, and gives what is complete of it each time that there is more.
 
-    What is complete of a list is a list; of an object it is a dict by field name, since a model without all its fields
-    is none. An object inside that is not complete is a dict as well, and the last of what is there.
+    What is complete of a list is a list; of an object it is a dict by field name, since a model cannot be
+    made without all its fields. An object inside that is not complete is a dict as well, and the last of what is there.
 
     Cost: no LM call. Each part is checked once for each container that it is in. A part is shown with all before it, so
     in texts over 16,384 characters several parts come together.

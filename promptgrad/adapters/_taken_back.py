@@ -64,7 +64,7 @@ def takes_back(text: str) -> bool:
 
 
 def states_another(text: str, values: Sequence[str]) -> bool:
-    """Whether a text that follows an answer says what the right answer is, and it is none of `values`."""
+    """Whether a text that follows an answer says that the right answer is another one than `values`."""
     for sentence in _sentences(text):
         said = _STATED_AGAIN.search(sentence)
         if said is not None and not sentence[said.end() :].lstrip(" \t*_`\"':=(").startswith(

@@ -57,7 +57,7 @@ class Tool:
         required: Names of the arguments without a default.
 
     Raises:
-        SignatureError: An argument has no type, or cannot be passed by name; or the name is none that providers take.
+        SignatureError: An argument has no type, or cannot be passed by name; or providers do not take the name.
         ValueError: `timeout` is not above zero, or `max_chars` below one.
     """
 

@@ -115,7 +115,7 @@ def from_function(function: Callable[..., Any], name: str, told: Mapping[str, st
             more = " (pass the method of an object, `thing.method`)" if key == "self" else ""
             raise SignatureError(f"the argument {key!r} of the tool {name!r} has no type: write `{key}: str`{more}")
         try:
-            fields[key] = Field(key, hints[key], told.get(key) or _said(hints[key]), "output")
+            fields[key] = Field(key, hints[key], told.get(key) or _description_in(hints[key]), "output")
         except SignatureError as error:
             raise SignatureError(f"the tool {name!r}: {error}") from error
         if not optional:
@@ -123,7 +123,7 @@ def from_function(function: Callable[..., Any], name: str, told: Mapping[str, st
     return Arguments(fields, tuple(required), _schema(fields, required))
 
 
-def _said(annotation: Any) -> str:
+def _description_in(annotation: Any) -> str:
     """The description in an annotation: `Annotated[int, "how many"]`, or that of a pydantic `Field`."""
     if get_origin(annotation) is not Annotated:
         return ""

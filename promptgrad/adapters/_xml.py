@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _OTHER_END = re.compile(r"</(\w{1,60})>\s*\Z")
 _MOST_TAGS = 2_000
-"""A reply with as many tags of fields is none that was asked for."""
+"""A reply with as many tags of fields is not what was asked for."""
 _CDATA = "<![CDATA["
 _BLANK = "\n\n"
 _OTHER = re.compile(r"<(\w[\w-]{0,60})>([^<]{0,300})")

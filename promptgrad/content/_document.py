@@ -91,7 +91,7 @@ class Citation:
         from pydantic_core import core_schema
 
         found = handler(source)
-        found["serialization"] = core_schema.plain_serializer_function_ser_schema(_told)
+        found["serialization"] = core_schema.plain_serializer_function_ser_schema(_plain)
         return found
 
     @classmethod
@@ -110,5 +110,5 @@ def _alike(text: str) -> str:
     return "".join([_ALIKE.get(sign, sign) for sign in text])
 
 
-def _told(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     return value.to_dict() if isinstance(value, Citation) else value

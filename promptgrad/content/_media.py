@@ -25,7 +25,7 @@ from promptgrad.content._sources import (
     public,
     read_data_url,
     read_file,
-    said_size,
+    size_text,
 )
 from promptgrad.content._tokens import audio_tokens, file_tokens, image_tokens
 
@@ -98,7 +98,7 @@ class Media(metaclass=_Named):
                 raise ValueError(f"the data: URL of {what} holds no bytes")
         if len(data) > MOST_BYTES:
             raise ValueError(
-                f"{what} has {said_size(len(data))}, and {said_size(MOST_BYTES)} are the most: make it smaller"
+                f"{what} has {size_text(len(data))}, and {size_text(MOST_BYTES)} are the most: make it smaller"
             )
         if data and not media_type:
             media_type = media_type_of(data)
@@ -191,17 +191,17 @@ class Media(metaclass=_Named):
         """What is said of the bytes, beside their type and number."""
         return []
 
-    def _said(self) -> str:
+    def _described(self) -> str:
         if self.url:
             return public(self.url)
         subtype = self.media_type.rpartition("/")[2]
-        return ", ".join([subtype.removeprefix("x-"), *self._details(), said_size(len(self.data))])
+        return ", ".join([subtype.removeprefix("x-"), *self._details(), size_text(len(self.data))])
 
     def __str__(self) -> str:
-        return f"<{self.kind} {self._said()}>"
+        return f"<{self.kind} {self._described()}>"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._said()})"
+        return f"{type(self).__name__}({self._described()})"
 
     def _repr_html_(self) -> str:
         """A small picture of it for a notebook, or its description; an address is not loaded."""
@@ -368,7 +368,7 @@ class File(Media):
 
     def __repr__(self) -> str:
         named = f"{self.name}, " if self.name else ""
-        return f"File({named}{self._said()})"
+        return f"File({named}{self._described()})"
 
 
 def captioned(value: Any, kept: Collection[str] = ()) -> Any:

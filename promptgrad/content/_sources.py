@@ -31,7 +31,7 @@ def checked_address(what: str, text: str) -> str:
     """A text as an address.
 
     Raises:
-        ValueError: It is none that a provider could load.
+        ValueError: No provider could load it.
     """
     scheme = _SCHEME.match(text)
     if scheme is not None and (scheme[1].lower() == "data" or scheme[1].lower() in _ADDRESSES):
@@ -51,7 +51,7 @@ def read_file(path: str | os.PathLike[str], media_type: str) -> tuple[bytes, str
     if not data:
         raise ValueError(f"{name} is empty: there is nothing in it to send")
     if len(data) > MOST_BYTES:
-        raise ValueError(f"{name} is larger than {said_size(MOST_BYTES)}, the most that is read")
+        raise ValueError(f"{name} is larger than {size_text(MOST_BYTES)}, the most that is read")
     return data, media_type or _checked_type(name, data)
 
 
@@ -108,7 +108,7 @@ def read_data_url(url: str) -> tuple[str, bytes]:
     if not comma:
         raise ValueError(f"a data: URL has a comma before its data, and {url[:40]!r} has none")
     if len(body) > 2 * MOST_BYTES:
-        raise ValueError(f"a data: URL of {said_size(len(body))} is too large")
+        raise ValueError(f"a data: URL of {size_text(len(body))} is too large")
     kind, *flags = head.split(";")
     return kind or "text/plain", b64decode(body) if "base64" in flags else unquote_to_bytes(body)
 
@@ -121,7 +121,7 @@ def public(url: str) -> str:
     return f"{before}{mark}{place.rpartition('@')[2]}{slash}{path}" if mark else before
 
 
-def said_size(count: int) -> str:
+def size_text(count: int) -> str:
     if count < 1000:
         return f"{count} bytes"
     return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"

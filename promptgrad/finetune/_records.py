@@ -59,7 +59,7 @@ class Records(Generic[S]):
         """
         first: dict[Any, S] = {}
         for sample in self.samples:
-            first.setdefault((key or _told)(sample), sample)
+            first.setdefault((key or _content_of)(sample), sample)
         return self._keeping(list(first.values()), DUPLICATE)
 
     def limit(self, max_length: int, lm: lm.Local) -> Self:
@@ -137,7 +137,7 @@ class Records(Generic[S]):
         return len(self.samples)
 
 
-def _told(sample: Conversation | Preference) -> tuple[Any, ...]:
+def _content_of(sample: Conversation | Preference) -> tuple[Any, ...]:
     if isinstance(sample, Conversation):
         return (sample.path, sample.messages, sample.reply, sample.calls, sample.tools)
     return (sample.path, sample.messages, sample.chosen, sample.rejected)

@@ -241,7 +241,7 @@ def restored(call: ModelCall, reply: Mapping[str, Any], error: type[PromptgradEr
     """The completion of a reply on record.
 
     Raises:
-        PromptgradError: It is none, as an error of the given type.
+        PromptgradError: It is not one; an error of the given type.
     """
     try:
         return call.lm._restore(call.asked, reply)

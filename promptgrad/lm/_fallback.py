@@ -95,13 +95,13 @@ class Fallback(Layer):
                 return _by(lm, await self._ask_one(lm, request), failed)
             except LMError as error:
                 if (listener is not None and listener.started) or not self._may_go_on(error):
-                    raise _told(error, failed) from error.__cause__
+                    raise _with_history(error, failed) from error.__cause__
                 failed.append(f"{lm.name}: {type(error).__name__}")
                 self._note(lm, request, error)
         try:
             return _by(last, await last.complete(request), failed)
         except LMError as error:
-            raise _told(error, failed) from error.__cause__
+            raise _with_history(error, failed) from error.__cause__
 
     async def _ask_one(self, lm: LM, request: Request) -> Completion:
         session = run.current()
@@ -155,7 +155,7 @@ def _by(lm: LM, completion: Completion, failed: list[str]) -> Completion:
     return replace(completion, answered_by=completion.answered_by or lm.name) if failed else completion
 
 
-def _told(error: LMError, failed: list[str]) -> LMError:
+def _with_history(error: LMError, failed: list[str]) -> LMError:
     """The error with the failures before it in its message."""
     if failed and error.args:
         error.args = (f"{error.args[0]} (asked after {', '.join(failed)})", *error.args[1:])

@@ -30,7 +30,7 @@ def read_grounding(told: object, text: str) -> Iterator[Citation]:
         for support in _listed(metadata.get("groundingSupports")):
             if not isinstance(support, Mapping):
                 continue
-            said = _said(support.get("segment"), text)
+            said = _words_of(support.get("segment"), text)
             for place in _listed(support.get("groundingChunkIndices")):
                 if isinstance(place, int) and 0 <= place < len(chunks) and chunks[place] is not None:
                     left.pop(place, None)
@@ -48,7 +48,7 @@ def _citation(chunk: Mapping[str, Any], said: str) -> Citation:
     return Citation(0, _text(chunk.get("text")), _text(chunk.get("title")), _text(chunk.get("uri")), said)
 
 
-def _said(segment: object, text: str) -> str:
+def _words_of(segment: object, text: str) -> str:
     """The words of a segment: those that it has, else the bytes that it names."""
     if not isinstance(segment, Mapping):
         return ""

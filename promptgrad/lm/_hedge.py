@@ -67,7 +67,7 @@ class Hedge(Layer):
         inner = resolve(lm)
         below = inner.transport
         if not isinstance(below, Transport):
-            raise TypeError(f"a Hedge asks a transport twice, and {below!r} is none")
+            raise TypeError(f"a Hedge asks a transport twice, and {below!r} is not one")
         self.after = after
         self.quantile = quantile
         super().__init__(layered(inner, {id(below): HedgedTransport(below, after, quantile, sleep)}))
@@ -171,7 +171,7 @@ class HedgedTransport(Transport):
 
     async def _race(self, request: Request, key: str, delay: float) -> Completion:
         race = _Race(request.listener)
-        first = aio.start(self._reach, race.heard(request, 0), key)
+        first = aio.start(self._reach, race.listening(request, 0), key)
         timer = aio.start(self._wait, delay)
         second: Any = None
         reservation = None
@@ -182,7 +182,7 @@ class HedgedTransport(Transport):
             room, reservation = await self._reserve(request)
             if not room:
                 return await first
-            second = aio.start(self._reach, race.heard(request, 1), _second(key) if key else "")
+            second = aio.start(self._reach, race.listening(request, 1), _second(key) if key else "")
             with self._lock:
                 self._hedged += 1
             winner = await race.end(first, second)
@@ -246,7 +246,7 @@ class _Race:
         self._lock = threading.Lock()
         self._news: aio.Signal[None] = aio.Signal()
 
-    def heard(self, request: Request, number: int) -> Request:
+    def listening(self, request: Request, number: int) -> Request:
         """The request with a listener of its own, whose pieces are passed on if it leads."""
         if self._listener is None:
             return request

@@ -50,7 +50,7 @@ def json_rule(schema: Mapping[str, Any], *, spaced: bool = False) -> str:
         schema: The schema.
         spaced: Whether a blank must follow each comma: outside of JSON, 253,935 may be one number.
     """
-    told = {**_told(schema), "x-guidance": _SPACED if spaced else _SEPARATORS}
+    told = {**_translated(schema), "x-guidance": _SPACED if spaced else _SEPARATORS}
     return f"%json {json.dumps(told, ensure_ascii=True)}"
 
 
@@ -73,20 +73,20 @@ def response_grammar(form: str) -> str | None:
     raise ValueError(f"a local model knows response_format of type text, json_object and json_schema, not {form:.80}")
 
 
-def _told(node: Any) -> Any:
+def _translated(node: Any) -> Any:
     """A schema in the words that llguidance knows."""
     if isinstance(node, list):
-        return [_told(item) for item in node]
+        return [_translated(item) for item in node]
     if not isinstance(node, Mapping):
         return node
     told: dict[str, Any] = {}
     for key, value in node.items():
         if key in _MAPS and isinstance(value, Mapping):
-            told[key] = {name: _told(item) for name, item in value.items()}
+            told[key] = {name: _translated(item) for name, item in value.items()}
         elif key in ("enum", "const"):
             told[key] = value
         elif key in ("items", "prefixItems", "anyOf", "allOf", "oneOf", "additionalProperties", "not"):
-            told[key] = _told(value)
+            told[key] = _translated(value)
         elif key not in _SILENT:
             told[key] = value
     kinds = told.get("type")

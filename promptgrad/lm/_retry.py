@@ -169,7 +169,7 @@ class Retry(Layer):
             own = self._own_wait(min(times, alone, beyond), most, TURNING if away else 2.0)
             wait = self._wait(digest, own, times, error)
             if wait is None or times == most:
-                error.args = (self._told(error, failed, turned if away else 0, asked_too_much=wait is None),)
+                error.args = (self._message(error, failed, turned if away else 0, asked_too_much=wait is None),)
                 raise error
             await sleep_within(wait, self._sleep, error)
             self._retries += 1
@@ -178,7 +178,7 @@ class Retry(Layer):
             except LMError as next_error:
                 error = next_error
 
-    def _told(self, error: LMError, failed: int, turned: int, *, asked_too_much: bool) -> str:
+    def _message(self, error: LMError, failed: int, turned: int, *, asked_too_much: bool) -> str:
         message = str(error.args[0]) if error.args else ""
         if asked_too_much:
             message = f"{message} (not waited for: patience is {self.patience:g} s)"

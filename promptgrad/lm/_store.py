@@ -63,7 +63,7 @@ class Store:
     the file stays intact. Each entry has a checksum; one that is damaged is a miss.
 
     No state of the file ends a program: each is a warning. A damaged one is renamed to `.broken`, and a new one begun;
-    one that cannot be written is only read; where there can be none, nothing is kept.
+    one that cannot be written is only read; where no file can be, nothing is kept.
 
     Args:
         path: The file, made with its folder if it is not there, for its owner alone.
@@ -396,7 +396,7 @@ class Store:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether SQLite says that the file is damaged or is none of its own; its other errors are subclasses."""
+    """Whether SQLite says that the file is damaged or not a database; its other errors are subclasses."""
     return type(error) is sqlite3.DatabaseError
 
 

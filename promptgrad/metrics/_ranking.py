@@ -49,7 +49,7 @@ class RankingMetric(FieldMetric):
         """Score a ranking; the feedback names what is wanted and missing.
 
         Raises:
-            MetricError: The example wants nothing, or a ranking is none.
+            MetricError: The example wants nothing, or the output is not a ranking.
         """
         wanted = _grades(gold, self.name)
         if not any(grade > 0 for grade in wanted.values()):

@@ -72,7 +72,7 @@ async def act(
     """Run the calls of one reply side by side, once all of them are allowed or refused, and return what they gave.
 
     Args:
-        module: The agent, for events of calls of tools that are none.
+        module: The agent, for events of calls of tools that it does not have.
         calls: The calls.
         faults: Those that are not run, by their place, with the reason.
         tools: The tools by name.

@@ -72,7 +72,7 @@ def take_tool(
         describe: Which descriptions are trained.
 
     Raises:
-        SignatureError: It is none, has no function, or has a name that is taken.
+        SignatureError: It is not a tool, has no function, or has a name that is taken.
     """
     try:
         made = Tool.of(given.function if isinstance(given, Op) else given)
@@ -93,7 +93,7 @@ def arguments_of(recorded: Any) -> Mapping[str, Parameter]:
     return dict(found.items()) if isinstance(found, ParameterDict) else {}
 
 
-def told_of(tool: Tool, recorded: Any) -> Tool:
+def described_tool(tool: Tool, recorded: Any) -> Tool:
     """A tool with the descriptions that its parameters hold now."""
     own = {key: str(parameter) for key, parameter in arguments_of(recorded).items()}
     return tool.replace(description=str(recorded.description), **({"arguments": own} if own else {}))

@@ -278,7 +278,7 @@ def check_attempts(module: Any, n: Any, concurrency: Any) -> None:
     """Check the arguments that all modules of attempts have.
 
     Raises:
-        TypeError: There is no module, or a number is none.
+        TypeError: There is no module, or what should be a number is not one.
         ValueError: A number is below one.
     """
     from promptgrad.nn._module import Module

@@ -156,7 +156,7 @@ class JointCritic(Module, in_place=True):
                 continue
             named = [number for number in dict.fromkeys(finding.runs) if 1 <= number <= len(group)]
             name = finding.parameter
-            if not named and finding.runs:  # runs that were right, or are none
+            if not named and finding.runs:  # runs that were right, or that do not exist
                 name, named = f"{name} of run {finding.runs[0]}", [1]  # not a target, which the report shows
             for number in named or range(1, len(group) + 1):
                 known = found[number - 1].setdefault(name, [])

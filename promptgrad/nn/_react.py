@@ -13,12 +13,12 @@ from promptgrad.nn._acting import ActingRules, Observed, act
 from promptgrad.nn._agent_tools import (
     ToolTexts,
     ToolWords,
+    described_tool,
     flat_tools,
     free_name,
     result_tool,
     result_words,
     take_tool,
-    told_of,
     tool_key,
 )
 from promptgrad.nn._containers import ModuleDict
@@ -202,7 +202,7 @@ class ReAct(Module, in_place=True):
                 raise InputError(f"ReAct takes its inputs by name, ({names})")
             inputs = {next(iter(self.own.inputs)): args[0]}
         if self.native:
-            tools = [told_of(tool, self._op(name)) for name, tool in self._declared.items()]
+            tools = [described_tool(tool, self._op(name)) for name, tool in self._declared.items()]
             return {**inputs, free_name("tools", self.own): [*tools, self._finish]}
         return {**inputs, free_name("tools", self.own): self._listed()}
 

@@ -144,7 +144,7 @@ class Refine(Module, in_place=True):
             for module in [about] if about is not None else asked:
                 found.setdefault(module, []).append(check.reason)
         if found:
-            return {module: _told(dict.fromkeys(reasons)) for module, reasons in found.items()}
+            return {module: _advice_of(dict.fromkeys(reasons)) for module, reasons in found.items()}
         verdict = self._verdict(made)
         if "adviser" not in self._modules:
             return dict.fromkeys(asked, verdict)
@@ -216,7 +216,7 @@ def _signature(*, several: bool) -> Signature:
     )
 
 
-def _told(reasons: Any) -> str:
+def _advice_of(reasons: Any) -> str:
     return "An earlier attempt was refused. This must hold: " + "; ".join(reasons)
 
 

@@ -37,10 +37,10 @@ class Route(Module, in_place=True):
     Args:
         branches: The branches by name, two or more.
         router: Who chooses; None for the parameter.
-        default: The branch for a name that is none of a branch; None to raise.
+        default: The branch for a name that no branch has; None to raise.
 
     Raises:
-        ValueError: There are fewer than two branches, or `default` is none.
+        ValueError: There are fewer than two branches, or `default` is not one of them.
         SignatureError: The signature of the router has no output.
         InputError: When called: the router named no branch, and there is no default.
     """

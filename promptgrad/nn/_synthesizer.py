@@ -281,7 +281,7 @@ class Synthesizer(Module, in_place=True):
         return Example({name: example[name] for name in self._signature.fields})
 
     def _read(self, values: Mapping[str, Any], how: Mapping[str, Any]) -> tuple[Example | None, str]:
-        """The example that was written, or why it is none."""
+        """The example that was written, or what is wrong with it."""
         found: dict[str, Any] = {}
         for name, field in self._signature.fields.items():
             if name not in values:

@@ -72,7 +72,7 @@ class Dense(Stored):
         approximate_from: Passages from which on the graph is used; None for never.
 
     Raises:
-        TypeError: An embedder is none. When called: it did not give one vector for each text.
+        TypeError: The embedder is not one. When called: it did not give one vector for each text.
         MissingExtraError: When called: numpy is not installed; or the index is large, and usearch is not.
     """
 

@@ -77,7 +77,7 @@ class Passages:
         return self._first + len(self._texts)
 
     def add(self, items: Iterable[Any]) -> None:
-        """Add passages: all of them, or none if one is none.
+        """Add passages: all of them, or none if one is not a passage.
 
         Raises:
             DataError: One is no passage, or its id is there already.

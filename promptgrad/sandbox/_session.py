@@ -258,10 +258,10 @@ class LimitedSession(CodeSession):
 
 
 def check_names(names: Mapping[str, Any], place: str) -> None:
-    """Raise `TypeError` where one of the names is none of a variable."""
+    """Raise `TypeError` where a name cannot be that of a variable."""
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
-            raise TypeError(f"{place} have the names of variables, and {name!r} is none")
+            raise TypeError(f"{place} have the names of variables, and {name!r} cannot be one")
 
 
 async def _answer(call: Called, functions: Mapping[str, Any]) -> Answered | Halt:

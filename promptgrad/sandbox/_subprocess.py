@@ -279,7 +279,7 @@ class Process:
         del self._rest[: end + 1]
         found = json.loads(line)
         if not isinstance(found, dict):
-            raise OSError("its message is none")
+            raise OSError("what it sent is not a message")
         return found
 
     def kill(self) -> None:

@@ -289,7 +289,7 @@ def _recorded(candidate: Candidate, row: LossRow) -> _Run | None:
         row.best,
         row.feedback,
         row.module_feedback,
-        _told(row.error),
+        _error_text(row.error),
     )
 
 
@@ -298,10 +298,10 @@ def _call(tape: Tape, node: Node) -> _Call:
     outputs = to_json(node.outputs, media=True)
     if not outputs and node.error is not None and node.reply:
         outputs = {"reply": node.reply}
-    return _Call(node.path, node.index, reads, to_json(node.inputs, media=True), outputs, _told(node.error))
+    return _Call(node.path, node.index, reads, to_json(node.inputs, media=True), outputs, _error_text(node.error))
 
 
-def _told(error: BaseException | None) -> str:
+def _error_text(error: BaseException | None) -> str:
     """An error in words; empty for none."""
     return "" if error is None else f"{type(error).__name__}: {error}"
 

@@ -1,7 +1,8 @@
 """JSON schemas of types as pydantic makes them, but for decimals and for the keys of dicts, which it says too loosely.
 
 A `Decimal` is a number or any text to pydantic, or one of a pattern that looks ahead, which neither strict mode nor a
-grammar takes, and no number as it comes has an end: 1e999 is none. Of a `dict[int, ...]` it says nothing of the keys.
+grammar takes, and no number as it comes has an end: 1e999 is infinite. Of a `dict[int, ...]` it says nothing
+of the keys.
 """
 
 from __future__ import annotations

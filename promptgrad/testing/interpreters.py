@@ -98,7 +98,7 @@ class InterpreterContract:
             must(found.value == "hi", f"a Text comes back as {found.value!r}, with the error {found.error}")
 
     def test_what_is_no_plain_data_is_refused_before_the_code_runs(self) -> None:
-        """An input that is no plain data, or a name that is none of a variable, is a `TypeError` of the caller."""
+        """An input that is no plain data, or a name that no variable can have, is a `TypeError` of the caller."""
         made: list[Any] = []
         functions = {"note": made.append}
         for inputs in ({"x": [object()]}, {"not a name": 1}):

@@ -73,7 +73,7 @@ class Connection:
             if isinstance(cause, MissingExtraError):
                 raise cause
             fault = "does not speak the protocol" if _is_nonsense(cause) else "cannot be reached or started"
-            why = f"{fault}: {type(cause).__name__}: {_said(cause)}"
+            why = f"{fault}: {type(cause).__name__}: {_message_of(cause)}"
         else:
             cause, why = None, f"did not answer within {seconds:g} seconds"
             self.give_up()
@@ -130,7 +130,7 @@ class Connection:
                 raise ConnectionEnded from None
             if isinstance(error, asyncio.CancelledError):
                 raise
-            raise ToolError(f"the server's answer cannot be used: {_said(error)}", tool=about) from error
+            raise ToolError(f"the server's answer cannot be used: {_message_of(error)}", tool=about) from error
         finally:
             call.cancel()
             over.cancel()
@@ -195,6 +195,6 @@ def _is_nonsense(error: BaseException | None) -> bool:
     return isinstance(error, ValueError)
 
 
-def _said(error: BaseException | None) -> str:
+def _message_of(error: BaseException | None) -> str:
     text = str(error)
     return text if len(text) <= 1_000 else f"{text[:1000]}..."

@@ -78,7 +78,7 @@ async def piped(
 
 
 async def _read(process: asyncio.subprocess.Process, received: Any, heard: Heard, max_bytes: int) -> None:
-    """Lines as messages; what is none goes on as an error, and the session passes over it."""
+    """Lines as messages; what is not a message goes on as an error, and the session passes over it."""
     import anyio
     from mcp.shared.message import SessionMessage
     from mcp_types import jsonrpc_message_adapter

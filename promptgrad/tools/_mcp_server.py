@@ -213,7 +213,7 @@ def address_of(url: str, headers: Mapping[str, str], max_bytes: int) -> ServerAd
     """A server at an address.
 
     Raises:
-        ValueError: It is none of http.
+        ValueError: It is not an address of http or https.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url= is an address such as 'http://127.0.0.1:8000/mcp', not {url!r}")

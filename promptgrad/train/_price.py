@@ -111,7 +111,7 @@ def price_of_examples(model: Module, teacher: Any, examples: Sequence[Example]) 
     """Tokens of one call of a writer of examples (`nn.Synthesizer`), and its price.
 
     Args:
-        model: The program; its language model writes where the teacher is none.
+        model: The program; its language model writes where the teacher is not an LM.
         teacher: The teacher of the trainer.
         examples: The training data, of which a call shows some.
     """
