@@ -92,6 +92,7 @@ class BootstrapFewShot(Optimizer):
             max_rounds=self.max_rounds,
             threshold=self.threshold,
             teacher=self.teacher if self.teacher is not None else session.teacher,
+            within=True,
         )
         total = max(self.max_bootstrapped_demos, self.max_labeled_demos)
         values: dict[str, Any] = {}

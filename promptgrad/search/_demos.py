@@ -156,6 +156,7 @@ async def bootstrap(
     teacher: Any = None,
     block: int = 16,
     limit: int | None = None,
+    within: bool = False,
 ) -> DemoPool:
     """Run the teacher over training examples, block by block, until enough of them have gone right.
 
@@ -174,6 +175,10 @@ async def bootstrap(
         teacher: LM or program to run instead of the program itself.
         block: Examples run side by side.
         limit: Most examples to run; None for all.
+        within: Whether fewer examples are run where the budget does not pay for all.
+
+    Raises:
+        BudgetExceeded: The next block does not fit what the budget leaves for the search; with `within`, no run does.
     """
     known = places(session.program())
     ran = places(teacher) if isinstance(teacher, Module) else known
@@ -192,6 +197,11 @@ async def bootstrap(
             if all(len(pool.traces[path]) >= wanted for path in paths):
                 return pool
             part = examples[start : start + block]
+            if within and not session.affords(len(part)):
+                fits = int(session.runs_left())
+                if not fits and pool.tried:
+                    return pool
+                part = part[:fits] or part
             inside = {example.id for example in part}
             values: dict[str, Any] = {}
             if max_labeled and not isinstance(teacher, Module):

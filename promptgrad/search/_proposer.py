@@ -1,11 +1,13 @@
 """The programs that write new texts: ordinary `Predict` modules, whose prompts are visible parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from promptgrad import aio
 from promptgrad.adapters import Compiled, get_adapter
 from promptgrad.autograd import no_grad
-from promptgrad.errors import HunkError, NoLMError, ParseError, SignatureError
+from promptgrad.errors import HunkError, LMError, NoLMError, ParseError, PromptgradError, SignatureError
 from promptgrad.lm import LM, Completion, current, resolve, resolve_lm
 from promptgrad.nn import Predict
 from promptgrad.search._checks import unwrapped
@@ -119,7 +121,7 @@ async def write(
     named = {text if name == "instruction" else name: value for name, value in inputs.items()}
     named = {name: value for name, value in named.items() if name in names}
     try:
-        with no_grad():  # a step inside a forward is not part of the program
+        with no_grad(), failing_as_lm():  # a step inside a forward is not part of the program
             reply = await proposer.acall(**named, lm=lm, config=dict(config or {}))
     except ParseError as error:
         return None, f"the reply holds no {text}: {error.reason}"
@@ -176,3 +178,16 @@ def is_able(writer: Predict, lm: LM | str | None) -> bool:
     except NoLMError:
         return True  # the call will say so
     return not get_adapter(named).narrow
+
+
+@contextmanager
+def failing_as_lm() -> Iterator[None]:
+    """Raise `LMError` for any error of a language model's own, such as that of a function used as one."""
+    try:
+        yield
+    except (PromptgradError, ImportError):
+        raise
+    except BaseException as error:
+        if not aio.is_failure(error):
+            raise
+        raise LMError(f"{type(error).__name__}: {error}") from error

@@ -13,8 +13,8 @@ from promptgrad.search._attempted import attempted_together
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._checks import unwrapped
 from promptgrad.search._edit import edit_ratio
-from promptgrad.search._proposer import is_able, make_reviser
-from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter, failing_as_lm
+from promptgrad.search._proposer import failing_as_lm, is_able, make_reviser
+from promptgrad.search._rewriter import MOST_ATTEMPTS, Edit, Evidence, Rewriter
 from promptgrad.search._row import unrun_rows
 from promptgrad.search._side_by_side import fitted, side_by_side
 from promptgrad.search._sight import sight

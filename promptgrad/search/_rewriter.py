@@ -1,16 +1,14 @@
 """`Rewriter`: evidence in, checked text out, and a reason for every text that is refused."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from promptgrad import aio
 from promptgrad.autograd import Gradient, Parameter
 from promptgrad.data import Example
-from promptgrad.errors import LMError, NoLMError, PromptgradError
+from promptgrad.errors import NoLMError
 from promptgrad.lm import LM, Usage, resolve, resolve_lm, track_usage
 from promptgrad.nn import Predict
 from promptgrad.search._attempted import attempted
@@ -19,7 +17,7 @@ from promptgrad.search._edit import edit_ratio
 from promptgrad.search._hunks import Hunk
 from promptgrad.search._memory import Attempt, Attempts, refused
 from promptgrad.search._places import Place, describe, interface, role
-from promptgrad.search._proposer import amend, is_able, make_proposer, write
+from promptgrad.search._proposer import amend, failing_as_lm, is_able, make_proposer, write
 from promptgrad.search._row import Row, few, labeled_rows, rows_of
 from promptgrad.search._rules import Rules
 from promptgrad.search._side_by_side import fitted, in_order, side_by_side
@@ -374,16 +372,3 @@ def writer_of(gradient: Gradient, proposer: Predict) -> LM | None:
     except NoLMError:
         return next((critique.lm for critique in gradient.critiques if critique.lm is not None), None)
     return None
-
-
-@contextmanager
-def failing_as_lm() -> Iterator[None]:
-    """Raise `LMError` for any error of a language model's own, such as that of a function used as one."""
-    try:
-        yield
-    except (PromptgradError, ImportError):
-        raise
-    except BaseException as error:
-        if not aio.is_failure(error):
-            raise
-        raise LMError(f"{type(error).__name__}: {error}") from error

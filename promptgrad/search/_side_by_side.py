@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, compress, zip_longest
 from typing import Any
 
 from promptgrad.search._row import Row
@@ -25,6 +25,9 @@ _WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"  # Chinese, Japanese and Korea
 _UNIT = re.compile(rf"[{_WIDE}]|[^\W{_WIDE}]{{1,24}}|[^\w\s]+")
 _LONG, _LETTERS = 12, 6
 """Letters of the longest word that counts as one token, and those of each token of a longer one."""
+
+MOST_LETTERS = 12
+"""Letters of a text for each token that all rows may have: a longer one loses its middle before they are counted."""
 
 _Shown = tuple[Row, dict[str, Any], int]  # a row, what a writer sees of it, and its size
 
@@ -61,7 +64,7 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000, media: frozenset[str] 
     shown: list[_Shown] = []
     left, said = tokens, set[str]()
     for row in chain(_merged(failures, successes), (row for row in everything if row.unrun)):
-        plain = {"row": 0, **row.shown()}
+        plain = {"row": 0, **_bounded(row.shown(), MOST_LETTERS * tokens)}
         if row.critique and row.critique in said:
             plain["critique"] = AS_IN_ROW
         size = _size(plain)
@@ -85,12 +88,13 @@ def side_by_side(rows: Iterable[Row], tokens: int = 3000, media: frozenset[str] 
 
 def in_order(rows: Iterable[Row], tokens: int = 3000, media: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """The rows as they come, in the form that a writer reads, the longest shortened as by `side_by_side`."""
-    shown = [(row, plain, _size(plain)) for row in rows for plain in [row.shown()]]
+    shown = [(row, plain, _size(plain)) for row in rows for plain in [_bounded(row.shown(), MOST_LETTERS * tokens)]]
     return seen(fitted([plain for _, plain, _ in _beside(shown, tokens)], tokens), media)
 
 
 def fitted(items: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]:
     """Records whose longest texts are shortened, so that all together have about `most` tokens."""
+    items = [_bounded(item, MOST_LETTERS * most) for item in items]
     sizes = [_size(item) for item in items]
     cap = _level(sizes, most)
     return [dict(item) if size <= cap else _shortened(item, cap) for item, size in zip(items, sizes, strict=True)]
@@ -133,7 +137,8 @@ def _nearest(failures: Sequence[Row], successes: Sequence[Row]) -> Iterator[Row]
 
 
 def _words(row: Row) -> Iterator[str]:
-    return (unit.casefold() for unit in _UNIT.findall(_text(row.inputs)) if unit.isalnum())
+    text = _text(_bounded(row.inputs, MOST_LETTERS * 3000))
+    return (unit.casefold() for unit in _UNIT.findall(text) if unit.isalnum())
 
 
 def _merged(failures: Iterable[Row], successes: Iterable[Row]) -> Iterator[Row]:
@@ -147,12 +152,21 @@ def _beside(shown: Sequence[_Shown], tokens: int) -> Iterator[_Shown]:
     """The rows with what the program was given and the step was not, where there is room left for it."""
     left = tokens - sum(size for _, _, size in shown)
     for row, plain, size in shown:
-        more = {"program_inputs": row.program_inputs}
+        more = {"program_inputs": _bounded(row.program_inputs, MOST_LETTERS * tokens)}
         extra = _size(more)
         if row.program_inputs and extra <= left:
             left -= extra
             plain, size = {**plain, **more}, size + extra
         yield row, plain, size
+
+
+def _bounded(value: Any, letters: int) -> Any:
+    """A value whose texts have at most so many letters each, without their middles, so that none takes long to read."""
+    if isinstance(value, str):
+        return value if len(value) <= letters else value[: letters - letters // 3] + _CUT + value[-(letters // 3) :]
+    if isinstance(value, Mapping):
+        return {name: _bounded(item, letters) for name, item in value.items()}
+    return [_bounded(item, letters) for item in value] if isinstance(value, list) else value
 
 
 def _level(sizes: Sequence[int], total: int) -> int:
@@ -182,23 +196,23 @@ def _shortened(value: Any, most: int) -> Any:
 
 def _cut(text: str, most: int) -> str:
     """A text of at most about `most` tokens: its beginning and its end."""
-    spans = [(*found.span(), _weight(found[0])) for found in _UNIT.finditer(text)]
-    if sum(weight for _, _, weight in spans) <= most:
+    units = _UNIT.findall(text)
+    if _count(units) <= most:
         return text
     kept = max(3, most - _tokens(_CUT))
     tail = kept // 3
     head, start = 0, len(text)
     left = kept - tail
-    for _, end, weight in spans:
-        left -= weight
+    for unit in units:
+        left -= _weight(unit)
         if left < 0:
             break
-        head = end
-    for begin, _, weight in reversed(spans):
-        tail -= weight
+        head = text.index(unit, head) + len(unit)  # only blanks lie between
+    for unit in reversed(units):
+        tail -= _weight(unit)
         if tail < 0:
             break
-        start = begin
+        start = text.rindex(unit, 0, start)
     return text[:head] + _CUT + text[start:]
 
 
@@ -212,7 +226,12 @@ def _size(value: Any) -> int:
 
 def _tokens(text: str) -> int:
     """About how many tokens a language model reads: marks that follow one another, as those of JSON, are one."""
-    return sum(map(_weight, _UNIT.findall(text)))
+    return _count(_UNIT.findall(text))
+
+
+def _count(units: Sequence[str]) -> int:
+    longer = compress(units, map(_LONG.__lt__, map(len, units)))
+    return len(units) + sum(_weight(unit) - 1 for unit in longer)
 
 
 def _weight(unit: str) -> int:

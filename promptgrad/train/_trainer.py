@@ -392,7 +392,8 @@ class Trainer(LiveRun):
         except BudgetExceeded as error:
             raise BudgetExceeded(
                 f"the budget ({self.budget}) does not cover measuring the start on {len(session.val)} validation "
-                f"examples: {error}. Nothing was changed",
+                f"examples: {error}. Nothing was changed: give a larger budget (Trainer.plan says what a run costs) or "
+                "fewer validation examples",
                 kind=error.kind,
                 limit=error.limit,
                 used=error.used,
@@ -402,6 +403,10 @@ class Trainer(LiveRun):
         failure = session.baseline.failure
         if session.baseline.errors == len(session.val) and failure is not None and not isinstance(failure, ParseError):
             raise failure  # a program that fails on every example has a bug that no optimizer can repair
+        if failure is not None:
+            failed = f"{session.baseline.errors} of {len(session.val)} validation examples"
+            said = " ".join(str(failure).split())[:300]
+            session.notes.append(f"the start failed on {failed}: {type(failure).__name__}: {said}")
         after, count = session.ledger.spent, len(session.val)
         if after.calls > before.calls:
             session.cost_per_example = Cost(

@@ -377,3 +377,13 @@ def test_trials_grow_with_the_space():
     assert opt.trials([6]) == 9  # as DSPy: 1.5 times the choices, or
     assert opt.trials([6, 6]) == 10  # twice the dimensions times log2 of the choices
     assert opt.trials([18, 18]) == 27
+
+
+def test_a_writer_that_is_a_function_and_raises_is_a_language_model_without_an_answer(world):
+    def down(messages):
+        raise ConnectionError("no route")
+
+    model = world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
+    with pytest.raises(pg.errors.LMError, match="ConnectionError: no route") as caught:
+        fit(world, model, lm=lm.FunctionLM(down, name="down"))
+    assert isinstance(caught.value.__cause__, ConnectionError)

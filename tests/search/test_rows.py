@@ -285,6 +285,15 @@ class TestSideBySide:
         long = [item["inputs"]["text"] for item in shown if item["inputs"]["text"] != "short"]
         assert all(text.startswith("begin") and "[...]" in text and re.search(r"end\d+$", text) for text in long)
 
+    def test_a_text_of_any_length_costs_what_one_of_36000_letters_does(self):
+        text = "begin " + "word " * 2000 + "{}" + " word" * 2000 + " end"
+        long, longer = (row(1, "a", "B", feedback=text.format("x" * size)) for size in (40_000, 4_000_000))
+        assert side_by_side([long]) == side_by_side([longer])
+        (shown,) = side_by_side([longer])
+        assert shown["feedback"].startswith("begin word")
+        assert shown["feedback"].endswith("word end")
+        assert in_order([long]) == in_order([longer])
+
     def test_24_short_rows_fit_and_none_is_shortened(self):
         rows = [row(n, f"ticket {n}: " + "some words of it " * 5, "B" if n % 3 else "A") for n in range(24)]
         shown = side_by_side(rows)
